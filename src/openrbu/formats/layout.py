@@ -1,0 +1,137 @@
+"""Binary structures, each declared once: field, width, unit, default, required constant.
+
+Sizes, offsets, the `struct` format and the numpy dtype are all derived from the declaration.
+All integers of this project's formats are little-endian.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from openrbu.errors import DamagedInputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Buffer = bytes | bytearray | memoryview
+Value = int | bytes | tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field: `code` is a `struct` letter (`B`, `H`, `I`, `Q`) or `Ns` for N bytes.
+
+    `count` above 1 makes it a tuple of that many. `required` is a constant that every sound
+    structure has; it is also what `pack` writes. `default` is what `pack` writes otherwise.
+    """
+
+    name: str
+    code: str
+    unit: str = ""
+    count: int = 1
+    default: Value | None = None
+    required: Value | None = None
+
+    @property
+    def format(self) -> str:
+        return self.code if self.count == 1 else f"{self.count}{self.code}"
+
+    @property
+    def size_bytes(self) -> int:
+        return struct.calcsize("<" + self.format)
+
+    def initial(self) -> Value:
+        """What `pack` writes for a field that it is given no value for."""
+        for value in (self.required, self.default):
+            if value is not None:
+                return value
+        if self.code.endswith("s"):
+            return bytes(self.size_bytes)
+        return 0 if self.count == 1 else (0,) * self.count
+
+
+class Layout:
+    """A structure of fixed fields, one behind the other."""
+
+    def __init__(self, name: str, *fields: Field) -> None:
+        self.name = name
+        self.fields = fields
+        self._struct = struct.Struct("<" + "".join(field.format for field in fields))
+        self.size_bytes = self._struct.size
+        self._offsets: dict[str, int] = {}
+        offset = 0
+        for field in fields:
+            self._offsets[field.name] = offset
+            offset += field.size_bytes
+
+    def offset_of(self, name: str) -> int:
+        """Where a field starts, in bytes from the start of the structure."""
+        return self._offsets[name]
+
+    def unpack(self, data: Buffer, offset: int = 0) -> dict[str, Any]:
+        """The fields by name. Constants are not checked here: see `violation`.
+
+        :raise DamagedInputError: when fewer bytes are there than the structure has.
+        """
+        available = len(data) - offset
+        if available < self.size_bytes:
+            raise DamagedInputError(
+                f"{self.name} is cut short: {max(0, available)} of {self.size_bytes} bytes",
+                offset=offset,
+                expected=self.size_bytes,
+                actual=max(0, available),
+            )
+        flat = iter(self._struct.unpack_from(data, offset))
+        values: dict[str, Any] = {}
+        for field in self.fields:
+            if field.count == 1 or field.code.endswith("s"):
+                values[field.name] = next(flat)
+            else:
+                values[field.name] = tuple(next(flat) for _ in range(field.count))
+        return values
+
+    def pack(self, values: Mapping[str, Value] | None = None, /, **more: Value) -> bytes:
+        """The bytes of a structure; fields not named get their constant, default or zero."""
+        given = {**(values or {}), **more}
+        unknown = given.keys() - self._offsets.keys()
+        if unknown:
+            raise TypeError(f"{self.name} has no field {', '.join(sorted(unknown))}")
+        flat: list[int | bytes] = []
+        for field in self.fields:
+            value = given.get(field.name, field.initial())
+            if isinstance(value, tuple):
+                flat.extend(value)
+            else:
+                flat.append(value)
+        return self._struct.pack(*flat)
+
+    def violation(self, values: Mapping[str, Any], *skip: str) -> tuple[Field, Any] | None:
+        """The first field whose required constant is not there, and what is there instead."""
+        for field in self.fields:
+            if field.required is not None and field.name not in skip:
+                actual = values[field.name]
+                if actual != field.required:
+                    return field, actual
+        return None
+
+    @cached_property
+    def dtype(self) -> np.dtype[np.void]:
+        """The same structure as a numpy dtype (packed, little-endian)."""
+        import numpy  # noqa: PLC0415  (only arrays of structures need it: start-up time)
+
+        parts: list[tuple[str, str] | tuple[str, str, tuple[int]]] = []
+        for field in self.fields:
+            if field.code.endswith("s"):
+                parts.append((field.name, f"V{field.size_bytes}"))
+            elif field.count == 1:
+                parts.append((field.name, "<" + _NUMPY[field.code]))
+            else:
+                parts.append((field.name, "<" + _NUMPY[field.code], (field.count,)))
+        return numpy.dtype(parts)
+
+
+_NUMPY = {"B": "u1", "H": "u2", "I": "u4", "Q": "u8"}

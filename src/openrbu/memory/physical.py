@@ -1,0 +1,195 @@
+"""Physical memory: bytes at physical addresses, and RAM as a sparse file.
+
+`PhysicalMemory` is the interface that everything above uses: RAM files here, huge pages, a Xen
+guest's frame table and dumps elsewhere.
+
+A `RamFile` is *mapped* for reading, so that a view costs nothing and a search runs at memory
+speed, and *written* with `pwrite`: the page cache makes both the same bytes, and a full disk is
+then ENOSPC from a system call instead of a SIGBUS. Pages never written are holes in the file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from openrbu.errors import AddressError, MachineError
+from openrbu.units import GIB, KIB, MIB, PAGE_SIZE, PhysAddr
+
+Buffer = bytes | bytearray | memoryview
+
+_ZEROS = bytes(4 * MIB)
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """RAM from `start` up to, not including, `end`."""
+
+    start: PhysAddr
+    end: PhysAddr
+
+    @property
+    def size_bytes(self) -> int:
+        return self.end - self.start
+
+    def clip(self, start: int, end: int) -> Region | None:
+        """The part of this region inside [start, end), or None."""
+        low, high = max(self.start, start), min(self.end, end)
+        return Region(PhysAddr(low), PhysAddr(high)) if low < high else None
+
+
+class PhysicalMemory(Protocol):
+    """Bytes at physical addresses."""
+
+    @property
+    def regions(self) -> tuple[Region, ...]:
+        """Where RAM is, ascending, not overlapping, page aligned."""
+
+    def read(self, address: PhysAddr, size_bytes: int) -> bytes:
+        """A copy of the bytes at `address`.
+
+        :raise AddressError: when any of them is outside RAM.
+        """
+
+    def view(self, address: PhysAddr, size_bytes: int) -> memoryview:
+        """The bytes at `address` themselves, read-only, without a copy; they change with the RAM.
+
+        :raise AddressError: when any of them is outside RAM, or they span two regions.
+        """
+
+    def write(self, address: PhysAddr, data: Buffer) -> None:
+        """Put `data` at `address`.
+
+        :raise AddressError: when any byte would fall outside RAM.
+        """
+
+    def zero(self, address: PhysAddr, size_bytes: int) -> None:
+        """Clear `size_bytes` bytes at `address`.
+
+        :raise AddressError: when any byte falls outside RAM.
+        """
+
+    def populated(self, start: PhysAddr, end: PhysAddr) -> Iterator[Region]:
+        """The parts of RAM in [start, end) that may hold anything but zeros, ascending."""
+
+
+def pc_regions(size_bytes: int) -> tuple[Region, ...]:
+    """Where a PC has its RAM: up to 640 KiB, from 1 MiB up to 3 GiB, the rest from 4 GiB up.
+
+    The gap below 1 MiB is the video and ROM area; the one below 4 GiB is for devices.
+    """
+    low_end = min(size_bytes, 3 * GIB)
+    spans = [(0, 640 * KIB), (MIB, low_end)]
+    if size_bytes > low_end:
+        spans.append((4 * GIB, 4 * GIB + size_bytes - low_end))
+    return tuple(Region(PhysAddr(start), PhysAddr(end)) for start, end in spans)
+
+
+class RamFile:
+    """RAM as a sparse file: the byte at physical address A is the file's byte A.
+
+    :raise MachineError: when the file is not there, or is shorter than the RAM.
+    """
+
+    def __init__(self, path: Path, regions: tuple[Region, ...], *, writable: bool = True) -> None:
+        self._path = path
+        self._regions = regions
+        self._span_bytes = regions[-1].end
+        try:
+            self._fd = os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise MachineError(f"the RAM file {path} is missing") from None
+        try:
+            actual = os.fstat(self._fd).st_size
+            if actual < self._span_bytes:
+                raise MachineError(
+                    f"the RAM file {path} has {actual} bytes, not {self._span_bytes}: it was cut"
+                )
+            self._map = mmap.mmap(self._fd, self._span_bytes, mmap.MAP_SHARED, mmap.PROT_READ)
+        except BaseException:
+            os.close(self._fd)
+            raise
+        self._view = memoryview(self._map)
+
+    @classmethod
+    def create(cls, path: Path, regions: tuple[Region, ...]) -> RamFile:
+        """Make the file, all holes, and open it."""
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.ftruncate(fd, regions[-1].end)
+        finally:
+            os.close(fd)
+        return cls(path, regions)
+
+    @property
+    def regions(self) -> tuple[Region, ...]:
+        return self._regions
+
+    def read(self, address: PhysAddr, size_bytes: int) -> bytes:
+        return bytes(self.view(address, size_bytes))
+
+    def view(self, address: PhysAddr, size_bytes: int) -> memoryview:
+        self._check(address, size_bytes)
+        return self._view[address : address + size_bytes]
+
+    def write(self, address: PhysAddr, data: Buffer) -> None:
+        self._check(address, len(data))
+        done = os.pwrite(self._fd, data, address)
+        while done < len(data):  # a disk that fills up takes a part first, then says so
+            done += os.pwrite(self._fd, memoryview(data)[done:], address + done)
+
+    def zero(self, address: PhysAddr, size_bytes: int) -> None:
+        """Clear bytes. Holes stay holes."""
+        self._check(address, size_bytes)
+        zeros = memoryview(_ZEROS)
+        for start, end in self._extents(address, address + size_bytes):
+            for position in range(start, end, len(_ZEROS)):
+                chunk = min(len(_ZEROS), end - position)
+                os.pwrite(self._fd, zeros[:chunk], position)
+
+    def populated(self, start: PhysAddr, end: PhysAddr) -> Iterator[Region]:
+        for region in self._regions:
+            part = region.clip(start, end)
+            if part is None:
+                continue
+            for low, high in self._extents(part.start, part.end):
+                page_start = low - low % PAGE_SIZE
+                page_end = min(-(-high // PAGE_SIZE) * PAGE_SIZE, part.end)
+                yield Region(PhysAddr(page_start), PhysAddr(page_end))
+
+    def clear(self) -> None:
+        """What a power cycle does: every byte is 0 again, and the disk space is given back."""
+        os.ftruncate(self._fd, 0)
+        os.ftruncate(self._fd, self._span_bytes)
+
+    def close(self) -> None:
+        """Let go of the file. Views that are still held keep the mapping, not the file."""
+        self._view.release()
+        with contextlib.suppress(BufferError):  # a view still held keeps the mapping
+            self._map.close()
+        os.close(self._fd)
+
+    def _check(self, address: int, size_bytes: int) -> None:
+        for region in self._regions:
+            if region.start <= address and address + size_bytes <= region.end:
+                return
+        raise AddressError(address, size_bytes)
+
+    def _extents(self, start: int, end: int) -> Iterator[tuple[int, int]]:
+        """What is not a hole in the file, as (start, end), clipped."""
+        position = start
+        while position < end:
+            try:
+                data = os.lseek(self._fd, position, os.SEEK_DATA)
+            except OSError:  # ENXIO: nothing but a hole behind here
+                return
+            if data >= end:
+                return
+            hole = os.lseek(self._fd, data, os.SEEK_HOLE)
+            yield data, min(hole, end)
+            position = hole

@@ -1,0 +1,67 @@
+"""Names for addresses and sizes, so that a frame number is never taken for an address."""
+
+from typing import NewType
+
+PhysAddr = NewType("PhysAddr", int)
+"""A byte address in physical memory."""
+
+FrameNumber = NewType("FrameNumber", int)
+"""A page frame number: a physical address divided by the page size."""
+
+KIB = 1024
+MIB = 1024 * KIB
+GIB = 1024 * MIB
+
+PAGE_SIZE = 4 * KIB
+"""Bytes of a page. A page of every machine that this project knows."""
+
+PAGE_SHIFT = 12
+
+MAX_ORDER = 10
+"""The largest order that the page allocator hands out: 2**10 pages are 4 MiB (spec 4)."""
+
+BIOS_SEARCH_START = PhysAddr(1 * MIB)
+BIOS_SEARCH_END = PhysAddr(4 * GIB)
+"""Where a BIOS looks for an image: from 1 MiB up to 4 GiB (spec 6, point 4)."""
+
+
+def pages_for(size_bytes: int) -> int:
+    """How many pages hold `size_bytes` bytes."""
+    return -(-size_bytes // PAGE_SIZE)
+
+
+def order_for(size_bytes: int) -> int:
+    """The order of the smallest power-of-two block of pages that holds `size_bytes` bytes."""
+    return max(0, (pages_for(size_bytes) - 1).bit_length())
+
+
+def human_size(size_bytes: int) -> str:
+    """`size_bytes` as people read it: `512 KiB`, `1.5 MiB`, `17 bytes`."""
+    if size_bytes == 1:
+        return "1 byte"
+    if size_bytes < KIB:
+        return f"{size_bytes} bytes"
+    value, unit = float(size_bytes), "bytes"
+    for unit in ("KiB", "MiB", "GiB", "TiB"):  # noqa: B007
+        value /= KIB
+        if value < KIB:
+            break
+    text = f"{value:.1f}".removesuffix(".0")
+    return f"{text} {unit}"
+
+
+def parse_size(text: str) -> int:
+    """Bytes of a size such as `512`, `512K`, `512KiB`, `1G` or `1TiB` (powers of 1024).
+
+    :raise ValueError: when `text` is not a size.
+    """
+    cleaned = text.strip().upper().removesuffix("B").removesuffix("I")
+    factor = 1
+    for power, letter in enumerate("KMGT", start=1):
+        if cleaned.endswith(letter):
+            factor, cleaned = KIB**power, cleaned[:-1]
+            break
+    number = cleaned.strip()
+    if not (number.isascii() and number.isdigit()):
+        raise ValueError(f"{text!r} is not a size (examples: 512K, 1G, 4096)")
+    return int(number) * factor
