@@ -1,5 +1,6 @@
 """Names for addresses and sizes, so that a frame number is never taken for an address."""
 
+import re
 from typing import NewType
 
 PhysAddr = NewType("PhysAddr", int)
@@ -17,8 +18,14 @@ PAGE_SIZE = 4 * KIB
 
 PAGE_SHIFT = 12
 
+FLASH_UNIT_BYTES = 64 * KIB
+"""What SMBIOS type 0 counts a ROM in."""
+
 MAX_ORDER = 10
 """The largest order that the page allocator hands out: 2**10 pages are 4 MiB (spec 4)."""
+
+MAX_BLOCK_BYTES = PAGE_SIZE << MAX_ORDER
+"""The largest block of contiguous memory that a driver can get: 4 MiB."""
 
 BIOS_SEARCH_START = PhysAddr(1 * MIB)
 BIOS_SEARCH_END = PhysAddr(4 * GIB)
@@ -32,7 +39,7 @@ def pages_for(size_bytes: int) -> int:
 
 def order_for(size_bytes: int) -> int:
     """The order of the smallest power-of-two block of pages that holds `size_bytes` bytes."""
-    return max(0, (pages_for(size_bytes) - 1).bit_length())
+    return (max(1, pages_for(size_bytes)) - 1).bit_length()
 
 
 def human_size(size_bytes: int) -> str:
@@ -44,7 +51,7 @@ def human_size(size_bytes: int) -> str:
     value, unit = float(size_bytes), "bytes"
     for unit in ("KiB", "MiB", "GiB", "TiB"):  # noqa: B007
         value /= KIB
-        if value < KIB:
+        if round(value, 1) < KIB:  # 1023.99 KiB reads 1 MiB, not 1024 KiB
             break
     text = f"{value:.1f}".removesuffix(".0")
     return f"{text} {unit}"
@@ -55,13 +62,11 @@ def parse_size(text: str) -> int:
 
     :raise ValueError: when `text` is not a size.
     """
-    cleaned = text.strip().upper().removesuffix("B").removesuffix("I")
-    factor = 1
-    for power, letter in enumerate("KMGT", start=1):
-        if cleaned.endswith(letter):
-            factor, cleaned = KIB**power, cleaned[:-1]
-            break
-    number = cleaned.strip()
-    if not (number.isascii() and number.isdigit()):
+    match = _SIZE.fullmatch(text.strip().upper())
+    if match is None:
         raise ValueError(f"{text!r} is not a size (examples: 512K, 1G, 4096)")
-    return int(number) * factor
+    power = "KMGT".index(match["unit"]) + 1 if match["unit"] else 0
+    return int(match["number"]) << 10 * power
+
+
+_SIZE = re.compile(r"(?P<number>[0-9]{1,20}) *(?:(?P<unit>[KMGT])(?:I?B)?|B)?")

@@ -23,7 +23,7 @@ Value = int | bytes | tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One field: `code` is a `struct` letter (`B`, `H`, `I`, `Q`) or `Ns` for N bytes.
+    """One field: `code` is a `struct` letter (`B`, `H`, `I`, `Q`, `i`) or `Ns` for N bytes.
 
     `count` above 1 makes it a tuple of that many. `required` is a constant that every sound
     structure has; it is also what `pack` writes. `default` is what `pack` writes otherwise.
@@ -95,7 +95,14 @@ class Layout:
         return values
 
     def pack(self, values: Mapping[str, Value] | None = None, /, **more: Value) -> bytes:
-        """The bytes of a structure; fields not named get their constant, default or zero."""
+        """The bytes of a structure; fields not named get their constant, default or zero.
+
+        Bytes shorter than their field are filled up with zeros.
+
+        :raise TypeError: when a name is no field's.
+        :raise ValueError: when bytes are longer than their field, or a tuple has another length.
+        :raise struct.error: when a number does not fit its field.
+        """
         given = {**(values or {}), **more}
         unknown = given.keys() - self._offsets.keys()
         if unknown:
@@ -103,7 +110,11 @@ class Layout:
         flat: list[int | bytes] = []
         for field in self.fields:
             value = given.get(field.name, field.initial())
+            if isinstance(value, bytes) and len(value) > field.size_bytes:  # struct would cut it
+                raise ValueError(f"{self.name}: {field.name} has room for {field.size_bytes} bytes")
             if isinstance(value, tuple):
+                if len(value) != field.count:
+                    raise ValueError(f"{self.name}: {field.name} is {field.count} numbers")
                 flat.extend(value)
             else:
                 flat.append(value)
@@ -134,4 +145,4 @@ class Layout:
         return numpy.dtype(parts)
 
 
-_NUMPY = {"B": "u1", "H": "u2", "I": "u4", "Q": "u8"}
+_NUMPY = {"B": "u1", "H": "u2", "I": "u4", "Q": "u8", "i": "i4"}

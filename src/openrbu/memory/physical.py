@@ -3,14 +3,17 @@
 `PhysicalMemory` is the interface that everything above uses: RAM files here, huge pages, a Xen
 guest's frame table and dumps elsewhere.
 
-A `RamFile` is *mapped* for reading, so that a view costs nothing and a search runs at memory
+A `RamFile` is *mapped* for viewing, so that a view costs nothing and a search runs at memory
 speed, and *written* with `pwrite`: the page cache makes both the same bytes, and a full disk is
 then ENOSPC from a system call instead of a SIGBUS. Pages never written are holes in the file.
+On tmpfs, looking at a hole through the mapping takes a page (and is a SIGBUS when there is none
+left), so a search views what is `populated`, and `read` makes a system call.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import mmap
 import os
 from collections.abc import Iterator
@@ -18,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from openrbu.errors import AddressError, MachineError
+from openrbu.errors import AddressError, MachineError, UsageError
 from openrbu.units import GIB, KIB, MIB, PAGE_SIZE, PhysAddr
 
 Buffer = bytes | bytearray | memoryview
@@ -82,7 +85,11 @@ def pc_regions(size_bytes: int) -> tuple[Region, ...]:
     """Where a PC has its RAM: up to 640 KiB, from 1 MiB up to 3 GiB, the rest from 4 GiB up.
 
     The gap below 1 MiB is the video and ROM area; the one below 4 GiB is for devices.
+
+    :raise UsageError: when `size_bytes` is not whole pages, or does not reach above 1 MiB.
     """
+    if size_bytes <= MIB or size_bytes % PAGE_SIZE:
+        raise UsageError(f"{size_bytes} bytes of RAM: whole 4 KiB pages and over 1 MiB are needed")
     low_end = min(size_bytes, 3 * GIB)
     spans = [(0, 640 * KIB), (MIB, low_end)]
     if size_bytes > low_end:
@@ -106,6 +113,9 @@ class RamFile:
             raise MachineError(f"the RAM file {path} is missing") from None
         try:
             actual = os.fstat(self._fd).st_size
+            if actual == 0 and writable:  # the process ended inside of `clear`
+                os.ftruncate(self._fd, self._span_bytes)
+                actual = self._span_bytes
             if actual < self._span_bytes:
                 raise MachineError(
                     f"the RAM file {path} has {actual} bytes, not {self._span_bytes}: it was cut"
@@ -118,8 +128,8 @@ class RamFile:
 
     @classmethod
     def create(cls, path: Path, regions: tuple[Region, ...]) -> RamFile:
-        """Make the file, all holes, and open it."""
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        """Make the file, all holes, and open it. One that is there is emptied first."""
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
             os.ftruncate(fd, regions[-1].end)
         finally:
@@ -131,7 +141,14 @@ class RamFile:
         return self._regions
 
     def read(self, address: PhysAddr, size_bytes: int) -> bytes:
-        return bytes(self.view(address, size_bytes))
+        self._check(address, size_bytes)
+        data = os.pread(self._fd, size_bytes, address)
+        while len(data) < size_bytes:  # a system call moves no more than 2 GiB
+            more = os.pread(self._fd, size_bytes - len(data), address + len(data))
+            if not more:
+                raise MachineError(f"the RAM file {self._path} was cut while in use")
+            data += more
+        return data
 
     def view(self, address: PhysAddr, size_bytes: int) -> memoryview:
         self._check(address, size_bytes)
@@ -150,29 +167,37 @@ class RamFile:
         for start, end in self._extents(address, address + size_bytes):
             for position in range(start, end, len(_ZEROS)):
                 chunk = min(len(_ZEROS), end - position)
-                os.pwrite(self._fd, zeros[:chunk], position)
+                self.write(PhysAddr(position), zeros[:chunk])
 
     def populated(self, start: PhysAddr, end: PhysAddr) -> Iterator[Region]:
         for region in self._regions:
             part = region.clip(start, end)
             if part is None:
                 continue
+            position: int = part.start  # blocks of a file system may be smaller than a page
             for low, high in self._extents(part.start, part.end):
-                page_start = low - low % PAGE_SIZE
-                page_end = min(-(-high // PAGE_SIZE) * PAGE_SIZE, part.end)
-                yield Region(PhysAddr(page_start), PhysAddr(page_end))
+                page_start = max(low - low % PAGE_SIZE, position)
+                position = min(-(-high // PAGE_SIZE) * PAGE_SIZE, part.end)
+                if page_start < position:
+                    yield Region(PhysAddr(page_start), PhysAddr(position))
 
     def clear(self) -> None:
-        """What a power cycle does: every byte is 0 again, and the disk space is given back."""
+        """What a power cycle does: every byte is 0 again, and the disk space is given back.
+
+        A process that is killed here leaves an empty file, which opening it again makes whole.
+        """
         os.ftruncate(self._fd, 0)
         os.ftruncate(self._fd, self._span_bytes)
 
     def close(self) -> None:
         """Let go of the file. Views that are still held keep the mapping, not the file."""
+        if self._fd < 0:
+            return
         self._view.release()
         with contextlib.suppress(BufferError):  # a view still held keeps the mapping
             self._map.close()
         os.close(self._fd)
+        self._fd = -1  # a number that the next file opened may get: never use it again
 
     def _check(self, address: int, size_bytes: int) -> None:
         for region in self._regions:
@@ -186,7 +211,9 @@ class RamFile:
         while position < end:
             try:
                 data = os.lseek(self._fd, position, os.SEEK_DATA)
-            except OSError:  # ENXIO: nothing but a hole behind here
+            except OSError as error:
+                if error.errno != errno.ENXIO:  # nothing but a hole behind here
+                    raise
                 return
             if data >= end:
                 return

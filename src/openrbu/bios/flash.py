@@ -1,0 +1,229 @@
+"""Flash that survives a power cut at any operation: two banks, and a selector written last.
+
+Layout of the device: bank 0, bank 1, selector block 0, selector block 1. A bank holds a whole
+BIOS. A selector block holds one record: which bank, which version, the data's CRC-32, a sequence
+number, and a CRC-32 over the record. The sound record with the highest number says what the
+machine runs. To install: erase and program the *other* bank block by block, reading each back;
+then write a record with the next number into the *other* selector block. Whenever the power
+fails, the record that was in force before is untouched, and so is the bank that it names.
+(Two banks and not a recovery block, because then no moment needs a special boot path.)
+
+NOR flash: erasing sets a block's bits to 1; programming can only clear bits.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from openrbu.bios.faults import BEFORE_PROGRAMMING, Fault
+from openrbu.bios.power import PowerRail
+from openrbu.errors import MachineError, OpenRbuError
+from openrbu.formats.dell import CompletionCode, describe_completion
+from openrbu.formats.layout import Buffer, Field, Layout
+from openrbu.units import KIB
+
+BLOCK_BYTES = 64 * KIB
+"""The erase block. ROM sizes in SMBIOS type 0 count in the same unit."""
+
+RECORD = Layout(
+    "flash selector record",
+    Field("magic", "4s", required=b"$RBS"),
+    Field("sequence", "I"),
+    Field("bank", "I"),
+    Field("version", "64s"),
+    Field("release_date", "16s"),
+    Field("data_crc32", "I"),
+    Field("record_crc32", "I"),
+)
+
+
+class FlashError(OpenRbuError):
+    """The flash refused; `code` is what the BIOS records."""
+
+    def __init__(self, code: CompletionCode) -> None:
+        super().__init__(describe_completion(code))
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class BankRecord:
+    """What a selector block says: the machine runs `version` from `bank`."""
+
+    sequence: int
+    bank: int
+    version: str
+    release_date: str
+    data_crc32: int
+
+    def build(self) -> bytes:
+        body = RECORD.pack(
+            sequence=self.sequence,
+            bank=self.bank,
+            version=self.version.encode("ascii", "replace")[:64],
+            release_date=self.release_date.encode("ascii", "replace")[:16],
+            data_crc32=self.data_crc32,
+        )[:-4]
+        return body + zlib.crc32(body).to_bytes(4, "little")
+
+    @classmethod
+    def parse(cls, data: bytes) -> BankRecord | None:
+        """The record in a selector block, or None when it holds no sound one."""
+        values = RECORD.unpack(data)
+        if RECORD.violation(values) or values["bank"] not in (0, 1):
+            return None
+        if zlib.crc32(data[: RECORD.size_bytes - 4]) != values["record_crc32"]:
+            return None
+        return cls(
+            values["sequence"],
+            values["bank"],
+            values["version"].rstrip(b"\0").decode("ascii", "replace"),
+            values["release_date"].rstrip(b"\0").decode("ascii", "replace"),
+            values["data_crc32"],
+        )
+
+
+class FlashFile:
+    """The device: a file, erased in blocks, programmed in place. Knows nothing of banks."""
+
+    def __init__(
+        self, path: Path, *, rail: PowerRail | None = None, faults: Collection[Fault] = ()
+    ) -> None:
+        self._rail = rail or PowerRail()
+        self._faults = faults
+        try:
+            self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise MachineError(f"the flash file {path} is missing") from None
+        self.size_bytes = os.fstat(self._fd).st_size
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+    def read(self, offset: int, size_bytes: int) -> bytes:
+        return os.pread(self._fd, size_bytes, offset)
+
+    def erase(self, offset: int) -> None:
+        """Set the block at `offset` to 0xFF.
+
+        :raise FlashError: with the code of the fault that is in the way.
+        """
+        self._stop_for(Fault.FLASH_NOT_READY)
+        self._stop_for(Fault.ERASE_FAILS)
+        self._put(offset, _ERASED)
+
+    def program(self, offset: int, data: Buffer) -> None:
+        """Clear bits so that `data` is there, where the block was erased before.
+
+        :raise FlashError: with the code of the fault that is in the way.
+        """
+        self._stop_for(Fault.FLASH_FAILS)
+        old = self.read(offset, len(data))
+        if old != _ERASED[: len(data)]:
+            data = bytes(a & b for a, b in zip(old, data, strict=True))
+        if Fault.MISCOMPARE in self._faults:
+            data = bytes([data[0] ^ 1]) + bytes(data[1:])
+        self._put(offset, data)
+
+    def _put(self, offset: int, data: Buffer) -> None:
+        cut = self._rail.operation()
+        os.pwrite(self._fd, data[: len(data) // 2] if cut else data, offset)
+        if cut:
+            self._rail.fail()
+
+    def _stop_for(self, fault: Fault) -> None:
+        if fault in self._faults:
+            raise FlashError(fault.code)
+
+
+_ERASED = b"\xff" * BLOCK_BYTES
+
+
+class Flash:
+    """A machine's BIOS flash: two banks on a device.
+
+    :raise MachineError: when the device's size fits no pair of banks, or no sound BIOS is there.
+    """
+
+    def __init__(self, device: FlashFile, *, faults: Collection[Fault] = ()) -> None:
+        self._device = device
+        self._faults = faults
+        self._current: BankRecord | None = None
+        self.size_bytes = (device.size_bytes - 2 * BLOCK_BYTES) // 2
+        if self.size_bytes <= 0 or self.size_bytes % BLOCK_BYTES:
+            raise MachineError("the flash file was cut: its size fits no pair of banks")
+
+    @staticmethod
+    def create(path: Path, data: Buffer, *, version: str, release_date: str) -> None:
+        """Make the file of a machine that left the factory with `data` as its BIOS."""
+        record = BankRecord(1, 0, version, release_date, zlib.crc32(data)).build()
+        with path.open("xb") as file:
+            file.write(data)
+            file.truncate(2 * len(data) + 2 * BLOCK_BYTES)
+            file.seek(2 * len(data))
+            file.write(record)
+
+    @property
+    def current(self) -> BankRecord:
+        """The record in force: of those whose bank is whole, the one with the highest number.
+
+        :raise MachineError: when there is none: the machine is dead.
+        """
+        if self._current is not None:
+            return self._current
+        records = [record for _, record in self._records()]
+        for record in sorted(records, key=lambda record: -record.sequence):
+            if zlib.crc32(self._bank(record.bank)) == record.data_crc32:
+                self._current = record
+                return record
+        raise MachineError("the flash holds no whole BIOS: this machine can't start any more")
+
+    def image(self) -> bytes:
+        """The BIOS that the machine runs."""
+        return self._bank(self.current.bank)
+
+    def install(self, data: Buffer, *, version: str, release_date: str) -> None:
+        """Make `data` the machine's BIOS, or leave the old one in force.
+
+        :raise FlashError: when the flash refuses; the old BIOS stays in force, but for 12 V that
+            stays on: then the new one is.
+        :raise PowerCutError: when the power fails; old or new is in force, whole.
+        """
+        for fault in BEFORE_PROGRAMMING:
+            if fault in self._faults:
+                raise FlashError(fault.code)
+        assert len(data) == self.size_bytes
+        current = self.current
+        bank = 1 - current.bank
+        for offset in range(0, self.size_bytes, BLOCK_BYTES):
+            self._write_block(bank * self.size_bytes + offset, data[offset : offset + BLOCK_BYTES])
+        record = BankRecord(current.sequence + 1, bank, version, release_date, zlib.crc32(data))
+        used = {slot for slot, found in self._records() if found == current}
+        self._write_block(self._selector(0 if used == {1} else 1), record.build())
+        self._current = record
+        if Fault.TWELVE_VOLTS_NOT_REMOVED in self._faults:
+            raise FlashError(Fault.TWELVE_VOLTS_NOT_REMOVED.code)
+
+    def _write_block(self, offset: int, data: Buffer) -> None:
+        self._device.erase(offset)
+        self._device.program(offset, data)
+        if self._device.read(offset, len(data)) != data:
+            raise FlashError(CompletionCode.MISCOMPARE)
+
+    def _records(self) -> list[tuple[int, BankRecord]]:
+        """The sound records, each with the selector block that it is in."""
+        found = []
+        for slot in (0, 1):
+            record = BankRecord.parse(self._device.read(self._selector(slot), RECORD.size_bytes))
+            if record is not None:
+                found.append((slot, record))
+        return found
+
+    def _bank(self, bank: int) -> bytes:
+        return self._device.read(bank * self.size_bytes, self.size_bytes)
+
+    def _selector(self, slot: int) -> int:
+        return 2 * self.size_bytes + slot * BLOCK_BYTES

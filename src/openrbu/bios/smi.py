@@ -1,0 +1,84 @@
+"""The BIOS behind the SMI calling interface: tokens of SMBIOS type 0xDA are read and set here.
+
+Class 0, select 0 reads the setting at location arg1; class 1, select 0 writes value arg2 there.
+Everything else, the password questions included, is answered with -2, unsupported. The answer is
+in res1: 0 for success, negative for an error; a value read is in res2.
+
+Activate (0x5C) and cancel (0x5D) have a location each, and it is the BIOS that makes a write to
+one of them end the other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from openrbu.bios.nvram import NvramFile
+from openrbu.errors import DamagedInputError
+from openrbu.formats.tokens import SmiCall, SmiToken
+
+SUCCESS = 0
+FAILURE = -1
+UNSUPPORTED = -2
+
+READ_SETTING = (0, 0)
+WRITE_SETTING = (1, 0)
+
+
+class SmiHandler:
+    """Answers calls out of NVRAM, on the command port and code that the tables name."""
+
+    def __init__(self, nvram: NvramFile, activate: SmiToken, cancel: SmiToken) -> None:
+        self._nvram = nvram
+        self._activate, self._cancel = activate, cancel
+
+    def __call__(self, buffer: bytes) -> bytes:
+        """The buffer as the BIOS leaves it; one that is no call for this BIOS stays as it is."""
+        try:
+            call = SmiCall.unpack(buffer)
+        except DamagedInputError:
+            return buffer
+        ours = (self._activate.command_port, self._activate.command_code)
+        if (call.command_port, call.command_code) != ours:
+            return buffer
+        answer = replace(call, results=self._answer(call)).pack()
+        return answer + buffer[len(answer) :]
+
+    def set_armed(self, armed: bool) -> None:
+        """Put exactly one of the two tokens in force."""
+        settings = self._nvram.contents.settings
+        for token, in_force in ((self._activate, armed), (self._cancel, not armed)):
+            other_value = 0 if token.value else 1
+            settings[token.location] = token.value if in_force else other_value
+        self._nvram.save()
+
+    @property
+    def is_armed(self) -> bool:
+        """Whether the activate token is in force."""
+        settings = self._nvram.contents.settings
+        return settings.get(self._activate.location) == self._activate.value
+
+    def disarm(self) -> None:
+        """Put the cancel token in force."""
+        self.set_armed(False)
+
+    def _answer(self, call: SmiCall) -> tuple[int, int, int, int]:
+        location, value = call.arguments[0], call.arguments[1]
+        settings = self._nvram.contents.settings
+        operation = (call.smi_class, call.smi_select)
+        if operation not in (READ_SETTING, WRITE_SETTING):
+            return (UNSUPPORTED, 0, 0, 0)
+        if location not in settings:
+            return (FAILURE, 0, 0, 0)
+        if operation == WRITE_SETTING:
+            self._write(location, value)
+        return (SUCCESS, settings[location], 0, 0)
+
+    def _write(self, location: int, value: int) -> None:
+        if location == self._activate.location:
+            self.set_armed(value == self._activate.value)
+        elif location == self._cancel.location:
+            if value == self._cancel.value:
+                self.set_armed(False)
+        else:
+            self._nvram.contents.settings[location] = value
+            self._nvram.save()

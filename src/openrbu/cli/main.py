@@ -1,0 +1,172 @@
+"""The command `rbu`: runs one command line, shows its answer, and says in one line what went wrong.
+
+Theory of operation. A command is a function that returns an `Answer`: a document for `--json`, blocks
+for people, and the error that the command ends with although it has something to show (a plan with
+something in its way). All else that goes wrong is raised. Only this module turns errors into a line
+on standard error, a document on standard output and an exit code.
+
+Ctrl-C, SIGTERM and SIGHUP are raised as `Stopped`, so that what was begun is undone on the way out.
+Nothing is imported at the top that `rbu --version` does not need: start-up time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from openrbu import __version__
+
+if TYPE_CHECKING:
+    from openrbu.cli.show import Answer
+    from openrbu.errors import OpenRbuError
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_SIGNAL = 128
+"""Plus the number of the signal: what a shell says of a process that a signal ended."""
+
+
+class Stopped(BaseException):
+    """A signal asked this process to end. Its notes say what became of what was under way.
+
+    No KeyboardInterrupt, which libraries turn into other things on the way.
+    """
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"interrupted by {signal.Signals(signum).name}")
+        self.exit_code = EXIT_SIGNAL + signum
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line, without the program's name; the process's own where none is given.
+
+    Returns the exit code. SystemExit comes out of shell completion only.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words == ["--version"]:
+        sys.stdout.write(f"rbu {__version__}\n")
+        return 0
+    with _signals_raised():
+        try:
+            return _run(words)
+        except Stopped as second:  # while the first one was being told of
+            return second.exit_code
+
+
+def _run(words: list[str]) -> int:
+    """Run, show the answer or the error, return the exit code."""
+    from openrbu.cli import show
+    from openrbu.errors import OpenRbuError
+
+    before_options_end = words[: words.index("--")] if "--" in words else words
+    as_json = "--json" in before_options_end
+    show.prepare_streams()
+    document: dict[str, Any] = {}
+    try:
+        result = _call(words)
+        if isinstance(result, int):
+            return result
+        if not as_json:
+            show.emit(result.blocks)
+        document.update(result.document)
+        if result.error is not None:
+            raise result.error
+        if as_json:
+            show.emit_document(document)
+        return 0
+    except Stopped as stop:
+        return _fail("interrupted", _interrupted(stop), stop.exit_code, as_json)
+    except OpenRbuError as error:
+        return _fail_as(error, document, as_json)
+    except OSError as error:
+        text = show.os_error_text(error)
+        return _fail("system", text, EXIT_FAILED, as_json)
+
+
+def _call(words: list[str]) -> Answer | int:
+    """Parse the words and call the command.
+
+    :raise UsageError: when the words make no command line.
+    """
+    import typer
+
+    from openrbu.cli.app import build_command
+    from openrbu.errors import UsageError
+
+    command = build_command()
+    asked = words or ["--help"]
+    try:
+        result: Answer | int | None = command.main(asked, prog_name="rbu", standalone_mode=False)
+    except typer.TyperException as error:
+        text = " ".join(error.format_message().split()).rstrip(".")
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context is not None else "rbu"
+        raise UsageError(f"{text}; see: {path} --help") from None
+    except typer.Abort:  # end of file where a question was asked
+        raise UsageError("no answer was given; nothing was changed") from None
+    if not words:
+        return EXIT_USAGE
+    return 0 if result is None else result
+
+
+def _fail_as(error: OpenRbuError, document: dict[str, Any], as_json: bool) -> int:
+    from openrbu.cli import show
+    from openrbu.errors import DamagedInputError
+
+    more = {}
+    if isinstance(error, DamagedInputError) and error.offset is not None:
+        more["offset_bytes"] = error.offset
+    if os.environ.get("OPENRBU_DEBUG"):
+        import traceback
+
+        traceback.print_exception(error)
+    text = show.os_error_text(error) if isinstance(error, OSError) else str(error)
+    return _fail(show.kind_of(error), text, int(error.exit_code), as_json, document, more)
+
+
+def _fail(
+    kind: str,
+    text: str,
+    exit_code: int,
+    as_json: bool,
+    document: dict[str, Any] | None = None,
+    more: dict[str, Any] | None = None,
+) -> int:
+    """Say what is wrong: a line on standard error, and a document where one is wanted."""
+    from openrbu.cli import show
+    from openrbu.errors import OpenRbuError
+
+    if as_json:
+        error = {"kind": kind, "message": text, "exit_code": exit_code, **(more or {})}
+        # What keeps the document from being written has to be told on standard error instead.
+        with contextlib.suppress(OpenRbuError):
+            show.emit_document({**(document or {}), "error": error})
+    show.complain(text)
+    return exit_code
+
+
+def _interrupted(stop: Stopped) -> str:
+    return "; ".join(["interrupted", *getattr(stop, "__notes__", [])])
+
+
+@contextlib.contextmanager
+def _signals_raised() -> Iterator[None]:
+    """Raise `Stopped` for the signals that ask a process to end; one that is ignored stays so."""
+
+    def raise_it(signum: int, _frame: FrameType | None) -> None:
+        raise Stopped(signum)
+
+    before = {}
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(signum) is not signal.SIG_IGN:
+            before[signum] = signal.signal(signum, raise_it)
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)

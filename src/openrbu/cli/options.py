@@ -1,0 +1,177 @@
+"""Arguments and options that several commands have, their completion, and reading their values."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from openrbu.errors import UsageError
+from openrbu.units import parse_size
+
+PASSWORD_VARIABLE = "OPENRBU_PASSWORD"
+MAX_PASSWORD_FILE_BYTES = 4096
+
+
+class ModeChoice(str, Enum):
+    """How to stage: one block of memory, packets, or whatever fits the machine."""
+
+    AUTO = "auto"
+    MONO = "mono"
+    PACKET = "packet"
+
+
+class ModuleChoice(str, Enum):
+    """The kernel modules that an update needs."""
+
+    DELL_RBU = "dell_rbu"
+    DCDBAS = "dcdbas"
+
+
+def complete_machines(incomplete: str) -> list[str]:
+    from openrbu.machine.store import machine_names
+
+    with contextlib.suppress(OSError):
+        return _starting(incomplete, machine_names())
+    return []
+
+
+def complete_models(incomplete: str) -> list[str]:
+    from openrbu.machine.models import MODELS
+
+    return _starting(incomplete, list(MODELS))
+
+
+def complete_profiles(incomplete: str) -> list[str]:
+    from openrbu.drivers.profiles import PROFILES
+
+    return _starting(incomplete, list(PROFILES))
+
+
+def complete_faults(incomplete: str) -> list[str]:
+    from openrbu.bios.faults import Fault
+
+    return _starting(incomplete, [fault.label for fault in Fault])
+
+
+def _starting(incomplete: str, names: list[str]) -> list[str]:
+    return [name for name in names if name.startswith(incomplete)]
+
+
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Show the answer as one JSON document, errors too.")
+]
+"""Most commands don't look at it: `main` does, so that errors of any kind come as JSON too."""
+
+OnMachine = Annotated[
+    str | None,
+    typer.Option(
+        "--machine",
+        "-m",
+        metavar="NAME",
+        help="A virtual machine. Without it: the machine that this runs on.",
+        autocompletion=complete_machines,
+    ),
+]
+MachineName = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME", help="The virtual machine's name.", autocompletion=complete_machines
+    ),
+]
+ImageFile = Annotated[
+    Path,
+    typer.Argument(metavar="IMAGE", help="A BIOS image (.HDR), or a package with one inside."),
+]
+OutputFile = Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Where to.")]
+Force = Annotated[
+    bool, typer.Option("--force", help="Overwrite a file that is there and differs.")
+]
+PacketSize = Annotated[
+    str,
+    typer.Option(
+        "--packet-size", metavar="SIZE", help="Bytes of a packet, header included (4096, 8K)."
+    ),
+]
+PasswordFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--password-file",
+        metavar="FILE",
+        help=f"The BIOS admin password is in this file (or in ${PASSWORD_VARIABLE}).",
+    ),
+]
+
+
+def size_of(text: str, what: str) -> int:
+    """The bytes of a size such as `512K`.
+
+    :raise UsageError: when it is none; `what` names it.
+    """
+    return _number(parse_size, text, what)
+
+
+def hex_number_of(text: str, what: str) -> int:
+    """A number such as `0x1234abcd`.
+
+    :raise UsageError: when it is none; `what` names it.
+    """
+    if not text.lower().startswith("0x"):
+        raise UsageError(f"{what}: {text!r} is not a hexadecimal number (example: 0x1234abcd)")
+    return _number(lambda digits: int(digits, 16), text, what)
+
+
+def _number(read: Callable[[str], int], text: str, what: str) -> int:
+    try:
+        return read(text)
+    except ValueError as error:
+        raise UsageError(f"{what}: {error}") from None
+
+
+def set_id_of(text: str) -> int | bytes:
+    """A packet set's ID: `0x…`, or four ASCII characters such as `_A05`.
+
+    :raise UsageError: when it is neither.
+    """
+    if text.lower().startswith("0x"):
+        return hex_number_of(text, "--set-id")
+    if not (len(text) == 4 and text.isascii()):
+        raise UsageError(f"--set-id: {text!r} is neither 0x… nor four ASCII characters (_A05)")
+    return text.encode("ascii")
+
+
+def password_of(file: Path | None) -> str | None:
+    """The BIOS admin password: out of a file, else out of the environment, else none.
+
+    A line end behind it does not count.
+
+    :raise UsageError: when the file can't be read, or there is no password in it.
+    """
+    if file is None:
+        return os.environ.get(PASSWORD_VARIABLE)
+    from openrbu.cli.files import read_input
+
+    data = read_input(file, max_size_bytes=MAX_PASSWORD_FILE_BYTES)
+    password = data.decode("utf-8", "surrogateescape").removesuffix("\n").removesuffix("\r")
+    if not password:
+        raise UsageError(f"there is no password in {file}")
+    return password
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask on a terminal whether to go on.
+
+    :raise UsageError: when the answer is no, or when nobody can be asked.
+    """
+    if yes:
+        return
+    if not (sys.stdin and sys.stdin.isatty()):
+        raise UsageError(f"{question} There is nobody to ask here: say it with --yes")
+    if not typer.confirm(question, err=True):
+        raise UsageError("the answer was no; nothing was changed")

@@ -1,0 +1,256 @@
+"""How a command's answer looks: a JSON document, rich text on a terminal, plain text in a pipe.
+
+Commands say *what* there is to show (facts, tables, lines, and what is good or bad about them); how
+it is drawn is decided here and nowhere else. Text may come from damaged files, so nothing of it
+reaches a terminal that is not printable.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any, TextIO
+
+from openrbu.errors import OpenRbuError
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.text import Text
+
+SCHEMA = 1
+
+
+class OutputError(OpenRbuError):
+    """What a command has to say, or its file, can't be written."""
+
+
+class Meaning(Enum):
+    """What a colour stands for."""
+
+    GOOD = "green"
+    CAUTION = "yellow"
+    BAD = "red"
+
+
+@dataclass(frozen=True, slots=True)
+class Marked:
+    """Text that means something."""
+
+    text: str
+    meaning: Meaning
+
+
+Cell = str | Marked
+
+
+def good(text: str) -> Marked:
+    return Marked(text, Meaning.GOOD)
+
+
+def caution(text: str) -> Marked:
+    return Marked(text, Meaning.CAUTION)
+
+
+def bad(text: str) -> Marked:
+    return Marked(text, Meaning.BAD)
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Names and values. A row without a name goes on with the one before it."""
+
+    title: str
+    rows: Sequence[tuple[str, Cell]]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+
+
+Block = Facts | Table | Marked | str
+"""A piece of an answer; a text alone is a line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a command has to say. `error`: it ends so, although there is something to show."""
+
+    document: Mapping[str, Any]
+    blocks: Sequence[Block] = ()
+    error: OpenRbuError | None = None
+
+
+def prepare_streams() -> None:
+    """Have standard output and error take any text, whatever the locale can't write."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def printable(text: str) -> str:
+    """`text` on one line, control characters and broken bytes as escapes."""
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
+    )
+
+
+def hex_address(address: int) -> str:
+    """An address as documents have it."""
+    return f"{address:#x}"
+
+
+def kind_of(error: OpenRbuError) -> str:
+    """An error's class as a script knows it: `DamagedInputError` is `damaged_input`."""
+    name = type(error).__name__.removesuffix("Error")
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+
+
+def os_error_text(error: OSError) -> str:
+    """What the system refused, and about which file."""
+    text = error.strerror or str(error) or type(error).__name__
+    return f"{error.filename}: {text}" if error.filename else text
+
+
+def emit(blocks: Sequence[Block]) -> None:
+    """Write blocks on standard output.
+
+    :raise OutputError: when they can't be written; a reader that went away is no error.
+    """
+    if blocks:
+        draw = _draw_rich if _is_rich(sys.stdout) else _draw_plain
+        _write_out(lambda: draw(blocks))
+
+
+def emit_document(document: Mapping[str, Any]) -> None:
+    """Write a JSON document on standard output.
+
+    :raise OutputError: when it can't be written; a reader that went away is no error.
+    """
+    text = json.dumps({"schema": SCHEMA, **document}, indent=2)
+    _write_out(lambda: print(text))
+
+
+def complain(text: str) -> None:
+    """One line on standard error. Nobody can be told when that fails."""
+    line = "rbu: " + printable(text)
+    if _is_rich(sys.stderr) and not os.environ.get("NO_COLOR"):
+        line = "\x1b[31m" + line + "\x1b[0m"
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except OSError:
+        _discard(sys.stderr)
+
+
+def _is_rich(stream: TextIO | None) -> bool:
+    """Whether there is a terminal behind a stream that takes more than plain lines."""
+    return stream is not None and stream.isatty() and os.environ.get("TERM") not in (None, "dumb")
+
+
+def _write_out(write: Callable[[], None]) -> None:
+    if sys.stdout is None:  # closed by the caller
+        return
+    try:
+        write()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _discard(sys.stdout)
+    except OSError as error:
+        _discard(sys.stdout)
+        raise OutputError(f"the output can't be written: {error.strerror}") from None
+
+
+def _discard(stream: TextIO) -> None:
+    """Have what is written to `stream`, and what it still holds, go nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
+# -- plain ----------------------------------------------------------------------------------
+
+
+def _text(cell: Cell) -> str:
+    return printable(cell.text if isinstance(cell, Marked) else cell)
+
+
+def _draw_plain(blocks: Sequence[Block]) -> None:
+    for block in blocks:
+        if isinstance(block, Facts):
+            rows = [(name and f"{name}:", cell) for name, cell in block.rows]
+            _print_columns([block.title], rows)
+        elif isinstance(block, Table):
+            rows_with_head = [[name.upper() for name in block.columns], *block.rows]
+            _print_columns([], rows_with_head)
+        else:
+            print(_text(block))
+
+
+def _print_columns(head: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
+    """Rows in aligned columns, indented where there is a head above them."""
+    indent = "  " if head else ""
+    for line in head:
+        print(printable(line))
+    texts = [[_text(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    for row in texts:
+        cells = [text.ljust(width) for text, width in zip(row, widths, strict=True)]
+        print((indent + "  ".join(cells)).rstrip())
+
+
+# -- on a terminal --------------------------------------------------------------------------
+
+
+def _draw_rich(blocks: Sequence[Block]) -> None:
+    from rich.console import Console
+
+    console = Console(file=sys.stdout, highlight=False)
+    for block in blocks:
+        console.print(_renderable(block), soft_wrap=isinstance(block, (str, Marked)))
+
+
+def _renderable(block: Block) -> RenderableType:
+    from rich import box
+    from rich.panel import Panel
+    from rich.table import Table as RichTable
+
+    if isinstance(block, Facts):
+        grid = RichTable.grid(padding=(0, 2))
+        grid.add_column(style="dim", no_wrap=True)
+        grid.add_column(overflow="fold")
+        for name, cell in block.rows:
+            grid.add_row(name, _rich_text(cell))
+        return Panel(grid, title=_rich_text(block.title), title_align="left", expand=False)
+    if isinstance(block, Table):
+        table = RichTable(title=_rich_text(block.title), title_justify="left", box=box.ROUNDED)
+        for column in block.columns:
+            table.add_column(column, overflow="fold")
+        for row in block.rows:
+            table.add_row(*map(_rich_text, row))
+        return table
+    return _rich_text(block)
+
+
+def _rich_text(cell: Cell) -> Text:
+    from rich.text import Text
+
+    return Text(_text(cell), style=cell.meaning.value if isinstance(cell, Marked) else "")
+
+
+def error_console() -> Console | None:
+    """A console on standard error for progress; None where there is no terminal behind it."""
+    if not _is_rich(sys.stderr):
+        return None
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)

@@ -1,0 +1,196 @@
+"""The `dcdbas` driver: a buffer in memory through which user space calls the BIOS by SMI.
+
+Theory of operation. There is one buffer, below 4 GiB so that the BIOS can address it. It grows and
+never shrinks. What a number written to `smi_request` does:
+
+======  =======================================================================
+ 0      clears the buffer
+ 1      fires: the handler gets the buffer's bytes, its answer is put back.
+        EBADR when the buffer does not start with a command's magic number
+other   EINVAL
+======  =======================================================================
+
+All of them are ENODEV while the buffer has no room for more than a command's 16 bytes of header.
+Text that is no number counts as 0. Each write is a request of its own, whatever its offset.
+
+The `host_control_*` files are shown and stored, and do nothing: this driver has no shutdown hook.
+
+Sources: "The SMI calling interface" in the tokens spec; errors, modes and limits were seen on
+Debian's 6.1.192. Two things that the kernel does are not done here: a raw SMI (request 2), and
+putting the buffer's address into the command's `ebx`.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from openrbu.drivers.extents import Block, free_all, zero_whole
+from openrbu.drivers.numbers import simple_strtoul
+from openrbu.drivers.platform_device import (
+    add_platform_device,
+    device_path,
+    remove_platform_device,
+)
+from openrbu.drivers.sysfs import BinaryAttribute, SysfsTree, TextAttribute
+from openrbu.errors import KernelError
+from openrbu.memory.pages import PageSource
+from openrbu.units import GIB, KIB, PhysAddr, order_for
+
+NAME = "dcdbas"
+DEVICE_PATH = device_path(NAME)
+MODULE_PATH = f"/module/{NAME}"
+
+SMI_MAGIC = 0x534D4931
+MAX_BUFFER_BYTES = 256 * KIB
+
+_COMMAND_HEADER_BYTES = 16
+_CLEAR = 0
+_FIRE = 1
+_HOST_CONTROLS = ("host_control_action", "host_control_smi_type", "host_control_on_shutdown")
+
+SmiHandler = Callable[[bytes], bytes]
+"""Gets all of the buffer and returns it as the BIOS leaves it, of the same size."""
+
+
+class Dcdbas:
+    """One loaded module. Make it, then `load` it or `restore` it; `unload` ends it."""
+
+    def __init__(
+        self,
+        tree: SysfsTree,
+        pages: PageSource,
+        smi: SmiHandler,
+        *,
+        log: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self._tree, self._pages, self._smi, self._log = tree, pages, smi, log
+        self._buffer: Block | None = None
+        self._host_controls = dict.fromkeys(_HOST_CONTROLS, 0)
+
+    def load(self) -> None:
+        """`modprobe`: add the files.
+
+        :raise KernelError: EEXIST when the driver is loaded in this tree.
+        """
+        add_platform_device(self._tree, NAME)
+        data = BinaryAttribute(self._read_data, self._write_data, mode=0o600)
+        size = TextAttribute(lambda: f"{self._size_bytes}\n", self._store_size, mode=0o600)
+        address = TextAttribute(self._show_address, mode=0o400)
+        request = TextAttribute(store=self._store_request, mode=0o200)
+        self._tree.add(f"{DEVICE_PATH}/smi_data", data)
+        self._tree.add(f"{DEVICE_PATH}/smi_data_buf_size", size)
+        self._tree.add(f"{DEVICE_PATH}/smi_data_buf_phys_addr", address)
+        self._tree.add(f"{DEVICE_PATH}/smi_request", request)
+        for name in _HOST_CONTROLS:
+            self._tree.add(f"{DEVICE_PATH}/{name}", self._host_control(name))
+        self._tree.add(f"{MODULE_PATH}/initstate", TextAttribute(lambda: "live\n", mode=0o444))
+
+    def unload(self) -> None:
+        """`rmmod`: free the buffer and take the files away."""
+        self._drop_buffer()
+        remove_platform_device(self._tree, NAME)
+        self._tree.remove(MODULE_PATH)
+
+    def snapshot(self) -> dict[str, object]:
+        """What `restore` needs; JSON can hold it. The address stays; memory is not in it."""
+        return {
+            "buffer": None if self._buffer is None else list(self._buffer),
+            "host_controls": dict(self._host_controls),
+        }
+
+    def restore(self, snapshot: Mapping[str, Any]) -> None:
+        """Instead of `load`: go on where the snapshot was taken, in a fresh tree."""
+        if snapshot["buffer"] is not None:
+            address, order, size_bytes = snapshot["buffer"]
+            self._buffer = Block(PhysAddr(address), order, size_bytes)
+        self._host_controls.update(snapshot["host_controls"])
+        self.load()
+
+    @property
+    def _size_bytes(self) -> int:
+        return 0 if self._buffer is None else self._buffer.size_bytes
+
+    def _show_address(self) -> str:
+        return f"{0 if self._buffer is None else self._buffer.address:x}\n"
+
+    def _read_data(self, offset: int, size_bytes: int) -> bytes:
+        size_bytes = min(size_bytes, self._size_bytes - offset)
+        if self._buffer is None or size_bytes <= 0:
+            return b""
+        return self._pages.memory.read(PhysAddr(self._buffer.address + offset), size_bytes)
+
+    def _write_data(self, offset: int, data: bytes) -> None:
+        if data:
+            buffer = self._grow(offset + len(data))
+            self._pages.memory.write(PhysAddr(buffer.address + offset), data)
+
+    def _store_size(self, text: bytes) -> None:
+        size_bytes = simple_strtoul(text)
+        if size_bytes:
+            self._grow(size_bytes)
+
+    def _store_request(self, text: bytes) -> None:
+        buffer = self._buffer
+        if buffer is None or buffer.size_bytes <= _COMMAND_HEADER_BYTES:
+            raise KernelError(
+                errno.ENODEV, f"{DEVICE_PATH}/smi_request", "the buffer has no room for a command"
+            )
+        request = simple_strtoul(text)
+        if request == _CLEAR:
+            zero_whole(self._pages.memory, [buffer])
+        elif request == _FIRE:
+            self._fire(buffer)
+        else:
+            raise KernelError(errno.EINVAL, f"{DEVICE_PATH}/smi_request")
+
+    def _fire(self, buffer: Block) -> None:
+        memory = self._pages.memory
+        command = memory.read(buffer.address, buffer.size_bytes)
+        magic = int.from_bytes(command[:4], "little")
+        if magic != SMI_MAGIC:
+            raise KernelError(
+                errno.EBADR, f"{DEVICE_PATH}/smi_request", f"{magic:#x} is not an SMI command"
+            )
+        answer = self._smi(command)
+        if len(answer) != len(command):
+            self._log(f"{NAME}: the BIOS answered {len(answer)} bytes, not {len(command)}")
+        memory.write(buffer.address, answer[: len(command)])
+
+    def _grow(self, size_bytes: int) -> Block:
+        """The buffer, with room for `size_bytes` bytes; what was in it still is.
+
+        :raise KernelError: EINVAL above 256 KiB; ENOMEM when there are no pages below 4 GiB.
+        """
+        old = self._buffer
+        if size_bytes > MAX_BUFFER_BYTES:
+            raise KernelError(
+                errno.EINVAL, detail=f"an SMI buffer has at most {MAX_BUFFER_BYTES} bytes"
+            )
+        if old is not None and size_bytes <= old.capacity_bytes:
+            new = old._replace(size_bytes=max(old.size_bytes, size_bytes))
+        else:
+            order = order_for(size_bytes)
+            address = self._pages.allocate(order, below=PhysAddr(4 * GIB))
+            new = Block(address, order, size_bytes)
+            zero_whole(self._pages.memory, [new])
+            if old is not None:
+                content = self._pages.memory.read(old.address, old.size_bytes)
+                self._pages.memory.write(address, content)
+                self._drop_buffer()
+        self._buffer = new
+        return new
+
+    def _drop_buffer(self) -> None:
+        """A command may hold a password: what is given back is cleared."""
+        if self._buffer is not None:
+            zero_whole(self._pages.memory, [self._buffer])
+            free_all(self._pages, [self._buffer])
+            self._buffer = None
+
+    def _host_control(self, name: str) -> TextAttribute:
+        def store(text: bytes) -> None:
+            self._host_controls[name] = simple_strtoul(text)
+
+        return TextAttribute(lambda: f"{self._host_controls[name]}\n", store, mode=0o600)

@@ -1,0 +1,398 @@
+"""The `dell_rbu` driver: puts a BIOS image where a BIOS finds it after a restart, in memory.
+
+Theory of operation. The driver knows an image type, a packet size and what is staged: one block of
+pages with a monolithic image, or a list of blocks with packets. The firmware class brings an image,
+the device's files change the rest. What each event does:
+
+=====================  ============  ============  =================================  ==========
+event                  packets       monolithic    sets                               entry
+=====================  ============  ============  =================================  ==========
+`image_type`: mono     dropped       dropped       the type                           stays
+`image_type`: packet   dropped       dropped       the type                           stays
+`image_type`: init     dropped       dropped       nothing                            made
+`packet_size`: number  dropped       stays         the packet size, below 0xFFFFFFFF  stays
+image, empty           stays         stays         nothing                            gone
+image, type mono       (none there)  replaced      nothing                            by profile
+image, type packet     replaced      (none there)  nothing                            by profile
+unload                 dropped       dropped                                          EBUSY if any
+=====================  ============  ============  =================================  ==========
+
+Dropped is zeroed and freed, so that no stale packet is left for the BIOS. What differs between
+kernels is in the profile. A load that can't be staged is no error on `loading`: only reading
+`data` tells, with ENOMEM.
+
+Packets are read back through a *cursor* that all readers share. A read gets as many bytes as its
+offset lets it, but they are the next ones after the last read; where there are none left they are
+zeros. A read that reaches past the end puts the cursor back to the start. So only reading in order
+from the start gives what is staged.
+
+Sources: the driver spec; the seed document; and Debian's 6.1.192 for the module parameter (any
+text of up to 15 characters is taken; a type other than `mono` and `packet` stages nothing and
+`data` reads as empty), the zeros above, and the offset of a write, which does not matter.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from openrbu.drivers.extents import Block, Extents, free_all, from_rows, to_rows, zero_whole
+from openrbu.drivers.firmware_class import FirmwareClass, FirmwareImage
+from openrbu.drivers.numbers import scan_unsigned, strict_unsigned, strict_unsigned_any_base
+from openrbu.drivers.platform_device import (
+    add_platform_device,
+    device_path,
+    remove_platform_device,
+)
+from openrbu.drivers.profiles import (
+    GARBAGE_PACKET_SIZE,
+    BadPacketSize,
+    KernelDiedError,
+    Profile,
+)
+from openrbu.drivers.sysfs import BinaryAttribute, SysfsTree, TextAttribute
+from openrbu.errors import KernelError
+from openrbu.memory.pages import PageSource
+from openrbu.units import GIB, MAX_ORDER, MIB, PhysAddr, order_for
+
+NAME = "dell_rbu"
+DEVICE_PATH = device_path(NAME)
+MODULE_PATH = f"/module/{NAME}"
+DEFAULT_ALLOCATION_FLOOR = 1 * MIB
+
+_MONO_BELOW = PhysAddr(4 * GIB)
+_MAX_TYPE_CHARACTERS = 15
+_PACKET_SIZE_LIMIT = 0xFFFFFFFF
+_WORD_LIMIT = 1 << 64
+
+_KEYWORDS = (b"mono", b"packet", b"init")
+"""What decides about a text written to `image_type`: the first of these that is in it."""
+
+
+class DellRbu:
+    """One loaded module. Make it, then `load` it or `restore` it; `unload` ends it.
+
+    `image_type` and `allocation_floor` (a physical address) are the module's parameters.
+    """
+
+    def __init__(
+        self,
+        tree: SysfsTree,
+        firmware: FirmwareClass,
+        pages: PageSource,
+        *,
+        profile: Profile,
+        image_type: str = "mono",
+        allocation_floor: int = DEFAULT_ALLOCATION_FLOOR,
+        log: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self._tree, self._firmware, self._pages = tree, firmware, pages
+        self._profile, self._log = profile, log
+        self._image_type = image_type
+        self._allocation_floor = allocation_floor
+        self._packet_size_bytes = 0
+        self._mono: Block | None = None
+        self._packets: list[Block] = []
+        self._staged = Extents(pages.memory)
+        self._cursor = 0
+
+    # -- what it shows ----------------------------------------------------------------------
+
+    @property
+    def image_type(self) -> str:
+        """`mono` or `packet`, or whatever else was given at load."""
+        return self._image_type
+
+    @property
+    def packet_size_bytes(self) -> int:
+        return self._packet_size_bytes
+
+    @property
+    def staged_blocks(self) -> tuple[Block, ...]:
+        """(address, order, size in bytes) of all that is staged, in order."""
+        return tuple(self._blocks)
+
+    @property
+    def staged_size_bytes(self) -> int:
+        return self._staged.size_bytes
+
+    # -- its life ---------------------------------------------------------------------------
+
+    def load(self) -> None:
+        """`modprobe`: add the files.
+
+        :raise KernelError: ENOSPC when `image_type` is longer than 15 characters; EEXIST when the
+            driver is loaded in this tree.
+        """
+        if len(self._image_type) > _MAX_TYPE_CHARACTERS:
+            raise KernelError(
+                errno.ENOSPC,
+                detail=f"image_type takes {_MAX_TYPE_CHARACTERS} characters, "
+                f"not {self._image_type!r}",
+            )
+        self._add_files()
+        if self._profile.entry_at_load:
+            self._request_entry()
+
+    def unload(self) -> None:
+        """`rmmod`: free everything and take the files away.
+
+        :raise KernelError: EBUSY while the firmware entry exists; nothing happens then.
+        :raise KernelDiedError: when packets are staged and the profile has that bug.
+        """
+        if self._firmware.is_requested(NAME):
+            raise KernelError(
+                errno.EBUSY, detail=f"Module {NAME} is in use; write -1 to loading first"
+            )
+        self._drop_everything()
+        remove_platform_device(self._tree, NAME)
+        self._tree.remove(MODULE_PATH)
+
+    def snapshot(self) -> dict[str, object]:
+        """What `restore` needs; JSON can hold it. Addresses stay; memory is not in it."""
+        return {
+            "image_type": self._image_type,
+            "packet_size_bytes": self._packet_size_bytes,
+            "allocation_floor": self._allocation_floor,
+            "staged": to_rows(self._blocks),
+            "is_mono": self._mono is not None,
+            "cursor": self._cursor,
+            "has_entry": self._firmware.is_requested(NAME),
+        }
+
+    def restore(self, snapshot: Mapping[str, Any]) -> None:
+        """Instead of `load`: go on where the snapshot was taken, in a fresh tree.
+
+        The page allocator is restored apart from this; so is the firmware class, after this.
+        """
+        self._image_type = snapshot["image_type"]
+        self._packet_size_bytes = snapshot["packet_size_bytes"]
+        self._allocation_floor = snapshot["allocation_floor"]
+        blocks = from_rows(snapshot["staged"])
+        if snapshot["is_mono"]:
+            (self._mono,) = blocks
+        else:
+            self._packets = blocks
+        self._staged = self._extents_of(blocks)
+        self._cursor = snapshot["cursor"]
+        self._add_files()
+        if snapshot["has_entry"]:
+            self._request_entry()
+
+    # -- files ------------------------------------------------------------------------------
+
+    def _add_files(self) -> None:
+        add_platform_device(self._tree, NAME)
+        for name, node in (
+            ("image_type", BinaryAttribute(self._read_image_type, self._write_image_type)),
+            ("packet_size", BinaryAttribute(self._read_packet_size, self._write_packet_size)),
+            ("data", BinaryAttribute(self._read_data, mode=0o444)),
+        ):
+            self._tree.add(f"{DEVICE_PATH}/{name}", node)
+        floor = TextAttribute(lambda: f"{self._allocation_floor}\n", self._store_floor)
+        self._tree.add(f"{MODULE_PATH}/parameters/allocation_floor", floor)
+
+    def _request_entry(self) -> None:
+        self._firmware.request(
+            NAME,
+            DEVICE_PATH,
+            self._on_image,
+            data_before_loading=self._profile.data_before_loading,
+        )
+
+    def _read_image_type(self, offset: int, size_bytes: int) -> bytes:
+        return _first_read(self._image_type, offset, size_bytes)
+
+    def _write_image_type(self, offset: int, data: bytes) -> None:
+        text = data.partition(b"\n")[0].partition(b" ")[0]
+        keyword = next((word for word in _KEYWORDS if word in text), None)
+        if keyword is None:
+            raise KernelError(
+                errno.EINVAL, f"{DEVICE_PATH}/image_type", "the types are mono and packet"
+            )
+        self._drop_everything()
+        if keyword != b"init":
+            self._image_type = keyword.decode()
+        elif not self._firmware.is_requested(NAME):
+            self._request_entry()
+
+    def _read_packet_size(self, offset: int, size_bytes: int) -> bytes:
+        return _first_read(str(self._packet_size_bytes), offset, size_bytes)
+
+    def _write_packet_size(self, offset: int, data: bytes) -> None:
+        rule = self._profile.bad_packet_size
+        if rule is BadPacketSize.REFUSE:
+            value = strict_unsigned(data)
+            if value is None or value >= _WORD_LIMIT:
+                raise KernelError(errno.EINVAL, f"{DEVICE_PATH}/packet_size")
+        else:
+            value = scan_unsigned(data)
+        self._drop_packets()
+        if value is None:
+            if rule is BadPacketSize.GARBAGE:
+                self._packet_size_bytes = GARBAGE_PACKET_SIZE
+        elif value < _PACKET_SIZE_LIMIT:
+            self._packet_size_bytes = value
+
+    def _store_floor(self, text: bytes) -> None:
+        value = strict_unsigned_any_base(text)
+        if value is None:
+            raise KernelError(errno.EINVAL, f"{MODULE_PATH}/parameters/allocation_floor")
+        if value >= _WORD_LIMIT:
+            raise KernelError(errno.ERANGE, f"{MODULE_PATH}/parameters/allocation_floor")
+        self._allocation_floor = value
+
+    def _read_data(self, offset: int, size_bytes: int) -> bytes:
+        if self._image_type not in ("mono", "packet"):
+            return b""
+        if not self._blocks:
+            raise KernelError(errno.ENOMEM, f"{DEVICE_PATH}/data", "no image is staged")
+        if self._mono is not None:
+            return self._staged.read(offset, size_bytes)
+        return self._read_packets(offset, size_bytes)
+
+    def _read_packets(self, offset: int, size_bytes: int) -> bytes:
+        total = self._staged.size_bytes
+        if offset > total:
+            return b""
+        wanted = min(size_bytes, total - offset)
+        skipped = self._packets[0].size_bytes if self._profile.skips_first_packet else 0
+        data = self._staged.read(skipped + self._cursor, wanted)
+        is_past_the_end = offset + size_bytes > total
+        self._cursor = 0 if is_past_the_end else min(self._cursor + wanted, total)
+        return data.ljust(wanted, b"\0")
+
+    # -- staging ----------------------------------------------------------------------------
+
+    def _on_image(self, image: FirmwareImage) -> None:
+        """The firmware class has an image; the entry is gone."""
+        if not image.size_bytes:
+            return
+        if self._image_type == "mono":
+            self._stage_mono(image)
+        elif self._image_type == "packet":
+            self._stage_packets(image)
+        if self._profile.entry_comes_back:
+            self._request_entry()
+
+    def _stage_mono(self, image: FirmwareImage) -> None:
+        size_bytes = image.size_bytes
+        if self._mono is not None and self._mono.capacity_bytes >= size_bytes:
+            block = self._mono._replace(size_bytes=size_bytes)
+        else:
+            self._drop_mono()
+            order = order_for(size_bytes)
+            try:
+                address = self._allocate(order, below=_MONO_BELOW)
+            except KernelError as error:
+                self._log(f"{NAME}: no memory for an image of {size_bytes} bytes: {error}")
+                return
+            block = Block(address, order, size_bytes)
+        self._mono = block
+        self._fill([block], image)
+
+    def _stage_packets(self, image: FirmwareImage) -> None:
+        self._drop_packets()
+        if not self._packet_size_bytes:
+            self._log(f"{NAME}: packet_size is not set")
+            return
+        held: list[Block] = []
+        try:
+            for start in range(0, image.size_bytes, self._packet_size_bytes):
+                size_bytes = min(self._packet_size_bytes, image.size_bytes - start)
+                self._packets.append(self._allocate_packet(size_bytes, held))
+        except KernelError as error:
+            self._log(f"{NAME}: no memory for packet {len(self._packets)}: {error}")
+            self._drop_packets()
+        else:
+            self._fill(self._packets, image)
+        finally:
+            free_all(self._pages, held)
+
+    def _allocate_packet(self, size_bytes: int, held: list[Block]) -> Block:
+        """A block at or above the floor; the ones below it that came first go to `held`.
+
+        They are held until all packets have their place. For the result that is the same as
+        looking for each packet anew, and a high floor does not cost its square.
+        """
+        order = order_for(size_bytes)
+        while True:
+            address = self._allocate(order, below=self._profile.packets_below)
+            block = Block(address, order, size_bytes)
+            if address >= self._allocation_floor:
+                return block
+            held.append(block)
+
+    def _allocate(self, order: int, *, below: PhysAddr | None) -> PhysAddr:
+        if order > MAX_ORDER:
+            raise KernelError(errno.ENOMEM, detail=f"no block is larger than order {MAX_ORDER}")
+        return self._pages.allocate(order, below=below)
+
+    def _fill(self, blocks: list[Block], image: FirmwareImage) -> None:
+        """Put the image into its blocks, and zeros into what is left of each."""
+        self._staged = self._extents_of(blocks)
+        position = 0
+        for view in image.views():
+            self._staged.write(position, view)
+            position += len(view)
+        memory = self._pages.memory
+        for block in blocks:
+            if block.size_bytes < block.capacity_bytes:
+                rest = block.capacity_bytes - block.size_bytes
+                memory.zero(PhysAddr(block.address + block.size_bytes), rest)
+
+    # -- dropping ---------------------------------------------------------------------------
+
+    def _drop_everything(self) -> None:
+        self._drop_packets()
+        self._drop_mono()
+
+    def _drop_mono(self) -> None:
+        if self._mono is not None:
+            self._forget([self._mono])
+            self._mono = None
+
+    def _drop_packets(self) -> None:
+        if not self._packets:
+            return
+        if self._profile.dies_on_clearing:
+            self._clear(self._packets[1:])
+            raise KernelDiedError("dell_rbu cleared a packet list that was not empty")
+        self._clear(self._packets)
+        self._forget(self._packets)
+        self._packets = []
+
+    def _clear(self, packets: list[Block]) -> None:
+        zero_whole(self._pages.memory, packets)
+        if self._profile.clears_past_a_short_packet:
+            for start, size_bytes in self._overruns(packets):
+                self._pages.memory.zero(start, size_bytes)
+
+    def _overruns(self, packets: list[Block]) -> Iterator[tuple[PhysAddr, int]]:
+        """Memory behind the blocks of short packets that clearing them runs into."""
+        regions = self._pages.memory.regions
+        for block in packets:
+            start = block.address + block.capacity_bytes
+            end = block.address + self._packet_size_bytes
+            for region in regions:
+                part = region.clip(start, end)
+                if part is not None:
+                    yield part.start, part.size_bytes
+
+    def _forget(self, blocks: list[Block]) -> None:
+        zero_whole(self._pages.memory, blocks)
+        free_all(self._pages, blocks)
+        self._staged, self._cursor = Extents(self._pages.memory), 0
+
+    @property
+    def _blocks(self) -> list[Block]:
+        return self._packets if self._mono is None else [self._mono]
+
+    def _extents_of(self, blocks: list[Block]) -> Extents:
+        return Extents(self._pages.memory, ((b.address, b.size_bytes) for b in blocks))
+
+
+def _first_read(text: str, offset: int, size_bytes: int) -> bytes:
+    """These files give all they have to a read at offset 0 and nothing at any other."""
+    return b"" if offset else f"{text}\n".encode()[:size_bytes]

@@ -1,0 +1,119 @@
+"""Bytes in order that lie scattered over physical memory, and the page blocks they lie in.
+
+The firmware buffer, the packets and the monolithic image are all this. Neighbours in order that
+are neighbours in memory, too, become one extent, so that thousands of packets are read, written
+and cleared in a few calls.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from openrbu.memory.pages import PageSource
+from openrbu.memory.physical import Buffer, PhysicalMemory
+from openrbu.units import PAGE_SIZE, PhysAddr
+
+
+class Block(NamedTuple):
+    """2**order pages at `address`, of which the first `size_bytes` bytes are in use."""
+
+    address: PhysAddr
+    order: int
+    size_bytes: int
+
+    @property
+    def capacity_bytes(self) -> int:
+        return PAGE_SIZE << self.order
+
+
+class Extents:
+    """The bytes of pieces of memory, one behind the other; `size_bytes` of them."""
+
+    def __init__(self, memory: PhysicalMemory, pieces: Iterable[tuple[PhysAddr, int]] = ()) -> None:
+        self._memory = memory
+        self._region_starts = frozenset(region.start for region in memory.regions)
+        self._starts: list[int] = []  # where in the bytes each extent starts
+        self._addresses: list[PhysAddr] = []
+        self._end_address = -1
+        self.size_bytes = 0
+        for address, size_bytes in pieces:
+            self.append(address, size_bytes)
+
+    def append(self, address: PhysAddr, size_bytes: int) -> None:
+        """Add the `size_bytes` bytes at `address` at the end."""
+        # An extent does not span two regions, because no view does.
+        if address != self._end_address or address in self._region_starts:
+            self._starts.append(self.size_bytes)
+            self._addresses.append(address)
+        self._end_address = address + size_bytes
+        self.size_bytes += size_bytes
+
+    def pieces(self, start: int, size_bytes: int) -> Iterator[tuple[PhysAddr, int]]:
+        """Where the bytes [start, start + size_bytes) lie, as (address, size), clipped."""
+        end = min(start + size_bytes, self.size_bytes)
+        index = bisect_right(self._starts, start) - 1
+        while start < end:
+            is_last = index + 1 == len(self._starts)
+            stop = end if is_last else min(end, self._starts[index + 1])
+            yield PhysAddr(self._addresses[index] + start - self._starts[index]), stop - start
+            start, index = stop, index + 1
+
+    def views(self, start: int, size_bytes: int) -> Iterator[memoryview]:
+        """The bytes themselves, clipped at the end, without a copy."""
+        for address, size in self.pieces(start, size_bytes):
+            yield self._memory.view(address, size)
+
+    def read(self, start: int, size_bytes: int) -> bytes:
+        """A copy of the bytes, clipped at the end."""
+        return b"".join(self.views(start, size_bytes))
+
+    def write(self, start: int, data: Buffer) -> None:
+        """Put `data` in at `start`; it has to fit."""
+        source, done = memoryview(data), 0
+        for address, size in self.pieces(start, len(source)):
+            self._memory.write(address, source[done : done + size])
+            done += size
+
+    def zero(self, start: int, size_bytes: int) -> None:
+        """Clear bytes, clipped at the end."""
+        for address, size in self.pieces(start, size_bytes):
+            self._memory.zero(address, size)
+
+
+def zero_whole(memory: PhysicalMemory, blocks: Iterable[Block]) -> None:
+    """Clear blocks, the bytes not in use included."""
+    everything = Extents(memory, ((block.address, block.capacity_bytes) for block in blocks))
+    everything.zero(0, everything.size_bytes)
+
+
+def free_all(pages: PageSource, blocks: Iterable[Block]) -> None:
+    """Give blocks back. Nothing is cleared."""
+    for block in blocks:
+        pages.free(block.address, block.order)
+
+
+Row = list[int]
+
+
+def to_rows(blocks: Sequence[Block]) -> list[Row]:
+    """Blocks for JSON: `[address, order, size in bytes, count]` for like ones side by side."""
+    rows: list[Row] = []
+    expected = -1
+    for block in blocks:
+        if rows and block.address == expected and rows[-1][1:3] == [block.order, block.size_bytes]:
+            rows[-1][3] += 1
+        else:
+            rows.append([*block, 1])
+        expected = block.address + block.capacity_bytes
+    return rows
+
+
+def from_rows(rows: Iterable[Sequence[int]]) -> list[Block]:
+    """The blocks that `to_rows` was given."""
+    return [
+        Block(PhysAddr(address + number * (PAGE_SIZE << order)), order, size_bytes)
+        for address, order, size_bytes, count in rows
+        for number in range(count)
+    ]

@@ -1,0 +1,308 @@
+"""The kernel's firmware class: how user space hands an image to a driver that asks for one.
+
+Theory of operation. A driver *requests* an image by name. That makes an entry, a directory with the
+files `loading` and `data`, which lives until user space has delivered or given up; then the entry
+is gone and the driver has to request again. What is written to `loading` is a command:
+
+========  ========================  =========================  ==========================
+          `1` begin                 `0` end                    `-1` abort, other: complain
+========  ========================  =========================  ==========================
+waiting   start -> loading          complain -> gone           drop -> gone
+loading   start again -> loading    deliver -> gone            drop -> gone
+========  ========================  =========================  ==========================
+
+The image being loaded lives in physical memory, in whatever page blocks are to be had, as in a
+kernel's vmalloc buffer. When the load ends they are freed and *not cleared*. So page-aligned
+copies of the image, whole by luck or not, stay behind in free memory for a BIOS to meet.
+
+Nothing here keeps time: `timeout` is shown and stored, and never runs out.
+
+Sources: the driver spec ("What each does"), and Debian's 6.1.192 where the spec is silent: numbers
+are read with `simple_strtol`, `data` reads as empty before a load, and an entry that takes data
+before `1` throws it away then.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum, auto
+from functools import partial
+from types import MappingProxyType
+from typing import Any
+
+from openrbu.drivers.extents import Block, Extents, free_all, from_rows, to_rows
+from openrbu.drivers.numbers import simple_strtol
+from openrbu.drivers.sysfs import BinaryAttribute, Symlink, SysfsTree, TextAttribute
+from openrbu.errors import KernelError
+from openrbu.memory.pages import PageSource
+from openrbu.units import GIB, MAX_ORDER, PAGE_SIZE, pages_for
+
+CLASS_PATH = "/class/firmware"
+DEFAULT_TIMEOUT_S = 60
+
+MAX_IMAGE_BYTES = 1 * GIB
+"""No image is larger: a write behind it is EFBIG, so that an absurd offset can't eat the memory.
+(A real 6.1 crashes on an offset of 2 GiB.)"""
+
+
+class FirmwareImage:
+    """The `size_bytes` bytes loaded so far. A driver that is handed one only reads it.
+
+    It is gone when the driver's callback returns: nothing of it may be kept, no view either.
+    """
+
+    def __init__(self, pages: PageSource) -> None:
+        self._pages = pages
+        self._blocks: list[Block] = []
+        self._extents = Extents(pages.memory)
+        self.size_bytes = 0
+
+    def views(self, start: int = 0, size_bytes: int | None = None) -> Iterator[memoryview]:
+        """The bytes from `start` on, at most `size_bytes` of them, in pieces, without a copy."""
+        left = max(0, self.size_bytes - start)
+        return self._extents.views(start, left if size_bytes is None else min(left, size_bytes))
+
+    def read(self, start: int = 0, size_bytes: int | None = None) -> bytes:
+        """A copy of the same bytes."""
+        return b"".join(self.views(start, size_bytes))
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Put bytes in, making the image longer where need be. What is skipped is zeros.
+
+        :raise KernelError: EFBIG above MAX_IMAGE_BYTES; ENOMEM when there are no pages. The image
+            is as it was then.
+        """
+        end = offset + len(data)
+        if end > MAX_IMAGE_BYTES:
+            raise KernelError(errno.EFBIG, detail=f"no image is larger than {MAX_IMAGE_BYTES}")
+        self._reserve(end)
+        if offset > self.size_bytes:
+            self._extents.zero(self.size_bytes, offset - self.size_bytes)
+        self._extents.write(offset, data)
+        self.size_bytes = max(self.size_bytes, end)
+
+    def release(self) -> None:
+        """Free the memory, as it is."""
+        free_all(self._pages, self._blocks)
+        self._blocks, self._extents, self.size_bytes = [], Extents(self._pages.memory), 0
+
+    def snapshot(self) -> dict[str, object]:
+        """What `restore` makes the same image from, in the same memory; JSON can hold it."""
+        return {"size_bytes": self.size_bytes, "blocks": to_rows(self._blocks)}
+
+    @classmethod
+    def restore(cls, pages: PageSource, snapshot: Mapping[str, Any]) -> FirmwareImage:
+        """The image that the snapshot was taken of."""
+        image = cls(pages)
+        image._append(from_rows(snapshot["blocks"]))
+        image.size_bytes = snapshot["size_bytes"]
+        return image
+
+    def _reserve(self, size_bytes: int) -> None:
+        """Have room for `size_bytes` bytes: large blocks where they are justified, then smaller."""
+        missing = pages_for(max(0, size_bytes - self._extents.size_bytes))
+        added: list[Block] = []
+        largest = MAX_ORDER
+        while missing:
+            order = min(largest, missing.bit_length() - 1)
+            try:
+                address = self._pages.allocate(order)
+            except KernelError:
+                if order == 0:
+                    free_all(self._pages, added)
+                    raise
+                largest = order - 1
+                continue
+            added.append(Block(address, order, PAGE_SIZE << order))
+            missing -= 1 << order
+        self._append(added)
+
+    def _append(self, blocks: list[Block]) -> None:
+        self._blocks += blocks
+        for block in blocks:
+            self._extents.append(block.address, block.capacity_bytes)
+
+
+OnImage = Callable[[FirmwareImage], None]
+
+
+class _State(Enum):
+    WAITING = auto()
+    LOADING = auto()
+    GONE = auto()
+
+
+class _Command(Enum):
+    BEGIN = 1
+    END = 0
+    ABORT = -1
+    OTHER = None
+
+
+class _Step(Enum):
+    START = auto()
+    DELIVER = auto()
+    DROP = auto()
+    COMPLAIN = auto()
+
+
+_TABLE: Mapping[tuple[_State, _Command], tuple[_Step, _State]] = MappingProxyType(
+    {
+        (_State.WAITING, _Command.BEGIN): (_Step.START, _State.LOADING),
+        (_State.WAITING, _Command.END): (_Step.COMPLAIN, _State.GONE),
+        (_State.WAITING, _Command.ABORT): (_Step.DROP, _State.GONE),
+        (_State.WAITING, _Command.OTHER): (_Step.COMPLAIN, _State.GONE),
+        (_State.LOADING, _Command.BEGIN): (_Step.START, _State.LOADING),
+        (_State.LOADING, _Command.END): (_Step.DELIVER, _State.GONE),
+        (_State.LOADING, _Command.ABORT): (_Step.DROP, _State.GONE),
+        (_State.LOADING, _Command.OTHER): (_Step.COMPLAIN, _State.GONE),
+    }
+)
+
+
+@dataclass(slots=True)
+class _Request:
+    """What a driver has asked for, and how far it has come."""
+
+    name: str
+    device_path: str
+    on_image: OnImage
+    data_before_loading: bool
+    image: FirmwareImage
+    state: _State = _State.WAITING
+
+    @property
+    def path(self) -> str:
+        return f"{self.device_path}/firmware/{self.name}"
+
+
+class FirmwareClass:
+    """Entries below `/class/firmware` in `tree`. `log` gets what a kernel would log."""
+
+    def __init__(
+        self,
+        tree: SysfsTree,
+        pages: PageSource,
+        *,
+        log: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self._tree, self._pages, self._log = tree, pages, log
+        self._timeout_s = DEFAULT_TIMEOUT_S
+        self._requests: dict[str, _Request] = {}
+
+    def install(self) -> None:
+        """Add the class's directory and `timeout`. Once, before the first request."""
+        timeout = TextAttribute(lambda: f"{self._timeout_s}\n", self._store_timeout)
+        self._tree.add(f"{CLASS_PATH}/timeout", timeout)
+
+    def request(
+        self,
+        name: str,
+        device_path: str,
+        on_image: OnImage,
+        *,
+        data_before_loading: bool = False,
+    ) -> None:
+        """Make an entry for `name` below the device, and wait for user space.
+
+        `on_image` is called at most once, when a load ends, with the entry already gone: it may
+        request again. An aborted load calls nothing. `data_before_loading` is as in `Profile`.
+
+        :raise KernelError: EEXIST when there is an entry of that name.
+        """
+        image = FirmwareImage(self._pages)
+        request = _Request(name, device_path, on_image, data_before_loading, image)
+        link = Symlink(_relative(request.path, CLASS_PATH))
+        self._tree.add(f"{CLASS_PATH}/{name}", link)
+        self._tree.add(
+            f"{request.path}/loading",
+            TextAttribute(
+                lambda: f"{int(request.state is _State.LOADING)}\n",
+                partial(self._store_loading, request),
+            ),
+        )
+        self._tree.add(
+            f"{request.path}/data",
+            BinaryAttribute(
+                partial(_read_data, request),
+                partial(_write_data, request),
+                rawio=True,
+            ),
+        )
+        self._requests[name] = request
+
+    def is_requested(self, name: str) -> bool:
+        """Whether there is an entry of that name."""
+        return name in self._requests
+
+    def snapshot(self) -> dict[str, object]:
+        """What `restore` needs; JSON can hold it."""
+        return {
+            "timeout_s": self._timeout_s,
+            "requests": {
+                name: {
+                    "is_loading": request.state is _State.LOADING,
+                    "image": request.image.snapshot(),
+                }
+                for name, request in self._requests.items()
+            },
+        }
+
+    def restore(self, snapshot: Mapping[str, Any]) -> None:
+        """Go on where the snapshot was taken.
+
+        The drivers come first: each makes its own requests again when it is restored. The page
+        allocator is restored apart from this.
+        """
+        self._timeout_s = snapshot["timeout_s"]
+        for name, saved in snapshot["requests"].items():
+            request = self._requests[name]
+            request.state = _State.LOADING if saved["is_loading"] else _State.WAITING
+            request.image = FirmwareImage.restore(self._pages, saved["image"])
+
+    def _store_timeout(self, text: bytes) -> None:
+        self._timeout_s = max(0, simple_strtol(text))
+
+    def _store_loading(self, request: _Request, text: bytes) -> None:
+        if request.state is _State.GONE:  # the file was opened before that
+            raise KernelError(errno.ENODEV)
+        value = simple_strtol(text)
+        command = _Command(value) if value in (1, 0, -1) else _Command.OTHER
+        step, request.state = _TABLE[request.state, command]
+        if step is _Step.COMPLAIN:
+            self._log(f"firmware {request.name}: loading_store: unexpected value ({value})")
+        if request.state is _State.GONE:
+            self._remove_entry(request)
+        try:
+            if step is _Step.DELIVER:
+                request.on_image(request.image)
+        finally:
+            request.image.release()  # a start drops what was there, too
+
+    def _remove_entry(self, request: _Request) -> None:
+        del self._requests[request.name]
+        self._tree.remove(f"{CLASS_PATH}/{request.name}")
+        self._tree.remove(request.path)
+        parent = f"{request.device_path}/firmware"
+        if not self._tree.list(parent):
+            self._tree.remove(parent)
+
+
+def _read_data(request: _Request, offset: int, size_bytes: int) -> bytes:
+    return request.image.read(offset, size_bytes)
+
+
+def _write_data(request: _Request, offset: int, data: bytes) -> None:
+    may_write = request.state is _State.LOADING or (
+        request.state is _State.WAITING and request.data_before_loading
+    )
+    if not may_write:
+        raise KernelError(errno.ENODEV, detail="no load is under way; write 1 to loading first")
+    request.image.write(offset, data)
+
+
+def _relative(target: str, directory: str) -> str:
+    """The path from `directory` to `target`, which have no part in common."""
+    return "../" * directory.strip("/").count("/") + "../" + target.lstrip("/")

@@ -1,0 +1,358 @@
+"""The `.HDR` file: an 84-byte header, the flash data, and in our own images an 8-byte trailer.
+
+Facts: BIOS image facts (the header) and BIOS boot facts ("Image data check": the trailer). The
+whole file, header included, is what gets staged in memory.
+"""
+
+import re
+import zlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from enum import Enum
+from functools import cached_property
+
+from openrbu.errors import DamagedInputError, UsageError
+from openrbu.formats.layout import Buffer, Field, Layout
+from openrbu.formats.version import BiosVersion, VersionStyle
+from openrbu.units import KIB, MIB
+
+MAGIC = b"$RBU"
+MAX_SYSTEMS = 12
+
+HEADER = Layout(
+    "the image header",
+    Field("header_id", "4s", required=MAGIC),
+    Field("header_length", "B", unit="bytes", default=84),
+    Field("header_major_ver", "B"),
+    Field("header_minor_ver", "B"),
+    Field("num_systems", "B"),
+    Field("quick_check", "40s"),
+    Field("bios_version", "3s"),
+    Field("misc_flags", "B"),
+    Field("bios_internal_use", "B"),
+    Field("reserved", "5s"),
+    Field("compat_flags", "H"),
+    Field("system_id_list", "H", count=MAX_SYSTEMS),
+)
+HEADER_SIZE_BYTES = HEADER.size_bytes
+
+MAX_HEADER_LENGTH = 128
+"""Every real header is 84 bytes. Somewhat longer ones are read, in case a later header version has
+them; beyond this the length field is taken for a lie."""
+
+TRAILER = Layout(
+    "the image trailer",
+    Field("data_length", "I", unit="bytes"),
+    Field("crc32", "I"),
+)
+TRAILER_SIZE_BYTES = TRAILER.size_bytes
+
+_QUICK_CHECK = re.compile(rb"Copyright[ -~]{31}")
+
+_MAX_SYSTEM_ID = 0x1FFF
+_MAX_REVISION = 7
+_SYSTEM_ID_TEXT = re.compile(r"0[xX]([0-9A-Fa-f]{1,4})(?::([0-9]{1,3}))?")
+
+_VENDOR_BLOCK_BYTES = 64 * KIB
+"""Flash sizes are whole numbers of these: real files are 92 bytes larger than one."""
+
+_MAX_PADDING_BYTES = 64 * MIB
+"""The last packet of a set is zero padded, and a packet is at most 64 MiB (RBU packet rules)."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class SystemId:
+    """A Dell system ID (13 bits in a header) and a hardware revision (3 bits)."""
+
+    id: int
+    revision: int = 0
+
+    @classmethod
+    def unpack(cls, entry: int) -> "SystemId":
+        """From a u16 of the header's `systemIdList`."""
+        return cls(id=entry & 0xFF | (entry & 0xF800) >> 3, revision=(entry & 0x0700) >> 8)
+
+    @classmethod
+    def parse(cls, text: str) -> "SystemId":
+        """From `0x0121` or `0x0121:2`. The `0x` is required: 121 could mean either base.
+
+        :raise UsageError: when the text is neither, or a header has no room for the value.
+        """
+        match = _SYSTEM_ID_TEXT.fullmatch(text.strip())
+        if match is None:
+            raise UsageError(f"{text!r} is not a system ID (examples: 0x0121, 0x0121:2)")
+        system = cls(int(match[1], 16), int(match[2] or "0"))
+        system.pack()
+        return system
+
+    def pack(self) -> int:
+        """The u16 of the header's `systemIdList`.
+
+        :raise UsageError: when the ID has more than 13 bits or the revision more than 3.
+        """
+        if not 0 <= self.id <= _MAX_SYSTEM_ID:
+            raise UsageError(f"system ID {self.id:#06x} does not fit an image (0 to 0x1fff)")
+        if not 0 <= self.revision <= _MAX_REVISION:
+            raise UsageError(f"hardware revision {self.revision} does not fit an image (0 to 7)")
+        return self.id & 0xFF | self.revision << 8 | (self.id & 0x1F00) << 3
+
+    def __str__(self) -> str:
+        return f"{self.id:#06x}" + (f":{self.revision}" if self.revision else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """An image's header, every byte of it. The fields are the format's own, in its order.
+
+    `extra` is what a header longer than 84 bytes has behind the known fields.
+    """
+
+    header_major_ver: int
+    header_minor_ver: int
+    num_systems: int
+    quick_check: bytes
+    bios_version: bytes
+    misc_flags: int
+    bios_internal_use: int
+    reserved: bytes
+    compat_flags: int
+    system_id_list: tuple[int, ...]
+    extra: bytes = b""
+
+    @classmethod
+    def parse(cls, data: Buffer, offset: int = 0) -> "Header":
+        """The header that starts at `offset`.
+
+        :raise DamagedInputError: when there is no magic, fewer bytes than the header claims, a
+            header length outside 84 to `MAX_HEADER_LENGTH`, more than 12 systems, or a quick check
+            that is not printable text beginning with `Copyright`.
+        """
+        start = bytes(data[offset : offset + len(MAGIC)])
+        if not MAGIC.startswith(start):
+            raise DamagedInputError(
+                f"not a BIOS image (.HDR): it starts with {start!r}, not with '$RBU'",
+                offset=offset,
+                expected=MAGIC,
+                actual=start,
+            )
+        fields = HEADER.unpack(data, offset)
+        del fields["header_id"]
+        length = fields.pop("header_length")
+        _check_fields(length, fields["num_systems"], fields["quick_check"], offset)
+        extra = bytes(data[offset + HEADER_SIZE_BYTES : offset + length])
+        if HEADER_SIZE_BYTES + len(extra) < length:
+            raise DamagedInputError(
+                f"the image header is cut short: {len(data) - offset} of {length} bytes",
+                offset=offset,
+                expected=length,
+                actual=len(data) - offset,
+            )
+        return cls(**fields, extra=extra)
+
+    def build(self) -> bytes:
+        """The header's bytes: exactly those that it was parsed from."""
+        fields = asdict(self)
+        extra: bytes = fields.pop("extra")
+        return HEADER.pack(fields, header_length=self.size_bytes) + extra
+
+    @property
+    def size_bytes(self) -> int:
+        return HEADER_SIZE_BYTES + len(self.extra)
+
+    @property
+    def header_version(self) -> str:
+        """The header's own version, such as `2.1`; not the BIOS's."""
+        return f"{self.header_major_ver}.{self.header_minor_ver}"
+
+    @property
+    def version(self) -> BiosVersion:
+        """The version of the BIOS that is in the image."""
+        return BiosVersion.from_header(self.header_major_ver, self.bios_version)
+
+    @property
+    def systems(self) -> tuple[SystemId, ...]:
+        """The systems that the image is for; list entries that do not count are left out."""
+        return tuple(map(SystemId.unpack, self.system_id_list[: self.num_systems]))
+
+    @property
+    def quick_check_text(self) -> str:
+        return self.quick_check.decode("ascii").rstrip(" ")
+
+    def is_for(self, system_id: int) -> bool:
+        """Whether the image is for a system, of any hardware revision."""
+        return any(system.id == system_id for system in self.systems)
+
+
+def _check_fields(length: int, num_systems: int, quick_check: bytes, offset: int) -> None:
+    """What makes a header one, beside its magic. `offset` is where the header starts."""
+    if not HEADER_SIZE_BYTES <= length <= MAX_HEADER_LENGTH:
+        raise DamagedInputError(
+            f"the image header says that it is {length} bytes long; real ones are 84",
+            offset=offset + HEADER.offset_of("header_length"),
+            expected=HEADER_SIZE_BYTES,
+            actual=length,
+        )
+    if num_systems > MAX_SYSTEMS:
+        raise DamagedInputError(
+            f"the image header claims {num_systems} systems; it has room for {MAX_SYSTEMS}",
+            offset=offset + HEADER.offset_of("num_systems"),
+            expected=f"0 to {MAX_SYSTEMS}",
+            actual=num_systems,
+        )
+    if _QUICK_CHECK.fullmatch(quick_check) is None:
+        raise DamagedInputError(
+            "the image header's quick check is not text that begins with 'Copyright'",
+            offset=offset + HEADER.offset_of("quick_check"),
+            expected="Copyright…",
+            actual=quick_check,
+        )
+
+
+class TrailerState(Enum):
+    """What an image's last 8 bytes say about it."""
+
+    GOOD = "good"
+    """Ours, and the CRC-32 over header and data is right."""
+
+    WRONG = "wrong"
+    """Ours by its length field, but the CRC-32 differs: header or data have changed."""
+
+    ABSENT = "absent"
+    """Not ours, as in every file of the vendor's. Or the image was cut short."""
+
+
+# No slots: the cached property needs a place.
+@dataclass(frozen=True)
+class Image:
+    """A whole image: the header, and everything behind it as a view (no copy).
+
+    The memory behind the view must not change while the image is in use.
+    """
+
+    header: Header
+    body: memoryview
+
+    @classmethod
+    def parse(cls, data: Buffer) -> "Image":
+        """The image that `data` is, from its first byte to its last.
+
+        :raise DamagedInputError: when `data` is empty, is no image, or ends within the header.
+        """
+        if not len(data):
+            raise DamagedInputError("the file is empty", offset=0, expected=MAGIC, actual=b"")
+        header = Header.parse(data)
+        return cls(header, memoryview(data)[header.size_bytes :])
+
+    def build(self) -> bytes:
+        """The image's bytes: exactly those that it was parsed from."""
+        return b"".join((self.header.build(), self.body))
+
+    @property
+    def size_bytes(self) -> int:
+        return self.header.size_bytes + len(self.body)
+
+    @cached_property
+    def trailer(self) -> TrailerState:
+        """Whether the trailer of our own images is there and right. Reads the data once."""
+        if not _claims_trailer(self.body):
+            return TrailerState.ABSENT
+        trailer = TRAILER.unpack(self.body, len(self.body) - TRAILER_SIZE_BYTES)
+        crc = zlib.crc32(self.body[:-TRAILER_SIZE_BYTES], zlib.crc32(self.header.build()))
+        return TrailerState.GOOD if crc == trailer["crc32"] else TrailerState.WRONG
+
+    @property
+    def flash_data(self) -> memoryview:
+        """What goes into the flash: the body, without its last 8 bytes where they are none of it.
+
+        They are not where they are our trailer, right or wrong, and where the rest is a whole
+        number of 64 KiB blocks, as in the vendor's files (BIOS boot facts, "Image data check").
+        """
+        rest = len(self.body) - TRAILER_SIZE_BYTES
+        whole_blocks = rest > 0 and rest % _VENDOR_BLOCK_BYTES == 0
+        return self.body[:rest] if whole_blocks or _claims_trailer(self.body) else self.body
+
+    @property
+    def flash_size_bytes(self) -> int:
+        return len(self.flash_data)
+
+
+def _claims_trailer(body: memoryview) -> bool:
+    """Whether the last 8 bytes give the size of what is before them, as our trailer does."""
+    data_length = len(body) - TRAILER_SIZE_BYTES
+    return data_length > 0 and TRAILER.unpack(body, data_length)["data_length"] == data_length
+
+
+def make_image(
+    flash_data: Buffer,
+    *,
+    version: BiosVersion,
+    systems: Sequence[SystemId],
+    quick_check: str = "Copyright 2005 Dell Inc.",
+    header_minor: int | None = None,
+) -> bytes:
+    """A new image: header, `flash_data`, and the trailer that the virtual BIOS wants.
+
+    `header_minor` is the header's minor version; unless given it is that of real files, 0 beside
+    an old-style version and 1 beside a new-style one.
+
+    :raise UsageError: when there is no data, no system, more than 12 systems, or a value that the
+        header can't hold.
+    """
+    if not len(flash_data):
+        raise UsageError("there is no flash data to put into the image")
+    if not 1 <= len(systems) <= MAX_SYSTEMS:
+        raise UsageError(f"an image is for 1 to {MAX_SYSTEMS} systems, not {len(systems)}")
+    padded_check = quick_check.encode("ascii", "replace").ljust(40)
+    if not (quick_check.isascii() and _QUICK_CHECK.fullmatch(padded_check)):
+        raise UsageError(
+            f"quick check {quick_check!r} is not 'Copyright…' in up to 40 ASCII characters"
+        )
+    header_major, version_bytes = version.header_fields()
+    if header_minor is None:
+        header_minor = int(version.style is VersionStyle.NEW)
+    if not 0 <= header_minor <= 0xFF:
+        raise UsageError(f"header minor version {header_minor} is not a byte (0 to 255)")
+    entries = [system.pack() for system in systems]
+    header = HEADER.pack(
+        header_major_ver=header_major,
+        header_minor_ver=header_minor,
+        num_systems=len(entries),
+        quick_check=padded_check,
+        bios_version=version_bytes,
+        system_id_list=tuple(entries + [0] * (MAX_SYSTEMS - len(entries))),
+    )
+    crc = zlib.crc32(flash_data, zlib.crc32(header))
+    return b"".join((header, flash_data, TRAILER.pack(data_length=len(flash_data), crc32=crc)))
+
+
+def unpad(data: Buffer, max_padding_bytes: int = _MAX_PADDING_BYTES) -> memoryview:
+    """`data` without the zero bytes behind an image whose trailer tells where it ends.
+
+    They are what a last packet is padded with. Anything else comes back whole: no image, an image
+    without a trailer, more padding than `max_padding_bytes`. Nothing is copied.
+    """
+    view = memoryview(data)
+    try:
+        header_size = Header.parse(view).size_bytes
+    except DamagedInputError:
+        return view
+    # The trailer may end in zero bytes itself, so its end is at or a little behind the last other.
+    last = _end_of_last_nonzero(view, max_padding_bytes + TRAILER_SIZE_BYTES)
+    ends = range(max(last, len(view) - max_padding_bytes), last + TRAILER_SIZE_BYTES)
+    for end in ends:
+        if end <= len(view) and _claims_trailer(view[header_size:end]):
+            return view[:end]
+    return view
+
+
+def _end_of_last_nonzero(view: memoryview, limit_bytes: int) -> int:
+    """Where the zero bytes at the end of `view` begin, looking at most about `limit_bytes` back."""
+    end = len(view)
+    stop = max(0, end - limit_bytes)
+    while end > stop:
+        start = max(0, end - _VENDOR_BLOCK_BYTES)
+        kept = bytes(view[start:end]).rstrip(b"\0")
+        if kept:
+            return start + len(kept)
+        end = start
+    return end

@@ -1,0 +1,211 @@
+"""One RBU packet: its header, the rules that every header keeps, its checksum, the password item.
+
+All facts are those of the RBU packet rules (spec, "RBU packets").
+
+The header rules are stated once, in `HEADER_RULES`, as comparisons that work on one header (a
+dict of ints) and on a numpy array of headers alike: the search through RAM uses the same ones.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from openrbu.errors import DamagedInputError, UsageError
+from openrbu.formats.layout import Buffer, Field, Layout
+from openrbu.units import KIB, MIB
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+PACKET_MAGIC = 0x4B505224
+"""`$RPK` as a little-endian u32."""
+
+PACKET_HEADER = Layout(
+    "packet header",
+    Field("pktId", "I", required=PACKET_MAGIC),
+    Field("pktSize", "H", "KiB"),
+    Field("reserved1", "H", required=0),
+    Field("hdrSize", "H", "16-byte paragraphs", default=2),
+    Field("reserved2", "H", required=0),
+    Field("pktSetId", "I"),
+    Field("pktNum", "H"),
+    Field("totPkts", "H", "packets"),
+    Field("pktVer", "B", required=1),
+    Field("reserved3", "B", required=0),  # 9 reserved bytes, as two numbers
+    Field("reserved4", "Q", required=0),
+    Field("pktChksum", "H"),
+)
+
+HEADER_SIZE_BYTES = PACKET_HEADER.size_bytes
+PARAGRAPH_BYTES = 16
+MAX_HEADER_BYTES = 4 * KIB
+MAX_PACKET_BYTES = 64 * MIB - KIB
+"""What the u16 count of KiB can say (RBU packet rule 7)."""
+MAX_PACKETS = 0xFFFF
+"""Packets of a set, packet 0 included (RBU packet rule 7)."""
+MIN_PACKETS = 2
+"""Packet 0 has no image data (RBU packet rule 2), so a set of one packet holds no image."""
+
+PASSWORD_ITEM = Layout("password item", Field("info", "B"), Field("crc", "I"))
+PASSWORD_INFO_BITS = 0x81
+"""Bits 0 and 7 of the info byte. Sources differ: both are written, either is accepted."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderRule:
+    """One rule. `is_broken` takes a header's fields: ints, or arrays, and then it answers with one.
+
+    No product is formed, so that u16 arrays can't overflow.
+    """
+
+    field: str
+    says: str
+    is_broken: Callable[[Any], Any]
+
+
+def _constant_rule(field: Field) -> HeaderRule:
+    says = "is not $RPK" if field.name == "pktId" else f"is not {field.required!r}"
+    return HeaderRule(field.name, says, lambda fields: fields[field.name] != field.required)
+
+
+HEADER_RULES: tuple[HeaderRule, ...] = (
+    *(_constant_rule(field) for field in PACKET_HEADER.fields if field.required is not None),
+    HeaderRule("hdrSize", "is below 2 (32 bytes)", lambda h: h["hdrSize"] < 2),
+    HeaderRule(
+        "hdrSize",
+        "is over 256 (4 KiB)",
+        lambda h: h["hdrSize"] > MAX_HEADER_BYTES // PARAGRAPH_BYTES,
+    ),
+    HeaderRule("hdrSize", "leaves no room for data", lambda h: h["hdrSize"] // 64 >= h["pktSize"]),
+    HeaderRule("totPkts", "is below 2: no image", lambda h: h["totPkts"] < MIN_PACKETS),
+    HeaderRule("pktNum", "is not below totPkts", lambda h: h["pktNum"] >= h["totPkts"]),
+)
+"""What every packet header keeps. A pktSize of 0 has no room for data; its u16 can't say over
+64 MiB (RBU packet rules 3, 4 and 7)."""
+
+
+@dataclass(frozen=True, slots=True)
+class PacketHeader:
+    """A packet's header. Sizes in bytes; `size_bytes` is the whole packet's, this header included.
+
+    `checksum` makes the sum of all 16-bit words of the packet 0 modulo 65536.
+    """
+
+    size_bytes: int
+    header_size_bytes: int
+    set_id: int
+    number: int
+    total: int
+    checksum: int
+
+    @classmethod
+    def parse(cls, data: Buffer, offset: int = 0, name: str = "packet header") -> PacketHeader:
+        """The header at `offset`; every rule of `HEADER_RULES` is checked, the checksum is not.
+
+        `name` is what an error's text calls it.
+
+        :raise DamagedInputError: when the header is cut short or breaks a rule.
+        """
+        fields = PACKET_HEADER.unpack(data, offset)
+        for rule in HEADER_RULES:
+            if rule.is_broken(fields):
+                actual = fields[rule.field]
+                raise DamagedInputError(
+                    f"{name} at offset {offset:#x}: {rule.field} {rule.says} (it is {actual:#x})",
+                    offset=offset + PACKET_HEADER.offset_of(rule.field),
+                    actual=actual,
+                )
+        return cls(
+            size_bytes=fields["pktSize"] * KIB,
+            header_size_bytes=fields["hdrSize"] * PARAGRAPH_BYTES,
+            set_id=fields["pktSetId"],
+            number=fields["pktNum"],
+            total=fields["totPkts"],
+            checksum=fields["pktChksum"],
+        )
+
+    def build(self) -> bytes:
+        """The 32 bytes. `parse` gives the same header back."""
+        return PACKET_HEADER.pack(
+            pktSize=self.size_bytes // KIB,
+            hdrSize=self.header_size_bytes // PARAGRAPH_BYTES,
+            pktSetId=self.set_id,
+            pktNum=self.number,
+            totPkts=self.total,
+            pktChksum=self.checksum,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PasswordItem:
+    """The first item of packet 0: the CRC-32 of the BIOS admin password, where one was given.
+
+    An absent item's `crc` is 0.
+    """
+
+    present: bool
+    crc: int = 0
+
+    def build(self) -> bytes:
+        """The item's 5 bytes."""
+        return PASSWORD_ITEM.pack(info=PASSWORD_INFO_BITS if self.present else 0, crc=self.crc)
+
+
+def parse_password_item(data: Buffer) -> PasswordItem:
+    """The password item that packet 0's data (what is behind its header) begins with.
+
+    :raise DamagedInputError: when the data is too short for it.
+    """
+    fields = PASSWORD_ITEM.unpack(data)
+    if fields["info"] & PASSWORD_INFO_BITS:
+        return PasswordItem(present=True, crc=fields["crc"])
+    return PasswordItem(present=False)
+
+
+def password_crc(password: str) -> int:
+    """CRC-32 of a BIOS admin password's bytes, as packet 0 carries it.
+
+    :raise UsageError: when the password is not ASCII: what bytes the BIOS keeps is not known then.
+    """
+    if not password.isascii():
+        raise UsageError("the BIOS password is not plain ASCII: no BIOS setup could have taken it")
+    return zlib.crc32(password.encode("ascii"))
+
+
+def set_id_number(set_id: bytes | int) -> int:
+    """A set ID as the u32 of the header; four bytes stand for themselves.
+
+    :raise UsageError: when it is not four bytes, or no u32.
+    """
+    if isinstance(set_id, bytes):
+        if len(set_id) != 4:
+            raise UsageError(f"packet set ID {set_id!r} has {len(set_id)} bytes, not 4")
+        return int.from_bytes(set_id, "little")
+    if not 0 <= set_id <= 0xFFFFFFFF:
+        raise UsageError(f"packet set ID {set_id:#x} does not fit 32 bits")
+    return set_id
+
+
+def set_id_text(set_id: int) -> str:
+    """A set ID as people read it: `_A05` where it is printable ASCII, else `0x0000beef`."""
+    raw = set_id.to_bytes(4, "little")
+    text = raw.decode("latin-1")
+    return text if text.isascii() and text.isprintable() else f"{set_id:#010x}"
+
+
+def word_sums(packets: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint16]:
+    """The sum of each row's 16-bit words modulo 65536; shape (n, size) gives (n,).
+
+    0 where a packet is intact. Rows are contiguous and of even length.
+    """
+    sums: npt.NDArray[np.uint16] = packets.view("<u2").sum(axis=1, dtype="u2")
+    return sums
+
+
+def header_array(packets: npt.NDArray[np.uint8]) -> npt.NDArray[np.void]:
+    """The headers that the rows begin with, as structures in place; shape (n, ≥32) gives (n,)."""
+    return packets[:, :HEADER_SIZE_BYTES].view(PACKET_HEADER.dtype)[:, 0]

@@ -1,0 +1,343 @@
+"""Dell tokens: named settings, and where a machine keeps them.
+
+Two kinds: *indexed I/O tokens* (SMBIOS type 0xD4) are bits of CMOS, reached through an index and a
+data port; *calling interface tokens* (type 0xDA) are kept by the BIOS, which is asked by SMI. RBU
+has two tokens: 0x005C makes the BIOS look for an update at the next start, 0x005D takes that back.
+
+Facts: the structures as seen in the tables of real machines; the check values, computed over the
+CMOS of the real machines at hand, and right on all of them (`tests/unit/test_tokens.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+from openrbu.errors import DamagedInputError
+from openrbu.formats.layout import Buffer, Field, Layout
+from openrbu.formats.smbios import Structure, Tables, make_structure
+
+ACTIVATE = 0x005C
+CANCEL = 0x005D
+
+INDEXED_IO = 0xD4
+CALLING_INTERFACE = 0xDA
+
+_BODY = 4
+"""Where a structure's own fields start."""
+
+_UNUSED = 0x0000
+_END = 0xFFFF
+_STRING_MASK = 0x00
+
+_INDEXED_BODY = Layout(
+    "indexed I/O tokens",
+    Field("index_port", "H"),
+    Field("data_port", "H"),
+    Field("check_type", "B"),
+    Field("check_first", "B", unit="CMOS index"),
+    Field("check_last", "B", unit="CMOS index"),
+    Field("check_index", "B", unit="CMOS index"),
+)
+
+_INDEXED_TOKEN = Layout(
+    "indexed I/O token",
+    Field("id", "H"),
+    Field("location", "B", unit="CMOS index"),
+    Field("and_mask", "B"),
+    Field("or_value", "B"),
+)
+
+_CALLING_BODY = Layout(
+    "calling interface tokens",
+    Field("command_port", "H"),
+    Field("command_code", "B"),
+    Field("supported", "I"),
+)
+
+_CALLING_TOKEN = Layout(
+    "calling interface token",
+    Field("id", "H"),
+    Field("location", "H"),
+    Field("value", "H"),
+)
+
+
+class CheckType(IntEnum):
+    """How the check value over a range of CMOS is made."""
+
+    WORD_SUM = 0
+    BYTE_SUM = 1
+    CRC = 2
+    NEGATED_WORD_SUM = 3
+
+
+_WRONG_CHECK_HANDLE = 0xD402
+
+_WORD_SUM_SYSTEMS = frozenset(
+    (0x0134, 0x0141, 0x0135, 0x011B, 0x8012, 0x0124, 0x014A, 0x0123, 0x0121, 0x0106, 0x0109)
+)
+"""Systems whose structure 0xD402 says 3 and means 0."""
+
+_BYTE_SUM_SYSTEMS = frozenset((0x008E,))
+"""Systems whose structure 0xD402 says 3 and means 1."""
+
+
+def effective_check_type(declared: int, structure_handle: int, system_id: int | None) -> int:
+    """The check type that a system really uses, where its tables carry a wrong one."""
+    if structure_handle == _WRONG_CHECK_HANDLE and declared == CheckType.NEGATED_WORD_SUM:
+        if system_id in _WORD_SUM_SYSTEMS:
+            return CheckType.WORD_SUM
+        if system_id in _BYTE_SUM_SYSTEMS:
+            return CheckType.BYTE_SUM
+    return declared
+
+
+def check_value(check_type: int, data: bytes) -> bytes:
+    """The check value over `data` as CMOS holds it: two bytes, the high one first; the byte sum
+    is one byte."""
+    if check_type == CheckType.BYTE_SUM:
+        return bytes([sum(data) & 0xFF])
+    if check_type == CheckType.CRC:
+        return _crc(data).to_bytes(2, "big")
+    total = sum(data)
+    if check_type == CheckType.NEGATED_WORD_SUM:
+        total = -total
+    return (total & 0xFFFF).to_bytes(2, "big")
+
+
+def _crc(data: bytes) -> int:
+    """A CRC-16 (0xA001, reflected) that shifts seven times a byte, and not eight."""
+    value = 0
+    for byte in data:
+        value ^= byte
+        for _ in range(7):
+            shifted_out = value & 1
+            value >>= 1
+            if shifted_out:
+                value = (value | 0x8000) ^ 0xA001
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class CheckRange:
+    """The CMOS indexes `first` to `last` have a check value at `index`, of a type."""
+
+    type: int
+    first: int
+    last: int
+    index: int
+
+    @property
+    def is_none(self) -> bool:
+        """No check value is kept: all three are 0."""
+        return self.first == self.last == self.index == 0
+
+
+@dataclass(frozen=True, slots=True)
+class IndexedIoToken:
+    """A setting in CMOS: bits of the byte at index `location` behind a pair of ports."""
+
+    id: int
+    index_port: int
+    data_port: int
+    location: int
+    and_mask: int
+    or_value: int
+    check: CheckRange
+    structure_handle: int
+
+    @property
+    def is_string(self) -> bool:
+        """The token is a text, not bits: its mask is 0."""
+        return self.and_mask == _STRING_MASK
+
+    def apply(self, data: int) -> int:
+        """The byte with the token in force."""
+        return (data & self.and_mask) | self.or_value
+
+    def is_active(self, data: int) -> bool:
+        """Whether the token is in force in this byte."""
+        return data & ~self.and_mask & 0xFF == self.or_value
+
+
+@dataclass(frozen=True, slots=True)
+class SmiToken:
+    """A setting that the BIOS keeps: in force when the value at `location` is `value`."""
+
+    id: int
+    location: int
+    value: int
+    command_port: int
+    command_code: int
+
+
+Token = IndexedIoToken | SmiToken
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateTokens:
+    """The two tokens of RBU; both of one kind."""
+
+    activate: Token
+    cancel: Token
+
+
+def all_tokens(tables: Tables) -> list[Token]:
+    """Every token of a machine, those in CMOS first."""
+    found: list[Token] = []
+    for structure in tables.all(INDEXED_IO):
+        found.extend(_indexed_tokens(structure))
+    for structure in tables.all(CALLING_INTERFACE):
+        found.extend(_calling_tokens(structure))
+    return found
+
+
+def tokens_for_update(tables: Tables) -> UpdateTokens | None:
+    """The first pair of activate and cancel that is of one kind; None where there is none."""
+    tokens = all_tokens(tables)
+    for kind in (IndexedIoToken, SmiToken):
+        by_id: dict[int, Token] = {}
+        for token in tokens:
+            if isinstance(token, kind):
+                by_id.setdefault(token.id, token)
+        if ACTIVATE in by_id and CANCEL in by_id:
+            return UpdateTokens(by_id[ACTIVATE], by_id[CANCEL])
+    return None
+
+
+def _rows(structure: Structure, body: Layout, row: Layout) -> Iterator[dict[str, int]]:
+    """The whole rows behind a structure's fixed fields, up to the end mark where there is one."""
+    formatted = structure.formatted
+    start = _BODY + body.size_bytes
+    for offset in range(start, len(formatted) - row.size_bytes + 1, row.size_bytes):
+        values = row.unpack(formatted, offset)
+        if values["id"] == _END:
+            return
+        if values["id"] != _UNUSED:
+            yield values
+
+
+def _indexed_tokens(structure: Structure) -> Iterator[IndexedIoToken]:
+    if len(structure.formatted) < _BODY + _INDEXED_BODY.size_bytes:
+        return
+    common = _INDEXED_BODY.unpack(structure.formatted, _BODY)
+    check = CheckRange(
+        common["check_type"], common["check_first"], common["check_last"], common["check_index"]
+    )
+    for values in _rows(structure, _INDEXED_BODY, _INDEXED_TOKEN):
+        yield IndexedIoToken(
+            **values,
+            index_port=common["index_port"],
+            data_port=common["data_port"],
+            check=check,
+            structure_handle=structure.handle,
+        )
+
+
+def _calling_tokens(structure: Structure) -> Iterator[SmiToken]:
+    if len(structure.formatted) < _BODY + _CALLING_BODY.size_bytes:
+        return
+    common = _CALLING_BODY.unpack(structure.formatted, _BODY)
+    for values in _rows(structure, _CALLING_BODY, _CALLING_TOKEN):
+        yield SmiToken(
+            **values, command_port=common["command_port"], command_code=common["command_code"]
+        )
+
+
+def make_indexed_io(
+    *,
+    handle: int,
+    index_port: int,
+    data_port: int,
+    check: CheckRange,
+    tokens: Sequence[tuple[int, int, int, int]],
+) -> Structure:
+    """A structure 0xD4; a token is (id, location, AND mask, OR value)."""
+    body = _INDEXED_BODY.pack(
+        index_port=index_port,
+        data_port=data_port,
+        check_type=check.type,
+        check_first=check.first,
+        check_last=check.last,
+        check_index=check.index,
+    )
+    for token_id, location, and_mask, or_value in (*tokens, (_END, 0, 0, 0)):
+        body += _INDEXED_TOKEN.pack(
+            id=token_id, location=location, and_mask=and_mask, or_value=or_value
+        )
+    return make_structure(INDEXED_IO, handle, body)
+
+
+def make_calling_interface(
+    *, handle: int, port: int, code: int, supported: int, tokens: Sequence[tuple[int, int, int]]
+) -> Structure:
+    """A structure 0xDA; a token is (id, location, value)."""
+    body = _CALLING_BODY.pack(command_port=port, command_code=code, supported=supported)
+    for token_id, location, value in (*tokens, (_END, _END, 0)):
+        body += _CALLING_TOKEN.pack(id=token_id, location=location, value=value)
+    return make_structure(CALLING_INTERFACE, handle, body)
+
+
+SMI_CALL = Layout(
+    "SMI calling interface buffer",
+    Field("magic", "I", required=0x534D4931),
+    Field("ebx", "I"),
+    Field("ecx", "I", default=0x42534931),
+    Field("command_port", "H"),
+    Field("command_code", "B"),
+    Field("reserved", "B"),
+    Field("smi_class", "H"),
+    Field("smi_select", "H"),
+    Field("arguments", "I", count=4),
+    Field("results", "i", count=4),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SmiCall:
+    """One call: 16 bytes for the `dcdbas` driver, 36 for the BIOS. `results` are signed."""
+
+    command_port: int
+    command_code: int
+    smi_class: int
+    smi_select: int
+    arguments: tuple[int, ...] = (0, 0, 0, 0)
+    results: tuple[int, ...] = (0, 0, 0, 0)
+
+    @classmethod
+    def unpack(cls, data: Buffer) -> SmiCall:
+        """The call in a buffer.
+
+        :raise DamagedInputError: when it is too short, or its magic is wrong.
+        """
+        values = SMI_CALL.unpack(data)
+        wrong = SMI_CALL.violation(values)
+        if wrong is not None:
+            raise DamagedInputError(
+                f"not an SMI call: its magic is {wrong[1]:#010x}",
+                offset=0,
+                expected=wrong[0].required,
+                actual=wrong[1],
+            )
+        names = (
+            "command_port",
+            "command_code",
+            "smi_class",
+            "smi_select",
+            "arguments",
+            "results",
+        )
+        return cls(**{name: values[name] for name in names})
+
+    def pack(self) -> bytes:
+        """The 52 bytes of the call."""
+        return SMI_CALL.pack(
+            command_port=self.command_port,
+            command_code=self.command_code,
+            smi_class=self.smi_class,
+            smi_select=self.smi_select,
+            arguments=self.arguments,
+            results=self.results,
+        )

@@ -1,0 +1,138 @@
+"""The machine that this process runs on, or another one whose file systems are under a directory.
+
+`root` is where `/sys`, `/proc` and `/dev` are looked up: `/` on a real machine, a mount of a
+virtual machine's files, or a tree made for the purpose.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import fcntl
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from openrbu.bios.cmos import IoPorts
+from openrbu.errors import ObstacleError
+from openrbu.machine.store import state_home
+from openrbu.memory.physical import Buffer, PhysicalMemory
+
+
+class DevPort:
+    """Port I/O through `/dev/port`: seek to the port's number, read or write a byte.
+
+    :raise OSError: when the kernel does not let this process do that.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        os.close(fd)
+
+    def out8(self, port: int, value: int) -> None:
+        fd = os.open(self._path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.pwrite(fd, bytes([value]), port)
+        finally:
+            os.close(fd)
+
+    def in8(self, port: int) -> int:
+        fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.pread(fd, 1, port)[0]
+        finally:
+            os.close(fd)
+
+
+class LinuxHost:
+    """A Linux machine, by its files."""
+
+    def __init__(self, root: Path = Path("/")) -> None:
+        self._root = root
+
+    @property
+    def name(self) -> str:
+        return "this machine" if self._root == Path("/") else f"the machine at {self._root}"
+
+    @property
+    def journal_path(self) -> Path:
+        return state_home() / "journal.jsonl"
+
+    @property
+    def ports(self) -> IoPorts | None:
+        try:
+            return DevPort(self._path("/dev/port"))
+        except OSError:
+            return None
+
+    @property
+    def physical_memory(self) -> PhysicalMemory | None:
+        """None: kernels of today don't show RAM through `/dev/mem`."""
+        return None
+
+    def now(self) -> dt.datetime:
+        return dt.datetime.now().astimezone()
+
+    def pause(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def exists(self, path: str) -> bool:
+        return self._path(path).exists()
+
+    def chunks(self, path: str, size_bytes: int) -> Iterator[bytes]:
+        fd = os.open(self._path(path), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            while chunk := os.read(fd, size_bytes):
+                yield chunk
+        finally:
+            os.close(fd)
+
+    def write(self, path: str, data: Buffer, offset: int = 0) -> None:
+        fd = os.open(self._path(path), os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            rest = memoryview(data)
+            while rest:
+                done = os.pwrite(fd, rest, offset) if offset else os.write(fd, rest)
+                rest, offset = rest[done:], offset + done
+        finally:
+            os.close(fd)
+
+    @contextlib.contextmanager
+    def exclusively(self, path: str) -> Iterator[None]:
+        fd = os.open(self._path(path), os.O_RDWR | os.O_CLOEXEC)
+        try:
+            fcntl.lockf(fd, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(fd)
+
+    def load_module(self, name: str, parameters: Mapping[str, str]) -> None:
+        words = [f"{key}={value}" for key, value in parameters.items()]
+        self._run("modprobe", name, *words, what=f"module {name} can't be loaded")
+
+    def unload_module(self, name: str) -> None:
+        self._run("rmmod", name, what=f"module {name} can't be unloaded")
+
+    def module_is_loaded(self, name: str) -> bool:
+        return self.exists(f"/sys/module/{name}")
+
+    def restart(self) -> None:
+        self._run("systemctl", "reboot", what="the machine can't be restarted")
+
+    def _path(self, path: str) -> Path:
+        return self._root / path.lstrip("/")
+
+    def _run(self, program: str, *arguments: str, what: str) -> None:
+        if self._root != Path("/"):
+            raise ObstacleError(f"{what}: {self.name} is only a directory of files")
+        found = shutil.which(program)
+        if found is None:
+            raise ObstacleError(f"{what}: there is no program {program} here")
+        done = subprocess.run([found, *arguments], capture_output=True, text=True, check=False)
+        if done.returncode:
+            said = " ".join(done.stderr.split()) or f"{program} ended with {done.returncode}"
+            raise ObstacleError(f"{what}: {said}")

@@ -1,0 +1,79 @@
+"""A virtual machine as a host: what a program running on it would see."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from openrbu.bios.cmos import IoPorts
+from openrbu.errors import KernelError, ObstacleError
+from openrbu.machine import store
+from openrbu.machine.virtual import Clock, VirtualMachine, local_now
+from openrbu.memory.physical import Buffer, PhysicalMemory
+
+
+class VirtualHost:
+    """The host that runs on `machine`; the machine has to be on for most of it."""
+
+    def __init__(self, machine: VirtualMachine, *, clock: Clock = local_now) -> None:
+        self._machine = machine
+        self._clock = clock
+
+    @property
+    def name(self) -> str:
+        return f"machine {self._machine.name!r}"
+
+    @property
+    def journal_path(self) -> Path:
+        return self._machine.directory / "journal.jsonl"
+
+    @property
+    def ports(self) -> IoPorts | None:
+        self._machine.running_kernel()
+        return self._machine.cmos
+
+    @property
+    def physical_memory(self) -> PhysicalMemory | None:
+        return self._machine.ram
+
+    def now(self) -> dt.datetime:
+        return self._clock()
+
+    def pause(self, seconds: float) -> None:
+        """Nothing on a virtual machine happens by itself: there is nothing to wait for."""
+
+    def exists(self, path: str) -> bool:
+        return self._machine.running_kernel().exists(path)
+
+    def chunks(self, path: str, size_bytes: int) -> Iterator[bytes]:
+        kernel = self._machine.running_kernel()
+        offset = 0
+        while chunk := kernel.read(path, offset, size_bytes):
+            yield chunk
+            offset += len(chunk)
+
+    def write(self, path: str, data: Buffer, offset: int = 0) -> None:
+        with store.disk_errors(self._machine.directory):
+            self._machine.running_kernel().write(path, bytes(data), offset)
+
+    def exclusively(self, path: str) -> AbstractContextManager[None]:
+        """Nobody else runs on the machine: its directory is locked."""
+        return contextlib.nullcontext()
+
+    def load_module(self, name: str, parameters: Mapping[str, str]) -> None:
+        try:
+            self._machine.running_kernel().load_module(name, parameters)
+        except KernelError as error:
+            raise ObstacleError(f"module {name} can't be loaded: {error.strerror}") from None
+
+    def unload_module(self, name: str) -> None:
+        self._machine.running_kernel().unload_module(name)
+
+    def module_is_loaded(self, name: str) -> bool:
+        return name in self._machine.running_kernel().modules
+
+    def restart(self) -> None:
+        self._machine.restart()

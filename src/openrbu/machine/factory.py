@@ -1,0 +1,219 @@
+"""Making a machine: its tables, its first BIOS, its files."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from openrbu import __version__
+from openrbu.bios.cmos import CMOS_FILE_BYTES, CmosFile, write_check_value
+from openrbu.bios.faults import parse_fault
+from openrbu.bios.flash import BLOCK_BYTES, Flash
+from openrbu.bios.nvram import Nvram, NvramFile
+from openrbu.bios.switch import bios_switch
+from openrbu.drivers.profiles import profile
+from openrbu.errors import DamagedInputError, MachineError, UsageError
+from openrbu.formats import dell, smbios, tokens
+from openrbu.formats.packet import password_crc
+from openrbu.formats.version import BiosVersion, VersionStyle
+from openrbu.machine import store
+from openrbu.machine.firmware import make_firmware
+from openrbu.machine.models import DEFAULT_MODEL, Model, TokenKind, model
+from openrbu.machine.virtual import Clock, local_now
+from openrbu.memory.physical import RamFile, pc_regions
+from openrbu.units import GIB, MIB, human_size
+
+MIN_RAM_BYTES = 64 * MIB
+MAX_RAM_BYTES = 8 * 1024 * GIB
+MAX_FLASH_BYTES = 64 * MIB
+
+SERVICE_TAG = "OPENRBU"
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is wanted. None: as the model has it.
+
+    `tables` is a directory with a real machine's tables: `smbios_entry_point` and `DMI`, or
+    `smbios.dat`; and `cmos.dat`, where there is one.
+    """
+
+    model: str = DEFAULT_MODEL
+    bios_version: str | None = None
+    ram_bytes: int | None = None
+    profile: str = "documented"
+    tables: Path | None = None
+    faults: Sequence[str] = ()
+    admin_password: str | None = field(default=None, repr=False)
+    flash_size_bytes: int | None = None
+
+
+def make_machine(name: str, order: Order, *, clock: Clock = local_now) -> Path:
+    """Make a machine, off, and return its directory. All or nothing.
+
+    :raise UsageError: when what is wanted can't be: a name, a version, a size, a profile.
+    :raise MachineError: when there is one of that name, or the disk refuses.
+    :raise DamagedInputError: when the tables can't be used.
+    """
+    directory = store.machine_directory(name)
+    profile(order.profile)
+    for label in order.faults:
+        parse_fault(label)
+    kind = model(order.model)
+    ram_bytes = _ram_bytes(order.ram_bytes or kind.ram_bytes)
+    tables, cmos = _read_tables(order.tables) if order.tables else (_make_tables(kind), b"")
+    tables, flash_size_bytes = _fit_bios(tables, kind, order)
+    config = store.MachineConfig(
+        model=order.tables.resolve().name if order.tables else kind.name,
+        ram_bytes=ram_bytes,
+        profile=order.profile,
+        created_at=clock().isoformat(timespec="seconds"),
+        made_by=__version__,
+        faults=tuple(order.faults),
+    )
+    with store.disk_errors(directory):
+        try:
+            directory.mkdir(parents=True)
+        except FileExistsError:
+            raise MachineError(f"there is a machine {name!r} already") from None
+        try:
+            _write_tables_and_flash(directory, tables, flash_size_bytes)
+            _write_settings(directory, tables, cmos, order.admin_password)
+            RamFile.create(directory / "ram", pc_regions(ram_bytes)).close()
+            store.save_config(directory, config)
+        except BaseException:
+            shutil.rmtree(directory, ignore_errors=True)
+            raise
+    return directory
+
+
+def _ram_bytes(wanted: int) -> int:
+    if not MIN_RAM_BYTES <= wanted <= MAX_RAM_BYTES or wanted % MIB:
+        raise UsageError(
+            f"a machine has {human_size(MIN_RAM_BYTES)} to {human_size(MAX_RAM_BYTES)} of RAM in "
+            f"whole MiB, not {human_size(wanted)}"
+        )
+    return wanted
+
+
+def _fit_bios(tables: smbios.Tables, kind: Model, order: Order) -> tuple[smbios.Tables, int]:
+    """The tables with the first BIOS's version in, and the size of the flash."""
+    information = dell.BiosInformation.of(tables)
+    version = BiosVersion.parse(order.bios_version or information.version)
+    if order.bios_version is not None and version.style is VersionStyle.UNREADABLE:
+        raise UsageError(f"{order.bios_version!r} is no BIOS version (examples: A05, 2.1.2)")
+    size = order.flash_size_bytes or information.rom_size_bytes or 0
+    if order.tables is None and order.flash_size_bytes is None:
+        size = kind.flash_size_bytes
+    if size < BLOCK_BYTES or size % BLOCK_BYTES or size > MAX_FLASH_BYTES:
+        raise UsageError(
+            f"a flash has whole blocks of 64 KiB, up to {human_size(MAX_FLASH_BYTES)}, not "
+            f"{human_size(size)}: give --flash-size"
+        )
+    tables = dell.with_bios(tables, version.text, information.release_date)
+    return dell.with_rom_size(tables, size), size
+
+
+def _make_tables(kind: Model) -> smbios.Tables:
+    """The tables of a model, made from nothing."""
+    structures = [
+        dell.make_bios_information(
+            vendor=kind.vendor,
+            version=kind.bios_version,
+            release_date=kind.release_date,
+            rom_size_bytes=kind.flash_size_bytes,
+        ),
+        dell.make_system_information(
+            vendor=kind.vendor, product=kind.product, service_tag=SERVICE_TAG
+        ),
+        dell.make_oem_strings(["Dell System", f"1[{kind.system_id:04X}]"]),
+        dell.make_revisions_and_ids(kind.system_id),
+        _make_tokens(kind),
+        dell.make_rbu(packet=kind.packets),
+        smbios.make_structure(127, 0x7F00, b""),
+    ]
+    return smbios.make_tables(smbios.make_entry_point(version=(2, 6)), structures)
+
+
+def _make_tokens(kind: Model) -> smbios.Structure:
+    activate, cancel = tokens.ACTIVATE, tokens.CANCEL
+    if kind.tokens is TokenKind.CALLING_INTERFACE:
+        return tokens.make_calling_interface(
+            handle=0xDA00,
+            port=0x00B2,
+            code=0x4F,
+            supported=0x0003,
+            tokens=[(activate, activate, 1), (cancel, cancel, 0)],
+        )
+    return tokens.make_indexed_io(
+        handle=0xD401,
+        index_port=0x70,
+        data_port=0x71,
+        check=tokens.CheckRange(tokens.CheckType.NEGATED_WORD_SUM, 0x40, 0x5B, 0x6D),
+        tokens=[(activate, 0x78, 0xBF, 0x40), (cancel, 0x78, 0xBF, 0x00)],
+    )
+
+
+def _read_tables(directory: Path) -> tuple[smbios.Tables, bytes]:
+    """A real machine's tables and CMOS (empty: unknown).
+
+    :raise UsageError: when the directory has none.
+    :raise DamagedInputError: when they are not a machine's.
+    """
+    try:
+        dump, entry = directory / "smbios.dat", directory / "smbios_entry_point"
+        if dump.exists():
+            tables = smbios.parse_memory_dump(dump.read_bytes())
+        elif entry.exists():
+            tables = smbios.Tables.parse(entry.read_bytes(), (directory / "DMI").read_bytes())
+        else:
+            raise UsageError(
+                f"{directory} has no SMBIOS tables: smbios.dat, or smbios_entry_point and DMI"
+            )
+        cmos = directory / "cmos.dat"
+        data = cmos.read_bytes() if cmos.exists() else b""
+    except OSError as error:
+        raise UsageError(f"{error.filename} can't be read: {error.strerror}") from None
+    if dell.BiosInformation.of(tables).version == "":
+        raise DamagedInputError(f"the tables in {directory} have no BIOS information (type 0)")
+    return tables, data
+
+
+def _write_tables_and_flash(directory: Path, tables: smbios.Tables, flash_size_bytes: int) -> None:
+    for name, data in zip(("smbios_entry_point", "DMI"), tables.build(), strict=True):
+        (directory / name).write_bytes(data)
+    information = dell.BiosInformation.of(tables)
+    product = dell.SystemInformation.of(tables).product
+    Flash.create(
+        directory / "flash",
+        make_firmware(f"{product} BIOS {information.version}", flash_size_bytes),
+        version=information.version,
+        release_date=information.release_date,
+    )
+
+
+def _write_settings(
+    directory: Path, tables: smbios.Tables, cmos: bytes, admin_password: str | None
+) -> None:
+    (directory / "cmos").write_bytes(cmos[:CMOS_FILE_BYTES].ljust(CMOS_FILE_BYTES, b"\0"))
+    contents = Nvram()
+    if admin_password is not None:
+        contents.admin_password_crc = password_crc(admin_password)
+    NvramFile.create(directory / "nvram.json", contents)
+    _put_tokens_right(directory, tables)
+
+
+def _put_tokens_right(directory: Path, tables: smbios.Tables) -> None:
+    """As a BIOS does at its first start: no update wanted, the check value right."""
+    cmos, nvram = CmosFile(directory / "cmos"), NvramFile(directory / "nvram.json")
+    for token in tokens.all_tokens(tables):
+        if isinstance(token, tokens.SmiToken):
+            nvram.contents.settings.setdefault(token.location, 0)
+    switch = bios_switch(tables, cmos, nvram)
+    if switch is not None:
+        switch.disarm()
+    update_tokens = tokens.tokens_for_update(tables)
+    if update_tokens and isinstance(update_tokens.activate, tokens.IndexedIoToken):
+        write_check_value(cmos, update_tokens.activate, dell.system_id(tables))

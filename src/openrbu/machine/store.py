@@ -1,0 +1,187 @@
+"""Where virtual machines are kept: a directory each, one owner at a time.
+
+::
+
+    $OPENRBU_HOME/machines/NAME/
+        machine.json        what it is: made once, never changed
+        smbios_entry_point  its SMBIOS tables as they left the factory
+        DMI
+        cmos, flash, nvram.json
+        ram                 a sparse file
+        state.json          the running kernel, put away; there while the machine is on and idle
+        journal.jsonl       what updates were tried here
+        lock                held by the process that has the machine
+
+`machine.json` is written last when a machine is made: a directory without it is no machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from openrbu.errors import MachineError, UsageError
+
+FORMAT = 1
+"""The layout of a machine's directory; a reader refuses newer ones."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+_DISK_ERRORS = {
+    errno.ENOSPC: "the disk is full: free some space and try again",
+    errno.EDQUOT: "the disk quota is used up: free some space and try again",
+    errno.EROFS: "its file system is read-only",
+    errno.EACCES: "permission denied: it belongs to another user",
+    errno.EPERM: "permission denied: it belongs to another user",
+    errno.EFBIG: "its file system can't hold so large a file",
+    errno.EIO: "the disk reports an input/output error",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class MachineConfig:
+    """What a machine is. `faults` are labels of `bios.faults`; sizes in bytes."""
+
+    model: str
+    ram_bytes: int
+    profile: str
+    created_at: str
+    made_by: str
+    faults: tuple[str, ...] = ()
+    format: int = FORMAT
+
+
+def state_home() -> Path:
+    """Where openrbu keeps its things: `$OPENRBU_HOME`, else the platform's user state directory."""
+    given = os.environ.get("OPENRBU_HOME")
+    if given:
+        return Path(given)
+    import platformdirs  # noqa: PLC0415  (start-up time)
+
+    return Path(platformdirs.user_state_dir("openrbu"))
+
+
+def machine_directory(name: str) -> Path:
+    """The directory of the machine called `name`, there or not.
+
+    :raise UsageError: when it can't be a name.
+    """
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"{name!r} can't be a machine's name: letters, digits, '.', '_' and '-', at most 64"
+        )
+    return state_home() / "machines" / name
+
+
+def existing_directory(name: str) -> Path:
+    """The directory of the machine called `name`.
+
+    :raise MachineError: when there is no such machine.
+    """
+    directory = machine_directory(name)
+    if not directory.is_dir():
+        raise MachineError(f"there is no machine {name!r}; make one: rbu machine new {name}")
+    return directory
+
+
+def machine_names() -> list[str]:
+    """The machines that there are, sorted."""
+    machines = state_home() / "machines"
+    if not machines.is_dir():
+        return []
+    return sorted(entry.name for entry in machines.iterdir() if (entry / "machine.json").exists())
+
+
+def load_config(directory: Path) -> MachineConfig:
+    """What the machine in `directory` is.
+
+    :raise MachineError: when that can't be read, or is from a newer openrbu.
+    """
+    path = directory / "machine.json"
+    with disk_errors(directory):
+        try:
+            document = json.loads(path.read_bytes())
+            found = document["format"]
+            if found > FORMAT:
+                raise MachineError(
+                    f"machine {directory.name!r} was made by a newer openrbu (format {found}; "
+                    f"this one knows {FORMAT}): update openrbu"
+                )
+            document["faults"] = tuple(document["faults"])
+            return MachineConfig(**document)
+        except FileNotFoundError:
+            raise MachineError(
+                f"machine {directory.name!r} has no machine.json: its making was cut short, or it "
+                f"was damaged; remove it: rbu machine rm {directory.name}"
+            ) from None
+        except (ValueError, TypeError, KeyError):
+            raise MachineError(f"{path} is damaged") from None
+
+
+def save_config(directory: Path, config: MachineConfig) -> None:
+    """Make the directory a machine."""
+    replace_file(directory / "machine.json", json.dumps(asdict(config), indent=2) + "\n")
+
+
+def remove(directory: Path) -> None:
+    """Remove a machine and all that it has. The caller holds its lock."""
+    with disk_errors(directory):
+        (directory / "machine.json").unlink(missing_ok=True)
+        shutil.rmtree(directory)
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Write `path` whole or not at all."""
+    fresh = path.with_name(path.name + ".new")
+    try:
+        fresh.write_text(text)
+        fresh.replace(path)
+    except OSError:
+        fresh.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def disk_errors(directory: Path) -> Iterator[None]:
+    """What the disk under a machine refuses, as a `MachineError` that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, MachineError) or error.errno not in _DISK_ERRORS:
+            raise
+        raise MachineError(
+            f"machine {directory.name!r} ({directory}): {_DISK_ERRORS[error.errno]}"
+        ) from None
+
+
+@contextlib.contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Hold a machine for this process.
+
+    :raise MachineError: when another process has it; the message says which.
+    """
+    with disk_errors(directory):
+        fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
+            raise MachineError(
+                f"machine {directory.name!r} is in use by process {owner or 'unknown'}: "
+                f"wait for it, or end it"
+            ) from None
+        with disk_errors(directory):
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(fd)

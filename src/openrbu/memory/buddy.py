@@ -1,0 +1,399 @@
+"""The page allocator: power-of-two blocks of pages, as Linux has them.
+
+Theory of operation. No block is larger than order 10, so RAM falls into *chunks* of 1024 pages
+(4 MiB, naturally aligned) that never have to do with each other. A chunk is one integer with a
+bit for each free page. A free block of order n is 2**n set bits on a multiple of 2**n that is
+not half of a larger one: splitting and coalescing are nothing but clearing and setting bits, and
+what is free follows from which pages are allocated alone. So a snapshot is the allocated blocks.
+
+One byte per chunk, `_room`, says what a search may hope for there:
+
+====  ==========================================================================
+0     nothing free, or no RAM
+1-10  nothing free above order `room - 1`. It may be less: a search in vain
+      lowers it, a block given back raises it
+11    wholly free. Only such a chunk has no integer, so that 1 TiB of untouched
+      RAM is a quarter of a MiB here
+====  ==========================================================================
+
+Which block: zones from the highest down as with GFP_KERNEL, and in a zone the *lowest* address
+where the block fits. (Linux takes the most recently freed block of the smallest order that does.)
+So machines with the same history have the same pages, which makes a failure reproducible, and
+freed pages are used again before untouched ones, which keeps a RAM file sparse.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from openrbu.errors import DamagedInputError, KernelError
+from openrbu.memory.buddyinfo import ZoneFree, format_buddyinfo, parse_buddyinfo
+from openrbu.memory.physical import PhysicalMemory, Region
+from openrbu.units import GIB, MAX_ORDER, MIB, PAGE_SHIFT, PAGE_SIZE, PhysAddr, pages_for
+
+if TYPE_CHECKING:
+    from random import Random
+
+__all__ = ["BuddyAllocator", "Fragmentation", "ZoneFree", "parse_buddyinfo"]
+
+_ZONE_STARTS = (("DMA", 0), ("DMA32", 16 * MIB), ("Normal", 4 * GIB))
+"""The zones of 64-bit x86, lowest first; each ends where the next one starts."""
+
+_CHUNK_PAGES = 1 << MAX_ORDER
+_CHUNK_BYTES = _CHUNK_PAGES * PAGE_SIZE
+_IN_CHUNK = _CHUNK_PAGES - 1
+_WHOLE_ROOM = MAX_ORDER + 1
+
+_RUN = tuple((1 << (1 << order)) - 1 for order in range(MAX_ORDER + 1))
+"""The bits of a block of each order at the start of a chunk."""
+_ALL_FREE = _RUN[MAX_ORDER]
+_STARTS = tuple(_ALL_FREE // run for run in _RUN)
+"""The bits where a block of each order may start."""
+_ROOM_FOR = tuple(
+    re.compile(b"[%c-%c]" % (order + 1, _WHOLE_ROOM)) for order in range(MAX_ORDER + 1)
+)
+"""Finds the next byte of `_room` that promises a block of an order, at the speed of C."""
+
+
+@dataclass(slots=True)
+class _Zone:
+    """Chunks from `first` up to `end`; none of it below `hints[order]` has room for that order."""
+
+    name: str
+    first: int
+    end: int
+    hints: list[int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.hints = [self.first] * (MAX_ORDER + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Fragmentation:
+    """The pages that `BuddyAllocator.fragment` holds. `release` gives them back, once."""
+
+    allocator: BuddyAllocator
+    pages: tuple[PhysAddr, ...]
+
+    def release(self) -> None:
+        """Free the held pages; their neighbours coalesce again.
+
+        :raise ValueError: when they have been released before.
+        """
+        for page in self.pages:
+            self.allocator.free(page, 0)
+
+
+class BuddyAllocator:
+    """Hands out pages of `memory`, all of its RAM but what is `reserved` (whole pages of it)."""
+
+    def __init__(self, memory: PhysicalMemory, *, reserved: Iterable[Region] = ()) -> None:
+        self._memory = memory
+        self._reserved = tuple(reserved)
+        self._allocated: dict[int, int] = {}  # first frame -> order
+        self._free_bits: dict[int, int] = {}  # chunk -> its free pages, unless wholly free
+        self._free_pages = 0
+        self._end = pages_for(max(region.end for region in memory.regions))
+        self._room = bytearray(-(-self._end // _CHUNK_PAGES))
+        self._zones = tuple(_populated_zones(memory.regions))
+        for first, stop in _unreserved(memory.regions, self._reserved):
+            self._add_ram(first, stop)
+
+    @property
+    def memory(self) -> PhysicalMemory:
+        """The memory that the pages are of."""
+        return self._memory
+
+    @property
+    def free_bytes(self) -> int:
+        """How much is free, in blocks of whatever size."""
+        return self._free_pages * PAGE_SIZE
+
+    def allocate(
+        self, order: int, *, below: PhysAddr | None = None, above: PhysAddr | None = None
+    ) -> PhysAddr:
+        """The address of a block of 2**order pages, naturally aligned.
+
+        It lies wholly below `below` and starts at or above `above`. The highest zone that has
+        such a block is used, and the lowest such address in it.
+
+        :raise KernelError: ENOMEM when there is no such block.
+        :raise ValueError: when `order` is not 0 to 10.
+        """
+        _check_order(order)
+        floor = 0 if above is None else pages_for(above)
+        limit = self._end if below is None else below >> PAGE_SHIFT
+        frame = self._find(order, floor, limit)
+        if frame is None:
+            limits = f" from {above or 0:#x}" + (f" to {below:#x}" if below is not None else "")
+            raise KernelError(errno.ENOMEM, detail=f"no free block of order {order}{limits}")
+        self._take(frame, order)
+        return PhysAddr(frame << PAGE_SHIFT)
+
+    def free(self, address: PhysAddr, order: int) -> None:
+        """Take back a block that `allocate` handed out with this order. Nothing is cleared.
+
+        :raise ValueError: when it is no such block: freed before, never allocated, or allocated
+            with another order. Nothing is freed then.
+        """
+        frame = address >> PAGE_SHIFT
+        actual = self._allocated.get(frame)
+        if actual is None or address % PAGE_SIZE:
+            raise ValueError(f"no block is allocated at {address:#x}: freed twice, or never given")
+        if actual != order:
+            raise ValueError(f"the block at {address:#x} is of order {actual}, not {order}")
+        del self._allocated[frame]
+        self._free_pages += 1 << order
+        chunk, offset = frame >> MAX_ORDER, frame & _IN_CHUNK
+        free = self._free_bits[chunk] | _RUN[order] << offset
+        while order < MAX_ORDER:  # the free block that this has become part of
+            buddy = _RUN[order] << (offset ^ (1 << order))
+            if free & buddy != buddy:
+                break
+            offset &= ~(1 << order)
+            order += 1
+        if order == MAX_ORDER:
+            del self._free_bits[chunk]
+        else:
+            self._free_bits[chunk] = free
+        self._raise_room(chunk, order + 1)
+
+    def largest_free_order(self, below: PhysAddr | None = None) -> int | None:
+        """The largest order that `allocate` would find a block of, or None when all is taken."""
+        limit = self._end if below is None else below >> PAGE_SHIFT
+        for order in range(MAX_ORDER, -1, -1):
+            if self._find(order, 0, limit) is not None:
+                return order
+        return None
+
+    def free_counts(self) -> dict[str, tuple[int, ...]]:
+        """How many free blocks of each order, 0 to 10, each zone that has RAM has."""
+        counts = {
+            zone.name: [0] * MAX_ORDER + [self._room.count(_WHOLE_ROOM, zone.first, zone.end)]
+            for zone in reversed(self._zones)
+        }
+        for chunk, starts in self._free_bits.items():
+            row = counts[self._zone_of(chunk).name]
+            for order in range(MAX_ORDER):
+                larger = starts & (starts >> (1 << order)) & _STARTS[order + 1]
+                row[order] += starts.bit_count() - 2 * larger.bit_count()
+                starts = larger  # noqa: PLW2901  (places of the next order)
+        return {name: tuple(row) for name, row in counts.items()}
+
+    def buddyinfo(self) -> str:
+        """The free blocks as `/proc/buddyinfo` shows them."""
+        return format_buddyinfo(
+            ZoneFree(0, name, counts) for name, counts in self.free_counts().items()
+        )
+
+    def fragment(self, *, keep_free_order: int, rng: Random | None = None) -> Fragmentation:
+        """Hold single pages so that no free block is larger than `keep_free_order`.
+
+        As few as that takes: one page of every block of the next order, its first one, or with
+        `rng` any one. For tests of what happens on a machine that has been up for long.
+
+        :raise ValueError: when `keep_free_order` is not 0 to 10.
+        """
+        _check_order(keep_free_order)
+        order = keep_free_order + 1
+        pages: list[PhysAddr] = []
+        chunk = -1
+        while order <= MAX_ORDER:
+            match = _ROOM_FOR[order].search(self._room, chunk + 1)
+            if match is None:
+                break
+            chunk = match.start()
+            for offset in _bits(_fits(self._free_bits.get(chunk, _ALL_FREE), order)):
+                frame = chunk * _CHUNK_PAGES + offset
+                frame += rng.randrange(1 << order) if rng is not None else 0
+                self._take(frame, 0)
+                pages.append(PhysAddr(frame << PAGE_SHIFT))
+        return Fragmentation(self, tuple(pages))
+
+    def snapshot(self) -> dict[str, object]:
+        """What `restore` makes the same allocator from; JSON can hold it.
+
+        `allocated` has `[order, first frame, count, distance in frames]` for blocks of one order
+        at even distances, so that a set of packets is a row or two.
+        """
+        return {
+            "reserved": [[region.start, region.end] for region in self._reserved],
+            "allocated": _series(self._allocated),
+        }
+
+    @classmethod
+    def restore(cls, memory: PhysicalMemory, snapshot: Mapping[str, object]) -> BuddyAllocator:
+        """The allocator that `snapshot` was taken of, over memory with the same regions.
+
+        :raise DamagedInputError: when it is no such snapshot, or not one of this memory.
+        """
+        reserved = [
+            Region(PhysAddr(start), PhysAddr(end))
+            for start, end in _rows(snapshot.get("reserved"), 2)
+        ]
+        allocator = cls(memory, reserved=reserved)
+        for order, first, count, distance in _rows(snapshot.get("allocated"), 4):
+            if order > MAX_ORDER:
+                raise DamagedInputError("no block has this order", expected=10, actual=order)
+            for position in range(count):
+                frame = first + position * distance
+                if not allocator._is_free(frame, order):
+                    raise DamagedInputError(
+                        f"the saved block of order {order} at {frame << PAGE_SHIFT:#x} is not "
+                        "RAM, not aligned, reserved, or there twice"
+                    )
+                allocator._take(frame, order)
+        return allocator
+
+    def _find(self, order: int, floor: int, limit: int) -> int | None:
+        """The frame that a block of `order` would get, at or above `floor`, all below `limit`."""
+        for zone in self._zones:
+            frame = self._find_in(zone, order, floor, limit)
+            if frame is not None:
+                return frame
+        return None
+
+    def _find_in(self, zone: _Zone, order: int, floor: int, limit: int) -> int | None:
+        """The same in one zone."""
+        room, next_room = self._room, _ROOM_FOR[order].search
+        floor_chunk = floor >> MAX_ORDER
+        end = min(zone.end, -(-limit >> MAX_ORDER))
+        hint = zone.hints[order]
+        chunk = max(hint, floor_chunk)
+        fits = 0
+        while match := next_room(room, chunk, end):
+            chunk = match.start()
+            fits = _fits(self._free_bits.get(chunk, _ALL_FREE), order)
+            if not fits:
+                room[chunk] = order
+            elif chunk == floor_chunk:
+                fits &= -1 << (floor & _IN_CHUNK)
+            if fits:
+                break
+            chunk += 1
+        else:
+            chunk = max(chunk, end)
+        if floor <= hint << MAX_ORDER:  # nothing from the hint up to here has been left out
+            zone.hints[order] = chunk
+        frame = (chunk << MAX_ORDER) + (fits & -fits).bit_length() - 1
+        # all other places lie higher, so that with this one none is below the limit
+        return frame if fits and frame + (1 << order) <= limit else None
+
+    def _take(self, frame: int, order: int) -> None:
+        """Allocate the block at `frame`, which is free."""
+        chunk = frame >> MAX_ORDER
+        free = self._free_bits.get(chunk)
+        if free is None:
+            free = _ALL_FREE
+            self._room[chunk] = MAX_ORDER
+        self._free_bits[chunk] = free ^ _RUN[order] << (frame & _IN_CHUNK)
+        self._allocated[frame] = order
+        self._free_pages -= 1 << order
+
+    def _is_free(self, frame: int, order: int) -> bool:
+        chunk, offset = frame >> MAX_ORDER, frame & _IN_CHUNK
+        if offset % (1 << order) or chunk >= len(self._room):
+            return False
+        untouched = _ALL_FREE if self._room[chunk] == _WHOLE_ROOM else 0
+        return bool(_fits(self._free_bits.get(chunk, untouched), order) >> offset & 1)
+
+    def _raise_room(self, chunk: int, room: int) -> None:
+        """A block of order `room - 1` is free in `chunk` now."""
+        before = self._room[chunk]
+        if room <= before:
+            return
+        self._room[chunk] = room
+        hints = self._zone_of(chunk).hints
+        for order in range(before, room):
+            hints[order] = min(hints[order], chunk)
+
+    def _zone_of(self, chunk: int) -> _Zone:
+        return next(zone for zone in self._zones if zone.first <= chunk < zone.end)
+
+    def _add_ram(self, first: int, stop: int) -> None:
+        """Make the frames from `first` up to `stop` free ones."""
+        self._free_pages += stop - first
+        first_chunk, last_chunk = first >> MAX_ORDER, (stop - 1) >> MAX_ORDER
+        inner = max(0, last_chunk - first_chunk - 1)
+        self._room[first_chunk + 1 : first_chunk + 1 + inner] = bytes([_WHOLE_ROOM]) * inner
+        for chunk in {first_chunk, last_chunk}:
+            start = chunk << MAX_ORDER
+            low, high = max(first - start, 0), min(stop - start, _CHUNK_PAGES)
+            free = self._free_bits.pop(chunk, 0) | (1 << high) - (1 << low)
+            self._room[chunk] = _WHOLE_ROOM if free == _ALL_FREE else MAX_ORDER
+            if free != _ALL_FREE:
+                self._free_bits[chunk] = free
+
+
+def _check_order(order: int) -> None:
+    if not 0 <= order <= MAX_ORDER:
+        raise ValueError(f"there is no order {order}: orders are 0 to {MAX_ORDER}")
+
+
+def _populated_zones(regions: tuple[Region, ...]) -> Iterator[_Zone]:
+    """The zones that have RAM, highest first."""
+    end: int = max(region.end for region in regions)
+    for name, start in reversed(_ZONE_STARTS):
+        if any(region.clip(start, end) for region in regions):
+            yield _Zone(name, start // _CHUNK_BYTES, -(-end // _CHUNK_BYTES))
+        end = min(end, start)
+
+
+def _unreserved(
+    regions: tuple[Region, ...], reserved: tuple[Region, ...]
+) -> Iterator[tuple[int, int]]:
+    """The frames of `regions` that `reserved` has no byte of, as (first, behind the last)."""
+    taken = sorted((region.start >> PAGE_SHIFT, pages_for(region.end)) for region in reserved)
+    for region in regions:
+        position, end = region.start >> PAGE_SHIFT, region.end >> PAGE_SHIFT
+        for first, stop in taken:
+            if position < min(first, end):
+                yield position, min(first, end)
+            position = max(position, stop)
+        if position < end:
+            yield position, end
+
+
+def _fits(free: int, order: int) -> int:
+    """A bit for each place in a chunk where a block of `order` is free, split off or not."""
+    for step in range(order):
+        free &= free >> (1 << step)
+    return free & _STARTS[order]
+
+
+def _bits(mask: int) -> Iterator[int]:
+    """The numbers of the bits that are set, ascending."""
+    while mask:
+        yield (mask & -mask).bit_length() - 1
+        mask &= mask - 1
+
+
+def _series(allocated: Mapping[int, int]) -> list[list[int]]:
+    """Allocated blocks as `[order, first frame, count, distance in frames]`."""
+    rows: list[list[int]] = []
+    for order, frame in sorted((order, frame) for frame, order in allocated.items()):
+        if rows and rows[-1][0] == order:
+            _, first, count, distance = last = rows[-1]
+            if count == 1:
+                last[3] = distance = frame - first
+            if frame == first + count * distance:
+                last[2] += 1
+                continue
+        rows.append([order, frame, 1, 0])
+    return rows
+
+
+def _rows(value: object, width: int) -> list[list[int]]:
+    """`value`, once it is seen to be a list of lists of `width` numbers from 0 up."""
+    rows: list[Any] = value if isinstance(value, list) else [value]
+    for row in rows:
+        sound = isinstance(row, list) and len(row) == width
+        if not (sound and all(isinstance(number, int) and number >= 0 for number in row)):
+            raise DamagedInputError(
+                f"a row of the saved page allocator is not {width} numbers from 0 up", actual=row
+            )
+    return rows

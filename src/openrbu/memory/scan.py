@@ -1,0 +1,325 @@
+"""The search for packets and images in RAM that a BIOS, the verifying tool and `rbu scan` share.
+
+A BIOS looks at the first four bytes of each 4 KiB page from 1 MiB up to 4 GiB, for `$RPK` and for
+`$RBU` (BIOS boot facts, point 4), and so does `search`. What it finds is either sound, by the
+packet rules and by the trailer of our own images, or a `Reject` with the reason.
+
+The work is bounded whatever is in memory, a RAM full of made-up headers included. Each page is
+looked at once. Checksums of packets are over at most 4 × what RAM holds plus 256 MiB, smallest
+packets first; the search for images reads at most 4 GiB. There are caps on the sets, the image
+headers and the rejects that are kept. What falls victim to a cap is a reject that says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from openrbu.errors import DamagedInputError
+from openrbu.formats import hdr
+from openrbu.formats.packet import (
+    PACKET_HEADER,
+    PACKET_MAGIC,
+    PARAGRAPH_BYTES,
+    PasswordItem,
+    block_rows,
+    parse_password_item,
+    word_sums,
+)
+from openrbu.formats.packet_header import HEADER_RULES
+from openrbu.memory.physical import PhysicalMemory
+from openrbu.memory.ram_array import Addresses, RamArray
+from openrbu.memory.sightings import FoundHeader, FoundImage, FoundSet, Reject, Sightings
+from openrbu.units import (
+    BIOS_SEARCH_END,
+    BIOS_SEARCH_START,
+    GIB,
+    KIB,
+    MIB,
+    PAGE_SIZE,
+    PhysAddr,
+)
+
+__all__ = [
+    "FoundHeader",
+    "FoundImage",
+    "FoundSet",
+    "Reject",
+    "Sightings",
+    "search",
+]
+
+Rows = npt.NDArray[np.uint8]
+
+MAX_PACKET_SETS = 64
+MAX_IMAGE_HEADERS = 4096
+MAX_REJECTS = 1000
+MAX_IMAGE_BYTES = 64 * MIB
+"""How far behind a header its trailer is searched when nobody says how large the flash is."""
+
+_MAX_CONFLICTS = 10
+_MAX_TRAILERS = 8
+_IMAGE_WORK_BYTES = 4 * GIB
+_PACKET_WORK_BYTES = 256 * MIB
+_WORDS_AT_ONCE = MIB // 4
+
+
+def search(
+    memory: PhysicalMemory,
+    start: PhysAddr = BIOS_SEARCH_START,
+    end: PhysAddr = BIOS_SEARCH_END,
+    *,
+    flash_size_bytes: int | None = None,
+) -> Sightings:
+    """All packets and images that begin on a page of [start, end) and are in it to their end.
+
+    An image counts when header, data of `flash_size_bytes` and a right trailer lie in RAM without
+    a gap. Without that size the trailer is searched: up to 64 MiB behind the header, at multiples
+    of 4 bytes.
+    """
+    ram = RamArray(memory, start, end)
+    image_magic = int.from_bytes(hdr.MAGIC, "little")
+    pages, words = ram.pages_with(PACKET_MAGIC, image_magic)
+    rejects = _Rejects()
+    sets = _find_sets(ram, pages[words == PACKET_MAGIC], rejects)
+    headers, images = _find_images(ram, pages[words == image_magic], flash_size_bytes, rejects)
+    return Sightings(
+        packet_sets=tuple(sets),
+        images=tuple(images),
+        headers=tuple(headers),
+        rejects=tuple(sorted(rejects.kept, key=lambda reject: reject.address)),
+        reject_count=rejects.count,
+    )
+
+
+class _Rejects:
+    """Collects rejects, up to a number; counts all."""
+
+    def __init__(self) -> None:
+        self.kept: list[Reject] = []
+        self.count = 0
+
+    def add(self, addresses: Addresses, why: str) -> None:
+        self.count += len(addresses)
+        room = MAX_REJECTS - len(self.kept)
+        self.kept += [Reject(PhysAddr(address), why) for address in addresses[:room].tolist()]
+
+    def add_one(self, address: PhysAddr, why: str) -> None:
+        self.add(np.array([address]), why)
+
+
+class _Candidates:
+    """Pages that may be packets; `drop` strikes out those that are none.
+
+    `addresses` and `headers` (of `PACKET_HEADER`'s dtype) both have shape (n,).
+    """
+
+    def __init__(self, ram: RamArray, addresses: Addresses, rejects: _Rejects) -> None:
+        self.addresses = addresses
+        self.headers = ram.at(addresses, PACKET_HEADER.dtype)
+        self._rejects = rejects
+
+    @property
+    def sizes(self) -> Addresses:
+        """Bytes of each packet."""
+        sizes: Addresses = self.headers["pktSize"].astype(np.int64) * KIB
+        return sizes
+
+    def drop(self, bad: npt.NDArray[np.bool_], why: str) -> None:
+        if bad.any():
+            self._rejects.add(self.addresses[bad], why)
+            self.addresses, self.headers = self.addresses[~bad], self.headers[~bad]
+
+
+def _find_sets(ram: RamArray, addresses: Addresses, rejects: _Rejects) -> list[FoundSet]:
+    """The sound packets at these pages, by set."""
+    found = _Candidates(ram, addresses, rejects)
+    for rule in HEADER_RULES:
+        found.drop(rule.is_broken(found.headers), f"packet: {rule.field} {rule.says}")
+    found.drop(found.sizes > ram.room(found.addresses), "packet: cut by the end of RAM")
+    sums, affordable = _sums(ram, found)
+    found.drop(~affordable, "packet: not checked, too many overlapping ones claim to be here")
+    found.drop(sums[affordable] != 0, "packet: wrong checksum")
+    groups = sorted(_groups(found.headers["pktSetId"]), key=lambda members: int(members[0]))
+    for members in groups[MAX_PACKET_SETS:]:
+        rejects.add(found.addresses[members], f"packet: of one set too many ({MAX_PACKET_SETS})")
+    return [
+        _make_set(ram, found.addresses[members], found.headers[members])
+        for members in groups[:MAX_PACKET_SETS]
+    ]
+
+
+def _groups(keys: npt.NDArray[np.integer[Any]]) -> list[npt.NDArray[np.intp]]:
+    """The indexes of equal keys, ascending in each group; the groups ascend by key."""
+    order = np.argsort(keys, kind="stable")
+    return [
+        group for group in np.split(order, np.flatnonzero(np.diff(keys[order])) + 1) if len(group)
+    ]
+
+
+def _rows(ram: RamArray, addresses: Addresses, size_bytes: int) -> Iterator[tuple[slice, Rows]]:
+    """The packets at these addresses, all of one size, in blocks of shape (n, size)."""
+    step = block_rows(size_bytes)
+    for low in range(0, len(addresses), step):
+        part = slice(low, low + step)
+        rows = ram.at(addresses[part], f"V{size_bytes}")
+        yield part, rows.view(np.uint8).reshape(-1, size_bytes)
+
+
+def _sums(
+    ram: RamArray, found: _Candidates
+) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.bool_]]:
+    """Each packet's word sum, and whether it was taken; smaller packets go first."""
+    sums = np.zeros(len(found.addresses), np.uint16)
+    taken = np.zeros(len(found.addresses), np.bool_)
+    sizes = found.sizes
+    budget = 4 * ram.populated_bytes + _PACKET_WORK_BYTES
+    for group in _groups(sizes):
+        size = int(sizes[group[0]])
+        members = group[: budget // size]
+        budget -= len(members) * size
+        taken[members] = True
+        for part, rows in _rows(ram, found.addresses[members], size):
+            sums[members[part]] = word_sums(rows)
+    return sums, taken
+
+
+def _make_set(ram: RamArray, addresses: Addresses, headers: npt.NDArray[Any]) -> FoundSet:
+    """The set that sound packets of one set ID make. `addresses` ascend."""
+    with_data = np.flatnonzero(headers["pktNum"])
+    model = headers[with_data[0] if len(with_data) else 0]
+    alike = (headers["totPkts"] == model["totPkts"]) & (headers["hdrSize"] == model["hdrSize"])
+    alike &= (headers["pktNum"] == 0) | (headers["pktSize"] == model["pktSize"])
+    conflicts: list[str] = []
+    if not alike.all():
+        conflicts.append(
+            f"{int((~alike).sum())} packets have another total, packet size or header size than "
+            f"the others, the first one at {int(addresses[~alike][0]):#x}"
+        )
+        addresses, headers = addresses[alike], headers[alike]
+    conflicts += _unequal_copies(ram, addresses, headers)
+    copies: dict[int, list[PhysAddr]] = {}
+    for number, address in zip(headers["pktNum"].tolist(), addresses.tolist(), strict=True):
+        copies.setdefault(number, []).append(PhysAddr(address))
+    places = {number: tuple(copies[number]) for number in sorted(copies)}
+    header_size = int(model["hdrSize"]) * PARAGRAPH_BYTES
+    packet_0_size, password = 0, PasswordItem(present=False)
+    if 0 in places:
+        packet_0_size = int(headers["pktSize"][headers["pktNum"] == 0][0]) * KIB
+        packet_0 = ram.data(places[0][0], packet_0_size)
+        password = parse_password_item(packet_0[header_size:])
+    return FoundSet(
+        set_id=int(model["pktSetId"]),
+        total=int(model["totPkts"]),
+        packet_size_bytes=int(model["pktSize"]) * KIB,
+        packet_0_size_bytes=packet_0_size,
+        header_size_bytes=header_size,
+        places=places,
+        conflicts=tuple(conflicts),
+        password=password,
+    )
+
+
+def _unequal_copies(ram: RamArray, addresses: Addresses, headers: npt.NDArray[Any]) -> list[str]:
+    """What packets of the same number have unequal bytes, in words."""
+    numbers = headers["pktNum"]
+    first = np.zeros(0x10000, np.intp)
+    first[numbers[::-1]] = np.arange(len(numbers))[::-1]  # the last one written is the lowest
+    lowest = first[numbers]
+    copies = np.flatnonzero(lowest != np.arange(len(numbers)))
+    unequal = np.zeros(len(numbers), np.bool_)
+    unequal[copies] = headers[copies] != headers[lowest[copies]]
+    same_size = copies[~unequal[copies]]
+    for group in _groups(headers["pktSize"][same_size]):
+        members = same_size[group]
+        size = int(headers["pktSize"][members[0]]) * KIB
+        originals = _rows(ram, addresses[lowest[members]], size)
+        for (part, rows), (_, original) in zip(
+            _rows(ram, addresses[members], size), originals, strict=True
+        ):
+            unequal[members[part]] = (rows != original).any(axis=1)
+    guilty = np.flatnonzero(unequal)
+    says = [
+        f"packet {numbers[copy]} at {addresses[lowest[copy]]:#x} and at {addresses[copy]:#x} differ"
+        for copy in guilty[:_MAX_CONFLICTS].tolist()
+    ]
+    if len(guilty) > _MAX_CONFLICTS:
+        says.append(f"{len(guilty) - _MAX_CONFLICTS} more copies of packets differ")
+    return says
+
+
+class _ImageSearch:
+    """Looks for what makes a header an image. `_work` is how many bytes may still be read."""
+
+    def __init__(self, ram: RamArray, flash_size_bytes: int | None) -> None:
+        self._ram = ram
+        self._flash_size_bytes = flash_size_bytes
+        self._work = _IMAGE_WORK_BYTES
+
+    def look_behind(self, address: PhysAddr, header: hdr.Header) -> FoundImage | str:
+        """The image that begins with this header, or why there is none."""
+        start = PhysAddr(address + header.size_bytes)
+        room = int(self._ram.room(np.array([start]))[0]) - hdr.TRAILER_SIZE_BYTES
+        for length in islice(self._lengths(start, room), _MAX_TRAILERS):
+            size = header.size_bytes + length + hdr.TRAILER_SIZE_BYTES
+            self._work -= size
+            if self._work < 0:
+                break
+            image = hdr.Image.parse(self._ram.data(address, size))
+            if image.trailer is hdr.TrailerState.GOOD:
+                trailer = hdr.TRAILER.unpack(image.body, length)
+                return FoundImage(address, header, size, trailer["crc32"])
+        if self._work < 0:
+            return "image: not checked, too many headers claim to be one"
+        return "image: no whole one behind the header: not contiguous, or overwritten"
+
+    def _lengths(self, start: PhysAddr, room: int) -> Iterator[int]:
+        """Lengths of the data at `start` that a trailer behind it claims, `room` at most."""
+        length = self._flash_size_bytes
+        if length is None:
+            yield from self._claimed_lengths(start, min(room, MAX_IMAGE_BYTES))
+        elif length <= room:
+            trailer = self._ram.data(PhysAddr(start + length), hdr.TRAILER_SIZE_BYTES)
+            if hdr.TRAILER.unpack(trailer)["data_length"] == length:
+                yield length
+
+    def _claimed_lengths(self, start: PhysAddr, room: int) -> Iterator[int]:
+        """The multiples of 4 up to `room`, at which the u32 behind `start` is just that."""
+        ramp = np.arange(0, 4 * _WORDS_AT_ONCE, 4, dtype=np.uint32)
+        for run in self._ram.runs(PhysAddr(start + 4), PhysAddr(start + room + 4)):
+            low, end = -(-(run.start - start) // 4), (run.end - start) // 4
+            for index in range(low, end, _WORDS_AT_ONCE):
+                count = min(_WORDS_AT_ONCE, end - index)
+                self._work -= 4 * count
+                if self._work < 0:
+                    return
+                data = self._ram.data(PhysAddr(start + 4 * index), 4 * count)
+                claims = np.frombuffer(data, "<u4") - ramp[:count] == 4 * index
+                yield from (4 * (index + int(place)) for place in np.flatnonzero(claims))
+
+
+def _find_images(
+    ram: RamArray, addresses: Addresses, flash_size_bytes: int | None, rejects: _Rejects
+) -> tuple[list[FoundHeader], list[FoundImage]]:
+    """The headers at these pages, and the whole images among them."""
+    headers: list[FoundHeader] = []
+    images: list[FoundImage] = []
+    images_behind = _ImageSearch(ram, flash_size_bytes)
+    for address in map(PhysAddr, addresses[:MAX_IMAGE_HEADERS].tolist()):
+        try:
+            header = hdr.Header.parse(ram.data(address, PAGE_SIZE))
+        except DamagedInputError as error:
+            rejects.add_one(address, f"image: {error}")
+            continue
+        headers.append(FoundHeader(address, header))
+        found = images_behind.look_behind(address, header)
+        if isinstance(found, FoundImage):
+            images.append(found)
+        else:
+            rejects.add_one(address, found)
+    rejects.add(addresses[MAX_IMAGE_HEADERS:], f"image: one header too many ({MAX_IMAGE_HEADERS})")
+    return headers, images

@@ -1,0 +1,122 @@
+"""The journal: what was tried on a machine, when, by which version of the tool, how it ended.
+
+A file of JSON lines, one event each, only ever appended to, each line on the disk before the step
+that it announces. An update is the events with one `id`: `started`, then `armed`, then `result`
+when the BIOS's own answer is known; or `failed`, `interrupted`, `cancelled` on the way.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from openrbu import __version__
+from openrbu.errors import DamagedInputError, ObstacleError
+
+SCHEMA = 1
+OPEN_EVENTS = ("started", "armed")
+"""Events that another one is still to follow."""
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One update: `fields` of its `started` event, and of each later one, merged."""
+
+    id: str
+    events: list[tuple[str, dt.datetime]] = field(default_factory=list)
+    fields: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def outcome(self) -> str:
+        """The last event."""
+        return self.events[-1][0]
+
+    @property
+    def is_open(self) -> bool:
+        return self.outcome in OPEN_EVENTS
+
+
+class Journal:
+    """The journal in one file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def append(self, attempt_id: str, event: str, when: dt.datetime, **fields: Any) -> None:
+        """Add an event; it is on the disk when this returns.
+
+        :raise ObstacleError: when it can't be written.
+        """
+        document = {
+            "schema": SCHEMA,
+            "id": attempt_id,
+            "event": event,
+            "at": when.isoformat(timespec="seconds"),
+            "openrbu": __version__,
+            **fields,
+        }
+        line = json.dumps(document).encode() + b"\n"
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            fd = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                self._mend(fd)
+                end = os.fstat(fd).st_size
+                if os.write(fd, line) != len(line):
+                    os.ftruncate(fd, end)
+                    raise ObstacleError(f"the journal {self._path} can't grow: the disk is full")
+                os.fdatasync(fd)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            raise ObstacleError(
+                f"the journal {self._path} can't be written: {error.strerror}"
+            ) from None
+
+    def attempts(self) -> list[Attempt]:
+        """All updates, oldest first. A last line that was cut off is left out.
+
+        :raise DamagedInputError: when another line is no event.
+        """
+        try:
+            lines = self._path.read_bytes().split(b"\n")
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise ObstacleError(
+                f"the journal {self._path} can't be read: {error.strerror}"
+            ) from None
+        attempts: dict[str, Attempt] = {}
+        for number, line in enumerate(lines[:-1], start=1):
+            try:
+                self._take(json.loads(line), attempts)
+            except (ValueError, KeyError, TypeError, AttributeError):
+                raise DamagedInputError(
+                    f"line {number} of the journal {self._path} is damaged"
+                ) from None
+        return list(attempts.values())
+
+    @property
+    def last(self) -> Attempt | None:
+        attempts = self.attempts()
+        return attempts[-1] if attempts else None
+
+    @staticmethod
+    def _take(document: Mapping[str, Any], attempts: dict[str, Attempt]) -> None:
+        attempt = attempts.setdefault(document["id"], Attempt(document["id"]))
+        attempt.events.append((document["event"], dt.datetime.fromisoformat(document["at"])))
+        known = ("schema", "id", "event", "at")
+        attempt.fields.update({k: v for k, v in document.items() if k not in known})
+
+    @staticmethod
+    def _mend(fd: int) -> None:
+        """Take away a last line that a crash cut off."""
+        size = os.fstat(fd).st_size
+        tail = os.pread(fd, min(size, 1 << 16), max(0, size - (1 << 16)))
+        if tail and not tail.endswith(b"\n"):
+            os.ftruncate(fd, size - len(tail) + tail.rfind(b"\n") + 1)

@@ -1,0 +1,264 @@
+"""Plan: what an update would do here, and what stands in its way. Changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from openrbu.errors import ExitCode, ObstacleError, UsageError
+from openrbu.formats import packet
+from openrbu.formats.dell import CompletionCode, describe_completion
+from openrbu.formats.hdr import Image, TrailerState
+from openrbu.hosts.base import Host, read_text
+from openrbu.memory.buddyinfo import ZoneFree, parse_buddyinfo
+from openrbu.units import MAX_BLOCK_BYTES, PAGE_SIZE, human_size, order_for
+from openrbu.update.arm import read_armed, switch_for
+from openrbu.update.driver import Mode, RbuDriver
+from openrbu.update.target import Target, read_target
+
+BUDDYINFO = "/proc/buddyinfo"
+
+DEFAULT_PACKET_BYTES = 4096
+"""What the old tools always used, and what fits one page."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the operator asks for. `mode` None: choose one that fits."""
+
+    mode: Mode | None = None
+    packet_size_bytes: int = DEFAULT_PACKET_BYTES
+    allow_downgrade: bool = False
+    allow_any_system: bool = False
+    password: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Obstacle:
+    """Something in the way: a name for scripts, one line for people, how the command ends."""
+
+    kind: str
+    message: str
+    exit_code: ExitCode = ExitCode.OBSTACLE
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What would be done. `is_needed` is False when the machine runs this version already."""
+
+    image: Image
+    target: Target
+    options: Options
+    mode: Mode
+    why_mode: str
+    packet_count: int
+    staged_size_bytes: int
+    is_needed: bool
+    obstacles: tuple[Obstacle, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def block_size_bytes(self) -> int:
+        """The largest block of contiguous memory that staging takes."""
+        piece = self.staged_size_bytes
+        if self.mode == "packet":
+            piece = self.options.packet_size_bytes
+        return PAGE_SIZE << order_for(piece)
+
+
+def make_plan(host: Host, image: Image, options: Options) -> Plan:
+    """Look at the machine and at the image; change nothing.
+
+    :raise UsageError: when the packet size can't be one.
+    :raise ObstacleError: when the machine can't be looked at.
+    """
+    packet.check_packet_size(options.packet_size_bytes)
+    target = read_target(host)
+    zones = _zones(host)
+    mode, why_mode = _choose_mode(image, target, options, zones)
+    packet_count, staged = 0, image.size_bytes
+    obstacles = [
+        *_wrong_machine(image, target, options),
+        *_wrong_version(image, target, options),
+        *_bad_image(image),
+    ]
+    if mode == "packet":
+        try:
+            packet_count = packet.packets_needed(image.size_bytes, options.packet_size_bytes)
+        except UsageError as error:
+            obstacles.append(Obstacle("too_many_packets", str(error), ExitCode.USAGE))
+        staged = packet_count * options.packet_size_bytes
+    obstacles += _mode_obstacles(image, target, options, mode)
+    obstacles += _host_obstacles(host, target)
+    is_needed = options.allow_any_system or not target.version.same_as(image.header.version)
+    return Plan(
+        image,
+        target,
+        options,
+        mode,
+        why_mode,
+        packet_count,
+        staged,
+        is_needed,
+        tuple(obstacles),
+        tuple(_notes(host, image, target, mode, zones)),
+    )
+
+
+def _zones(host: Host) -> list[ZoneFree]:
+    """The free memory of each zone; nothing where the host does not say."""
+    if not host.exists(BUDDYINFO):
+        return []
+    return parse_buddyinfo(read_text(host, BUDDYINFO))
+
+
+def largest_low_block_bytes(zones: list[ZoneFree]) -> int:
+    """The largest free block below 4 GiB; zone Normal lies above where there is a zone DMA32."""
+    has_dma32 = any(zone.zone == "DMA32" for zone in zones)
+    orders = [
+        order
+        for zone in zones
+        if zone.zone.startswith("DMA") or not has_dma32
+        for order, count in enumerate(zone.counts)
+        if count
+    ]
+    return PAGE_SIZE << max(orders) if orders else 0
+
+
+def _has_high_memory(zones: list[ZoneFree]) -> bool:
+    """Whether there is free memory above 4 GiB."""
+    names = {zone.zone for zone in zones if any(zone.counts)}
+    return "Normal" in names and any(zone.zone == "DMA32" for zone in zones)
+
+
+def _choose_mode(
+    image: Image, target: Target, options: Options, zones: list[ZoneFree]
+) -> tuple[Mode, str]:
+    if options.mode is not None:
+        return options.mode, "as asked for"
+    if target.rbu is None or not target.rbu.packet_supported:
+        return "mono", "this machine's BIOS takes monolithic images only"
+    if image.size_bytes > MAX_BLOCK_BYTES:
+        return "packet", f"no block of memory is larger than {human_size(MAX_BLOCK_BYTES)}"
+    if _has_high_memory(zones) and largest_low_block_bytes(zones) >= image.size_bytes:
+        return "mono", "packets may come to lie above 4 GiB, where a BIOS does not look"
+    return "packet", "packets fit any free memory"
+
+
+def _wrong_machine(image: Image, target: Target, options: Options) -> Iterator[Obstacle]:
+    """What makes this an image for another machine."""
+    end = ExitCode.NOT_FOR_THIS_MACHINE
+    if options.allow_any_system:
+        return
+    if target.system_id is None:
+        yield Obstacle(
+            "not_a_dell", f"{target.title} is no Dell machine: it has no Dell system ID", end
+        )
+    elif not image.header.is_for(target.system_id):
+        systems = ", ".join(str(system) for system in image.header.systems) or "no system"
+        yield Obstacle(
+            "wrong_system",
+            f"the image is for {systems}, not for {target.title} ({target.system_id:#06x})",
+            end,
+        )
+    flash = target.flash_size_bytes
+    if flash is not None and image.flash_size_bytes != flash:
+        relation = "larger" if image.flash_size_bytes > flash else "smaller"
+        yield Obstacle(
+            f"{relation}_than_flash",
+            f"the image's {human_size(image.flash_size_bytes)} are {relation} than this machine's "
+            f"flash of {human_size(flash)}",
+            end,
+        )
+
+
+def _wrong_version(image: Image, target: Target, options: Options) -> Iterator[Obstacle]:
+    """What makes this no update: older, or not comparable."""
+    new, current = image.header.version, target.version
+    if options.allow_downgrade or new.same_as(current):
+        return
+    if new.is_special and not current.is_special:
+        text = f"{new.text} is a special build: it never counts as newer than {current.text}"
+    elif new.beats(current):
+        return
+    else:
+        text = f"{new.text} is not newer than {current.text}, which this machine runs"
+    yield Obstacle("downgrade", f"{text} (--allow-downgrade installs it all the same)")
+
+
+def _bad_image(image: Image) -> Iterator[Obstacle]:
+    if image.trailer is TrailerState.WRONG:
+        yield Obstacle(
+            "damaged_image",
+            "the image's checksum is wrong: the file was changed or cut; get it again",
+            ExitCode.DAMAGED_INPUT,
+        )
+    if not image.flash_data:
+        yield Obstacle("empty_image", "the image has a header but no data", ExitCode.DAMAGED_INPUT)
+
+
+def _mode_obstacles(
+    image: Image, target: Target, options: Options, mode: Mode
+) -> Iterator[Obstacle]:
+    largest = human_size(MAX_BLOCK_BYTES)
+    if target.rbu is None:
+        yield Obstacle("no_rbu", f"{target.title} does not say that it takes RBU updates")
+    if mode == "mono" and image.size_bytes > MAX_BLOCK_BYTES:
+        yield Obstacle(
+            "too_large_for_mono",
+            f"a monolithic image can't be larger than one block of memory, {largest}: "
+            "use packets (--mode packet)",
+        )
+    if mode == "packet":
+        if target.rbu is not None and not target.rbu.packet_supported:
+            yield Obstacle(
+                "no_packets", f"the BIOS of {target.title} takes no packets: use --mode mono"
+            )
+        if options.packet_size_bytes > MAX_BLOCK_BYTES:
+            yield Obstacle(
+                "packet_too_large",
+                f"a packet can't be larger than one block of memory, {largest}",
+                ExitCode.USAGE,
+            )
+    elif options.password is not None:
+        yield Obstacle(
+            "password_needs_packets", "a password travels in packet 0: it takes packet mode"
+        )
+
+
+def _host_obstacles(host: Host, target: Target) -> Iterator[Obstacle]:
+    if target.rbu is None:
+        return
+    try:
+        switch_for(host, target)
+    except ObstacleError as error:
+        yield Obstacle("no_switch", str(error))
+        return
+    if read_armed(host, target):
+        yield Obstacle(
+            "armed_already", "an update is staged and armed already: restart, or `rbu cancel` first"
+        )
+
+
+def _notes(
+    host: Host, image: Image, target: Target, mode: Mode, zones: list[ZoneFree]
+) -> Iterator[str]:
+    if image.trailer is TrailerState.ABSENT:
+        yield "the image carries no checksum of ours: compare its digest with the vendor's"
+    rbu = target.rbu
+    if rbu is not None and rbu.completion_code not in (
+        CompletionCode.COMPLETED,
+        CompletionCode.NEVER_TRIED,
+    ):
+        yield "the last update failed: " + describe_completion(rbu.completion_code)
+    if mode == "mono" and zones and largest_low_block_bytes(zones) < image.size_bytes:
+        yield (
+            f"the largest free block of memory below 4 GiB is "
+            f"{human_size(largest_low_block_bytes(zones))}: there may be no room in one piece"
+        )
+    if mode == "packet" and _has_high_memory(zones):
+        yield "packets may come to lie above 4 GiB, where a BIOS does not look: verify will tell"
+    if host.physical_memory is None:
+        yield "physical memory can't be seen here: only the driver's own read-back is compared"
+    if not RbuDriver(host).is_loaded:
+        yield "the dell_rbu module is not loaded: it will be, for this update"

@@ -1,0 +1,77 @@
+"""Report: what became of an update, from the BIOS's own record after the restart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from openrbu.formats.dell import CompletionCode, describe_completion
+from openrbu.formats.version import BiosVersion
+from openrbu.hosts.base import Host
+from openrbu.update.arm import read_armed
+from openrbu.update.driver import RbuDriver
+from openrbu.update.flow import boot_id
+from openrbu.update.journal import Attempt, Journal
+from openrbu.update.target import Target, read_target
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """A machine as it stands. `is_armed` is None where the token can't be read from here."""
+
+    target: Target
+    module_is_loaded: bool
+    staged_size_bytes: int
+    is_armed: bool | None
+    last: Attempt | None
+
+    @property
+    def completion(self) -> str | None:
+        """The BIOS's word on the last update, for people."""
+        rbu = self.target.rbu
+        return describe_completion(rbu.completion_code) if rbu is not None else None
+
+
+def read_status(host: Host) -> Status:
+    """Look at the machine; fill in the result of the last update, where the BIOS has given one.
+
+    :raise ObstacleError: when the machine can't be looked at.
+    """
+    target = read_target(host)
+    settle(host, target)
+    driver = RbuDriver(host)
+    staged = sum(map(len, driver.staged())) if driver.is_loaded else 0
+    return Status(
+        target, driver.is_loaded, staged, read_armed(host, target), Journal(host.journal_path).last
+    )
+
+
+def settle(host: Host, target: Target) -> None:
+    """After a restart, write the BIOS's result behind the update that waits for it.
+
+    :raise ObstacleError: when the journal can't be written.
+    """
+    journal = Journal(host.journal_path)
+    last = journal.last
+    if last is None or not last.is_open or last.fields.get("boot_id") == boot_id(host):
+        return
+    if last.outcome == "started":
+        why = "the tool or the machine ended before the update was armed"
+        journal.append(last.id, "interrupted", host.now(), why=why)
+        return
+    code = target.rbu.completion_code if target.rbu is not None else None
+    journal.append(
+        last.id,
+        "result",
+        host.now(),
+        completion_code=code,
+        version_now=target.bios.version,
+        succeeded=_succeeded(last, target),
+    )
+
+
+def _succeeded(last: Attempt, target: Target) -> bool:
+    """Both have to hold: the BIOS says completed, and it is the version that was staged."""
+    rbu = target.rbu
+    is_complete = rbu is not None and rbu.completion_code == CompletionCode.COMPLETED
+    meant = BiosVersion.parse(last.fields.get("to_version", ""))
+    return is_complete and target.version.same_as(meant)

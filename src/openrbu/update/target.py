@@ -1,0 +1,69 @@
+"""What an update has to know of the machine that it is for, read through the host's files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from openrbu.errors import ObstacleError
+from openrbu.formats import dell
+from openrbu.formats.smbios import Tables
+from openrbu.formats.tokens import UpdateTokens, tokens_for_update
+from openrbu.formats.version import BiosVersion
+from openrbu.hosts.base import Host, read_file
+from openrbu.units import FLASH_UNIT_BYTES
+
+ENTRY_POINT_PATH = "/sys/firmware/dmi/tables/smbios_entry_point"
+TABLE_PATH = "/sys/firmware/dmi/tables/DMI"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A machine: who it is, what BIOS it runs, what kind of update that BIOS takes."""
+
+    tables: Tables
+    system_id: int | None
+    system: dell.SystemInformation
+    bios: dell.BiosInformation
+    rbu: dell.RbuInformation | None
+    tokens: UpdateTokens | None
+
+    @property
+    def version(self) -> BiosVersion:
+        return BiosVersion.parse(self.bios.version)
+
+    @property
+    def is_dell(self) -> bool:
+        return self.system_id is not None
+
+    @property
+    def flash_size_bytes(self) -> int | None:
+        """The size of its flash, as SMBIOS type 0 says it; None where that says nothing useful."""
+        size = self.bios.rom_size_bytes
+        return None if size is None or size <= FLASH_UNIT_BYTES else size
+
+    @property
+    def title(self) -> str:
+        """Its product name, or what stands for one."""
+        return self.system.product or "a machine without a name"
+
+
+def read_target(host: Host) -> Target:
+    """Read the machine's SMBIOS tables.
+
+    :raise ObstacleError: when they can't be read: no SMBIOS, or no permission.
+    :raise DamagedInputError: when the entry point is broken.
+    """
+    try:
+        tables = Tables.parse(read_file(host, ENTRY_POINT_PATH), read_file(host, TABLE_PATH))
+    except FileNotFoundError:
+        raise ObstacleError(f"{host.name} shows no SMBIOS tables: it can't be known") from None
+    except PermissionError:
+        raise ObstacleError("only root can read the SMBIOS tables: run this as root") from None
+    return Target(
+        tables,
+        dell.system_id(tables),
+        dell.SystemInformation.of(tables),
+        dell.BiosInformation.of(tables),
+        dell.RbuInformation.of(tables),
+        tokens_for_update(tables),
+    )

@@ -1,0 +1,421 @@
+"""The `.HDR` file: header, data, trailer."""
+
+import json
+import os
+import zlib
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from openrbu.errors import DamagedInputError, UsageError
+from openrbu.formats import hdr
+from openrbu.formats.hdr import (
+    HEADER,
+    HEADER_SIZE_BYTES,
+    TRAILER,
+    Header,
+    Image,
+    SystemId,
+    TrailerState,
+    make_image,
+    unpad,
+)
+from openrbu.formats.version import BiosVersion
+from openrbu.units import KIB, MIB
+
+DATA = Path(os.environ.get("OPENRBU_DATA") or Path(__file__).parents[2].parent / "shared" / "data")
+A06 = BiosVersion.parse("A06")
+POWEREDGE_2650 = SystemId(0x0121)
+
+
+def image_of(flash_data: bytes = b"flash data", version: BiosVersion = A06) -> bytes:
+    return make_image(flash_data, version=version, systems=[POWEREDGE_2650])
+
+
+def changed(image: bytes, offset: int, new: bytes) -> bytes:
+    return image[:offset] + new + image[offset + len(new) :]
+
+
+headers = st.builds(
+    Header,
+    header_major_ver=st.integers(0, 255),
+    header_minor_ver=st.integers(0, 255),
+    num_systems=st.integers(0, 12),
+    quick_check=st.from_regex(rb"Copyright[ -~]{31}", fullmatch=True),
+    bios_version=st.binary(min_size=3, max_size=3),
+    misc_flags=st.integers(0, 255),
+    bios_internal_use=st.integers(0, 255),
+    reserved=st.binary(min_size=5, max_size=5),
+    compat_flags=st.integers(0, 0xFFFF),
+    system_id_list=st.tuples(*[st.integers(0, 0xFFFF)] * 12),
+    extra=st.binary(max_size=hdr.MAX_HEADER_LENGTH - HEADER_SIZE_BYTES),
+)
+
+
+# The layout
+
+
+def test_each_header_field_is_at_its_documented_offset() -> None:
+    fields = HEADER.unpack(bytes(range(84)))
+    assert HEADER.size_bytes == HEADER_SIZE_BYTES == 84
+    assert fields == {
+        "header_id": bytes([0, 1, 2, 3]),
+        "header_length": 4,
+        "header_major_ver": 5,
+        "header_minor_ver": 6,
+        "num_systems": 7,
+        "quick_check": bytes(range(8, 48)),
+        "bios_version": bytes([48, 49, 50]),
+        "misc_flags": 51,
+        "bios_internal_use": 52,
+        "reserved": bytes(range(53, 58)),
+        "compat_flags": 58 | 59 << 8,
+        "system_id_list": tuple(low | (low + 1) << 8 for low in range(60, 84, 2)),
+    }
+
+
+def test_the_trailer_is_length_then_crc() -> None:
+    fields = TRAILER.unpack(bytes(range(8)))
+    assert fields == {"data_length": 0x03020100, "crc32": 0x07060504}
+    assert TRAILER.size_bytes == hdr.TRAILER_SIZE_BYTES == 8
+
+
+# Real headers
+
+
+@pytest.mark.skipif(not (DATA / "hdr").is_dir(), reason=f"no real headers at {DATA}/hdr")
+def test_real_headers_say_what_is_known_of_them() -> None:
+    expected = json.loads((DATA / "hdr" / "expected.json").read_text())
+    assert len(expected) == 8
+    for name, facts in expected.items():
+        raw = (DATA / "hdr" / name).read_bytes()
+        if "error" in facts:
+            with pytest.raises(DamagedInputError, match=r"\$RBU"):
+                Image.parse(raw)
+            continue
+        image = Image.parse(raw)
+        said = {
+            "header_length": image.header.size_bytes,
+            "header_version": image.header.header_version,
+            "bios_version": image.header.version.text,
+            "quick_check": image.header.quick_check_text,
+            "systems": [
+                {"id": str(SystemId(system.id)), "revision": system.revision}
+                for system in image.header.systems
+            ],
+            "data_size": image.flash_size_bytes,
+        }
+        assert said == facts, name
+        assert image.build() == raw
+        assert image.trailer is TrailerState.ABSENT
+
+
+# System IDs
+
+
+@pytest.mark.parametrize(
+    ("entry", "system"),
+    [
+        (0x0852, SystemId(0x0152)),
+        (0x08B1, SystemId(0x01B1)),
+        (0x0921, SystemId(0x0121, 1)),
+        (0x07FF, SystemId(0x00FF, 7)),
+        (0xF8FF, SystemId(0x1FFF, 0)),
+        (0xFFFF, SystemId(0x1FFF, 7)),
+    ],
+)
+def test_an_entry_of_the_system_list_packs_id_and_revision(entry: int, system: SystemId) -> None:
+    assert SystemId.unpack(entry) == system
+    assert system.pack() == entry
+
+
+def test_every_entry_comes_back_from_its_system() -> None:
+    assert all(SystemId.unpack(entry).pack() == entry for entry in range(0x10000))
+
+
+@pytest.mark.parametrize(
+    "system", [SystemId(0x2000), SystemId(-1), SystemId(1, 8), SystemId(1, -1)]
+)
+def test_a_system_that_has_no_room_in_a_header_is_refused(system: SystemId) -> None:
+    with pytest.raises(UsageError, match="does not fit"):
+        system.pack()
+
+
+@settings(deadline=None)
+@given(st.builds(SystemId, st.integers(0, 0x1FFF), st.integers(0, 7)))
+def test_a_system_reads_back_from_its_text(system: SystemId) -> None:
+    assert SystemId.parse(str(system)) == system
+
+
+def test_a_system_is_shown_with_its_revision_only_where_it_has_one() -> None:
+    assert str(SystemId(0x121)) == "0x0121"
+    assert str(SystemId(0x121, 2)) == "0x0121:2"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "121", "0x", "0x0121:", "0x0121:8", "0x0121:-1", "0x2000", "0x12345", "0xg", "x121"],
+)
+def test_text_that_is_no_system_is_refused(text: str) -> None:
+    with pytest.raises(UsageError):
+        SystemId.parse(text)
+
+
+# Headers
+
+
+@settings(deadline=None)
+@given(headers, st.binary(max_size=100), st.integers(0, 20))
+def test_a_header_comes_back_from_its_bytes(header: Header, behind: bytes, offset: int) -> None:
+    raw = header.build()
+    assert len(raw) == header.size_bytes == raw[4]
+    assert Header.parse(bytes(offset) + raw + behind, offset) == header
+
+
+@settings(deadline=None)
+@given(headers, st.binary(max_size=200))
+def test_an_image_comes_back_from_its_bytes(header: Header, body: bytes) -> None:
+    raw = header.build() + body
+    image = Image.parse(raw)
+    assert image.header == header
+    assert bytes(image.body) == body
+    assert image.build() == raw
+    assert image.size_bytes == len(raw)
+
+
+def test_list_entries_beyond_the_number_of_systems_do_not_count() -> None:
+    raw = changed(image_of(), HEADER.offset_of("system_id_list") + 2, b"\x52\x08")
+    assert Header.parse(raw).systems == (SystemId(0x0121),)
+    assert Header.parse(changed(raw, 7, b"\x02")).systems == (SystemId(0x0121), SystemId(0x0152))
+    assert Header.parse(changed(raw, 7, b"\x00")).systems == ()
+
+
+def test_an_image_is_for_the_systems_of_its_list_whatever_their_revision() -> None:
+    raw = make_image(b"x", version=A06, systems=[SystemId(0x0121, 3), SystemId(0x0152)])
+    header = Header.parse(raw)
+    assert header.is_for(0x0121)
+    assert header.is_for(0x0152)
+    assert not header.is_for(0x0122)
+    assert not header.is_for(0)
+
+
+def test_a_longer_header_moves_the_data() -> None:
+    raw = changed(image_of(bytes(200)), 4, b"\x60")
+    image = Image.parse(raw)
+    assert image.header.size_bytes == 96
+    assert image.size_bytes == len(raw)
+    assert image.build() == raw
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (b"", "the file is empty"),
+        (b"$", "cut short: 1 of 84 bytes"),
+        (image_of()[:83], "cut short: 83 of 84 bytes"),
+        (b"MZ\x90\x00", "not a BIOS image"),
+        (changed(image_of(), 3, b"T"), "not a BIOS image"),
+        (changed(image_of(), 4, b"\x00"), "says that it is 0 bytes long"),
+        (changed(image_of(), 4, b"\x53"), "says that it is 83 bytes long"),
+        (changed(image_of(bytes(999)), 4, b"\x81"), "says that it is 129 bytes long"),
+        (changed(image_of(bytes(999)), 4, b"\xff"), "says that it is 255 bytes long"),
+        (changed(image_of(b"1"), 4, b"\x60"), "cut short: 93 of 96 bytes"),
+        (changed(image_of(), 7, b"\x0d"), "claims 13 systems"),
+        (changed(image_of(), 7, b"\xff"), "claims 255 systems"),
+        (changed(image_of(), 8, b"c"), "quick check"),
+        (changed(image_of(), 47, b"\x00"), "quick check"),
+        (changed(image_of(), 47, b"\x7f"), "quick check"),
+    ],
+)
+def test_what_is_no_sound_image_is_refused_in_one_clear_line(raw: bytes, message: str) -> None:
+    with pytest.raises(DamagedInputError, match=message) as caught:
+        Image.parse(raw)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_evidence_of_a_damaged_header_is_where_it_is_in_the_file() -> None:
+    with pytest.raises(DamagedInputError) as caught:
+        Header.parse(bytes(100) + changed(image_of(), 7, b"\x0d"), 100)
+    assert (caught.value.offset, caught.value.actual) == (107, 13)
+
+
+@settings(deadline=None)
+@given(
+    st.one_of(
+        st.binary(max_size=200),
+        st.binary(max_size=200).map(lambda tail: b"$RBU\x54" + tail),
+        st.tuples(st.binary(max_size=90), st.integers(0, 90)).map(
+            lambda change: changed(image_of(bytes(90)), change[1], change[0])
+        ),
+    )
+)
+def test_any_bytes_are_an_image_or_damaged_input(raw: bytes) -> None:
+    try:
+        image = Image.parse(raw)
+    except DamagedInputError:
+        return
+    assert image.build() == raw
+    assert len(image.header.systems) == image.header.num_systems <= 12
+    assert image.header.version.text.isprintable()
+    assert image.header.quick_check_text.startswith("Copyright")
+    assert image.flash_size_bytes in (len(image.body), len(image.body) - 8)
+    assert image.trailer in TrailerState
+
+
+# Data and trailer
+
+
+@settings(deadline=None)
+@given(st.binary(min_size=1, max_size=300))
+def test_an_image_made_here_has_its_data_and_a_good_trailer(flash_data: bytes) -> None:
+    image = Image.parse(image_of(flash_data))
+    assert image.trailer is TrailerState.GOOD
+    assert bytes(image.flash_data) == flash_data
+    assert image.flash_size_bytes == len(flash_data)
+
+
+def test_the_trailer_is_the_data_length_and_the_crc_of_header_and_data() -> None:
+    raw = image_of(b"abc")
+    assert raw[-8:-4] == b"\x03\x00\x00\x00"
+    assert raw[-4:] == zlib.crc32(raw[:-8]).to_bytes(4, "little")
+    assert len(raw) == 84 + 3 + 8
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_any_changed_byte_of_header_or_data_makes_the_trailer_wrong(data: st.DataObject) -> None:
+    raw = image_of(bytes(range(256)))
+    offset = data.draw(st.integers(48, len(raw) - 9))
+    flip = data.draw(st.integers(1, 255))
+    image = Image.parse(changed(raw, offset, bytes([raw[offset] ^ flip])))
+    assert image.trailer is TrailerState.WRONG
+    assert image.flash_size_bytes == 256
+
+
+def test_an_image_that_was_cut_short_has_no_trailer() -> None:
+    image = Image.parse(image_of(bytes(1000))[:-1])
+    assert image.trailer is TrailerState.ABSENT
+    assert image.flash_size_bytes == 1007
+
+
+def test_eight_zero_bytes_are_no_trailer_of_no_data() -> None:
+    image = Image.parse(image_of()[:84] + bytes(8))
+    assert image.trailer is TrailerState.ABSENT
+
+
+def test_a_vendor_file_of_whole_blocks_and_eight_bytes_holds_whole_blocks() -> None:
+    header = image_of()[:84]
+    vendor = Image.parse(header + b"\xa5" * (448 * KIB + 8))
+    assert vendor.size_bytes == 458_844
+    assert vendor.trailer is TrailerState.ABSENT
+    assert vendor.flash_size_bytes == 448 * KIB
+    assert Image.parse(header + b"\xa5" * (448 * KIB)).flash_size_bytes == 448 * KIB
+    assert Image.parse(header + b"\xa5" * (448 * KIB + 9)).flash_size_bytes == 448 * KIB + 9
+
+
+def test_the_views_of_an_image_are_not_copies() -> None:
+    raw = bytearray(image_of(bytes(64)))
+    image = Image.parse(raw)
+    raw[84] = 7
+    assert image.flash_data[0] == image.body[0] == 7
+
+
+# Making images
+
+
+@pytest.mark.parametrize(
+    ("version", "major_minor"), [("A06", "1.0"), ("1.2.8", "2.1"), ("99.2.9", "2.1")]
+)
+def test_a_new_image_has_the_header_version_of_real_ones(version: str, major_minor: str) -> None:
+    header = Header.parse(image_of(version=BiosVersion.parse(version)))
+    assert header.header_version == major_minor
+    assert header.version == BiosVersion.parse(version)
+    assert header.quick_check_text == "Copyright 2005 Dell Inc."
+    assert header.quick_check.endswith(b"Inc." + b" " * 16)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.builds(SystemId, st.integers(0, 0x1FFF), st.integers(0, 7)), min_size=1, max_size=12
+    )
+)
+def test_a_new_image_is_for_the_systems_it_was_made_for(systems: list[SystemId]) -> None:
+    header = Header.parse(make_image(b"x", version=A06, systems=systems))
+    assert header.systems == tuple(systems)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"flash_data": b""}, "no flash data"),
+        ({"systems": []}, "1 to 12 systems, not 0"),
+        ({"systems": [POWEREDGE_2650] * 13}, "1 to 12 systems, not 13"),
+        ({"systems": [SystemId(0x8012)]}, "0x8012 does not fit"),
+        ({"version": BiosVersion.parse("unknown")}, "not a BIOS version"),
+        ({"quick_check": "Dell Inc."}, "quick check"),
+        ({"quick_check": "Copyright" + "x" * 32}, "quick check"),
+        ({"quick_check": "Copyright ©"}, "quick check"),
+        ({"quick_check": "Copyright\n"}, "quick check"),
+        ({"header_minor": 256}, "not a byte"),
+    ],
+)
+def test_an_impossible_image_is_refused(wrong: dict[str, object], message: str) -> None:
+    right = {"flash_data": b"x", "version": A06, "systems": [POWEREDGE_2650]}
+    with pytest.raises(UsageError, match=message):
+        make_image(**{**right, **wrong})  # type: ignore[arg-type]
+
+
+# Padding
+
+
+@settings(deadline=None)
+@given(st.binary(min_size=1, max_size=60), st.integers(0, 300))
+def test_padding_behind_a_trailer_is_taken_off(flash_data: bytes, padding: int) -> None:
+    image = image_of(flash_data)
+    assert bytes(unpad(image + bytes(padding))) == image
+
+
+@pytest.mark.parametrize("padding", [0, 1, 7, 8, 9, 70 * KIB])
+def test_zero_bytes_that_end_the_trailer_are_kept(padding: int) -> None:
+    images = (image_of(number.to_bytes(3, "big")) for number in range(5000))
+    image = next(image for image in images if image.endswith(b"\0"))
+    assert bytes(unpad(image + bytes(padding))) == image
+
+
+def test_a_wrong_trailer_still_tells_where_the_image_ends() -> None:
+    image = changed(image_of(bytes(100)), 90, b"!")
+    assert bytes(unpad(image + bytes(50))) == image
+
+
+def test_without_a_trailer_nothing_is_taken_off() -> None:
+    vendor = image_of()[:84] + b"data" + bytes(100)
+    assert bytes(unpad(vendor)) == vendor
+
+
+@pytest.mark.parametrize("raw", [b"", bytes(500), b"no image" + bytes(20), image_of()[:84]])
+def test_what_is_no_padded_image_comes_back_whole(raw: bytes) -> None:
+    assert bytes(unpad(raw)) == raw
+
+
+def test_other_bytes_behind_the_trailer_are_kept() -> None:
+    raw = image_of() + bytes(20) + b"!" + bytes(20)
+    assert bytes(unpad(raw)) == raw
+
+
+def test_padding_is_taken_off_up_to_its_limit_only() -> None:
+    image = image_of(bytes(100))
+    assert bytes(unpad(image + bytes(50), max_padding_bytes=50)) == image
+    assert len(unpad(image + bytes(51), max_padding_bytes=50)) == len(image) + 51
+
+
+def test_unpadding_does_not_copy() -> None:
+    raw = bytearray(image_of(bytes(MIB)) + bytes(100))
+    view = unpad(raw)
+    raw[100] = 9
+    assert view[100] == 9

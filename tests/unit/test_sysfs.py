@@ -1,0 +1,297 @@
+"""The attribute tree: paths, modes and errnos as Linux has them."""
+
+import errno
+from collections.abc import Callable
+
+import pytest
+
+from openrbu.drivers.sysfs import (
+    ROOT,
+    BinaryAttribute,
+    Caller,
+    Directory,
+    Symlink,
+    SysfsTree,
+    TextAttribute,
+)
+from openrbu.errors import KernelError
+from openrbu.units import PAGE_SIZE
+
+SOMEBODY = Caller(uid=1000, sys_rawio=False)
+
+
+class Recorder:
+    """Attributes over a buffer that keep what they were asked."""
+
+    def __init__(self) -> None:
+        self.value = b"0123456789"
+        self.calls: list[tuple[object, ...]] = []
+
+    def show(self) -> str:
+        return self.value.decode()
+
+    def store(self, data: bytes) -> None:
+        self.calls.append(("store", data))
+
+    def read(self, offset: int, size_bytes: int) -> bytes:
+        self.calls.append(("read", offset, size_bytes))
+        return self.value[offset : offset + size_bytes]
+
+    def write(self, offset: int, data: bytes) -> None:
+        self.calls.append(("write", offset, data))
+
+
+@pytest.fixture
+def recorder() -> Recorder:
+    return Recorder()
+
+
+@pytest.fixture
+def tree(recorder: Recorder) -> SysfsTree:
+    tree = SysfsTree()
+    binary, text = (recorder.read, recorder.write), (recorder.show, recorder.store)
+    tree.add("/devices/platform/dell_rbu/data", BinaryAttribute(recorder.read, mode=0o444))
+    tree.add("/devices/platform/dell_rbu/image_type", BinaryAttribute(*binary))
+    tree.add("/devices/platform/dell_rbu/firmware/dell_rbu/loading", TextAttribute(*text))
+    tree.add("/devices/platform/dell_rbu/firmware/dell_rbu/data", BinaryAttribute(*binary))
+    tree.add(
+        "/class/firmware/dell_rbu", Symlink("../../devices/platform/dell_rbu/firmware/dell_rbu")
+    )
+    tree.add("/class/firmware/timeout", TextAttribute(*text))
+    return tree
+
+
+def error_of(call: Callable[[], object]) -> str:
+    with pytest.raises(KernelError) as caught:
+        call()
+    return caught.value.name
+
+
+# -- paths ------------------------------------------------------------------------------------
+
+
+def test_a_directory_lists_its_names_in_order(tree: SysfsTree) -> None:
+    assert tree.list("/") == ["class", "devices"]
+    assert tree.list("/devices/platform/dell_rbu") == ["data", "firmware", "image_type"]
+    assert tree.list("/class/firmware") == ["dell_rbu", "timeout"]
+
+
+def test_a_relative_link_leads_from_where_it_is(tree: SysfsTree) -> None:
+    assert tree.list("/class/firmware/dell_rbu") == ["data", "loading"]
+    assert tree.lookup("/class/firmware/dell_rbu/data") is tree.lookup(
+        "/devices/platform/dell_rbu/firmware/dell_rbu/data"
+    )
+
+
+def test_an_absolute_link_leads_from_the_root(tree: SysfsTree) -> None:
+    tree.add("/class/there", Symlink("/class/firmware/timeout"))
+    assert tree.lookup("/class/there") is tree.lookup("/class/firmware/timeout")
+
+
+def test_dot_dot_behind_a_link_is_the_directory_above_its_target(tree: SysfsTree) -> None:
+    assert tree.lookup("/class/firmware/dell_rbu/../../data") is tree.lookup(
+        "/devices/platform/dell_rbu/data"
+    )
+
+
+def test_dot_dot_ends_at_the_root_and_dots_and_slashes_do_not_matter(tree: SysfsTree) -> None:
+    assert tree.lookup("/../../class//firmware/./timeout") is tree.lookup("/class/firmware/timeout")
+    assert tree.lookup("/class/..") is tree.root
+
+
+def test_a_link_itself_is_seen_when_it_is_not_followed(tree: SysfsTree) -> None:
+    link = tree.lookup("/class/firmware/dell_rbu", follow=False)
+    assert isinstance(link, Symlink)
+    assert isinstance(tree.lookup("/class/firmware/dell_rbu"), Directory)
+    assert tree.readlink("/class/firmware/dell_rbu") == link.target
+
+
+def test_links_on_the_way_are_followed_even_then(tree: SysfsTree) -> None:
+    assert isinstance(tree.lookup("/class/firmware/dell_rbu/data", follow=False), BinaryAttribute)
+
+
+def test_links_in_a_circle_are_eloop(tree: SysfsTree) -> None:
+    tree.add("/class/a", Symlink("b"))
+    tree.add("/class/b", Symlink("a"))
+    assert error_of(lambda: tree.lookup("/class/a")) == "ELOOP"
+    tree.add("/class/self", Symlink("self/self"))
+    assert error_of(lambda: tree.lookup("/class/self")) == "ELOOP"
+
+
+@pytest.mark.parametrize(("links", "found"), [(40, True), (41, False)])
+def test_40_links_are_followed_and_41_are_not(links: int, found: bool) -> None:
+    tree = SysfsTree()
+    tree.add("/0", TextAttribute())
+    for number in range(1, links + 1):
+        tree.add(f"/{number}", Symlink(str(number - 1)))
+    assert tree.exists(f"/{links}") is found
+
+
+def test_a_link_to_nothing_is_enoent_and_does_not_exist(tree: SysfsTree) -> None:
+    tree.add("/class/gone", Symlink("nowhere"))
+    assert error_of(lambda: tree.lookup("/class/gone")) == "ENOENT"
+    assert not tree.exists("/class/gone")
+    assert tree.readlink("/class/gone") == "nowhere"
+
+
+def test_what_is_not_there_is_enoent_with_the_path(tree: SysfsTree) -> None:
+    with pytest.raises(KernelError) as caught:
+        tree.read("/class/firmware/none")
+    assert caught.value.errno == errno.ENOENT
+    assert caught.value.filename == "/class/firmware/none"
+
+
+def test_an_attribute_is_no_directory(tree: SysfsTree) -> None:
+    assert error_of(lambda: tree.lookup("/class/firmware/timeout/x")) == "ENOTDIR"
+    assert error_of(lambda: tree.lookup("/class/firmware/timeout/..")) == "ENOTDIR"
+    assert error_of(lambda: tree.list("/class/firmware/timeout")) == "ENOTDIR"
+
+
+def test_a_directory_is_no_attribute(tree: SysfsTree) -> None:
+    assert error_of(lambda: tree.read("/class/firmware")) == "EISDIR"
+    assert error_of(lambda: tree.write("/class/firmware/dell_rbu", b"1")) == "EISDIR"
+
+
+def test_only_a_link_can_be_read_as_one(tree: SysfsTree) -> None:
+    assert error_of(lambda: tree.readlink("/class/firmware/timeout")) == "EINVAL"
+
+
+# -- adding and removing ----------------------------------------------------------------------
+
+
+def test_nothing_is_added_twice(tree: SysfsTree) -> None:
+    before = tree.lookup("/class/firmware/timeout")
+    assert error_of(lambda: tree.add("/class/firmware/timeout", TextAttribute())) == "EEXIST"
+    assert tree.lookup("/class/firmware/timeout") is before
+
+
+def test_nothing_is_added_below_an_attribute(tree: SysfsTree) -> None:
+    assert error_of(lambda: tree.add("/class/firmware/timeout/x", TextAttribute())) == "ENOTDIR"
+
+
+def test_removing_takes_all_below_and_what_is_added_later_is_new(tree: SysfsTree) -> None:
+    tree.remove("/devices/platform/dell_rbu/firmware")
+    assert not tree.exists("/class/firmware/dell_rbu")
+    assert tree.list("/devices/platform/dell_rbu") == ["data", "image_type"]
+    tree.add("/devices/platform/dell_rbu/firmware/dell_rbu/loading", TextAttribute())
+    assert tree.list("/class/firmware/dell_rbu") == ["loading"]
+
+
+def test_removing_a_link_leaves_what_it_led_to(tree: SysfsTree) -> None:
+    tree.remove("/class/firmware/dell_rbu")
+    assert tree.list("/class/firmware") == ["timeout"]
+    assert tree.exists("/devices/platform/dell_rbu/firmware/dell_rbu/data")
+
+
+def test_removing_what_is_not_there_is_enoent(tree: SysfsTree) -> None:
+    assert error_of(lambda: tree.remove("/class/firmware/none")) == "ENOENT"
+    assert error_of(lambda: tree.remove("/class/firmware/timeout/x")) == "ENOENT"
+
+
+# -- reading and writing ----------------------------------------------------------------------
+
+
+def test_text_is_made_whole_and_read_at_an_offset(tree: SysfsTree) -> None:
+    path = "/class/firmware/timeout"
+    assert tree.read(path) == b"0123456789"
+    assert tree.read(path, 8) == b"89"
+    assert tree.read(path, 2, 3) == b"234"
+    assert tree.read(path, 10) == b""
+
+
+def test_every_write_of_text_is_a_fresh_store_whatever_its_offset(
+    tree: SysfsTree, recorder: Recorder
+) -> None:
+    assert tree.write("/class/firmware/timeout", b"60\n") == 3
+    assert tree.write("/class/firmware/timeout", b"7", 2) == 1
+    assert recorder.calls == [("store", b"60\n"), ("store", b"7")]
+
+
+def test_a_binary_attribute_gets_offset_and_size_as_they_are(
+    tree: SysfsTree, recorder: Recorder
+) -> None:
+    path = "/devices/platform/dell_rbu/image_type"
+    assert tree.read(path, 3, 4) == b"3456"
+    assert tree.read(path, 1 << 40, 1 << 20) == b""
+    assert tree.write(path, b"packet", 77) == 6
+    assert recorder.calls == [("read", 3, 4), ("read", 1 << 40, 1 << 20), ("write", 77, b"packet")]
+
+
+def test_one_read_asks_for_a_page_unless_told_otherwise(
+    tree: SysfsTree, recorder: Recorder
+) -> None:
+    tree.read("/devices/platform/dell_rbu/data")
+    assert recorder.calls == [("read", 0, PAGE_SIZE)]
+
+
+def test_a_declared_size_ends_the_reading(recorder: Recorder) -> None:
+    tree = SysfsTree()
+    tree.add("/token", BinaryAttribute(recorder.read, size_bytes=4))
+    assert tree.read("/token", 0, 100) == b"0123"
+    assert tree.read("/token", 3, 100) == b"3"
+    assert tree.read("/token", 4, 100) == b""
+    assert recorder.calls == [("read", 0, 4), ("read", 3, 1)]
+
+
+def test_an_error_of_the_driver_reaches_the_caller(tree: SysfsTree) -> None:
+    def refuse(offset: int, data: bytes) -> None:
+        raise KernelError(errno.EINVAL)
+
+    tree.add("/strict", BinaryAttribute(writer=refuse))
+    assert error_of(lambda: tree.write("/strict", b"x")) == "EINVAL"
+
+
+# -- who may ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("mode", "caller", "may_read", "may_write"),
+    [
+        (0o644, ROOT, True, True),
+        (0o644, SOMEBODY, True, False),
+        (0o600, SOMEBODY, False, False),
+        (0o666, SOMEBODY, True, True),
+        (0o660, SOMEBODY, False, False),
+        (0o444, ROOT, True, False),
+        (0o200, ROOT, False, True),
+        (0o000, ROOT, False, False),
+    ],
+)
+def test_the_mode_bits_hold_for_everybody(
+    recorder: Recorder, mode: int, caller: Caller, may_read: bool, may_write: bool
+) -> None:
+    tree = SysfsTree()
+    tree.add("/binary", BinaryAttribute(recorder.read, recorder.write, mode=mode))
+    tree.add("/text", TextAttribute(recorder.show, recorder.store, mode=mode))
+    for path in ("/binary", "/text"):
+        if may_read:
+            assert tree.read(path, caller=caller) == recorder.value
+        else:
+            assert error_of(lambda p=path: tree.read(p, caller=caller)) == "EACCES"
+        if may_write:
+            assert tree.write(path, b"x", caller=caller) == 1
+        else:
+            assert error_of(lambda p=path: tree.write(p, b"x", caller=caller)) == "EACCES"
+
+
+def test_raw_io_takes_the_capability_and_not_only_root(recorder: Recorder) -> None:
+    tree = SysfsTree()
+    tree.add("/data", BinaryAttribute(recorder.read, recorder.write, rawio=True))
+    without = Caller(uid=0, sys_rawio=False)
+    assert error_of(lambda: tree.write("/data", b"x", caller=without)) == "EPERM"
+    assert recorder.calls == []
+    assert tree.read("/data", caller=without) == recorder.value
+    assert tree.write("/data", b"x", caller=ROOT) == 1
+
+
+def test_a_file_mode_is_checked_before_the_capability(recorder: Recorder) -> None:
+    tree = SysfsTree()
+    tree.add("/data", BinaryAttribute(recorder.read, recorder.write, rawio=True))
+    assert error_of(lambda: tree.write("/data", b"x", caller=SOMEBODY)) == "EACCES"
+
+
+def test_a_refused_write_never_reaches_the_driver(tree: SysfsTree, recorder: Recorder) -> None:
+    assert (
+        error_of(lambda: tree.write("/class/firmware/timeout", b"1", caller=SOMEBODY)) == "EACCES"
+    )
+    assert recorder.calls == []

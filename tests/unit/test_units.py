@@ -1,0 +1,119 @@
+"""Sizes and orders."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from openrbu.units import (
+    GIB,
+    KIB,
+    MAX_ORDER,
+    MIB,
+    PAGE_SHIFT,
+    PAGE_SIZE,
+    human_size,
+    order_for,
+    pages_for,
+    parse_size,
+)
+
+
+def test_the_largest_order_is_4_mib() -> None:
+    assert PAGE_SIZE == 1 << PAGE_SHIFT
+    assert PAGE_SIZE << MAX_ORDER == 4 * MIB
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "pages", "order"),
+    [
+        (0, 0, 0),
+        (1, 1, 0),
+        (4096, 1, 0),
+        (4097, 2, 1),
+        (8193, 3, 2),
+        (4 * MIB, 1024, 10),
+        (4 * MIB + 1, 1025, 11),
+    ],
+)
+def test_pages_and_orders_of_sizes(size_bytes: int, pages: int, order: int) -> None:
+    assert pages_for(size_bytes) == pages
+    assert order_for(size_bytes) == order
+
+
+@given(st.integers(1, 1 << 50))
+def test_an_order_holds_its_size_and_the_one_below_does_not(size_bytes: int) -> None:
+    order = order_for(size_bytes)
+    assert PAGE_SIZE << order >= size_bytes
+    assert order == 0 or PAGE_SIZE << (order - 1) < size_bytes
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "text"),
+    [
+        (0, "0 bytes"),
+        (1, "1 byte"),
+        (17, "17 bytes"),
+        (1023, "1023 bytes"),
+        (KIB, "1 KiB"),
+        (1536, "1.5 KiB"),
+        (512 * KIB, "512 KiB"),
+        (524380, "512.1 KiB"),
+        (MIB - 1, "1 MiB"),
+        (3 * GIB // 2, "1.5 GiB"),
+        (1024 * GIB, "1 TiB"),
+        (2048 * 1024 * GIB, "2048 TiB"),
+    ],
+)
+def test_sizes_as_people_read_them(size_bytes: int, text: str) -> None:
+    assert human_size(size_bytes) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "size_bytes"),
+    [
+        ("0", 0),
+        ("4096", 4096),
+        ("512B", 512),
+        ("512K", 512 * KIB),
+        ("512k", 512 * KIB),
+        ("512KB", 512 * KIB),
+        ("512KiB", 512 * KIB),
+        (" 16 MiB ", 16 * MIB),
+        ("1G", GIB),
+        ("1TiB", 1024 * GIB),
+    ],
+)
+def test_sizes_as_people_write_them(text: str, size_bytes: int) -> None:
+    assert parse_size(text) == size_bytes
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " ",
+        "K",
+        "-1",
+        "+1",
+        "1.5G",
+        "1e3",
+        "0x10",
+        "5I",
+        "5IB",
+        "1GG",
+        "1PiB",
+        "1_000",
+        "٣",
+        "²",
+    ],
+)
+def test_what_is_not_a_size_is_refused_with_examples(text: str) -> None:
+    with pytest.raises(ValueError, match=r"is not a size .examples: 512K, 1G, 4096."):
+        parse_size(text)
+
+
+@given(st.integers(0, 1023), st.sampled_from(["bytes", "KiB", "MiB", "GiB", "TiB"]))
+def test_whole_sizes_are_read_back(count: int, unit: str) -> None:
+    factor = 1024 ** ["bytes", "KiB", "MiB", "GiB", "TiB"].index(unit)
+    text = human_size(count * factor).removesuffix("bytes").removesuffix("byte")
+    assert parse_size(text) == count * factor
