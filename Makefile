@@ -31,7 +31,7 @@ lint: setup  ## Types and style
 	$(BIN)/mypy
 
 bench: setup  ## Speed, as ratios measured in one run; also as build/bench.json
-	$(BIN)/python -m tests.bench --json build/bench.json
+	$(BIN)/python tests/bench --json build/bench.json
 
 lock:  ## Make requirements/dev.lock anew (names, versions and hashes; no addresses)
 	$(PYTHON) -m venv build/lock

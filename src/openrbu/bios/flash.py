@@ -21,9 +21,10 @@ from pathlib import Path
 
 from openrbu.bios.faults import BEFORE_PROGRAMMING, Fault
 from openrbu.bios.power import PowerRail
+from openrbu.buffers import Buffer, same_bytes
 from openrbu.errors import MachineError, OpenRbuError
 from openrbu.formats.dell import CompletionCode, describe_completion
-from openrbu.formats.layout import Buffer, Field, Layout
+from openrbu.formats.layout import Field, Layout
 from openrbu.units import KIB
 
 BLOCK_BYTES = 64 * KIB
@@ -152,8 +153,8 @@ class Flash:
         self._device = device
         self._faults = faults
         self._current: BankRecord | None = None
-        self.size_bytes = (device.size_bytes - 2 * BLOCK_BYTES) // 2
-        if self.size_bytes <= 0 or self.size_bytes % BLOCK_BYTES:
+        self.size_bytes = device.size_bytes // 2 - BLOCK_BYTES
+        if self.size_bytes <= 0 or device.size_bytes % (2 * BLOCK_BYTES):
             raise MachineError("the flash file was cut: its size fits no pair of banks")
 
     @staticmethod
@@ -210,7 +211,7 @@ class Flash:
     def _write_block(self, offset: int, data: Buffer) -> None:
         self._device.erase(offset)
         self._device.program(offset, data)
-        if self._device.read(offset, len(data)) != data:
+        if not same_bytes(self._device.read(offset, len(data)), data):
             raise FlashError(CompletionCode.MISCOMPARE)
 
     def _records(self) -> list[tuple[int, BankRecord]]:

@@ -6,9 +6,11 @@ rename, so that a power cut leaves the old one or the new one.
 
 from __future__ import annotations
 
+import datetime as dt
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from openrbu.bios.power import PowerRail
 from openrbu.errors import MachineError
@@ -30,6 +32,44 @@ class Nvram:
     flashing_from: int | None = None
     admin_password_crc: int | None = None
 
+    @classmethod
+    def parse(cls, data: bytes) -> Nvram:
+        """The contents, out of what `build` made.
+
+        :raise ValueError: when it is anything else.
+        """
+        document = json.loads(data)
+        if not _is_sound(document):
+            raise ValueError("not the fields of NVRAM, or not values that they can have")
+        settings = {int(location): value for location, value in document.pop("settings").items()}
+        return cls(settings, **document)
+
+    def build(self) -> bytes:
+        return json.dumps(asdict(self)).encode()
+
+
+def _is_sound(document: Any) -> bool:
+    """Whether these are all fields of an `Nvram`, each with a value that it can have.
+
+    :raise ValueError: when a text is not the number or the time that it should be.
+    """
+    if not isinstance(document, dict) or document.keys() != {f.name for f in fields(Nvram)}:
+        return False
+    settings, completed_at = document["settings"], document["completed_at"]
+    if not isinstance(settings, dict) or not isinstance(completed_at, str | None):
+        return False
+    if completed_at is not None:
+        dt.datetime.fromisoformat(completed_at)
+    words = [document["completion_code"], *map(int, settings), *settings.values()]
+    optional = [document["flashing_from"], document["admin_password_crc"]]
+    return all(_is_number(word, bits=16) for word in words) and all(
+        number is None or _is_number(number, bits=32) for number in optional
+    )
+
+
+def _is_number(value: object, *, bits: int) -> bool:
+    return isinstance(value, int) and 0 <= value < 1 << bits
+
 
 class NvramFile:
     """An `Nvram` kept in a file.
@@ -41,25 +81,25 @@ class NvramFile:
         self._path = path
         self._rail = rail or PowerRail()
         try:
-            document = json.loads(path.read_bytes())
-            document["settings"] = {int(key): int(v) for key, v in document["settings"].items()}
-            self.contents = Nvram(**document)
+            self.contents = Nvram.parse(path.read_bytes())
         except FileNotFoundError:
             raise MachineError(f"the NVRAM file {path} is missing") from None
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except (ValueError, RecursionError):
             raise MachineError(f"the NVRAM file {path} is damaged") from None
 
     @staticmethod
     def create(path: Path, contents: Nvram) -> None:
-        path.write_text(json.dumps(asdict(contents)))
+        path.write_bytes(contents.build())
 
     def save(self) -> None:
         """Make what is in `contents` last.
 
         :raise PowerCutError: when the power fails; then the file is as it was.
         """
-        if self._rail.operation():
-            self._rail.fail()
+        cut = self._rail.operation()
+        data = self.contents.build()
         fresh = self._path.with_suffix(".new")
-        fresh.write_text(json.dumps(asdict(self.contents)))
+        fresh.write_bytes(data[: len(data) // 2] if cut else data)
+        if cut:
+            self._rail.fail()
         fresh.replace(self._path)

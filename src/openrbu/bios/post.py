@@ -5,12 +5,14 @@ NVRAM only:
 
 1. finish what a power cut interrupted: say whether the programming got through;
 2. the activation token; without it, boot and change nothing;
-3. clear the token, so that a bad image can't loop;
-4. search RAM from 1 MiB to 4 GiB for packet sets (where this BIOS knows packets) and for whole
+3. record 0x000D: what stands if the power fails from here on until the programming begins, because
+   the staged update is gone then (without it, the result of an earlier update would stand);
+4. clear the token, before anything in memory is looked at, so that a bad image can't loop;
+5. search RAM from 1 MiB to 4 GiB for packet sets (where this BIOS knows packets) and for whole
    monolithic images, past all ghosts;
-5. check: one image only, for this system, of the flash's size, whole, with the right password;
-6. program the flash, block by block;
-7. record completion code, date and time.
+6. check: one image only, for this system, of the flash's size, whole, with the right password;
+7. program the flash, block by block;
+8. record completion code, date and time.
 
 Codes where the published rules leave a choice: 0x000D when there is nothing that looks like an
 update or no monolithic candidate is whole; 0x0001 when sound packets are there but not all of them,
@@ -25,11 +27,18 @@ from typing import Protocol
 
 from openrbu.bios.flash import Flash, FlashError
 from openrbu.bios.nvram import NvramFile
+from openrbu.buffers import same_bytes
 from openrbu.errors import DamagedInputError, OpenRbuError
 from openrbu.formats.dell import CompletionCode
-from openrbu.formats.hdr import HEADER_SIZE_BYTES, TRAILER_SIZE_BYTES, Image, TrailerState
+from openrbu.formats.hdr import (
+    MAX_HEADER_LENGTH,
+    TRAILER_SIZE_BYTES,
+    Header,
+    Image,
+    TrailerState,
+)
 from openrbu.memory.physical import PhysicalMemory, Region
-from openrbu.memory.scan import FoundSet, Sightings, search
+from openrbu.memory.scan import FoundImage, FoundSet, search
 from openrbu.units import PhysAddr
 
 
@@ -97,23 +106,20 @@ def post(board: Board, now: dt.datetime) -> PostReport:
     report = _finish_interrupted(board, now)
     if board.switch is None or not board.switch.is_armed:
         return report or PostReport(before, before)
+    _record(board, CompletionCode.IMAGE_NOT_FOUND, now)
     board.switch.disarm()
     find: Find | None = None
+    code, reason = CompletionCode.COMPLETED, ""
     try:
         find = find_update(board)
         _program(board, find.image, now)
-        code, reason = CompletionCode.COMPLETED, ""
     except (RejectedError, FlashError) as refusal:
         code, reason = refusal.code, str(refusal)
     _record(board, code, now)
-    return PostReport(
-        before,
-        board.flash.current.version,
-        code,
-        reason,
-        find.mode if find else None,
-        find.extents if find else (),
-    )
+    after = board.flash.current.version
+    if find is None:
+        return PostReport(before, after, code, reason)
+    return PostReport(before, after, code, reason, find.mode, find.extents)
 
 
 def _finish_interrupted(board: Board, now: dt.datetime) -> PostReport | None:
@@ -134,22 +140,28 @@ def _finish_interrupted(board: Board, now: dt.datetime) -> PostReport | None:
 def find_update(board: Board) -> Find:
     """Search RAM and check what is found against this machine.
 
+    Several copies of one image are one update, be they in packets or not; the packets' place is
+    the one that is told then.
+
     :raise RejectedError: when there is no update, or not one that this machine takes.
     """
-    size = board.flash.size_bytes
-    sightings = search(board.memory, flash_size_bytes=size)
-    finds = [_monolithic(board.memory, sightings)]
-    if board.knows_packets:
-        finds.append(_packets(board, sightings.packet_sets))
-    found = [find for find in finds if find is not None]
-    if not found:
+    sightings = search(board.memory, flash_size_bytes=board.flash.size_bytes)
+    finds = [_monolithic(board.memory, image) for image in sightings.images]
+    if board.knows_packets and sightings.packet_sets:
+        finds.insert(0, _packets(board, sightings.packet_sets))
+    if not finds:
         raise RejectedError(CompletionCode.IMAGE_NOT_FOUND, "no update in memory")
-    if len({find.image.build() for find in found} if len(found) > 1 else found) > 1:
-        raise _inconsistent("a packet set and a monolithic image that differ are in memory")
-    find = found[0]
-    if board.system_id is None or not find.image.header.is_for(board.system_id):
-        systems = ", ".join(str(system) for system in find.image.header.systems)
-        raise _inconsistent(f"the image is for {systems}, not for this system")
+    find = finds[0]
+    header, body = find.image.header, find.image.body
+    for other in finds[1:]:
+        if other.image.header != header or not same_bytes(other.image.body, body):
+            raise _inconsistent(
+                "two different images are in memory, "
+                f"at {find.extents[0].start:#x} and {other.extents[0].start:#x}"
+            )
+    if board.system_id is None or not header.is_for(board.system_id):
+        systems = ", ".join(map(str, header.systems)) or "no system"
+        raise _inconsistent(f"the image is for {systems}, not for this machine")
     return find
 
 
@@ -157,30 +169,20 @@ def _inconsistent(reason: str) -> RejectedError:
     return RejectedError(CompletionCode.INCONSISTENT_IMAGE, reason)
 
 
-def _monolithic(memory: PhysicalMemory, sightings: Sightings) -> Find | None:
-    """The one image among all whole copies of it."""
-    if not sightings.images:
-        return None
-    first = sightings.images[0]
-    for other in sightings.images[1:]:
-        if (other.size_bytes, other.crc) != (first.size_bytes, first.crc):
-            raise _inconsistent(
-                f"two different images are in memory, at {first.address:#x} and {other.address:#x}"
-            )
-    image = Image.parse(memory.view(first.address, first.size_bytes))
-    extent = Region(first.address, PhysAddr(first.address + first.size_bytes))
+def _monolithic(memory: PhysicalMemory, found: FoundImage) -> Find:
+    """An image that the search found whole."""
+    image = Image.parse(memory.view(found.address, found.size_bytes))
+    extent = Region(found.address, PhysAddr(found.address + found.size_bytes))
     return Find("mono", image, (extent,))
 
 
-def _packets(board: Board, packet_sets: tuple[FoundSet, ...]) -> Find | None:
+def _packets(board: Board, packet_sets: tuple[FoundSet, ...]) -> Find:
     """The one packet set, put together."""
-    if not packet_sets:
-        return None
-    if len({packet_set.set_id for packet_set in packet_sets}) > 1:
+    packet_set, *others = packet_sets
+    if others:
         raise _inconsistent("packets of two different sets are in memory")
-    packet_set = packet_sets[0]
-    if len(packet_sets) > 1 or packet_set.conflicts:
-        raise _inconsistent("packets of one set contradict each other")
+    if packet_set.conflicts:
+        raise _inconsistent(f"packets of one set contradict each other: {packet_set.conflicts[0]}")
     if not packet_set.is_complete:
         raise _inconsistent(
             f"{len(packet_set.missing)} of the set's {packet_set.total} packets are missing"
@@ -188,17 +190,29 @@ def _packets(board: Board, packet_sets: tuple[FoundSet, ...]) -> Find | None:
     password = packet_set.password.crc if packet_set.password.present else None
     if password != board.nvram.contents.admin_password_crc:
         raise _inconsistent("packet 0 does not carry this machine's password")
+    return Find("packet", _joined(board, packet_set), packet_set.extents)
+
+
+def _joined(board: Board, packet_set: FoundSet) -> Image:
+    """The image in a sound set: nothing but zeros behind it, and none of them a packet's worth."""
+    wrong_size = _inconsistent("the image in the packets is not of this machine's flash size")
+    flash_size = board.flash.size_bytes
+    room = packet_set.packet_size_bytes - packet_set.header_size_bytes
+    largest = MAX_HEADER_LENGTH + flash_size + TRAILER_SIZE_BYTES
+    if (packet_set.total - 1) * room >= largest + room:
+        raise wrong_size  # before it is put together: overlapping packets can claim any size
     padded = memoryview(packet_set.assemble(board.memory))
-    size = HEADER_SIZE_BYTES + board.flash.size_bytes + TRAILER_SIZE_BYTES
-    if not size <= len(padded) < size + packet_set.packet_size_bytes or any(padded[size:]):
-        raise _inconsistent("the image is not of this machine's flash size")
     try:
-        image = Image.parse(padded[:size])
+        size = Header.parse(padded).size_bytes + flash_size + TRAILER_SIZE_BYTES
     except DamagedInputError as damage:
         raise _inconsistent(str(damage)) from None
+    padding = len(padded) - size
+    if not 0 <= padding < room or bytes(padded[size:]).count(0) != padding:
+        raise wrong_size
+    image = Image.parse(padded[:size])
     if image.trailer is not TrailerState.GOOD:
         raise _inconsistent("the image's own checksum is wrong")
-    return Find("packet", image, packet_set.extents)
+    return image
 
 
 def _program(board: Board, image: Image, now: dt.datetime) -> None:

@@ -6,6 +6,8 @@ rail fail at operation 1, 2, 3 … until a run gets through.
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 
 class PowerCutError(Exception):
     """The power failed in the middle of an operation. Not an error of anybody's: an event."""
@@ -23,6 +25,6 @@ class PowerRail:
         self.operations += 1
         return self.operations == self.cut_at
 
-    def fail(self) -> None:
+    def fail(self) -> NoReturn:
         """:raise PowerCutError: always."""
         raise PowerCutError(f"the power failed at operation {self.operations}")

@@ -1,8 +1,10 @@
 """The BIOS behind the SMI calling interface: tokens of SMBIOS type 0xDA are read and set here.
 
 Class 0, select 0 reads the setting at location arg1; class 1, select 0 writes value arg2 there.
-Everything else, the password questions included, is answered with -2, unsupported. The answer is
-in res1: 0 for success, negative for an error; a value read is in res2.
+Every other class or select, the password questions included, is answered with -2, unsupported. A
+location that no token has and a value over 16 bits are answered with -1, failure. The answer is in
+res1: 0 for success, negative for an error; a value read is in res2. Nothing else of the buffer
+changes. Facts: "The SMI calling interface" in the tokens spec.
 
 Activate (0x5C) and cancel (0x5D) have a location each, and it is the BIOS that makes a write to
 one of them end the other.
@@ -10,11 +12,11 @@ one of them end the other.
 
 from __future__ import annotations
 
-from dataclasses import replace
+import struct
 
 from openrbu.bios.nvram import NvramFile
 from openrbu.errors import DamagedInputError
-from openrbu.formats.tokens import SmiCall, SmiToken
+from openrbu.formats.tokens import SMI_CALL, SmiCall, SmiToken
 
 SUCCESS = 0
 FAILURE = -1
@@ -22,6 +24,11 @@ UNSUPPORTED = -2
 
 READ_SETTING = (0, 0)
 WRITE_SETTING = (1, 0)
+
+MAX_VALUE = 0xFFFF
+"""Token values are u16."""
+
+_RESULTS = struct.Struct("<4i")
 
 
 class SmiHandler:
@@ -40,15 +47,15 @@ class SmiHandler:
         ours = (self._activate.command_port, self._activate.command_code)
         if (call.command_port, call.command_code) != ours:
             return buffer
-        answer = replace(call, results=self._answer(call)).pack()
-        return answer + buffer[len(answer) :]
+        start = SMI_CALL.offset_of("results")
+        return buffer[:start] + _RESULTS.pack(*self._answer(call)) + buffer[start + _RESULTS.size :]
 
     def set_armed(self, armed: bool) -> None:
         """Put exactly one of the two tokens in force."""
         settings = self._nvram.contents.settings
-        for token, in_force in ((self._activate, armed), (self._cancel, not armed)):
-            other_value = 0 if token.value else 1
-            settings[token.location] = token.value if in_force else other_value
+        on, off = (self._activate, self._cancel) if armed else (self._cancel, self._activate)
+        settings[off.location] = 0 if off.value else 1
+        settings[on.location] = on.value  # last, in case they share a location
         self._nvram.save()
 
     @property
@@ -70,6 +77,8 @@ class SmiHandler:
         if location not in settings:
             return (FAILURE, 0, 0, 0)
         if operation == WRITE_SETTING:
+            if value > MAX_VALUE:
+                return (FAILURE, 0, 0, 0)
             self._write(location, value)
         return (SUCCESS, settings[location], 0, 0)
 

@@ -15,8 +15,8 @@ from openrbu.errors import DamagedInputError, ObstacleError, UsageError
 from openrbu.units import MIB, human_size
 
 if TYPE_CHECKING:
+    from openrbu.buffers import Buffer
     from openrbu.formats.hdr import Image
-    from openrbu.memory.physical import Buffer
 
 MAX_INPUT_BYTES = 512 * MIB
 """More than any vendor's package; less than what an endless file would fill memory with."""
@@ -150,3 +150,14 @@ def save(path: Path, data: Buffer, *, force: bool) -> bool:
     if changes:
         write_whole(path, data)
     return changes
+
+
+def make_directory(path: Path) -> None:
+    """Have a directory there.
+
+    :raise OutputError: when it can't be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"directory {path} can't be made: {error.strerror}") from None

@@ -1,9 +1,9 @@
-"""The command `rbu`: runs one command line, shows its answer, and says in one line what went wrong.
+"""The command `rbu`: runs one command line, shows its answer, says in one line what went wrong.
 
-Theory of operation. A command is a function that returns an `Answer`: a document for `--json`, blocks
-for people, and the error that the command ends with although it has something to show (a plan with
-something in its way). All else that goes wrong is raised. Only this module turns errors into a line
-on standard error, a document on standard output and an exit code.
+Theory of operation. A command is a function that returns an `Answer`: a document for `--json`,
+blocks for people, and the error that the command ends with although it has something to show (a
+plan with something in its way). All else that goes wrong is raised. Only this module turns errors
+into a line on standard error, a document on standard output and an exit code.
 
 Ctrl-C, SIGTERM and SIGHUP are raised as `Stopped`, so that what was begun is undone on the way out.
 Nothing is imported at the top that `rbu --version` does not need: start-up time.
@@ -79,13 +79,14 @@ def _run(words: list[str]) -> int:
         if as_json:
             show.emit_document(document)
         return 0
-    except Stopped as stop:
-        return _fail("interrupted", _interrupted(stop), stop.exit_code, as_json)
     except OpenRbuError as error:
-        return _fail_as(error, document, as_json)
+        return _fail_as(error, document, as_json=as_json)
+    except Stopped as stop:
+        kind, text, exit_code = "interrupted", _interrupted(stop), stop.exit_code
     except OSError as error:
-        text = show.os_error_text(error)
-        return _fail("system", text, EXIT_FAILED, as_json)
+        kind, text, exit_code = "system", show.os_error_text(error), EXIT_FAILED
+    failure = {"kind": kind, "message": text, "exit_code": exit_code}
+    return _fail({"error": failure}, as_json=as_json)
 
 
 def _call(words: list[str]) -> Answer | int:
@@ -114,39 +115,40 @@ def _call(words: list[str]) -> Answer | int:
     return 0 if result is None else result
 
 
-def _fail_as(error: OpenRbuError, document: dict[str, Any], as_json: bool) -> int:
+def _fail_as(error: OpenRbuError, document: dict[str, Any], *, as_json: bool) -> int:
+    """Say what is wrong; what there is to show is shown in the document beside it."""
     from openrbu.cli import show
     from openrbu.errors import DamagedInputError
 
-    more = {}
-    if isinstance(error, DamagedInputError) and error.offset is not None:
-        more["offset_bytes"] = error.offset
     if os.environ.get("OPENRBU_DEBUG"):
         import traceback
 
         traceback.print_exception(error)
-    text = show.os_error_text(error) if isinstance(error, OSError) else str(error)
-    return _fail(show.kind_of(error), text, int(error.exit_code), as_json, document, more)
+    failure: dict[str, Any] = {
+        "kind": show.kind_of(error),
+        "message": show.os_error_text(error) if isinstance(error, OSError) else str(error),
+        "exit_code": int(error.exit_code),
+    }
+    if isinstance(error, DamagedInputError) and error.offset is not None:
+        failure["offset_bytes"] = error.offset
+    return _fail({**document, "error": failure}, as_json=as_json)
 
 
-def _fail(
-    kind: str,
-    text: str,
-    exit_code: int,
-    as_json: bool,
-    document: dict[str, Any] | None = None,
-    more: dict[str, Any] | None = None,
-) -> int:
-    """Say what is wrong: a line on standard error, and a document where one is wanted."""
+def _fail(document: dict[str, Any], *, as_json: bool) -> int:
+    """Show a document with an error: as a line on standard error, and whole where JSON is wanted.
+
+    Returns its exit code.
+    """
     from openrbu.cli import show
     from openrbu.errors import OpenRbuError
 
+    failure = document["error"]
     if as_json:
-        error = {"kind": kind, "message": text, "exit_code": exit_code, **(more or {})}
-        # What keeps the document from being written has to be told on standard error instead.
+        # What keeps the document from being written can't be told in it; the line is still there.
         with contextlib.suppress(OpenRbuError):
-            show.emit_document({**(document or {}), "error": error})
-    show.complain(text)
+            show.emit_document(document)
+    show.complain(failure["message"])
+    exit_code: int = failure["exit_code"]
     return exit_code
 
 

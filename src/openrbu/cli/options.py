@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -19,7 +19,7 @@ PASSWORD_VARIABLE = "OPENRBU_PASSWORD"
 MAX_PASSWORD_FILE_BYTES = 4096
 
 
-class ModeChoice(str, Enum):
+class ModeChoice(StrEnum):
     """How to stage: one block of memory, packets, or whatever fits the machine."""
 
     AUTO = "auto"
@@ -27,7 +27,7 @@ class ModeChoice(str, Enum):
     PACKET = "packet"
 
 
-class ModuleChoice(str, Enum):
+class ModuleChoice(StrEnum):
     """The kernel modules that an update needs."""
 
     DELL_RBU = "dell_rbu"
@@ -90,9 +90,7 @@ ImageFile = Annotated[
     typer.Argument(metavar="IMAGE", help="A BIOS image (.HDR), or a package with one inside."),
 ]
 OutputFile = Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Where to.")]
-Force = Annotated[
-    bool, typer.Option("--force", help="Overwrite a file that is there and differs.")
-]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite a file that is there and differs.")]
 PacketSize = Annotated[
     str,
     typer.Option(
@@ -149,12 +147,16 @@ def set_id_of(text: str) -> int | bytes:
 def password_of(file: Path | None) -> str | None:
     """The BIOS admin password: out of a file, else out of the environment, else none.
 
-    A line end behind it does not count.
+    :raise UsageError: as `password_in`.
+    """
+    return os.environ.get(PASSWORD_VARIABLE) if file is None else password_in(file)
+
+
+def password_in(file: Path) -> str:
+    """The password that is in a file. A line end behind it does not count.
 
     :raise UsageError: when the file can't be read, or there is no password in it.
     """
-    if file is None:
-        return os.environ.get(PASSWORD_VARIABLE)
     from openrbu.cli.files import read_input
 
     data = read_input(file, max_size_bytes=MAX_PASSWORD_FILE_BYTES)

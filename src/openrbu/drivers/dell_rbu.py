@@ -28,13 +28,14 @@ from the start gives what is staged.
 
 Sources: the driver spec; the seed document; and Debian's 6.1.192 for the module parameter (any
 text of up to 15 characters is taken; a type other than `mono` and `packet` stages nothing and
-`data` reads as empty), the zeros above, and the offset of a write, which does not matter.
+`data` reads as empty), the zeros above, the offset of a write, which does not matter, and the
+byte that a short read of the text files is short of.
 """
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from openrbu.drivers.extents import Block, Extents, free_all, from_rows, to_rows, zero_whole
@@ -330,17 +331,24 @@ class DellRbu:
         return self._pages.allocate(order, below=below)
 
     def _fill(self, blocks: list[Block], image: FirmwareImage) -> None:
-        """Put the image into its blocks, and zeros into what is left of each."""
+        """Put the image into its blocks, and zeros into what is left of each.
+
+        :raise OSError: when the memory does not take it (RAM kept in a file, on a full disk);
+            nothing is staged then.
+        """
         self._staged = self._extents_of(blocks)
-        position = 0
-        for view in image.views():
-            self._staged.write(position, view)
-            position += len(view)
         memory = self._pages.memory
-        for block in blocks:
-            if block.size_bytes < block.capacity_bytes:
+        try:
+            position = 0
+            for view in image.views():
+                self._staged.write(position, view)
+                position += len(view)
+            for block in blocks:
                 rest = block.capacity_bytes - block.size_bytes
                 memory.zero(PhysAddr(block.address + block.size_bytes), rest)
+        except OSError:
+            self._drop_everything()
+            raise
 
     # -- dropping ---------------------------------------------------------------------------
 
@@ -350,38 +358,34 @@ class DellRbu:
 
     def _drop_mono(self) -> None:
         if self._mono is not None:
-            self._forget([self._mono])
+            zero_whole(self._pages.memory, [self._mono])
+            self._free([self._mono])
             self._mono = None
 
     def _drop_packets(self) -> None:
         if not self._packets:
             return
-        if self._profile.dies_on_clearing:
-            self._clear(self._packets[1:])
+        dies = self._profile.dies_on_clearing
+        cleared = self._packets[1:] if dies else self._packets
+        zero_whole(self._pages.memory, cleared)
+        if self._profile.clears_past_a_short_packet:
+            self._zero_past_short_packets(cleared)
+        if dies:
             raise KernelDiedError("dell_rbu cleared a packet list that was not empty")
-        self._clear(self._packets)
-        self._forget(self._packets)
+        self._free(self._packets)
         self._packets = []
 
-    def _clear(self, packets: list[Block]) -> None:
-        zero_whole(self._pages.memory, packets)
-        if self._profile.clears_past_a_short_packet:
-            for start, size_bytes in self._overruns(packets):
-                self._pages.memory.zero(start, size_bytes)
-
-    def _overruns(self, packets: list[Block]) -> Iterator[tuple[PhysAddr, int]]:
-        """Memory behind the blocks of short packets that clearing them runs into."""
-        regions = self._pages.memory.regions
+    def _zero_past_short_packets(self, packets: list[Block]) -> None:
+        memory = self._pages.memory
         for block in packets:
             start = block.address + block.capacity_bytes
             end = block.address + self._packet_size_bytes
-            for region in regions:
+            for region in memory.regions:
                 part = region.clip(start, end)
                 if part is not None:
-                    yield part.start, part.size_bytes
+                    memory.zero(part.start, part.size_bytes)
 
-    def _forget(self, blocks: list[Block]) -> None:
-        zero_whole(self._pages.memory, blocks)
+    def _free(self, blocks: list[Block]) -> None:
         free_all(self._pages, blocks)
         self._staged, self._cursor = Extents(self._pages.memory), 0
 
@@ -394,5 +398,8 @@ class DellRbu:
 
 
 def _first_read(text: str, offset: int, size_bytes: int) -> bytes:
-    """These files give all they have to a read at offset 0 and nothing at any other."""
-    return b"" if offset else f"{text}\n".encode()[:size_bytes]
+    """These files give all they have to a read at offset 0 and nothing at any other.
+
+    One byte of the reader's buffer stays unused, as for a C string's NUL.
+    """
+    return b"" if offset else f"{text}\n".encode()[: max(0, size_bytes - 1)]

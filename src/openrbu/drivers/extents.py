@@ -11,8 +11,9 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from openrbu.buffers import Buffer
 from openrbu.memory.pages import PageSource
-from openrbu.memory.physical import Buffer, PhysicalMemory
+from openrbu.memory.physical import PhysicalMemory
 from openrbu.units import PAGE_SIZE, PhysAddr
 
 

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
+from openrbu.errors import UsageError
 from openrbu.formats.layout import Field, Layout
 from openrbu.formats.smbios import Structure, Tables, make_structure
-from openrbu.units import FLASH_UNIT_BYTES, GIB, MIB
+from openrbu.units import FLASH_UNIT_BYTES, GIB, MIB, human_size
 
 BIOS_INFORMATION = 0x00
 SYSTEM_INFORMATION = 0x01
@@ -22,8 +23,14 @@ OEM_STRINGS = 0x0B
 REVISIONS_AND_IDS = 0xD0
 RBU = 0xDE
 
+_ROM_SIZE_BYTE = 0x09
+_ROM_SIZE_WORD = 0x18
+
 _LARGE_ROM = 0xFF
-"""A ROM size byte that means 16 MiB or more: the word at 0x18 tells (SMBIOS 3.1)."""
+"""A ROM size byte that means 16 MiB or more: the word tells (SMBIOS 3.1)."""
+
+_LARGE_ROM_BYTES = 16 * MIB
+_MAX_ROM_MIB = 0x3FFF
 
 _EXTENDED_ID = 0xFE
 """A system ID byte that means: the word behind it is the ID."""
@@ -66,7 +73,7 @@ _IDS_BODY = Layout(
 
 _RBU_BODY = Layout(
     "Dell RBU information",
-    Field("minimum_size", "H"),
+    Field("minimum_size", "H", unit="KiB"),
     Field("completion_code", "H", default=0xFFFF),
     Field("year", "B", unit="BCD"),
     Field("month", "B", unit="BCD"),
@@ -192,26 +199,39 @@ class BiosInformation:
 
 
 def _rom_size_bytes(structure: Structure) -> int | None:
-    units = structure.byte(9)
+    units = structure.byte(_ROM_SIZE_BYTE)
     if units is None:
         return None
-    extended = structure.word(0x18) if units == _LARGE_ROM else None
+    extended = structure.word(_ROM_SIZE_WORD) if units == _LARGE_ROM else None
     if extended:
-        return (extended & 0x3FFF) * (GIB if extended >> 14 == 1 else MIB)
+        unit = {0: MIB, 1: GIB}.get(extended >> 14)
+        return unit and (extended & 0x3FFF) * unit
     return (units + 1) * FLASH_UNIT_BYTES
 
 
 def _rom_size_fields(size_bytes: int) -> tuple[int, int]:
-    """The ROM size byte, and the extended word (0 where the byte is enough)."""
-    units = size_bytes // FLASH_UNIT_BYTES - 1
-    if units < _LARGE_ROM:
-        return units, 0
-    return _LARGE_ROM, size_bytes // MIB
+    """The ROM size byte, and the extended word (0 where the byte is enough).
+
+    :raise UsageError: when SMBIOS has no way to say this size.
+    """
+    units, rest = divmod(size_bytes, FLASH_UNIT_BYTES)
+    if 1 <= units <= _LARGE_ROM and not rest:
+        return units - 1, 0
+    mebibytes, rest = divmod(size_bytes, MIB)
+    if units > _LARGE_ROM and mebibytes <= _MAX_ROM_MIB and not rest:
+        return _LARGE_ROM, mebibytes
+    raise UsageError(
+        f"SMBIOS can't say that a ROM has {human_size(size_bytes)}: it counts in 64 KiB, and in "
+        "whole MiB from 16 MiB up"
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class SystemInformation:
-    """Type 1; Dell's serial number is the service tag."""
+    """Type 1; Dell's serial number is the service tag.
+
+    Where it is blank, the tag is in the UUID: see `_tag_in_uuid`.
+    """
 
     vendor: str
     product: str
@@ -223,14 +243,41 @@ class SystemInformation:
         structure = tables.first(SYSTEM_INFORMATION)
         if structure is None:
             return cls("", "", "")
-        return cls(structure.string_at(4), structure.string_at(5), structure.string_at(7))
+        tag = structure.string_at(7) or _tag_in_uuid(structure.formatted[8:24])
+        return cls(structure.string_at(4), structure.string_at(5), tag)
+
+
+_TAG_FIRST, _TAG_REST = 10, (4, 7, 9, 13, 14, 15)
+"""Where the letters of a service tag are in a UUID; the first one has its high bit set."""
+
+_MIRRORED_OUI = b"\x4f\xc0"
+
+
+def _tag_in_uuid(uuid: bytes) -> str:
+    """The service tag that Dell's UUIDs, which start with `DELL`, are made of; empty: none.
+
+    Measured on 22 real machines: 21 have such a UUID, in 19 it spells the service tag that is known
+    from elsewhere. A tag of five letters has NULs before it. The oldest machine, a PowerEdge 1300
+    of 1999, has Dell's Ethernet prefix (00:C0:4F) the wrong way round in its UUID, and so its tag.
+    The last one, a Precision T7600 without a service tag, has only NULs there.
+    """
+    if len(uuid) != 16 or not uuid.startswith(b"DELL"):
+        return ""
+    letters = bytes([uuid[_TAG_FIRST] & 0x7F, *(uuid[at] for at in _TAG_REST)]).strip(b"\0")
+    if uuid[11:13] == _MIRRORED_OUI:
+        letters = letters[::-1]
+    return letters.decode("ascii") if re.fullmatch(rb"[0-9A-Z]{5,7}", letters) else ""
 
 
 @dataclass(frozen=True, slots=True)
 class RbuInformation:
-    """Type 0xDE. `when` is None where no date, or nonsense, stands there."""
+    """Type 0xDE. `when` is None where no date, or nonsense, stands there.
 
-    minimum_size: int
+    That the minimum size is in KiB is taken from real machines: 513 and 449 stand there, where
+    images have 524,380 and 458,844 bytes.
+    """
+
+    minimum_size_kib: int
     completion_code: int
     when: dt.datetime | None
     boot_flags: int
@@ -280,23 +327,30 @@ def with_result(tables: Tables, code: int, when: dt.datetime) -> Tables:
 
 
 def with_bios(tables: Tables, version: str, release_date: str) -> Tables:
-    """The tables with another BIOS in type 0; unchanged where there is no type 0."""
+    """The tables with another BIOS in type 0; unchanged where they have no room for it."""
     structure = tables.first(BIOS_INFORMATION)
-    if structure is None:
+    if structure is None or structure.byte(8) is None:
         return tables
     fresh = structure.with_string_at(5, version).with_string_at(8, release_date)
     return tables.replaced(structure, fresh)
 
 
 def with_rom_size(tables: Tables, size_bytes: int) -> Tables:
-    """The tables with a flash of `size_bytes` in type 0."""
+    """The tables with a flash of `size_bytes` in type 0; unchanged where they don't say a size.
+
+    :raise UsageError: when they, or SMBIOS as such, have no way to say this size.
+    """
     structure = tables.first(BIOS_INFORMATION)
-    if structure is None:
+    if structure is None or _rom_size_bytes(structure) in (None, size_bytes):
         return tables
     units, extended = _rom_size_fields(size_bytes)
-    fresh = structure.with_field(9, bytes([units]))
-    if extended and structure.word(0x18) is not None:
-        fresh = fresh.with_field(0x18, extended.to_bytes(2, "little"))
+    fresh = structure.with_field(_ROM_SIZE_BYTE, bytes([units]))
+    if structure.word(_ROM_SIZE_WORD) is not None:
+        fresh = fresh.with_field(_ROM_SIZE_WORD, extended.to_bytes(2, "little"))
+    elif size_bytes > _LARGE_ROM_BYTES:
+        raise UsageError(
+            f"these SMBIOS tables are too old to say that a ROM has {human_size(size_bytes)}"
+        )
     return tables.replaced(structure, fresh)
 
 

@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass
 from enum import Enum
 from functools import cached_property
 
+from openrbu.buffers import Buffer
 from openrbu.errors import DamagedInputError, UsageError
-from openrbu.formats.layout import Buffer, Field, Layout
+from openrbu.formats.layout import Field, Layout
 from openrbu.formats.version import BiosVersion, VersionStyle
 from openrbu.units import KIB, MIB
 

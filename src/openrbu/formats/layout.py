@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from openrbu.buffers import Buffer
 from openrbu.errors import DamagedInputError
 
 if TYPE_CHECKING:
     import numpy as np
 
-Buffer = bytes | bytearray | memoryview
 Value = int | bytes | tuple[int, ...]
 
 

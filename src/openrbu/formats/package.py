@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import IO, Protocol, TypeVar, cast
 
+from openrbu.buffers import Buffer
 from openrbu.errors import DamagedInputError
 from openrbu.formats.hdr import (
     MAGIC,
@@ -35,7 +36,6 @@ from openrbu.formats.hdr import (
     Image,
     TrailerState,
 )
-from openrbu.formats.layout import Buffer
 from openrbu.units import KIB, MIB, human_size
 
 MAX_DEPTH = 8

@@ -11,8 +11,8 @@ from collections.abc import Set
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NoReturn
 
+from openrbu.buffers import Buffer
 from openrbu.errors import DamagedInputError, UsageError
-from openrbu.formats.layout import Buffer
 from openrbu.formats.packet_header import (
     HEADER_SIZE_BYTES,
     MAX_HEADER_BYTES,

@@ -13,8 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from openrbu.buffers import Buffer
 from openrbu.errors import DamagedInputError, UsageError
-from openrbu.formats.layout import Buffer, Field, Layout
+from openrbu.formats.layout import Field, Layout
 from openrbu.units import KIB, MIB
 
 if TYPE_CHECKING:

@@ -1,10 +1,10 @@
 """SMBIOS tables: an entry point, and structures one behind the other.
 
-Facts: the SMBIOS specification (DSP0134) for the two entry points and the shape of a structure; the
-tables of real machines for what they hold besides. A structure is type, length of the formatted
-part, handle, fields, then its strings, each NUL terminated, and one NUL more. Type 127 ends the
-table. Real tables hold junk, so reading a *table* never fails: what can be read is read, the rest
-is kept as it is, and `problems` says what was wrong. Every byte is kept: build(parse(x)) == x.
+Facts: the SMBIOS specification (DSP0134) for the shape of a structure; the tables of real machines
+for what they hold besides. A structure is type, length of the formatted part, handle, fields, then
+its strings, each NUL terminated, and one NUL more. Type 127 ends the table. Real tables hold junk,
+so reading a *table* never fails: what can be read is read, the rest is kept as it is, and
+`problems` says what was wrong. Every byte is kept: build(parse(x)) == x.
 """
 
 from __future__ import annotations
@@ -12,10 +12,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from openrbu.errors import DamagedInputError
+from openrbu.formats.entry_point import ENTRY_POINT_2, EntryPoint, make_entry_point
 from openrbu.formats.layout import Field, Layout
 
+__all__ = [
+    "END_OF_TABLE",
+    "STRUCTURE_HEADER",
+    "EntryPoint",
+    "Structure",
+    "Tables",
+    "make_entry_point",
+    "make_structure",
+    "make_tables",
+    "parse_memory_dump",
+]
+
 END_OF_TABLE = 127
+
+_TABLE_IN_DUMP = 32
+"""Where the table starts in a memory dump: on the paragraph behind the entry point."""
 
 STRUCTURE_HEADER = Layout(
     "SMBIOS structure header",
@@ -24,40 +39,8 @@ STRUCTURE_HEADER = Layout(
     Field("handle", "H"),
 )
 
-ENTRY_POINT_2 = Layout(
-    "SMBIOS 2 entry point",
-    Field("anchor", "4s", required=b"_SM_"),
-    Field("checksum", "B"),
-    Field("length", "B", unit="bytes", default=31),
-    Field("major", "B"),
-    Field("minor", "B"),
-    Field("max_structure_size", "H", unit="bytes"),
-    Field("revision", "B"),
-    Field("formatted_area", "5s"),
-    Field("dmi_anchor", "5s", required=b"_DMI_"),
-    Field("dmi_checksum", "B"),
-    Field("table_size", "H", unit="bytes"),
-    Field("table_address", "I"),
-    Field("structure_count", "H"),
-    Field("bcd_revision", "B"),
-)
-
-ENTRY_POINT_3 = Layout(
-    "SMBIOS 3 entry point",
-    Field("anchor", "5s", required=b"_SM3_"),
-    Field("checksum", "B"),
-    Field("length", "B", unit="bytes", default=24),
-    Field("major", "B"),
-    Field("minor", "B"),
-    Field("docrev", "B"),
-    Field("revision", "B", default=1),
-    Field("reserved", "B"),
-    Field("table_size", "I", unit="bytes"),
-    Field("table_address", "Q"),
-)
-
-_DMI_PART = ENTRY_POINT_2.offset_of("dmi_anchor")
-"""The intermediate part of the old entry point, which has a checksum of its own, starts here."""
+_MAX_STRINGS = 0xFF
+_MAX_FORMATTED_BYTES = 0xFF
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,142 +103,64 @@ class Structure:
 
     def with_string_at(self, offset: int, text: str) -> Structure:
         """The same with the string of the byte at `offset` being `text`; added where there was
-        none. An empty text makes the byte 0: no string."""
-        number = self.byte(offset) or 0
+        none. An empty text makes the byte 0: no string. Another byte with the same number gets
+        the same text.
+
+        :raise ValueError: when there is no such byte, the text has a NUL, or 255 strings are there.
+        """
+        if self.string_at(offset) == text:
+            return self
         if not text:
             return self.with_field(offset, b"\0")
-        strings = list(self.strings)
-        encoded = text.encode("latin-1", "replace")
+        strings, number = list(self.strings), self.byte(offset) or 0
         if 1 <= number <= len(strings):
-            strings[number - 1] = encoded
+            strings[number - 1] = _encoded(text)
             return replace(self, tail=_tail(strings))
-        strings.append(encoded)
+        if len(strings) == _MAX_STRINGS:
+            raise ValueError(f"a structure has at most {_MAX_STRINGS} strings")
+        strings.append(_encoded(text))
         fresh = replace(self, tail=_tail(strings))
         return fresh.with_field(offset, bytes([len(strings)]))
 
+    @property
+    def size_bytes(self) -> int:
+        """Its size with its strings."""
+        return len(self.formatted) + len(self.tail)
+
     def build(self) -> bytes:
+        """Its bytes."""
         return self.formatted + self.tail
 
 
 def _tail(strings: Sequence[bytes]) -> bytes:
-    return b"\0".join(strings) + b"\0\0" if strings else b"\0\0"
+    return b"\0".join(strings) + b"\0\0"
+
+
+def _encoded(text: str) -> bytes:
+    """A text as a string of a structure, where a NUL ends a string and an empty one ends them all.
+
+    :raise ValueError: when it is empty or has a NUL.
+    """
+    if not text or "\0" in text:
+        raise ValueError(f"{text!r} can't be a string of an SMBIOS structure")
+    return text.encode("latin-1", "replace")
 
 
 def make_structure(kind: int, handle: int, body: bytes, strings: Sequence[str] = ()) -> Structure:
-    """A new structure; `body` is what follows its header, from offset 4."""
-    header = STRUCTURE_HEADER.pack(
-        type=kind, length=STRUCTURE_HEADER.size_bytes + len(body), handle=handle
-    )
-    return Structure(header + body, _tail([text.encode("latin-1", "replace") for text in strings]))
+    """A new structure; `body` is what follows its header, from offset 4.
 
-
-@dataclass(frozen=True, slots=True)
-class EntryPoint:
-    """An entry point, every byte of it."""
-
-    raw: bytes
-
-    @classmethod
-    def parse(cls, data: bytes) -> EntryPoint:
-        """The entry point at the start of `data`, of either kind; what follows it is kept.
-
-        :raise DamagedInputError: when it is none, is cut short, or has a wrong checksum.
-        """
-        if not data.startswith((b"_SM_", b"_SM3_")):
-            raise DamagedInputError(
-                "not an SMBIOS entry point: it starts with neither _SM_ nor _SM3_",
-                offset=0,
-                actual=data[:5],
-            )
-        entry = cls(data)
-        length = entry._layout.unpack(data)["length"]
-        for start, size in entry._summed(length):
-            total = sum(data[start : start + size]) & 0xFF
-            if total:
-                raise DamagedInputError(
-                    f"the SMBIOS entry point is damaged: its bytes sum to {total:#04x}, not 0",
-                    offset=start,
-                    expected=0,
-                    actual=total,
-                )
-        return entry
-
-    @property
-    def _layout(self) -> Layout:
-        return ENTRY_POINT_3 if self.raw.startswith(b"_SM3_") else ENTRY_POINT_2
-
-    def _summed(self, length: int) -> list[tuple[int, int]]:
-        """The parts that have a checksum, as (start, size).
-
-        Some real machines claim 30 bytes (an error of an early specification), some more than 31:
-        all sum to 0 over what is there.
-        """
-        if self._layout is ENTRY_POINT_3:
-            return [(0, max(length, ENTRY_POINT_3.size_bytes))]
-        return [
-            (0, max(length, ENTRY_POINT_2.size_bytes)),
-            (_DMI_PART, ENTRY_POINT_2.size_bytes - _DMI_PART),
-        ]
-
-    @property
-    def version(self) -> tuple[int, int]:
-        values = self._layout.unpack(self.raw)
-        return values["major"], values["minor"]
-
-    @property
-    def table_size_bytes(self) -> int:
-        """The table's size; for a version 3 entry point the most that it can be."""
-        return int(self._layout.unpack(self.raw)["table_size"])
-
-    @property
-    def table_address(self) -> int:
-        return int(self._layout.unpack(self.raw)["table_address"])
-
-    @property
-    def structure_count(self) -> int | None:
-        """How many structures there are; version 3 entry points do not say."""
-        count: int | None = self._layout.unpack(self.raw).get("structure_count")
-        return count
-
-    def updated(self, structures: Sequence[Structure], junk: bytes = b"") -> EntryPoint:
-        """The same for a table of these structures: size, count, largest structure, checksums."""
-        sizes = [len(structure.build()) for structure in structures]
-        values = self._layout.unpack(self.raw)
-        values |= {"table_size": sum(sizes) + len(junk), "checksum": 0}
-        if self._layout is ENTRY_POINT_2:
-            values |= {
-                "structure_count": len(sizes),
-                "max_structure_size": max(sizes, default=0),
-                "dmi_checksum": 0,
-            }
-        body = bytearray(self._layout.pack(values) + self.raw[self._layout.size_bytes :])
-        if self._layout is ENTRY_POINT_2:
-            part = body[_DMI_PART : ENTRY_POINT_2.size_bytes]
-            body[ENTRY_POINT_2.offset_of("dmi_checksum")] = -sum(part) & 0xFF
-        _, size = self._summed(values["length"])[0]
-        body[self._layout.offset_of("checksum")] = -sum(body[:size]) & 0xFF
-        return EntryPoint(bytes(body))
-
-    def build(self) -> bytes:
-        return self.raw
-
-
-def make_entry_point(version: tuple[int, int] = (2, 6), address: int = 0xE0000) -> EntryPoint:
-    """A new entry point for an empty table: the old kind below version 3."""
-    layout = ENTRY_POINT_3 if version[0] >= 3 else ENTRY_POINT_2
-    values: dict[str, int | bytes | tuple[int, ...]] = {
-        "major": version[0],
-        "minor": version[1],
-        "table_address": address,
-    }
-    if layout is ENTRY_POINT_2:
-        values["bcd_revision"] = version[0] << 4 | version[1]
-    return EntryPoint(layout.pack(values)).updated(())
+    :raise ValueError: when the body is too long, or a string is empty or has a NUL.
+    """
+    length = STRUCTURE_HEADER.size_bytes + len(body)
+    if length > _MAX_FORMATTED_BYTES:
+        raise ValueError(f"a structure's fields have at most {_MAX_FORMATTED_BYTES} bytes")
+    header = STRUCTURE_HEADER.pack(type=kind, length=length, handle=handle)
+    return Structure(header + body, _tail([_encoded(text) for text in strings]))
 
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """An entry point and its structures; `junk` is everything from where reading had to stop."""
+    """An entry point and its structures; `junk` is everything from where reading stopped."""
 
     entry_point: EntryPoint
     structures: tuple[Structure, ...]
@@ -266,11 +171,17 @@ class Tables:
     def parse(cls, entry_point: bytes, table: bytes) -> Tables:
         """Read a table. A broken one gives what can be read of it.
 
+        What is behind the size that the entry point gives is not the table's, and not read.
+
         :raise DamagedInputError: when the *entry point* is broken.
         """
         entry = EntryPoint.parse(entry_point)
-        structures, stop, problem = _read_structures(table)
+        size = entry.table_size_bytes
+        structures, stop, problem = _read_structures(table[:size])
         problems = [problem] if problem else []
+        # A version 3 entry point gives the most that the table can be: less is no problem.
+        if len(table) > size or (len(table) < size and entry.structure_count is not None):
+            problems.append(f"the entry point gives the table {size} bytes, it has {len(table)}")
         if entry.structure_count not in (None, len(structures)):
             problems.append(
                 f"the entry point counts {entry.structure_count} structures, the table has "
@@ -292,15 +203,26 @@ class Tables:
         return [found for found in self.structures if found.type == kind]
 
     def replaced(self, old: Structure, new: Structure) -> Tables:
-        """The same with one structure changed, and the entry point made to fit."""
+        """The same with `old`, one of its structures, changed; and the entry point made to fit.
+
+        :raise ValueError: when `old` is none of its structures.
+        :raise UsageError: when the table becomes too large for its entry point.
+        """
         structures = tuple(new if found is old else found for found in self.structures)
-        entry_point = self.entry_point.updated(structures, self.junk)
+        if all(found is not old for found in self.structures):
+            raise ValueError("the structure to be replaced is not in these tables")
+        size = self.entry_point.table_size_bytes + new.size_bytes - old.size_bytes
+        entry_point = self.entry_point.updated([found.size_bytes for found in structures], size)
         return replace(self, entry_point=entry_point, structures=structures)
 
 
 def make_tables(entry_point: EntryPoint, structures: Sequence[Structure]) -> Tables:
-    """Tables of these structures, with the entry point made to fit."""
-    return Tables(entry_point.updated(structures), tuple(structures))
+    """Tables of these structures, with the entry point made to fit.
+
+    :raise UsageError: when they are too many for it.
+    """
+    sizes = [structure.size_bytes for structure in structures]
+    return Tables(entry_point.updated(sizes, sum(sizes)), tuple(structures))
 
 
 def _read_structures(table: bytes) -> tuple[list[Structure], int, str]:
@@ -334,6 +256,7 @@ def parse_memory_dump(data: bytes) -> Tables:
 
     :raise DamagedInputError: when there is no sound entry point at the start.
     """
-    size = ENTRY_POINT_2.size_bytes
-    start = -(-size // 16) * 16
-    return Tables.parse(data[:size], data[start:])
+    length = ENTRY_POINT_2.offset_of("length")
+    claims_paragraph = data[length : length + 1] == bytes([_TABLE_IN_DUMP])
+    size = _TABLE_IN_DUMP if claims_paragraph else ENTRY_POINT_2.size_bytes
+    return Tables.parse(data[:size], data[_TABLE_IN_DUMP:])

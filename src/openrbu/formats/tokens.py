@@ -14,8 +14,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
+from openrbu.buffers import Buffer
 from openrbu.errors import DamagedInputError
-from openrbu.formats.layout import Buffer, Field, Layout
+from openrbu.formats.layout import Field, Layout
 from openrbu.formats.smbios import Structure, Tables, make_structure
 
 ACTIVATE = 0x005C
@@ -96,14 +97,18 @@ def effective_check_type(declared: int, structure_handle: int, system_id: int | 
 
 def check_value(check_type: int, data: bytes) -> bytes:
     """The check value over `data` as CMOS holds it: two bytes, the high one first; the byte sum
-    is one byte."""
-    if check_type == CheckType.BYTE_SUM:
-        return bytes([sum(data) & 0xFF])
-    if check_type == CheckType.CRC:
-        return _crc(data).to_bytes(2, "big")
+    is one byte.
+
+    :raise ValueError: when there is no such check type.
+    """
     total = sum(data)
-    if check_type == CheckType.NEGATED_WORD_SUM:
-        total = -total
+    match CheckType(check_type):
+        case CheckType.BYTE_SUM:
+            return bytes([total & 0xFF])
+        case CheckType.CRC:
+            total = _crc(data)
+        case CheckType.NEGATED_WORD_SUM:
+            total = -total
     return (total & 0xFFFF).to_bytes(2, "big")
 
 
@@ -133,6 +138,11 @@ class CheckRange:
     def is_none(self) -> bool:
         """No check value is kept: all three are 0."""
         return self.first == self.last == self.index == 0
+
+    @property
+    def is_sound(self) -> bool:
+        """A check value of this kind can be computed, or none is kept."""
+        return self.is_none or (self.type in tuple(CheckType) and self.first <= self.last)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,8 +205,11 @@ def all_tokens(tables: Tables) -> list[Token]:
 
 
 def tokens_for_update(tables: Tables) -> UpdateTokens | None:
-    """The first pair of activate and cancel that is of one kind; None where there is none."""
-    tokens = all_tokens(tables)
+    """The first pair of activate and cancel that is of one kind; None where there is none.
+
+    A token that is no switch, or in a range of CMOS that can't be kept sound, is none.
+    """
+    tokens = [token for token in all_tokens(tables) if _can_be_switched(token)]
     for kind in (IndexedIoToken, SmiToken):
         by_id: dict[int, Token] = {}
         for token in tokens:
@@ -205,6 +218,10 @@ def tokens_for_update(tables: Tables) -> UpdateTokens | None:
         if ACTIVATE in by_id and CANCEL in by_id:
             return UpdateTokens(by_id[ACTIVATE], by_id[CANCEL])
     return None
+
+
+def _can_be_switched(token: Token) -> bool:
+    return isinstance(token, SmiToken) or (not token.is_string and token.check.is_sound)
 
 
 def _rows(structure: Structure, body: Layout, row: Layout) -> Iterator[dict[str, int]]:
@@ -246,6 +263,10 @@ def _calling_tokens(structure: Structure) -> Iterator[SmiToken]:
         )
 
 
+_END_OF_INDEXED = (_END, 0, 0, 0)
+_END_OF_CALLING = (_END, _END, 0)
+
+
 def make_indexed_io(
     *,
     handle: int,
@@ -263,7 +284,7 @@ def make_indexed_io(
         check_last=check.last,
         check_index=check.index,
     )
-    for token_id, location, and_mask, or_value in (*tokens, (_END, 0, 0, 0)):
+    for token_id, location, and_mask, or_value in (*tokens, _END_OF_INDEXED):
         body += _INDEXED_TOKEN.pack(
             id=token_id, location=location, and_mask=and_mask, or_value=or_value
         )
@@ -275,7 +296,7 @@ def make_calling_interface(
 ) -> Structure:
     """A structure 0xDA; a token is (id, location, value)."""
     body = _CALLING_BODY.pack(command_port=port, command_code=code, supported=supported)
-    for token_id, location, value in (*tokens, (_END, _END, 0)):
+    for token_id, location, value in (*tokens, _END_OF_CALLING):
         body += _CALLING_TOKEN.pack(id=token_id, location=location, value=value)
     return make_structure(CALLING_INTERFACE, handle, body)
 

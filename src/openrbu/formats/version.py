@@ -51,6 +51,9 @@ class BiosVersion:
     text: str
     style: VersionStyle
 
+    def __str__(self) -> str:
+        return self.text
+
     @classmethod
     def parse(cls, text: str) -> "BiosVersion":
         """Any text, blanks around it removed. What can't be read becomes `UNREADABLE`."""
@@ -94,6 +97,9 @@ class BiosVersion:
     def is_special(self) -> bool:
         """Whether this is a special build: new style with 90 to 99 in front."""
         return self.style is VersionStyle.NEW and self._new_numbers()[0] >= _SPECIAL_FROM
+
+    def __str__(self) -> str:
+        return self.text
 
     def header_fields(self) -> tuple[int, bytes]:
         """What a header stores: its major version (1 or 2) and the three bytes.

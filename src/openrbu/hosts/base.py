@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Protocol
 
 from openrbu.bios.cmos import IoPorts
-from openrbu.memory.physical import Buffer, PhysicalMemory
+from openrbu.buffers import Buffer
+from openrbu.memory.physical import PhysicalMemory
 
 
 class Host(Protocol):

@@ -17,9 +17,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from openrbu.bios.cmos import IoPorts
+from openrbu.buffers import Buffer
 from openrbu.errors import ObstacleError
 from openrbu.machine.store import state_home
-from openrbu.memory.physical import Buffer, PhysicalMemory
+from openrbu.memory.physical import PhysicalMemory
 
 
 class DevPort:

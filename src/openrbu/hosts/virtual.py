@@ -9,10 +9,11 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from openrbu.bios.cmos import IoPorts
+from openrbu.buffers import Buffer
 from openrbu.errors import KernelError, ObstacleError
 from openrbu.machine import store
 from openrbu.machine.virtual import Clock, VirtualMachine, local_now
-from openrbu.memory.physical import Buffer, PhysicalMemory
+from openrbu.memory.physical import PhysicalMemory
 
 
 class VirtualHost:

@@ -21,10 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from openrbu.buffers import Buffer
 from openrbu.errors import AddressError, MachineError, UsageError
 from openrbu.units import GIB, KIB, MIB, PAGE_SIZE, PhysAddr
-
-Buffer = bytes | bytearray | memoryview
 
 _ZEROS = bytes(4 * MIB)
 

@@ -99,7 +99,7 @@ class SmiSwitch:
         self._call(self.cancel, WRITE_SETTING)
 
     def _call(self, token: SmiToken, operation: tuple[int, int]) -> tuple[int, ...]:
-        """One SMI, in the order that every caller of `dcdbas` keeps.
+        """One SMI: size, reset, command, fire, answer; under the lock that all callers take.
 
         :raise ObstacleError: when dcdbas can't be had.
         :raise UpdateFailedError: when the BIOS answers with an error.
@@ -115,8 +115,9 @@ class SmiSwitch:
         )
         request = call.pack()
         with self.host.exclusively(f"{DCDBAS}/smi_request"):
-            self.host.write(f"{DCDBAS}/smi_request", b"0")
+            # the size goes first: without a buffer, resetting is answered with ENODEV
             self.host.write(f"{DCDBAS}/smi_data_buf_size", f"{len(request)}".encode())
+            self.host.write(f"{DCDBAS}/smi_request", b"0")
             self.host.write(f"{DCDBAS}/smi_data", request)
             self.host.write(f"{DCDBAS}/smi_request", b"1")
             answer = SmiCall.unpack(read_file(self.host, f"{DCDBAS}/smi_data"))

@@ -11,10 +11,10 @@ import errno
 from collections.abc import Callable, Iterator
 from typing import Literal
 
+from openrbu.buffers import Buffer
 from openrbu.errors import DamagedInputError, ObstacleError, UpdateFailedError
 from openrbu.formats import packet
 from openrbu.hosts.base import Host, read_text
-from openrbu.memory.physical import Buffer
 from openrbu.units import MIB
 
 DEVICE = "/sys/devices/platform/dell_rbu"
@@ -42,6 +42,9 @@ class RbuDriver:
 
     @property
     def is_loaded(self) -> bool:
+        return self._has_files()
+
+    def _has_files(self) -> bool:
         return self._host.exists(IMAGE_TYPE)
 
     def load(self, mode: Mode) -> bool:
@@ -52,7 +55,7 @@ class RbuDriver:
         if self.is_loaded:
             return False
         self._host.load_module("dell_rbu", {"image_type": mode})
-        if not self.is_loaded:
+        if not self._has_files():
             raise ObstacleError("the dell_rbu module is loaded, but its files are not there")
         return True
 

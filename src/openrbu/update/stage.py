@@ -9,10 +9,10 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 
+from openrbu.buffers import Buffer
 from openrbu.errors import ObstacleError, UpdateFailedError
 from openrbu.formats import packet
 from openrbu.hosts.base import Host
-from openrbu.memory.physical import Buffer
 from openrbu.units import human_size
 from openrbu.update.driver import Mode, Progress, RbuDriver
 from openrbu.update.verify import ReadBack, Verified, compare, find_staged

@@ -11,8 +11,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
+from openrbu.buffers import Buffer, same_bytes
 from openrbu.errors import UpdateFailedError
-from openrbu.memory.physical import Buffer, PhysicalMemory, Region
+from openrbu.memory.physical import PhysicalMemory, Region
 from openrbu.memory.scan import FoundSet, Sightings, search
 from openrbu.units import PhysAddr
 from openrbu.update.driver import Mode
@@ -40,7 +41,7 @@ def compare(staged: Iterable[bytes], meant: Buffer, *, packet_size_bytes: int | 
     expected = memoryview(meant)
     chunks, position, is_right = [], 0, True
     for chunk in staged:
-        is_right = is_right and expected[position : position + len(chunk)] == chunk
+        is_right = is_right and same_bytes(expected[position : position + len(chunk)], chunk)
         position += len(chunk)
         chunks.append(chunk)
     if position == 0 and expected:
@@ -89,7 +90,7 @@ def _find_packets(
             "restart the machine without an update, power cycled, to clear its memory"
         )
     _check_whole(sets[0])
-    if memoryview(sets[0].assemble(memory))[: len(meant)] != memoryview(meant):
+    if not same_bytes(memoryview(sets[0].assemble(memory))[: len(meant)], meant):
         raise UpdateFailedError("the packets in physical memory hold another image")
     return sets[0].extents
 
@@ -113,7 +114,7 @@ def _find_monolithic(
         seen.address
         for seen in sightings.headers
         if _contiguous(memory, seen.address, len(wanted))
-        and memory.view(seen.address, len(wanted)) == wanted
+        and same_bytes(memory.view(seen.address, len(wanted)), wanted)
     ]
     if not places:
         raise UpdateFailedError(

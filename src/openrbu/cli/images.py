@@ -1,0 +1,344 @@
+"""Commands on image files: info, extract, build, packets, join."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from openrbu.cli import files
+from openrbu.cli.options import (
+    AsJson,
+    Force,
+    ImageFile,
+    OutputFile,
+    PacketSize,
+    hex_number_of,
+    set_id_of,
+    size_of,
+)
+from openrbu.cli.show import Answer, Block, Cell, Facts, bad, caution, good
+from openrbu.errors import DamagedInputError, UsageError
+from openrbu.units import human_size
+
+if TYPE_CHECKING:
+    from openrbu.formats.hdr import Header, Image
+    from openrbu.formats.version import BiosVersion
+
+TRAILER_WORDS = {
+    "good": good("right: header and data are whole"),
+    "wrong": bad("WRONG: header or data were changed"),
+    "absent": caution("none, as in a vendor's file (or the file was cut short)"),
+}
+"""What the state of an image's checksum means, by `TrailerState`."""
+
+
+def info(
+    image: ImageFile,
+    *,
+    as_json: AsJson = False,
+) -> Answer:
+    """Show what an image is: version, systems, sizes, digests.
+
+    Looks into packages too, and shows each image that is inside.
+
+    \b
+    Example:  rbu info A06.hdr
+    """
+    data = files.read_input(image)
+    with files.about(image):
+        found = files.load_images(data)
+    documents = [{"found_at": each.found_at, **image_document(each.image)} for each in found]
+    blocks: list[Block] = []
+    for each in found:
+        title = str(image) if each.found_at is None else f"{image} > {each.found_at}"
+        blocks.append(Facts(title, [*_image_rows(each.image)]))
+    document = {"file": str(image), "file_size_bytes": len(data), "images": documents}
+    return Answer(document, blocks)
+
+
+def image_document(image: Image) -> dict[str, Any]:
+    """All that an image says of itself, and its digests."""
+    size, flash_size = image.size_bytes, image.flash_size_bytes
+    sha256, crc = _digests(image)
+    return {
+        **header_document(image.header),
+        "size_bytes": size,
+        "flash_size_bytes": flash_size,
+        "trailer": image.trailer.value,
+        "sha256": sha256,
+        "crc32": f"{crc:#010x}",
+    }
+
+
+def header_document(header: Header) -> dict[str, Any]:
+    """What an image's header says."""
+    version = header.version
+    return {
+        "version": version.text,
+        "version_style": version.style.value,
+        "is_special_build": version.is_special,
+        "header_version": header.header_version,
+        "header_length_bytes": header.size_bytes,
+        "quick_check": header.quick_check_text,
+        "systems": [
+            {"id": f"{system.id:#06x}", "revision": system.revision} for system in header.systems
+        ],
+    }
+
+
+def systems_text(header: Header) -> str:
+    return ", ".join(map(str, header.systems)) or "none"
+
+
+def _digests(image: Image) -> tuple[str, int]:
+    """SHA-256 and CRC-32 of the whole image."""
+    import hashlib
+    import zlib
+
+    sha256 = hashlib.sha256(head := image.header.build())
+    sha256.update(image.body)
+    return sha256.hexdigest(), zlib.crc32(image.body, zlib.crc32(head))
+
+
+def _image_rows(image: Image) -> list[tuple[str, Cell]]:
+    header = image.header
+    sha256, crc = _digests(image)
+    return [
+        ("BIOS version", f"{header.version} ({_style_words(header.version)})"),
+        ("for systems", systems_text(header)),
+        ("size", f"{human_size(image.size_bytes)} ({image.size_bytes} bytes)"),
+        ("flash data", f"{human_size(image.flash_size_bytes)} ({image.flash_size_bytes} bytes)"),
+        ("checksum", TRAILER_WORDS[image.trailer.value]),
+        ("header", f"version {header.header_version}, {header.size_bytes} bytes"),
+        ("quick check", header.quick_check_text),
+        ("SHA-256", sha256),
+        ("CRC-32", f"{crc:#010x}"),
+    ]
+
+
+def _style_words(version: BiosVersion) -> str:
+    if version.is_special:
+        return "a special build"
+    words = {"old": "old style", "new": "new style", "unreadable": "it can't be read"}
+    return words[version.style.value]
+
+
+def extract(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A vendor's package.")],
+    *,
+    directory: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Where to put the images.")
+    ] = Path(),
+    force: Force = False,
+    as_json: AsJson = False,
+) -> Answer:
+    """Get the .HDR images out of a vendor's package.
+
+    Finds them in gzip, xz, tar and zip archives, in a shell script with an archive behind it, and
+    bare in any file. Nothing is run. A file is named after the package and the BIOS version.
+
+    \b
+    Example:  rbu extract PE2650-BIOS-LX-A06.BIN -o images
+    """
+    with files.about(file):
+        found = files.load_images(files.read_input(file))
+    names = _names(file, [each.image.header.version.text for each in found])
+    outputs = [
+        (directory / name, each.image.build()) for name, each in zip(names, found, strict=True)
+    ]
+    for path, data in outputs:  # all of them first: nothing is written when one is in the way
+        files.would_change(path, data, force=force)
+    files.make_directory(directory)
+    written = [files.save(path, data, force=force) for path, data in outputs]
+    documents = [
+        {"file": str(path), "found_at": each.found_at, "changed": new, **image_document(each.image)}
+        for (path, _), each, new in zip(outputs, found, written, strict=True)
+    ]
+    lines = [
+        _saved(path, new, f"{each.image.header.version} for {systems_text(each.image.header)}")
+        for (path, _), each, new in zip(outputs, found, written, strict=True)
+    ]
+    return Answer({"changed": any(written), "images": documents}, lines)
+
+
+def _names(package: Path, versions: Sequence[str]) -> list[str]:
+    """A file name for each version, all different, and safe whatever the package says."""
+    names: list[str] = []
+    for version in versions:
+        stem = re.sub(r"[^A-Za-z0-9._-]+", "_", f"{package.stem}-{version}").lstrip(".-")[:100]
+        name, number = f"{stem}.hdr", 2
+        while name in names:
+            name, number = f"{stem}-{number}.hdr", number + 1
+        names.append(name)
+    return names
+
+
+def _saved(path: Path, is_new: bool, what: str) -> Block:
+    if is_new:
+        return good(f"wrote {path} ({what})")
+    return f"{path} is there already, just so ({what})"
+
+
+def build(
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="What goes into the flash.")],
+    *,
+    output: OutputFile,
+    bios_version: Annotated[
+        str, typer.Option("--bios-version", metavar="VERSION", help="Such as A06 or 1.2.8.")
+    ],
+    system: Annotated[
+        list[str],
+        typer.Option(
+            "--system", metavar="ID[:REV]", help="A system it is for, such as 0x0121; repeatable."
+        ),
+    ],
+    flash_size: Annotated[
+        str | None,
+        typer.Option(
+            "--flash-size", metavar="SIZE", help="Fill DATA up to this, in front (512K, 1M)."
+        ),
+    ] = None,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> Answer:
+    """Make a .HDR image out of flash data.
+
+    With --flash-size, 0xFF bytes go in front of the data: a BIOS sits at the end of its flash.
+
+    \b
+    Example:  rbu build bios.bin -o A06.hdr --bios-version A06 --system 0x0121
+    """
+    from openrbu.formats.hdr import Image, SystemId, make_image
+    from openrbu.formats.version import BiosVersion
+
+    flash_data = files.read_input(data)
+    if flash_size is not None:
+        flash_data = _filled_up(flash_data, size_of(flash_size, "--flash-size"))
+    made = make_image(
+        flash_data,
+        version=BiosVersion.parse(bios_version),
+        systems=[SystemId.parse(text) for text in system],
+    )
+    changed = files.save(output, made, force=force)
+    image = Image.parse(made)
+    saved = _saved(output, changed, human_size(len(made)))
+    blocks = [Facts(str(output), _image_rows(image)), saved]
+    return Answer({"changed": changed, "file": str(output), **image_document(image)}, blocks)
+
+
+def _filled_up(flash_data: bytes, size_bytes: int) -> bytes:
+    """`flash_data` at the end of `size_bytes` bytes of erased flash.
+
+    :raise UsageError: when it is larger than that.
+    """
+    if len(flash_data) > size_bytes:
+        raise UsageError(
+            f"the data's {human_size(len(flash_data))} are more than --flash-size "
+            f"{human_size(size_bytes)}"
+        )
+    return flash_data.rjust(size_bytes, b"\xff")
+
+
+def packets(
+    image: ImageFile,
+    *,
+    output: OutputFile,
+    packet_size: PacketSize = "4096",
+    set_id: Annotated[
+        str | None,
+        typer.Option(
+            "--set-id", metavar="ID", help="Four characters (_A05) or 0x…; else the image's CRC-32."
+        ),
+    ] = None,
+    password_crc: Annotated[
+        str | None,
+        typer.Option(
+            "--password-crc", metavar="0x…", help="CRC-32 of the BIOS admin password, for packet 0."
+        ),
+    ] = None,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> Answer:
+    """Cut an image into RBU packets, back to back in one file.
+
+    That is what the driver takes in packet mode.
+
+    \b
+    Example:  rbu packets A06.hdr -o A06.packets --packet-size 8K
+    """
+    from openrbu.formats import packet
+
+    size = size_of(packet_size, "--packet-size")
+    packet.check_packet_size(size)
+    crc = None if password_crc is None else hex_number_of(password_crc, "--password-crc")
+    if crc is not None and crc > 0xFFFFFFFF:
+        raise UsageError(f"--password-crc: {password_crc} has more than 32 bits")
+    loaded = files.load_image(image).image
+    whole = loaded.build()
+    identity = _digests(loaded)[1] if set_id is None else set_id_of(set_id)
+    made = packet.split(whole, packet_size_bytes=size, set_id=identity, password_crc=crc)
+    changed = files.save(output, made, force=force)
+    count = len(made) // size
+    document = {
+        "changed": changed,
+        "file": str(output),
+        "size_bytes": len(made),
+        "packet_size_bytes": size,
+        "packet_count": count,
+        "set_id": f"{packet.set_id_number(identity):#010x}",
+        "has_password": crc is not None,
+        "version": loaded.header.version.text,
+    }
+    what = f"{count} packets of {human_size(size)}, {human_size(len(made))} in all"
+    return Answer(document, [_saved(output, changed, what)])
+
+
+def join(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Packets, back to back.")],
+    *,
+    output: OutputFile,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> Answer:
+    """Put an image together out of a file of RBU packets.
+
+    Each packet is checked, and all have to be there, in order.
+
+    \b
+    Example:  rbu join A06.packets -o A06.hdr
+    """
+    from openrbu.formats import hdr, packet
+
+    data = files.read_input(file)
+    with files.about(file):
+        joined = packet.join(data)
+        try:
+            image = hdr.Image.parse(hdr.unpad(joined.image))
+        except DamagedInputError as error:
+            raise DamagedInputError(f"what the packets hold is {error}") from None
+    end_is_known = image.trailer is not hdr.TrailerState.ABSENT
+    changed = files.save(output, image.build(), force=force)
+    document = {
+        "changed": changed,
+        "file": str(output),
+        "packet_count": joined.total,
+        "packet_size_bytes": joined.packet_size_bytes,
+        "set_id": f"{joined.set_id:#010x}",
+        "has_password": joined.password.present,
+        "end_is_known": end_is_known,
+        **image_document(image),
+    }
+    what = f"{image.header.version}, {human_size(image.size_bytes)}, {joined.total} packets"
+    lines = [_saved(output, changed, what)]
+    if not end_is_known:
+        lines.append(
+            caution(
+                "note: nothing says where the image ends; zeros that the last packet was filled "
+                "up with may be behind it"
+            )
+        )
+    return Answer(document, lines)

@@ -1,0 +1,284 @@
+"""Commands on virtual machines: machine new, list, show, reboot, off, rm."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from openrbu.cli.options import (
+    AsJson,
+    MachineName,
+    complete_faults,
+    complete_models,
+    complete_profiles,
+    confirm,
+    password_in,
+    size_of,
+)
+from openrbu.cli.session import open_machine, open_session
+from openrbu.cli.show import Answer, Block, Cell, Facts, Table, bad, caution, good
+from openrbu.cli.status import (
+    completion_document,
+    completion_words,
+    post_document,
+    post_failure,
+    post_rows,
+)
+from openrbu.errors import OpenRbuError
+from openrbu.units import human_size
+
+if TYPE_CHECKING:
+    from openrbu.machine.virtual import VirtualMachine
+
+
+def new(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What to call it.")],
+    *,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            metavar="MODEL",
+            help="poweredge-2650 (if none is named), precision-390, precision-t7600.",
+            autocompletion=complete_models,
+        ),
+    ] = None,
+    bios_version: Annotated[
+        str | None, typer.Option("--bios-version", metavar="VERSION", help="Its first BIOS.")
+    ] = None,
+    ram: Annotated[
+        str | None, typer.Option("--ram", metavar="SIZE", help="Its memory (512M, 4G, 1T).")
+    ] = None,
+    profile: Annotated[
+        str | None,
+        typer.Option(
+            "--profile",
+            metavar="PROFILE",
+            help="Whose dell_rbu it has: documented (if none is named), linux, linux-5.7, …",
+            autocompletion=complete_profiles,
+        ),
+    ] = None,
+    from_tables: Annotated[
+        Path | None,
+        typer.Option(
+            "--from-tables", metavar="DIR", help="Be the machine whose SMBIOS tables are in DIR."
+        ),
+    ] = None,
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--fault",
+            metavar="FAULT",
+            help="Break a part of it, such as no-battery; repeatable.",
+            autocompletion=complete_faults,
+        ),
+    ] = None,
+    admin_password_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--admin-password-file", metavar="FILE", help="Its BIOS admin password is in FILE."
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> Answer:
+    """Make a virtual machine, and switch it on.
+
+    \b
+    Example:  rbu machine new demo --model precision-390 --ram 2G
+    """
+    from openrbu.machine.factory import Order, make_machine
+    from openrbu.machine.models import DEFAULT_MODEL
+    from openrbu.machine.virtual import VirtualMachine
+
+    order = Order(
+        model=model or DEFAULT_MODEL,
+        bios_version=bios_version,
+        ram_bytes=None if ram is None else size_of(ram, "--ram"),
+        profile=profile or "documented",
+        tables=from_tables,
+        faults=tuple(fault or ()),
+        admin_password=None if admin_password_file is None else password_in(admin_password_file),
+    )
+    with VirtualMachine(make_machine(name, order)) as machine:
+        machine.power_on()
+        document = {"changed": True, **_machine_document(machine)}
+        return Answer(document, [good(f"made and on: {name}"), _machine_facts(machine)])
+
+
+def list_machines(
+    *,
+    as_json: AsJson = False,
+) -> Answer:
+    """List the virtual machines.
+
+    \b
+    Example:  rbu machine list
+    """
+    from openrbu.machine.store import machine_names
+
+    documents: list[dict[str, Any]] = []
+    rows: list[tuple[Cell, ...]] = []
+    for name in machine_names():
+        try:
+            with open_machine(name) as machine:
+                document = _machine_document(machine)
+                cells: tuple[Cell, ...] = (
+                    name,
+                    document["product"] or document["model"],
+                    document["bios_version"],
+                    _power(machine),
+                    human_size(machine.config.ram_bytes),
+                )
+        except OpenRbuError as error:  # one that is in use or damaged does not hide the others
+            document = {"name": name, "problem": str(error)}
+            cells = (name, bad(str(error)), "", "", "")
+        documents.append(document)
+        rows.append(cells)
+    table = Table("Machines", ("name", "model", "BIOS", "power", "RAM"), rows)
+    nothing = "there are no machines; make one: rbu machine new NAME"
+    return Answer({"machines": documents}, [table if rows else nothing])
+
+
+def show_machine(
+    name: MachineName,
+    *,
+    as_json: AsJson = False,
+) -> Answer:
+    """Show what a virtual machine is, and how it stands.
+
+    \b
+    Example:  rbu machine show demo
+    """
+    with open_machine(name) as machine:
+        return Answer(_machine_document(machine), [_machine_facts(machine)])
+
+
+def reboot(
+    name: MachineName,
+    *,
+    cold: Annotated[
+        bool, typer.Option("--cold", help="A power cycle: memory is cleared, a staged image lost.")
+    ] = False,
+    as_json: AsJson = False,
+) -> Answer:
+    """Restart a virtual machine, and show what its BIOS did.
+
+    One that is off is switched on. Memory is kept if the kernel's reboot mode is warm, as an
+    update chooses it. Ends with 1 when the BIOS tried an update and failed.
+
+    \b
+    Example:  rbu machine reboot demo
+    """
+    from openrbu.update.report import read_status
+
+    with open_session(name) as session:
+        assert session.machine is not None
+        post = session.machine.restart(cold=cold or None)
+        read_status(session.host)  # the journal gets the BIOS's result
+        document = {"changed": True, "name": name, **post_document(post)}
+        return Answer(document, [Facts(f"{name} restarted", post_rows(post))], post_failure(post))
+
+
+def off(
+    name: MachineName,
+    *,
+    as_json: AsJson = False,
+) -> Answer:
+    """Switch a virtual machine off. What is staged in its memory is lost.
+
+    \b
+    Example:  rbu machine off demo
+    """
+    with open_machine(name) as machine:
+        if not machine.is_on:
+            return Answer({"changed": False, "name": name}, [f"nothing to do: {name} is off"])
+        machine.power_off()
+    return Answer({"changed": True, "name": name}, [good(f"{name} is off")])
+
+
+def remove(
+    name: MachineName,
+    *,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
+    as_json: AsJson = False,
+) -> Answer:
+    """Remove a virtual machine and all that it has, its journal included.
+
+    \b
+    Example:  rbu machine rm demo --yes
+    """
+    from openrbu.machine import store
+
+    directory = store.existing_directory(name)
+    confirm(f"Remove machine {name} for good?", yes=yes)
+    with store.locked(directory):
+        store.remove(directory)
+    return Answer({"changed": True, "name": name}, [good(f"removed {name}")])
+
+
+def _power(machine: VirtualMachine) -> Cell:
+    if machine.is_on:
+        return good("on")
+    return caution("off: lost its power") if machine.lost_power else "off"
+
+
+def _machine_document(machine: VirtualMachine) -> dict[str, Any]:
+    from openrbu.formats import dell
+
+    config, tables = machine.config, machine.tables
+    system, bios = dell.SystemInformation.of(tables), dell.BiosInformation.of(tables)
+    kernel = machine.kernel
+    return {
+        "name": machine.name,
+        "model": config.model,
+        "vendor": system.vendor,
+        "product": system.product,
+        "service_tag": system.service_tag,
+        "system_id": None if machine.system_id is None else f"{machine.system_id:#06x}",
+        "bios_version": bios.version,
+        "bios_release_date": bios.release_date,
+        "flash_size_bytes": machine.flash.size_bytes,
+        "ram_bytes": config.ram_bytes,
+        "profile": config.profile,
+        "faults": list(config.faults),
+        "is_on": machine.is_on,
+        "lost_power": machine.lost_power,
+        "is_armed": machine.is_armed,
+        "modules": [] if kernel is None else sorted(kernel.modules),
+        "reboot_mode": None if kernel is None else kernel.reboot_mode,
+        "completion": completion_document(dell.RbuInformation.of(tables)),
+        "created_at": config.created_at,
+        "directory": str(machine.directory),
+    }
+
+
+def _machine_facts(machine: VirtualMachine) -> Block:
+    from openrbu.formats import dell
+
+    document = _machine_document(machine)
+    rbu = dell.RbuInformation.of(machine.tables)
+    rows: list[tuple[str, Cell]] = [
+        ("machine", f"{document['product']} ({document['model']})"),
+        ("service tag", document["service_tag"] or "none"),
+        ("system ID", document["system_id"] or "none: no Dell machine"),
+        ("BIOS", f"{document['bios_version']} of {document['bios_release_date']}"),
+        ("flash", human_size(document["flash_size_bytes"])),
+        ("RAM", human_size(document["ram_bytes"])),
+        ("power", _power(machine)),
+        ("armed", caution("yes") if document["is_armed"] else "no"),
+    ]
+    if rbu is not None:
+        kinds = "monolithic images and packets" if rbu.packet_supported else "monolithic images"
+        rows.append(("updates by", kinds))
+        rows.append(("BIOS says", completion_words(rbu.completion_code)))
+    if machine.kernel is not None:
+        rows.append(("modules", ", ".join(document["modules"]) or "none"))
+        rows.append(("reboot mode", machine.kernel.reboot_mode))
+    rows.append(("driver profile", document["profile"]))
+    if document["faults"]:
+        rows.append(("broken parts", bad(", ".join(document["faults"]))))
+    rows.append(("made", document["created_at"]))
+    rows.append(("directory", document["directory"]))
+    return Facts(machine.name, rows)

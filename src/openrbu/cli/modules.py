@@ -1,0 +1,90 @@
+"""Commands on kernel modules: module load, module unload."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from openrbu.cli.options import AsJson, ModuleChoice, OnMachine
+from openrbu.cli.session import open_session
+from openrbu.cli.show import Answer, good
+from openrbu.errors import ObstacleError, UsageError
+
+Module = Annotated[ModuleChoice, typer.Argument(metavar="MODULE", help="dell_rbu or dcdbas.")]
+Parameters = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="PARAM=VALUE", help="Such as image_type=packet."),
+]
+
+
+def load(
+    module: Module = ModuleChoice.DELL_RBU,
+    parameters: Parameters = None,
+    *,
+    machine: OnMachine = None,
+    as_json: AsJson = False,
+) -> Answer:
+    """Load a module, with parameters where it is to have some.
+
+    \b
+    Example:  rbu module load dell_rbu image_type=packet --machine demo
+    """
+    wanted = _parameters(parameters or ())
+    name = module.value
+    with open_session(machine) as session:
+        if session.host.module_is_loaded(name):
+            answer = [f"nothing to do: module {name} is loaded already"]
+            return Answer({"changed": False, "module": name, "is_loaded": True}, answer)
+        session.host.load_module(name, wanted)
+    return Answer(
+        {"changed": True, "module": name, "is_loaded": True}, [good(f"module {name} is loaded")]
+    )
+
+
+def unload(
+    module: Module = ModuleChoice.DELL_RBU,
+    *,
+    machine: OnMachine = None,
+    as_json: AsJson = False,
+) -> Answer:
+    """Unload a module. With dell_rbu goes all that is staged.
+
+    \b
+    Example:  rbu module unload dell_rbu --machine demo
+    """
+    name = module.value
+    with open_session(machine) as session:
+        if not session.host.module_is_loaded(name):
+            answer = [f"nothing to do: module {name} is not loaded"]
+            return Answer({"changed": False, "module": name, "is_loaded": False}, answer)
+        try:
+            session.host.unload_module(name)
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            raise ObstacleError(
+                f"module {name} can't be unloaded: {error.strerror}; give its firmware entry up "
+                "first: echo -1 > /sys/class/firmware/dell_rbu/loading"
+            ) from None
+    return Answer(
+        {"changed": True, "module": name, "is_loaded": False}, [good(f"module {name} is unloaded")]
+    )
+
+
+def _parameters(words: Sequence[str]) -> dict[str, str]:
+    """`PARAM=VALUE` words as a mapping.
+
+    :raise UsageError: when one is none, or a parameter is there twice.
+    """
+    parameters: dict[str, str] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not (name and equals):
+            raise UsageError(f"{word!r} is no PARAM=VALUE (example: image_type=packet)")
+        if name in parameters:
+            raise UsageError(f"parameter {name} is given twice")
+        parameters[name] = value
+    return parameters

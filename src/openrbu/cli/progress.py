@@ -1,0 +1,64 @@
+"""Progress of an update: bars on standard error of a terminal, nothing anywhere else."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from openrbu.cli import show
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from openrbu.update.flow import Watcher
+
+
+class SilentWatcher:
+    """Shows nothing."""
+
+    def step(self, text: str) -> None:
+        pass
+
+    def delivering(self, total_bytes: int) -> Callable[[int], None]:
+        return lambda _: None
+
+
+class BarWatcher:
+    """A line for each step; the bar of the one that delivers fills up with its bytes."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._task: TaskID | None = None
+
+    def step(self, text: str) -> None:
+        self.finish()
+        self._task = self._progress.add_task(show.printable(text), total=None)
+
+    def delivering(self, total_bytes: int) -> Callable[[int], None]:
+        task = self._task
+        if task is None:
+            task = self._task = self._progress.add_task("delivering", total=None)
+        self._progress.update(task, total=total_bytes)
+        return lambda count: self._progress.advance(task, count)
+
+    def finish(self) -> None:
+        """The step under way is done."""
+        if self._task is not None:
+            self._progress.update(self._task, total=1, completed=1)
+
+
+@contextlib.contextmanager
+def watching() -> Iterator[Watcher]:
+    """Somebody who shows how an update goes, for the length of the block."""
+    console = show.error_console()
+    if console is None:
+        yield SilentWatcher()
+        return
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        watcher = BarWatcher(progress)
+        yield watcher
+        watcher.finish()

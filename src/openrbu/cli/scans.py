@@ -1,0 +1,222 @@
+"""The command that looks for images and packets in memory: scan."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from openrbu.cli import session as sessions
+from openrbu.cli.images import header_document, systems_text
+from openrbu.cli.options import AsJson, complete_machines
+from openrbu.cli.show import Answer, Block, Cell, Table, bad, caution, good, hex_address
+from openrbu.errors import DamagedInputError, UsageError
+from openrbu.units import BIOS_SEARCH_END, BIOS_SEARCH_START, PAGE_SIZE, PhysAddr, human_size
+
+if TYPE_CHECKING:
+    from openrbu.formats.hdr import Header
+    from openrbu.memory.physical import PhysicalMemory
+    from openrbu.memory.scan import FoundHeader, FoundSet, Sightings
+
+MAX_SHOWN = 10
+"""How many missing packets, rejects and the like are listed for people; JSON has more."""
+
+MAX_LISTED = 1000
+
+
+def scan(
+    memory: Annotated[
+        str,
+        typer.Argument(
+            metavar="MEMORY",
+            help="A virtual machine's name, or a file with a dump of RAM from address 0 on.",
+            autocompletion=complete_machines,
+        ),
+    ],
+    *,
+    bios: Annotated[
+        bool, typer.Option("--bios", help="Only where a BIOS looks: from 1 MiB to 4 GiB.")
+    ] = False,
+    as_json: AsJson = False,
+) -> Answer:
+    """Find packet sets and images in memory, as a BIOS does.
+
+    A file that is called like a machine: name it with a path, ./NAME.
+
+    \b
+    Example:  rbu scan demo
+    """
+    from openrbu.memory.scan import search
+
+    with _open_memory(memory) as physical:
+        start, end = PhysAddr(0), physical.regions[-1].end
+        if bios:
+            start, end = BIOS_SEARCH_START, BIOS_SEARCH_END
+        seen = search(physical, start, end)
+        held = [_header_in(physical, each) for each in seen.packet_sets]
+        document = {
+            "memory": memory,
+            "searched": {"start": hex_address(start), "end": hex_address(end)},
+            **_sightings_document(seen, held),
+        }
+        return Answer(document, _blocks(seen, held))
+
+
+@contextlib.contextmanager
+def _open_memory(memory: str) -> Iterator[PhysicalMemory]:
+    """A machine's RAM, or a file as RAM.
+
+    :raise UsageError: when it is neither.
+    :raise DamagedInputError: when the file is smaller than a page.
+    """
+    from openrbu.machine.store import machine_names
+
+    if memory in machine_names():
+        with sessions.open_machine(memory) as machine:
+            yield machine.ram
+        return
+    from openrbu.memory.physical import RamFile, Region
+
+    path = Path(memory)
+    if not path.exists():
+        raise UsageError(f"{memory} is neither a machine nor a file")
+    if not path.is_file():
+        raise UsageError(f"{memory} is no plain file: a dump of RAM is needed")
+    size = path.stat().st_size
+    whole_pages = size - size % PAGE_SIZE
+    if not whole_pages:
+        raise DamagedInputError(f"{memory} has {size} bytes, less than a page of memory")
+    region = Region(PhysAddr(0), PhysAddr(whole_pages))
+    try:
+        ram = RamFile(path, (region,), writable=False)
+    except OSError as error:
+        raise UsageError(f"{memory} can't be read: {error.strerror}") from None
+    with contextlib.closing(ram):
+        yield ram
+
+
+def _header_in(memory: PhysicalMemory, found: FoundSet) -> Header | None:
+    """The image header in a set's packet 1, where it is there and sound."""
+    from openrbu.formats.hdr import Header
+
+    if 1 not in found.places:
+        return None
+    start = PhysAddr(found.places[1][0] + found.header_size_bytes)
+    with contextlib.suppress(DamagedInputError):
+        return Header.parse(memory.read(start, found.packet_size_bytes - found.header_size_bytes))
+    return None
+
+
+def _sightings_document(seen: Sightings, held: Sequence[Header | None]) -> dict[str, Any]:
+    return {
+        "packet_sets": [
+            {
+                "set_id": f"{found.set_id:#010x}",
+                "packet_count": found.total,
+                "is_complete": found.is_complete,
+                "missing_count": len(found.missing),
+                "missing": list(found.missing[:MAX_LISTED]),
+                "conflicts": list(found.conflicts),
+                "packet_size_bytes": found.packet_size_bytes,
+                "has_password": found.password.present,
+                "lowest": hex_address(found.lowest),
+                "highest": hex_address(found.highest),
+                "extent_count": found.extent_count,
+                "image": None if header is None else header_document(header),
+            }
+            for found, header in zip(seen.packet_sets, held, strict=True)
+        ],
+        "images": [
+            {
+                "address": hex_address(each.address),
+                "size_bytes": each.size_bytes,
+                "crc32": f"{each.crc:#010x}",
+                **header_document(each.header),
+            }
+            for each in seen.images
+        ],
+        "bare_headers": [
+            {"address": hex_address(each.address), **header_document(each.header)}
+            for each in _bare_headers(seen)
+        ],
+        "reject_count": seen.reject_count,
+        "rejects": [
+            {"address": hex_address(each.address), "why": each.why} for each in seen.rejects
+        ],
+    }
+
+
+def _blocks(seen: Sightings, held: Sequence[Header | None]) -> list[Block]:
+    blocks: list[Block] = []
+    if seen.packet_sets:
+        names = ("set", "packets", "missing", "packet size", "lowest", "highest", "holds")
+        rows = [_set_row(*each) for each in zip(seen.packet_sets, held, strict=True)]
+        blocks.append(Table("Packet sets", names, rows))
+        blocks += [bad(f"conflict: {text}") for each in seen.packet_sets for text in each.conflicts]
+    if seen.images:
+        blocks.append(
+            Table(
+                "Whole images",
+                ("whole image at", "version", "for systems", "size"),
+                [
+                    (f"{each.address:#x}", *_header_cells(each.header), human_size(each.size_bytes))
+                    for each in seen.images
+                ],
+            )
+        )
+    bare = _bare_headers(seen)
+    if bare:
+        blocks.append(
+            Table(
+                "Headers without a whole image",
+                ("bare header at", "version", "for systems"),
+                [(f"{each.address:#x}", *_header_cells(each.header)) for each in bare],
+            )
+        )
+    if not blocks:
+        blocks.append("nothing that looks like an update is in this memory")
+    return blocks + _reject_lines(seen)
+
+
+def _bare_headers(seen: Sightings) -> list[FoundHeader]:
+    """The headers that no whole image begins with."""
+    whole = {each.address for each in seen.images}
+    return [each for each in seen.headers if each.address not in whole]
+
+
+def _reject_lines(seen: Sightings) -> list[Block]:
+    if not seen.reject_count:
+        return []
+    lines: list[Block] = [
+        caution(f"{seen.reject_count} pages only look like a packet or an image:"),
+        *(f"  {each.address:#x}  {each.why}" for each in seen.rejects[:MAX_SHOWN]),
+    ]
+    if seen.reject_count > MAX_SHOWN:
+        lines.append(f"  … and {seen.reject_count - MAX_SHOWN} more")
+    return lines
+
+
+def _header_cells(header: Header) -> tuple[str, str]:
+    return str(header.version), systems_text(header)
+
+
+def _set_row(found: FoundSet, header: Header | None) -> tuple[Cell, ...]:
+    from openrbu.formats.packet import set_id_text
+
+    missing: Cell = good("none")
+    if found.missing:
+        first = ", ".join(map(str, found.missing[:MAX_SHOWN]))
+        more = ", …" if len(found.missing) > MAX_SHOWN else ""
+        missing = bad(f"{len(found.missing)}: {first}{more}")
+    return (
+        set_id_text(found.set_id),
+        f"{len(found.places)}/{found.total}",
+        missing,
+        human_size(found.packet_size_bytes),
+        f"{found.lowest:#x}",
+        f"{found.highest:#x}",
+        "?" if header is None else " for ".join(_header_cells(header)),
+    )

@@ -1,0 +1,75 @@
+"""Where a command works: on a virtual machine, or on the machine that it runs on."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from openrbu.hosts.base import Host
+    from openrbu.machine.virtual import VirtualMachine
+    from openrbu.update.target import Target
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A host to work on; `machine` is the virtual machine behind it, where it is one."""
+
+    host: Host
+    machine: VirtualMachine | None = None
+
+    @property
+    def option(self) -> str:
+        """What a command line needs to come to the same host again."""
+        return "" if self.machine is None else f" --machine {self.machine.name}"
+
+
+@contextlib.contextmanager
+def open_machine(name: str) -> Iterator[VirtualMachine]:
+    """The virtual machine of that name, held until the end of the block.
+
+    :raise MachineError: when there is none, or another process has it.
+    """
+    from openrbu.machine.store import existing_directory
+    from openrbu.machine.virtual import VirtualMachine
+
+    with VirtualMachine(existing_directory(name)) as machine:
+        yield machine
+
+
+@contextlib.contextmanager
+def open_session(name: str | None) -> Iterator[Session]:
+    """The virtual machine of that name; without one, the machine that this runs on.
+
+    :raise MachineError: as `open_machine`.
+    """
+    if name is None:
+        from openrbu.hosts.linux import LinuxHost
+
+        yield Session(LinuxHost())
+        return
+    from openrbu.hosts.virtual import VirtualHost
+
+    with open_machine(name) as machine:
+        yield Session(VirtualHost(machine), machine)
+
+
+def machine_document(session: Session, target: Target) -> dict[str, Any]:
+    """Which machine it is."""
+    system_id = target.system_id
+    return {
+        "name": session.machine.name if session.machine is not None else None,
+        "vendor": target.system.vendor,
+        "product": target.system.product,
+        "system_id": None if system_id is None else f"{system_id:#06x}",
+    }
+
+
+def machine_title(session: Session, target: Target) -> str:
+    """Which machine it is, for people."""
+    system_id = target.system_id
+    identity = "no Dell machine" if system_id is None else f"system {system_id:#06x}"
+    name = session.host.name if session.machine is None else session.machine.name
+    return f"{name}: {target.title}, {identity}"

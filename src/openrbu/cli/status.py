@@ -1,0 +1,252 @@
+"""Commands that look at a machine's updates: status, history."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from openrbu.cli import session as sessions
+from openrbu.cli.options import AsJson, OnMachine
+from openrbu.cli.session import Session
+from openrbu.cli.show import Answer, Cell, Facts, Marked, Table, bad, caution, good, hex_address
+from openrbu.errors import ObstacleError, UpdateFailedError
+from openrbu.units import human_size
+
+if TYPE_CHECKING:
+    from openrbu.bios.post import PostReport
+    from openrbu.formats.dell import RbuInformation
+    from openrbu.memory.physical import Region
+    from openrbu.update.journal import Attempt
+    from openrbu.update.report import Status
+
+MAX_EXTENTS = 16
+"""How many extents are listed; packets may lie in thousands of places."""
+
+
+def status(
+    *,
+    machine: OnMachine = None,
+    as_json: AsJson = False,
+) -> Answer:
+    """Show how a machine stands: its BIOS, what is staged and armed.
+
+    After a restart this is also where the BIOS's own result gets into the history.
+
+    \b
+    Example:  rbu status --machine demo
+    """
+    from openrbu.update.report import read_status
+
+    with sessions.open_session(machine) as session:
+        now = read_status(session.host)
+        document = {
+            "machine": sessions.machine_document(session, now.target),
+            "bios": {
+                "vendor": now.target.bios.vendor,
+                "version": now.target.bios.version,
+                "release_date": now.target.bios.release_date,
+            },
+            "module_is_loaded": now.module_is_loaded,
+            "staged_size_bytes": now.staged_size_bytes,
+            "is_armed": now.is_armed,
+            "completion": completion_document(now.target.rbu),
+            "last_update": None if now.last is None else attempt_document(now.last),
+        }
+        return Answer(document, [Facts("Status", _status_rows(session, now))])
+
+
+def _status_rows(session: Session, now: Status) -> list[tuple[str, Cell]]:
+    armed: Cell = "can't be read from here (it may take root, or the dcdbas module)"
+    if now.is_armed is not None:
+        armed = caution("yes: the next restart updates the BIOS") if now.is_armed else "no"
+    staged = "nothing"
+    if now.staged_size_bytes:
+        staged = human_size(now.staged_size_bytes)
+    elif not now.module_is_loaded:
+        staged = "nothing (the dell_rbu module is not loaded)"
+    bios = now.target.bios
+    rows: list[tuple[str, Cell]] = [
+        ("machine", sessions.machine_title(session, now.target)),
+        ("BIOS", f"{bios.version} of {bios.release_date}"),
+        ("staged", staged),
+        ("armed", armed),
+    ]
+    if now.target.rbu is not None:
+        rows.append(("BIOS says", completion_words(now.target.rbu.completion_code)))
+    if now.last is not None:
+        rows.append(("last update", f"{_transition(now.last)}, {_when(now.last)}"))
+        rows.append(("", how_it_ended(now.last)))
+    return rows
+
+
+def completion_document(rbu: RbuInformation | None) -> dict[str, Any] | None:
+    """The BIOS's own word on the last update."""
+    if rbu is None:
+        return None
+    from openrbu.formats.dell import describe_completion
+
+    return {
+        "code": f"{rbu.completion_code:#06x}",
+        "meaning": describe_completion(rbu.completion_code),
+        "completed_at": None if rbu.when is None else rbu.when.isoformat(),
+    }
+
+
+def completion_words(code: int) -> Cell:
+    """A completion code and what it means."""
+    from openrbu.formats.dell import CompletionCode, describe_completion
+
+    text = f"{code:#06x}: {describe_completion(code)}"
+    if code == CompletionCode.COMPLETED:
+        return good(text)
+    return text if code == CompletionCode.NEVER_TRIED else bad(text)
+
+
+def extents_document(extents: Sequence[Region]) -> dict[str, Any]:
+    """Where in physical memory something lies: the first extents, and how many there are."""
+    return {
+        "extent_count": len(extents),
+        "extents": [
+            {"start": hex_address(each.start), "end": hex_address(each.end)}
+            for each in extents[:MAX_EXTENTS]
+        ],
+    }
+
+
+def extents_words(extents: Sequence[Region]) -> str:
+    first = extents[0]
+    if len(extents) == 1:
+        return f"{first.start:#x} to {first.end:#x}"
+    last = extents[-1]
+    return f"{len(extents)} pieces between {first.start:#x} and {last.end:#x}"
+
+
+def post_rows(post: PostReport) -> list[tuple[str, Cell]]:
+    """What a virtual machine's BIOS did at one start."""
+    same = post.version_before == post.version_after
+    version = f"{post.version_before} → {post.version_after}"
+    rows: list[tuple[str, Cell]] = [("BIOS", post.version_after if same else good(version))]
+    if post.completion_code is None:
+        return [*rows, ("update", "none was armed")]
+    rows.append(("BIOS says", completion_words(post.completion_code)))
+    if post.reason:
+        rows.append(("because", bad(post.reason)))
+    if post.extents:
+        rows.append(("image lay at", f"{extents_words(post.extents)} ({post.mode})"))
+    return rows
+
+
+def post_document(post: PostReport) -> dict[str, Any]:
+    """The same for `--json`."""
+    code = post.completion_code
+    return {
+        "version_before": post.version_before,
+        "version_after": post.version_after,
+        "attempted": post.attempted,
+        "completion_code": None if code is None else f"{code:#06x}",
+        "meaning": None if code is None else code.text,
+        "reason": post.reason or None,
+        "mode": post.mode,
+        **extents_document(post.extents),
+    }
+
+
+def post_failure(post: PostReport) -> UpdateFailedError | None:
+    """The error that a start ends with, where an update was tried in it and did not work."""
+    from openrbu.formats.dell import CompletionCode
+
+    code = post.completion_code
+    if code is None or code is CompletionCode.COMPLETED:
+        return None
+    why = post.reason or code.text
+    return UpdateFailedError(f"the BIOS did not install the update: {why} (code {code:#06x})")
+
+
+def attempt_document(attempt: Attempt) -> dict[str, Any]:
+    """One update out of the journal."""
+    fields = attempt.fields
+    code = fields.get("completion_code")
+    return {
+        "id": attempt.id,
+        "outcome": attempt.outcome,
+        "succeeded": fields.get("succeeded"),
+        "from_version": fields.get("from_version"),
+        "to_version": fields.get("to_version"),
+        "version_now": fields.get("version_now"),
+        "mode": fields.get("mode"),
+        "sha256": fields.get("sha256"),
+        "size_bytes": fields.get("size_bytes"),
+        "completion_code": f"{code:#06x}" if isinstance(code, int) else None,
+        "why": fields.get("why"),
+        "openrbu_version": fields.get("openrbu"),
+        "events": [{"event": event, "at": at.isoformat()} for event, at in attempt.events],
+    }
+
+
+def how_it_ended(attempt: Attempt) -> Marked:
+    """The end of an update in words, or how far it is."""
+    fields, outcome = attempt.fields, attempt.outcome
+    if outcome == "result":
+        if fields.get("succeeded"):
+            return good("done: the BIOS says completed, and runs it")
+        return bad(_failure_words(attempt))
+    if outcome == "armed":
+        return caution("armed: waits for a restart")
+    if outcome == "started":
+        return caution("under way, or cut off")
+    why = fields.get("why")
+    text = f"{outcome}: {why}" if why else outcome
+    return caution(text) if outcome == "cancelled" else bad(text)
+
+
+def _failure_words(attempt: Attempt) -> str:
+    code, version = attempt.fields.get("completion_code"), attempt.fields.get("version_now")
+    if not isinstance(code, int):
+        return f"failed: the BIOS says nothing of it; {version} runs"
+    from openrbu.formats.dell import describe_completion
+
+    return f"failed: {describe_completion(code)} ({code:#06x}); {version} runs"
+
+
+def _transition(attempt: Attempt) -> str:
+    return f"{attempt.fields.get('from_version')} → {attempt.fields.get('to_version')}"
+
+
+def _when(attempt: Attempt) -> str:
+    return f"{attempt.events[0][1]:%Y-%m-%d %H:%M:%S}"
+
+
+def history(
+    *,
+    machine: OnMachine = None,
+    as_json: AsJson = False,
+) -> Answer:
+    """List the updates that were tried on a machine, oldest first.
+
+    \b
+    Example:  rbu history --machine demo --json
+    """
+    from openrbu.update.journal import Journal
+    from openrbu.update.report import settle
+    from openrbu.update.target import read_target
+
+    with sessions.open_session(machine) as session:
+        with contextlib.suppress(ObstacleError):  # off, or no SMBIOS: the journal is there anyway
+            settle(session.host, read_target(session.host))
+        attempts = Journal(session.host.journal_path).attempts()
+        document = {"updates": [attempt_document(attempt) for attempt in attempts]}
+        if not attempts:
+            return Answer(document, [f"no update was tried on {session.host.name}"])
+        rows = [
+            (
+                _when(attempt),
+                _transition(attempt),
+                str(attempt.fields.get("mode")),
+                how_it_ended(attempt),
+                str(attempt.fields.get("openrbu")),
+            )
+            for attempt in attempts
+        ]
+        columns = ("when", "BIOS", "mode", "how it ended", "openrbu")
+        return Answer(document, [Table(f"Updates of {session.host.name}", columns, rows)])

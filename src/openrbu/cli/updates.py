@@ -1,0 +1,370 @@
+"""Commands that plan, do and take back an update."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from openrbu.cli import files, progress, show
+from openrbu.cli import session as sessions
+from openrbu.cli.images import image_document, systems_text
+from openrbu.cli.options import (
+    AsJson,
+    ImageFile,
+    ModeChoice,
+    OnMachine,
+    PacketSize,
+    PasswordFile,
+    password_of,
+    size_of,
+)
+from openrbu.cli.session import Session
+from openrbu.cli.show import Answer, Block, Cell, Facts, bad, caution, good
+from openrbu.cli.status import (
+    extents_document,
+    extents_words,
+    post_document,
+    post_failure,
+    post_rows,
+)
+from openrbu.errors import ExitCode, OpenRbuError
+from openrbu.units import human_size
+
+if TYPE_CHECKING:
+    from openrbu.cli.files import Loaded
+    from openrbu.update.driver import Mode as StagingMode
+    from openrbu.update.flow import Outcome, Watcher
+    from openrbu.update.plan import Options, Plan
+
+_MODES: dict[ModeChoice, StagingMode | None] = {
+    ModeChoice.AUTO: None,
+    ModeChoice.MONO: "mono",
+    ModeChoice.PACKET: "packet",
+}
+
+Mode = Annotated[
+    ModeChoice,
+    typer.Option("--mode", help="How to stage: in one block of memory, or in packets."),
+]
+AllowDowngrade = Annotated[
+    bool, typer.Option("--allow-downgrade", help="Take an older version, or one of unclear age.")
+]
+AllowAnySystem = Annotated[
+    bool,
+    typer.Option(
+        "--allow-any-system", help="Try it although the image is for another system or flash size."
+    ),
+]
+
+
+def plan(
+    image: ImageFile,
+    *,
+    machine: OnMachine = None,
+    mode: Mode = ModeChoice.AUTO,
+    packet_size: PacketSize = "4096",
+    allow_downgrade: AllowDowngrade = False,
+    allow_any_system: AllowAnySystem = False,
+    password_file: PasswordFile = None,
+    as_json: AsJson = False,
+) -> Answer:
+    """Show what an update would do, and what stands in its way.
+
+    Changes nothing. Ends with 0 when the update could be done or is not needed, else as the
+    update itself would.
+
+    \b
+    Example:  rbu plan A06.hdr --machine demo
+    """
+    from openrbu.update.plan import make_plan
+
+    loaded = files.load_image(image)
+    options = _options(
+        mode, packet_size, allow_downgrade, allow_any_system, password_of(password_file)
+    )
+    with sessions.open_session(machine) as session:
+        planned = make_plan(session.host, loaded.image, options)
+        verdict = _judge(planned)
+        blocks: list[Block] = [Facts("Plan", _plan_rows(session, planned))]
+        blocks += [_nothing_to_do(planned)] if verdict.nothing_to_do else _hints(planned)
+        if not verdict.nothing_to_do and verdict.refusal is None:
+            blocks.append(good(f"ready: rbu update {image}{session.option}"))
+        return Answer(
+            {"changed": False, **_plan_document(session, planned, loaded)}, blocks, verdict.refusal
+        )
+
+
+def update(
+    image: ImageFile,
+    *,
+    machine: OnMachine = None,
+    mode: Mode = ModeChoice.AUTO,
+    packet_size: PacketSize = "4096",
+    reboot: Annotated[
+        bool, typer.Option("--reboot", help="Restart the machine when it is armed.")
+    ] = False,
+    allow_downgrade: AllowDowngrade = False,
+    allow_any_system: AllowAnySystem = False,
+    password_file: PasswordFile = None,
+    as_json: AsJson = False,
+) -> Answer:
+    """Stage and verify an image, and arm the BIOS.
+
+    The next restart updates the BIOS; --reboot does that too.
+
+    Whatever goes wrong before the end, Ctrl-C included, leaves the machine as it was. A machine
+    that runs this version already is left alone.
+
+    \b
+    Example:  rbu update A06.hdr --machine demo --reboot
+    """
+    from openrbu.update.plan import make_plan
+
+    loaded = files.load_image(image)
+    options = _options(
+        mode, packet_size, allow_downgrade, allow_any_system, password_of(password_file)
+    )
+    with sessions.open_session(machine) as session:
+        planned = make_plan(session.host, loaded.image, options)
+        verdict = _judge(planned)
+        document = {"changed": False, "plan": _plan_document(session, planned, loaded)}
+        if verdict.nothing_to_do:
+            return Answer(document, [_nothing_to_do(planned)])
+        if verdict.refusal is not None:
+            return Answer(document, _hints(planned), verdict.refusal)
+        if not as_json:
+            show.emit([Facts("Update", _plan_rows(session, planned)), *_hints(planned)])
+        with progress.watching() as watcher:
+            outcome = _perform(session, planned, watcher)
+        document |= {"changed": True, **_outcome_document(outcome)}
+        armed = _armed_blocks(planned, outcome)
+        if not reboot:
+            return Answer(document | {"restarted": False}, [*armed, _what_now(session)])
+        if not as_json:
+            show.emit(armed)
+        return _restart(session, document)
+
+
+def _options(
+    mode: ModeChoice,
+    packet_size: str,
+    allow_downgrade: bool,
+    allow_any_system: bool,
+    password: str | None,
+) -> Options:
+    """What the operator asks for.
+
+    :raise UsageError: when the packet size is none.
+    """
+    from openrbu.formats.packet import check_packet_size
+    from openrbu.update.plan import Options
+
+    size = size_of(packet_size, "--packet-size")
+    check_packet_size(size)
+    return Options(
+        mode=_MODES[mode],
+        packet_size_bytes=size,
+        allow_downgrade=allow_downgrade,
+        allow_any_system=allow_any_system,
+        password=password,
+    )
+
+
+# -- the plan -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    """What a plan comes to. `refusal`: how an update would end before it begins."""
+
+    nothing_to_do: bool
+    refusal: OpenRbuError | None
+
+
+def _judge(planned: Plan) -> _Verdict:
+    """A machine that runs the version already needs nothing removed from an update's way; but an
+    image that is damaged or for another machine is told of in any case."""
+    from openrbu.update.flow import refuse
+
+    try:
+        refuse(planned)
+    except OpenRbuError as error:
+        if planned.is_needed or error.exit_code is not ExitCode.OBSTACLE:
+            return _Verdict(nothing_to_do=False, refusal=error)
+    return _Verdict(nothing_to_do=not planned.is_needed, refusal=None)
+
+
+def _nothing_to_do(planned: Plan) -> Block:
+    return good(f"nothing to do: {planned.target.title} runs {planned.target.bios.version} already")
+
+
+def _plan_rows(session: Session, planned: Plan) -> list[tuple[str, Cell]]:
+    header, packets = planned.image.header, planned.mode == "packet"
+    pieces = f"{human_size(planned.staged_size_bytes)} in one piece"
+    if packets:
+        size = human_size(planned.options.packet_size_bytes)
+        pieces = (
+            f"{planned.packet_count} packets of {size}, {human_size(planned.staged_size_bytes)}"
+        )
+    return [
+        ("machine", sessions.machine_title(session, planned.target)),
+        ("BIOS", f"{planned.target.bios.version} → {header.version}"),
+        ("image", f"for {systems_text(header)}, {human_size(planned.image.size_bytes)}"),
+        ("mode", f"{planned.mode}: {planned.why_mode}"),
+        ("staged", pieces),
+        (
+            "memory",
+            f"blocks of {human_size(planned.block_size_bytes)}"
+            if packets
+            else f"one block of {human_size(planned.block_size_bytes)}",
+        ),
+    ]
+
+
+def _hints(planned: Plan) -> list[Block]:
+    """Notes and obstacles, a line each."""
+    notes = [caution(f"note: {note}") for note in planned.notes]
+    return [*notes, *(bad(f"in the way: {each.message}") for each in planned.obstacles)]
+
+
+def _plan_document(session: Session, planned: Plan, loaded: Loaded) -> dict[str, Any]:
+    return {
+        "machine": sessions.machine_document(session, planned.target),
+        "image": {"found_at": loaded.found_at, **image_document(planned.image)},
+        "current_version": planned.target.bios.version,
+        "new_version": planned.image.header.version.text,
+        "is_needed": planned.is_needed,
+        "mode": planned.mode,
+        "why_mode": planned.why_mode,
+        "packet_size_bytes": planned.options.packet_size_bytes
+        if planned.mode == "packet"
+        else None,
+        "packet_count": planned.packet_count,
+        "staged_size_bytes": planned.staged_size_bytes,
+        "block_size_bytes": planned.block_size_bytes,
+        "notes": list(planned.notes),
+        "obstacles": [
+            {"kind": each.kind, "message": each.message, "exit_code": int(each.exit_code)}
+            for each in planned.obstacles
+        ],
+    }
+
+
+# -- doing it -------------------------------------------------------------------------------
+
+
+def _perform(session: Session, planned: Plan, watcher: Watcher) -> Outcome:
+    """Do it; an interrupt is told what became of the update.
+
+    :raise OpenRbuError: as `flow.perform`.
+    """
+    from openrbu.cli.main import Stopped
+    from openrbu.update.flow import perform
+    from openrbu.update.journal import Journal
+    from openrbu.update.report import settle
+
+    settle(session.host, planned.target)  # or the result of the one before would never be known
+    journal = Journal(session.host.journal_path)
+    before = journal.last
+    try:
+        return perform(session.host, planned, watcher)
+    except Stopped as stop:
+        last = journal.last
+        if last is None or (before is not None and last.id == before.id):
+            stop.add_note("nothing was changed")
+        elif last.outcome == "armed":
+            stop.add_note("the update is armed: rbu cancel takes it back")
+        elif left := last.fields.get("left"):
+            stop.add_note(f"could not be put back: {', '.join(left)}")
+        else:
+            stop.add_note("what was begun is undone: nothing is staged, the BIOS is not armed")
+        raise
+
+
+def _outcome_document(outcome: Outcome) -> dict[str, Any]:
+    extents = outcome.verified.extents
+    return {
+        "attempt_id": outcome.attempt_id,
+        "mode": outcome.mode,
+        "tried": list(outcome.tried),
+        "is_armed": True,
+        "read_back": outcome.verified.read_back.value,
+        "seen_in_memory": extents is not None,
+        **extents_document(extents or ()),
+    }
+
+
+def _armed_blocks(planned: Plan, outcome: Outcome) -> list[Block]:
+    blocks: list[Block] = [caution(f"note: {what}; tried another way") for what in outcome.tried]
+    extents = outcome.verified.extents
+    if extents:
+        seen = f"read back, and found in physical memory at {extents_words(extents)}"
+    else:
+        seen = "read back (physical memory can't be seen here)"
+    blocks.append(good(f"verified: {seen}"))
+    blocks.append(good(f"armed: the next restart installs {planned.image.header.version}"))
+    return blocks
+
+
+def _what_now(session: Session) -> Block:
+    if session.machine is not None:
+        return f"next: rbu machine reboot {session.machine.name}"
+    return "next: restart this machine (no power cycle: it would lose the image), then: rbu status"
+
+
+def _restart(session: Session, document: dict[str, Any]) -> Answer:
+    """Restart, and show what the BIOS made of it where that is known at once."""
+    from openrbu.update.report import read_status
+
+    session.host.restart()
+    document = document | {"restarted": True, "is_armed": None}
+    if session.machine is None:
+        return Answer(document, ["restarting; rbu status tells how it ended"])
+    now = read_status(session.host)
+    post = session.machine.last_post
+    assert post is not None, "a virtual machine that was restarted has been through POST"
+    document |= {"is_armed": now.is_armed, "result": post_document(post)}
+    blocks = [Facts("Restarted", post_rows(post))]
+    return Answer(document, blocks, post_failure(post))
+
+
+# -- taking it back -------------------------------------------------------------------------
+
+
+def cancel(
+    *,
+    machine: OnMachine = None,
+    as_json: AsJson = False,
+) -> Answer:
+    """Take an armed or staged update back.
+
+    First the BIOS's token is cleared, then the image in memory.
+
+    \b
+    Example:  rbu cancel --machine demo
+    """
+    from openrbu.update import flow
+
+    with sessions.open_session(machine) as session:
+        done = flow.cancel(session.host)
+    document = {
+        "changed": done.changed,
+        "was_armed": done.was_armed,
+        "was_staged": done.was_staged,
+        "left_staged": done.left_staged,
+    }
+    lines: list[Block] = []
+    if done.was_armed:
+        lines.append(good("disarmed: the next restart changes nothing"))
+    if done.left_staged:
+        lines.append(
+            caution(
+                "note: this kernel can't drop the packets that its driver holds; they do nothing "
+                "without the token, and a power cycle clears them"
+            )
+        )
+    elif done.was_staged:
+        lines.append(good("freed: nothing is staged any more"))
+    return Answer(document, lines or ["nothing to cancel: nothing is staged or armed"])

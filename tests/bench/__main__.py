@@ -1,0 +1,168 @@
+"""Speed, as ratios against a limit, measured side by side in one run: `make bench`.
+
+Each row is a thing we do, and the fastest thing that could be done to the same bytes. Both are
+measured in turns, several times, and the best of each counts, so that a busy moment of the machine
+hits neither. Nothing here fails a build: the table says which wishes hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from bench import cases
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measurement. Times in seconds; `wish` is the highest ratio that is wanted."""
+
+    name: str
+    seconds: float
+    limit: str
+    limit_seconds: float
+    wish: float
+
+    @property
+    def ratio(self) -> float:
+        return self.seconds / self.limit_seconds
+
+    @property
+    def holds(self) -> bool:
+        return self.ratio <= self.wish
+
+
+def best(*actions: Callable[[], object], rounds: int) -> list[float]:
+    """The shortest time of each action, the actions taking turns."""
+    times = [float("inf")] * len(actions)
+    for _ in range(rounds):
+        for number, action in enumerate(actions):
+            start = time.perf_counter()
+            action()
+            times[number] = min(times[number], time.perf_counter() - start)
+    return times
+
+
+def measure_packets() -> Iterator[Row]:
+    work = cases.Packets()
+    copy, split, join = best(work.copy, work.split, work.join, rounds=30)
+    limit = "copy of 16 MiB: bytes(memoryview)"
+    yield Row("packets out of a 16 MiB image", split, limit, copy, 2.0)
+    yield Row("packets checked and joined", join, limit, copy, 2.0)
+
+
+def measure_search(directory: Path) -> Iterator[Row]:
+    with cases.TouchedRam(directory / "ram") as work:
+        find, search = best(work.find, work.search, rounds=3)
+    yield Row("BIOS search of 1 GiB of RAM", search, "mmap.find over it", find, 1 / 20)
+
+
+def measure_update(directory: Path) -> Iterator[Row]:
+    work = cases.WholeUpdate(directory / "home")
+    updates, copies = [], []
+    for _ in range(5):
+        work.prepare()
+        start = time.perf_counter()
+        work.run()
+        updates.append(time.perf_counter() - start)
+        copies += best(cases.fresh_copy, rounds=1)
+        work.tidy()
+    update = min(updates)
+    copy = min(copies)
+    name = "update of 16 MiB in packets, plan to boot"
+    yield Row(name, update, "copy of 16 MiB into fresh memory", copy, 20.0)
+    yield Row(name, update, "half a second", 0.5, 1.0)
+
+
+def measure_processes(directory: Path) -> Iterator[Row]:
+    """Whole processes: what a person waits for."""
+    image = directory / "image.hdr"
+    cases.write_image(image)
+    rbu = str(Path(sys.executable).with_name("rbu"))
+
+    def run(*command: str) -> Callable[[], object]:
+        return lambda: subprocess.run(command, check=True, capture_output=True)
+
+    python, version, info = best(
+        run(sys.executable, "-c", "pass"),
+        run(rbu, "--version"),
+        run(rbu, "info", str(image)),
+        rounds=12,
+    )
+    yield Row("rbu --version", version, "120 ms", 0.120, 1.0)
+    yield Row("rbu info", info, "250 ms", 0.250, 1.0)
+    yield Row("rbu --version", version, "python -c pass", python, 120 / 15)
+
+
+def measure_large_machine(directory: Path) -> Iterator[Row]:
+    environment = {**os.environ, "OPENRBU_HOME": str(directory / "large")}
+    done = subprocess.run(
+        [sys.executable, "-c", "from bench.cases import large_machine; large_machine()"],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[1],
+        env=environment,
+    )
+    seconds, resident_mib = map(float, done.stdout.split())
+    name = "machine of 1 TiB made, updated, restarted"
+    yield Row(name, seconds, "3 s", 3.0, 1.0)
+    yield Row(f"{name}: MiB resident", resident_mib, "300 MiB", 300.0, 1.0)
+
+
+def show(rows: list[Row]) -> None:
+    table = Table("what", "took", "limit", "took", "ratio", "wish", "holds")
+    for row in rows:
+        resident = "resident" in row.name
+        scale, unit = (1.0, "MiB") if resident else (1000.0, "ms")
+        table.add_row(
+            row.name,
+            f"{row.seconds * scale:.1f} {unit}",
+            row.limit,
+            f"{row.limit_seconds * scale:.1f} {unit}",
+            f"{row.ratio:.3f}",
+            f"≤ {row.wish:.3f}",
+            "[green]yes[/]" if row.holds else "[red]no[/]",
+        )
+    Console(width=None if sys.stdout.isatty() else 150).print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", type=Path, help="write the figures to this file too")
+    arguments = parser.parse_args()
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory(prefix="openrbu-bench-") as name:
+        directory = Path(name)
+        rows += measure_packets()
+        rows += measure_search(directory)
+        rows += measure_update(directory)
+        rows += measure_large_machine(directory)
+        rows += measure_processes(directory)
+    show(rows)
+    if arguments.json:
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        document = {
+            "schema": 1,
+            "python": platform.python_version(),
+            "rows": [asdict(row) | {"ratio": row.ratio, "holds": row.holds} for row in rows],
+        }
+        arguments.json.write_text(json.dumps(document, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
