@@ -211,7 +211,7 @@ def _joined(board: Board, packet_set: FoundSet) -> Image:
         raise wrong_size
     image = Image.parse(padded[:size])
     if image.trailer is not TrailerState.GOOD:
-        raise _inconsistent("the image's own checksum is wrong")
+        raise _inconsistent(f"the image's own checksum is {image.trailer.value}")
     return image
 
 

@@ -81,7 +81,10 @@ def _run(words: list[str]) -> int:
         return 0
     except OpenRbuError as error:
         return _fail_as(error, document, as_json=as_json)
-    except Stopped as stop:
+    except (Stopped, RuntimeError) as error:
+        stop = error if isinstance(error, Stopped) else error.__cause__
+        if not isinstance(stop, Stopped):  # up to 3.11 a class that is being made wraps it
+            raise
         kind, text, exit_code = "interrupted", _interrupted(stop), stop.exit_code
     except OSError as error:
         kind, text, exit_code = "system", show.os_error_text(error), EXIT_FAILED

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from openrbu.errors import UsageError
+from openrbu.errors import OpenRbuError, UsageError
 from openrbu.units import parse_size
 
 PASSWORD_VARIABLE = "OPENRBU_PASSWORD"
@@ -37,7 +37,7 @@ class ModuleChoice(StrEnum):
 def complete_machines(incomplete: str) -> list[str]:
     from openrbu.machine.store import machine_names
 
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OpenRbuError, OSError):
         return _starting(incomplete, machine_names())
     return []
 

@@ -263,9 +263,7 @@ def _perform(session: Session, planned: Plan, watcher: Watcher) -> Outcome:
     from openrbu.cli.main import Stopped
     from openrbu.update.flow import perform
     from openrbu.update.journal import Journal
-    from openrbu.update.report import settle
 
-    settle(session.host, planned.target)  # or the result of the one before would never be known
     journal = Journal(session.host.journal_path)
     before = journal.last
     try:

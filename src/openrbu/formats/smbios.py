@@ -160,7 +160,10 @@ def make_structure(kind: int, handle: int, body: bytes, strings: Sequence[str] =
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """An entry point and its structures; `junk` is everything from where reading stopped."""
+    """An entry point and its structures.
+
+    `junk` is everything from where reading stopped, `problems` what was wrong then.
+    """
 
     entry_point: EntryPoint
     structures: tuple[Structure, ...]
@@ -208,9 +211,10 @@ class Tables:
         :raise ValueError: when `old` is none of its structures.
         :raise UsageError: when the table becomes too large for its entry point.
         """
-        structures = tuple(new if found is old else found for found in self.structures)
-        if all(found is not old for found in self.structures):
+        if old not in self.structures:
             raise ValueError("the structure to be replaced is not in these tables")
+        at = self.structures.index(old)
+        structures = (*self.structures[:at], new, *self.structures[at + 1 :])
         size = self.entry_point.table_size_bytes + new.size_bytes - old.size_bytes
         entry_point = self.entry_point.updated([found.size_bytes for found in structures], size)
         return replace(self, entry_point=entry_point, structures=structures)

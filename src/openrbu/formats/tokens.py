@@ -263,10 +263,6 @@ def _calling_tokens(structure: Structure) -> Iterator[SmiToken]:
         )
 
 
-_END_OF_INDEXED = (_END, 0, 0, 0)
-_END_OF_CALLING = (_END, _END, 0)
-
-
 def make_indexed_io(
     *,
     handle: int,
@@ -284,7 +280,7 @@ def make_indexed_io(
         check_last=check.last,
         check_index=check.index,
     )
-    for token_id, location, and_mask, or_value in (*tokens, _END_OF_INDEXED):
+    for token_id, location, and_mask, or_value in (*tokens, (_END, 0, 0, 0)):
         body += _INDEXED_TOKEN.pack(
             id=token_id, location=location, and_mask=and_mask, or_value=or_value
         )
@@ -296,7 +292,7 @@ def make_calling_interface(
 ) -> Structure:
     """A structure 0xDA; a token is (id, location, value)."""
     body = _CALLING_BODY.pack(command_port=port, command_code=code, supported=supported)
-    for token_id, location, value in (*tokens, _END_OF_CALLING):
+    for token_id, location, value in (*tokens, (_END, _END, 0)):
         body += _CALLING_TOKEN.pack(id=token_id, location=location, value=value)
     return make_structure(CALLING_INTERFACE, handle, body)
 

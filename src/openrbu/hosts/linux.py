@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import errno
 import fcntl
 import os
 import shutil
@@ -82,34 +83,30 @@ class LinuxHost:
         time.sleep(seconds)
 
     def exists(self, path: str) -> bool:
-        return self._path(path).exists()
+        try:
+            return self._path(path).exists()
+        except PermissionError:  # nothing that this process could use
+            return False
 
     def chunks(self, path: str, size_bytes: int) -> Iterator[bytes]:
-        fd = os.open(self._path(path), os.O_RDONLY | os.O_CLOEXEC)
-        try:
+        with self._opened(path, os.O_RDONLY) as fd:
             while chunk := os.read(fd, size_bytes):
                 yield chunk
-        finally:
-            os.close(fd)
 
     def write(self, path: str, data: Buffer, offset: int = 0) -> None:
-        fd = os.open(self._path(path), os.O_WRONLY | os.O_CLOEXEC)
-        try:
+        with self._opened(path, os.O_WRONLY) as fd:
             rest = memoryview(data)
             while rest:
                 done = os.pwrite(fd, rest, offset) if offset else os.write(fd, rest)
+                if not done:
+                    raise OSError(errno.EIO, "the file takes no more")
                 rest, offset = rest[done:], offset + done
-        finally:
-            os.close(fd)
 
     @contextlib.contextmanager
     def exclusively(self, path: str) -> Iterator[None]:
-        fd = os.open(self._path(path), os.O_RDWR | os.O_CLOEXEC)
-        try:
+        with self._opened(path, os.O_WRONLY) as fd:  # sysfs has files that can't be read
             fcntl.lockf(fd, fcntl.LOCK_EX)
             yield
-        finally:
-            os.close(fd)
 
     def load_module(self, name: str, parameters: Mapping[str, str]) -> None:
         words = [f"{key}={value}" for key, value in parameters.items()]
@@ -126,6 +123,21 @@ class LinuxHost:
 
     def _path(self, path: str) -> Path:
         return self._root / path.lstrip("/")
+
+    @contextlib.contextmanager
+    def _opened(self, path: str, flags: int) -> Iterator[int]:
+        """An open file; what the kernel refuses names it.
+
+        :raise OSError: as the kernel answers.
+        """
+        fd = os.open(self._path(path), flags | os.O_CLOEXEC)
+        try:
+            yield fd
+        except OSError as error:
+            error.filename = error.filename or path
+            raise
+        finally:
+            os.close(fd)
 
     def _run(self, program: str, *arguments: str, what: str) -> None:
         if self._root != Path("/"):

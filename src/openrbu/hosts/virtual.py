@@ -66,12 +66,14 @@ class VirtualHost:
 
     def load_module(self, name: str, parameters: Mapping[str, str]) -> None:
         try:
-            self._machine.running_kernel().load_module(name, parameters)
+            with store.disk_errors(self._machine.directory):
+                self._machine.running_kernel().load_module(name, parameters)
         except KernelError as error:
             raise ObstacleError(f"module {name} can't be loaded: {error.strerror}") from None
 
     def unload_module(self, name: str) -> None:
-        self._machine.running_kernel().unload_module(name)
+        with store.disk_errors(self._machine.directory):
+            self._machine.running_kernel().unload_module(name)
 
     def module_is_loaded(self, name: str) -> bool:
         return name in self._machine.running_kernel().modules

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -62,7 +63,7 @@ def make_machine(name: str, order: Order, *, clock: Clock = local_now) -> Path:
     for label in order.faults:
         parse_fault(label)
     kind = model(order.model)
-    ram_bytes = _ram_bytes(order.ram_bytes or kind.ram_bytes)
+    ram_bytes = _ram_bytes(kind.ram_bytes if order.ram_bytes is None else order.ram_bytes)
     tables, cmos = _read_tables(order.tables) if order.tables else (_make_tables(kind), b"")
     tables, flash_size_bytes = _fit_bios(tables, kind, order)
     config = store.MachineConfig(
@@ -79,10 +80,11 @@ def make_machine(name: str, order: Order, *, clock: Clock = local_now) -> Path:
         except FileExistsError:
             raise MachineError(f"there is a machine {name!r} already") from None
         try:
-            _write_tables_and_flash(directory, tables, flash_size_bytes)
-            _write_settings(directory, tables, cmos, order.admin_password)
-            RamFile.create(directory / "ram", pc_regions(ram_bytes)).close()
-            store.save_config(directory, config)
+            with store.locked(directory):
+                _write_tables_and_flash(directory, tables, flash_size_bytes)
+                _write_settings(directory, tables, cmos, order.admin_password)
+                RamFile.create(directory / "ram", pc_regions(ram_bytes)).close()
+                store.save_config(directory, config)
         except BaseException:
             shutil.rmtree(directory, ignore_errors=True)
             raise
@@ -192,6 +194,14 @@ def _write_tables_and_flash(directory: Path, tables: smbios.Tables, flash_size_b
         version=information.version,
         release_date=information.release_date,
     )
+    _fill_holes(directory / "flash")
+
+
+def _fill_holes(path: Path) -> None:
+    """Have room on the disk for all of a file: a disk that fills up later can't stop the BIOS
+    half-way through its flash."""
+    with path.open("r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
 def _write_settings(

@@ -8,7 +8,7 @@
         DMI
         cmos, flash, nvram.json
         ram                 a sparse file
-        state.json          the running kernel, put away; there while the machine is on and idle
+        state.*             the running kernel, put away: see `machine.state`
         journal.jsonl       what updates were tried here
         lock                held by the process that has the machine
 
@@ -21,14 +21,19 @@ import contextlib
 import errno
 import fcntl
 import json
+import operator
 import os
 import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from openrbu.errors import MachineError, UsageError
+from openrbu.bios.faults import parse_fault
+from openrbu.drivers.profiles import profile
+from openrbu.errors import MachineError, OpenRbuError, UsageError
+from openrbu.memory.physical import pc_regions
 
 FORMAT = 1
 """The layout of a machine's directory; a reader refuses newer ones."""
@@ -42,8 +47,13 @@ _DISK_ERRORS = {
     errno.EACCES: "permission denied: it belongs to another user",
     errno.EPERM: "permission denied: it belongs to another user",
     errno.EFBIG: "its file system can't hold so large a file",
+    errno.ENOMEM: "its RAM is more than a process may map here: make one with less",
     errno.EIO: "the disk reports an input/output error",
 }
+
+_PID_BYTES = 32
+"""What a lock file has: a process's number, and blanks. It never grows, so a full disk is no
+reason for it to fail."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,17 +97,26 @@ def existing_directory(name: str) -> Path:
     :raise MachineError: when there is no such machine.
     """
     directory = machine_directory(name)
-    if not directory.is_dir():
-        raise MachineError(f"there is no machine {name!r}; make one: rbu machine new {name}")
+    with disk_errors(directory):
+        if not directory.is_dir():
+            raise MachineError(f"there is no machine {name!r}; make one: rbu machine new {name}")
     return directory
 
 
 def machine_names() -> list[str]:
     """The machines that there are, sorted."""
     machines = state_home() / "machines"
-    if not machines.is_dir():
-        return []
-    return sorted(entry.name for entry in machines.iterdir() if (entry / "machine.json").exists())
+    with disk_errors(machines):
+        if not machines.is_dir():
+            return []
+        return sorted(entry.name for entry in machines.iterdir() if _is_machine(entry))
+
+
+def _is_machine(directory: Path) -> bool:
+    try:
+        return (directory / "machine.json").exists()
+    except PermissionError:  # another user's: opening it says so
+        return True
 
 
 def load_config(directory: Path) -> MachineConfig:
@@ -108,22 +127,33 @@ def load_config(directory: Path) -> MachineConfig:
     path = directory / "machine.json"
     with disk_errors(directory):
         try:
-            document = json.loads(path.read_bytes())
-            found = document["format"]
-            if found > FORMAT:
-                raise MachineError(
-                    f"machine {directory.name!r} was made by a newer openrbu (format {found}; "
-                    f"this one knows {FORMAT}): update openrbu"
-                )
-            document["faults"] = tuple(document["faults"])
-            return MachineConfig(**document)
+            return _parse_config(json.loads(path.read_bytes()), directory.name)
         except FileNotFoundError:
             raise MachineError(
                 f"machine {directory.name!r} has no machine.json: its making was cut short, or it "
                 f"was damaged; remove it: rbu machine rm {directory.name}"
             ) from None
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, LookupError, TypeError, RecursionError, UsageError):
             raise MachineError(f"{path} is damaged") from None
+
+
+def _parse_config(document: dict[str, Any], name: str) -> MachineConfig:
+    """What a `machine.json` says.
+
+    :raise MachineError: when it is from a newer openrbu. Whatever else is raised: it is damaged.
+    """
+    if document["format"] > FORMAT:
+        raise MachineError(
+            f"machine {name!r} was made by a newer openrbu (format {document['format']}; this one "
+            f"knows {FORMAT}): update openrbu"
+        )
+    document["faults"] = tuple(document["faults"])
+    config = MachineConfig(**document)
+    pc_regions(operator.index(config.ram_bytes))
+    profile(config.profile)
+    for label in config.faults:
+        parse_fault(label)
+    return config
 
 
 def save_config(directory: Path, config: MachineConfig) -> None:
@@ -149,17 +179,30 @@ def replace_file(path: Path, text: str) -> None:
         raise
 
 
+def make_room(directory: Path, size_bytes: int) -> None:
+    """See that this much can be written to the disk, before something begins that needs it.
+
+    :raise OSError: when it can't.
+    """
+    path = directory / "room"
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.posix_fallocate(fd, 0, size_bytes)
+    finally:
+        os.close(fd)
+        path.unlink()
+
+
 @contextlib.contextmanager
 def disk_errors(directory: Path) -> Iterator[None]:
     """What the disk under a machine refuses, as a `MachineError` that says what to do."""
     try:
         yield
     except OSError as error:
-        if isinstance(error, MachineError) or error.errno not in _DISK_ERRORS:
+        if isinstance(error, OpenRbuError):  # what the machine's own kernel answered
             raise
-        raise MachineError(
-            f"machine {directory.name!r} ({directory}): {_DISK_ERRORS[error.errno]}"
-        ) from None
+        text = _DISK_ERRORS.get(error.errno or 0) or f"{error.filename}: {error.strerror}"
+        raise MachineError(f"machine {directory.name!r} ({directory}): {text}") from None
 
 
 @contextlib.contextmanager
@@ -174,14 +217,13 @@ def locked(directory: Path) -> Iterator[None]:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            owner = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
+            owner = os.pread(fd, _PID_BYTES, 0).decode("ascii", "replace").strip()
             raise MachineError(
                 f"machine {directory.name!r} is in use by process {owner or 'unknown'}: "
                 f"wait for it, or end it"
             ) from None
         with disk_errors(directory):
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+            os.pwrite(fd, f"{os.getpid()}".ljust(_PID_BYTES).encode(), 0)
         yield
     finally:
         os.close(fd)

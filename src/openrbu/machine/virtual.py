@@ -2,22 +2,21 @@
 
 Power: `off` → `power_on` → on → `restart` (warm keeps RAM, cold clears it) → on → `power_off`.
 
-Between two commands the machine stays on: its kernel is put away in `state.json`. That file is
-taken out of the way at the first change, and written again when the machine is closed; a process
-that dies in between takes the machine's power with it, as a power cut does. What is left then is
-what a real machine has left: flash, CMOS, NVRAM, and empty RAM at the next start.
+Between two commands the machine stays on: its kernel is put away (`machine.state`) when the machine
+is closed. A process that dies after the first change takes the machine's power with it, as a power
+cut does. What is left then is what a real machine has left: flash, CMOS, NVRAM, and empty RAM at
+the next start.
 """
 
 from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import json
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from openrbu.bios.cmos import CmosFile
 from openrbu.bios.faults import parse_fault
@@ -28,14 +27,20 @@ from openrbu.bios.power import PowerCutError, PowerRail
 from openrbu.bios.smi import SmiHandler
 from openrbu.bios.switch import bios_switch
 from openrbu.drivers.profiles import profile
-from openrbu.errors import MachineError
+from openrbu.errors import DamagedInputError, MachineError, OpenRbuError
 from openrbu.formats import dell
 from openrbu.formats.smbios import Tables
 from openrbu.machine import store
 from openrbu.machine.kernel import Kernel
+from openrbu.machine.state import StateFile
 from openrbu.memory.physical import RamFile, pc_regions
+from openrbu.signals import signals_held
+from openrbu.units import KIB
 
 Clock = Callable[[], dt.datetime]
+
+_NVRAM_ROOM_BYTES = 64 * KIB
+"""More than what a BIOS writes beside its flash, whose room is taken when a machine is made."""
 
 
 def local_now() -> dt.datetime:
@@ -63,10 +68,12 @@ class VirtualMachine:
         self._faulty_pages = faulty_pages
         self.kernel: Kernel | None = None
         self.last_post: PostReport | None = None
-        self._state: dict[str, Any] = {}
+        self._boot_id = ""
+        self._is_open = True
         with contextlib.ExitStack() as stack:
             stack.enter_context(store.locked(directory))
             self.config = store.load_config(directory)
+            self._state = StateFile(directory)
             with store.disk_errors(directory):
                 self._open_parts(stack, rail or PowerRail())
                 self._wake()
@@ -75,7 +82,7 @@ class VirtualMachine:
     def _open_parts(self, stack: contextlib.ExitStack, rail: PowerRail) -> None:
         directory = self.directory
         faults = [parse_fault(label) for label in self.config.faults]
-        self._factory_tables = Tables.parse(self._part("smbios_entry_point"), self._part("DMI"))
+        self._factory_tables = self._read_tables()
         self.system_id = dell.system_id(self._factory_tables)
         self.cmos = CmosFile(directory / "cmos", rail)
         self.nvram = NvramFile(directory / "nvram.json", rail)
@@ -87,11 +94,18 @@ class VirtualMachine:
         self._switch = bios_switch(self._factory_tables, self.cmos, self.nvram)
         self._smi = self._switch if isinstance(self._switch, SmiHandler) else None
 
-    def _part(self, name: str) -> bytes:
+    def _read_tables(self) -> Tables:
         try:
-            return (self.directory / name).read_bytes()
-        except FileNotFoundError:
-            raise MachineError(f"machine {self.name!r} has lost its file {name}") from None
+            return Tables.parse(
+                *((self.directory / name).read_bytes() for name in ("smbios_entry_point", "DMI"))
+            )
+        except FileNotFoundError as error:
+            raise MachineError(
+                f"machine {self.name!r} has lost its file {error.filename}"
+            ) from None
+        except DamagedInputError as damage:
+            text = f"machine {self.name!r} has damaged SMBIOS tables: {damage}"
+            raise MachineError(text) from None
 
     # -- power ------------------------------------------------------------------------------
 
@@ -102,7 +116,7 @@ class VirtualMachine:
     @property
     def lost_power(self) -> bool:
         """Whether the machine is off because a process that ran it died."""
-        return not self.is_on and (self.directory / "state.lost").exists()
+        return not self.is_on and self._state.is_lost
 
     def power_on(self) -> PostReport:
         """Start with empty RAM.
@@ -111,50 +125,53 @@ class VirtualMachine:
         """
         if self.is_on:
             raise MachineError(f"machine {self.name!r} is on")
-        with store.disk_errors(self.directory):
-            self.ram.clear()
-            return self._start()
+        return self._start(keep_ram=False)
 
     def restart(self, *, cold: bool | None = None) -> PostReport:
         """Restart; `cold` clears RAM. None: what the kernel's reboot mode says.
 
         A machine that is off is started.
 
+        :raise MachineError: when its flash holds no BIOS; or when there is no room on the disk for
+            what a BIOS may have to write, and then nothing happened.
         :raise PowerCutError: when the power rail fails in it; the machine is off then.
         """
         if self.kernel is None:
             return self.power_on()
-        warm = self.kernel.reboot_mode == "warm" if cold is None else not cold
-        self._before_change()
-        with store.disk_errors(self.directory):
-            if not warm:
-                self.ram.clear()
-            return self._start()
+        is_warm = self.kernel.reboot_mode == "warm" if cold is None else not cold
+        return self._start(keep_ram=is_warm)
 
     def power_off(self) -> None:
         """Switch off; RAM is lost."""
-        self._before_change()
-        self.kernel = None
-        with store.disk_errors(self.directory):
+        with signals_held(), store.disk_errors(self.directory):
+            self.kernel = None
+            self._state.lose()
             self.ram.clear()
-            for leftover in ("state.json", "state.lost"):
-                (self.directory / leftover).unlink(missing_ok=True)
+            self._state.drop()
 
-    def _start(self) -> PostReport:
-        """POST, then the kernel. A BIOS that tried an update resets and clears RAM after it."""
-        self.kernel = None
-        board = Board(
-            memory=self.ram,
-            flash=self.flash,
-            nvram=self.nvram,
-            switch=self._switch,
-            system_id=self.system_id,
-            knows_packets=self._knows_packets(),
-        )
-        self.last_post = report = post(board, self._clock())
-        if report.attempted:
-            self.ram.clear()
-        self.kernel = self._make_kernel(str(uuid.uuid4()))
+    def _start(self, *, keep_ram: bool) -> PostReport:
+        """POST, then the kernel. A BIOS that tried an update resets and clears RAM after it.
+
+        A signal to this process is none to the machine's BIOS: it waits.
+        """
+        with signals_held(), store.disk_errors(self.directory):
+            store.make_room(self.directory, _NVRAM_ROOM_BYTES)
+            self._state.take()
+            self.kernel = None
+            if not keep_ram:
+                self.ram.clear()
+            board = Board(
+                memory=self.ram,
+                flash=self.flash,
+                nvram=self.nvram,
+                switch=self._switch,
+                system_id=self.system_id,
+                knows_packets=self._knows_packets(),
+            )
+            self.last_post = report = post(board, self._clock())
+            if report.attempted:
+                self.ram.clear()
+            self.kernel = self._make_kernel(str(uuid.uuid4()))
         return report
 
     def _knows_packets(self) -> bool:
@@ -168,10 +185,14 @@ class VirtualMachine:
         """The SMBIOS tables of this boot: the factory's, with the BIOS and the last update in."""
         record, nvram = self.flash.current, self.nvram.contents
         tables = dell.with_bios(self._factory_tables, record.version, record.release_date)
-        if nvram.completed_at is not None:
+        if nvram.completed_at is None:
+            return tables
+        try:
             when = dt.datetime.fromisoformat(nvram.completed_at)
-            tables = dell.with_result(tables, nvram.completion_code, when)
-        return tables
+            return dell.with_result(tables, nvram.completion_code, when)
+        except (TypeError, ValueError, AttributeError, OverflowError):
+            text = f"machine {self.name!r} has a damaged nvram.json: no time or no completion code"
+            raise MachineError(text) from None
 
     @property
     def is_armed(self) -> bool:
@@ -184,16 +205,18 @@ class VirtualMachine:
         :raise MachineError: when the machine is off.
         """
         if self.kernel is None:
-            why = "lost its power when the process that ran it ended" if self.lost_power else "off"
-            verb = "has" if self.lost_power else "is"
-            text = f"machine {self.name!r} {verb + ' ' if not self.lost_power else ''}{why}"
-            raise MachineError(f"{text}; start it: rbu machine reboot {self.name}")
+            why = "is off"
+            if self.lost_power:
+                why = "lost its power when the process that ran it ended"
+            raise MachineError(
+                f"machine {self.name!r} {why}; start it: rbu machine reboot {self.name}"
+            )
         return self.kernel
 
     # -- kept between commands --------------------------------------------------------------
 
     def _make_kernel(self, boot_id: str) -> Kernel:
-        self._state["boot_id"] = boot_id
+        self._boot_id = boot_id
         return Kernel(
             self.ram,
             profile=profile(self.config.profile),
@@ -206,39 +229,32 @@ class VirtualMachine:
         )
 
     def _wake(self) -> None:
-        """Take the kernel out of `state.json`, where there is one."""
-        path = self.directory / "state.json"
+        """Go on with the kernel that was put away, where there is one that fits this machine."""
+        state = self._state.read()
+        if state is None:
+            return
+        kernel = self._make_kernel(state["boot_id"])
         try:
-            state = json.loads(path.read_bytes())
-            kernel = self._make_kernel(state["boot_id"])
             kernel.restore(state["kernel"])
-        except FileNotFoundError:
+        except (LookupError, TypeError, ValueError, OpenRbuError):
+            self._state.lose()
             return
-        except (ValueError, KeyError, TypeError, AttributeError):
-            path.replace(self.directory / "state.lost")
-            return
-        self.kernel, self._state = kernel, state
+        self.kernel = kernel
 
     def _before_change(self) -> None:
-        """From here on, until `close`, the death of this process is a power cut."""
-        with contextlib.suppress(FileNotFoundError):
-            (self.directory / "state.json").replace(self.directory / "state.lost")
+        with store.disk_errors(self.directory):
+            self._state.take()
 
     def close(self) -> None:
         """Put the kernel away and let go of the machine."""
-        try:
+        if not self._is_open:
+            return
+        self._is_open = False
+        with signals_held(), self._open:
             if self.kernel is not None:
-                state = {"boot_id": self._state["boot_id"], "kernel": self.kernel.snapshot()}
+                state = {"boot_id": self._boot_id, "kernel": self.kernel.snapshot()}
                 with store.disk_errors(self.directory):
-                    self._put_away(state)
-        finally:
-            self._open.close()
-
-    def _put_away(self, state: dict[str, Any]) -> None:
-        path = self.directory / "state.json"
-        if state != self._state or not path.exists():
-            store.replace_file(path, json.dumps(state))
-        (self.directory / "state.lost").unlink(missing_ok=True)
+                    self._state.put(state)
 
     def __enter__(self) -> Self:
         return self

@@ -42,26 +42,27 @@ class RbuDriver:
 
     @property
     def is_loaded(self) -> bool:
-        return self._has_files()
-
-    def _has_files(self) -> bool:
         return self._host.exists(IMAGE_TYPE)
 
-    def load(self, mode: Mode) -> bool:
-        """Have the module loaded; True when it was not.
+    @property
+    def has_entry(self) -> bool:
+        """Whether the firmware entry is there, which takes an image and keeps the module in use."""
+        return self._host.exists(LOADING)
+
+    def load(self, mode: Mode) -> None:
+        """Have the module loaded.
 
         :raise ObstacleError: when it can't be.
         """
-        if self.is_loaded:
-            return False
+        if self._host.exists(IMAGE_TYPE):
+            return
         self._host.load_module("dell_rbu", {"image_type": mode})
-        if not self._has_files():
+        if not self._host.exists(IMAGE_TYPE):
             raise ObstacleError("the dell_rbu module is loaded, but its files are not there")
-        return True
 
     def unload(self) -> None:
         """Give the firmware entry up and unload the module; all that was staged is freed."""
-        self._abandon_entry()
+        self.abandon_entry()
         self._host.unload_module("dell_rbu")
 
     @property
@@ -96,7 +97,7 @@ class RbuDriver:
 
         :raise OSError: as the kernel answers; the load is aborted then.
         """
-        self._summon_entry()
+        self.summon_entry()
         self._host.write(LOADING, b"1\n")
         try:
             for offset in range(0, len(data), CHUNK_BYTES):
@@ -104,10 +105,29 @@ class RbuDriver:
                 self._host.write(DATA, chunk, offset)
                 progress(len(chunk))
         except BaseException:
-            with contextlib.suppress(OSError):
-                self._host.write(LOADING, b"-1\n")
+            self.abandon_entry()
             raise
         self._host.write(LOADING, b"0\n")
+
+    def wash(self, size_bytes: int) -> None:
+        """Put zeros where the kernel kept an image of this size while it was delivered.
+
+        That memory is freed as it is, and what it holds looks like an image or like packets to a
+        BIOS. A load of zeros that is aborted gets the same memory, as far as one can choose.
+
+        :raise OSError: as the kernel answers.
+        """
+        had_entry = self.has_entry
+        self.summon_entry()
+        self._host.write(LOADING, b"1\n")
+        try:
+            zeros = bytes(min(size_bytes, CHUNK_BYTES))
+            for offset in range(0, size_bytes, CHUNK_BYTES):
+                self._host.write(DATA, zeros[: size_bytes - offset], offset)
+        finally:
+            self.abandon_entry()
+        if had_entry:
+            self.summon_entry()
 
     def staged(self) -> Iterator[bytes]:
         """What the driver says it holds, in order. Nothing staged: nothing comes.
@@ -125,32 +145,43 @@ class RbuDriver:
         """Whether this kernel dies when it drops the packets that it holds.
 
         Kernels from 5.7 until the fix "platform/x86: dell_rbu: Fix list usage" do, and the same
-        bug makes them skip the first packet in what they read back: that is how it is known.
+        bug makes them skip a packet at the start of what they read back: that is how it is known.
         """
-        if self.image_type != "packet":
+        if self.image_type != "packet" or not self.holds_something:
             return False
-        first = next(iter([*self.staged()]), b"")
+        staged = b"".join(self.staged())
+        size_bytes = self.packet_size_bytes or len(staged)
+        if not any(staged[: packet.HEADER_SIZE_BYTES]):  # nothing but the one that is skipped
+            return True
         try:
-            return packet.PacketHeader.parse(first).number != 0
-        except DamagedInputError:
+            numbers = [
+                packet.PacketHeader.parse(staged, offset).number
+                for offset in range(0, min(2 * size_bytes, len(staged)), size_bytes)
+            ]
+        except DamagedInputError:  # no packets of ours: nothing is known
             return False
+        return numbers != list(range(len(numbers)))
+
+    @property
+    def staged_size_bytes(self) -> int:
+        """How much is staged. This reads to the end, and so puts the read position of packets,
+        which is the driver's and all readers', back to the start."""
+        return sum(map(len, self.staged()))
 
     @property
     def holds_something(self) -> bool:
-        """Whether anything is staged. In packet mode this reads to the end: the read position is
-        the driver's, and has to come back to the start."""
-        return sum(map(len, self.staged())) > 0
+        return self.staged_size_bytes > 0
 
-    def _summon_entry(self) -> None:
+    def summon_entry(self) -> None:
         """Have the firmware entry there.
 
         :raise ObstacleError: when it does not come within `ENTRY_WAIT_SECONDS`.
         """
-        if self._host.exists(LOADING):
+        if self.has_entry:
             return
         self._host.write(IMAGE_TYPE, b"init\n")
         waited, step = 0.0, 0.01
-        while not self._host.exists(LOADING):
+        while not self.has_entry:
             if waited >= ENTRY_WAIT_SECONDS:
                 raise ObstacleError(
                     f"{ENTRY} did not appear within {ENTRY_WAIT_SECONDS:.0f} s: is the kernel's "
@@ -159,8 +190,8 @@ class RbuDriver:
             self._host.pause(step)
             waited, step = waited + step, min(2 * step, 0.5)
 
-    def _abandon_entry(self) -> None:
-        """`-1`: the entry goes, and the module can be unloaded."""
-        if self._host.exists(LOADING):
+    def abandon_entry(self) -> None:
+        """`-1`: the entry goes, and with it what was delivered and not taken."""
+        if self.has_entry:
             with contextlib.suppress(OSError):
                 self._host.write(LOADING, b"-1\n")

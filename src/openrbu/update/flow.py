@@ -11,31 +11,32 @@ import contextlib
 import hashlib
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from openrbu.errors import (
     DamagedInputError,
     ExitCode,
-    KernelError,
     NotForThisMachineError,
     ObstacleError,
     OpenRbuError,
     UpdateFailedError,
     UsageError,
 )
-from openrbu.hosts.base import Host, read_text
+from openrbu.hosts.base import Host
 from openrbu.signals import signals_held
+from openrbu.units import PAGE_SIZE
 from openrbu.update import restart, stage
-from openrbu.update.arm import set_armed, switch_for
+from openrbu.update.arm import Switch, set_armed, switch_for
 from openrbu.update.driver import Mode, Progress, RbuDriver
-from openrbu.update.journal import Journal
-from openrbu.update.plan import Obstacle, Plan
-from openrbu.update.target import read_target
-from openrbu.update.verify import ReadBack, Verified
+from openrbu.update.journal import BusyError, Journal
+from openrbu.update.plan import ARMED_ALREADY, Obstacle, Plan
+from openrbu.update.report import bios_record, settle
+from openrbu.update.restart import boot_id
+from openrbu.update.target import Target, read_target
+from openrbu.update.verify import Verified
 
 COMPACT_MEMORY = "/proc/sys/vm/compact_memory"
-BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
 class Watcher(Protocol):
@@ -70,7 +71,7 @@ class _Undo:
     def run(self) -> list[str]:
         """Take all back; what could not be is told."""
         left = []
-        with signals_held():
+        with signals_held():  # anew: a second signal may have come in the way of the first hold
             for what, step in reversed(self.steps):
                 try:
                     step()
@@ -109,56 +110,95 @@ def _weight(obstacle: Obstacle) -> int:
 def perform(host: Host, plan: Plan, watcher: Watcher) -> Outcome:
     """Stage, verify and arm what was planned.
 
+    Signals are let through while there is something to undo, and not while it is undone. One that
+    comes after that, while the journal is told that the update is armed, finds it armed.
+
     :raise OpenRbuError: as `refuse`, or `UpdateFailedError`; the machine is as it was then.
     """
     refuse(plan)
     data = plan.image.build()
     journal, attempt_id = Journal(host.journal_path), uuid.uuid4().hex[:12]
-    journal.append(attempt_id, "started", host.now(), **_facts(host, plan, data))
-    undo = _Undo()
-    try:
-        mode, verified, tried = _stage_somehow(host, plan, data, watcher, undo)
-        restart_before = _arm(host, watcher, undo)
-        evidence = _evidence(mode, verified, tried)
-        journal.append(attempt_id, "armed", host.now(), **evidence, restart_before=restart_before)
-    except BaseException as error:  # noqa: BLE001  (an interrupt is undone like a failure)
-        left = undo.run()
-        with contextlib.suppress(ObstacleError):
-            event = "failed" if isinstance(error, (OpenRbuError, OSError)) else "interrupted"
-            journal.append(attempt_id, event, host.now(), why=str(error), left=left)
-        raise _told(error, left) from None
-    return Outcome(attempt_id, mode, verified, tried)
+    with journal.held(), signals_held() as hold:
+        _close_last(host, plan.target, journal)
+        journal.append(attempt_id, "started", host.now(), **_facts(host, plan, data))
+        undo = _Undo()
+        try:
+            with hold.let_through():
+                switch = _ready_switch(host, plan, undo)
+                outcome = Outcome(attempt_id, *_stage_somehow(host, plan, data, watcher, undo))
+                _arm(host, switch, watcher, undo)
+            journal.append(attempt_id, "armed", host.now(), **_evidence(outcome))
+        except BaseException as error:  # noqa: BLE001  (an interrupt is undone like a failure)
+            left = undo.run()
+            with contextlib.suppress(ObstacleError):
+                event = "failed" if isinstance(error, (OpenRbuError, OSError)) else "interrupted"
+                journal.append(attempt_id, event, host.now(), why=str(error), left=left)
+            raise _told(error, left) from None
+    return outcome
+
+
+def _close_last(host: Host, target: Target, journal: Journal) -> None:
+    """Write down how the update before this one ended; one that never got to arming has failed.
+
+    :raise ObstacleError | DamagedInputError: when the journal does not allow it.
+    """
+    with _kernel_refusals():
+        settle(host, target)
+    last = journal.last
+    if last is not None and last.outcome == "started":
+        why = "the tool ended before the update was armed"
+        journal.append(last.id, "interrupted", host.now(), why=why)
 
 
 def _facts(host: Host, plan: Plan, data: bytes) -> dict[str, Any]:
-    return {
-        "sha256": hashlib.sha256(data).hexdigest(),
-        "size_bytes": len(data),
-        "from_version": plan.target.bios.version,
-        "to_version": plan.image.header.version.text,
-        "system_id": plan.target.system_id,
-        "mode": plan.mode,
-        "packet_size_bytes": plan.options.packet_size_bytes if plan.mode == "packet" else None,
-        "boot_id": boot_id(host),
-    }
+    """What is known before anything is done.
+
+    :raise UpdateFailedError: when the kernel does not tell.
+    """
+    with _kernel_refusals():
+        return {
+            "sha256": hashlib.sha256(data).hexdigest(),
+            "size_bytes": len(data),
+            "from_version": plan.target.bios.version,
+            "to_version": plan.image.header.version.text,
+            "system_id": plan.target.system_id,
+            "mode": plan.mode,
+            "packet_size_bytes": plan.options.packet_size_bytes if plan.mode == "packet" else None,
+            "boot_id": boot_id(host),
+            "bios_record": bios_record(plan.target),
+            "restart_before": restart.restart_mode(host),
+        }
 
 
-def _evidence(mode: Mode, verified: Verified, tried: tuple[str, ...]) -> dict[str, Any]:
+def _evidence(outcome: Outcome) -> dict[str, Any]:
     """What was seen before arming; of many extents the first are kept."""
-    extents = verified.extents
+    extents = outcome.verified.extents
     return {
-        "mode": mode,
-        "tried": list(tried),
-        "read_back": verified.read_back.value,
+        "mode": outcome.mode,
+        "tried": list(outcome.tried),
+        "read_back": outcome.verified.read_back.value,
         "seen_in_memory": extents is not None,
         "extent_count": len(extents or ()),
         "extents": [[extent.start, extent.end] for extent in (extents or ())[:16]],
     }
 
 
-def boot_id(host: Host) -> str | None:
-    """What tells one boot of the machine from another."""
-    return read_text(host, BOOT_ID) if host.exists(BOOT_ID) else None
+def _ready_switch(host: Host, plan: Plan, undo: _Undo) -> Switch:
+    """The BIOS's token, seen to be clear before anything else is touched.
+
+    :raise ObstacleError: when it can't be had, or is set: an update is armed.
+    """
+    if not host.module_is_loaded("dcdbas"):
+        undo.add("the dcdbas module", lambda: _unload(host, "dcdbas"))
+    switch = switch_for(host, plan.target)
+    if switch.is_armed:
+        raise ObstacleError(ARMED_ALREADY)
+    return switch
+
+
+def _unload(host: Host, module: str) -> None:
+    if host.module_is_loaded(module):
+        host.unload_module(module)
 
 
 def _stage_somehow(
@@ -168,87 +208,95 @@ def _stage_somehow(
 
     :raise UpdateFailedError: when no way works; the message says what was tried.
     """
-    ground = stage.prepare(host, plan.mode)
-    undo.add("the driver", lambda: stage.restore(host, ground))
+    ground = stage.survey(host)
+    delivered = [0]
+    undo.add("the driver", lambda: stage.restore(host, ground, delivered_bytes=max(delivered)))
+    stage.prepare(host, plan.mode)
+    rbu = plan.target.rbu
+    packets_known = rbu is not None and rbu.packet_supported
     tried: list[str] = []
-    for mode in _ways(host, plan):
+    for mode, how in _ways(host, plan, packets_known):
         payload = stage.make_payload(
             data,
             mode=mode,
             packet_size_bytes=plan.options.packet_size_bytes,
             password=plan.options.password,
         )
-        watcher.step(f"staging {payload.shape} ({mode})")
-        stage.stage(host, payload, watcher.delivering(len(payload.staged)))
-        watcher.step("verifying in the driver and in physical memory")
+        watcher.step(f"staging {payload.shape} ({mode}){how}")
+        delivered.append(len(payload.staged))
         try:
-            verified = _verify(host, payload, undo)
+            stage.stage(host, payload, watcher.delivering(len(payload.staged)))
+            watcher.step("verifying in the driver and in physical memory")
+            seen = stage.read_back(host, payload)
         except stage.OutOfMemoryError as error:
-            tried.append(str(error))
+            tried.append(f"{error}{how}")
             continue
+        verified = stage.verify(host, payload, seen, packets_known=packets_known)
         return mode, verified, tuple(tried)
+    smaller = ", use smaller packets" if plan.options.packet_size_bytes > PAGE_SIZE else ""
     raise UpdateFailedError(
-        "; then ".join(tried) + ": free some memory, use smaller packets, or restart the machine"
+        "; ".join(tried) + f": free some memory{smaller} or restart the machine"
     )
 
 
-def _verify(host: Host, payload: stage.Payload, undo: _Undo) -> Verified:
-    """Verify. A kernel that dies of dropping packets is not made to drop them on a failure."""
-    seen = stage.read_back(host, payload)
-    if seen is ReadBack.SKIPS_A_PACKET:
-        undo.steps.clear()
-        undo.add("the packets in memory, which this kernel can't drop", _impossible)
-    return stage.verify(host, payload, seen)
+def _ways(host: Host, plan: Plan, packets_known: bool) -> Iterator[tuple[Mode, str]]:
+    """The planned mode; once more, memory compacted where the kernel does that; then packets,
+    where they may be chosen. With each, words for how it is tried."""
+    yield plan.mode, ""
+    how = " once more"
+    if host.exists(COMPACT_MEMORY):
+        with contextlib.suppress(OSError):
+            host.write(COMPACT_MEMORY, b"1")
+            how = " once more, memory compacted"
+    yield plan.mode, how
+    if plan.mode == "mono" and plan.options.mode is None and packets_known:
+        yield "packet", ""
 
 
-def _impossible() -> None:
-    raise ObstacleError("restart the machine")
-
-
-def _ways(host: Host, plan: Plan) -> Iterator[Mode]:
-    """The planned mode; again after compacting memory; then packets, where they may be chosen."""
-    yield plan.mode
-    if plan.mode == "mono" and host.exists(COMPACT_MEMORY):
-        host.write(COMPACT_MEMORY, b"1")
-        yield plan.mode
-    rbu = plan.target.rbu
-    free_to_choose = plan.options.mode is None and rbu is not None and rbu.packet_supported
-    if plan.mode == "mono" and free_to_choose:
-        yield "packet"
-
-
-def _arm(host: Host, watcher: Watcher, undo: _Undo) -> str | None:
-    """Set the kind of restart, then the token; the kind of restart that it was before."""
-    switch = switch_for(host, read_target(host))
+def _arm(host: Host, switch: Switch, watcher: Watcher, undo: _Undo) -> None:
+    """Set the kind of restart, then the token."""
     watcher.step("choosing a warm restart")
-    before = restart.choose_warm(host)
+    before = restart.restart_mode(host)
     undo.add("the kind of restart", lambda: restart.restore(host, before))
+    restart.choose_warm(host)
     watcher.step("arming the BIOS")
     undo.add("the BIOS's token", lambda: set_armed(switch, armed=False))
     set_armed(switch, armed=True)
-    return before
 
 
 def _told(error: BaseException, left: list[str]) -> BaseException:
     """The error to go on with: a system call's is made one of ours, and what is left is told."""
-    if isinstance(error, KernelError) or (
-        isinstance(error, OSError) and not isinstance(error, OpenRbuError)
-    ):
-        path = f" ({error.filename})" if error.filename else ""
-        error = UpdateFailedError(f"the kernel refused: {error.strerror}{path}")
+    if isinstance(error, OSError):
+        error = _refusal(error)
     if left and isinstance(error, OpenRbuError):
         return UpdateFailedError(f"{error}; could not be put back: {', '.join(left)}")
     return error
 
 
+def _refusal(error: OSError) -> UpdateFailedError:
+    path = f" ({error.filename})" if error.filename else ""
+    return UpdateFailedError(f"the kernel refused: {error.strerror}{path}")
+
+
+@contextlib.contextmanager
+def _kernel_refusals() -> Iterator[None]:
+    """:raise UpdateFailedError: for what the kernel refuses in the block."""
+    try:
+        yield
+    except OSError as error:
+        raise _refusal(error) from None
+
+
 @dataclass(frozen=True, slots=True)
 class Cancelled:
     """What a cancel took back. `left_staged`: this kernel can't drop what its driver holds; it is
-    harmless without the token, and gone after a power cycle."""
+    harmless without the token, and gone after a power cycle. `problem`: why it could not be
+    written down, where it could not."""
 
     was_armed: bool
     was_staged: bool
     left_staged: bool = False
+    problem: str = ""
 
     @property
     def changed(self) -> bool:
@@ -258,21 +306,49 @@ class Cancelled:
 def cancel(host: Host) -> Cancelled:
     """Take an armed or staged update back: the token first, then memory, then the restart kind.
 
+    A journal that can't be read or written is in nobody's way here; it is told of.
+
+    :raise BusyError: when another process is at an update of this machine.
     :raise ObstacleError: when the machine does not let the token be cleared.
-    :raise UpdateFailedError: when the token stays set.
+    :raise UpdateFailedError: when the token stays set, or the kernel refuses.
     """
     journal = Journal(host.journal_path)
-    last = journal.last
-    switch = switch_for(host, read_target(host))
-    with signals_held():
+    with _kernel_refusals(), contextlib.ExitStack() as stack:
+        target = read_target(host)
+        last, problem = None, ""
+        try:
+            stack.enter_context(journal.held())
+            settle(host, target)
+            last = journal.last
+        except BusyError:
+            raise
+        except (ObstacleError, DamagedInputError) as error:
+            problem = str(error)
+        stack.enter_context(signals_held())
+        if last is None or not last.is_open:
+            return replace(_take_back(host, target, None), problem=problem)
+        done = _take_back(host, target, last.fields.get("restart_before"))
+        try:
+            journal.append(last.id, "cancelled", host.now())
+        except ObstacleError as error:
+            problem = str(error)
+        return replace(done, problem=problem)
+
+
+def _take_back(host: Host, target: Target, restart_before: str | None) -> Cancelled:
+    """The token, the memory, the kind of restart; and `dcdbas`, where it is loaded for this."""
+    had_dcdbas = host.module_is_loaded("dcdbas")
+    switch = switch_for(host, target)
+    try:
         was_armed = switch.is_armed
         if was_armed:
             set_armed(switch, armed=False)
         driver = RbuDriver(host)
         was_staged = driver.is_loaded and driver.holds_something
         left_staged = was_staged and not stage.clear(host)
-        if was_armed and last is not None:
-            restart.restore(host, last.fields.get("restart_before"))
-        if last is not None and last.is_open:
-            journal.append(last.id, "cancelled", host.now())
+        restart.restore(host, restart_before)
+    finally:
+        if not had_dcdbas:
+            with contextlib.suppress(OSError, ObstacleError):
+                _unload(host, "dcdbas")
     return Cancelled(was_armed, was_staged, left_staged)

@@ -7,10 +7,13 @@ when the BIOS's own answer is known; or `failed`, `interrupted`, `cancelled` on 
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
+import errno
+import fcntl
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,6 +44,10 @@ class Attempt:
         return self.outcome in OPEN_EVENTS
 
 
+class BusyError(ObstacleError):
+    """Another process is at an update of the same machine."""
+
+
 class Journal:
     """The journal in one file."""
 
@@ -61,22 +68,28 @@ class Journal:
             **fields,
         }
         line = json.dumps(document).encode() + b"\n"
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            fd = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        with self._opened() as fd:
             try:
-                self._mend(fd)
-                end = os.fstat(fd).st_size
-                if os.write(fd, line) != len(line):
-                    os.ftruncate(fd, end)
-                    raise ObstacleError(f"the journal {self._path} can't grow: the disk is full")
-                os.fdatasync(fd)
-            finally:
-                os.close(fd)
-        except OSError as error:
-            raise ObstacleError(
-                f"the journal {self._path} can't be written: {error.strerror}"
-            ) from None
+                self._add_line(fd, line)
+            except OSError as error:
+                raise self._unwritable(error) from None
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep all other processes from an update of the same machine meanwhile.
+
+        :raise BusyError: when one is at it.
+        :raise ObstacleError: when the journal can't be written.
+        """
+        with self._opened() as fd:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise BusyError(
+                    f"another process holds the journal {self._path}: an update is under way, wait "
+                    "for it"
+                ) from None
+            yield
 
     def attempts(self) -> list[Attempt]:
         """All updates, oldest first. A last line that was cut off is left out.
@@ -97,7 +110,8 @@ class Journal:
                 self._take(json.loads(line), attempts)
             except (ValueError, KeyError, TypeError, AttributeError):
                 raise DamagedInputError(
-                    f"line {number} of the journal {self._path} is damaged"
+                    f"line {number} of the journal {self._path} is damaged: move the file away; "
+                    "the next update begins a new one"
                 ) from None
         return list(attempts.values())
 
@@ -106,17 +120,47 @@ class Journal:
         attempts = self.attempts()
         return attempts[-1] if attempts else None
 
-    @staticmethod
-    def _take(document: Mapping[str, Any], attempts: dict[str, Attempt]) -> None:
-        attempt = attempts.setdefault(document["id"], Attempt(document["id"]))
-        attempt.events.append((document["event"], dt.datetime.fromisoformat(document["at"])))
-        known = ("schema", "id", "event", "at")
-        attempt.fields.update({k: v for k, v in document.items() if k not in known})
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[int]:
+        """The open file, made where it is not there.
+
+        :raise ObstacleError: when it can't be opened for writing.
+        """
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            fd = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise self._unwritable(error) from None
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    def _unwritable(self, error: OSError) -> ObstacleError:
+        return ObstacleError(f"the journal {self._path} can't be written: {error.strerror}")
 
     @staticmethod
-    def _mend(fd: int) -> None:
-        """Take away a last line that a crash cut off."""
+    def _add_line(fd: int, line: bytes) -> None:
+        """Add a line, all of it or nothing; behind a last one that a crash cut off, in its place.
+
+        :raise OSError: when the disk refuses.
+        """
         size = os.fstat(fd).st_size
         tail = os.pread(fd, min(size, 1 << 16), max(0, size - (1 << 16)))
-        if tail and not tail.endswith(b"\n"):
-            os.ftruncate(fd, size - len(tail) + tail.rfind(b"\n") + 1)
+        if not tail.endswith(b"\n"):
+            size += tail.rfind(b"\n") + 1 - len(tail)
+            os.ftruncate(fd, size)
+        if os.write(fd, line) != len(line):
+            os.ftruncate(fd, size)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.fdatasync(fd)
+
+    @staticmethod
+    def _take(document: Mapping[str, Any], attempts: dict[str, Attempt]) -> None:
+        attempt_id, event = document["id"], document["event"]
+        if not (isinstance(attempt_id, str) and isinstance(event, str)):
+            raise TypeError("an update and an event have names")
+        attempt = attempts.setdefault(attempt_id, Attempt(attempt_id))
+        attempt.events.append((event, dt.datetime.fromisoformat(document["at"])))
+        known = ("schema", "id", "event", "at")
+        attempt.fields.update({k: v for k, v in document.items() if k not in known})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from openrbu.errors import ExitCode, ObstacleError, UsageError
+from openrbu.errors import DamagedInputError, ExitCode, ObstacleError, UsageError
 from openrbu.formats import packet
 from openrbu.formats.dell import CompletionCode, describe_completion
 from openrbu.formats.hdr import Image, TrailerState
@@ -20,6 +20,8 @@ BUDDYINFO = "/proc/buddyinfo"
 
 DEFAULT_PACKET_BYTES = 4096
 """What the old tools always used, and what fits one page."""
+
+ARMED_ALREADY = "an update is staged and armed already: restart, or `rbu cancel` first"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,10 +108,11 @@ def make_plan(host: Host, image: Image, options: Options) -> Plan:
 
 
 def _zones(host: Host) -> list[ZoneFree]:
-    """The free memory of each zone; nothing where the host does not say."""
-    if not host.exists(BUDDYINFO):
+    """The free memory of each zone; nothing where the host does not say, or not to this user."""
+    try:
+        return parse_buddyinfo(read_text(host, BUDDYINFO))
+    except (OSError, DamagedInputError):
         return []
-    return parse_buddyinfo(read_text(host, BUDDYINFO))
 
 
 def largest_low_block_bytes(zones: list[ZoneFree]) -> int:
@@ -235,9 +238,7 @@ def _host_obstacles(host: Host, target: Target) -> Iterator[Obstacle]:
         yield Obstacle("no_switch", str(error))
         return
     if read_armed(host, target):
-        yield Obstacle(
-            "armed_already", "an update is staged and armed already: restart, or `rbu cancel` first"
-        )
+        yield Obstacle("armed_already", ARMED_ALREADY)
 
 
 def _notes(

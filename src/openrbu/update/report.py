@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from openrbu.formats.dell import CompletionCode, describe_completion
 from openrbu.formats.version import BiosVersion
 from openrbu.hosts.base import Host
 from openrbu.update.arm import read_armed
 from openrbu.update.driver import RbuDriver
-from openrbu.update.flow import boot_id
 from openrbu.update.journal import Attempt, Journal
+from openrbu.update.restart import boot_id
 from openrbu.update.target import Target, read_target
 
 
@@ -39,7 +40,7 @@ def read_status(host: Host) -> Status:
     target = read_target(host)
     settle(host, target)
     driver = RbuDriver(host)
-    staged = sum(map(len, driver.staged())) if driver.is_loaded else 0
+    staged = driver.staged_size_bytes if driver.is_loaded else 0
     return Status(
         target, driver.is_loaded, staged, read_armed(host, target), Journal(host.journal_path).last
     )
@@ -54,7 +55,7 @@ def settle(host: Host, target: Target) -> None:
     last = journal.last
     if last is None or not last.is_open or last.fields.get("boot_id") == boot_id(host):
         return
-    if last.outcome == "started":
+    if last.outcome == "started" and not _bios_has_tried(last, target):
         why = "the tool or the machine ended before the update was armed"
         journal.append(last.id, "interrupted", host.now(), why=why)
         return
@@ -67,6 +68,22 @@ def settle(host: Host, target: Target) -> None:
         version_now=target.bios.version,
         succeeded=_succeeded(last, target),
     )
+
+
+def bios_record(target: Target) -> list[Any] | None:
+    """What the BIOS says of the last update: completion code and time; None where it says nothing.
+
+    Two updates that end alike in the same minute have the same record.
+    """
+    rbu = target.rbu
+    if rbu is None:
+        return None
+    return [rbu.completion_code, rbu.when.isoformat() if rbu.when is not None else None]
+
+
+def _bios_has_tried(last: Attempt, target: Target) -> bool:
+    """Whether the BIOS met an update although its tool died before it wrote down that it armed."""
+    return bios_record(target) != last.fields.get("bios_record") or _succeeded(last, target)
 
 
 def _succeeded(last: Attempt, target: Target) -> bool:

@@ -6,26 +6,38 @@ from openrbu.errors import ObstacleError
 from openrbu.hosts.base import Host, read_text
 
 REBOOT_MODE = "/sys/kernel/reboot/mode"
+BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
-def choose_warm(host: Host) -> str | None:
-    """Have the next restart be a warm one; what it was before, None where that can't be chosen.
+def boot_id(host: Host) -> str | None:
+    """What tells one boot of the machine from another; None where the kernel does not say."""
+    return read_text(host, BOOT_ID) if host.exists(BOOT_ID) else None
+
+
+def restart_mode(host: Host) -> str | None:
+    """The kind of the next restart; None where the kernel does not say."""
+    return read_text(host, REBOOT_MODE) if host.exists(REBOOT_MODE) else None
+
+
+def choose_warm(host: Host) -> None:
+    """Have the next restart be a warm one, where that can be chosen.
 
     :raise ObstacleError: when the kernel does not take it.
     """
-    if not host.exists(REBOOT_MODE):
-        return None
-    before = read_text(host, REBOOT_MODE)
-    if before != "warm":
-        host.write(REBOOT_MODE, b"warm")
-        if read_text(host, REBOOT_MODE) != "warm":
-            raise ObstacleError(
-                f"the kernel keeps a {before} restart, which may clear memory: boot with reboot=w"
-            )
-    return before
+    before = restart_mode(host)
+    if before in (None, "warm"):
+        return
+    host.write(REBOOT_MODE, b"warm")
+    if restart_mode(host) != "warm":
+        raise ObstacleError(
+            f"the kernel keeps a {before} restart, which may clear memory: boot with reboot=w"
+        )
 
 
 def restore(host: Host, mode: str | None) -> None:
-    """Have the next restart be of the kind that it was before."""
-    if mode is not None and host.exists(REBOOT_MODE):
+    """Have the next restart be of the kind that it was before `choose_warm`.
+
+    One that somebody else has chosen since stays.
+    """
+    if mode is not None and mode != "warm" and restart_mode(host) == "warm":
         host.write(REBOOT_MODE, mode.encode())

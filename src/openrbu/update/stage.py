@@ -6,29 +6,38 @@ leave it as it was.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import zlib
 from dataclasses import dataclass
 
 from openrbu.buffers import Buffer
 from openrbu.errors import ObstacleError, UpdateFailedError
 from openrbu.formats import packet
+from openrbu.formats.hdr import Image
 from openrbu.hosts.base import Host
 from openrbu.units import human_size
 from openrbu.update.driver import Mode, Progress, RbuDriver
 from openrbu.update.verify import ReadBack, Verified, compare, find_staged
 
+_DEADLY = (
+    "this kernel would die of dropping the packets that its driver holds (a bug of 5.7, mended in "
+    "6.16)"
+)
+
 
 class OutOfMemoryError(UpdateFailedError):
-    """The driver had no memory of the shape that the image takes."""
+    """There is no memory of the shape that the image takes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """How the driver was before: `was_loaded` False means that it was loaded for this update."""
+    """How the driver was before. Not loaded: what it shows when it has just been loaded."""
 
     was_loaded: bool
-    image_type: str
-    packet_size_bytes: int
+    image_type: str = "mono"
+    packet_size_bytes: int = 0
+    had_entry: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,31 +75,45 @@ def make_payload(
     return Payload(mode, image, packets, packet_size_bytes)
 
 
-def prepare(host: Host, mode: Mode) -> Ground:
-    """Have the driver there, and remember how it was.
+def survey(host: Host) -> Ground:
+    """How the driver is.
+
+    :raise OSError: as the kernel answers.
+    """
+    driver = RbuDriver(host)
+    if not driver.is_loaded:
+        return Ground(host.module_is_loaded("dell_rbu"))
+    return Ground(True, driver.image_type, driver.packet_size_bytes, driver.has_entry)
+
+
+def prepare(host: Host, mode: Mode) -> None:
+    """Have the driver there, fit to be used.
 
     :raise ObstacleError: when there is no driver to be had, or it must not be touched.
     """
     driver = RbuDriver(host)
-    loaded_now = driver.load(mode)
+    driver.load(mode)
     if driver.dies_of_clearing:
-        raise ObstacleError(
-            "this kernel would die of dropping the packets that its driver holds (a bug of 5.7, "
-            "mended in 6.16): restart the machine first"
-        )
-    return Ground(not loaded_now, driver.image_type, driver.packet_size_bytes)
+        raise ObstacleError(f"{_DEADLY}: restart the machine first")
 
 
 def stage(host: Host, payload: Payload, progress: Progress) -> None:
     """Hand the payload to the driver. Whether it could keep it, `verify` says.
 
+    :raise OutOfMemoryError: when the kernel has no memory to take it in.
     :raise OSError: as the kernel answers.
     """
     driver = RbuDriver(host)
     driver.set_type(payload.mode)
     if payload.packet_size_bytes is not None:
         driver.set_packet_size(payload.packet_size_bytes)
-    driver.deliver(payload.staged, progress)
+    try:
+        driver.deliver(payload.staged, progress)
+    except OSError as error:
+        if error.errno != errno.ENOMEM:
+            raise
+        size = human_size(len(payload.staged))
+        raise OutOfMemoryError(f"no memory for the kernel to take {size} in") from None
 
 
 def read_back(host: Host, payload: Payload) -> ReadBack:
@@ -102,12 +125,14 @@ def read_back(host: Host, payload: Payload) -> ReadBack:
         RbuDriver(host).staged(), payload.staged, packet_size_bytes=payload.packet_size_bytes
     )
     if seen is ReadBack.NOTHING:
-        raise OutOfMemoryError(f"the driver found no {payload.shape} in free memory")
+        raise OutOfMemoryError(f"no free memory for {payload.shape}")
     return seen
 
 
-def verify(host: Host, payload: Payload, seen: ReadBack) -> Verified:
+def verify(host: Host, payload: Payload, seen: ReadBack, *, packets_known: bool) -> Verified:
     """Judge what was read back, and find it in physical memory where that can be seen.
+
+    `packets_known` says whether this machine's BIOS looks for packets.
 
     :raise UpdateFailedError: when the driver holds something else, or where no BIOS finds it.
     """
@@ -115,7 +140,9 @@ def verify(host: Host, payload: Payload, seen: ReadBack) -> Verified:
         raise UpdateFailedError("the driver gives back something else than it was given")
     memory = host.physical_memory
     if memory is not None:
-        return Verified(seen, find_staged(memory, payload.image, mode=payload.mode))
+        image = Image.parse(payload.image)
+        found = find_staged(memory, image, mode=payload.mode, packets_known=packets_known)
+        return Verified(seen, found)
     if seen is ReadBack.SKIPS_A_PACKET:
         raise UpdateFailedError(
             "this kernel's driver reads packets back wrongly (a bug of 5.7, mended in 6.16), so "
@@ -132,19 +159,43 @@ def clear(host: Host) -> bool:
     driver = RbuDriver(host)
     if driver.dies_of_clearing:
         return False
-    driver.set_type(driver.image_type)
+    size_bytes = driver.staged_size_bytes
+    _free(driver, size_bytes)
     return True
 
 
-def restore(host: Host, ground: Ground) -> None:
-    """Free what is staged and leave the driver as it was.
+def restore(host: Host, ground: Ground, *, delivered_bytes: int) -> None:
+    """Free what is staged and leave the driver as it was. `delivered_bytes`: the most that it was
+    given at a time.
 
+    :raise ObstacleError: when that would kill the kernel.
     :raise OSError: as the kernel answers.
     """
     driver = RbuDriver(host)
+    if driver.is_loaded:
+        if driver.dies_of_clearing:
+            raise ObstacleError(f"{_DEADLY}: restart the machine")
+        _free(driver, delivered_bytes)
     if not ground.was_loaded:
-        driver.unload()
+        if host.module_is_loaded("dell_rbu"):
+            driver.unload()
         return
-    driver.set_type(ground.image_type)
+    driver.abandon_entry()
+    if driver.image_type != ground.image_type:
+        driver.set_type(ground.image_type)
     if driver.packet_size_bytes != ground.packet_size_bytes:
         driver.set_packet_size(ground.packet_size_bytes)
+    if ground.had_entry:
+        driver.summon_entry()
+
+
+def _free(driver: RbuDriver, delivered_bytes: int) -> None:
+    """Free what is staged, and clear what its delivery left behind.
+
+    :raise OSError: as the kernel answers to the first; the second is done as well as it goes.
+    """
+    kind = driver.image_type
+    driver.set_type(kind if kind in ("mono", "packet") else "init")
+    if delivered_bytes:
+        with contextlib.suppress(OSError, ObstacleError):
+            driver.wash(delivered_bytes)

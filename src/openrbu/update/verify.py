@@ -13,6 +13,8 @@ from enum import Enum
 
 from openrbu.buffers import Buffer, same_bytes
 from openrbu.errors import UpdateFailedError
+from openrbu.formats.hdr import Image
+from openrbu.formats.packet import set_id_text
 from openrbu.memory.physical import PhysicalMemory, Region
 from openrbu.memory.scan import FoundSet, Sightings, search
 from openrbu.units import PhysAddr
@@ -38,101 +40,111 @@ class Verified:
 
 def compare(staged: Iterable[bytes], meant: Buffer, *, packet_size_bytes: int | None) -> ReadBack:
     """Compare what the driver gives back with what it was given, byte for byte."""
-    expected = memoryview(meant)
-    chunks, position, is_right = [], 0, True
-    for chunk in staged:
-        is_right = is_right and same_bytes(expected[position : position + len(chunk)], chunk)
-        position += len(chunk)
-        chunks.append(chunk)
-    if position == 0 and expected:
+    given = b"".join(staged)
+    if not given and len(meant):
         return ReadBack.NOTHING
-    if position != len(expected):
-        return ReadBack.DIFFERENT
-    if is_right:
+    if same_bytes(given, meant):
         return ReadBack.RIGHT
-    if packet_size_bytes and _skips_a_packet(b"".join(chunks), expected, packet_size_bytes):
+    if packet_size_bytes and _skips_a_packet(given, memoryview(meant), packet_size_bytes):
         return ReadBack.SKIPS_A_PACKET
     return ReadBack.DIFFERENT
 
 
-def _skips_a_packet(staged: bytes, expected: memoryview, packet_size_bytes: int) -> bool:
-    """Whether one packet is left out and the rest moved up: the bug of kernels since 5.7."""
-    same = (a == b for a, b in zip(staged, expected, strict=True))
-    first_wrong = next(i for i, is_same in enumerate(same) if not is_same)
-    gap = first_wrong - first_wrong % packet_size_bytes
-    rest = expected[gap + packet_size_bytes :]
-    return staged[gap : gap + len(rest)] == rest
+def _skips_a_packet(given: bytes, meant: memoryview, packet_size_bytes: int) -> bool:
+    """Whether packet 0 or 1 is left out and the rest moved up: the bug of kernels since 5.7. The
+    size is right; what stands at the end is anything."""
+    if len(given) != len(meant):
+        return False
+    view = memoryview(given)
+    return any(
+        same_bytes(view[:gap], meant[:gap])
+        and same_bytes(view[gap:-packet_size_bytes], meant[gap + packet_size_bytes :])
+        for gap in (0, packet_size_bytes)
+    )
 
 
-def find_staged(memory: PhysicalMemory, meant: Buffer, *, mode: Mode) -> tuple[Region, ...]:
+def find_staged(
+    memory: PhysicalMemory, image: Image, *, mode: Mode, packets_known: bool
+) -> tuple[Region, ...]:
     """Where a BIOS would find what was staged, by the search that a BIOS does.
 
-    `meant` is the image, without packets around it.
+    What else lies there that a BIOS would take for an update is looked for, too: it refuses both.
+    `packets_known` says whether this machine's BIOS looks for packets; all look for images.
 
     :raise UpdateFailedError: when no BIOS would find it, or would find something else too.
     """
-    sightings = search(memory, flash_size_bytes=None if mode == "packet" else _flash_size(meant))
+    sightings = search(memory, flash_size_bytes=image.flash_size_bytes)
+    meant = image.build()
     if mode == "packet":
-        return _find_packets(memory, meant, sightings)
-    return _find_monolithic(memory, meant, sightings)
+        found = _find_packets(memory, meant, sightings)
+    else:
+        found = _find_monolithic(memory, meant, sightings)
+        if packets_known:
+            _refuse_packets(memory, meant, sightings)
+    for seen in sightings.images:
+        if not _holds(memory, seen.address, meant):
+            raise _stranger(f"another whole image is in memory, at {seen.address:#x}")
+    return found
 
 
-def _find_packets(
-    memory: PhysicalMemory, meant: Buffer, sightings: Sightings
-) -> tuple[Region, ...]:
+def _find_packets(memory: PhysicalMemory, meant: bytes, sightings: Sightings) -> tuple[Region, ...]:
     sets = sightings.packet_sets
     if not sets:
-        raise UpdateFailedError("a BIOS would find no packet in physical memory")
-    if len(sets) > 1:
-        others = ", ".join(f"{found.set_id:#010x} at {found.lowest:#x}" for found in sets)
         raise UpdateFailedError(
-            f"a BIOS would find packets of different sets in memory ({others}) and refuse both: "
-            "restart the machine without an update, power cycled, to clear its memory"
+            "a BIOS would find no packet in physical memory: they lie where it does not look"
         )
-    _check_whole(sets[0])
-    if not same_bytes(memoryview(sets[0].assemble(memory))[: len(meant)], meant):
+    if len(sets) > 1:
+        places = ", ".join(f"{set_id_text(each.set_id)} at {each.lowest:#x}" for each in sets)
+        raise _stranger(f"packets of different sets are in memory ({places})")
+    if sets[0].conflicts:
+        raise _stranger(f"packets in memory contradict each other ({sets[0].conflicts[0]})")
+    if not sets[0].is_complete:
+        raise UpdateFailedError(
+            f"{len(sets[0].missing)} of {sets[0].total} packets would not be found by a BIOS: they "
+            "are not in memory that it searches, not on a page boundary or not contiguous"
+        )
+    if not _carries(memory, sets[0], meant):
         raise UpdateFailedError("the packets in physical memory hold another image")
     return sets[0].extents
 
 
-def _check_whole(found: FoundSet) -> None:
-    if found.conflicts:
-        raise UpdateFailedError("packets in physical memory contradict each other")
-    if not found.is_complete:
-        raise UpdateFailedError(
-            f"{len(found.missing)} of {found.total} packets would not be found by a BIOS: they are "
-            "not in memory that it searches, not on a page boundary or not contiguous"
-        )
-
-
 def _find_monolithic(
-    memory: PhysicalMemory, meant: Buffer, sightings: Sightings
+    memory: PhysicalMemory, meant: bytes, sightings: Sightings
 ) -> tuple[Region, ...]:
     """The image at any of the headers in memory; a vendor's file need not have our trailer."""
-    wanted = memoryview(meant)
-    places = [
-        seen.address
-        for seen in sightings.headers
-        if _contiguous(memory, seen.address, len(wanted))
-        and same_bytes(memory.view(seen.address, len(wanted)), wanted)
-    ]
-    if not places:
-        raise UpdateFailedError(
-            "a BIOS would not find the image in physical memory: it is not there in one piece"
-        )
-    strangers = [seen for seen in sightings.images if seen.address not in places]
-    if strangers:
-        raise UpdateFailedError(
-            f"another whole image is in memory, at {strangers[0].address:#x}, and a BIOS would "
-            "refuse both: restart the machine without an update, power cycled, to clear its memory"
-        )
-    return (Region(places[0], PhysAddr(places[0] + len(wanted))),)
+    for seen in sightings.headers:
+        if _holds(memory, seen.address, meant):
+            return (Region(seen.address, PhysAddr(seen.address + len(meant))),)
+    raise UpdateFailedError(
+        "a BIOS would not find the image in physical memory: it is not there in one piece"
+    )
 
 
-def _contiguous(memory: PhysicalMemory, address: PhysAddr, size_bytes: int) -> bool:
-    end = address + size_bytes
-    return any(region.start <= address and end <= region.end for region in memory.regions)
+def _refuse_packets(memory: PhysicalMemory, meant: bytes, sightings: Sightings) -> None:
+    """Packets beside a monolithic image do no harm when they carry the very same one.
+
+    :raise UpdateFailedError: when they don't.
+    """
+    for found in sightings.packet_sets:
+        if found.conflicts or not found.is_complete or not _carries(memory, found, meant):
+            text = f"packets of set {set_id_text(found.set_id)} are in memory, at {found.lowest:#x}"
+            raise _stranger(text)
 
 
-def _flash_size(meant: Buffer) -> int:
-    return len(meant) - 92
+def _carries(memory: PhysicalMemory, found: FoundSet, meant: bytes) -> bool:
+    """Whether a whole packet set carries this image."""
+    return same_bytes(memoryview(found.assemble(memory))[: len(meant)], meant)
+
+
+def _holds(memory: PhysicalMemory, address: PhysAddr, meant: bytes) -> bool:
+    """Whether these bytes lie at an address, in one piece."""
+    end = address + len(meant)
+    is_ram = any(region.start <= address and end <= region.end for region in memory.regions)
+    return is_ram and same_bytes(memory.view(address, len(meant)), meant)
+
+
+def _stranger(what: str) -> UpdateFailedError:
+    return UpdateFailedError(
+        f"{what}, and a BIOS would refuse the update for it: power cycle the machine, which clears "
+        "its memory, and try again"
+    )

@@ -1,0 +1,226 @@
+"""Small virtual machines to try: 64 MiB of RAM, a flash of 128 KiB unless a test wants another."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from openrbu.formats.hdr import Image, SystemId, make_image
+from openrbu.formats.version import BiosVersion
+from openrbu.hosts.virtual import VirtualHost
+from openrbu.machine.factory import Order, make_machine
+from openrbu.machine.models import MODELS
+from openrbu.machine.virtual import VirtualMachine
+from openrbu.update import flow
+from openrbu.update.plan import Options, make_plan
+from openrbu.units import KIB, MIB
+
+FLASH_BYTES = 128 * KIB
+REBOOT_MODE = "/sys/kernel/reboot/mode"
+DEVICE = "/sys/devices/platform/dell_rbu"
+ENTRY = "/sys/class/firmware/dell_rbu"
+
+PROFILES = ("documented", "linux-2.6.16", "linux-5.7", "linux-6.16", "linux")
+
+WAYS = [
+    ("poweredge-2650", "mono"),
+    ("precision-390", "mono"),
+    ("precision-390", "packet"),
+    ("precision-t7600", "mono"),
+    ("precision-t7600", "packet"),
+]
+"""Every kind of token with every mode that goes with it."""
+
+NEWER = {"poweredge-2650": "A06", "precision-390": "2.3.0", "precision-t7600": "A02"}
+OLDER = {"poweredge-2650": "A04", "precision-390": "2.1.1", "precision-t7600": "A00"}
+
+
+class Quiet:
+    """A watcher that shows nothing."""
+
+    def step(self, text: str) -> None:
+        pass
+
+    def delivering(self, total_bytes: int) -> Callable[[int], None]:
+        return lambda _: None
+
+
+def make(home: Path, model: str = "precision-390", *, name: str = "box", **order: Any) -> Path:
+    """Make a machine, off; its directory."""
+    wanted = {"ram_bytes": 64 * MIB, "flash_size_bytes": FLASH_BYTES} | order
+    before = os.environ.get("OPENRBU_HOME")
+    os.environ["OPENRBU_HOME"] = str(home)
+    try:
+        return make_machine(name, Order(model=model, **wanted))
+    finally:
+        os.environ.pop("OPENRBU_HOME")
+        if before is not None:
+            os.environ["OPENRBU_HOME"] = before
+
+
+@contextlib.contextmanager
+def running(directory: Path, **arguments: Any) -> Iterator[VirtualMachine]:
+    """The machine, switched on where it is off."""
+    with VirtualMachine(directory, **arguments) as machine:
+        if not machine.is_on:
+            machine.power_on()
+        yield machine
+
+
+def image_bytes(
+    model: str = "precision-390",
+    version: str | None = None,
+    *,
+    seed: int = 1,
+    flash_size_bytes: int = FLASH_BYTES,
+    system_id: int | None = None,
+) -> bytes:
+    """An image for a model; newer than what the model comes with unless told."""
+    return make_image(
+        random.Random(seed).randbytes(flash_size_bytes),
+        version=BiosVersion.parse(version or NEWER[model]),
+        systems=[SystemId(MODELS[model].system_id if system_id is None else system_id)],
+    )
+
+
+def image(model: str = "precision-390", version: str | None = None, **more: Any) -> Image:
+    return Image.parse(image_bytes(model, version, **more))
+
+
+def update(host: Any, what: Image, **options: Any) -> flow.Outcome:
+    """Plan and perform."""
+    return flow.perform(host, make_plan(host, what, Options(**options)), Quiet())
+
+
+def standing(machine: VirtualMachine) -> dict[str, Any]:
+    """How a machine that is on stands: all that an update that failed must leave as it was."""
+    assert machine.kernel is not None
+    return {
+        "kernel": machine.kernel.snapshot(),
+        "is_armed": machine.is_armed,
+        "cmos": (machine.directory / "cmos").read_bytes(),
+        "nvram": machine.nvram.contents.settings.copy(),
+        "bios": machine.flash.current,
+    }
+
+
+def files(directory: Path, leave_out: tuple[str, ...] = ()) -> dict[str, bytes]:
+    """Every file's bytes."""
+    return {
+        path.name: path.read_bytes()
+        for path in sorted(directory.iterdir())
+        if path.name not in leave_out
+    }
+
+
+Hook = Callable[[str, tuple[Any, ...]], None]
+
+
+class Watched:
+    """A host that tells `before` of each call, and of each piece that is read, before it is made.
+
+    `replaced` has attributes that it shows instead of the host's own.
+    """
+
+    def __init__(self, host: Any, before: Hook, replaced: Mapping[str, Any] | None = None) -> None:
+        self._host, self._before, self._replaced = host, before, replaced or {}
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self._replaced:
+            return self._replaced[name]
+        if name in ("name", "journal_path", "now", "pause"):
+            return getattr(self._host, name)
+        if name in ("ports", "physical_memory"):
+            self._before(name, ())
+            return getattr(self._host, name)
+
+        def call(*arguments: Any) -> Any:
+            self._before(name, arguments)
+            result = getattr(self._host, name)(*arguments)
+            return self._watched_chunks(result, arguments) if name == "chunks" else result
+
+        return call
+
+    def _watched_chunks(self, chunks: Iterator[bytes], arguments: tuple[Any, ...]) -> Any:
+        for chunk in chunks:
+            yield chunk
+            self._before("chunk", arguments)
+
+
+def hidden_memory(host: Any) -> Watched:
+    """The host as one that does not show physical memory."""
+    return Watched(host, lambda name, arguments: None, {"physical_memory": None})
+
+
+class FailAt:
+    """A hook that raises at call number `number`, and with `on` at all later ones, too."""
+
+    def __init__(self, number: int, error: BaseException, *, on: bool = False) -> None:
+        self.number, self.error, self.on = number, error, on
+        self.calls = 0
+
+    @property
+    def has_failed(self) -> bool:
+        return self.calls >= self.number
+
+    def __call__(self, name: str, arguments: tuple[Any, ...]) -> None:
+        self.calls += 1
+        if self.calls == self.number or (self.on and self.has_failed):
+            raise self.error
+
+
+def kill_self() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def in_child(work: Callable[[], None]) -> int:
+    """Do `work` in a process of its own; its exit code, negative for a signal.
+
+    1: `work` raised, and the traceback is on standard error.
+    """
+    sys.stdout.flush()
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            work()
+            code = 0
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def killed_at_line(number: int, folders: tuple[str, ...], work: Callable[[], None]) -> bool:
+    """Do `work` in a process that kills itself before line `number` of what it runs in these
+    folders of openrbu; False when it was through before that."""
+    left = number
+
+    def on_call(frame: FrameType, event: str, argument: Any) -> Any:
+        path = frame.f_code.co_filename
+        return on_line if any(f"/openrbu/{folder}" in path for folder in folders) else None
+
+    def on_line(frame: FrameType, event: str, argument: Any) -> Any:
+        nonlocal left
+        if event == "line":
+            left -= 1
+            if not left:
+                kill_self()
+        return on_line
+
+    def traced() -> None:
+        sys.settrace(on_call)
+        work()
+        sys.settrace(None)
+
+    code = in_child(traced)
+    assert code in (0, -signal.SIGKILL)
+    return code != 0

@@ -1,0 +1,312 @@
+"""CMOS behind its ports, and the tokens and check values in it."""
+
+from __future__ import annotations
+
+import json
+import os
+from itertools import count
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from boards import make_tables
+from openrbu.bios.cmos import (
+    CMOS_FILE_BYTES,
+    CmosFile,
+    IndexedSwitch,
+    check_value_holds,
+    expected_check_bytes,
+    read_indexed,
+    set_token,
+    token_is_active,
+    write_check_value,
+    write_indexed,
+)
+from openrbu.bios.nvram import Nvram, NvramFile
+from openrbu.bios.power import PowerCutError, PowerRail
+from openrbu.bios.switch import bios_switch
+from openrbu.errors import MachineError
+from openrbu.formats import dell
+from openrbu.formats.smbios import Tables, parse_memory_dump
+from openrbu.formats.tokens import (
+    ACTIVATE,
+    CANCEL,
+    CheckRange,
+    CheckType,
+    IndexedIoToken,
+    UpdateTokens,
+    check_value,
+    tokens_for_update,
+)
+
+DATA = Path(os.environ.get("OPENRBU_DATA") or Path(__file__).parents[2].parent / "shared" / "data")
+
+INSIDE, OUTSIDE = 0x50, 0x78
+NO_CHECK = CheckRange(0, 0, 0, 0)
+CHECKS = [CheckRange(kind, 0x40, 0x5B, 0x6D) for kind in CheckType]
+
+
+def pair(location: int, check: CheckRange) -> UpdateTokens:
+    """Activate and cancel at a location of the bank at port 0x70."""
+    return UpdateTokens(
+        *(
+            IndexedIoToken(number, 0x70, 0x71, location, 0xBF, value, check, 0xD401)
+            for number, value in ((ACTIVATE, 0x40), (CANCEL, 0x00))
+        )
+    )
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "cmos"
+    path.write_bytes(bytes(range(256)) * (CMOS_FILE_BYTES // 256))
+    return path
+
+
+def switch(ports: CmosFile, tokens: UpdateTokens, *, suspicious: bool = True) -> IndexedSwitch:
+    return IndexedSwitch(ports, tokens, None, suspicious=suspicious)
+
+
+def made_right(path: Path, tokens: UpdateTokens) -> None:
+    """Not armed, and the check value right."""
+    ports = CmosFile(path)
+    set_token(ports, tokens.cancel, None)
+    write_check_value(ports, tokens.activate, None)
+
+
+def test_a_byte_stored_through_the_ports_is_read_back_and_lasts(path: Path) -> None:
+    ports = CmosFile(path)
+    ports.out8(0x70, 0x12)
+    assert ports.in8(0x71) == 0x12
+    ports.out8(0x71, 0xA5)
+    assert ports.in8(0x71) == 0xA5
+    again = CmosFile(path)
+    again.out8(0x70, 0x12)
+    assert again.in8(0x71) == 0xA5
+
+
+def test_each_bank_has_its_own_index_and_its_own_bytes_at_256_times_the_port(path: Path) -> None:
+    ports = CmosFile(path)
+    ports.out8(0x70, 0x10)
+    ports.out8(0x72, 0x20)
+    ports.out8(0x71, 1)
+    ports.out8(0x73, 2)
+    assert (ports.in8(0x71), ports.in8(0x73)) == (1, 2)
+    data = path.read_bytes()
+    assert data[256 * 0x70 + 0x10] == 1
+    assert data[256 * 0x72 + 0x20] == 2
+    assert len(data) == CMOS_FILE_BYTES
+
+
+def test_a_port_with_nothing_behind_it_floats_high_and_takes_nothing(path: Path) -> None:
+    before = path.read_bytes()
+    ports = CmosFile(path)
+    for port in (0x60, 0x74, 0x75, 0xB2):
+        ports.out8(port, 0)
+        assert ports.in8(port) == 0xFF
+    assert path.read_bytes() == before
+
+
+def test_a_cmos_file_that_is_missing_or_cut_is_refused(path: Path) -> None:
+    path.write_bytes(bytes(CMOS_FILE_BYTES - 1))
+    with pytest.raises(MachineError, match="bytes, not"):
+        CmosFile(path)
+    path.unlink()
+    with pytest.raises(MachineError, match="missing"):
+        CmosFile(path)
+
+
+def test_a_power_cut_leaves_a_byte_old_and_storing_what_is_there_takes_no_operation(
+    path: Path,
+) -> None:
+    ports = CmosFile(path, PowerRail(1))
+    ports.out8(0x70, 0x30)
+    ports.out8(0x71, 0x30)
+    with pytest.raises(PowerCutError):
+        ports.out8(0x71, 0x31)
+    assert path.read_bytes()[256 * 0x70 + 0x30] == 0x30
+
+
+@pytest.mark.parametrize("check", [NO_CHECK, *CHECKS])
+@pytest.mark.parametrize("location", [INSIDE, OUTSIDE])
+def test_arming_and_disarming_set_one_bit_and_keep_the_check_value_right(
+    path: Path, location: int, check: CheckRange
+) -> None:
+    tokens = pair(location, check)
+    made_right(path, tokens)
+    before = path.read_bytes()
+
+    switch(CmosFile(path), tokens).arm()
+    ports = CmosFile(path)
+    assert switch(ports, tokens).is_armed
+    assert token_is_active(ports, tokens.activate)
+    assert not token_is_active(ports, tokens.cancel)
+    assert check_value_holds(ports, tokens.activate, None)
+    changed = {i - 256 * 0x70 for i, byte in enumerate(path.read_bytes()) if byte != before[i]}
+    check_bytes = {check.index, check.index + 1} if check.first <= location <= check.last else set()
+    assert location in changed
+    assert changed <= {location} | check_bytes
+    assert path.read_bytes()[256 * 0x70 + location] == before[256 * 0x70 + location] | 0x40
+
+    switch(CmosFile(path), tokens).disarm()
+    assert not switch(CmosFile(path), tokens).is_armed
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_the_check_value_is_what_the_format_says_over_the_bytes_of_the_range(
+    path: Path, check: CheckRange
+) -> None:
+    ports = CmosFile(path)
+    token = pair(INSIDE, check).activate
+    expected = check_value(check.type, bytes(range(0x40, 0x5C)))
+    assert expected_check_bytes(ports, token, None) == expected
+    write_check_value(ports, token, None)
+    start = 256 * 0x70 + check.index
+    assert path.read_bytes()[start : start + len(expected)] == expected
+
+
+def test_without_a_checked_range_there_is_no_check_value_and_none_is_written(path: Path) -> None:
+    before = path.read_bytes()
+    ports = CmosFile(path)
+    token = pair(INSIDE, NO_CHECK).activate
+    assert expected_check_bytes(ports, token, None) is None
+    assert check_value_holds(ports, token, None)
+    write_check_value(ports, token, None)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("location", [INSIDE, OUTSIDE])
+@pytest.mark.parametrize("index", [0x40, 0x5B, 0x6D, 0x6E])
+def test_cmos_with_a_wrong_check_value_is_not_believed_by_a_bios_but_read_by_a_tool(
+    path: Path, location: int, index: int
+) -> None:
+    tokens = pair(location, CHECKS[CheckType.NEGATED_WORD_SUM])
+    made_right(path, tokens)
+    ports = CmosFile(path)
+    switch(ports, tokens).arm()
+    write_indexed(ports, tokens.activate, index, read_indexed(ports, tokens.activate, index) ^ 1)
+    assert not switch(ports, tokens).is_armed
+    assert switch(ports, tokens, suspicious=False).is_armed
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_a_power_cut_while_arming_or_disarming_never_leaves_a_bios_that_believes_the_half_of_it(
+    path: Path, check: CheckRange
+) -> None:
+    tokens = pair(INSIDE, check)
+    made_right(path, tokens)
+    disarmed = path.read_bytes()
+    switch(CmosFile(path), tokens).arm()
+    armed = path.read_bytes()
+    for start, act in ((disarmed, IndexedSwitch.arm), (armed, IndexedSwitch.disarm)):
+        for cut_at in count(1):
+            path.write_bytes(start)
+            try:
+                act(switch(CmosFile(path, PowerRail(cut_at)), tokens))
+            except PowerCutError:
+                is_armed = switch(CmosFile(path), tokens).is_armed
+                assert is_armed == (path.read_bytes() == armed)
+            else:
+                break
+        assert cut_at > 2
+        assert switch(CmosFile(path), tokens).is_armed == (start == disarmed)
+
+
+def test_a_check_value_is_not_touched_by_a_token_outside_of_its_range(path: Path) -> None:
+    """A wrong one must not come right by it: what it covers may be rubbish."""
+    tokens = pair(OUTSIDE, CHECKS[CheckType.WORD_SUM])
+    bios = switch(CmosFile(path), tokens)
+    bios.arm()
+    assert not bios.is_armed
+    assert not check_value_holds(CmosFile(path), tokens.activate, None)
+
+
+@given(byte=st.integers(0, 255), kind=st.sampled_from(CheckType), location=st.integers(0x40, 0x5B))
+@settings(
+    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_arming_and_disarming_keep_all_other_bits_of_the_byte(
+    path: Path, byte: int, kind: CheckType, location: int
+) -> None:
+    tokens = pair(location, CheckRange(kind, 0x40, 0x5B, 0x6D))
+    ports = CmosFile(path)
+    write_indexed(ports, tokens.activate, location, byte)
+    write_check_value(ports, tokens.activate, None)
+    switch(ports, tokens).arm()
+    assert read_indexed(ports, tokens.activate, location) == byte | 0x40
+    assert switch(ports, tokens).is_armed
+    switch(ports, tokens).disarm()
+    assert read_indexed(ports, tokens.activate, location) == byte & ~0x40
+    assert not switch(ports, tokens).is_armed
+
+
+def test_a_system_whose_tables_carry_a_wrong_check_type_gets_the_value_that_it_really_uses(
+    path: Path,
+) -> None:
+    check = CheckRange(CheckType.NEGATED_WORD_SUM, 0x40, 0x5B, 0x6D)
+    token = IndexedIoToken(ACTIVATE, 0x70, 0x71, INSIDE, 0xBF, 0x40, check, 0xD402)
+    ports = CmosFile(path)
+    set_token(ports, token, 0x0121)
+    assert check_value_holds(ports, token, 0x0121)
+    assert not check_value_holds(ports, token, 0x0122)
+
+
+def test_the_switch_of_a_machine_is_where_its_tables_say_and_none_where_they_say_nothing(
+    path: Path,
+) -> None:
+    NvramFile.create(path.with_name("nvram.json"), Nvram({ACTIVATE: 0, CANCEL: 0}))
+    ports, nvram = CmosFile(path), NvramFile(path.with_name("nvram.json"))
+    assert bios_switch(make_tables(None), ports, nvram) is None
+    for place in ("checked-cmos", "smi"):
+        found = bios_switch(make_tables(place), ports, nvram)
+        assert found is not None
+        kept = (path.read_bytes(), nvram.contents.build())
+        if isinstance(found, IndexedSwitch):
+            found.arm()
+            assert path.read_bytes()[256 * 0x72 + 0x68] == 0x68 & 0xF8 | 0x02
+            assert nvram.contents.build() == kept[1]
+        else:
+            found.set_armed(True)
+            assert nvram.contents.settings[ACTIVATE] == 1
+            assert path.read_bytes() == kept[0]
+        assert found.is_armed
+
+
+def real_systems() -> list[Path]:
+    if not DATA.is_dir():
+        return []
+    return sorted(file.parent for file in DATA.glob("systems/*/cmos.dat"))
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason=f"real data are not at {DATA}")
+def test_on_the_cmos_of_real_machines_the_token_can_be_set_and_taken_back(tmp_path: Path) -> None:
+    tried = 0
+    for system in real_systems():
+        tables = read_tables(system)
+        tokens = tokens_for_update(tables)
+        if tokens is None or not isinstance(tokens.activate, IndexedIoToken):
+            continue
+        path = tmp_path / system.name
+        cmos = (system / "cmos.dat").read_bytes()
+        path.write_bytes(cmos[:CMOS_FILE_BYTES].ljust(CMOS_FILE_BYTES, b"\0"))
+        before, ports, system_id = path.read_bytes(), CmosFile(path), dell.system_id(tables)
+        if not check_value_holds(ports, tokens.activate, system_id):
+            continue  # not a dump of all of its CMOS
+        bios = IndexedSwitch(ports, tokens, system_id, suspicious=True)
+        assert not bios.is_armed, system.name
+        bios.arm()
+        assert bios.is_armed, system.name
+        bios.disarm()
+        assert path.read_bytes() == before, system.name
+        tried += 1
+    assert tried >= 5, json.dumps([system.name for system in real_systems()])
+
+
+def read_tables(system: Path) -> Tables:
+    dump = system / "smbios.dat"
+    if dump.exists():
+        return parse_memory_dump(dump.read_bytes())
+    return Tables.parse((system / "smbios_entry_point").read_bytes(), (system / "DMI").read_bytes())
