@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
@@ -14,18 +15,19 @@ from typing import Any
 
 from openrbu.formats.hdr import Image, SystemId, make_image
 from openrbu.formats.version import BiosVersion
-from openrbu.hosts.virtual import VirtualHost
 from openrbu.machine.factory import Order, make_machine
 from openrbu.machine.models import MODELS
 from openrbu.machine.virtual import VirtualMachine
+from openrbu.units import KIB, MIB
 from openrbu.update import flow
 from openrbu.update.plan import Options, make_plan
-from openrbu.units import KIB, MIB
 
 FLASH_BYTES = 128 * KIB
 REBOOT_MODE = "/sys/kernel/reboot/mode"
 DEVICE = "/sys/devices/platform/dell_rbu"
 ENTRY = "/sys/class/firmware/dell_rbu"
+
+NOBODY = 65534
 
 PROFILES = ("documented", "linux-2.6.16", "linux-5.7", "linux-6.16", "linux")
 
@@ -186,17 +188,41 @@ def in_child(work: Callable[[], None]) -> int:
     1: `work` raised, and the traceback is on standard error.
     """
     sys.stdout.flush()
-    child = os.fork()
+    with warnings.catch_warnings():  # of the threads that numpy has, which a child needs not
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
     if not child:
         code = 1
         try:
             work()
             code = 0
-        except BaseException:
+        except BaseException:  # noqa: BLE001  (this process ends here, whatever it is)
             sys.excepthook(*sys.exc_info())
         finally:
             os._exit(code)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def as_nobody(work: Callable[[], None]) -> None:
+    """Do it as a user who may nothing."""
+    if os.geteuid():
+        work()
+        return
+
+    def drop_and_work() -> None:
+        os.setgroups([])
+        os.setgid(NOBODY)
+        os.setuid(NOBODY)
+        work()
+
+    assert in_child(drop_and_work) == 0
+
+
+def opened_up(path: Path) -> None:
+    """Let every user pass through the directories above."""
+    for parent in path.parents:
+        if parent.stat().st_uid == os.geteuid() and parent != Path("/"):
+            parent.chmod(parent.stat().st_mode | 0o055)
 
 
 def killed_at_line(number: int, folders: tuple[str, ...], work: Callable[[], None]) -> bool:

@@ -130,10 +130,10 @@ def test_a_full_disk_under_the_output_is_one_line(rbu: Cli) -> None:
 
 def test_a_closed_output_is_no_traceback(rbu: Cli) -> None:
     command = f"{sys.executable} -c 'from openrbu.cli.main import main; raise SystemExit(main())'"
-    done = subprocess.run(
-        ["/bin/sh", "-c", f"{command} info {rbu.image()} >&-"], capture_output=True, check=False
-    )
-    assert (done.returncode, done.stderr) == (0, b"")
+    for words, code in ((f"info {rbu.image()} >&-", 0), ("--version >&-", 0), ("info 2>&-", 2)):
+        shell = ["/bin/sh", "-c", f"{command} {words}"]
+        done = subprocess.run(shell, capture_output=True, check=False)
+        assert (done.returncode, done.stdout, done.stderr) == (code, b"", b"")
 
 
 def test_a_disk_that_fills_up_under_an_output_file_leaves_none(rbu: Cli) -> None:
@@ -229,6 +229,13 @@ def read_until(fd: int, text: bytes, seconds: float = 30.0) -> bytes:
     return seen
 
 
+def wait_until_asleep(process: subprocess.Popen[bytes], seconds: float = 30.0) -> None:
+    """Until a process waits in a system call."""
+    end = time.monotonic() + seconds
+    while Path(f"/proc/{process.pid}/stat").read_text().rpartition(") ")[2][0] != "S":
+        assert time.monotonic() < end
+
+
 END = b"\0 never shown \0"
 
 
@@ -267,6 +274,7 @@ def test_ctrl_c_at_a_question_ends_with_130(rbu: Cli) -> None:
     rbu("machine", "new", "demo", "--ram", "256M")
     with on_terminal("machine", "rm", "demo") as (process, terminal):
         read_until(terminal, b"[y/N]")
+        wait_until_asleep(process)  # a signal just before the read would wait for the answer
         process.send_signal(signal.SIGINT)
         assert b"rbu: interrupted" in read_until(terminal, END)
         assert process.wait() == 130

@@ -359,6 +359,35 @@ def test_an_interrupt_at_any_step_leaves_the_machine_as_it_was(
     assert demo.json("history", "--machine", machine)["updates"][0]["outcome"] == "interrupted"
 
 
+def test_an_interrupt_before_anything_is_done_says_that_nothing_was(
+    demo: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextlib.contextmanager
+    def watching() -> Iterator[Interrupter]:
+        signal.raise_signal(signal.SIGINT)
+        yield Interrupter(signal.SIGINT, "never")
+
+    monkeypatch.setattr(progress, "watching", watching)
+    ended = demo("update", demo.image("A06"), "--machine", "demo")
+    assert (ended.code, ended.err) == (130, "rbu: interrupted; nothing was changed\n")
+    assert demo.json("history", "--machine", "demo")["updates"] == []
+
+
+def test_an_interrupt_after_arming_says_that_the_update_is_armed(
+    demo: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextlib.contextmanager
+    def watching() -> Iterator[Interrupter]:
+        yield Interrupter(signal.SIGINT, "never")
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(progress, "watching", watching)
+    ended = demo("update", demo.image("A06"), "--machine", "demo")
+    says = "rbu: interrupted; the update is armed: rbu cancel takes it back\n"
+    assert (ended.code, ended.err) == (130, says)
+    assert demo.json("status", "--machine", "demo")["is_armed"] is True
+
+
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_other_signals_that_end_a_process_undo_too(
     demo: Cli, monkeypatch: pytest.MonkeyPatch, signum: int, code: int

@@ -33,54 +33,61 @@ if TYPE_CHECKING:
     from openrbu.machine.virtual import VirtualMachine
 
 
+ModelName = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="MODEL",
+        help="poweredge-2650 (if none is named), precision-390, precision-t7600.",
+        autocompletion=complete_models,
+    ),
+]
+ProfileName = Annotated[
+    str | None,
+    typer.Option(
+        "--profile",
+        metavar="PROFILE",
+        help="Whose dell_rbu it has: documented (if none is named), linux, linux-5.7, …",
+        autocompletion=complete_profiles,
+    ),
+]
+TablesDirectory = Annotated[
+    Path | None,
+    typer.Option(
+        "--from-tables", metavar="DIR", help="Be the machine whose SMBIOS tables are in DIR."
+    ),
+]
+Faults = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--fault",
+        metavar="FAULT",
+        help="Break a part of it, such as no-battery; repeatable.",
+        autocompletion=complete_faults,
+    ),
+]
+AdminPasswordFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--admin-password-file", metavar="FILE", help="Its BIOS admin password is in FILE."
+    ),
+]
+
+
 def new(
     name: Annotated[str, typer.Argument(metavar="NAME", help="What to call it.")],
     *,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            metavar="MODEL",
-            help="poweredge-2650 (if none is named), precision-390, precision-t7600.",
-            autocompletion=complete_models,
-        ),
-    ] = None,
+    model: ModelName = None,
     bios_version: Annotated[
         str | None, typer.Option("--bios-version", metavar="VERSION", help="Its first BIOS.")
     ] = None,
     ram: Annotated[
         str | None, typer.Option("--ram", metavar="SIZE", help="Its memory (512M, 4G, 1T).")
     ] = None,
-    profile: Annotated[
-        str | None,
-        typer.Option(
-            "--profile",
-            metavar="PROFILE",
-            help="Whose dell_rbu it has: documented (if none is named), linux, linux-5.7, …",
-            autocompletion=complete_profiles,
-        ),
-    ] = None,
-    from_tables: Annotated[
-        Path | None,
-        typer.Option(
-            "--from-tables", metavar="DIR", help="Be the machine whose SMBIOS tables are in DIR."
-        ),
-    ] = None,
-    fault: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--fault",
-            metavar="FAULT",
-            help="Break a part of it, such as no-battery; repeatable.",
-            autocompletion=complete_faults,
-        ),
-    ] = None,
-    admin_password_file: Annotated[
-        Path | None,
-        typer.Option(
-            "--admin-password-file", metavar="FILE", help="Its BIOS admin password is in FILE."
-        ),
-    ] = None,
+    profile: ProfileName = None,
+    from_tables: TablesDirectory = None,
+    fault: Faults = None,
+    admin_password_file: AdminPasswordFile = None,
     as_json: AsJson = False,
 ) -> Answer:
     """Make a virtual machine, and switch it on.

@@ -13,13 +13,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import sys
-from collections.abc import Iterator, Sequence
-from types import FrameType
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from openrbu import __version__
+from openrbu.cli.interrupts import Stopped, signals_raised
 
 if TYPE_CHECKING:
     from openrbu.cli.show import Answer
@@ -27,19 +26,6 @@ if TYPE_CHECKING:
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
-EXIT_SIGNAL = 128
-"""Plus the number of the signal: what a shell says of a process that a signal ended."""
-
-
-class Stopped(BaseException):
-    """A signal asked this process to end. Its notes say what became of what was under way.
-
-    No KeyboardInterrupt, which libraries turn into other things on the way.
-    """
-
-    def __init__(self, signum: int) -> None:
-        super().__init__(f"interrupted by {signal.Signals(signum).name}")
-        self.exit_code = EXIT_SIGNAL + signum
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,13 +35,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words == ["--version"]:
-        sys.stdout.write(f"rbu {__version__}\n")
+        print(f"rbu {__version__}")
         return 0
-    with _signals_raised():
+    with signals_raised():
         try:
             return _run(words)
-        except Stopped as second:  # while the first one was being told of
-            return second.exit_code
+        except Stopped as stop:  # before anything was begun, or while another one was told of
+            if sys.stderr is not None:
+                print(f"rbu: {stop.text}", file=sys.stderr)
+            return stop.exit_code
 
 
 def _run(words: list[str]) -> int:
@@ -85,7 +73,7 @@ def _run(words: list[str]) -> int:
         stop = error if isinstance(error, Stopped) else error.__cause__
         if not isinstance(stop, Stopped):  # up to 3.11 a class that is being made wraps it
             raise
-        kind, text, exit_code = "interrupted", _interrupted(stop), stop.exit_code
+        kind, text, exit_code = "interrupted", stop.text, stop.exit_code
     except OSError as error:
         kind, text, exit_code = "system", show.os_error_text(error), EXIT_FAILED
     failure = {"kind": kind, "message": text, "exit_code": exit_code}
@@ -153,25 +141,3 @@ def _fail(document: dict[str, Any], *, as_json: bool) -> int:
     show.complain(failure["message"])
     exit_code: int = failure["exit_code"]
     return exit_code
-
-
-def _interrupted(stop: Stopped) -> str:
-    return "; ".join(["interrupted", *getattr(stop, "__notes__", [])])
-
-
-@contextlib.contextmanager
-def _signals_raised() -> Iterator[None]:
-    """Raise `Stopped` for the signals that ask a process to end; one that is ignored stays so."""
-
-    def raise_it(signum: int, _frame: FrameType | None) -> None:
-        raise Stopped(signum)
-
-    before = {}
-    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(signum) is not signal.SIG_IGN:
-            before[signum] = signal.signal(signum, raise_it)
-    try:
-        yield
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)

@@ -143,6 +143,8 @@ def emit_document(document: Mapping[str, Any]) -> None:
 
 def complain(text: str) -> None:
     """One line on standard error. Nobody can be told when that fails."""
+    if sys.stderr is None:  # closed by the caller
+        return
     line = "rbu: " + printable(text)
     if _is_rich(sys.stderr) and not os.environ.get("NO_COLOR"):
         line = "\x1b[31m" + line + "\x1b[0m"

@@ -10,6 +10,7 @@ import typer
 from openrbu.cli import files, progress, show
 from openrbu.cli import session as sessions
 from openrbu.cli.images import image_document, systems_text
+from openrbu.cli.interrupts import UpdateTeller
 from openrbu.cli.options import (
     AsJson,
     ImageFile,
@@ -35,7 +36,7 @@ from openrbu.units import human_size
 if TYPE_CHECKING:
     from openrbu.cli.files import Loaded
     from openrbu.update.driver import Mode as StagingMode
-    from openrbu.update.flow import Outcome, Watcher
+    from openrbu.update.flow import Outcome
     from openrbu.update.plan import Options, Plan
 
 _MODES: dict[ModeChoice, StagingMode | None] = {
@@ -120,13 +121,16 @@ def update(
     \b
     Example:  rbu update A06.hdr --machine demo --reboot
     """
+    from openrbu.update.flow import perform
+    from openrbu.update.journal import Journal
     from openrbu.update.plan import make_plan
 
     loaded = files.load_image(image)
     options = _options(
         mode, packet_size, allow_downgrade, allow_any_system, password_of(password_file)
     )
-    with sessions.open_session(machine) as session:
+    teller = UpdateTeller()
+    with teller.telling(), sessions.open_session(machine) as session:
         planned = make_plan(session.host, loaded.image, options)
         verdict = _judge(planned)
         document = {"changed": False, "plan": _plan_document(session, planned, loaded)}
@@ -136,14 +140,16 @@ def update(
             return Answer(document, _hints(planned), verdict.refusal)
         if not as_json:
             show.emit([Facts("Update", _plan_rows(session, planned)), *_hints(planned)])
+        teller.begin(Journal(session.host.journal_path))
         with progress.watching() as watcher:
-            outcome = _perform(session, planned, watcher)
+            outcome = perform(session.host, planned, watcher)
         document |= {"changed": True, **_outcome_document(outcome)}
         armed = _armed_blocks(planned, outcome)
         if not reboot:
             return Answer(document | {"restarted": False}, [*armed, _what_now(session)])
         if not as_json:
             show.emit(armed)
+        teller.end()
         return _restart(session, document)
 
 
@@ -253,32 +259,6 @@ def _plan_document(session: Session, planned: Plan, loaded: Loaded) -> dict[str,
 
 
 # -- doing it -------------------------------------------------------------------------------
-
-
-def _perform(session: Session, planned: Plan, watcher: Watcher) -> Outcome:
-    """Do it; an interrupt is told what became of the update.
-
-    :raise OpenRbuError: as `flow.perform`.
-    """
-    from openrbu.cli.main import Stopped
-    from openrbu.update.flow import perform
-    from openrbu.update.journal import Journal
-
-    journal = Journal(session.host.journal_path)
-    before = journal.last
-    try:
-        return perform(session.host, planned, watcher)
-    except Stopped as stop:
-        last = journal.last
-        if last is None or (before is not None and last.id == before.id):
-            stop.add_note("nothing was changed")
-        elif last.outcome == "armed":
-            stop.add_note("the update is armed: rbu cancel takes it back")
-        elif left := last.fields.get("left"):
-            stop.add_note(f"could not be put back: {', '.join(left)}")
-        else:
-            stop.add_note("what was begun is undone: nothing is staged, the BIOS is not armed")
-        raise
 
 
 def _outcome_document(outcome: Outcome) -> dict[str, Any]:

@@ -51,9 +51,6 @@ class BiosVersion:
     text: str
     style: VersionStyle
 
-    def __str__(self) -> str:
-        return self.text
-
     @classmethod
     def parse(cls, text: str) -> "BiosVersion":
         """Any text, blanks around it removed. What can't be read becomes `UNREADABLE`."""

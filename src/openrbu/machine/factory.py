@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,6 +70,7 @@ def make_machine(name: str, order: Order, *, clock: Clock = local_now) -> Path:
     config = store.MachineConfig(
         model=order.tables.resolve().name if order.tables else kind.name,
         ram_bytes=ram_bytes,
+        tables_crc32=zlib.crc32(b"".join(tables.build())),
         profile=order.profile,
         created_at=clock().isoformat(timespec="seconds"),
         made_by=__version__,
@@ -106,9 +108,9 @@ def _fit_bios(tables: smbios.Tables, kind: Model, order: Order) -> tuple[smbios.
     version = BiosVersion.parse(order.bios_version or information.version)
     if order.bios_version is not None and version.style is VersionStyle.UNREADABLE:
         raise UsageError(f"{order.bios_version!r} is no BIOS version (examples: A05, 2.1.2)")
-    size = order.flash_size_bytes or information.rom_size_bytes or 0
-    if order.tables is None and order.flash_size_bytes is None:
-        size = kind.flash_size_bytes
+    size = order.flash_size_bytes
+    if size is None:
+        size = kind.flash_size_bytes if order.tables is None else information.rom_size_bytes or 0
     if size < BLOCK_BYTES or size % BLOCK_BYTES or size > MAX_FLASH_BYTES:
         raise UsageError(
             f"a flash has whole blocks of 64 KiB, up to {human_size(MAX_FLASH_BYTES)}, not "

@@ -83,13 +83,16 @@ class StateFile:
         """
         if self._is_taken:
             return
+        self._make_spare()
+        self.lose()
+        self._is_taken = True
+
+    def _make_spare(self) -> None:
         fd = os.open(self._spare, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             os.posix_fallocate(fd, 0, SPARE_BYTES)
         finally:
             os.close(fd)
-        self.lose()
-        self._is_taken = True
 
     def lose(self) -> None:
         """The machine is not on any more, unless a process says so with `put`."""
@@ -121,6 +124,8 @@ class StateFile:
         self._spare.replace(self._path)
         with contextlib.suppress(FileNotFoundError):
             self._lost.replace(self._spare)
+        with contextlib.suppress(OSError):  # the next `take` tells, if there is no room then
+            self._make_spare()
         self._last, self._is_taken = text, False
 
     def drop(self) -> None:

@@ -58,10 +58,12 @@ reason for it to fail."""
 
 @dataclass(frozen=True, slots=True)
 class MachineConfig:
-    """What a machine is. `faults` are labels of `bios.faults`; sizes in bytes."""
+    """What a machine is. `faults` are labels of `bios.faults`; sizes in bytes. `tables_crc32` is
+    over its SMBIOS entry point and table, which may be odd, but must not change."""
 
     model: str
     ram_bytes: int
+    tables_crc32: int
     profile: str
     created_at: str
     made_by: str
@@ -147,8 +149,7 @@ def _parse_config(document: dict[str, Any], name: str) -> MachineConfig:
             f"machine {name!r} was made by a newer openrbu (format {document['format']}; this one "
             f"knows {FORMAT}): update openrbu"
         )
-    document["faults"] = tuple(document["faults"])
-    config = MachineConfig(**document)
+    config = MachineConfig(**document | {"faults": tuple(document["faults"])})
     pc_regions(operator.index(config.ram_bytes))
     profile(config.profile)
     for label in config.faults:

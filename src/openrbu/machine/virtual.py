@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import uuid
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -27,7 +28,7 @@ from openrbu.bios.power import PowerCutError, PowerRail
 from openrbu.bios.smi import SmiHandler
 from openrbu.bios.switch import bios_switch
 from openrbu.drivers.profiles import profile
-from openrbu.errors import DamagedInputError, MachineError, OpenRbuError
+from openrbu.errors import MachineError, OpenRbuError
 from openrbu.formats import dell
 from openrbu.formats.smbios import Tables
 from openrbu.machine import store
@@ -96,16 +97,17 @@ class VirtualMachine:
 
     def _read_tables(self) -> Tables:
         try:
-            return Tables.parse(
-                *((self.directory / name).read_bytes() for name in ("smbios_entry_point", "DMI"))
-            )
+            names = ("smbios_entry_point", "DMI")
+            entry_point, table = [(self.directory / name).read_bytes() for name in names]
         except FileNotFoundError as error:
-            raise MachineError(
-                f"machine {self.name!r} has lost its file {error.filename}"
-            ) from None
-        except DamagedInputError as damage:
-            text = f"machine {self.name!r} has damaged SMBIOS tables: {damage}"
+            text = f"machine {self.name!r} has lost its file {error.filename}"
             raise MachineError(text) from None
+        if zlib.crc32(entry_point + table) != self.config.tables_crc32:
+            raise MachineError(
+                f"machine {self.name!r} has damaged SMBIOS tables: they are not those it was made "
+                "with"
+            )
+        return Tables.parse(entry_point, table)
 
     # -- power ------------------------------------------------------------------------------
 

@@ -1,0 +1,304 @@
+"""A Linux machine by its files: a tree made for the test, and the machine that the test runs on."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from machines import DEVICE, REBOOT_MODE, Quiet, as_nobody, image, make, opened_up, running
+from needs import leave_out
+from openrbu.errors import NotForThisMachineError, ObstacleError, OpenRbuError
+from openrbu.hosts.base import read_file, read_text
+from openrbu.hosts.linux import LinuxHost
+from openrbu.hosts.virtual import VirtualHost
+from openrbu.update import flow, report
+from openrbu.update.plan import Options, make_plan
+from openrbu.update.target import read_target
+
+PORT_FILE_BYTES = 1 << 16
+
+
+@pytest.fixture(autouse=True)
+def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENRBU_HOME", str(tmp_path / "state"))
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """The files of a Precision 390, taken from a virtual one; `/dev/port` is a plain file."""
+    root = tmp_path / "root"
+    with running(make(tmp_path / "home")) as machine:
+        host = VirtualHost(machine)
+        for path in (
+            "/sys/firmware/dmi/tables/smbios_entry_point",
+            "/sys/firmware/dmi/tables/DMI",
+            "/proc/buddyinfo",
+            "/proc/sys/kernel/random/boot_id",
+            REBOOT_MODE,
+        ):
+            put(root, path, read_file(host, path))
+    put(root, "/dev/port", bytes(PORT_FILE_BYTES))
+    return root
+
+
+def put(root: Path, path: str, data: bytes) -> Path:
+    file = root / path.lstrip("/")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(data)
+    return file
+
+
+# -- files ----------------------------------------------------------------------------------
+
+
+def test_files_are_looked_up_below_the_root(root: Path) -> None:
+    host = LinuxHost(root)
+    assert read_text(host, REBOOT_MODE) == "cold"
+    assert host.exists(REBOOT_MODE)
+    assert not host.exists("/etc/hostname")
+    assert host.name == f"the machine at {root}"
+    assert LinuxHost().name == "this machine"
+
+
+@pytest.mark.parametrize("size_bytes", [1, 7, 100, 4096])
+def test_a_file_is_read_in_order_in_chunks_of_at_most_that_size(
+    tmp_path: Path, size_bytes: int
+) -> None:
+    data = bytes(range(256)) * 4
+    put(tmp_path, "/f", data)
+    chunks = list(LinuxHost(tmp_path).chunks("/f", size_bytes))
+    assert b"".join(chunks) == data
+    assert max(map(len, chunks)) <= size_bytes
+
+
+def test_a_write_goes_to_its_offset_and_leaves_the_rest(tmp_path: Path) -> None:
+    file = put(tmp_path, "/f", b"0123456789")
+    host = LinuxHost(tmp_path)
+    host.write("/f", b"AB")
+    host.write("/f", memoryview(b"CD"), 5)
+    host.write("/f", b"")
+    assert file.read_bytes() == b"AB234CD789"
+
+
+def test_what_a_file_takes_only_a_part_of_is_written_on(tmp_path: Path) -> None:
+    """A pipe that is nearly full takes a part; the rest follows as it is read."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    data = bytes(range(256)) * 4096
+    reader = subprocess.Popen(["cat", str(pipe)], stdout=subprocess.PIPE)
+    LinuxHost(tmp_path).write("/pipe", data)
+    assert reader.communicate()[0] == data
+
+
+@pytest.mark.parametrize("path", ["/nothing", "/dir"])
+def test_what_the_kernel_refuses_names_the_file(tmp_path: Path, path: str) -> None:
+    (tmp_path / "dir").mkdir()
+    for call in (
+        lambda host: read_file(host, path),
+        lambda host: host.write(path, b"x"),
+        lambda host: host.exclusively(path).__enter__(),
+    ):
+        with pytest.raises(OSError, match=r"\[Errno") as refusal:
+            call(LinuxHost(tmp_path))
+        assert path in str(refusal.value.filename)
+
+
+def test_a_refusal_of_the_write_itself_names_the_file_too() -> None:
+    with pytest.raises(OSError, match="No space left") as refusal:
+        LinuxHost().write("/dev/full", b"x")
+    assert (refusal.value.errno, refusal.value.filename) == (errno.ENOSPC, "/dev/full")
+
+
+def test_a_file_that_may_not_be_seen_is_not_there(tmp_path: Path) -> None:
+    put(tmp_path, "/closed/f", b"x")
+    opened_up(tmp_path / "closed")
+    (tmp_path / "closed").chmod(0o700 if os.geteuid() == 0 else 0)
+
+    def work() -> None:
+        assert not LinuxHost(tmp_path).exists("/closed/f")
+
+    as_nobody(work)
+    (tmp_path / "closed").chmod(0o755)
+
+
+# -- the lock that programs agree on --------------------------------------------------------
+
+
+def test_the_lock_is_had_by_one_process_at_a_time(tmp_path: Path) -> None:
+    file = put(tmp_path, "/smi_request", b"")
+    script = (
+        "import fcntl, sys\n"
+        "with open(sys.argv[1], 'w') as file:\n"
+        "    try: fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)\n"
+        "    except BlockingIOError: print('taken')\n"
+        "    else: print('free')\n"
+    )
+
+    def seen() -> str:
+        done = [sys.executable, "-c", script, str(file)]
+        return subprocess.run(done, capture_output=True, text=True, check=True).stdout.strip()
+
+    with LinuxHost(tmp_path).exclusively("/smi_request"):
+        assert seen() == "taken"
+    assert seen() == "free"
+
+
+def test_a_file_of_sysfs_that_can_only_be_written_can_be_locked() -> None:
+    """`smi_request` is such a file: opening it for reading too is refused, even to root."""
+    if os.geteuid():
+        leave_out("only root may open the write-only files of sysfs")
+    candidates = [
+        path
+        for path in Path("/sys/bus").glob("*/drivers_probe")
+        if stat.S_IMODE(path.stat().st_mode) == 0o200
+    ]
+    if not candidates:
+        leave_out("this machine's sysfs has no write-only file in /sys/bus")
+    path = str(candidates[0])
+    with pytest.raises(PermissionError), open(path, "r+b"):  # noqa: PTH123
+        pass
+    with LinuxHost().exclusively(path):
+        pass
+
+
+# -- ports, modules, restart ----------------------------------------------------------------
+
+
+def test_ports_are_bytes_of_dev_port(root: Path) -> None:
+    ports = LinuxHost(root).ports
+    assert ports is not None
+    ports.out8(0x71, 0xA5)
+    assert ports.in8(0x71) == 0xA5
+    data = (root / "dev/port").read_bytes()
+    assert (data[0x71], sum(data)) == (0xA5, 0xA5)
+    assert len(data) == PORT_FILE_BYTES
+
+
+def test_without_dev_port_there_are_no_ports(tmp_path: Path) -> None:
+    assert LinuxHost(tmp_path).ports is None
+
+
+def test_a_directory_of_files_loads_no_module_and_does_not_restart(root: Path) -> None:
+    host = LinuxHost(root)
+    for call, says in (
+        (lambda: host.load_module("dell_rbu", {"image_type": "mono"}), "dell_rbu can't be loaded"),
+        (lambda: host.unload_module("dell_rbu"), "dell_rbu can't be unloaded"),
+        (host.restart, "can't be restarted"),
+    ):
+        with pytest.raises(ObstacleError, match=f"{says}: .* is only a directory of files"):
+            call()
+
+
+def test_a_module_is_there_when_sys_module_says_so(root: Path) -> None:
+    assert not LinuxHost(root).module_is_loaded("dell_rbu")
+    (root / "sys/module/dell_rbu").mkdir(parents=True)
+    assert LinuxHost(root).module_is_loaded("dell_rbu")
+
+
+def test_what_a_module_loader_says_is_told_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stand-in for modprobe, found first: the real one is not asked to change this machine."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    monkeypatch.setenv("PATH", str(programs))
+    with pytest.raises(ObstacleError, match="there is no program modprobe here"):
+        LinuxHost().load_module("dell_rbu", {})
+    modprobe = programs / "modprobe"
+    modprobe.write_text('#!/bin/sh\necho "FATAL:  Module $*" >&2\necho not found >&2\nexit 1\n')
+    modprobe.chmod(0o755)
+    with pytest.raises(
+        ObstacleError,
+        match="dell_rbu can't be loaded: FATAL: Module dell_rbu image_type=mono not found",
+    ):
+        LinuxHost().load_module("dell_rbu", {"image_type": "mono"})
+    modprobe.write_text("#!/bin/sh\nexit 7\n")
+    with pytest.raises(ObstacleError, match="can't be loaded: .*modprobe ended with 7"):
+        LinuxHost().load_module("dell_rbu", {})
+    modprobe.write_text("#!/bin/sh\nexit 0\n")
+    LinuxHost().load_module("dell_rbu", {})
+
+
+# -- the tool on such a machine -------------------------------------------------------------
+
+
+def test_a_plan_is_made_from_the_files_and_changes_none(root: Path) -> None:
+    before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    plan = make_plan(LinuxHost(root), image(), Options())
+    assert plan.obstacles == ()
+    assert plan.target.system_id == 0x01DE
+    assert any("physical memory can't be seen here" in note for note in plan.notes)
+    after = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    changed = {path.name for path in before if before[path] != after[path]}
+    assert changed <= {"port"}  # the index register: a byte of CMOS has to be asked for
+    assert before.keys() == after.keys()
+
+
+def test_an_update_that_finds_no_driver_says_so_and_leaves_the_machine_alone(root: Path) -> None:
+    host = LinuxHost(root)
+    plan = make_plan(host, image(), Options())
+    before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    with pytest.raises(ObstacleError, match="dell_rbu can't be loaded") as refusal:
+        flow.perform(host, plan, Quiet())
+    assert "could not be put back" not in str(refusal.value)
+    assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
+    assert report.read_status(host).last is not None
+
+
+def test_a_driver_whose_file_refuses_a_write_is_told_by_its_path(root: Path) -> None:
+    put(root, f"{DEVICE}/image_type", b"mono\n")
+    put(root, f"{DEVICE}/packet_size", b"0\n")
+    put(root, f"{DEVICE}/data", b"")
+    put(root, "/sys/class/firmware/dell_rbu/data", b"")
+    os.symlink("/dev/full", root / "sys/class/firmware/dell_rbu/loading")
+    with pytest.raises(OpenRbuError, match=r"No space left on device \(.*loading\)"):
+        flow.perform(LinuxHost(root), make_plan(LinuxHost(root), image(), Options()), Quiet())
+
+
+@pytest.mark.parametrize(
+    "missing",
+    ["sys/firmware/dmi/tables/smbios_entry_point", "sys/firmware/dmi/tables/DMI"],
+)
+def test_a_machine_that_shows_no_tables_can_not_be_known(root: Path, missing: str) -> None:
+    (root / missing).unlink()
+    with pytest.raises(ObstacleError, match="shows no SMBIOS tables: it can't be known"):
+        read_target(LinuxHost(root))
+
+
+def test_tables_that_only_root_may_read_are_told_of(root: Path) -> None:
+    table = root / "sys/firmware/dmi/tables/DMI"
+    opened_up(table)
+    table.chmod(0o600 if os.geteuid() == 0 else 0)
+
+    def work() -> None:
+        with pytest.raises(ObstacleError, match="only root can read the SMBIOS tables"):
+            read_target(LinuxHost(root))
+
+    as_nobody(work)
+
+
+def test_this_very_machine_is_looked_at_without_a_traceback_and_not_updated() -> None:
+    """Unless it is a Precision 390 it is not what the image is for, or can't be known."""
+    host = LinuxHost()
+    before = {
+        path: Path(path).read_bytes()
+        for path in (REBOOT_MODE, "/proc/sys/kernel/random/boot_id")
+        if Path(path).exists()
+    }
+    try:
+        plan = make_plan(host, image(), Options())
+    except ObstacleError as error:
+        assert "SMBIOS tables" in str(error)  # noqa: PT017
+    else:
+        with pytest.raises(NotForThisMachineError):
+            flow.refuse(plan)
+        with pytest.raises(NotForThisMachineError):
+            flow.perform(host, plan, Quiet())
+    assert not host.journal_path.exists()
+    assert {path: Path(path).read_bytes() for path in before} == before

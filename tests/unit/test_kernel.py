@@ -1,0 +1,333 @@
+"""The kernel that runs on a virtual machine: its files, its modules, how it is put away."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from machines import DEVICE, ENTRY, REBOOT_MODE
+from openrbu.drivers.profiles import profile
+from openrbu.errors import KernelError, MachineError, UsageError
+from openrbu.machine.kernel import REBOOT_MODES, RESERVED, Kernel
+from openrbu.memory.physical import RamFile, pc_regions
+from openrbu.units import MIB, PAGE_SIZE
+
+DMI = (b"the entry point", b"the tables")
+DCDBAS = "/sys/devices/platform/dcdbas"
+
+
+def echo(buffer: bytes) -> bytes:
+    """A BIOS that answers an SMI with what it was asked."""
+    return buffer
+
+
+class Machine:
+    """A kernel over RAM in a file; `changes` counts what it announces."""
+
+    def __init__(
+        self,
+        directory: Path,
+        profile_name: str = "documented",
+        *,
+        smi: Callable[[bytes], bytes] | None = echo,
+    ) -> None:
+        self.memory = RamFile.create(directory / "ram", pc_regions(64 * MIB))
+        self.changes = 0
+        self.log: list[str] = []
+        self._profile, self._smi = profile(profile_name), smi
+        self.kernel = self.fresh()
+
+    def fresh(self) -> Kernel:
+        return Kernel(
+            self.memory,
+            profile=self._profile,
+            boot_id="0f3c",
+            dmi=DMI,
+            smi=self._smi,
+            before_change=self._count,
+            log=self.log.append,
+        )
+
+    def _count(self) -> None:
+        self.changes += 1
+
+    def read(self, path: str) -> bytes:
+        return self.kernel.read(path, 0, 1 << 20)
+
+    def write(self, path: str, data: bytes) -> None:
+        self.kernel.write(path, data, 0)
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[Machine]:
+    machine = Machine(tmp_path)
+    yield machine
+    machine.memory.close()
+
+
+def test_it_shows_the_tables_its_boot_and_its_memory(machine: Machine) -> None:
+    tables = "/sys/firmware/dmi/tables"
+    assert (machine.read(f"{tables}/smbios_entry_point"), machine.read(f"{tables}/DMI")) == DMI
+    assert machine.kernel.read(f"{tables}/DMI", 4, 3) == b"tab"
+    assert machine.read("/proc/sys/kernel/random/boot_id") == b"0f3c\n"
+    assert machine.read("/proc/buddyinfo") == machine.kernel.allocator.buddyinfo().encode()
+    assert machine.kernel.list("/sys/firmware/dmi/tables") == ["DMI", "smbios_entry_point"]
+
+
+def test_memory_that_a_kernel_needs_itself_is_never_handed_out(machine: Machine) -> None:
+    pages = []
+    with contextlib.suppress(KernelError):
+        while True:
+            pages.append(machine.kernel.pages.allocate(0))
+    assert not any(area.start <= page < area.end for page in pages for area in RESERVED)
+    assert len(pages) == (64 - 1 - 16) * MIB // PAGE_SIZE
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "/system", "/dev/port", "sys", "/sys/nothing"])
+def test_other_paths_are_not_there(machine: Machine, path: str) -> None:
+    for call in (machine.read, machine.kernel.list, lambda path: machine.write(path, b"")):
+        with pytest.raises(KernelError) as refusal:
+            call(path)
+        assert refusal.value.errno == errno.ENOENT
+
+
+def test_only_paths_that_are_there_exist(machine: Machine) -> None:
+    assert machine.kernel.exists(REBOOT_MODE)
+    assert not machine.kernel.exists(DEVICE)
+
+
+# -- the kind of restart --------------------------------------------------------------------
+
+
+def test_a_boot_begins_with_a_cold_restart_chosen(machine: Machine) -> None:
+    assert machine.read(REBOOT_MODE) == b"cold\n"
+
+
+@pytest.mark.parametrize("mode", REBOOT_MODES)
+@pytest.mark.parametrize("tail", ["", "\n", "ish"])
+def test_a_kind_of_restart_is_known_by_its_start(machine: Machine, mode: str, tail: str) -> None:
+    machine.write(REBOOT_MODE, f"{mode}{tail}".encode())
+    assert machine.read(REBOOT_MODE) == f"{mode}\n".encode()
+
+
+@pytest.mark.parametrize("text", [b"", b"w", b" warm", b"lukewarm"])
+def test_another_word_is_refused_and_changes_nothing(machine: Machine, text: bytes) -> None:
+    with pytest.raises(KernelError) as refusal:
+        machine.write(REBOOT_MODE, text)
+    assert refusal.value.errno == errno.EINVAL
+    assert machine.read(REBOOT_MODE) == b"cold\n"
+
+
+# -- modules --------------------------------------------------------------------------------
+
+
+def test_modules_come_and_go(machine: Machine) -> None:
+    kernel = machine.kernel
+    assert machine.read("/proc/modules") == b""
+    kernel.load_module("dell_rbu", {"image_type": "packet", "allocation_floor": "0x200000"})
+    kernel.load_module("dcdbas", {})
+    assert [line.split()[0] for line in machine.read("/proc/modules").splitlines()] == [
+        b"dell_rbu",
+        b"dcdbas",
+    ]
+    assert machine.read(f"{DEVICE}/image_type") == b"packet\n"
+    assert machine.read("/sys/module/dell_rbu/parameters/allocation_floor") == b"2097152\n"
+    machine.write(f"{ENTRY}/loading", b"-1")
+    for name in ("dell_rbu", "dcdbas"):
+        kernel.unload_module(name)
+        assert not kernel.exists(f"/sys/module/{name}")
+    assert kernel.snapshot() == machine.fresh().snapshot()
+
+
+def test_a_module_is_loaded_once_and_unloaded_when_it_is_loaded(machine: Machine) -> None:
+    machine.kernel.load_module("dcdbas", {})
+    for call, error in (
+        (lambda: machine.kernel.load_module("dcdbas", {}), errno.EEXIST),
+        (lambda: machine.kernel.unload_module("dell_rbu"), errno.ENOENT),
+    ):
+        with pytest.raises(KernelError) as refusal:
+            call()
+        assert refusal.value.errno == error
+
+
+def test_a_module_in_use_stays(machine: Machine) -> None:
+    machine.kernel.load_module("dell_rbu", {})
+    with pytest.raises(KernelError) as refusal:
+        machine.kernel.unload_module("dell_rbu")
+    assert refusal.value.errno == errno.EBUSY
+    assert machine.kernel.exists(ENTRY)
+
+
+def test_a_machine_without_the_calling_interface_has_no_dcdbas(tmp_path: Path) -> None:
+    machine = Machine(tmp_path, smi=None)
+    with pytest.raises(KernelError) as refusal:
+        machine.kernel.load_module("dcdbas", {})
+    assert refusal.value.errno == errno.ENODEV
+    machine.memory.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "says"),
+    [
+        ("xfs", {}, "no module is called 'xfs'; there are: dell_rbu, dcdbas"),
+        ("dell_rbu", {"type": "mono"}, "no parameter 'type' .it has: image_type, allocation_floor"),
+        ("dell_rbu", {"allocation_floor": "high"}, "allocation_floor takes an address, not 'high'"),
+        ("dcdbas", {"smi": "1"}, "dcdbas has no parameter 'smi' .it has: none"),
+    ],
+)
+def test_what_no_module_takes_is_a_usage_error(
+    machine: Machine, name: str, parameters: dict[str, str], says: str
+) -> None:
+    before = machine.kernel.snapshot()
+    with pytest.raises(UsageError, match=says):
+        machine.kernel.load_module(name, parameters)
+    assert machine.kernel.snapshot() == before
+
+
+def test_a_parameter_that_the_driver_refuses_leaves_it_unloaded(machine: Machine) -> None:
+    with pytest.raises(KernelError) as refusal:
+        machine.kernel.load_module("dell_rbu", {"image_type": "x" * 16})
+    assert refusal.value.errno == errno.ENOSPC
+    assert machine.kernel.modules == {}
+
+
+# -- changes --------------------------------------------------------------------------------
+
+
+def test_every_change_is_announced_and_no_look_is(machine: Machine) -> None:
+    kernel = machine.kernel
+    for number, change in enumerate(
+        [
+            lambda: kernel.load_module("dell_rbu", {}),
+            lambda: machine.write(f"{ENTRY}/loading", b"1"),
+            lambda: machine.write(f"{ENTRY}/data", b"an image"),
+            lambda: machine.write(f"{ENTRY}/loading", b"0"),
+            lambda: machine.write(f"{ENTRY}/loading", b"-1"),
+            lambda: kernel.unload_module("dell_rbu"),
+        ]
+    ):
+        assert machine.changes == number
+        change()
+        for look in (kernel.exists, kernel.list):
+            look("/sys/devices")
+        machine.read("/proc/modules")
+        kernel.snapshot()
+
+
+def test_a_signal_waits_until_the_kernel_is_through(tmp_path: Path) -> None:
+    done = []
+
+    def interrupt_then_work(buffer: bytes) -> bytes:
+        os.kill(os.getpid(), signal.SIGINT)
+        done.append(buffer)
+        return buffer
+
+    machine = Machine(tmp_path, smi=interrupt_then_work)
+    machine.kernel.load_module("dcdbas", {})
+    machine.write(f"{DCDBAS}/smi_data", b"1IMS" + bytes(48))
+    with pytest.raises(KeyboardInterrupt):
+        machine.write(f"{DCDBAS}/smi_request", b"1")
+    assert len(done) == 1
+    machine.memory.close()
+
+
+def test_a_kernel_that_dies_says_what_to_do_and_does_nothing_any_more(tmp_path: Path) -> None:
+    machine = Machine(tmp_path, "linux-5.7")
+    kernel = machine.kernel
+    kernel.load_module("dell_rbu", {"image_type": "packet"})
+    machine.write(f"{DEVICE}/packet_size", b"4096")
+    machine.write(f"{DEVICE}/image_type", b"init")
+    machine.write(f"{ENTRY}/loading", b"1")
+    machine.write(f"{ENTRY}/data", b"x" * 8192)
+    machine.write(f"{ENTRY}/loading", b"0")
+    with pytest.raises(MachineError, match=r"kernel died \(.*\): restart the machine"):
+        machine.write(f"{DEVICE}/image_type", b"mono")
+    again = machine.fresh()
+    again.restore(json.loads(json.dumps(kernel.snapshot())))
+    for dead in (kernel, again):
+        for call in (
+            lambda dead=dead: dead.read(REBOOT_MODE, 0, 9),
+            lambda dead=dead: dead.write(REBOOT_MODE, b"warm", 0),
+            lambda dead=dead: dead.exists("/sys"),
+            lambda dead=dead: dead.load_module("dcdbas", {}),
+            lambda dead=dead: dead.unload_module("dell_rbu"),
+        ):
+            with pytest.raises(MachineError, match="kernel is dead: restart the machine"):
+                call()
+    machine.memory.close()
+
+
+# -- put away and taken out again -----------------------------------------------------------
+
+WRITES = st.sampled_from(
+    [
+        (f"{DEVICE}/image_type", b"mono"),
+        (f"{DEVICE}/image_type", b"packet"),
+        (f"{DEVICE}/image_type", b"init"),
+        (f"{DEVICE}/packet_size", b"4096"),
+        (f"{DEVICE}/packet_size", b"1024"),
+        (f"{ENTRY}/loading", b"1"),
+        (f"{ENTRY}/loading", b"0"),
+        (f"{ENTRY}/loading", b"-1"),
+        (f"{ENTRY}/data", b"some of an image" * 999),
+        (f"{DCDBAS}/smi_data_buf_size", b"6000"),
+        (f"{DCDBAS}/smi_data", b"1IMS" + bytes(48)),
+        (f"{DCDBAS}/smi_request", b"1"),
+        ("/sys/module/dell_rbu/parameters/allocation_floor", b"0x2200000"),
+        (REBOOT_MODE, b"warm"),
+    ]
+)
+MODULES = st.sampled_from([("load", "dell_rbu"), ("load", "dcdbas"), ("unload", "dell_rbu")])
+LOOKS = st.tuples(st.just("look"), st.integers(0, 9000))
+
+
+def do(kernel: Kernel, operation: tuple[str, object]) -> object:
+    """One operation: what it brings, or the errno."""
+    what, value = operation
+    try:
+        if what == "look":
+            return kernel.read(f"{DEVICE}/data", int(str(value)), 5000)
+        if what == "load":
+            return kernel.load_module(str(value), {})
+        if what == "unload":
+            return kernel.unload_module(str(value))
+        assert isinstance(value, bytes)
+        return kernel.write(what, value, 0)
+    except KernelError as error:
+        return error.errno
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.lists(st.one_of(WRITES, WRITES, MODULES, LOOKS), max_size=14),
+    st.lists(st.one_of(WRITES, MODULES, LOOKS), max_size=6),
+    st.sampled_from(["documented", "linux"]),
+)
+def test_a_kernel_put_away_and_taken_out_goes_on_as_if_nothing_had_been(
+    tmp_path: Path, before: list[tuple[str, object]], after: list[tuple[str, object]], name: str
+) -> None:
+    """Two kernels do the same; one of them goes through a snapshot, as text, half-way."""
+    (tmp_path / "other").mkdir(exist_ok=True)
+    one, other = Machine(tmp_path, name), Machine(tmp_path / "other", name)
+    for operation in [("load", "dell_rbu"), ("load", "dcdbas"), *before]:
+        assert do(one.kernel, operation) == do(other.kernel, operation)
+    text = json.dumps(one.kernel.snapshot())
+    one.kernel = one.fresh()
+    one.kernel.restore(json.loads(text))
+    assert json.dumps(one.kernel.snapshot()) == text
+    for operation in after:
+        assert do(one.kernel, operation) == do(other.kernel, operation)
+    assert one.kernel.snapshot() == other.kernel.snapshot()
+    one.memory.close()
+    other.memory.close()
