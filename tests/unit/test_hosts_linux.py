@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
+import signal
 import stat
 import subprocess
 import sys
@@ -11,7 +13,17 @@ from pathlib import Path
 
 import pytest
 
-from machines import DEVICE, REBOOT_MODE, Quiet, as_nobody, image, make, opened_up, running
+from machines import (
+    DEVICE,
+    REBOOT_MODE,
+    Quiet,
+    as_nobody,
+    image,
+    in_child,
+    make,
+    opened_up,
+    running,
+)
 from needs import leave_out
 from openrbu.errors import NotForThisMachineError, ObstacleError, OpenRbuError
 from openrbu.hosts.base import read_file, read_text
@@ -86,14 +98,17 @@ def test_a_write_goes_to_its_offset_and_leaves_the_rest(tmp_path: Path) -> None:
     assert file.read_bytes() == b"AB234CD789"
 
 
-def test_what_a_file_takes_only_a_part_of_is_written_on(tmp_path: Path) -> None:
-    """A pipe that is nearly full takes a part; the rest follows as it is read."""
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    data = bytes(range(256)) * 4096
-    reader = subprocess.Popen(["cat", str(pipe)], stdout=subprocess.PIPE)
-    LinuxHost(tmp_path).write("/pipe", data)
-    assert reader.communicate()[0] == data
+def test_a_write_of_which_only_a_part_is_taken_is_an_error(tmp_path: Path) -> None:
+    file = put(tmp_path, "/f", b"")
+
+    def work() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))
+        with pytest.raises(OSError, match="File too large"):
+            LinuxHost(tmp_path).write("/f", bytes(20))
+
+    assert in_child(work) == 0
+    assert file.stat().st_size == 10
 
 
 @pytest.mark.parametrize("path", ["/nothing", "/dir"])
@@ -219,7 +234,7 @@ def test_what_a_module_loader_says_is_told_in_one_line(
     ):
         LinuxHost().load_module("dell_rbu", {"image_type": "mono"})
     modprobe.write_text("#!/bin/sh\nexit 7\n")
-    with pytest.raises(ObstacleError, match="can't be loaded: .*modprobe ended with 7"):
+    with pytest.raises(ObstacleError, match=r"can't be loaded: .*modprobe ended with 7"):
         LinuxHost().load_module("dell_rbu", {})
     modprobe.write_text("#!/bin/sh\nexit 0\n")
     LinuxHost().load_module("dell_rbu", {})
@@ -256,7 +271,7 @@ def test_a_driver_whose_file_refuses_a_write_is_told_by_its_path(root: Path) -> 
     put(root, f"{DEVICE}/packet_size", b"0\n")
     put(root, f"{DEVICE}/data", b"")
     put(root, "/sys/class/firmware/dell_rbu/data", b"")
-    os.symlink("/dev/full", root / "sys/class/firmware/dell_rbu/loading")
+    (root / "sys/class/firmware/dell_rbu/loading").symlink_to("/dev/full")
     with pytest.raises(OpenRbuError, match=r"No space left on device \(.*loading\)"):
         flow.perform(LinuxHost(root), make_plan(LinuxHost(root), image(), Options()), Quiet())
 

@@ -65,11 +65,15 @@ class Board:
 
 @dataclass(frozen=True, slots=True)
 class Find:
-    """The update that the BIOS took: `mode` is `mono` or `packet`, `extents` where it lay."""
+    """The update that the BIOS took: `mode` is `mono` or `packet`, `extents` where it lay.
+
+    Of several `copies` it is the lowest.
+    """
 
     mode: str
     image: Image
     extents: tuple[Region, ...]
+    copies: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +86,7 @@ class PostReport:
     reason: str = ""
     mode: str | None = None
     extents: tuple[Region, ...] = ()
+    copies: int = 0
 
     @property
     def attempted(self) -> bool:
@@ -119,7 +124,7 @@ def post(board: Board, now: dt.datetime) -> PostReport:
     after = board.flash.current.version
     if find is None:
         return PostReport(before, after, code, reason)
-    return PostReport(before, after, code, reason, find.mode, find.extents)
+    return PostReport(before, after, code, reason, find.mode, find.extents, find.copies)
 
 
 def _finish_interrupted(board: Board, now: dt.datetime) -> PostReport | None:
@@ -146,7 +151,8 @@ def find_update(board: Board) -> Find:
     :raise RejectedError: when there is no update, or not one that this machine takes.
     """
     sightings = search(board.memory, flash_size_bytes=board.flash.size_bytes)
-    finds = [_monolithic(board.memory, image) for image in sightings.images]
+    images = sightings.images
+    finds = [_monolithic(board.memory, image, copies=len(images)) for image in images]
     if board.knows_packets and sightings.packet_sets:
         finds.insert(0, _packets(board, sightings.packet_sets))
     if not finds:
@@ -169,11 +175,11 @@ def _inconsistent(reason: str) -> RejectedError:
     return RejectedError(CompletionCode.INCONSISTENT_IMAGE, reason)
 
 
-def _monolithic(memory: PhysicalMemory, found: FoundImage) -> Find:
+def _monolithic(memory: PhysicalMemory, found: FoundImage, *, copies: int) -> Find:
     """An image that the search found whole."""
     image = Image.parse(memory.view(found.address, found.size_bytes))
     extent = Region(found.address, PhysAddr(found.address + found.size_bytes))
-    return Find("mono", image, (extent,))
+    return Find("mono", image, (extent,), copies)
 
 
 def _packets(board: Board, packet_sets: tuple[FoundSet, ...]) -> Find:
@@ -190,7 +196,8 @@ def _packets(board: Board, packet_sets: tuple[FoundSet, ...]) -> Find:
     password = packet_set.password.crc if packet_set.password.present else None
     if password != board.nvram.contents.admin_password_crc:
         raise _inconsistent("packet 0 does not carry this machine's password")
-    return Find("packet", _joined(board, packet_set), packet_set.extents)
+    copies = min(map(len, packet_set.places.values()))
+    return Find("packet", _joined(board, packet_set), packet_set.extents, copies)
 
 
 def _joined(board: Board, packet_set: FoundSet) -> Image:

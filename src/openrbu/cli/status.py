@@ -133,7 +133,8 @@ def post_rows(post: PostReport) -> list[tuple[str, Cell]]:
     if post.reason:
         rows.append(("because", bad(post.reason)))
     if post.extents:
-        rows.append(("image lay at", f"{extents_words(post.extents)} ({post.mode})"))
+        among = f", the lowest of {post.copies} copies" if post.copies > 1 else ""
+        rows.append(("image lay at", f"{extents_words(post.extents)} ({post.mode}{among})"))
     return rows
 
 
@@ -148,6 +149,7 @@ def post_document(post: PostReport) -> dict[str, Any]:
         "meaning": None if code is None else code.text,
         "reason": post.reason or None,
         "mode": post.mode,
+        "copies": post.copies,
         **extents_document(post.extents),
     }
 

@@ -20,6 +20,7 @@ from openrbu.drivers.sysfs import ROOT, BinaryAttribute, Caller, SysfsTree, Text
 from openrbu.errors import KernelError, MachineError, UsageError
 from openrbu.memory.buddy import BuddyAllocator
 from openrbu.memory.faults import FaultyPages
+from openrbu.memory.kpageflags import PageFlags
 from openrbu.memory.pages import PageSource
 from openrbu.memory.physical import PhysicalMemory, Region
 from openrbu.signals import signals_held
@@ -82,6 +83,8 @@ class Kernel:
         boot_id = TextAttribute(lambda: self._boot_id + "\n", mode=0o444)
         self.proc.add("/sys/kernel/random/boot_id", boot_id)
         self.proc.add("/buddyinfo", TextAttribute(self.allocator.buddyinfo, mode=0o444))
+        flags = BinaryAttribute(PageFlags(self.allocator).read, mode=0o400)
+        self.proc.add("/kpageflags", flags)
         self.proc.add("/modules", TextAttribute(self._show_modules, mode=0o444))
 
     # -- system calls -----------------------------------------------------------------------

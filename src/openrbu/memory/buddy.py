@@ -184,6 +184,11 @@ class BuddyAllocator:
                 starts = larger  # noqa: PLW2901  (places of the next order)
         return {name: tuple(row) for name, row in counts.items()}
 
+    def free_bits(self, chunk: int) -> int:
+        """A bit for each free page of the 1024 that begin at frame 1024 * `chunk`."""
+        untouched = _ALL_FREE if self._room[chunk] == _WHOLE_ROOM else 0
+        return self._free_bits.get(chunk, untouched)
+
     def buddyinfo(self) -> str:
         """The free blocks as `/proc/buddyinfo` shows them."""
         return format_buddyinfo(
@@ -298,8 +303,7 @@ class BuddyAllocator:
         chunk, offset = frame >> MAX_ORDER, frame & _IN_CHUNK
         if offset % (1 << order) or chunk >= len(self._room):
             return False
-        untouched = _ALL_FREE if self._room[chunk] == _WHOLE_ROOM else 0
-        return bool(_fits(self._free_bits.get(chunk, untouched), order) >> offset & 1)
+        return bool(_fits(self.free_bits(chunk), order) >> offset & 1)
 
     def _raise_room(self, chunk: int, room: int) -> None:
         """A block of order `room - 1` is free in `chunk` now."""

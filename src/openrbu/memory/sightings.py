@@ -81,13 +81,16 @@ class FoundSet:
         """The highest address of a packet, copies included."""
         return max(places[-1] for places in self.places.values())
 
+    def size_of(self, number: int) -> int:
+        """The bytes of a packet; packet 0 may have a size of its own."""
+        return self.packet_size_bytes if number else self.packet_0_size_bytes
+
     @property
     def extents(self) -> tuple[Region, ...]:
         """Where the packets lie that `assemble` takes, ascending; adjacent ones are one extent."""
         extents: list[Region] = []
         for address, number in sorted((at[0], number) for number, at in self.places.items()):
-            size = self.packet_size_bytes if number else self.packet_0_size_bytes
-            start, end = address, PhysAddr(address + size)
+            start, end = address, PhysAddr(address + self.size_of(number))
             if extents and pages_for(extents[-1].end) * PAGE_SIZE == address:
                 start = extents.pop().start
             extents.append(Region(start, end))

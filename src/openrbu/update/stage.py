@@ -18,7 +18,7 @@ from openrbu.formats.hdr import Image
 from openrbu.hosts.base import Host
 from openrbu.units import human_size
 from openrbu.update.driver import Mode, Progress, RbuDriver
-from openrbu.update.verify import ReadBack, Verified, compare, find_staged
+from openrbu.update.verify import ReadBack, Verified, compare, find_staged, read_free_pages
 
 _DEADLY = (
     "this kernel would die of dropping the packets that its driver holds (a bug of 5.7, mended in "
@@ -141,7 +141,13 @@ def verify(host: Host, payload: Payload, seen: ReadBack, *, packets_known: bool)
     memory = host.physical_memory
     if memory is not None:
         image = Image.parse(payload.image)
-        found = find_staged(memory, image, mode=payload.mode, packets_known=packets_known)
+        found = find_staged(
+            memory,
+            image,
+            mode=payload.mode,
+            packets_known=packets_known,
+            free=read_free_pages(host),
+        )
         return Verified(seen, found)
     if seen is ReadBack.SKIPS_A_PACKET:
         raise UpdateFailedError(

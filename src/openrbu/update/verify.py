@@ -2,23 +2,29 @@
 
 Two looks, because each alone has been wrong on real machines: a driver's read-back can be right
 while no BIOS would find the image (pages of a Xen guest are not contiguous in machine memory), and
-can be wrong while the memory is right (kernels since 5.7 skipped a packet).
+can be wrong while the memory is right (kernels since 5.7 skipped a packet). And what is found may
+be a ghost: the buffer that the image came in by is freed, not cleared. So the pages have to be held
+by somebody, as far as the kernel says which are free.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from openrbu.buffers import Buffer, same_bytes
 from openrbu.errors import UpdateFailedError
 from openrbu.formats.hdr import Image
 from openrbu.formats.packet import set_id_text
+from openrbu.hosts.base import Host
+from openrbu.memory.kpageflags import SEARCHED_BYTES, FreePages
 from openrbu.memory.physical import PhysicalMemory, Region
 from openrbu.memory.scan import FoundSet, Sightings, search
 from openrbu.units import PhysAddr
-from openrbu.update.driver import Mode
+from openrbu.update.driver import CHUNK_BYTES, Mode
+
+KPAGEFLAGS = "/proc/kpageflags"
 
 
 class ReadBack(Enum):
@@ -63,22 +69,40 @@ def _skips_a_packet(given: bytes, meant: memoryview, packet_size_bytes: int) -> 
     )
 
 
+def read_free_pages(host: Host) -> FreePages | None:
+    """Which pages are free; None where the host does not say."""
+    if not host.exists(KPAGEFLAGS):
+        return None
+    flags = bytearray()
+    for chunk in host.chunks(KPAGEFLAGS, CHUNK_BYTES):
+        flags += chunk
+        if len(flags) >= SEARCHED_BYTES:
+            break
+    return FreePages(bytes(flags))
+
+
 def find_staged(
-    memory: PhysicalMemory, image: Image, *, mode: Mode, packets_known: bool
+    memory: PhysicalMemory,
+    image: Image,
+    *,
+    mode: Mode,
+    packets_known: bool,
+    free: FreePages | None = None,
 ) -> tuple[Region, ...]:
     """Where a BIOS would find what was staged, by the search that a BIOS does.
 
     What else lies there that a BIOS would take for an update is looked for, too: it refuses both.
-    `packets_known` says whether this machine's BIOS looks for packets; all look for images.
+    `packets_known` says whether this machine's BIOS looks for packets; all look for images. A copy
+    in `free` pages does not count as staged: it may be overwritten before the restart.
 
     :raise UpdateFailedError: when no BIOS would find it, or would find something else too.
     """
     sightings = search(memory, flash_size_bytes=image.flash_size_bytes)
     meant = image.build()
     if mode == "packet":
-        found = _find_packets(memory, meant, sightings)
+        found = _find_packets(memory, meant, sightings, free)
     else:
-        found = _find_monolithic(memory, meant, sightings)
+        found = _find_monolithic(memory, meant, sightings, free)
         if packets_known:
             _refuse_packets(memory, meant, sightings)
     for seen in sightings.images:
@@ -87,7 +111,9 @@ def find_staged(
     return found
 
 
-def _find_packets(memory: PhysicalMemory, meant: bytes, sightings: Sightings) -> tuple[Region, ...]:
+def _find_packets(
+    memory: PhysicalMemory, meant: bytes, sightings: Sightings, free: FreePages | None
+) -> tuple[Region, ...]:
     sets = sightings.packet_sets
     if not sets:
         raise UpdateFailedError(
@@ -105,18 +131,44 @@ def _find_packets(memory: PhysicalMemory, meant: bytes, sightings: Sightings) ->
         )
     if not _carries(memory, sets[0], meant):
         raise UpdateFailedError("the packets in physical memory hold another image")
-    return sets[0].extents
+    return _held(sets[0], free).extents
+
+
+def _held(found: FoundSet, free: FreePages | None) -> FoundSet:
+    """The set without the copies that lie in free memory.
+
+    :raise UpdateFailedError: when a packet has no other.
+    """
+    if free is None:
+        return found
+    held = {
+        number: tuple(at for at in places if not free.any_in(at, found.size_of(number)))
+        for number, places in found.places.items()
+    }
+    lost = sum(not places for places in held.values())
+    if lost:
+        raise UpdateFailedError(
+            f"{lost} of {found.total} packets are in free memory only, where they may be "
+            "overwritten: a BIOS would not find the driver's own copies"
+        )
+    return replace(found, places=held)
 
 
 def _find_monolithic(
-    memory: PhysicalMemory, meant: bytes, sightings: Sightings
+    memory: PhysicalMemory, meant: bytes, sightings: Sightings, free: FreePages | None
 ) -> tuple[Region, ...]:
     """The image at any of the headers in memory; a vendor's file need not have our trailer."""
-    for seen in sightings.headers:
-        if _holds(memory, seen.address, meant):
-            return (Region(seen.address, PhysAddr(seen.address + len(meant))),)
+    copies = [seen.address for seen in sightings.headers if _holds(memory, seen.address, meant)]
+    if not copies:
+        raise UpdateFailedError(
+            "a BIOS would not find the image in physical memory: it is not there in one piece"
+        )
+    for address in copies:
+        if free is None or not free.any_in(address, len(meant)):
+            return (Region(address, PhysAddr(address + len(meant))),)
     raise UpdateFailedError(
-        "a BIOS would not find the image in physical memory: it is not there in one piece"
+        "the image is in free memory only, where it may be overwritten: a BIOS would not find the "
+        "driver's own copy"
     )
 
 

@@ -1,0 +1,65 @@
+"""`/proc/kpageflags`: which pages are free, for whoever wants to know what a place is worth.
+
+The file has a u64 for each page frame; bit 10, BUDDY, says that the page belongs to the allocator's
+free memory (Linux, Documentation/admin-guide/mm/pagemap.rst). Only root can read it. It tells the
+memory that a driver holds from a copy that a freed buffer left behind: any page of that may be
+handed out, and overwritten, at any moment before the restart. A page with the bit is free; one
+without it need not be held (measured on Linux 6.18: half of the free memory has the bit).
+"""
+
+from __future__ import annotations
+
+import errno
+
+import numpy as np
+
+from openrbu.errors import KernelError
+from openrbu.memory.buddy import BuddyAllocator
+from openrbu.units import BIOS_SEARCH_END, MAX_ORDER, PAGE_SHIFT, PAGE_SIZE
+
+ENTRY_BYTES = 8
+BUDDY_BIT = 10
+
+SEARCHED_BYTES = ENTRY_BYTES * (BIOS_SEARCH_END >> PAGE_SHIFT)
+"""As much of the file as there are pages that a BIOS searches."""
+
+_CHUNK_PAGES = 1 << MAX_ORDER
+
+
+class PageFlags:
+    """The file, made of an allocator's state; other bits than BUDDY are 0."""
+
+    def __init__(self, allocator: BuddyAllocator) -> None:
+        self._allocator = allocator
+        self._frames = max(region.end for region in allocator.memory.regions) >> PAGE_SHIFT
+
+    def read(self, offset: int, size_bytes: int) -> bytes:
+        """One `pread`.
+
+        :raise KernelError: EINVAL when offset or size is no multiple of 8, as Linux answers.
+        """
+        if offset % ENTRY_BYTES or size_bytes % ENTRY_BYTES:
+            raise KernelError(errno.EINVAL, "/proc/kpageflags")
+        first = offset // ENTRY_BYTES
+        last = min(first + size_bytes // ENTRY_BYTES, self._frames)
+        chunks = range(first >> MAX_ORDER, -(-last >> MAX_ORDER))
+        width = _CHUNK_PAGES // 8
+        bits = b"".join(self._allocator.free_bits(n).to_bytes(width, "little") for n in chunks)
+        free = np.unpackbits(np.frombuffer(bits, np.uint8), bitorder="little")
+        skip = first - (chunks.start << MAX_ORDER)
+        wanted = free[skip : skip + max(0, last - first)].astype("<u8") << BUDDY_BIT
+        return wanted.tobytes()
+
+
+class FreePages:
+    """Which of the pages that a BIOS searches are free: `flags` is the start of the file."""
+
+    def __init__(self, flags: bytes) -> None:
+        whole = len(flags) - len(flags) % ENTRY_BYTES
+        entries = np.frombuffer(flags, "<u8", whole // ENTRY_BYTES)
+        self._is_free = (entries >> BUDDY_BIT & 1).astype(np.uint8).tobytes()
+
+    def any_in(self, address: int, size_bytes: int) -> bool:
+        """Whether a page of this place is free."""
+        first, end = address >> PAGE_SHIFT, -(-(address + size_bytes) // PAGE_SIZE)
+        return self._is_free.find(1, first, end) >= 0

@@ -1,0 +1,123 @@
+"""Which pages are free, as `/proc/kpageflags` says it; and what verifying makes of that."""
+
+from __future__ import annotations
+
+import errno
+import random
+from pathlib import Path
+
+import pytest
+
+from openrbu.errors import KernelError, UpdateFailedError
+from openrbu.formats import packet
+from openrbu.formats.hdr import Image, SystemId, make_image
+from openrbu.formats.version import BiosVersion
+from openrbu.memory.buddy import BuddyAllocator
+from openrbu.memory.kpageflags import ENTRY_BYTES, FreePages, PageFlags
+from openrbu.memory.physical import RamFile, pc_regions
+from openrbu.units import GIB, MIB, PAGE_SIZE, PhysAddr
+from openrbu.update.verify import find_staged
+
+RAM_BYTES = 64 * MIB
+PLACE, ELSEWHERE = PhysAddr(20 * MIB), PhysAddr(40 * MIB)
+
+
+@pytest.fixture
+def ram(tmp_path: Path) -> RamFile:
+    return RamFile.create(tmp_path / "ram", pc_regions(RAM_BYTES))
+
+
+def whole_file(allocator: BuddyAllocator, end: int = RAM_BYTES) -> bytes:
+    return PageFlags(allocator).read(0, ENTRY_BYTES * (end // PAGE_SIZE))
+
+
+def image() -> Image:
+    data = random.Random(7).randbytes(64 * 1024)
+    made = make_image(data, version=BiosVersion.parse("A06"), systems=[SystemId(0x0121)])
+    return Image.parse(made)
+
+
+def free_pages(*starts: int, size_bytes: int) -> FreePages:
+    """All pages held but `size_bytes` at each of these addresses."""
+    flags = bytearray(ENTRY_BYTES * (RAM_BYTES // PAGE_SIZE))
+    for start in starts:
+        for page in range(start, start + size_bytes, PAGE_SIZE):
+            flags[page // PAGE_SIZE * ENTRY_BYTES + 1] = 0x04  # bit 10
+    return FreePages(bytes(flags))
+
+
+def test_every_page_shows_whether_the_allocator_has_it(ram: RamFile) -> None:
+    allocator = BuddyAllocator(ram)
+    rng = random.Random(1)
+    taken = [(allocator.allocate(order), order) for order in rng.choices(range(6), k=300)]
+    for address, order in taken[::2]:
+        allocator.free(address, order)
+    pages = FreePages(whole_file(allocator))
+    held = {
+        address + page * PAGE_SIZE for address, order in taken[1::2] for page in range(1 << order)
+    }
+    no_ram = range(640 * 1024, MIB)
+    for address in range(0, RAM_BYTES, PAGE_SIZE):
+        is_held = address in held or address in no_ram
+        assert pages.any_in(address, PAGE_SIZE) is not is_held, hex(address)
+
+
+def test_a_place_is_free_when_any_page_of_it_is() -> None:
+    pages = free_pages(PLACE, size_bytes=PAGE_SIZE)
+    assert pages.any_in(PLACE - PAGE_SIZE, PAGE_SIZE + 1)
+    assert not pages.any_in(PLACE - PAGE_SIZE, PAGE_SIZE)
+    assert pages.any_in(PLACE + PAGE_SIZE - 1, 1)
+    assert not pages.any_in(PLACE + PAGE_SIZE, 8 * PAGE_SIZE)
+
+
+@pytest.mark.parametrize("first", [0, 1, 255, 256, 1023, 1024, 5000])
+def test_a_part_of_the_file_is_that_part(ram: RamFile, first: int) -> None:
+    allocator = BuddyAllocator(ram)
+    allocator.allocate(3)
+    part = PageFlags(allocator).read(first * ENTRY_BYTES, 2000 * ENTRY_BYTES)
+    assert part == whole_file(allocator)[first * ENTRY_BYTES :][: 2000 * ENTRY_BYTES]
+
+
+def test_the_file_ends_with_the_memory(tmp_path: Path) -> None:
+    large = RamFile.create(tmp_path / "large", pc_regions(5 * GIB))
+    frames = large.regions[-1].end // PAGE_SIZE
+    flags = PageFlags(BuddyAllocator(large))
+    assert len(flags.read((frames - 3) * ENTRY_BYTES, 100 * ENTRY_BYTES)) == 3 * ENTRY_BYTES
+    assert flags.read(frames * ENTRY_BYTES, 8) == b""
+    assert flags.read(2 * frames * ENTRY_BYTES, 8) == b""
+
+
+@pytest.mark.parametrize(("offset", "size_bytes"), [(4, 8), (0, 12), (1, 1)])
+def test_only_whole_entries_can_be_read(ram: RamFile, offset: int, size_bytes: int) -> None:
+    with pytest.raises(KernelError) as caught:
+        PageFlags(BuddyAllocator(ram)).read(offset, size_bytes)
+    assert caught.value.errno == errno.EINVAL
+
+
+def test_a_copy_in_free_memory_is_passed_over_for_the_one_that_is_held(ram: RamFile) -> None:
+    for place in (PLACE, ELSEWHERE):
+        ram.write(place, image().build())
+    free = free_pages(PLACE, size_bytes=MIB)
+    found = find_staged(ram, image(), mode="mono", packets_known=False, free=free)
+    assert found[0].start == ELSEWHERE
+
+
+def test_an_image_in_free_memory_only_does_not_count_as_staged(ram: RamFile) -> None:
+    ram.write(PLACE, image().build())
+    last_page = PLACE + 16 * PAGE_SIZE
+    free = free_pages(last_page, size_bytes=PAGE_SIZE)
+    with pytest.raises(UpdateFailedError, match="free memory only"):
+        find_staged(ram, image(), mode="mono", packets_known=False, free=free)
+
+
+def test_packets_count_where_they_are_held_and_nowhere_else(ram: RamFile) -> None:
+    packets = packet.split(image().build(), set_id=1)
+    for place in (PLACE, ELSEWHERE):
+        ram.write(place, packets)
+    third = 3 * PAGE_SIZE
+    one_free = free_pages(PLACE + third, size_bytes=PAGE_SIZE)
+    found = find_staged(ram, image(), mode="packet", packets_known=True, free=one_free)
+    assert [extent.start for extent in found] == [PLACE, PLACE + 4 * PAGE_SIZE, ELSEWHERE + third]
+    both_free = free_pages(PLACE + third, ELSEWHERE + third, size_bytes=PAGE_SIZE)
+    with pytest.raises(UpdateFailedError, match=r"^1 of 18 packets are in free memory only"):
+        find_staged(ram, image(), mode="packet", packets_known=True, free=both_free)
