@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from cli_rig import Cli, image_bytes
+from machines import as_nobody, opened_up
 from openrbu.cli import options
 from openrbu.formats import packet
 from openrbu.machine import store
@@ -137,14 +138,15 @@ def test_a_machine_of_a_newer_openrbu_is_told_so(demo: Cli) -> None:
     assert "newer openrbu" in demo.fails(4, "machine", "show", "demo")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_read_only_machine_is_one_line(demo: Cli) -> None:
+def test_a_machine_that_may_not_be_written_is_one_line(demo: Cli) -> None:
     directory = store.machine_directory("demo")
-    (directory / "lock").chmod(0o400)
-    try:
+    opened_up(directory)
+    (directory / "lock").chmod(0o444)
+
+    def look() -> None:
         assert "permission denied" in demo.fails(4, "status", "--machine", "demo")
-    finally:
-        (directory / "lock").chmod(0o600)
+
+    as_nobody(look)
 
 
 def test_a_damaged_journal_is_damaged_input(demo: Cli) -> None:
@@ -168,6 +170,12 @@ def test_a_module_in_use_stays_and_the_kernels_words_are_told(demo: Cli) -> None
     assert "in use" in line
     assert "echo -1 > /sys/class/firmware/dell_rbu/loading" in line
     assert demo.json("machine", "show", "demo")["modules"] == ["dell_rbu"]
+
+
+def test_a_module_in_use_is_unloaded_when_its_entry_is_given_up_first(demo: Cli) -> None:
+    demo("module", "load", "--machine", "demo")
+    assert demo.json("module", "unload", "--abort", "--machine", "demo")["changed"] is True
+    assert demo.json("machine", "show", "demo")["modules"] == []
 
 
 def test_a_module_without_an_entry_is_unloaded(rbu: Cli) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -61,20 +60,13 @@ def test_planning_changes_nothing_at_all(tmp_path: Path, model: str, state: str)
             update(host, image(model))
         elif state == "module loaded":
             host.load_module("dell_rbu", {"image_type": "packet"})
-    before = files(directory)
-    whole = tmp_path / "copy"
-    shutil.copytree(directory, whole)
+    before = files(directory, leave_out=("lock",))
     with VirtualMachine(directory) as machine:
         kernel = machine.running_kernel().snapshot()
         planned = plan_for(VirtualHost(machine), image(model, "A09"))
         assert machine.running_kernel().snapshot() == kernel
         assert ("armed_already" in kinds(planned)) == (state == "armed")
-    after = files(directory)
-    assert after.pop("lock") != b""
-    before.pop("lock")
-    assert after.keys() == before.keys()
-    different = {name for name in after if after[name] != before[name]}
-    assert different == set()
+    assert files(directory, leave_out=("lock",)) == before
 
 
 # -- which way ------------------------------------------------------------------------------
@@ -317,7 +309,7 @@ def test_a_header_alone_is_no_image(host: VirtualHost) -> None:
 def test_a_packet_size_that_no_packet_can_have_is_a_usage_error(
     host: VirtualHost, size: int, mode: str | None
 ) -> None:
-    with pytest.raises(UsageError, match="packet size|whole number of KiB|KiB"):
+    with pytest.raises(UsageError, match=f"packet size {size} is"):
         plan_for(host, image(), mode=mode, packet_size_bytes=size)
 
 

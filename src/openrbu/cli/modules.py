@@ -12,6 +12,7 @@ from openrbu.cli.options import AsJson, ModuleChoice, OnMachine
 from openrbu.cli.session import open_session
 from openrbu.cli.show import Answer, good
 from openrbu.errors import ObstacleError, UsageError
+from openrbu.update.driver import RbuDriver
 
 Module = Annotated[ModuleChoice, typer.Argument(metavar="MODULE", help="dell_rbu or dcdbas.")]
 Parameters = Annotated[
@@ -47,27 +48,36 @@ def load(
 def unload(
     module: Module = ModuleChoice.DELL_RBU,
     *,
+    abort: Annotated[
+        bool,
+        typer.Option("--abort", help="Give the firmware entry up first, which holds dell_rbu."),
+    ] = False,
     machine: OnMachine = None,
     as_json: AsJson = False,
 ) -> Answer:
     """Unload a module. With dell_rbu goes all that is staged.
 
+    While its firmware entry is there, dell_rbu can't be unloaded; --abort does what
+    `echo -1 > /sys/class/firmware/dell_rbu/loading` does.
+
     \b
-    Example:  rbu module unload dell_rbu --machine demo
+    Example:  rbu module unload dell_rbu --abort --machine demo
     """
     name = module.value
     with open_session(machine) as session:
         if not session.host.module_is_loaded(name):
             answer = [f"nothing to do: module {name} is not loaded"]
             return Answer({"changed": False, "module": name, "is_loaded": False}, answer)
+        if abort and module is ModuleChoice.DELL_RBU:
+            RbuDriver(session.host).abandon_entry()
         try:
             session.host.unload_module(name)
         except OSError as error:
             if error.errno != errno.EBUSY:
                 raise
             raise ObstacleError(
-                f"module {name} can't be unloaded: {error.strerror}; give its firmware entry up "
-                "first: echo -1 > /sys/class/firmware/dell_rbu/loading"
+                f"module {name} can't be unloaded: {error.strerror}; --abort gives its firmware "
+                "entry up first, as echo -1 > /sys/class/firmware/dell_rbu/loading does"
             ) from None
     return Answer(
         {"changed": True, "module": name, "is_loaded": False}, [good(f"module {name} is unloaded")]

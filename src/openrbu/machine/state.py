@@ -107,7 +107,10 @@ class StateFile:
         :raise OSError: when the disk refuses.
         """
         text = json.dumps(state)
-        if not self._is_taken and text == self._last:
+        if text == self._last:
+            if self._is_taken:
+                self._lost.replace(self._path)
+                self._is_taken = False
             return
         crc = zlib.crc32(text.encode())
         fd = os.open(self._spare, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
