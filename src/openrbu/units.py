@@ -1,13 +1,10 @@
-"""Names for addresses and sizes, so that a frame number is never taken for an address."""
+"""Names for addresses and sizes."""
 
 import re
 from typing import NewType
 
 PhysAddr = NewType("PhysAddr", int)
 """A byte address in physical memory."""
-
-FrameNumber = NewType("FrameNumber", int)
-"""A page frame number: a physical address divided by the page size."""
 
 KIB = 1024
 MIB = 1024 * KIB

@@ -33,7 +33,7 @@ class Quiet:
     def step(self, text: str) -> None:
         pass
 
-    def delivering(self, total_bytes: int) -> Progress:  # noqa: ARG002
+    def delivering(self, total_bytes: int) -> Progress:
         return lambda size_bytes: None
 
 

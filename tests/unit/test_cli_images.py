@@ -75,7 +75,7 @@ def test_info_tells_a_changed_image_and_a_vendors_from_a_good_one(rbu: Cli) -> N
     data = image_bytes()
     changed = rbu.write("changed.hdr", data[:5000] + b"?" + data[5001:])
     vendors = rbu.write("vendors.hdr", data[:-8] + b"8 bytes.")
-    assert rbu.json("info", changed)["images"][0]["trailer"] == "wrong"
+    assert rbu.json("info", changed, code=5)["images"][0]["trailer"] == "wrong"
     assert "WRONG" in rbu("info", changed).out
     assert rbu.json("info", vendors)["images"][0]["trailer"] == "absent"
 
@@ -338,3 +338,16 @@ def test_a_broken_packet_file_is_damaged_input(rbu: Cli, broken: object, says: s
 def test_packets_that_hold_no_image_are_damaged_input(rbu: Cli) -> None:
     path = rbu.write("p", bytes(packet.split(b"no image" * 999, set_id=1)))
     assert "not a BIOS image" in rbu.fails(5, "join", path, "-o", "a.hdr")
+
+
+def test_a_file_of_packets_is_no_image_and_the_way_out_is_told(rbu: Cli) -> None:
+    image = rbu.write("a.hdr", image_bytes())
+    rbu("packets", image, "-o", "a.packets")
+    for command in (("info",), ("plan",), ("packets", "-o", "again"), ("extract",)):
+        assert "rbu join" in rbu.fails(5, *command, "a.packets")
+
+
+def test_a_damaged_image_is_not_cut_into_packets(rbu: Cli) -> None:
+    image = rbu.write("a.hdr", image_bytes()[:-1] + b"?")
+    assert "checksum is wrong" in rbu.fails(5, "packets", image, "-o", "a.packets")
+    assert not Path("a.packets").exists()

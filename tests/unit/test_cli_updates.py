@@ -71,7 +71,12 @@ def test_update_with_reboot_shows_old_and_new_version_code_and_place(demo: Cli) 
     ended = demo("update", demo.image("A06"), "--machine", "demo", "--reboot")
     assert ended.code == 0
     assert ended.err == ""
-    for text in ("A05 → A06", "0x0000", "image lay at:", "armed: the next restart installs A06"):
+    for text in (
+        "A05 → A06",
+        "0x0000",
+        "image lay at:",
+        "armed: the next restart hands A06 to the BIOS",
+    ):
         assert text in ended.out
 
 
@@ -161,7 +166,7 @@ def changed_image() -> bytes:
         (image_bytes("A04"), 4, "downgrade"),
         (image_bytes("X99"), 4, "downgrade"),
         (changed_image(), 5, "damaged_image"),
-        (image_bytes("A06")[:84], 5, "empty_image"),
+        (image_bytes("A06")[:84], 5, "damaged_image"),
     ],
 )
 def test_an_obstacle_ends_plan_and_update_with_its_code(

@@ -419,3 +419,13 @@ def test_unpadding_does_not_copy() -> None:
     view = unpad(raw)
     raw[100] = 9
     assert view[100] == 9
+
+
+def test_a_trailer_whose_length_lies_is_wrong_and_not_absent() -> None:
+    made = bytearray(
+        make_image(b"x" * 1000, version=BiosVersion.parse("A06"), systems=[SystemId(1)])
+    )
+    made[-8:-4] = b"\xff\xff\xff\xff"
+    image = Image.parse(bytes(made))
+    assert image.trailer is TrailerState.WRONG
+    assert image.damage is not None

@@ -338,7 +338,7 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
         subprocess.run(["umount", str(home)], check=True)
 
 
-FULL = "the disk is full: free some space and try again"
+FULL = "the disk is full: free some space"
 
 
 def test_no_machine_is_made_on_a_full_disk_and_nothing_is_left(disk: Disk) -> None:

@@ -194,7 +194,7 @@ def test_a_machine_that_is_no_dell_has_all_of_it_in_the_way(no_dell: VirtualMach
     host = VirtualHost(no_dell)
     planned = plan_for(host, image())
     assert kinds(planned) == ["not_a_dell", "no_rbu"]
-    with pytest.raises(NotForThisMachineError, match="it has no Dell system ID"):
+    with pytest.raises(NotForThisMachineError, match="shows no Dell system ID"):
         flow.refuse(planned)
     forced = plan_for(host, image(), allow_any_system=True)
     assert kinds(forced) == ["no_rbu"]
@@ -298,7 +298,7 @@ def test_an_image_without_our_trailer_is_noted_and_not_refused(host: VirtualHost
 
 def test_a_header_alone_is_no_image(host: VirtualHost) -> None:
     planned = plan_for(host, Image.parse(image_bytes()[:84]), allow_any_system=True)
-    assert kinds(planned) == ["empty_image"]
+    assert kinds(planned) == ["damaged_image"]
 
 
 # -- packets --------------------------------------------------------------------------------

@@ -155,7 +155,7 @@ class Flash:
         self._current: BankRecord | None = None
         self.size_bytes = device.size_bytes // 2 - BLOCK_BYTES
         if self.size_bytes <= 0 or device.size_bytes % (2 * BLOCK_BYTES):
-            raise MachineError("the flash file was cut: its size fits no pair of banks")
+            raise MachineError("the flash file is damaged: its size fits no pair of banks")
 
     @staticmethod
     def create(path: Path, data: Buffer, *, version: str, release_date: str) -> None:

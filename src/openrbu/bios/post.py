@@ -38,7 +38,7 @@ from openrbu.formats.hdr import (
     TrailerState,
 )
 from openrbu.memory.physical import PhysicalMemory, Region
-from openrbu.memory.scan import FoundImage, FoundSet, search
+from openrbu.memory.scan import FoundImage, FoundSet, Sightings, search
 from openrbu.units import PhysAddr
 
 
@@ -156,7 +156,7 @@ def find_update(board: Board) -> Find:
     if board.knows_packets and sightings.packet_sets:
         finds.insert(0, _packets(board, sightings.packet_sets))
     if not finds:
-        raise RejectedError(CompletionCode.IMAGE_NOT_FOUND, "no update in memory")
+        raise RejectedError(CompletionCode.IMAGE_NOT_FOUND, _why_none(sightings))
     find = finds[0]
     header, body = find.image.header, find.image.body
     for other in finds[1:]:
@@ -169,6 +169,16 @@ def find_update(board: Board) -> Find:
         systems = ", ".join(map(str, header.systems)) or "no system"
         raise _inconsistent(f"the image is for {systems}, not for this machine")
     return find
+
+
+def _why_none(sightings: Sightings) -> str:
+    """Why nothing that was seen is an update."""
+    if not sightings.headers:
+        return "nothing in memory looks like one"
+    return (
+        f"the image header at {sightings.headers[0].address:#x} has no data of this flash's size "
+        "with a right checksum behind it"
+    )
 
 
 def _inconsistent(reason: str) -> RejectedError:

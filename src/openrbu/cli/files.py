@@ -65,10 +65,15 @@ def load_images(data: bytes) -> list[Loaded]:
     :raise DamagedInputError: when there is none; when it should be one and is damaged.
     """
     from openrbu.formats.hdr import MAGIC, Image
+    from openrbu.formats.packet_header import PACKET_ID
 
     start = data[: len(MAGIC)]
     if MAGIC.startswith(start):  # an image, a scrap of one, or nothing: say precisely which
         return [Loaded(Image.parse(data))]
+    if start == PACKET_ID:
+        raise DamagedInputError(
+            "RBU packets, not an image: put them together first with rbu join", offset=0
+        )
     from openrbu.formats.package import find_images
 
     found = [Loaded(each.image, each.path) for each in find_images(data)]
@@ -83,7 +88,7 @@ def load_images(data: bytes) -> list[Loaded]:
 
 
 def load_image(path: Path) -> Loaded:
-    """The one image that a file is or holds.
+    """The one image that a file is or holds; it may be damaged: see `Image.damage`.
 
     :raise UsageError: when the file can't be read, or holds several.
     :raise DamagedInputError: when there is none in it.

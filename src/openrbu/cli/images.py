@@ -57,7 +57,9 @@ def info(
         title = str(image) if each.found_at is None else f"{image} > {each.found_at}"
         blocks.append(Facts(title, [*_image_rows(each.image)]))
     document = {"file": str(image), "file_size_bytes": len(data), "images": documents}
-    return Answer(document, blocks)
+    damage = next((why for each in found if (why := each.image.damage)), None)
+    error = None if damage is None else DamagedInputError(f"{image}: {damage}")
+    return Answer(document, blocks, error)
 
 
 def image_document(image: Image) -> dict[str, Any]:
@@ -278,6 +280,8 @@ def packets(
     if crc is not None and crc > 0xFFFFFFFF:
         raise UsageError(f"--password-crc: {password_crc} has more than 32 bits")
     loaded = files.load_image(image).image
+    if loaded.damage is not None:
+        raise DamagedInputError(f"{image}: {loaded.damage}")
     whole = loaded.build()
     identity = _digests(loaded)[1] if set_id is None else set_id_of(set_id)
     made = packet.split(whole, packet_size_bytes=size, set_id=identity, password_crc=crc)

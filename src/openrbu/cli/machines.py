@@ -269,7 +269,7 @@ def _machine_facts(machine: VirtualMachine) -> Block:
     rows: list[tuple[str, Cell]] = [
         ("machine", f"{document['product']} ({document['model']})"),
         ("service tag", document["service_tag"] or "none"),
-        ("system ID", document["system_id"] or "none: no Dell machine"),
+        ("system ID", document["system_id"] or "none"),
         ("BIOS", f"{document['bios_version']} of {document['bios_release_date']}"),
         ("flash", human_size(document["flash_size_bytes"])),
         ("RAM", human_size(document["ram_bytes"])),

@@ -34,9 +34,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns the exit code. SystemExit comes out of shell completion only.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if words == ["--version"]:
-        print(f"rbu {__version__}")
-        return 0
+    if words == ["--version"]:  # without the import of everything else
+        with contextlib.suppress(OSError, AttributeError):  # a full disk, a closed stream
+            sys.stdout.write(f"rbu {__version__}\n")
+            sys.stdout.flush()
+            return 0
     with signals_raised():
         try:
             return _run(words)

@@ -72,9 +72,9 @@ def _open_memory(memory: str) -> Iterator[PhysicalMemory]:
     :raise UsageError: when it is neither.
     :raise DamagedInputError: when the file is smaller than a page.
     """
-    from openrbu.machine.store import machine_names
+    from openrbu.machine.store import state_home
 
-    if memory in machine_names():
+    if (state_home() / "machines" / Path(memory).name).is_dir() and "/" not in memory:
         with sessions.open_machine(memory) as machine:
             yield machine.ram
         return

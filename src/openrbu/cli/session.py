@@ -70,6 +70,6 @@ def machine_document(session: Session, target: Target) -> dict[str, Any]:
 def machine_title(session: Session, target: Target) -> str:
     """Which machine it is, for people."""
     system_id = target.system_id
-    identity = "no Dell machine" if system_id is None else f"system {system_id:#06x}"
+    identity = "no system ID" if system_id is None else f"system {system_id:#06x}"
     name = session.host.name if session.machine is None else session.machine.name
     return f"{name}: {target.title}, {identity}"

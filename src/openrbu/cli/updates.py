@@ -282,7 +282,7 @@ def _armed_blocks(planned: Plan, outcome: Outcome) -> list[Block]:
     else:
         seen = "read back (physical memory can't be seen here)"
     blocks.append(good(f"verified: {seen}"))
-    blocks.append(good(f"armed: the next restart installs {planned.image.header.version}"))
+    blocks.append(good(f"armed: the next restart hands {planned.image.header.version} to the BIOS"))
     return blocks
 
 

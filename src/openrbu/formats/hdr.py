@@ -216,7 +216,7 @@ class TrailerState(Enum):
     """Ours, and the CRC-32 over header and data is right."""
 
     WRONG = "wrong"
-    """Ours by its length field, but the CRC-32 differs: header or data have changed."""
+    """Ours by its length field or by its CRC-32, but the other one differs: it was changed."""
 
     ABSENT = "absent"
     """Not ours, as in every file of the vendor's. Or the image was cut short."""
@@ -255,11 +255,23 @@ class Image:
     @cached_property
     def trailer(self) -> TrailerState:
         """Whether the trailer of our own images is there and right. Reads the data once."""
-        if not _claims_trailer(self.body):
+        if len(self.body) <= TRAILER_SIZE_BYTES:
             return TrailerState.ABSENT
-        trailer = TRAILER.unpack(self.body, len(self.body) - TRAILER_SIZE_BYTES)
-        crc = zlib.crc32(self.body[:-TRAILER_SIZE_BYTES], zlib.crc32(self.header.build()))
-        return TrailerState.GOOD if crc == trailer["crc32"] else TrailerState.WRONG
+        data = self.body[:-TRAILER_SIZE_BYTES]
+        trailer = TRAILER.unpack(self.body, len(data))
+        crc = zlib.crc32(data, zlib.crc32(self.header.build()))
+        is_length_right = trailer["data_length"] == len(data)
+        is_crc_right = trailer["crc32"] == crc
+        if is_length_right and is_crc_right:
+            return TrailerState.GOOD
+        return TrailerState.WRONG if is_length_right or is_crc_right else TrailerState.ABSENT
+
+    @property
+    def damage(self) -> str | None:
+        """What is wrong with an image whose header is right; None: nothing that can be seen."""
+        if self.trailer is TrailerState.WRONG:
+            return "the image's checksum is wrong: the file was changed or cut; get it again"
+        return None if self.flash_data else "the image has a header but no data"
 
     @property
     def flash_data(self) -> memoryview:

@@ -95,13 +95,13 @@ def check_packet_size(packet_size_bytes: int) -> None:
         raise UsageError(f"packet size {packet_size_bytes} is no size: {advice}")
     if packet_size_bytes < MIN_PACKET_BYTES:
         raise UsageError(f"packet size {packet_size_bytes} is below 1 KiB: {advice}")
-    if packet_size_bytes % KIB:
-        raise UsageError(f"packet size {packet_size_bytes} is not a whole number of KiB: {advice}")
     if packet_size_bytes > MAX_PACKET_BYTES:
         raise UsageError(
             f"packet size {packet_size_bytes} is over the {MAX_PACKET_BYTES} bytes "
             f"({MAX_PACKET_BYTES // KIB} KiB) that a packet header can say: {advice}"
         )
+    if packet_size_bytes % KIB:
+        raise UsageError(f"packet size {packet_size_bytes} is not a whole number of KiB: {advice}")
 
 
 def packets_needed(image_size_bytes: int, packet_size_bytes: int) -> int:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+PACKET_ID = b"$RPK"
+
 PACKET_MAGIC = 0x4B505224
 """`$RPK` as a little-endian u32."""
 

@@ -41,7 +41,7 @@ FORMAT = 1
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 _DISK_ERRORS = {
-    errno.ENOSPC: "the disk is full: free some space and try again",
+    errno.ENOSPC: "the disk is full: free some space, or switch the machine off, and try again",
     errno.EDQUOT: "the disk quota is used up: free some space and try again",
     errno.EROFS: "its file system is read-only",
     errno.EACCES: "permission denied: it belongs to another user",
@@ -75,7 +75,7 @@ def state_home() -> Path:
     """Where openrbu keeps its things: `$OPENRBU_HOME`, else the platform's user state directory."""
     given = os.environ.get("OPENRBU_HOME")
     if given:
-        return Path(given)
+        return Path(given).absolute()
     import platformdirs  # noqa: PLC0415  (start-up time)
 
     return Path(platformdirs.user_state_dir("openrbu"))

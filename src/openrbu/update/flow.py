@@ -29,7 +29,7 @@ from openrbu.units import PAGE_SIZE
 from openrbu.update import restart, stage
 from openrbu.update.arm import Switch, set_armed, switch_for
 from openrbu.update.driver import Mode, Progress, RbuDriver
-from openrbu.update.journal import BusyError, Journal
+from openrbu.update.journal import Attempt, BusyError, Journal
 from openrbu.update.plan import ARMED_ALREADY, Obstacle, Plan
 from openrbu.update.report import bios_record, settle
 from openrbu.update.restart import boot_id
@@ -325,7 +325,7 @@ def cancel(host: Host) -> Cancelled:
         except (ObstacleError, DamagedInputError) as error:
             problem = str(error)
         stack.enter_context(signals_held())
-        if last is None or not last.is_open:
+        if last is None or not (last.is_open or _is_left(host, last)):
             return replace(_take_back(host, target, None), problem=problem)
         done = _take_back(host, target, last.fields.get("restart_before"))
         try:
@@ -333,6 +333,11 @@ def cancel(host: Host) -> Cancelled:
         except ObstacleError as error:
             problem = str(error)
         return replace(done, problem=problem)
+
+
+def _is_left(host: Host, last: Attempt) -> bool:
+    """Whether an update failed in this boot and could not be undone."""
+    return bool(last.fields.get("left")) and last.fields.get("boot_id") == boot_id(host)
 
 
 def _take_back(host: Host, target: Target, restart_before: str | None) -> Cancelled:

@@ -92,7 +92,7 @@ def make_plan(host: Host, image: Image, options: Options) -> Plan:
         staged = packet_count * options.packet_size_bytes
     obstacles += _mode_obstacles(image, target, options, mode)
     obstacles += _host_obstacles(host, target)
-    is_needed = options.allow_any_system or not target.version.same_as(image.header.version)
+    is_needed = not target.version.same_as(image.header.version)
     return Plan(
         image,
         target,
@@ -155,7 +155,7 @@ def _wrong_machine(image: Image, target: Target, options: Options) -> Iterator[O
         return
     if target.system_id is None:
         yield Obstacle(
-            "not_a_dell", f"{target.title} is no Dell machine: it has no Dell system ID", end
+            "not_a_dell", f"{target.title} shows no Dell system ID: no image is for it", end
         )
     elif not image.header.is_for(target.system_id):
         systems = ", ".join(str(system) for system in image.header.systems) or "no system"
@@ -164,13 +164,13 @@ def _wrong_machine(image: Image, target: Target, options: Options) -> Iterator[O
             f"the image is for {systems}, not for {target.title} ({target.system_id:#06x})",
             end,
         )
-    flash = target.flash_size_bytes
-    if flash is not None and image.flash_size_bytes != flash:
-        relation = "larger" if image.flash_size_bytes > flash else "smaller"
+    size, flash = image.flash_size_bytes, target.flash_size_bytes
+    if flash is not None and size != flash:
+        relation = "larger" if size > flash else "smaller"
         yield Obstacle(
             f"{relation}_than_flash",
-            f"the image's {human_size(image.flash_size_bytes)} are {relation} than this machine's "
-            f"flash of {human_size(flash)}",
+            f"the image's {human_size(size)} ({size} bytes) are {relation} than this machine's "
+            f"flash of {human_size(flash)} ({flash} bytes)",
             end,
         )
 
@@ -190,14 +190,8 @@ def _wrong_version(image: Image, target: Target, options: Options) -> Iterator[O
 
 
 def _bad_image(image: Image) -> Iterator[Obstacle]:
-    if image.trailer is TrailerState.WRONG:
-        yield Obstacle(
-            "damaged_image",
-            "the image's checksum is wrong: the file was changed or cut; get it again",
-            ExitCode.DAMAGED_INPUT,
-        )
-    if not image.flash_data:
-        yield Obstacle("empty_image", "the image has a header but no data", ExitCode.DAMAGED_INPUT)
+    if image.damage is not None:
+        yield Obstacle("damaged_image", image.damage, ExitCode.DAMAGED_INPUT)
 
 
 def _mode_obstacles(
@@ -245,7 +239,10 @@ def _notes(
     host: Host, image: Image, target: Target, mode: Mode, zones: list[ZoneFree]
 ) -> Iterator[str]:
     if image.trailer is TrailerState.ABSENT:
-        yield "the image carries no checksum of ours: compare its digest with the vendor's"
+        yield (
+            "the image carries no checksum of ours: compare its digest with the vendor's (the BIOS "
+            "of a virtual machine takes no image without)"
+        )
     rbu = target.rbu
     if rbu is not None and rbu.completion_code not in (
         CompletionCode.COMPLETED,

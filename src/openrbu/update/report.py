@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from openrbu.formats.dell import CompletionCode, describe_completion
+from openrbu.formats.dell import CompletionCode
 from openrbu.formats.version import BiosVersion
 from openrbu.hosts.base import Host
 from openrbu.update.arm import read_armed
@@ -24,12 +24,6 @@ class Status:
     staged_size_bytes: int
     is_armed: bool | None
     last: Attempt | None
-
-    @property
-    def completion(self) -> str | None:
-        """The BIOS's word on the last update, for people."""
-        rbu = self.target.rbu
-        return describe_completion(rbu.completion_code) if rbu is not None else None
 
 
 def read_status(host: Host) -> Status:

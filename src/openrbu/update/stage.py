@@ -165,34 +165,33 @@ def clear(host: Host) -> bool:
     driver = RbuDriver(host)
     if driver.dies_of_clearing:
         return False
-    size_bytes = driver.staged_size_bytes
-    _free(driver, size_bytes)
+    _free(driver, driver.staged_size_bytes)
     return True
 
 
 def restore(host: Host, ground: Ground, *, delivered_bytes: int) -> None:
     """Free what is staged and leave the driver as it was. `delivered_bytes`: the most that it was
-    given at a time.
+    given at a time; 0 when it was only loaded, and nothing was changed in it.
 
     :raise ObstacleError: when that would kill the kernel.
     :raise OSError: as the kernel answers.
     """
     driver = RbuDriver(host)
-    if driver.is_loaded:
+    if delivered_bytes and driver.is_loaded:
         if driver.dies_of_clearing:
             raise ObstacleError(f"{_DEADLY}: restart the machine")
         _free(driver, delivered_bytes)
     if not ground.was_loaded:
         if host.module_is_loaded("dell_rbu"):
             driver.unload()
-        return
-    driver.abandon_entry()
-    if driver.image_type != ground.image_type:
-        driver.set_type(ground.image_type)
-    if driver.packet_size_bytes != ground.packet_size_bytes:
-        driver.set_packet_size(ground.packet_size_bytes)
-    if ground.had_entry:
-        driver.summon_entry()
+    elif delivered_bytes:
+        driver.abandon_entry()
+        if driver.image_type != ground.image_type:
+            driver.set_type(ground.image_type)
+        if driver.packet_size_bytes != ground.packet_size_bytes:
+            driver.set_packet_size(ground.packet_size_bytes)
+        if ground.had_entry:
+            driver.summon_entry()
 
 
 def _free(driver: RbuDriver, delivered_bytes: int) -> None:
@@ -202,6 +201,5 @@ def _free(driver: RbuDriver, delivered_bytes: int) -> None:
     """
     kind = driver.image_type
     driver.set_type(kind if kind in ("mono", "packet") else "init")
-    if delivered_bytes:
-        with contextlib.suppress(OSError, ObstacleError):
-            driver.wash(delivered_bytes)
+    with contextlib.suppress(OSError, ObstacleError):
+        driver.wash(delivered_bytes)

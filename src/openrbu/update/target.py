@@ -32,10 +32,6 @@ class Target:
         return BiosVersion.parse(self.bios.version)
 
     @property
-    def is_dell(self) -> bool:
-        return self.system_id is not None
-
-    @property
     def flash_size_bytes(self) -> int | None:
         """The size of its flash, as SMBIOS type 0 says it; None where that says nothing useful."""
         size = self.bios.rom_size_bytes

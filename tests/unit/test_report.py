@@ -1,0 +1,296 @@
+"""What became of an update: the BIOS's word, filled in after the restart."""
+
+from __future__ import annotations
+
+import datetime as dt
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from machines import (
+    ENTRY,
+    WAYS,
+    Quiet,
+    Watched,
+    image,
+    in_child,
+    kill_self,
+    make,
+    running,
+    update,
+)
+from openrbu.errors import DamagedInputError, MachineError
+from openrbu.formats.dell import CompletionCode
+from openrbu.hosts.virtual import VirtualHost
+from openrbu.machine.virtual import VirtualMachine
+from openrbu.update import flow
+from openrbu.update.journal import Attempt, Journal
+from openrbu.update.plan import Options, make_plan
+from openrbu.update.report import Status, read_status
+
+NOW = dt.datetime(2026, 3, 4, 5, 6, 7, tzinfo=dt.UTC)
+
+
+def status(machine: VirtualMachine) -> Status:
+    return read_status(VirtualHost(machine))
+
+
+def completion(machine: VirtualMachine) -> int:
+    rbu = status(machine).target.rbu
+    assert rbu is not None
+    return rbu.completion_code
+
+
+def last(machine: VirtualMachine) -> Attempt:
+    attempt = status(machine).last
+    assert attempt is not None
+    return attempt
+
+
+# -- how a machine stands -------------------------------------------------------------------
+
+
+def test_a_machine_that_was_never_updated_says_so(tmp_path: Path) -> None:
+    with running(make(tmp_path)) as machine:
+        now = status(machine)
+        assert now.target.bios.version == "2.1.2"
+        assert (now.module_is_loaded, now.staged_size_bytes, now.is_armed) == (False, 0, False)
+        assert completion(machine) == CompletionCode.NEVER_TRIED
+        assert now.last is None
+        assert not VirtualHost(machine).journal_path.exists()
+
+
+@pytest.mark.parametrize(("model", "mode"), WAYS)
+def test_an_armed_machine_says_what_is_staged(tmp_path: Path, model: str, mode: str) -> None:
+    with running(make(tmp_path, model)) as machine:
+        update(VirtualHost(machine), image(model), mode=mode)
+        now = status(machine)
+        size = image(model).size_bytes if mode == "mono" else 34 * 4096
+        assert (now.module_is_loaded, now.staged_size_bytes, now.is_armed) == (True, size, True)
+        assert now.last is not None
+        assert now.last.outcome == "armed"
+        assert now.last.fields["to_version"] == image(model).header.version.text
+
+
+def test_looking_twice_shows_the_same_and_writes_nothing_more(tmp_path: Path) -> None:
+    with running(make(tmp_path)) as machine:
+        host = VirtualHost(machine)
+        update(host, image())
+        machine.restart()
+        first = status(machine)
+        written = host.journal_path.read_bytes()
+        assert status(machine) == first
+        assert host.journal_path.read_bytes() == written
+
+
+def test_a_token_that_can_not_be_asked_for_is_unknown(tmp_path: Path) -> None:
+    with running(make(tmp_path, "precision-t7600")) as machine:
+        assert status(machine).is_armed is None
+
+
+def test_a_machine_that_is_off_has_no_status(tmp_path: Path) -> None:
+    with VirtualMachine(make(tmp_path)) as machine, pytest.raises(MachineError, match="is off"):
+        status(machine)
+
+
+# -- results --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("model", "mode"), WAYS)
+def test_after_the_restart_the_bioss_result_is_behind_the_update(
+    tmp_path: Path, model: str, mode: str
+) -> None:
+    directory = make(tmp_path, model)
+    with running(directory) as machine:
+        update(VirtualHost(machine), image(model), mode=mode)
+        assert last(machine).is_open
+    with VirtualMachine(directory) as machine:
+        machine.restart()
+    with VirtualMachine(directory) as machine:
+        ended = last(machine)
+        assert [event for event, _ in ended.events] == ["started", "armed", "result"]
+        assert ended.fields["completion_code"] == 0
+        assert ended.fields["version_now"] == image(model).header.version.text
+        assert ended.fields["succeeded"] is True
+        assert completion(machine) == CompletionCode.COMPLETED
+
+
+def test_a_cold_restart_loses_the_image_and_that_is_the_result(tmp_path: Path) -> None:
+    with running(make(tmp_path)) as machine:
+        update(VirtualHost(machine), image())
+        assert machine.restart(cold=True).completion_code == CompletionCode.IMAGE_NOT_FOUND
+        ended = last(machine)
+        assert (ended.outcome, ended.fields["completion_code"]) == ("result", 0x000D)
+        assert (ended.fields["succeeded"], ended.fields["version_now"]) == (False, "2.1.2")
+
+
+def test_a_machine_that_lost_its_power_says_so_when_it_is_on_again(tmp_path: Path) -> None:
+    directory = make(tmp_path)
+    with running(directory) as machine:
+        update(VirtualHost(machine), image())
+
+    def die() -> None:
+        with VirtualMachine(directory) as machine:
+            VirtualHost(machine).write("/sys/class/firmware/timeout", b"5")
+            kill_self()
+
+    assert in_child(die) == -signal.SIGKILL
+    with VirtualMachine(directory) as machine:
+        with pytest.raises(MachineError, match="lost its power"):
+            status(machine)
+        machine.power_on()
+        ended = last(machine)
+        assert (ended.outcome, ended.fields["completion_code"]) == ("result", 0x000D)
+        assert ended.fields["succeeded"] is False
+
+
+def test_an_image_that_the_bios_rejects_is_a_result_and_no_success(tmp_path: Path) -> None:
+    """Its header and trailer are sound, and it is for another system: the tool was told to try."""
+    with running(make(tmp_path)) as machine:
+        what = image("poweredge-2650", "9.9.9")
+        update(VirtualHost(machine), what, allow_any_system=True)
+        assert machine.restart().completion_code == CompletionCode.INCONSISTENT_IMAGE
+        ended = last(machine)
+        assert (ended.fields["completion_code"], ended.fields["succeeded"]) == (1, False)
+        assert completion(machine) == CompletionCode.INCONSISTENT_IMAGE
+
+
+def test_a_broken_part_is_a_result_and_no_success(tmp_path: Path) -> None:
+    with running(make(tmp_path, faults=("erase-fails",))) as machine:
+        update(VirtualHost(machine), image())
+        machine.restart()
+        assert (last(machine).fields["completion_code"], last(machine).fields["succeeded"]) == (
+            CompletionCode.ERASE_FAILED,
+            False,
+        )
+
+
+def test_completed_alone_is_no_success_when_another_version_runs(tmp_path: Path) -> None:
+    """A BIOS that says completed of another update: what was staged is what counts."""
+    with running(make(tmp_path)) as machine:
+        host = VirtualHost(machine)
+        update(host, image())
+        machine.restart()
+        journal = Journal(host.journal_path)
+        journal.append("other", "started", NOW, boot_id="another", to_version="2.4.0")
+        journal.append("other", "armed", NOW)
+        ended = last(machine)
+        assert (ended.id, ended.outcome) == ("other", "result")
+        assert (ended.fields["completion_code"], ended.fields["succeeded"]) == (0, False)
+
+
+def test_each_of_several_updates_has_its_own_result(tmp_path: Path) -> None:
+    directory = make(tmp_path)
+    ends = []
+    for version, cold in (("2.3.0", False), ("2.4.0", True), ("2.5.0", False)):
+        with running(directory) as machine:
+            update(VirtualHost(machine), image(version=version, seed=int(version[2])))
+            machine.restart(cold=cold)
+            status(machine)
+    for each in Journal(directory / "journal.jsonl").attempts():
+        ends.append((each.fields["to_version"], each.fields["completion_code"]))
+    assert ends == [("2.3.0", 0), ("2.4.0", 0x000D), ("2.5.0", 0)]
+
+
+def test_a_result_that_nobody_looked_at_is_written_down_by_the_next_update(tmp_path: Path) -> None:
+    with running(make(tmp_path)) as machine:
+        host = VirtualHost(machine)
+        update(host, image())
+        machine.restart()
+        update(host, image(version="2.4.0", seed=4))
+        first, second = Journal(host.journal_path).attempts()
+        assert (first.outcome, first.fields["succeeded"]) == ("result", True)
+        assert second.outcome == "armed"
+
+
+# -- updates that never got there -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("end", ["failed", "cancelled"])
+def test_what_has_ended_stays_ended_over_a_restart(tmp_path: Path, end: str) -> None:
+    with running(make(tmp_path)) as machine:
+        host = VirtualHost(machine)
+        if end == "failed":
+            stuck = Watched(host, lambda *_: None, {"write": refuse})
+            with pytest.raises(Exception, match="kernel refused"):
+                update(stuck, image())
+        else:
+            update(host, image())
+            flow.cancel(host)
+        machine.restart()
+        assert last(machine).outcome == end
+
+
+def refuse(path: str, data: bytes, offset: int = 0) -> None:
+    raise OSError(5, "Input/output error", path)
+
+
+def test_a_tool_that_died_before_arming_has_interrupted_its_update(tmp_path: Path) -> None:
+    directory = make(tmp_path)
+    with running(directory):
+        pass
+
+    def die() -> None:
+        def at_delivery(name: str, arguments: tuple[Any, ...]) -> None:
+            if name == "write" and arguments[0] == f"{ENTRY}/data":
+                kill_self()
+
+        with VirtualMachine(directory) as machine:
+            update(Watched(VirtualHost(machine), at_delivery), image())
+
+    assert in_child(die) == -signal.SIGKILL
+    with running(directory) as machine:
+        ended = last(machine)
+        assert ended.outcome == "interrupted"
+        assert "ended before the update was armed" in ended.fields["why"]
+        assert completion(machine) == CompletionCode.NEVER_TRIED
+
+
+def test_a_tool_that_died_between_arming_and_writing_it_down_still_gets_the_result(
+    tmp_path: Path,
+) -> None:
+    """Seen on a real machine, which goes on: here the update is armed and its line taken away."""
+    with running(make(tmp_path)) as machine:
+        host = VirtualHost(machine)
+        update(host, image())
+        started, _ = host.journal_path.read_bytes().splitlines(keepends=True)
+        host.journal_path.write_bytes(started)
+        machine.restart()
+        ended = last(machine)
+        assert (ended.outcome, ended.fields["succeeded"]) == ("result", True)
+
+
+# -- a journal that is damaged --------------------------------------------------------------
+
+
+def test_a_journal_cut_in_its_last_line_shows_what_is_before(tmp_path: Path) -> None:
+    with running(make(tmp_path)) as machine:
+        host = VirtualHost(machine)
+        update(host, image())
+        host.journal_path.write_bytes(host.journal_path.read_bytes()[:-30])
+        assert last(machine).outcome == "started"
+        machine.restart()
+        ended = last(machine)
+        assert (ended.outcome, ended.fields["succeeded"]) == ("result", True)
+
+
+def test_a_damaged_journal_is_told_by_its_line(tmp_path: Path) -> None:
+    with running(make(tmp_path)) as machine:
+        host = VirtualHost(machine)
+        update(host, image())
+        host.journal_path.write_bytes(b"{]\n" + host.journal_path.read_bytes())
+        with pytest.raises(DamagedInputError, match=r"line 1 of the journal"):
+            status(machine)
+        host.journal_path.rename(tmp_path / "away")
+        assert status(machine).last is None
+
+
+def test_the_time_of_each_event_is_the_hosts(tmp_path: Path) -> None:
+    with running(make(tmp_path)) as machine:
+        host = VirtualHost(machine, clock=lambda: NOW)
+        flow.perform(host, make_plan(host, image(), Options()), Quiet())
+        attempt = Journal(host.journal_path).last
+        assert attempt is not None
+        assert attempt.events == [("started", NOW), ("armed", NOW)]
