@@ -18,7 +18,8 @@ from hypothesis.stateful import (
 )
 
 from openrbu.errors import DamagedInputError, KernelError
-from openrbu.memory.buddy import BuddyAllocator, ZoneFree, parse_buddyinfo
+from openrbu.memory.buddy import BuddyAllocator
+from openrbu.memory.buddyinfo import ZoneFree, parse_buddyinfo
 from openrbu.memory.buddyinfo import format_buddyinfo
 from openrbu.memory.faults import FaultyPages
 from openrbu.memory.physical import RamFile, Region, pc_regions

@@ -10,7 +10,7 @@ import pytest
 
 from machines import OLDER, Quiet, image, in_child, kill_self, make, running, update
 from openrbu import __version__
-from openrbu.bios.cmos import check_value_holds
+from openrbu.bios.cmos import CMOS_FILE_BYTES, check_value_holds, token_is_active
 from openrbu.errors import DamagedInputError, MachineError, UsageError
 from openrbu.formats import dell
 from openrbu.formats.packet import password_crc
@@ -61,6 +61,21 @@ def test_the_check_value_over_cmos_is_right_from_the_start(tmp_path: Path, name:
         assert isinstance(tokens.activate, IndexedIoToken)
         assert not tokens.activate.check.is_none
         assert check_value_holds(machine.cmos, tokens.activate, machine.system_id)
+
+
+def test_a_wrong_check_value_in_a_real_machines_cmos_is_put_right(tmp_path: Path) -> None:
+    tables = make(tmp_path, name="tables")
+    cmos = bytearray(CMOS_FILE_BYTES)
+    cmos[256 * 0x70 + 0x40 : 256 * 0x70 + 0x50] = b"some settings..!"
+    cmos[256 * 0x70 + 0x78] = 0x40
+    (tables / "cmos.dat").write_bytes(cmos)
+    with VirtualMachine(make(tmp_path, tables=tables)) as machine:
+        tokens = tokens_for_update(machine.tables)
+        assert tokens is not None
+        assert isinstance(tokens.activate, IndexedIoToken)
+        assert check_value_holds(machine.cmos, tokens.activate, machine.system_id)
+        assert not token_is_active(machine.cmos, tokens.activate)
+        assert (machine.directory / "cmos").read_bytes()[256 * 0x70 + 0x40 :][:4] == b"some"
 
 
 def test_what_is_ordered_is_what_is_made(tmp_path: Path) -> None:

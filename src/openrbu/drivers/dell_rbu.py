@@ -41,17 +41,8 @@ from typing import Any
 from openrbu.drivers.extents import Block, Extents, free_all, from_rows, to_rows, zero_whole
 from openrbu.drivers.firmware_class import FirmwareClass, FirmwareImage
 from openrbu.drivers.numbers import scan_unsigned, strict_unsigned, strict_unsigned_any_base
-from openrbu.drivers.platform_device import (
-    add_platform_device,
-    device_path,
-    remove_platform_device,
-)
-from openrbu.drivers.profiles import (
-    GARBAGE_PACKET_SIZE,
-    BadPacketSize,
-    KernelDiedError,
-    Profile,
-)
+from openrbu.drivers.platform_device import add_platform_device, device_path, remove_platform_device
+from openrbu.drivers.profiles import GARBAGE_PACKET_SIZE, BadPacketSize, KernelDiedError, Profile
 from openrbu.drivers.sysfs import BinaryAttribute, SysfsTree, TextAttribute
 from openrbu.errors import KernelError
 from openrbu.memory.pages import PageSource
@@ -344,8 +335,8 @@ class DellRbu:
                 self._staged.write(position, view)
                 position += len(view)
             for block in blocks:
-                rest = block.capacity_bytes - block.size_bytes
-                memory.zero(PhysAddr(block.address + block.size_bytes), rest)
+                if rest := block.capacity_bytes - block.size_bytes:
+                    memory.zero(PhysAddr(block.address + block.size_bytes), rest)
         except OSError:
             self._drop_everything()
             raise

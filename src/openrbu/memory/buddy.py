@@ -31,14 +31,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from openrbu.errors import DamagedInputError, KernelError
-from openrbu.memory.buddyinfo import ZoneFree, format_buddyinfo, parse_buddyinfo
+from openrbu.memory.buddyinfo import ZoneFree, format_buddyinfo
 from openrbu.memory.physical import PhysicalMemory, Region
 from openrbu.units import GIB, MAX_ORDER, MIB, PAGE_SHIFT, PAGE_SIZE, PhysAddr, pages_for
 
 if TYPE_CHECKING:
     from random import Random
-
-__all__ = ["BuddyAllocator", "Fragmentation", "ZoneFree", "parse_buddyinfo"]
 
 _ZONE_STARTS = (("DMA", 0), ("DMA32", 16 * MIB), ("Normal", 4 * GIB))
 """The zones of 64-bit x86, lowest first; each ends where the next one starts."""
@@ -105,12 +103,10 @@ class BuddyAllocator:
 
     @property
     def memory(self) -> PhysicalMemory:
-        """The memory that the pages are of."""
         return self._memory
 
     @property
     def free_bytes(self) -> int:
-        """How much is free, in blocks of whatever size."""
         return self._free_pages * PAGE_SIZE
 
     def allocate(
