@@ -19,8 +19,7 @@ from hypothesis.stateful import (
 
 from openrbu.errors import DamagedInputError, KernelError
 from openrbu.memory.buddy import BuddyAllocator
-from openrbu.memory.buddyinfo import ZoneFree, parse_buddyinfo
-from openrbu.memory.buddyinfo import format_buddyinfo
+from openrbu.memory.buddyinfo import ZoneFree, format_buddyinfo, parse_buddyinfo
 from openrbu.memory.faults import FaultyPages
 from openrbu.memory.physical import RamFile, Region, pc_regions
 from openrbu.units import GIB, KIB, MAX_ORDER, MIB, PAGE_SHIFT, PAGE_SIZE, PhysAddr

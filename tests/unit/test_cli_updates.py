@@ -11,6 +11,7 @@ import pytest
 
 from cli_rig import FLASH_BYTES, Cli, image_bytes
 from openrbu.cli import progress
+from openrbu.machine import store
 from openrbu.units import KIB, MIB
 
 
@@ -427,3 +428,12 @@ def test_too_many_packets_are_a_usage_error_in_the_plan(packety: Cli) -> None:
     words = ("plan", path, "--machine", "packety", "--mode", "packet", "--packet-size", "1K")
     plan = packety.json(*words, "--allow-any-system", code=2)
     assert "too_many_packets" in {obstacle["kind"] for obstacle in plan["obstacles"]}
+
+
+def test_cancel_disarms_though_the_journal_is_damaged_and_says_so(demo: Cli) -> None:
+    demo("update", demo.image(), "--machine", "demo")
+    (store.machine_directory("demo") / "journal.jsonl").write_text("{\n{}\n")
+    cancelled = demo.json("cancel", "--machine", "demo")
+    assert cancelled["was_armed"] is True
+    assert "journal" in cancelled["problem"]
+    assert demo.json("machine", "show", "demo")["is_armed"] is False

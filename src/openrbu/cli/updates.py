@@ -332,6 +332,7 @@ def cancel(
         "was_armed": done.was_armed,
         "was_staged": done.was_staged,
         "left_staged": done.left_staged,
+        "problem": done.problem or None,
     }
     lines: list[Block] = []
     if done.was_armed:
@@ -345,4 +346,6 @@ def cancel(
         )
     elif done.was_staged:
         lines.append(good("freed: nothing is staged any more"))
+    if done.problem:
+        lines.append(caution(f"note: {done.problem}"))
     return Answer(document, lines or ["nothing to cancel: nothing is staged or armed"])
