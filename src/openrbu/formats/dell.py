@@ -379,9 +379,9 @@ def make_revisions_and_ids(system_id: int) -> Structure:
     return make_structure(REVISIONS_AND_IDS, 0xD000, _IDS_BODY.pack(system_id=system_id))
 
 
-def make_rbu(*, packet: bool | None) -> Structure:
+def make_rbu(*, packet: bool | None, minimum_size_kib: int = 0) -> Structure:
     """Type 0xDE; `packet` None: 13 bytes, which has no word on packets and means none."""
-    body = _RBU_BODY.pack()
+    body = _RBU_BODY.pack(minimum_size=minimum_size_kib)
     if packet is not None:
         body += _RBU_PACKET_PART.pack(characteristics=int(packet))
     return make_structure(RBU, 0xDE00, body)

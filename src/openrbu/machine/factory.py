@@ -18,6 +18,7 @@ from openrbu.bios.switch import bios_switch
 from openrbu.drivers.profiles import profile
 from openrbu.errors import DamagedInputError, MachineError, UsageError
 from openrbu.formats import dell, smbios, tokens
+from openrbu.formats.hdr import HEADER_SIZE_BYTES, TRAILER_SIZE_BYTES
 from openrbu.formats.packet import password_crc
 from openrbu.formats.version import BiosVersion, VersionStyle
 from openrbu.machine import store
@@ -25,7 +26,7 @@ from openrbu.machine.firmware import make_firmware
 from openrbu.machine.models import DEFAULT_MODEL, Model, TokenKind, model
 from openrbu.machine.virtual import Clock, local_now
 from openrbu.memory.physical import RamFile, pc_regions
-from openrbu.units import GIB, MIB, human_size
+from openrbu.units import GIB, KIB, MIB, human_size
 
 MIN_RAM_BYTES = 64 * MIB
 MAX_RAM_BYTES = 8 * 1024 * GIB
@@ -135,10 +136,15 @@ def _make_tables(kind: Model) -> smbios.Tables:
         dell.make_oem_strings(["Dell System", f"1[{kind.system_id:04X}]"]),
         dell.make_revisions_and_ids(kind.system_id),
         _make_tokens(kind),
-        dell.make_rbu(packet=kind.packets),
+        dell.make_rbu(packet=kind.packets, minimum_size_kib=_image_kib(kind.flash_size_bytes)),
         smbios.make_structure(127, 0x7F00, b""),
     ]
     return smbios.make_tables(smbios.make_entry_point(version=(2, 6)), structures)
+
+
+def _image_kib(flash_size_bytes: int) -> int:
+    """Whole KiB of an image: 513 for a flash of 512 KiB, as real machines have it."""
+    return -(-(HEADER_SIZE_BYTES + flash_size_bytes + TRAILER_SIZE_BYTES) // KIB)
 
 
 def _make_tokens(kind: Model) -> smbios.Structure:
