@@ -1,7 +1,9 @@
 """`rbu plan`, `update`, `status`, `cancel` and `history`, on virtual machines."""
 
 import contextlib
+import errno
 import gzip
+import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -437,3 +439,23 @@ def test_cancel_disarms_though_the_journal_is_damaged_and_says_so(demo: Cli) -> 
     assert cancelled["was_armed"] is True
     assert "journal" in cancelled["problem"]
     assert demo.json("machine", "show", "demo")["is_armed"] is False
+
+
+def test_a_restart_that_is_refused_leaves_an_update_armed_and_says_so(
+    demo: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(store, "make_room", no_room)
+    document = demo.json("update", demo.image(), "--machine", "demo", "--reboot", code=4)
+    assert (document["changed"], document["restarted"]) == (True, False)
+    assert "disk is full" in document["error"]["message"]
+    assert demo.json("machine", "show", "demo")["is_armed"] is True
+
+
+def test_a_bios_that_was_installed_and_then_failed_is_told_as_that(rbu: Cli) -> None:
+    rbu("machine", "new", "m", "--fault", "12v-not-removed")
+    ended = rbu("update", rbu.image(), "--machine", "m", "--reboot")
+    assert ended.code == 1
+    assert "the BIOS installed A06, but reports a failure" in ended.err

@@ -159,7 +159,7 @@ def test_a_second_machine_of_a_name_is_refused_and_the_first_one_is_not_touched(
     assert store.load_config(tmp_path / "machines" / "box").model == "precision-390"
 
 
-def test_a_making_that_is_cut_short_can_be_removed(
+def test_a_making_that_is_cut_short_is_in_nobodys_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def die(*_: object) -> None:
@@ -167,12 +167,24 @@ def test_a_making_that_is_cut_short_can_be_removed(
 
     monkeypatch.setattr(store, "save_config", die)
     assert in_child(lambda: make(tmp_path) and None) == -signal.SIGKILL
-    directory = tmp_path / "machines" / "box"
+    machines = tmp_path / "machines"
+    assert [entry.name[:5] for entry in machines.iterdir()] == [".new-"]
+    assert store.machine_names() == []
+    monkeypatch.undo()
+    with running(make(tmp_path)) as machine:
+        assert machine.is_on
+    assert [entry.name for entry in machines.iterdir()] == ["box"]
+
+
+def test_a_machine_that_lost_its_description_can_be_removed(tmp_path: Path) -> None:
+    directory = make(tmp_path)
+    (directory / "machine.json").unlink()
     with pytest.raises(MachineError, match=r"has no machine\.json.*remove it: rbu machine rm box"):
         VirtualMachine(directory)
+    with pytest.raises(MachineError, match=r"there is a machine 'box' already.*rbu machine rm box"):
+        make(tmp_path)
     with store.locked(directory):
         store.remove(directory)
-    monkeypatch.undo()
     with running(make(tmp_path)) as machine:
         assert machine.is_on
 

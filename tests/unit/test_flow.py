@@ -24,6 +24,7 @@ from machines import (
     update,
 )
 from openrbu.errors import MachineError, ObstacleError, UpdateFailedError
+from openrbu.formats import packet
 from openrbu.formats.dell import CompletionCode
 from openrbu.hosts.base import read_text
 from openrbu.hosts.virtual import VirtualHost
@@ -109,11 +110,37 @@ def test_a_driver_that_is_loaded_already_is_used_whatever_state_it_is_in(
             host.write(loading, b"-1")
         elif state != "nothing":
             host.write(loading, b"1")
-            host.write("/sys/class/firmware/dell_rbu/data", b"something else" * 999)
+            data = packet.split(b"something else" * 999, packet_size_bytes=2048, set_id=1)
+            host.write("/sys/class/firmware/dell_rbu/data", data)
             if state != "half loaded":
                 host.write(loading, b"0")
         update(host, image())
         assert ends_well(machine, "2.3.0")
+
+
+def test_what_is_not_known_to_be_safe_to_drop_stops_an_update(tmp_path: Path) -> None:
+    with running(make(tmp_path, profile="linux-5.7")) as machine:
+        host = VirtualHost(machine)
+        host.load_module("dell_rbu", {"image_type": "packet"})
+        host.write(f"{DEVICE}/packet_size", b"4096")
+        host.write(f"{DEVICE}/image_type", b"init")
+        host.write("/sys/class/firmware/dell_rbu/loading", b"1")
+        host.write("/sys/class/firmware/dell_rbu/data", b"x" * 16 * KIB)
+        host.write("/sys/class/firmware/dell_rbu/loading", b"0")
+        with pytest.raises(ObstacleError, match="may die of dropping"):
+            update(host, image())
+        assert flow.cancel(host).left_staged
+        assert not machine.running_kernel().is_dead
+
+
+@pytest.mark.parametrize("size", [64 * KIB, 128 * KIB, 256 * KIB])
+def test_cancel_on_5_7_leaves_sets_of_two_three_and_four_packets(tmp_path: Path, size: int) -> None:
+    with running(make(tmp_path, profile="linux-5.7")) as machine:
+        update(VirtualHost(machine), image(), mode="packet", packet_size_bytes=size)
+        cancelled = flow.cancel(VirtualHost(machine))
+        assert cancelled.was_armed
+        assert cancelled.left_staged
+        assert not machine.running_kernel().is_dead
 
 
 def test_a_password_gets_the_update_through(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from openrbu.machine.models import MODELS
 from openrbu.machine.virtual import VirtualMachine
 from openrbu.units import GIB, KIB, MAX_BLOCK_BYTES, MIB
 from openrbu.update import flow, plan
+from openrbu.update.driver import Mode
 from openrbu.update.plan import Obstacle, Options, Plan, make_plan
 
 
@@ -402,3 +403,14 @@ def test_a_machine_that_is_off_can_not_be_looked_at(tmp_path: Path) -> None:
         pytest.raises(ObstacleError, match="'box' is off; start it: rbu machine reboot box"),
     ):
         plan_for(VirtualHost(machine), image())
+
+
+@pytest.mark.parametrize("mode", [None, "mono", "packet"])
+def test_no_advice_leads_to_the_other_obstacle(tmp_path: Path, mode: Mode | None) -> None:
+    large = {"flash_size_bytes": 5 * MIB}
+    with running(make(tmp_path, "poweredge-2650", **large)) as machine:
+        what = image("poweredge-2650", "A06", **large)
+        found = make_plan(VirtualHost(machine), what, Options(mode=mode))
+        assert found.obstacles
+        for obstacle in found.obstacles:
+            assert "use " not in obstacle.message

@@ -161,8 +161,10 @@ def post_failure(post: PostReport) -> UpdateFailedError | None:
     code = post.completion_code
     if code is None or code is CompletionCode.COMPLETED:
         return None
-    why = post.reason or code.text
-    return UpdateFailedError(f"the BIOS did not install the update: {why} (code {code:#06x})")
+    did = "did not install the update"
+    if post.version_after != post.version_before:
+        did = f"installed {post.version_after}, but reports a failure"
+    return UpdateFailedError(f"the BIOS {did}: {post.reason or code.text} (code {code:#06x})")
 
 
 def attempt_document(attempt: Attempt) -> dict[str, Any]:

@@ -296,7 +296,10 @@ def _restart(session: Session, document: dict[str, Any]) -> Answer:
     """Restart, and show what the BIOS made of it where that is known at once."""
     from openrbu.update.report import read_status
 
-    session.host.restart()
+    try:
+        session.host.restart()
+    except OpenRbuError as error:  # the update is armed all the same
+        return Answer(document | {"restarted": False}, [_what_now(session)], error)
     document = document | {"restarted": True, "is_armed": None}
     if session.machine is None:
         return Answer(document, ["restarting; rbu status tells how it ended"])

@@ -37,6 +37,7 @@ class KernelDiedError(KernelError):
 
     def __init__(self, detail: str) -> None:
         super().__init__(errno.EIO, detail=f"the kernel died: {detail}")
+        self.detail = detail
 
 
 class BadPacketSize(Enum):

@@ -71,6 +71,7 @@ class Host(Protocol):
         """Unload a kernel module.
 
         :raise OSError: as the kernel answers.
+        :raise ObstacleError: where a program does it, and says why it can't.
         """
 
     def module_is_loaded(self, name: str) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+import tempfile
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -26,11 +28,15 @@ from openrbu.machine.firmware import make_firmware
 from openrbu.machine.models import DEFAULT_MODEL, Model, TokenKind, model
 from openrbu.machine.virtual import Clock, local_now
 from openrbu.memory.physical import RamFile, pc_regions
+from openrbu.signals import signals_held
 from openrbu.units import GIB, KIB, MIB, human_size
 
 MIN_RAM_BYTES = 64 * MIB
 MAX_RAM_BYTES = 8 * 1024 * GIB
 MAX_FLASH_BYTES = 64 * MIB
+
+_FRESH = ".new-"
+"""Begins the name of a directory that a machine is being made in; the process ID follows."""
 
 SERVICE_TAG = "OPENRBU"
 
@@ -78,20 +84,48 @@ def make_machine(name: str, order: Order, *, clock: Clock = local_now) -> Path:
         faults=tuple(order.faults),
     )
     with store.disk_errors(directory):
+        fresh = _fresh_directory(directory)
         try:
-            directory.mkdir(parents=True)
-        except FileExistsError:
-            raise MachineError(f"there is a machine {name!r} already") from None
-        try:
-            with store.locked(directory):
-                _write_tables_and_flash(directory, tables, flash_size_bytes)
-                _write_settings(directory, tables, cmos, order.admin_password)
-                RamFile.create(directory / "ram", pc_regions(ram_bytes)).close()
-                store.save_config(directory, config)
+            _write_tables_and_flash(fresh, tables, flash_size_bytes)
+            _write_settings(fresh, tables, cmos, order.admin_password)
+            RamFile.create(fresh / "ram", pc_regions(ram_bytes)).close()
+            store.save_config(fresh, config)
+            _put_in_place(fresh, directory)
         except BaseException:
-            shutil.rmtree(directory, ignore_errors=True)
+            with signals_held():
+                shutil.rmtree(fresh, ignore_errors=True)
             raise
     return directory
+
+
+def _fresh_directory(directory: Path) -> Path:
+    """A directory to make a machine in, beside its place: nobody sees a machine half made.
+
+    What a process that was killed has left of such directories goes.
+    """
+    machines = directory.parent
+    machines.mkdir(parents=True, exist_ok=True)
+    for left in machines.glob(f"{_FRESH}*"):
+        if not Path("/proc", left.name.split("-")[1]).exists():
+            shutil.rmtree(left, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"{_FRESH}{os.getpid()}-", dir=machines))
+
+
+def _put_in_place(fresh: Path, directory: Path) -> None:
+    """Give a machine its name.
+
+    :raise MachineError: when something has that name.
+    """
+    try:
+        fresh.rename(directory)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise
+        name = directory.name
+        raise MachineError(
+            f"there is a machine {name!r} already; to have another one in its place, remove it "
+            f"first: rbu machine rm {name}"
+        ) from None
 
 
 def _ram_bytes(wanted: int) -> int:

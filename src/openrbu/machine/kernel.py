@@ -181,7 +181,7 @@ class Kernel:
             except KernelDiedError as oops:
                 self.is_dead = True
                 raise MachineError(
-                    f"the machine's kernel died ({oops}): restart the machine"
+                    f"the machine's kernel died ({oops.detail}): restart the machine"
                 ) from None
 
     def _make_module(self, name: str, parameters: Mapping[str, str]) -> DellRbu | Dcdbas:

@@ -34,6 +34,7 @@ from openrbu.bios.faults import parse_fault
 from openrbu.drivers.profiles import profile
 from openrbu.errors import MachineError, OpenRbuError, UsageError
 from openrbu.memory.physical import pc_regions
+from openrbu.signals import signals_held
 
 FORMAT = 1
 """The layout of a machine's directory; a reader refuses newer ones."""
@@ -115,6 +116,8 @@ def machine_names() -> list[str]:
 
 
 def _is_machine(directory: Path) -> bool:
+    if not _NAME.fullmatch(directory.name):  # one that is being made
+        return False
     try:
         return (directory / "machine.json").exists()
     except PermissionError:  # another user's: opening it says so
@@ -164,7 +167,7 @@ def save_config(directory: Path, config: MachineConfig) -> None:
 
 def remove(directory: Path) -> None:
     """Remove a machine and all that it has. The caller holds its lock."""
-    with disk_errors(directory):
+    with disk_errors(directory), signals_held():
         (directory / "machine.json").unlink(missing_ok=True)
         shutil.rmtree(directory)
 

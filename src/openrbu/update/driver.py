@@ -141,25 +141,24 @@ class RbuDriver:
                 raise
 
     @property
-    def dies_of_clearing(self) -> bool:
-        """Whether this kernel dies when it drops the packets that it holds.
+    def may_die_of_clearing(self) -> bool:
+        """Whether this kernel may die when it drops the packets that it holds.
 
         Kernels from 5.7 until the fix "platform/x86: dell_rbu: Fix list usage" do, and the same
-        bug makes them skip a packet at the start of what they read back: that is how it is known.
+        bug makes them skip a packet at the start of what they read back. So what begins with the
+        packets 0 and 1 is safe to drop; of anything else nothing is known.
         """
         if self.image_type != "packet" or not self.holds_something:
             return False
         staged = b"".join(self.staged())
         size_bytes = self.packet_size_bytes or len(staged)
-        if not any(staged[: packet.HEADER_SIZE_BYTES]):  # nothing but the one that is skipped
-            return True
         try:
             numbers = [
                 packet.PacketHeader.parse(staged, offset).number
                 for offset in range(0, min(2 * size_bytes, len(staged)), size_bytes)
             ]
-        except DamagedInputError:  # no packets of ours: nothing is known
-            return False
+        except DamagedInputError:  # what is skipped leaves zeros behind; or no packets of ours
+            return True
         return numbers != list(range(len(numbers)))
 
     @property

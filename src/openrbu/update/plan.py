@@ -198,19 +198,23 @@ def _mode_obstacles(
     image: Image, target: Target, options: Options, mode: Mode
 ) -> Iterator[Obstacle]:
     largest = human_size(MAX_BLOCK_BYTES)
+    takes_packets = target.rbu is not None and target.rbu.packet_supported
     if target.rbu is None:
         yield Obstacle("no_rbu", f"{target.title} does not say that it takes RBU updates")
     if mode == "mono" and image.size_bytes > MAX_BLOCK_BYTES:
         yield Obstacle(
             "too_large_for_mono",
-            f"a monolithic image can't be larger than one block of memory, {largest}: "
-            "use packets (--mode packet)",
+            f"a monolithic image can't be larger than one block of memory, {largest}"
+            + (
+                ": use packets (--mode packet)"
+                if takes_packets
+                else f", and the BIOS of {target.title} takes no packets"
+            ),
         )
     if mode == "packet":
-        if target.rbu is not None and not target.rbu.packet_supported:
-            yield Obstacle(
-                "no_packets", f"the BIOS of {target.title} takes no packets: use --mode mono"
-            )
+        if target.rbu is not None and not takes_packets:
+            advice = ": use --mode mono" if image.size_bytes <= MAX_BLOCK_BYTES else ""
+            yield Obstacle("no_packets", f"the BIOS of {target.title} takes no packets{advice}")
         if options.packet_size_bytes > MAX_BLOCK_BYTES:
             yield Obstacle(
                 "packet_too_large",

@@ -21,7 +21,7 @@ from openrbu.update.driver import Mode, Progress, RbuDriver
 from openrbu.update.verify import ReadBack, Verified, compare, find_staged, read_free_pages
 
 _DEADLY = (
-    "this kernel would die of dropping the packets that its driver holds (a bug of 5.7, mended in "
+    "this kernel may die of dropping the packets that its driver holds (a bug of 5.7, mended in "
     "6.16)"
 )
 
@@ -93,7 +93,7 @@ def prepare(host: Host, mode: Mode) -> None:
     """
     driver = RbuDriver(host)
     driver.load(mode)
-    if driver.dies_of_clearing:
+    if driver.may_die_of_clearing:
         raise ObstacleError(f"{_DEADLY}: restart the machine first")
 
 
@@ -163,7 +163,7 @@ def clear(host: Host) -> bool:
     :raise OSError: as the kernel answers.
     """
     driver = RbuDriver(host)
-    if driver.dies_of_clearing:
+    if driver.may_die_of_clearing:
         return False
     _free(driver, driver.staged_size_bytes)
     return True
@@ -178,7 +178,7 @@ def restore(host: Host, ground: Ground, *, delivered_bytes: int) -> None:
     """
     driver = RbuDriver(host)
     if delivered_bytes and driver.is_loaded:
-        if driver.dies_of_clearing:
+        if driver.may_die_of_clearing:
             raise ObstacleError(f"{_DEADLY}: restart the machine")
         _free(driver, delivered_bytes)
     if not ground.was_loaded:
