@@ -59,7 +59,7 @@ def best(*actions: Callable[[], object], rounds: int) -> list[float]:
 
 def measure_packets() -> Iterator[Row]:
     work = cases.Packets()
-    copy, split, join = best(work.copy, work.split, work.join, rounds=30)
+    copy, split, join = best(work.copy, work.split, work.join, rounds=100)
     limit = "copy of 16 MiB: bytes(memoryview)"
     yield Row("packets out of a 16 MiB image", split, limit, copy, 2.0)
     yield Row("packets checked and joined", join, limit, copy, 2.0)
@@ -67,7 +67,7 @@ def measure_packets() -> Iterator[Row]:
 
 def measure_search(directory: Path) -> Iterator[Row]:
     with cases.TouchedRam(directory / "ram") as work:
-        find, search = best(work.find, work.search, rounds=3)
+        find, search = best(work.find, work.search, rounds=8)
     yield Row("BIOS search of 1 GiB of RAM", search, "mmap.find over it", find, 1 / 20)
 
 

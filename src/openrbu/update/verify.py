@@ -46,11 +46,19 @@ class Verified:
 
 def compare(staged: Iterable[bytes], meant: Buffer, *, packet_size_bytes: int | None) -> ReadBack:
     """Compare what the driver gives back with what it was given, byte for byte."""
-    given = b"".join(staged)
-    if not given and len(meant):
+    expected = memoryview(meant)
+    chunks: list[bytes] = []
+    size_bytes, is_right = 0, True
+    for chunk in staged:
+        end = size_bytes + len(chunk)
+        is_right = is_right and same_bytes(expected[size_bytes:end], chunk)
+        size_bytes = end
+        chunks.append(chunk)
+    if not size_bytes and len(meant):
         return ReadBack.NOTHING
-    if same_bytes(given, meant):
+    if is_right and size_bytes == len(meant):
         return ReadBack.RIGHT
+    given = b"".join(chunks)
     if packet_size_bytes and _skips_a_packet(given, memoryview(meant), packet_size_bytes):
         return ReadBack.SKIPS_A_PACKET
     return ReadBack.DIFFERENT
@@ -98,21 +106,20 @@ def find_staged(
     :raise UpdateFailedError: when no BIOS would find it, or would find something else too.
     """
     sightings = search(memory, flash_size_bytes=image.flash_size_bytes)
-    meant = image.build()
     if mode == "packet":
-        found = _find_packets(memory, meant, sightings, free)
+        found = _find_packets(memory, image, sightings, free)
     else:
-        found = _find_monolithic(memory, meant, sightings, free)
+        found = _find_monolithic(memory, image, sightings, free)
         if packets_known:
-            _refuse_packets(memory, meant, sightings)
+            _refuse_packets(memory, image, sightings)
     for seen in sightings.images:
-        if not _holds(memory, seen.address, meant):
+        if not _holds(memory, seen.address, image):
             raise _stranger(f"another whole image is in memory, at {seen.address:#x}")
     return found
 
 
 def _find_packets(
-    memory: PhysicalMemory, meant: bytes, sightings: Sightings, free: FreePages | None
+    memory: PhysicalMemory, image: Image, sightings: Sightings, free: FreePages | None
 ) -> tuple[Region, ...]:
     sets = sightings.packet_sets
     if not sets:
@@ -129,7 +136,7 @@ def _find_packets(
             f"{len(sets[0].missing)} of {sets[0].total} packets would not be found by a BIOS: they "
             "are not in memory that it searches, not on a page boundary or not contiguous"
         )
-    if not _carries(memory, sets[0], meant):
+    if not _carries(memory, sets[0], image):
         raise UpdateFailedError("the packets in physical memory hold another image")
     return _held(sets[0], free).extents
 
@@ -155,44 +162,49 @@ def _held(found: FoundSet, free: FreePages | None) -> FoundSet:
 
 
 def _find_monolithic(
-    memory: PhysicalMemory, meant: bytes, sightings: Sightings, free: FreePages | None
+    memory: PhysicalMemory, image: Image, sightings: Sightings, free: FreePages | None
 ) -> tuple[Region, ...]:
     """The image at any of the headers in memory; a vendor's file need not have our trailer."""
-    copies = [seen.address for seen in sightings.headers if _holds(memory, seen.address, meant)]
+    copies = [seen.address for seen in sightings.headers if _holds(memory, seen.address, image)]
     if not copies:
         raise UpdateFailedError(
             "a BIOS would not find the image in physical memory: it is not there in one piece"
         )
     for address in copies:
-        if free is None or not free.any_in(address, len(meant)):
-            return (Region(address, PhysAddr(address + len(meant))),)
+        if free is None or not free.any_in(address, image.size_bytes):
+            return (Region(address, PhysAddr(address + image.size_bytes)),)
     raise UpdateFailedError(
         "the image is in free memory only, where it may be overwritten: a BIOS would not find the "
         "driver's own copy"
     )
 
 
-def _refuse_packets(memory: PhysicalMemory, meant: bytes, sightings: Sightings) -> None:
+def _refuse_packets(memory: PhysicalMemory, image: Image, sightings: Sightings) -> None:
     """Packets beside a monolithic image do no harm when they carry the very same one.
 
     :raise UpdateFailedError: when they don't.
     """
     for found in sightings.packet_sets:
-        if found.conflicts or not found.is_complete or not _carries(memory, found, meant):
+        if found.conflicts or not found.is_complete or not _carries(memory, found, image):
             text = f"packets of set {set_id_text(found.set_id)} are in memory, at {found.lowest:#x}"
             raise _stranger(text)
 
 
-def _carries(memory: PhysicalMemory, found: FoundSet, meant: bytes) -> bool:
+def _carries(memory: PhysicalMemory, found: FoundSet, image: Image) -> bool:
     """Whether a whole packet set carries this image."""
-    return same_bytes(memoryview(found.assemble(memory))[: len(meant)], meant)
+    return _is_image(memoryview(found.assemble(memory))[: image.size_bytes], image)
 
 
-def _holds(memory: PhysicalMemory, address: PhysAddr, meant: bytes) -> bool:
-    """Whether these bytes lie at an address, in one piece."""
-    end = address + len(meant)
+def _holds(memory: PhysicalMemory, address: PhysAddr, image: Image) -> bool:
+    """Whether an image lies at an address, in one piece."""
+    end = address + image.size_bytes
     is_ram = any(region.start <= address and end <= region.end for region in memory.regions)
-    return is_ram and same_bytes(memory.view(address, len(meant)), meant)
+    return is_ram and _is_image(memory.view(address, image.size_bytes), image)
+
+
+def _is_image(data: memoryview, image: Image) -> bool:
+    header = image.header.build()
+    return data[: len(header)] == header and same_bytes(data[len(header) :], image.body)
 
 
 def _stranger(what: str) -> UpdateFailedError:
