@@ -67,8 +67,10 @@ def measure_packets() -> Iterator[Row]:
 
 def measure_search(directory: Path) -> Iterator[Row]:
     with cases.TouchedRam(directory / "ram") as work:
-        find, search = best(work.find, work.search, rounds=8)
-    yield Row("BIOS search of 1 GiB of RAM", search, "mmap.find over it", find, 1 / 20)
+        find, first, again = best(work.find, work.search, work.search, rounds=6)
+    limit = "mmap.find over it"
+    yield Row("BIOS search of 1 GiB of RAM", again, limit, find, 1 / 20)
+    yield Row("the same, out of a cold cache", first, limit, find, 1 / 20)
 
 
 def measure_update(directory: Path) -> Iterator[Row]:

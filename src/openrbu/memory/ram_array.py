@@ -14,6 +14,7 @@ from openrbu.units import MIB, PAGE_SHIFT, PAGE_SIZE, PhysAddr
 Addresses = npt.NDArray[np.int64]
 
 _BATCH_PAGES = 256 * MIB // PAGE_SIZE
+_LONG_RUN_PAGES = 4 * MIB // PAGE_SIZE
 
 
 class RamArray:
@@ -42,13 +43,15 @@ class RamArray:
         addresses, found = [np.empty(0, np.int64)], [np.empty(0, np.uint32)]
         for number, region in enumerate(self._regions):
             column = self._items(number, np.dtype("<u4"))
-            for pages in _batches(self._runs[number]):
-                first = column[pages - (region.start >> PAGE_SHIFT)]
+            for pages in _batches(self._runs[number], region.start >> PAGE_SHIFT):
+                first = column[pages].copy()
                 hits = np.zeros(len(first), np.bool_)
                 for word in words:
                     hits |= first == word
-                addresses.append(pages[hits] << PAGE_SHIFT)
-                found.append(first[hits])
+                places = np.flatnonzero(hits)
+                index = places + pages.start if isinstance(pages, slice) else pages[places]
+                addresses.append(region.start + (index << PAGE_SHIFT))
+                found.append(first[places])
         return np.concatenate(addresses), np.concatenate(found)
 
     def room(self, addresses: Addresses) -> Addresses:
@@ -110,17 +113,24 @@ class RamArray:
         return np.ndarray(count, kind, view, strides=(PAGE_SIZE,))
 
 
-def _batches(runs: tuple[Region, ...]) -> Iterator[Addresses]:
-    """The page numbers of all runs, ascending, in arrays of bounded length."""
+def _batches(runs: tuple[Region, ...], first_page: int) -> Iterator[slice | Addresses]:
+    """The pages of all runs, counted from `first_page`, ascending, in pieces of bounded length.
+
+    A long run is a slice, which numpy walks several times faster than a list of pages when the
+    memory is not in the cache; short ones are gathered.
+    """
     batch: list[Addresses] = []
     count = 0
     for run in runs:
-        end = run.end >> PAGE_SHIFT
-        for low in range(run.start >> PAGE_SHIFT, end, _BATCH_PAGES):
-            batch.append(np.arange(low, min(low + _BATCH_PAGES, end)))
-            count += len(batch[-1])
-            if count >= _BATCH_PAGES:
-                yield np.concatenate(batch)
-                batch, count = [], 0
+        start, end = (run.start >> PAGE_SHIFT) - first_page, (run.end >> PAGE_SHIFT) - first_page
+        if end - start < _LONG_RUN_PAGES:
+            batch.append(np.arange(start, end))
+            count += end - start
+        if batch and (end - start >= _LONG_RUN_PAGES or count >= _BATCH_PAGES):
+            yield np.concatenate(batch)
+            batch, count = [], 0
+        if end - start >= _LONG_RUN_PAGES:
+            for low in range(start, end, _BATCH_PAGES):
+                yield slice(low, min(low + _BATCH_PAGES, end))
     if batch:
         yield np.concatenate(batch)
