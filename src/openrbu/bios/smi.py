@@ -16,14 +16,11 @@ import struct
 
 from openrbu.bios.nvram import NvramFile
 from openrbu.errors import DamagedInputError
-from openrbu.formats.tokens import SMI_CALL, SmiCall, SmiToken
+from openrbu.formats.tokens import READ_SETTING, SMI_CALL, WRITE_SETTING, SmiCall, SmiToken
 
 SUCCESS = 0
 FAILURE = -1
 UNSUPPORTED = -2
-
-READ_SETTING = (0, 0)
-WRITE_SETTING = (1, 0)
 
 MAX_VALUE = 0xFFFF
 """Token values are u16."""

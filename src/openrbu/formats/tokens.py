@@ -297,6 +297,10 @@ def make_calling_interface(
     return make_structure(CALLING_INTERFACE, handle, body)
 
 
+READ_SETTING = (0, 0)
+WRITE_SETTING = (1, 0)
+"""Class and select of the calls that read the setting at location arg1, and write arg2 there."""
+
 SMI_CALL = Layout(
     "SMI calling interface buffer",
     Field("magic", "I", required=0x534D4931),

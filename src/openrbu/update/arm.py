@@ -12,14 +12,11 @@ from typing import Protocol
 
 from openrbu.bios.cmos import IndexedSwitch
 from openrbu.errors import ObstacleError, UpdateFailedError
-from openrbu.formats.tokens import IndexedIoToken, SmiCall, SmiToken
+from openrbu.formats.tokens import READ_SETTING, WRITE_SETTING, IndexedIoToken, SmiCall, SmiToken
 from openrbu.hosts.base import Host, read_file
 from openrbu.update.target import Target
 
 DCDBAS = "/sys/devices/platform/dcdbas"
-
-READ_SETTING = (0, 0)
-WRITE_SETTING = (1, 0)
 
 
 class Switch(Protocol):
