@@ -83,7 +83,7 @@ class InProcess:
         self._boot()
 
     def _boot(self) -> None:
-        self.tree = SysfsTree()
+        self.tree = SysfsTree(transfer_limit_bytes=self.profile.transfer_limit_bytes)
         self.firmware = FirmwareClass(self.tree, self.pages, log=self.log.append)
         self.firmware.install()
 
@@ -102,7 +102,9 @@ class InProcess:
         return self.tree.read(_inner(path), offset, size_bytes)
 
     def write(self, path: str, data: bytes, offset: int = 0) -> None:
-        self.tree.write(_inner(path), data, offset)
+        done = self.tree.write(_inner(path), data, offset)
+        while done < len(data):
+            done += self.tree.write(_inner(path), data[done:], offset + done)
 
     def exists(self, path: str) -> bool:
         return self.tree.exists(_inner(path))

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from openrbu.drivers.firmware_class import MAX_IMAGE_BYTES, FirmwareClass, FirmwareImage
-from openrbu.drivers.sysfs import BinaryAttribute, Caller, SysfsTree, TextAttribute
+from openrbu.drivers.sysfs import Caller, SysfsTree
 from openrbu.errors import KernelError
 from openrbu.memory.buddy import BuddyAllocator
 from openrbu.memory.faults import FaultyPages
@@ -136,13 +136,11 @@ def test_a_driver_can_request_again_when_it_gets_its_image(pages: BuddyAllocator
 
 
 def test_a_file_that_was_open_when_the_load_ended_answers_enodev(bench: Bench) -> None:
-    loading, data = bench.tree.lookup(LOADING), bench.tree.lookup(DATA)
-    assert isinstance(loading, TextAttribute)
-    assert isinstance(data, BinaryAttribute)
+    files = [bench.tree.open(path, writing=True) for path in (LOADING, DATA)]
     bench.tree.write(LOADING, b"-1")
-    for attribute in (loading, data):
+    for file in files:
         with pytest.raises(KernelError) as refused:
-            attribute.write(0, b"1")
+            file.write(0, b"1")
         assert refused.value.errno == errno.ENODEV
 
 

@@ -284,7 +284,7 @@ def test_large_packets_that_find_no_block_are_advised_to_be_smaller(tmp_path: Pa
 def test_a_kernel_of_5_7_that_runs_out_of_memory_half_way_dies_and_that_is_told(
     tmp_path: Path,
 ) -> None:
-    with running(make(tmp_path, profile="linux-5.7"), faulty_pages={"fail_nth": 20}) as machine:
+    with running(make(tmp_path, profile="linux-5.7"), faulty_pages={"fail_nth": 50}) as machine:
         with pytest.raises(OpenRbuError, match=r"kernel died .*: restart the machine"):
             flow.perform(VirtualHost(machine), planned(machine, "packet"), Quiet())
         machine.restart()

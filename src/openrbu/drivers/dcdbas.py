@@ -26,6 +26,7 @@ import errno
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from openrbu.buffers import Buffer
 from openrbu.drivers.extents import Block, free_all, zero_whole
 from openrbu.drivers.numbers import simple_strtoul
 from openrbu.drivers.platform_device import (
@@ -121,7 +122,7 @@ class Dcdbas:
             return b""
         return self._pages.memory.read(PhysAddr(self._buffer.address + offset), size_bytes)
 
-    def _write_data(self, offset: int, data: bytes) -> None:
+    def _write_data(self, offset: int, data: Buffer) -> None:
         if data:
             buffer = self._grow(offset + len(data))
             self._pages.memory.write(PhysAddr(buffer.address + offset), data)

@@ -38,6 +38,7 @@ import errno
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from openrbu.buffers import Buffer
 from openrbu.drivers.extents import Block, Extents, free_all, from_rows, to_rows, zero_whole
 from openrbu.drivers.firmware_class import FirmwareClass, FirmwareImage
 from openrbu.drivers.numbers import scan_unsigned, strict_unsigned, strict_unsigned_any_base
@@ -196,8 +197,8 @@ class DellRbu:
     def _read_image_type(self, offset: int, size_bytes: int) -> bytes:
         return _first_read(self._image_type, offset, size_bytes)
 
-    def _write_image_type(self, offset: int, data: bytes) -> None:
-        text = data.partition(b"\n")[0].partition(b" ")[0]
+    def _write_image_type(self, offset: int, data: Buffer) -> None:
+        text = bytes(data).partition(b"\n")[0].partition(b" ")[0]
         keyword = next((word for word in _KEYWORDS if word in text), None)
         if keyword is None:
             raise KernelError(
@@ -212,14 +213,14 @@ class DellRbu:
     def _read_packet_size(self, offset: int, size_bytes: int) -> bytes:
         return _first_read(str(self._packet_size_bytes), offset, size_bytes)
 
-    def _write_packet_size(self, offset: int, data: bytes) -> None:
+    def _write_packet_size(self, offset: int, data: Buffer) -> None:
         rule = self._profile.bad_packet_size
         if rule is BadPacketSize.REFUSE:
-            value = strict_unsigned(data)
+            value = strict_unsigned(bytes(data))
             if value is None or value >= _WORD_LIMIT:
                 raise KernelError(errno.EINVAL, f"{DEVICE_PATH}/packet_size")
         else:
-            value = scan_unsigned(data)
+            value = scan_unsigned(bytes(data))
         self._drop_packets()
         if value is None:
             if rule is BadPacketSize.GARBAGE:

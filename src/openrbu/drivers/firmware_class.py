@@ -15,7 +15,9 @@ The image being loaded lives in physical memory, in whatever page blocks are to 
 kernel's vmalloc buffer. When the load ends they are freed and *not cleared*. So page-aligned
 copies of the image, whole by luck or not, stay behind in free memory for a BIOS to meet.
 
-Nothing here keeps time: `timeout` is shown and stored, and never runs out.
+A kernel makes the entry in the background, some time after it was asked for. `delay_s` is that
+time here: `settle`, called before anybody looks, makes the entries that are due. `timeout` is shown
+and stored, and never runs out.
 
 Sources: the driver spec ("What each does"), and Debian's 6.1.192 where the spec is silent: numbers
 are read with `simple_strtol`, `data` reads as empty before a load, and an entry that takes data
@@ -32,6 +34,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
+from openrbu.buffers import Buffer
 from openrbu.drivers.extents import Block, Extents, free_all, from_rows, to_rows
 from openrbu.drivers.numbers import simple_strtol
 from openrbu.drivers.sysfs import BinaryAttribute, Symlink, SysfsTree, TextAttribute
@@ -68,7 +71,7 @@ class FirmwareImage:
         """A copy of the same bytes."""
         return b"".join(self.views(start, size_bytes))
 
-    def write(self, offset: int, data: bytes) -> None:
+    def write(self, offset: int, data: Buffer) -> None:
         """Put bytes in, making the image longer where need be. What is skipped is zeros.
 
         :raise KernelError: EFBIG above MAX_IMAGE_BYTES; ENOMEM when there are no pages. The image
@@ -171,6 +174,7 @@ class _Request:
     on_image: OnImage
     data_before_loading: bool
     image: FirmwareImage
+    due_at: float | None
     state: _State = _State.WAITING
 
     @property
@@ -179,16 +183,22 @@ class _Request:
 
 
 class FirmwareClass:
-    """Entries below `/class/firmware` in `tree`. `log` gets what a kernel would log."""
+    """Entries below `/class/firmware` in `tree`. `log` gets what a kernel would log.
+
+    An entry comes `delay_s` seconds, by the clock `now`, after it was requested.
+    """
 
     def __init__(
         self,
         tree: SysfsTree,
         pages: PageSource,
         *,
+        delay_s: float = 0.0,
+        now: Callable[[], float] = lambda: 0.0,
         log: Callable[[str], None] = lambda line: None,
     ) -> None:
         self._tree, self._pages, self._log = tree, pages, log
+        self._delay_s, self._now = delay_s, now
         self._timeout_s = DEFAULT_TIMEOUT_S
         self._requests: dict[str, _Request] = {}
 
@@ -210,12 +220,27 @@ class FirmwareClass:
         `on_image` is called at most once, when a load ends, with the entry already gone: it may
         request again. An aborted load calls nothing. `data_before_loading` is as in `Profile`.
 
-        :raise KernelError: EEXIST when there is an entry of that name.
+        :raise KernelError: EEXIST when one of that name is requested already.
         """
+        if name in self._requests:
+            raise KernelError(errno.EEXIST, f"{CLASS_PATH}/{name}")
         image = FirmwareImage(self._pages)
-        request = _Request(name, device_path, on_image, data_before_loading, image)
+        due_at = self._now() + self._delay_s
+        request = _Request(name, device_path, on_image, data_before_loading, image, due_at)
+        self._requests[name] = request
+        if not self._delay_s:
+            self._add_entry(request)
+
+    def settle(self) -> None:
+        """Make the entries whose time has come."""
+        for request in self._requests.values():
+            if request.due_at is not None and request.due_at <= self._now():
+                self._add_entry(request)
+
+    def _add_entry(self, request: _Request) -> None:
+        request.due_at = None
         link = Symlink(_relative(request.path, CLASS_PATH))
-        self._tree.add(f"{CLASS_PATH}/{name}", link)
+        self._tree.add(f"{CLASS_PATH}/{request.name}", link)
         self._tree.add(
             f"{request.path}/loading",
             TextAttribute(
@@ -231,10 +256,9 @@ class FirmwareClass:
                 rawio=True,
             ),
         )
-        self._requests[name] = request
 
     def is_requested(self, name: str) -> bool:
-        """Whether there is an entry of that name."""
+        """Whether there is an entry of that name, or one will come."""
         return name in self._requests
 
     def snapshot(self) -> dict[str, object]:
@@ -244,6 +268,7 @@ class FirmwareClass:
             "requests": {
                 name: {
                     "is_loading": request.state is _State.LOADING,
+                    "due_at": request.due_at,
                     "image": request.image.snapshot(),
                 }
                 for name, request in self._requests.items()
@@ -261,13 +286,15 @@ class FirmwareClass:
             request = self._requests[name]
             request.state = _State.LOADING if saved["is_loading"] else _State.WAITING
             request.image = FirmwareImage.restore(self._pages, saved["image"])
+            if request.due_at is not None:  # the driver has just requested it again
+                request.due_at = saved["due_at"]
+                if request.due_at is None:
+                    self._add_entry(request)
 
     def _store_timeout(self, text: bytes) -> None:
         self._timeout_s = max(0, simple_strtol(text))
 
     def _store_loading(self, request: _Request, text: bytes) -> None:
-        if request.state is _State.GONE:  # the file was opened before that
-            raise KernelError(errno.ENODEV)
         value = simple_strtol(text)
         command = _Command(value) if value in (1, 0, -1) else _Command.OTHER
         step, request.state = _TABLE[request.state, command]
@@ -294,7 +321,7 @@ def _read_data(request: _Request, offset: int, size_bytes: int) -> bytes:
     return request.image.read(offset, size_bytes)
 
 
-def _write_data(request: _Request, offset: int, data: bytes) -> None:
+def _write_data(request: _Request, offset: int, data: Buffer) -> None:
     may_write = request.state is _State.LOADING or (
         request.state is _State.WAITING and request.data_before_loading
     )

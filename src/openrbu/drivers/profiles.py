@@ -10,6 +10,7 @@ field                           documented  linux-2.6.16  linux-5.7  linux-6.16 
 `entry_comes_back`              yes
 `data_before_loading`                       yes           yes        yes         yes
 `packets_below`                 4 GiB
+`transfer_limit_bytes`                      4 KiB         4 KiB      4 KiB       4 KiB
 `bad_packet_size`               keep        garbage       garbage    garbage     refuse
 `skips_first_packet`                                      yes
 `dies_on_clearing`                                        yes
@@ -29,7 +30,7 @@ from enum import Enum
 from types import MappingProxyType
 
 from openrbu.errors import KernelError, UsageError
-from openrbu.units import BIOS_SEARCH_END, PhysAddr
+from openrbu.units import BIOS_SEARCH_END, PAGE_SIZE, PhysAddr
 
 
 class KernelDiedError(KernelError):
@@ -63,6 +64,8 @@ class Profile:
     - `packets_below`: packets lie wholly below this address, which is where a BIOS looks. None:
       they are ordinary kernel pages, and memory above 4 GiB goes first. That is what makes packet
       mode fail on machines with more RAM than fits below 4 GiB: the BIOS never sees the packets.
+    - `transfer_limit_bytes`: one read or write of a binary file moves no more than this; the
+      caller has to come again. None: as much as is asked for, which no kernel does.
     - `bad_packet_size`: see `BadPacketSize`.
     - `skips_first_packet`: reading packets back leaves out the first of the list, and as many
       bytes at the end are never filled (they are zeros here). The size is right.
@@ -78,6 +81,7 @@ class Profile:
     entry_comes_back: bool = False
     data_before_loading: bool = True
     packets_below: PhysAddr | None = None
+    transfer_limit_bytes: int | None = PAGE_SIZE
     bad_packet_size: BadPacketSize = BadPacketSize.GARBAGE
     skips_first_packet: bool = False
     dies_on_clearing: bool = False
@@ -90,6 +94,7 @@ _DOCUMENTED = Profile(
     entry_comes_back=True,
     data_before_loading=False,
     packets_below=BIOS_SEARCH_END,
+    transfer_limit_bytes=None,
     bad_packet_size=BadPacketSize.KEEP,
 )
 _OLD = Profile("linux-2.6.16")

@@ -5,19 +5,25 @@ A driver adds directories, attributes and links. In-process callers, FUSE and th
 
 What sysfs does (each seen on Linux):
 
-- A text attribute is shown whole and read at an offset. Every write is a fresh store, whatever
-  its offset.
-- A binary attribute gets offset and size as they are.
-- Nobody, root included, reads what has no read bit or writes what has no write bit: EACCES.
-- Other users than root are held to the mode bits.
+- A text attribute is shown whole when it is read at offset 0, and what was shown then is what
+  later offsets of the same open file get. Every write is a fresh store, whatever its offset.
+- A binary attribute gets offset and size as they are; a kernel moves a page at most in one call.
+- Nobody, root included, opens for reading what has no read bit or for writing what has no write
+  bit: EACCES. Other users than root are held to the mode bits.
+- A file that is open when its attribute goes answers ENODEV from then on, also when another one
+  comes in its place.
 """
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+import stat
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import count
+from typing import TypeVar
 
+from openrbu.buffers import Buffer
 from openrbu.errors import KernelError
 from openrbu.units import PAGE_SIZE
 
@@ -41,11 +47,19 @@ ROOT = Caller()
 Show = Callable[[], str]
 Store = Callable[[bytes], None]
 BinaryRead = Callable[[int, int], bytes]
-BinaryWrite = Callable[[int, bytes], None]
+BinaryWrite = Callable[[int, Buffer], None]
 
 
-@dataclass(frozen=True, slots=True)
-class TextAttribute:
+@dataclass(slots=True, eq=False)
+class _Inode:
+    """What every node has. The tree gives it a number and a time (seconds) when it is added."""
+
+    number: int = field(default=0, kw_only=True)
+    born_at: float = field(default=0.0, kw_only=True)
+
+
+@dataclass(slots=True, eq=False)
+class TextAttribute(_Inode):
     """An attribute of at most a page of text: `show` makes all of it, `store` takes one write."""
 
     show: Show | None = None
@@ -54,17 +68,9 @@ class TextAttribute:
 
     size_bytes = PAGE_SIZE
 
-    def read(self, offset: int, size_bytes: int) -> bytes:
-        assert self.show is not None
-        return self.show().encode()[offset : offset + size_bytes]
 
-    def write(self, offset: int, data: bytes) -> None:
-        assert self.store is not None
-        self.store(data)
-
-
-@dataclass(frozen=True, slots=True)
-class BinaryAttribute:
+@dataclass(slots=True, eq=False)
+class BinaryAttribute(_Inode):
     """An attribute of bytes: `reader(offset, size)` and `writer(offset, data)` see every call.
 
     `rawio` means that writing takes CAP_SYS_RAWIO. `size_bytes` is what `stat` shows; 0 means no
@@ -77,44 +83,130 @@ class BinaryAttribute:
     size_bytes: int = 0
     rawio: bool = False
 
-    def read(self, offset: int, size_bytes: int) -> bytes:
-        assert self.reader is not None
-        if self.size_bytes:
-            size_bytes = min(size_bytes, max(0, self.size_bytes - offset))
-        return self.reader(offset, size_bytes) if size_bytes else b""
-
-    def write(self, offset: int, data: bytes) -> None:
-        assert self.writer is not None
-        self.writer(offset, data)
-
 
 Attribute = TextAttribute | BinaryAttribute
 
 
-@dataclass(frozen=True, slots=True)
-class Symlink:
+@dataclass(slots=True, eq=False)
+class Symlink(_Inode):
     """A symbolic link; `target` is as `readlink` shows it, relative or absolute."""
 
     target: str
     mode: int = 0o777
 
+    size_bytes = 0
 
-@dataclass(frozen=True, slots=True)
-class Directory:
+
+@dataclass(slots=True, eq=False)
+class Directory(_Inode):
     """A directory; `children` belong to the tree: use `SysfsTree.add` and `remove`."""
 
     children: dict[str, Node] = field(default_factory=dict)
     mode: int = 0o755
 
+    size_bytes = 0
+
 
 Node = Directory | TextAttribute | BinaryAttribute | Symlink
+_NodeT = TypeVar("_NodeT", bound=Node)
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """What `stat` shows. `mode` has the type's bits; `changed_at` is in seconds."""
+
+    mode: int
+    link_count: int
+    size_bytes: int
+    inode: int
+    changed_at: float
+
+    @classmethod
+    def of(cls, node: Node) -> Stat:
+        """As sysfs counts: a directory has two links and one for each directory in it."""
+        links, kind = 1, stat.S_IFREG
+        if isinstance(node, Directory):
+            links = 2 + sum(isinstance(child, Directory) for child in node.children.values())
+            kind = stat.S_IFDIR
+        elif isinstance(node, Symlink):
+            kind = stat.S_IFLNK
+        return cls(kind | node.mode, links, node.size_bytes, node.number, node.born_at)
+
+
+class OpenFile:
+    """An attribute that a program has open. What the file's mode lets it do was checked before."""
+
+    __slots__ = ("_path", "_shown", "_tree", "attribute")
+
+    def __init__(self, tree: SysfsTree, path: str, attribute: Attribute) -> None:
+        self._tree, self._path = tree, path
+        self.attribute = attribute
+        self._shown: bytes | None = None
+
+    def read(self, offset: int, size_bytes: int) -> bytes:
+        """One `pread`.
+
+        :raise KernelError: ENODEV when the attribute is gone, or what it answers.
+        """
+        self._require_there()
+        attribute = self.attribute
+        if isinstance(attribute, TextAttribute):
+            if offset == 0 or self._shown is None:
+                assert attribute.show is not None
+                self._shown = attribute.show().encode()
+            return self._shown[offset : offset + size_bytes]
+        if attribute.size_bytes:
+            size_bytes = min(size_bytes, max(0, attribute.size_bytes - offset))
+        size_bytes = min(size_bytes, self._tree.transfer_limit_bytes or size_bytes)
+        assert attribute.reader is not None
+        return attribute.reader(offset, size_bytes) if size_bytes else b""
+
+    def write(self, offset: int, data: Buffer, *, sys_rawio: bool = True) -> int:
+        """One `pwrite`; the number of bytes taken, which may be less than all.
+
+        :raise KernelError: ENODEV when the attribute is gone, EPERM without CAP_SYS_RAWIO where
+            that is needed, or what the attribute answers.
+        """
+        self._require_there()
+        attribute = self.attribute
+        if isinstance(attribute, TextAttribute):
+            assert attribute.store is not None
+            attribute.store(bytes(data))
+            return len(data)
+        if attribute.rawio and not sys_rawio:
+            raise KernelError(errno.EPERM, self._path)
+        taken = data[: self._tree.transfer_limit_bytes]
+        assert attribute.writer is not None
+        attribute.writer(offset, taken)
+        return len(taken)
+
+    def _require_there(self) -> None:
+        if not self._tree.holds(self._path, self.attribute):
+            raise KernelError(errno.ENODEV, self._path)
 
 
 class SysfsTree:
-    """Paths to nodes. Paths are absolute in the tree: `/devices/…` in a tree mounted at `/sys`."""
+    """Paths to nodes. Paths are absolute in the tree: `/devices/…` in a tree mounted at `/sys`.
 
-    def __init__(self) -> None:
-        self.root = Directory()
+    `numbers` are the inode numbers to give out, `now` is the time in seconds. A binary file moves
+    `transfer_limit_bytes` at most in one call; None: as many as are asked for.
+    """
+
+    def __init__(
+        self,
+        *,
+        numbers: Iterator[int] | None = None,
+        now: Callable[[], float] = lambda: 0.0,
+        transfer_limit_bytes: int | None = None,
+    ) -> None:
+        self._numbers = count(1) if numbers is None else numbers
+        self._now = now
+        self.transfer_limit_bytes = transfer_limit_bytes
+        self.root = self._born(Directory())
+
+    def _born(self, node: _NodeT) -> _NodeT:
+        node.number, node.born_at = next(self._numbers), self._now()
+        return node
 
     # -- for drivers ------------------------------------------------------------------------
 
@@ -126,13 +218,15 @@ class SysfsTree:
         *above, name = _parts(path)
         directory = self.root
         for part in above:
-            child = directory.children.setdefault(part, Directory())
+            child = directory.children.get(part)
+            if child is None:
+                child = directory.children[part] = self._born(Directory())
             if not isinstance(child, Directory):
                 raise KernelError(errno.ENOTDIR, path)
             directory = child
         if name in directory.children:
             raise KernelError(errno.EEXIST, path)
-        directory.children[name] = node
+        directory.children[name] = self._born(node)
 
     def remove(self, path: str) -> None:
         """Take away what is at `path`, and all below it. Links are not followed.
@@ -152,7 +246,12 @@ class SysfsTree:
 
         :raise KernelError: ENOENT, ENOTDIR or ELOOP, as path lookup in Linux does.
         """
+        return self._walk(path, follow=follow)[1]
+
+    def _walk(self, path: str, *, follow: bool) -> tuple[list[str], Node]:
+        """Where `path` really leads: the names from the root down, and the node."""
         todo = _parts(path)[::-1]
+        names: list[str] = []
         trail: list[Directory] = [self.root]
         node: Node = self.root
         links = 0
@@ -162,6 +261,7 @@ class SysfsTree:
                 raise KernelError(errno.ENOTDIR, path)
             if part == "..":
                 trail = trail[:-1] or [self.root]
+                names = names[:-1]
                 node = trail[-1]
                 continue
             child = node.children.get(part)
@@ -173,13 +273,23 @@ class SysfsTree:
                     raise KernelError(errno.ELOOP, path)
                 todo.extend(_parts(child.target)[::-1])
                 if child.target.startswith("/"):
-                    trail = [self.root]
+                    names, trail = [], [self.root]
                 node = trail[-1]
                 continue
             node = child
+            names.append(part)
             if isinstance(child, Directory):
                 trail.append(child)
-        return node
+        return names, node
+
+    def holds(self, path: str, node: Node) -> bool:
+        """Whether `node` is at `path`, which has no link in it."""
+        here: Node | None = self.root
+        for part in _parts(path):
+            if not isinstance(here, Directory):
+                return False
+            here = here.children.get(part)
+        return here is node
 
     def exists(self, path: str) -> bool:
         """Whether `path` leads to anything, links followed."""
@@ -188,6 +298,13 @@ class SysfsTree:
         except KernelError:
             return False
         return True
+
+    def stat(self, path: str, *, follow: bool = True) -> Stat:
+        """What `stat` shows, or `lstat` without `follow`.
+
+        :raise KernelError: as `lookup`.
+        """
+        return Stat.of(self.lookup(path, follow=follow))
 
     def list(self, path: str) -> list[str]:
         """The names in a directory, sorted.
@@ -209,36 +326,39 @@ class SysfsTree:
             raise KernelError(errno.EINVAL, path)
         return node.target
 
-    def read(
-        self, path: str, offset: int = 0, size_bytes: int = PAGE_SIZE, *, caller: Caller = ROOT
-    ) -> bytes:
-        """One `pread`.
+    def open(
+        self, path: str, *, reading: bool = False, writing: bool = False, caller: Caller = ROOT
+    ) -> OpenFile:
+        """Open an attribute for one of the two, or both.
 
-        :raise KernelError: EACCES, EISDIR, or what the attribute answers.
+        :raise KernelError: EACCES, EISDIR, or as `lookup`.
         """
-        attribute = self._attribute(path)
-        _require(attribute.mode, 0o444, caller, path)
-        return attribute.read(offset, size_bytes)
-
-    def write(self, path: str, data: bytes, offset: int = 0, *, caller: Caller = ROOT) -> int:
-        """One `pwrite`; the number of bytes taken, which is all of them.
-
-        :raise KernelError: EACCES, EISDIR, EPERM without CAP_SYS_RAWIO where that is needed, or
-            what the attribute answers.
-        """
-        attribute = self._attribute(path)
-        _require(attribute.mode, 0o222, caller, path)
-        if isinstance(attribute, BinaryAttribute) and attribute.rawio and not caller.sys_rawio:
-            raise KernelError(errno.EPERM, path)
-        attribute.write(offset, data)
-        return len(data)
-
-    def _attribute(self, path: str) -> Attribute:
-        node = self.lookup(path)
+        names, node = self._walk(path, follow=True)
         if isinstance(node, Directory):
             raise KernelError(errno.EISDIR, path)
         assert not isinstance(node, Symlink)
-        return node
+        if reading:
+            _require(node.mode, 0o444, caller, path)
+        if writing:
+            _require(node.mode, 0o222, caller, path)
+        return OpenFile(self, "/".join(names), node)
+
+    def read(
+        self, path: str, offset: int = 0, size_bytes: int = PAGE_SIZE, *, caller: Caller = ROOT
+    ) -> bytes:
+        """Open, one `pread`, close.
+
+        :raise KernelError: as `open` and `OpenFile.read`.
+        """
+        return self.open(path, reading=True, caller=caller).read(offset, size_bytes)
+
+    def write(self, path: str, data: Buffer, offset: int = 0, *, caller: Caller = ROOT) -> int:
+        """Open, one `pwrite`, close; the number of bytes taken.
+
+        :raise KernelError: as `open` and `OpenFile.write`.
+        """
+        file = self.open(path, writing=True, caller=caller)
+        return file.write(offset, data, sys_rawio=caller.sys_rawio)
 
 
 def _parts(path: str) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -44,21 +45,24 @@ class VirtualHost:
         return self._clock()
 
     def pause(self, seconds: float) -> None:
-        """Nothing on a virtual machine happens by itself: there is nothing to wait for."""
+        time.sleep(seconds)
 
     def exists(self, path: str) -> bool:
         return self._machine.running_kernel().exists(path)
 
     def chunks(self, path: str, size_bytes: int) -> Iterator[bytes]:
-        kernel = self._machine.running_kernel()
+        file = self._machine.running_kernel().open(path, reading=True)
         offset = 0
-        while chunk := kernel.read(path, offset, size_bytes):
+        while chunk := file.read(offset, size_bytes):
             yield chunk
             offset += len(chunk)
 
     def write(self, path: str, data: Buffer, offset: int = 0) -> None:
         with store.disk_errors(self._machine.directory):
-            self._machine.running_kernel().write(path, bytes(data), offset)
+            file = self._machine.running_kernel().open(path, writing=True)
+            done = file.write(offset, data)
+            while done < len(data):
+                done += file.write(offset + done, memoryview(data)[done:])
 
     def exclusively(self, path: str) -> AbstractContextManager[None]:
         """Nobody else runs on the machine: its directory is locked."""

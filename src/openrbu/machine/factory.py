@@ -57,6 +57,7 @@ class Order:
     faults: Sequence[str] = ()
     admin_password: str | None = field(default=None, repr=False)
     flash_size_bytes: int | None = None
+    entry_delay_s: float = 0.0
 
 
 def make_machine(name: str, order: Order, *, clock: Clock = local_now) -> Path:
@@ -70,6 +71,7 @@ def make_machine(name: str, order: Order, *, clock: Clock = local_now) -> Path:
     profile(order.profile)
     for label in order.faults:
         parse_fault(label)
+    store.check_entry_delay(order.entry_delay_s)
     kind = model(order.model)
     ram_bytes = _ram_bytes(kind.ram_bytes if order.ram_bytes is None else order.ram_bytes)
     tables, cmos = _read_tables(order.tables) if order.tables else (_make_tables(kind), b"")
@@ -82,6 +84,7 @@ def make_machine(name: str, order: Order, *, clock: Clock = local_now) -> Path:
         created_at=clock().isoformat(timespec="seconds"),
         made_by=__version__,
         faults=tuple(order.faults),
+        entry_delay_s=order.entry_delay_s,
     )
     with store.disk_errors(directory):
         fresh = _fresh_directory(directory)

@@ -1,23 +1,37 @@
 """The Linux that runs on a virtual machine: pages, modules, and the files that they show.
 
 It is no more of a kernel than the update needs: a page allocator over the machine's RAM, the
-attribute trees behind `/sys` and `/proc`, and the modules `dell_rbu` and `dcdbas`. Its state can be
-put away as JSON (`snapshot`), so that the machine stays on between two commands.
+attribute trees behind `/sys`, `/proc` and `/dev`, and the modules `dell_rbu` and `dcdbas`. Its
+state can be put away as JSON (`snapshot`), so that the machine stays on between two commands.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import time
 from collections.abc import Callable, Iterator, Mapping
+from itertools import count
 from typing import Any, cast
 
+from openrbu.bios.cmos import IoPorts
+from openrbu.buffers import Buffer
 from openrbu.drivers.dcdbas import Dcdbas
 from openrbu.drivers.dell_rbu import DellRbu
+from openrbu.drivers.dmi import add_dmi
 from openrbu.drivers.firmware_class import FirmwareClass
 from openrbu.drivers.profiles import KernelDiedError, Profile
-from openrbu.drivers.sysfs import ROOT, BinaryAttribute, Caller, SysfsTree, TextAttribute
+from openrbu.drivers.sysfs import (
+    ROOT,
+    BinaryAttribute,
+    Caller,
+    OpenFile,
+    Stat,
+    SysfsTree,
+    TextAttribute,
+)
 from openrbu.errors import KernelError, MachineError, UsageError
+from openrbu.machine.ports import port_file
 from openrbu.memory.buddy import BuddyAllocator
 from openrbu.memory.faults import FaultyPages
 from openrbu.memory.kpageflags import PageFlags
@@ -36,10 +50,44 @@ RESERVED = (Region(PhysAddr(0), PhysAddr(1 * MIB)), Region(PhysAddr(16 * MIB), P
 REBOOT_MODES = ("warm", "cold", "hard", "soft", "gpio")
 
 
+class KernelFile:
+    """A file of a running kernel that a program has open.
+
+    Once that kernel has stopped, everything is ENODEV.
+    """
+
+    def __init__(self, kernel: Kernel, file: OpenFile) -> None:
+        self._kernel, self._file = kernel, file
+
+    def stat(self) -> Stat:
+        """What `fstat` shows."""
+        return Stat.of(self._file.attribute)
+
+    def read(self, offset: int, size_bytes: int) -> bytes:
+        """One `pread`.
+
+        :raise KernelError: as the kernel answers.
+        """
+        self._kernel.check_alive()
+        return self._file.read(offset, size_bytes)
+
+    def write(self, offset: int, data: Buffer, *, sys_rawio: bool = True) -> int:
+        """One `pwrite`; the number of bytes taken.
+
+        :raise KernelError: as the kernel answers.
+        :raise MachineError: when the kernel dies of it.
+        """
+        self._kernel.check_alive()
+        with self._kernel.changing():
+            return self._file.write(offset, data, sys_rawio=sys_rawio)
+
+
 class Kernel:
     """A running kernel. `log` gets its log lines.
 
     `smi` answers SMI calls; a machine without the calling interface has none, and no `dcdbas`.
+    `ports` is what its `/dev/port` reaches. `dmi` is the SMBIOS entry point and table. A firmware
+    entry takes `entry_delay_s` seconds to come.
     `before_change` is called before anything that changes the kernel or its memory.
     """
 
@@ -50,6 +98,9 @@ class Kernel:
         profile: Profile,
         boot_id: str,
         dmi: tuple[bytes, bytes],
+        ports: IoPorts | None = None,
+        entry_delay_s: float = 0.0,
+        now: Callable[[], float] = time.time,
         smi: Callable[[bytes], bytes] | None = None,
         faulty_pages: Mapping[str, int] | None = None,
         before_change: Callable[[], None] = lambda: None,
@@ -59,10 +110,11 @@ class Kernel:
         self._before_change = before_change
         self.allocator = BuddyAllocator(memory, reserved=RESERVED)
         self._profile, self._dmi, self._smi, self._log = profile, dmi, smi, log
+        self._ports, self._entry_delay_s, self._now = ports, entry_delay_s, now
         self._boot_id = boot_id
         self._faulty_pages = dict(faulty_pages or {})
         self.reboot_mode = "cold"
-        self.is_dead = False
+        self.is_dead = self._has_stopped = False
         self._assemble()
 
     def _assemble(self) -> None:
@@ -70,16 +122,21 @@ class Kernel:
         self.pages: PageSource = self.allocator
         if self._faulty_pages:
             self.pages = FaultyPages(self.allocator, **self._faulty_pages)
-        self.sys, self.proc = SysfsTree(), SysfsTree()
-        self.firmware = FirmwareClass(self.sys, self.pages, log=self._log)
+        numbers = count(2)
+        limit = self._profile.transfer_limit_bytes
+        self.sys, self.proc, self.dev = (
+            SysfsTree(numbers=numbers, now=self._now, transfer_limit_bytes=limit) for _ in range(3)
+        )
+        self.firmware = FirmwareClass(
+            self.sys, self.pages, delay_s=self._entry_delay_s, now=self._now, log=self._log
+        )
         self.firmware.install()
         self.modules: dict[str, DellRbu | Dcdbas] = {}
         self._parameters: dict[str, dict[str, str]] = {}
         self.sys.add("/kernel/reboot/mode", TextAttribute(self._show_mode, self._store_mode))
-        for name, data in zip(("smbios_entry_point", "DMI"), self._dmi, strict=True):
-            reader = _slicer(data)
-            node = BinaryAttribute(reader, mode=0o400, size_bytes=len(data))
-            self.sys.add(f"/firmware/dmi/tables/{name}", node)
+        add_dmi(self.sys, *self._dmi)
+        if self._ports is not None:
+            self.dev.add("/port", port_file(self._ports))
         boot_id = TextAttribute(lambda: self._boot_id + "\n", mode=0o444)
         self.proc.add("/sys/kernel/random/boot_id", boot_id)
         self.proc.add("/buddyinfo", TextAttribute(self.allocator.buddyinfo, mode=0o444))
@@ -89,31 +146,66 @@ class Kernel:
 
     # -- system calls -----------------------------------------------------------------------
 
-    def read(self, path: str, offset: int, size_bytes: int, *, caller: Caller = ROOT) -> bytes:
-        """One `pread` of a file under `/sys` or `/proc`.
+    def open(
+        self, path: str, *, reading: bool = False, writing: bool = False, caller: Caller = ROOT
+    ) -> KernelFile:
+        """Open a file under `/sys`, `/proc` or `/dev`.
 
         :raise KernelError: as the kernel answers.
         """
-        tree, inner = self._tree(path)
-        return tree.read(inner, offset, size_bytes, caller=caller)
+        tree, inner = self.tree(path)
+        return KernelFile(self, tree.open(inner, reading=reading, writing=writing, caller=caller))
 
-    def write(self, path: str, data: bytes, offset: int, *, caller: Caller = ROOT) -> int:
-        """One `pwrite`.
+    def read(self, path: str, offset: int, size_bytes: int, *, caller: Caller = ROOT) -> bytes:
+        """Open, one `pread`, close.
+
+        :raise KernelError: as the kernel answers.
+        """
+        return self.open(path, reading=True, caller=caller).read(offset, size_bytes)
+
+    def write(self, path: str, data: Buffer, offset: int, *, caller: Caller = ROOT) -> int:
+        """Open, one `pwrite`, close; the number of bytes taken.
 
         :raise KernelError: as the kernel answers.
         :raise MachineError: when the kernel dies of it.
         """
-        tree, inner = self._tree(path)
-        with self._changing():
-            return tree.write(inner, data, offset, caller=caller)
+        file = self.open(path, writing=True, caller=caller)
+        return file.write(offset, data, sys_rawio=caller.sys_rawio)
 
     def exists(self, path: str) -> bool:
-        tree, inner = self._tree(path)
+        tree, inner = self.tree(path)
         return tree.exists(inner)
 
     def list(self, path: str) -> list[str]:
-        tree, inner = self._tree(path)
+        tree, inner = self.tree(path)
         return tree.list(inner)
+
+    def tree(self, path: str) -> tuple[SysfsTree, str]:
+        """The tree that `path` leads into, as it is now, and the path in it.
+
+        :raise KernelError: ENOENT when it leads into none.
+        """
+        self.check_alive()
+        self.firmware.settle()
+        for prefix, tree in (("/sys", self.sys), ("/proc", self.proc), ("/dev", self.dev)):
+            if path == prefix or path.startswith(prefix + "/"):
+                return tree, path[len(prefix) :]
+        raise KernelError(errno.ENOENT, path)
+
+    def stop(self) -> None:
+        """The power is off, or another kernel comes: files that are open here are no good."""
+        self._has_stopped = True
+
+    def check_alive(self) -> None:
+        """See that this kernel runs.
+
+        :raise KernelError: ENODEV when it has stopped.
+        :raise MachineError: when it has died.
+        """
+        if self._has_stopped:
+            raise KernelError(errno.ENODEV, detail="the machine has been restarted, or is off")
+        if self.is_dead:
+            raise MachineError("the machine's kernel is dead: restart the machine")
 
     def load_module(self, name: str, parameters: Mapping[str, str]) -> None:
         """`modprobe name parameter=value …`.
@@ -121,11 +213,11 @@ class Kernel:
         :raise KernelError: EEXIST when it is loaded; ENODEV when this machine has not got it.
         :raise UsageError: for a module or a parameter that does not exist.
         """
-        self._check_alive()
+        self.check_alive()
         if name in self.modules:
             raise KernelError(errno.EEXIST, detail=f"module {name} is loaded")
         module = self._make_module(name, parameters)
-        with self._changing():
+        with self.changing():
             module.load()
             self.modules[name] = module
             self._parameters[name] = dict(parameters)
@@ -135,11 +227,11 @@ class Kernel:
 
         :raise KernelError: ENOENT when it is not loaded, EBUSY when it is in use.
         """
-        self._check_alive()
+        self.check_alive()
         module = self.modules.get(name)
         if module is None:
             raise KernelError(errno.ENOENT, detail=f"module {name} is not loaded")
-        with self._changing():
+        with self.changing():
             module.unload()
             del self.modules[name], self._parameters[name]
 
@@ -172,7 +264,7 @@ class Kernel:
     # -- inside -----------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def _changing(self) -> Iterator[None]:
+    def changing(self) -> Iterator[None]:
         """Something inside the kernel that no signal interrupts, as in a real one."""
         self._before_change()
         with signals_held():
@@ -196,17 +288,6 @@ class Kernel:
                 raise KernelError(errno.ENODEV, detail="no SMI calling interface in this machine")
             return Dcdbas(self.sys, self.pages, self._smi, log=self._log)
         raise UsageError(f"no module is called {name!r}; there are: {', '.join(MODULES)}")
-
-    def _tree(self, path: str) -> tuple[SysfsTree, str]:
-        self._check_alive()
-        for prefix, tree in (("/sys", self.sys), ("/proc", self.proc)):
-            if path == prefix or path.startswith(prefix + "/"):
-                return tree, path[len(prefix) :]
-        raise KernelError(errno.ENOENT, path)
-
-    def _check_alive(self) -> None:
-        if self.is_dead:
-            raise MachineError("the machine's kernel is dead: restart the machine")
 
     def _show_mode(self) -> str:
         return self.reboot_mode + "\n"
@@ -240,7 +321,3 @@ def _refuse_unknown(name: str, parameters: Mapping[str, str], known: tuple[str, 
         if parameter not in known:
             have = ", ".join(known) or "none"
             raise UsageError(f"{name} has no parameter {parameter!r} (it has: {have})")
-
-
-def _slicer(data: bytes) -> Callable[[int, int], bytes]:
-    return lambda offset, size_bytes: data[offset : offset + size_bytes]

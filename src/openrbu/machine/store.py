@@ -39,6 +39,8 @@ from openrbu.signals import signals_held
 FORMAT = 1
 """The layout of a machine's directory; a reader refuses newer ones."""
 
+MAX_ENTRY_DELAY_S = 3600.0
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 _DISK_ERRORS = {
@@ -60,7 +62,8 @@ reason for it to fail."""
 @dataclass(frozen=True, slots=True)
 class MachineConfig:
     """What a machine is. `faults` are labels of `bios.faults`; sizes in bytes. `tables_crc32` is
-    over its SMBIOS entry point and table, which may be odd, but must not change."""
+    over its SMBIOS entry point and table, which may be odd, but must not change. Its kernel takes
+    `entry_delay_s` seconds to make a firmware entry."""
 
     model: str
     ram_bytes: int
@@ -69,6 +72,7 @@ class MachineConfig:
     created_at: str
     made_by: str
     faults: tuple[str, ...] = ()
+    entry_delay_s: float = 0.0
     format: int = FORMAT
 
 
@@ -157,7 +161,19 @@ def _parse_config(document: dict[str, Any], name: str) -> MachineConfig:
     profile(config.profile)
     for label in config.faults:
         parse_fault(label)
+    check_entry_delay(config.entry_delay_s)
     return config
+
+
+def check_entry_delay(seconds: float) -> None:
+    """See that it can be one.
+
+    :raise UsageError: when it is negative, or longer than anybody would wait.
+    """
+    if not 0 <= seconds <= MAX_ENTRY_DELAY_S:
+        raise UsageError(
+            f"a firmware entry comes after 0 to {MAX_ENTRY_DELAY_S:.0f} seconds, not {seconds}"
+        )
 
 
 def save_config(directory: Path, config: MachineConfig) -> None:

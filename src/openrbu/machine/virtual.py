@@ -146,7 +146,7 @@ class VirtualMachine:
     def power_off(self) -> None:
         """Switch off; RAM is lost."""
         with signals_held(), store.disk_errors(self.directory):
-            self.kernel = None
+            self._stop_kernel()
             self._state.lose()
             self.ram.clear()
             self._state.drop()
@@ -159,7 +159,7 @@ class VirtualMachine:
         with signals_held(), store.disk_errors(self.directory):
             store.make_room(self.directory, _NVRAM_ROOM_BYTES)
             self._state.take()
-            self.kernel = None
+            self._stop_kernel()
             if not keep_ram:
                 self.ram.clear()
             board = Board(
@@ -175,6 +175,11 @@ class VirtualMachine:
                 self.ram.clear()
             self.kernel = self._make_kernel(str(uuid.uuid4()))
         return report
+
+    def _stop_kernel(self) -> None:
+        if self.kernel is not None:
+            self.kernel.stop()
+            self.kernel = None
 
     def _knows_packets(self) -> bool:
         information = dell.RbuInformation.of(self._factory_tables)
@@ -224,6 +229,9 @@ class VirtualMachine:
             profile=profile(self.config.profile),
             boot_id=boot_id,
             dmi=self.tables.build(),
+            ports=self.cmos,
+            entry_delay_s=self.config.entry_delay_s,
+            now=lambda: self._clock().timestamp(),
             smi=self._smi,
             faulty_pages=self._faulty_pages,
             before_change=self._before_change,

@@ -1,0 +1,134 @@
+"""A machine's files as system calls see them: what a mount serves.
+
+Paths are absolute on the machine: `/sys/…`, `/proc/…`, `/dev/…`. A machine that is off has none.
+"""
+
+from __future__ import annotations
+
+import errno
+import stat
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from openrbu.buffers import Buffer
+from openrbu.drivers.sysfs import ROOT, Caller, Stat
+from openrbu.errors import KernelError
+from openrbu.machine.kernel import Kernel, KernelFile
+
+TOP = ("dev", "proc", "sys")
+"""The directories at the root."""
+
+ROOT_INODE = 1
+
+
+class File(Protocol):
+    """A file that a program has open."""
+
+    def stat(self) -> Stat:
+        """What `fstat` shows."""
+
+    def read(self, offset: int, size_bytes: int) -> bytes:
+        """One `pread`.
+
+        :raise OSError: as the machine's kernel answers.
+        """
+
+    def write(self, offset: int, data: Buffer, *, sys_rawio: bool = True) -> int:
+        """One `pwrite`; the number of bytes taken.
+
+        :raise OSError: as the machine's kernel answers.
+        """
+
+    def close(self) -> None:
+        """Let go of it."""
+
+
+class Files(Protocol):
+    """All files of a machine. Any thread may call.
+
+    Every call raises OSError as the machine's kernel answers, and MachineError when that kernel has
+    died.
+    """
+
+    def stat(self, path: str) -> Stat:
+        """What `lstat` shows."""
+
+    def list(self, path: str) -> list[str]:
+        """The names in a directory."""
+
+    def readlink(self, path: str) -> str:
+        """Where a symbolic link leads."""
+
+    def open(
+        self, path: str, *, reading: bool = False, writing: bool = False, caller: Caller = ROOT
+    ) -> File:
+        """Open a file."""
+
+
+class HasKernel(Protocol):
+    """A machine: its kernel, while it is on."""
+
+    @property
+    def kernel(self) -> Kernel | None: ...
+
+
+class MachineFiles:
+    """The files of a machine that this process has. `lock` is held in every call."""
+
+    def __init__(self, machine: HasKernel, lock: AbstractContextManager[object]) -> None:
+        self._machine, self._lock = machine, lock
+
+    def stat(self, path: str) -> Stat:
+        with self._lock:
+            if path == "/":
+                return Stat(stat.S_IFDIR | 0o755, 2 + len(self._top()), 0, ROOT_INODE, 0.0)
+            tree, inner = self._kernel(path).tree(path)
+            return tree.stat(inner, follow=False)
+
+    def list(self, path: str) -> list[str]:
+        with self._lock:
+            return list(self._top()) if path == "/" else self._kernel(path).list(path)
+
+    def readlink(self, path: str) -> str:
+        with self._lock:
+            if path == "/":
+                raise KernelError(errno.EINVAL, path)
+            tree, inner = self._kernel(path).tree(path)
+            return tree.readlink(inner)
+
+    def open(
+        self, path: str, *, reading: bool = False, writing: bool = False, caller: Caller = ROOT
+    ) -> File:
+        with self._lock:
+            if path == "/":
+                raise KernelError(errno.EISDIR, path)
+            file = self._kernel(path).open(path, reading=reading, writing=writing, caller=caller)
+            return _LockedFile(file, self._lock)
+
+    def _top(self) -> tuple[str, ...]:
+        return TOP if self._machine.kernel is not None else ()
+
+    def _kernel(self, path: str) -> Kernel:
+        if self._machine.kernel is None:
+            raise KernelError(errno.ENOENT, path)
+        return self._machine.kernel
+
+
+class _LockedFile:
+    def __init__(self, file: KernelFile, lock: AbstractContextManager[object]) -> None:
+        self._file, self._lock = file, lock
+
+    def stat(self) -> Stat:
+        with self._lock:
+            return self._file.stat()
+
+    def read(self, offset: int, size_bytes: int) -> bytes:
+        with self._lock:
+            return self._file.read(offset, size_bytes)
+
+    def write(self, offset: int, data: Buffer, *, sys_rawio: bool = True) -> int:
+        with self._lock:
+            return self._file.write(offset, data, sys_rawio=sys_rawio)
+
+    def close(self) -> None:
+        """Nothing is kept."""
