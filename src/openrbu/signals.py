@@ -11,7 +11,8 @@ import contextlib
 import signal
 import threading
 from collections.abc import Iterator
-from types import FrameType
+from types import FrameType, TracebackType
+from typing import Self
 
 HELD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -47,6 +48,8 @@ class Hold:
 
     def end(self) -> None:
         """Put the handlers back, and let the signals that have come do what they do."""
+        if not self._handlers:  # in another thread than the main one
+            return
         with contextlib.ExitStack() as stack:  # one that raises does not keep the others
             for signum, handler in self._handlers.items():
                 stack.callback(signal.signal, signum, handler)
@@ -58,13 +61,23 @@ class Hold:
     def _catch(self, signum: int, _frame: FrameType | None) -> None:
         self._caught.append(signum)
 
+    def __enter__(self) -> Self:
+        try:
+            self.begin()
+        except BaseException:  # a signal came before it was held
+            self.end()
+            raise
+        return self
 
-@contextlib.contextmanager
-def signals_held() -> Iterator[Hold]:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.end()
+
+
+def signals_held() -> Hold:
     """SIGINT, SIGTERM and SIGHUP wait until the block is through."""
-    hold = Hold()
-    try:
-        hold.begin()
-        yield hold
-    finally:
-        hold.end()
+    return Hold()

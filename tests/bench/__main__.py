@@ -110,6 +110,19 @@ def measure_processes(directory: Path) -> Iterator[Row]:
     yield Row("rbu --version", version, "python -c pass", python, 120 / 15)
 
 
+def measure_run(directory: Path) -> Iterator[Row]:
+    """A program that sees a machine's files. Needs root, or a kernel that gives out namespaces."""
+    environment = {**os.environ, "OPENRBU_HOME": str(directory / "run")}
+    rbu = str(Path(sys.executable).with_name("rbu"))
+
+    def run(*words: str) -> None:
+        subprocess.run([rbu, *words], check=True, capture_output=True, env=environment)
+
+    run("machine", "new", "bench")
+    (seconds,) = best(lambda: run("run", "--machine", "bench", "--", "true"), rounds=8)
+    yield Row("rbu run -- true", seconds, "600 ms", 0.600, 1.0)
+
+
 def measure_large_machine(directory: Path) -> Iterator[Row]:
     environment = {**os.environ, "OPENRBU_HOME": str(directory / "large")}
     done = subprocess.run(
@@ -155,6 +168,7 @@ def main() -> None:
         rows += measure_update(directory)
         rows += measure_large_machine(directory)
         rows += measure_processes(directory)
+        rows += measure_run(directory)
     show(rows)
     if arguments.json:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ import pytest
 
 from openrbu.drivers.profiles import GARBAGE_PACKET_SIZE, PROFILES, KernelDiedError
 from openrbu.errors import KernelError
-from openrbu.units import KIB
+from openrbu.units import KIB, PAGE_SIZE
 from rig import DEVICE, FIRMWARE, NewSystem, System, cat, copy_in, pattern, stage, stage_packets
 
 ALL = tuple(PROFILES)
@@ -231,3 +231,13 @@ def test_documented_takes_no_data_before_the_load_begins(new_system: NewSystem) 
         system.write(f"{FIRMWARE}/data", b"early")
     assert refused.value.errno == errno.ENODEV
     assert system.read(f"{FIRMWARE}/data") == b""
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_kernel_moves_a_page_at_most_in_one_read(new_system: NewSystem, name: str) -> None:
+    system = ready(new_system, name)
+    stage(system, IMAGE)
+    moved = len(IMAGE) if name == "documented" else PAGE_SIZE
+    assert system.read(f"{DEVICE}/data", 0, len(IMAGE)) == IMAGE[:moved]
+    assert system.read(f"{DEVICE}/data", 100, len(IMAGE)) == IMAGE[100 : 100 + moved]
+    assert cat(system, f"{DEVICE}/data") == IMAGE

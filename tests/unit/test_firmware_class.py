@@ -29,9 +29,14 @@ DATA = "/class/firmware/blade/data"
 class Bench:
     """A firmware class with one request, and what has been delivered."""
 
-    def __init__(self, pages: PageSource, *, data_before_loading: bool = False) -> None:
+    def __init__(
+        self, pages: PageSource, *, data_before_loading: bool = False, delay_s: float = 0.0
+    ) -> None:
         self.tree, self.log, self.delivered = SysfsTree(), list[str](), list[bytes]()
-        self.firmware = FirmwareClass(self.tree, pages, log=self.log.append)
+        self.now = 1000.0
+        self.firmware = FirmwareClass(
+            self.tree, pages, delay_s=delay_s, now=lambda: self.now, log=self.log.append
+        )
         self.firmware.install()
         self.data_before_loading = data_before_loading
         self.request()
@@ -336,3 +341,70 @@ def test_an_unfinished_load_goes_on_after_a_restore(bench: Bench, pages: BuddyAl
     other.tree.write(LOADING, b"0")
     assert other.delivered == [first + second]
     assert pages.free_bytes == BuddyAllocator(pages.memory).free_bytes
+
+
+# -- an entry that takes its time -------------------------------------------------------------
+
+
+def seen(bench: Bench, now: float) -> bool:
+    """Whether the entry is there at that time."""
+    bench.now = now
+    bench.firmware.settle()
+    there = bench.tree.exists(LOADING)
+    assert bench.tree.exists(f"{DEVICE}/firmware") is there
+    assert bench.firmware.is_requested("blade")
+    return there
+
+
+def test_an_entry_comes_when_its_time_has_come_and_is_requested_all_the_while(
+    pages: BuddyAllocator,
+) -> None:
+    bench = Bench(pages, delay_s=2.5)
+    assert [seen(bench, at) for at in (1000, 1002.4, 1002.5, 1003)] == [False, False, True, True]
+    with pytest.raises(KernelError) as refused:
+        bench.request()
+    assert refused.value.errno == errno.EEXIST
+
+
+def test_an_entry_on_its_way_is_requested_once(pages: BuddyAllocator) -> None:
+    bench = Bench(pages, delay_s=2.5)
+    with pytest.raises(KernelError) as refused:
+        bench.request()
+    assert refused.value.errno == errno.EEXIST
+    assert seen(bench, 1002.5)
+
+
+def test_a_clock_that_is_put_back_makes_nobody_wait_for_longer_than_the_delay(
+    pages: BuddyAllocator,
+) -> None:
+    bench = Bench(pages, delay_s=2.5)
+    assert [seen(bench, at) for at in (10, 12.4, 12.5)] == [False, False, True]
+
+
+def test_the_one_after_it_takes_its_time_too(pages: BuddyAllocator) -> None:
+    bench = Bench(pages, delay_s=2.5)
+    assert seen(bench, 1010)
+    bench.tree.write(LOADING, b"1")
+    bench.tree.write(LOADING, b"0")
+    assert bench.delivered == [b""]
+    bench.request()
+    assert [seen(bench, at) for at in (1012, 1012.5)] == [False, True]
+
+
+@pytest.mark.parametrize("delay_s", [0.0, 2.5])
+@pytest.mark.parametrize("is_there", [False, True])
+def test_an_entry_comes_at_the_same_time_after_a_restore(
+    pages: BuddyAllocator, delay_s: float, is_there: bool
+) -> None:
+    bench = Bench(pages, delay_s=delay_s)
+    bench.now += 1
+    if is_there:
+        bench.now += 100
+        bench.firmware.settle()
+    saved = json.loads(json.dumps(bench.firmware.snapshot()))
+    other = Bench(pages, delay_s=delay_s)
+    other.now = bench.now
+    other.firmware.restore(saved)
+    assert other.firmware.snapshot() == saved
+    assert seen(other, bench.now) is (is_there or not delay_s)
+    assert seen(other, 1000 + max(delay_s, bench.now - 1000))

@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import signal
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -119,7 +120,7 @@ def test_a_kind_of_restart_is_known_by_its_start(machine: Machine, mode: str, ta
     assert machine.read(REBOOT_MODE) == f"{mode}\n".encode()
 
 
-@pytest.mark.parametrize("text", [b"", b"w", b" warm", b"lukewarm"])
+@pytest.mark.parametrize("text", [b"\n", b"w", b" warm", b"lukewarm"])
 def test_another_word_is_refused_and_changes_nothing(machine: Machine, text: bytes) -> None:
     with pytest.raises(KernelError) as refusal:
         machine.write(REBOOT_MODE, text)
@@ -146,6 +147,15 @@ def test_modules_come_and_go(machine: Machine) -> None:
         kernel.unload_module(name)
         assert not kernel.exists(f"/sys/module/{name}")
     assert kernel.snapshot() == machine.fresh().snapshot()
+
+
+def test_a_module_is_counted_as_used_while_its_entry_is_there(machine: Machine) -> None:
+    """Seen on Debian's 6.1.192."""
+    machine.kernel.load_module("dell_rbu", {})
+    for text, count in ((b"-1", b"0"), (b"init", b"1")):
+        machine.write(f"{DEVICE}/image_type" if count == b"1" else f"{ENTRY}/loading", text)
+        assert machine.read("/sys/module/dell_rbu/refcnt") == count + b"\n"
+        assert machine.read("/proc/modules").split()[2] == count
 
 
 def test_a_module_is_loaded_once_and_unloaded_when_it_is_loaded(machine: Machine) -> None:
@@ -198,6 +208,60 @@ def test_a_parameter_that_the_driver_refuses_leaves_it_unloaded(machine: Machine
         machine.kernel.load_module("dell_rbu", {"image_type": "x" * 16})
     assert refusal.value.errno == errno.ENOSPC
     assert machine.kernel.modules == {}
+
+
+# -- files that are open ----------------------------------------------------------------------
+
+
+def test_every_open_file_of_a_kernel_that_has_stopped_is_enodev(machine: Machine) -> None:
+    kernel = machine.kernel
+    kernel.load_module("dell_rbu", {})
+    paths = (REBOOT_MODE, f"{DEVICE}/packet_size", f"{ENTRY}/data")
+    files = [kernel.open(path, reading=True, writing=True) for path in paths]
+    files.append(kernel.open("/proc/buddyinfo", reading=True))
+    assert all(file.read(0, 99) for file in files if file is not files[2])
+    changes, before = machine.changes, [file.stat() for file in files]
+    kernel.stop()
+    for file in files:
+        for call in (
+            lambda file=file: file.read(0, 1),
+            lambda file=file: file.write(0, b"1"),
+            lambda: kernel.open(REBOOT_MODE, reading=True),
+            lambda: kernel.load_module("dcdbas", {}),
+        ):
+            with pytest.raises(KernelError) as refusal:
+                call()
+            assert refusal.value.errno == errno.ENODEV
+    assert [file.stat() for file in files] == before
+    assert machine.changes == changes
+
+
+def test_every_file_has_an_inode_number_of_its_own(machine: Machine) -> None:
+    machine.kernel.load_module("dell_rbu", {})
+    numbers = []
+
+    def walk(path: str) -> None:
+        tree, inner = machine.kernel.tree(path)
+        seen = tree.stat(inner, follow=False)
+        numbers.append(seen.inode)
+        if stat.S_ISDIR(seen.mode):
+            for name in machine.kernel.list(path):
+                walk(f"{path}/{name}")
+
+    for top in ("/sys", "/proc", "/dev"):
+        walk(top)
+    assert len(numbers) > 30
+    assert len(set(numbers)) == len(numbers)
+
+
+@pytest.mark.parametrize(
+    ("path", "size_bytes"), [("/proc/buddyinfo", 0), ("/proc/modules", 0), (REBOOT_MODE, PAGE_SIZE)]
+)
+def test_text_has_the_size_of_a_page_in_sys_and_none_in_proc(
+    machine: Machine, path: str, size_bytes: int
+) -> None:
+    """Seen on Debian's 6.1.192."""
+    assert machine.kernel.open(path, reading=True).stat().size_bytes == size_bytes
 
 
 # -- changes --------------------------------------------------------------------------------

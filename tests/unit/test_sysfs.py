@@ -1,6 +1,7 @@
 """The attribute tree: paths, modes and errnos as Linux has them."""
 
 import errno
+import stat
 from collections.abc import Callable
 
 import pytest
@@ -10,6 +11,8 @@ from openrbu.drivers.sysfs import (
     BinaryAttribute,
     Caller,
     Directory,
+    OpenFile,
+    Stat,
     Symlink,
     SysfsTree,
     TextAttribute,
@@ -295,3 +298,140 @@ def test_a_refused_write_never_reaches_the_driver(tree: SysfsTree, recorder: Rec
         error_of(lambda: tree.write("/class/firmware/timeout", b"1", caller=SOMEBODY)) == "EACCES"
     )
     assert recorder.calls == []
+
+
+# -- files that are open ----------------------------------------------------------------------
+
+TIMEOUT = "/class/firmware/timeout"
+LOADING = "/devices/platform/dell_rbu/firmware/dell_rbu/loading"
+
+
+def opened(tree: SysfsTree, path: str = TIMEOUT) -> OpenFile:
+    return tree.open(path, reading=True, writing=True)
+
+
+def test_reading_on_where_the_last_read_ended_gets_the_text_that_was_shown_then(
+    tree: SysfsTree, recorder: Recorder
+) -> None:
+    """Each step as seen on Debian's 6.1.192."""
+    file = opened(tree)
+    assert file.read(0, 1) == b"0"
+    recorder.value = b"abcde"
+    assert file.read(1, 3) == b"123"
+    assert file.read(4, 99) == b"456789"
+    assert file.read(0, 2) == b"ab"
+    recorder.value = b"vwxyz"
+    assert file.read(0, 2) == b"vw"
+    recorder.value = b"klmno"
+    assert file.read(1, 99) == b"lmno"
+
+
+def test_what_one_open_file_was_shown_is_nothing_to_another(
+    tree: SysfsTree, recorder: Recorder
+) -> None:
+    one, other = opened(tree), opened(tree)
+    assert one.read(0, 4) == b"0123"
+    recorder.value = b"abcdefghij"
+    assert other.read(0, 4) == b"abcd"
+    assert (one.read(4, 2), other.read(4, 2)) == (b"45", b"ef")
+
+
+def test_text_is_shown_a_byte_for_a_character() -> None:
+    tree = SysfsTree()
+    tree.add("/name", TextAttribute(lambda: "Caf\xe9\n", mode=0o444))
+    assert tree.read("/name") == b"Caf\xe9\n"
+
+
+def test_an_open_file_is_enodev_once_its_attribute_has_gone(
+    tree: SysfsTree, recorder: Recorder
+) -> None:
+    files = [opened(tree, path) for path in (LOADING, LOADING.replace("loading", "data"))]
+    tree.remove("/devices/platform/dell_rbu/firmware")
+    for file in files:
+        assert error_of(lambda file=file: file.read(0, 1)) == "ENODEV"
+        assert error_of(lambda file=file: file.write(0, b"1")) == "ENODEV"
+    assert recorder.calls == []
+
+
+def test_one_that_comes_in_its_place_is_another_one(tree: SysfsTree, recorder: Recorder) -> None:
+    before, number = opened(tree), tree.stat(TIMEOUT).inode
+    tree.remove(TIMEOUT)
+    tree.add(TIMEOUT, TextAttribute(recorder.show, recorder.store))
+    assert error_of(lambda: before.read(0, 1)) == "ENODEV"
+    assert opened(tree).read(0, 1) == b"0"
+    assert tree.stat(TIMEOUT).inode > number
+
+
+def test_a_file_opened_through_a_link_outlives_the_link(tree: SysfsTree) -> None:
+    file = opened(tree, "/class/firmware/dell_rbu/loading")
+    tree.remove("/class/firmware/dell_rbu")
+    assert file.read(0, 2) == b"01"
+
+
+@pytest.mark.parametrize(
+    ("path", "held"),
+    [
+        (LOADING, True),
+        (LOADING.lstrip("/"), True),
+        (LOADING.replace("/", "//"), True),
+        ("/class/firmware/dell_rbu/loading", False),
+        (f"{LOADING}/more", False),
+        (TIMEOUT, False),
+        ("/nowhere", False),
+        ("/", False),
+    ],
+)
+def test_a_tree_holds_a_node_at_its_own_path_only(tree: SysfsTree, path: str, held: bool) -> None:
+    assert tree.holds(path, tree.lookup(LOADING)) is held
+
+
+def test_a_binary_file_moves_no_more_than_the_limit_and_text_does(recorder: Recorder) -> None:
+    tree = SysfsTree(transfer_limit_bytes=4)
+    tree.add("/binary", BinaryAttribute(recorder.read, recorder.write))
+    tree.add("/sized", BinaryAttribute(recorder.read, mode=0o444, size_bytes=6))
+    tree.add("/text", TextAttribute(recorder.show, recorder.store))
+    assert (tree.read("/binary"), tree.read("/binary", 3, 3)) == (b"0123", b"345")
+    assert [tree.read("/sized", offset) for offset in (0, 4, 6)] == [b"0123", b"45", b""]
+    assert tree.read("/text") == b"0123456789"
+    assert tree.write("/binary", b"abcdefgh", 7) == 4
+    assert tree.write("/binary", memoryview(b"abc")) == 3
+    assert tree.write("/text", b"abcdefgh") == 8
+    assert [call for call in recorder.calls if call[0] != "read"] == [
+        ("write", 7, b"abcd"),
+        ("write", 0, b"abc"),
+        ("store", b"abcdefgh"),
+    ]
+
+
+def test_stat_shows_what_linux_shows() -> None:
+    """Kinds, sizes and links as `stat` gave them on Debian's 6.1.192."""
+    times = iter(range(10, 80, 10))
+    tree = SysfsTree(numbers=iter(range(7, 14)), now=lambda: float(next(times)))
+    tree.add("/dir/text", TextAttribute(lambda: "x"))
+    tree.add("/dir/table", BinaryAttribute(lambda *_: b"", mode=0o400, size_bytes=388))
+    tree.add("/dir/link", Symlink("text"))
+    tree.add("/dir/dir/data", BinaryAttribute(lambda *_: b"", mode=0o444))
+    assert tree.stat("/") == Stat(stat.S_IFDIR | 0o755, 3, 0, 7, 10.0)
+    assert tree.stat("/dir") == Stat(stat.S_IFDIR | 0o755, 3, 0, 8, 20.0)
+    assert tree.stat("/dir/text") == Stat(stat.S_IFREG | 0o644, 1, PAGE_SIZE, 9, 30.0)
+    assert tree.stat("/dir/table") == Stat(stat.S_IFREG | 0o400, 1, 388, 10, 40.0)
+    assert tree.stat("/dir/link", follow=False) == Stat(stat.S_IFLNK | 0o777, 1, 0, 11, 50.0)
+    assert tree.stat("/dir/link") == tree.stat("/dir/text")
+    assert tree.stat("/dir/dir").link_count == 2
+    tree.remove("/dir/dir")
+    assert tree.stat("/dir").link_count == 2
+
+
+def test_writing_nothing_is_no_store(tree: SysfsTree, recorder: Recorder) -> None:
+    for path in ("/class/firmware/timeout", "/class/firmware/dell_rbu/data"):
+        assert tree.write(path, b"") == 0
+    assert recorder.calls == []
+
+
+def test_a_text_takes_a_page_at_most_and_the_rest_is_a_store_of_its_own(
+    tree: SysfsTree, recorder: Recorder
+) -> None:
+    """Seen on Linux: 4,097 bytes written to a text file are two stores."""
+    text = b"1" + b"\n" * PAGE_SIZE
+    assert tree.write("/class/firmware/timeout", text) == PAGE_SIZE
+    assert recorder.calls == [("store", text[:PAGE_SIZE])]

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from openrbu import __version__
-from openrbu.cli import images, machines, modules, scans, status, updates
+from openrbu.cli import images, machines, modules, mounts, runs, scans, status, updates
 from openrbu.cli.show import Answer
 
 if TYPE_CHECKING:
     from typer._click import Command
 
-CommandFunction = Callable[..., Answer]
+CommandFunction = Callable[..., "Answer | int"]
 
 EXIT_CODES = (
     "Exit codes: 0 done, or nothing to do; 1 the update failed; 2 usage; 3 the image is not for "
@@ -31,7 +31,7 @@ _COMMANDS: tuple[tuple[str, tuple[CommandFunction, ...]], ...] = (
         "Updates",
         (updates.plan, updates.update, status.status, updates.cancel, status.history),
     ),
-    (_MACHINES_PANEL, (scans.scan,)),
+    (_MACHINES_PANEL, (scans.scan, mounts.mount, runs.run)),
 )
 """The panels of help, and the commands in them."""
 
@@ -89,7 +89,10 @@ def _add(
     app: typer.Typer, name: str, function: CommandFunction, is_rich: bool, panel: str | None = None
 ) -> None:
     text = _help(function, is_rich)
-    app.command(name, help=text, epilog=EXIT_CODES, rich_help_panel=panel)(function)
+    settings = runs.ANY_WORDS if function is runs.run else None
+    app.command(
+        name, help=text, epilog=EXIT_CODES, rich_help_panel=panel, context_settings=settings
+    )(function)
 
 
 def _help(function: Callable[..., object], is_rich: bool) -> str:

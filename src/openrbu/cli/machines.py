@@ -30,7 +30,7 @@ from openrbu.errors import OpenRbuError
 from openrbu.units import human_size
 
 if TYPE_CHECKING:
-    from openrbu.machine.virtual import VirtualMachine
+    from openrbu.machine.base import Machine, Standing
 
 
 ModelName = Annotated[
@@ -72,6 +72,14 @@ AdminPasswordFile = Annotated[
         "--admin-password-file", metavar="FILE", help="Its BIOS admin password is in FILE."
     ),
 ]
+EntryDelay = Annotated[
+    float,
+    typer.Option(
+        "--entry-delay",
+        metavar="SECONDS",
+        help="How long its kernel takes to make a firmware entry.",
+    ),
+]
 
 
 def new(
@@ -88,6 +96,7 @@ def new(
     from_tables: TablesDirectory = None,
     fault: Faults = None,
     admin_password_file: AdminPasswordFile = None,
+    entry_delay: EntryDelay = 0.0,
     as_json: AsJson = False,
 ) -> Answer:
     """Make a virtual machine, and switch it on.
@@ -107,11 +116,12 @@ def new(
         tables=from_tables,
         faults=tuple(fault or ()),
         admin_password=None if admin_password_file is None else password_in(admin_password_file),
+        entry_delay_s=entry_delay,
     )
     with VirtualMachine(make_machine(name, order)) as machine:
         machine.power_on()
-        document = {"changed": True, **_machine_document(machine)}
-        return Answer(document, [good(f"made and on: {name}"), _machine_facts(machine)])
+        document, facts = _shown(machine)
+        return Answer({"changed": True, **document}, [good(f"made and on: {name}"), facts])
 
 
 def list_machines(
@@ -130,12 +140,13 @@ def list_machines(
     for name in machine_names():
         try:
             with open_machine(name) as machine:
-                document = _machine_document(machine)
+                standing = machine.standing()
+                document = _machine_document(machine, standing)
                 cells: tuple[Cell, ...] = (
                     name,
                     document["product"] or document["model"],
                     document["bios_version"],
-                    _power(machine),
+                    _power(standing),
                     human_size(machine.config.ram_bytes),
                 )
         except OpenRbuError as error:  # one that is in use or damaged does not hide the others
@@ -159,7 +170,8 @@ def show_machine(
     Example:  rbu machine show demo
     """
     with open_machine(name) as machine:
-        return Answer(_machine_document(machine), [_machine_facts(machine)])
+        document, facts = _shown(machine)
+        return Answer(document, [facts])
 
 
 def reboot(
@@ -217,55 +229,64 @@ def remove(
     Example:  rbu machine rm demo --yes
     """
     from openrbu.machine import store
+    from openrbu.machine.reach import remove_remains
 
     directory = store.existing_directory(name)
     confirm(f"Remove machine {name} for good?", yes=yes)
     with store.locked(directory):
+        remove_remains(directory)
         store.remove(directory)
     return Answer({"changed": True, "name": name}, [good(f"removed {name}")])
 
 
-def _power(machine: VirtualMachine) -> Cell:
-    if machine.is_on:
+def _power(standing: Standing) -> Cell:
+    if standing.is_on:
         return good("on")
-    return caution("off: lost its power") if machine.lost_power else "off"
+    return caution("off: lost its power") if standing.lost_power else "off"
 
 
-def _machine_document(machine: VirtualMachine) -> dict[str, Any]:
+def _shown(machine: Machine) -> tuple[dict[str, Any], Block]:
+    """A machine as it stands now, for `--json` and for people."""
+    standing = machine.standing()
+    return _machine_document(machine, standing), _machine_facts(machine, standing)
+
+
+def _machine_document(machine: Machine, standing: Standing) -> dict[str, Any]:
     from openrbu.formats import dell
 
-    config, tables = machine.config, machine.tables
+    config, tables = machine.config, standing.tables
     system, bios = dell.SystemInformation.of(tables), dell.BiosInformation.of(tables)
-    kernel = machine.kernel
+    system_id = dell.system_id(tables)
     return {
         "name": machine.name,
         "model": config.model,
         "vendor": system.vendor,
         "product": system.product,
         "service_tag": system.service_tag,
-        "system_id": None if machine.system_id is None else f"{machine.system_id:#06x}",
+        "system_id": None if system_id is None else f"{system_id:#06x}",
         "bios_version": bios.version,
         "bios_release_date": bios.release_date,
-        "flash_size_bytes": machine.flash.size_bytes,
+        "flash_size_bytes": standing.flash_size_bytes,
         "ram_bytes": config.ram_bytes,
         "profile": config.profile,
+        "entry_delay_s": config.entry_delay_s,
         "faults": list(config.faults),
-        "is_on": machine.is_on,
-        "lost_power": machine.lost_power,
-        "is_armed": machine.is_armed,
-        "modules": [] if kernel is None else sorted(kernel.modules),
-        "reboot_mode": None if kernel is None else kernel.reboot_mode,
+        "is_on": standing.is_on,
+        "lost_power": standing.lost_power,
+        "is_armed": standing.is_armed,
+        "modules": list(standing.modules),
+        "reboot_mode": standing.reboot_mode,
         "completion": completion_document(dell.RbuInformation.of(tables)),
         "created_at": config.created_at,
         "directory": str(machine.directory),
     }
 
 
-def _machine_facts(machine: VirtualMachine) -> Block:
+def _machine_facts(machine: Machine, standing: Standing) -> Block:
     from openrbu.formats import dell
 
-    document = _machine_document(machine)
-    rbu = dell.RbuInformation.of(machine.tables)
+    document = _machine_document(machine, standing)
+    rbu = dell.RbuInformation.of(standing.tables)
     rows: list[tuple[str, Cell]] = [
         ("machine", f"{document['product']} ({document['model']})"),
         ("service tag", document["service_tag"] or "none"),
@@ -273,17 +294,19 @@ def _machine_facts(machine: VirtualMachine) -> Block:
         ("BIOS", f"{document['bios_version']} of {document['bios_release_date']}"),
         ("flash", human_size(document["flash_size_bytes"])),
         ("RAM", human_size(document["ram_bytes"])),
-        ("power", _power(machine)),
+        ("power", _power(standing)),
         ("armed", caution("yes") if document["is_armed"] else "no"),
     ]
     if rbu is not None:
         kinds = "monolithic images and packets" if rbu.packet_supported else "monolithic images"
         rows.append(("updates by", kinds))
         rows.append(("BIOS says", completion_words(rbu.completion_code)))
-    if machine.kernel is not None:
+    if standing.is_on:
         rows.append(("modules", ", ".join(document["modules"]) or "none"))
-        rows.append(("reboot mode", machine.kernel.reboot_mode))
+        rows.append(("reboot mode", document["reboot_mode"]))
     rows.append(("driver profile", document["profile"]))
+    if document["entry_delay_s"]:
+        rows.append(("entry delay", f"{document['entry_delay_s']:g} s"))
     if document["faults"]:
         rows.append(("broken parts", bad(", ".join(document["faults"]))))
     rows.append(("made", document["created_at"]))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from openrbu.hosts.base import Host
-    from openrbu.machine.virtual import VirtualMachine
+    from openrbu.machine.base import Machine
     from openrbu.update.target import Target
 
 
@@ -18,7 +18,7 @@ class Session:
     """A host to work on; `machine` is the virtual machine behind it, where it is one."""
 
     host: Host
-    machine: VirtualMachine | None = None
+    machine: Machine | None = None
 
     @property
     def option(self) -> str:
@@ -27,15 +27,15 @@ class Session:
 
 
 @contextlib.contextmanager
-def open_machine(name: str) -> Iterator[VirtualMachine]:
-    """The virtual machine of that name, held until the end of the block.
+def open_machine(name: str) -> Iterator[Machine]:
+    """The virtual machine of that name, until the end of the block.
 
-    :raise MachineError: when there is none, or another process has it.
+    :raise MachineError: when there is none, or another process has it that does not serve it.
     """
+    from openrbu.machine.reach import reach
     from openrbu.machine.store import existing_directory
-    from openrbu.machine.virtual import VirtualMachine
 
-    with VirtualMachine(existing_directory(name)) as machine:
+    with reach(existing_directory(name)) as machine:
         yield machine
 
 

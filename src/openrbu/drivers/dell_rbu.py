@@ -185,6 +185,8 @@ class DellRbu:
             self._tree.add(f"{DEVICE_PATH}/{name}", node)
         floor = TextAttribute(lambda: f"{self._allocation_floor}\n", self._store_floor)
         self._tree.add(f"{MODULE_PATH}/parameters/allocation_floor", floor)
+        users = TextAttribute(lambda: f"{int(self._firmware.is_requested(NAME))}\n", mode=0o444)
+        self._tree.add(f"{MODULE_PATH}/refcnt", users)
 
     def _request_entry(self) -> None:
         self._firmware.request(

@@ -1,21 +1,28 @@
-"""What Linux shows of a machine's SMBIOS tables: the tables, and some of their strings as files.
+"""What Linux shows of a machine's SMBIOS tables: the tables, and some of their values as files.
 
 `/sys/firmware/dmi/tables` has the entry point and the table as they are; `/sys/class/dmi/id` has
-one file for each string that programs ask for most. A string that the tables have not got has no
-file. Names and modes were seen on Debian's 6.1.192; the structures and their fields are those of
-the SMBIOS specification (DSP0134).
+one file for each value that programs ask for most. A field that the structure is too short for,
+or a structure that is not there, has no file. A string that is not there, or is all blanks, has an
+empty line; others are shown byte for byte, with the blanks around them.
+
+Source: seen on Debian's 6.1.192 with structures made for it. (It has more there: `modalias`,
+`uevent`, `product_uuid` and `power`, which nobody has asked for yet.) The structures and their
+fields are those of the SMBIOS specification (DSP0134).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from openrbu.drivers.sysfs import BinaryAttribute, Symlink, SysfsTree, TextAttribute
 from openrbu.errors import DamagedInputError
-from openrbu.formats.smbios import Tables
+from openrbu.formats.smbios import Structure, Tables
 
 TABLES_PATH = "/firmware/dmi/tables"
 ID_PATH = "/devices/virtual/dmi/id"
+
+_CHASSIS_TYPE = 0x7F
+"""The bits of that byte that are the type; the other one says whether there is a lock."""
 
 _STRINGS = (
     ("bios_vendor", 0, 0x04, 0o444),
@@ -39,9 +46,12 @@ _STRINGS = (
 )
 """File, type of structure, offset of the string's number in it, mode."""
 
+_RELEASES = (("bios_release", 0x14), ("ec_firmware_release", 0x16))
+"""File, offset in type 0 of the major number; the minor one follows. 0xFF: there is none."""
+
 
 def add_dmi(tree: SysfsTree, entry_point: bytes, table: bytes) -> None:
-    """Add both. Tables that can't be read are there, and their strings are not."""
+    """Add both. Tables that can't be read are there, and their values are not."""
     for name, data in (("smbios_entry_point", entry_point), ("DMI", table)):
         node = BinaryAttribute(_slicer(data), mode=0o400, size_bytes=len(data))
         tree.add(f"{TABLES_PATH}/{name}", node)
@@ -49,12 +59,33 @@ def add_dmi(tree: SysfsTree, entry_point: bytes, table: bytes) -> None:
         tables = Tables.parse(entry_point, table)
     except DamagedInputError:
         return
+    for name, text, mode in _values(tables):
+        tree.add(f"{ID_PATH}/{name}", TextAttribute(_shower(text), mode=mode))
+    tree.add(f"{ID_PATH}/subsystem", Symlink("../../../../class/dmi"))
+    tree.add("/class/dmi/id", Symlink("../../devices/virtual/dmi/id"))
+
+
+def _values(tables: Tables) -> Iterator[tuple[str, str, int]]:
+    """File, what it shows, mode."""
     for name, kind, offset, mode in _STRINGS:
         structure = tables.first(kind)
-        text = structure.string_at(offset).strip() if structure is not None else ""
-        if text:
-            tree.add(f"{ID_PATH}/{name}", TextAttribute(_shower(text), mode=mode))
-    tree.add("/class/dmi/id", Symlink("../../devices/virtual/dmi/id"))
+        number = structure.byte(offset) if structure is not None else None
+        if structure is not None and number is not None:
+            yield name, _string(structure, number), mode
+    bios, chassis = tables.first(0), tables.first(3)
+    for name, offset in _RELEASES:
+        word = bios.word(offset) if bios is not None else None
+        if word is not None and word != 0xFFFF:
+            yield name, f"{word & 0xFF}.{word >> 8}", 0o444
+    kind_of_chassis = chassis.byte(0x05) if chassis is not None else None
+    if kind_of_chassis is not None:
+        yield "chassis_type", str(kind_of_chassis & _CHASSIS_TYPE), 0o444
+
+
+def _string(structure: Structure, number: int) -> str:
+    strings = structure.strings
+    text = strings[number - 1].decode("latin-1") if 1 <= number <= len(strings) else ""
+    return text if text.strip(" ") else ""
 
 
 def _slicer(data: bytes) -> Callable[[int, int], bytes]:

@@ -72,6 +72,12 @@ class Extents:
 
     def write(self, start: int, data: Buffer) -> None:
         """Put `data` in at `start`; it has to fit."""
+        last = len(self._starts) - 1
+        if last >= 0 and self._starts[last] <= start and start + len(data) <= self.size_bytes:
+            # Most writes are behind the one before, and in one piece.
+            address = self._addresses[last] + start - self._starts[last]
+            self._memory.write(PhysAddr(address), data)
+            return
         source, done = memoryview(data), 0
         for address, size in self.pieces(start, len(source)):
             self._memory.write(address, source[done : done + size])

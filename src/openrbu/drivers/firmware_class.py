@@ -80,7 +80,8 @@ class FirmwareImage:
         end = offset + len(data)
         if end > MAX_IMAGE_BYTES:
             raise KernelError(errno.EFBIG, detail=f"no image is larger than {MAX_IMAGE_BYTES}")
-        self._reserve(end)
+        if end > self._extents.size_bytes:
+            self._reserve(end)
         if offset > self.size_bytes:
             self._extents.zero(self.size_bytes, offset - self.size_bytes)
         self._extents.write(offset, data)
@@ -105,7 +106,7 @@ class FirmwareImage:
 
     def _reserve(self, size_bytes: int) -> None:
         """Have room for `size_bytes` bytes: large blocks where they are justified, then smaller."""
-        missing = pages_for(max(0, size_bytes - self._extents.size_bytes))
+        missing = pages_for(size_bytes - self._extents.size_bytes)
         added: list[Block] = []
         largest = MAX_ORDER
         while missing:
@@ -174,7 +175,7 @@ class _Request:
     on_image: OnImage
     data_before_loading: bool
     image: FirmwareImage
-    due_at: float | None
+    due_at: float | None  # when the entry comes; None: it is there
     state: _State = _State.WAITING
 
     @property
@@ -226,15 +227,24 @@ class FirmwareClass:
             raise KernelError(errno.EEXIST, f"{CLASS_PATH}/{name}")
         image = FirmwareImage(self._pages)
         due_at = self._now() + self._delay_s
-        request = _Request(name, device_path, on_image, data_before_loading, image, due_at)
-        self._requests[name] = request
-        if not self._delay_s:
-            self._add_entry(request)
+        self._requests[name] = _Request(
+            name, device_path, on_image, data_before_loading, image, due_at
+        )
+        self.settle()
 
     def settle(self) -> None:
-        """Make the entries whose time has come."""
+        """Make the entries whose time has come.
+
+        The clock is one that can be put back: none waits for longer than `delay_s` from now.
+        """
+        if all(request.due_at is None for request in self._requests.values()):
+            return  # as nearly always, and reading a clock takes longer than all else here
+        now = self._now()
         for request in self._requests.values():
-            if request.due_at is not None and request.due_at <= self._now():
+            if request.due_at is None:
+                continue
+            request.due_at = min(request.due_at, now + self._delay_s)
+            if request.due_at <= now:
                 self._add_entry(request)
 
     def _add_entry(self, request: _Request) -> None:
@@ -286,7 +296,7 @@ class FirmwareClass:
             request = self._requests[name]
             request.state = _State.LOADING if saved["is_loading"] else _State.WAITING
             request.image = FirmwareImage.restore(self._pages, saved["image"])
-            if request.due_at is not None:  # the driver has just requested it again
+            if request.due_at is not None:  # the driver has just requested it anew
                 request.due_at = saved["due_at"]
                 if request.due_at is None:
                     self._add_entry(request)

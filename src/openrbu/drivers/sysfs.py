@@ -5,9 +5,11 @@ A driver adds directories, attributes and links. In-process callers, FUSE and th
 
 What sysfs does (each seen on Linux):
 
-- A text attribute is shown whole when it is read at offset 0, and what was shown then is what
-  later offsets of the same open file get. Every write is a fresh store, whatever its offset.
-- A binary attribute gets offset and size as they are; a kernel moves a page at most in one call.
+- A text attribute is shown whole when it is read. A read that goes on where the last one of the
+  same open file ended gets more of what was shown then; one at another offset, and one at 0, has
+  it shown anew. Every write is a fresh store, whatever its offset.
+- A binary attribute gets offset and size as they are.
+- A kernel moves a page at most in one call, and writing nothing is no store.
 - Nobody, root included, opens for reading what has no read bit or for writing what has no write
   bit: EACCES. Other users than root are held to the mode bits.
 - A file that is open when its attribute goes answers ENODEV from then on, also when another one
@@ -60,13 +62,13 @@ class _Inode:
 
 @dataclass(slots=True, eq=False)
 class TextAttribute(_Inode):
-    """An attribute of at most a page of text: `show` makes all of it, `store` takes one write."""
+    """An attribute of text: `show` makes all of it, one character for a byte; `store` takes one
+    write. `size_bytes` is what `stat` shows: a page in sysfs, 0 in `/proc`."""
 
     show: Show | None = None
     store: Store | None = None
     mode: int = 0o644
-
-    size_bytes = PAGE_SIZE
+    size_bytes: int = PAGE_SIZE
 
 
 @dataclass(slots=True, eq=False)
@@ -136,12 +138,13 @@ class Stat:
 class OpenFile:
     """An attribute that a program has open. What the file's mode lets it do was checked before."""
 
-    __slots__ = ("_path", "_shown", "_tree", "attribute")
+    __slots__ = ("_changes", "_path", "_read_to", "_shown", "_tree", "attribute")
 
     def __init__(self, tree: SysfsTree, path: str, attribute: Attribute) -> None:
         self._tree, self._path = tree, path
         self.attribute = attribute
-        self._shown: bytes | None = None
+        self._shown, self._read_to = b"", 0
+        self._changes = -1  # of the tree, up to which the attribute is known to be there
 
     def read(self, offset: int, size_bytes: int) -> bytes:
         """One `pread`.
@@ -151,15 +154,20 @@ class OpenFile:
         self._require_there()
         attribute = self.attribute
         if isinstance(attribute, TextAttribute):
-            if offset == 0 or self._shown is None:
-                assert attribute.show is not None
-                self._shown = attribute.show().encode()
-            return self._shown[offset : offset + size_bytes]
+            return self._read_text(attribute, offset, size_bytes)
         if attribute.size_bytes:
             size_bytes = min(size_bytes, max(0, attribute.size_bytes - offset))
         size_bytes = min(size_bytes, self._tree.transfer_limit_bytes or size_bytes)
         assert attribute.reader is not None
         return attribute.reader(offset, size_bytes) if size_bytes else b""
+
+    def _read_text(self, attribute: TextAttribute, offset: int, size_bytes: int) -> bytes:
+        if offset == 0 or offset != self._read_to:
+            assert attribute.show is not None
+            self._shown = attribute.show().encode("latin-1")
+        piece = self._shown[offset : offset + size_bytes]
+        self._read_to = offset + len(piece)
+        return piece
 
     def write(self, offset: int, data: Buffer, *, sys_rawio: bool = True) -> int:
         """One `pwrite`; the number of bytes taken, which may be less than all.
@@ -169,10 +177,13 @@ class OpenFile:
         """
         self._require_there()
         attribute = self.attribute
+        if not data:
+            return 0
         if isinstance(attribute, TextAttribute):
+            taken = data[:PAGE_SIZE]
             assert attribute.store is not None
-            attribute.store(bytes(data))
-            return len(data)
+            attribute.store(bytes(taken))
+            return len(taken)
         if attribute.rawio and not sys_rawio:
             raise KernelError(errno.EPERM, self._path)
         taken = data[: self._tree.transfer_limit_bytes]
@@ -181,8 +192,11 @@ class OpenFile:
         return len(taken)
 
     def _require_there(self) -> None:
+        if self._changes == self._tree.changes:
+            return
         if not self._tree.holds(self._path, self.attribute):
             raise KernelError(errno.ENODEV, self._path)
+        self._changes = self._tree.changes
 
 
 class SysfsTree:
@@ -202,6 +216,8 @@ class SysfsTree:
         self._numbers = count(1) if numbers is None else numbers
         self._now = now
         self.transfer_limit_bytes = transfer_limit_bytes
+        self.changes = 0
+        """How often a node was added or removed."""
         self.root = self._born(Directory())
 
     def _born(self, node: _NodeT) -> _NodeT:
@@ -227,6 +243,7 @@ class SysfsTree:
         if name in directory.children:
             raise KernelError(errno.EEXIST, path)
         directory.children[name] = self._born(node)
+        self.changes += 1
 
     def remove(self, path: str) -> None:
         """Take away what is at `path`, and all below it. Links are not followed.
@@ -238,6 +255,7 @@ class SysfsTree:
         if not isinstance(directory, Directory) or name not in directory.children:
             raise KernelError(errno.ENOENT, path)
         del directory.children[name]
+        self.changes += 1
 
     # -- for callers ------------------------------------------------------------------------
 
@@ -246,7 +264,20 @@ class SysfsTree:
 
         :raise KernelError: ENOENT, ENOTDIR or ELOOP, as path lookup in Linux does.
         """
-        return self._walk(path, follow=follow)[1]
+        node = self._straight_to(path)
+        if node is None or (follow and isinstance(node, Symlink)):
+            node = self._walk(path, follow=follow)[1]
+        return node
+
+    def _straight_to(self, path: str) -> Node | None:
+        """The node at a path that leads through directories alone, as nearly all do."""
+        node: Node = self.root
+        for part in path.split("/"):
+            if part:
+                if not isinstance(node, Directory) or part not in node.children:
+                    return None
+                node = node.children[part]
+        return node
 
     def _walk(self, path: str, *, follow: bool) -> tuple[list[str], Node]:
         """Where `path` really leads: the names from the root down, and the node."""

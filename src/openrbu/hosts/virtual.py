@@ -13,14 +13,15 @@ from openrbu.bios.cmos import IoPorts
 from openrbu.buffers import Buffer
 from openrbu.errors import KernelError, ObstacleError
 from openrbu.machine import store
-from openrbu.machine.virtual import Clock, VirtualMachine, local_now
+from openrbu.machine.base import Machine
+from openrbu.machine.virtual import Clock, local_now
 from openrbu.memory.physical import PhysicalMemory
 
 
 class VirtualHost:
     """The host that runs on `machine`; the machine has to be on for most of it."""
 
-    def __init__(self, machine: VirtualMachine, *, clock: Clock = local_now) -> None:
+    def __init__(self, machine: Machine, *, clock: Clock = local_now) -> None:
         self._machine = machine
         self._clock = clock
 
@@ -34,8 +35,7 @@ class VirtualHost:
 
     @property
     def ports(self) -> IoPorts | None:
-        self._machine.running_kernel()
-        return self._machine.cmos
+        return self._machine.ports
 
     @property
     def physical_memory(self) -> PhysicalMemory | None:
@@ -48,39 +48,40 @@ class VirtualHost:
         time.sleep(seconds)
 
     def exists(self, path: str) -> bool:
-        return self._machine.running_kernel().exists(path)
+        return self._machine.exists(path)
 
     def chunks(self, path: str, size_bytes: int) -> Iterator[bytes]:
-        file = self._machine.running_kernel().open(path, reading=True)
-        offset = 0
-        while chunk := file.read(offset, size_bytes):
-            yield chunk
-            offset += len(chunk)
+        with contextlib.closing(self._machine.open(path, reading=True)) as file:
+            offset = 0
+            while chunk := file.read(offset, size_bytes):
+                yield chunk
+                offset += len(chunk)
 
     def write(self, path: str, data: Buffer, offset: int = 0) -> None:
-        with store.disk_errors(self._machine.directory):
-            file = self._machine.running_kernel().open(path, writing=True)
+        with (
+            store.disk_errors(self._machine.directory),
+            contextlib.closing(self._machine.open(path, writing=True)) as file,
+        ):
             done = file.write(offset, data)
             while done < len(data):
                 done += file.write(offset + done, memoryview(data)[done:])
 
     def exclusively(self, path: str) -> AbstractContextManager[None]:
-        """Nobody else runs on the machine: its directory is locked."""
-        return contextlib.nullcontext()
+        return self._machine.exclusively(path)
 
     def load_module(self, name: str, parameters: Mapping[str, str]) -> None:
         try:
             with store.disk_errors(self._machine.directory):
-                self._machine.running_kernel().load_module(name, parameters)
+                self._machine.load_module(name, parameters)
         except KernelError as error:
             raise ObstacleError(f"module {name} can't be loaded: {error.strerror}") from None
 
     def unload_module(self, name: str) -> None:
         with store.disk_errors(self._machine.directory):
-            self._machine.running_kernel().unload_module(name)
+            self._machine.unload_module(name)
 
     def module_is_loaded(self, name: str) -> bool:
-        return name in self._machine.running_kernel().modules
+        return name in self._machine.modules
 
     def restart(self) -> None:
         self._machine.restart()

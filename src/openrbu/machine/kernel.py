@@ -7,11 +7,11 @@ state can be put away as JSON (`snapshot`), so that the machine stays on between
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from itertools import count
+from types import TracebackType
 from typing import Any, cast
 
 from openrbu.bios.cmos import IoPorts
@@ -37,7 +37,7 @@ from openrbu.memory.faults import FaultyPages
 from openrbu.memory.kpageflags import PageFlags
 from openrbu.memory.pages import PageSource
 from openrbu.memory.physical import PhysicalMemory, Region
-from openrbu.signals import signals_held
+from openrbu.signals import Hold
 from openrbu.units import MIB, PhysAddr
 
 Snapshot = dict[str, Any]
@@ -137,12 +137,14 @@ class Kernel:
         add_dmi(self.sys, *self._dmi)
         if self._ports is not None:
             self.dev.add("/port", port_file(self._ports))
-        boot_id = TextAttribute(lambda: self._boot_id + "\n", mode=0o444)
-        self.proc.add("/sys/kernel/random/boot_id", boot_id)
-        self.proc.add("/buddyinfo", TextAttribute(self.allocator.buddyinfo, mode=0o444))
+        self._add_proc("/sys/kernel/random/boot_id", lambda: f"{self._boot_id}\n")
+        self._add_proc("/buddyinfo", self.allocator.buddyinfo)
+        self._add_proc("/modules", self._show_modules)
         flags = BinaryAttribute(PageFlags(self.allocator).read, mode=0o400)
         self.proc.add("/kpageflags", flags)
-        self.proc.add("/modules", TextAttribute(self._show_modules, mode=0o444))
+
+    def _add_proc(self, path: str, show: Callable[[], str]) -> None:
+        self.proc.add(path, TextAttribute(show, mode=0o444, size_bytes=0))
 
     # -- system calls -----------------------------------------------------------------------
 
@@ -263,18 +265,10 @@ class Kernel:
 
     # -- inside -----------------------------------------------------------------------------
 
-    @contextlib.contextmanager
-    def changing(self) -> Iterator[None]:
+    def changing(self) -> _Changing:
         """Something inside the kernel that no signal interrupts, as in a real one."""
         self._before_change()
-        with signals_held():
-            try:
-                yield
-            except KernelDiedError as oops:
-                self.is_dead = True
-                raise MachineError(
-                    f"the machine's kernel died ({oops.detail}): restart the machine"
-                ) from None
+        return _Changing(self)
 
     def _make_module(self, name: str, parameters: Mapping[str, str]) -> DellRbu | Dcdbas:
         if name == "dell_rbu":
@@ -301,7 +295,32 @@ class Kernel:
         raise KernelError(errno.EINVAL, "/sys/kernel/reboot/mode")
 
     def _show_modules(self) -> str:
-        return "".join(f"{name} 16384 0 - Live 0x0000000000000000\n" for name in self.modules)
+        return "".join(
+            f"{name} 16384 {int(self.firmware.is_requested(name))} - Live 0x0000000000000000\n"
+            for name in self.modules
+        )
+
+
+class _Changing(Hold):
+    """A class, and no generator, because every write to a file goes through it."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        super().__init__()
+        self._kernel = kernel
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if isinstance(error, KernelDiedError):
+            self._kernel.is_dead = True
+        super().__exit__(kind, error, traceback)
+        if isinstance(error, KernelDiedError):
+            raise MachineError(
+                f"the machine's kernel died ({error.detail}): restart the machine"
+            ) from None
 
 
 def _dell_rbu_parameters(parameters: Mapping[str, str]) -> dict[str, Any]:

@@ -45,7 +45,7 @@ class StateFile:
         self._lost = directory / "state.lost"
         self._spare = directory / "state.spare"
         self._last: str | None = None
-        self._is_taken = False
+        self.is_taken = False
 
     @property
     def is_lost(self) -> bool:
@@ -81,11 +81,11 @@ class StateFile:
 
         :raise OSError: when there is no room to put the state away later; then nothing happened.
         """
-        if self._is_taken:
+        if self.is_taken:
             return
         self._make_spare()
         self.lose()
-        self._is_taken = True
+        self.is_taken = True
 
     def _make_spare(self) -> None:
         fd = os.open(self._spare, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -108,9 +108,9 @@ class StateFile:
         """
         text = json.dumps(state)
         if text == self._last:
-            if self._is_taken:
+            if self.is_taken:
                 self._lost.replace(self._path)
-                self._is_taken = False
+                self.is_taken = False
             return
         crc = zlib.crc32(text.encode())
         fd = os.open(self._spare, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -129,10 +129,10 @@ class StateFile:
             self._lost.replace(self._spare)
         with contextlib.suppress(OSError):  # the next `take` tells, if there is no room then
             self._make_spare()
-        self._last, self._is_taken = text, False
+        self._last, self.is_taken = text, False
 
     def drop(self) -> None:
         """The machine was switched off."""
         for path in (self._path, self._lost, self._spare):
             path.unlink(missing_ok=True)
-        self._last, self._is_taken = None, False
+        self._last, self.is_taken = None, False

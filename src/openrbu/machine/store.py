@@ -11,6 +11,7 @@
         state.*             the running kernel, put away: see `machine.state`
         journal.jsonl       what updates were tried here
         lock                held by the process that has the machine
+        socket              there the process that serves the machine to others can be reached
 
 `machine.json` is written last when a machine is made: a directory without it is no machine.
 """
@@ -54,9 +55,25 @@ _DISK_ERRORS = {
     errno.EIO: "the disk reports an input/output error",
 }
 
-_PID_BYTES = 32
-"""What a lock file has: a process's number, and blanks. It never grows, so a full disk is no
-reason for it to fail."""
+_OWNER_BYTES = 32
+"""What a lock file has: a process's number, `serving` where it serves the machine to others, and
+blanks. It never grows, so a full disk is no reason for it to fail."""
+
+_SERVING = "serving"
+
+
+class InUseError(MachineError):
+    """Another process has the machine: `owner`, None while it has not said so yet.
+
+    `is_served`: it lets other programs use the machine through its socket.
+    """
+
+    def __init__(self, name: str, owner: str | None, *, is_served: bool) -> None:
+        self.owner, self.is_served = owner, is_served
+        does = "is served" if is_served else "is in use"
+        super().__init__(
+            f"machine {name!r} {does} by process {owner or 'unknown'}: wait for it, or end it"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,10 +243,10 @@ def disk_errors(directory: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def locked(directory: Path) -> Iterator[None]:
-    """Hold a machine for this process.
+def locked(directory: Path, *, serving: bool = False) -> Iterator[None]:
+    """Hold a machine for this process, which means to serve it to others or not.
 
-    :raise MachineError: when another process has it; the message says which.
+    :raise InUseError: when another process has it; the message says which.
     """
     with disk_errors(directory):
         fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -237,13 +254,16 @@ def locked(directory: Path) -> Iterator[None]:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            owner = os.pread(fd, _PID_BYTES, 0).decode("ascii", "replace").strip()
-            raise MachineError(
-                f"machine {directory.name!r} is in use by process {owner or 'unknown'}: "
-                f"wait for it, or end it"
-            ) from None
+            owner, _, does = os.pread(fd, _OWNER_BYTES, 0).decode("ascii", "replace").partition(" ")
+            is_served = does.strip() == _SERVING
+            raise InUseError(directory.name, owner or None, is_served=is_served) from None
+        text = f"{os.getpid()} {_SERVING}" if serving else f"{os.getpid()}"
         with disk_errors(directory):
-            os.pwrite(fd, f"{os.getpid()}".ljust(_PID_BYTES).encode(), 0)
-        yield
+            os.pwrite(fd, text.ljust(_OWNER_BYTES).encode(), 0)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):  # the next owner is not to be taken for this one
+                os.pwrite(fd, b" " * _OWNER_BYTES, 0)
     finally:
         os.close(fd)

@@ -2,6 +2,9 @@
 
 Power: `off` → `power_on` → on → `restart` (warm keeps RAM, cold clears it) → on → `power_off`.
 
+Any thread may call: `lock` is held in each call, and in those of `files` and `ports`. What is in
+`kernel`, `cmos`, `nvram` and `flash` is for this module and for a process with one thread.
+
 Between two commands the machine stays on: its kernel is put away (`machine.state`) when the machine
 is closed. A process that dies after the first change takes the machine's power with it, as a power
 cut does. What is left then is what a real machine has left: flash, CMOS, NVRAM, and empty RAM at
@@ -12,14 +15,16 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import threading
 import uuid
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from openrbu.bios.cmos import CmosFile
+from openrbu.bios.cmos import CmosFile, IoPorts
 from openrbu.bios.faults import parse_fault
 from openrbu.bios.flash import Flash, FlashFile
 from openrbu.bios.nvram import NvramFile
@@ -32,7 +37,11 @@ from openrbu.errors import MachineError, OpenRbuError
 from openrbu.formats import dell
 from openrbu.formats.smbios import Tables
 from openrbu.machine import store
+from openrbu.machine.base import Standing
+from openrbu.machine.files import File, MachineFiles
+from openrbu.machine.holds import Holds, held
 from openrbu.machine.kernel import Kernel
+from openrbu.machine.ports import OwnPorts
 from openrbu.machine.state import StateFile
 from openrbu.memory.physical import RamFile, pc_regions
 from openrbu.signals import signals_held
@@ -52,7 +61,10 @@ def local_now() -> dt.datetime:
 class VirtualMachine:
     """A machine out of its directory, held by this process until `close`.
 
-    :raise MachineError: when another process has it, or its files don't allow it.
+    `serving`: other programs will be let use it, see `machine.service`.
+
+    :raise InUseError: when another process has it.
+    :raise MachineError: when its files don't allow it.
     """
 
     def __init__(
@@ -63,8 +75,12 @@ class VirtualMachine:
         rail: PowerRail | None = None,
         faulty_pages: Mapping[str, int] | None = None,
         log: Callable[[str], None] = lambda line: None,
+        serving: bool = False,
     ) -> None:
         self.directory, self.name = directory, directory.name
+        self.lock = threading.RLock()
+        self.files = MachineFiles(self, self.lock)
+        self.holds = Holds()
         self._clock, self._log = clock, log
         self._faulty_pages = faulty_pages
         self.kernel: Kernel | None = None
@@ -72,7 +88,7 @@ class VirtualMachine:
         self._boot_id = ""
         self._is_open = True
         with contextlib.ExitStack() as stack:
-            stack.enter_context(store.locked(directory))
+            stack.enter_context(store.locked(directory, serving=serving))
             self.config = store.load_config(directory)
             self._state = StateFile(directory)
             with store.disk_errors(directory):
@@ -125,9 +141,10 @@ class VirtualMachine:
 
         :raise MachineError: when it is on already, or its flash holds no BIOS.
         """
-        if self.is_on:
-            raise MachineError(f"machine {self.name!r} is on")
-        return self._start(keep_ram=False)
+        with self.lock:
+            if self.is_on:
+                raise MachineError(f"machine {self.name!r} is on")
+            return self._start(keep_ram=False)
 
     def restart(self, *, cold: bool | None = None) -> PostReport:
         """Restart; `cold` clears RAM. None: what the kernel's reboot mode says.
@@ -138,14 +155,15 @@ class VirtualMachine:
             what a BIOS may have to write, and then nothing happened.
         :raise PowerCutError: when the power rail fails in it; the machine is off then.
         """
-        if self.kernel is None:
-            return self.power_on()
-        is_warm = self.kernel.reboot_mode == "warm" if cold is None else not cold
-        return self._start(keep_ram=is_warm)
+        with self.lock:
+            if self.kernel is None:
+                return self.power_on()
+            is_warm = self.kernel.reboot_mode == "warm" if cold is None else not cold
+            return self._start(keep_ram=is_warm)
 
     def power_off(self) -> None:
         """Switch off; RAM is lost."""
-        with signals_held(), store.disk_errors(self.directory):
+        with self._changing():
             self._stop_kernel()
             self._state.lose()
             self.ram.clear()
@@ -156,7 +174,7 @@ class VirtualMachine:
 
         A signal to this process is none to the machine's BIOS: it waits.
         """
-        with signals_held(), store.disk_errors(self.directory):
+        with self._changing():
             store.make_room(self.directory, _NVRAM_ROOM_BYTES)
             self._state.take()
             self._stop_kernel()
@@ -175,6 +193,22 @@ class VirtualMachine:
                 self.ram.clear()
             self.kernel = self._make_kernel(str(uuid.uuid4()))
         return report
+
+    def lose_power(self) -> None:
+        """What a power cut does to a machine that is on."""
+        with self.lock:
+            self._stop_kernel()
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Something that is done whole: no other thread, and no signal, comes in between.
+
+        :raise MachineError: when this process has let go of the machine.
+        """
+        with self.lock, signals_held(), store.disk_errors(self.directory):
+            if not self._is_open:
+                raise MachineError(f"machine {self.name!r} is not held by this process any more")
+            yield
 
     def _stop_kernel(self) -> None:
         if self.kernel is not None:
@@ -220,6 +254,53 @@ class VirtualMachine:
             )
         return self.kernel
 
+    def standing(self) -> Standing:
+        """How it stands."""
+        with self.lock:
+            kernel = self.kernel
+            return Standing(
+                tables=self.tables,
+                is_on=self.is_on,
+                lost_power=self.lost_power,
+                is_armed=self.is_armed,
+                flash_size_bytes=self.flash.size_bytes,
+                modules=() if kernel is None else tuple(sorted(kernel.modules)),
+                reboot_mode=None if kernel is None else kernel.reboot_mode,
+            )
+
+    # -- what runs on it (see `machine.base`) -------------------------------------------------
+
+    @property
+    def ports(self) -> IoPorts:
+        self.running_kernel()
+        return OwnPorts(self.cmos, self.lock)
+
+    def exists(self, path: str) -> bool:
+        with self.lock:
+            return self.running_kernel().exists(path)
+
+    def open(self, path: str, *, reading: bool = False, writing: bool = False) -> File:
+        with self.lock:
+            self.running_kernel()
+            return self.files.open(path, reading=reading, writing=writing)
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        with self.lock:
+            return tuple(sorted(self.running_kernel().modules))
+
+    def load_module(self, name: str, parameters: Mapping[str, str]) -> None:
+        with self.lock:
+            self.running_kernel().load_module(name, parameters)
+
+    def unload_module(self, name: str) -> None:
+        with self.lock:
+            self.running_kernel().unload_module(name)
+
+    def exclusively(self, path: str) -> AbstractContextManager[None]:
+        me = object()
+        return held(path, lambda: self.holds.take(path, me), lambda: self.holds.release(path, me))
+
     # -- kept between commands --------------------------------------------------------------
 
     def _make_kernel(self, boot_id: str) -> Kernel:
@@ -252,19 +333,23 @@ class VirtualMachine:
         self.kernel = kernel
 
     def _before_change(self) -> None:
+        if self._state.is_taken:  # with each write to a file: no word more than that
+            return
         with store.disk_errors(self.directory):
             self._state.take()
 
     def close(self) -> None:
         """Put the kernel away and let go of the machine."""
-        if not self._is_open:
-            return
-        self._is_open = False
-        with signals_held(), self._open:
-            if self.kernel is not None:
-                state = {"boot_id": self._boot_id, "kernel": self.kernel.snapshot()}
-                with store.disk_errors(self.directory):
-                    self._state.put(state)
+        with self.lock:
+            if not self._is_open:
+                return
+            self._is_open = False
+            with signals_held(), self._open:
+                if self.kernel is not None:
+                    state = {"boot_id": self._boot_id, "kernel": self.kernel.snapshot()}
+                    self.kernel.stop()  # for whom a file of it is open
+                    with store.disk_errors(self.directory):
+                        self._state.put(state)
 
     def __enter__(self) -> Self:
         return self
@@ -276,5 +361,5 @@ class VirtualMachine:
         traceback: TracebackType | None,
     ) -> None:
         if isinstance(error, PowerCutError):
-            self.kernel = None
+            self.lose_power()
         self.close()

@@ -24,6 +24,7 @@ STAGED = f"{DEVICE}/data"
 ENTRY = "/sys/class/firmware/dell_rbu"
 LOADING = f"{ENTRY}/loading"
 DATA = f"{ENTRY}/data"
+USE_COUNT = "/sys/module/dell_rbu/refcnt"
 
 Mode = Literal["mono", "packet"]
 Progress = Callable[[int], None]
@@ -31,7 +32,8 @@ Progress = Callable[[int], None]
 
 CHUNK_BYTES = 1 * MIB
 ENTRY_WAIT_SECONDS = 10.0
-"""How long the entry may take to appear after `init`: the kernel makes it in the background."""
+"""How long the entry may take to appear after `init`, or to go: the kernel does both in the
+background."""
 
 
 class RbuDriver:
@@ -46,8 +48,18 @@ class RbuDriver:
 
     @property
     def has_entry(self) -> bool:
-        """Whether the firmware entry is there, which takes an image and keeps the module in use."""
+        """Whether the firmware entry is there, which takes an image."""
         return self._host.exists(LOADING)
+
+    @property
+    def is_in_use(self) -> bool:
+        """Whether the firmware entry keeps the module in use: it is there, or on its way.
+
+        One that is on its way shows in the module's use count only (seen on Debian's 6.1.192).
+        """
+        if self.has_entry:
+            return True
+        return self._host.exists(USE_COUNT) and read_text(self._host, USE_COUNT) != "0"
 
     def load(self, mode: Mode) -> None:
         """Have the module loaded.
@@ -61,7 +73,11 @@ class RbuDriver:
             raise ObstacleError("the dell_rbu module is loaded, but its files are not there")
 
     def unload(self) -> None:
-        """Give the firmware entry up and unload the module; all that was staged is freed."""
+        """Give the firmware entry up and unload the module; all that was staged is freed.
+
+        :raise ObstacleError: when the entry does not go, or the host says why the module stays.
+        :raise OSError: as the kernel answers.
+        """
         self.abandon_entry()
         self._host.unload_module("dell_rbu")
 
@@ -95,39 +111,41 @@ class RbuDriver:
 
         Whether the driver could keep it is not said here: read it back.
 
+        :raise ObstacleError: when there is no entry to hand it to.
         :raise OSError: as the kernel answers; the load is aborted then.
         """
         self.summon_entry()
-        self._host.write(LOADING, b"1\n")
         try:
+            self._host.write(LOADING, b"1\n")
             for offset in range(0, len(data), CHUNK_BYTES):
                 chunk = memoryview(data)[offset : offset + CHUNK_BYTES]
                 self._host.write(DATA, chunk, offset)
                 progress(len(chunk))
         except BaseException:
-            self.abandon_entry()
+            with contextlib.suppress(OSError, ObstacleError):
+                self.abandon_entry()
             raise
         self._host.write(LOADING, b"0\n")
+        self._await_taken()
 
     def wash(self, size_bytes: int) -> None:
         """Put zeros where the kernel kept an image of this size while it was delivered.
 
         That memory is freed as it is, and what it holds looks like an image or like packets to a
-        BIOS. A load of zeros that is aborted gets the same memory, as far as one can choose.
+        BIOS. A load of zeros that is aborted gets the same memory, as far as one can choose. No
+        entry is left.
 
+        :raise ObstacleError: when the entry does not come, or does not go.
         :raise OSError: as the kernel answers.
         """
-        had_entry = self.has_entry
         self.summon_entry()
-        self._host.write(LOADING, b"1\n")
         try:
+            self._host.write(LOADING, b"1\n")
             zeros = bytes(min(size_bytes, CHUNK_BYTES))
             for offset in range(0, size_bytes, CHUNK_BYTES):
                 self._host.write(DATA, zeros[: size_bytes - offset], offset)
         finally:
             self.abandon_entry()
-        if had_entry:
-            self.summon_entry()
 
     def staged(self) -> Iterator[bytes]:
         """What the driver says it holds, in order. Nothing staged: nothing comes.
@@ -171,26 +189,75 @@ class RbuDriver:
     def holds_something(self) -> bool:
         return self.staged_size_bytes > 0
 
+    def request_entry(self) -> None:
+        """Ask for the firmware entry, which comes when the kernel has made it. What is staged is
+        freed.
+
+        :raise OSError: as the kernel answers.
+        """
+        self._host.write(IMAGE_TYPE, b"init\n")
+
     def summon_entry(self) -> None:
-        """Have the firmware entry there.
+        """Have the firmware entry there. What is staged is freed, where it has to be asked for.
 
         :raise ObstacleError: when it does not come within `ENTRY_WAIT_SECONDS`.
+        :raise OSError: as the kernel answers.
         """
-        if self.has_entry:
-            return
-        self._host.write(IMAGE_TYPE, b"init\n")
-        waited, step = 0.0, 0.01
-        while not self.has_entry:
-            if waited >= ENTRY_WAIT_SECONDS:
-                raise ObstacleError(
-                    f"{ENTRY} did not appear within {ENTRY_WAIT_SECONDS:.0f} s: is the kernel's "
-                    "firmware loader fallback (CONFIG_FW_LOADER_USER_HELPER) there?"
-                )
-            self._host.pause(step)
-            waited, step = waited + step, min(2 * step, 0.5)
+        if not self._comes(self._is_there):
+            raise ObstacleError(
+                f"{ENTRY} did not appear within {ENTRY_WAIT_SECONDS:.0f} s after init was written "
+                "to image_type: try again, or see whether the kernel has the firmware loader "
+                "fallback (CONFIG_FW_LOADER_USER_HELPER)"
+            )
+
+    def _is_there(self) -> bool:
+        """Look for the entry, and ask for it where none is on its way.
+
+        While the one before is still going, asking is lost (seen on Debian's 6.1.192).
+        """
+        if not self.is_in_use:
+            self.request_entry()
+        return self.has_entry
 
     def abandon_entry(self) -> None:
-        """`-1`: the entry goes, and with it what was delivered and not taken."""
+        """`-1`: the entry goes, and with it what was delivered and not taken. One that is on its
+        way is waited for.
+
+        :raise ObstacleError: when the module is still in use after `ENTRY_WAIT_SECONDS`.
+        :raise OSError: as the kernel answers.
+        """
+        if not self._comes(self._has_gone):
+            raise ObstacleError(
+                f"dell_rbu is still in use after {ENTRY_WAIT_SECONDS:.0f} s of waiting for its "
+                f"firmware entry ({ENTRY}), which has to be given up first: try again later"
+            )
+
+    def _has_gone(self) -> bool:
+        """Write `-1` where there is an entry, and see whether one is left or on its way."""
         if self.has_entry:
-            with contextlib.suppress(OSError):
+            try:
                 self._host.write(LOADING, b"-1\n")
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.ENODEV):  # it went by itself
+                    raise
+        return not self.is_in_use
+
+    def _await_taken(self) -> None:
+        """Wait until the driver has had what was delivered: the kernel hands it over in the
+        background, and the entry holds the module until then (seen on Debian's 6.1.192 with two
+        processors, where more than half of all loads could not be read back at once).
+
+        Where the entry is to come back and takes its time, there is no telling: what was taken,
+        reading back shows.
+        """
+        self._comes(lambda: self.has_entry or not self.is_in_use)
+
+    def _comes(self, is_so: Callable[[], bool]) -> bool:
+        """Whether it is so within `ENTRY_WAIT_SECONDS`, looked at less and less often."""
+        waited, step = 0.0, 0.01
+        while not is_so():
+            if waited >= ENTRY_WAIT_SECONDS:
+                return False
+            self._host.pause(step)
+            waited, step = waited + step, min(2 * step, 0.5)
+        return True

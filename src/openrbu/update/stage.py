@@ -32,7 +32,10 @@ class OutOfMemoryError(UpdateFailedError):
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """How the driver was before. Not loaded: what it shows when it has just been loaded."""
+    """How the driver was before. Not loaded: what it shows when it has just been loaded.
+
+    `had_entry`: the firmware entry was there, or on its way.
+    """
 
     was_loaded: bool
     image_type: str = "mono"
@@ -83,7 +86,7 @@ def survey(host: Host) -> Ground:
     driver = RbuDriver(host)
     if not driver.is_loaded:
         return Ground(host.module_is_loaded("dell_rbu"))
-    return Ground(True, driver.image_type, driver.packet_size_bytes, driver.has_entry)
+    return Ground(True, driver.image_type, driver.packet_size_bytes, driver.is_in_use)
 
 
 def prepare(host: Host, mode: Mode) -> None:
@@ -165,7 +168,10 @@ def clear(host: Host) -> bool:
     driver = RbuDriver(host)
     if driver.may_die_of_clearing:
         return False
+    had_entry = driver.is_in_use
     _free(driver, driver.staged_size_bytes)
+    if had_entry:
+        driver.request_entry()
     return True
 
 
@@ -185,13 +191,14 @@ def restore(host: Host, ground: Ground, *, delivered_bytes: int) -> None:
         if host.module_is_loaded("dell_rbu"):
             driver.unload()
     elif delivered_bytes:
-        driver.abandon_entry()
         if driver.image_type != ground.image_type:
             driver.set_type(ground.image_type)
         if driver.packet_size_bytes != ground.packet_size_bytes:
             driver.set_packet_size(ground.packet_size_bytes)
         if ground.had_entry:
-            driver.summon_entry()
+            driver.request_entry()
+        else:
+            driver.abandon_entry()
 
 
 def _free(driver: RbuDriver, delivered_bytes: int) -> None:

@@ -1,0 +1,161 @@
+"""/dev/fuse, and mounting what is served through it.
+
+A mount of ours has the type `fuse.openrbu` and the machine's directory as its source.
+
+Every command looks for dead mounts, so what only mounting needs is imported where it is used.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from openrbu.errors import ObstacleError
+
+FUSE_DEVICE = "/dev/fuse"
+FILE_SYSTEM_TYPE = "fuse.openrbu"
+HELPER = "fusermount3"
+
+_MS_NOSUID, _MS_NODEV = 2, 4  # sys/mount.h
+_MNT_DETACH = 2
+_ESCAPE = re.compile(rb"\\([0-7]{3})")
+
+
+class Mount(NamedTuple):
+    """One mount of ours: where it is, and the machine's directory."""
+
+    target: str
+    source: str
+
+
+def open_device() -> int:
+    """A descriptor of /dev/fuse.
+
+    :raise ObstacleError: when it is not there, or not for this user.
+    """
+    try:
+        return os.open(FUSE_DEVICE, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        text = "is not there: load the kernel module (modprobe fuse); a container needs the device"
+    except PermissionError:
+        text = "can't be opened by this user: give it mode 0666, as distributions do, or be root"
+    except OSError as error:
+        text = f"can't be opened: {error.strerror}; load the kernel module: modprobe fuse"
+    raise ObstacleError(f"{FUSE_DEVICE} {text}")
+
+
+def mount_device(fd: int, target: str, source: str, *, allow_other: bool = False) -> None:
+    """Mount what `fd` serves at `target`. That takes CAP_SYS_ADMIN in this user namespace.
+
+    :raise ObstacleError: when the kernel refuses.
+    """
+    # mount(8), fuse.txt of the kernel: rootmode is octal
+    options = f"fd={fd},rootmode=40000,user_id={os.geteuid()},group_id={os.getegid()}"
+    if allow_other:
+        options += ",allow_other"
+    from openrbu.fuse.libc import call  # noqa: PLC0415  (start-up time)
+
+    texts = [os.fsencode(text) for text in (source, target, FILE_SYSTEM_TYPE)]
+    try:
+        call("mount", *texts, _MS_NOSUID | _MS_NODEV, options.encode())
+    except OSError as error:
+        raise ObstacleError(f"{target} can't be mounted on: {error.strerror}") from None
+
+
+def mount_with_helper(target: str, source: str, *, allow_other: bool = False) -> int:
+    """Mount at `target` as a plain user, through fusermount3; the descriptor to serve.
+
+    :raise ObstacleError: when there is no such helper, or it refuses.
+    """
+    import socket  # noqa: PLC0415
+
+    name = re.sub(r"([\\,])", r"\\\1", source)
+    options = f"nosuid,nodev,subtype=openrbu,fsname={name}"
+    if allow_other:
+        options += ",allow_other"
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        _run_helper(
+            ["-o", options, "--", target],
+            pass_fds=[theirs.fileno()],
+            env={**os.environ, "_FUSE_COMMFD": str(theirs.fileno())},
+        )
+        theirs.close()
+        _, descriptors, _, _ = socket.recv_fds(ours, 1, 1)
+    if not descriptors:
+        raise ObstacleError(f"{HELPER} mounted {target}, but passed no descriptor on")
+    os.set_inheritable(descriptors[0], False)
+    return descriptors[0]
+
+
+def unmount(target: str) -> None:
+    """Unmount, lazily: whoever is in it stays in it.
+
+    :raise ObstacleError: when that is refused.
+    """
+    from openrbu.fuse.libc import call  # noqa: PLC0415
+
+    try:
+        call("umount2", os.fsencode(target), _MNT_DETACH)
+    except OSError as error:
+        if not os.geteuid():
+            raise ObstacleError(f"{target} can't be unmounted: {error.strerror}") from None
+        _run_helper(["-u", "-z", "--", target])
+
+
+def mounts() -> Iterator[Mount]:
+    """The mounts of ours in this mount namespace, the latest first."""
+    lines = Path("/proc/self/mountinfo").read_bytes()
+    if f" {FILE_SYSTEM_TYPE} ".encode() not in lines:
+        return
+    for line in reversed(lines.splitlines()):
+        before, _, after = line.partition(b" - ")  # proc(5)
+        kind, source = after.split(b" ")[:2]
+        if kind == FILE_SYSTEM_TYPE.encode():
+            yield Mount(_unescaped(before.split(b" ")[4]), _unescaped(source))
+
+
+def remove_dead_mounts(source: str) -> int:
+    """Unmount everything of the machine whose directory is `source`; how many mounts that were.
+
+    The caller holds the machine's lock, so no process serves them. One that can't be unmounted,
+    such as another user's, stays.
+    """
+    removed = 0
+    for mount in mounts():
+        if mount.source == source:
+            try:
+                unmount(mount.target)
+            except ObstacleError:
+                continue
+            removed += 1
+    return removed
+
+
+def _unescaped(field: bytes) -> str:
+    return os.fsdecode(_ESCAPE.sub(lambda match: bytes([int(match[1], 8)]), field))
+
+
+def _run_helper(
+    arguments: list[str], *, pass_fds: list[int] | None = None, env: dict[str, str] | None = None
+) -> None:
+    import shutil  # noqa: PLC0415
+    import subprocess  # noqa: PLC0415
+
+    if shutil.which(HELPER) is None:
+        raise ObstacleError(f"a plain user mounts through {HELPER}: install the package fuse3")
+    done = subprocess.run(
+        [HELPER, *arguments],
+        pass_fds=pass_fds or (),
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    if done.returncode:
+        said = " ".join(done.stderr.decode(errors="replace").split()).removeprefix(f"{HELPER}: ")
+        raise ObstacleError(f"{HELPER}: {said or f'ended with {done.returncode}'}")

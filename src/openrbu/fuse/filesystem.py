@@ -1,0 +1,272 @@
+"""A machine's files as a FUSE file system. It translates, and nothing else.
+
+What the kernel's own VFS and FUSE do before a request comes here, or in place of one:
+
+- Links are followed, `O_EXCL` is checked, execute permission is read out of the mode.
+- What is not implemented here is answered with ENOSYS, which the kernel turns into what sysfs
+  answers, too: EOPNOTSUPP for extended attributes and fallocate, ENOTTY for ioctl, success for
+  fsync and flush. It does not ask again, which saves a request with each close.
+- No name and no attribute is kept in the kernel (all timeouts are 0), no data either (direct I/O).
+- Permissions are not checked: that is done here and in `SysfsTree`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import os
+import posixpath
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import count
+from typing import Any, NoReturn, TypeVar, cast
+
+from openrbu.drivers.sysfs import Caller, Stat
+from openrbu.errors import KernelError, MachineError
+from openrbu.fuse.callers import Callers
+from openrbu.fuse.library import mfusepy
+from openrbu.machine.files import File, Files
+from openrbu.units import PAGE_SIZE
+
+_Operation = TypeVar("_Operation", bound=Callable[..., Any])
+
+_NS = 10**9
+_MAX_NAME_BYTES = 255
+
+
+@dataclass(slots=True)
+class _Handle:
+    """A file that a program has open.
+
+    `position` is where the next write goes, for one opened with O_APPEND: sysfs ignores that flag,
+    but FUSE gives the file's size as the offset then. None: the offset that FUSE gives is right.
+    """
+
+    file: File
+    position: int | None
+
+
+def _answering(operation: _Operation) -> _Operation:
+    """Whatever goes wrong in an operation becomes an errno; what should not happen is logged."""
+
+    @functools.wraps(operation)
+    def answer(self: FileSystem, *arguments: Any) -> Any:
+        try:
+            return operation(self, *arguments)
+        except OSError as error:
+            if error.errno:
+                raise
+            raise self.unexpected(operation.__name__, error) from None
+        except MachineError:  # the machine's kernel is dead, or the process that has it
+            raise KernelError(errno.EIO) from None
+        except Exception as error:  # noqa: BLE001  (a defect must not end the mount, nor be lost)
+            raise self.unexpected(operation.__name__, error) from None
+
+    return cast("_Operation", answer)
+
+
+class FileSystem(mfusepy.Operations):  # type: ignore[misc]  # mfusepy has no types
+    """What libfuse calls. `log` gets a line for what should not happen."""
+
+    use_ns = True  # times are whole nanoseconds
+
+    def __init__(
+        self, files: Files, callers: Callers, log: Callable[[str], None] = lambda line: None
+    ) -> None:
+        self._files, self._callers, self._log = files, callers, log
+        self._handles: dict[int, _Handle] = {}
+        self._directories: dict[int, str] = {}
+        self._numbers = count(1)
+
+    def unexpected(self, name: str, error: Exception) -> OSError:
+        """Log an error that no program can have caused; what to answer."""
+        self._log(f"{name}: {type(error).__name__}: {error}")
+        return KernelError(errno.EIO)
+
+    def init_with_config(self, _connection: object, config: Any) -> None:
+        """Settings of libfuse's high-level interface (struct fuse_config)."""
+        config.entry_timeout = config.attr_timeout = config.negative_timeout = 0.0
+        config.direct_io = config.use_ino = config.nullpath_ok = 1
+
+    # -- looking ----------------------------------------------------------------------------
+
+    @_answering
+    def getattr(self, path: str | None, fh: int | None = None) -> dict[str, int]:
+        if path is None:
+            assert fh is not None
+            return self._attributes(self._handles[fh].file.stat())
+        return self._attributes(self._files.stat(path))
+
+    def _attributes(self, what: Stat) -> dict[str, int]:
+        time_ns = int(what.changed_at * _NS)
+        return {
+            "st_mode": what.mode,
+            "st_nlink": what.link_count,
+            "st_size": what.size_bytes,
+            "st_ino": what.inode,
+            "st_uid": self._callers.root_uid,
+            "st_gid": self._callers.root_gid,
+            "st_atime": time_ns,
+            "st_mtime": time_ns,
+            "st_ctime": time_ns,
+            "st_blksize": PAGE_SIZE,
+        }
+
+    @_answering
+    def opendir(self, path: str) -> int:
+        directory = next(self._numbers)
+        self._directories[directory] = path
+        return directory
+
+    @_answering
+    def readdir(self, _path: None, fh: int) -> list[tuple[str, dict[str, int], int]]:
+        path = self._directories[fh]
+        entries = [(".", self._entry(path), 0), ("..", self._entry(posixpath.dirname(path)), 0)]
+        for name in self._files.list(path):
+            with contextlib.suppress(FileNotFoundError):  # it went in between
+                entries.append((name, self._entry(posixpath.join(path, name)), 0))
+        return entries
+
+    def _entry(self, path: str) -> dict[str, int]:
+        what = self._files.stat(path)
+        return {"st_mode": what.mode, "st_ino": what.inode}
+
+    @_answering
+    def releasedir(self, _path: None, fh: int) -> int:
+        del self._directories[fh]
+        return 0
+
+    @_answering
+    def readlink(self, path: str) -> str:
+        return self._files.readlink(path)
+
+    @_answering
+    def access(self, path: str, amode: int) -> int:
+        """`access`, and `chdir` as a search."""
+        mode = self._files.stat(path).mode
+        if self._caller().is_root:
+            # root reads and writes anything, and executes what anybody may
+            allowed = os.R_OK | os.W_OK
+            if stat.S_ISDIR(mode) or mode & 0o111:
+                allowed |= os.X_OK
+        else:
+            allowed = mode & 0o7
+        if amode & ~allowed:
+            raise KernelError(errno.EACCES, path)
+        return 0
+
+    def statfs(self, _path: str) -> dict[str, int]:
+        return {"f_bsize": PAGE_SIZE, "f_frsize": PAGE_SIZE, "f_namemax": _MAX_NAME_BYTES}
+
+    # -- files ------------------------------------------------------------------------------
+
+    @_answering
+    def open(self, path: str, flags: int) -> int:
+        if flags & os.O_DIRECT:
+            raise KernelError(errno.EINVAL, path)
+        if flags & os.O_TRUNC:
+            self._require_writable(path)
+        access = flags & os.O_ACCMODE
+        file = self._files.open(
+            path,
+            reading=access != os.O_WRONLY,
+            writing=access != os.O_RDONLY,
+            caller=self._caller(),
+        )
+        handle = next(self._numbers)
+        self._handles[handle] = _Handle(file, 0 if flags & os.O_APPEND else None)
+        return handle
+
+    @_answering
+    def read(self, _path: None, size: int, offset: int, fh: int) -> bytes:
+        return self._handles[fh].file.read(offset, size)
+
+    @_answering
+    def write(self, _path: None, data: bytes, offset: int, fh: int) -> int:
+        handle = self._handles[fh]
+        uid, _, pid = mfusepy.fuse_get_context()
+        sys_rawio = self._callers.has_rawio(uid, pid)
+        if handle.position is None:
+            return handle.file.write(offset, data, sys_rawio=sys_rawio)
+        done = handle.file.write(handle.position, data, sys_rawio=sys_rawio)
+        handle.position += done
+        return done
+
+    @_answering
+    def release(self, _path: None, fh: int) -> int:
+        self._handles.pop(fh).file.close()
+        return 0
+
+    @_answering
+    def truncate(self, path: str | None, _length: int, fh: int | None = None) -> int:
+        """Ignored, as in sysfs, for those who may write. (mfusepy has no path with a handle.)"""
+        if fh is None and path is not None:
+            self._require_writable(path)
+        return 0
+
+    def _require_writable(self, path: str) -> None:
+        """Whether the mode lets the caller write; root may truncate what it can't write, too."""
+        if not (self._caller().is_root or self._files.stat(path).mode & stat.S_IWOTH):
+            raise KernelError(errno.EACCES, path)
+
+    # -- what sysfs refuses -----------------------------------------------------------------
+
+    @_answering
+    def create(self, path: str, _mode: int, _flags: int) -> NoReturn:
+        raise KernelError(errno.EACCES, path)
+
+    @_answering
+    def mknod(self, path: str, mode: int, _device: int) -> NoReturn:
+        if stat.S_ISREG(mode):
+            raise KernelError(errno.EACCES, path)
+        self._refuse(path)
+
+    @_answering
+    def mkdir(self, path: str, _mode: int) -> NoReturn:
+        self._refuse(path)
+
+    @_answering
+    def unlink(self, path: str) -> NoReturn:
+        self._refuse(path)
+
+    @_answering
+    def rmdir(self, path: str) -> NoReturn:
+        self._refuse(path)
+
+    @_answering
+    def symlink(self, path: str, _target: str) -> NoReturn:
+        self._refuse(path)
+
+    @_answering
+    def rename(self, path: str, _new: str) -> NoReturn:
+        self._refuse(path)
+
+    def _refuse(self, path: str) -> NoReturn:
+        """A change of a directory: nobody but root may, and root can't."""
+        raise KernelError(errno.EPERM if self._caller().is_root else errno.EACCES, path)
+
+    @_answering
+    def link(self, path: str, _source: str) -> NoReturn:
+        raise KernelError(errno.EPERM, path)
+
+    # A kernel lets root do these three. A machine's files keep their modes, owners and times.
+
+    @_answering
+    def chmod(self, path: str, _mode: int) -> NoReturn:
+        raise KernelError(errno.EPERM, path)
+
+    @_answering
+    def chown(self, path: str, _uid: int, _gid: int) -> NoReturn:
+        raise KernelError(errno.EPERM, path)
+
+    @_answering
+    def utimens(self, path: str, _times: tuple[int, int] | None = None) -> NoReturn:
+        raise KernelError(errno.EPERM, path)
+
+    # -- inside -----------------------------------------------------------------------------
+
+    def _caller(self) -> Caller:
+        uid, _, pid = mfusepy.fuse_get_context()
+        return self._callers.caller(uid, pid)

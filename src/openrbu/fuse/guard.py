@@ -1,0 +1,110 @@
+"""What keeps a program under `rbu run` from this computer's own firmware, and from its power.
+
+The program believes that it runs on the virtual machine. As root it could reach what no file shows:
+
+- `reboot(2)`, `kexec` and kernel modules: CAP_SYS_BOOT and CAP_SYS_MODULE are taken from it and
+  from all it starts (capabilities(7): the bounding set).
+- Port I/O by `iopl(2)` and `ioperm(2)`, where this computer's CMOS is, and signals to process 1,
+  which some programs restart a computer with: a seccomp filter answers EPERM.
+
+CAP_SYS_RAWIO stays: the driver's firmware `data` asks for it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import struct
+
+from openrbu.fuse.libc import call
+
+# linux/capability.h
+_CAP_SYS_MODULE = 16
+_CAP_SYS_BOOT = 22
+_CAPABILITY_VERSION_3 = 0x20080522
+
+# linux/prctl.h
+_PR_SET_SECCOMP = 22
+_PR_CAPBSET_DROP = 24
+
+# linux/seccomp.h, linux/filter.h: BPF_LD|BPF_W|BPF_ABS, BPF_ALU|BPF_AND|BPF_K, …
+_SECCOMP_MODE_FILTER = 2
+_LOAD, _AND, _JUMP_IF, _RETURN = 0x20, 0x54, 0x15, 0x06
+_ALLOW = 0x7FFF0000
+_REFUSE = 0x00050000 | errno.EPERM
+
+# struct seccomp_data: the call's number, the architecture, its first argument's low half
+_NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT = 0, 4, 16
+
+# linux/audit.h: AUDIT_ARCH_X86_64, AUDIT_ARCH_I386
+_X86_64, _I386 = 0xC000003E, 0x40000003
+
+_X32_BIT = 0x40000000
+"""Set in the number of a call of the x32 ABI, whose numbers are those of x86-64 otherwise."""
+
+
+def guard() -> None:
+    """Guard this computer against this process, and what it runs, for good.
+
+    :raise OSError: as the kernel answers.
+    """
+    _drop_capabilities(_CAP_SYS_BOOT, _CAP_SYS_MODULE)
+    if os.uname().machine == "x86_64":
+        _filter(_refusals())
+
+
+def _drop_capabilities(*numbers: int) -> None:
+    for number in numbers:
+        call("prctl", _PR_CAPBSET_DROP, number, 0, 0, 0)
+    # The bounding set does not hold back what is inheritable: that is another set to leave.
+    header = struct.pack("Ii", _CAPABILITY_VERSION_3, 0)
+    sets = ctypes.create_string_buffer(24)  # three sets: their low halves, then their high ones
+    call("capget", header, sets)
+    kept = ~sum(1 << number for number in numbers) & 0xFFFFFFFF
+    words = struct.unpack("6I", sets.raw)
+    call("capset", header, struct.pack("6I", *(word & kept for word in words[:3]), *words[3:]))
+
+
+def _instruction(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
+    """A `struct sock_filter`; jumps count the instructions that are skipped."""
+    return struct.pack("HBBI", code, if_true, if_false, value)
+
+
+def _table(kill: int, iopl: int, ioperm: int) -> list[bytes]:
+    """What is answered to calls with these numbers, and to all others."""
+    return [
+        _instruction(_JUMP_IF, iopl, if_true=5),
+        _instruction(_JUMP_IF, ioperm, if_true=4),
+        _instruction(_JUMP_IF, kill, if_false=2),
+        _instruction(_LOAD, _FIRST_ARGUMENT),
+        _instruction(_JUMP_IF, 1, if_true=1),
+        _instruction(_RETURN, _ALLOW),
+        _instruction(_RETURN, _REFUSE),
+    ]
+
+
+def _refusals() -> bytes:
+    """The filter, for x86-64 and the 32-bit calls that such a kernel takes as well."""
+    wide = _table(kill=62, iopl=172, ioperm=173)
+    narrow = _table(kill=37, iopl=110, ioperm=101)
+    load_number = [_instruction(_LOAD, _NUMBER), _instruction(_AND, ~_X32_BIT & 0xFFFFFFFF)]
+    return b"".join(
+        [
+            _instruction(_LOAD, _ARCHITECTURE),
+            _instruction(_JUMP_IF, _X86_64, if_false=len(load_number + wide)),
+            *load_number,
+            *wide,
+            _instruction(_JUMP_IF, _I386, if_true=1),
+            _instruction(_RETURN, _ALLOW),
+            *load_number,
+            *narrow,
+        ]
+    )
+
+
+def _filter(program: bytes) -> None:
+    instructions = ctypes.create_string_buffer(program, len(program))
+    length = len(program) // 8
+    header = struct.pack("HxxxxxxP", length, ctypes.addressof(instructions))  # struct sock_fprog
+    call("prctl", _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, header, 0, 0)

@@ -1,0 +1,164 @@
+"""A mount namespace of its own, in which a program finds a virtual machine's files in place.
+
+Theory of operation. The process enters a mount namespace (`enter`), opens `/dev/fuse` there and has
+a FUSE file system mounted on `/sys`, whose root has the machine's `sys`, `proc` and `dev`
+(`openrbu.fuse.overlay`). Once that is served, `furnish` binds its `sys` over `/sys` and this
+computer's own entries on the placeholders in it, and files of its `proc` and `dev` on those that
+are there. Nothing of it is seen outside of the namespace, and all of it goes with the last process
+in it.
+
+Binding takes MS_REC throughout: in a user namespace nothing may be uncovered that a mount hides.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from openrbu.errors import ObstacleError
+from openrbu.fuse.libc import call
+from openrbu.fuse.overlay import MERGED, REFUSED, Real
+
+# linux/sched.h
+_CLONE_NEWNS = 0x00020000
+_CLONE_NEWUSER = 0x10000000
+
+# linux/mount.h
+_MS_NOSUID = 2
+_MS_BIND = 4096
+_MS_REC = 16384
+_MS_PRIVATE = 1 << 18
+
+PROC_FILES = (
+    "/proc/buddyinfo",
+    "/proc/kpageflags",
+    "/proc/modules",
+    "/proc/sys/kernel/random/boot_id",
+)
+"""What of the machine's `/proc` is shown, where this computer has such a file to bind it on."""
+
+PORTS = "/dev/port"
+
+NO_ENTRY = (
+    # This computer's firmware, past the files that are served.
+    "/dev/kmem",
+    "/dev/mem",
+    "/dev/nvram",
+    "/dev/wmi/dell-smbios",
+    # This computer's power: who answers there would restart it.
+    "/dev/initctl",
+    "/proc/sysrq-trigger",
+    "/run/dbus/system_bus_socket",
+    "/run/initctl",
+    "/run/openrc/init.ctl",
+    "/run/systemd/private",
+)
+"""What a program must not reach that believes it runs on the virtual machine."""
+
+Where = str | Path
+
+
+def enter() -> None:
+    """Give this process a mount namespace of its own, and a user namespace where it needs one.
+
+    In that one it is uid 0, and a file that uid 0 owns is one that its user owns outside.
+
+    :raise ObstacleError: when this computer does not allow it.
+    """
+    uid, gid = os.geteuid(), os.getegid()
+    try:
+        call("unshare", _CLONE_NEWNS)
+    except PermissionError:
+        _enter_user_namespace(uid, gid)
+    call("mount", b"none", b"/", None, _MS_REC | _MS_PRIVATE, None)
+
+
+def _enter_user_namespace(uid: int, gid: int) -> None:
+    try:
+        call("unshare", _CLONE_NEWUSER | _CLONE_NEWNS)
+        Path("/proc/self/setgroups").write_text("deny")
+        Path("/proc/self/uid_map").write_text(f"0 {uid} 1")
+        Path("/proc/self/gid_map").write_text(f"0 {gid} 1")
+    except OSError as error:
+        raise ObstacleError(
+            f"this computer lets no plain user have a namespace ({error.strerror}): run it as "
+            "root, or have the administrator look at these sysctls: user.max_user_namespaces, "
+            "kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns"
+        ) from None
+
+
+def bind(source: Where, target: Where) -> None:
+    """Show `source`, and what is mounted below it, at `target` as well.
+
+    :raise OSError: as the kernel answers; it names the target.
+    """
+    try:
+        call("mount", os.fsencode(source), os.fsencode(target), None, _MS_BIND | _MS_REC, None)
+    except OSError as error:
+        error.filename = str(target)
+        raise
+
+
+@contextlib.contextmanager
+def held(path: Where) -> Iterator[Path]:
+    """What is at `path` now, as a path that leads there whatever is mounted over it."""
+    fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield Path(f"/proc/self/fd/{fd}")
+    finally:
+        os.close(fd)
+
+
+def furnish(served: Path, real_sys: Path, real: Mapping[str, Real]) -> None:
+    """Put a machine's files in place. `served` is the root of the file system that has them,
+    `real_sys` what was at `/sys` before, `real` the placeholders in it. Both paths are `held`.
+
+    :raise OSError: as the kernel answers.
+    """
+    here = Path.cwd()
+    bind(served / "sys", "/sys")
+    for path, entry in real.items():
+        if path not in MERGED and entry.kind != stat.S_IFLNK:
+            with contextlib.suppress(FileNotFoundError):  # gone since the names were taken
+                bind(real_sys / path.removeprefix("/sys/"), path)
+    for path in PROC_FILES:
+        _bind_if_there(served / path[1:], path)
+    if (served / PORTS[1:]).exists():
+        if not Path(PORTS).exists():
+            _replace_dev()
+            Path(PORTS).touch()
+        bind(served / PORTS[1:], PORTS)
+    for path in NO_ENTRY:
+        _bind_if_there(served / REFUSED[1:], path)
+    if here.is_relative_to("/sys") or here.is_relative_to("/dev"):
+        with contextlib.suppress(FileNotFoundError):
+            os.chdir(here)
+
+
+def _bind_if_there(source: Path, target: str) -> None:
+    """Bind unless one of the two is missing, or behind a directory that nobody here may enter."""
+    try:
+        bind(source, target)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.EACCES):
+            raise
+
+
+def _replace_dev() -> None:
+    """A `/dev` with the same entries, in which more can be made."""
+    with held("/dev") as real:
+        call("mount", b"none", b"/dev", b"tmpfs", _MS_NOSUID, b"mode=755")
+        for entry in real.iterdir():
+            path = Path("/dev", entry.name)
+            if entry.is_symlink():
+                path.symlink_to(entry.readlink())
+                continue
+            if entry.is_dir():
+                path.mkdir()
+            else:
+                path.touch()
+            bind(entry, path)

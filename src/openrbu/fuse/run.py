@@ -1,0 +1,251 @@
+"""Runs a program that finds a virtual machine's files at their true paths: `rbu run`.
+
+Theory of operation. Two processes. The parent has the machine and serves its files from a thread.
+The child becomes the program; it is forked before the parent has any thread::
+
+    child                                       parent
+    enters its namespaces                       opens the machine
+    opens /dev/fuse, mounts it on /sys
+    sends the descriptor            ── fd ──▶   serves it
+                                    ◀─ "go" ──
+    puts the files in place
+    guards this computer, execs     ── EOF ─▶   waits for the program's end
+
+What goes wrong in the child comes to the parent as a message in place of what it waits for. The
+parent's end is the machine's power cut, and the child's end too (PR_SET_PDEATHSIG).
+
+While the program runs, Ctrl-C and Ctrl-\\ are its own affair: the terminal sends them to it.
+SIGTERM and SIGHUP are passed on. The exit status is the program's, as a shell would tell it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from openrbu.errors import ObstacleError
+from openrbu.fuse import guard, namespace
+from openrbu.fuse.device import mount_device, open_device
+from openrbu.fuse.libc import call
+from openrbu.fuse.overlay import Overlay, Real, real_entries
+
+# What env(1) and the shells end with, too.
+EXIT_CANNOT_RUN = 126
+EXIT_NOT_FOUND = 127
+EXIT_SIGNAL = 128
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+_GO = b"go"
+_MAX_MESSAGE_BYTES = 16384
+_ENDED: Mapping[str, str | int] = {"text": "the process of the program was ended before it began"}
+
+
+class CommandError(ObstacleError):
+    """The program can't be executed. `status` is the exit status that says so."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def run(
+    directory: Path,
+    command: Sequence[str],
+    *,
+    waiting: Callable[[int], None] = lambda programs: None,
+    log: Callable[[str], None] = lambda line: None,
+) -> int:
+    """Run `command` with the files of the machine in `directory`; its exit status.
+
+    Call it in the main thread, and in a process without other threads. When the program has ended
+    and others use the machine through this process, it waits for them: see `machine.reach.keep`,
+    which gets `waiting`. `log` gets a line for what should not happen.
+
+    :raise MachineError: when the machine is off, or can't be had.
+    :raise ObstacleError: when this computer does not let such a program be run.
+    :raise CommandError: when there is no such program, or it can't be executed.
+    """
+    real = real_entries()
+    child = _Child(directory, command, real)
+    with contextlib.closing(child):
+        from openrbu.fuse.callers import Callers  # noqa: PLC0415  (after the fork: threads)
+        from openrbu.fuse.serve import Session  # noqa: PLC0415
+        from openrbu.machine.reach import keep  # noqa: PLC0415
+
+        with keep(directory, waiting=waiting) as machine:
+            machine.exists("/sys")  # one that is off says so
+            files = Overlay(machine.files, real)
+            session = Session(files, child.device(), Callers(), log=log)
+            session.start()
+            try:
+                with child.signals():
+                    return child.result()
+            finally:
+                session.stop()
+
+
+class _Child:
+    """The process that becomes the program, as its parent sees it."""
+
+    def __init__(self, directory: Path, command: Sequence[str], real: Mapping[str, Real]) -> None:
+        self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        parent = os.getpid()
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
+        self._pid: int | None = os.fork()
+        if not self._pid:
+            self._channel.close()
+            _become(directory, command, real, theirs, parent)
+        theirs.close()
+
+    def device(self) -> int:
+        """The descriptor of the FUSE device that the child has mounted.
+
+        :raise ObstacleError: when it could not.
+        """
+        message, fds, _, _ = socket.recv_fds(self._channel, _MAX_MESSAGE_BYTES, 1)
+        if not fds:
+            _raise_told(message or json.dumps(_ENDED).encode())
+        return fds[0]
+
+    def result(self) -> int:
+        """Have the child go on, and wait for the end of the program; its exit status.
+
+        :raise CommandError: when it can't be executed.
+        :raise ObstacleError: when the files could not be put in place.
+        """
+        with contextlib.suppress(BrokenPipeError):  # a child that was ended: its status tells
+            self._channel.send(_GO)
+        message = self._channel.recv(_MAX_MESSAGE_BYTES)
+        status = self._wait()
+        if message:
+            _raise_told(message)
+        return EXIT_SIGNAL - status if status < 0 else status
+
+    @contextlib.contextmanager
+    def signals(self) -> Iterator[None]:
+        """In this block signals are for the program, and none ends this process but SIGKILL."""
+
+        def pass_on(signum: int, _frame: FrameType | None) -> None:
+            if self._pid is not None:
+                with contextlib.suppress(ProcessLookupError):  # it has just ended
+                    os.kill(self._pid, signum)
+
+        before = {
+            signum: signal.signal(signum, signal.SIG_IGN)
+            for signum in (signal.SIGINT, signal.SIGQUIT)
+        }
+        for signum in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(signum) is not signal.SIG_IGN:
+                before[signum] = signal.signal(signum, pass_on)
+        try:
+            yield
+        finally:
+            for signum, handler in before.items():
+                signal.signal(signum, handler)
+
+    def close(self) -> None:
+        """End the child where it still is there."""
+        self._channel.close()
+        if self._pid is not None:
+            os.kill(self._pid, signal.SIGKILL)
+            self._wait()
+
+    def _wait(self) -> int:
+        """How the child ended: its exit status, or less than 0 for a signal."""
+        assert self._pid is not None
+        _, status = os.waitpid(self._pid, 0)
+        self._pid = None
+        return os.waitstatus_to_exitcode(status)
+
+
+def _raise_told(message: bytes) -> NoReturn:
+    told = json.loads(message)
+    if "status" in told:
+        raise CommandError(told["text"], told["status"])
+    raise ObstacleError(told["text"])
+
+
+# -- in the child -----------------------------------------------------------------------------
+
+
+def _become(
+    directory: Path,
+    command: Sequence[str],
+    real: Mapping[str, Real],
+    channel: socket.socket,
+    parent: int,
+) -> NoReturn:
+    """Be the child: become the program, or tell the parent why not."""
+    told = dict(_ENDED)
+    try:
+        _restore_signals()
+        _prepare(directory, real, channel, parent)
+        told = _execute(command)
+    except ObstacleError as error:
+        told = {"text": str(error)}
+    except OSError as error:
+        told = {"text": _text(error)}
+    finally:
+        with contextlib.suppress(OSError):
+            channel.send(json.dumps(told).encode())
+        os._exit(EXIT_CANNOT_RUN)
+
+
+def _execute(command: Sequence[str]) -> dict[str, str | int]:
+    """Become the program; returns only to say why not."""
+    try:
+        os.execvp(command[0], list(command))
+    except OSError as error:
+        is_missing = error.errno in (errno.ENOENT, errno.ENOTDIR)
+        status = EXIT_NOT_FOUND if is_missing else EXIT_CANNOT_RUN
+        return {"text": f"{command[0]}: {error.strerror}", "status": status}
+
+
+def _text(error: OSError) -> str:
+    where = f"{error.filename}: " if error.filename else ""
+    return f"the program can't be given the machine's files: {where}{error.strerror}"
+
+
+def _restore_signals() -> None:
+    """As this process found them: Python ignores some, and the command line catches some."""
+    for signum in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(signum, signal.SIG_DFL)
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(signum) is not signal.SIG_IGN:
+            signal.signal(signum, signal.SIG_DFL)
+
+
+def _prepare(
+    directory: Path, real: Mapping[str, Real], channel: socket.socket, parent: int
+) -> None:
+    """Make this process one that sees the machine.
+
+    :raise ObstacleError: when this computer does not allow it.
+    :raise OSError: as the kernel answers.
+    """
+    namespace.enter()
+    call("prctl", _PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(EXIT_CANNOT_RUN)
+    with namespace.held("/sys") as real_sys:
+        fd = open_device()
+        mount_device(fd, "/sys", str(directory), allow_other=True)
+        socket.send_fds(channel, [b"device"], [fd])
+        os.close(fd)
+        if channel.recv(len(_GO)) != _GO:  # the parent has said what is wrong, and closed it
+            os._exit(EXIT_CANNOT_RUN)
+        with namespace.held("/sys") as served:
+            namespace.furnish(served, real_sys, real)
+    guard.guard()

@@ -1,0 +1,157 @@
+"""Serving a machine's files on a descriptor of /dev/fuse, by libfuse in a thread.
+
+libfuse wants to be a program: it changes to the root directory, takes signals that nobody has a
+handler for, says on standard error what goes wrong, and can be stopped by a signal only. All of
+that is kept from the rest of this process here.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from openrbu.errors import ObstacleError
+from openrbu.fuse.callers import Callers
+from openrbu.fuse.filesystem import FileSystem
+from openrbu.fuse.library import mfusepy
+from openrbu.fuse.translation import Translation
+from openrbu.machine.files import Files
+
+_CLONE_FS = 0x200  # linux/sched.h
+_LOG_LINE_BYTES = 1024
+_WAKE_UP_S = 0.01
+
+_TAKEN_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+
+_LogFunction = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
+
+_libc = ctypes.CDLL(None)
+_libfuse = ctypes.CDLL(mfusepy._libfuse._name)  # what mfusepy has no names for
+_libfuse.fuse_get_session.restype = ctypes.c_void_p
+_libfuse.fuse_get_context.restype = ctypes.POINTER(mfusepy.fuse_context)
+
+
+class Session:
+    """One mount, served from `start` until it is unmounted or `stop`.
+
+    It takes the descriptor `fd` over, and closes it at the end: whoever is still in the mount gets
+    ENOTCONN then. `log` gets a line for what should not happen; it is called in another thread.
+    """
+
+    def __init__(
+        self,
+        files: Files,
+        fd: int,
+        callers: Callers,
+        *,
+        log: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self._fd, self._log = fd, log
+        self._system = _Watched(files, callers, log, self._on_init, self._on_destroy)
+        self._on_line = _LogFunction(self._take_line)
+        self._last_line = ""
+        self._failure: str | None = None
+        self._handle: int | None = None  # libfuse's struct fuse_session, while there is one
+        self._handle_lock = threading.Lock()
+        self._has_started, self._has_ended = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._run, name="fuse", daemon=True)
+
+    def start(self) -> None:
+        """Begin; it is served when this returns.
+
+        :raise ObstacleError: when libfuse can't serve it.
+        """
+        self._thread.start()
+        self._has_started.wait()
+        self._tell()
+
+    def wait(self) -> None:
+        """Wait until it is unmounted, or stopped. Signals are handled meanwhile.
+
+        :raise ObstacleError: when it ended in another way.
+        """
+        self._has_ended.wait()
+        self._tell()
+
+    def stop(self) -> None:
+        """End it, whoever is still in the mount. The mount itself stays, dead, until `unmount`."""
+        if self._thread.ident is None:
+            os.close(self._fd)
+            return
+        self._has_started.wait()
+        with self._handle_lock:
+            if self._handle is not None:
+                _libfuse.fuse_session_exit(ctypes.c_void_p(self._handle))
+        _make_harmless(signal.SIGRTMAX)
+        while not self._has_ended.wait(_WAKE_UP_S):
+            # It waits for a request in read(2). A signal just before that is lost: again, then.
+            signal.pthread_kill(self._thread.ident, signal.SIGRTMAX)
+
+    def _tell(self) -> None:
+        if self._failure is not None:
+            raise ObstacleError(f"the mount can't be served: {self._failure}")
+
+    # -- in the thread ----------------------------------------------------------------------
+
+    def _run(self) -> None:
+        _libc.unshare(_CLONE_FS)  # the working directory is this thread's own from here on
+        _libfuse.fuse_set_log_func(self._on_line)
+        try:
+            Translation(self._system, f"/dev/fd/{self._fd}", foreground=True, nothreads=True)
+        except RuntimeError as error:
+            self._failure = self._last_line or f"libfuse ended with {error}"
+        finally:
+            _libfuse.fuse_set_log_func(None)
+            self._has_started.set()
+            self._has_ended.set()
+
+    def _take_line(self, _level: int, text: bytes, arguments: int) -> None:
+        buffer = ctypes.create_string_buffer(_LOG_LINE_BYTES)
+        _libc.vsnprintf(buffer, ctypes.c_size_t(_LOG_LINE_BYTES), text, ctypes.c_void_p(arguments))
+        self._last_line = " ".join(buffer.value.decode(errors="replace").split())
+        self._log(self._last_line)
+
+    def _on_init(self) -> None:
+        context = _libfuse.fuse_get_context().contents
+        self._handle = _libfuse.fuse_get_session(ctypes.c_void_p(context.fuse))
+        for signum in _TAKEN_SIGNALS:
+            if signal.getsignal(signum) is signal.SIG_DFL:
+                _libc.signal(int(signum), None)
+        self._has_started.set()
+
+    def _on_destroy(self) -> None:
+        with self._handle_lock:
+            self._handle = None
+
+
+class _Watched(FileSystem):
+    """Tells when libfuse begins and when it ends."""
+
+    def __init__(
+        self,
+        files: Files,
+        callers: Callers,
+        log: Callable[[str], None],
+        on_init: Callable[[], None],
+        on_destroy: Callable[[], None],
+    ) -> None:
+        super().__init__(files, callers, log)
+        self._on_init, self._on_destroy = on_init, on_destroy
+
+    def init_with_config(self, connection: object, config: Any) -> None:
+        super().init_with_config(connection, config)
+        self._on_init()
+
+    def destroy(self, _path: str) -> None:
+        self._on_destroy()
+
+
+def _make_harmless(signum: int) -> None:
+    """Have a signal interrupt a system call, and do nothing else. Python could set a handler in the
+    main thread only; `abs` is a function that takes a number and does nothing."""
+    _libc.signal(int(signum), _libc.abs)
+    _libc.siginterrupt(int(signum), 1)

@@ -1,0 +1,109 @@
+"""The way to a machine: in this process, or through the process that serves it.
+
+Whoever gets a machine's lock has the machine. Where another process has it and serves it, that
+process is asked. Only this module knows which of the two it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from openrbu.machine.base import Machine
+from openrbu.machine.remote import NotServedError, RemoteMachine
+from openrbu.machine.service import Service
+from openrbu.machine.store import InUseError
+from openrbu.machine.virtual import VirtualMachine
+from openrbu.signals import signals_held
+
+PATIENCE_S = 5.0
+"""How long a process may take to begin to serve, or to let go of the machine."""
+
+_STEP_S = 0.05
+
+
+@contextlib.contextmanager
+def reach(directory: Path) -> Iterator[Machine]:
+    """The machine in a directory, until the end of the block.
+
+    :raise MachineError: when a process has it that does not serve it, or its files don't allow it.
+    """
+    with contextlib.ExitStack() as stack:
+        yield _enter(stack, directory, lambda: _owned(directory))
+
+
+@contextlib.contextmanager
+def keep(
+    directory: Path, *, waiting: Callable[[int], None] = lambda programs: None
+) -> Iterator[Machine]:
+    """The machine in a directory, served to other programs until the end of the block, be it by
+    this process or by one that does so already.
+
+    At the end this process waits until no other program uses the machine; `waiting` is called with
+    how many do, at first and whenever that changes. An exception that is raised meanwhile (Ctrl-C)
+    ends the wait and their connections.
+
+    :raise MachineError: as `reach`.
+    """
+    with contextlib.ExitStack() as stack:
+        yield _enter(stack, directory, lambda: _served(directory, waiting))
+
+
+@contextlib.contextmanager
+def _owned(directory: Path, *, serving: bool = False) -> Iterator[VirtualMachine]:
+    """:raise InUseError: when another process has it."""
+    with VirtualMachine(directory, serving=serving) as machine:
+        remove_remains(directory)
+        yield machine
+
+
+@contextlib.contextmanager
+def _served(directory: Path, waiting: Callable[[int], None]) -> Iterator[Machine]:
+    """:raise InUseError: when another process has it."""
+    with _owned(directory, serving=True) as machine:
+        service = Service(machine)
+        service.start()
+        try:
+            yield machine
+        finally:
+            try:
+                with signals_held():
+                    service.leave()
+                service.wait_until_unused(waiting)
+            finally:
+                service.stop()
+
+
+def _enter(
+    stack: contextlib.ExitStack,
+    directory: Path,
+    own: Callable[[], AbstractContextManager[Machine]],
+) -> Machine:
+    """Have the machine, in whichever way it is to be had.
+
+    A process that is about to serve, or to stop, is waited for.
+
+    :raise MachineError: when it is not to be had.
+    """
+    until = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return stack.enter_context(own())
+        except InUseError as in_use:
+            if in_use.owner is not None and not in_use.is_served:
+                raise
+            with contextlib.suppress(NotServedError):
+                return stack.enter_context(contextlib.closing(RemoteMachine(directory)))
+            if time.monotonic() >= until:
+                raise
+        time.sleep(_STEP_S)
+
+
+def remove_remains(directory: Path) -> None:
+    """Remove the mounts of a machine whose server was killed. The caller holds the lock."""
+    from openrbu.fuse.device import remove_dead_mounts  # noqa: PLC0415  (start-up time)
+
+    remove_dead_mounts(str(directory))

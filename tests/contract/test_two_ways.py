@@ -1,0 +1,253 @@
+"""Random system calls on the driver in this process and on a mount: both answer alike.
+
+Every byte, every errno, every count of bytes taken, and what `stat` and `ls` show. Files stay open
+over whatever happens to the driver.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hypothesis.strategies as st
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
+
+from mounted import Mounted, needs_fuse
+from openrbu.drivers.sysfs import OpenFile
+from openrbu.units import KIB
+from rig import DEVICE, FIRMWARE, FLOOR, InProcess
+
+FILES = (
+    f"{FIRMWARE}/loading",
+    f"{FIRMWARE}/data",
+    f"{DEVICE}/image_type",
+    f"{DEVICE}/packet_size",
+    f"{DEVICE}/data",
+    FLOOR,
+    "/sys/class/firmware/timeout",
+)
+DIRECTORIES = (
+    "/sys/class/firmware",
+    FIRMWARE,
+    DEVICE,
+    f"{DEVICE}/firmware",
+    "/sys/module/dell_rbu",
+    f"{FIRMWARE}/loading",
+)
+TEXTS = (
+    *(b"1\n", b"0\n", b"-1\n", b"7", b"0x10\n", b"mono\n", b"packet", b"init\n", b"init packet"),
+    *(b"1000\n", b"4096\n", b"99999999999999999999\n", b"-5", b" 12x", b"\n", b"", b"1" * 5000),
+)
+SIZES = (0, 1, 2, 3, 7, 100, 4095, 4096, 4097, 5000, 20 * KIB, 100 * KIB)
+MODES = {"r": os.O_RDONLY, "w": os.O_WRONLY, "rw": os.O_RDWR, "wt": os.O_WRONLY | os.O_TRUNC}
+
+
+class _Tree:
+    """The driver in this process: what each call answers, errors as their errno."""
+
+    def __init__(self, system: InProcess) -> None:
+        self._system = system
+        self._open: dict[int, OpenFile] = {}
+
+    def open(self, key: int, path: str, mode: str) -> object:
+        def call() -> str:
+            self._open[key] = self._system.tree.open(
+                _inner(path), reading="r" in mode, writing="w" in mode
+            )
+            return "open"
+
+        return _told(call)
+
+    def close(self, key: int) -> None:
+        del self._open[key]
+
+    def read(self, key: int, offset: int, size_bytes: int) -> object:
+        return _told(lambda: self._open[key].read(offset, size_bytes))
+
+    def write(self, key: int, data: bytes, offset: int) -> object:
+        return _told(lambda: self._open[key].write(offset, data))
+
+    def list(self, path: str) -> object:
+        return _told(lambda: self._system.tree.list(_inner(path)))
+
+    def stat(self, path: str) -> object:
+        def call() -> tuple[int, ...]:
+            seen = self._system.tree.stat(_inner(path))
+            return seen.mode, seen.link_count, seen.size_bytes
+
+        return _told(call)
+
+
+class _Calls:
+    """The same as system calls on a mount."""
+
+    def __init__(self, system: Mounted) -> None:
+        self._system = system
+        self._open: dict[int, int] = {}
+
+    def open(self, key: int, path: str, mode: str) -> object:
+        def call() -> str:
+            self._open[key] = os.open(self._system.path(path), MODES[mode])
+            return "open"
+
+        return _told(call)
+
+    def close(self, key: int) -> None:
+        os.close(self._open.pop(key))
+
+    def read(self, key: int, offset: int, size_bytes: int) -> object:
+        return _told(lambda: os.pread(self._open[key], size_bytes, offset))
+
+    def write(self, key: int, data: bytes, offset: int) -> object:
+        return _told(lambda: os.pwrite(self._open[key], data, offset))
+
+    def list(self, path: str) -> object:
+        return _told(lambda: sorted(os.listdir(self._system.path(path))))  # noqa: PTH208
+
+    def stat(self, path: str) -> object:
+        def call() -> tuple[int, ...]:
+            seen = self._system.path(path).stat()
+            return stat.S_IFMT(seen.st_mode) | seen.st_mode & 0o7777, seen.st_nlink, seen.st_size
+
+        return _told(call)
+
+    def close_all(self) -> None:
+        for key in list(self._open):
+            self.close(key)
+
+
+def _told(call: Callable[[], Any]) -> object:
+    """What a call answers, or its errno."""
+    try:
+        return call()
+    except OSError as error:
+        return f"errno {error.errno}"
+
+
+def _inner(path: str) -> str:
+    return path.removeprefix("/sys")
+
+
+class TwoWays(RuleBasedStateMachine):
+    """A machine in process, and one that is mounted."""
+
+    @initialize(name=st.sampled_from(["documented", "linux-2.6.16", "linux-6.16", "linux"]))
+    def load(self, name: str) -> None:
+        self._directory = tempfile.TemporaryDirectory()
+        home = Path(self._directory.name)
+        self.systems = InProcess(home, name), Mounted(home, name)
+        self.ways = _Tree(self.systems[0]), _Calls(self.systems[1])
+        self._modes: dict[int, str] = {}
+        for system in self.systems:
+            system.load_module()
+
+    def teardown(self) -> None:
+        self.ways[1].close_all()
+        self.systems[0].memory.close()
+        self.systems[1].close()
+        self._directory.cleanup()
+
+    def _both(self, name: str, *arguments: object) -> object:
+        one, other = (getattr(way, name)(*arguments) for way in self.ways)
+        assert one == other, (name, arguments)
+        return one
+
+    def _ready(self, key: int, letter: str) -> bool:
+        """Whether a file is open there, in a way that this can be done to it."""
+        return letter in self._modes.get(key, "")
+
+    @rule(key=st.integers(0, 4), path=st.sampled_from(FILES), mode=st.sampled_from(sorted(MODES)))
+    def open(self, key: int, path: str, mode: str) -> None:
+        if self._modes.pop(key, ""):
+            for way in self.ways:
+                way.close(key)
+        if self._both("open", key, path, mode) == "open":
+            self._modes[key] = mode
+
+    @rule(
+        key=st.integers(0, 4),
+        offset=st.sampled_from([0, 0, 0, 1, 5, 4096, 10_000]),
+        size_bytes=st.sampled_from(SIZES),
+    )
+    def read(self, key: int, offset: int, size_bytes: int) -> None:
+        if self._ready(key, "r") and size_bytes:  # FUSE answers a read of nothing by itself
+            self._both("read", key, offset, size_bytes)
+
+    @rule(key=st.integers(0, 4), text=st.sampled_from(TEXTS))
+    def write_text(self, key: int, text: bytes) -> None:
+        if self._ready(key, "w") and text:
+            self._both("write", key, text, 0)
+
+    @rule(
+        key=st.integers(0, 4),
+        offset=st.sampled_from([0, 1, 4095, 30_000]),
+        size_bytes=st.sampled_from(SIZES),
+        filling=st.binary(min_size=1, max_size=3),
+    )
+    def write_data(self, key: int, offset: int, size_bytes: int, filling: bytes) -> None:
+        if self._ready(key, "w") and size_bytes:
+            self._both("write", key, (filling * size_bytes)[:size_bytes], offset)
+
+    @rule(
+        chosen=st.sampled_from(["mono", "packet"]),
+        packet_size_bytes=st.sampled_from([0, 1000, 4096, 5000]),
+        size_bytes=st.sampled_from(SIZES),
+        end=st.sampled_from([b"0", b"-1", b"1"]),
+    )
+    def stage(self, chosen: str, packet_size_bytes: int, size_bytes: int, end: bytes) -> None:
+        """A whole load, so that random calls have something to meet."""
+        for path, text in (
+            (f"{DEVICE}/image_type", chosen.encode()),
+            (f"{DEVICE}/packet_size", str(packet_size_bytes).encode()),
+            (f"{DEVICE}/image_type", b"init"),
+            (f"{FIRMWARE}/loading", b"1"),
+            (f"{FIRMWARE}/data", bytes(range(1, 251)) * (size_bytes // 250)),
+            (f"{FIRMWARE}/loading", end),
+        ):
+            if text and self._both("open", -1, path, "w") == "open":
+                self._both("write", -1, text, 0)
+                for way in self.ways:
+                    way.close(-1)
+
+    @rule()
+    def unload_and_load(self) -> None:
+        outcomes = [_told(system.unload_module) for system in self.systems]
+        assert outcomes[0] == outcomes[1]
+        if outcomes[0] is None:
+            for system in self.systems:
+                system.load_module()
+
+    @rule(path=st.sampled_from(FILES + DIRECTORIES))
+    def look(self, path: str) -> None:
+        self._both("stat", path)
+        self._both("list", path)
+
+    @invariant()
+    def the_same_files_are_there(self) -> None:
+        if hasattr(self, "ways"):
+            for path in ("/sys/class/firmware", FIRMWARE, DEVICE):
+                self._both("list", path)
+
+
+def test_the_driver_in_process_and_on_a_mount_answer_alike() -> None:
+    needs_fuse()
+    run_state_machine_as_test(
+        TwoWays,
+        settings=settings(
+            max_examples=60,
+            stateful_step_count=40,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )

@@ -1,0 +1,105 @@
+"""Programs under `rbu run`, as root and as a plain user."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cli_rig import RBU
+from machines import NOBODY, make, opened_up, running
+from needs import leave_out
+
+USERS = ("root", "nobody")
+
+FUSE_DEVICE_NUMBER = os.makedev(10, 229)  # Documentation/admin-guide/devices.txt of Linux
+
+_PRIVATELY = ("unshare", "--mount", "sh", "-euc")
+"""`unshare` makes its mounts private."""
+
+
+@dataclass(frozen=True)
+class Runner:
+    """Runs programs on the machine `name`. `prefix` is what a command line begins with."""
+
+    name: str
+    directory: Path
+    prefix: tuple[str, ...] = ()
+
+    def line(self, *words: object) -> list[str]:
+        """The command line that runs a program."""
+        return [*self.prefix, *RBU, "run", "--machine", self.name, "--", *map(str, words)]
+
+    def __call__(self, *words: object, **how: Any) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(self.line(*words), capture_output=True, check=False, text=True, **how)
+
+    def start(self, *words: object, **how: Any) -> subprocess.Popen[str]:
+        """Run a program; the caller ends it. Its standard input and output are pipes."""
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        return subprocess.Popen(self.line(*words), text=True, **pipes | how)
+
+    def says(self, *words: object, **how: Any) -> str:
+        """What a program writes; it has to end well and to complain of nothing."""
+        ended = self(*words, **how)
+        assert (ended.returncode, ended.stderr) == (0, ""), ended
+        return ended.stdout
+
+    def privately(self, script: str) -> Runner:
+        """The same in a mount namespace of this computer in which `script` was run before."""
+        needs_root()
+        prefix = (*_PRIVATELY, f'{script}\nexec "$@"', "sh")
+        return Runner(self.name, self.directory, (*prefix, *self.prefix))
+
+
+def needs_root() -> None:
+    if os.geteuid():
+        leave_out("only root can mount things without a user namespace")
+
+
+def needs_fuse() -> None:
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        leave_out("/dev/fuse is not there for this user")
+
+
+def runner(home: Path, user: str, model: str = "precision-t7600", **order: Any) -> Runner:
+    """For a machine made and switched on under `home`."""
+    directory = make(home, model, **order)
+    with running(directory):
+        pass
+    if user == "root":
+        needs_root()
+        needs_fuse()
+        return Runner(directory.name, directory)
+    if os.geteuid():
+        needs_fuse()
+        _needs_namespaces(())
+        return Runner(directory.name, directory)
+    return _runner_of_nobody(home, directory)
+
+
+def _runner_of_nobody(home: Path, directory: Path) -> Runner:
+    """A plain user of a computer with a `/dev/fuse` for everybody, as most have it."""
+    device = home / "fuse"
+    os.mknod(device, 0o020666, FUSE_DEVICE_NUMBER)
+    device.chmod(0o666)
+    opened_up(home)
+    for path in (home, *home.rglob("*")):
+        if path != device:
+            shutil.chown(path, NOBODY, NOBODY)
+    drop = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
+    _needs_namespaces(drop)
+    script = f'mount --bind {device} /dev/fuse; exec "$@"'
+    return Runner(directory.name, directory, (*_PRIVATELY, script, "sh", *drop))
+
+
+def _needs_namespaces(prefix: tuple[str, ...]) -> None:
+    tried = subprocess.run(
+        [*prefix, "unshare", "--user", "--mount", "--map-root-user", "true"],
+        capture_output=True,
+        check=False,
+    )
+    if tried.returncode:
+        leave_out("plain users can have no namespaces here")

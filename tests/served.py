@@ -1,0 +1,80 @@
+"""Machines that a process of its own serves."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+_SERVER = """
+import sys
+from pathlib import Path
+from openrbu.machine.reach import keep
+
+def say(text):
+    print(text, flush=True)
+
+with keep(Path(sys.argv[1]), waiting=lambda programs: say(f"waiting for {programs}")) as machine:
+    if not machine.is_on:
+        machine.power_on()
+    say("ready")
+    sys.stdin.read()
+say("gone")
+"""
+
+
+class Server:
+    """A process that serves a machine until it is told to end."""
+
+    def __init__(self, directory: Path) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _SERVER, str(directory)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def line(self) -> str:
+        """The next line that it says; empty when it has ended."""
+        assert self._process.stdout is not None
+        return self._process.stdout.readline().strip()
+
+    def leave(self) -> None:
+        """Ask it to end, and don't wait for it."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+
+    def end(self) -> int:
+        """Ask it to end; its exit code."""
+        self.leave()
+        return self._process.wait(60)
+
+    def signal(self, number: signal.Signals) -> None:
+        os.kill(self._process.pid, number)
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait(60)
+
+    def close(self) -> None:
+        if self._process.poll() is None:
+            self.kill()
+        for stream in (self._process.stdin, self._process.stdout):
+            assert stream is not None
+            stream.close()
+
+
+@contextlib.contextmanager
+def serving(directory: Path) -> Iterator[Server]:
+    """The machine in a directory, switched on and served by another process."""
+    with contextlib.closing(Server(directory)) as server:
+        assert server.line() == "ready"
+        yield server

@@ -1,0 +1,103 @@
+"""Programs that nobody here wrote, unmodified, on a virtual machine: dmidecode and libsmbios."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from cli_rig import Cli
+from machines import ENTRY, NEWER, image_bytes
+from needs import leave_out
+from run_rig import USERS, Runner, runner
+
+MODEL = "precision-t7600"
+PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+
+
+@pytest.fixture(params=USERS)
+def run(request: pytest.FixtureRequest, rbu: Cli, tmp_path: Path) -> Runner:
+    return runner(tmp_path / "home", request.param, MODEL)
+
+
+def program(name: str, package: str) -> str:
+    """Where a program is."""
+    found = shutil.which(name, path=PATH)
+    return found or leave_out(f"the package {package} is not installed")
+
+
+def token_ctl(run: Runner, token: int, *words: str) -> subprocess.CompletedProcess[str]:
+    return run(program("smbios-token-ctl", "smbios-utils"), f"--token-id={token:#x}", *words)
+
+
+def activate(run: Runner, token: int) -> None:
+    """smbios-token-ctl ends with 1 after an activation that it made; what it says counts."""
+    said = token_ctl(run, token, "--activate").stdout.split()
+    assert said[-2:] == ["value:", "true"]
+
+
+def is_active(run: Runner, token: int) -> bool:
+    return token_ctl(run, token, "--is-active").returncode == 0
+
+
+def test_dmidecode_shows_the_machine(run: Runner) -> None:
+    dmidecode = program("dmidecode", "dmidecode")
+    said = run.says(dmidecode, "--type", "system", "--type", "bios")
+    assert "Product Name: Precision T7600" in said
+    assert "Version: A01" in said
+    assert run.says(dmidecode, "-s", "system-serial-number") == "OPENRBU\n"
+
+
+def test_smbios_sys_info_shows_the_machine(run: Runner) -> None:
+    said = run.says(program("smbios-sys-info", "smbios-utils"))
+    shown = dict(line.split(":", 1) for line in said.splitlines())
+    assert {name: value.strip() for name, value in shown.items()}.items() >= {
+        "Product Name": "Precision T7600",
+        "BIOS Version": "A01",
+        "System ID": "0x0495",
+        "Service Tag": "OPENRBU",
+    }.items()
+
+
+def test_smbios_token_ctl_arms_and_disarms_an_update(rbu: Cli, tmp_path: Path) -> None:
+    run = runner(tmp_path / "home", "root", MODEL)
+    rbu.json("module", "load", "dcdbas", "--machine", run.name)
+
+    def is_armed() -> bool:
+        armed: bool = rbu.json("machine", "show", run.name)["is_armed"]
+        return armed
+
+    assert (is_armed(), is_active(run, 0x5C)) == (False, False)
+    activate(run, 0x5C)
+    assert (is_armed(), is_active(run, 0x5C), is_active(run, 0x5D)) == (True, True, False)
+    activate(run, 0x5D)
+    assert (is_armed(), is_active(run, 0x5C), is_active(run, 0x5D)) == (False, False, True)
+
+
+def test_an_update_by_the_shell_and_smbios_token_ctl_alone(rbu: Cli, tmp_path: Path) -> None:
+    """The seed document's commands, typed in a shell; then the token; then the restart."""
+    run = runner(tmp_path / "home", "root", MODEL)
+    image = rbu.write("bios_image.hdr", image_bytes(MODEL))
+    for module in ("dell_rbu", "dcdbas"):
+        rbu.json("module", "load", module, "--machine", run.name)
+    run.says("sh", "-euc", f"echo 1 > {ENTRY}/loading; cp {image} {ENTRY}/data; "
+             f"echo 0 > {ENTRY}/loading; echo warm > /sys/kernel/reboot/mode")  # fmt: skip
+    staged = run.says("sh", "-euc", f"cmp {image} /sys/devices/platform/dell_rbu/data && echo same")
+    assert staged == "same\n"
+    activate(run, 0x5C)
+    rbu.json("machine", "reboot", run.name)
+    assert rbu.json("machine", "show", run.name)["bios_version"] == NEWER[MODEL]
+    dmidecode = program("dmidecode", "dmidecode")
+    assert run.says(dmidecode, "-s", "bios-version").split() == [NEWER[MODEL]]
+
+
+def test_libsmbios_reaches_no_port_of_this_computer(rbu: Cli, tmp_path: Path) -> None:
+    """It sets tokens in CMOS by iopl(2), past all files: refused, and it says so."""
+    run = runner(tmp_path / "home", "root", "precision-390")
+    refused = token_ctl(run, 0x5C, "--activate")
+    assert refused.returncode == 3
+    assert "Could not parse system SMBIOS table" in refused.stdout + refused.stderr
+    assert not rbu.json("machine", "show", run.name)["is_armed"]

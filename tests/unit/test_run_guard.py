@@ -1,0 +1,140 @@
+"""What keeps a program away from this computer's firmware and power."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import signal
+import struct
+import subprocess
+from collections.abc import Callable
+
+import pytest
+
+from machines import in_child
+from needs import leave_out
+from openrbu.fuse.guard import guard
+from run_rig import needs_root
+
+IS_X86_64 = os.uname().machine == "x86_64"
+
+# Numbers of system calls: asm/unistd_64.h
+REBOOT, IOPL, IOPERM = 169, 172, 173
+X32 = 0x40000000
+
+
+def answer(name: str, *arguments: object) -> str:
+    """The errno that a function of the C library ends with."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    ctypes.set_errno(0)
+    ended = getattr(libc, name)(*(ctypes.c_long(a) if isinstance(a, int) else a for a in arguments))
+    return errno.errorcode[ctypes.get_errno()] if ended == -1 else "done"
+
+
+def guarded(work: Callable[[], None]) -> None:
+    """Do it in a guarded process."""
+    needs_root()
+
+    def child() -> None:
+        guard()
+        work()
+
+    assert in_child(child) == 0
+
+
+@pytest.fixture
+def x86_64() -> None:
+    if not IS_X86_64:
+        leave_out("this is no x86-64, which has the calls for port I/O")
+
+
+def test_reboot_is_refused() -> None:
+    """With wrong magic numbers, so that nothing happens whatever the answer: reboot(2) looks at the
+    capability first."""
+    before = answer("syscall", REBOOT, 0, 0, 0, None)
+    assert before == ("EPERM" if os.geteuid() else "EINVAL")
+
+    def work() -> None:
+        assert answer("syscall", REBOOT, 0, 0, 0, None) == "EPERM"
+
+    guarded(work)
+
+
+def test_the_capabilities_are_out_of_reach_of_what_is_executed() -> None:
+    def work() -> None:
+        shown = subprocess.check_output(["cat", "/proc/self/status"], text=True)
+        sets = [line.split() for line in shown.splitlines() if line.startswith("Cap")]
+        assert len(sets) == 5
+        for _name, value in sets:
+            assert not int(value, 16) & (1 << 16 | 1 << 22)
+        effective = dict(sets)["CapEff:"]
+        assert int(effective, 16) & 1 << 17  # CAP_SYS_RAWIO, which the driver asks for
+
+    guarded(work)
+
+
+@pytest.mark.usefixtures("x86_64")
+def test_port_io_is_refused() -> None:
+    def work() -> None:
+        assert answer("iopl", 0) == "EPERM"
+        assert answer("ioperm", 0x70, 2, 1) == "EPERM"
+        for number in (IOPL, IOPERM):
+            assert answer("syscall", number | X32, 0, 0, 0) == "EPERM"
+
+    assert answer("iopl", 0) in ("done", "ENOSYS")  # no level asked for: no privilege is needed
+    guarded(work)
+
+
+@pytest.mark.usefixtures("x86_64")
+def test_port_io_is_refused_to_32_bit_calls() -> None:
+    """By machine code that calls as a 32-bit program does (`int 0x80`)."""
+    code = bytes.fromhex("53 89f8 89f3 cd80 5b c3".replace(" ", ""))
+    # push rbx; mov eax, edi; mov ebx, esi; int 0x80; pop rbx; ret
+
+    def call_32(number: int, argument: int) -> int:
+        import mmap
+
+        with mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC) as page:
+            page.write(code)
+            address = ctypes.addressof(ctypes.c_char.from_buffer(page))
+            kind = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_int)
+            result = kind(address)(number, argument)
+            os.write(1, struct.pack("i", result))
+            os._exit(0)
+
+    def try_it(number: int, *, guarded_first: bool) -> int | None:
+        reading, writing = os.pipe()
+        child = os.fork()
+        if not child:
+            os.dup2(writing, 1)
+            if guarded_first:
+                guard()
+            call_32(number, 0)
+        os.close(writing)
+        with os.fdopen(reading, "rb") as pipe:
+            said = pipe.read()
+        os.waitpid(child, 0)
+        return struct.unpack("i", said)[0] if said else None
+
+    needs_root()
+    getpid, iopl, ioperm = 20, 110, 101  # asm/unistd_32.h
+    if (try_it(getpid, guarded_first=False) or -1) < 0:
+        leave_out("this kernel takes no 32-bit calls")
+    assert (try_it(getpid, guarded_first=True) or -1) > 0
+    assert try_it(iopl, guarded_first=False) != -errno.EPERM
+    assert try_it(iopl, guarded_first=True) == -errno.EPERM
+    assert try_it(ioperm, guarded_first=True) == -errno.EPERM
+
+
+@pytest.mark.usefixtures("x86_64")
+def test_process_1_gets_no_signals_and_others_do() -> None:
+    def work() -> None:
+        with pytest.raises(PermissionError):
+            os.kill(1, 0)
+        other = subprocess.Popen(["sleep", "60"])
+        os.kill(other.pid, signal.SIGTERM)
+        assert other.wait() == -signal.SIGTERM
+
+    os.kill(1, 0) if not os.geteuid() else None
+    guarded(work)

@@ -1,0 +1,175 @@
+"""A machine's files with those of this computer beside them."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from machines import make, running
+from openrbu.errors import KernelError
+from openrbu.fuse.overlay import MERGED, OURS, REFUSED, Overlay, real_entries
+from openrbu.machine.virtual import VirtualMachine
+
+DIRECTORIES = (
+    "block",
+    "bus/platform/devices",
+    "bus/pci",
+    "class/dmi/id",
+    "class/net",
+    "devices/platform/dell_rbu",
+    "devices/platform/serial8250",
+    "firmware/efi",
+    "kernel/mm",
+    "kernel/reboot",
+    "module/dell_rbu",
+    "module/ext4",
+)
+LINKS = {
+    "bus/platform/devices/dell_rbu": "../../../devices/platform/dell_rbu",
+    "bus/platform/devices/serial8250": "../../../devices/platform/serial8250",
+}
+
+
+@pytest.fixture
+def computer(tmp_path: Path) -> Path:
+    """A real computer's root, with a dell_rbu of its own."""
+    sys = tmp_path / "computer" / "sys"
+    for name in DIRECTORIES:
+        (sys / name).mkdir(parents=True)
+    for name, target in LINKS.items():
+        (sys / name).symlink_to(target)
+    (sys / "kernel/uevent_seqnum").write_text("1\n")
+    (sys / "kernel/uevent_seqnum").chmod(0o444)
+    return sys.parent
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[VirtualMachine]:
+    with running(make(tmp_path / "home", "precision-t7600")) as machine:
+        yield machine
+
+
+@pytest.fixture
+def files(machine: VirtualMachine, computer: Path) -> Overlay:
+    return Overlay(machine.files, real_entries(computer))
+
+
+def error_of(action: Callable[..., object], *arguments: str, **keywords: bool) -> str:
+    with pytest.raises(KernelError) as caught:
+        action(*arguments, **keywords)
+    return caught.value.name
+
+
+def test_a_merged_directory_lists_both(machine: VirtualMachine, files: Overlay) -> None:
+    assert files.list("/sys") == [
+        "block", "bus", "class", "devices", "firmware", "kernel", "module",
+    ]  # fmt: skip
+    assert files.list("/sys/class") == ["dmi", "firmware", "net"]
+    assert files.list("/sys/module") == ["ext4"]
+    machine.running_kernel().load_module("dell_rbu", {})
+    assert files.list("/sys/module") == ["dell_rbu", "ext4"]
+
+
+def test_a_merged_directory_that_the_machine_lacks_is_this_computers(
+    machine: VirtualMachine, files: Overlay
+) -> None:
+    assert "bus" not in machine.files.list("/sys")
+    assert stat.S_ISDIR(files.stat("/sys/bus/platform/devices").mode)
+    assert files.list("/sys/bus/platform/devices") == ["serial8250"]
+
+
+def test_one_that_neither_has_is_not_there(files: Overlay) -> None:
+    assert error_of(files.stat, "/sys/bus/platform/drivers") == "ENOENT"
+    assert error_of(files.list, "/sys/bus/platform/drivers") == "ENOENT"
+
+
+def test_this_computers_driver_never_shows_through(files: Overlay) -> None:
+    for path in ("/sys/devices/platform/dell_rbu", "/sys/module/dell_rbu"):
+        assert error_of(files.stat, path) == "ENOENT"
+    assert error_of(files.readlink, "/sys/bus/platform/devices/dell_rbu") == "ENOENT"
+
+
+def test_firmware_and_reboot_mode_are_the_machines_alone(files: Overlay) -> None:
+    assert files.list("/sys/firmware") == ["dmi"]
+    assert files.list("/sys/kernel/reboot") == ["mode"]
+    assert stat.S_ISLNK(files.stat("/sys/class/dmi/id").mode)
+
+
+def test_the_machines_files_are_as_they_are_without_this_computers(
+    machine: VirtualMachine, files: Overlay
+) -> None:
+    path = "/sys/firmware/dmi/tables/smbios_entry_point"
+    assert files.stat(path) == machine.files.stat(path)
+    opened = files.open(path, reading=True)
+    assert opened.read(0, 4) == b"_SM_"
+    opened.close()
+    assert files.readlink("/sys/class/dmi/id") == machine.files.readlink("/sys/class/dmi/id")
+    assert files.list("/proc") == machine.files.list("/proc")
+
+
+def test_placeholders_have_the_kind_of_what_they_stand_for(files: Overlay, computer: Path) -> None:
+    assert stat.S_ISDIR(files.stat("/sys/kernel/mm").mode)
+    assert files.stat("/sys/kernel/uevent_seqnum").mode == stat.S_IFREG | 0o444
+    link = "/sys/bus/platform/devices/serial8250"
+    assert stat.S_ISLNK(files.stat(link).mode)
+    assert files.readlink(link) == LINKS[link.removeprefix("/sys/")]
+    assert error_of(files.readlink, "/sys/kernel/mm") == "EINVAL"
+
+
+def test_placeholders_stay_as_they_are_when_the_real_entry_goes(
+    files: Overlay, computer: Path
+) -> None:
+    before = files.stat("/sys/kernel/mm")
+    (computer / "sys/kernel/mm").rmdir()
+    assert files.stat("/sys/kernel/mm") == before
+    assert "mm" in files.list("/sys/kernel")
+
+
+def test_no_two_inodes_are_alike(files: Overlay, machine: VirtualMachine) -> None:
+    machine.running_kernel().load_module("dell_rbu", {})
+    numbers = [files.stat(f"{above}/{name}").inode for above in MERGED
+               if above != "/sys/bus/platform/drivers"
+               for name in files.list(above)]  # fmt: skip
+    assert len(numbers) > 20
+    assert len(set(numbers)) == len(numbers)
+
+
+def test_what_is_refused_can_be_opened_by_nobody_and_is_not_listed(files: Overlay) -> None:
+    assert stat.S_ISREG(files.stat(REFUSED).mode)
+    assert error_of(files.open, REFUSED, reading=True) == "EPERM"
+    assert error_of(files.open, REFUSED, writing=True) == "EPERM"
+    assert REFUSED[1:] not in files.list("/")
+
+
+def test_a_machine_that_is_switched_off_leaves_what_is_this_computers(
+    machine: VirtualMachine, files: Overlay
+) -> None:
+    machine.power_off()
+    assert files.list("/sys/class") == ["net"]
+    assert error_of(files.stat, "/sys/firmware") == "ENOENT"
+
+
+def test_all_that_a_machine_can_show_is_merged_or_its_own(machine: VirtualMachine) -> None:
+    """So that no name of this computer hides one of the machine that comes later."""
+    kernel = machine.running_kernel()
+    for module in ("dell_rbu", "dcdbas"):
+        kernel.load_module(module, {})
+
+    def leftovers(directory: str) -> Iterator[str]:
+        for name in machine.files.list(directory):
+            path = f"{directory}/{name}"
+            if path in MERGED:
+                yield from leftovers(path)
+            elif path not in OURS:
+                yield path
+
+    assert list(leftovers("/sys")) == []
+
+
+def test_this_computers_own_entries_can_be_taken() -> None:
+    real = real_entries()
+    names = {path for path in real if path.count("/") == 2}
+    assert names == set(map(str, Path("/sys").iterdir())) - OURS
