@@ -6,6 +6,7 @@ over whatever happens to the driver.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import tempfile
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -25,7 +27,7 @@ from hypothesis.stateful import (
 
 from mounted import Mounted, needs_fuse
 from openrbu.drivers.sysfs import OpenFile
-from openrbu.units import KIB
+from openrbu.units import KIB, PAGE_SIZE
 from rig import DEVICE, FIRMWARE, FLOOR, InProcess
 
 FILES = (
@@ -142,8 +144,11 @@ def _inner(path: str) -> str:
 class TwoWays(RuleBasedStateMachine):
     """A machine in process, and one that is mounted."""
 
-    @initialize(name=st.sampled_from(["documented", "linux-2.6.16", "linux-6.16", "linux"]))
-    def load(self, name: str) -> None:
+    profile_name = "documented"
+
+    @initialize()
+    def load(self) -> None:
+        name = self.profile_name
         self._directory = tempfile.TemporaryDirectory()
         home = Path(self._directory.name)
         self.systems = InProcess(home, name), Mounted(home, name)
@@ -161,6 +166,9 @@ class TwoWays(RuleBasedStateMachine):
     def _both(self, name: str, *arguments: object) -> object:
         one, other = (getattr(way, name)(*arguments) for way in self.ways)
         assert one == other, (name, arguments)
+        _met.add(one if isinstance(one, str) else name)
+        if isinstance(one, bytes) and len(one) >= PAGE_SIZE:
+            _met.add("a page" if len(one) == PAGE_SIZE else "more than a page")
         return one
 
     def _ready(self, key: int, letter: str) -> bool:
@@ -170,8 +178,7 @@ class TwoWays(RuleBasedStateMachine):
     @rule(key=st.integers(0, 4), path=st.sampled_from(FILES), mode=st.sampled_from(sorted(MODES)))
     def open(self, key: int, path: str, mode: str) -> None:
         if self._modes.pop(key, ""):
-            for way in self.ways:
-                way.close(key)
+            self._close(key)
         if self._both("open", key, path, mode) == "open":
             self._modes[key] = mode
 
@@ -202,23 +209,39 @@ class TwoWays(RuleBasedStateMachine):
     @rule(
         chosen=st.sampled_from(["mono", "packet"]),
         packet_size_bytes=st.sampled_from([0, 1000, 4096, 5000]),
-        size_bytes=st.sampled_from(SIZES),
-        end=st.sampled_from([b"0", b"-1", b"1"]),
+        size_bytes=st.sampled_from(SIZES[6:]),
+        end=st.sampled_from([b"0", b"0", b"0", b"-1", b"1"]),
+        step_bytes=st.sampled_from([3, 1000, 4096, 5000, 100 * KIB]),
     )
-    def stage(self, chosen: str, packet_size_bytes: int, size_bytes: int, end: bytes) -> None:
-        """A whole load, so that random calls have something to meet."""
-        for path, text in (
-            (f"{DEVICE}/image_type", chosen.encode()),
-            (f"{DEVICE}/packet_size", str(packet_size_bytes).encode()),
-            (f"{DEVICE}/image_type", b"init"),
-            (f"{FIRMWARE}/loading", b"1"),
-            (f"{FIRMWARE}/data", bytes(range(1, 251)) * (size_bytes // 250)),
-            (f"{FIRMWARE}/loading", end),
-        ):
-            if text and self._both("open", -1, path, "w") == "open":
-                self._both("write", -1, text, 0)
-                for way in self.ways:
-                    way.close(-1)
+    def stage(
+        self, chosen: str, packet_size_bytes: int, size_bytes: int, end: bytes, step_bytes: int
+    ) -> None:
+        """A whole load, so that random calls have something to meet; read back a few steps far."""
+        self._say(f"{DEVICE}/image_type", chosen.encode())
+        self._say(f"{DEVICE}/packet_size", str(packet_size_bytes).encode())
+        self._say(f"{DEVICE}/image_type", b"init")
+        is_held = self._both("open", -2, f"{FIRMWARE}/loading", "r") == "open"
+        self._say(f"{FIRMWARE}/loading", b"1")
+        self._say(f"{FIRMWARE}/data", bytes(range(1, 251)) * (size_bytes // 250))
+        self._say(f"{FIRMWARE}/loading", end)
+        if is_held:  # the entry may have gone, or another one of its name have come
+            self._both("read", -2, 0, 10)
+            self._close(-2)
+        for path in (f"{DEVICE}/data", f"{FIRMWARE}/data"):
+            if self._both("open", -1, path, "r") == "open":
+                for step in range(4):
+                    self._both("read", -1, step * step_bytes, step_bytes)
+                self._close(-1)
+
+    def _say(self, path: str, text: bytes) -> None:
+        """Open, write once, close."""
+        if self._both("open", -1, path, "w") == "open":
+            self._both("write", -1, text, 0)
+            self._close(-1)
+
+    def _close(self, key: int) -> None:
+        for way in self.ways:
+            way.close(key)
 
     @rule()
     def unload_and_load(self) -> None:
@@ -236,18 +259,31 @@ class TwoWays(RuleBasedStateMachine):
     @invariant()
     def the_same_files_are_there(self) -> None:
         if hasattr(self, "ways"):
-            for path in ("/sys/class/firmware", FIRMWARE, DEVICE):
+            for path in (FIRMWARE, f"{FIRMWARE}/loading"):
                 self._both("list", path)
 
 
-def test_the_driver_in_process_and_on_a_mount_answer_alike() -> None:
+_met: set[str] = set()
+"""What the random calls have come upon, so that they can be seen to have come upon much."""
+
+
+@pytest.mark.parametrize("name", ["documented", "linux-2.6.16", "linux-6.16", "linux"])
+def test_the_driver_in_process_and_on_a_mount_answer_alike(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     needs_fuse()
+    _met.clear()
+    monkeypatch.setattr(TwoWays, "profile_name", name)
     run_state_machine_as_test(
         TwoWays,
         settings=settings(
-            max_examples=60,
-            stateful_step_count=40,
+            max_examples=15,
+            stateful_step_count=80,
             deadline=None,
             suppress_health_check=list(HealthCheck),
         ),
     )
+    errnos = (errno.ENOENT, errno.ENOMEM, errno.EACCES, errno.ENODEV, errno.ENOTDIR, errno.EINVAL)
+    assert {f"errno {number}" for number in errnos} <= _met
+    assert {"read", "write", "list", "stat", "a page"} <= _met
+    assert ("more than a page" in _met) == (name == "documented")
