@@ -78,6 +78,20 @@ class Hold:
         self.end()
 
 
+@contextlib.contextmanager
+def signals_for_this_thread() -> Iterator[None]:
+    """Threads that are started in this block never take the signals that are held, nor do theirs.
+
+    The kernel gives a signal to any thread, and Python runs the handler in the main thread: when
+    that one wakes, which a signal that another thread took does not make it do.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def signals_held() -> Hold:
     """SIGINT, SIGTERM and SIGHUP wait until the block is through."""
     return Hold()

@@ -26,6 +26,7 @@ before `1` throws it away then.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -48,6 +49,10 @@ DEFAULT_TIMEOUT_S = 60
 MAX_IMAGE_BYTES = 1 * GIB
 """No image is larger: a write behind it is EFBIG, so that an absurd offset can't eat the memory.
 (A real 6.1 crashes on an offset of 2 GiB.)"""
+
+
+_AHEAD_SHARE, _AHEAD_PAGES = 16, 16
+"""An image that is written in small pieces gets a sixteenth of its pages ahead, 16 at most."""
 
 
 class FirmwareImage:
@@ -80,8 +85,7 @@ class FirmwareImage:
         end = offset + len(data)
         if end > MAX_IMAGE_BYTES:
             raise KernelError(errno.EFBIG, detail=f"no image is larger than {MAX_IMAGE_BYTES}")
-        if end > self._extents.size_bytes:
-            self._reserve(end)
+        self._reserve(end)
         if offset > self.size_bytes:
             self._extents.zero(self.size_bytes, offset - self.size_bytes)
         self._extents.write(offset, data)
@@ -105,8 +109,23 @@ class FirmwareImage:
         return image
 
     def _reserve(self, size_bytes: int) -> None:
-        """Have room for `size_bytes` bytes: large blocks where they are justified, then smaller."""
-        missing = pages_for(size_bytes - self._extents.size_bytes)
+        """Have room for `size_bytes` bytes, and a little more for small writes to come."""
+        room_bytes = self._extents.size_bytes
+        if size_bytes <= room_bytes:
+            return
+        missing = pages_for(size_bytes - room_bytes)
+        ahead = min(room_bytes // PAGE_SIZE // _AHEAD_SHARE, _AHEAD_PAGES)
+        if missing < ahead:
+            with contextlib.suppress(KernelError):
+                self._append(self._allocated(ahead))
+                return
+        self._append(self._allocated(missing))
+
+    def _allocated(self, missing: int) -> list[Block]:
+        """Blocks of `missing` pages in all: large where they are justified, then smaller.
+
+        :raise KernelError: ENOMEM when there are not as many pages. None is taken then.
+        """
         added: list[Block] = []
         largest = MAX_ORDER
         while missing:
@@ -121,7 +140,7 @@ class FirmwareImage:
                 continue
             added.append(Block(address, order, PAGE_SIZE << order))
             missing -= 1 << order
-        self._append(added)
+        return added
 
     def _append(self, blocks: list[Block]) -> None:
         self._blocks += blocks

@@ -264,19 +264,12 @@ class SysfsTree:
 
         :raise KernelError: ENOENT, ENOTDIR or ELOOP, as path lookup in Linux does.
         """
-        node = self._straight_to(path)
+        node: Node | None = self.root
+        for part in path.split("/"):  # straight through directories, as nearly all paths lead
+            if part:
+                node = node.children.get(part) if isinstance(node, Directory) else None
         if node is None or (follow and isinstance(node, Symlink)):
             node = self._walk(path, follow=follow)[1]
-        return node
-
-    def _straight_to(self, path: str) -> Node | None:
-        """The node at a path that leads through directories alone, as nearly all do."""
-        node: Node = self.root
-        for part in path.split("/"):
-            if part:
-                if not isinstance(node, Directory) or part not in node.children:
-                    return None
-                node = node.children[part]
         return node
 
     def _walk(self, path: str, *, follow: bool) -> tuple[list[str], Node]:

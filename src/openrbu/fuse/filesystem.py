@@ -32,7 +32,6 @@ from openrbu.units import PAGE_SIZE
 
 _Operation = TypeVar("_Operation", bound=Callable[..., Any])
 
-_NS = 10**9
 _MAX_NAME_BYTES = 255
 
 
@@ -76,6 +75,7 @@ class FileSystem(mfusepy.Operations):  # type: ignore[misc]  # mfusepy has no ty
         self, files: Files, callers: Callers, log: Callable[[str], None] = lambda line: None
     ) -> None:
         self._files, self._callers, self._log = files, callers, log
+        self.root_uid, self.root_gid = callers.root_uid, callers.root_gid
         self._handles: dict[int, _Handle] = {}
         self._directories: dict[int, str] = {}
         self._numbers = count(1)
@@ -93,26 +93,12 @@ class FileSystem(mfusepy.Operations):  # type: ignore[misc]  # mfusepy has no ty
     # -- looking ----------------------------------------------------------------------------
 
     @_answering
-    def getattr(self, path: str | None, fh: int | None = None) -> dict[str, int]:
+    def stat_of(self, path: str | None, handle: int | None) -> Stat:
+        """What `getattr` answers: of a path, or of an open file. (`Translation` asks for it.)"""
         if path is None:
-            assert fh is not None
-            return self._attributes(self._handles[fh].file.stat())
-        return self._attributes(self._files.stat(path))
-
-    def _attributes(self, what: Stat) -> dict[str, int]:
-        time_ns = int(what.changed_at * _NS)
-        return {
-            "st_mode": what.mode,
-            "st_nlink": what.link_count,
-            "st_size": what.size_bytes,
-            "st_ino": what.inode,
-            "st_uid": self._callers.root_uid,
-            "st_gid": self._callers.root_gid,
-            "st_atime": time_ns,
-            "st_mtime": time_ns,
-            "st_ctime": time_ns,
-            "st_blksize": PAGE_SIZE,
-        }
+            assert handle is not None
+            return self._handles[handle].file.stat()
+        return self._files.stat(path)
 
     @_answering
     def opendir(self, path: str) -> int:
@@ -215,12 +201,11 @@ class FileSystem(mfusepy.Operations):  # type: ignore[misc]  # mfusepy has no ty
 
     @_answering
     def create(self, path: str, _mode: int, _flags: int) -> NoReturn:
+        """Also what libfuse makes of `mknod` for a plain file."""
         raise KernelError(errno.EACCES, path)
 
     @_answering
-    def mknod(self, path: str, mode: int, _device: int) -> NoReturn:
-        if stat.S_ISREG(mode):
-            raise KernelError(errno.EACCES, path)
+    def mknod(self, path: str, _mode: int, _device: int) -> NoReturn:
         self._refuse(path)
 
     @_answering

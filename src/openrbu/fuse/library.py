@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 from typing import Any, Final
 
@@ -36,6 +37,7 @@ def _load() -> Any:
             os.environ[_PATH_VARIABLE] = given
     if mfusepy.fuse_version_major < 3:
         raise ObstacleError(f"mounting needs libfuse 3, and {given} is older")
+    logging.getLogger("fuse").addHandler(logging.NullHandler())  # else it writes on standard error
     return mfusepy
 
 

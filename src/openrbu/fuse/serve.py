@@ -20,6 +20,7 @@ from openrbu.fuse.filesystem import FileSystem
 from openrbu.fuse.library import mfusepy
 from openrbu.fuse.translation import Translation
 from openrbu.machine.files import Files
+from openrbu.signals import signals_for_this_thread
 
 _CLONE_FS = 0x200  # linux/sched.h
 _LOG_LINE_BYTES = 1024
@@ -65,7 +66,8 @@ class Session:
 
         :raise ObstacleError: when libfuse can't serve it.
         """
-        self._thread.start()
+        with signals_for_this_thread():
+            self._thread.start()
         self._has_started.wait()
         self._tell()
 

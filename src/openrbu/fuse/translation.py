@@ -1,34 +1,68 @@
-"""The two calls that a mount is made of, `getattr` and `write`, without mfusepy's detours.
+"""Requests in and answers out: the two that a mount is made of, without mfusepy's detours.
 
-mfusepy copies what is written, and sets a `struct stat` member by member: 60 µs of the 300 that
-1 MiB takes, and 7 of the 25 that a `getattr` takes. What is replaced here is as in mfusepy 3.1.
+mfusepy copies what is written before anybody looks at it, and fills `struct stat` member by member.
+That is a sixth of what a write of 1 MiB takes, and a third of a `getattr`. The methods replaced
+here are those of mfusepy 3.1.
 """
 
 from __future__ import annotations
 
 import ctypes
+from functools import lru_cache
 from typing import Any
 
 from openrbu.drivers.sysfs import Stat
 from openrbu.fuse.library import mfusepy
+from openrbu.units import KIB, PAGE_SIZE
 
-_SMALL_BYTES = 64 * 1024
-"""Up to here a copy is faster than a view."""
+_COPIED_BYTES = 64 * KIB
+"""Up to here a copy is quicker than a view."""
 
-_MAX_STATS = 4096
+_NS = 10**9
+_STAT_BYTES = ctypes.sizeof(mfusepy.c_stat)
 
 
 class Translation(mfusepy.FUSE):  # type: ignore[misc]  # mfusepy has no types
-    """Runs libfuse: as `mfusepy.FUSE`, for a `FileSystem`."""
-
-    _stats: dict[Stat, Any]
+    """Runs libfuse with a `FileSystem`, whose `stat_of` it calls for `getattr`."""
 
     def write(self, _path: bytes | None, buffer: Any, size: int, offset: int, info: Any) -> int:
+        """Hand on what is written; a large piece is libfuse's own memory, good until the answer."""
         data: bytes | memoryview
-        if size <= _SMALL_BYTES:
+        if size <= _COPIED_BYTES:
             data = ctypes.string_at(buffer, size)
-        else:  # libfuse's own buffer, which is good until the answer
+        else:
             address = ctypes.addressof(buffer.contents)
             data = memoryview((ctypes.c_char * size).from_address(address)).cast("B")
         done: int = self.operations.write(None, data, offset, info.contents.fh)
         return done
+
+    def fgetattr(self, path: bytes | None, target: Any, info: Any) -> int:
+        """Answer `getattr`."""
+        system = self.operations
+        handle = info.contents.fh if info else None
+        what = system.stat_of(
+            None if path is None else path.decode("utf-8", "surrogateescape"), handle
+        )
+        ctypes.memmove(target, _c_stat(what, system.root_uid, system.root_gid), _STAT_BYTES)
+        return 0
+
+
+@lru_cache(maxsize=4096)
+def _c_stat(what: Stat, uid: int, gid: int) -> bytes:
+    """A `struct stat`."""
+    time_ns = int(what.changed_at * _NS)
+    target = mfusepy.c_stat()
+    attributes = {
+        "st_mode": what.mode,
+        "st_nlink": what.link_count,
+        "st_size": what.size_bytes,
+        "st_ino": what.inode,
+        "st_uid": uid,
+        "st_gid": gid,
+        "st_atime": time_ns,
+        "st_mtime": time_ns,
+        "st_ctime": time_ns,
+        "st_blksize": PAGE_SIZE,
+    }
+    mfusepy.set_st_attrs(target, attributes, use_ns=True)
+    return bytes(target)

@@ -107,7 +107,9 @@ def _fresh_directory(directory: Path) -> Path:
     What a process that was killed has left of such directories goes.
     """
     machines = directory.parent
-    machines.mkdir(parents=True, exist_ok=True)
+    for path in (machines.parent, machines):
+        path.mkdir(0o700, parents=True, exist_ok=True)
+    store.check_owner(directory)
     for left in machines.glob(f"{_FRESH}*"):
         if not Path("/proc", left.name.split("-")[1]).exists():
             shutil.rmtree(left, ignore_errors=True)

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from openrbu.machine import store, wire
 from openrbu.machine.program import Program
 from openrbu.machine.virtual import VirtualMachine
+from openrbu.signals import signals_for_this_thread
 
 MAX_CONNECTIONS = 256
 
@@ -54,7 +55,8 @@ class Service:
         except BaseException:
             self._socket.close()
             raise
-        self._accepting.start()
+        with signals_for_this_thread():
+            self._accepting.start()
 
     def leave(self) -> None:
         """Take no new connections; those that there are stay."""

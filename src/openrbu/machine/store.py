@@ -124,7 +124,24 @@ def existing_directory(name: str) -> Path:
     with disk_errors(directory):
         if not directory.is_dir():
             raise MachineError(f"there is no machine {name!r}; make one: rbu machine new {name}")
+    check_owner(directory)
     return directory
+
+
+def check_owner(directory: Path) -> None:
+    """See that a machine, and what it is in, is this user's. (What is missing is nobody's.)
+
+    A machine's files are opened, made and removed by name. Whoever could put links in their places
+    would have this user write where they lead.
+
+    :raise MachineError: when another user has one of the directories, or has put a link there.
+    """
+    machines = directory.parent
+    for path in (machines.parent, machines, directory):
+        for look in (path.lstat, path.stat):
+            with contextlib.suppress(FileNotFoundError), disk_errors(directory):
+                if look().st_uid not in (os.geteuid(), 0):
+                    raise PermissionError(errno.EACCES, None)
 
 
 def machine_names() -> list[str]:
