@@ -51,11 +51,11 @@ def test_the_device_directory_is_a_platform_device_s(machine: InProcess) -> None
     }
     assert modes == {
         "data": 0o444,
-        "driver_override": 0o444,
+        "driver_override": 0o644,
         "image_type": 0o644,
         "modalias": 0o444,
         "packet_size": 0o644,
-        "uevent": 0o444,
+        "uevent": 0o644,
     }
     assert machine.read(f"{DEVICE}/modalias") == b"platform:dell_rbu\n"
     assert machine.read(f"{DEVICE}/uevent") == b"MODALIAS=platform:dell_rbu\n"

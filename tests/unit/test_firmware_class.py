@@ -74,7 +74,12 @@ def bench(pages: BuddyAllocator) -> Bench:
 
 
 def test_a_request_makes_an_entry_below_the_device_and_a_link_to_it(bench: Bench) -> None:
-    assert bench.tree.list(f"{DEVICE}/firmware/blade") == ["data", "loading"]
+    path = f"{DEVICE}/firmware/blade"
+    names = ["data", "device", "loading", "power", "subsystem", "uevent"]
+    assert bench.tree.list(path) == names
+    assert bench.tree.read(f"{path}/uevent") == b"FIRMWARE=blade\nTIMEOUT=60\nASYNC=1\n"
+    assert bench.tree.lookup(f"{path}/subsystem") is bench.tree.lookup("/class/firmware")
+    assert bench.tree.lookup(f"{path}/device") is bench.tree.lookup(DEVICE)
     link = bench.tree.readlink("/class/firmware/blade")
     assert link == "../../devices/platform/blade/firmware/blade"
 

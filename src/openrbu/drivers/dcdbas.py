@@ -29,11 +29,7 @@ from typing import Any
 from openrbu.buffers import Buffer
 from openrbu.drivers.extents import Block, free_all, zero_whole
 from openrbu.drivers.numbers import simple_strtoul
-from openrbu.drivers.platform_device import (
-    add_platform_device,
-    device_path,
-    remove_platform_device,
-)
+from openrbu.drivers.objects import add_driver, device_path, remove_driver
 from openrbu.drivers.sysfs import BinaryAttribute, SysfsTree, TextAttribute
 from openrbu.errors import KernelError
 from openrbu.memory.pages import PageSource
@@ -41,7 +37,6 @@ from openrbu.units import GIB, KIB, PhysAddr, order_for
 
 NAME = "dcdbas"
 DEVICE_PATH = device_path(NAME)
-MODULE_PATH = f"/module/{NAME}"
 
 SMI_MAGIC = 0x534D4931
 MAX_BUFFER_BYTES = 256 * KIB
@@ -75,7 +70,7 @@ class Dcdbas:
 
         :raise KernelError: EEXIST when the driver is loaded in this tree.
         """
-        add_platform_device(self._tree, NAME)
+        add_driver(self._tree, NAME)
         data = BinaryAttribute(self._read_data, self._write_data, mode=0o600)
         size = TextAttribute(lambda: f"{self._size_bytes}\n", self._store_size, mode=0o600)
         address = TextAttribute(self._show_address, mode=0o400)
@@ -86,13 +81,11 @@ class Dcdbas:
         self._tree.add(f"{DEVICE_PATH}/smi_request", request)
         for name in _HOST_CONTROLS:
             self._tree.add(f"{DEVICE_PATH}/{name}", self._host_control(name))
-        self._tree.add(f"{MODULE_PATH}/initstate", TextAttribute(lambda: "live\n", mode=0o444))
 
     def unload(self) -> None:
         """`rmmod`: free the buffer and take the files away."""
         self._drop_buffer()
-        remove_platform_device(self._tree, NAME)
-        self._tree.remove(MODULE_PATH)
+        remove_driver(self._tree, NAME)
 
     def snapshot(self) -> dict[str, object]:
         """What `restore` needs; JSON can hold it. The address stays; memory is not in it."""

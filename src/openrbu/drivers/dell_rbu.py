@@ -36,13 +36,14 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from openrbu.buffers import Buffer
 from openrbu.drivers.extents import Block, Extents, free_all, from_rows, to_rows, zero_whole
 from openrbu.drivers.firmware_class import FirmwareClass, FirmwareImage
 from openrbu.drivers.numbers import scan_unsigned, strict_unsigned, strict_unsigned_any_base
-from openrbu.drivers.platform_device import add_platform_device, device_path, remove_platform_device
+from openrbu.drivers.objects import add_driver, device_path, module_path, remove_driver
 from openrbu.drivers.profiles import GARBAGE_PACKET_SIZE, BadPacketSize, KernelDiedError, Profile
 from openrbu.drivers.sysfs import BinaryAttribute, SysfsTree, TextAttribute
 from openrbu.errors import KernelError
@@ -51,7 +52,8 @@ from openrbu.units import GIB, MAX_ORDER, MIB, PhysAddr, order_for
 
 NAME = "dell_rbu"
 DEVICE_PATH = device_path(NAME)
-MODULE_PATH = f"/module/{NAME}"
+FLOOR_PATH = f"{module_path(NAME)}/parameters/allocation_floor"
+VERSION = "3.2"
 DEFAULT_ALLOCATION_FLOOR = 1 * MIB
 
 _MONO_BELOW = PhysAddr(4 * GIB)
@@ -139,8 +141,7 @@ class DellRbu:
                 errno.EBUSY, detail=f"Module {NAME} is in use; write -1 to loading first"
             )
         self._drop_everything()
-        remove_platform_device(self._tree, NAME)
-        self._tree.remove(MODULE_PATH)
+        remove_driver(self._tree, NAME)
 
     def snapshot(self) -> dict[str, object]:
         """What `restore` needs; JSON can hold it. Addresses stay; memory is not in it."""
@@ -176,7 +177,8 @@ class DellRbu:
     # -- files ------------------------------------------------------------------------------
 
     def _add_files(self) -> None:
-        add_platform_device(self._tree, NAME)
+        is_used = partial(self._firmware.is_requested, NAME)
+        add_driver(self._tree, NAME, version=VERSION, users=is_used)
         for name, node in (
             ("image_type", BinaryAttribute(self._read_image_type, self._write_image_type)),
             ("packet_size", BinaryAttribute(self._read_packet_size, self._write_packet_size)),
@@ -184,9 +186,7 @@ class DellRbu:
         ):
             self._tree.add(f"{DEVICE_PATH}/{name}", node)
         floor = TextAttribute(lambda: f"{self._allocation_floor}\n", self._store_floor)
-        self._tree.add(f"{MODULE_PATH}/parameters/allocation_floor", floor)
-        users = TextAttribute(lambda: f"{int(self._firmware.is_requested(NAME))}\n", mode=0o444)
-        self._tree.add(f"{MODULE_PATH}/refcnt", users)
+        self._tree.add(FLOOR_PATH, floor)
 
     def _request_entry(self) -> None:
         self._firmware.request(
@@ -233,9 +233,9 @@ class DellRbu:
     def _store_floor(self, text: bytes) -> None:
         value = strict_unsigned_any_base(text)
         if value is None:
-            raise KernelError(errno.EINVAL, f"{MODULE_PATH}/parameters/allocation_floor")
+            raise KernelError(errno.EINVAL, FLOOR_PATH)
         if value >= _WORD_LIMIT:
-            raise KernelError(errno.ERANGE, f"{MODULE_PATH}/parameters/allocation_floor")
+            raise KernelError(errno.ERANGE, FLOOR_PATH)
         self._allocation_floor = value
 
     def _read_data(self, offset: int, size_bytes: int) -> bytes:

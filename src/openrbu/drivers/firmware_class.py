@@ -38,6 +38,7 @@ from typing import Any
 from openrbu.buffers import Buffer
 from openrbu.drivers.extents import Block, Extents, free_all, from_rows, to_rows
 from openrbu.drivers.numbers import simple_strtol
+from openrbu.drivers.objects import add_device
 from openrbu.drivers.sysfs import BinaryAttribute, Symlink, SysfsTree, TextAttribute
 from openrbu.errors import KernelError
 from openrbu.memory.pages import PageSource
@@ -270,6 +271,13 @@ class FirmwareClass:
         request.due_at = None
         link = Symlink(_relative(request.path, CLASS_PATH))
         self._tree.add(f"{CLASS_PATH}/{request.name}", link)
+        add_device(
+            self._tree,
+            request.path,
+            subsystem=_relative(CLASS_PATH, request.path),
+            uevent=lambda: f"FIRMWARE={request.name}\nTIMEOUT={self._timeout_s}\nASYNC=1\n",
+        )
+        self._tree.add(f"{request.path}/device", Symlink(f"../../../{_base(request.device_path)}"))
         self._tree.add(
             f"{request.path}/loading",
             TextAttribute(
@@ -357,6 +365,10 @@ def _write_data(request: _Request, offset: int, data: Buffer) -> None:
     if not may_write:
         raise KernelError(errno.ENODEV, detail="no load is under way; write 1 to loading first")
     request.image.write(offset, data)
+
+
+def _base(path: str) -> str:
+    return path.rpartition("/")[2]
 
 
 def _relative(target: str, directory: str) -> str:

@@ -1,0 +1,102 @@
+"""What every device, platform device and module shows in sysfs, whatever the driver.
+
+Names, modes, contents and link counts were seen on Debian's 6.1.192. Nothing here manages power,
+binds drivers to devices or listens to events: what is written to those files is refused with EPERM,
+but for `uevent`, which takes it and does nothing. A module's notes, sections and checksum are those
+of a compiled file, which these drivers have not got.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+
+from openrbu.drivers.sysfs import Directory, Symlink, SysfsTree, TextAttribute
+from openrbu.errors import KernelError
+
+_POWER = (
+    ("async", "disabled", 0o644),
+    ("control", "auto", 0o644),
+    ("runtime_active_kids", "0", 0o444),
+    ("runtime_active_time", "0", 0o444),
+    ("runtime_enabled", "disabled", 0o444),
+    ("runtime_status", "unsupported", 0o444),
+    ("runtime_suspended_time", "0", 0o444),
+    ("runtime_usage", "0", 0o444),
+)
+
+_MODULE = (
+    ("coresize", "20480"),
+    ("initsize", "0"),
+    ("initstate", "live"),
+    ("taint", ""),
+)
+
+
+def device_path(name: str) -> str:
+    """Where the platform device `name` is in the tree."""
+    return f"/devices/platform/{name}"
+
+
+def module_path(name: str) -> str:
+    """Where the module `name` is in the tree."""
+    return f"/module/{name}"
+
+
+def add_device(tree: SysfsTree, path: str, *, subsystem: str, uevent: Callable[[], str]) -> None:
+    """Add what a device's directory has. `subsystem` is where its link leads, as `readlink` shows
+    it; `uevent` makes the text that describes the device to udev.
+
+    :raise KernelError: EEXIST when there is such a device.
+    """
+    tree.add(f"{path}/uevent", TextAttribute(uevent, lambda data: None))
+    for name, text, mode in _POWER:
+        _add_text(tree, f"{path}/power/{name}", f"{text}\n", mode)
+    delay = TextAttribute(_no_autosuspend, _refuse)
+    tree.add(f"{path}/power/autosuspend_delay_ms", delay)
+    tree.add(f"{path}/subsystem", Symlink(subsystem))
+
+
+def add_driver(
+    tree: SysfsTree, name: str, *, version: str = "", users: Callable[[], int] = lambda: 0
+) -> None:
+    """Add what there is of the module `name` and of its platform device of that name.
+
+    `version` is the module's, where one is known; `users` counts what keeps it from being unloaded.
+
+    :raise KernelError: EEXIST when the driver is loaded in this tree.
+    """
+    device, module, modalias = device_path(name), module_path(name), f"platform:{name}\n"
+    add_device(
+        tree, device, subsystem="../../../bus/platform", uevent=lambda: f"MODALIAS={modalias}"
+    )
+    _add_text(tree, f"{device}/modalias", modalias, 0o444)
+    _add_text(tree, f"{device}/driver_override", "(null)\n", 0o644)
+    tree.add(f"/bus/platform/devices/{name}", Symlink(f"../../../devices/platform/{name}"))
+    for file, text in _MODULE:
+        _add_text(tree, f"{module}/{file}", f"{text}\n", 0o444)
+    if version:
+        _add_text(tree, f"{module}/version", f"{version}\n", 0o444)
+    tree.add(f"{module}/refcnt", TextAttribute(lambda: f"{int(users())}\n", mode=0o444))
+    tree.add(f"{module}/uevent", TextAttribute(store=lambda data: None, mode=0o200))
+    for directory in ("holders", "notes", "sections"):
+        tree.add(f"{module}/{directory}", Directory())
+
+
+def remove_driver(tree: SysfsTree, name: str) -> None:
+    """Take both away again, with all that a driver has added to their directories."""
+    tree.remove(f"/bus/platform/devices/{name}")
+    tree.remove(device_path(name))
+    tree.remove(module_path(name))
+
+
+def _add_text(tree: SysfsTree, path: str, text: str, mode: int) -> None:
+    tree.add(path, TextAttribute(lambda: text, _refuse if mode & 0o222 else None, mode=mode))
+
+
+def _no_autosuspend() -> str:
+    raise KernelError(errno.EIO)
+
+
+def _refuse(_data: bytes) -> None:
+    raise KernelError(errno.EPERM)
