@@ -16,6 +16,11 @@ from typing import Self
 
 HELD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
+LOOK_UP_S = 0.25
+"""The longest that the main thread may wait for another one, or for a process, in one go. A signal
+that another thread took, or that came just before the wait, does not end the wait; its handler runs
+after it."""
+
 
 class Hold:
     """Signals wait until this ends; `let_through` opens it for a while."""
@@ -76,20 +81,6 @@ class Hold:
         traceback: TracebackType | None,
     ) -> None:
         self.end()
-
-
-@contextlib.contextmanager
-def signals_for_this_thread() -> Iterator[None]:
-    """Threads that are started in this block never take the signals that are held, nor do theirs.
-
-    The kernel gives a signal to any thread, and Python runs the handler in the main thread: when
-    that one wakes, which a signal that another thread took does not make it do.
-    """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def signals_held() -> Hold:

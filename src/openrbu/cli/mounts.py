@@ -26,8 +26,8 @@ _Serve = Callable[[Callable[[], None]], None]
 
 def mount(
     directory: Annotated[
-        Path, typer.Argument(metavar="DIR", help="An empty directory to mount it at.")
-    ],
+        str, typer.Argument(metavar="DIR", help="An empty directory to mount it at.")
+    ],  # not a Path, which typer looks at: what is mounted there may answer no more
     *,
     machine: Annotated[
         str | None,
@@ -68,9 +68,10 @@ def mount(
                rbu mount /mnt --stop
     """
     from openrbu.fuse import server
+    from openrbu.fuse.device import real_path
     from openrbu.machine.store import existing_directory
 
-    target = os.path.realpath(directory)
+    target = real_path(directory)
     if stop:
         if machine is not None or detach or allow_other:
             raise UsageError("--stop takes DIR alone")

@@ -20,7 +20,7 @@ FILE_SYSTEM_TYPE = "fuse.openrbu"
 HELPER = "fusermount3"
 
 _MS_NOSUID, _MS_NODEV = 2, 4  # sys/mount.h
-_MNT_DETACH = 2
+_MNT_DETACH, _UMOUNT_NOFOLLOW = 2, 8
 _ESCAPE = re.compile(rb"\\([0-7]{3})")
 
 
@@ -99,22 +99,38 @@ def unmount(target: str) -> None:
     from openrbu.fuse.libc import call  # noqa: PLC0415
 
     try:
-        call("umount2", os.fsencode(target), _MNT_DETACH)
+        call("umount2", os.fsencode(target), _MNT_DETACH | _UMOUNT_NOFOLLOW)
     except OSError as error:
         if not os.geteuid():
             raise ObstacleError(f"{target} can't be unmounted: {error.strerror}") from None
         _run_helper(["-u", "-z", "--", target])
 
 
+def real_path(path: str) -> str:
+    """A path without links. What is mounted there is not asked, which may be of no use any more."""
+    try:
+        fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except OSError:
+        return os.path.realpath(path)
+    try:
+        return str(Path(f"/proc/self/fd/{fd}").readlink())
+    finally:
+        os.close(fd)
+
+
 def mounts() -> Iterator[Mount]:
-    """The mounts of ours in this mount namespace, the latest first."""
+    """The mounts of ours in this mount namespace, the latest first: those that this user made.
+
+    Another user's may have any source: what it says of a machine is not to be believed.
+    """
+    mine = f"user_id={os.geteuid()}".encode()
     lines = Path("/proc/self/mountinfo").read_bytes()
     if f" {FILE_SYSTEM_TYPE} ".encode() not in lines:
         return
     for line in reversed(lines.splitlines()):
         before, _, after = line.partition(b" - ")  # proc(5)
-        kind, source = after.split(b" ")[:2]
-        if kind == FILE_SYSTEM_TYPE.encode():
+        kind, source, options = after.split(b" ")[:3]
+        if kind == FILE_SYSTEM_TYPE.encode() and mine in options.split(b","):
             yield Mount(_unescaped(before.split(b" ")[4]), _unescaped(source))
 
 

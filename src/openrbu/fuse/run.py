@@ -24,6 +24,7 @@ import contextlib
 import errno
 import json
 import os
+import select
 import signal
 import socket
 import sys
@@ -37,6 +38,7 @@ from openrbu.fuse import guard, namespace
 from openrbu.fuse.device import mount_device, open_device
 from openrbu.fuse.libc import call
 from openrbu.fuse.overlay import Overlay, Real, real_entries
+from openrbu.signals import LOOK_UP_S
 
 # What env(1) and the shells end with, too.
 EXIT_CANNOT_RUN = 126
@@ -165,6 +167,12 @@ class _Child:
     def _wait(self) -> int:
         """How the child ended: its exit status, or less than 0 for a signal."""
         assert self._pid is not None
+        end = os.pidfd_open(self._pid)
+        try:
+            while not select.select([end], [], [], LOOK_UP_S)[0]:
+                pass
+        finally:
+            os.close(end)
         _, status = os.waitpid(self._pid, 0)
         self._pid = None
         return os.waitstatus_to_exitcode(status)

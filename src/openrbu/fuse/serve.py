@@ -20,7 +20,7 @@ from openrbu.fuse.filesystem import FileSystem
 from openrbu.fuse.library import mfusepy
 from openrbu.fuse.translation import Translation
 from openrbu.machine.files import Files
-from openrbu.signals import signals_for_this_thread
+from openrbu.signals import LOOK_UP_S
 
 _CLONE_FS = 0x200  # linux/sched.h
 _LOG_LINE_BYTES = 1024
@@ -66,8 +66,7 @@ class Session:
 
         :raise ObstacleError: when libfuse can't serve it.
         """
-        with signals_for_this_thread():
-            self._thread.start()
+        self._thread.start()
         self._has_started.wait()
         self._tell()
 
@@ -76,7 +75,8 @@ class Session:
 
         :raise ObstacleError: when it ended in another way.
         """
-        self._has_ended.wait()
+        while not self._has_ended.wait(LOOK_UP_S):
+            pass
         self._tell()
 
     def stop(self) -> None:

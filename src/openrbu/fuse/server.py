@@ -90,7 +90,7 @@ def check_target(target: str) -> None:
     :raise ObstacleError: when something is mounted there, or in it.
     """
     while source := source_of(target):
-        if not _is_dead(target):
+        if _is_served(target, source) or not _is_dead(target):
             name = Path(source).name
             raise ObstacleError(
                 f"machine {name!r} is mounted at {target} already; rbu mount --stop {target} ends "
@@ -105,6 +105,21 @@ def check_target(target: str) -> None:
         raise UsageError(f"{target} can't be mounted on: {error.strerror}") from None
     if not is_empty:
         raise ObstacleError(f"{target} is not empty; a mount would hide what is in it")
+
+
+def _is_served(target: str, source: str) -> bool:
+    """Whether a process holds the record. It need not answer: it may be a stopped one."""
+    try:
+        fd = os.open(_record(Path(source), target), os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
 
 
 def _is_dead(target: str) -> bool:

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from openrbu.machine import store, wire
 from openrbu.machine.program import Program
 from openrbu.machine.virtual import VirtualMachine
-from openrbu.signals import signals_for_this_thread
+from openrbu.signals import LOOK_UP_S
 
 MAX_CONNECTIONS = 256
 
@@ -55,8 +55,7 @@ class Service:
         except BaseException:
             self._socket.close()
             raise
-        with signals_for_this_thread():
-            self._accepting.start()
+        self._accepting.start()
 
     def leave(self) -> None:
         """Take no new connections; those that there are stay."""
@@ -79,7 +78,7 @@ class Service:
                 if now != told:
                     told = now
                     waiting(now)
-                self._changed.wait()
+                self._changed.wait(LOOK_UP_S)
 
     def stop(self) -> None:
         """End the connections that there still are; what each is doing is done first."""

@@ -139,7 +139,7 @@ def check_owner(directory: Path) -> None:
     machines = directory.parent
     for path in (machines.parent, machines, directory):
         for look in (path.lstat, path.stat):
-            with contextlib.suppress(FileNotFoundError), disk_errors(directory):
+            with disk_errors(directory), contextlib.suppress(FileNotFoundError):
                 if look().st_uid not in (os.geteuid(), 0):
                     raise PermissionError(errno.EACCES, None)
 
