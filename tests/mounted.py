@@ -33,7 +33,7 @@ class Mounted:
     def __init__(self, directory: Path, profile_name: str = "documented") -> None:
         needs_fuse()
         from openrbu.fuse.callers import Callers
-        from openrbu.fuse.serve import Session
+        from openrbu.fuse.session import Session
 
         self.log: list[str] = []
         with contextlib.ExitStack() as stack:

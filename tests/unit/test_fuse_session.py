@@ -35,7 +35,7 @@ import os, sys, threading
 from pathlib import Path
 from openrbu.fuse import device
 from openrbu.fuse.callers import Callers
-from openrbu.fuse.serve import Session
+from openrbu.fuse.session import Session
 from openrbu.machine.virtual import VirtualMachine
 
 directory, target = sys.argv[1:]
@@ -121,7 +121,7 @@ def test_sessions_follow_one_another_at_one_place(tmp_path: Path) -> None:
 
 def test_a_session_that_never_began_closes_its_descriptor(system: Mounted) -> None:
     from openrbu.fuse.callers import Callers
-    from openrbu.fuse.serve import Session
+    from openrbu.fuse.session import Session
 
     reading, writing = os.pipe()
     Session(system.machine.files, reading, Callers()).stop()
@@ -134,7 +134,7 @@ def test_what_is_no_fuse_device_fails_with_what_libfuse_says(
     system: Mounted, capfd: pytest.CaptureFixture[str]
 ) -> None:
     from openrbu.fuse.callers import Callers
-    from openrbu.fuse.serve import Session
+    from openrbu.fuse.session import Session
 
     said: list[str] = []
     nowhere = os.open("/dev/null", os.O_RDWR)
@@ -280,7 +280,7 @@ def test_a_missing_helper_is_told_with_what_to_install(
 def test_the_helper_mounts_and_passes_the_descriptor(tmp_path: Path) -> None:
     needs_fuse()
     from openrbu.fuse.callers import Callers
-    from openrbu.fuse.serve import Session
+    from openrbu.fuse.session import Session
 
     odd = tmp_path / "a,b\\c d"
     directory = machine_with_driver(odd / "home")

@@ -579,7 +579,7 @@ def _values() -> list[Any]:
 def test_any_call_with_any_arguments_harms_nobody(
     directory: Path, server: Server, machine: Machine
 ) -> None:
-    from openrbu.machine.program import CALLS
+    from openrbu.machine.connection import CALLS
 
     machine.load_module("dell_rbu", {})
     chance = random.Random(4)
@@ -632,7 +632,7 @@ def test_a_file_that_was_opened_for_reading_is_not_written(machine: Machine) -> 
 
 
 def test_a_program_may_have_only_so_many_files_open(machine: Machine, directory: Path) -> None:
-    from openrbu.machine.program import MAX_OPEN_FILES
+    from openrbu.machine.connection import MAX_OPEN_FILES
 
     files = [machine.open(REBOOT_MODE, reading=True) for _ in range(MAX_OPEN_FILES)]
     with pytest.raises(KernelError) as refusal:

@@ -67,7 +67,7 @@ def mount(
                echo 1 > /mnt/sys/class/firmware/dell_rbu/loading
                rbu mount /mnt --stop
     """
-    from openrbu.fuse import server
+    from openrbu.fuse import mounting
     from openrbu.fuse.device import real_path
     from openrbu.machine.store import existing_directory
 
@@ -79,10 +79,10 @@ def mount(
     if machine is None:
         raise UsageError("which machine? name it with --machine NAME")
     source = existing_directory(machine)
-    server.check_target(target)
+    mounting.check_target(target)
 
     def serve(ready: Callable[[], None]) -> None:
-        server.serve(
+        mounting.serve(
             source,
             target,
             allow_other=allow_other,
@@ -103,14 +103,14 @@ def mount(
 
 
 def _stop(target: str) -> Answer:
-    from openrbu.fuse import server
+    from openrbu.fuse import mounting
 
     document = {"directory": target}
-    source = server.source_of(target)
+    source = mounting.source_of(target)
     if source is None:
         nothing = f"nothing to do: no machine is mounted at {target}"
         return Answer({"changed": False, **document}, [nothing])
-    server.stop(target, source)
+    mounting.stop(target, source)
     name = Path(source).name
     line = good(f"machine {name} is not mounted at {target} any more")
     return Answer({"changed": True, "machine": name, **document}, [line])

@@ -104,7 +104,7 @@ def bind(source: Where, target: Where) -> None:
 
 
 @contextlib.contextmanager
-def held(path: Where) -> Iterator[Path]:
+def pinned(path: Where) -> Iterator[Path]:
     """What is at `path` now, as a path that leads there whatever is mounted over it."""
     fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -115,7 +115,7 @@ def held(path: Where) -> Iterator[Path]:
 
 def furnish(served: Path, real_sys: Path, real: Mapping[str, Real]) -> None:
     """Put a machine's files in place. `served` is the root of the file system that has them,
-    `real_sys` what was at `/sys` before, `real` the placeholders in it. Both paths are `held`.
+    `real_sys` what was at `/sys` before, `real` the placeholders in it. Both paths are `pinned`.
 
     :raise OSError: as the kernel answers.
     """
@@ -150,7 +150,7 @@ def _bind_if_there(source: Path, target: str) -> None:
 
 def _replace_dev() -> None:
     """A `/dev` with the same entries, in which more can be made."""
-    with held("/dev") as real:
+    with pinned("/dev") as real:
         call("mount", b"none", b"/dev", b"tmpfs", _MS_NOSUID, b"mode=755")
         for entry in real.iterdir():
             path = Path("/dev", entry.name)

@@ -81,7 +81,7 @@ def run(
     child = _Child(directory, command, real)
     with contextlib.closing(child):
         from openrbu.fuse.callers import Callers  # noqa: PLC0415  (after the fork: threads)
-        from openrbu.fuse.serve import Session  # noqa: PLC0415
+        from openrbu.fuse.session import Session  # noqa: PLC0415
         from openrbu.machine.reach import keep  # noqa: PLC0415
 
         with keep(directory, waiting=waiting) as machine:
@@ -247,13 +247,13 @@ def _prepare(
     call("prctl", _PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(EXIT_CANNOT_RUN)
-    with namespace.held("/sys") as real_sys:
+    with namespace.pinned("/sys") as real_sys:
         fd = open_device()
         mount_device(fd, "/sys", str(directory), allow_other=True)
         socket.send_fds(channel, [b"device"], [fd])
         os.close(fd)
         if channel.recv(len(_GO)) != _GO:  # the parent has said what is wrong, and closed it
             os._exit(EXIT_CANNOT_RUN)
-        with namespace.held("/sys") as served:
+        with namespace.pinned("/sys") as served:
             namespace.furnish(served, real_sys, real)
     guard.guard()

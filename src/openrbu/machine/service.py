@@ -18,7 +18,7 @@ import threading
 from collections.abc import Callable
 
 from openrbu.machine import store, wire
-from openrbu.machine.program import Program
+from openrbu.machine.connection import Program
 from openrbu.machine.virtual import VirtualMachine
 from openrbu.signals import LOOK_UP_S
 

@@ -48,7 +48,7 @@ def serve(
     """
     # The imports of a library that may be missing come before anything is begun.
     from openrbu.fuse.callers import Callers  # noqa: PLC0415
-    from openrbu.fuse.serve import Session  # noqa: PLC0415
+    from openrbu.fuse.session import Session  # noqa: PLC0415
     from openrbu.machine.reach import keep  # noqa: PLC0415
 
     with _recorded(directory, target), keep(directory, waiting=waiting) as machine:
