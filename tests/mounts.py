@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -11,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cli_rig import RBU
+from cli_rig import RBU, Cli
 from machines import NOBODY, make, opened_up, running
 from needs import leave_out
 from openrbu.fuse.device import mounts, unmount
@@ -97,6 +99,40 @@ def machine_with_driver(home: Path, **order: Any) -> Path:
     if not os.geteuid():
         opened_up(directory)
     return directory
+
+
+def empty_directory(path: Path) -> Path:
+    """Made, and every user may pass to it."""
+    path.mkdir()
+    opened_up(path / "x")
+    return path
+
+
+def detached(rbu: Cli, target: Path) -> int:
+    """Mount the machine `box` in the background; the number of the process that serves it."""
+    ended = rbu.process("mount", target, "--machine", "box", "--detach", "--json")
+    assert (ended.returncode, ended.stderr) == (0, b""), ended
+    document = json.loads(ended.stdout)
+    pid: int = document.pop("pid")
+    assert document == {
+        "schema": 1,
+        "changed": True,
+        "machine": "box",
+        "directory": str(target),
+    }
+    return pid
+
+
+def wait_for_end(pid: int) -> None:
+    """Wait for a process, be it a child of a child."""
+    try:
+        end = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        assert select.select([end], [], [], 30)[0]
+    finally:
+        os.close(end)
 
 
 def program(root: Path, code: str, *prefix: str) -> str:

@@ -75,7 +75,7 @@ def runner(home: Path, user: str, model: str = "precision-t7600", **order: Any) 
         return Runner(directory.name, directory)
     if os.geteuid():
         needs_fuse()
-        _needs_namespaces(())
+        needs_namespaces()
         return Runner(directory.name, directory)
     return _runner_of_nobody(home, directory)
 
@@ -90,12 +90,12 @@ def _runner_of_nobody(home: Path, directory: Path) -> Runner:
         if path != device:
             shutil.chown(path, NOBODY, NOBODY)
     drop = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
-    _needs_namespaces(drop)
+    needs_namespaces(drop)
     script = f'mount --bind {device} /dev/fuse; exec "$@"'
     return Runner(directory.name, directory, (*_PRIVATELY, script, "sh", *drop))
 
 
-def _needs_namespaces(prefix: tuple[str, ...]) -> None:
+def needs_namespaces(prefix: tuple[str, ...] = ()) -> None:
     tried = subprocess.run(
         [*prefix, "unshare", "--user", "--mount", "--map-root-user", "true"],
         capture_output=True,

@@ -5,10 +5,19 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from openrbu.machine import wire
+from openrbu.machine.remote import RemoteMachine
+from openrbu.machine.store import locked
+from openrbu.machine.wire import Message
+
+GREETING = Message({"result": {"protocol": wire.PROTOCOL, "owner": 4711}})
 
 _SERVER = """
 import sys
@@ -78,3 +87,51 @@ def serving(directory: Path) -> Iterator[Server]:
     with contextlib.closing(Server(directory)) as server:
         assert server.line() == "ready"
         yield server
+
+
+def client(directory: Path) -> contextlib.closing[RemoteMachine]:
+    """The machine as a program has it that another process serves."""
+    return contextlib.closing(RemoteMachine(directory))
+
+
+def connected(directory: Path) -> socket.socket:
+    """A connection to the machine's socket, greeted."""
+    raw = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    raw.settimeout(60)
+    with wire.socket_address(directory) as address:
+        raw.connect(address)
+    assert wire.receive(raw) is not None
+    return raw
+
+
+@contextlib.contextmanager
+def answering(
+    directory: Path,
+    answer: Callable[[Message], Message],
+    greeting: Message = GREETING,
+) -> Iterator[None]:
+    """A machine that is served by somebody who answers each request with what `answer` makes."""
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            with connection, contextlib.suppress(ConnectionError):
+                wire.send(connection, *greeting)
+                while (request := wire.receive(connection)) is not None:
+                    wire.send(connection, *answer(request))
+
+    with locked(directory, serving=True), socket.socket(socket.AF_UNIX) as listener:
+        with wire.socket_address(directory) as address:
+            listener.bind(address)
+        listener.listen()
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+            (directory / wire.SOCKET_NAME).unlink()

@@ -29,6 +29,11 @@ class Hold:
         self._handlers: dict[signal.Signals, signal._HANDLER] = {}
         self._caught: list[int] = []
 
+    @property
+    def has_caught(self) -> bool:
+        """Whether a signal waits."""
+        return bool(self._caught)
+
     @contextlib.contextmanager
     def let_through(self) -> Iterator[None]:
         """Signals work as ever in this block; the ones that have come so far do so first."""

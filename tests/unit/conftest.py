@@ -1,10 +1,15 @@
 """What several unit tests share."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from cli_rig import Cli
+from machines import make
+from openrbu.machine import reach
+from openrbu.machine.base import Machine
+from served import Server, serving
 
 
 @pytest.fixture
@@ -17,3 +22,24 @@ def rbu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     work.mkdir()
     monkeypatch.chdir(work)
     return Cli(work, capsys)
+
+
+@pytest.fixture
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The directory of a Precision 390 that is off."""
+    monkeypatch.setenv("OPENRBU_HOME", str(tmp_path))
+    return make(tmp_path)
+
+
+@pytest.fixture
+def server(directory: Path) -> Iterator[Server]:
+    """That machine, on and served by another process."""
+    with serving(directory) as server:
+        yield server
+
+
+@pytest.fixture
+def machine(server: Server, directory: Path) -> Iterator[Machine]:
+    """The same as a program uses it."""
+    with reach.reach(directory) as machine:
+        yield machine

@@ -102,7 +102,7 @@ def test_a_served_machine_is_shown_as_it_is_when_nobody_serves_it(rbu: Cli) -> N
 def test_a_served_machine_is_not_removed(rbu: Cli) -> None:
     with served() as server:
         line = rbu.fails(4, "machine", "rm", "box", "--yes")
-        assert line.startswith(f"rbu: machine 'box' is served by process {server.pid}: ")
+        assert line.startswith(f"rbu: machine 'box' is served by process {server.pid} ")
         assert rbu.json("machine", "show", "box")["is_on"] is True
 
 

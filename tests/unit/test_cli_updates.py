@@ -13,6 +13,7 @@ import pytest
 
 from cli_rig import FLASH_BYTES, Cli, image_bytes
 from openrbu.cli import progress
+from openrbu.cli.session import open_machine
 from openrbu.machine import store
 from openrbu.units import KIB, MIB
 
@@ -68,6 +69,22 @@ def test_an_update_and_a_restart_install_the_bios(demo: Cli) -> None:
     assert (after["bios"]["version"], after["is_armed"]) == ("A06", False)
     assert after["completion"]["code"] == "0x0000"
     assert (after["last_update"]["outcome"], after["last_update"]["succeeded"]) == ("result", True)
+
+
+def test_an_armed_machine_whose_next_restart_is_cold_warns_and_then_explains(demo: Cli) -> None:
+    demo.json("update", demo.image("A06"), "--machine", "demo")
+    assert "the next restart updates the BIOS" in demo("status", "--machine", "demo").out
+    with open_machine("demo") as machine:
+        machine.open("/sys/kernel/reboot/mode", writing=True).write(0, b"cold\n")
+    ended = demo("status", "--machine", "demo")
+    advice = "echo warm > /sys/kernel/reboot/mode"
+    assert "the next restart is cold, which may clear memory" in " ".join(ended.out.split())
+    assert advice in " ".join(ended.out.split())
+    assert demo.json("status", "--machine", "demo")["restart_mode"] == "cold"
+    failed = demo.json("machine", "reboot", "demo", code=1)
+    assert failed["completion_code"] == "0x000d"
+    assert failed["reason"].startswith("memory was cleared: the restart was cold")
+    assert advice in failed["reason"]
 
 
 def test_update_with_reboot_shows_old_and_new_version_code_and_place(demo: Cli) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import subprocess
@@ -144,6 +145,37 @@ def test_what_is_no_fuse_device_fails_with_what_libfuse_says(
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize(
+    ("name", "error", "says"),
+    [
+        ("Translation", MemoryError(), "something unexpected; what it was is on standard error"),
+        ("call", PermissionError(errno.EPERM, "Not permitted"), "directory of its own: Not perm"),
+    ],
+)
+def test_whatever_ends_the_thread_it_is_not_said_to_serve(
+    system: Mounted, monkeypatch: pytest.MonkeyPatch, name: str, error: Exception, says: str
+) -> None:
+    from openrbu.fuse import session as module
+    from openrbu.fuse.callers import Callers
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    unexpected: list[BaseException | None] = []
+    monkeypatch.setattr(threading, "excepthook", lambda told: unexpected.append(told.exc_value))
+    monkeypatch.setattr(module, name, fail)
+    reading, writing = os.pipe()
+    session = module.Session(system.machine.files, reading, Callers())
+    for call in (session.start, session.wait):
+        with pytest.raises(ObstacleError, match=f"the mount can't be served: .*{says}"):
+            call()
+    session.stop()
+    session._thread.join()
+    assert unexpected == ([error] if isinstance(error, MemoryError) else [])
+    os.close(reading)
+    os.close(writing)
+
+
 def test_many_threads_use_a_mount_at_once(system: Mounted) -> None:
     path = system.root / "sys/class/firmware/timeout"
     failures: list[BaseException] = []
@@ -258,6 +290,32 @@ def test_a_place_that_can_not_be_mounted_on_is_named(tmp_path: Path) -> None:
         os.close(fd)
     with pytest.raises(ObstacleError, match="can't be unmounted: Invalid argument"):
         unmount(str(tmp_path))
+
+
+def test_a_link_that_has_come_into_a_path_is_not_followed(system: Mounted, tmp_path: Path) -> None:
+    """Whose directory it is may change it while root is about to mount there, or to unmount."""
+    needs_root()
+    elsewhere, theirs = tmp_path / "elsewhere", tmp_path / "theirs"
+    (elsewhere / "mount").mkdir(parents=True)
+    theirs.mkdir()
+    (theirs / "directory").symlink_to(elsewhere)
+    (theirs / "to").symlink_to(tmp_path)
+    fd = device.open_device()
+    before = mounts_below(tmp_path)
+    assert [mount.target for mount in before] == [str(tmp_path / "mount")]
+    try:
+        for path in ("directory/mount", "directory"):
+            with pytest.raises(ObstacleError, match="mounted on: there is a link in its path"):
+                device.mount_device(fd, str(theirs / path), "x")
+        with pytest.raises(ObstacleError, match="unmounted: there is a link in its path"):
+            unmount(str(theirs / "to/mount"))
+    finally:
+        os.close(fd)
+        after = mounts_below(tmp_path)
+        for mount in after:
+            if mount not in before:
+                unmount(mount.target)
+    assert after == before
 
 
 def test_the_helpers_complaint_is_one_line(tmp_path: Path) -> None:

@@ -395,3 +395,8 @@ def test_a_kernel_put_away_and_taken_out_goes_on_as_if_nothing_had_been(
     assert one.kernel.snapshot() == other.kernel.snapshot()
     one.memory.close()
     other.memory.close()
+
+
+def test_the_directories_of_devices_and_modules_are_there_without_any(machine: Machine) -> None:
+    assert machine.kernel.list("/sys/devices/platform") == []
+    assert machine.kernel.list("/sys/module") == []

@@ -98,7 +98,7 @@ def test_a_machine_without_one_of_its_files_is_refused_and_works_when_it_is_back
 
 
 @pytest.mark.parametrize("part", PARTS)
-@pytest.mark.parametrize("damage", ["empty", "cut", "junk", "a directory"])
+@pytest.mark.parametrize("damage", ["empty", "cut", "junk", "a directory", "a FIFO"])
 def test_a_damaged_file_is_a_machine_error(tmp_path: Path, part: str, damage: str) -> None:
     directory = make(tmp_path)
     with running(directory):
@@ -108,6 +108,8 @@ def test_a_damaged_file_is_a_machine_error(tmp_path: Path, part: str, damage: st
     path.unlink()
     if damage == "a directory":
         path.mkdir()
+    elif damage == "a FIFO":
+        os.mkfifo(path)
     else:
         cut = {"empty": b"", "cut": whole[: len(whole) // 2], "junk": b"\xa5[{" * 5000}[damage]
         path.write_bytes(cut)

@@ -65,9 +65,9 @@ def wait_until(is_so: Callable[[], bool]) -> None:
 
 
 def is_asleep(pid: int) -> bool:
-    """Whether a process waits for a file's lock, or for an answer on a socket."""
+    """Whether a process waits until it looks again, or for an answer on a socket."""
     wchan = Path(f"/proc/{pid}/wchan").read_text()
-    return any(word in wchan for word in ("lock", "poll", "unix"))
+    return any(word in wchan for word in ("nanosleep", "poll", "unix"))
 
 
 # -- a minute of everything -----------------------------------------------------------------

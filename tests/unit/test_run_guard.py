@@ -8,7 +8,9 @@ import os
 import signal
 import struct
 import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -17,7 +19,11 @@ from needs import leave_out
 from openrbu.fuse.guard import guard
 from run_rig import needs_root
 
-IS_X86_64 = os.uname().machine == "x86_64"
+EM_X86_64 = 62  # elf.h
+IS_X86_64 = Path(sys.executable).read_bytes()[18:20] == struct.pack("H", EM_X86_64)
+"""uname(2) would tell the personality."""
+
+PER_LINUX32 = 8  # linux/personality.h
 
 # Numbers of system calls: asm/unistd_64.h
 REBOOT, IOPL, IOPERM = 169, 172, 173
@@ -62,16 +68,29 @@ def test_reboot_is_refused() -> None:
 
 
 def test_the_capabilities_are_out_of_reach_of_what_is_executed() -> None:
-    def work() -> None:
-        shown = subprocess.check_output(["cat", "/proc/self/status"], text=True)
-        sets = [line.split() for line in shown.splitlines() if line.startswith("Cap")]
-        assert len(sets) == 5
-        for _name, value in sets:
-            assert not int(value, 16) & (1 << 16 | 1 << 22)
-        effective = dict(sets)["CapEff:"]
-        assert int(effective, 16) & 1 << 17  # CAP_SYS_RAWIO, which the driver asks for
+    """Those that are inheritable, too: the bounding set does not hold them back."""
+    taken = 1 << 16 | 1 << 22  # linux/capability.h: CAP_SYS_MODULE, CAP_SYS_BOOT
 
-    guarded(work)
+    def sets() -> dict[str, int]:
+        """Of a program that is executed now."""
+        shown = subprocess.check_output(["cat", "/proc/self/status"], text=True)
+        lines = [line.split() for line in shown.splitlines() if line.startswith("Cap")]
+        return {name: int(value, 16) for name, value in lines}
+
+    def child() -> None:
+        header = struct.pack("Ii", 0x20080522, 0)
+        words = (ctypes.c_uint32 * 6)()
+        assert answer("capget", header, words) == "done"
+        words[2] |= taken
+        assert answer("capset", header, words) == "done"
+        assert [each & taken for each in sets().values()] == [taken] * 4 + [0]  # none is ambient
+        guard()
+        after = sets()
+        assert [each & taken for each in after.values()] == [0] * 5
+        assert after["CapEff:"] & 1 << 17  # CAP_SYS_RAWIO, which the driver asks for
+
+    needs_root()
+    assert in_child(child) == 0
 
 
 @pytest.mark.usefixtures("x86_64")
@@ -84,6 +103,22 @@ def test_port_io_is_refused() -> None:
 
     assert answer("iopl", 0) in ("done", "ENOSYS")  # no level asked for: no privilege is needed
     guarded(work)
+
+
+@pytest.mark.usefixtures("x86_64")
+def test_port_io_is_refused_whatever_the_personality() -> None:
+    """What `setarch i686` sets: uname(2) shows a 32-bit computer then."""
+
+    def child() -> None:
+        assert answer("personality", PER_LINUX32) == "done"
+        assert os.uname().machine != "x86_64"
+        guard()
+        assert answer("iopl", 0) == "EPERM"
+        with pytest.raises(PermissionError):
+            os.kill(1, 0)
+
+    needs_root()
+    assert in_child(child) == 0
 
 
 @pytest.mark.usefixtures("x86_64")

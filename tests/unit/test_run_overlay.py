@@ -26,6 +26,7 @@ DIRECTORIES = (
     "kernel/reboot",
     "module/dell_rbu",
     "module/ext4",
+    "power",
 )
 LINKS = {
     "bus/platform/devices/dell_rbu": "../../../devices/platform/dell_rbu",
@@ -96,6 +97,10 @@ def test_firmware_and_reboot_mode_are_the_machines_alone(files: Overlay) -> None
     assert files.list("/sys/firmware") == ["dmi"]
     assert files.list("/sys/kernel/reboot") == ["mode"]
     assert stat.S_ISLNK(files.stat("/sys/class/dmi/id").mode)
+
+
+def test_what_puts_this_computer_to_sleep_is_not_there(files: Overlay) -> None:
+    assert error_of(files.stat, "/sys/power") == "ENOENT"
 
 
 def test_the_machines_files_are_as_they_are_without_this_computers(

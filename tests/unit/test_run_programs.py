@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import shlex
 import signal
 import subprocess
 import sys
@@ -69,6 +70,7 @@ def test_a_program_that_is_not_there_is_127_as_with_env(run: Runner) -> None:
     ended = run("no-such-program", env={**os.environ, "PATH": path})
     assert (ended.returncode, ended.stdout) == (127, "")
     assert ended.stderr == "rbu: no-such-program: No such file or directory\n"
+    assert run("", env={**os.environ, "PATH": path}).returncode == 127
 
 
 def test_a_file_that_is_no_program_is_126_as_with_env(run: Runner, tmp_path: Path) -> None:
@@ -78,6 +80,23 @@ def test_a_file_that_is_no_program_is_126_as_with_env(run: Runner, tmp_path: Pat
     ended = run(plain)
     assert (ended.returncode, ended.stdout) == (126, "")
     assert ended.stderr == f"rbu: {plain}: Permission denied\n"
+
+
+def test_a_name_longer_than_any_file_has_is_cut_in_the_error(run: Runner) -> None:
+    ended = run("x" * 20_000)
+    assert (ended.returncode, ended.stdout) == (126, "")
+    assert ended.stderr == f"rbu: {'x' * 256}…: File name too long\n"
+
+
+def test_a_defect_before_the_program_begins_is_told(run_as_root: Runner) -> None:
+    """One that only a caller in Python can bring about: no argument of a process has a 0 in it."""
+    words = ["run", "--machine", run_as_root.name, "--", "a\0b"]
+    script = f"import sys; from openrbu.cli.main import main; sys.exit(main({words!r}))"
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
+    assert (ended.returncode, ended.stdout) == (4, b"")
+    assert b"Traceback" in ended.stderr
+    assert b"embedded null" in ended.stderr
+    assert ended.stderr.endswith(b"the process of the program was ended before it began\n")
 
 
 def test_a_machine_that_is_off_is_an_obstacle(rbu: Cli, run_as_root: Runner) -> None:
@@ -98,6 +117,13 @@ def test_without_a_machine_it_is_not_known_what_to_show(rbu: Cli) -> None:
 def test_options_after_the_program_are_its_own(rbu: Cli, run_as_root: Runner) -> None:
     ended = rbu.process("run", "--machine", run_as_root.name, "echo", "--help", "-m", "x")
     assert (ended.returncode, ended.stdout) == (0, b"--help -m x\n")
+
+
+def test_json_after_the_program_is_its_own(rbu: Cli) -> None:
+    for own in (("--machine", "none"), ("-m", "none"), ("--machine=none",), ("-mnone",)):
+        rbu.fails(4, "run", *own, "lsblk", "--json")
+    ended = rbu("run", "--machine", "none", "--json", "lsblk")  # there is no such option
+    assert (ended.code, ended.document["error"]["exit_code"]) == (2, 2)
 
 
 # -- signals ----------------------------------------------------------------------------------
@@ -156,6 +182,29 @@ def test_the_end_of_the_parent_is_the_end_of_the_program_and_a_power_cut(
     assert (shown["is_on"], shown["lost_power"]) == (False, True)
     rbu.json("machine", "reboot", run_as_root.name)
     assert run_as_root.says("cat", "/sys/kernel/reboot/mode") == "cold\n"
+
+
+def test_what_outlives_the_parent_uncovers_nothing_of_this_computer(
+    run_as_root: Runner, tmp_path: Path, programs: list[subprocess.Popen[str]]
+) -> None:
+    """Whoever gets the lock of a machine removes its dead mounts; those of a run are none."""
+    fifo = tmp_path / "home" / "fifo"
+    os.mkfifo(fifo)
+    fifo.chmod(0o666)
+    command = shlex.join([*RBU, "machine", "show", run_as_root.name])
+    left = f"read line < {fifo}; {command} | head -1; ls /sys/firmware /sys/class 2>&1"
+    program = run_as_root.start(
+        "sh", "-c", f"setsid sh -c {shlex.quote(left)} & echo ready; exec sleep 60"
+    )
+    programs.append(program)
+    assert line_of(program) == "ready"
+    program.kill()
+    fifo.write_text("\n")
+    assert run_as_root.name in line_of(program)
+    for name in ("firmware", "class"):
+        told = f"ls: cannot access '/sys/{name}': Transport endpoint is not connected"
+        assert line_of(program) == told
+    assert line_of(program) == ""
 
 
 # -- what a program has -----------------------------------------------------------------------
@@ -268,6 +317,23 @@ def test_what_restarts_this_computer_is_out_of_reach(run_as_root: Runner) -> Non
         refused = run("cat", path)
         assert (refused.returncode, refused.stdout) == (1, "")
         assert "Operation not permitted" in refused.stderr
+
+
+def test_so_is_what_reaches_its_firmware_by_a_device(run_as_root: Runner) -> None:
+    names = ("cpu/0/msr", "ipmi0", "ipmi/0", "ipmidev/0", "mtd0", "mtdblock0", "mtd/0", "watchdog",
+             "watchdog0")  # fmt: skip
+    run = run_as_root.privately(
+        "mount -t tmpfs none /dev; mknod /dev/fuse c 10 229; cd /dev; "
+        f"mkdir -p cpu/0 ipmi ipmidev mtd; touch {' '.join(names)}"
+    )
+    for name in names:
+        refused = run("cat", f"/dev/{name}")
+        assert (refused.returncode, refused.stdout) == (1, ""), name
+        assert "Operation not permitted" in refused.stderr
+
+
+def test_so_is_what_puts_it_to_sleep(run: Runner) -> None:
+    assert run("ls", "/sys/power").stderr.endswith("No such file or directory\n")
 
 
 def test_two_programs_see_the_same_machine_at_once(

@@ -34,10 +34,11 @@ from openrbu.errors import (
 from openrbu.formats.dell import CompletionCode
 from openrbu.hosts.base import read_text
 from openrbu.hosts.virtual import VirtualHost
-from openrbu.machine import reach, wire
+from openrbu.machine import answers, reach, wire
 from openrbu.machine.base import Machine
 from openrbu.machine.remote import RemoteMachine
 from openrbu.machine.store import InUseError
+from openrbu.machine.wire import Message
 from openrbu.memory.physical import Region
 from openrbu.units import MIB, PhysAddr
 from openrbu.update.journal import BusyError
@@ -173,10 +174,10 @@ def test_a_report_with_thousands_of_extents_goes_over_the_wire_whole() -> None:
     report = PostReport("A05", "A06", code, "because ä", "packet", extents, 3)
     one, other = socket.socketpair()
     with one, other:
-        document = wire.post_document(report)
+        document = answers.post_document(report)
         sender = threading.Thread(target=wire.send, args=(one, document))
         sender.start()
         message = wire.receive(other)
         sender.join()
     assert message is not None
-    assert wire.post_of(message.header) == report
+    assert answers.post(Message({"result": message.header})) == report

@@ -89,9 +89,13 @@ def _add(
     app: typer.Typer, name: str, function: CommandFunction, is_rich: bool, panel: str | None = None
 ) -> None:
     text = _help(function, is_rich)
-    settings = runs.ANY_WORDS if function is runs.run else None
+    is_run = function is runs.run
     app.command(
-        name, help=text, epilog=EXIT_CODES, rich_help_panel=panel, context_settings=settings
+        name,
+        help=text,
+        epilog=None if is_run else EXIT_CODES,  # they are the program's there
+        rich_help_panel=panel,
+        context_settings=runs.ANY_WORDS if is_run else None,
     )(function)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,6 +31,7 @@ from openrbu.errors import OpenRbuError
 from openrbu.units import human_size
 
 if TYPE_CHECKING:
+    from openrbu.bios.post import PostReport
     from openrbu.machine.base import Machine, Standing
 
 
@@ -194,10 +196,22 @@ def reboot(
 
     with open_session(name) as session:
         assert session.machine is not None
-        post = session.machine.restart(cold=cold or None)
+        mode = "cold" if cold else session.machine.standing().reboot_mode
+        post = _explained(session.machine.restart(cold=cold or None), mode)
         read_status(session.host)  # the journal gets the BIOS's result
         document = {"changed": True, "name": name, **post_document(post)}
         return Answer(document, [Facts(f"{name} restarted", post_rows(post))], post_failure(post))
+
+
+def _explained(post: PostReport, mode: str | None) -> PostReport:
+    """What a start did, with what a BIOS can't know: that memory was cleared before it looked."""
+    from openrbu.formats.dell import CompletionCode
+    from openrbu.update.restart import REBOOT_MODE, WARM
+
+    if post.completion_code is not CompletionCode.IMAGE_NOT_FOUND or mode in (None, WARM):
+        return post
+    why = f"memory was cleared: the restart was {mode}; a warm one keeps it"
+    return replace(post, reason=f"{why}: echo {WARM} > {REBOOT_MODE}")
 
 
 def off(

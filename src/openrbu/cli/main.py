@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 
+_TAKE_A_WORD = ("-m", "--machine")
+"""The options of `rbu run` that the next word belongs to."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line, without the program's name; the process's own where none is given.
@@ -39,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.write(f"rbu {__version__}\n")
             sys.stdout.flush()
             return 0
+    _fill_streams()
     with signals_raised():
         try:
             return _run(words)
@@ -48,13 +52,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return stop.exit_code
 
 
+def _fill_streams() -> None:
+    """Have the standard streams that the caller closed lead nowhere. Else what is opened next would
+    get their numbers, and what is said its text."""
+    with contextlib.suppress(OSError):  # where /dev has none
+        while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+            pass
+        os.close(fd)
+
+
 def _run(words: list[str]) -> int:
     """Run, show the answer or the error, return the exit code."""
     from openrbu.cli import show
     from openrbu.errors import OpenRbuError
 
-    before_options_end = words[: words.index("--")] if "--" in words else words
-    as_json = "--json" in before_options_end
+    as_json = "--json" in _own_words(words)
     show.prepare_streams()
     document: dict[str, Any] = {}
     try:
@@ -80,6 +92,16 @@ def _run(words: list[str]) -> int:
         kind, text, exit_code = "system", show.os_error_text(error), EXIT_FAILED
     failure = {"kind": kind, "message": text, "exit_code": exit_code}
     return _fail({"error": failure}, as_json=as_json)
+
+
+def _own_words(words: list[str]) -> list[str]:
+    """Those in which an option is rbu's own: up to `--`, and of `rbu run` up to the program."""
+    own = words[: words.index("--")] if "--" in words else words
+    if own[:1] == ["run"]:
+        for number in range(1, len(own)):
+            if not own[number].startswith("-") and own[number - 1] not in _TAKE_A_WORD:
+                return own[:number]
+    return own
 
 
 def _call(words: list[str]) -> Answer | int:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -11,7 +13,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from openrbu.cli.interrupts import EXIT_SIGNAL, Stopped
-from openrbu.cli.options import AsJson, complete_machines
+from openrbu.cli.options import AsJson, machine_option
 from openrbu.cli.show import Answer, complain, emit, good
 from openrbu.errors import OpenRbuError, UsageError
 
@@ -23,36 +25,33 @@ _TOLD_TO_STOP = {EXIT_SIGNAL + signum for signum in (signal.SIGINT, signal.SIGTE
 _Serve = Callable[[Callable[[], None]], None]
 """Serves a mount; calls what it is given when it is mounted."""
 
+# No Path, which typer looks at: what is mounted there may answer no more. (The shell completes both
+# in the same way, by itself.)
+Directory = Annotated[str, typer.Argument(metavar="DIR", help="An empty directory to mount it at.")]
+MachineName = Annotated[str | None, machine_option("The virtual machine.")]
+Detach = Annotated[
+    bool, typer.Option("--detach", help="Serve it in the background; return when it is there.")
+]
+AllowOther = Annotated[
+    bool,
+    typer.Option(
+        "--allow-other",
+        help="Let other users in, as far as the files' modes let them. For a plain user that "
+        "takes user_allow_other in /etc/fuse.conf.",
+    ),
+]
+Stop = Annotated[
+    bool, typer.Option("--stop", help="End the mount at DIR; return when the machine is free.")
+]
+
 
 def mount(
-    directory: Annotated[
-        str, typer.Argument(metavar="DIR", help="An empty directory to mount it at.")
-    ],  # not a Path, which typer looks at: what is mounted there may answer no more
+    directory: Directory,
     *,
-    machine: Annotated[
-        str | None,
-        typer.Option(
-            "--machine",
-            "-m",
-            metavar="NAME",
-            help="The virtual machine.",
-            autocompletion=complete_machines,
-        ),
-    ] = None,
-    detach: Annotated[
-        bool, typer.Option("--detach", help="Serve it in the background; return when it is there.")
-    ] = False,
-    allow_other: Annotated[
-        bool,
-        typer.Option(
-            "--allow-other",
-            help="Let other users in, as far as the files' modes let them. For a plain user that "
-            "takes user_allow_other in /etc/fuse.conf.",
-        ),
-    ] = False,
-    stop: Annotated[
-        bool, typer.Option("--stop", help="End the mount at DIR; return when the machine is free.")
-    ] = False,
+    machine: MachineName = None,
+    detach: Detach = False,
+    allow_other: AllowOther = False,
+    stop: Stop = False,
     as_json: AsJson = False,
 ) -> Answer:
     """Mount a virtual machine's /sys, /proc and /dev at a directory.
@@ -106,11 +105,11 @@ def _stop(target: str) -> Answer:
     from openrbu.fuse import mounting
 
     document = {"directory": target}
-    source = mounting.source_of(target)
+    source = mounting.served_at(target)
     if source is None:
         nothing = f"nothing to do: no machine is mounted at {target}"
         return Answer({"changed": False, **document}, [nothing])
-    mounting.stop(target, source)
+    mounting.stop(target, source, waiting=tell_waiting)
     name = Path(source).name
     line = good(f"machine {name} is not mounted at {target} any more")
     return Answer({"changed": True, "machine": name, **document}, [line])
@@ -181,10 +180,7 @@ def _be_server(serve: _Serve, log_fd: int, channel: int) -> NoReturn:
 
     code = 1
     try:
-        os.setsid()
-        nowhere = os.open(os.devnull, os.O_RDONLY)
-        for number, fd in enumerate((nowhere, log_fd, log_fd)):
-            os.dup2(fd, number)
+        _leave_caller(log_fd, channel)
 
         def ready() -> None:
             nonlocal channel
@@ -201,5 +197,23 @@ def _be_server(serve: _Serve, log_fd: int, channel: int) -> NoReturn:
             os.write(channel, json.dumps(wire.error_document(error)).encode())
     except Stopped as stopped:
         complain(stopped.text)
+    except BaseException:  # noqa: BLE001  (this process ends here, whatever it is)
+        sys.excepthook(*sys.exc_info())
     finally:
         os._exit(code)
+
+
+def _leave_caller(log_fd: int, channel: int) -> None:
+    """Keep nothing of what the caller has: its terminal, its directory, what it has open or locked.
+    What is said goes to the log."""
+    os.setsid()
+    os.chdir("/")
+    nowhere = os.open(os.devnull, os.O_RDONLY)
+    for number, fd in enumerate((nowhere, log_fd, log_fd)):
+        os.dup2(fd, number)
+    for fd in [int(link.name) for link in Path("/proc/self/fd").iterdir()]:
+        if fd > 2 and fd != channel:
+            with contextlib.suppress(OSError):  # that of the listing is closed already
+                os.close(fd)
+    if sys.stderr is None:  # the caller had closed it
+        sys.stderr = os.fdopen(2, "w", errors="backslashreplace")

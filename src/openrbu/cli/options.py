@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -69,15 +69,17 @@ AsJson = Annotated[
 ]
 """Most commands don't look at it: `main` does, so that errors of any kind come as JSON too."""
 
+
+def machine_option(text: str) -> Any:
+    """The option `--machine`, of which help says `text`."""
+    return typer.Option(
+        "--machine", "-m", metavar="NAME", help=text, autocompletion=complete_machines
+    )
+
+
 OnMachine = Annotated[
     str | None,
-    typer.Option(
-        "--machine",
-        "-m",
-        metavar="NAME",
-        help="A virtual machine. Without it: the machine that this runs on.",
-        autocompletion=complete_machines,
-    ),
+    machine_option("A virtual machine. Without it: the machine that this runs on."),
 ]
 MachineName = Annotated[
     str,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from openrbu.cli.options import complete_machines
+from openrbu.cli.options import machine_option
 
 ANY_WORDS = {"allow_interspersed_args": False}
 """Parsing ends at the first word that is no option: what follows is the program's own."""
@@ -17,16 +17,7 @@ def run(
         list[str], typer.Argument(metavar="CMD …", help="The program, and its own arguments.")
     ],
     *,
-    machine: Annotated[
-        str,
-        typer.Option(
-            "--machine",
-            "-m",
-            metavar="NAME",
-            help="The virtual machine.",
-            autocompletion=complete_machines,
-        ),
-    ],
+    machine: Annotated[str, machine_option("The virtual machine.")],
 ) -> int:
     """Run a program that finds a virtual machine's files in place.
 
@@ -44,14 +35,17 @@ def run(
                rbu run --machine demo -- \\
                    sh -c 'echo 1 > /sys/class/firmware/dell_rbu/loading'
     """
+    from openrbu.cli.interrupts import EXIT_SIGNAL
     from openrbu.cli.mounts import tell_waiting
     from openrbu.cli.show import complain
     from openrbu.fuse.run import CommandError
     from openrbu.fuse.run import run as run_program
     from openrbu.machine.store import existing_directory
 
+    directory = existing_directory(machine)
     try:
-        return run_program(existing_directory(machine), command, waiting=tell_waiting, log=complain)
+        status = run_program(directory, command, waiting=tell_waiting, log=complain)
     except CommandError as error:
         complain(str(error))
         return error.status
+    return EXIT_SIGNAL - status if status < 0 else status

@@ -50,6 +50,7 @@ def status(
             "module_is_loaded": now.module_is_loaded,
             "staged_size_bytes": now.staged_size_bytes,
             "is_armed": now.is_armed,
+            "restart_mode": now.restart_mode,
             "completion": completion_document(now.target.rbu),
             "last_update": None if now.last is None else attempt_document(now.last),
         }
@@ -59,7 +60,7 @@ def status(
 def _status_rows(session: Session, now: Status) -> list[tuple[str, Cell]]:
     armed: Cell = "can't be read from here (it may take root, or the dcdbas module)"
     if now.is_armed is not None:
-        armed = caution("yes: the next restart updates the BIOS") if now.is_armed else "no"
+        armed = caution(_armed_words(now)) if now.is_armed else "no"
     staged = "nothing"
     if now.staged_size_bytes:
         staged = human_size(now.staged_size_bytes)
@@ -78,6 +79,17 @@ def _status_rows(session: Session, now: Status) -> list[tuple[str, Cell]]:
         rows.append(("last update", f"{_transition(now.last)}, {_when(now.last)}"))
         rows.append(("", how_it_ended(now.last)))
     return rows
+
+
+def _armed_words(now: Status) -> str:
+    from openrbu.update.restart import REBOOT_MODE, WARM
+
+    if now.restart_mode in (None, WARM):
+        return "yes: the next restart updates the BIOS"
+    return (
+        f"yes, but the next restart is {now.restart_mode}, which may clear memory; choose a warm "
+        f"one: echo {WARM} > {REBOOT_MODE}"
+    )
 
 
 def completion_document(rbu: RbuInformation | None) -> dict[str, Any] | None:

@@ -2,35 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 from dataclasses import dataclass, field
 
 from openrbu.drivers.sysfs import Caller
+from openrbu.fuse.capabilities import CAP_SYS_RAWIO, Capabilities
 
-_CAP_SYS_RAWIO = 1 << 17  # linux/capability.h
-_CAPABILITY_VERSION_3 = 0x20080522
 _NOBODY = 65534
-
-
-class Capabilities:
-    """Reads capabilities with capget(2), always into the same memory: for one thread.
-
-    Not out of /proc/PID/status, which takes 25 µs against 1: they are asked for with each write.
-    """
-
-    def __init__(self) -> None:
-        self._header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)  # the version, the process
-        self._data = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable; then the high 32
-        self._capget = ctypes.CDLL(None).capget
-        self._arguments = ctypes.byref(self._header), ctypes.byref(self._data)
-
-    def effective(self, pid: int) -> int:
-        """The low 32 of a process or thread; none when it is gone, or can't be seen from here."""
-        if not pid:  # capget would take it for this process
-            return 0
-        self._header[1] = pid
-        return 0 if self._capget(*self._arguments) else self._data[0]
 
 
 @dataclass(frozen=True)
@@ -40,6 +18,10 @@ class Callers:
     The user `root_uid` is the machine's root, everybody else a plain user of it. All files belong
     to `root_uid` and `root_gid`. With `capabilities_count` root needs CAP_SYS_RAWIO among its
     effective capabilities where the driver asks for it; else the machine's root has it.
+
+    One that a process has only in a user namespace below the mount's counts too (measured: uid 0
+    without it that maps itself to root of a new namespace), where a kernel wants it in the initial
+    one. capget(2) does not tell them apart, and is asked at each write.
     """
 
     root_uid: int = 0
@@ -62,5 +44,5 @@ class Callers:
     def has_rawio(self, uid: int, pid: int) -> bool:
         """Whether the process has CAP_SYS_RAWIO on the machine, now."""
         if self.capabilities_count:
-            return bool(self._capabilities.effective(pid) & _CAP_SYS_RAWIO)
+            return self._capabilities.has(pid, CAP_SYS_RAWIO)
         return uid == self.root_uid

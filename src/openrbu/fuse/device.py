@@ -1,12 +1,16 @@
 """/dev/fuse, and mounting what is served through it.
 
-A mount of ours has the type `fuse.openrbu` and the machine's directory as its source.
+A mount of ours has the type `fuse.openrbu` and the machine's directory as its source. What
+`rbu run` mounts has another type: it covers this computer's own files, and must not be taken for a
+dead mount, which any command removes.
 
 Every command looks for dead mounts, so what only mounting needs is imported where it is used.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import re
 from collections.abc import Iterator
@@ -17,10 +21,10 @@ from openrbu.errors import ObstacleError
 
 FUSE_DEVICE = "/dev/fuse"
 FILE_SYSTEM_TYPE = "fuse.openrbu"
+RUN_TYPE = "fuse.openrbu-run"
 HELPER = "fusermount3"
 
-_MS_NOSUID, _MS_NODEV = 2, 4  # sys/mount.h
-_MNT_DETACH, _UMOUNT_NOFOLLOW = 2, 8
+_MNT_DETACH = 2  # sys/mount.h
 _ESCAPE = re.compile(rb"\\([0-7]{3})")
 
 
@@ -47,20 +51,29 @@ def open_device() -> int:
     raise ObstacleError(f"{FUSE_DEVICE} {text}")
 
 
-def mount_device(fd: int, target: str, source: str, *, allow_other: bool = False) -> None:
-    """Mount what `fd` serves at `target`. That takes CAP_SYS_ADMIN in this user namespace.
+def mount_device(
+    fd: int, target: str, source: str, *, kind: str = FILE_SYSTEM_TYPE, allow_other: bool = False
+) -> None:
+    """Mount what `fd` serves at `target`, a path without links. That takes CAP_SYS_ADMIN in this
+    user namespace.
 
-    :raise ObstacleError: when the kernel refuses.
+    :raise ObstacleError: when the kernel refuses, or there is a link in the path by now.
     """
     # mount(8), fuse.txt of the kernel: rootmode is octal
     options = f"fd={fd},rootmode=40000,user_id={os.geteuid()},group_id={os.getegid()}"
     if allow_other:
         options += ",allow_other"
-    from openrbu.fuse.libc import call  # noqa: PLC0415  (start-up time)
+    from openrbu.fuse.libc import MS_NODEV, MS_NOSUID, call  # noqa: PLC0415  (start-up time)
 
-    texts = [os.fsencode(text) for text in (source, target, FILE_SYSTEM_TYPE)]
     try:
-        call("mount", *texts, _MS_NOSUID | _MS_NODEV, options.encode())
+        with _held(target) as place:
+            texts = [os.fsencode(text) for text in (source, place, kind)]
+            call("mount", *texts, MS_NOSUID | MS_NODEV, options.encode())
+    except PermissionError:
+        raise ObstacleError(
+            f"{target} can't be mounted on: mounting takes CAP_SYS_ADMIN, which this root has not "
+            "got (a container: --cap-add SYS_ADMIN --device /dev/fuse)"
+        ) from None
     except OSError as error:
         raise ObstacleError(f"{target} can't be mounted on: {error.strerror}") from None
 
@@ -92,18 +105,36 @@ def mount_with_helper(target: str, source: str, *, allow_other: bool = False) ->
 
 
 def unmount(target: str) -> None:
-    """Unmount, lazily: whoever is in it stays in it.
+    """Unmount what is at `target`, a path without links, lazily: whoever is in it stays in it.
 
-    :raise ObstacleError: when that is refused.
+    :raise ObstacleError: when that is refused, or there is a link in the path by now.
     """
     from openrbu.fuse.libc import call  # noqa: PLC0415
 
     try:
-        call("umount2", os.fsencode(target), _MNT_DETACH | _UMOUNT_NOFOLLOW)
+        with _held(target) as place:
+            call("umount2", os.fsencode(place), _MNT_DETACH)
     except OSError as error:
         if not os.geteuid():
             raise ObstacleError(f"{target} can't be unmounted: {error.strerror}") from None
         _run_helper(["-u", "-z", "--", target])
+
+
+@contextlib.contextmanager
+def _held(target: str) -> Iterator[str]:
+    """Another name of what is at `target`: it means the same until the end of the block, whatever
+    becomes of the path. Who may write to a directory above could put a link in its place.
+
+    :raise OSError: when nothing is there, or there is a link in the path.
+    """
+    fd = os.open(target, os.O_PATH | os.O_CLOEXEC)
+    try:
+        place = f"/proc/self/fd/{fd}"
+        if str(Path(place).readlink()) != target:
+            raise OSError(errno.ELOOP, "there is a link in its path")
+        yield place
+    finally:
+        os.close(fd)
 
 
 def real_path(path: str) -> str:

@@ -5,7 +5,8 @@ The program believes that it runs on the virtual machine. As root it could reach
 - `reboot(2)`, `kexec` and kernel modules: CAP_SYS_BOOT and CAP_SYS_MODULE are taken from it and
   from all it starts (capabilities(7): the bounding set).
 - Port I/O by `iopl(2)` and `ioperm(2)`, where this computer's CMOS is, and signals to process 1,
-  which some programs restart a computer with: a seccomp filter answers EPERM.
+  which some programs restart a computer with: a seccomp filter answers EPERM. It knows the calls of
+  x86, which alone has ports; on other architectures signals to process 1 pass.
 
 CAP_SYS_RAWIO stays: the driver's firmware `data` asks for it.
 """
@@ -14,19 +15,12 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import os
 import struct
 
+from openrbu.fuse.capabilities import CAP_SYS_BOOT, CAP_SYS_MODULE, Capabilities
 from openrbu.fuse.libc import call
 
-# linux/capability.h
-_CAP_SYS_MODULE = 16
-_CAP_SYS_BOOT = 22
-_CAPABILITY_VERSION_3 = 0x20080522
-
-# linux/prctl.h
-_PR_SET_SECCOMP = 22
-_PR_CAPBSET_DROP = 24
+_PR_SET_SECCOMP = 22  # linux/prctl.h
 
 # linux/seccomp.h, linux/filter.h: BPF_LD|BPF_W|BPF_ABS, BPF_ALU|BPF_AND|BPF_K, …
 _SECCOMP_MODE_FILTER = 2
@@ -49,21 +43,9 @@ def guard() -> None:
 
     :raise OSError: as the kernel answers.
     """
-    _drop_capabilities(_CAP_SYS_BOOT, _CAP_SYS_MODULE)
-    if os.uname().machine == "x86_64":
-        _filter(_refusals())
-
-
-def _drop_capabilities(*numbers: int) -> None:
-    for number in numbers:
-        call("prctl", _PR_CAPBSET_DROP, number, 0, 0, 0)
-    # The bounding set does not hold back what is inheritable: that is another set to leave.
-    header = struct.pack("Ii", _CAPABILITY_VERSION_3, 0)
-    sets = ctypes.create_string_buffer(24)  # three sets: their low halves, then their high ones
-    call("capget", header, sets)
-    kept = ~sum(1 << number for number in numbers) & 0xFFFFFFFF
-    words = struct.unpack("6I", sets.raw)
-    call("capset", header, struct.pack("6I", *(word & kept for word in words[:3]), *words[3:]))
+    Capabilities().drop(CAP_SYS_BOOT, CAP_SYS_MODULE)
+    # Whatever uname(2) says: that is a personality, which setarch(8) sets.
+    _filter(_refusals())
 
 
 def _instruction(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
@@ -85,7 +67,8 @@ def _table(kill: int, iopl: int, ioperm: int) -> list[bytes]:
 
 
 def _refusals() -> bytes:
-    """The filter, for x86-64 and the 32-bit calls that such a kernel takes as well."""
+    """The filter, for x86-64 and the 32-bit calls that such a kernel takes as well. The calls of
+    another architecture pass."""
     wide = _table(kill=62, iopl=172, ioperm=173)
     narrow = _table(kill=37, iopl=110, ioperm=101)
     load_number = [_instruction(_LOAD, _NUMBER), _instruction(_AND, ~_X32_BIT & 0xFFFFFFFF)]
@@ -106,5 +89,5 @@ def _refusals() -> bytes:
 def _filter(program: bytes) -> None:
     instructions = ctypes.create_string_buffer(program, len(program))
     length = len(program) // 8
-    header = struct.pack("HxxxxxxP", length, ctypes.addressof(instructions))  # struct sock_fprog
+    header = struct.pack("HP", length, ctypes.addressof(instructions))  # struct sock_fprog
     call("prctl", _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, header, 0, 0)

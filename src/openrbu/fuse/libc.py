@@ -5,7 +5,17 @@ from __future__ import annotations
 import ctypes
 import os
 
-Argument = int | bytes | ctypes.Array[ctypes.c_char] | None
+# linux/mount.h
+MS_NOSUID = 2
+MS_NODEV = 4
+MS_BIND = 4096
+MS_REC = 16384
+MS_PRIVATE = 1 << 18
+
+Argument = int | bytes | ctypes.Array[ctypes.c_uint32] | ctypes.Array[ctypes.c_char] | None
+
+LIBC = ctypes.CDLL(None, use_errno=True)
+"""The C library, for functions that `call` is too slow or too strict for."""
 
 
 def call(name: str, *arguments: Argument) -> int:
@@ -13,7 +23,7 @@ def call(name: str, *arguments: Argument) -> int:
 
     :raise OSError: when it returns -1, with its errno.
     """
-    function = getattr(ctypes.CDLL(None, use_errno=True), name)
+    function = getattr(LIBC, name)
     # An int would go as a C int, and the upper half of a long be anything.
     result: int = function(*(ctypes.c_long(a) if isinstance(a, int) else a for a in arguments))
     if result == -1:

@@ -1,23 +1,23 @@
 """A machine mounted at a directory: what `rbu mount` runs, and how another process ends it.
 
 While it runs it holds a file in the machine's directory, `mount-….json`, locked. That says which
-process serves which directory; the lock says that it still does, machine and all. What goes wrong
-in the end is written there, too, for whoever waits for that end.
+process serves which directory; the lock says that it still does, machine and all. What the end
+waits for is written there, too, and what goes wrong in it, for whoever waits for that end.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import signal
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from openrbu.errors import ObstacleError, OpenRbuError, UsageError
+from openrbu.errors import MachineError, ObstacleError, OpenRbuError, UsageError
 from openrbu.fuse.device import (
     mount_device,
     mount_with_helper,
@@ -26,7 +26,11 @@ from openrbu.fuse.device import (
     unmount,
 )
 from openrbu.machine import store
+from openrbu.machine.lockfile import LockFile
 from openrbu.signals import signals_held
+
+_STEP_S = 0.05
+"""How often it is looked whether a server has ended."""
 
 
 def serve(
@@ -51,7 +55,10 @@ def serve(
     from openrbu.fuse.session import Session  # noqa: PLC0415
     from openrbu.machine.reach import keep  # noqa: PLC0415
 
-    with _recorded(directory, target), keep(directory, waiting=waiting) as machine:
+    with (
+        _recorded(directory, target) as record,
+        keep(directory, waiting=_noted(record, waiting)) as machine,
+    ):
         with signals_held():
             fd = _mount(target, str(directory), allow_other=allow_other)
             session = Session(machine.files, fd, Callers.of_this_process(), log=log)
@@ -83,6 +90,22 @@ def source_of(target: str) -> str | None:
     return next((mount.source for mount in mounts() if mount.target == target), None)
 
 
+def served_at(target: str) -> str | None:
+    """The directory of the machine that is mounted at `target`, or that a process still has which
+    had it mounted there; None when there is none.
+
+    :raise MachineError: when this user's machines can't be looked at.
+    """
+    if (source := source_of(target)) is not None:
+        return source
+    for name in store.machine_names():
+        with contextlib.suppress(MachineError):  # another user's
+            directory = str(store.existing_directory(name))
+            if _is_served(target, directory):
+                return directory
+    return None
+
+
 def check_target(target: str) -> None:
     """See that a machine can be mounted at `target`. A dead mount there is removed.
 
@@ -110,16 +133,10 @@ def check_target(target: str) -> None:
 def _is_served(target: str, source: str) -> bool:
     """Whether a process holds the record. It need not answer: it may be a stopped one."""
     try:
-        fd = os.open(_record(Path(source), target), os.O_RDWR | os.O_CLOEXEC)
+        with LockFile(_record(Path(source), target), create=False) as record:
+            return record.is_held()
     except OSError:
         return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(fd)
-    return False
 
 
 def _is_dead(target: str) -> bool:
@@ -138,85 +155,89 @@ def _record(directory: Path, target: str) -> Path:
 
 
 @contextlib.contextmanager
-def _recorded(directory: Path, target: str) -> Iterator[None]:
+def _recorded(directory: Path, target: str) -> Iterator[LockFile]:
     """Be known as the server of `target` until the end of the block."""
-    path = _record(directory, target)
-    with store.disk_errors(directory):
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
+    with contextlib.ExitStack() as stack:
         with store.disk_errors(directory):
-            _lock(fd, target)
-            _write(fd, {"pid": os.getpid()})
+            record = stack.enter_context(LockFile(_record(directory, target), create=True))
+            if not record.take():
+                raise ObstacleError(
+                    f"another process is about to mount at {target}, or to end: try again"
+                )
+            stack.callback(record.remove)
+            _write(record, {"pid": os.getpid()})
         try:
-            yield
+            yield record
         except OpenRbuError as error:
             with contextlib.suppress(OSError):  # for `stop`, which has the file open
-                _write(fd, {"error": str(error)})
+                _write(record, {"error": str(error)})
             raise
-        finally:
-            path.unlink(missing_ok=True)
-    finally:
-        os.close(fd)
 
 
-def _lock(fd: int, target: str) -> None:
+def _noted(record: LockFile, waiting: Callable[[int], None]) -> Callable[[int], None]:
+    """`waiting`, and the number is in the record as well."""
+
+    def tell(programs: int) -> None:
+        with contextlib.suppress(OSError):
+            _write(record, {"pid": os.getpid(), "waiting": programs})
+        waiting(programs)
+
+    return tell
+
+
+def _write(record: LockFile, document: dict[str, int | str]) -> None:
+    record.write(json.dumps(document))
+
+
+def _read(record: LockFile) -> dict[str, int | str]:
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        is_ours = os.fstat(fd).st_nlink > 0  # else its last owner has just removed it
-    except BlockingIOError:
-        is_ours = False
-    if not is_ours:
-        raise ObstacleError(f"another process is about to mount at {target}, or to end: try again")
-
-
-def _write(fd: int, document: dict[str, int | str]) -> None:
-    os.pwrite(fd, json.dumps(document).encode().ljust(os.fstat(fd).st_size), 0)
-
-
-def _read(fd: int) -> dict[str, int | str]:
-    try:
-        document = json.loads(os.pread(fd, os.fstat(fd).st_size, 0))
-    except ValueError:  # it was killed before it wrote anything
+        document = json.loads(record.read())
+    except ValueError:  # it has not written anything yet, or was killed before
         return {}
     return document if isinstance(document, dict) else {}
 
 
-def stop(target: str, source: str) -> None:
+def stop(target: str, source: str, *, waiting: Callable[[int], None]) -> None:
     """End the server of the mount at `target` of the machine in `source`, and wait until it has put
     the machine away. A mount that has no server is removed.
 
+    `waiting` is called with how many other programs use the machine through that server, which ends
+    when they have; at first and whenever that changes.
+
     :raise ObstacleError: when it is another user's, or the server failed in the end.
     """
-    path = _record(Path(source), target)
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        record = LockFile(_record(Path(source), target), create=False)
     except FileNotFoundError:
         unmount(target)
         return
     except OSError as error:
         raise ObstacleError(f"the mount at {target} can't be stopped: {error.strerror}") from None
-    try:
-        failure = _end_server(fd, path)
-    finally:
-        os.close(fd)
+    with record:
+        failure = _end_server(record, waiting)
     if source_of(target) == source:
         unmount(target)
     if failure is not None:
         raise ObstacleError(failure)
 
 
-def _end_server(fd: int, record: Path) -> str | None:
+def _end_server(record: LockFile, waiting: Callable[[int], None]) -> str | None:
     """End the process that holds the record; what went wrong in that process."""
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        pid = _read(fd).get("pid")
-    else:  # it was killed
-        record.unlink(missing_ok=True)
-        return None
-    if isinstance(pid, int):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGTERM)
-    fcntl.flock(fd, fcntl.LOCK_EX)
-    failure = _read(fd).get("error")
+    is_told, programs = False, 0
+    while record.is_held():
+        document = _read(record)
+        pid, now = document.get("pid"), document.get("waiting", 0)
+        # One that waits has been told. To be told again ends what it waits for.
+        if isinstance(pid, int) and not is_told and not now:
+            is_told = True
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+        if isinstance(now, int) and now != programs:
+            programs = now
+            waiting(now)
+        time.sleep(_STEP_S)
+    failure = _read(record).get("error")
+    with contextlib.suppress(OSError):  # mostly it is gone already
+        if record.take():  # its server was killed
+            record.remove()
     return None if failure is None else str(failure)

@@ -20,18 +20,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from openrbu.errors import ObstacleError
-from openrbu.fuse.libc import call
+from openrbu.fuse.libc import MS_BIND, MS_NOSUID, MS_PRIVATE, MS_REC, call
 from openrbu.fuse.overlay import MERGED, REFUSED, Real
 
 # linux/sched.h
 _CLONE_NEWNS = 0x00020000
 _CLONE_NEWUSER = 0x10000000
-
-# linux/mount.h
-_MS_NOSUID = 2
-_MS_BIND = 4096
-_MS_REC = 16384
-_MS_PRIVATE = 1 << 18
 
 PROC_FILES = (
     "/proc/buddyinfo",
@@ -45,19 +39,26 @@ PORTS = "/dev/port"
 
 NO_ENTRY = (
     # This computer's firmware, past the files that are served.
+    "/dev/cpu/*/msr",
+    "/dev/ipmi*",
+    "/dev/ipmi/*",
+    "/dev/ipmidev/*",
     "/dev/kmem",
     "/dev/mem",
+    "/dev/mtd*",
+    "/dev/mtd/*",
     "/dev/nvram",
     "/dev/wmi/dell-smbios",
     # This computer's power: who answers there would restart it.
     "/dev/initctl",
+    "/dev/watchdog*",
     "/proc/sysrq-trigger",
     "/run/dbus/system_bus_socket",
     "/run/initctl",
     "/run/openrc/init.ctl",
     "/run/systemd/private",
 )
-"""What a program must not reach that believes it runs on the virtual machine."""
+"""What a program must not reach that believes it runs on the virtual machine: glob patterns."""
 
 Where = str | Path
 
@@ -72,9 +73,9 @@ def enter() -> None:
     uid, gid = os.geteuid(), os.getegid()
     try:
         call("unshare", _CLONE_NEWNS)
-    except PermissionError:
+    except PermissionError:  # a plain user, or root in a container
         _enter_user_namespace(uid, gid)
-    call("mount", b"none", b"/", None, _MS_REC | _MS_PRIVATE, None)
+    call("mount", b"none", b"/", None, MS_REC | MS_PRIVATE, None)
 
 
 def _enter_user_namespace(uid: int, gid: int) -> None:
@@ -85,8 +86,9 @@ def _enter_user_namespace(uid: int, gid: int) -> None:
         Path("/proc/self/gid_map").write_text(f"0 {gid} 1")
     except OSError as error:
         raise ObstacleError(
-            f"this computer lets no plain user have a namespace ({error.strerror}): run it as "
-            "root, or have the administrator look at these sysctls: user.max_user_namespaces, "
+            f"this process may have no namespace here ({error.strerror}): run it as root with "
+            "CAP_SYS_ADMIN (a container: --cap-add SYS_ADMIN --device /dev/fuse), or have the "
+            "administrator look at these sysctls: user.max_user_namespaces, "
             "kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns"
         ) from None
 
@@ -97,7 +99,7 @@ def bind(source: Where, target: Where) -> None:
     :raise OSError: as the kernel answers; it names the target.
     """
     try:
-        call("mount", os.fsencode(source), os.fsencode(target), None, _MS_BIND | _MS_REC, None)
+        call("mount", os.fsencode(source), os.fsencode(target), None, MS_BIND | MS_REC, None)
     except OSError as error:
         error.filename = str(target)
         raise
@@ -129,17 +131,18 @@ def furnish(served: Path, real_sys: Path, real: Mapping[str, Real]) -> None:
         _bind_if_there(served / path[1:], path)
     if (served / PORTS[1:]).exists():
         if not Path(PORTS).exists():
-            _replace_dev()
+            replace_dev()
             Path(PORTS).touch()
         bind(served / PORTS[1:], PORTS)
-    for path in NO_ENTRY:
-        _bind_if_there(served / REFUSED[1:], path)
+    for pattern in NO_ENTRY:
+        for found in Path("/").glob(pattern[1:]):
+            _bind_if_there(served / REFUSED[1:], found)
     if here.is_relative_to("/sys") or here.is_relative_to("/dev"):
         with contextlib.suppress(FileNotFoundError):
             os.chdir(here)
 
 
-def _bind_if_there(source: Path, target: str) -> None:
+def _bind_if_there(source: Path, target: Where) -> None:
     """Bind unless one of the two is missing, or behind a directory that nobody here may enter."""
     try:
         bind(source, target)
@@ -148,17 +151,33 @@ def _bind_if_there(source: Path, target: str) -> None:
             raise
 
 
-def _replace_dev() -> None:
-    """A `/dev` with the same entries, in which more can be made."""
+def replace_dev() -> None:
+    """Put a `/dev` with the same entries over it, in which more can be made.
+
+    :raise OSError: as the kernel answers.
+    """
     with pinned("/dev") as real:
-        call("mount", b"none", b"/dev", b"tmpfs", _MS_NOSUID, b"mode=755")
+        call("mount", b"none", b"/dev", b"tmpfs", MS_NOSUID, b"mode=755")
         for entry in real.iterdir():
-            path = Path("/dev", entry.name)
-            if entry.is_symlink():
-                path.symlink_to(entry.readlink())
-                continue
-            if entry.is_dir():
-                path.mkdir()
-            else:
-                path.touch()
-            bind(entry, path)
+            with contextlib.suppress(FileNotFoundError):  # gone since it was listed
+                _repeat(entry, Path("/dev", entry.name))
+
+
+def _repeat(entry: Path, path: Path) -> None:
+    """Show an entry at `path` as well, where nothing is.
+
+    :raise FileNotFoundError: when it goes meanwhile; nothing is at `path` then.
+    """
+    mode = entry.lstat().st_mode
+    if stat.S_ISLNK(mode):
+        path.symlink_to(entry.readlink())
+        return
+    if stat.S_ISDIR(mode):
+        path.mkdir()
+    else:
+        path.touch()
+    try:
+        bind(entry, path)
+    except FileNotFoundError:
+        path.rmdir() if stat.S_ISDIR(mode) else path.unlink()
+        raise

@@ -63,6 +63,7 @@ OURS = frozenset(
         "/sys/kernel/reboot",  # a mode set there must not be this computer's
         "/sys/module/dcdbas",
         "/sys/module/dell_rbu",
+        "/sys/power",  # what is written there puts this computer to sleep
         # What other drivers show of the firmware of a real Dell, and let be changed in it.
         "/sys/bus/platform/devices/dell-smbios.0",
         "/sys/class/firmware-attributes",

@@ -15,7 +15,7 @@ What goes wrong in the child comes to the parent as a message in place of what i
 parent's end is the machine's power cut, and the child's end too (PR_SET_PDEATHSIG).
 
 While the program runs, Ctrl-C and Ctrl-\\ are its own affair: the terminal sends them to it.
-SIGTERM and SIGHUP are passed on. The exit status is the program's, as a shell would tell it.
+SIGTERM and SIGHUP are passed on.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from typing import NoReturn
 
 from openrbu.errors import ObstacleError
 from openrbu.fuse import guard, namespace
-from openrbu.fuse.device import mount_device, open_device
+from openrbu.fuse.device import RUN_TYPE, mount_device, open_device
 from openrbu.fuse.libc import call
 from openrbu.fuse.overlay import Overlay, Real, real_entries
 from openrbu.signals import LOOK_UP_S
@@ -43,12 +43,13 @@ from openrbu.signals import LOOK_UP_S
 # What env(1) and the shells end with, too.
 EXIT_CANNOT_RUN = 126
 EXIT_NOT_FOUND = 127
-EXIT_SIGNAL = 128
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 _GO = b"go"
 _MAX_MESSAGE_BYTES = 16384
+_MAX_WORD = 256
+"""Characters of the command that a message has; any word may be longer than a message."""
 _ENDED: Mapping[str, str | int] = {"text": "the process of the program was ended before it began"}
 
 
@@ -67,7 +68,8 @@ def run(
     waiting: Callable[[int], None] = lambda programs: None,
     log: Callable[[str], None] = lambda line: None,
 ) -> int:
-    """Run `command` with the files of the machine in `directory`; its exit status.
+    """Run `command` with the files of the machine in `directory`; its exit status, or the number of
+    the signal that ended it, less than 0.
 
     Call it in the main thread, and in a process without other threads. When the program has ended
     and others use the machine through this process, it waits for them: see `machine.reach.keep`,
@@ -88,8 +90,8 @@ def run(
             machine.exists("/sys")  # one that is off says so
             files = Overlay(machine.files, real)
             session = Session(files, child.device(), Callers(), log=log)
-            session.start()
             try:
+                session.start()
                 with child.signals():
                     return child.result()
             finally:
@@ -118,22 +120,25 @@ class _Child:
         """
         message, fds, _, _ = socket.recv_fds(self._channel, _MAX_MESSAGE_BYTES, 1)
         if not fds:
-            _raise_told(message or json.dumps(_ENDED).encode())
+            _raise_told(message)
         return fds[0]
 
     def result(self) -> int:
-        """Have the child go on, and wait for the end of the program; its exit status.
+        """Have the child go on, and wait for the end of the program; how that ended, as `run` says.
 
         :raise CommandError: when it can't be executed.
         :raise ObstacleError: when the files could not be put in place.
         """
-        with contextlib.suppress(BrokenPipeError):  # a child that was ended: its status tells
+        message = b""
+        # A child that was ended: its status tells.
+        with contextlib.suppress(BrokenPipeError):
             self._channel.send(_GO)
-        message = self._channel.recv(_MAX_MESSAGE_BYTES)
+        with contextlib.suppress(ConnectionResetError):  # it has not even read that
+            message = self._channel.recv(_MAX_MESSAGE_BYTES)
         status = self._wait()
         if message:
             _raise_told(message)
-        return EXIT_SIGNAL - status if status < 0 else status
+        return status
 
     @contextlib.contextmanager
     def signals(self) -> Iterator[None]:
@@ -179,7 +184,10 @@ class _Child:
 
 
 def _raise_told(message: bytes) -> NoReturn:
-    told = json.loads(message)
+    try:
+        told = json.loads(message)
+    except ValueError:  # nothing, or not all of it
+        told = _ENDED
     if "status" in told:
         raise CommandError(told["text"], told["status"])
     raise ObstacleError(told["text"])
@@ -205,6 +213,8 @@ def _become(
         told = {"text": str(error)}
     except OSError as error:
         told = {"text": _text(error)}
+    except Exception:  # noqa: BLE001  (this process ends here: nobody else would tell of it)
+        sys.excepthook(*sys.exc_info())
     finally:
         with contextlib.suppress(OSError):
             channel.send(json.dumps(told).encode())
@@ -214,11 +224,14 @@ def _become(
 def _execute(command: Sequence[str]) -> dict[str, str | int]:
     """Become the program; returns only to say why not."""
     try:
+        if not command[0]:  # a shell looks for it, and finds nothing; Python refuses to look
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         os.execvp(command[0], list(command))
     except OSError as error:
         is_missing = error.errno in (errno.ENOENT, errno.ENOTDIR)
         status = EXIT_NOT_FOUND if is_missing else EXIT_CANNOT_RUN
-        return {"text": f"{command[0]}: {error.strerror}", "status": status}
+        word = command[0] if len(command[0]) <= _MAX_WORD else f"{command[0][:_MAX_WORD]}…"
+        return {"text": f"{word}: {error.strerror}", "status": status}
 
 
 def _text(error: OSError) -> str:
@@ -249,7 +262,7 @@ def _prepare(
         os._exit(EXIT_CANNOT_RUN)
     with namespace.pinned("/sys") as real_sys:
         fd = open_device()
-        mount_device(fd, "/sys", str(directory), allow_other=True)
+        mount_device(fd, "/sys", str(directory), kind=RUN_TYPE, allow_other=True)
         socket.send_fds(channel, [b"device"], [fd])
         os.close(fd)
         if channel.recv(len(_GO)) != _GO:  # the parent has said what is wrong, and closed it

@@ -17,6 +17,7 @@ from typing import Any
 from openrbu.errors import ObstacleError
 from openrbu.fuse.callers import Callers
 from openrbu.fuse.filesystem import FileSystem
+from openrbu.fuse.libc import LIBC, call
 from openrbu.fuse.library import mfusepy
 from openrbu.fuse.translation import Translation
 from openrbu.machine.files import Files
@@ -30,7 +31,6 @@ _TAKEN_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 
 _LogFunction = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
 
-_libc = ctypes.CDLL(None)
 _libfuse = ctypes.CDLL(mfusepy._libfuse._name)  # what mfusepy has no names for
 _libfuse.fuse_get_session.restype = ctypes.c_void_p
 _libfuse.fuse_get_context.restype = ctypes.POINTER(mfusepy.fuse_context)
@@ -55,10 +55,10 @@ class Session:
         self._system = _Watched(files, callers, log, self._on_init, self._on_destroy)
         self._on_line = _LogFunction(self._take_line)
         self._last_line = ""
-        self._failure: str | None = None
+        self._failure: str | None = None  # known when it has ended
         self._handle: int | None = None  # libfuse's struct fuse_session, while there is one
-        self._handle_lock = threading.Lock()
         self._has_started, self._has_ended = threading.Event(), threading.Event()
+        self._lock = threading.Lock()  # the thread takes it to drop the handle, and to end
         self._thread = threading.Thread(target=self._run, name="fuse", daemon=True)
 
     def start(self) -> None:
@@ -85,35 +85,42 @@ class Session:
             os.close(self._fd)
             return
         self._has_started.wait()
-        with self._handle_lock:
+        with self._lock:
             if self._handle is not None:
                 _libfuse.fuse_session_exit(ctypes.c_void_p(self._handle))
         _make_harmless(signal.SIGRTMAX)
         while not self._has_ended.wait(_WAKE_UP_S):
             # It waits for a request in read(2). A signal just before that is lost: again, then.
-            signal.pthread_kill(self._thread.ident, signal.SIGRTMAX)
+            with self._lock:  # a thread that is no more can't be sent one
+                if not self._has_ended.is_set():
+                    signal.pthread_kill(self._thread.ident, signal.SIGRTMAX)
 
     def _tell(self) -> None:
-        if self._failure is not None:
+        if self._has_ended.is_set() and self._failure is not None:
             raise ObstacleError(f"the mount can't be served: {self._failure}")
 
     # -- in the thread ----------------------------------------------------------------------
 
     def _run(self) -> None:
-        _libc.unshare(_CLONE_FS)  # the working directory is this thread's own from here on
+        self._failure = "something unexpected; what it was is on standard error"
         _libfuse.fuse_set_log_func(self._on_line)
         try:
+            call("unshare", _CLONE_FS)  # the working directory is this thread's own from here on
             Translation(self._system, f"/dev/fd/{self._fd}", foreground=True, nothreads=True)
+            self._failure = None
+        except OSError as error:
+            self._failure = f"it can't have a working directory of its own: {error.strerror}"
         except RuntimeError as error:
             self._failure = self._last_line or f"libfuse ended with {error}"
         finally:
             _libfuse.fuse_set_log_func(None)
+            with self._lock:
+                self._has_ended.set()
             self._has_started.set()
-            self._has_ended.set()
 
     def _take_line(self, _level: int, text: bytes, arguments: int) -> None:
         buffer = ctypes.create_string_buffer(_LOG_LINE_BYTES)
-        _libc.vsnprintf(buffer, ctypes.c_size_t(_LOG_LINE_BYTES), text, ctypes.c_void_p(arguments))
+        LIBC.vsnprintf(buffer, ctypes.c_size_t(_LOG_LINE_BYTES), text, ctypes.c_void_p(arguments))
         self._last_line = " ".join(buffer.value.decode(errors="replace").split())
         self._log(self._last_line)
 
@@ -122,11 +129,11 @@ class Session:
         self._handle = _libfuse.fuse_get_session(ctypes.c_void_p(context.fuse))
         for signum in _TAKEN_SIGNALS:
             if signal.getsignal(signum) is signal.SIG_DFL:
-                _libc.signal(int(signum), None)
+                LIBC.signal(int(signum), None)
         self._has_started.set()
 
     def _on_destroy(self) -> None:
-        with self._handle_lock:
+        with self._lock:
             self._handle = None
 
 
@@ -155,5 +162,5 @@ class _Watched(FileSystem):
 def _make_harmless(signum: int) -> None:
     """Have a signal interrupt a system call, and do nothing else. Python could set a handler in the
     main thread only; `abs` is a function that takes a number and does nothing."""
-    _libc.signal(int(signum), _libc.abs)
-    _libc.siginterrupt(int(signum), 1)
+    LIBC.signal(int(signum), LIBC.abs)
+    LIBC.siginterrupt(int(signum), 1)

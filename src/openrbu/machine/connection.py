@@ -12,7 +12,7 @@ from typing import Any
 from openrbu.bios.power import PowerCutError
 from openrbu.drivers.sysfs import Caller
 from openrbu.errors import KernelError, OpenRbuError
-from openrbu.machine import wire
+from openrbu.machine import answers, wire
 from openrbu.machine.files import File
 from openrbu.machine.holds import STEP_S
 from openrbu.machine.ports import PORTS, OwnPorts
@@ -21,8 +21,6 @@ from openrbu.machine.wire import Message, WireError
 
 MAX_OPEN_FILES = 4096
 """As of a Linux process by default (RLIMIT_NOFILE, the hard limit)."""
-
-_MAX_INT = (1 << 63) - 1
 
 _FILE: Mapping[str, Any] = {"file": int}
 _PATH: Mapping[str, Any] = {"path": str}
@@ -116,13 +114,13 @@ class Program:
         return self._machine.is_on
 
     def _standing(self) -> Message:
-        return wire.standing_message(self._machine.standing())
+        return answers.standing_message(self._machine.standing())
 
     def _power_on(self) -> dict[str, Any]:
-        return wire.post_document(self._machine.power_on())
+        return answers.post_document(self._machine.power_on())
 
     def _restart(self, cold: bool | None) -> dict[str, Any]:
-        return wire.post_document(self._machine.restart(cold=cold))
+        return answers.post_document(self._machine.restart(cold=cold))
 
     def _power_off(self) -> None:
         self._machine.power_off()
@@ -162,7 +160,7 @@ class Program:
         return self._machine.exists(path)
 
     def _stat(self, path: str) -> list[float]:
-        return wire.stat_list(self._files.stat(path))
+        return answers.stat_list(self._files.stat(path))
 
     def _list(self, path: str) -> list[str]:
         return self._files.list(path)
@@ -194,7 +192,7 @@ class Program:
         return number
 
     def _file_stat(self, file: int) -> list[float]:
-        return wire.stat_list(self._find(file).file.stat())
+        return answers.stat_list(self._find(file).file.stat())
 
     def _file_read(self, file: int, offset: int, size_bytes: int) -> Message:
         opened = self._find(file)
@@ -225,15 +223,7 @@ def _checked(request: Message) -> tuple[str, dict[str, Any]]:
         raise WireError("no such call")
     kinds = CALLS[call]
     arguments = given | {"data": request.payload} if "data" in kinds else given
-    if arguments.keys() != kinds.keys():
-        raise WireError(f"{call} takes {', '.join(kinds) or 'nothing'}")
-    for name, kind in kinds.items():
-        value = arguments[name]
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is int):
-            raise WireError(f"{name} is of another kind")
-        if kind is int and not 0 <= value <= _MAX_INT:
-            raise WireError(f"{name} is out of range")
-    return call, arguments
+    return call, wire.fields(arguments, kinds)
 
 
 def _closed(request: Message) -> list[int]:

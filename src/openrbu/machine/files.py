@@ -81,7 +81,7 @@ class MachineFiles:
     def stat(self, path: str) -> Stat:
         with self._lock:
             if path == "/":
-                return Stat(stat.S_IFDIR | 0o755, 2 + len(self._top()), 0, ROOT_INODE, 0.0)
+                return self._root()
             tree, inner = self._kernel(path).tree(path)
             return tree.stat(inner, follow=False)
 
@@ -104,6 +104,11 @@ class MachineFiles:
                 raise KernelError(errno.EISDIR, path)
             file = self._kernel(path).open(path, reading=reading, writing=writing, caller=caller)
             return _LockedFile(file, self._lock)
+
+    def _root(self) -> Stat:
+        kernel = self._machine.kernel
+        born_at = 0.0 if kernel is None else kernel.sys.root.born_at
+        return Stat(stat.S_IFDIR | 0o755, 2 + len(self._top()), 0, ROOT_INODE, born_at)
 
     def _top(self) -> tuple[str, ...]:
         return TOP if self._machine.kernel is not None else ()

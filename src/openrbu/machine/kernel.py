@@ -25,6 +25,7 @@ from openrbu.drivers.sysfs import (
     ROOT,
     BinaryAttribute,
     Caller,
+    Directory,
     OpenFile,
     Stat,
     SysfsTree,
@@ -133,6 +134,8 @@ class Kernel:
         self.firmware.install()
         self.modules: dict[str, DellRbu | Dcdbas] = {}
         self._parameters: dict[str, dict[str, str]] = {}
+        for path in ("/devices/platform", "/module"):  # there without a driver, too
+            self.sys.add(path, Directory())
         self.sys.add("/kernel/reboot/mode", TextAttribute(self._show_mode, self._store_mode))
         add_dmi(self.sys, *self._dmi)
         if self._ports is not None:

@@ -42,9 +42,9 @@ def keep(
     """The machine in a directory, served to other programs until the end of the block, be it by
     this process or by one that does so already.
 
-    At the end this process waits until no other program uses the machine; `waiting` is called with
-    how many do, at first and whenever that changes. An exception that is raised meanwhile (Ctrl-C)
-    ends the wait and their connections.
+    At the end this process waits until no other program uses the machine, and serves new ones until
+    then; `waiting` is called with how many do, at first and whenever that changes. An exception
+    that is raised meanwhile (Ctrl-C) ends the wait and their connections.
 
     :raise MachineError: as `reach`.
     """
@@ -70,11 +70,14 @@ def _served(directory: Path, waiting: Callable[[int], None]) -> Iterator[Machine
             yield machine
         finally:
             try:
+                service.wait_until_unused(waiting)
                 with signals_held():
                     service.leave()
-                service.wait_until_unused(waiting)
+                service.wait_until_unused(waiting)  # for who came at the last moment
             finally:
-                service.stop()
+                with signals_held():
+                    service.leave()
+                    service.stop()
 
 
 def _enter(

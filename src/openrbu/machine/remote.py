@@ -10,32 +10,95 @@ import contextlib
 import os
 import socket
 import threading
+import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from openrbu.bios.cmos import IoPorts
 from openrbu.bios.post import PostReport
 from openrbu.buffers import Buffer
 from openrbu.drivers.sysfs import ROOT, Caller, Stat
 from openrbu.errors import MachineError
-from openrbu.machine import store, wire
+from openrbu.machine import answers, store, wire
 from openrbu.machine.base import Standing
 from openrbu.machine.files import File
 from openrbu.machine.holds import held
-from openrbu.machine.wire import Message, WireError
+from openrbu.machine.wire import Message, WireError, fields
 from openrbu.memory.physical import PhysicalMemory, RamFile, pc_regions
-from openrbu.signals import signals_held
+from openrbu.signals import LOOK_UP_S, Hold, signals_held
 
 ANSWER_WITHIN_S = 60.0
 """What takes longest is a restart that programs the flash: a second."""
 
+AFTER_A_SIGNAL_S = 2.0
+"""How much longer an answer is waited for when Ctrl-C has come."""
+
+STOPPED_S = 2.0
+"""How long a process may be stopped (Ctrl-Z) before it is no use to wait for it."""
+
+T = TypeVar("T")
+
 
 class NotServedError(Exception):
     """Nobody serves this machine: not yet, or not any more."""
+
+
+class StoppedError(Exception):
+    """The process at the other end is stopped: it answers when somebody lets it go on."""
+
+
+class _Patience:
+    """A connection that waits for the other end for so long, and not much longer once a signal of
+    `hold` has come, or that process is stopped.
+
+    :raise TimeoutError: in every call, when the time is over.
+    :raise StoppedError: in every call, when the other end has been stopped for a while.
+    """
+
+    def __init__(self, connection: socket.socket, hold: Hold) -> None:
+        self._socket, self._hold = connection, hold
+        self._until = time.monotonic() + ANSWER_WITHIN_S
+        self._stopped_since: float | None = None
+
+    def sendall(self, data: Buffer, flags: int, /) -> None:
+        left = memoryview(data)
+        while left:
+            left = left[self._wait(partial(self._socket.send, left, flags)) :]
+
+    def recv(self, size_bytes: int, /) -> bytes:
+        return self._wait(partial(self._socket.recv, size_bytes))
+
+    def _wait(self, step: Callable[[], T]) -> T:
+        while time.monotonic() < self._until:
+            try:
+                return step()  # it takes LOOK_UP_S at most
+            except TimeoutError:
+                if self._hold.has_caught:
+                    self._until = min(self._until, time.monotonic() + AFTER_A_SIGNAL_S)
+                self._look_at_the_other_end()
+        raise TimeoutError
+
+    def _look_at_the_other_end(self) -> None:
+        if not _is_stopped(wire.peer(self._socket).pid):
+            self._stopped_since = None
+        elif self._stopped_since is None:
+            self._stopped_since = time.monotonic()
+        elif time.monotonic() > self._stopped_since + STOPPED_S:
+            raise StoppedError
+
+
+def _is_stopped(pid: int) -> bool:
+    """Whether a process is (proc(5)): its state comes after its name, which may hold anything."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0]
+    except (OSError, IndexError):
+        return False
+    return state in (b"T", b"t")
 
 
 class Line:
@@ -53,68 +116,76 @@ class Line:
         self._owner: int | None = None
         self._socket = _connect(directory)
         try:
-            self._greet(directory)
+            self._greet()
         except BaseException:
             self._socket.close()
             raise
 
-    def _greet(self, directory: Path) -> None:
-        server = wire.peer_uid(self._socket)
-        if server not in (os.geteuid(), 0, directory.stat().st_uid):
+    def _greet(self) -> None:
+        server = wire.peer(self._socket)
+        if server.uid != os.geteuid():
             raise MachineError(
-                f"machine {self._name!r} is served by user {server}, who has no business there"
+                f"machine {self._name!r} is served by user {server.uid}, and to that user only"
             )
+        self._owner = server.pid
         try:
-            greeting = wire.receive(self._socket)
+            greeting = wire.receive(_Patience(self._socket, Hold()))
+        except StoppedError:
+            raise self._broken(self._stopped()) from None
         except (OSError, WireError):
             greeting = None
         if greeting is None:
-            if os.geteuid() not in (server, 0):
-                raise MachineError(f"machine {self._name!r} is served to user {server} only")
             raise NotServedError
-        known = greeting.header.get("result")
-        if not isinstance(known, dict) or known.get("protocol") != wire.PROTOCOL:
+        try:
+            known = fields(greeting.header["result"], {"protocol": int, "owner": int})
+            is_known = known["protocol"] == wire.PROTOCOL
+        except (LookupError, WireError):
+            is_known = False
+        if not is_known:
             raise MachineError(
                 f"machine {self._name!r} is served by another version of openrbu: end that first"
             )
-        self._owner = known.get("owner")
 
-    def call(self, name: str, payload: Buffer = b"", /, **arguments: Any) -> Message:
-        """Ask for something, and wait for the answer: a header with `result`, and a payload.
+    def call(
+        self, name: str, read: Callable[[Message], T], payload: Buffer = b"", /, **arguments: Any
+    ) -> T:
+        """Ask for something, wait for the answer, and read it with `read`.
 
-        Signals wait meanwhile, or the next answer would be taken for this one's.
+        Signals wait meanwhile, or the next answer would be taken for this one's. An owner that does
+        not answer can't have them wait for long.
 
-        :raise MachineError: when the process that has the machine has ended, or does not answer.
+        :raise MachineError: when the process that has the machine has ended, does not answer, or
+            answers what can't be.
         :raise OpenRbuError | OSError | PowerCutError: what the machine answers.
         """
-        with signals_held(), self._lock:
+        with signals_held() as hold, self._lock:
             if self._problem:
                 raise MachineError(self._problem)
             closed = [self._closed_files.popleft() for _ in range(len(self._closed_files))]
             request = {"do": name, "with": arguments, "closed": closed}
             try:
-                wire.send(self._socket, request, payload)
-                answer = wire.receive(self._socket)
-                error = None if answer is None else answer.header.get("error")
-                failure = None if error is None else wire.error_of(error)
+                connection = _Patience(self._socket, hold)
+                wire.send(connection, request, payload)
+                answer = wire.receive(connection)
+                if answer is None:
+                    raise ConnectionResetError
+                if "error" not in answer.header:
+                    return read(answer)
+                failure = wire.error_of(answer.header["error"])
             except TimeoutError:
-                raise self._broken(f"does not answer for {ANSWER_WITHIN_S:.0f} s") from None
+                how_long = "" if hold.has_caught else f" for {ANSWER_WITHIN_S:.0f} s"
+                raise self._broken(f"does not answer{how_long}") from None
+            except StoppedError:
+                raise self._broken(self._stopped()) from None
             except WireError as nonsense:
                 raise self._broken(f"answers nonsense ({nonsense})") from None
             except OSError:
-                answer = None
-            if answer is None:
-                raise self._broken("has ended, and the machine's power may be lost with it")
-        if failure is not None:
-            raise failure
-        return answer
+                what = "has ended, and the machine's power may be lost with it"
+                raise self._broken(what) from None
+        raise failure
 
-    def result(self, name: str, payload: Buffer = b"", /, **arguments: Any) -> Any:
-        """Ask for something that has no payload.
-
-        :raise MachineError | OpenRbuError | OSError | PowerCutError: as `call`.
-        """
-        return self.call(name, payload, **arguments).header.get("result")
+    def _stopped(self) -> str:
+        return f"is stopped: let it go on (fg, or kill -CONT {self._owner})"
 
     def _broken(self, what: str) -> MachineError:
         """The connection is of no use any more, and why."""
@@ -139,7 +210,7 @@ def _connect(directory: Path) -> socket.socket:
     """
     with contextlib.ExitStack() as stack, store.disk_errors(directory):
         connection = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
-        connection.settimeout(ANSWER_WITHIN_S)
+        connection.settimeout(LOOK_UP_S)
         try:
             with wire.socket_address(directory) as address:
                 connection.connect(address)
@@ -156,11 +227,10 @@ class RemotePorts:
         self._line = line
 
     def out8(self, port: int, value: int) -> None:
-        self._line.call("out8", port=port, value=value)
+        self._line.call("out8", answers.nothing, port=port, value=value)
 
     def in8(self, port: int) -> int:
-        value: int = self._line.result("in8", port=port)
-        return value
+        return self._line.call("in8", answers.number(0xFF), port=port)
 
 
 class RemoteFile:
@@ -170,22 +240,22 @@ class RemoteFile:
         self._line, self._number = line, number
 
     def stat(self) -> Stat:
-        return wire.stat_of(self._line.result("file_stat", file=self._number))
+        return self._line.call("file_stat", answers.stat, file=self._number)
 
     def read(self, offset: int, size_bytes: int) -> bytes:
         """One `pread`; of more than `wire.MAX_PAYLOAD_BYTES` a part comes."""
-        answer = self._line.call(
-            "file_read", file=self._number, offset=offset, size_bytes=size_bytes
+        bounded = answers.data(size_bytes)
+        return self._line.call(
+            "file_read", bounded, file=self._number, offset=offset, size_bytes=size_bytes
         )
-        return answer.payload
 
     def write(self, offset: int, data: Buffer, *, sys_rawio: bool = True) -> int:
         """One `pwrite`; of more than `wire.MAX_PAYLOAD_BYTES` a part is taken."""
         part = memoryview(data)[: wire.MAX_PAYLOAD_BYTES]
-        done: int = self._line.result(
-            "file_write", part, file=self._number, offset=offset, sys_rawio=sys_rawio
+        bounded = answers.number(len(part))
+        return self._line.call(
+            "file_write", bounded, part, file=self._number, offset=offset, sys_rawio=sys_rawio
         )
-        return done
 
     def close(self) -> None:
         self._line.forget_file(self._number)
@@ -198,15 +268,13 @@ class RemoteFiles:
         self._line = line
 
     def stat(self, path: str) -> Stat:
-        return wire.stat_of(self._line.result("stat", path=path))
+        return self._line.call("stat", answers.stat, path=path)
 
     def list(self, path: str) -> list[str]:
-        names: list[str] = self._line.result("list", path=path)
-        return names
+        return self._line.call("list", answers.names, path=path)
 
     def readlink(self, path: str) -> str:
-        target: str = self._line.result("readlink", path=path)
-        return target
+        return self._line.call("readlink", answers.text, path=path)
 
     def open(
         self,
@@ -218,8 +286,9 @@ class RemoteFiles:
         must_be_on: bool = False,
     ) -> File:
         """Open a file; `must_be_on`: on a machine that is off it is MachineError, not ENOENT."""
-        number = self._line.result(
+        number = self._line.call(
             "open",
+            answers.number(),
             path=path,
             reading=reading,
             writing=writing,
@@ -254,23 +323,21 @@ class RemoteMachine:
 
     @property
     def is_on(self) -> bool:
-        is_on: bool = self._line.result("is_on")
-        return is_on
+        return self._line.call("is_on", answers.truth)
 
     def standing(self) -> Standing:
-        answer = self._line.call("standing")
-        return wire.standing_of(answer.header["result"], answer.payload)
+        return self._line.call("standing", answers.standing)
 
     def power_on(self) -> PostReport:
-        self.last_post = post = wire.post_of(self._line.result("power_on"))
+        self.last_post = post = self._line.call("power_on", answers.post)
         return post
 
     def restart(self, *, cold: bool | None = None) -> PostReport:
-        self.last_post = post = wire.post_of(self._line.result("restart", cold=cold))
+        self.last_post = post = self._line.call("restart", answers.post, cold=cold)
         return post
 
     def power_off(self) -> None:
-        self._line.call("power_off")
+        self._line.call("power_off", answers.nothing)
 
     @property
     def ram(self) -> PhysicalMemory:
@@ -282,35 +349,33 @@ class RemoteMachine:
 
     @property
     def ports(self) -> IoPorts:
-        self._line.call("check_running")
+        self._line.call("check_running", answers.nothing)
         return RemotePorts(self._line)
 
     def exists(self, path: str) -> bool:
-        exists: bool = self._line.result("exists", path=path)
-        return exists
+        return self._line.call("exists", answers.truth, path=path)
 
     def open(self, path: str, *, reading: bool = False, writing: bool = False) -> File:
         return self.files.open(path, reading=reading, writing=writing, must_be_on=True)
 
     @property
     def modules(self) -> tuple[str, ...]:
-        return tuple(self._line.result("modules"))
+        return tuple(self._line.call("modules", answers.names))
 
     def load_module(self, name: str, parameters: Mapping[str, str]) -> None:
-        self._line.call("load_module", name=name, parameters=dict(parameters))
+        self._line.call("load_module", answers.nothing, name=name, parameters=dict(parameters))
 
     def unload_module(self, name: str) -> None:
-        self._line.call("unload_module", name=name)
+        self._line.call("unload_module", answers.nothing, name=name)
 
     def exclusively(self, path: str) -> AbstractContextManager[None]:
         holder = next(self._holders)
 
         def take() -> bool:
-            taken: bool = self._line.result("take", path=path, holder=holder)
-            return taken
+            return self._line.call("take", answers.truth, path=path, holder=holder)
 
         def release() -> None:
             with contextlib.suppress(MachineError):  # its connection ended, and that released it
-                self._line.call("release", path=path, holder=holder)
+                self._line.call("release", answers.nothing, path=path, holder=holder)
 
         return held(path, take, release)

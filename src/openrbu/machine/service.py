@@ -5,8 +5,8 @@ one by one. What a request does is a call of the machine, which has a lock of it
 is a program: the files that it has open, its index registers and the paths that it holds are let
 go of when it ends, be it by SIGKILL.
 
-Only this process's user and root are answered: the socket is theirs by its mode, and the kernel is
-asked who is at the other end.
+Only this process's user is answered: the socket is that user's by its mode, and the kernel is asked
+who is at the other end.
 """
 
 from __future__ import annotations
@@ -97,31 +97,46 @@ class Service:
                 if self._leaving.wait(_NEXT_TRY_S):
                     return
                 continue
-            thread = threading.Thread(target=self._serve, args=(connection,), daemon=True)
-            with self._changed:
-                is_allowed = (
-                    wire.peer_uid(connection) in (os.geteuid(), 0)
-                    and len(self._connections) < MAX_CONNECTIONS
-                )
-                if is_allowed:
-                    self._connections[connection] = thread
-            if is_allowed:
-                thread.start()
-            else:
+            if not self._begin(connection):
                 connection.close()
 
+    def _begin(self, connection: socket.socket) -> bool:
+        """Answer a program, in a thread of its own; False when it is not to be, or can't be."""
+        thread = threading.Thread(target=self._serve, args=(connection,), daemon=True)
+        with self._changed:
+            if wire.peer(connection).uid != os.geteuid():
+                return False
+            if len(self._connections) >= MAX_CONNECTIONS:
+                return False
+            try:
+                thread.start()
+            except RuntimeError:  # this computer has no more threads for this user
+                return False
+            self._connections[connection] = thread
+            return True
+
     def _serve(self, connection: socket.socket) -> None:
+        try:
+            self._answer(connection)
+        except (OSError, wire.WireError):  # it has gone, or makes no sense
+            pass
+        finally:
+            with self._changed:
+                del self._connections[connection]
+                connection.close()
+                self._changed.notify_all()
+
+    def _answer(self, connection: socket.socket) -> None:
+        """Answer a program until it hangs up.
+
+        :raise OSError: when it has gone.
+        :raise WireError: when it makes no sense.
+        """
         program = Program(self._machine)
         try:
             greeting = {"protocol": wire.PROTOCOL, "owner": os.getpid()}
             wire.send(connection, {"result": greeting})
             while (request := wire.receive(connection)) is not None:
                 wire.send(connection, *program.answer(request))
-        except (OSError, wire.WireError):  # it has gone, or makes no sense
-            pass
         finally:
             program.leave()
-            with self._changed:
-                del self._connections[connection]
-                connection.close()
-                self._changed.notify_all()

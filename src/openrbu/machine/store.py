@@ -20,12 +20,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import operator
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -34,6 +34,7 @@ from typing import Any
 from openrbu.bios.faults import parse_fault
 from openrbu.drivers.profiles import profile
 from openrbu.errors import MachineError, OpenRbuError, UsageError
+from openrbu.machine.lockfile import LockFile
 from openrbu.memory.physical import pc_regions
 from openrbu.signals import signals_held
 
@@ -52,6 +53,7 @@ _DISK_ERRORS = {
     errno.EPERM: "permission denied: it belongs to another user",
     errno.EFBIG: "its file system can't hold so large a file",
     errno.ENOMEM: "its RAM is more than a process may map here: make one with less",
+    errno.EMFILE: "this process may have no more files open (ulimit -n)",
     errno.EIO: "the disk reports an input/output error",
 }
 
@@ -70,10 +72,11 @@ class InUseError(MachineError):
 
     def __init__(self, name: str, owner: str | None, *, is_served: bool) -> None:
         self.owner, self.is_served = owner, is_served
-        does = "is served" if is_served else "is in use"
-        super().__init__(
-            f"machine {name!r} {does} by process {owner or 'unknown'}: wait for it, or end it"
-        )
+        process = f"by process {owner or 'unknown'}"
+        text = f"in use {process}: wait for it, or end it"
+        if is_served:
+            text = f"served {process} (rbu mount or rbu run): unmount it, or end that program"
+        super().__init__(f"machine {name!r} is {text}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,11 +168,13 @@ def _is_machine(directory: Path) -> bool:
 def load_config(directory: Path) -> MachineConfig:
     """What the machine in `directory` is.
 
-    :raise MachineError: when that can't be read, or is from a newer openrbu.
+    :raise MachineError: when that can't be read, or is from a newer openrbu; or when one of the
+        machine's files is of a kind that nobody could open without waiting.
     """
     path = directory / "machine.json"
     with disk_errors(directory):
         try:
+            _check_kinds(directory)
             return _parse_config(json.loads(path.read_bytes()), directory.name)
         except FileNotFoundError:
             raise MachineError(
@@ -178,6 +183,18 @@ def load_config(directory: Path) -> MachineConfig:
             ) from None
         except (ValueError, LookupError, TypeError, RecursionError, UsageError):
             raise MachineError(f"{path} is damaged") from None
+
+
+def _check_kinds(directory: Path) -> None:
+    """See that what is in a machine's directory can be opened: a FIFO would wait for a writer.
+
+    :raise MachineError: when something is there that is no file.
+    """
+    for path in directory.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # it may have been removed just now
+            kind = stat.S_IFMT(path.stat().st_mode)
+            if kind not in (stat.S_IFREG, stat.S_IFDIR, stat.S_IFSOCK):
+                raise MachineError(f"{path} is neither a file nor a directory: remove it")
 
 
 def _parse_config(document: dict[str, Any], name: str) -> MachineConfig:
@@ -265,22 +282,16 @@ def locked(directory: Path, *, serving: bool = False) -> Iterator[None]:
 
     :raise InUseError: when another process has it; the message says which.
     """
-    with disk_errors(directory):
-        fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            owner, _, does = os.pread(fd, _OWNER_BYTES, 0).decode("ascii", "replace").partition(" ")
-            is_served = does.strip() == _SERVING
-            raise InUseError(directory.name, owner or None, is_served=is_served) from None
-        text = f"{os.getpid()} {_SERVING}" if serving else f"{os.getpid()}"
+    with contextlib.ExitStack() as stack:
         with disk_errors(directory):
-            os.pwrite(fd, text.ljust(_OWNER_BYTES).encode(), 0)
+            lock = stack.enter_context(LockFile(directory / "lock", create=True))
+            if not lock.take():
+                owner, _, does = lock.read().partition(" ")
+                raise InUseError(directory.name, owner or None, is_served=does == _SERVING)
+            text = f"{os.getpid()} {_SERVING}" if serving else f"{os.getpid()}"
+            lock.write(text.ljust(_OWNER_BYTES))
         try:
             yield
         finally:
             with contextlib.suppress(OSError):  # the next owner is not to be taken for this one
-                os.pwrite(fd, b" " * _OWNER_BYTES, 0)
-    finally:
-        os.close(fd)
+                lock.write("")

@@ -6,7 +6,7 @@ payload of that many bytes (what a file is read or written with). A request's he
 has `{"result": …}` or `{"error": {…}}`. The first message on a connection is the server's greeting,
 an answer with `{"protocol": 1, "owner": PID}`.
 
-Both ends are one user's, or root's, so the limits are against mistakes, not against floods.
+Both ends are one user's, so the limits are against mistakes, not against floods.
 """
 
 from __future__ import annotations
@@ -18,19 +18,13 @@ import socket
 import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, get_args
 
 from openrbu import errors
-from openrbu.bios.post import PostReport
 from openrbu.bios.power import PowerCutError
 from openrbu.buffers import Buffer
-from openrbu.drivers.sysfs import Stat
 from openrbu.errors import DamagedInputError, KernelError, OpenRbuError
-from openrbu.formats.dell import CompletionCode
-from openrbu.formats.smbios import Tables
-from openrbu.machine.base import Standing
-from openrbu.memory.physical import Region
-from openrbu.units import MIB, PhysAddr
+from openrbu.units import MIB
 
 PROTOCOL = 1
 
@@ -40,6 +34,10 @@ MAX_HEADER_BYTES = 4 * MIB
 """A report on an update of 16 MiB in scattered packets has 100 KiB."""
 
 MAX_PAYLOAD_BYTES = 4 * MIB
+
+MAX_INT = (1 << 63) - 1
+
+_MAX_ERRNO = 4095  # Linux keeps the numbers below 4096 for errors
 
 _LENGTHS = struct.Struct(">II")
 _CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid (unix(7), SO_PEERCRED)
@@ -73,7 +71,15 @@ class Message(NamedTuple):
     payload: bytes = b""
 
 
-def send(connection: socket.socket, header: Mapping[str, Any], payload: Buffer = b"") -> None:
+class Connection(Protocol):
+    """What of a socket is used here."""
+
+    def sendall(self, data: Buffer, flags: int, /) -> None: ...
+
+    def recv(self, size_bytes: int, /) -> bytes: ...
+
+
+def send(connection: Connection, header: Mapping[str, Any], payload: Buffer = b"") -> None:
     """Send a message.
 
     :raise OSError: when the other end is gone.
@@ -85,7 +91,7 @@ def send(connection: socket.socket, header: Mapping[str, Any], payload: Buffer =
         connection.sendall(payload, socket.MSG_NOSIGNAL)
 
 
-def receive(connection: socket.socket) -> Message | None:
+def receive(connection: Connection) -> Message | None:
     """The next message; None when the other end has closed the connection before it.
 
     :raise WireError: when it is none.
@@ -107,7 +113,7 @@ def receive(connection: socket.socket) -> Message | None:
     return Message(header, _whole(_take(connection, payload_bytes), payload_bytes))
 
 
-def _take(connection: socket.socket, size_bytes: int) -> bytes:
+def _take(connection: Connection, size_bytes: int) -> bytes:
     """So many bytes, or what comes before the end."""
     data = bytearray()
     while len(data) < size_bytes:
@@ -124,6 +130,22 @@ def _whole(data: bytes, size_bytes: int) -> bytes:
     return data
 
 
+def fields(document: object, kinds: Mapping[str, Any]) -> dict[str, Any]:
+    """A document that has these fields and no others, each of its kind: a type, or a union of some.
+
+    :raise WireError: when it has not, or an integer is negative or has over 63 bits.
+    """
+    if not isinstance(document, dict) or document.keys() != kinds.keys():
+        raise WireError(f"not the fields {', '.join(kinds) or '(none)'}")
+    for name, kind in kinds.items():
+        value = document[name]
+        if type(value) not in (get_args(kind) or (kind,)):
+            raise WireError(f"{name} is of another kind")
+        if type(value) is int and not 0 <= value <= MAX_INT:
+            raise WireError(f"{name} is out of range")
+    return document
+
+
 @contextlib.contextmanager
 def socket_address(directory: Path) -> Iterator[str]:
     """A short way to the socket in a directory: an address has no more than 107 bytes (unix(7)).
@@ -137,11 +159,17 @@ def socket_address(directory: Path) -> Iterator[str]:
         os.close(fd)
 
 
-def peer_uid(connection: socket.socket) -> int:
-    """The user at the other end, as the kernel knows it."""
+class Peer(NamedTuple):
+    """A process at the other end of a connection, and its user."""
+
+    pid: int
+    uid: int
+
+
+def peer(connection: socket.socket) -> Peer:
+    """Who is at the other end, as the kernel knows it."""
     data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    uid: int = _CREDENTIALS.unpack(data)[1]
-    return uid
+    return Peer(*_CREDENTIALS.unpack(data)[:2])
 
 
 # -- errors ---------------------------------------------------------------------------------
@@ -163,77 +191,29 @@ def error_document(error: Failure) -> dict[str, Any]:
     return {"kind": known, "text": str(error)}
 
 
-def error_of(document: Mapping[str, Any]) -> Exception:
+def error_of(document: object) -> Exception:
     """The error that was sent: of the same class, with the same text and errno.
 
     :raise WireError: when it is none.
     """
-    try:
-        if "kernel" in document:
-            return KernelError(document["kernel"], document["path"], document["detail"])
-        if "errno" in document:
-            return OSError(document["errno"], document["text"], document["path"])
-        if "damage" in document:
-            return DamagedInputError(document["damage"], offset=document["offset"])
-        return _PLAIN[document["kind"]](document["text"])
-    except (LookupError, TypeError, ValueError):
-        raise WireError("an error that is none") from None
+    if not isinstance(document, dict):
+        raise WireError("an error that is none")
+    if "kernel" in document:
+        fields(document, {"kernel": int, "path": str | None, "detail": str})
+        return KernelError(_errno(document["kernel"]), document["path"], document["detail"])
+    if "errno" in document:
+        fields(document, {"errno": int, "text": str | None, "path": str | None})
+        return OSError(_errno(document["errno"]), document["text"], document["path"])
+    if "damage" in document:
+        fields(document, {"damage": str, "offset": int | None})
+        return DamagedInputError(document["damage"], offset=document["offset"])
+    fields(document, {"kind": str, "text": str})
+    if document["kind"] not in _PLAIN:
+        raise WireError("an error of a kind that there is not")
+    return _PLAIN[document["kind"]](document["text"])
 
 
-# -- what calls bring -----------------------------------------------------------------------
-
-
-def post_document(post: PostReport) -> dict[str, Any]:
-    """A start of the machine for the wire."""
-    return {
-        "version_before": post.version_before,
-        "version_after": post.version_after,
-        "completion_code": None if post.completion_code is None else int(post.completion_code),
-        "reason": post.reason,
-        "mode": post.mode,
-        "extents": [[int(extent.start), int(extent.end)] for extent in post.extents],
-        "copies": post.copies,
-    }
-
-
-def post_of(document: dict[str, Any]) -> PostReport:
-    """The same out of an answer."""
-    code = document["completion_code"]
-    extents = tuple(Region(PhysAddr(start), PhysAddr(end)) for start, end in document["extents"])
-    more = {
-        "completion_code": None if code is None else CompletionCode(code),
-        "extents": extents,
-    }
-    return PostReport(**document | more)
-
-
-def standing_message(standing: Standing) -> Message:
-    """How the machine stands for the wire: its SMBIOS table is the payload."""
-    entry_point, table = standing.tables.build()
-    document = {
-        "entry_point": entry_point.hex(),
-        "is_on": standing.is_on,
-        "lost_power": standing.lost_power,
-        "is_armed": standing.is_armed,
-        "flash_size_bytes": standing.flash_size_bytes,
-        "modules": standing.modules,
-        "reboot_mode": standing.reboot_mode,
-    }
-    return Message(document, table)
-
-
-def standing_of(document: dict[str, Any], table: bytes) -> Standing:
-    """The same out of an answer."""
-    entry_point = bytes.fromhex(document.pop("entry_point"))
-    tables, modules = Tables.parse(entry_point, table), tuple(document["modules"])
-    return Standing(**document | {"tables": tables, "modules": modules})
-
-
-def stat_list(stat: Stat) -> list[float]:
-    """A `Stat` for the wire."""
-    return [stat.mode, stat.link_count, stat.size_bytes, stat.inode, stat.changed_at]
-
-
-def stat_of(fields: list[Any]) -> Stat:
-    """The same out of an answer."""
-    return Stat(*fields)
+def _errno(number: int) -> int:
+    if not 0 < number <= _MAX_ERRNO:
+        raise WireError(f"an error with the number {number}")
+    return number

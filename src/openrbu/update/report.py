@@ -11,18 +11,20 @@ from openrbu.hosts.base import Host
 from openrbu.update.arm import read_armed
 from openrbu.update.driver import RbuDriver
 from openrbu.update.journal import Attempt, Journal
-from openrbu.update.restart import boot_id
+from openrbu.update.restart import boot_id, restart_mode
 from openrbu.update.target import Target, read_target
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """A machine as it stands. `is_armed` is None where the token can't be read from here."""
+    """A machine as it stands. `is_armed` is None where the token can't be read from here, and
+    `restart_mode` where the kernel does not say what kind the next restart is."""
 
     target: Target
     module_is_loaded: bool
     staged_size_bytes: int
     is_armed: bool | None
+    restart_mode: str | None
     last: Attempt | None
 
 
@@ -36,7 +38,12 @@ def read_status(host: Host) -> Status:
     driver = RbuDriver(host)
     staged = driver.staged_size_bytes if driver.is_loaded else 0
     return Status(
-        target, driver.is_loaded, staged, read_armed(host, target), Journal(host.journal_path).last
+        target,
+        module_is_loaded=driver.is_loaded,
+        staged_size_bytes=staged,
+        is_armed=read_armed(host, target),
+        restart_mode=restart_mode(host),
+        last=Journal(host.journal_path).last,
     )
 
 

@@ -6,6 +6,7 @@ from openrbu.errors import ObstacleError
 from openrbu.hosts.base import Host, read_text
 
 REBOOT_MODE = "/sys/kernel/reboot/mode"
+WARM = "warm"
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
@@ -25,10 +26,10 @@ def choose_warm(host: Host) -> None:
     :raise ObstacleError: when the kernel does not take it.
     """
     before = restart_mode(host)
-    if before in (None, "warm"):
+    if before in (None, WARM):
         return
-    host.write(REBOOT_MODE, b"warm")
-    if restart_mode(host) != "warm":
+    host.write(REBOOT_MODE, WARM.encode())
+    if restart_mode(host) != WARM:
         raise ObstacleError(
             f"the kernel keeps a {before} restart, which may clear memory: boot with reboot=w"
         )
@@ -39,5 +40,5 @@ def restore(host: Host, mode: str | None) -> None:
 
     One that somebody else has chosen since stays.
     """
-    if mode is not None and mode != "warm" and restart_mode(host) == "warm":
+    if mode is not None and mode != WARM and restart_mode(host) == WARM:
         host.write(REBOOT_MODE, mode.encode())

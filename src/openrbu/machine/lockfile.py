@@ -1,0 +1,110 @@
+"""A file that one process at a time has locked, and that says something about that process.
+
+The lock is the kernel's (flock(2)): it ends with its process, however that ends. Its holder may
+remove the file. Who opened it before then has a lock that nobody else looks at, so `take` sees to
+it that what it locked is what is there.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+_MAX_BYTES = 64 * 1024
+
+
+class LockFile:
+    """The file at `path`, open. It is made where it is missing, if `create`.
+
+    :raise FileNotFoundError: when it is missing, and not to be made.
+    :raise OSError: when it can't be opened, or is no regular file (a symbolic link is none).
+    """
+
+    def __init__(self, path: Path, *, create: bool) -> None:
+        self.path, self._create = path, create
+        self._fd = self._open()
+
+    def _open(self) -> int:
+        flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        fd = os.open(self.path, flags | (os.O_CREAT if self._create else 0), 0o600)
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise OSError(errno.EINVAL, "not a regular file", str(self.path))
+        return fd
+
+    def take(self) -> bool:
+        """Lock the file that is at the path now; False when another process has it.
+
+        :raise FileNotFoundError: when it has been removed, and is not to be made.
+        :raise OSError: when it can't be opened any more.
+        """
+        while True:
+            is_ours = self._try(fcntl.LOCK_EX)
+            if self._is_in_place():
+                return is_ours
+            fresh = self._open()
+            os.close(self._fd)
+            self._fd = fresh
+
+    def is_held(self) -> bool:
+        """Whether another process has the file that was opened here, removed meanwhile or not.
+
+        For who does not have it: asking lets go of it.
+        """
+        if not self._try(fcntl.LOCK_SH):
+            return True
+        fcntl.flock(self._fd, fcntl.LOCK_UN)
+        return False
+
+    def _try(self, kind: int) -> bool:
+        try:
+            fcntl.flock(self._fd, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def _is_in_place(self) -> bool:
+        try:
+            return os.path.samestat(os.fstat(self._fd), self.path.lstat())
+        except FileNotFoundError:
+            return False
+
+    def read(self) -> str:
+        """What the file says, without blanks around it; empty when its holder wrote nothing yet.
+
+        :raise OSError: when it can't be read.
+        """
+        return os.pread(self._fd, _MAX_BYTES, 0).decode("utf-8", "replace").strip()
+
+    def write(self, text: str) -> None:
+        """Have the file say `text` and nothing else. Only who has the lock may.
+
+        It never gets smaller: what once fitted fits again, on a full disk too.
+
+        :raise OSError: when the disk refuses.
+        """
+        os.pwrite(self._fd, text.encode().ljust(os.fstat(self._fd).st_size), 0)
+
+    def remove(self) -> None:
+        """Remove the file. Only who has the lock may; `read` and `write` go on working."""
+        self.path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Let go of the file, and of the lock."""
+        os.close(self._fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()

@@ -1,0 +1,98 @@
+"""A lock file has one holder, whatever becomes of the file meanwhile."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from machines import make
+from openrbu.errors import MachineError
+from openrbu.machine import store
+from openrbu.machine.lockfile import LockFile
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "lock"
+
+
+def test_one_has_it_and_another_one_reads_who_until_it_is_let_go_of(path: Path) -> None:
+    with LockFile(path, create=True) as other:
+        with LockFile(path, create=True) as one:
+            assert one.take()
+            one.write("somebody")
+            assert (other.take(), other.is_held(), other.read()) == (False, True, "somebody")
+        assert not other.is_held()
+        assert other.take()
+
+
+def test_a_file_that_was_removed_is_not_what_is_taken(path: Path) -> None:
+    with LockFile(path, create=True) as late:
+        with LockFile(path, create=True) as first:
+            assert first.take()
+            first.remove()
+        with LockFile(path, create=True) as second:
+            assert second.take()
+            assert not late.take()
+        assert late.take()
+        with LockFile(path, create=False) as again:
+            assert again.is_held()
+
+
+def test_a_file_that_was_removed_is_made_anew_only_where_it_is_to_be(path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        LockFile(path, create=False)
+    with LockFile(path, create=True) as maker, LockFile(path, create=False) as finder:
+        path.unlink()
+        with pytest.raises(FileNotFoundError):
+            finder.take()
+        assert maker.take()
+        assert path.exists()
+
+
+def test_the_last_words_of_a_holder_can_be_read_after_it_removed_the_file(path: Path) -> None:
+    with LockFile(path, create=True) as waiting:
+        with LockFile(path, create=True) as holder:
+            assert holder.take()
+            holder.remove()
+            assert waiting.is_held()
+            holder.write("the disk is full")
+        assert not waiting.is_held()
+        assert waiting.read() == "the disk is full"
+
+
+def test_what_was_written_is_gone_with_the_next_text_and_the_file_never_gets_smaller(
+    path: Path,
+) -> None:
+    with LockFile(path, create=True) as lock:
+        assert lock.take()
+        lock.write("a long text")
+        lock.write("short")
+        assert lock.read() == "short"
+        assert path.read_bytes() == b"short      "
+
+
+@pytest.mark.parametrize("what", ["a link", "a FIFO"])
+def test_what_is_no_file_is_refused_at_once(tmp_path: Path, what: str) -> None:
+    directory = make(tmp_path)
+    if what == "a link":
+        (directory / "lock").symlink_to(tmp_path / "victim")
+    else:
+        os.mkfifo(directory / "lock")
+    with pytest.raises(MachineError, match="lock"), store.locked(directory):
+        pass
+    assert not (tmp_path / "victim").exists()
+
+
+def test_who_opened_the_lock_of_a_machine_that_was_removed_has_no_other_machine(
+    tmp_path: Path,
+) -> None:
+    directory = make(tmp_path)
+    with LockFile(directory / "lock", create=True) as late:
+        with store.locked(directory):
+            store.remove(directory)
+        make(tmp_path)
+        with store.locked(directory):
+            assert not late.take()

@@ -1,0 +1,82 @@
+"""What `rbu run` does when something goes at the wrong moment."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import struct
+import sys
+import termios
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from cli_rig import names_in
+from machines import in_child, make
+from openrbu.fuse import namespace
+from openrbu.fuse.libc import call
+from openrbu.fuse.run import _Child
+from run_rig import needs_fuse, needs_root
+
+PATIENCE_S = 20.0
+
+
+def test_a_device_that_goes_while_dev_is_repeated_is_left_out() -> None:
+    def child() -> None:
+        namespace.enter()
+        call("mount", b"none", b"/dev", b"tmpfs", 0, None)
+        Path("/dev/stays").write_text("here\n")
+        Path("/dev/file").touch()
+        Path("/dev/directory").mkdir()
+        real = os.open("/dev", os.O_RDONLY)
+
+        def remove(event: str, arguments: tuple[Any, ...]) -> None:
+            """It is about to be made again: it has been looked at, and not been bound yet."""
+            if event == "open" and str(arguments[0]) == "/dev/file":
+                os.unlink("file", dir_fd=real)
+            if event == "os.mkdir" and str(arguments[0]) == "/dev/directory":
+                os.rmdir("directory", dir_fd=real)
+
+        sys.addaudithook(remove)
+        namespace.replace_dev()
+        assert names_in(Path(f"/proc/self/fd/{real}")) == ["stays"]
+        assert names_in(Path("/dev")) == ["stays"]
+        assert Path("/dev/stays").read_text() == "here\n"
+
+    needs_root()
+    assert in_child(child) == 0
+
+
+def test_a_child_that_is_killed_before_it_goes_on_is_told_by_its_signal(tmp_path: Path) -> None:
+    directory = make(tmp_path)
+
+    def unread_bytes(descriptor: int) -> int:
+        """Of what was sent, those that the other end has not taken: unix(7)."""
+        size: int = struct.unpack("i", fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4)))[0]
+        return size
+
+    def work() -> None:
+        child = _Child(directory, ["true"], {})
+        os.close(child.device())
+        pid, descriptor = child._pid, child._channel.fileno()
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, pid, os.WSTOPPED)
+
+        def kill() -> None:
+            until = time.monotonic() + PATIENCE_S
+            while not unread_bytes(descriptor) and time.monotonic() < until:
+                time.sleep(0.001)
+            os.kill(pid, signal.SIGKILL)
+
+        killing = threading.Thread(target=kill)
+        killing.start()
+        assert child.result() == -signal.SIGKILL
+        killing.join()
+        child.close()
+
+    needs_root()
+    needs_fuse()
+    assert in_child(work) == 0

@@ -1,0 +1,146 @@
+"""Ctrl-C while a machine is used that another process has."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from machines import DEVICE, ENTRY, FailAt, Watched, image, update
+from openrbu.cli.interrupts import Stopped, signals_raised
+from openrbu.errors import MachineError
+from openrbu.hosts.virtual import VirtualHost
+from openrbu.machine import remote
+from openrbu.machine.base import Machine
+from openrbu.machine.reach import reach
+from openrbu.machine.remote import ANSWER_WITHIN_S
+from openrbu.machine.wire import MAX_PAYLOAD_BYTES
+from openrbu.memory.scan import search
+from openrbu.units import MIB, PhysAddr
+from served import Server
+
+
+def test_ctrl_c_in_the_middle_of_calls_never_mixes_their_answers_up(machine: Machine) -> None:
+    machine.load_module("dell_rbu", {})
+    stop, interrupts = threading.Event(), 0
+
+    def disturb() -> None:
+        while not stop.wait(0.002):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=disturb)
+    try:
+        thread.start()
+        for number in range(1500):
+            try:
+                exists = machine.exists(DEVICE if number % 2 else "/sys/nowhere")
+                names = machine.files.list("/")
+            except KeyboardInterrupt:
+                interrupts += 1
+                continue
+            assert exists == bool(number % 2)
+            assert names == ["dev", "proc", "sys"]
+    finally:
+        while thread.is_alive():
+            with contextlib.suppress(KeyboardInterrupt):
+                stop.set()
+                thread.join()
+    assert interrupts > 5
+
+
+@pytest.mark.parametrize("what", ["asks", "sends more than a socket holds"])
+def test_ctrl_c_ends_a_call_of_a_stopped_server_and_the_next_one_says_why(
+    server: Server, machine: Machine, what: str
+) -> None:
+    machine.load_module("dell_rbu", {})
+    file = machine.open(f"{ENTRY}/data", writing=True)
+    call: Callable[[], object] = machine.standing
+    if what != "asks":
+        call = partial(file.write, 0, bytes(MAX_PAYLOAD_BYTES))
+    server.signal(signal.SIGSTOP)
+    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+    began = time.monotonic()
+    try:
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            call()
+        assert time.monotonic() - began < ANSWER_WITHIN_S / 2
+        with pytest.raises(MachineError, match=rf"{server.pid}, .*(does not answer|CONT \d+\))$"):
+            machine.standing()
+    finally:
+        server.signal(signal.SIGCONT)
+        timer.join()
+
+
+def test_a_server_that_does_not_answer_is_told_of_after_a_while(
+    server: Server, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "ANSWER_WITHIN_S", 1.0)
+    server.signal(signal.SIGSTOP)
+    try:
+        for _ in range(2):
+            with pytest.raises(MachineError, match="does not answer for 1 s"):
+                machine.standing()
+    finally:
+        server.signal(signal.SIGCONT)
+
+
+def test_a_server_that_is_stopped_is_told_of_at_once_and_how_it_goes_on(
+    server: Server, machine: Machine, directory: Path
+) -> None:
+    server.signal(signal.SIGSTOP)
+    advice = (
+        rf"process {server.pid}, .* is stopped: let it go on \(fg, or kill -CONT {server.pid}\)"
+    )
+    began = time.monotonic()
+    try:
+        with pytest.raises(MachineError, match=advice):
+            machine.standing()
+        with pytest.raises(MachineError, match=advice), reach(directory):
+            pass
+        assert time.monotonic() - began < ANSWER_WITHIN_S / 2
+    finally:
+        server.signal(signal.SIGCONT)
+    with reach(directory) as again:
+        assert again.is_on
+
+
+def test_an_update_interrupted_at_any_call_is_undone_on_a_served_machine(
+    machine: Machine,
+) -> None:
+    host = VirtualHost(machine)
+    before, number, was_stopped = machine.standing(), 1, True
+    while was_stopped:
+        hook = SignalAt(number)
+        was_stopped = False
+        try:
+            with signals_raised():
+                update(Watched(host, hook), image())
+        except Stopped:
+            was_stopped = True
+            assert machine.standing() == before, number
+            seen = search(machine.ram, PhysAddr(0), PhysAddr(64 * MIB))
+            assert seen.images == ()
+        number += 7
+    assert machine.standing().is_armed
+    assert number > 5 * 7
+
+
+class SignalAt(FailAt):
+    """A hook that sends SIGINT to this process at call number `number`."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number, KeyboardInterrupt())
+
+    def __call__(self, name: str, arguments: tuple[Any, ...]) -> None:
+        self.calls += 1
+        if self.calls == self.number:
+            os.kill(os.getpid(), signal.SIGINT)
