@@ -164,16 +164,15 @@ def test_whatever_ends_the_thread_it_is_not_said_to_serve(
     unexpected: list[BaseException | None] = []
     monkeypatch.setattr(threading, "excepthook", lambda told: unexpected.append(told.exc_value))
     monkeypatch.setattr(module, name, fail)
-    reading, writing = os.pipe()
-    session = module.Session(system.machine.files, reading, Callers())
+    nowhere = os.open("/dev/null", os.O_RDWR)
+    session = module.Session(system.machine.files, nowhere, Callers())
     for call in (session.start, session.wait):
         with pytest.raises(ObstacleError, match=f"the mount can't be served: .*{says}"):
             call()
     session.stop()
     session._thread.join()
     assert unexpected == ([error] if isinstance(error, MemoryError) else [])
-    os.close(reading)
-    os.close(writing)
+    os.close(nowhere)
 
 
 def test_many_threads_use_a_mount_at_once(system: Mounted) -> None:
