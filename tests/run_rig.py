@@ -11,6 +11,7 @@ from typing import Any
 
 from cli_rig import RBU
 from machines import NOBODY, make, opened_up, running
+from mounted import needs_fuse
 from needs import leave_out
 
 USERS = ("root", "nobody")
@@ -57,11 +58,6 @@ class Runner:
 def needs_root() -> None:
     if os.geteuid():
         leave_out("only root can mount things without a user namespace")
-
-
-def needs_fuse() -> None:
-    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
-        leave_out("/dev/fuse is not there for this user")
 
 
 def runner(home: Path, user: str, model: str = "precision-t7600", **order: Any) -> Runner:

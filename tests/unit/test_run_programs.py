@@ -16,7 +16,8 @@ import pytest
 
 from cli_rig import RBU, Cli, names_in
 from machines import NEWER, image_bytes
-from run_rig import USERS, Runner, needs_fuse, runner
+from mounted import needs_fuse
+from run_rig import USERS, Runner, runner
 
 PATIENCE_S = 20.0
 

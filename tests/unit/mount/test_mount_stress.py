@@ -14,9 +14,8 @@ from pathlib import Path
 import pytest
 
 from cli_rig import RBU, Cli
-from machines import NOBODY, opened_up, running
-from mounted import needs_fuse
-from mounts import ENTRY, machine_with_driver, needs_root, served, unmounted
+from machines import NOBODY, running
+from mounts import ENTRY, needs_root, served
 from openrbu.fuse.device import unmount
 from openrbu.fuse.libc import call
 
@@ -26,24 +25,7 @@ LOAD_S = 60.0
 PROGRAMS = {"load": 6, "abort": 4, "kind": 2, "read": 8, "look": 6, "hold": 4, "status": 1}
 MAX_GROWTH_KIB = 16 * 1024
 
-_PROGRAM = Path(__file__).parent.parent / "mount_load.py"
-
-
-@pytest.fixture
-def directory(rbu: Cli, tmp_path: Path) -> Iterator[Path]:
-    """A machine called `box`, on, with its driver."""
-    needs_fuse()
-    path = machine_with_driver(tmp_path / "home")
-    with unmounted(path):
-        yield path
-
-
-@pytest.fixture
-def target(directory: Path, tmp_path: Path) -> Path:
-    path = tmp_path / "mount"
-    path.mkdir()
-    opened_up(path / "x")
-    return path
+_PROGRAM = Path(__file__).parents[2] / "mount_load.py"
 
 
 def rss_kib(pid: int) -> int:

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
-from cli_rig import RBU, Cli
+from cli_rig import RBU
 from machines import NOBODY, opened_up
 from mounted import needs_fuse
 from mounts import (
@@ -17,29 +14,13 @@ from mounts import (
     DEVICE,
     ENTRY,
     WITHOUT_RAWIO,
-    empty_directory,
     machine_with_driver,
     needs_root,
     program,
     served,
-    unmounted,
 )
 
 DATA, LOADING, TIMEOUT = f"{ENTRY}/data", f"{ENTRY}/loading", "sys/class/firmware/timeout"
-
-
-@pytest.fixture
-def directory(rbu: Cli, tmp_path: Path) -> Iterator[Path]:
-    """A machine called `box`, on, with its driver."""
-    needs_fuse()
-    path = machine_with_driver(tmp_path / "home")
-    with unmounted(path):
-        yield path
-
-
-@pytest.fixture
-def target(directory: Path, tmp_path: Path) -> Path:
-    return empty_directory(tmp_path / "mount")
 
 
 def test_others_see_nothing_unless_they_are_let_in(directory: Path, target: Path) -> None:

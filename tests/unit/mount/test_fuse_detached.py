@@ -10,38 +10,20 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from cli_rig import RBU, Cli
-from mounted import needs_fuse
 from mounts import (
     are_mounted,
     detached,
     empty_directory,
-    machine_with_driver,
-    unmounted,
     wait_for_end,
 )
 from openrbu.machine import store
 
 TIMEOUT = "sys/class/firmware/timeout"
-
-
-@pytest.fixture
-def directory(rbu: Cli, tmp_path: Path) -> Iterator[Path]:
-    """A machine called `box`, on, with its driver."""
-    needs_fuse()
-    path = machine_with_driver(tmp_path / "home")
-    with unmounted(path):
-        yield path
-
-
-@pytest.fixture
-def target(directory: Path, tmp_path: Path) -> Path:
-    return empty_directory(tmp_path / "mount")
 
 
 # -- begun, and stopped ---------------------------------------------------------------------
