@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -20,6 +21,10 @@ from openrbu.machine.virtual import VirtualMachine
 from openrbu.units import PAGE_SIZE, PhysAddr
 
 _READ_BYTES = 128 << 10
+
+# The server is a thread here. With vfork a program that is started may wait for that thread, to
+# close a file on the mount, while the thread waits for this process, which waits for the program.
+subprocess._USE_VFORK = False
 
 
 def needs_fuse() -> None:

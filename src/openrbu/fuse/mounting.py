@@ -65,7 +65,7 @@ def serve(
         try:
             session.start()
             ready()
-            session.wait()
+            session.wait(machine.look)
         finally:
             with signals_held():
                 session.stop()

@@ -70,13 +70,14 @@ class Session:
         self._has_started.wait()
         self._tell()
 
-    def wait(self) -> None:
-        """Wait until it is unmounted, or stopped. Signals are handled meanwhile.
+    def wait(self, look: Callable[[], None] = lambda: None) -> None:
+        """Wait until it is unmounted, or stopped. Signals are handled meanwhile, and `look` is
+        called now and then: what it raises ends the wait.
 
         :raise ObstacleError: when it ended in another way.
         """
         while not self._has_ended.wait(LOOK_UP_S):
-            pass
+            look()
         self._tell()
 
     def stop(self) -> None:

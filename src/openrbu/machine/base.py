@@ -60,6 +60,12 @@ class Machine(Protocol):
     def standing(self) -> Standing:
         """How it stands."""
 
+    def look(self) -> None:
+        """See that it can be reached, without asking it for anything.
+
+        :raise MachineError: when the process that has it has ended.
+        """
+
     # -- power ------------------------------------------------------------------------------
 
     def power_on(self) -> PostReport:

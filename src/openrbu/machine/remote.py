@@ -1,13 +1,14 @@
 """A machine that another process has and serves.
 
-Everything about it is asked over a socket (`machine.wire`), but for its RAM, whose file is looked
-at here, and what never changes. When that process ends, every call is a MachineError.
+Everything is asked over a socket (`machine.wire`), but for what never changes, and for its RAM,
+whose file is looked at here. When that process ends, every call is a MachineError.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import select
 import socket
 import threading
 import time
@@ -40,6 +41,8 @@ AFTER_A_SIGNAL_S = 2.0
 
 STOPPED_S = 2.0
 """How long a process may be stopped (Ctrl-Z) before it is no use to wait for it."""
+
+_HAS_ENDED = "has ended, and the machine's power may be lost with it"
 
 T = TypeVar("T")
 
@@ -180,9 +183,20 @@ class Line:
             except WireError as nonsense:
                 raise self._broken(f"answers nonsense ({nonsense})") from None
             except OSError:
-                what = "has ended, and the machine's power may be lost with it"
-                raise self._broken(what) from None
+                raise self._broken(_HAS_ENDED) from None
         raise failure
+
+    def look(self) -> None:
+        """:raise MachineError: when the process that has the machine has ended."""
+        if not self._lock.acquire(blocking=False):
+            return  # a call is under way, which will tell
+        try:
+            if self._problem:
+                raise MachineError(self._problem)
+            if select.select([self._socket], [], [], 0)[0]:  # nobody sends unasked: it is the end
+                raise self._broken(_HAS_ENDED)
+        finally:
+            self._lock.release()
 
     def _stopped(self) -> str:
         return f"is stopped: let it go on (fg, or kill -CONT {self._owner})"
@@ -351,6 +365,9 @@ class RemoteMachine:
     def ports(self) -> IoPorts:
         self._line.call("check_running", answers.nothing)
         return RemotePorts(self._line)
+
+    def look(self) -> None:
+        self._line.look()
 
     def exists(self, path: str) -> bool:
         return self._line.call("exists", answers.truth, path=path)

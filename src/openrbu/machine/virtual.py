@@ -275,6 +275,9 @@ class VirtualMachine:
         self.running_kernel()
         return OwnPorts(self.cmos, self.lock)
 
+    def look(self) -> None:
+        """It is in this process."""
+
     def exists(self, path: str) -> bool:
         with self.lock:
             return self.running_kernel().exists(path)

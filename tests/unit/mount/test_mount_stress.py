@@ -173,7 +173,7 @@ def test_a_command_that_waits_for_a_server_that_is_killed_ends_with_one_line(
         next_commands_work(rbu, directory, target)
 
 
-def test_a_killed_owners_second_mount_goes_with_the_next_command(
+def test_a_killed_owners_second_mount_goes_by_itself(
     rbu: Cli, directory: Path, target: Path, tmp_path: Path
 ) -> None:
     second = tmp_path / "second"
@@ -182,11 +182,11 @@ def test_a_killed_owners_second_mount_goes_with_the_next_command(
         (second / LOADING).write_text("1")
         server.signal(signal.SIGKILL)
         server.ended()
-        with pytest.raises(OSError, match="Input/output"):
-            (second / LOADING).read_text()
-        next_commands_work(rbu, directory, target)
-        assert other.ended()[0] in (0, 4)
+        code, _, said = other.ended()  # it looks now and then, and nobody has to tell it
+        assert code == 4
+        assert "has ended, and the machine's power may be lost with it" in said
         assert list(second.iterdir()) == []
+        next_commands_work(rbu, directory, target)
 
 
 @pytest.mark.parametrize("words", [("--stop",), ("--machine", "box"), None])
