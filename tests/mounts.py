@@ -17,6 +17,7 @@ from cli_rig import RBU, Cli
 from machines import NOBODY, make, opened_up, running
 from needs import leave_out
 from openrbu.fuse.device import mounts, unmount
+from served import send
 
 DEVICE = "sys/devices/platform/dell_rbu"
 ENTRY = "sys/class/firmware/dell_rbu"
@@ -64,7 +65,7 @@ class MountProcess:
         return self._process.pid
 
     def signal(self, number: signal.Signals) -> None:
-        self._process.send_signal(number)
+        send(self._process, number)
 
     def ended(self) -> tuple[int, str, str]:
         """Wait for its end: its exit code, and what else it said on both streams."""

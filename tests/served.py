@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from openrbu.machine import wire
 from openrbu.machine.remote import RemoteMachine
@@ -34,6 +35,13 @@ with keep(Path(sys.argv[1]), waiting=lambda programs: say(f"waiting for {program
     sys.stdin.read()
 say("gone")
 """
+
+
+def send(process: subprocess.Popen[Any], number: signal.Signals) -> None:
+    """Send a signal; SIGSTOP is waited for, which is not there when it is sent."""
+    os.kill(process.pid, number)
+    if number == signal.SIGSTOP:
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
 
 class Server:
@@ -67,7 +75,7 @@ class Server:
         return self._process.wait(60)
 
     def signal(self, number: signal.Signals) -> None:
-        os.kill(self._process.pid, number)
+        send(self._process, number)
 
     def kill(self) -> None:
         self._process.kill()
