@@ -79,6 +79,18 @@ class CmosFile:
         self._bytes[offset] = value
 
 
+def read_first_bank(ports: IoPorts, index: int) -> int:
+    """The byte at `index` of the CMOS that every PC has, at ports 0x70 and 0x71."""
+    ports.out8(INDEX_PORTS[0], index)
+    return ports.in8(INDEX_PORTS[0] + 1)
+
+
+def write_first_bank(ports: IoPorts, index: int, value: int) -> None:
+    """Store a byte at `index` of the CMOS that every PC has."""
+    ports.out8(INDEX_PORTS[0], index)
+    ports.out8(INDEX_PORTS[0] + 1, value)
+
+
 def read_indexed(ports: IoPorts, token: IndexedIoToken, index: int) -> int:
     """The CMOS byte at `index`, through the token's port pair."""
     ports.out8(token.index_port, index)

@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from openrbu import __version__
-from openrbu.cli import images, machines, modules, mounts, runs, scans, status, updates
+from openrbu.cli import (
+    images,
+    lab_guests,
+    labs,
+    machines,
+    modules,
+    mounts,
+    runs,
+    scans,
+    status,
+    updates,
+)
 from openrbu.cli.show import Answer
 
 if TYPE_CHECKING:
@@ -53,6 +64,16 @@ _GROUPS: tuple[tuple[str, str, dict[str, CommandFunction]], ...] = (
         "The kernel modules that an update needs.",
         {"load": modules.load, "unload": modules.unload},
     ),
+    (
+        "lab",
+        "Real Linux with the real dell_rbu module, and a real BIOS, in QEMU.",
+        {
+            "check": labs.check,
+            "bios": labs.bios,
+            "update": lab_guests.update,
+            "shell": lab_guests.shell,
+        },
+    ),
 )
 """Commands of two words: the first one, what help says of it, and the second ones."""
 
@@ -89,7 +110,7 @@ def _add(
     app: typer.Typer, name: str, function: CommandFunction, is_rich: bool, panel: str | None = None
 ) -> None:
     text = _help(function, is_rich)
-    is_run = function is runs.run
+    is_run = function in (runs.run, lab_guests.shell)
     app.command(
         name,
         help=text,

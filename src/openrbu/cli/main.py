@@ -27,8 +27,11 @@ if TYPE_CHECKING:
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 
-_TAKE_A_WORD = ("-m", "--machine")
-"""The options of `rbu run` that the next word belongs to."""
+_TAKE_A_WORD: dict[tuple[str, ...], tuple[str, ...]] = {
+    ("run",): ("-m", "--machine"),
+    ("lab", "shell"): ("--model", "--bios-version", "--ram", "--ram-file", "--after-restart"),
+}
+"""The commands that run a program, and those of their options that the next word belongs to."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -95,12 +98,13 @@ def _run(words: list[str]) -> int:
 
 
 def _own_words(words: list[str]) -> list[str]:
-    """Those in which an option is rbu's own: up to `--`, and of `rbu run` up to the program."""
+    """Those in which an option is rbu's own: up to `--`, or up to the program that is to run."""
     own = words[: words.index("--")] if "--" in words else words
-    if own[:1] == ["run"]:
-        for number in range(1, len(own)):
-            if not own[number].startswith("-") and own[number - 1] not in _TAKE_A_WORD:
-                return own[:number]
+    for command, take_a_word in _TAKE_A_WORD.items():
+        if tuple(own[: len(command)]) == command:
+            for number in range(len(command), len(own)):
+                if not own[number].startswith("-") and own[number - 1] not in take_a_word:
+                    return own[:number]
     return own
 
 

@@ -143,15 +143,35 @@ def emit_document(document: Mapping[str, Any]) -> None:
 
 def complain(text: str) -> None:
     """One line on standard error. Nobody can be told when that fails."""
+    _aside(text, "31")
+
+
+def note(text: str) -> None:
+    """The same for what is no complaint: what is under way, or was seen."""
+    _aside(text, "2")
+
+
+def _aside(text: str, style: str) -> None:
+    """A line on standard error; `style` is what a terminal is told (ECMA-48, SGR)."""
     if sys.stderr is None:  # closed by the caller
         return
     line = "rbu: " + printable(text)
     if _is_rich(sys.stderr) and not os.environ.get("NO_COLOR"):
-        line = "\x1b[31m" + line + "\x1b[0m"
+        line = f"\x1b[{style}m{line}\x1b[0m"
     try:
         print(line, file=sys.stderr, flush=True)
     except OSError:
         _discard(sys.stderr)
+
+
+def write_through(stream: int, data: bytes) -> None:
+    """Write what a program wrote to its standard output (1) or error (2) to ours, as it is.
+
+    :raise OutputError: as `emit`.
+    """
+    own = sys.stdout if stream == 1 else sys.stderr
+    if own is not None:
+        _write_out(lambda: own.buffer.write(data), own)
 
 
 def _is_rich(stream: TextIO | None) -> bool:
@@ -159,16 +179,18 @@ def _is_rich(stream: TextIO | None) -> bool:
     return stream is not None and stream.isatty() and os.environ.get("TERM") not in (None, "dumb")
 
 
-def _write_out(write: Callable[[], None]) -> None:
-    if sys.stdout is None:  # closed by the caller
+def _write_out(write: Callable[[], object], stream: TextIO | None = None) -> None:
+    """Write to `stream` (None: standard output)."""
+    stream = stream or sys.stdout
+    if stream is None:  # closed by the caller
         return
     try:
         write()
-        sys.stdout.flush()
+        stream.flush()
     except BrokenPipeError:
-        _discard(sys.stdout)
+        _discard(stream)
     except OSError as error:
-        _discard(sys.stdout)
+        _discard(stream)
         raise OutputError(f"the output can't be written: {error.strerror}") from None
 
 
@@ -182,7 +204,8 @@ def _discard(stream: TextIO) -> None:
 # -- plain ----------------------------------------------------------------------------------
 
 
-def _text(cell: Cell) -> str:
+def cell_text(cell: Cell) -> str:
+    """A cell as plain text."""
     return printable(cell.text if isinstance(cell, Marked) else cell)
 
 
@@ -195,7 +218,7 @@ def _draw_plain(blocks: Sequence[Block]) -> None:
             rows_with_head = [[name.upper() for name in block.columns], *block.rows]
             _print_columns([], rows_with_head)
         else:
-            print(_text(block))
+            print(cell_text(block))
 
 
 def _print_columns(head: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
@@ -203,7 +226,7 @@ def _print_columns(head: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
     indent = "  " if head else ""
     for line in head:
         print(printable(line))
-    texts = [[_text(cell) for cell in row] for row in rows]
+    texts = [[cell_text(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
     for row in texts:
         cells = [text.ljust(width) for text, width in zip(row, widths, strict=True)]
@@ -246,7 +269,7 @@ def _renderable(block: Block) -> RenderableType:
 def _rich_text(cell: Cell) -> Text:
     from rich.text import Text
 
-    return Text(_text(cell), style=cell.meaning.value if isinstance(cell, Marked) else "")
+    return Text(cell_text(cell), style=cell.meaning.value if isinstance(cell, Marked) else "")
 
 
 def error_console() -> Console | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import errno
 import os
 import shutil
@@ -46,7 +47,8 @@ class Order:
     """What is wanted. None: as the model has it.
 
     `tables` is a directory with a real machine's tables: `smbios_entry_point` and `DMI`, or
-    `smbios.dat`; and `cmos.dat`, where there is one.
+    `smbios.dat`; and `cmos.dat`, where there is one. `firmware` is the first BIOS, of the flash's
+    size; None: one of our own making.
     """
 
     model: str = DEFAULT_MODEL
@@ -58,6 +60,7 @@ class Order:
     admin_password: str | None = field(default=None, repr=False)
     flash_size_bytes: int | None = None
     entry_delay_s: float = 0.0
+    firmware: bytes | None = field(default=None, repr=False)
 
 
 def make_machine(name: str, order: Order, *, clock: Clock = local_now) -> Path:
@@ -68,6 +71,45 @@ def make_machine(name: str, order: Order, *, clock: Clock = local_now) -> Path:
     :raise DamagedInputError: when the tables can't be used.
     """
     directory = store.machine_directory(name)
+    parts = _parts(order, clock())
+    with store.disk_errors(directory):
+        fresh = _fresh_directory(directory)
+        try:
+            _write(fresh, parts)
+            RamFile.create(fresh / "ram", pc_regions(parts.config.ram_bytes)).close()
+            _put_in_place(fresh, directory)
+        except BaseException:
+            with signals_held():
+                shutil.rmtree(fresh, ignore_errors=True)
+            raise
+    return directory
+
+
+def write_parts(directory: Path, order: Order, *, clock: Clock = local_now) -> None:
+    """The files of a machine but for its RAM, in a directory that is there.
+
+    :raise UsageError, DamagedInputError: as `make_machine`.
+    :raise OSError: when the disk refuses.
+    """
+    _write(directory, _parts(order, clock()))
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What goes into a machine's files."""
+
+    config: store.MachineConfig
+    tables: smbios.Tables
+    cmos: bytes
+    firmware: bytes
+    admin_password: str | None = field(repr=False)
+
+
+def _parts(order: Order, now: dt.datetime) -> _Parts:
+    """What is wanted, made.
+
+    :raise UsageError, DamagedInputError: as `make_machine`.
+    """
     profile(order.profile)
     for label in order.faults:
         parse_fault(label)
@@ -81,24 +123,21 @@ def make_machine(name: str, order: Order, *, clock: Clock = local_now) -> Path:
         ram_bytes=ram_bytes,
         tables_crc32=zlib.crc32(b"".join(tables.build())),
         profile=order.profile,
-        created_at=clock().isoformat(timespec="seconds"),
+        created_at=now.isoformat(timespec="seconds"),
         made_by=__version__,
         faults=tuple(order.faults),
         entry_delay_s=order.entry_delay_s,
     )
-    with store.disk_errors(directory):
-        fresh = _fresh_directory(directory)
-        try:
-            _write_tables_and_flash(fresh, tables, flash_size_bytes)
-            _write_settings(fresh, tables, cmos, order.admin_password)
-            RamFile.create(fresh / "ram", pc_regions(ram_bytes)).close()
-            store.save_config(fresh, config)
-            _put_in_place(fresh, directory)
-        except BaseException:
-            with signals_held():
-                shutil.rmtree(fresh, ignore_errors=True)
-            raise
-    return directory
+    version = dell.BiosInformation.of(tables).version
+    title = f"{dell.SystemInformation.of(tables).product} BIOS {version}"
+    firmware = make_firmware(title, flash_size_bytes) if order.firmware is None else order.firmware
+    return _Parts(config, tables, cmos, firmware, order.admin_password)
+
+
+def _write(directory: Path, parts: _Parts) -> None:
+    _write_tables_and_flash(directory, parts.tables, parts.firmware)
+    _write_settings(directory, parts.tables, parts.cmos, parts.admin_password)
+    store.save_config(directory, parts.config)
 
 
 def _fresh_directory(directory: Path) -> Path:
@@ -148,7 +187,7 @@ def _fit_bios(tables: smbios.Tables, kind: Model, order: Order) -> tuple[smbios.
     version = BiosVersion.parse(order.bios_version or information.version)
     if order.bios_version is not None and version.style is VersionStyle.UNREADABLE:
         raise UsageError(f"{order.bios_version!r} is no BIOS version (examples: A05, 2.1.2)")
-    size = order.flash_size_bytes
+    size = order.flash_size_bytes if order.firmware is None else len(order.firmware)
     if size is None:
         size = kind.flash_size_bytes if order.tables is None else information.rom_size_bytes or 0
     if size < BLOCK_BYTES or size % BLOCK_BYTES or size > MAX_FLASH_BYTES:
@@ -230,18 +269,13 @@ def _read_tables(directory: Path) -> tuple[smbios.Tables, bytes]:
     return tables, data
 
 
-def _write_tables_and_flash(directory: Path, tables: smbios.Tables, flash_size_bytes: int) -> None:
+def _write_tables_and_flash(directory: Path, tables: smbios.Tables, firmware: bytes) -> None:
     for name, data in zip(("smbios_entry_point", "DMI"), tables.build(), strict=True):
         (directory / name).write_bytes(data)
-    information = dell.BiosInformation.of(tables)
-    product = dell.SystemInformation.of(tables).product
-    Flash.create(
-        directory / "flash",
-        make_firmware(f"{product} BIOS {information.version}", flash_size_bytes),
-        version=information.version,
-        release_date=information.release_date,
-    )
-    _fill_holes(directory / "flash")
+    bios = dell.BiosInformation.of(tables)
+    flash = directory / "flash"
+    Flash.create(flash, firmware, version=bios.version, release_date=bios.release_date)
+    _fill_holes(flash)
 
 
 def _fill_holes(path: Path) -> None:
@@ -259,12 +293,11 @@ def _write_settings(
     if admin_password is not None:
         contents.admin_password_crc = password_crc(admin_password)
     NvramFile.create(directory / "nvram.json", contents)
-    _put_tokens_right(directory, tables)
+    put_tokens_right(tables, CmosFile(directory / "cmos"), NvramFile(directory / "nvram.json"))
 
 
-def _put_tokens_right(directory: Path, tables: smbios.Tables) -> None:
+def put_tokens_right(tables: smbios.Tables, cmos: CmosFile, nvram: NvramFile) -> None:
     """As a BIOS does at its first start: no update wanted, the check value right."""
-    cmos, nvram = CmosFile(directory / "cmos"), NvramFile(directory / "nvram.json")
     for token in tokens.all_tokens(tables):
         if isinstance(token, tokens.SmiToken):
             nvram.contents.settings.setdefault(token.location, 0)

@@ -26,6 +26,7 @@ import os
 import re
 import shutil
 import stat
+import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -34,6 +35,7 @@ from typing import Any
 from openrbu.bios.faults import parse_fault
 from openrbu.drivers.profiles import profile
 from openrbu.errors import MachineError, OpenRbuError, UsageError
+from openrbu.formats.smbios import Tables
 from openrbu.machine.lockfile import LockFile
 from openrbu.memory.physical import pc_regions
 from openrbu.signals import signals_held
@@ -96,9 +98,12 @@ class MachineConfig:
     format: int = FORMAT
 
 
+HOME_VARIABLE = "OPENRBU_HOME"
+
+
 def state_home() -> Path:
     """Where openrbu keeps its things: `$OPENRBU_HOME`, else the platform's user state directory."""
-    given = os.environ.get("OPENRBU_HOME")
+    given = os.environ.get(HOME_VARIABLE)
     if given:
         return Path(given).absolute()
     import platformdirs  # noqa: PLC0415  (start-up time)
@@ -295,3 +300,22 @@ def locked(directory: Path, *, serving: bool = False) -> Iterator[None]:
         finally:
             with contextlib.suppress(OSError):  # the next owner is not to be taken for this one
                 lock.write("")
+
+
+def read_tables(directory: Path, config: MachineConfig) -> Tables:
+    """The SMBIOS tables that a machine was made with.
+
+    :raise MachineError: when they are not there, or damaged.
+    """
+    try:
+        names = ("smbios_entry_point", "DMI")
+        entry_point, table = [(directory / name).read_bytes() for name in names]
+    except FileNotFoundError as error:
+        text = f"machine {directory.name!r} has lost its file {error.filename}"
+        raise MachineError(text) from None
+    if zlib.crc32(entry_point + table) != config.tables_crc32:
+        raise MachineError(
+            f"machine {directory.name!r} has damaged SMBIOS tables: they are not those it was made "
+            "with"
+        )
+    return Tables.parse(entry_point, table)

@@ -17,7 +17,6 @@ import contextlib
 import datetime as dt
 import threading
 import uuid
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -32,6 +31,7 @@ from openrbu.bios.post import Board, PostReport, post
 from openrbu.bios.power import PowerCutError, PowerRail
 from openrbu.bios.smi import SmiHandler
 from openrbu.bios.switch import bios_switch
+from openrbu.bios.tables import tables_of_boot
 from openrbu.drivers.profiles import profile
 from openrbu.errors import MachineError, OpenRbuError
 from openrbu.formats import dell
@@ -99,7 +99,7 @@ class VirtualMachine:
     def _open_parts(self, stack: contextlib.ExitStack, rail: PowerRail) -> None:
         directory = self.directory
         faults = [parse_fault(label) for label in self.config.faults]
-        self._factory_tables = self._read_tables()
+        self._factory_tables = store.read_tables(directory, self.config)
         self.system_id = dell.system_id(self._factory_tables)
         self.cmos = CmosFile(directory / "cmos", rail)
         self.nvram = NvramFile(directory / "nvram.json", rail)
@@ -110,20 +110,6 @@ class VirtualMachine:
         stack.callback(self.ram.close)
         self._switch = bios_switch(self._factory_tables, self.cmos, self.nvram)
         self._smi = self._switch if isinstance(self._switch, SmiHandler) else None
-
-    def _read_tables(self) -> Tables:
-        try:
-            names = ("smbios_entry_point", "DMI")
-            entry_point, table = [(self.directory / name).read_bytes() for name in names]
-        except FileNotFoundError as error:
-            text = f"machine {self.name!r} has lost its file {error.filename}"
-            raise MachineError(text) from None
-        if zlib.crc32(entry_point + table) != self.config.tables_crc32:
-            raise MachineError(
-                f"machine {self.name!r} has damaged SMBIOS tables: they are not those it was made "
-                "with"
-            )
-        return Tables.parse(entry_point, table)
 
     # -- power ------------------------------------------------------------------------------
 
@@ -224,14 +210,9 @@ class VirtualMachine:
     @property
     def tables(self) -> Tables:
         """The SMBIOS tables of this boot: the factory's, with the BIOS and the last update in."""
-        record, nvram = self.flash.current, self.nvram.contents
-        tables = dell.with_bios(self._factory_tables, record.version, record.release_date)
-        if nvram.completed_at is None:
-            return tables
         try:
-            when = dt.datetime.fromisoformat(nvram.completed_at)
-            return dell.with_result(tables, nvram.completion_code, when)
-        except (TypeError, ValueError, AttributeError, OverflowError):
+            return tables_of_boot(self._factory_tables, self.flash.current, self.nvram.contents)
+        except ValueError:
             text = f"machine {self.name!r} has a damaged nvram.json: no time or no completion code"
             raise MachineError(text) from None
 

@@ -1,0 +1,288 @@
+"""The commands `rbu lab update` and `rbu lab shell`: a real Linux on a Dell machine in QEMU."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from openrbu.cli import files
+from openrbu.cli.options import AsJson, ImageFile, ModeChoice, PacketSize, complete_models, size_of
+from openrbu.cli.show import Answer, Facts, cell_text, note, write_through
+from openrbu.cli.status import post_document, post_failure, post_rows
+from openrbu.cli.updates import AllowAnySystem, AllowDowngrade, Mode
+from openrbu.errors import ExitCode, OpenRbuError, UpdateFailedError, UsageError
+
+if TYPE_CHECKING:
+    from openrbu.bios.post import PostReport
+    from openrbu.lab.machine import LabMachine
+    from openrbu.lab.packages import Kit
+    from openrbu.lab.trial import Trial
+    from openrbu.machine.factory import Order
+
+_NO_STATUS = 1
+
+BiosVersionOption = Annotated[
+    str | None,
+    typer.Option(
+        "--bios-version", metavar="VERSION", help="Its first BIOS. Without it: the model's own."
+    ),
+]
+Ram = Annotated[str, typer.Option("--ram", metavar="SIZE", help="Its memory (256M to 3G).")]
+RamFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--ram-file",
+        metavar="FILE",
+        help="Have its memory in FILE, which is made, and stays: to be looked at, with rbu scan.",
+    ),
+]
+
+
+def _model_option(text: str) -> Any:
+    return typer.Option("--model", metavar="MODEL", help=text, autocompletion=complete_models)
+
+
+class GuestFailedError(OpenRbuError):
+    """A command ended in the guest as `exit_code` says."""
+
+    def __init__(self, text: str, exit_code: int) -> None:
+        super().__init__(text)
+        known = exit_code in list(ExitCode)
+        self.exit_code = ExitCode(exit_code) if known else ExitCode.FAILED
+
+
+def update(
+    image: ImageFile,
+    *,
+    model: Annotated[
+        str | None, _model_option("Be this machine. Without it: one that the image is for.")
+    ] = None,
+    bios_version: BiosVersionOption = None,
+    ram: Ram = "512M",
+    ram_file: RamFile = None,
+    mode: Mode = ModeChoice.AUTO,
+    packet_size: PacketSize = "4096",
+    allow_downgrade: AllowDowngrade = False,
+    allow_any_system: AllowAnySystem = False,
+    power_cut: Annotated[
+        bool,
+        typer.Option("--power-cut", help="Cut the power in place of the restart: RAM is lost."),
+    ] = False,
+    as_json: AsJson = False,
+) -> Answer:
+    """Try an update in QEMU: real Linux, the real driver, a real BIOS.
+
+    A Dell machine is made for the image, and started with a SeaBIOS in its flash. In it, rbu update
+    stages the image through the kernel's own dell_rbu and restarts. The BIOS of the virtual
+    machines searches the guest's RAM then, checks, and writes the flash. The machine comes up on
+    the new BIOS, if that is one that QEMU can start: rbu lab bios makes one.
+
+    Ends as the update does. Nothing is left behind.
+
+    \b
+    Examples:  rbu lab bios 2.3.0 -o bios.bin --size 1M
+               rbu build bios.bin -o new.hdr --bios-version 2.3.0 --system 0x01de
+               rbu lab update new.hdr
+               rbu lab update new.hdr --mode packet --power-cut
+    """
+    from openrbu.lab.trial import model_for, order_for, try_update
+
+    loaded = files.load_image(image)
+    kind = model or model_for(loaded.image)
+    words = ["--mode", mode.value, "--packet-size", packet_size]
+    words += ["--allow-downgrade"] * allow_downgrade + ["--allow-any-system"] * allow_any_system
+    kit = _kit()
+    flash_size_bytes = len(loaded.image.flash_data)
+    order = order_for(kit, kind, bios_version, flash_size_bytes, ram_bytes=size_of(ram, "--ram"))
+    with _machine(kit, order, ram_file) as machine:
+        trial = try_update(
+            machine,
+            image.absolute(),
+            words,
+            cut_power=power_cut,
+            step=note,
+            output=lambda stream, data: write_through(2 if as_json else stream, data),
+        )
+        document = {"changed": False, "model": kind, "kernel": kit.release}
+    return _trial_answer(trial, document)
+
+
+def _trial_answer(trial: Trial, document: dict[str, Any]) -> Answer:
+    if trial.post is None:
+        if trial.status == 0:
+            return Answer(document, ["nothing was done: the guest did not restart"])
+        text = "rbu update refused in the guest; what it said is above"
+        return Answer(document, [], GuestFailedError(text, trial.status or _NO_STATUS))
+    post = trial.post
+    rows = post_rows(post)
+    if trial.came_up:
+        rows += [
+            ("console", f"SeaBIOS (version {trial.console_version})"),
+            ("guest's tables", f"BIOS {trial.dmi_version}"),
+            ("rbu status", _completion_words(trial)),
+        ]
+    document |= {
+        "changed": post.version_after != post.version_before,
+        "result": post_document(post),
+        "came_up": trial.came_up,
+        "console_version": trial.console_version,
+        "dmi_version": trial.dmi_version,
+        "status": trial.status_document,
+    }
+    return Answer(document, [Facts("Restarted", rows)], _trial_failure(trial, post))
+
+
+def _completion_words(trial: Trial) -> str:
+    completion = (trial.status_document or {}).get("completion") or {}
+    return f"{completion.get('code')}: {completion.get('meaning')}"
+
+
+def _trial_failure(trial: Trial, post: PostReport) -> OpenRbuError | None:
+    """What is wrong, where anything is: the BIOS says so, or does not do what it says."""
+    if failure := post_failure(post):
+        return failure
+    if not trial.came_up:
+        return UpdateFailedError(
+            f"the flash has {post.version_after}, but QEMU can't start it: the image's BIOS is no "
+            "SeaBIOS; see: rbu lab bios --help"
+        )
+    seen = (trial.console_version, trial.dmi_version)
+    if seen != (post.version_after, post.version_after):
+        return UpdateFailedError(
+            f"the flash has {post.version_after}, but the BIOS on the console says {seen[0]}, and "
+            f"the guest's tables {seen[1]}"
+        )
+    return None
+
+
+def shell(
+    command: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[CMD …]", help="A program, and its own arguments."),
+    ] = None,
+    *,
+    model: Annotated[str, _model_option("Be this machine.")] = "precision-390",
+    bios_version: BiosVersionOption = None,
+    ram: Ram = "512M",
+    ram_file: RamFile = None,
+    after_restart: Annotated[
+        str | None,
+        typer.Option(
+            "--after-restart",
+            metavar="COMMANDS",
+            help="Shell commands for when CMD has restarted the machine.",
+        ),
+    ] = None,
+) -> int:
+    """Run a shell, or a program, as root on a Dell machine in QEMU.
+
+    It runs Debian's kernel, with the real dell_rbu to be loaded: modprobe dell_rbu. Its files are
+    this computer's, where it writes nothing but to /lab, the machine's own disk. A restart goes as
+    a Dell's does: an update that is staged and armed is carried out, with a report, and the machine
+    comes up again.
+
+    With no CMD, and no terminal: runs the shell commands on standard input. The exit code is the
+    program's; where it restarts the machine, that of --after-restart, or 1 when the BIOS refused an
+    update.
+
+    \b
+    Examples:  rbu lab shell
+               rbu lab shell -- smbios-token-ctl --token-id=0x5c --is-active
+               rbu lab shell --after-restart 'dmidecode -t bios' -- ./my-tool new.hdr
+    """
+    from openrbu.lab.trial import order_for
+    from openrbu.machine.models import model as model_named
+
+    is_interactive = not command and sys.stdin.isatty() and sys.stdout.isatty()
+    if after_restart is not None and is_interactive:
+        raise UsageError("--after-restart takes a CMD: a shell is there again after a restart")
+    standard_input = b"" if command or is_interactive else sys.stdin.buffer.read()
+    kit = _kit()
+    flash_size_bytes = model_named(model).flash_size_bytes
+    order = order_for(kit, model, bios_version, flash_size_bytes, ram_bytes=size_of(ram, "--ram"))
+    with _machine(kit, order, ram_file, on_terminal=is_interactive) as machine:
+        if is_interactive:
+            return _interact(machine)
+        here = str(Path.cwd())
+        words = command or ["sh", "-s"]
+        output = write_through
+        ran = machine.run(words, cwd=here, standard_input=standard_input, output=output)
+        if ran.status is None and ran.post is not None:
+            status = _tell_restart(ran.post)
+            if after_restart is None:
+                return status
+            ran = machine.run(["sh", "-c", after_restart], cwd=here, output=output)
+        return 0 if ran.status is None else ran.status
+
+
+def _interact(machine: LabMachine) -> int:
+    """A shell on the terminal; another one after each restart. Its exit code."""
+    while True:
+        ran = machine.shell(["/bin/sh", "-i"], cwd=str(Path.cwd()))
+        if ran.post is None:
+            return ran.status or 0
+        _tell_restart(ran.post)
+
+
+def _tell_restart(post: PostReport) -> int:
+    """Say what the BIOS did; the exit code that it comes to."""
+    told = "; ".join(f"{name}: {cell_text(cell)}" for name, cell in post_rows(post))
+    note(f"restarted; {told}")
+    failure = post_failure(post)
+    return 0 if failure is None else int(failure.exit_code)
+
+
+def _kit() -> Kit:
+    """What guests are made of.
+
+    :raise ObstacleError: when it can't be had.
+    """
+    from openrbu.lab.packages import get_kit
+
+    return get_kit(note)
+
+
+@contextlib.contextmanager
+def _machine(
+    kit: Kit, order: Order, ram_file: Path | None, *, on_terminal: bool = False
+) -> Iterator[LabMachine]:
+    """A machine that is on, for the length of the block.
+
+    :raise OpenRbuError: when there can't be one.
+    """
+    from openrbu.lab.accel import accelerator
+    from openrbu.lab.machine import LabMachine
+    from openrbu.lab.qemu import find_qemu
+
+    found = accelerator(find_qemu(), kit.vmlinuz, note)
+    how = "emulated" if found == "tcg" else found.upper()
+    with (
+        _terminal_kept(on_terminal),
+        LabMachine(
+            kit, order, accelerator=found, ram_file=ram_file, on_terminal=on_terminal
+        ) as machine,
+    ):
+        note(f"starting a {order.model} with BIOS {order.bios_version} ({how}) …")
+        machine.power_on()
+        note(f"it is up: Linux {machine.guest.release}")
+        yield machine
+
+
+@contextlib.contextmanager
+def _terminal_kept(is_used: bool) -> Iterator[None]:
+    """Have the terminal as it was after the block, whatever became of a QEMU that had it."""
+    if not is_used:
+        yield
+        return
+    import termios
+
+    before = termios.tcgetattr(0)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(0, termios.TCSADRAIN, before)

@@ -1,0 +1,107 @@
+"""Commands on the lab: lab check, lab bios."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from openrbu.cli import files
+from openrbu.cli.options import AsJson, Force, OutputFile, size_of
+from openrbu.cli.show import Answer, Cell, Facts, Table, bad, caution, complain, good
+
+if TYPE_CHECKING:
+    from openrbu.lab.check import Need
+
+
+def check(*, as_json: AsJson = False) -> Answer:
+    """Show what a lab needs, what of it is here, and the command that gets the rest.
+
+    Nothing is fetched. What is "to fetch", a lab gets from Debian's archive at its first need: it
+    is unpacked in a cache (OPENRBU_CACHE), and not installed.
+
+    \b
+    Example:  rbu lab check
+    """
+    from openrbu.lab.check import check as check_needs
+    from openrbu.lab.check import obstacle
+    from openrbu.lab.packages import cache_home
+
+    needs = check_needs(complain)
+    error = obstacle(needs)
+    document = {
+        "is_ready": error is None,
+        "cache": str(cache_home()),
+        "needs": [asdict(need) for need in needs],
+    }
+    blocks = [_needs_table(needs)]
+    if error is None:
+        return Answer(document, [*blocks, good("a lab can be started here")])
+    return Answer(document, blocks, error)
+
+
+def _needs_table(needs: list[Need]) -> Table:
+    """The column of remedies is there when one is."""
+    columns, with_remedy = ["need", "state", "what is here"], any(need.remedy for need in needs)
+    rows: list[list[Cell]] = [[need.name, _state(need), need.text] for need in needs]
+    if with_remedy:
+        columns.append("what gets it")
+        for row, need in zip(rows, needs, strict=True):
+            row.append(need.remedy or "")
+    return Table("What a lab needs", columns, rows)
+
+
+def _state(need: Need) -> Cell:
+    from openrbu.lab.check import State
+
+    mark = {State.HERE: good, State.TO_FETCH: caution, State.MISSING: bad}[need.state]
+    return mark(need.state.value)
+
+
+def bios(
+    version: Annotated[
+        str, typer.Argument(metavar="VERSION", help="The version that it is to say it has.")
+    ],
+    *,
+    output: OutputFile,
+    size: Annotated[
+        str | None,
+        typer.Option("--size", metavar="SIZE", help="Fill it up to this, in front (512K, 1M)."),
+    ] = None,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> Answer:
+    """Make a BIOS that starts in the lab: the real SeaBIOS under another version.
+
+    It sits at the end of what is in front of it filled with 0xFF, as in a machine's flash. rbu
+    build makes an image of it.
+
+    \b
+    Example:  rbu lab bios 2.3.0 -o bios.bin --size 1M
+              rbu build bios.bin -o 2.3.0.hdr --bios-version 2.3.0 --system 0x01de
+    """
+    from openrbu.lab.packages import get_seabios
+    from openrbu.lab.seabios import bios_version, fill_flash, rename_bios
+    from openrbu.units import human_size
+
+    rom = files.read_input(get_seabios(complain))
+    renamed = rename_bios(rom, version)
+    if size is not None:
+        renamed = fill_flash(renamed, size_of(size, "--size"))
+    changed = files.save(output, renamed, force=force)
+    seabios_version = bios_version(rom)
+    rows: list[tuple[str, Cell]] = [
+        ("BIOS version", version),
+        ("made of", f"SeaBIOS {seabios_version}"),
+        ("size", f"{human_size(len(renamed))} ({len(renamed)} bytes)"),
+    ]
+    document = {
+        "changed": changed,
+        "file": str(output),
+        "bios_version": version,
+        "seabios_version": seabios_version,
+        "size_bytes": len(renamed),
+    }
+    saved = good(f"wrote {output}") if changed else f"{output} is there already, just so"
+    return Answer(document, [Facts(str(output), rows), saved])

@@ -1,0 +1,155 @@
+"""What runs in a guest: it makes system calls and runs programs, as it is told from outside.
+
+Its channel is a virtio-serial port, and the messages are those of `machine.wire`:
+
+===========  ===========================================  ==========================================
+do           with                                         answers
+===========  ===========================================  ==========================================
+``calls``    what `lab.calls` makes of a list of calls    their results, as `lab.calls` makes them
+``run``      ``argv``, ``env``, ``cwd``; payload:         ``{"out": 1 or 2}`` with what the program
+             standard input                               writes, as it comes; then ``status``
+``shell``    ``argv``, ``env``, ``cwd``, ``rows``,        ``status``, when the program on the
+             ``columns``                                  guest's terminal has ended
+===========  ===========================================  ==========================================
+
+The first message is the agent's: ``{"protocol": 1, "release": …}``. A request that fails is
+answered with ``{"error": …}``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import selectors
+import struct
+import subprocess
+import sys
+import termios
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from openrbu.buffers import Buffer
+from openrbu.lab import calls
+from openrbu.machine import wire
+from openrbu.units import KIB
+
+PROTOCOL = 1
+
+PORT_NAME = "openrbu.agent"
+
+TERMINAL = "/dev/hvc0"
+
+_CHUNK_BYTES = 64 * KIB
+
+
+class Port:
+    """A virtio-serial port as a connection.
+
+    :raise OSError: when there is none of that name.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._fd = os.open(_device(name), os.O_RDWR | os.O_CLOEXEC)
+
+    def sendall(self, data: Buffer, flags: int = 0, /) -> None:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(self._fd, rest) :]
+
+    def recv(self, size_bytes: int, /) -> bytes:
+        return os.read(self._fd, size_bytes)
+
+
+def _device(name: str) -> str:
+    """The device of a port, found without udev: it makes the names in /dev/virtio-ports."""
+    for port in Path("/sys/class/virtio-ports").iterdir():
+        if (port / "name").read_text().strip() == name:
+            return f"/dev/{port.name}"
+    raise FileNotFoundError(f"no virtio-serial port has the name {name}")
+
+
+def serve(port: wire.Connection) -> None:
+    """Answer requests until the other end is gone."""
+    wire.send(port, {"protocol": PROTOCOL, "release": os.uname().release})
+    while (message := wire.receive(port)) is not None:
+        words = message.header["with"]
+        try:
+            match message.header["do"]:
+                case "calls":
+                    performed = calls.perform_message(words, message.payload)
+                    wire.send(port, {"result": performed[0]}, performed[1])
+                case "run":
+                    status = _run(port, **words, standard_input=message.payload)
+                    wire.send(port, {"result": {"status": status}})
+                case "shell":
+                    wire.send(port, {"result": {"status": _shell(**words)}})
+        except OSError as error:
+            wire.send(port, {"error": wire.error_document(error)})
+
+
+def _run(
+    port: wire.Connection,
+    argv: Sequence[str],
+    env: Mapping[str, str],
+    cwd: str,
+    standard_input: bytes,
+) -> int:
+    """Run a program; its status, as a shell has it.
+
+    :raise OSError: when it can't be run.
+    """
+    with (
+        _file_with(standard_input) as stdin,
+        subprocess.Popen(
+            argv, env=env, cwd=cwd, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as program,
+        selectors.DefaultSelector() as selector,
+    ):
+        assert program.stdout is not None
+        assert program.stderr is not None
+        selector.register(program.stdout, selectors.EVENT_READ, 1)
+        selector.register(program.stderr, selectors.EVENT_READ, 2)
+        while selector.get_map():
+            for key, _ in selector.select():
+                data = os.read(key.fd, _CHUNK_BYTES)
+                if data:
+                    wire.send(port, {"out": key.data}, data)
+                else:
+                    selector.unregister(key.fileobj)
+    return _as_shell(program.returncode)
+
+
+@contextlib.contextmanager
+def _file_with(data: bytes) -> Any:
+    fd = os.memfd_create("stdin", os.MFD_CLOEXEC)
+    try:
+        os.write(fd, data)
+        os.lseek(fd, 0, os.SEEK_SET)
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _shell(argv: Sequence[str], env: Mapping[str, str], cwd: str, rows: int, columns: int) -> int:
+    """Run a program on the guest's terminal. It has to take that for its own (`setsid -c`).
+
+    :raise OSError: when it can't be run.
+    """
+    fd = os.open(TERMINAL, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("4H", rows, columns, 0, 0))
+
+        program = subprocess.Popen(argv, env=env, cwd=cwd, stdin=fd, stdout=fd, stderr=fd)
+        return _as_shell(program.wait())
+    finally:
+        os.close(fd)
+
+
+def _as_shell(returncode: int) -> int:
+    return 128 - returncode if returncode < 0 else returncode
+
+
+if __name__ == "__main__":
+    serve(Port(sys.argv[1]))

@@ -1,0 +1,165 @@
+"""How a guest is started: QEMU's arguments, the first program, what programs find.
+
+The guest's root is this computer's, copy on write: 9p brings it in, read-only, and a file system in
+the guest's memory lies over it. So Python, openrbu and the user's own files are at the paths that
+they have here, and nothing that the guest does to them is seen here. Only `/lab` is written
+through: the machine's disk, which lasts over a restart.
+
+QEMU's initial RAM file system is virtme-ng's: it mounts the root and starts the program named by
+`init=`, which is `init.sh` here.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import openrbu
+from openrbu.formats.smbios import Structure, Tables
+from openrbu.lab.agent import PORT_NAME
+from openrbu.lab.packages import Kit
+from openrbu.lab.qemu import fd_path
+from openrbu.machine.store import HOME_VARIABLE
+from openrbu.units import MIB
+
+DISK = "disk"
+"""The directory, in a machine's, that the guest has as `/lab`."""
+
+RESET = "guest-reset"
+"""QEMU's word for a restart that the guest asked for."""
+
+_KERNEL_LINE = "console=ttyS0 quiet loglevel=1 oops=panic panic=-1"
+
+_END_OF_TABLE = 127
+
+_FIRST, _LAST = "/run/lab/first", "/run/lab/last"
+
+_INIT = """\
+#!/bin/sh
+# The first program of a lab's guest. The file systems of this machine, then the agent.
+b={busybox}
+$b mount -t proc proc /proc
+$b mount -t tmpfs tmpfs /run
+$b insmod {modules}/kernel/fs/overlayfs/overlay.ko
+$b mkdir -p /run/host /run/up /run/work /run/root
+$b mount -t 9p -o ro,trans=virtio,version=9p2000.L,cache=loose,msize=524288 host /run/host
+$b mount -t overlay -o lowerdir=/run/host,upperdir=/run/up,workdir=/run/work overlay /run/root
+cd /run/root
+$b mkdir -p lab lib/modules
+$b mount -t proc proc proc
+$b mount -t sysfs sys sys
+$b mount -t devtmpfs dev dev
+$b mkdir -p dev/pts dev/shm
+$b mount -t devpts devpts dev/pts
+$b mount -t tmpfs tmpfs dev/shm
+$b mount -t tmpfs tmpfs run
+$b mount -t tmpfs tmpfs lib/modules
+$b ln -s {modules} lib/modules/{release}
+$b mount -t 9p -o trans=virtio,version=9p2000.L,msize=524288 lab lab
+$b mkdir -p run/lab/first run/lab/last
+for name in reboot poweroff halt; do
+  printf '#!/bin/sh\\nsync\\nexec %s %s -f\\n' "$b" "$name" >run/lab/first/$name
+done
+$b chmod 755 run/lab/first/*
+for name in modprobe insmod rmmod lsmod depmod; do
+  $b ln -s "$b" run/lab/last/$name
+done
+$b hostname lab
+$b ip link set lo up 2>/dev/null
+exec $b chroot . /usr/bin/env PYTHONPATH={package} {python} -m openrbu.lab.agent {port}
+"""
+
+
+def write_init(kit: Kit, directory: Path) -> Path:
+    """The first program, in a machine's directory."""
+    script = directory / "init.sh"
+    quoted = {
+        "busybox": kit.busybox,
+        "modules": kit.modules,
+        "release": kit.release,
+        "python": sys.executable,
+        "port": PORT_NAME,
+        "package": Path(openrbu.__file__).parent.parent,
+    }
+    script.write_text(_INIT.format(**{key: shlex.quote(str(v)) for key, v in quoted.items()}))
+    script.chmod(0o755)
+    return script
+
+
+def environment() -> dict[str, str]:
+    """What a program in the guest finds in its environment."""
+    here = os.environ
+    path = [_FIRST, str(Path(sys.executable).parent), here.get("PATH", os.defpath), _LAST]
+    kept = {name: here[name] for name in ("TERM", "LANG", "LC_ALL", "COLUMNS") if name in here}
+    return {
+        **kept,
+        "PATH": ":".join(path),
+        "HOME": "/root",
+        "USER": "root",
+        HOME_VARIABLE: "/lab/openrbu",
+    }
+
+
+def on_terminal(kit: Kit, argv: Sequence[str]) -> list[str]:
+    """The words for a program that has the terminal for its own."""
+    return [str(kit.busybox), "setsid", "-c", *argv]
+
+
+def for_qemu(tables: Tables) -> list[Structure]:
+    """The structures that QEMU takes from us; it ends the table itself."""
+    return [each for each in tables.structures if each.type != _END_OF_TABLE]
+
+
+def arguments(
+    kit: Kit,
+    directory: Path,
+    *,
+    accelerator: str,
+    ram: tuple[int, int],
+    rom: int,
+    tables: Iterable[int],
+    agent: int,
+    console: int,
+    on_terminal: bool,
+) -> list[str]:
+    """QEMU's words. `ram` is a descriptor and a size in bytes; `rom`, `tables`, `agent` (a socket)
+    and `console` are descriptors."""
+    ram_fd, ram_bytes = ram
+    init = write_init(kit, directory)
+    words = ["-nodefaults", "-display", "none", "-accel", accelerator, "-cpu", "max", "-smp", "1"]
+    words += ["-machine", "pc,memory-backend=ram,graphics=off", "-m", f"{ram_bytes // MIB}M"]
+    backend = f"memory-backend-file,id=ram,size={ram_bytes},mem-path={fd_path(ram_fd)},share=on"
+    words += ["-object", backend, "-bios", fd_path(rom)]
+    for table in tables:
+        words += ["-smbios", f"file={fd_path(table)}"]
+    words += ["-action", "reboot=shutdown,shutdown=pause", "-rtc", "base=utc"]
+    words += ["-kernel", str(kit.vmlinuz), "-initrd", str(kit.initramfs)]
+    words += ["-append", f"{_KERNEL_LINE} init={init}"]
+    for tag, path, readonly in (
+        ("/dev/root", "/", "on"),  # virtme-ng's initial RAM file system mounts it
+        ("host", "/", "on"),  # and we, cached
+        ("lab", str(directory / DISK), "off"),
+    ):
+        words += _shared(tag, path, readonly)
+    words += ["-chardev", f"file,id=console,path={fd_path(console)},append=on"]
+    words += ["-serial", "chardev:console", "-device", "virtio-serial-pci"]
+    words += ["-chardev", f"socket,id=agent,fd={agent}"]
+    words += ["-device", f"virtserialport,chardev=agent,name={PORT_NAME}"]
+    if on_terminal:
+        words += ["-chardev", "stdio,id=terminal,signal=off"]
+        words += ["-device", "virtconsole,chardev=terminal"]
+    return words
+
+
+def _shared(tag: str, path: str, readonly: str) -> list[str]:
+    """A directory of this computer as a 9p file system."""
+    name = tag.strip("/").replace("/", "-")
+    where = path.replace(",", ",,")
+    options = f"security_model=none,readonly={readonly},multidevs=remap"
+    return [
+        *("-fsdev", f"local,id={name},path={where},{options}"),
+        *("-device", f"virtio-9p-pci,fsdev={name},mount_tag={tag}"),
+    ]

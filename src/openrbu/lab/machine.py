@@ -1,0 +1,382 @@
+"""A Dell machine in QEMU: real Linux and the real driver, and our BIOS at its restart.
+
+QEMU is the board, its ROM a real SeaBIOS. Identity, flash, NVRAM and CMOS are a virtual machine's,
+made by the same factory, in a temporary directory. RAM is a file in memory that QEMU and this
+process share.
+
+At a restart QEMU stands still, RAM and CMOS as the kernel left them. `bios.post` works on them, as
+it does in a virtual machine. Then another QEMU starts, with what is now in the flash as its ROM, on
+the same RAM, or on empty RAM after a cold restart or an update; the CMOS bytes go along. Whether a
+restart is warm is told by what a real BIOS looks at, too: the word at 0x472, which the kernel sets
+to 0x1234 for a warm one (measured: `warm` in /sys/kernel/reboot/mode does that, `cold` leaves 0).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import socket
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from openrbu.bios.cmos import CmosFile, read_first_bank, write_first_bank
+from openrbu.bios.flash import Flash, FlashFile
+from openrbu.bios.nvram import NvramFile
+from openrbu.bios.post import Board, PostReport, post
+from openrbu.bios.switch import bios_switch
+from openrbu.bios.tables import tables_of_boot
+from openrbu.errors import MachineError, ObstacleError, OpenRbuError, UsageError
+from openrbu.formats import dell
+from openrbu.formats.smbios import Tables
+from openrbu.lab import boot, calls
+from openrbu.lab.guest import Guest, GuestStoppedError, Output
+from openrbu.lab.packages import Kit
+from openrbu.lab.qemu import Qemu, fd_path, memory_file
+from openrbu.lab.seabios import is_seabios
+from openrbu.machine.factory import Order, put_tokens_right, write_parts
+from openrbu.machine.models import TokenKind, model
+from openrbu.machine.store import load_config, read_tables
+from openrbu.machine.virtual import Clock, local_now
+from openrbu.memory.physical import RamFile, pc_regions
+from openrbu.units import GIB, KIB, MIB, PhysAddr, human_size
+
+DEFAULT_RAM_BYTES = 512 * MIB
+MIN_RAM_BYTES = 256 * MIB
+MAX_RAM_BYTES = 3 * GIB
+"""Up to here QEMU's RAM file has each byte at its physical address."""
+
+_WARM_FLAG, _WARM = PhysAddr(0x472), (0x1234).to_bytes(2, "little")
+
+_CMOS_KEPT = range(0x0E, 0x80)
+"""What a PC's first bank of CMOS has besides its clock. QEMU has no more."""
+
+_SEABIOS_LINE = re.compile(r"SeaBIOS \(version (.*)\)")
+
+_PREFIX = "openrbu-lab-"
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What became of a program: its exit status; or None, and what the BIOS did when the machine
+    was restarted before the program ended (None, too, where it was switched off)."""
+
+    status: int | None
+    post: PostReport | None = None
+
+
+class CannotStartError(OpenRbuError):
+    """What is in the flash now is no BIOS that QEMU can start. `post`: what put it there."""
+
+    def __init__(self, post: PostReport) -> None:
+        super().__init__(
+            f"QEMU can't start the BIOS {post.version_after}: only a SeaBIOS; see: rbu lab bios"
+        )
+        self.post = post
+
+
+class LabMachine:
+    """A machine as `order` has it, off at first, held until `close`.
+
+    Its RAM is in `ram_file` where one is named, a new file that stays. `on_terminal`: a shell may
+    run on the terminal of this process.
+
+    :raise ObstacleError: when QEMU can't be such a machine.
+    :raise UsageError, DamagedInputError: as `machine.factory.make_machine`.
+    """
+
+    def __init__(
+        self,
+        kit: Kit,
+        order: Order,
+        *,
+        accelerator: str = "tcg",
+        ram_file: Path | None = None,
+        on_terminal: bool = False,
+        clock: Clock = local_now,
+    ) -> None:
+        self._kit, self._accelerator, self._on_terminal = kit, accelerator, on_terminal
+        self._clock = clock
+        self._ram_bytes = order.ram_bytes or DEFAULT_RAM_BYTES
+        _check(order, self._ram_bytes)
+        with contextlib.ExitStack() as stack:
+            self.directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=_PREFIX)))
+            write_parts(self.directory, replace(order, ram_bytes=self._ram_bytes), clock=clock)
+            (self.directory / boot.DISK).mkdir()
+            self._open_parts(stack)
+            self._open_ram(stack, ram_file)
+            self._qemu: Qemu | None = None
+            self._guest: Guest | None = None
+            self._running = contextlib.ExitStack()
+            stack.callback(self._stop)
+            self._open = stack.pop_all()
+
+    def _open_parts(self, stack: contextlib.ExitStack) -> None:
+        config = load_config(self.directory)
+        self._factory_tables = read_tables(self.directory, config)
+        self.nvram = NvramFile(self.directory / "nvram.json")
+        self.cmos = CmosFile(self.directory / "cmos")
+        self._cmos_is_qemus = False
+        device = FlashFile(self.directory / "flash")
+        stack.callback(device.close)
+        self.flash = Flash(device)
+
+    def _open_ram(self, stack: contextlib.ExitStack, ram_file: Path | None) -> None:
+        if ram_file is None:
+            self._ram_fd = memory_file("ram", size_bytes=self._ram_bytes)
+        else:
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            self._ram_fd = os.open(ram_file, flags, 0o600)
+            os.ftruncate(self._ram_fd, self._ram_bytes)
+        stack.callback(os.close, self._ram_fd)
+        self.ram = RamFile(Path(fd_path(self._ram_fd)), pc_regions(self._ram_bytes))
+        stack.callback(self.ram.close)
+
+    # -- power ------------------------------------------------------------------------------
+
+    def power_on(self) -> PostReport:
+        """Start with empty RAM: POST, then the kernel, until it can be used.
+
+        :raise MachineError: when it is on.
+        :raise GuestLostError: when it does not come up.
+        :raise CannotStartError: when its flash holds nothing that QEMU can start.
+        """
+        if self._qemu is not None:
+            raise MachineError("the lab's machine is on already")
+        return self._start(keep_ram=False)
+
+    def restart(self) -> PostReport:
+        """What the machine does at the reset that its kernel asked for.
+
+        :raise GuestLostError, CannotStartError: as `power_on`.
+        """
+        is_warm = self.ram.read(_WARM_FLAG, len(_WARM)) == _WARM
+        self._halt()
+        return self._start(keep_ram=is_warm)
+
+    def cut_power(self) -> None:
+        """Take the power away: RAM is lost; CMOS, NVRAM and flash are not."""
+        self._halt()
+        self.ram.clear()
+
+    def _halt(self) -> None:
+        """End QEMU; what is in its CMOS stays."""
+        if self._qemu is not None:
+            for index in _CMOS_KEPT:
+                write_first_bank(self.cmos, index, read_first_bank(self._qemu, index))
+        self._stop()
+
+    def _stop(self) -> None:
+        self._qemu = self._guest = None
+        self._running.close()
+
+    def _start(self, *, keep_ram: bool) -> PostReport:
+        """POST, then the kernel. A BIOS that tried an update resets and clears RAM after it."""
+        if not keep_ram:
+            self.ram.clear()
+        report = post(self._board(), self._clock())
+        if report.attempted:
+            self.ram.clear()
+        rom = self.flash.image()
+        if not is_seabios(rom):
+            raise CannotStartError(report)
+        with contextlib.ExitStack() as stack:
+            ours, theirs = socket.socketpair()
+            stack.callback(ours.close)
+            console = memory_file("console")
+            stack.callback(os.close, console)
+            with theirs:
+                qemu = self._start_qemu(stack, rom, agent=theirs.fileno(), console=console)
+            self._load_cmos(qemu)
+            self._qemu, self._guest = qemu, Guest(qemu, ours, console)
+            self._running = stack.pop_all()
+        qemu.resume()
+        self._guest.wait_until_up()
+        return report
+
+    def _start_qemu(
+        self, stack: contextlib.ExitStack, rom_data: bytes, *, agent: int, console: int
+    ) -> Qemu:
+        """A QEMU whose processor stands still."""
+        with contextlib.ExitStack() as files:  # those that QEMU reads at its start
+
+            def file_with(data: bytes) -> int:
+                fd = memory_file("openrbu", data)
+                files.callback(os.close, fd)
+                return fd
+
+            rom = file_with(rom_data)
+            tables = [file_with(each.build()) for each in boot.for_qemu(self.tables)]
+            qemu = Qemu(
+                boot.arguments(
+                    self._kit,
+                    self.directory,
+                    accelerator=self._accelerator,
+                    ram=(self._ram_fd, self._ram_bytes),
+                    rom=rom,
+                    tables=tables,
+                    agent=agent,
+                    console=console,
+                    on_terminal=self._on_terminal,
+                ),
+                fds=[self._ram_fd, rom, *tables, agent, console],
+                on_terminal=self._on_terminal,
+            )
+        stack.callback(qemu.close)
+        return qemu
+
+    def _board(self) -> Board:
+        tables = self._factory_tables
+        rbu = dell.RbuInformation.of(tables)
+        return Board(
+            memory=self.ram,
+            flash=self.flash,
+            nvram=self.nvram,
+            switch=bios_switch(tables, self.cmos, self.nvram),
+            system_id=dell.system_id(tables),
+            knows_packets=rbu is not None and rbu.packet_supported,
+        )
+
+    def _load_cmos(self, qemu: Qemu) -> None:
+        """Bring CMOS into a new QEMU. The first one's says what the machine has, memory and drives;
+        that is taken over, and the check values then made to fit."""
+        if not self._cmos_is_qemus:
+            for index in _CMOS_KEPT:
+                if value := read_first_bank(qemu, index):
+                    write_first_bank(self.cmos, index, value)
+            put_tokens_right(self._factory_tables, self.cmos, self.nvram)
+            self._cmos_is_qemus = True
+        for index in _CMOS_KEPT:
+            write_first_bank(qemu, index, read_first_bank(self.cmos, index))
+
+    # -- what it shows ----------------------------------------------------------------------
+
+    @property
+    def tables(self) -> Tables:
+        """The SMBIOS tables of this boot."""
+        return tables_of_boot(self._factory_tables, self.flash.current, self.nvram.contents)
+
+    @property
+    def guest(self) -> Guest:
+        """What runs on it.
+
+        :raise MachineError: when it is off.
+        """
+        if self._guest is None:
+            raise MachineError("the lab's machine is off")
+        return self._guest
+
+    @property
+    def is_on(self) -> bool:
+        return self._qemu is not None
+
+    @property
+    def bios_on_console(self) -> str | None:
+        """The version that the BIOS said of itself on the console when it started.
+
+        :raise MachineError: when the machine is off.
+        """
+        found = _SEABIOS_LINE.search(self.guest.console_text)
+        return None if found is None else found[1]
+
+    def read_file(self, path: str) -> bytes:
+        """A file as the guest has it, up to 64 KiB.
+
+        :raise OSError: as the guest's kernel answers.
+        :raise GuestLostError: when the guest is lost.
+        """
+        result = self.guest.calls([calls.Read(path, 0, 64 * KIB)])[0]
+        if result.errno is not None:
+            raise OSError(result.errno, os.strerror(result.errno), path)
+        assert isinstance(result.value, bytes)
+        return result.value
+
+    # -- programs ---------------------------------------------------------------------------
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: str = "/",
+        standard_input: bytes = b"",
+        output: Output = lambda stream, data: None,
+        cut_power: bool = False,
+    ) -> Ran:
+        """Run a program, and go along with a restart of the machine: POST, and up again.
+
+        `cut_power`: in place of a restart that it asks for, the power fails, and comes back.
+
+        :raise OSError: when the program can't be run.
+        :raise GuestLostError: when the machine is lost.
+        :raise CannotStartError: when it can't come up again.
+        """
+        environment = boot.environment() | dict(env or {})
+        try:
+            status = self.guest.run(
+                argv, env=environment, cwd=cwd, standard_input=standard_input, output=output
+            )
+        except GuestStoppedError as stopped:
+            return Ran(None, self._go_on(stopped, cut_power))
+        return Ran(status)
+
+    def shell(self, argv: Sequence[str], *, cwd: str = "/") -> Ran:
+        """Run a program on the terminal, and go along with a restart of the machine.
+
+        :raise OSError, GuestLostError, CannotStartError: as `run`.
+        """
+        command = boot.on_terminal(self._kit, argv)
+        environment = boot.environment()
+        try:
+            status = self.guest.shell(command, env=environment, cwd=cwd)
+        except GuestStoppedError as stopped:
+            return Ran(None, self._go_on(stopped, False))
+        return Ran(status)
+
+    def _go_on(self, stopped: GuestStoppedError, cut_power: bool) -> PostReport | None:
+        if stopped.reason != boot.RESET:
+            self.cut_power()
+            return None
+        if cut_power:
+            self.cut_power()
+            return self.power_on()
+        return self.restart()
+
+    # -- its end ----------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """End it; its files are gone."""
+        self._open.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _check(order: Order, ram_bytes: int) -> None:
+    """Refuse what QEMU can't be.
+
+    :raise ObstacleError: for tokens that are reached through SMIs, which QEMU has not got.
+    :raise UsageError: for a size that does not go.
+    """
+    if order.tables is None and model(order.model).tokens is not TokenKind.INDEXED_IO:
+        raise ObstacleError(
+            f"the lab can't be a {order.model}: its tokens are the BIOS's, by SMI, which QEMU has "
+            "no handler for; try it on a virtual machine: rbu machine new --help"
+        )
+    if not MIN_RAM_BYTES <= ram_bytes <= MAX_RAM_BYTES:
+        raise UsageError(
+            f"a lab machine has {human_size(MIN_RAM_BYTES)} to {human_size(MAX_RAM_BYTES)} of RAM, "
+            f"not {human_size(ram_bytes)}"
+        )

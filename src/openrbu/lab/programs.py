@@ -1,0 +1,106 @@
+"""Other programs, run to their end: no Ctrl-C leaves one behind."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from openrbu.signals import LOOK_UP_S, signals_held
+
+QEMU = "qemu-system-x86_64"
+
+_SYSTEM_PATH = ("/usr/sbin", "/sbin")
+"""Where a plain user's PATH often does not lead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a program ended: its exit status (negative: the signal), and what it said."""
+
+    status: int
+    out: str
+    err: str
+
+
+def find_program(name: str) -> Path | None:
+    """Where a program is; None where it is not."""
+    found = shutil.which(name, path=search_path())
+    return None if found is None else Path(found)
+
+
+def search_path(*first: Path) -> str:
+    """A PATH: the directories `first`, then the user's own, then the system's."""
+    own = os.environ.get("PATH", os.defpath)
+    return os.pathsep.join([*map(str, first), own, *_SYSTEM_PATH])
+
+
+def run(
+    command: Sequence[str | Path],
+    *,
+    directory: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Ended:
+    """Run a program to its end, with nothing to read. `environment` is added to this process's own.
+
+    :raise OSError: when it can't be started.
+    """
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        with running(command, out, err, directory=directory, environment=environment) as process:
+            wait(process)
+        texts = []
+        for file in (out, err):
+            file.seek(0)
+            texts.append(file.read().decode("utf-8", "replace"))
+    return Ended(process.returncode, *texts)
+
+
+@contextlib.contextmanager
+def running(
+    command: Sequence[str | Path],
+    out: IO[bytes],
+    err: IO[bytes],
+    *,
+    directory: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A program that runs as long as the block at most, and so do those that it starts. It speaks
+    English.
+
+    :raise OSError: when it can't be started.
+    """
+    with signals_held() as hold:
+        process = subprocess.Popen(
+            [str(word) for word in command],
+            cwd=directory,
+            env={**os.environ, "PATH": search_path(), "LC_ALL": "C", **(environment or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            start_new_session=True,
+        )
+        try:
+            with hold.let_through():
+                yield process
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def wait(process: subprocess.Popen[bytes], limit_s: float = math.inf) -> int | None:
+    """The exit status, when there is one; None when there is none after `limit_s` seconds."""
+    until = time.monotonic() + limit_s
+    while (left_s := until - time.monotonic()) > 0:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.wait(min(left_s, LOOK_UP_S))  # in pieces, so that a signal gets its turn
+    return None

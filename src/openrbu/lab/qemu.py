@@ -1,0 +1,243 @@
+"""A QEMU process: it is told what to do over QMP, and tells when it stops.
+
+Nothing of it is in a file system: sockets are pairs, and RAM, BIOS and tables are files without a
+name that it inherits (`/proc/self/fd/N`). When this process ends, however it ends, so does QEMU.
+
+QMP is asynchronous and has a thread of its own, so that a signal's handler runs in a main thread
+that waits for nothing but `waker`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import shutil
+import socket
+import subprocess
+import threading
+from collections.abc import Coroutine, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, TypeVar
+
+from qemu.qmp import QMPClient, QMPError
+
+from openrbu.errors import ObstacleError, OpenRbuError
+from openrbu.signals import LOOK_UP_S
+
+PROGRAM = "qemu-system-x86_64"
+
+_ANSWER_LIMIT_S = 60.0
+"""For one QMP command. They take milliseconds; an emulator that is starved may need seconds."""
+
+_END_LIMIT_S = 10.0
+
+_PORT_VALUE = re.compile(r"= 0x([0-9a-f]+)")
+
+T = TypeVar("T")
+
+
+class QemuError(OpenRbuError):
+    """QEMU did not start, or it ended; `said` is what it had to say."""
+
+    def __init__(self, what: str, said: str = "") -> None:
+        words = " ".join(said.split())
+        super().__init__(f"{what}: {words}" if words else what)
+        self.said = said
+
+
+def find_qemu() -> Path:
+    """The program.
+
+    :raise ObstacleError: when there is none.
+    """
+    found = shutil.which(PROGRAM)
+    if found is None:
+        raise ObstacleError(f"there is no {PROGRAM} here; rbu lab check says what gets it")
+    return Path(found)
+
+
+def memory_file(name: str, data: bytes = b"", size_bytes: int | None = None) -> int:
+    """A file without a name, in memory: its descriptor."""
+    fd = os.memfd_create(name, os.MFD_CLOEXEC)
+    with open(fd, "wb", closefd=False) as file:
+        file.write(data)
+    os.ftruncate(fd, len(data) if size_bytes is None else size_bytes)
+    return fd
+
+
+def fd_path(fd: int) -> str:
+    """A path to a descriptor, for the process that has it."""
+    return f"/proc/self/fd/{fd}"
+
+
+class Qemu:
+    """QEMU with `arguments`, its processor not started yet; `fds` are what it inherits.
+
+    It shares this process's standard input and output when `on_terminal`.
+
+    :raise QemuError: when it does not start.
+    :raise ObstacleError: when there is no QEMU.
+    """
+
+    def __init__(
+        self, arguments: Sequence[str], *, fds: Sequence[int], on_terminal: bool = False
+    ) -> None:
+        ours, theirs = socket.socketpair()
+        self.waker, self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._errors = memory_file("qemu-stderr")
+        self._files = [self.waker, self._wake, self._errors]
+        self.stop_reason: str | None = None
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._close_files)
+            undo.callback(ours.close)
+            with theirs:
+                self._process = subprocess.Popen(
+                    [*_that_dies_with_us(), find_qemu(), *arguments, *_qmp(theirs.fileno())],
+                    pass_fds=[*fds, theirs.fileno()],
+                    stdin=None if on_terminal else subprocess.DEVNULL,
+                    stdout=None if on_terminal else subprocess.DEVNULL,
+                    stderr=self._errors,
+                    start_new_session=not on_terminal,  # Ctrl-C is ours to handle
+                )
+            self._loop = asyncio.new_event_loop()
+            self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+            self._thread.start()
+            undo.callback(self.close)
+            self._monitor = QMPClient("lab")
+            self._await(self._connect(ours))
+            undo.pop_all()
+
+    async def _connect(self, connection: socket.socket) -> None:
+        await self._monitor.connect(connection)
+        self._watching = asyncio.ensure_future(self._watch())
+
+    async def _watch(self) -> None:
+        """Note why the machine stopped; and wake who waits, then and when QEMU ends."""
+        with self._monitor.listener("SHUTDOWN") as events:
+            ended = asyncio.ensure_future(self._monitor.runstate_changed())
+            stopped = asyncio.ensure_future(events.get())
+            done, others = await asyncio.wait((ended, stopped), return_when=asyncio.FIRST_COMPLETED)
+            if stopped in done:
+                data: Any = stopped.result()["data"]
+                self.stop_reason = str(data["reason"])
+            for other in others:
+                other.cancel()
+        os.write(self._wake, b"!")
+
+    def _await(self, work: Coroutine[Any, Any, T]) -> T:
+        """What `work`, done in the loop's thread, returns.
+
+        :raise QemuError: when QEMU has ended, or does not answer.
+        """
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return self._result(future)
+        except QMPError as error:
+            text = str(error)
+        except TimeoutError:
+            text = "it does not answer"
+        finally:
+            future.cancel()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(LOOK_UP_S)
+        raise QemuError("QEMU failed", self.said or text)
+
+    def _result(self, future: Future[T]) -> T:
+        waited_s = 0.0
+        while not future.done() and waited_s < _ANSWER_LIMIT_S:
+            with contextlib.suppress(TimeoutError):  # in pieces, so that a signal gets its turn
+                return future.result(LOOK_UP_S)
+            waited_s += LOOK_UP_S
+        return future.result(0)
+
+    # -- what it can be told ----------------------------------------------------------------
+
+    def execute(self, command: str, **arguments: object) -> object:
+        """A QMP command.
+
+        :raise QemuError: when QEMU refuses or has ended.
+        """
+        return self._await(self._monitor.execute(command, arguments))
+
+    def human(self, line: str) -> str:
+        """A line of the human monitor, and what it prints (`human-monitor-command`).
+
+        :raise QemuError: as `execute`.
+        """
+        return str(self.execute("human-monitor-command", **{"command-line": line}))
+
+    def resume(self) -> None:
+        """Let the processor run.
+
+        :raise QemuError: as `execute`.
+        """
+        self.execute("cont")
+
+    def out8(self, port: int, value: int) -> None:
+        """Write a byte to an I/O port.
+
+        :raise QemuError: as `execute`.
+        """
+        self.human(f"o /b {port:#x} {value:#x}")
+
+    def in8(self, port: int) -> int:
+        """Read a byte from an I/O port.
+
+        :raise QemuError: as `execute`.
+        """
+        said = self.human(f"i /b {port:#x}")
+        value = _PORT_VALUE.search(said)
+        if value is None:
+            raise QemuError("QEMU does not read a port", said)
+        return int(value[1], 16)
+
+    # -- its end ----------------------------------------------------------------------------
+
+    @property
+    def has_ended(self) -> bool:
+        return self._process.poll() is not None
+
+    @property
+    def said(self) -> str:
+        """What it wrote to standard error."""
+        size = os.fstat(self._errors).st_size
+        return os.pread(self._errors, size, 0).decode(errors="replace")
+
+    def close(self) -> None:
+        """End QEMU, and let go of all that it had."""
+        if self._process.returncode is None:
+            self._process.terminate()
+            try:
+                self._process.wait(_END_LIMIT_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        if self._loop.is_running():
+            future = asyncio.run_coroutine_threadsafe(self._disconnect(), self._loop)
+            with contextlib.suppress(TimeoutError):
+                future.result(_END_LIMIT_S)
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+        self._close_files()
+
+    async def _disconnect(self) -> None:
+        with contextlib.suppress(QMPError, EOFError, OSError):
+            await self._monitor.disconnect()
+
+    def _close_files(self) -> None:
+        while self._files:
+            os.close(self._files.pop())
+
+
+def _that_dies_with_us() -> list[str]:
+    """What makes the kernel end a program with its parent, where util-linux has it."""
+    setpriv = shutil.which("setpriv")
+    return [setpriv, "--pdeathsig", "KILL"] if setpriv else []
+
+
+def _qmp(fd: int) -> list[str]:
+    return ["-S", "-chardev", f"socket,id=qmp,fd={fd}", "-mon", "chardev=qmp,mode=control"]

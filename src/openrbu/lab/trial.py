@@ -1,0 +1,122 @@
+"""An update tried in the lab, from end to end: `rbu update --reboot` in a guest, and its result.
+
+The machine is made for the image: the model that the header names, a flash of the size of the
+image's data, and a SeaBIOS under an older version in it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from openrbu.bios.post import PostReport
+from openrbu.errors import NotForThisMachineError, UpdateFailedError
+from openrbu.formats.hdr import Image
+from openrbu.lab.guest import Output
+from openrbu.lab.machine import CannotStartError, LabMachine
+from openrbu.lab.packages import Kit
+from openrbu.lab.seabios import fill_flash, rename_bios
+from openrbu.machine.factory import Order
+from openrbu.machine.models import MODELS, TokenKind
+
+DMI_VERSION = "/sys/class/dmi/id/bios_version"
+
+RBU = "rbu"
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What became of an update.
+
+    `status` is the exit status of `rbu update` where that ended without a restart; then there is
+    nothing else. `post` is what the BIOS did. After the restart: the version that the BIOS said on
+    the console (None: it says none), the version in the guest's SMBIOS tables, and the document
+    that `rbu status --json` gave in the guest. `came_up` is False where the new BIOS is none that
+    QEMU can start; nothing was seen after the restart then.
+    """
+
+    status: int | None = None
+    post: PostReport | None = None
+    came_up: bool = True
+    console_version: str | None = None
+    dmi_version: str | None = None
+    status_document: dict[str, Any] | None = None
+
+
+def model_for(image: Image) -> str:
+    """The model that can be had in the lab and that an image is for.
+
+    :raise NotForThisMachineError: when there is none.
+    """
+    lab_models = [name for name, kind in MODELS.items() if kind.tokens is TokenKind.INDEXED_IO]
+    for name in lab_models:
+        if image.header.is_for(MODELS[name].system_id):
+            return name
+    systems = ", ".join(map(str, image.header.systems)) or "no system"
+    raise NotForThisMachineError(
+        f"the image is for {systems}, and the lab has no such machine; to see it refused, name one "
+        f"with --model: {', '.join(lab_models)}"
+    )
+
+
+def order_for(
+    kit: Kit, model: str, bios_version: str | None, flash_size_bytes: int, **more: Any
+) -> Order:
+    """A machine of `model` with a SeaBIOS in its flash, which says `bios_version` (None: the
+    model's first).
+
+    :raise UsageError: when the version or the size does not go.
+    """
+    version = bios_version or MODELS[model].bios_version
+    rom = fill_flash(rename_bios(kit.seabios.read_bytes(), version), flash_size_bytes)
+    return Order(model=model, bios_version=version, firmware=rom, **more)
+
+
+def try_update(
+    machine: LabMachine,
+    image: Path,
+    words: Sequence[str],
+    *,
+    cut_power: bool = False,
+    step: Callable[[str], None],
+    output: Output,
+) -> Trial:
+    """Update a machine that is on. `words` are more of `rbu update`'s options, `cut_power` takes
+    the power away in place of the restart; `step` is told what begins, `output` gets what the guest
+    says.
+
+    :raise GuestLostError: when the machine is lost.
+    """
+    step("rbu update in the guest")
+    command = [RBU, "update", str(image), "--reboot", *words]
+    try:
+        ran = machine.run(command, output=output, cut_power=cut_power)
+    except CannotStartError as error:
+        return Trial(post=error.post, came_up=False)
+    if ran.post is None:
+        return Trial(ran.status)
+    step("rbu status in the guest")
+    return Trial(
+        post=ran.post,
+        console_version=machine.bios_on_console,
+        dmi_version=machine.read_file(DMI_VERSION).decode().strip(),
+        status_document=_status(machine),
+    )
+
+
+def _status(machine: LabMachine) -> dict[str, Any]:
+    """What `rbu status --json` says in the guest.
+
+    :raise UpdateFailedError: when it says nothing of that kind.
+    """
+    said = {1: bytearray(), 2: bytearray()}
+    machine.run([RBU, "status", "--json"], output=lambda stream, data: said[stream].extend(data))
+    try:
+        document: dict[str, Any] = json.loads(said[1])
+    except ValueError:
+        text = " ".join(said[2].decode(errors="replace").split())
+        raise UpdateFailedError(f"rbu status gives no answer in the guest: {text}") from None
+    return document
