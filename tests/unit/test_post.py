@@ -159,6 +159,13 @@ class Watched:
     def read(self, address: PhysAddr, size_bytes: int) -> bytes:
         return self._look().read(address, size_bytes)
 
+    @property
+    def is_mapped(self) -> bool:
+        return self._look().is_mapped
+
+    def read_into(self, address: PhysAddr, buffer: bytearray | memoryview) -> None:
+        self._look().read_into(address, buffer)
+
     def view(self, address: PhysAddr, size_bytes: int) -> memoryview:
         return self._look().view(address, size_bytes)
 

@@ -49,6 +49,8 @@ NO_ENTRY = (
     "/dev/mtd/*",
     "/dev/nvram",
     "/dev/wmi/dell-smbios",
+    # This computer's memory, in which nothing of the machine's is to be found.
+    "/proc/kcore",
     # This computer's power: who answers there would restart it.
     "/dev/initctl",
     "/dev/watchdog*",

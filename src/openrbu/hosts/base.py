@@ -15,7 +15,7 @@ from typing import Protocol
 
 from openrbu.bios.cmos import IoPorts
 from openrbu.buffers import Buffer
-from openrbu.memory.physical import PhysicalMemory
+from openrbu.memory.physical import ReadableMemory
 
 
 class Host(Protocol):
@@ -34,7 +34,7 @@ class Host(Protocol):
         """Port I/O, where the host lets a program do that."""
 
     @property
-    def physical_memory(self) -> PhysicalMemory | None:
+    def physical_memory(self) -> ReadableMemory | None:
         """Physical memory, where the host lets it be seen."""
 
     def now(self) -> dt.datetime:

@@ -21,7 +21,8 @@ from openrbu.bios.cmos import IoPorts
 from openrbu.buffers import Buffer
 from openrbu.errors import ObstacleError
 from openrbu.machine.store import state_home
-from openrbu.memory.physical import PhysicalMemory
+from openrbu.memory.kcore import open_kcore
+from openrbu.memory.physical import ReadableMemory
 
 
 class DevPort:
@@ -72,9 +73,9 @@ class LinuxHost:
             return None
 
     @property
-    def physical_memory(self) -> PhysicalMemory | None:
-        """None: kernels of today don't show RAM through `/dev/mem`."""
-        return None
+    def physical_memory(self) -> ReadableMemory | None:
+        """What `/proc/kcore` shows. (Kernels of today show no RAM through `/dev/mem`.)"""
+        return open_kcore(self._root)
 
     def now(self) -> dt.datetime:
         return dt.datetime.now().astimezone()
@@ -119,7 +120,9 @@ class LinuxHost:
         return self.exists(f"/sys/module/{name}")
 
     def restart(self) -> None:
-        self._run("systemctl", "reboot", what="the machine can't be restarted")
+        """By the init system: systemd where it runs (sd_booted(3)), else what `reboot` is of."""
+        words = ["systemctl", "reboot"] if self.exists("/run/systemd/system") else ["reboot"]
+        self._run(*words, what="the machine can't be restarted")
 
     def _path(self, path: str) -> Path:
         return self._root / path.lstrip("/")

@@ -15,7 +15,7 @@ from openrbu.errors import KernelError, ObstacleError
 from openrbu.machine import store
 from openrbu.machine.base import Machine
 from openrbu.machine.virtual import Clock, local_now
-from openrbu.memory.physical import PhysicalMemory
+from openrbu.memory.physical import ReadableMemory
 
 
 class VirtualHost:
@@ -38,7 +38,7 @@ class VirtualHost:
         return self._machine.ports
 
     @property
-    def physical_memory(self) -> PhysicalMemory | None:
+    def physical_memory(self) -> ReadableMemory | None:
         return self._machine.ram
 
     def now(self) -> dt.datetime:

@@ -1,11 +1,22 @@
-"""`/proc/kpageflags`: which pages are free, for whoever wants to know what a place is worth.
+"""`/proc/kpageflags`: which pages are free or will be, for whoever wants to know what a place is
+worth.
 
-The file has a u64 for each page frame; bit 10, BUDDY, says that the page belongs to the allocator's
-free memory (Linux, Documentation/admin-guide/mm/pagemap.rst). Only root can read it. It tells the
-memory that a driver holds from a copy that a freed buffer left behind: any page of that may be
-handed out, and overwritten, at any moment before the restart. A page with the bit is free; one
-without it need not be held (measured on Debian's 6.1.192: the bit is on every page of every block
-that `/proc/buddyinfo` counts, and on none of the pages in per-CPU lists).
+The file has a u64 for each page frame (Linux, Documentation/admin-guide/mm/pagemap.rst). Only root
+can read it. It tells the memory that a driver holds from a copy that may be overwritten before the
+restart is done:
+
+===  =========  ==================================================================================
+bit  name       the page
+===  =========  ==================================================================================
+10   BUDDY      is free memory: what a freed buffer left behind
+5    LRU        is the page cache's or a program's, which the kernel takes back when it likes
+11   MMAP       is mapped by a program, and free when that ends, at the latest in the restart
+12   ANON       is a program's own memory, the same
+===  =========  ==================================================================================
+
+What a driver got from the kernel has none of them (seen on Debian's 6.1.192 with `dell_rbu`: no bit
+in monolithic mode, bit 39 in packet mode). A page without them need not be held: BUDDY is on every
+page of every block that `/proc/buddyinfo` counts, and on none of the pages in per-CPU lists.
 """
 
 from __future__ import annotations
@@ -20,6 +31,9 @@ from openrbu.units import BIOS_SEARCH_END, MAX_ORDER, PAGE_SHIFT, PAGE_SIZE
 
 ENTRY_BYTES = 8
 BUDDY_BIT = 10
+LRU_BIT, MMAP_BIT, ANON_BIT = 5, 11, 12
+
+_FLEETING = sum(1 << bit for bit in (BUDDY_BIT, LRU_BIT, MMAP_BIT, ANON_BIT))
 
 SEARCHED_BYTES = ENTRY_BYTES * (BIOS_SEARCH_END >> PAGE_SHIFT)
 """As much of the file as there are pages that a BIOS searches."""
@@ -53,14 +67,14 @@ class PageFlags:
 
 
 class FreePages:
-    """Which of the pages that a BIOS searches are free: `flags` is the start of the file."""
+    """Which of the pages that a BIOS searches are free or will be: `flags` is the file's start."""
 
     def __init__(self, flags: bytes) -> None:
         whole = len(flags) - len(flags) % ENTRY_BYTES
         entries = np.frombuffer(flags, "<u8", whole // ENTRY_BYTES)
-        self._is_free = (entries >> BUDDY_BIT & 1).astype(np.uint8).tobytes()
+        self._is_free: bytes = ((entries & _FLEETING) != 0).astype(np.uint8).tobytes()
 
     def any_in(self, address: int, size_bytes: int) -> bool:
-        """Whether a page of this place is free."""
+        """Whether a page of this place is free or will be."""
         first, end = address >> PAGE_SHIFT, -(-(address + size_bytes) // PAGE_SIZE)
         return self._is_free.find(1, first, end) >= 0

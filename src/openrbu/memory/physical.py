@@ -1,7 +1,8 @@
 """Physical memory: bytes at physical addresses, and RAM as a sparse file.
 
 `PhysicalMemory` is the interface that everything above uses: RAM files here, huge pages, a Xen
-guest's frame table and dumps elsewhere.
+guest's frame table and dumps elsewhere. Who only looks takes a `ReadableMemory`, which a real
+machine's RAM is as well.
 
 A `RamFile` is *mapped* for viewing, so that a view costs nothing and a search runs at memory
 speed, and *written* with `pwrite`: the page cache makes both the same bytes, and a full disk is
@@ -48,12 +49,16 @@ class Region:
         return Region(PhysAddr(low), PhysAddr(high)) if low < high else None
 
 
-class PhysicalMemory(Protocol):
-    """Bytes at physical addresses."""
+class ReadableMemory(Protocol):
+    """Bytes at physical addresses, to be looked at."""
 
     @property
     def regions(self) -> tuple[Region, ...]:
         """Where RAM is, ascending, not overlapping, page aligned."""
+
+    @property
+    def is_mapped(self) -> bool:
+        """Whether `view` shows the bytes themselves. Elsewhere it costs a copy."""
 
     def read(self, address: PhysAddr, size_bytes: int) -> bytes:
         """A copy of the bytes at `address`.
@@ -61,11 +66,25 @@ class PhysicalMemory(Protocol):
         :raise AddressError: when any of them is outside RAM.
         """
 
+    def read_into(self, address: PhysAddr, buffer: bytearray | memoryview) -> None:
+        """Fill `buffer` with the bytes at `address`.
+
+        :raise AddressError: when any of them is outside RAM.
+        """
+
     def view(self, address: PhysAddr, size_bytes: int) -> memoryview:
-        """The bytes at `address` themselves, read-only, without a copy; they change with the RAM.
+        """The bytes at `address`: where RAM is mapped, themselves, read-only, without a copy; they
+        change with the RAM.
 
         :raise AddressError: when any of them is outside RAM, or they span two regions.
         """
+
+    def populated(self, start: PhysAddr, end: PhysAddr) -> Iterator[Region]:
+        """The parts of RAM in [start, end) that may hold anything but zeros, ascending."""
+
+
+class PhysicalMemory(ReadableMemory, Protocol):
+    """Bytes at physical addresses."""
 
     def write(self, address: PhysAddr, data: Buffer) -> None:
         """Put `data` at `address`.
@@ -79,8 +98,12 @@ class PhysicalMemory(Protocol):
         :raise AddressError: when any byte falls outside RAM.
         """
 
-    def populated(self, start: PhysAddr, end: PhysAddr) -> Iterator[Region]:
-        """The parts of RAM in [start, end) that may hold anything but zeros, ascending."""
+
+def off_the_page(size_bytes: int) -> memoryview:
+    """A buffer for copies of pages and packets, in which none of them begins on a page: what
+    searches the memory that it lives in must not find its own copies, which change under it."""
+    start = 64  # a packet is a number of KiB, so that the next one does not begin on a page either
+    return memoryview(mmap.mmap(-1, start + size_bytes))[start:]
 
 
 def pc_regions(size_bytes: int) -> tuple[Region, ...]:
@@ -163,6 +186,10 @@ class RamFile:
     def regions(self) -> tuple[Region, ...]:
         return self._regions
 
+    @property
+    def is_mapped(self) -> bool:
+        return True
+
     def read(self, address: PhysAddr, size_bytes: int) -> bytes:
         self._check(address, size_bytes)
         data = os.pread(self._fd, size_bytes, address)
@@ -172,6 +199,9 @@ class RamFile:
                 raise MachineError(f"the RAM file {self._path} was cut while in use")
             data += more
         return data
+
+    def read_into(self, address: PhysAddr, buffer: bytearray | memoryview) -> None:
+        buffer[:] = self.read(address, len(buffer))
 
     def view(self, address: PhysAddr, size_bytes: int) -> memoryview:
         self._check(address, size_bytes)

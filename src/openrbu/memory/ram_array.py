@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from openrbu.memory.physical import PhysicalMemory, Region
+from openrbu.memory.physical import ReadableMemory, Region, off_the_page
 from openrbu.units import MIB, PAGE_SHIFT, PAGE_SIZE, PhysAddr
 
 Addresses = npt.NDArray[np.int64]
@@ -16,20 +16,24 @@ Addresses = npt.NDArray[np.int64]
 _BATCH_PAGES = 256 * MIB // PAGE_SIZE
 _LONG_RUN_PAGES = 4 * MIB // PAGE_SIZE
 
+_WINDOW_BYTES = 1 * MIB
+
 
 class RamArray:
     """The RAM in [start, end), from and to whole pages.
 
     Where nothing was ever written (holes) it is not looked at through a mapping: in a RAM file
-    on tmpfs that would take pages.
+    on tmpfs that would take pages. What is not mapped at all is read, a window at a time.
     """
 
-    def __init__(self, memory: PhysicalMemory, start: PhysAddr, end: PhysAddr) -> None:
+    def __init__(self, memory: ReadableMemory, start: PhysAddr, end: PhysAddr) -> None:
         self._memory = memory
         low, high = -(-start // PAGE_SIZE) * PAGE_SIZE, end // PAGE_SIZE * PAGE_SIZE
         parts = (region.clip(low, high) for region in memory.regions)
         self._regions = [part for part in parts if part is not None]
-        self._views = [memory.view(part.start, part.size_bytes) for part in self._regions]
+        self._views = [
+            memory.view(part.start, part.size_bytes) for part in self._regions if memory.is_mapped
+        ]
         self._starts = np.array([part.start for part in self._regions], np.int64)
         self._ends = np.array([part.end for part in self._regions], np.int64)
         self._runs = [tuple(memory.populated(part.start, part.end)) for part in self._regions]
@@ -41,17 +45,12 @@ class RamArray:
     def pages_with(self, *words: int) -> tuple[Addresses, npt.NDArray[np.uint32]]:
         """The pages that begin with one of these u32: their addresses, ascending, and which."""
         addresses, found = [np.empty(0, np.int64)], [np.empty(0, np.uint32)]
-        for number, region in enumerate(self._regions):
-            column = self._items(number, np.dtype("<u4"))
-            for pages in _batches(self._runs[number], region.start >> PAGE_SHIFT):
-                first = column[pages].copy()
-                hits = np.zeros(len(first), np.bool_)
-                for word in words:
-                    hits |= first == word
-                places = np.flatnonzero(hits)
-                index = places + pages.start if isinstance(pages, slice) else pages[places]
-                addresses.append(region.start + (index << PAGE_SHIFT))
-                found.append(first[places])
+        for pages, first in self._mapped_pages() if self._memory.is_mapped else self._read_pages():
+            hits = np.zeros(len(first), np.bool_)
+            for word in words:
+                hits |= first == word
+            addresses.append(pages[hits])
+            found.append(first[hits])
         return np.concatenate(addresses), np.concatenate(found)
 
     def room(self, addresses: Addresses) -> Addresses:
@@ -64,6 +63,8 @@ class RamArray:
         All of an item has to be in RAM: see `room`.
         """
         kind = np.dtype(dtype)
+        if not self._memory.is_mapped:
+            return self._read_items(addresses, kind)
         numbers = self._numbers(addresses)
         whole = self._is_populated(addresses, kind.itemsize)
         if whole.all() and len(addresses) and (numbers == numbers[0]).all():
@@ -82,7 +83,8 @@ class RamArray:
 
         :raise AddressError: when any of them is outside RAM.
         """
-        if self._is_populated(np.array([address]), size_bytes)[0]:
+        is_mapped = self._memory.is_mapped
+        if not is_mapped or self._is_populated(np.array([address]), size_bytes)[0]:
             return self._memory.view(address, size_bytes)
         return memoryview(self._memory.read(address, size_bytes))
 
@@ -92,6 +94,32 @@ class RamArray:
         last = int(np.searchsorted(self._run_starts, end, "left"))
         for low, high in zip(self._run_starts[first:last], self._run_ends[first:last], strict=True):
             yield Region(PhysAddr(max(start, int(low))), PhysAddr(min(end, int(high))))
+
+    def _mapped_pages(self) -> Iterator[tuple[Addresses, npt.NDArray[np.uint32]]]:
+        """The addresses of all pages that may hold anything, and their first words."""
+        for number, region in enumerate(self._regions):
+            column = self._items(number, np.dtype("<u4"))
+            for pages in _batches(self._runs[number], region.start >> PAGE_SHIFT):
+                index = np.arange(pages.start, pages.stop) if isinstance(pages, slice) else pages
+                yield region.start + (index << PAGE_SHIFT), column[pages].copy()
+
+    def _read_pages(self) -> Iterator[tuple[Addresses, npt.NDArray[np.uint32]]]:
+        """The same where they have to be read."""
+        window = off_the_page(_WINDOW_BYTES)
+        for start, end in zip(self._run_starts.tolist(), self._run_ends.tolist(), strict=True):
+            for low in range(start, end, _WINDOW_BYTES):
+                addresses = np.arange(low, min(low + _WINDOW_BYTES, end), PAGE_SIZE)
+                self._memory.read_into(PhysAddr(low), window[: len(addresses) * PAGE_SIZE])
+                words = np.ndarray(len(addresses), "<u4", window, strides=(PAGE_SIZE,))
+                yield addresses, words
+
+    def _read_items(self, addresses: Addresses, kind: np.dtype[Any]) -> npt.NDArray[Any]:
+        """`at`, where it has to be read."""
+        size = kind.itemsize
+        buffer = off_the_page(len(addresses) * size)
+        for place, address in enumerate(addresses.tolist()):
+            self._memory.read_into(PhysAddr(address), buffer[place * size : (place + 1) * size])
+        return np.ndarray(len(addresses), kind, buffer)
 
     def _numbers(self, addresses: Addresses) -> npt.NDArray[np.intp]:
         return np.searchsorted(self._starts, addresses, "right") - 1

@@ -31,7 +31,7 @@ from openrbu.formats.packet import (
     word_sums,
 )
 from openrbu.formats.packet_header import HEADER_RULES
-from openrbu.memory.physical import PhysicalMemory
+from openrbu.memory.physical import ReadableMemory
 from openrbu.memory.ram_array import Addresses, RamArray
 from openrbu.memory.sightings import FoundHeader, FoundImage, FoundSet, Reject, Sightings
 from openrbu.units import (
@@ -69,7 +69,7 @@ _WORDS_AT_ONCE = MIB // 4
 
 
 def search(
-    memory: PhysicalMemory,
+    memory: ReadableMemory,
     start: PhysAddr = BIOS_SEARCH_START,
     end: PhysAddr = BIOS_SEARCH_END,
     *,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from openrbu.errors import DamagedInputError
 from openrbu.formats.hdr import Header
 from openrbu.formats.packet import PasswordItem, set_id_text
-from openrbu.memory.physical import PhysicalMemory, Region
+from openrbu.memory.physical import ReadableMemory, Region
 from openrbu.units import PAGE_SIZE, PhysAddr, pages_for
 
 
@@ -100,7 +100,7 @@ class FoundSet:
     def extent_count(self) -> int:
         return len(self.extents)
 
-    def assemble(self, memory: PhysicalMemory) -> bytes:
+    def assemble(self, memory: ReadableMemory) -> bytes:
         """The image, zero padded to the last packet's end, out of the lowest copy of each packet.
 
         :raise DamagedInputError: when a packet is missing or there are conflicts.

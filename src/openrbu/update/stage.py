@@ -16,6 +16,8 @@ from openrbu.errors import ObstacleError, UpdateFailedError
 from openrbu.formats import packet
 from openrbu.formats.hdr import Image
 from openrbu.hosts.base import Host
+from openrbu.memory.kpageflags import FreePages
+from openrbu.memory.physical import ReadableMemory, Region
 from openrbu.units import human_size
 from openrbu.update.driver import Mode, Progress, RbuDriver
 from openrbu.update.verify import ReadBack, Verified, compare, find_staged, read_free_pages
@@ -24,6 +26,15 @@ _DEADLY = (
     "this kernel may die of dropping the packets that its driver holds (a bug of 5.7, mended in "
     "6.16)"
 )
+
+_LOOKS = 3
+"""How often physical memory is searched before a refusal counts. (Measured on Debian's 6.1.192: the
+first look is spoiled in 9 of 10 packet updates, the second was in none.)"""
+
+_WASH_FACTOR = 4
+"""A kernel hands out other pages first than those that were freed last. (Measured there: of 260
+packets that were dropped, 224 still lay in free memory after as many zeros, none after four times
+as many.)"""
 
 
 class OutOfMemoryError(UpdateFailedError):
@@ -143,21 +154,36 @@ def verify(host: Host, payload: Payload, seen: ReadBack, *, packets_known: bool)
         raise UpdateFailedError("the driver gives back something else than it was given")
     memory = host.physical_memory
     if memory is not None:
-        image = Image.parse(payload.image)
-        found = find_staged(
-            memory,
-            image,
-            mode=payload.mode,
-            packets_known=packets_known,
-            free=read_free_pages(host),
-        )
-        return Verified(seen, found)
+        return Verified(seen, _find(host, memory, payload, packets_known=packets_known))
     if seen is ReadBack.SKIPS_A_PACKET:
         raise UpdateFailedError(
             "this kernel's driver reads packets back wrongly (a bug of 5.7, mended in 6.16), so "
             "they can't be checked: restart, then use --mode mono or another kernel"
         )
     return Verified(seen, None)
+
+
+def _find(
+    host: Host, memory: ReadableMemory, payload: Payload, *, packets_known: bool
+) -> tuple[Region, ...]:
+    """Where a BIOS would find what was staged.
+
+    The memory of a running machine changes while it is searched: a free page that holds a packet
+    is another program's, often this one's, by the time that it is compared. So what is refused is
+    looked at again.
+
+    :raise UpdateFailedError: when every look ends in a refusal.
+    """
+    image = Image.parse(payload.image)
+
+    def look(free: FreePages | None) -> tuple[Region, ...]:
+        return find_staged(memory, image, mode=payload.mode, packets_known=packets_known, free=free)
+
+    for _ in range(_LOOKS - 1):
+        free = read_free_pages(host)
+        with contextlib.suppress(UpdateFailedError):
+            return look(free)
+    return look(read_free_pages(host))
 
 
 def clear(host: Host) -> bool:
@@ -209,4 +235,4 @@ def _free(driver: RbuDriver, delivered_bytes: int) -> None:
     kind = driver.image_type
     driver.set_type(kind if kind in ("mono", "packet") else "init")
     with contextlib.suppress(OSError, ObstacleError):
-        driver.wash(delivered_bytes)
+        driver.wash(_WASH_FACTOR * delivered_bytes)

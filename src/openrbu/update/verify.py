@@ -3,8 +3,8 @@
 Two looks, because each alone has been wrong on real machines: a driver's read-back can be right
 while no BIOS would find the image (pages of a Xen guest are not contiguous in machine memory), and
 can be wrong while the memory is right (kernels since 5.7 skipped a packet). And what is found may
-be a ghost: the buffer that the image came in by is freed, not cleared. So the pages have to be held
-by somebody, as far as the kernel says which are free.
+be a ghost: the buffer that the image came in by is freed, not cleared; the page cache has the file;
+this program has the image. So the pages have to be held by the kernel, as far as it says which are.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from openrbu.formats.hdr import Image
 from openrbu.formats.packet import set_id_text
 from openrbu.hosts.base import Host
 from openrbu.memory.kpageflags import SEARCHED_BYTES, FreePages
-from openrbu.memory.physical import PhysicalMemory, Region
+from openrbu.memory.physical import ReadableMemory, Region
 from openrbu.memory.scan import FoundSet, Sightings, search
 from openrbu.units import PhysAddr
 from openrbu.update.driver import CHUNK_BYTES, Mode
@@ -78,7 +78,7 @@ def _skips_a_packet(given: bytes, meant: memoryview, packet_size_bytes: int) -> 
 
 
 def read_free_pages(host: Host) -> FreePages | None:
-    """Which pages are free; None where the host does not say."""
+    """Which pages are free or will be; None where the host does not say."""
     if not host.exists(KPAGEFLAGS):
         return None
     flags = bytearray()
@@ -90,7 +90,7 @@ def read_free_pages(host: Host) -> FreePages | None:
 
 
 def find_staged(
-    memory: PhysicalMemory,
+    memory: ReadableMemory,
     image: Image,
     *,
     mode: Mode,
@@ -101,7 +101,7 @@ def find_staged(
 
     What else lies there that a BIOS would take for an update is looked for, too: it refuses both.
     `packets_known` says whether this machine's BIOS looks for packets; all look for images. A copy
-    in `free` pages does not count as staged: it may be overwritten before the restart.
+    in `free` pages does not count as staged: it may be overwritten before the restart is done.
 
     :raise UpdateFailedError: when no BIOS would find it, or would find something else too.
     """
@@ -119,7 +119,7 @@ def find_staged(
 
 
 def _find_packets(
-    memory: PhysicalMemory, image: Image, sightings: Sightings, free: FreePages | None
+    memory: ReadableMemory, image: Image, sightings: Sightings, free: FreePages | None
 ) -> tuple[Region, ...]:
     sets = sightings.packet_sets
     if not sets:
@@ -136,13 +136,14 @@ def _find_packets(
             f"{len(sets[0].missing)} of {sets[0].total} packets would not be found by a BIOS: they "
             "are not in memory that it searches, not on a page boundary or not contiguous"
         )
-    if not _carries(memory, sets[0], image):
+    held = _held(sets[0], free)
+    if not _carries(memory, held, image):
         raise UpdateFailedError("the packets in physical memory hold another image")
-    return _held(sets[0], free).extents
+    return held.extents
 
 
 def _held(found: FoundSet, free: FreePages | None) -> FoundSet:
-    """The set without the copies that lie in free memory.
+    """The set without the copies that lie in `free` pages.
 
     :raise UpdateFailedError: when a packet has no other.
     """
@@ -155,14 +156,15 @@ def _held(found: FoundSet, free: FreePages | None) -> FoundSet:
     lost = sum(not places for places in held.values())
     if lost:
         raise UpdateFailedError(
-            f"{lost} of {found.total} packets are in free memory only, where they may be "
-            "overwritten: a BIOS would not find the driver's own copies"
+            f"{lost} of {found.total} packets are only in memory that is free, a file's or a "
+            "program's, where they may be overwritten: a BIOS would not find the driver's own "
+            "copies"
         )
     return replace(found, places=held)
 
 
 def _find_monolithic(
-    memory: PhysicalMemory, image: Image, sightings: Sightings, free: FreePages | None
+    memory: ReadableMemory, image: Image, sightings: Sightings, free: FreePages | None
 ) -> tuple[Region, ...]:
     """The image at any of the headers in memory; a vendor's file need not have our trailer."""
     copies = [seen.address for seen in sightings.headers if _holds(memory, seen.address, image)]
@@ -174,12 +176,12 @@ def _find_monolithic(
         if free is None or not free.any_in(address, image.size_bytes):
             return (Region(address, PhysAddr(address + image.size_bytes)),)
     raise UpdateFailedError(
-        "the image is in free memory only, where it may be overwritten: a BIOS would not find the "
-        "driver's own copy"
+        "the image is only in memory that is free, a file's or a program's, where it may be "
+        "overwritten: a BIOS would not find the driver's own copy"
     )
 
 
-def _refuse_packets(memory: PhysicalMemory, image: Image, sightings: Sightings) -> None:
+def _refuse_packets(memory: ReadableMemory, image: Image, sightings: Sightings) -> None:
     """Packets beside a monolithic image do no harm when they carry the very same one.
 
     :raise UpdateFailedError: when they don't.
@@ -190,12 +192,12 @@ def _refuse_packets(memory: PhysicalMemory, image: Image, sightings: Sightings) 
             raise _stranger(text)
 
 
-def _carries(memory: PhysicalMemory, found: FoundSet, image: Image) -> bool:
+def _carries(memory: ReadableMemory, found: FoundSet, image: Image) -> bool:
     """Whether a whole packet set carries this image."""
     return _is_image(memoryview(found.assemble(memory))[: image.size_bytes], image)
 
 
-def _holds(memory: PhysicalMemory, address: PhysAddr, image: Image) -> bool:
+def _holds(memory: ReadableMemory, address: PhysAddr, image: Image) -> bool:
     """Whether an image lies at an address, in one piece."""
     end = address + image.size_bytes
     is_ram = any(region.start <= address and end <= region.end for region in memory.regions)

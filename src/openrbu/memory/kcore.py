@@ -1,0 +1,200 @@
+"""`/proc/kcore`: the RAM of the machine that this process runs on, to be looked at.
+
+The file is an ELF core (elf(5)). Its loadable segments are stretches of the kernel's address
+space; `p_paddr` says where in physical memory one lies. All of RAM is there in the *direct map*,
+where file offset and physical address differ by the same number everywhere. Seen on Debian's
+6.1.192, x86-64:
+
+==========================  ====================================================================
+direct map                  one segment for each stretch of RAM; `p_paddr` is its address
+the kernel's own text       a `p_paddr`, too, with another difference; these bytes are in the
+                            direct map as well
+vmalloc, modules, vmemmap   `p_paddr` is all ones: no place in physical memory
+==========================  ====================================================================
+
+A segment may hold more than RAM, and reading a device's registers can do anything. So only what
+`/proc/iomem` calls System RAM is read. It shows that to root alone; others see zeros.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import struct
+import weakref
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from openrbu.errors import AddressError, DamagedInputError
+from openrbu.memory.physical import Region, off_the_page
+from openrbu.units import BIOS_SEARCH_END, BIOS_SEARCH_START, PAGE_SIZE, PhysAddr
+
+KCORE = "proc/kcore"
+IOMEM = "proc/iomem"
+
+_FILE_HEADER = struct.Struct("<4sBB10xHHIQQQIHHHHHH")
+"""Elf64_Ehdr: magic, class, data, type, machine, version, entry, phoff, shoff, flags, ehsize,
+phentsize, phnum, shentsize, shnum, shstrndx."""
+
+_PROGRAM_HEADER = struct.Struct("<IIQQQQQQ")
+"""Elf64_Phdr: type, flags, offset, vaddr, paddr, filesz, memsz, align."""
+
+_ELFCLASS64, _ELFDATA2LSB, _ET_CORE, _PT_LOAD = 2, 1, 4, 1
+_NO_PLACE = (0, (1 << 64) - 1)
+"""`p_paddr` of a segment that has no place in physical memory; kernels before 4.11 say 0 of all."""
+
+_SYSTEM_RAM = re.compile(r"^ *([0-9a-f]+)-([0-9a-f]+) : System RAM\b", re.MULTILINE)
+
+
+class _Segment(NamedTuple):
+    """A stretch of physical memory. Its first byte is the file's byte `start + distance`."""
+
+    start: int
+    end: int
+    distance: int
+
+
+class Kcore:
+    """RAM through `/proc/kcore`. It can be read only, and changes while one looks.
+
+    `fd` is the open file, closed when this object is gone; the byte at physical address A is its
+    byte A + `distance`.
+    """
+
+    def __init__(self, fd: int, regions: tuple[Region, ...], distance: int) -> None:
+        self._fd, self._regions, self._distance = fd, regions, distance
+        weakref.finalize(self, os.close, fd)
+
+    @property
+    def regions(self) -> tuple[Region, ...]:
+        return self._regions
+
+    @property
+    def is_mapped(self) -> bool:
+        return False
+
+    def read(self, address: PhysAddr, size_bytes: int) -> bytes:
+        data = bytearray(size_bytes)
+        self.read_into(address, data)
+        return bytes(data)
+
+    def read_into(self, address: PhysAddr, buffer: bytearray | memoryview) -> None:
+        end = address + len(buffer)
+        if not any(part.start <= address and end <= part.end for part in self._regions):
+            raise AddressError(address, len(buffer))
+        rest = memoryview(buffer)
+        while rest:
+            done = os.preadv(self._fd, [rest], address + self._distance)
+            if not done:
+                raise OSError(errno.EIO, "the file ends where RAM should be", f"/{KCORE}")
+            rest, address = rest[done:], PhysAddr(address + done)
+
+    def view(self, address: PhysAddr, size_bytes: int) -> memoryview:
+        copy = off_the_page(size_bytes)
+        self.read_into(address, copy)
+        return copy.toreadonly()
+
+    def populated(self, start: PhysAddr, end: PhysAddr) -> Iterator[Region]:
+        """All of RAM in [start, end): nobody knows of holes."""
+        parts = (region.clip(start, end) for region in self._regions)
+        return (part for part in parts if part is not None)
+
+
+def open_kcore(root: Path) -> Kcore | None:
+    """The RAM of the machine whose `/proc` is below `root`.
+
+    None where the kernel shows none (no such file, not root, lockdown), or where of the RAM that a
+    BIOS searches a part is not in the file.
+    """
+    try:
+        system_ram = _parse_iomem((root / IOMEM).read_bytes().decode("latin-1"))
+        fd = os.open(root / KCORE, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        segments = _direct_map(_parse_segments(fd))
+    except (OSError, DamagedInputError):
+        os.close(fd)
+        return None
+    regions = tuple(_intersection(system_ram, segments))
+    if not regions or _searched(regions) != _searched(system_ram):
+        os.close(fd)
+        return None
+    return Kcore(fd, regions, segments[0].distance)
+
+
+def _parse_iomem(text: str) -> tuple[Region, ...]:
+    """The whole pages of System RAM, ascending; ranges without a gap between them are one."""
+    ranges = [(int(first, 16), int(last, 16) + 1) for first, last in _SYSTEM_RAM.findall(text)]
+    regions: list[Region] = []
+    for start, end in _joined(ranges):
+        low, high = -(-start // PAGE_SIZE) * PAGE_SIZE, end // PAGE_SIZE * PAGE_SIZE
+        if low < high:
+            regions.append(Region(PhysAddr(low), PhysAddr(high)))
+    return tuple(regions)
+
+
+def _parse_segments(fd: int) -> list[_Segment]:
+    """The loadable segments that have a place in physical memory.
+
+    :raise OSError: as the kernel answers.
+    :raise DamagedInputError: when it is no 64-bit little-endian ELF core.
+    """
+    header = os.pread(fd, _FILE_HEADER.size, 0)
+    if len(header) < _FILE_HEADER.size:
+        raise DamagedInputError("no ELF file: too short")
+    magic, kind, order, elf_type, *_ = fields = _FILE_HEADER.unpack(header)
+    if (magic, kind, order, elf_type) != (b"\x7fELF", _ELFCLASS64, _ELFDATA2LSB, _ET_CORE):
+        raise DamagedInputError("no 64-bit little-endian ELF core")
+    table_offset, entry_size, count = fields[7], fields[11], fields[12]
+    table = os.pread(fd, entry_size * count, table_offset)
+    if entry_size != _PROGRAM_HEADER.size or len(table) < entry_size * count:
+        raise DamagedInputError("an ELF core without all of its program headers")
+    return [
+        _Segment(address, address + file_size, offset - address)
+        for kind, _, offset, _, address, file_size, _, _ in _PROGRAM_HEADER.iter_unpack(table)
+        if kind == _PT_LOAD and address not in _NO_PLACE
+    ]
+
+
+def _direct_map(segments: list[_Segment]) -> list[_Segment]:
+    """The segments with the distance of the largest one, ascending.
+
+    :raise DamagedInputError: when there is none at all.
+    """
+    if not segments:
+        raise DamagedInputError("no segment of this core says where in physical memory it is")
+    distance = max(segments, key=lambda segment: segment.end - segment.start).distance
+    return sorted(segment for segment in segments if segment.distance == distance)
+
+
+def _intersection(regions: Iterable[Region], segments: list[_Segment]) -> Iterator[Region]:
+    """What of the regions is in the segments, ascending."""
+    stretches = list(_joined((segment.start, segment.end) for segment in segments))
+    for region in regions:
+        for start, end in stretches:
+            part = region.clip(start, end)
+            if part is not None:
+                yield part
+
+
+def _joined(ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """The same ranges, ascending, with those that touch made one."""
+    low = high = -1
+    for start, end in sorted(ranges):
+        if start <= high:
+            high = max(high, end)
+            continue
+        if high >= 0:
+            yield low, high
+        low, high = start, end
+    if high >= 0:
+        yield low, high
+
+
+def _searched(regions: Iterable[Region]) -> int:
+    """How many bytes of the regions a BIOS searches."""
+    parts = (region.clip(BIOS_SEARCH_START, BIOS_SEARCH_END) for region in regions)
+    return sum(part.size_bytes for part in parts if part is not None)
