@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 _NO_STATUS = 1
 
+_CONSOLE_LINES = 20
+"""So many of a lost guest's console are shown."""
+
 BiosVersionOption = Annotated[
     str | None,
     typer.Option(
@@ -256,6 +259,7 @@ def _machine(
     :raise OpenRbuError: when there can't be one.
     """
     from openrbu.lab.accel import accelerator
+    from openrbu.lab.guest import GuestLostError
     from openrbu.lab.machine import LabMachine
     from openrbu.lab.qemu import find_qemu
 
@@ -268,9 +272,14 @@ def _machine(
         ) as machine,
     ):
         note(f"starting a {order.model} with BIOS {order.bios_version} ({how}) …")
-        machine.power_on()
-        note(f"it is up: Linux {machine.guest.release}")
-        yield machine
+        try:
+            machine.power_on()
+            note(f"it is up: Linux {machine.guest.release}")
+            yield machine
+        except GuestLostError as error:
+            for line in error.console.splitlines()[-_CONSOLE_LINES:]:
+                note(f"console: {line}")
+            raise
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ import typer
 
 from openrbu.cli import files
 from openrbu.cli.options import AsJson, Force, OutputFile, size_of
-from openrbu.cli.show import Answer, Cell, Facts, Table, bad, caution, complain, good
+from openrbu.cli.show import Answer, Cell, Facts, Table, bad, caution, good, note
 
 if TYPE_CHECKING:
     from openrbu.lab.check import Need
@@ -28,7 +28,7 @@ def check(*, as_json: AsJson = False) -> Answer:
     from openrbu.lab.check import obstacle
     from openrbu.lab.packages import cache_home
 
-    needs = check_needs(complain)
+    needs = check_needs(note)
     error = obstacle(needs)
     document = {
         "is_ready": error is None,
@@ -85,7 +85,7 @@ def bios(
     from openrbu.lab.seabios import bios_version, fill_flash, rename_bios
     from openrbu.units import human_size
 
-    rom = files.read_input(get_seabios(complain))
+    rom = files.read_input(get_seabios(note))
     renamed = rename_bios(rom, version)
     if size is not None:
         renamed = fill_flash(renamed, size_of(size, "--size"))
