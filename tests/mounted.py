@@ -35,6 +35,8 @@ def needs_fuse() -> None:
 class Mounted:
     """A machine in `directory`, on, with nothing loaded, and its mount. `close` ends both."""
 
+    free_bytes_may_stray = 0
+
     def __init__(self, directory: Path, profile_name: str = "documented") -> None:
         needs_fuse()
         from openrbu.fuse.callers import Callers
@@ -69,6 +71,12 @@ class Mounted:
     def path(self, path: str) -> Path:
         """Where a file of the machine is on this computer."""
         return self.root / path.lstrip("/")
+
+    def run(self, argv: Sequence[str], standard_input: str = "") -> str:
+        """Run a program; what it prints."""
+        return subprocess.run(
+            argv, check=True, input=standard_input, stdout=subprocess.PIPE, text=True
+        ).stdout
 
     # -- a `System` -------------------------------------------------------------------------
 

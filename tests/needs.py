@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from typing import NoReturn
 
 import pytest
@@ -17,3 +18,9 @@ def leave_out(reason: str) -> NoReturn:
     if os.environ.get("OPENRBU_NOTHING_LEFT_OUT") == "1":
         pytest.fail(f"nothing may be left out here, but {reason}")
     pytest.skip(reason)
+
+
+def program(name: str, package: str) -> str:
+    """Where a program is, on a path that leads to root's, too; without it the test is left out."""
+    found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+    return found or leave_out(f"the package {package} is not installed")

@@ -30,6 +30,10 @@ _CP_CHUNK_BYTES = 128 * KIB
 class System(Protocol):
     """A Linux with the driver in it."""
 
+    free_bytes_may_stray: int
+    """By how much `free_bytes` may differ though nothing that a test does took memory, or gave it
+    back: a kernel has others to serve."""
+
     def read(self, path: str, offset: int = 0, size_bytes: int = _CP_CHUNK_BYTES) -> bytes:
         """One `pread`."""
 
@@ -56,8 +60,8 @@ class System(Protocol):
         """How much memory the kernel could still hand out."""
 
 
-NewSystem = Callable[[str], System]
-"""Makes a machine whose driver, not loaded yet, has the profile of that name."""
+NewSystem = Callable[[], System]
+"""Makes a machine whose driver is not loaded yet."""
 
 
 class InProcess:
@@ -65,6 +69,8 @@ class InProcess:
 
     `wrap` may put something between the driver and its pages, such as `FaultyPages`.
     """
+
+    free_bytes_may_stray = 0
 
     def __init__(
         self,
@@ -159,18 +165,18 @@ class Shell:
     """
 
     def __init__(self, system: System, directory: Path) -> None:
-        self._system, self._directory = system, directory
+        self.system, self._directory = system, directory
 
     def __call__(self, command: str) -> None:
         words = shlex.split(command)
         if words[0] == "echo":
             assert words[-2] == ">", command
-            self._system.write(words[-1], " ".join(words[1:-2]).encode() + b"\n")
+            self.system.write(words[-1], " ".join(words[1:-2]).encode() + b"\n")
         else:
             assert words[0] == "cp", command
             _, source, target = words
-            copy_in(self._system, target, (self._directory / source).read_bytes())
-        self._system.settle()
+            copy_in(self.system, target, (self._directory / source).read_bytes())
+        self.system.settle()
 
 
 def copy_in(system: System, path: str, data: bytes) -> None:
@@ -203,6 +209,16 @@ def stage_packets(system: System, data: bytes, packet_size_bytes: int) -> None:
     system.write(f"{DEVICE}/image_type", b"packet\n")
     system.write(f"{DEVICE}/packet_size", f"{packet_size_bytes}\n".encode())
     stage(system, data)
+
+
+def holds_memory(system: System, before_bytes: int) -> bool:
+    """Whether less is free than before."""
+    return system.free_bytes() < before_bytes - system.free_bytes_may_stray
+
+
+def gave_all_back(system: System, before_bytes: int) -> bool:
+    """Whether as much is free as before."""
+    return abs(system.free_bytes() - before_bytes) <= system.free_bytes_may_stray
 
 
 def pattern(size_bytes: int, seed: int = 1) -> bytes:

@@ -1,27 +1,50 @@
-"""The systems that the contract is checked on: one suite, every way of serving the driver."""
+"""The systems that the contract is checked on: one suite, every way of serving the driver.
+
+A test says by the mark `profiles` which profiles it is about. It is run with each of them, in this
+process and on a mount; and with `linux`, which is what a current kernel does, on such a kernel.
+`in_process=False` is for tests of files: in process there are none.
+"""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from kernel import RealKernel
 from mounted import Mounted
 from rig import InProcess, NewSystem, System
 
+IN_PROCESS, MOUNTED, KERNEL = "in process", "mounted", "real kernel"
 
-@pytest.fixture(params=["in process", "mounted"])
-def new_system(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[NewSystem]:
-    """The driver in this process, and on a mount. To be used once in a test."""
-    made: list[Mounted] = []
 
-    def new(profile_name: str) -> System:
-        if request.param == "in process":
-            return InProcess(tmp_path, profile_name)
-        made.append(Mounted(tmp_path, profile_name))
-        return made[0]
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "new_system" not in metafunc.fixturenames:
+        return
+    mark = metafunc.definition.get_closest_marker("profiles")
+    assert mark is not None, "a contract test says which profiles it is about"
+    served = (IN_PROCESS, MOUNTED) if mark.kwargs.get("in_process", True) else (MOUNTED,)
+    ways = [pytest.param(way, name) for name in mark.args for way in served]
+    if "linux" in mark.args:
+        ways.append(pytest.param(KERNEL, "linux", marks=pytest.mark.lab))
+    metafunc.parametrize(("way", "name"), ways)
 
-    yield new
-    for system in made:
-        system.close()
+
+@pytest.fixture
+def new_system(
+    request: pytest.FixtureRequest, way: str, name: str, tmp_path: Path
+) -> Iterator[NewSystem]:
+    """The driver with the profile `name`, served in the given way. To be used once in a test."""
+    with contextlib.ExitStack() as stack:
+        shared = request.getfixturevalue("shared_machine") if way == KERNEL else None
+
+        def new() -> System:
+            if shared is not None:
+                return stack.enter_context(contextlib.closing(RealKernel(shared)))
+            if way == MOUNTED:
+                return stack.enter_context(contextlib.closing(Mounted(tmp_path, name)))
+            return InProcess(tmp_path, name)
+
+        yield new

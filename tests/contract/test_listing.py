@@ -1,19 +1,25 @@
-"""What `ls -l` and `stat` show of the driver, beside what Debian's 6.1.192 showed of its own.
+"""What `ls -l` and `stat` show of the driver, on a mount and on a real kernel.
 
 A module's notes, sections and checksum are those of a compiled file; these drivers have none.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple, Protocol
 
 import pytest
 
-from mounted import Mounted
-from rig import DEVICE, FIRMWARE
+from openrbu.errors import KernelError
+from rig import DEVICE, FIRMWARE, NewSystem, System
+
+pytestmark = pytest.mark.profiles("linux", in_process=False)
+
+MODULE = "/sys/module/dell_rbu"
 
 POWER = """
 async                   -rw-r--r-- 1 4096 disabled
@@ -56,7 +62,7 @@ subsystem               lrwxrwxrwx 1 0    ../../../../../class/firmware
 uevent                  -rw-r--r-- 1 4096 FIRMWARE=dell_rbu TIMEOUT=60 ASYNC=1
 """,
     f"{FIRMWARE}/power": POWER,
-    "/sys/module/dell_rbu": """
+    MODULE: """
 coresize                -r--r--r-- 1 4096 20480
 holders                 drwxr-xr-x 2 0
 initsize                -r--r--r-- 1 4096 0
@@ -69,70 +75,130 @@ taint                   -r--r--r-- 1 4096
 uevent                  --w------- 1 4096 !EACCES
 version                 -r--r--r-- 1 4096 3.2
 """,
-    "/sys/module/dell_rbu/parameters": """
+    f"{MODULE}/parameters": """
 allocation_floor        -rw-r--r-- 1 4096 1048576
 """,
 }
-"""Name, mode, links, size, and what is read of it, its lines in one."""
+"""Name, mode, links, size, and what is read of it, its lines in one; of Debian's 6.1.192."""
+
+COMPILED = {f"{MODULE}/srcversion", f"{MODULE}/coresize"}
+"""What a kernel has of the file that the module came in: the checksum of its source and its size.
+Ours has no checksum, and the size that Debian's 6.1.192 showed."""
 
 LINKS = {
     "/sys/class/firmware": 2,
     DEVICE: 4,
     f"{DEVICE}/firmware": 3,
     FIRMWARE: 3,
-    "/sys/module/dell_rbu": 6,
+    MODULE: 6,
 }
 
 
+class Files(System, Protocol):
+    """A `System` whose files programs can be run on."""
+
+    def path(self, path: str) -> Path:
+        """Where they find a file."""
+
+    def run(self, argv: Sequence[str]) -> str:
+        """Run a program; what it prints."""
+
+
+class Seen(NamedTuple):
+    """What `stat` says of a file. Times are in seconds: of access, modification, change."""
+
+    mode: int
+    link_count: int
+    size_bytes: int
+    owner: tuple[int, int]
+    blocks: int
+    block_bytes: int
+    inode: int
+    times: tuple[str, ...]
+    target: str
+
+
+FORMAT = "%f %h %s %u %g %b %o %i %.X %.Y %.Z %N"
+
+
+def look(system: Files, paths: Sequence[str], *options: str) -> list[Seen]:
+    """What the program `stat` says of files."""
+    files = [str(system.path(path)) for path in paths]
+    out = system.run(["stat", *options, "-c", FORMAT, *files])
+    return [_seen(line) for line in out.splitlines()]
+
+
+def _seen(line: str) -> Seen:
+    mode, links, size, user, group, blocks, block, inode, *rest = line.split(" ", 11)
+    return Seen(
+        mode=int(mode, 16),
+        link_count=int(links),
+        size_bytes=int(size),
+        owner=(int(user), int(group)),
+        blocks=int(blocks),
+        block_bytes=int(block),
+        inode=int(inode),
+        times=tuple(rest[:3]),
+        target=rest[3].partition("' -> '")[2].rstrip("'"),
+    )
+
+
 @pytest.fixture
-def machine(tmp_path: Path) -> Iterator[Mounted]:
+def system(new_system: NewSystem) -> System:
     """A machine with the driver, and its firmware entry."""
-    mounted = Mounted(tmp_path, "linux")
-    mounted.load_module()
-    mounted.write(f"{DEVICE}/image_type", b"init")
-    yield mounted
-    mounted.close()
+    system = new_system()
+    system.load_module()
+    system.write(f"{DEVICE}/image_type", b"init")
+    system.settle()
+    return system
 
 
 @pytest.mark.parametrize("path", SEEN)
-def test_a_directory_lists_what_a_kernel_lists(machine: Mounted, path: str) -> None:
-    rows = [_row(entry) for entry in sorted(machine.path(path).iterdir())]
-    assert rows == [line.split() for line in SEEN[path].strip().splitlines()]
+def test_a_directory_lists_what_a_kernel_lists(system: Files, path: str, way: str) -> None:
+    names = system.list(path)
+    if way == "real kernel":
+        names = [each for each in names if f"{path}/{each}" not in COMPILED]
+    seen = look(system, [f"{path}/{each}" for each in names])
+    rows = [_row(system, path, *each) for each in zip(names, seen, strict=True)]
+    expected = [line.split() for line in SEEN[path].strip().splitlines()]
+    if way == "real kernel":
+        expected = [row for row in expected if f"{path}/{row[0]}" not in COMPILED]
+    assert rows == expected
 
 
-@pytest.mark.parametrize("path", LINKS)
-def test_a_directory_has_as_many_links_as_a_kernel_s(machine: Mounted, path: str) -> None:
-    assert machine.path(path).stat().st_nlink == LINKS[path]
+def test_a_directory_has_as_many_links_as_a_kernel_s(system: Files) -> None:
+    seen = look(system, list(LINKS), "--dereference")
+    assert [each.link_count for each in seen] == list(LINKS.values())
 
 
 def test_everything_belongs_to_root_in_blocks_of_a_page_and_was_changed_when_it_came(
-    machine: Mounted,
+    system: Files, way: str
 ) -> None:
-    for path in (DEVICE, f"{DEVICE}/data", f"{FIRMWARE}/loading"):
-        seen = machine.path(path).stat()
-        assert (seen.st_uid, seen.st_gid) == (os.geteuid(), os.getegid())
-        assert (seen.st_blocks, seen.st_blksize) == (0, 4096)
-        assert seen.st_mtime == seen.st_ctime == seen.st_atime
-    before = machine.path(f"{FIRMWARE}/loading").stat()
-    machine.write(f"{FIRMWARE}/loading", b"1\n")
-    assert machine.path(f"{FIRMWARE}/loading").stat() == before, "a write changes no time"
-    machine.write(f"{FIRMWARE}/loading", b"-1\n")
-    machine.write(f"{DEVICE}/image_type", b"init")
-    after = machine.path(f"{FIRMWARE}/loading").stat()
-    assert after.st_ino != before.st_ino
-    assert after.st_mtime > before.st_mtime
+    owner = (0, 0) if way == "real kernel" else (os.geteuid(), os.getegid())
+    for seen in look(system, [DEVICE, f"{DEVICE}/data", f"{FIRMWARE}/loading"]):
+        assert (seen.owner, seen.blocks, seen.block_bytes) == (owner, 0, 4096)
+        assert len(set(seen.times)) == 1
+    [before] = look(system, [f"{FIRMWARE}/loading"])
+    system.write(f"{FIRMWARE}/loading", b"1\n")
+    assert look(system, [f"{FIRMWARE}/loading"]) == [before], "a write changes no time"
+    system.write(f"{FIRMWARE}/loading", b"-1\n")
+    system.settle()
+    system.write(f"{DEVICE}/image_type", b"init")
+    system.settle()
+    [after] = look(system, [f"{FIRMWARE}/loading"])
+    assert after.inode != before.inode
+    assert float(after.times[1]) > float(before.times[1])
 
 
-def _row(path: Path) -> list[str]:
-    seen = path.lstat()
-    row = [path.name, stat.filemode(seen.st_mode), str(seen.st_nlink), str(seen.st_size)]
-    if stat.S_ISLNK(seen.st_mode):
-        return [*row, str(path.readlink())]
-    return row if stat.S_ISDIR(seen.st_mode) else row + _read(path)
+def _row(system: Files, directory: str, name: str, seen: Seen) -> list[str]:
+    row = [name, stat.filemode(seen.mode), str(seen.link_count), str(seen.size_bytes)]
+    if stat.S_ISLNK(seen.mode):
+        return [*row, seen.target]
+    return row if stat.S_ISDIR(seen.mode) else row + _read(system, f"{directory}/{name}")
 
 
-def _read(path: Path) -> list[str]:
+def _read(system: System, path: str) -> list[str]:
     try:
-        return path.read_text().split()
-    except OSError as error:
-        return ["!" + {5: "EIO", 12: "ENOMEM", 13: "EACCES"}[error.errno or 0]]
+        return system.read(path).decode().split()
+    except KernelError as error:
+        return [f"!{errno.errorcode[error.errno or 0]}"]

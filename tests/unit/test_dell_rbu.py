@@ -120,6 +120,17 @@ def test_other_text_is_einval_and_changes_nothing(machine: InProcess, text: byte
     assert cat(machine, f"{DEVICE}/data") == b"image"
 
 
+def test_a_nul_ends_what_is_written(machine: InProcess) -> None:
+    """Seen on Linux."""
+    machine.write(f"{DEVICE}/image_type", b"packet\0mono")
+    assert machine.read(f"{DEVICE}/image_type") == b"packet\n"
+    with pytest.raises(KernelError) as refused:
+        machine.write(f"{DEVICE}/image_type", b"x\0mono")
+    assert refused.value.errno == errno.EINVAL
+    machine.write(FLOOR, b"4096\0x")
+    assert machine.read(FLOOR) == b"4096\n"
+
+
 def test_the_offset_of_a_write_does_not_matter(machine: InProcess) -> None:
     """Seen on Linux."""
     machine.write(f"{DEVICE}/image_type", b"packet", 3)
@@ -139,12 +150,12 @@ def test_an_unknown_type_at_load_is_shown_and_stages_nothing(tmp_path: Path, nam
     assert machine.driver.staged_blocks == ()
 
 
-def test_a_type_of_over_15_characters_at_load_is_enospc(tmp_path: Path) -> None:
+def test_a_type_of_over_16_characters_at_load_is_enospc(tmp_path: Path) -> None:
     """Seen on Linux."""
     machine = InProcess(tmp_path)
-    machine.load_module(image_type="x" * 15)
+    machine.load_module(image_type="x" * 16)
     with pytest.raises(KernelError) as refused:
-        InProcess(tmp_path).load_module(image_type="x" * 16)
+        InProcess(tmp_path).load_module(image_type="x" * 17)
     assert refused.value.errno == errno.ENOSPC
 
 
@@ -303,6 +314,31 @@ def test_only_documented_keeps_packets_where_a_bios_looks(tmp_path: Path, name: 
     stage_packets(machine, pattern(50_000), 4096)
     are_below = [block.address < 4 * GIB for block in machine.driver.staged_blocks]
     assert are_below == [name == "documented"] * 13
+
+
+@pytest.mark.parametrize(
+    ("floor", "packet_size", "is_staged"),
+    [
+        (524_288, 1, True),
+        (524_289, 1, False),
+        (1_048_576, 1, False),
+        (1_048_577, 2, True),
+        (1_048_578, 2, False),
+    ],
+)
+def test_in_linux_no_more_packets_than_it_can_list_fit_below_the_floor(
+    tmp_path: Path, floor: int, packet_size: int, is_staged: bool
+) -> None:
+    """The limits were seen on Debian's 6.1.192."""
+    machine = InProcess(tmp_path, "linux")
+    machine.load_module(allocation_floor=str(floor))
+    stage_packets(machine, b"image", packet_size)
+    assert nothing_is_staged(machine) == (not is_staged)
+
+
+def test_in_documented_packets_of_one_byte_can_be_staged(machine: InProcess) -> None:
+    stage_packets(machine, b"image", 1)
+    assert cat(machine, f"{DEVICE}/data") == b"image"
 
 
 def test_a_packet_of_over_4_mib_is_not_staged(machine: InProcess) -> None:

@@ -191,6 +191,7 @@ def test_a_machine_without_the_calling_interface_has_no_dcdbas(tmp_path: Path) -
         ("xfs", {}, "no module is called 'xfs'; there are: dell_rbu, dcdbas"),
         ("dell_rbu", {"type": "mono"}, "no parameter 'type' .it has: image_type, allocation_floor"),
         ("dell_rbu", {"allocation_floor": "high"}, "allocation_floor takes an address, not 'high'"),
+        ("dell_rbu", {"allocation_floor": "-1"}, "allocation_floor takes an address, not '-1'"),
         ("dcdbas", {"smi": "1"}, "dcdbas has no parameter 'smi' .it has: none"),
     ],
 )
@@ -205,7 +206,7 @@ def test_what_no_module_takes_is_a_usage_error(
 
 def test_a_parameter_that_the_driver_refuses_leaves_it_unloaded(machine: Machine) -> None:
     with pytest.raises(KernelError) as refusal:
-        machine.kernel.load_module("dell_rbu", {"image_type": "x" * 16})
+        machine.kernel.load_module("dell_rbu", {"image_type": "x" * 17})
     assert refusal.value.errno == errno.ENOSPC
     assert machine.kernel.modules == {}
 

@@ -6,7 +6,7 @@ import pytest
 
 from openrbu.drivers.numbers import (
     scan_unsigned,
-    simple_strtol,
+    simple_int,
     simple_strtoul,
     strict_unsigned,
     strict_unsigned_any_base,
@@ -25,12 +25,17 @@ from openrbu.drivers.numbers import (
         (b"", 0, 0),
         (b"1\0", 1, 1),
         (b"0x40", 0, 0),
+        (b"2147483648", -(2**31), 2**31),
+        (b"4294967297", 1, 2**32 + 1),
+        (b"-4294967297", -1, 0),
+        (b"18446744073709551617", 1, 1),
+        (b"9" * 30, 2**30 - 1, (10**30 - 1) % 2**64),
     ],
 )
 def test_simple_numbers_start_at_once_and_end_anywhere(
     text: bytes, signed: int, unsigned: int
 ) -> None:
-    assert simple_strtol(text) == signed
+    assert simple_int(text) == signed
     assert simple_strtoul(text) == unsigned
 
 
@@ -53,6 +58,7 @@ def test_scanned_numbers_may_have_blanks_and_a_sign(text: bytes, value: int | No
         (b"12\n\n", None, None),
         (b" 12", None, None),
         (b"12 ", None, None),
+        (b"12\0 ", 12, 12),
         (b"-1", None, None),
         (b"0x", None, None),
         (b"09", 9, None),
@@ -67,7 +73,7 @@ def test_strict_numbers_have_nothing_around_them(
 
 
 def test_a_number_of_thousands_of_digits_is_just_too_large() -> None:
-    for read in (simple_strtol, scan_unsigned, strict_unsigned, strict_unsigned_any_base):
+    for read in (scan_unsigned, strict_unsigned, strict_unsigned_any_base):
         value = read(b"9" * 5000)
         assert value is not None
         assert value > 2**64

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -11,22 +9,15 @@ import pytest
 
 from cli_rig import Cli
 from machines import ENTRY, NEWER, image_bytes
-from needs import leave_out
+from needs import program
 from run_rig import USERS, Runner, runner
 
 MODEL = "precision-t7600"
-PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 
 
 @pytest.fixture(params=USERS)
 def run(request: pytest.FixtureRequest, rbu: Cli, tmp_path: Path) -> Runner:
     return runner(tmp_path / "home", request.param, MODEL)
-
-
-def program(name: str, package: str) -> str:
-    """Where a program is."""
-    found = shutil.which(name, path=PATH)
-    return found or leave_out(f"the package {package} is not installed")
 
 
 def token_ctl(run: Runner, token: int, *words: str) -> subprocess.CompletedProcess[str]:

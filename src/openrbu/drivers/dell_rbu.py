@@ -27,7 +27,7 @@ zeros. A read that reaches past the end puts the cursor back to the start. So on
 from the start gives what is staged.
 
 Sources: the driver spec; the seed document; and Debian's 6.1.192 for the module parameter (any
-text of up to 15 characters is taken; a type other than `mono` and `packet` stages nothing and
+text of up to 16 characters is taken; a type other than `mono` and `packet` stages nothing and
 `data` reads as empty), the zeros above, the offset of a write, which does not matter, and the
 byte that a short read of the text files is short of.
 """
@@ -42,7 +42,7 @@ from typing import Any
 from openrbu.buffers import Buffer
 from openrbu.drivers.extents import Block, Extents, free_all, from_rows, to_rows, zero_whole
 from openrbu.drivers.firmware_class import FirmwareClass, FirmwareImage
-from openrbu.drivers.numbers import scan_unsigned, strict_unsigned, strict_unsigned_any_base
+from openrbu.drivers.numbers import c_string, scan_unsigned, strict_unsigned, unsigned_long
 from openrbu.drivers.objects import add_driver, device_path, module_path, remove_driver
 from openrbu.drivers.profiles import GARBAGE_PACKET_SIZE, BadPacketSize, KernelDiedError, Profile
 from openrbu.drivers.sysfs import BinaryAttribute, SysfsTree, TextAttribute
@@ -57,7 +57,7 @@ VERSION = "3.2"
 DEFAULT_ALLOCATION_FLOOR = 1 * MIB
 
 _MONO_BELOW = PhysAddr(4 * GIB)
-_MAX_TYPE_CHARACTERS = 15
+_MAX_TYPE_CHARACTERS = 16
 _PACKET_SIZE_LIMIT = 0xFFFFFFFF
 _WORD_LIMIT = 1 << 64
 
@@ -117,7 +117,7 @@ class DellRbu:
     def load(self) -> None:
         """`modprobe`: add the files.
 
-        :raise KernelError: ENOSPC when `image_type` is longer than 15 characters; EEXIST when the
+        :raise KernelError: ENOSPC when `image_type` is longer than 16 characters; EEXIST when the
             driver is loaded in this tree.
         """
         if len(self._image_type) > _MAX_TYPE_CHARACTERS:
@@ -200,7 +200,7 @@ class DellRbu:
         return _first_read(self._image_type, offset, size_bytes)
 
     def _write_image_type(self, offset: int, data: Buffer) -> None:
-        text = bytes(data).partition(b"\n")[0].partition(b" ")[0]
+        text = c_string(data).partition(b"\n")[0].partition(b" ")[0]
         keyword = next((word for word in _KEYWORDS if word in text), None)
         if keyword is None:
             raise KernelError(
@@ -231,12 +231,7 @@ class DellRbu:
             self._packet_size_bytes = value
 
     def _store_floor(self, text: bytes) -> None:
-        value = strict_unsigned_any_base(text)
-        if value is None:
-            raise KernelError(errno.EINVAL, FLOOR_PATH)
-        if value >= _WORD_LIMIT:
-            raise KernelError(errno.ERANGE, FLOOR_PATH)
-        self._allocation_floor = value
+        self._allocation_floor = unsigned_long(text, FLOOR_PATH)
 
     def _read_data(self, offset: int, size_bytes: int) -> bytes:
         if self._image_type not in ("mono", "packet"):
@@ -291,6 +286,10 @@ class DellRbu:
         self._drop_packets()
         if not self._packet_size_bytes:
             self._log(f"{NAME}: packet_size is not set")
+            return
+        most = self._profile.most_packets_below_floor
+        if most is not None and self._allocation_floor // self._packet_size_bytes > most:
+            self._log(f"{NAME}: no memory to list all packets that fit below allocation_floor")
             return
         held: list[Block] = []
         try:

@@ -20,7 +20,7 @@ time here: `settle`, called before anybody looks, makes the entries that are due
 and stored, and never runs out.
 
 Sources: the driver spec ("What each does"), and Debian's 6.1.192 where the spec is silent: numbers
-are read with `simple_strtol`, `data` reads as empty before a load, and an entry that takes data
+are read with `simple_int`, `data` reads as empty before a load, and an entry that takes data
 before `1` throws it away then.
 """
 
@@ -37,7 +37,7 @@ from typing import Any
 
 from openrbu.buffers import Buffer
 from openrbu.drivers.extents import Block, Extents, free_all, from_rows, to_rows
-from openrbu.drivers.numbers import simple_strtol
+from openrbu.drivers.numbers import simple_int
 from openrbu.drivers.objects import add_device
 from openrbu.drivers.sysfs import BinaryAttribute, Symlink, SysfsTree, TextAttribute
 from openrbu.errors import KernelError
@@ -329,10 +329,10 @@ class FirmwareClass:
                     self._add_entry(request)
 
     def _store_timeout(self, text: bytes) -> None:
-        self._timeout_s = max(0, simple_strtol(text))
+        self._timeout_s = max(0, simple_int(text))
 
     def _store_loading(self, request: _Request, text: bytes) -> None:
-        value = simple_strtol(text)
+        value = simple_int(text)
         command = _Command(value) if value in (1, 0, -1) else _Command.OTHER
         step, request.state = _TABLE[request.state, command]
         if step is _Step.COMPLAIN:

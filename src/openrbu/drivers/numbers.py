@@ -1,33 +1,49 @@
 """The ways in which Linux reads a number that was written to an attribute.
 
-They differ in what they forgive, and each attribute has its own. Seen on Debian's 6.1.192.
+They differ in what they forgive, and each attribute has its own. All of them read C strings: a NUL
+ends the text. Seen on Debian's 6.1.192.
 """
 
 from __future__ import annotations
 
+import errno
 import re
 
+from openrbu.buffers import Buffer
+from openrbu.errors import KernelError
+
 _WORD = 1 << 64
+_INT_LIMIT = 1 << 31
 _MOST_DIGITS = 25  # more than any 64-bit number has; a larger number is too large anyway
 
-_STRTOL = re.compile(rb"(-?)([0-9]+)")
+_STRTOL = re.compile(rb"(-?)([0-9]{1,4096})")  # a store has a page of text at most
 _SCANF = re.compile(rb"[ \t\n\v\f\r]*([+-]?)([0-9]+)")
 _STRICT = re.compile(rb"\+?([0-9]+)\n?")
 _STRICT_ANY_BASE = re.compile(rb"\+?(?:0[xX]([0-9a-fA-F]+)|0([0-7]*)|([1-9][0-9]*))\n?")
 
 
-def simple_strtol(text: bytes) -> int:
-    """Digits at the very start, a `-` before them; what follows is ignored. No digits: 0."""
+def c_string(data: Buffer) -> bytes:
+    """What was written, up to the first NUL."""
+    return bytes(data).partition(b"\0")[0]
+
+
+def simple_int(text: bytes) -> int:
+    """Digits at the very start, a `-` before them; what follows is ignored. No digits: 0.
+
+    It becomes an int: only the lowest 32 bits count.
+    """
     match = _STRTOL.match(text)
     if match is None:
         return 0
     sign, digits = match.groups()
-    return -_number(digits) if sign else _number(digits)
+    value = -int(digits) if sign else int(digits)
+    return (value + _INT_LIMIT) % (2 * _INT_LIMIT) - _INT_LIMIT
 
 
 def simple_strtoul(text: bytes) -> int:
-    """As `simple_strtol`, but no sign is taken: `-1` is no number, so 0."""
-    return max(0, simple_strtol(text))
+    """As `simple_int`, but for an unsigned long, and no sign is taken: `-1` is no number, so 0."""
+    match = _STRTOL.match(text)
+    return 0 if match is None or match[1] else int(match[2]) % _WORD
 
 
 def scan_unsigned(text: bytes) -> int | None:
@@ -44,19 +60,32 @@ def scan_unsigned(text: bytes) -> int | None:
 
 def strict_unsigned(text: bytes) -> int | None:
     """Decimal digits and nothing else but a `+` before and one newline behind. Otherwise None."""
-    match = _STRICT.fullmatch(text)
+    match = _STRICT.fullmatch(c_string(text))
     return None if match is None else _number(match[1])
 
 
 def strict_unsigned_any_base(text: bytes) -> int | None:
     """As `strict_unsigned`; `0x` makes it hexadecimal and a leading 0 octal."""
-    match = _STRICT_ANY_BASE.fullmatch(text)
+    match = _STRICT_ANY_BASE.fullmatch(c_string(text))
     if match is None:
         return None
     for digits, base in zip(match.groups(), (16, 8, 10), strict=True):
         if digits is not None:
             return _number(digits, base)
     raise AssertionError("one of the groups has matched")
+
+
+def unsigned_long(text: bytes, path: str) -> int:
+    """The value of a module parameter that is an unsigned long; `path` is for the error.
+
+    :raise KernelError: EINVAL when it is no number, ERANGE when it has more than 64 bits.
+    """
+    value = strict_unsigned_any_base(text)
+    if value is None:
+        raise KernelError(errno.EINVAL, path)
+    if value >= _WORD:
+        raise KernelError(errno.ERANGE, path)
+    return value
 
 
 def _number(digits: bytes, base: int = 10) -> int:

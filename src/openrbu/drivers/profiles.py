@@ -11,14 +11,15 @@ field                           documented  linux-2.6.16  linux-5.7  linux-6.16 
 `data_before_loading`                       yes           yes        yes         yes
 `packets_below`                 4 GiB
 `transfer_limit_bytes`                      4 KiB         4 KiB      4 KiB       4 KiB
+`most_packets_below_floor`                  524,288       524,288    524,288     524,288
 `bad_packet_size`               keep        garbage       garbage    garbage     refuse
 `skips_first_packet`                                      yes
 `dies_on_clearing`                                        yes
 `clears_past_a_short_packet`                              yes
 ==============================  ==========  ============  =========  ==========  =====
 
-Source: the driver spec, "Profiles"; `data_before_loading` and what `linux` takes for a number were
-seen on Debian's 6.1.192.
+Source: the driver spec, "Profiles"; `data_before_loading`, `most_packets_below_floor` and what
+`linux` takes for a number were seen on Debian's 6.1.192.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from enum import Enum
 from types import MappingProxyType
 
 from openrbu.errors import KernelError, UsageError
-from openrbu.units import BIOS_SEARCH_END, PAGE_SIZE, PhysAddr
+from openrbu.units import BIOS_SEARCH_END, MAX_BLOCK_BYTES, PAGE_SIZE, PhysAddr
 
 
 class KernelDiedError(KernelError):
@@ -66,6 +67,9 @@ class Profile:
       mode fail on machines with more RAM than fits below 4 GiB: the BIOS never sees the packets.
     - `transfer_limit_bytes`: one read or write of a binary file moves no more than this; the
       caller has to come again. None: as much as is asked for, which no kernel does.
+    - `most_packets_below_floor`: where more packets than this would fit below `allocation_floor`,
+      none can be staged: with the usual floor, not with a packet size of 1. (The kernel's list of
+      them would take over 4 MiB, at 8 bytes each.) None: no limit.
     - `bad_packet_size`: see `BadPacketSize`.
     - `skips_first_packet`: reading packets back leaves out the first of the list, and as many
       bytes at the end are never filled (they are zeros here). The size is right.
@@ -82,6 +86,7 @@ class Profile:
     data_before_loading: bool = True
     packets_below: PhysAddr | None = None
     transfer_limit_bytes: int | None = PAGE_SIZE
+    most_packets_below_floor: int | None = MAX_BLOCK_BYTES // 8
     bad_packet_size: BadPacketSize = BadPacketSize.GARBAGE
     skips_first_packet: bool = False
     dies_on_clearing: bool = False
@@ -95,6 +100,7 @@ _DOCUMENTED = Profile(
     data_before_loading=False,
     packets_below=BIOS_SEARCH_END,
     transfer_limit_bytes=None,
+    most_packets_below_floor=None,
     bad_packet_size=BadPacketSize.KEEP,
 )
 _OLD = Profile("linux-2.6.16")

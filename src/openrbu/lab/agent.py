@@ -64,9 +64,9 @@ class Port:
 
 def _device(name: str) -> str:
     """The device of a port, found without udev: it makes the names in /dev/virtio-ports."""
-    for port in Path("/sys/class/virtio-ports").iterdir():
-        if (port / "name").read_text().strip() == name:
-            return f"/dev/{port.name}"
+    for file in Path("/sys/class/virtio-ports").glob("*/name"):  # a console's port has none
+        if file.read_text().strip() == name:
+            return f"/dev/{file.parent.name}"
     raise FileNotFoundError(f"no virtio-serial port has the name {name}")
 
 

@@ -24,7 +24,7 @@ from openrbu.fuse import libc
 from openrbu.machine.wire import MAX_PAYLOAD_BYTES, Message, WireError, fields
 from openrbu.units import PAGE_SIZE
 
-LOADING = "/sys/class/firmware/dell_rbu/loading"
+DATA = "/sys/class/firmware/dell_rbu/data"
 USE_COUNT = "/sys/module/dell_rbu/refcnt"
 
 MAX_CALLS = 10_000
@@ -217,7 +217,16 @@ def _is_settled() -> bool:
         users = int(Path(USE_COUNT).read_text())
     except FileNotFoundError:  # the module is not loaded
         return True
-    return users == int(Path(LOADING).exists())
+    return users == int(_takes_data())
+
+
+def _takes_data() -> bool:
+    """Whether there is an entry, and not one that is about to go: that one's data can't be read."""
+    try:
+        Read(DATA, 0, 1).make()
+    except OSError:  # ENOENT, or ENODEV
+        return False
+    return True
 
 
 # -- on the wire ----------------------------------------------------------------------------

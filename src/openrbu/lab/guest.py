@@ -17,11 +17,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from openrbu.buffers import Buffer
-from openrbu.errors import OpenRbuError
+from openrbu.errors import OpenRbuError, UsageError
 from openrbu.lab import agent, calls
 from openrbu.lab.qemu import Qemu
 from openrbu.machine import wire
 from openrbu.signals import LOOK_UP_S
+from openrbu.units import human_size
 
 START_LIMIT_S = 300.0
 """From the processor's start to the agent's first word. Emulated: 6 s; on a busy machine, 30 s."""
@@ -30,7 +31,7 @@ CALLS_LIMIT_S = 120.0
 
 _TAIL_CHARACTERS = 2000
 
-_DEATH = re.compile(r"Kernel panic|Oops|general protection fault|BUG: ")
+_DEATH = re.compile(r"(Kernel panic|Oops|general protection fault|BUG: ).*")
 
 Output = Callable[[int, bytes], None]
 """Takes what a program writes: to 1, standard output, or 2, standard error."""
@@ -134,8 +135,14 @@ class Guest:
         limit_s: float | None = None,
         output: Output | None = None,
     ) -> wire.Message:
+        if len(payload) > wire.MAX_PAYLOAD_BYTES:
+            limit = human_size(wire.MAX_PAYLOAD_BYTES)
+            raise UsageError(
+                f"a guest takes no more than {limit} at once, not {len(payload)} bytes"
+            )
+        self._set_deadline(limit_s)
         try:
-            wire.send(self._connection, {"do": what, "with": words}, payload)
+            wire.send(self, {"do": what, "with": words}, payload)
         except OSError:
             self._check_on_qemu()
             raise GuestLostError("it takes no requests any more", self.console_text) from None
@@ -150,7 +157,7 @@ class Guest:
 
     def _receive(self, limit_s: float | None) -> wire.Message:
         """The next message, or why none will come."""
-        self._deadline_s = None if limit_s is None else time.monotonic() + limit_s
+        self._set_deadline(limit_s)
         try:
             message = wire.receive(self)
         except (wire.WireError, OSError):
@@ -161,30 +168,50 @@ class Guest:
         return message
 
     def sendall(self, data: Buffer, flags: int = 0, /) -> None:
-        """For `wire`."""
-        self._connection.sendall(data, flags)
+        """For `wire`. A guest that stands still takes nothing: that must not be waited for.
+
+        :raise BrokenPipeError: when the guest takes no more.
+        :raise GuestLostError: when the time is over.
+        """
+        rest = memoryview(data)
+        while rest:
+            if not self._wait_for_channel(to_send=True):
+                raise BrokenPipeError
+            rest = rest[self._connection.send(rest, flags | socket.MSG_DONTWAIT) :]
 
     def recv(self, size_bytes: int, /) -> bytes:
         """For `wire`: what has come, or b"" when no more will.
 
         :raise GuestLostError: when the time is over.
         """
+        return self._connection.recv(size_bytes) if self._wait_for_channel() else b""
+
+    def _set_deadline(self, limit_s: float | None) -> None:
+        self._deadline_s = None if limit_s is None else time.monotonic() + limit_s
+
+    def _wait_for_channel(self, *, to_send: bool = False) -> bool:
+        """Wait until there is something to receive, or room to send; False when QEMU has ended or
+        stands still, and there will be none.
+
+        :raise GuestLostError: when the time is over.
+        """
+        channel, waker = self._connection.fileno(), self._qemu.waker
+        to_read, to_write = ([], [channel]) if to_send else ([channel], [])
         while True:
-            channel = self._connection.fileno()
-            ready, _, _ = select.select([channel, self._qemu.waker], [], [], LOOK_UP_S)
-            if channel in ready:
-                return self._connection.recv(size_bytes)
-            if ready:
-                return b""
+            readable, writable, _ = select.select([*to_read, waker], to_write, [], LOOK_UP_S)
+            if channel in readable or writable:
+                return True
+            if readable:
+                return False
             if self._deadline_s is not None and time.monotonic() > self._deadline_s:
                 raise GuestLostError("it does not answer", self.console_text)
 
     def _check_on_qemu(self) -> None:
         """Say what became of it, where it is QEMU that ended or stands still."""
         console = self.console_text
-        if _DEATH.search(console):
-            raise GuestLostError("its kernel died", console)
+        if death := _DEATH.search(console):
+            raise GuestLostError(f"its kernel died: {death[0]}", console)
         if self._qemu.stop_reason is not None:
             raise GuestStoppedError(self._qemu.stop_reason)
-        if self._qemu.has_ended:
+        if self._qemu.has_ended():
             raise GuestLostError(f"QEMU ended: {self._qemu.said.strip()}", console)

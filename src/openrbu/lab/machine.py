@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import socket
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -40,9 +41,10 @@ from openrbu.lab.qemu import Qemu, fd_path, memory_file
 from openrbu.lab.seabios import is_seabios
 from openrbu.machine.factory import Order, put_tokens_right, write_parts
 from openrbu.machine.models import TokenKind, model
-from openrbu.machine.store import load_config, read_tables
+from openrbu.machine.store import fresh_directory, load_config, read_tables
 from openrbu.machine.virtual import Clock, local_now
 from openrbu.memory.physical import RamFile, pc_regions
+from openrbu.signals import signals_held
 from openrbu.units import GIB, KIB, MIB, PhysAddr, human_size
 
 DEFAULT_RAM_BYTES = 512 * MIB
@@ -80,7 +82,8 @@ class CannotStartError(OpenRbuError):
 
 
 class LabMachine:
-    """A machine as `order` has it, off at first, held until `close`.
+    """A machine as `order` has it, off at first, held until `close`. The thread that switches it on
+    has to stay: QEMU ends with it.
 
     Its RAM is in `ram_file` where one is named, a new file that stays. `on_terminal`: a shell may
     run on the terminal of this process.
@@ -103,16 +106,18 @@ class LabMachine:
         self._clock = clock
         self._ram_bytes = order.ram_bytes or DEFAULT_RAM_BYTES
         _check(order, self._ram_bytes)
+        self._qemu: Qemu | None = None
+        self._guest: Guest | None = None
+        self._running = contextlib.ExitStack()
         with contextlib.ExitStack() as stack:
-            self.directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=_PREFIX)))
-            write_parts(self.directory, replace(order, ram_bytes=self._ram_bytes), clock=clock)
-            (self.directory / boot.DISK).mkdir()
-            self._open_parts(stack)
-            self._open_ram(stack, ram_file)
-            self._qemu: Qemu | None = None
-            self._guest: Guest | None = None
-            self._running = contextlib.ExitStack()
-            stack.callback(self._stop)
+            with signals_held():
+                self.directory = fresh_directory(Path(tempfile.gettempdir()), _PREFIX)
+                stack.callback(shutil.rmtree, self.directory)
+                write_parts(self.directory, replace(order, ram_bytes=self._ram_bytes), clock=clock)
+                (self.directory / boot.DISK).mkdir()
+                self._open_parts(stack)
+                self._open_ram(stack, ram_file)
+                stack.callback(self._stop)
             self._open = stack.pop_all()
 
     def _open_parts(self, stack: contextlib.ExitStack) -> None:
@@ -171,8 +176,9 @@ class LabMachine:
         self._stop()
 
     def _stop(self) -> None:
-        self._qemu = self._guest = None
-        self._running.close()
+        with signals_held():
+            self._qemu = self._guest = None
+            self._running.close()
 
     def _start(self, *, keep_ram: bool) -> PostReport:
         """POST, then the kernel. A BIOS that tried an update resets and clears RAM after it."""
@@ -184,7 +190,7 @@ class LabMachine:
         rom = self.flash.image()
         if not is_seabios(rom):
             raise CannotStartError(report)
-        with contextlib.ExitStack() as stack:
+        with signals_held(), contextlib.ExitStack() as stack:
             ours, theirs = socket.socketpair()
             stack.callback(ours.close)
             console = memory_file("console")
@@ -350,7 +356,8 @@ class LabMachine:
 
     def close(self) -> None:
         """End it; its files are gone."""
-        self._open.close()
+        with signals_held():
+            self._open.close()
 
     def __enter__(self) -> Self:
         return self

@@ -44,6 +44,13 @@ def search_path(*first: Path) -> str:
     return os.pathsep.join([*map(str, first), own, *_SYSTEM_PATH])
 
 
+def ends_with_us() -> list[str]:
+    """The words before a command that have the kernel kill it when this thread ends, however that
+    comes; none where util-linux is not there."""
+    setpriv = find_program("setpriv")
+    return [str(setpriv), "--pdeathsig", "KILL"] if setpriv else []
+
+
 def run(
     command: Sequence[str | Path],
     *,
@@ -80,7 +87,7 @@ def running(
     """
     with signals_held() as hold:
         process = subprocess.Popen(
-            [str(word) for word in command],
+            [*ends_with_us(), *map(str, command)],
             cwd=directory,
             env={**os.environ, "PATH": search_path(), "LC_ALL": "C", **(environment or {})},
             stdin=subprocess.DEVNULL,

@@ -13,7 +13,6 @@ import asyncio
 import contextlib
 import os
 import re
-import shutil
 import socket
 import subprocess
 import threading
@@ -25,9 +24,8 @@ from typing import Any, TypeVar
 from qemu.qmp import QMPClient, QMPError
 
 from openrbu.errors import ObstacleError, OpenRbuError
+from openrbu.lab.programs import QEMU, ends_with_us, find_program
 from openrbu.signals import LOOK_UP_S
-
-PROGRAM = "qemu-system-x86_64"
 
 _ANSWER_LIMIT_S = 60.0
 """For one QMP command. They take milliseconds; an emulator that is starved may need seconds."""
@@ -53,10 +51,10 @@ def find_qemu() -> Path:
 
     :raise ObstacleError: when there is none.
     """
-    found = shutil.which(PROGRAM)
+    found = find_program(QEMU)
     if found is None:
-        raise ObstacleError(f"there is no {PROGRAM} here; rbu lab check says what gets it")
-    return Path(found)
+        raise ObstacleError(f"there is no {QEMU} here; rbu lab check says what gets it")
+    return found
 
 
 def memory_file(name: str, data: bytes = b"", size_bytes: int | None = None) -> int:
@@ -95,7 +93,7 @@ class Qemu:
             undo.callback(ours.close)
             with theirs:
                 self._process = subprocess.Popen(
-                    [*_that_dies_with_us(), find_qemu(), *arguments, *_qmp(theirs.fileno())],
+                    [*ends_with_us(), find_qemu(), *arguments, *_qmp(theirs.fileno())],
                     pass_fds=[*fds, theirs.fileno()],
                     stdin=None if on_terminal else subprocess.DEVNULL,
                     stdout=None if on_terminal else subprocess.DEVNULL,
@@ -141,8 +139,7 @@ class Qemu:
             text = "it does not answer"
         finally:
             future.cancel()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(LOOK_UP_S)
+        self.has_ended()  # and has said all
         raise QemuError("QEMU failed", self.said or text)
 
     def _result(self, future: Future[T]) -> T:
@@ -196,9 +193,11 @@ class Qemu:
 
     # -- its end ----------------------------------------------------------------------------
 
-    @property
     def has_ended(self) -> bool:
-        return self._process.poll() is not None
+        """Whether it has, or does so now: its sockets close a moment before."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(LOOK_UP_S)
+        return self._process.returncode is not None
 
     @property
     def said(self) -> str:
@@ -231,12 +230,6 @@ class Qemu:
     def _close_files(self) -> None:
         while self._files:
             os.close(self._files.pop())
-
-
-def _that_dies_with_us() -> list[str]:
-    """What makes the kernel end a program with its parent, where util-linux has it."""
-    setpriv = shutil.which("setpriv")
-    return [setpriv, "--pdeathsig", "KILL"] if setpriv else []
 
 
 def _qmp(fd: int) -> list[str]:

@@ -6,7 +6,6 @@ import datetime as dt
 import errno
 import os
 import shutil
-import tempfile
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -37,7 +36,7 @@ MAX_RAM_BYTES = 8 * 1024 * GIB
 MAX_FLASH_BYTES = 64 * MIB
 
 _FRESH = ".new-"
-"""Begins the name of a directory that a machine is being made in; the process ID follows."""
+"""Begins the name of a directory that a machine is being made in."""
 
 SERVICE_TAG = "OPENRBU"
 
@@ -141,18 +140,12 @@ def _write(directory: Path, parts: _Parts) -> None:
 
 
 def _fresh_directory(directory: Path) -> Path:
-    """A directory to make a machine in, beside its place: nobody sees a machine half made.
-
-    What a process that was killed has left of such directories goes.
-    """
+    """A directory to make a machine in, beside its place: nobody sees a machine half made."""
     machines = directory.parent
     for path in (machines.parent, machines):
         path.mkdir(0o700, parents=True, exist_ok=True)
     store.check_owner(directory)
-    for left in machines.glob(f"{_FRESH}*"):
-        if not Path("/proc", left.name.split("-")[1]).exists():
-            shutil.rmtree(left, ignore_errors=True)
-    return Path(tempfile.mkdtemp(prefix=f"{_FRESH}{os.getpid()}-", dir=machines))
+    return store.fresh_directory(machines, _FRESH)
 
 
 def _put_in_place(fresh: Path, directory: Path) -> None:

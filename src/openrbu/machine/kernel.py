@@ -12,14 +12,15 @@ import time
 from collections.abc import Callable, Mapping
 from itertools import count
 from types import TracebackType
-from typing import Any, cast
+from typing import Any
 
 from openrbu.bios.cmos import IoPorts
 from openrbu.buffers import Buffer
 from openrbu.drivers.dcdbas import Dcdbas
-from openrbu.drivers.dell_rbu import DellRbu
+from openrbu.drivers.dell_rbu import FLOOR_PATH, DellRbu
 from openrbu.drivers.dmi import add_dmi
 from openrbu.drivers.firmware_class import FirmwareClass
+from openrbu.drivers.numbers import unsigned_long
 from openrbu.drivers.profiles import KernelDiedError, Profile
 from openrbu.drivers.sysfs import (
     ROOT,
@@ -330,10 +331,12 @@ def _dell_rbu_parameters(parameters: Mapping[str, str]) -> dict[str, Any]:
     _refuse_unknown("dell_rbu", parameters, ("image_type", "allocation_floor"))
     known: dict[str, Any] = dict(parameters)
     if "allocation_floor" in known:
+        text = parameters["allocation_floor"]
         try:
-            known["allocation_floor"] = int(cast("str", known["allocation_floor"]), 0)
-        except ValueError:
-            text = known["allocation_floor"]
+            known["allocation_floor"] = unsigned_long(text.encode(), FLOOR_PATH)
+        except KernelError as error:
+            if error.errno != errno.EINVAL:
+                raise
             raise UsageError(f"allocation_floor takes an address, not {text!r}") from None
     return known
 

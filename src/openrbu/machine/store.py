@@ -26,6 +26,7 @@ import os
 import re
 import shutil
 import stat
+import tempfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -242,6 +243,19 @@ def remove(directory: Path) -> None:
     with disk_errors(directory), signals_held():
         (directory / "machine.json").unlink(missing_ok=True)
         shutil.rmtree(directory)
+
+
+def fresh_directory(parent: Path, prefix: str) -> Path:
+    """A directory of this process's own, in `parent`: its name begins with `prefix`, the process ID
+    follows. What a process that was killed has left of such directories goes.
+
+    :raise OSError: when it can't be made.
+    """
+    for left in parent.glob(f"{prefix}*-*"):
+        owner = left.name.removeprefix(prefix).partition("-")[0]
+        if not Path("/proc", owner).exists():
+            shutil.rmtree(left, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-", dir=parent))
 
 
 def replace_file(path: Path, text: str) -> None:

@@ -1,0 +1,80 @@
+"""A program: system calls on files that stay open, as its standard input has them in JSON.
+
+`python held_files.py ROOT`: the driver's `/sys` is at ROOT/sys. It prints what each call answered.
+It is run where the files are, beside a mount or in a guest, and so imports nothing of ours.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+MODES = {"r": os.O_RDONLY, "w": os.O_WRONLY, "rw": os.O_RDWR, "wt": os.O_WRONLY | os.O_TRUNC}
+
+_SETTLE_STEP_S = 0.001
+
+
+class Files:
+    """Files under `root` that are kept open by number."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._open: dict[int, int] = {}
+
+    def answer(self, name: str, *arguments: object) -> object:
+        """What a call came to, or its errno."""
+        try:
+            value = getattr(self, name)(*arguments)
+        except OSError as error:
+            value = f"errno {error.errno}"
+        self._settle()
+        return value
+
+    def open(self, key: int, path: str, mode: str) -> str:
+        if key in self._open:
+            os.close(self._open.pop(key))
+        self._open[key] = os.open(self._at(path), MODES[mode])
+        return "open"
+
+    def read(self, key: int, offset: int, size_bytes: int) -> str:
+        return os.pread(self._fd(key), size_bytes, offset).decode("latin-1")
+
+    def write(self, key: int, text: str, times: int, offset: int) -> int:
+        return os.pwrite(self._fd(key), text.encode("latin-1") * times, offset)
+
+    def list(self, path: str) -> Sequence[str]:
+        return sorted(each.name for each in self._at(path).iterdir())
+
+    def stat(self, path: str) -> Sequence[int]:
+        seen = self._at(path).stat()
+        return seen.st_mode, seen.st_nlink, seen.st_size
+
+    def _at(self, path: str) -> Path:
+        return self._root / path.lstrip("/")
+
+    def _fd(self, key: int) -> int:
+        return self._open.get(key, -1)  # on which a call is EBADF
+
+    def _settle(self) -> None:
+        """Wait until the kernel has done what the call set off: twice in a row as many entries as
+        there are uses of the module."""
+        in_a_row = 0
+        while in_a_row < 2:
+            uses = int(self._at("/sys/module/dell_rbu/refcnt").read_text())
+            is_there = self._at("/sys/class/firmware/dell_rbu/loading").exists()
+            in_a_row = in_a_row + 1 if uses == is_there else 0
+            if in_a_row < 2:
+                time.sleep(_SETTLE_STEP_S)
+
+
+def main() -> None:
+    files = Files(Path(sys.argv[1]))
+    json.dump([files.answer(*call) for call in json.load(sys.stdin)], sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

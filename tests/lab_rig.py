@@ -1,0 +1,194 @@
+"""What tests that need QEMU share: the kit, a machine that is up for all of them, its loss told.
+
+One machine serves a whole test run. When it is lost, the test that was at work with it is an error,
+and no failure: nothing was found out about what it tests. The next test gets a new machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+
+from needs import leave_out
+from openrbu.errors import ObstacleError
+from openrbu.machine.factory import Order
+from openrbu.units import MIB
+
+if TYPE_CHECKING:  # what is behind these needs the extra "lab"
+    from openrbu.lab.calls import Call, Result
+    from openrbu.lab.machine import LabMachine
+    from openrbu.lab.packages import Kit
+
+MODEL, BIOS_VERSION = "precision-390", "2.1.2"
+
+_LOST = ("guest", "lost")
+"""A property of the report of a test that was at work with it."""
+
+_FLASH_BYTES = 1 * MIB
+"""Of a Precision 390."""
+
+
+@dataclass(frozen=True)
+class Lab:
+    """What machines are made of here."""
+
+    kit: Kit
+    accelerator: str
+
+    def bios(self, version: str = BIOS_VERSION) -> bytes:
+        """A flash with SeaBIOS in it under that version."""
+        from openrbu.lab.seabios import fill_flash, rename_bios
+
+        return fill_flash(rename_bios(self.kit.seabios.read_bytes(), version), _FLASH_BYTES)
+
+    def machine(self, version: str = BIOS_VERSION) -> LabMachine:
+        """A machine, off, to be closed by whoever asked for it."""
+        from openrbu.lab.machine import LabMachine
+
+        order = Order(model=MODEL, bios_version=version, firmware=self.bios(version))
+        return LabMachine(self.kit, order, accelerator=self.accelerator)
+
+
+def find_lab() -> Lab:
+    """The lab of this computer; the test is left out where there is none."""
+    try:
+        from openrbu.lab.accel import accelerator
+        from openrbu.lab.packages import get_kit
+        from openrbu.lab.qemu import find_qemu
+
+        qemu = find_qemu()
+        kit = get_kit(_say)
+        return Lab(kit, accelerator(qemu, kit.vmlinuz, _say))
+    except ModuleNotFoundError as missing:
+        leave_out(f'the lab needs the Python package of {missing.name}: the extra "lab" has it')
+    except ObstacleError as obstacle:
+        leave_out(str(obstacle))
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+class SharedMachine:
+    """A machine that many tests use, one after the other: it is started when it is first needed,
+    and anew when it was lost."""
+
+    def __init__(self, make: Callable[[], LabMachine]) -> None:
+        self._make = make
+        self._machine: LabMachine | None = None
+        self.starts = 0
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it was started, and not lost since."""
+        return self._machine is not None
+
+    @property
+    def machine(self) -> LabMachine:
+        """The machine, up.
+
+        :raise GuestLostError: when it does not come up.
+        """
+        if self._machine is None:
+            machine = self._make()
+            try:
+                machine.power_on()
+            except BaseException:
+                machine.close()
+                raise
+            self._machine = machine
+            self.starts += 1
+        return self._machine
+
+    def calls(self, wanted: Sequence[Call]) -> list[Result]:
+        """Make system calls in it; what each of them answered.
+
+        :raise GuestLostError: when it was lost meanwhile. The next call gets a new one.
+        """
+        with self._whose_loss_is_told() as machine:
+            return machine.guest.calls(wanted)
+
+    def run(self, argv: Sequence[str], standard_input: str = "") -> str:
+        """Run a program in it; what that wrote.
+
+        :raise GuestLostError: as `calls`.
+        """
+        out: list[bytes] = []
+        with self._whose_loss_is_told() as machine:
+            ran = machine.run(
+                argv,
+                standard_input=standard_input.encode(),
+                output=lambda stream, data: out.append(data),
+            )
+        text = b"".join(out).decode()
+        assert ran.status == 0, f"{argv}: {ran}, {text}"
+        return text
+
+    @contextlib.contextmanager
+    def _whose_loss_is_told(self) -> Iterator[LabMachine]:
+        from openrbu.lab.guest import GuestLostError, GuestStoppedError
+
+        machine = self.machine
+        try:
+            yield machine
+        except GuestLostError:
+            self.close()
+            raise
+        except GuestStoppedError as stopped:  # nobody asked for that
+            lost = GuestLostError(str(stopped), machine.guest.console_text)
+            self.close()
+            raise lost from None
+
+    def close(self) -> None:
+        """End it."""
+        machine, self._machine = self._machine, None
+        if machine is not None:
+            machine.close()
+
+
+@pytest.fixture(scope="session")
+def lab() -> Lab:
+    return find_lab()
+
+
+@pytest.fixture(scope="session")
+def shared_machine(lab: Lab) -> Iterator[SharedMachine]:
+    """The machine of this test run."""
+    shared = SharedMachine(lab.machine)
+    yield shared
+    shared.close()
+
+
+# -- a lost guest is an error, and no failure -----------------------------------------------
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    call: pytest.CallInfo[None],
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if call.excinfo is not None and _is_loss(call.excinfo.value):
+        report.user_properties.append(_LOST)
+    return report
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_report_teststatus(
+    report: pytest.CollectReport | pytest.TestReport,
+) -> tuple[str, str, str] | None:
+    is_loss = isinstance(report, pytest.TestReport) and _LOST in report.user_properties
+    return ("error", "E", "GUEST LOST") if is_loss else None
+
+
+def _is_loss(error: BaseException) -> bool:
+    if "openrbu.lab.guest" not in sys.modules:  # then there has been none
+        return False
+    from openrbu.lab.guest import GuestLostError
+    from openrbu.lab.qemu import QemuError
+
+    return isinstance(error, GuestLostError | QemuError)
