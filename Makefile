@@ -3,12 +3,13 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+SECONDS ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench lint lock clean
+.PHONY: help setup demo test lab-soak bench lint lock clean
 
 help:  ## Show what there is
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
 
 setup: $(VENV)/.ready  ## A virtual environment with the locked dependencies
 
@@ -24,6 +25,9 @@ demo: setup  ## Update the BIOS of two virtual Dell machines
 
 test: setup  ## All tests
 	$(BIN)/python -m pytest
+
+lab-soak: setup  ## Random operations on a real kernel and on ours, for SECONDS (600)
+	OPENRBU_SOAK_SECONDS=$(SECONDS) $(BIN)/python -m pytest -s tests/lab/soak.py
 
 lint: setup  ## Types and style
 	$(BIN)/ruff check .

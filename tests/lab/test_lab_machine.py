@@ -1,0 +1,299 @@
+"""A lab machine that goes wrong says so, soon, and leaves nothing behind; what keeps, keeps."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from lab_rig import MODEL, Lab
+from openrbu.errors import ObstacleError, UsageError
+from openrbu.lab.calls import Read, Result, Write
+from openrbu.machine.factory import Order
+from openrbu.units import GIB, MIB, PhysAddr
+from served import send
+
+if TYPE_CHECKING:
+    from openrbu.lab.machine import LabMachine
+
+pytestmark = pytest.mark.lab
+
+PORT = "/dev/port"
+SPARE_CMOS = b"\x7e"
+"""An index that neither a BIOS nor a kernel uses."""
+
+UNUSED = PhysAddr(MIB // 2)
+"""RAM that neither a BIOS nor a kernel uses: Linux takes none below 1 MiB."""
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where machines have their directories."""
+    directory = tmp_path / "temporary"
+    directory.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(directory))
+    monkeypatch.setenv("TMPDIR", str(directory))
+    return directory
+
+
+@pytest.fixture
+def own_lab(lab: Lab, temporary: Path) -> Iterator[Lab]:
+    """The lab. After a test no QEMU, descriptor or file of its machines may be left."""
+    before = descriptors()
+    yield lab
+    assert not qemus(temporary)
+    assert list(temporary.iterdir()) == []
+    assert descriptors() == before
+
+
+def descriptors() -> list[str]:
+    """What this process has open, but for the directory that is looked at."""
+    found = []
+    for path in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found.append(str(path.readlink()))
+    return sorted(re.sub(r"\d+", "N", text) for text in found if "/proc/" not in text)
+
+
+def qemus(temporary: Path) -> list[int]:
+    """The QEMUs of machines that have their directories there."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            words = path.read_bytes()
+            if b"qemu-system" in words and os.fsencode(temporary) in words:
+                found.append(int(path.parent.name))
+    return found
+
+
+def qemu_of(machine: LabMachine) -> int:
+    (pid,) = qemus(machine.directory)
+    return pid
+
+
+# -- a start that fails ---------------------------------------------------------------------
+
+
+def test_a_qemu_that_refuses_its_arguments_is_told_in_its_words(own_lab: Lab) -> None:
+    from openrbu.lab.qemu import QemuError
+
+    with (
+        replace(own_lab, accelerator="steam").machine() as machine,
+        pytest.raises(QemuError, match=r"^QEMU failed: .*invalid accelerator steam"),
+    ):
+        machine.power_on()
+
+
+def test_without_qemu_a_machine_can_not_start(
+    own_lab: Lab, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with (
+        own_lab.machine() as machine,
+        pytest.raises(ObstacleError, match="there is no qemu-system-x86_64 here; rbu lab check"),
+    ):
+        machine.power_on()
+
+
+def test_a_kernel_without_its_initramfs_is_a_lost_guest(own_lab: Lab, tmp_path: Path) -> None:
+    from openrbu.lab.guest import GuestLostError
+
+    nothing = tmp_path / "initramfs"
+    nothing.write_bytes(b"nothing that a kernel could unpack")
+    with (
+        replace(own_lab, kit=replace(own_lab.kit, initramfs=nothing)).machine() as machine,
+        pytest.raises(GuestLostError, match="its kernel died: Kernel panic") as lost,
+    ):
+        machine.power_on()
+    assert "Unable to mount root" in lost.value.console
+
+
+def test_an_agent_that_does_not_start_is_a_lost_guest(
+    own_lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from openrbu.lab.guest import GuestLostError
+
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with (
+        own_lab.machine() as machine,
+        pytest.raises(GuestLostError, match="Attempted to kill init"),
+    ):
+        machine.power_on()
+
+
+def test_models_and_sizes_that_qemu_can_not_be_are_refused(own_lab: Lab) -> None:
+    from openrbu.lab.machine import LabMachine
+
+    with pytest.raises(ObstacleError, match=r"its tokens are .* by SMI"):
+        LabMachine(own_lab.kit, Order(model="precision-t7600"))
+    for size in (255 * MIB, 3 * GIB + MIB):
+        with pytest.raises(UsageError, match="has 256 MiB to 3 GiB of RAM"):
+            LabMachine(own_lab.kit, Order(model=MODEL, ram_bytes=size))
+
+
+# -- a machine that is lost while it is up --------------------------------------------------
+
+
+def kill(machine: LabMachine) -> None:
+    os.kill(qemu_of(machine), signal.SIGKILL)
+    machine.guest.calls([Read("/proc/version")])
+
+
+def stop(machine: LabMachine) -> None:
+    os.kill(qemu_of(machine), signal.SIGSTOP)
+    machine.guest.run(["true"], env={}, limit_s=0.5)
+
+
+def fail(machine: LabMachine) -> None:
+    raise ZeroDivisionError
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [(kill, "QEMU ended"), (stop, "it does not answer"), (fail, None)],
+    ids=["killed", "stopped", "an exception"],
+)
+def test_a_machine_that_ends_in_the_middle_is_told_and_leaves_nothing(
+    own_lab: Lab, how: Callable[[LabMachine], None], words: str | None
+) -> None:
+    from openrbu.lab.guest import GuestLostError
+
+    def begin() -> None:
+        with own_lab.machine() as machine:
+            machine.power_on()
+            how(machine)
+
+    with pytest.raises(ZeroDivisionError if words is None else GuestLostError, match=words):
+        begin()
+
+
+# -- what keeps -----------------------------------------------------------------------------
+
+
+def test_cmos_outlasts_power_and_ram_only_a_warm_restart(own_lab: Lab) -> None:
+    with own_lab.machine() as machine:
+
+        def restart(mode: str) -> None:
+            machine.ram.write(UNUSED, b"mark")
+            machine.run(["sh", "-c", f"echo {mode} > /sys/kernel/reboot/mode; reboot"])
+
+        def has_kept() -> Result:
+            return machine.guest.calls([Write(PORT, SPARE_CMOS, 0x70), Read(PORT, 0x71, 1)])[1]
+
+        machine.power_on()
+        machine.guest.calls([Write(PORT, SPARE_CMOS, 0x70), Write(PORT, b"\xa5", 0x71)])
+        restart("warm")
+        assert has_kept() == Result(b"\xa5")
+        assert machine.ram.read(UNUSED, 4) == b"mark"
+        restart("cold")
+        assert has_kept() == Result(b"\xa5")
+        assert machine.ram.read(UNUSED, 4) != b"mark"
+        machine.cut_power()
+        assert not machine.is_on
+        machine.power_on()
+        assert has_kept() == Result(b"\xa5")
+
+
+# -- signals --------------------------------------------------------------------------------
+
+OWNER = """
+import sys
+from openrbu.cli.interrupts import Stopped, signals_raised
+from openrbu.errors import OpenRbuError
+from lab_rig import find_lab
+
+def say(text):
+    print(text, flush=True)
+
+lab = find_lab()
+with signals_raised():
+    try:
+        say("begun")
+        with lab.machine() as machine:
+            say("made")
+            machine.power_on()
+            machine.run(["sh", "-c", "echo up; exec sleep 3600"],
+                        output=lambda stream, data: say(data.decode().strip()))
+    except Stopped as stop:
+        sys.exit(stop.exit_code)
+"""
+
+
+@contextlib.contextmanager
+def owner(temporary: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that has a machine."""
+    tests = str(Path(__file__).parent.parent)
+    process = subprocess.Popen(
+        [sys.executable, "-c", OWNER],
+        env={**os.environ, "TMPDIR": str(temporary), "PYTHONPATH": tests},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def wait_for(process: subprocess.Popen[str], word: str) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.strip() == word:
+            return
+    raise AssertionError(f"{word} was not said")
+
+
+def wait_for_qemu(process: subprocess.Popen[str], temporary: Path) -> int:
+    while not (found := qemus(temporary)):
+        assert process.poll() is None
+    return found[0]
+
+
+@pytest.mark.parametrize(
+    ("number", "phase"),
+    [
+        (signal.SIGINT, "begun"),
+        (signal.SIGTERM, "made"),
+        (signal.SIGTERM, "qemu"),
+        (signal.SIGINT, "up"),
+    ],
+)
+def test_a_signal_ends_the_machine_with_its_owner(
+    own_lab: Lab, temporary: Path, number: signal.Signals, phase: str
+) -> None:
+    with owner(temporary) as process:
+        if phase == "qemu":
+            wait_for_qemu(process, temporary)
+        else:
+            wait_for(process, phase)
+        send(process, number)
+        assert process.wait(60) == 128 + number
+
+
+def test_qemu_ends_with_an_owner_that_is_killed_and_the_next_one_clears_up(
+    own_lab: Lab, temporary: Path
+) -> None:
+    with owner(temporary) as process:
+        qemu = os.pidfd_open(wait_for_qemu(process, temporary))
+        try:
+            wait_for(process, "made")
+            process.kill()
+            process.wait()
+            assert select.select([qemu], [], [], 60)[0], "QEMU has ended"
+        finally:
+            os.close(qemu)
+    assert len(list(temporary.iterdir())) == 1
+    with own_lab.machine() as machine:
+        assert list(temporary.iterdir()) == [machine.directory]
