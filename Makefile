@@ -24,7 +24,7 @@ demo: setup  ## Update the BIOS of two virtual Dell machines
 	scripts/demo
 
 test: setup  ## All tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PYTEST_WORDS)
 
 lab-soak: setup  ## Random operations on a real kernel and on ours, for SECONDS (600)
 	OPENRBU_SOAK_SECONDS=$(SECONDS) $(BIN)/python -m pytest -s tests/lab/soak.py

@@ -59,7 +59,7 @@ def find_lab() -> Lab:
     try:
         from openrbu.lab.accel import accelerator
         from openrbu.lab.packages import get_kit
-        from openrbu.lab.qemu import find_qemu
+        from openrbu.lab.programs import find_qemu
 
         qemu = find_qemu()
         kit = get_kit(_say)

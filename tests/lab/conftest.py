@@ -25,7 +25,7 @@ def story(
     """The machine, up, not armed, with nothing staged. After a test that failed there is a new one.
 
     A test leaves nothing in its RAM that makes a BIOS refuse the next one's update, as packets of a
-    cancelled update do. RAM is lost at a cold restart, and a BIOS clears it when it tried an update.
+    cancelled update do. A cold restart clears it, and so does a BIOS that tried an update.
     """
     failures = request.session.testsfailed
     yield Story(lab, restarting.machine, tmp_path)

@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 
 from archive import program
-from needs import leave_out
+from lab_rig import Lab
 from openrbu.lab import accel
 from openrbu.lab.accel import KVM, TCG, accelerator, boots
-from openrbu.lab.packages import cache_home, cached_package
-from openrbu.lab.programs import QEMU, find_program
+from openrbu.lab.programs import find_qemu
 
 VMLINUZ = Path("vmlinuz")
 
@@ -78,10 +77,7 @@ def test_a_guest_that_hangs_is_given_up_after_the_time_limit(runs: Path) -> None
     assert not boots(hangs, VMLINUZ, KVM, limit_s=0.3)
 
 
-def test_a_real_kernel_boots_under_emulation() -> None:
-    program, kernel = find_program(QEMU), cached_package(cache_home(), "kernel")
-    if program is None or kernel is None:
-        leave_out("there is no QEMU here, or no kernel in the lab's cache")
-    vmlinuz = next(kernel.glob("boot/vmlinuz-*"))
-    assert boots(program, vmlinuz, TCG, limit_s=120)
-    assert not boots(program, Path(__file__), TCG, limit_s=120)
+@pytest.mark.lab
+def test_a_real_kernel_boots_under_emulation(lab: Lab) -> None:
+    assert boots(find_qemu(), lab.kit.vmlinuz, TCG, limit_s=120)
+    assert not boots(find_qemu(), Path(__file__), TCG, limit_s=120)

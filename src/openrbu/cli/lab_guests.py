@@ -261,7 +261,7 @@ def _machine(
     from openrbu.lab.accel import accelerator
     from openrbu.lab.guest import GuestLostError
     from openrbu.lab.machine import LabMachine
-    from openrbu.lab.qemu import find_qemu
+    from openrbu.lab.programs import find_qemu
 
     found = accelerator(find_qemu(), kit.vmlinuz, note)
     how = "emulated" if found == "tcg" else found.upper()

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from openrbu.errors import ObstacleError
 from openrbu.signals import LOOK_UP_S, signals_held
 
 QEMU = "qemu-system-x86_64"
@@ -36,6 +37,17 @@ def find_program(name: str) -> Path | None:
     """Where a program is; None where it is not."""
     found = shutil.which(name, path=search_path())
     return None if found is None else Path(found)
+
+
+def find_qemu() -> Path:
+    """The program.
+
+    :raise ObstacleError: when there is none.
+    """
+    found = find_program(QEMU)
+    if found is None:
+        raise ObstacleError(f"there is no {QEMU} here; rbu lab check says what gets it")
+    return found
 
 
 def search_path(*first: Path) -> str:

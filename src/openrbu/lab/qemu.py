@@ -18,13 +18,12 @@ import subprocess
 import threading
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import Future
-from pathlib import Path
 from typing import Any, TypeVar
 
 from qemu.qmp import QMPClient, QMPError
 
-from openrbu.errors import ObstacleError, OpenRbuError
-from openrbu.lab.programs import QEMU, ends_with_us, find_program
+from openrbu.errors import OpenRbuError
+from openrbu.lab.programs import ends_with_us, find_qemu
 from openrbu.signals import LOOK_UP_S
 
 _ANSWER_LIMIT_S = 60.0
@@ -44,17 +43,6 @@ class QemuError(OpenRbuError):
         words = " ".join(said.split())
         super().__init__(f"{what}: {words}" if words else what)
         self.said = said
-
-
-def find_qemu() -> Path:
-    """The program.
-
-    :raise ObstacleError: when there is none.
-    """
-    found = find_program(QEMU)
-    if found is None:
-        raise ObstacleError(f"there is no {QEMU} here; rbu lab check says what gets it")
-    return found
 
 
 def memory_file(name: str, data: bytes = b"", size_bytes: int | None = None) -> int:
