@@ -21,6 +21,10 @@ pytestmark = pytest.mark.lab
 
 MODES = ("mono", "packet")
 GHOSTS = 20
+JUST_FREED = 26
+"""How many pages may stray: those on a processor's own list of free pages look as if they were in
+use (measured: one in four updates tells one such page)."""
+
 REBOOT_MODE = "/sys/kernel/reboot/mode"
 
 
@@ -35,8 +39,9 @@ def pages_of(regions: list[Region]) -> set[int]:
 
 
 def is_staged_in(seen: Sightings, mode: str, extents: list[Region]) -> bool:
-    """Whether these extents have the one whole update in memory, or nothing but packets of it: of
-    very many extents, openrbu tells the first ones."""
+    """Whether the one update in memory is whole, and these extents have it: all of an image; of
+    packets, nothing else (openrbu tells the first of very many extents), but for a few copies in
+    pages that were free by then, and taken for something else since."""
     if mode == "mono":
         (extent,) = extents
         return any(
@@ -45,7 +50,7 @@ def is_staged_in(seen: Sightings, mode: str, extents: list[Region]) -> bool:
         )
     (packet_set,) = seen.packet_sets
     places = {at for several in packet_set.places.values() for at in several}
-    return packet_set.is_complete and pages_of(extents) <= places
+    return packet_set.is_complete and len(pages_of(extents) - places) <= JUST_FREED
 
 
 @pytest.mark.parametrize("mode", MODES)

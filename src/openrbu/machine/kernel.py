@@ -11,7 +11,6 @@ import errno
 import time
 from collections.abc import Callable, Mapping
 from itertools import count
-from types import TracebackType
 from typing import Any
 
 from openrbu.bios.cmos import IoPorts
@@ -312,15 +311,11 @@ class _Changing(Hold):
         super().__init__()
         self._kernel = kernel
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
+        _, error, _ = raised
         if isinstance(error, KernelDiedError):
             self._kernel.is_dead = True
-        super().__exit__(kind, error, traceback)
+        super().__exit__(*raised)
         if isinstance(error, KernelDiedError):
             raise MachineError(
                 f"the machine's kernel died ({error.detail}): restart the machine"
