@@ -23,6 +23,7 @@ from openrbu.bios.power import PowerCutError, PowerRail
 from openrbu.bios.smi import SmiHandler
 from openrbu.bios.switch import bios_switch
 from openrbu.formats import dell, smbios
+from openrbu.formats.dell import CompletionCode
 from openrbu.formats.hdr import HEADER, TRAILER, SystemId, make_image
 from openrbu.formats.packet import PACKET_HEADER, split
 from openrbu.formats.tokens import (
@@ -47,6 +48,11 @@ REGIONS = tuple(
 
 PAGES = [*range(MIB, 4 * MIB, PAGE_SIZE), *range(6 * MIB, 7 * MIB, PAGE_SIZE)]
 """The pages that a BIOS searches."""
+
+COMPLETED = CompletionCode.COMPLETED
+REFUSED = CompletionCode.INCONSISTENT_IMAGE
+NOT_FOUND = CompletionCode.IMAGE_NOT_FOUND
+
 
 SYSTEM_ID = 0x01DE
 FLASH_BYTES = 128 * KIB
@@ -282,3 +288,49 @@ def places_for(pieces: Sequence[bytes], seed: int = 1) -> list[int]:
 
 IMAGE = image_of()
 OTHER_IMAGE = image_of(OTHER, OTHER_VERSION)
+PACKETS = packets_of(IMAGE)
+STRAY = b"$RPK, but no packet".ljust(PAGE_SIZE, b"\x5a")
+
+
+def scatter(computer: Computer, *pieces: bytes, seed: int = 1) -> list[int]:
+    """Put the pieces on pages in random order; gives their addresses."""
+    places = places_for(pieces, seed)
+    computer.put_all(pieces, places)
+    return places
+
+
+def pages_of(data: bytes) -> list[bytes]:
+    return [data[start : start + PAGE_SIZE] for start in range(0, len(data), PAGE_SIZE)]
+
+
+def check_took(computer: Computer, report: PostReport, mode: str) -> None:
+    """The update was taken, and is recorded."""
+    assert (report.completion_code, report.reason) == (COMPLETED, "")
+    assert (report.version_before, report.version_after) == (OLD_VERSION, NEW_VERSION)
+    assert report.mode == mode
+    assert computer.bios == NEW
+    check_recorded(computer, COMPLETED, NEW_VERSION)
+
+
+def check_refused(
+    computer: Computer, report: PostReport, code: CompletionCode, why: str = ""
+) -> None:
+    """The update was not taken, and that is recorded."""
+    assert report.completion_code == code
+    assert why in report.reason
+    assert (report.version_before, report.version_after) == (OLD_VERSION, OLD_VERSION)
+    assert (report.mode, report.extents) == (None, ())
+    assert computer.bios == OLD
+    check_recorded(computer, code, OLD_VERSION)
+
+
+def check_recorded(computer: Computer, code: CompletionCode, version: str) -> None:
+    """What is kept says so, and the next start, with RAM as it is, does nothing."""
+    assert computer.version == version
+    assert computer.nvram.completion_code == code
+    assert computer.nvram.completed_at == NOW.replace(second=0).isoformat()
+    assert computer.nvram.flashing_from is None
+    assert not computer.is_armed
+    kept = computer.kept()
+    assert computer.start() == PostReport(version, version)
+    assert computer.kept() == kept

@@ -132,11 +132,12 @@ class SharedMachine:
     @contextlib.contextmanager
     def _whose_loss_is_told(self) -> Iterator[LabMachine]:
         from openrbu.lab.guest import GuestLostError, GuestStoppedError
+        from openrbu.lab.qemu import QemuError
 
         machine = self.machine
         try:
             yield machine
-        except GuestLostError:
+        except (GuestLostError, QemuError):
             self.close()
             raise
         except GuestStoppedError as stopped:  # nobody asked for that

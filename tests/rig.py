@@ -159,7 +159,7 @@ def _inner(path: str) -> str:
 
 
 class Shell:
-    """Runs the seed document's commands: `echo WORDS > PATH` and `cp FILE PATH`.
+    """Runs the commands of the kernel's document: `echo WORDS > PATH` and `cp FILE PATH`.
 
     FILE is looked up in `directory`.
     """
@@ -194,7 +194,7 @@ def cat(system: System, path: str) -> bytes:
 
 
 def stage(system: System, data: bytes) -> None:
-    """Steps 1 to 3 of the seed document, after `init` where there is no entry."""
+    """Steps 1 to 3 of the kernel's document, after `init` where there is no entry."""
     if not system.exists(f"{FIRMWARE}/loading"):
         system.write(f"{DEVICE}/image_type", b"init")
         system.settle()

@@ -19,14 +19,15 @@ FLASH_UNIT_BYTES = 64 * KIB
 """What SMBIOS type 0 counts a ROM in."""
 
 MAX_ORDER = 10
-"""The largest order that the page allocator hands out: 2**10 pages are 4 MiB (spec 4)."""
+"""The largest order that the page allocator hands out: 2**10 pages are 4 MiB (Linux on
+x86)."""
 
 MAX_BLOCK_BYTES = PAGE_SIZE << MAX_ORDER
 """The largest block of contiguous memory that a driver can get: 4 MiB."""
 
 BIOS_SEARCH_START = PhysAddr(1 * MIB)
 BIOS_SEARCH_END = PhysAddr(4 * GIB)
-"""Where a BIOS looks for an image: from 1 MiB up to 4 GiB (spec 6, point 4)."""
+"""Where a BIOS looks for an image: from 1 MiB up to 4 GiB (BIOS boot facts, point 4)."""
 
 
 def pages_for(size_bytes: int) -> int:

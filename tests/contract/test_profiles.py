@@ -1,4 +1,4 @@
-"""The table "Profiles" of the driver spec, row by row, on all five profiles.
+"""How the kernels and their document differ, behaviour by behaviour, on all five profiles.
 
 What it says of `linux` is also tried on a real kernel.
 """

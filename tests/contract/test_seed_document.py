@@ -1,4 +1,4 @@
-"""The seed document, statement by statement, as the `documented` profile keeps it.
+"""The kernel's document, statement by statement, as the `documented` profile keeps it.
 
 Each test names the lines that it is about and says them in other words; paths and commands are the
 document's own. All of it goes through `rig.System`, so it can run on whatever serves the files.

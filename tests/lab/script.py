@@ -31,7 +31,7 @@ rd() { dd if="$1" skip="$2" bs="$3" count=1 iflag=skip_bytes status=none | od -A
 wr() { dd of="$1" seek="$2" bs="$3" count=1 iflag=fullblock oflag=seek_bytes conv=notrunc \\
   status=none; }
 test ! -e /sys/class/firmware/dell_rbu || echo -1 > /sys/class/firmware/dell_rbu/loading
-rmmod dell_rbu 2>/dev/null; insmod "$(modinfo -n dell_rbu)"
+rmmod dell_rbu 2>/dev/null; modprobe dell_rbu
 """
 
 _MOST_SHOWN_BYTES = 32
@@ -101,7 +101,7 @@ def _command(call: Call) -> str:  # noqa: C901, PLR0911 - one for each kind of c
             return f"readlink {shlex.quote(path)}"
         case Load(module, parameters):
             words = [shlex.quote(f'{name}="{value}"') for name, value in parameters.items()]
-            return " ".join([f'insmod "$(modinfo -n {module})"', *words])
+            return " ".join([f"modprobe {module}", *words])
         case Unload(module):
             return f"rmmod {module}"
         case Settle():

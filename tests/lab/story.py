@@ -97,7 +97,7 @@ class Story:
         """Run a program until the machine asks for its restart, where it stands still, RAM as it
         was left. What the program had said."""
         from openrbu.lab import boot
-        from openrbu.lab.guest import GuestStoppedError
+        from openrbu.lab.guest import RESET, GuestStoppedError
 
         said = bytearray()
         status: int | str
@@ -108,7 +108,7 @@ class Story:
             )
         except GuestStoppedError as stopped:
             status = stopped.reason
-        assert status == boot.RESET, said.decode()
+        assert status == RESET, said.decode()
         return said.decode()
 
     # -- from outside -----------------------------------------------------------------------

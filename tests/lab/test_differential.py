@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import datetime
 import os
+import re
 from pathlib import Path
 
 import pytest
 
 from lab.differ import MOMENTS, Hunt
+from lab.script import Difference, as_script
 from lab_rig import SharedMachine
+from openrbu.lab.calls import Load, Read, Result, Settle, Unload, Write
+from rig import DEVICE, FIRMWARE
 
 FIXED_SEED = 1
 FIXED_OPERATIONS, DAILY_OPERATIONS = 5000, 2000
@@ -42,3 +46,28 @@ def test_five_thousand_operations_agree_and_all_deep_states_are_met(hunt: Hunt) 
 def test_two_thousand_operations_of_the_day_agree(hunt: Hunt) -> None:
     tally = hunt(seed_of_the_day(), lambda tally: tally.operations >= DAILY_OPERATIONS)
     assert tally.operations >= DAILY_OPERATIONS
+
+
+def test_the_script_of_a_difference_does_in_a_guest_what_it_says(
+    shared_machine: SharedMachine,
+) -> None:
+    calls = [
+        Unload("dell_rbu"),
+        Load("dell_rbu", {"image_type": "packet"}),
+        Settle(),
+        Read(f"{DEVICE}/image_type", 0, 64),
+        Write(f"{DEVICE}/image_type", b"no such type"),
+        Write(f"{DEVICE}/image_type", b"init"),
+        Settle(),
+        Write(f"{FIRMWARE}/loading", b"1"),
+        Write(f"{FIRMWARE}/data", b"\xfe\0x", 4095),
+        Read(f"{FIRMWARE}/data", 4095, 3),
+        Write(f"{FIRMWARE}/loading", b"-1"),
+        Settle(),
+        Unload("dell_rbu"),
+    ]
+    results = [Result()] * len(calls)
+    script = as_script(Difference(calls, results, results))
+    said = shared_machine.run(["sh"], script)
+    assert re.findall(r">(.*)<", said) == ["packet.", "..x"], said
+    assert re.findall(r"image_type': (.*)", said) == ["Invalid argument"], said

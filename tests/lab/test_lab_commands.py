@@ -81,6 +81,9 @@ def test_what_the_guest_refuses_ends_as_rbu_update_ends(
     unknown = rbu("lab", "update", "other.hdr")
     assert (unknown.returncode, unknown.stdout) == (3, "")
     assert "--model: poweredge-2650, precision-390" in unknown.stderr
+    no_model = rbu("lab", "update", "other.hdr", "--model", "optiplex")
+    assert no_model.returncode == 2
+    assert "no model is called 'optiplex'" in no_model.stderr
     refused = rbu("lab", "update", "other.hdr", "--model", "precision-390")
     assert refused.returncode == 3, refused
     assert "the image is for 0x01df" in refused.stderr
@@ -117,7 +120,16 @@ def test_a_tool_that_updates_and_restarts_is_followed_through_the_restart(
     assert "restarted; BIOS: 2.1.2 → 2.3.0; BIOS says: 0x0000" in done.stderr
 
 
-def test_a_shell_on_a_terminal_comes_back_after_a_restart(lab: Lab, tmp_path: Path) -> None:
+def test_what_a_guest_calls_to_restart_restarts_it_each_time(rbu: Command) -> None:
+    again = "/sbin/shutdown -r now"
+    done = rbu("lab", "shell", "--after-restart", again, standard_input="systemctl reboot\n")
+    assert done.returncode == 0, done
+    assert done.stderr.count("restarted; BIOS: 2.1.2; update: none was armed") == 2
+
+
+def test_a_shell_on_a_terminal_comes_back_after_a_restart_and_ends_by_force(
+    lab: Lab, tmp_path: Path
+) -> None:
     shell, terminal = pty.openpty()
     with subprocess.Popen(
         [*RBU, "lab", "shell"],
@@ -134,8 +146,9 @@ def test_a_shell_on_a_terminal_comes_back_after_a_restart(lab: Lab, tmp_path: Pa
             os.write(shell, b"tty; echo $((40+2)); reboot\n")
             _expect(shell, r"/dev/hvc0\s+42\s")
             _expect(shell, r"restarted; BIOS: 2\.1\.2;.*# $")
-            os.write(shell, b"exit 5\n")
-            assert process.wait(timeout=60) == 5
+            os.write(shell, b"\x01x")  # Ctrl-A X: what QEMU ends at, whatever its guest does
+            assert process.wait(timeout=60) == 1
+            _expect(shell, r"the guest was lost: QEMU ended")
         finally:
             process.kill()
             os.close(shell)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lab_rig import MODEL, Lab
+from openrbu.bios.cmos import read_first_bank
 from openrbu.errors import ObstacleError, UsageError
 from openrbu.lab.calls import Read, Result, Write
 from openrbu.machine.factory import Order
@@ -142,8 +143,8 @@ def test_models_and_sizes_that_qemu_can_not_be_are_refused(own_lab: Lab) -> None
 # -- a machine that is lost while it is up --------------------------------------------------
 
 
-def kill(machine: LabMachine) -> None:
-    os.kill(qemu_of(machine), signal.SIGKILL)
+def end(machine: LabMachine) -> None:
+    os.kill(qemu_of(machine), signal.SIGTERM)
     machine.guest.calls([Read("/proc/version")])
 
 
@@ -158,8 +159,8 @@ def fail(machine: LabMachine) -> None:
 
 @pytest.mark.parametrize(
     ("how", "words"),
-    [(kill, "QEMU ended"), (stop, "it does not answer"), (fail, None)],
-    ids=["killed", "stopped", "an exception"],
+    [(end, "QEMU ended"), (stop, "it does not answer"), (fail, None)],
+    ids=["ended", "stopped", "an exception"],
 )
 def test_a_machine_that_ends_in_the_middle_is_told_and_leaves_nothing(
     own_lab: Lab, how: Callable[[LabMachine], None], words: str | None
@@ -178,18 +179,33 @@ def test_a_machine_that_ends_in_the_middle_is_told_and_leaves_nothing(
 # -- what keeps -----------------------------------------------------------------------------
 
 
+CLOCK = "/sys/class/rtc/rtc0/time"
+
+
+def cmos_of(machine: LabMachine) -> bytes:
+    """What its CMOS has besides the clock."""
+    return bytes(read_first_bank(machine.cmos, index) for index in range(0x0E, 0x80))
+
+
 def test_cmos_outlasts_a_restart_and_a_power_cut(own_lab: Lab) -> None:
     """What becomes of RAM is in test_updates.py."""
+    from openrbu.lab.machine import Ran
+
     select_it = Write(PORT, SPARE_CMOS, 0x70)
     with own_lab.machine() as machine:
         machine.power_on()
         machine.guest.calls([select_it, Write(PORT, b"\xa5", 0x71)])
         assert machine.run(["reboot"]).post is not None
         assert machine.guest.calls([select_it, Read(PORT, 0x71, 1)])[1] == Result(b"\xa5")
-        machine.cut_power()
+        kept = cmos_of(machine)
+        machine.run(["sh", "-c", f"while :; do cat {CLOCK}; done >/dev/null 2>&1 &"])
+        machine.cut_power()  # while the guest is at the same ports
         assert not machine.is_on
+        assert cmos_of(machine) == kept
         machine.power_on()
         assert machine.guest.calls([select_it, Read(PORT, 0x71, 1)])[1] == Result(b"\xa5")
+        assert machine.run(["halt"]) == Ran(None)
+        assert not machine.is_on
 
 
 # -- signals --------------------------------------------------------------------------------

@@ -47,7 +47,7 @@ def test_libsmbios_sees_what_openrbu_armed_and_openrbu_what_libsmbios_armed(stor
 
 
 def test_an_update_by_the_shell_and_libsmbios_alone(story: Story) -> None:
-    """The seed document's commands, typed in a shell; then the token; then the restart."""
+    """The commands of the kernel's document, typed in a shell; then the token; then the restart."""
     new = story.newer()
     image = story.file("bios_image.hdr", story.image(new))
     story.shell("modprobe dell_rbu")

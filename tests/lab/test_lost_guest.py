@@ -11,6 +11,7 @@ from textwrap import dedent
 import pytest
 
 from lab_rig import Lab, SharedMachine
+from openrbu.errors import ObstacleError, UsageError
 from openrbu.units import MIB
 
 pytestmark = pytest.mark.lab
@@ -39,6 +40,17 @@ def test_a_kernel_that_dies_is_a_loss_and_the_next_call_gets_a_new_one(
     assert "Kernel Offset: " in lost.value.console, "a panic ends with that"
     assert not shared_machine.is_up
     assert seen_up(shared_machine) == starts + 1
+
+
+def test_a_mistake_in_a_call_is_no_loss(shared_machine: SharedMachine) -> None:
+    from openrbu.lab.calls import Load, Read
+
+    starts = seen_up(shared_machine)
+    with pytest.raises(ObstacleError, match=r"modules\.dep has no module nonesuch"):
+        shared_machine.calls([Load("nonesuch", {})])
+    with pytest.raises(UsageError):
+        shared_machine.calls([Read("/proc/version", -1, 1)])
+    assert seen_up(shared_machine) == starts
 
 
 def test_a_qemu_that_is_killed_is_a_loss_and_the_next_call_gets_a_new_one(

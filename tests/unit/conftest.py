@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from boards import Computer
 from cli_rig import Cli
 from machines import make
 from openrbu.machine import reach
@@ -43,3 +44,9 @@ def machine(server: Server, directory: Path) -> Iterator[Machine]:
     """The same as a program uses it."""
     with reach.reach(directory) as machine:
         yield machine
+
+
+@pytest.fixture
+def computer(tmp_path: Path) -> Computer:
+    """One with an old BIOS, nothing in memory, and no update ordered."""
+    return Computer(tmp_path / "computer")

@@ -11,7 +11,9 @@ from machines import as_nobody, opened_up
 from openrbu.cli import options
 from openrbu.formats import packet
 from openrbu.machine import store
+from openrbu.machine.virtual import VirtualMachine
 from openrbu.units import PAGE_SIZE
+from openrbu.update.driver import IMAGE_TYPE
 
 RAM = ("--ram", "256M")
 
@@ -164,6 +166,12 @@ def test_module_load_takes_parameters_and_loads_once(demo: Cli) -> None:
     assert demo.json("module", "load", "--machine", "demo")["changed"] is False
 
 
+def test_a_type_that_is_no_text_is_shown_as_it_was_given(demo: Cli) -> None:
+    demo.json("module", "load", "dell_rbu", "image_type=\udcff", "--machine", "demo")
+    with VirtualMachine(store.machine_directory("demo")) as machine:
+        assert machine.running_kernel().read(IMAGE_TYPE, 0, PAGE_SIZE) == b"\xff\n"
+
+
 def test_a_module_in_use_stays_and_the_kernels_words_are_told(demo: Cli) -> None:
     demo("module", "load", "--machine", "demo")
     line = demo.fails(4, "module", "unload", "--machine", "demo")
@@ -192,6 +200,7 @@ def test_a_module_without_an_entry_is_unloaded(rbu: Cli) -> None:
         (("dell_rbu", "image_type"), 2),
         (("dell_rbu", "=packet"), 2),
         (("dell_rbu", "colour=red"), 2),
+        (("dell_rbu", "allocation_floor=\udcff"), 2),
         (("dell_rbu", "image_type=mono", "image_type=packet"), 2),
         (("dcdbas",), 4),
     ],

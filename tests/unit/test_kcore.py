@@ -3,105 +3,39 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import mmap
 import os
-import random
 import struct
-import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from machines import Watched, as_nobody, opened_up
-from openrbu.errors import AddressError, UpdateFailedError
-from openrbu.formats import packet
-from openrbu.formats.hdr import SystemId, make_image
-from openrbu.formats.version import BiosVersion
+from cores import (
+    DISTANCE,
+    HIGH,
+    IOMEM,
+    LOW,
+    NO_PLACE,
+    RAM_END,
+    SEGMENTS,
+    direct,
+    opened,
+    put,
+    put_core,
+    regions,
+)
+from machines import as_nobody, opened_up
+from openrbu.errors import AddressError
 from openrbu.hosts.linux import LinuxHost
-from openrbu.memory import ram_array
-from openrbu.memory.kcore import Kcore, open_kcore
-from openrbu.memory.physical import RamFile, Region
-from openrbu.memory.scan import search
-from openrbu.units import GIB, KIB, MIB, PAGE_SIZE, PhysAddr
-from openrbu.update.stage import make_payload, verify
-from openrbu.update.verify import ReadBack, Verified
-
-NO_PLACE = (1 << 64) - 1
-DISTANCE = 0x5000
-"""Of the direct map in the cores made here: file offset less physical address."""
-
-RAM_END = 8 * MIB
-IOMEM = f"""\
-00000000-00000fff : Reserved
-00001000-0009fbff : System RAM
-000a0000-000bffff : PCI Bus 0000:00
-00100000-{RAM_END - 1:08x} : System RAM
-  00200000-003fffff : Kernel code
-fec00000-fec003ff : IOAPIC 0
-"""
-LOW = (0x1000, 0x9F000)
-HIGH = (MIB, RAM_END)
-
-Segment = tuple[int, int, int]
-"""Offset in the file, physical address, size."""
-
-
-def direct(start: int, end: int) -> Segment:
-    return (start + DISTANCE, start, end - start)
-
-
-SEGMENTS = [
-    (RAM_END + DISTANCE, 2 * MIB, 2 * MIB),  # the kernel's own text: other bytes in this made core
-    (0x100, NO_PLACE, 1 << 45),
-    direct(*LOW),
-    direct(*HIGH),
-]
-
-
-def put_core(
-    root: Path, segments: list[Segment] = SEGMENTS, iomem: str = IOMEM, *, kind: int = 4
-) -> Path:
-    """`proc/kcore` and `proc/iomem` below `root`; the core is a note, then these segments."""
-    (root / "proc").mkdir(exist_ok=True)
-    (root / "proc/iomem").write_text(iomem)
-    core = root / "proc/kcore"
-    ident = b"\x7fELF\x02\x01\x01".ljust(16, b"\0")
-    count = len(segments) + 1
-    head = ident + struct.pack("<HHIQQQIHHHHHH", kind, 62, 1, 0, 64, 0, 0, 64, 56, count, 0, 0, 0)
-    table = struct.pack("<IIQQQQQQ", 4, 0, 0x200, 0, 0, 0x100, 0, 0)
-    for offset, address, size in segments:
-        table += struct.pack("<IIQQQQQQ", 1, 7, offset, 1 << 63 | offset, address, size, size, 1)
-    with core.open("wb") as file:
-        file.write(head + table)
-        file.truncate(max(DISTANCE + RAM_END + 2 * MIB, len(head + table)))
-    return core
-
-
-def put(root: Path, address: int, data: bytes) -> None:
-    with (root / "proc/kcore").open("r+b") as file:
-        file.seek(address + DISTANCE)
-        file.write(data)
-
-
-def opened(root: Path) -> Kcore:
-    memory = open_kcore(root)
-    assert memory is not None
-    return memory
+from openrbu.units import GIB, MIB, PAGE_SIZE, PhysAddr
 
 
 def open_files() -> set[str]:
+    """Their numbers, those that the rubbish of earlier tests holds not among them."""
+    gc.collect()
     return {path.name for path in Path("/proc/self/fd").iterdir()}
-
-
-def regions(*spans: tuple[int, int]) -> tuple[Region, ...]:
-    return tuple(Region(PhysAddr(start), PhysAddr(end)) for start, end in spans)
-
-
-def image_bytes(seed: int = 7, size_bytes: int = 64 * KIB) -> bytes:
-    data = random.Random(seed).randbytes(size_bytes)
-    return make_image(data, version=BiosVersion.parse("A06"), systems=[SystemId(0x0121)])
 
 
 # -- what is RAM ----------------------------------------------------------------------------
@@ -197,6 +131,34 @@ def test_there_is_no_memory_to_be_seen_where_the_kernel_does_not_show_it(
     assert open_files() == before
 
 
+XEN = {"sys/hypervisor/type": "xen\n"}
+PV, PVH, HVM = ({"sys/hypervisor/guest_type": f"{name}\n"} for name in ("PV", "PVH", "HVM"))
+DOM0, DOM_U = ({"proc/xen/capabilities": text} for text in ("control_d\n", ""))
+
+
+@pytest.mark.parametrize(
+    ("files", "is_seen"),
+    [
+        (XEN | PV, False),
+        (XEN | PV | DOM0, False),
+        (XEN | PVH | DOM0, False),
+        (XEN | DOM0, False),
+        (XEN | PVH, True),
+        (XEN | HVM | DOM_U, True),
+        (XEN, True),
+        ({"sys/hypervisor/type": "other\n"} | PV, True),
+    ],
+)
+def test_addresses_that_xen_has_linux_make_up_are_not_taken_for_the_machines(
+    tmp_path: Path, files: dict[str, str], is_seen: bool
+) -> None:
+    put_core(tmp_path)
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert (LinuxHost(tmp_path).physical_memory is not None) is is_seen
+
+
 def test_a_core_that_may_not_be_opened_is_none(tmp_path: Path) -> None:
     core = put_core(tmp_path)
     opened_up(core)
@@ -224,130 +186,6 @@ def test_the_file_is_closed_when_the_memory_is_gone(tmp_path: Path) -> None:
     assert open_files() != before
     del memory
     assert open_files() == before
-
-
-# -- the search -----------------------------------------------------------------------------
-
-
-def test_a_search_finds_the_same_as_in_a_mapped_file(tmp_path: Path) -> None:
-    put_core(tmp_path)
-    packets = packet.split(image_bytes(), packet_size_bytes=KIB, set_id=1)
-    ram = RamFile.create(tmp_path / "ram", regions(LOW, HIGH))
-    places = random.Random(5).sample(range(MIB, 4 * MIB, PAGE_SIZE), len(packets) // KIB)
-    parts = [
-        (at, bytes(packets[KIB * n : KIB * n + KIB])) for n, at in enumerate([*places, *places])
-    ]
-    for at, part in [*parts, (5 * MIB, image_bytes()), (6 * MIB, image_bytes()[:PAGE_SIZE])]:
-        ram.write(PhysAddr(at), part)
-        put(tmp_path, at, part)
-    ram.write(PhysAddr(7 * MIB), b"$RPK")
-    put(tmp_path, 7 * MIB, b"$RPK")
-    memory = opened(tmp_path)
-    for flash_size in (None, 64 * KIB):
-        seen = search(memory, flash_size_bytes=flash_size)
-        assert seen == search(ram, flash_size_bytes=flash_size)
-        assert seen.packet_sets[0].is_complete
-        assert [found.address for found in seen.images] == [5 * MIB]
-        assert seen.packet_sets[0].assemble(memory)[: len(image_bytes())] == image_bytes()
-
-
-def test_a_search_reads_a_large_memory_through_a_small_window(tmp_path: Path) -> None:
-    end = 256 * MIB
-    iomem = f"00100000-{end - 1:08x} : System RAM\n"
-    with put_core(tmp_path, [direct(MIB, end)], iomem).open("r+b") as core:
-        core.truncate(end + DISTANCE)
-    put(tmp_path, end - PAGE_SIZE, b"$RPK")
-    memory = opened(tmp_path)
-    tracemalloc.start()
-    try:
-        assert search(memory).rejects[0].address == end - PAGE_SIZE
-        assert tracemalloc.get_traced_memory()[1] < 4 * MIB
-    finally:
-        tracemalloc.stop()
-
-
-class Noting:
-    """Notes where the buffers are that are read into."""
-
-    def __init__(self, memory: Kcore) -> None:
-        self._memory = memory
-        self.buffers: list[tuple[int, int]] = []
-        self.regions, self.is_mapped = memory.regions, memory.is_mapped
-        self.read, self.view, self.populated = memory.read, memory.view, memory.populated
-
-    def read_into(self, address: PhysAddr, buffer: bytearray | memoryview) -> None:
-        place = ctypes.addressof(ctypes.c_char.from_buffer(buffer))
-        self.buffers.append((place, len(buffer)))
-        self._memory.read_into(address, buffer)
-
-
-def test_no_copy_of_a_page_or_packet_begins_on_a_page_of_the_searcher(tmp_path: Path) -> None:
-    """Or it would find its own copies, which change while it compares them."""
-    put_core(tmp_path)
-    packets = packet.split(image_bytes(), packet_size_bytes=KIB, set_id=1)
-    for number in range(len(packets) // KIB):
-        at = MIB + number * PAGE_SIZE
-        put(tmp_path, at, bytes(packets[KIB * number : KIB * (number + 1)]))
-    memory = Noting(opened(tmp_path))
-    assert search(memory).packet_sets[0].is_complete
-    copies = [place for place, size in memory.buffers if size >= KIB]
-    assert {size for _, size in memory.buffers} >= {KIB, ram_array._WINDOW_BYTES}
-    view = memory.view(PhysAddr(MIB), 3 * PAGE_SIZE)
-    copies.append(np.frombuffer(view, np.uint8).ctypes.data)
-    assert all(place % PAGE_SIZE for place in copies)
-
-
-# -- verifying an update in it --------------------------------------------------------------
-
-
-class Moving(Noting):
-    """Memory of which a page is taken by another program each time that a copy is made of it."""
-
-    def __init__(self, root: Path, *takes: int) -> None:
-        super().__init__(opened(root))
-        self._root, self._takes = root, list(takes)
-        self.view = self._view_and_lose
-
-    def _view_and_lose(self, address: PhysAddr, size_bytes: int) -> memoryview:
-        for taken in self._takes[:1]:
-            if taken <= address < taken + PAGE_SIZE:
-                put(self._root, self._takes.pop(0), bytes(PAGE_SIZE))
-        return self._memory.view(address, size_bytes)
-
-
-PLACE = 6 * MIB
-
-
-def verified(root: Path, *takes: int, ghosts: int) -> Verified:
-    """Verify packets in memory that has ghosts of packet 1 at 2 MiB and up; `takes`: see above."""
-    payload = make_payload(image_bytes(), mode="packet", packet_size_bytes=4 * KIB, password=None)
-    put_core(root)
-    put(root, PLACE, bytes(payload.staged))
-    for number in range(ghosts):
-        packet_1 = bytes(payload.staged[PAGE_SIZE : 2 * PAGE_SIZE])
-        put(root, 2 * MIB + number * PAGE_SIZE, packet_1)
-    host = Watched(
-        LinuxHost(root), lambda name, arguments: None, {"physical_memory": Moving(root, *takes)}
-    )
-    return verify(host, payload, ReadBack.RIGHT, packets_known=True)
-
-
-def test_packets_are_found_where_they_lie(tmp_path: Path) -> None:
-    size = len(packet.split(image_bytes(), set_id=1))
-    assert verified(tmp_path, ghosts=0).extents == regions((PLACE, PLACE + size))
-
-
-def test_a_page_that_is_taken_during_the_search_is_no_reason_to_refuse(tmp_path: Path) -> None:
-    """Seen on Debian's 6.1.192: the loader's freed pages become the searcher's own memory."""
-    extents = verified(tmp_path, 2 * MIB, 2 * MIB + PAGE_SIZE, ghosts=2).extents
-    assert extents is not None
-    assert extents[0].start == PLACE
-
-
-def test_what_is_wrong_at_every_look_is_refused(tmp_path: Path) -> None:
-    takes = [2 * MIB + number * PAGE_SIZE for number in range(3)]
-    with pytest.raises(UpdateFailedError, match="hold another image"):
-        verified(tmp_path, *takes, ghosts=3)
 
 
 # -- this machine's own ---------------------------------------------------------------------

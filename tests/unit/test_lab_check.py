@@ -15,7 +15,7 @@ from openrbu.lab.check import Need, State, check, obstacle
 from openrbu.lab.packages import get_kit
 
 NEEDS = [
-    *("qemu-system-x86_64", "9p in QEMU", "qemu.qmp", "virtme-ng", "file"),
+    *("qemu-system-x86_64", "9p in QEMU", "qemu.qmp", "virtme-ng", "file", "setpriv"),
     *("kernel", "busybox", "kmod", "seabios", "accelerator", "memory", "disk"),
 ]
 
@@ -60,9 +60,24 @@ def test_packages_are_to_be_fetched_and_then_here() -> None:
 
 
 @pytest.mark.usefixtures("archive")
+def test_kmod_is_needed_until_the_initramfs_is_made(cache: Path) -> None:
+    get_kit(lambda _: None)
+    (kmod,) = cache.glob("packages/kmod_*")
+    shutil.rmtree(kmod)
+    assert "kmod" not in needs()
+    (initramfs,) = cache.glob("initramfs/*")
+    of_another_kernel = initramfs.rename(initramfs.with_name(f"other+{initramfs.name}"))
+    assert needs()["kmod"].state is State.TO_FETCH
+    of_another_kernel.rename(initramfs)
+    (busybox,) = cache.glob("packages/busybox*")
+    shutil.rmtree(busybox)
+    assert states(["busybox", "kmod"]) == [State.TO_FETCH] * 2
+
+
+@pytest.mark.usefixtures("archive")
 def test_nothing_is_missing_where_all_is_installed() -> None:
-    if shutil.which("qemu-system-x86_64") is None or shutil.which("file") is None:
-        leave_out("there is no QEMU here, or no file")
+    if any(shutil.which(name) is None for name in ("qemu-system-x86_64", "file", "setpriv")):
+        leave_out("there is no QEMU here, no file or no setpriv")
     assert obstacle(check(lambda _: None)) is None
 
 
@@ -84,6 +99,7 @@ def test_what_is_missing_is_named_with_the_command_that_gets_it(
     assert missing == {
         "qemu-system-x86_64": "apt-get install qemu-system-x86",
         "file": "apt-get install file",
+        "setpriv": "apt-get install util-linux",
         "kernel": copy,
         "busybox": copy,
         "kmod": copy,
@@ -92,8 +108,9 @@ def test_what_is_missing_is_named_with_the_command_that_gets_it(
     }
     error = obstacle(list(found.values()))
     assert str(error) == (
-        "the lab lacks qemu-system-x86_64, file, kernel, busybox, kmod, seabios, memory: apt-get "
-        f"install qemu-system-x86; apt-get install file; {copy}; end programs that use much of it"
+        "the lab lacks qemu-system-x86_64, file, setpriv, kernel, busybox, kmod, seabios, memory: "
+        "apt-get install qemu-system-x86; apt-get install file; apt-get install util-linux; "
+        f"{copy}; end programs that use much of it"
     )
 
 

@@ -78,7 +78,7 @@ def test_a_flash_that_is_too_small_or_that_qemu_does_not_take_is_refused() -> No
     rom = b"\0" * 128 * KIB
     with pytest.raises(UsageError, match="has no room for SeaBIOS, which has 128 KiB"):
         fill_flash(rom, 64 * KIB)
-    with pytest.raises(UsageError, match="a multiple of 64 KiB, not of 131073 bytes"):
+    with pytest.raises(UsageError, match="up to 64 MiB, and not 131073 bytes"):
         fill_flash(rom, 128 * KIB + 1)
 
 

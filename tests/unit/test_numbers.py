@@ -1,4 +1,5 @@
-"""How numbers are read. Cases seen on Debian's 6.1.192, but for `scan_unsigned` (the spec's)."""
+"""How numbers are read. Cases seen on Debian's 6.1.192, but for `scan_unsigned`, which is of
+kernels that were not tried here."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """RAM as a sparse file: what is seen, what it costs, and how it fails."""
 
+import ctypes
 import errno
 import os
 import subprocess
@@ -12,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from openrbu.errors import AddressError, MachineError, UsageError
-from openrbu.memory.physical import RamFile, Region, pc_regions
+from openrbu.formats.packet import HEADER_SIZE_BYTES
+from openrbu.memory.physical import RamFile, Region, off_the_page, pc_regions
 from openrbu.units import GIB, KIB, MIB, PAGE_SIZE, PhysAddr
 
 TIB = 1024 * GIB
@@ -36,6 +38,21 @@ def ram(path: Path) -> Iterator[RamFile]:
     ram = RamFile.create(path, pc_regions(64 * MIB))
     yield ram
     ram.close()
+
+
+# -- copies that no search finds --------------------------------------------------------------
+
+
+@given(
+    size=st.just(HEADER_SIZE_BYTES) | st.integers(1, 64).map(lambda count: count * KIB),
+    count=st.integers(1, 300),
+)
+def test_no_record_of_a_buffer_off_the_page_begins_on_a_page(size: int, count: int) -> None:
+    buffer = off_the_page(count * size)
+    start = ctypes.addressof(ctypes.c_char.from_buffer(buffer))
+    assert len(buffer) == count * size
+    assert start % 8 == 0
+    assert all((start + number * size) % PAGE_SIZE for number in range(count))
 
 
 # -- where RAM is -----------------------------------------------------------------------------

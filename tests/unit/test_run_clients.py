@@ -69,7 +69,7 @@ def test_smbios_token_ctl_arms_and_disarms_an_update(rbu: Cli, tmp_path: Path) -
 
 
 def test_an_update_by_the_shell_and_smbios_token_ctl_alone(rbu: Cli, tmp_path: Path) -> None:
-    """The seed document's commands, typed in a shell; then the token; then the restart."""
+    """The commands of the kernel's document, typed in a shell; then the token; then the restart."""
     run = runner(tmp_path / "home", "root", MODEL)
     image = rbu.write("bios_image.hdr", image_bytes(MODEL))
     for module in ("dell_rbu", "dcdbas"):

@@ -4,7 +4,8 @@ Class 0, select 0 reads the setting at location arg1; class 1, select 0 writes v
 Every other class or select, the password questions included, is answered with -2, unsupported. A
 location that no token has and a value over 16 bits are answered with -1, failure. The answer is in
 res1: 0 for success, negative for an error; a value read is in res2. Nothing else of the buffer
-changes. Facts: "The SMI calling interface" in the tokens spec.
+changes. These are the calls that libsmbios makes and the answers that it takes; its
+smbios-token-ctl sets tokens here in the tests.
 
 Activate (0x5C) and cancel (0x5D) have a location each, and it is the BIOS that makes a write to
 one of them end the other.

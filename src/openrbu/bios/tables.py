@@ -6,6 +6,7 @@ import datetime as dt
 
 from openrbu.bios.flash import BankRecord
 from openrbu.bios.nvram import Nvram
+from openrbu.errors import MachineError
 from openrbu.formats import dell
 from openrbu.formats.smbios import Tables
 
@@ -14,7 +15,7 @@ def tables_of_boot(factory: Tables, current: BankRecord, nvram: Nvram) -> Tables
     """The tables the machine left the factory with, with the BIOS that runs and what became of the
     last update in.
 
-    :raise ValueError: when NVRAM has a time or a completion code that is none.
+    :raise MachineError: when NVRAM has a time or a completion code that is none.
     """
     tables = dell.with_bios(factory, current.version, current.release_date)
     if nvram.completed_at is None:
@@ -22,5 +23,5 @@ def tables_of_boot(factory: Tables, current: BankRecord, nvram: Nvram) -> Tables
     try:
         when = dt.datetime.fromisoformat(nvram.completed_at)
         return dell.with_result(tables, nvram.completion_code, when)
-    except (TypeError, AttributeError, OverflowError) as error:
-        raise ValueError("no time or no completion code") from error
+    except (ValueError, TypeError, AttributeError, OverflowError):
+        raise MachineError("nvram.json is damaged: no time or no completion code") from None

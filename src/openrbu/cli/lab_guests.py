@@ -12,21 +12,29 @@ import typer
 
 from openrbu.cli import files
 from openrbu.cli.options import AsJson, ImageFile, ModeChoice, PacketSize, complete_models, size_of
-from openrbu.cli.show import Answer, Facts, cell_text, note, write_through
+from openrbu.cli.show import Answer, Facts, cell_text, complain, note, write_through
 from openrbu.cli.status import post_document, post_failure, post_rows
 from openrbu.cli.updates import AllowAnySystem, AllowDowngrade, Mode
-from openrbu.errors import ExitCode, OpenRbuError, UpdateFailedError, UsageError
+from openrbu.errors import (
+    DamagedInputError,
+    ExitCode,
+    OpenRbuError,
+    UpdateFailedError,
+    UsageError,
+)
 
 if TYPE_CHECKING:
     from openrbu.bios.post import PostReport
-    from openrbu.lab.machine import LabMachine
+    from openrbu.lab.machine import LabMachine, Ran
     from openrbu.lab.packages import Kit
     from openrbu.lab.trial import Trial
     from openrbu.machine.factory import Order
 
 _NO_STATUS = 1
+_NOT_EXECUTABLE, _NOT_FOUND = 126, 127
+"""What shells end with for a program that can't be run."""
 
-_CONSOLE_LINES = 20
+_CONSOLE_LINES = 8
 """So many of a lost guest's console are shown."""
 
 BiosVersionOption = Annotated[
@@ -93,15 +101,17 @@ def update(
                rbu lab update new.hdr
                rbu lab update new.hdr --mode packet --power-cut
     """
-    from openrbu.lab.trial import model_for, order_for, try_update
+    from openrbu.formats.packet import check_packet_size
+    from openrbu.lab.trial import model_for, try_update
 
     loaded = files.load_image(image)
-    kind = model or model_for(loaded.image)
+    if loaded.image.damage:
+        raise DamagedInputError(f"{image}: {loaded.image.damage}")
+    check_packet_size(size_of(packet_size, "--packet-size"))
+    kind = model_for(loaded.image) if model is None else model
     words = ["--mode", mode.value, "--packet-size", packet_size]
     words += ["--allow-downgrade"] * allow_downgrade + ["--allow-any-system"] * allow_any_system
-    kit = _kit()
-    flash_size_bytes = len(loaded.image.flash_data)
-    order = order_for(kit, kind, bios_version, flash_size_bytes, ram_bytes=size_of(ram, "--ram"))
+    kit, order = _ordered(kind, bios_version, ram, len(loaded.image.flash_data))
     with _machine(kit, order, ram_file) as machine:
         trial = try_update(
             machine,
@@ -109,7 +119,7 @@ def update(
             words,
             cut_power=power_cut,
             step=note,
-            output=lambda stream, data: write_through(2 if as_json else stream, data),
+            output=lambda data: write_through(2 if as_json else 1, data),
         )
         document = {"changed": False, "model": kind, "kernel": kit.release}
     return _trial_answer(trial, document)
@@ -119,7 +129,8 @@ def _trial_answer(trial: Trial, document: dict[str, Any]) -> Answer:
     if trial.post is None:
         if trial.status == 0:
             return Answer(document, ["nothing was done: the guest did not restart"])
-        text = "rbu update refused in the guest; what it said is above"
+        last = trial.complaint.splitlines()[-1:] or ["nothing"]
+        text = f"rbu update failed in the guest: {last[0].removeprefix('rbu: ')}"
         return Answer(document, [], GuestFailedError(text, trial.status or _NO_STATUS))
     post = trial.post
     rows = post_rows(post)
@@ -127,7 +138,7 @@ def _trial_answer(trial: Trial, document: dict[str, Any]) -> Answer:
         rows += [
             ("console", f"SeaBIOS (version {trial.console_version})"),
             ("guest's tables", f"BIOS {trial.dmi_version}"),
-            ("rbu status", _completion_words(trial)),
+            ("rbu status", "{code}: {meaning}".format(**_completion(trial))),
         ]
     document |= {
         "changed": post.version_after != post.version_before,
@@ -140,9 +151,9 @@ def _trial_answer(trial: Trial, document: dict[str, Any]) -> Answer:
     return Answer(document, [Facts("Restarted", rows)], _trial_failure(trial, post))
 
 
-def _completion_words(trial: Trial) -> str:
-    completion = (trial.status_document or {}).get("completion") or {}
-    return f"{completion.get('code')}: {completion.get('meaning')}"
+def _completion(trial: Trial) -> dict[str, Any]:
+    """What `rbu status` says in the guest of how the update ended."""
+    return (trial.status_document or {}).get("completion") or {}
 
 
 def _trial_failure(trial: Trial, post: PostReport) -> OpenRbuError | None:
@@ -154,11 +165,11 @@ def _trial_failure(trial: Trial, post: PostReport) -> OpenRbuError | None:
             f"the flash has {post.version_after}, but QEMU can't start it: the image's BIOS is no "
             "SeaBIOS; see: rbu lab bios --help"
         )
-    seen = (trial.console_version, trial.dmi_version)
-    if seen != (post.version_after, post.version_after):
+    seen = (trial.console_version, trial.dmi_version, _completion(trial).get("code"))
+    if seen != (post.version_after, post.version_after, "0x0000"):
         return UpdateFailedError(
-            f"the flash has {post.version_after}, but the BIOS on the console says {seen[0]}, and "
-            f"the guest's tables {seen[1]}"
+            f"the flash has {post.version_after}, but the BIOS on the console says {seen[0]}, the "
+            f"guest's tables {seen[1]}, and rbu status there {seen[2]}"
         )
     return None
 
@@ -189,38 +200,43 @@ def shell(
     a Dell's does: an update that is staged and armed is carried out, with a report, and the machine
     comes up again.
 
-    With no CMD, and no terminal: runs the shell commands on standard input. The exit code is the
-    program's; where it restarts the machine, that of --after-restart, or 1 when the BIOS refused an
-    update.
+    With no CMD, and no terminal: runs the shell commands on standard input. (A CMD has nothing to
+    read.) The exit code is the program's, 126 or 127 where it can't be run; where it restarts the
+    machine, that of --after-restart, or 1 when the BIOS refused an update.
 
     \b
     Examples:  rbu lab shell
                rbu lab shell -- smbios-token-ctl --token-id=0x5c --is-active
                rbu lab shell --after-restart 'dmidecode -t bios' -- ./my-tool new.hdr
     """
-    from openrbu.lab.trial import order_for
     from openrbu.machine.models import model as model_named
 
     is_interactive = not command and sys.stdin.isatty() and sys.stdout.isatty()
     if after_restart is not None and is_interactive:
         raise UsageError("--after-restart takes a CMD: a shell is there again after a restart")
     standard_input = b"" if command or is_interactive else sys.stdin.buffer.read()
-    kit = _kit()
-    flash_size_bytes = model_named(model).flash_size_bytes
-    order = order_for(kit, model, bios_version, flash_size_bytes, ram_bytes=size_of(ram, "--ram"))
+    kit, order = _ordered(model, bios_version, ram, model_named(model).flash_size_bytes)
     with _machine(kit, order, ram_file, on_terminal=is_interactive) as machine:
         if is_interactive:
             return _interact(machine)
         here = str(Path.cwd())
         words = command or ["sh", "-s"]
-        output = write_through
-        ran = machine.run(words, cwd=here, standard_input=standard_input, output=output)
-        if ran.status is None and ran.post is not None:
-            status = _tell_restart(ran.post)
-            if after_restart is None:
-                return status
-            ran = machine.run(["sh", "-c", after_restart], cwd=here, output=output)
-        return 0 if ran.status is None else ran.status
+        try:
+            ran = machine.run(words, cwd=here, standard_input=standard_input, output=write_through)
+        except (FileNotFoundError, PermissionError, NotADirectoryError) as error:
+            complain(f"{words[0]} can't be run: {error.strerror}")
+            return _NOT_FOUND if isinstance(error, FileNotFoundError) else _NOT_EXECUTABLE
+        status = _status_of(ran)
+        if ran.post is not None and after_restart is not None:
+            ran = machine.run(["sh", "-c", after_restart], cwd=here, output=write_through)
+            status = _status_of(ran)
+        return status
+
+
+def _status_of(ran: Ran) -> int:
+    """The exit code that a program comes to; what the BIOS did is said, where it restarted the
+    machine."""
+    return ran.status or 0 if ran.post is None else _tell_restart(ran.post)
 
 
 def _interact(machine: LabMachine) -> int:
@@ -240,14 +256,22 @@ def _tell_restart(post: PostReport) -> int:
     return 0 if failure is None else int(failure.exit_code)
 
 
-def _kit() -> Kit:
-    """What guests are made of.
+def _ordered(
+    model: str, bios_version: str | None, ram: str, flash_size_bytes: int
+) -> tuple[Kit, Order]:
+    """What guests are made of, and a machine to be made.
 
-    :raise ObstacleError: when it can't be had.
+    :raise OpenRbuError: when the machine can't be, or the lab misses something; nothing is fetched
+        for a machine that can't be.
     """
+    from openrbu.lab.machine import check_machine
     from openrbu.lab.packages import get_kit
+    from openrbu.lab.trial import order_for
 
-    return get_kit(note)
+    ram_bytes = size_of(ram, "--ram")
+    check_machine(model, ram_bytes)
+    kit = get_kit(note)
+    return kit, order_for(kit, model, bios_version, flash_size_bytes, ram_bytes=ram_bytes)
 
 
 @contextlib.contextmanager
@@ -258,13 +282,13 @@ def _machine(
 
     :raise OpenRbuError: when there can't be one.
     """
-    from openrbu.lab.accel import accelerator
+    from openrbu.lab.accel import TCG, accelerator
     from openrbu.lab.guest import GuestLostError
-    from openrbu.lab.machine import LabMachine
+    from openrbu.lab.machine import CannotStartError, LabMachine
     from openrbu.lab.programs import find_qemu
 
     found = accelerator(find_qemu(), kit.vmlinuz, note)
-    how = "emulated" if found == "tcg" else found.upper()
+    how = "emulated" if found == TCG else found.upper()
     with (
         _terminal_kept(on_terminal),
         LabMachine(
@@ -272,14 +296,22 @@ def _machine(
         ) as machine,
     ):
         note(f"starting a {order.model} with BIOS {order.bios_version} ({how}) …")
+        is_up = False
         try:
             machine.power_on()
+            is_up = True
             note(f"it is up: Linux {machine.guest.release}")
             yield machine
+        except CannotStartError as error:
+            _tell_restart(error.post)
+            raise
         except GuestLostError as error:
             for line in error.console.splitlines()[-_CONSOLE_LINES:]:
                 note(f"console: {line}")
             raise
+        finally:
+            if ram_file is not None and not is_up:
+                ram_file.unlink()
 
 
 @contextlib.contextmanager
@@ -288,10 +320,12 @@ def _terminal_kept(is_used: bool) -> Iterator[None]:
     if not is_used:
         yield
         return
+    import fcntl
     import termios
 
-    before = termios.tcgetattr(0)
+    before, flags = termios.tcgetattr(0), fcntl.fcntl(0, fcntl.F_GETFL)
     try:
         yield
     finally:
         termios.tcsetattr(0, termios.TCSADRAIN, before)
+        fcntl.fcntl(0, fcntl.F_SETFL, flags)

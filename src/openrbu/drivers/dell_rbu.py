@@ -26,8 +26,9 @@ offset lets it, but they are the next ones after the last read; where there are 
 zeros. A read that reaches past the end puts the cursor back to the start. So only reading in order
 from the start gives what is staged.
 
-Sources: the driver spec; the seed document; and Debian's 6.1.192 for the module parameter (any
-text of up to 16 characters is taken; a type other than `mono` and `packet` stages nothing and
+Sources: the kernel's document of this driver; where it is silent, Debian's 6.1.192, which the
+profile `linux` is compared with. Only seen there: what the module parameter takes (any text of up
+to 16 characters; a type other than `mono` and `packet` stages nothing and
 `data` reads as empty), the zeros above, the offset of a write, which does not matter, and the
 byte that a short read of the text files is short of.
 """
@@ -35,6 +36,7 @@ byte that a short read of the text files is short of.
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -395,4 +397,4 @@ def _first_read(text: str, offset: int, size_bytes: int) -> bytes:
 
     One byte of the reader's buffer stays unused, as for a C string's NUL.
     """
-    return b"" if offset else f"{text}\n".encode()[: max(0, size_bytes - 1)]
+    return b"" if offset else os.fsencode(f"{text}\n")[: max(0, size_bytes - 1)]

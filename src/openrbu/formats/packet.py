@@ -1,8 +1,8 @@
 """Packet sets: an image cut into packets, and put together again.
 
 A set is packet 0, which carries a list of items and no image data, and packets 1 … total-1, which
-carry the image in order, the last one zero padded. All facts are those of the RBU packet rules
-(spec, "RBU packets"). One packet, its header and its rules are in `packet_header`.
+carry the image in order, the last one zero padded. All facts are those of the RBU packet rules.
+One packet, its header and its rules are in `packet_header`.
 """
 
 from __future__ import annotations

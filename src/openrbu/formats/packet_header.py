@@ -1,6 +1,6 @@
 """One RBU packet: its header, the rules that every header keeps, its checksum, the password item.
 
-All facts are those of the RBU packet rules (spec, "RBU packets").
+All facts are those of the RBU packet rules.
 
 The header rules are stated once, in `HEADER_RULES`, as comparisons that work on one header (a
 dict of ints) and on a numpy array of headers alike: the search through RAM uses the same ones.

@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from openrbu.buffers import Buffer
+from openrbu.errors import OpenRbuError, UsageError
 from openrbu.lab import calls
 from openrbu.machine import wire
 from openrbu.units import KIB
@@ -71,7 +72,7 @@ def _device(name: str) -> str:
 
 
 def serve(port: wire.Connection) -> None:
-    """Answer requests until the other end is gone."""
+    """Answer requests until the other end is gone. What is wrong with one is its answer."""
     wire.send(port, {"protocol": PROTOCOL, "release": os.uname().release})
     while (message := wire.receive(port)) is not None:
         words = message.header["with"]
@@ -85,7 +86,9 @@ def serve(port: wire.Connection) -> None:
                     wire.send(port, {"result": {"status": status}})
                 case "shell":
                     wire.send(port, {"result": {"status": _shell(**words)}})
-        except OSError as error:
+        except wire.WireError as error:
+            wire.send(port, {"error": wire.error_document(UsageError(f"the calls: {error}"))})
+        except (OSError, OpenRbuError) as error:
             wire.send(port, {"error": wire.error_document(error)})
 
 

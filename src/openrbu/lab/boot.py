@@ -6,7 +6,7 @@ they have here, and nothing that the guest does to them is seen here. Only `/lab
 through: the machine's disk, which lasts over a restart.
 
 QEMU's initial RAM file system is virtme-ng's: it mounts the root and starts the program named by
-`init=`, which is `init.sh` here.
+`init=`, which is a shell here that reads `init.sh`. It stays, as the parent of orphans.
 """
 
 from __future__ import annotations
@@ -21,62 +21,70 @@ import openrbu
 from openrbu.formats.smbios import Structure, Tables
 from openrbu.lab.agent import PORT_NAME
 from openrbu.lab.packages import Kit
-from openrbu.lab.qemu import fd_path
+from openrbu.lab.scratch import fd_path
 from openrbu.machine.store import HOME_VARIABLE
 from openrbu.units import MIB
 
 DISK = "disk"
 """The directory, in a machine's, that the guest has as `/lab`."""
 
-RESET = "guest-reset"
-"""QEMU's word for a restart that the guest asked for."""
-
 _KERNEL_LINE = "console=ttyS0 quiet loglevel=1 oops=panic panic=-1"
 
 _END_OF_TABLE = 127
 
-_FIRST, _LAST = "/run/lab/first", "/run/lab/last"
-
 _INIT = """\
 #!/bin/sh
 # The first program of a lab's guest. The file systems of this machine, then the agent.
-b={busybox}
-$b mount -t proc proc /proc
-$b mount -t tmpfs tmpfs /run
-$b insmod {modules}/kernel/fs/overlayfs/overlay.ko
-$b mkdir -p /run/host /run/up /run/work /run/root
-$b mount -t 9p -o ro,trans=virtio,version=9p2000.L,cache=loose,msize=524288 host /run/host
-$b mount -t overlay -o lowerdir=/run/host,upperdir=/run/up,workdir=/run/work overlay /run/root
+b() {{ {busybox} "$@"; }}
+b mount -t proc proc /proc
+b mount -t tmpfs tmpfs /run
+b insmod {modules}/kernel/fs/overlayfs/overlay.ko
+b mkdir -p /run/host /run/up /run/work /run/root
+b mount -t 9p -o ro,trans=virtio,version=9p2000.L,cache=loose,msize=524288 host /run/host
+b mount -t overlay -o lowerdir=/run/host,upperdir=/run/up,workdir=/run/work overlay /run/root
 cd /run/root
-$b mkdir -p lab lib/modules
-$b mount -t proc proc proc
-$b mount -t sysfs sys sys
-$b mount -t devtmpfs dev dev
-$b mkdir -p dev/pts dev/shm
-$b mount -t devpts devpts dev/pts
-$b mount -t tmpfs tmpfs dev/shm
-$b mount -t tmpfs tmpfs run
-$b mount -t tmpfs tmpfs lib/modules
-$b ln -s {modules} lib/modules/{release}
-$b mount -t 9p -o trans=virtio,version=9p2000.L,msize=524288 lab lab
-$b mkdir -p run/lab/first run/lab/last
-for name in reboot poweroff halt; do
-  printf '#!/bin/sh\\nsync\\nexec %s %s -f\\n' "$b" "$name" >run/lab/first/$name
-done
-$b chmod 755 run/lab/first/*
+b mkdir -p lab lib/modules
+b mount -t proc proc proc
+b mount -t sysfs sys sys
+b mount -t devtmpfs dev dev
+b mkdir -p dev/pts dev/shm
+b mount -t devpts devpts dev/pts
+b mount -t tmpfs tmpfs dev/shm
+b mount -t tmpfs tmpfs run
+b mount -t tmpfs tmpfs lib/modules
+b ln -s {modules} lib/modules/{release}
+b mount -t 9p -o trans=virtio,version=9p2000.L,msize=524288 lab lab
 for name in modprobe insmod rmmod lsmod depmod; do
-  $b ln -s "$b" run/lab/last/$name
+  [ -e sbin/$name ] || b ln -s {busybox} sbin/$name
 done
-$b hostname lab
-$b ip link set lo up 2>/dev/null
-exec $b chroot . /usr/bin/env PYTHONPATH={package} {python} -m openrbu.lab.agent {port}
+for name in reboot poweroff halt shutdown systemctl; do
+  b rm -f sbin/$name bin/$name
+  printf %s {power} >sbin/$name
+  b chmod 755 sbin/$name
+done
+b hostname lab
+b ip link set lo up
+b chroot . /usr/bin/env PYTHONPATH={package} {python} -m openrbu.lab.agent {port}
+"""
+
+_POWER = """\
+#!/bin/sh
+# In place of an init system's programs, which there is none of in the lab.
+case "${{0##*/}} $*" in
+  reboot* | "shutdown "*-r* | "systemctl "*reboot*) what=reboot ;;
+  poweroff* | halt* | shutdown* | "systemctl "*poweroff* | "systemctl "*halt*) what=poweroff ;;
+  *) echo "${{0##*/}}: there is no init system in the lab" >&2; exit 1 ;;
+esac
+sync
+exec {busybox} $what -f
 """
 
 
 def write_init(kit: Kit, directory: Path) -> Path:
     """The first program, in a machine's directory."""
     script = directory / "init.sh"
-    quoted = {
+    words = {
+        "power": _POWER.format(busybox=shlex.quote(str(kit.busybox))),
         "busybox": kit.busybox,
         "modules": kit.modules,
         "release": kit.release,
@@ -84,7 +92,8 @@ def write_init(kit: Kit, directory: Path) -> Path:
         "port": PORT_NAME,
         "package": Path(openrbu.__file__).parent.parent,
     }
-    script.write_text(_INIT.format(**{key: shlex.quote(str(v)) for key, v in quoted.items()}))
+    quoted = {name: shlex.quote(str(word)) for name, word in words.items()}
+    script.write_text(_INIT.format(**quoted))
     script.chmod(0o755)
     return script
 
@@ -92,7 +101,7 @@ def write_init(kit: Kit, directory: Path) -> Path:
 def environment() -> dict[str, str]:
     """What a program in the guest finds in its environment."""
     here = os.environ
-    path = [_FIRST, str(Path(sys.executable).parent), here.get("PATH", os.defpath), _LAST]
+    path = [str(Path(sys.executable).parent), here.get("PATH", os.defpath), "/usr/sbin:/sbin"]
     kept = {name: here[name] for name in ("TERM", "LANG", "LC_ALL", "COLUMNS") if name in here}
     return {
         **kept,
@@ -137,7 +146,7 @@ def arguments(
         words += ["-smbios", f"file={fd_path(table)}"]
     words += ["-action", "reboot=shutdown,shutdown=pause", "-rtc", "base=utc"]
     words += ["-kernel", str(kit.vmlinuz), "-initrd", str(kit.initramfs)]
-    words += ["-append", f"{_KERNEL_LINE} init={init}"]
+    words += ["-append", f'{_KERNEL_LINE} init=/bin/sh -- "{init}"']
     for tag, path, readonly in (
         ("/dev/root", "/", "on"),  # virtme-ng's initial RAM file system mounts it
         ("host", "/", "on"),  # and we, cached
@@ -149,7 +158,7 @@ def arguments(
     words += ["-chardev", f"socket,id=agent,fd={agent}"]
     words += ["-device", f"virtserialport,chardev=agent,name={PORT_NAME}"]
     if on_terminal:
-        words += ["-chardev", "stdio,id=terminal,signal=off"]
+        words += ["-chardev", "stdio,id=terminal,signal=off,mux=on"]
         words += ["-device", "virtconsole,chardev=terminal"]
     return words
 

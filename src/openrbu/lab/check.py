@@ -12,17 +12,17 @@ from pathlib import Path
 from openrbu.errors import ObstacleError
 from openrbu.lab.accel import KVM, accelerator, is_kvm_usable
 from openrbu.lab.packages import (
-    INSTALL_EXTRA,
     INSTALLED_SEABIOS,
     ROLES,
     FetchError,
     Package,
     cache_home,
     cached_package,
+    initramfs_place,
     virtme_run,
     wanted_packages,
 )
-from openrbu.lab.programs import QEMU, find_program, run
+from openrbu.lab.programs import INSTALL_EXTRA, QEMU, find_program, run
 from openrbu.units import KIB, MIB, human_size
 
 MEMORY_BYTES = 768 * MIB
@@ -65,7 +65,8 @@ def check(say: Callable[[str], None]) -> list[Need]:
         *_qemu(),
         _python_package("qemu.qmp"),
         _virtme_ng(),
-        _file(),
+        _program("file", "file"),
+        _program("setpriv", "util-linux"),
         *packages,
         _accelerator(cache, say),
         _memory(),
@@ -105,11 +106,11 @@ def _virtme_ng() -> Need:
     return Need("virtme-ng", State.HERE, str(program))
 
 
-def _file() -> Need:
-    program = find_program("file")
+def _program(name: str, package: str) -> Need:
+    program = find_program(name)
     if program is None:
-        return Need("file", State.MISSING, "not in PATH", "apt-get install file")
-    return Need("file", State.HERE, str(program))
+        return Need(name, State.MISSING, "not in PATH", f"apt-get install {package}")
+    return Need(name, State.HERE, str(program))
 
 
 def _packages(cache: Path) -> tuple[list[Need], int]:
@@ -117,7 +118,9 @@ def _packages(cache: Path) -> tuple[list[Need], int]:
     have = {role: cached_package(cache, role) for role in ROLES}
     if INSTALLED_SEABIOS.exists():
         have["seabios"] = INSTALLED_SEABIOS
-    if have["kernel"] is not None and have["kmod"] is None:  # it was needed to unpack that
+    kernel, busybox = have["kernel"], have["busybox"]
+    is_made = kernel and busybox and initramfs_place(cache, kernel, busybox).exists()
+    if is_made and have["kmod"] is None:  # it is needed to unpack a kernel and for the initramfs
         del have["kmod"]
     wanted: dict[str, Package] = {}
     why, remedy = "", None

@@ -29,9 +29,13 @@ START_LIMIT_S = 300.0
 
 CALLS_LIMIT_S = 120.0
 
+RESET, SHUTDOWN = "guest-reset", "guest-shutdown"
+"""QEMU's words for a restart, and for being switched off, that the guest asked for."""
+
 _TAIL_CHARACTERS = 2000
 
-_DEATH = re.compile(r"(Kernel panic|Oops|general protection fault|BUG: ).*")
+_DEATH = re.compile(r"Kernel panic.*")
+"""What the console says last of a kernel that is told to panic at an oops."""
 
 Output = Callable[[int, bytes], None]
 """Takes what a program writes: to 1, standard output, or 2, standard error."""
@@ -48,7 +52,7 @@ class GuestLostError(OpenRbuError):
 
 
 class GuestStoppedError(OpenRbuError):
-    """The guest asked for it: `reason` is QEMU's, `guest-reset` or `guest-shutdown`."""
+    """The guest asked for it: `reason` is `RESET` or `SHUTDOWN`."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"the guest stopped: {reason}")
@@ -79,6 +83,7 @@ class Guest:
         """Make system calls, one after the other; what each of them answered.
 
         :raise GuestLostError: when there is no answer.
+        :raise GuestStoppedError: when the guest stopped before.
         """
         header, payload = calls.calls_to_message(wanted)
         answer = self._ask("calls", header, payload, limit_s=CALLS_LIMIT_S)
@@ -119,10 +124,6 @@ class Guest:
         """All that the BIOS and the kernel said."""
         size = os.fstat(self._console).st_size
         return os.pread(self._console, size, 0).decode(errors="replace").replace("\r", "")
-
-    def close(self) -> None:
-        """Let go of the channel. The guest itself is QEMU's."""
-        self._connection.close()
 
     # -- the channel ------------------------------------------------------------------------
 
@@ -211,7 +212,8 @@ class Guest:
         console = self.console_text
         if death := _DEATH.search(console):
             raise GuestLostError(f"its kernel died: {death[0]}", console)
-        if self._qemu.stop_reason is not None:
+        if self._qemu.stop_reason in (RESET, SHUTDOWN):
             raise GuestStoppedError(self._qemu.stop_reason)
         if self._qemu.has_ended():
-            raise GuestLostError(f"QEMU ended: {self._qemu.said.strip()}", console)
+            why = self._qemu.said.strip() or self._qemu.stop_reason or "without a word"
+            raise GuestLostError(f"QEMU ended: {why}", console)

@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import socket
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -34,9 +33,10 @@ from openrbu.errors import MachineError, ObstacleError, OpenRbuError, UsageError
 from openrbu.formats import dell
 from openrbu.formats.smbios import Tables
 from openrbu.lab import boot, calls
-from openrbu.lab.guest import Guest, GuestStoppedError, Output
+from openrbu.lab.guest import RESET, Guest, GuestLostError, GuestStoppedError, Output
 from openrbu.lab.packages import Kit
-from openrbu.lab.qemu import Qemu, fd_path, memory_file
+from openrbu.lab.qemu import Qemu
+from openrbu.lab.scratch import fd_path, memory_file, new_file, remove_tree
 from openrbu.lab.seabios import is_seabios
 from openrbu.machine.factory import Order, put_tokens_right, write_parts
 from openrbu.machine.models import TokenKind, model
@@ -84,7 +84,8 @@ class LabMachine:
     """A machine as `order` has it, off at first, held until `close`. The thread that switches it on
     has to stay: QEMU ends with it.
 
-    Its RAM is in `ram_file` where one is named, a new file that stays. `on_terminal`: a shell may
+    Its RAM is in `ram_file` where one is named, a new file that stays. What is in the directory
+    `disk` its guest has as `/lab`. `on_terminal`: a shell may
     run on the terminal of this process.
 
     :raise ObstacleError: when QEMU can't be such a machine.
@@ -103,17 +104,18 @@ class LabMachine:
     ) -> None:
         self._kit, self._accelerator, self._on_terminal = kit, accelerator, on_terminal
         self._clock = clock
-        self._ram_bytes = order.ram_bytes or DEFAULT_RAM_BYTES
-        _check(order, self._ram_bytes)
+        self._ram_bytes = DEFAULT_RAM_BYTES if order.ram_bytes is None else order.ram_bytes
+        check_machine(order.model, self._ram_bytes)
         self._qemu: Qemu | None = None
         self._guest: Guest | None = None
         self._running = contextlib.ExitStack()
         with contextlib.ExitStack() as stack:
             with signals_held():
                 self.directory = fresh_directory(Path(tempfile.gettempdir()), _PREFIX)
-                stack.callback(shutil.rmtree, self.directory)
+                stack.callback(remove_tree, self.directory)
                 write_parts(self.directory, replace(order, ram_bytes=self._ram_bytes), clock=clock)
-                (self.directory / boot.DISK).mkdir()
+                self.disk = self.directory / boot.DISK
+                self.disk.mkdir()
                 self._open_parts(stack)
                 self._open_ram(stack, ram_file)
                 stack.callback(self._stop)
@@ -133,9 +135,7 @@ class LabMachine:
         if ram_file is None:
             self._ram_fd = memory_file("ram", size_bytes=self._ram_bytes)
         else:
-            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            self._ram_fd = os.open(ram_file, flags, 0o600)
-            os.ftruncate(self._ram_fd, self._ram_bytes)
+            self._ram_fd = new_file(ram_file, self._ram_bytes)
         stack.callback(os.close, self._ram_fd)
         self.ram = RamFile(Path(fd_path(self._ram_fd)), pc_regions(self._ram_bytes))
         stack.callback(self.ram.close)
@@ -169,10 +169,13 @@ class LabMachine:
 
     def _halt(self) -> None:
         """End QEMU; what is in its CMOS stays."""
-        if self._qemu is not None:
-            for index in _CMOS_KEPT:
-                write_first_bank(self.cmos, index, read_first_bank(self._qemu, index))
-        self._stop()
+        try:
+            if self._qemu is not None:
+                self._qemu.halt()
+                for index in _CMOS_KEPT:
+                    write_first_bank(self.cmos, index, read_first_bank(self._qemu, index))
+        finally:
+            self._stop()
 
     def _stop(self) -> None:
         with signals_held():
@@ -200,7 +203,11 @@ class LabMachine:
             self._qemu, self._guest = qemu, Guest(qemu, ours, console)
             self._running = stack.pop_all()
         qemu.resume()
-        self._guest.wait_until_up()
+        try:
+            self._guest.wait_until_up()
+        except GuestStoppedError as stopped:
+            said = self._guest.console_text
+            raise GuestLostError(f"it does not come up: {stopped}", said) from None
         return report
 
     def _start_qemu(
@@ -292,7 +299,7 @@ class LabMachine:
         """A file as the guest has it, up to 64 KiB.
 
         :raise OSError: as the guest's kernel answers.
-        :raise GuestLostError: when the guest is lost.
+        :raise GuestLostError, GuestStoppedError: as `Guest.calls`.
         """
         result = self.guest.calls([calls.Read(path, 0, 64 * KIB)])[0]
         if result.errno is not None:
@@ -343,7 +350,7 @@ class LabMachine:
         return Ran(status)
 
     def _go_on(self, stopped: GuestStoppedError, cut_power: bool) -> PostReport | None:
-        if stopped.reason != boot.RESET:
+        if stopped.reason != RESET:
             self.cut_power()
             return None
         if cut_power:
@@ -365,19 +372,19 @@ class LabMachine:
         self.close()
 
 
-def _check(order: Order, ram_bytes: int) -> None:
-    """Refuse what QEMU can't be.
+def check_machine(name: str, ram_bytes: int) -> None:
+    """Refuse what QEMU can't be. `name` is the model's.
 
     :raise ObstacleError: for tokens that are reached through SMIs, which QEMU has not got.
-    :raise UsageError: for a size that does not go.
+    :raise UsageError: for a model that there is not, or a size that does not go.
     """
-    if order.tables is None and model(order.model).tokens is not TokenKind.INDEXED_IO:
+    if model(name).tokens is not TokenKind.INDEXED_IO:
         raise ObstacleError(
-            f"the lab can't be a {order.model}: its tokens are the BIOS's, by SMI, which QEMU has "
+            f"the lab can't be a {name}: its tokens are the BIOS's, by SMI, which QEMU has "
             "no handler for; try it on a virtual machine: rbu machine new --help"
         )
-    if not MIN_RAM_BYTES <= ram_bytes <= MAX_RAM_BYTES:
+    if not MIN_RAM_BYTES <= ram_bytes <= MAX_RAM_BYTES or ram_bytes % MIB:
         raise UsageError(
-            f"a lab machine has {human_size(MIN_RAM_BYTES)} to {human_size(MAX_RAM_BYTES)} of RAM, "
-            f"not {human_size(ram_bytes)}"
+            f"a lab machine has {human_size(MIN_RAM_BYTES)} to {human_size(MAX_RAM_BYTES)} of RAM "
+            f"in whole MiB, not {human_size(ram_bytes)}"
         )

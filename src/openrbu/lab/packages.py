@@ -22,7 +22,7 @@ from functools import cached_property
 from pathlib import Path
 
 from openrbu.errors import ObstacleError, OpenRbuError
-from openrbu.lab.programs import QEMU, Ended, find_program, run, search_path
+from openrbu.lab.programs import INSTALL_EXTRA, QEMU, Ended, find_program, run, search_path
 from openrbu.machine.lockfile import LockFile
 from openrbu.signals import LOOK_UP_S
 from openrbu.units import KIB, human_size
@@ -30,8 +30,7 @@ from openrbu.units import KIB, human_size
 INSTALLED_SEABIOS = Path("/usr/share/seabios/bios-256k.bin")
 """Of the package seabios, which Debian's QEMU needs anyway."""
 
-_NEWEST_KERNEL = "linux-image-amd64"
-"""It has nothing in it, and depends on the kernel of the day (spec 7)."""
+_NEWEST_KERNEL = "linux-image-amd64"  # empty; it depends on the kernel of the day (in Debian 12)
 
 _PATTERNS = {
     "kernel": "linux-image-[0-9]*",
@@ -54,8 +53,6 @@ _FRESH = ".new-"
 """How the names of directories begin in which something is being made."""
 
 _NEEDED_IN_INITRAMFS = (b"modules/9p.ko", b"modules/9pnet_virtio.ko", b"modules/virtio_console.ko")
-
-INSTALL_EXTRA = "pip install 'openrbu[lab]'"
 
 _LIKE_DEBIAN = "the lab's packages are Debian's for amd64; on other systems, fill the cache on a \
 Debian system and copy it here"
@@ -148,6 +145,11 @@ def cached_package(cache: Path, role: str) -> Path | None:
     return max((cache / "packages").glob(f"{_PATTERNS[role]}_*"), default=None)
 
 
+def initramfs_place(cache: Path, kernel: Path, busybox: Path) -> Path:
+    """Where the initramfs for the packages in these directories is, once it is made."""
+    return cache / "initramfs" / f"{kernel.name}+{busybox.name}.cpio"
+
+
 def wanted_packages() -> dict[str, Package]:
     """The packages that a kit is made of, by what they are for, as apt knows them today.
 
@@ -201,7 +203,7 @@ class _Maker:
         self, cache: Path, say: Callable[[str], None], stack: contextlib.ExitStack
     ) -> None:
         self._cache, self._say, self._stack = cache, say, stack
-        self._packages, self._initramfs_home = cache / "packages", cache / "initramfs"
+        self._packages = cache / "packages"
         self._is_locked = False
 
     @cached_property
@@ -209,7 +211,7 @@ class _Maker:
         return wanted_packages()
 
     def kit(self) -> Kit:
-        if not any(self._initramfs_home.glob("*")):  # before much is fetched for nothing
+        if not any((self._cache / "initramfs").glob("*")):  # before much is fetched for nothing
             _programs_for_initramfs()
         kernel, busybox = self._need("kernel", self._list_modules), self._need("busybox")
         modules = _inside(kernel, "lib/modules/*")
@@ -289,7 +291,7 @@ class _Maker:
 
     def _initramfs(self, kernel: Path, busybox: Path) -> Path:
         """The initramfs that virtme-ng makes for a kernel."""
-        place = self._initramfs_home / f"{kernel.name}+{busybox.name}.cpio"
+        place = initramfs_place(self._cache, kernel, busybox)
         if place.exists():
             return place
         program = _programs_for_initramfs()

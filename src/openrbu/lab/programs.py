@@ -20,6 +20,8 @@ from openrbu.signals import LOOK_UP_S, signals_held
 
 QEMU = "qemu-system-x86_64"
 
+INSTALL_EXTRA = "pip install 'openrbu[lab]'"
+
 _SYSTEM_PATH = ("/usr/sbin", "/sbin")
 """Where a plain user's PATH often does not lead."""
 
@@ -58,9 +60,14 @@ def search_path(*first: Path) -> str:
 
 def ends_with_us() -> list[str]:
     """The words before a command that have the kernel kill it when this thread ends, however that
-    comes; none where util-linux is not there."""
+    comes.
+
+    :raise ObstacleError: when util-linux is not there.
+    """
     setpriv = find_program("setpriv")
-    return [str(setpriv), "--pdeathsig", "KILL"] if setpriv else []
+    if setpriv is None:
+        raise ObstacleError("there is no setpriv here: apt-get install util-linux")
+    return [str(setpriv), "--pdeathsig", "KILL"]
 
 
 def run(

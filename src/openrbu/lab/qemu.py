@@ -20,11 +20,15 @@ from collections.abc import Coroutine, Sequence
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
-from qemu.qmp import QMPClient, QMPError
-
-from openrbu.errors import OpenRbuError
-from openrbu.lab.programs import ends_with_us, find_qemu
+from openrbu.errors import ObstacleError, OpenRbuError
+from openrbu.lab.programs import INSTALL_EXTRA, ends_with_us, find_qemu
+from openrbu.lab.scratch import memory_file
 from openrbu.signals import LOOK_UP_S
+
+try:
+    from qemu.qmp import QMPClient, QMPError
+except ModuleNotFoundError:
+    raise ObstacleError(f"the lab needs the Python package qemu.qmp: {INSTALL_EXTRA}") from None
 
 _ANSWER_LIMIT_S = 60.0
 """For one QMP command. They take milliseconds; an emulator that is starved may need seconds."""
@@ -45,20 +49,6 @@ class QemuError(OpenRbuError):
         self.said = said
 
 
-def memory_file(name: str, data: bytes = b"", size_bytes: int | None = None) -> int:
-    """A file without a name, in memory: its descriptor."""
-    fd = os.memfd_create(name, os.MFD_CLOEXEC)
-    with open(fd, "wb", closefd=False) as file:
-        file.write(data)
-    os.ftruncate(fd, len(data) if size_bytes is None else size_bytes)
-    return fd
-
-
-def fd_path(fd: int) -> str:
-    """A path to a descriptor, for the process that has it."""
-    return f"/proc/self/fd/{fd}"
-
-
 class Qemu:
     """QEMU with `arguments`, its processor not started yet; `fds` are what it inherits.
 
@@ -71,28 +61,31 @@ class Qemu:
     def __init__(
         self, arguments: Sequence[str], *, fds: Sequence[int], on_terminal: bool = False
     ) -> None:
+        program = [str(find_qemu()), *arguments]
         ours, theirs = socket.socketpair()
         self.waker, self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._errors = memory_file("qemu-stderr")
         self._files = [self.waker, self._wake, self._errors]
         self.stop_reason: str | None = None
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         with contextlib.ExitStack() as undo:
             undo.callback(self._close_files)
+            undo.callback(self._loop.close)
             undo.callback(ours.close)
             with theirs:
                 self._process = subprocess.Popen(
-                    [*ends_with_us(), find_qemu(), *arguments, *_qmp(theirs.fileno())],
+                    [*ends_with_us(), *program, *_qmp(theirs.fileno())],
                     pass_fds=[*fds, theirs.fileno()],
                     stdin=None if on_terminal else subprocess.DEVNULL,
                     stdout=None if on_terminal else subprocess.DEVNULL,
                     stderr=self._errors,
                     start_new_session=not on_terminal,  # Ctrl-C is ours to handle
                 )
-            self._loop = asyncio.new_event_loop()
-            self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-            self._thread.start()
+            undo.pop_all()
             undo.callback(self.close)
             self._monitor = QMPClient("lab")
+            self._thread.start()
             self._await(self._connect(ours))
             undo.pop_all()
 
@@ -154,6 +147,13 @@ class Qemu:
         """
         return str(self.execute("human-monitor-command", **{"command-line": line}))
 
+    def halt(self) -> None:
+        """Have the processor stand still, so that nothing changes while it is looked at.
+
+        :raise QemuError: as `execute`.
+        """
+        self.execute("stop")
+
     def resume(self) -> None:
         """Let the processor run.
 
@@ -195,20 +195,15 @@ class Qemu:
 
     def close(self) -> None:
         """End QEMU, and let go of all that it had."""
-        if self._process.returncode is None:
-            self._process.terminate()
-            try:
-                self._process.wait(_END_LIMIT_S)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-        if self._loop.is_running():
+        self._process.kill()  # it has nothing of its own that would have to be put in order
+        self._process.wait()
+        if self._thread.is_alive():
             future = asyncio.run_coroutine_threadsafe(self._disconnect(), self._loop)
             with contextlib.suppress(TimeoutError):
                 future.result(_END_LIMIT_S)
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
-            self._loop.close()
+        self._loop.close()
         self._close_files()
 
     async def _disconnect(self) -> None:

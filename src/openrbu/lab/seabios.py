@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 
 from openrbu.errors import DamagedInputError, UsageError
+from openrbu.machine.factory import MAX_FLASH_BYTES
 from openrbu.units import KIB, human_size
 
 _VERSION = re.compile(rb"gcc: [ -~]* binutils: [ -~]*\0(?P<version>[ -~]+)\0")
@@ -59,9 +60,11 @@ def fill_flash(rom: bytes, size_bytes: int) -> bytes:
             f"a flash of {human_size(size_bytes)} has no room for SeaBIOS, which has "
             f"{human_size(len(rom))}"
         )
-    if size_bytes % _SIZE_STEP_BYTES:
-        step = human_size(_SIZE_STEP_BYTES)
-        raise UsageError(f"QEMU takes a flash of a multiple of {step}, not of {size_bytes} bytes")
+    if size_bytes % _SIZE_STEP_BYTES or size_bytes > MAX_FLASH_BYTES:
+        step, most = human_size(_SIZE_STEP_BYTES), human_size(MAX_FLASH_BYTES)
+        raise UsageError(
+            f"a flash in the lab is a multiple of {step}, up to {most}, and not {size_bytes} bytes"
+        )
     return rom.rjust(size_bytes, b"\xff")
 
 

@@ -7,6 +7,7 @@ image's data, and a SeaBIOS under an older version in it.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +16,12 @@ from typing import Any
 from openrbu.bios.post import PostReport
 from openrbu.errors import NotForThisMachineError, UpdateFailedError
 from openrbu.formats.hdr import Image
-from openrbu.lab.guest import Output
 from openrbu.lab.machine import CannotStartError, LabMachine
 from openrbu.lab.packages import Kit
 from openrbu.lab.seabios import fill_flash, rename_bios
 from openrbu.machine.factory import Order
 from openrbu.machine.models import MODELS, TokenKind
+from openrbu.machine.models import model as model_named
 
 DMI_VERSION = "/sys/class/dmi/id/bios_version"
 
@@ -32,13 +33,14 @@ class Trial:
     """What became of an update.
 
     `status` is the exit status of `rbu update` where that ended without a restart; then there is
-    nothing else. `post` is what the BIOS did. After the restart: the version that the BIOS said on
-    the console (None: it says none), the version in the guest's SMBIOS tables, and the document
-    that `rbu status --json` gave in the guest. `came_up` is False where the new BIOS is none that
-    QEMU can start; nothing was seen after the restart then.
+    nothing else but its `complaint`, what it wrote to standard error. `post` is what the BIOS did.
+    After the restart: the version that the BIOS said on the console (None: none), the version in
+    the guest's SMBIOS tables, and the document that `rbu status --json` gave in the guest.
+    `came_up` is False where the new BIOS is none that QEMU can start; nothing was seen then.
     """
 
     status: int | None = None
+    complaint: str = ""
     post: PostReport | None = None
     came_up: bool = True
     console_version: str | None = None
@@ -68,9 +70,9 @@ def order_for(
     """A machine of `model` with a SeaBIOS in its flash, which says `bios_version` (None: the
     model's first).
 
-    :raise UsageError: when the version or the size does not go.
+    :raise UsageError: when the model, the version or the size does not go.
     """
-    version = bios_version or MODELS[model].bios_version
+    version = model_named(model).bios_version if bios_version is None else bios_version
     rom = fill_flash(rename_bios(kit.seabios.read_bytes(), version), flash_size_bytes)
     return Order(model=model, bios_version=version, firmware=rom, **more)
 
@@ -82,22 +84,31 @@ def try_update(
     *,
     cut_power: bool = False,
     step: Callable[[str], None],
-    output: Output,
+    output: Callable[[bytes], None],
 ) -> Trial:
     """Update a machine that is on. `words` are more of `rbu update`'s options, `cut_power` takes
-    the power away in place of the restart; `step` is told what begins, `output` gets what the guest
-    says.
+    the power away in place of the restart; `step` is told what begins, `output` gets what
+    `rbu update` writes to standard output.
 
     :raise GuestLostError: when the machine is lost.
     """
     step("rbu update in the guest")
-    command = [RBU, "update", str(image), "--reboot", *words]
+    shutil.copyfile(image, machine.disk / image.name)  # the guest has its own /run, /dev/shm, …
+    command = [RBU, "update", f"/lab/{image.name}", "--reboot", *words]
+    complaint = bytearray()
+
+    def take(stream: int, data: bytes) -> None:
+        if stream == 1:
+            output(data)
+        else:
+            complaint.extend(data)
+
     try:
-        ran = machine.run(command, output=output, cut_power=cut_power)
+        ran = machine.run(command, output=take, cut_power=cut_power)
     except CannotStartError as error:
         return Trial(post=error.post, came_up=False)
     if ran.post is None:
-        return Trial(ran.status)
+        return Trial(ran.status, complaint.decode(errors="replace").strip())
     step("rbu status in the guest")
     return Trial(
         post=ran.post,

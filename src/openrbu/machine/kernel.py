@@ -328,7 +328,8 @@ def _dell_rbu_parameters(parameters: Mapping[str, str]) -> dict[str, Any]:
     if "allocation_floor" in known:
         text = parameters["allocation_floor"]
         try:
-            known["allocation_floor"] = unsigned_long(text.encode(), FLOOR_PATH)
+            # What is not UTF-8 comes from a command line as surrogates. It is no digit either way.
+            known["allocation_floor"] = unsigned_long(text.encode(errors="replace"), FLOOR_PATH)
         except KernelError as error:
             if error.errno != errno.EINVAL:
                 raise

@@ -210,11 +210,7 @@ class VirtualMachine:
     @property
     def tables(self) -> Tables:
         """The SMBIOS tables of this boot: the factory's, with the BIOS and the last update in."""
-        try:
-            return tables_of_boot(self._factory_tables, self.flash.current, self.nvram.contents)
-        except ValueError:
-            text = f"machine {self.name!r} has a damaged nvram.json: no time or no completion code"
-            raise MachineError(text) from None
+        return tables_of_boot(self._factory_tables, self.flash.current, self.nvram.contents)
 
     @property
     def is_armed(self) -> bool:

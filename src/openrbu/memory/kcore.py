@@ -33,6 +33,9 @@ from openrbu.units import BIOS_SEARCH_END, BIOS_SEARCH_START, PAGE_SIZE, PhysAdd
 
 KCORE = "proc/kcore"
 IOMEM = "proc/iomem"
+HYPERVISOR = "sys/hypervisor/type"
+XEN_GUEST_TYPE = "sys/hypervisor/guest_type"
+XEN_CAPABILITIES = "proc/xen/capabilities"
 
 _FILE_HEADER = struct.Struct("<4sBB10xHHIQQQIHHHHHH")
 """Elf64_Ehdr: magic, class, data, type, machine, version, entry, phoff, shoff, flags, ehsize,
@@ -105,9 +108,11 @@ class Kcore:
 def open_kcore(root: Path) -> Kcore | None:
     """The RAM of the machine whose `/proc` is below `root`.
 
-    None where the kernel shows none (no such file, not root, lockdown), or where of the RAM that a
-    BIOS searches a part is not in the file.
+    None where the kernel shows none (no such file, not root, lockdown), where of the RAM that a
+    BIOS searches a part is not in the file, and where its addresses are not the machine's (Xen).
     """
+    if _has_made_up_addresses(root):
+        return None
     try:
         system_ram = _parse_iomem((root / IOMEM).read_bytes().decode("latin-1"))
         fd = os.open(root / KCORE, os.O_RDONLY | os.O_CLOEXEC)
@@ -123,6 +128,25 @@ def open_kcore(root: Path) -> Kcore | None:
         os.close(fd)
         return None
     return Kcore(fd, regions, segments[0].distance)
+
+
+def _has_made_up_addresses(root: Path) -> bool:
+    """Whether this is Xen's dom0 or a paravirtual guest: Linux counts pages there by numbers of its
+    own, and `p_paddr` is such a one. A BIOS looks at the machine's memory.
+
+    Sources: the kernel's sysfs-hypervisor-xen; dom0 is where the capabilities have `control_d`.
+    """
+    if _words(root / HYPERVISOR) != ["xen"]:
+        return False
+    return _words(root / XEN_GUEST_TYPE) == ["PV"] or "control_d" in _words(root / XEN_CAPABILITIES)
+
+
+def _words(path: Path) -> list[str]:
+    """What is in a file; nothing where there is no such file."""
+    try:
+        return path.read_bytes().decode("latin-1").split()
+    except OSError:
+        return []
 
 
 def _parse_iomem(text: str) -> tuple[Region, ...]:

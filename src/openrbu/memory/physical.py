@@ -100,9 +100,10 @@ class PhysicalMemory(ReadableMemory, Protocol):
 
 
 def off_the_page(size_bytes: int) -> memoryview:
-    """A buffer for copies of pages and packets, in which none of them begins on a page: what
-    searches the memory that it lives in must not find its own copies, which change under it."""
-    start = 64  # a packet is a number of KiB, so that the next one does not begin on a page either
+    """A buffer for copies, one behind the other, of packet headers (32 bytes), packets (whole KiB)
+    or pages, or for one copy of anything else: none of them begins on a page. What searches the
+    memory that it lives in must not find its own copies, which change under it."""
+    start = 8  # numpy wants whole words; and 8 more than a multiple of 32 is never one of 4096
     return memoryview(mmap.mmap(-1, start + size_bytes))[start:]
 
 

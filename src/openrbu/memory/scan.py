@@ -269,7 +269,10 @@ class _ImageSearch:
             self._work -= size
             if self._work < 0:
                 break
-            image = hdr.Image.parse(self._ram.data(address, size))
+            data = self._ram.data(address, size)
+            if data[: header.size_bytes] != header.build():
+                return "image: its header changed while it was looked at"
+            image = hdr.Image(header, data[header.size_bytes :])
             if image.trailer is hdr.TrailerState.GOOD:
                 trailer = hdr.TRAILER.unpack(image.body, length)
                 return FoundImage(address, header, size, trailer["crc32"])

@@ -12,7 +12,7 @@ import zlib
 from dataclasses import dataclass
 
 from openrbu.buffers import Buffer
-from openrbu.errors import ObstacleError, UpdateFailedError
+from openrbu.errors import DamagedInputError, ObstacleError, UpdateFailedError
 from openrbu.formats import packet
 from openrbu.formats.hdr import Image
 from openrbu.hosts.base import Host
@@ -169,10 +169,11 @@ def _find(
     """Where a BIOS would find what was staged.
 
     The memory of a running machine changes while it is searched: a free page that holds a packet
-    is another program's, often this one's, by the time that it is compared. So what is refused is
-    looked at again.
+    is another program's, often this one's, by the time that it is compared. So what is refused, or
+    can't be read, is looked at again.
 
     :raise UpdateFailedError: when every look ends in a refusal.
+    :raise OSError: when the last look could not be finished, as the kernel answers.
     """
     image = Image.parse(payload.image)
 
@@ -181,7 +182,7 @@ def _find(
 
     for _ in range(_LOOKS - 1):
         free = read_free_pages(host)
-        with contextlib.suppress(UpdateFailedError):
+        with contextlib.suppress(UpdateFailedError, DamagedInputError, OSError):
             return look(free)
     return look(read_free_pages(host))
 
