@@ -21,11 +21,12 @@ from machines import (
     running,
     update,
 )
-from openrbu.errors import DamagedInputError, MachineError
+from openrbu.errors import DamagedInputError, MachineError, ObstacleError
 from openrbu.formats.dell import CompletionCode
 from openrbu.hosts.virtual import VirtualHost
 from openrbu.machine.virtual import VirtualMachine
 from openrbu.update import flow
+from openrbu.update.driver import STAGED
 from openrbu.update.journal import Attempt, Journal
 from openrbu.update.plan import Options, make_plan
 from openrbu.update.report import Status, read_status
@@ -88,6 +89,18 @@ def test_looking_twice_shows_the_same_and_writes_nothing_more(tmp_path: Path) ->
 def test_a_token_that_can_not_be_asked_for_is_unknown(tmp_path: Path) -> None:
     with running(make(tmp_path, "precision-t7600")) as machine:
         assert status(machine).is_armed is None
+
+
+def test_a_machine_that_is_restarted_while_it_is_looked_at_is_an_obstacle(tmp_path: Path) -> None:
+    with running(make(tmp_path)) as machine:
+        update(VirtualHost(machine), image())
+
+        def restart(name: str, arguments: tuple[Any, ...]) -> None:
+            if name == "chunk" and arguments[0] == STAGED:
+                machine.restart()
+
+        with pytest.raises(ObstacleError, match=r"while it was looked at: .*; try again"):
+            read_status(Watched(VirtualHost(machine), restart))
 
 
 def test_a_machine_that_is_off_has_no_status(tmp_path: Path) -> None:

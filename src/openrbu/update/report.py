@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from openrbu.errors import ObstacleError
 from openrbu.formats.dell import CompletionCode
 from openrbu.formats.version import BiosVersion
 from openrbu.hosts.base import Host
@@ -33,18 +34,23 @@ def read_status(host: Host) -> Status:
 
     :raise ObstacleError: when the machine can't be looked at.
     """
-    target = read_target(host)
-    settle(host, target)
-    driver = RbuDriver(host)
-    staged = driver.staged_size_bytes if driver.is_loaded else 0
-    return Status(
-        target,
-        module_is_loaded=driver.is_loaded,
-        staged_size_bytes=staged,
-        is_armed=read_armed(host, target),
-        restart_mode=restart_mode(host),
-        last=Journal(host.journal_path).last,
-    )
+    try:
+        target = read_target(host)
+        settle(host, target)
+        driver = RbuDriver(host)
+        staged = driver.staged_size_bytes if driver.is_loaded else 0
+        return Status(
+            target,
+            module_is_loaded=driver.is_loaded,
+            staged_size_bytes=staged,
+            is_armed=read_armed(host, target),
+            restart_mode=restart_mode(host),
+            last=Journal(host.journal_path).last,
+        )
+    except OSError as error:  # such as ENODEV of what was there a moment ago
+        raise ObstacleError(
+            f"the machine changed, or ended, while it was looked at: {error.strerror}; try again"
+        ) from None
 
 
 def settle(host: Host, target: Target) -> None:
