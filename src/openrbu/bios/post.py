@@ -29,6 +29,7 @@ from openrbu.bios.flash import Flash, FlashError
 from openrbu.bios.nvram import NvramFile
 from openrbu.buffers import same_bytes
 from openrbu.errors import DamagedInputError, OpenRbuError
+from openrbu.formats import dell
 from openrbu.formats.dell import CompletionCode
 from openrbu.formats.hdr import (
     MAX_HEADER_LENGTH,
@@ -37,6 +38,7 @@ from openrbu.formats.hdr import (
     Image,
     TrailerState,
 )
+from openrbu.formats.smbios import Tables
 from openrbu.memory.physical import PhysicalMemory, Region
 from openrbu.memory.scan import FoundImage, FoundSet, Sightings, search
 from openrbu.units import PhysAddr
@@ -61,6 +63,20 @@ class Board:
     switch: Switch | None
     system_id: int | None
     knows_packets: bool
+
+    @classmethod
+    def of(
+        cls,
+        tables: Tables,
+        memory: PhysicalMemory,
+        flash: Flash,
+        nvram: NvramFile,
+        switch: Switch | None,
+    ) -> Board:
+        """The board of the machine that left the factory with these SMBIOS tables."""
+        rbu = dell.RbuInformation.of(tables)
+        knows_packets = rbu is not None and rbu.packet_supported
+        return cls(memory, flash, nvram, switch, dell.system_id(tables), knows_packets)
 
 
 @dataclass(frozen=True, slots=True)

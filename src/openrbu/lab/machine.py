@@ -30,7 +30,6 @@ from openrbu.bios.post import Board, PostReport, post
 from openrbu.bios.switch import bios_switch
 from openrbu.bios.tables import tables_of_boot
 from openrbu.errors import MachineError, ObstacleError, OpenRbuError, UsageError
-from openrbu.formats import dell
 from openrbu.formats.smbios import Tables
 from openrbu.lab import boot, calls
 from openrbu.lab.guest import RESET, Guest, GuestLostError, GuestStoppedError, Output
@@ -85,8 +84,7 @@ class LabMachine:
     has to stay: QEMU ends with it.
 
     Its RAM is in `ram_file` where one is named, a new file that stays. What is in the directory
-    `disk` its guest has as `/lab`. `on_terminal`: a shell may
-    run on the terminal of this process.
+    `disk` its guest has as `/lab`. `on_terminal`: a shell may run on the terminal of this process.
 
     :raise ObstacleError: when QEMU can't be such a machine.
     :raise UsageError, DamagedInputError: as `machine.factory.make_machine`.
@@ -186,7 +184,10 @@ class LabMachine:
         """POST, then the kernel. A BIOS that tried an update resets and clears RAM after it."""
         if not keep_ram:
             self.ram.clear()
-        report = post(self._board(), self._clock())
+        tables = self._factory_tables
+        switch = bios_switch(tables, self.cmos, self.nvram)
+        board = Board.of(tables, self.ram, self.flash, self.nvram, switch)
+        report = post(board, self._clock())
         if report.attempted:
             self.ram.clear()
         rom = self.flash.image()
@@ -240,18 +241,6 @@ class LabMachine:
             )
         stack.callback(qemu.close)
         return qemu
-
-    def _board(self) -> Board:
-        tables = self._factory_tables
-        rbu = dell.RbuInformation.of(tables)
-        return Board(
-            memory=self.ram,
-            flash=self.flash,
-            nvram=self.nvram,
-            switch=bios_switch(tables, self.cmos, self.nvram),
-            system_id=dell.system_id(tables),
-            knows_packets=rbu is not None and rbu.packet_supported,
-        )
 
     def _load_cmos(self, qemu: Qemu) -> None:
         """Bring CMOS into a new QEMU. The first one's says what the machine has, memory and drives;

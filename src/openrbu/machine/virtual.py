@@ -166,14 +166,8 @@ class VirtualMachine:
             self._stop_kernel()
             if not keep_ram:
                 self.ram.clear()
-            board = Board(
-                memory=self.ram,
-                flash=self.flash,
-                nvram=self.nvram,
-                switch=self._switch,
-                system_id=self.system_id,
-                knows_packets=self._knows_packets(),
-            )
+            tables = self._factory_tables
+            board = Board.of(tables, self.ram, self.flash, self.nvram, self._switch)
             self.last_post = report = post(board, self._clock())
             if report.attempted:
                 self.ram.clear()
@@ -200,10 +194,6 @@ class VirtualMachine:
         if self.kernel is not None:
             self.kernel.stop()
             self.kernel = None
-
-    def _knows_packets(self) -> bool:
-        information = dell.RbuInformation.of(self._factory_tables)
-        return information is not None and information.packet_supported
 
     # -- what it shows ----------------------------------------------------------------------
 
