@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SECONDS ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lab-soak bench lint lock clean
+.PHONY: help setup demo test test-here test-lab lab-soak bench lint lock clean
 
 help:  ## Show what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -23,8 +23,13 @@ $(VENV)/.ready: requirements/dev.lock pyproject.toml
 demo: setup  ## Update the BIOS of two virtual Dell machines
 	scripts/demo
 
-test: setup  ## All tests
-	$(BIN)/python -m pytest $(PYTEST_WORDS)
+test: test-here test-lab  ## All tests
+
+test-here: setup  ## The tests but for those in the lab
+	$(BIN)/python -m pytest -m "not lab"
+
+test-lab: setup  ## The tests in the lab: real Linux and the real driver in QEMU
+	$(BIN)/python -m pytest -m lab --numprocesses 2 --dist loadfile
 
 lab-soak: setup  ## Random operations on a real kernel and on ours, for SECONDS (600)
 	OPENRBU_SOAK_SECONDS=$(SECONDS) $(BIN)/python -m pytest -s tests/lab/soak.py

@@ -20,6 +20,7 @@ from pathlib import Path
 import openrbu
 from openrbu.formats.smbios import Structure, Tables
 from openrbu.lab.agent import PORT_NAME
+from openrbu.lab.bzimage import unpacked
 from openrbu.lab.packages import Kit
 from openrbu.lab.scratch import fd_path
 from openrbu.machine.store import HOME_VARIABLE
@@ -145,7 +146,7 @@ def arguments(
     for table in tables:
         words += ["-smbios", f"file={fd_path(table)}"]
     words += ["-action", "reboot=shutdown,shutdown=pause", "-rtc", "base=utc"]
-    words += ["-kernel", str(kit.vmlinuz), "-initrd", str(kit.initramfs)]
+    words += ["-kernel", str(unpacked(kit.vmlinuz)), "-initrd", str(kit.initramfs)]
     words += ["-append", f'{_KERNEL_LINE} init=/bin/sh -- "{init}"']
     for tag, path, readonly in (
         ("/dev/root", "/", "on"),  # virtme-ng's initial RAM file system mounts it
