@@ -33,6 +33,7 @@ from typing import Any
 from openrbu.buffers import Buffer
 from openrbu.errors import OpenRbuError, UsageError
 from openrbu.lab import calls
+from openrbu.lab.scratch import memory_file
 from openrbu.machine import wire
 from openrbu.units import KIB
 
@@ -126,9 +127,8 @@ def _run(
 
 @contextlib.contextmanager
 def _file_with(data: bytes) -> Any:
-    fd = os.memfd_create("stdin", os.MFD_CLOEXEC)
+    fd = memory_file("stdin", data)
     try:
-        os.write(fd, data)
         os.lseek(fd, 0, os.SEEK_SET)
         yield fd
     finally:

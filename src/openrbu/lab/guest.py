@@ -20,6 +20,7 @@ from openrbu.buffers import Buffer
 from openrbu.errors import OpenRbuError, UsageError
 from openrbu.lab import agent, calls
 from openrbu.lab.qemu import Qemu
+from openrbu.lab.scratch import text_of
 from openrbu.machine import wire
 from openrbu.signals import LOOK_UP_S
 from openrbu.units import human_size
@@ -122,8 +123,7 @@ class Guest:
     @property
     def console_text(self) -> str:
         """All that the BIOS and the kernel said."""
-        size = os.fstat(self._console).st_size
-        return os.pread(self._console, size, 0).decode(errors="replace").replace("\r", "")
+        return text_of(self._console).replace("\r", "")
 
     # -- the channel ------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 from openrbu.errors import ObstacleError, OpenRbuError
 from openrbu.lab.programs import INSTALL_EXTRA, ends_with_us, find_qemu
-from openrbu.lab.scratch import memory_file
+from openrbu.lab.scratch import memory_file, text_of
 from openrbu.signals import LOOK_UP_S
 
 try:
@@ -190,8 +190,7 @@ class Qemu:
     @property
     def said(self) -> str:
         """What it wrote to standard error."""
-        size = os.fstat(self._errors).st_size
-        return os.pread(self._errors, size, 0).decode(errors="replace")
+        return text_of(self._errors)
 
     def close(self) -> None:
         """End QEMU, and let go of all that it had."""

@@ -18,6 +18,11 @@ def memory_file(name: str, data: bytes = b"", size_bytes: int | None = None) -> 
     return fd
 
 
+def text_of(fd: int) -> str:
+    """All that is in a file now, as text."""
+    return os.pread(fd, os.fstat(fd).st_size, 0).decode(errors="replace")
+
+
 def fd_path(fd: int) -> str:
     """A path to a descriptor, for the process that has it."""
     return f"/proc/self/fd/{fd}"
