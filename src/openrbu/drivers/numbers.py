@@ -14,12 +14,15 @@ from openrbu.errors import KernelError
 
 _WORD = 1 << 64
 _INT_LIMIT = 1 << 31
+_SUFFIXES = (b"K", b"M", b"G", b"T", b"P", b"E")
 _MOST_DIGITS = 25  # more than any 64-bit number has; a larger number is too large anyway
 
 _STRTOL = re.compile(rb"(-?)([0-9]{1,4096})")  # a store has a page of text at most
 _SCANF = re.compile(rb"[ \t\n\v\f\r]*([+-]?)([0-9]+)")
+_ANY_BASE = re.compile(rb"0[xX]([0-9a-fA-F]{1,4096})|0([0-7]{0,4096})|([0-9]{1,4096})")
 _STRICT = re.compile(rb"\+?([0-9]+)\n?")
 _STRICT_ANY_BASE = re.compile(rb"\+?(?:0[xX]([0-9a-fA-F]+)|0([0-7]*)|([1-9][0-9]*))\n?")
+_BOOL = re.compile(rb"([yYtT1]|[oO][nN])|[nNfF0]|[oO][fF]")
 
 
 def c_string(data: Buffer) -> bytes:
@@ -44,6 +47,21 @@ def simple_strtoul(text: bytes) -> int:
     """As `simple_int`, but for an unsigned long, and no sign is taken: `-1` is no number, so 0."""
     match = _STRTOL.match(text)
     return 0 if match is None or match[1] else int(match[2]) % _WORD
+
+
+def simple_strtoull_any_base(text: bytes) -> int:
+    """As `simple_strtoul`; `0x` makes it hexadecimal and a leading 0 octal."""
+    return _leading_any_base(text)[0]
+
+
+def memparse(text: bytes) -> int:
+    """A number as `simple_strtoull_any_base` takes it, with a suffix right behind it or not.
+
+    K, M, G, T, P and E, small or large, stand for powers of 1024. What is above 64 bits is lost.
+    """
+    value, end = _leading_any_base(text)
+    suffix = text[end : end + 1].upper()
+    return value << 10 * (_SUFFIXES.index(suffix) + 1) & _WORD - 1 if suffix in _SUFFIXES else value
 
 
 def scan_unsigned(text: bytes) -> int | None:
@@ -75,6 +93,13 @@ def strict_unsigned_any_base(text: bytes) -> int | None:
     raise AssertionError("one of the groups has matched")
 
 
+def strict_bool(text: bytes) -> bool | None:
+    """What the start of a text says: `1`, `y`, `t` and `on`, or `0`, `n`, `f` and `of`, small
+    or large. Otherwise None."""
+    match = _BOOL.match(text)
+    return None if match is None else match[1] is not None
+
+
 def unsigned_long(text: bytes, path: str) -> int:
     """The value of a module parameter that is an unsigned long; `path` is for the error.
 
@@ -86,6 +111,17 @@ def unsigned_long(text: bytes, path: str) -> int:
     if value >= _WORD:
         raise KernelError(errno.ERANGE, path)
     return value
+
+
+def _leading_any_base(text: bytes) -> tuple[int, int]:
+    """The number at the very start, in 64 bits, and where it ends. No digits: 0, at 0."""
+    match = _ANY_BASE.match(text)
+    if match is None:
+        return 0, 0
+    for digits, base in zip(match.groups(), (16, 8, 10), strict=True):
+        if digits is not None:
+            return int(digits or b"0", base) % _WORD, match.end()
+    raise AssertionError("one of the groups has matched")
 
 
 def _number(digits: bytes, base: int = 10) -> int:

@@ -49,11 +49,7 @@ def add_device(tree: SysfsTree, path: str, *, subsystem: str, uevent: Callable[[
 
     :raise KernelError: EEXIST when there is such a device.
     """
-    tree.add(f"{path}/uevent", TextAttribute(uevent, lambda data: None))
-    for name, text, mode in _POWER:
-        _add_text(tree, f"{path}/power/{name}", f"{text}\n", mode)
-    delay = TextAttribute(_no_autosuspend, _refuse)
-    tree.add(f"{path}/power/autosuspend_delay_ms", delay)
+    _add_device_files(tree, path, uevent)
     tree.add(f"{path}/subsystem", Symlink(subsystem))
 
 
@@ -88,6 +84,40 @@ def remove_driver(tree: SysfsTree, name: str) -> None:
     tree.remove(f"/bus/platform/devices/{name}")
     tree.remove(device_path(name))
     tree.remove(module_path(name))
+
+
+def system_device_path(name: str) -> str:
+    """Where the one device of the system subsystem `name` is in the tree."""
+    return f"/devices/system/{name}/{name}0"
+
+
+def add_system_device(tree: SysfsTree, name: str) -> None:
+    """Add what there is of the system subsystem `name` and of its one device.
+
+    :raise KernelError: EEXIST when it is there in this tree.
+    """
+    device, bus = system_device_path(name), f"/bus/{name}"
+    add_device(tree, device, subsystem=f"../../../..{bus}", uevent=lambda: "")
+    _add_device_files(tree, f"/devices/system/{name}", lambda: "")
+    tree.add(f"{bus}/devices/{name}0", Symlink(f"../../..{device}"))
+    tree.add(f"{bus}/drivers", Directory())
+    _add_text(tree, f"{bus}/drivers_autoprobe", "1\n", 0o644)
+    tree.add(f"{bus}/drivers_probe", TextAttribute(store=_refuse, mode=0o200))
+    tree.add(f"{bus}/uevent", TextAttribute(store=lambda data: None, mode=0o200))
+
+
+def remove_system_device(tree: SysfsTree, name: str) -> None:
+    """Take both away again, with all that a driver has added to the device's directory."""
+    tree.remove(f"/bus/{name}")
+    tree.remove(f"/devices/system/{name}")
+
+
+def _add_device_files(tree: SysfsTree, path: str, uevent: Callable[[], str]) -> None:
+    tree.add(f"{path}/uevent", TextAttribute(uevent, lambda data: None))
+    for name, text, mode in _POWER:
+        _add_text(tree, f"{path}/power/{name}", f"{text}\n", mode)
+    delay = TextAttribute(_no_autosuspend, _refuse)
+    tree.add(f"{path}/power/autosuspend_delay_ms", delay)
 
 
 def _add_text(tree: SysfsTree, path: str, text: str, mode: int) -> None:

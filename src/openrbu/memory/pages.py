@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 from openrbu.memory.physical import PhysicalMemory
 from openrbu.units import PhysAddr
+
+Frames = npt.NDArray[np.uint32]
+"""Page frame numbers, shape (n,)."""
 
 
 class PageSource(Protocol):
@@ -26,3 +32,14 @@ class PageSource(Protocol):
 
     def free(self, address: PhysAddr, order: int) -> None:
         """Take back a block that `allocate` handed out with this order. Nothing is cleared."""
+
+
+class BalloonPages(Protocol):
+    """Hands out single pages, many at a time, and takes them back."""
+
+    def take_pages(self, count: int) -> Frames:
+        """The frames of up to `count` free pages, without trying hard: fewer when there are no
+        more. The bytes are whatever was there."""
+
+    def give_pages(self, frames: Frames) -> None:
+        """Take back pages that `take_pages` handed out. Nothing is cleared."""

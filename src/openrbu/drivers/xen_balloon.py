@@ -1,0 +1,324 @@
+"""The Xen balloon driver: moves a guest's memory toward a target, batch by batch.
+
+Theory of operation. A guest has *frames* (its page frame numbers). Each has a machine page, or is
+in the balloon. The goal is the target, but no more than all frames of the guest; *credit* is the
+goal less what the guest has now. A step moves one batch of up to 512 pages:
+
+- credit > 0, *increase*: the frames that went into the balloon last are offered to the hypervisor,
+  last one first. Those that it populates are free pages of the guest again. It may populate fewer,
+  because the host is short.
+- credit < 0, *decrease*: free pages of the guest are taken, without trying hard, and scrubbed;
+  their machine pages go back and the frames into the balloon. There may be fewer, because the
+  guest is short.
+
+What `due_s` says is the state, and these are all changes of it:
+
+==========  ========================  ========================================================
+state       `due_s`                   leaves it by
+==========  ========================  ========================================================
+idle        None, no credit           a new target -> working, where it leaves credit
+working     -inf: at once             a step: see below; a new target without credit -> idle
+waiting     the time of the next try  a step when it is due: see below; a new target: as idle
+given up    None, with credit         a new target: as idle
+==========  ========================  ========================================================
+
+=====================  =======================================================================
+a step that …          goes to
+=====================  =======================================================================
+moved all              idle where the credit is used up, otherwise working; the back-off starts
+                       anew
+fell short             what the profile says of that kind of shortage: *go on* as above; *wait*
+                       and *back off* -> waiting, or given up after too many; *give up* -> given up
+=====================  =======================================================================
+
+The back-off counts tries: the first that falls short makes count and delay 2, and that delay is
+waited; then 3 and 4 s, and so on. The try that would make the count more than the limit cancels:
+given up, with both at 1 again. What is special to it:
+
+- Where a new target leaves the goal as it was, waiting or given up, nothing happens (where the
+  profile has it so).
+- A new target that leaves no credit does not end the waiting: it makes for one more try at once,
+  which moves nothing and counts as fallen short, too.
+
+Sources: the document of the change "try harder to balloon up under memory pressure", and the
+project's notes on the driver before and after it. The back-off was seen on Debian's 6.1.192 under
+Xen 4.17.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from math import inf
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+
+from openrbu.drivers.balloon_profiles import BalloonProfile, Reaction
+from openrbu.memory.pages import BalloonPages, Frames
+from openrbu.units import MIB, PAGE_SIZE
+
+BATCH_PAGES = 512
+"""As many 8-byte frame numbers as one page holds."""
+
+RETRY_DELAY_S = 1
+MAX_SCHEDULE_DELAY_S = 32
+
+TICK_S = 1 / 250
+"""A delay of 0 lasts as long as a tick of Debian's kernels. Our choice: a real one spins then, at
+90,000 tries a second (seen)."""
+
+_PAGES_PER_MIB = MIB // PAGE_SIZE
+_MINIMUMS = ((128, 8, 1), (512, 40, 2), (2048, 104, 3), (inf, 296, 5))
+"""For guests of a maximum below so many MiB: MiB, and the maximum shifted right by so many bits."""
+
+Runs: TypeAlias = list[list[int]]
+
+
+class Reservation(Protocol):
+    """A guest's memory, as the hypervisor lets the guest change it."""
+
+    def populate(self, frames: Frames) -> int:
+        """Have machine pages for the first of these frames; how many have got one."""
+
+    def decrease(self, frames: Frames) -> None:
+        """Give the machine pages of these frames back."""
+
+
+def minimum_pages_for(max_pages: int) -> int:
+    """The target below which later 2.6.18-xen trees don't let a guest of this maximum go."""
+    base_mib, shift = next(row[1:] for row in _MINIMUMS if max_pages < row[0] * _PAGES_PER_MIB)
+    return base_mib * _PAGES_PER_MIB + (max_pages >> shift)
+
+
+class XenBalloon:
+    """The driver of one guest, without a clock: who drives it says what time it is.
+
+    `current_pages` pages of the guest have a machine page now; `ballooned` are the frames that
+    have none, the last of them the first to come back. A target below `minimum_pages` counts as
+    that, but never makes the guest grow; 0 turns this off. `scrub` clears pages. `log` gets
+    a line when the driver gives up.
+    """
+
+    high_pages = 0
+    """Balloon pages of high memory, which 64-bit guests have not got."""
+
+    def __init__(
+        self,
+        pages: BalloonPages,
+        reservation: Reservation,
+        *,
+        profile: BalloonProfile,
+        current_pages: int,
+        ballooned: Frames | None = None,
+        minimum_pages: int = 0,
+        scrub: Callable[[Frames], None] = lambda frames: None,
+        log: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self._pages, self._reservation = pages, reservation
+        self._scrub, self._log = scrub, log
+        self.profile = profile
+        self.minimum_pages = minimum_pages
+        self.current_pages = self.target_pages = current_pages
+        self.hard_limit_pages: int | None = None
+        self.retry_count = 1
+        self.schedule_delay_s = RETRY_DELAY_S
+        self.max_retry_count = profile.max_retry_count
+        self.max_schedule_delay_s = MAX_SCHEDULE_DELAY_S
+        self.scrub_pages = True
+        self.due_s: float | None = None
+        """When the next step is due, by the caller's clock: -inf is at once, None never."""
+        self._frames = _Stack(ballooned)
+
+    @property
+    def low_pages(self) -> int:
+        """How many frames are in the balloon."""
+        return len(self._frames)
+
+    @property
+    def goal_pages(self) -> int:
+        """Where the driver is going now: a guest can't grow past the frames that it has."""
+        return min(self.target_pages, self.current_pages + self.low_pages + self.high_pages)
+
+    @property
+    def credit_pages(self) -> int:
+        """How many pages the guest has yet to get; below 0: to give."""
+        return self.goal_pages - self.current_pages
+
+    def ballooned(self) -> Frames:
+        """A copy of the balloon's frames; the last one comes back first."""
+        return self._frames.copy()
+
+    def set_target(self, pages: int) -> None:
+        """What the guest shall have, by the file or by the toolstack. The work is due at once."""
+        goal = self.goal_pages
+        self.target_pages = max(pages, min(self.goal_pages, self.minimum_pages))
+        self.hard_limit_pages = None
+        if self.goal_pages != goal or self.profile.same_goal_is_tried:
+            self._go_on()
+
+    def step(self, now_s: float) -> int:
+        """Move one batch, when it is due. How many pages have changed sides."""
+        if self.due_s is None or self.due_s > now_s:
+            return 0
+        credit = self.credit_pages
+        if credit < 0:
+            moved, reaction = self._decrease(min(-credit, BATCH_PAGES))
+        elif credit > 0:
+            moved, reaction = self._increase(min(credit, BATCH_PAGES))
+        else:  # in a back-off
+            moved, reaction = 0, Reaction.BACK_OFF
+        match reaction:
+            case Reaction.GO_ON:
+                self._start_anew()
+                self._go_on()
+            case Reaction.WAIT:
+                self.due_s = now_s + RETRY_DELAY_S
+            case Reaction.BACK_OFF:
+                self._back_off(now_s)
+            case Reaction.GIVE_UP:
+                self.due_s = None
+        return moved
+
+    def run(self, now_s: float) -> None:
+        """Step until nothing is due. A timer that ran out long ago has run out once."""
+        while self.due_s is not None and self.due_s <= now_s:
+            self.step(now_s)
+
+    def snapshot(self) -> dict[str, object]:
+        """What `restore` needs; JSON can hold it. `frames` is runs of `[first, count, step]`."""
+        return {
+            "current_pages": self.current_pages,
+            "target_pages": self.target_pages,
+            "frames": to_runs(self._frames.copy()),
+            "hard_limit_pages": self.hard_limit_pages,
+            "retry_count": self.retry_count,
+            "schedule_delay_s": self.schedule_delay_s,
+            "max_retry_count": self.max_retry_count,
+            "max_schedule_delay_s": self.max_schedule_delay_s,
+            "scrub_pages": self.scrub_pages,
+            "due_s": "at once" if self.due_s == -inf else self.due_s,
+        }
+
+    def restore(self, snapshot: Mapping[str, Any]) -> None:
+        """Go on where the snapshot was taken. The pages and the reservation are restored apart."""
+        self.current_pages = snapshot["current_pages"]
+        self.target_pages = snapshot["target_pages"]
+        self._frames = _Stack(from_runs(snapshot["frames"]))
+        self.hard_limit_pages = snapshot["hard_limit_pages"]
+        self.retry_count = snapshot["retry_count"]
+        self.schedule_delay_s = snapshot["schedule_delay_s"]
+        self.max_retry_count = snapshot["max_retry_count"]
+        self.max_schedule_delay_s = snapshot["max_schedule_delay_s"]
+        self.scrub_pages = snapshot["scrub_pages"]
+        self.due_s = -inf if snapshot["due_s"] == "at once" else snapshot["due_s"]
+
+    # -- the two ways -----------------------------------------------------------------------
+
+    def _increase(self, count: int) -> tuple[int, Reaction]:
+        offered = self._frames.last(count)
+        granted = self._reservation.populate(offered)
+        reaction = Reaction.GO_ON
+        if granted < count:
+            profile = self.profile
+            reaction = profile.on_partial_grant if granted else profile.on_no_grant
+            if reaction is Reaction.GIVE_UP:
+                self._find_hard_limit(offered[:granted])
+                return 0, reaction
+        self._frames.drop(granted)
+        self.current_pages += granted
+        self._pages.give_pages(offered[:granted])
+        return granted, reaction
+
+    def _decrease(self, count: int) -> tuple[int, Reaction]:
+        frames = self._pages.take_pages(count)
+        taken = len(frames)
+        if taken:
+            if self.scrub_pages:
+                self._scrub(frames)
+            self._frames.push(frames)
+            self.current_pages -= taken
+            self._reservation.decrease(frames)
+        return taken, Reaction.GO_ON if taken == count else self.profile.on_short_guest
+
+    def _find_hard_limit(self, granted: Frames) -> None:
+        self.hard_limit_pages = self.current_pages + len(granted)
+        if len(granted):
+            self._reservation.decrease(granted)
+        self._log(f"xen_balloon: the hard limit is {self.hard_limit_pages} pages")
+
+    # -- when to go on ----------------------------------------------------------------------
+
+    def _go_on(self) -> None:
+        is_backing_off = self.retry_count > 1
+        self.due_s = -inf if self.credit_pages or is_backing_off else None
+
+    def _start_anew(self) -> None:
+        self.retry_count = 1
+        self.schedule_delay_s = RETRY_DELAY_S
+
+    def _back_off(self, now_s: float) -> None:
+        self.retry_count += 1
+        if self.max_retry_count and self.retry_count > self.max_retry_count:
+            self._log(f"xen_balloon: gave up at {self.current_pages} of {self.goal_pages} pages")
+            self._start_anew()
+            self.due_s = None
+            return
+        self.schedule_delay_s = min(2 * self.schedule_delay_s, self.max_schedule_delay_s)
+        self.due_s = now_s + max(self.schedule_delay_s, TICK_S)
+
+
+class _Stack:
+    """Frame numbers, last in, first out, in an array that doubles when it is full."""
+
+    def __init__(self, frames: Frames | None) -> None:
+        self._array: Frames = np.array(() if frames is None else frames, np.uint32)
+        self._count = len(self._array)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def push(self, frames: Frames) -> None:
+        """Put frames on top; the last of them is the first to go."""
+        end = self._count + len(frames)
+        if end > len(self._array):
+            larger = np.empty(max(end, 2 * len(self._array)), np.uint32)
+            larger[: self._count] = self._array[: self._count]
+            self._array = larger
+        self._array[self._count : end] = frames
+        self._count = end
+
+    def last(self, count: int) -> Frames:
+        """A copy of the uppermost frames, from the top down."""
+        return self._array[self._count - count : self._count][::-1].copy()
+
+    def drop(self, count: int) -> None:
+        """Take away as many from the top."""
+        self._count -= count
+
+    def copy(self) -> Frames:
+        """All of them, from the bottom up."""
+        return self._array[: self._count].copy()
+
+
+def to_runs(frames: Frames) -> Runs:
+    """Frames, in their order, as `[first, count, step]`: one run for even distances."""
+    numbers = frames.astype(np.int64)
+    steps = np.diff(numbers)
+    ends = (np.flatnonzero(np.diff(steps)) + 1).tolist()
+    if len(steps):
+        ends.append(len(steps))
+    rows: Runs = []
+    done = 0  # so many frames are in rows
+    for end in ends:  # the same step leads from each frame to the next one, up to this one
+        if end > done:  # or else the run before has had the only frame that is left of these
+            rows.append([int(numbers[done]), end - done + 1, int(steps[done])])
+            done = end + 1
+    if done < len(numbers):
+        rows.append([int(numbers[done]), 1, 0])
+    return rows
+
+
+def from_runs(runs: Runs) -> Frames:
+    """The frames that `to_runs` was given."""
+    pieces = [first + step * np.arange(count) for first, count, step in runs]
+    return np.concatenate([np.zeros(0, np.int64), *pieces]).astype(np.uint32)
