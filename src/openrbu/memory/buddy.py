@@ -26,48 +26,40 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from openrbu.errors import DamagedInputError, KernelError
+from openrbu.memory.buddy_bits import (
+    ALL_PAGES,
+    CHUNK_PAGES,
+    RUN,
+    bit_numbers,
+    bits,
+    block_counts,
+    largest_order,
+    masks_of,
+    places,
+)
 from openrbu.memory.buddyinfo import ZoneFree, format_buddyinfo
+from openrbu.memory.pages import Frames
 from openrbu.memory.physical import PhysicalMemory, Region
-from openrbu.units import GIB, MAX_ORDER, MIB, PAGE_SHIFT, PAGE_SIZE, PhysAddr, pages_for
+from openrbu.memory.zones import Zone, populated_zones, unreserved
+from openrbu.units import MAX_ORDER, PAGE_SHIFT, PAGE_SIZE, PhysAddr, pages_for
 
 if TYPE_CHECKING:
     from random import Random
 
-_ZONE_STARTS = (("DMA", 0), ("DMA32", 16 * MIB), ("Normal", 4 * GIB))
-"""The zones of 64-bit x86, lowest first; each ends where the next one starts."""
-
-_CHUNK_PAGES = 1 << MAX_ORDER
-_CHUNK_BYTES = _CHUNK_PAGES * PAGE_SIZE
-_IN_CHUNK = _CHUNK_PAGES - 1
+_IN_CHUNK = CHUNK_PAGES - 1
 _WHOLE_ROOM = MAX_ORDER + 1
 
-_RUN = tuple((1 << (1 << order)) - 1 for order in range(MAX_ORDER + 1))
-"""The bits of a block of each order at the start of a chunk."""
-_ALL_FREE = _RUN[MAX_ORDER]
-_STARTS = tuple(_ALL_FREE // run for run in _RUN)
-"""The bits where a block of each order may start."""
 _ROOM_FOR = tuple(
     re.compile(b"[%c-%c]" % (order + 1, _WHOLE_ROOM)) for order in range(MAX_ORDER + 1)
 )
 """Finds the next byte of `_room` that promises a block of an order, at the speed of C."""
-
-
-@dataclass(slots=True)
-class _Zone:
-    """Chunks from `first` up to `end`; none of it below `hints[order]` has room for that order."""
-
-    name: str
-    first: int
-    end: int
-    hints: list[int] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.hints = [self.first] * (MAX_ORDER + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +86,12 @@ class BuddyAllocator:
         self._reserved = tuple(reserved)
         self._allocated: dict[int, int] = {}  # first frame -> order
         self._free_bits: dict[int, int] = {}  # chunk -> its free pages, unless wholly free
+        self._held: dict[int, int] = {}  # chunk -> its pages that `take_pages` handed out
         self._free_pages = 0
         self._end = pages_for(max(region.end for region in memory.regions))
-        self._room = bytearray(-(-self._end // _CHUNK_PAGES))
-        self._zones = tuple(_populated_zones(memory.regions))
-        for first, stop in _unreserved(memory.regions, self._reserved):
+        self._room = bytearray(-(-self._end // CHUNK_PAGES))
+        self._zones = tuple(populated_zones(memory.regions))
+        for first, stop in unreserved(memory.regions, self._reserved):
             self._add_ram(first, stop)
 
     @property
@@ -143,20 +136,51 @@ class BuddyAllocator:
         if actual != order:
             raise ValueError(f"the block at {address:#x} is of order {actual}, not {order}")
         del self._allocated[frame]
-        self._free_pages += 1 << order
         chunk, offset = frame >> MAX_ORDER, frame & _IN_CHUNK
-        free = self._free_bits[chunk] | _RUN[order] << offset
-        while order < MAX_ORDER:  # the free block that this has become part of
-            buddy = _RUN[order] << (offset ^ (1 << order))
-            if free & buddy != buddy:
-                break
-            offset &= ~(1 << order)
-            order += 1
-        if order == MAX_ORDER:
-            del self._free_bits[chunk]
-        else:
-            self._free_bits[chunk] = free
-        self._raise_room(chunk, order + 1)
+        self._put_back(chunk, RUN[order] << offset)
+
+    def take_pages(self, count: int) -> Frames:
+        """The frames of up to `count` free pages: the lowest ones of a zone, highest zone first.
+
+        Fewer than asked when there are no more. Each zone's come in ascending order. They are
+        *held* then, until `give_pages`, and no blocks: `free` refuses them.
+        """
+        taken = [np.empty(0, np.uint32)]
+        while count > 0 and (first := self._find(0, 0, self._end)) is not None:
+            chunk = first >> MAX_ORDER
+            free = self.free_bits(chunk)
+            numbers = bit_numbers(free)[:count]
+            self._hold(chunk, free & (2 << int(numbers[-1])) - 1)
+            taken.append((numbers + (chunk << MAX_ORDER)).astype(np.uint32))
+            count -= len(numbers)
+        return np.concatenate(taken)
+
+    def hold_pages(self, frames: Frames) -> None:
+        """Take these very pages, as `take_pages` does.
+
+        :raise ValueError: when one of them is not free, or there twice. Then nothing is taken.
+        """
+        masks = masks_of(frames)
+        for chunk, mask in masks.items():
+            if chunk >= len(self._room) or mask & ~self.free_bits(chunk):
+                raise ValueError("a page to be held is not free")
+        for chunk, mask in masks.items():
+            self._hold(chunk, mask)
+
+    def give_pages(self, frames: Frames) -> None:
+        """Take back pages that `take_pages` or `hold_pages` took, in any order. Nothing is cleared.
+
+        :raise ValueError: when one of them is not held, or there twice. Then nothing is freed.
+        """
+        masks = masks_of(frames)
+        for chunk, mask in masks.items():
+            if mask & ~self._held.get(chunk, 0):
+                raise ValueError("a page given back is not held: given twice, or never taken")
+        for chunk, mask in masks.items():
+            self._held[chunk] ^= mask
+            if not self._held[chunk]:
+                del self._held[chunk]
+            self._put_back(chunk, mask)
 
     def largest_free_order(self, below: PhysAddr | None = None) -> int | None:
         """The largest order that `allocate` would find a block of, or None when all is taken."""
@@ -172,17 +196,15 @@ class BuddyAllocator:
             zone.name: [0] * MAX_ORDER + [self._room.count(_WHOLE_ROOM, zone.first, zone.end)]
             for zone in reversed(self._zones)
         }
-        for chunk, starts in self._free_bits.items():
+        for chunk, free in self._free_bits.items():
             row = counts[self._zone_of(chunk).name]
-            for order in range(MAX_ORDER):
-                larger = starts & (starts >> (1 << order)) & _STARTS[order + 1]
-                row[order] += starts.bit_count() - 2 * larger.bit_count()
-                starts = larger  # noqa: PLW2901  (places of the next order)
+            for order, count in enumerate(block_counts(free)):
+                row[order] += count
         return {name: tuple(row) for name, row in counts.items()}
 
     def free_bits(self, chunk: int) -> int:
         """A bit for each free page of the 1024 that begin at frame 1024 * `chunk`."""
-        untouched = _ALL_FREE if self._room[chunk] == _WHOLE_ROOM else 0
+        untouched = ALL_PAGES if self._room[chunk] == _WHOLE_ROOM else 0
         return self._free_bits.get(chunk, untouched)
 
     def buddyinfo(self) -> str:
@@ -208,15 +230,16 @@ class BuddyAllocator:
             if match is None:
                 break
             chunk = match.start()
-            for offset in _bits(_fits(self._free_bits.get(chunk, _ALL_FREE), order)):
-                frame = chunk * _CHUNK_PAGES + offset
+            for offset in bits(places(self._free_bits.get(chunk, ALL_PAGES), order)):
+                frame = chunk * CHUNK_PAGES + offset
                 frame += rng.randrange(1 << order) if rng is not None else 0
                 self._take(frame, 0)
                 pages.append(PhysAddr(frame << PAGE_SHIFT))
         return Fragmentation(self, tuple(pages))
 
     def snapshot(self) -> dict[str, object]:
-        """What `restore` makes the same allocator from; JSON can hold it.
+        """What `restore` makes the same allocator from; JSON can hold it. Pages that are held are
+        not in it: who holds them knows them, and holds them again (`hold_pages`).
 
         `allocated` has `[order, first frame, count, distance in frames]` for blocks of one order
         at even distances, so that a set of packets is a row or two.
@@ -258,7 +281,7 @@ class BuddyAllocator:
                 return frame
         return None
 
-    def _find_in(self, zone: _Zone, order: int, floor: int, limit: int) -> int | None:
+    def _find_in(self, zone: Zone, order: int, floor: int, limit: int) -> int | None:
         """The same in one zone."""
         room, next_room = self._room, _ROOM_FOR[order].search
         floor_chunk = floor >> MAX_ORDER
@@ -268,7 +291,7 @@ class BuddyAllocator:
         fits = 0
         while match := next_room(room, chunk, end):
             chunk = match.start()
-            fits = _fits(self._free_bits.get(chunk, _ALL_FREE), order)
+            fits = places(self._free_bits.get(chunk, ALL_PAGES), order)
             if not fits:
                 room[chunk] = order
             elif chunk == floor_chunk:
@@ -289,17 +312,36 @@ class BuddyAllocator:
         chunk = frame >> MAX_ORDER
         free = self._free_bits.get(chunk)
         if free is None:
-            free = _ALL_FREE
+            free = ALL_PAGES
             self._room[chunk] = MAX_ORDER
-        self._free_bits[chunk] = free ^ _RUN[order] << (frame & _IN_CHUNK)
+        self._free_bits[chunk] = free ^ RUN[order] << (frame & _IN_CHUNK)
         self._allocated[frame] = order
         self._free_pages -= 1 << order
+
+    def _hold(self, chunk: int, mask: int) -> None:
+        """Hold these pages of a chunk, which are free."""
+        free = self.free_bits(chunk) ^ mask
+        self._free_bits[chunk] = free
+        self._room[chunk] = min(self._room[chunk], MAX_ORDER if free else 0)
+        self._held[chunk] = self._held.get(chunk, 0) | mask
+        self._free_pages -= mask.bit_count()
+
+    def _put_back(self, chunk: int, mask: int) -> None:
+        """Make these pages of a chunk free, which are not."""
+        self._free_pages += mask.bit_count()
+        free = self._free_bits[chunk] | mask
+        if free == ALL_PAGES:
+            del self._free_bits[chunk]
+            self._raise_room(chunk, _WHOLE_ROOM)
+        else:
+            self._free_bits[chunk] = free
+            self._raise_room(chunk, largest_order(free) + 1)
 
     def _is_free(self, frame: int, order: int) -> bool:
         chunk, offset = frame >> MAX_ORDER, frame & _IN_CHUNK
         if offset % (1 << order) or chunk >= len(self._room):
             return False
-        return bool(_fits(self.free_bits(chunk), order) >> offset & 1)
+        return bool(places(self.free_bits(chunk), order) >> offset & 1)
 
     def _raise_room(self, chunk: int, room: int) -> None:
         """A block of order `room - 1` is free in `chunk` now."""
@@ -311,7 +353,7 @@ class BuddyAllocator:
         for order in range(before, room):
             hints[order] = min(hints[order], chunk)
 
-    def _zone_of(self, chunk: int) -> _Zone:
+    def _zone_of(self, chunk: int) -> Zone:
         return next(zone for zone in self._zones if zone.first <= chunk < zone.end)
 
     def _add_ram(self, first: int, stop: int) -> None:
@@ -322,54 +364,16 @@ class BuddyAllocator:
         self._room[first_chunk + 1 : first_chunk + 1 + inner] = bytes([_WHOLE_ROOM]) * inner
         for chunk in {first_chunk, last_chunk}:
             start = chunk << MAX_ORDER
-            low, high = max(first - start, 0), min(stop - start, _CHUNK_PAGES)
+            low, high = max(first - start, 0), min(stop - start, CHUNK_PAGES)
             free = self._free_bits.pop(chunk, 0) | (1 << high) - (1 << low)
-            self._room[chunk] = _WHOLE_ROOM if free == _ALL_FREE else MAX_ORDER
-            if free != _ALL_FREE:
+            self._room[chunk] = _WHOLE_ROOM if free == ALL_PAGES else MAX_ORDER
+            if free != ALL_PAGES:
                 self._free_bits[chunk] = free
 
 
 def _check_order(order: int) -> None:
     if not 0 <= order <= MAX_ORDER:
         raise ValueError(f"there is no order {order}: orders are 0 to {MAX_ORDER}")
-
-
-def _populated_zones(regions: tuple[Region, ...]) -> Iterator[_Zone]:
-    """The zones that have RAM, highest first."""
-    end: int = max(region.end for region in regions)
-    for name, start in reversed(_ZONE_STARTS):
-        if any(region.clip(start, end) for region in regions):
-            yield _Zone(name, start // _CHUNK_BYTES, -(-end // _CHUNK_BYTES))
-        end = min(end, start)
-
-
-def _unreserved(
-    regions: tuple[Region, ...], reserved: tuple[Region, ...]
-) -> Iterator[tuple[int, int]]:
-    """The frames of `regions` that `reserved` has no byte of, as (first, behind the last)."""
-    taken = sorted((region.start >> PAGE_SHIFT, pages_for(region.end)) for region in reserved)
-    for region in regions:
-        position, end = region.start >> PAGE_SHIFT, region.end >> PAGE_SHIFT
-        for first, stop in taken:
-            if position < min(first, end):
-                yield position, min(first, end)
-            position = max(position, stop)
-        if position < end:
-            yield position, end
-
-
-def _fits(free: int, order: int) -> int:
-    """A bit for each place in a chunk where a block of `order` is free, split off or not."""
-    for step in range(order):
-        free &= free >> (1 << step)
-    return free & _STARTS[order]
-
-
-def _bits(mask: int) -> Iterator[int]:
-    """The numbers of the bits that are set, ascending."""
-    while mask:
-        yield (mask & -mask).bit_length() - 1
-        mask &= mask - 1
 
 
 def _series(allocated: Mapping[int, int]) -> list[list[int]]:

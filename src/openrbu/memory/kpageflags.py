@@ -24,9 +24,11 @@ from __future__ import annotations
 import errno
 
 import numpy as np
+import numpy.typing as npt
 
 from openrbu.errors import KernelError
 from openrbu.memory.buddy import BuddyAllocator
+from openrbu.memory.pages import Frames
 from openrbu.units import BIOS_SEARCH_END, MAX_ORDER, PAGE_SHIFT, PAGE_SIZE
 
 ENTRY_BYTES = 8
@@ -67,14 +69,30 @@ class PageFlags:
 
 
 class FreePages:
-    """Which of the pages that a BIOS searches are free or will be: `flags` is the file's start."""
+    """Which of the pages that a BIOS searches are free or will be: `flags` is the file's start.
 
-    def __init__(self, flags: bytes) -> None:
+    On a hypervisor `table` has the place of each frame in the machine's memory, and `flags` covers
+    it. What is in no frame of the table is another system's there, and counts as free.
+    """
+
+    def __init__(self, flags: bytes, table: Frames | None = None) -> None:
         whole = len(flags) - len(flags) % ENTRY_BYTES
         entries = np.frombuffer(flags, "<u8", whole // ENTRY_BYTES)
-        self._is_free: bytes = ((entries & _FLEETING) != 0).astype(np.uint8).tobytes()
+        is_free = ((entries & _FLEETING) != 0).astype(np.uint8)
+        if table is not None:
+            is_free = _by_place(is_free, table)
+        self._is_free: bytes = is_free.tobytes()
 
     def any_in(self, address: int, size_bytes: int) -> bool:
         """Whether a page of this place is free or will be."""
         first, end = address >> PAGE_SHIFT, -(-(address + size_bytes) // PAGE_SIZE)
         return self._is_free.find(1, first, end) >= 0
+
+
+def _by_place(is_free: npt.NDArray[np.uint8], table: Frames) -> npt.NDArray[np.uint8]:
+    """The same for the pages of the machine's memory that a BIOS searches."""
+    places = table[: len(is_free)]
+    searched = places < BIOS_SEARCH_END >> PAGE_SHIFT
+    by_place = np.ones(BIOS_SEARCH_END >> PAGE_SHIFT, np.uint8)
+    by_place[places[searched]] = is_free[: len(places)][searched]
+    return by_place

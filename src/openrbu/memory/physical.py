@@ -8,7 +8,8 @@ A `RamFile` is *mapped* for viewing, so that a view costs nothing and a search r
 speed, and *written* with `pwrite`: the page cache makes both the same bytes, and a full disk is
 then ENOSPC from a system call instead of a SIGBUS. Pages never written are holes in the file.
 On tmpfs, looking at a hole through the mapping takes a page (and is a SIGBUS when there is none
-left), so a search views what is `populated`, and `read` makes a system call.
+left), so a search views what is `populated`, and `read` makes a system call. Where others make
+holes meanwhile, as balloons do, that is not enough: such RAM is better not mapped at all.
 """
 
 from __future__ import annotations
@@ -20,16 +21,19 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from openrbu.buffers import Buffer
 from openrbu.errors import AddressError, MachineError, UsageError
-from openrbu.units import GIB, KIB, MIB, PAGE_SIZE, PhysAddr
+from openrbu.memory.fallocate import punch_hole, take_space
+from openrbu.units import GIB, KIB, MIB, PAGE_SHIFT, PAGE_SIZE, PhysAddr
+
+if TYPE_CHECKING:
+    from openrbu.memory.pages import Frames
 
 _ZEROS = bytes(4 * MIB)
 
-_KEEP_SIZE, _PUNCH_HOLE = 0x01, 0x02
-"""FALLOC_FL_KEEP_SIZE and FALLOC_FL_PUNCH_HOLE of linux/falloc.h."""
+_NO_MEMORY = (errno.ENOSPC, errno.ENOMEM, errno.EDQUOT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,34 +127,22 @@ def pc_regions(size_bytes: int) -> tuple[Region, ...]:
     return tuple(Region(PhysAddr(start), PhysAddr(end)) for start, end in spans)
 
 
-def _punch_hole(fd: int, size_bytes: int) -> bool:
-    """Make the start of a file a hole, its size kept; False where the file system has no such call.
-
-    fallocate(2), which Python does not have with its flags.
-
-    :raise OSError: when the disk refuses.
-    """
-    import ctypes  # noqa: PLC0415  (start-up time)
-
-    libc = ctypes.CDLL(None, use_errno=True)
-    fallocate = getattr(libc, "fallocate64", None) or libc.fallocate
-    fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
-    while fallocate(fd, _PUNCH_HOLE | _KEEP_SIZE, 0, size_bytes):
-        number = ctypes.get_errno()
-        if number in (errno.EOPNOTSUPP, errno.ENOSYS):
-            return False
-        if number != errno.EINTR:
-            raise OSError(number, os.strerror(number))
-    return True
-
-
 class RamFile:
     """RAM as a sparse file: the byte at physical address A is the file's byte A.
+
+    With `is_mapped` False a view is a copy.
 
     :raise MachineError: when the file is not there, or is shorter than the RAM.
     """
 
-    def __init__(self, path: Path, regions: tuple[Region, ...], *, writable: bool = True) -> None:
+    def __init__(
+        self,
+        path: Path,
+        regions: tuple[Region, ...],
+        *,
+        writable: bool = True,
+        is_mapped: bool = True,
+    ) -> None:
         self._path = path
         self._regions = regions
         self._span_bytes = regions[-1].end
@@ -167,11 +159,13 @@ class RamFile:
                 raise MachineError(
                     f"the RAM file {path} has {actual} bytes, not {self._span_bytes}: it was cut"
                 )
-            self._map = mmap.mmap(self._fd, self._span_bytes, mmap.MAP_SHARED, mmap.PROT_READ)
+            self._map = None
+            if is_mapped:
+                self._map = mmap.mmap(self._fd, self._span_bytes, mmap.MAP_SHARED, mmap.PROT_READ)
         except BaseException:
             os.close(self._fd)
             raise
-        self._view = memoryview(self._map)
+        self._view = None if self._map is None else memoryview(self._map)
 
     @classmethod
     def create(cls, path: Path, regions: tuple[Region, ...]) -> RamFile:
@@ -189,7 +183,7 @@ class RamFile:
 
     @property
     def is_mapped(self) -> bool:
-        return True
+        return self._map is not None
 
     def read(self, address: PhysAddr, size_bytes: int) -> bytes:
         self._check(address, size_bytes)
@@ -205,6 +199,8 @@ class RamFile:
         buffer[:] = self.read(address, len(buffer))
 
     def view(self, address: PhysAddr, size_bytes: int) -> memoryview:
+        if self._view is None:
+            return memoryview(self.read(address, size_bytes))
         self._check(address, size_bytes)
         return self._view[address : address + size_bytes]
 
@@ -242,18 +238,81 @@ class RamFile:
         SIGBUS. Only where the file system can't make holes it is cut and made long again: a process
         that is killed there leaves an empty file, which opening it again makes whole.
         """
-        if _punch_hole(self._fd, self._span_bytes):
+        if punch_hole(self._fd, 0, self._span_bytes):
             return
         os.ftruncate(self._fd, 0)
         os.ftruncate(self._fd, self._span_bytes)
+
+    def commit(self, frames: Frames) -> int:
+        """Take memory for pages now, in this order; for how many there was some.
+
+        On tmpfs and in a memfd that is memory of this computer. What they hold stays; nothing is
+        taken beyond those that are counted. (A write to one of them can't be ENOSPC then.)
+
+        :raise MachineError: when the file system can't do that.
+        :raise OSError: when it refuses for another reason than being full.
+        """
+        from openrbu.memory.frame_runs import frame_runs  # noqa: PLC0415  (start-up time)
+
+        done = 0
+        for first, count in frame_runs(frames):
+            self._check(first << PAGE_SHIFT, count << PAGE_SHIFT)
+            part = self._commit_run(first, count)
+            done += part
+            if part < count:
+                break
+        return done
+
+    def _commit_run(self, first: int, count: int) -> int:
+        """As many of `count` pages as there is memory for."""
+        done, step = 0, count
+        while step and done < count:  # halving finds how many there are
+            step = min(step, count - done)
+            start, size_bytes = (first + done) << PAGE_SHIFT, step << PAGE_SHIFT
+            try:
+                is_able = take_space(self._fd, start, size_bytes)
+            except OSError as error:
+                if error.errno not in _NO_MEMORY:
+                    raise
+                punch_hole(self._fd, start, size_bytes)  # what it took before it ran out
+                step //= 2
+                continue
+            if not is_able:
+                raise MachineError(
+                    f"the file system of the RAM file {self._path} can't take memory ahead: put it "
+                    "on a tmpfs"
+                )
+            done += step
+        return done
+
+    def release(self, frames: Frames) -> None:
+        """Give the memory of pages back. They hold zeros then.
+
+        :raise OSError: when the disk refuses.
+        """
+        from openrbu.memory.frame_runs import frame_runs  # noqa: PLC0415  (start-up time)
+
+        for first, count in frame_runs(frames):
+            self.discard(first, count)
+
+    def discard(self, first: int, count: int) -> None:
+        """The same for the `count` pages from page `first` on.
+
+        :raise OSError: when the disk refuses.
+        """
+        start, size_bytes = PhysAddr(first << PAGE_SHIFT), count << PAGE_SHIFT
+        self._check(start, size_bytes)
+        if not punch_hole(self._fd, start, size_bytes):
+            self.zero(start, size_bytes)
 
     def close(self) -> None:
         """Let go of the file. Views that are still held keep the mapping, not the file."""
         if self._fd < 0:
             return
-        self._view.release()
-        with contextlib.suppress(BufferError):  # a view still held keeps the mapping
-            self._map.close()
+        if self._map is not None and self._view is not None:
+            self._view.release()
+            with contextlib.suppress(BufferError):  # a view still held keeps the mapping
+                self._map.close()
         os.close(self._fd)
         self._fd = -1  # a number that the next file opened may get: never use it again
 

@@ -1,0 +1,83 @@
+"""The pages of a chunk of the page allocator as the bits of one integer.
+
+A chunk is 1024 pages, naturally aligned: bit n is page n. See `memory.buddy`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from openrbu.memory.pages import Frames
+from openrbu.units import MAX_ORDER
+
+CHUNK_PAGES = 1 << MAX_ORDER
+
+RUN = tuple((1 << (1 << order)) - 1 for order in range(MAX_ORDER + 1))
+"""The bits of a block of each order at the start of a chunk."""
+ALL_PAGES = RUN[MAX_ORDER]
+_STARTS = tuple(ALL_PAGES // run for run in RUN)
+"""The bits where a block of each order may start."""
+
+
+def places(free: int, order: int) -> int:
+    """A bit for each place in a chunk where a block of `order` is free, split off or not."""
+    for step in range(order):
+        free &= free >> (1 << step)
+    return free & _STARTS[order]
+
+
+def block_counts(free: int) -> list[int]:
+    """How many free blocks of each order, 0 to 9, a chunk has that is not wholly free."""
+    counts: list[int] = []
+    for order in range(MAX_ORDER):
+        larger = free & (free >> (1 << order)) & _STARTS[order + 1]
+        counts.append(free.bit_count() - 2 * larger.bit_count())
+        free = larger
+    return counts
+
+
+def largest_order(free: int) -> int:
+    """The order of the largest free block of a chunk that has one."""
+    order = 0
+    while free := free & (free >> (1 << order)) & _STARTS[order + 1]:
+        order += 1
+        if order == MAX_ORDER:
+            break
+    return order
+
+
+def bits(mask: int) -> Iterator[int]:
+    """The numbers of the bits that are set, ascending."""
+    while mask:
+        yield (mask & -mask).bit_length() - 1
+        mask &= mask - 1
+
+
+def bit_numbers(mask: int) -> npt.NDArray[np.intp]:
+    """The same as an array, shape (n,): 100 times as fast where many are set."""
+    raw = np.frombuffer(mask.to_bytes(CHUNK_PAGES // 8, "little"), np.uint8)
+    return np.unpackbits(raw, bitorder="little").nonzero()[0]
+
+
+def masks_of(frames: Frames) -> dict[int, int]:
+    """The bits that these frames, in any order, have in each chunk.
+
+    :raise ValueError: when a frame is there twice.
+    """
+    ordered = np.sort(frames)
+    chunks = ordered >> MAX_ORDER
+    places = (ordered & (CHUNK_PAGES - 1)).astype(np.intp)
+    cuts = [0, *((chunks[1:] != chunks[:-1]).nonzero()[0] + 1).tolist(), len(frames)]
+    masks: dict[int, int] = {}
+    for start, end in pairwise(cuts if len(frames) else ()):
+        raw = np.zeros(CHUNK_PAGES, np.uint8)
+        raw[places[start:end]] = 1
+        mask = int.from_bytes(np.packbits(raw, bitorder="little").tobytes(), "little")
+        if mask.bit_count() != end - start:
+            raise ValueError("a page is there twice")
+        masks[int(chunks[start])] = mask
+    return masks

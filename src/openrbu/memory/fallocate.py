@@ -1,0 +1,56 @@
+"""Space for parts of a file, taken and given back: fallocate(2).
+
+Python has it without its flags.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+from collections.abc import Callable
+
+_KEEP_SIZE, _PUNCH_HOLE = 0x01, 0x02
+"""FALLOC_FL_KEEP_SIZE and FALLOC_FL_PUNCH_HOLE of linux/falloc.h."""
+
+
+def take_space(fd: int, start: int, size_bytes: int) -> bool:
+    """Have space for these bytes of a file, so that writing there can't fail for want of it. What
+    they hold stays. False where the file system has no such call.
+
+    :raise OSError: when the disk refuses: ENOSPC when it is full. Some may have been taken then.
+    """
+    return _fallocate(fd, _KEEP_SIZE, start, size_bytes)
+
+
+def punch_hole(fd: int, start: int, size_bytes: int) -> bool:
+    """Make these bytes of a file a hole, its size kept. False where the file system has no such
+    call.
+
+    :raise OSError: when the disk refuses.
+    """
+    return _fallocate(fd, _PUNCH_HOLE | _KEEP_SIZE, start, size_bytes)
+
+
+def _fallocate(fd: int, mode: int, start: int, size_bytes: int) -> bool:
+    import ctypes  # noqa: PLC0415  (start-up time)
+
+    call = _system_call()
+    while call(fd, mode, start, size_bytes):
+        number = ctypes.get_errno()
+        if number in (errno.EOPNOTSUPP, errno.ENOSYS):
+            return False
+        if number != errno.EINTR:
+            raise OSError(number, os.strerror(number))
+    return True
+
+
+@functools.cache
+def _system_call() -> Callable[[int, int, int, int], int]:
+    import ctypes  # noqa: PLC0415  (start-up time)
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    call = getattr(libc, "fallocate64", None) or libc.fallocate
+    call.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+    checked: Callable[[int, int, int, int], int] = call
+    return checked

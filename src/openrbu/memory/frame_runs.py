@@ -1,0 +1,25 @@
+"""Frames that lie side by side, as runs."""
+
+from __future__ import annotations
+
+from openrbu.memory.pages import Frames
+
+Run = tuple[int, int]
+"""The first frame, and how many there are from it on."""
+
+
+def frame_runs(frames: Frames) -> list[Run]:
+    """Frames as runs, in the order in which they are given: [7, 8, 9, 2] is (7, 3), (2, 1)."""
+    count = len(frames)
+    if not count:
+        return []
+    first = int(frames[0])
+    starts = (frames[1:] - frames[:-1] != 1).nonzero()[0] + 1
+    if not len(starts):
+        return [(first, count)]
+    places = [0, *starts.tolist(), count]
+    firsts = [first, *frames[starts].tolist()]
+    return [
+        (frame, end - start)
+        for frame, start, end in zip(firsts, places[:-1], places[1:], strict=True)
+    ]
