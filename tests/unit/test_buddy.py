@@ -6,6 +6,7 @@ import random
 import tracemalloc
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,6 +22,7 @@ from openrbu.errors import DamagedInputError, KernelError
 from openrbu.memory.buddy import BuddyAllocator
 from openrbu.memory.buddyinfo import ZoneFree, format_buddyinfo, parse_buddyinfo
 from openrbu.memory.faults import FaultyPages
+from openrbu.memory.pages import Frames
 from openrbu.memory.physical import RamFile, Region, pc_regions
 from openrbu.units import GIB, KIB, MAX_ORDER, MIB, PAGE_SHIFT, PAGE_SIZE, PhysAddr
 
@@ -99,6 +101,10 @@ def model_counts(free: set[int]) -> dict[str, tuple[int, ...]]:
     return rows
 
 
+def as_frames(frames: list[int]) -> Frames:
+    return np.array(frames, np.uint32)
+
+
 ADDRESSES = st.one_of(
     st.none(),
     st.sampled_from([0, 1, MIB, 16 * MIB, 4 * GIB - 4 * MIB, 4 * GIB, 4 * GIB + 4 * MIB, 8 * GIB]),
@@ -115,6 +121,7 @@ class AgainstASetOfFrames(RuleBasedStateMachine):
         self.fresh_counts = self.allocator.free_counts()
         self.free = all_frames()
         self.blocks: dict[int, int] = {}
+        self.held: list[int] = []
 
     @rule(order=ORDERS, below=ADDRESSES, above=ADDRESSES, times=st.integers(1, 20))
     def allocate(self, order: int, below: int | None, above: int | None, times: int) -> None:
@@ -143,6 +150,7 @@ class AgainstASetOfFrames(RuleBasedStateMachine):
     def free_all(self) -> None:
         for frame in list(self.blocks):
             self.free_one(frame)
+        self.give(self.held)
         assert self.allocator.free_counts() == self.fresh_counts
         assert self.allocator.snapshot()["allocated"] == []
 
@@ -150,6 +158,33 @@ class AgainstASetOfFrames(RuleBasedStateMachine):
         order = self.blocks.pop(frame)
         self.allocator.free(PhysAddr(frame * PAGE_SIZE), order)
         self.free |= set(range(frame, frame + (1 << order)))
+
+    @rule(count=st.one_of(st.integers(0, 20), st.integers(0, 3000)))
+    def take_pages(self, count: int) -> None:
+        in_order = [f for zone in ZONES.values() for f in sorted(self.free.intersection(zone))]
+        taken = self.allocator.take_pages(count)
+        assert taken.dtype == np.uint32
+        assert taken.tolist() == in_order[:count]
+        self.free -= set(in_order[:count])
+        self.held += in_order[:count]
+
+    @precondition(lambda self: self.free)
+    @rule(data=st.data())
+    def hold_pages(self, data: st.DataObject) -> None:
+        frames = data.draw(st.lists(st.sampled_from(sorted(self.free)), max_size=50, unique=True))
+        self.allocator.hold_pages(as_frames(frames))
+        self.free -= set(frames)
+        self.held += frames
+
+    @rule(first=st.integers(0, 5000), count=st.integers(0, 3000), seed=st.integers(0, 9))
+    def give_pages(self, first: int, count: int, seed: int) -> None:
+        random.Random(seed).shuffle(self.held)
+        self.give(self.held[first : first + count])
+
+    def give(self, frames: list[int]) -> None:
+        self.allocator.give_pages(as_frames(frames))
+        self.free |= set(frames)
+        self.held = [frame for frame in self.held if frame not in self.free]
 
     @rule(keep=st.integers(3, MAX_ORDER), seed=st.one_of(st.none(), st.integers(0, 9)))
     def fragment(self, keep: int, seed: int | None) -> None:
@@ -166,6 +201,7 @@ class AgainstASetOfFrames(RuleBasedStateMachine):
     def carry_on_from_a_snapshot(self) -> None:
         saved = json.loads(json.dumps(self.allocator.snapshot()))
         self.allocator = BuddyAllocator.restore(self.memory, saved)
+        self.allocator.hold_pages(as_frames(self.held))
         assert json.loads(json.dumps(self.allocator.snapshot())) == saved
 
     @rule(below=ADDRESSES)
@@ -179,7 +215,7 @@ class AgainstASetOfFrames(RuleBasedStateMachine):
     def nothing_is_lost_and_nothing_is_there_twice(self) -> None:
         allocated = sum(1 << order for order in self.blocks.values())
         assert self.allocator.free_bytes == len(self.free) * PAGE_SIZE
-        assert len(self.free) + allocated == len(all_frames())
+        assert len(self.free) + allocated + len(self.held) == len(all_frames())
 
     @invariant()
     def the_free_blocks_are_counted_right(self) -> None:

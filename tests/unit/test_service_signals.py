@@ -18,10 +18,10 @@ from machines import DEVICE, ENTRY, FailAt, Watched, image, update
 from openrbu.cli.interrupts import Stopped, signals_raised
 from openrbu.errors import MachineError
 from openrbu.hosts.virtual import VirtualHost
-from openrbu.machine import remote
+from openrbu.machine import patience
 from openrbu.machine.base import Machine
+from openrbu.machine.patience import ANSWER_WITHIN_S
 from openrbu.machine.reach import reach
-from openrbu.machine.remote import ANSWER_WITHIN_S
 from openrbu.machine.wire import MAX_PAYLOAD_BYTES
 from openrbu.memory.scan import search
 from openrbu.units import MIB, PhysAddr
@@ -83,7 +83,7 @@ def test_ctrl_c_ends_a_call_of_a_stopped_server_and_the_next_one_says_why(
 def test_a_server_that_does_not_answer_is_told_of_after_a_while(
     server: Server, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote, "ANSWER_WITHIN_S", 1.0)
+    monkeypatch.setattr(patience, "ANSWER_WITHIN_S", 1.0)
     server.signal(signal.SIGSTOP)
     try:
         for _ in range(2):

@@ -11,6 +11,8 @@ import typer
 
 from openrbu import __version__
 from openrbu.cli import (
+    balloon,
+    balloon_watch,
     images,
     lab_guests,
     labs,
@@ -63,6 +65,17 @@ _GROUPS: tuple[tuple[str, str, dict[str, CommandFunction]], ...] = (
         "module",
         "The kernel modules that an update needs.",
         {"load": modules.load, "unload": modules.unload},
+    ),
+    (
+        "balloon",
+        "Xen hosts, and the memory that their guests hand to and fro.",
+        {
+            "host": balloon.host,
+            "guest": balloon.guest,
+            "target": balloon.target,
+            "show": balloon.show,
+            "watch": balloon_watch.watch,
+        },
     ),
     (
         "lab",

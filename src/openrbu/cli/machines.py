@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -284,6 +284,7 @@ def _machine_document(machine: Machine, standing: Standing) -> dict[str, Any]:
         "ram_bytes": config.ram_bytes,
         "profile": config.profile,
         "entry_delay_s": config.entry_delay_s,
+        "xen": None if config.xen is None else asdict(config.xen),
         "faults": list(config.faults),
         "is_on": standing.is_on,
         "lost_power": standing.lost_power,
@@ -319,6 +320,9 @@ def _machine_facts(machine: Machine, standing: Standing) -> Block:
         rows.append(("modules", ", ".join(document["modules"]) or "none"))
         rows.append(("reboot mode", document["reboot_mode"]))
     rows.append(("driver profile", document["profile"]))
+    if machine.config.xen is not None:
+        size = human_size(machine.config.xen.dom0_bytes)
+        rows.append(("hypervisor", f"Xen; dom0 starts with {size} (rbu balloon show)"))
     if document["entry_delay_s"]:
         rows.append(("entry delay", f"{document['entry_delay_s']:g} s"))
     if document["faults"]:

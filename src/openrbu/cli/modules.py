@@ -9,12 +9,16 @@ from typing import Annotated
 import typer
 
 from openrbu.cli.options import AsJson, ModuleChoice, OnMachine
-from openrbu.cli.session import open_session
+from openrbu.cli.session import Session, open_session
 from openrbu.cli.show import Answer, good
 from openrbu.errors import ObstacleError, UsageError
 from openrbu.update.driver import RbuDriver
 
-Module = Annotated[ModuleChoice, typer.Argument(metavar="MODULE", help="dell_rbu or dcdbas.")]
+XEN_MEMORY = "/sys/devices/system/xen_memory/xen_memory0"
+
+Module = Annotated[
+    ModuleChoice, typer.Argument(metavar="MODULE", help="dell_rbu, dcdbas or xen_balloon.")
+]
 Parameters = Annotated[
     list[str] | None,
     typer.Argument(metavar="PARAM=VALUE", help="Such as image_type=packet."),
@@ -36,6 +40,8 @@ def load(
     wanted = _parameters(parameters or ())
     name = module.value
     with open_session(machine) as session:
+        if module is ModuleChoice.XEN_BALLOON:
+            return _built_in(session)
         if session.host.module_is_loaded(name):
             answer = [f"nothing to do: module {name} is loaded already"]
             return Answer({"changed": False, "module": name, "is_loaded": True}, answer)
@@ -65,6 +71,9 @@ def unload(
     """
     name = module.value
     with open_session(machine) as session:
+        if module is ModuleChoice.XEN_BALLOON:
+            _built_in(session)
+            raise ObstacleError("xen_balloon is built into this kernel: it can't be unloaded")
         if not session.host.module_is_loaded(name):
             answer = [f"nothing to do: module {name} is not loaded"]
             return Answer({"changed": False, "module": name, "is_loaded": False}, answer)
@@ -82,6 +91,21 @@ def unload(
     return Answer(
         {"changed": True, "module": name, "is_loaded": False}, [good(f"module {name} is unloaded")]
     )
+
+
+def _built_in(session: Session) -> Answer:
+    """The balloon driver is no module; a kernel that runs on Xen has it.
+
+    :raise ObstacleError: when this one does not run on Xen.
+    """
+    name = ModuleChoice.XEN_BALLOON.value
+    if not session.host.exists(XEN_MEMORY):
+        raise ObstacleError(
+            f"{name} is built into kernels, and works where they run on Xen; {session.host.name} "
+            "does not (rbu balloon host makes a machine that does)"
+        )
+    document = {"changed": False, "module": name, "is_loaded": True}
+    return Answer(document, [f"nothing to do: {name} is built into this kernel"])
 
 
 def _parameters(words: Sequence[str]) -> dict[str, str]:

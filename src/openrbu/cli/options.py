@@ -32,6 +32,7 @@ class ModuleChoice(StrEnum):
 
     DELL_RBU = "dell_rbu"
     DCDBAS = "dcdbas"
+    XEN_BALLOON = "xen_balloon"
 
 
 def complete_machines(incomplete: str) -> list[str]:

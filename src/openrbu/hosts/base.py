@@ -11,11 +11,14 @@ import datetime as dt
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from openrbu.bios.cmos import IoPorts
 from openrbu.buffers import Buffer
 from openrbu.memory.physical import ReadableMemory
+
+if TYPE_CHECKING:  # numpy takes longer to start than most commands
+    from openrbu.memory.pages import Frames
 
 
 class Host(Protocol):
@@ -35,7 +38,12 @@ class Host(Protocol):
 
     @property
     def physical_memory(self) -> ReadableMemory | None:
-        """Physical memory, where the host lets it be seen."""
+        """Physical memory as the BIOS has it, where the host lets it be seen."""
+
+    @property
+    def frame_table(self) -> Frames | None:
+        """The machine frame in which each page frame of this host's kernel lies, where they differ
+        because there is a hypervisor below it, and the host lets that be seen."""
 
     def now(self) -> dt.datetime:
         """The time, with its zone."""

@@ -77,6 +77,10 @@ class LinuxHost:
         """What `/proc/kcore` shows. (Kernels of today show no RAM through `/dev/mem`.)"""
         return open_kcore(self._root)
 
+    @property
+    def frame_table(self) -> None:
+        """Xen lets no program see that."""
+
     def now(self) -> dt.datetime:
         return dt.datetime.now().astimezone()
 

@@ -15,6 +15,7 @@ from openrbu.errors import KernelError, ObstacleError
 from openrbu.machine import store
 from openrbu.machine.base import Machine
 from openrbu.machine.virtual import Clock, local_now
+from openrbu.memory.pages import Frames
 from openrbu.memory.physical import ReadableMemory
 
 
@@ -40,6 +41,10 @@ class VirtualHost:
     @property
     def physical_memory(self) -> ReadableMemory | None:
         return self._machine.ram
+
+    @property
+    def frame_table(self) -> Frames | None:
+        return self._machine.frame_table
 
     def now(self) -> dt.datetime:
         return self._clock()

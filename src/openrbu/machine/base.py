@@ -13,6 +13,7 @@ from openrbu.bios.post import PostReport
 from openrbu.formats.smbios import Tables
 from openrbu.machine.files import File, Files
 from openrbu.machine.store import MachineConfig
+from openrbu.memory.pages import Frames
 from openrbu.memory.physical import PhysicalMemory
 
 
@@ -89,6 +90,11 @@ class Machine(Protocol):
     @property
     def ram(self) -> PhysicalMemory:
         """Its RAM, to be looked at."""
+
+    @property
+    def frame_table(self) -> Frames | None:
+        """Where in RAM each page frame of the kernel that runs on it is, where that is a guest of
+        Xen; None: at its own number."""
 
     @property
     def ports(self) -> IoPorts:

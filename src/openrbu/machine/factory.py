@@ -6,6 +6,7 @@ import datetime as dt
 import errno
 import os
 import shutil
+import tempfile
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from openrbu.bios.faults import parse_fault
 from openrbu.bios.flash import BLOCK_BYTES, Flash
 from openrbu.bios.nvram import Nvram, NvramFile
 from openrbu.bios.switch import bios_switch
+from openrbu.drivers.balloon_profiles import balloon_profile
 from openrbu.drivers.profiles import profile
 from openrbu.errors import DamagedInputError, MachineError, UsageError
 from openrbu.formats import dell, smbios, tokens
@@ -27,11 +29,13 @@ from openrbu.machine import store
 from openrbu.machine.firmware import make_firmware
 from openrbu.machine.models import DEFAULT_MODEL, Model, TokenKind, model
 from openrbu.machine.virtual import Clock, local_now
+from openrbu.machine.xen.hypervisor import XEN_RESERVED
 from openrbu.memory.physical import RamFile, pc_regions
 from openrbu.signals import signals_held
-from openrbu.units import GIB, KIB, MIB, human_size
+from openrbu.units import GIB, KIB, MIB, PAGE_SIZE, human_size
 
 MIN_RAM_BYTES = 64 * MIB
+MIN_DOM0_BYTES = 64 * MIB
 MAX_RAM_BYTES = 8 * 1024 * GIB
 MAX_FLASH_BYTES = 64 * MIB
 
@@ -47,7 +51,8 @@ class Order:
 
     `tables` is a directory with a real machine's tables: `smbios_entry_point` and `DMI`, or
     `smbios.dat`; and `cmos.dat`, where there is one. `firmware` is the first BIOS, of the flash's
-    size; None: one of our own making.
+    size; None: one of our own making. `xen`: the machine runs Xen. `ram_directory`: where to keep
+    its RAM, such as a tmpfs; None: with its other files.
     """
 
     model: str = DEFAULT_MODEL
@@ -60,6 +65,8 @@ class Order:
     flash_size_bytes: int | None = None
     entry_delay_s: float = 0.0
     firmware: bytes | None = field(default=None, repr=False)
+    xen: store.XenConfig | None = None
+    ram_directory: Path | None = None
 
 
 def make_machine(name: str, order: Order, *, clock: Clock = local_now) -> Path:
@@ -75,10 +82,13 @@ def make_machine(name: str, order: Order, *, clock: Clock = local_now) -> Path:
         fresh = _fresh_directory(directory)
         try:
             _write(fresh, parts)
+            if order.ram_directory is not None:
+                _link_ram(fresh / "ram", name, order.ram_directory)
             RamFile.create(fresh / "ram", pc_regions(parts.config.ram_bytes)).close()
             _put_in_place(fresh, directory)
         except BaseException:
             with signals_held():
+                store.remove_ram(fresh)
                 shutil.rmtree(fresh, ignore_errors=True)
             raise
     return directory
@@ -91,6 +101,19 @@ def write_parts(directory: Path, order: Order, *, clock: Clock = local_now) -> N
     :raise OSError: when the disk refuses.
     """
     _write(directory, _parts(order, clock()))
+
+
+def _link_ram(link: Path, name: str, directory: Path) -> None:
+    """Have the RAM of the machine `name` in a new file in `directory`.
+
+    :raise UsageError: when it can't be there.
+    """
+    try:
+        fd, path = tempfile.mkstemp(".ram", f"openrbu-{name}-", directory.resolve(strict=True))
+    except OSError as error:
+        raise UsageError(f"no RAM can be kept in {directory}: {error.strerror}") from None
+    os.close(fd)
+    link.symlink_to(path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +138,8 @@ def _parts(order: Order, now: dt.datetime) -> _Parts:
     store.check_entry_delay(order.entry_delay_s)
     kind = model(order.model)
     ram_bytes = _ram_bytes(kind.ram_bytes if order.ram_bytes is None else order.ram_bytes)
+    if order.xen is not None:
+        _check_xen(order.xen, ram_bytes)
     tables, cmos = _read_tables(order.tables) if order.tables else (_make_tables(kind), b"")
     tables, flash_size_bytes = _fit_bios(tables, kind, order)
     config = store.MachineConfig(
@@ -126,6 +151,7 @@ def _parts(order: Order, now: dt.datetime) -> _Parts:
         made_by=__version__,
         faults=tuple(order.faults),
         entry_delay_s=order.entry_delay_s,
+        xen=order.xen,
     )
     version = dell.BiosInformation.of(tables).version
     title = f"{dell.SystemInformation.of(tables).product} BIOS {version}"
@@ -172,6 +198,27 @@ def _ram_bytes(wanted: int) -> int:
             f"whole MiB, not {human_size(wanted)}"
         )
     return wanted
+
+
+def _check_xen(xen: store.XenConfig, ram_bytes: int) -> None:
+    """See that a host can be like this.
+
+    :raise UsageError: when it can't.
+    """
+    balloon_profile(xen.profile)
+    room = ram_bytes - XEN_RESERVED[0].size_bytes
+    if not MIN_DOM0_BYTES <= xen.dom0_bytes <= room or xen.dom0_bytes % PAGE_SIZE:
+        raise UsageError(
+            f"dom0 has {human_size(MIN_DOM0_BYTES)} to {human_size(room)} of this machine's "
+            f"{human_size(ram_bytes)} in whole pages, not {human_size(xen.dom0_bytes)}"
+        )
+    if xen.dom0_max_bytes < xen.dom0_bytes or xen.dom0_max_bytes % PAGE_SIZE:
+        raise UsageError(
+            f"the most that dom0 may have is no less than what it starts with, in whole pages, not "
+            f"{human_size(xen.dom0_max_bytes)}"
+        )
+    if xen.dom0_max_bytes > MAX_RAM_BYTES:
+        raise UsageError(f"a guest may have {human_size(MAX_RAM_BYTES)} at most")
 
 
 def _fit_bios(tables: smbios.Tables, kind: Model, order: Order) -> tuple[smbios.Tables, int]:

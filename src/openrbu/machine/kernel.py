@@ -32,6 +32,7 @@ from openrbu.drivers.sysfs import (
     TextAttribute,
 )
 from openrbu.errors import KernelError, MachineError, UsageError
+from openrbu.machine.balloon import KernelBalloon, XenGuest
 from openrbu.machine.ports import port_file
 from openrbu.memory.buddy import BuddyAllocator
 from openrbu.memory.faults import FaultyPages
@@ -70,6 +71,7 @@ class KernelFile:
         :raise KernelError: as the kernel answers.
         """
         self._kernel.check_alive()
+        self._kernel.settle_balloon()
         return self._file.read(offset, size_bytes)
 
     def write(self, offset: int, data: Buffer, *, sys_rawio: bool = True) -> int:
@@ -80,15 +82,18 @@ class KernelFile:
         """
         self._kernel.check_alive()
         with self._kernel.changing():
-            return self._file.write(offset, data, sys_rawio=sys_rawio)
+            taken = self._file.write(offset, data, sys_rawio=sys_rawio)
+        self._kernel.settle_balloon()
+        return taken
 
 
 class Kernel:
     """A running kernel. `log` gets its log lines.
 
     `smi` answers SMI calls; a machine without the calling interface has none, and no `dcdbas`.
-    `ports` is what its `/dev/port` reaches. `dmi` is the SMBIOS entry point and table. A firmware
-    entry takes `entry_delay_s` seconds to come.
+    `ports` is what its `/dev/port` reaches. `dmi` is the SMBIOS entry point and table, which no
+    guest of Xen but dom0 has. A firmware entry takes `entry_delay_s` seconds to come. `xen` is
+    which guest it is, where it is one, and `memory` that guest's.
     `before_change` is called before anything that changes the kernel or its memory.
     """
 
@@ -98,9 +103,10 @@ class Kernel:
         *,
         profile: Profile,
         boot_id: str,
-        dmi: tuple[bytes, bytes],
+        dmi: tuple[bytes, bytes] | None,
         ports: IoPorts | None = None,
         entry_delay_s: float = 0.0,
+        xen: XenGuest | None = None,
         now: Callable[[], float] = time.time,
         smi: Callable[[bytes], bytes] | None = None,
         faulty_pages: Mapping[str, int] | None = None,
@@ -112,7 +118,7 @@ class Kernel:
         self.allocator = BuddyAllocator(memory, reserved=RESERVED)
         self._profile, self._dmi, self._smi, self._log = profile, dmi, smi, log
         self._ports, self._entry_delay_s, self._now = ports, entry_delay_s, now
-        self._boot_id = boot_id
+        self._boot_id, self._xen = boot_id, xen
         self._faulty_pages = dict(faulty_pages or {})
         self.reboot_mode = "cold"
         self.is_dead = self._has_stopped = False
@@ -137,7 +143,8 @@ class Kernel:
         for path in ("/devices/platform", "/module"):  # there without a driver, too
             self.sys.add(path, Directory())
         self.sys.add("/kernel/reboot/mode", TextAttribute(self._show_mode, self._store_mode))
-        add_dmi(self.sys, *self._dmi)
+        if self._dmi is not None:
+            add_dmi(self.sys, *self._dmi)
         if self._ports is not None:
             self.dev.add("/port", port_file(self._ports))
         self._add_proc("/sys/kernel/random/boot_id", lambda: f"{self._boot_id}\n")
@@ -145,6 +152,11 @@ class Kernel:
         self._add_proc("/modules", self._show_modules)
         flags = BinaryAttribute(PageFlags(self.allocator).read, mode=0o400)
         self.proc.add("/kpageflags", flags)
+        self.balloon: KernelBalloon | None = None
+        if self._xen is not None:
+            self.balloon = KernelBalloon(
+                self._xen, self.allocator, self.sys, self.proc, log=self._log
+            )
 
     def _add_proc(self, path: str, show: Callable[[], str]) -> None:
         self.proc.add(path, TextAttribute(show, mode=0o444, size_bytes=0))
@@ -191,11 +203,22 @@ class Kernel:
         :raise KernelError: ENOENT when it leads into none.
         """
         self.check_alive()
-        self.firmware.settle()
+        self.settle()
         for prefix, tree in (("/sys", self.sys), ("/proc", self.proc), ("/dev", self.dev)):
             if path == prefix or path.startswith(prefix + "/"):
                 return tree, path[len(prefix) :]
         raise KernelError(errno.ENOENT, path)
+
+    def settle(self) -> None:
+        """Do what has become due since the last call."""
+        self.firmware.settle()
+        self.settle_balloon()
+
+    def settle_balloon(self) -> None:
+        """The balloon driver's part of that."""
+        if self.balloon is not None and self.balloon.is_due(self._now()):
+            with self.changing():
+                self.balloon.settle(self._now())
 
     def stop(self) -> None:
         """The power is off, or another kernel comes: files that are open here are no good."""
@@ -251,6 +274,7 @@ class Kernel:
             "parameters": self._parameters,
             "firmware": self.firmware.snapshot(),
             "modules": {name: module.snapshot() for name, module in self.modules.items()},
+            "balloon": None if self.balloon is None else self.balloon.snapshot(),
         }
 
     def restore(self, snapshot: Snapshot) -> None:
@@ -265,6 +289,8 @@ class Kernel:
             self.modules[name] = module
             self._parameters[name] = parameters
         self.firmware.restore(snapshot["firmware"])
+        if self.balloon is not None:
+            self.balloon.restore(snapshot["balloon"])
 
     # -- inside -----------------------------------------------------------------------------
 

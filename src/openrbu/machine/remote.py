@@ -11,11 +11,9 @@ import os
 import select
 import socket
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,22 +23,16 @@ from openrbu.bios.post import PostReport
 from openrbu.buffers import Buffer
 from openrbu.drivers.sysfs import ROOT, Caller, Stat
 from openrbu.errors import MachineError
-from openrbu.machine import answers, store, wire
+from openrbu.machine import answers, patience, store, wire
 from openrbu.machine.base import Standing
 from openrbu.machine.files import File
 from openrbu.machine.holds import held
+from openrbu.machine.patience import Patience, StoppedError
 from openrbu.machine.wire import Message, WireError, fields
+from openrbu.machine.xen.dom0 import read_frame_table
+from openrbu.memory.pages import Frames
 from openrbu.memory.physical import PhysicalMemory, RamFile, pc_regions
 from openrbu.signals import LOOK_UP_S, Hold, signals_held
-
-ANSWER_WITHIN_S = 60.0
-"""What takes longest is a restart that programs the flash: a second."""
-
-AFTER_A_SIGNAL_S = 2.0
-"""How much longer an answer is waited for when Ctrl-C has come."""
-
-STOPPED_S = 2.0
-"""How long a process may be stopped (Ctrl-Z) before it is no use to wait for it."""
 
 _HAS_ENDED = "has ended, and the machine's power may be lost with it"
 
@@ -49,59 +41,6 @@ T = TypeVar("T")
 
 class NotServedError(Exception):
     """Nobody serves this machine: not yet, or not any more."""
-
-
-class StoppedError(Exception):
-    """The process at the other end is stopped: it answers when somebody lets it go on."""
-
-
-class _Patience:
-    """A connection that waits for the other end for so long, and not much longer once a signal of
-    `hold` has come, or that process is stopped.
-
-    :raise TimeoutError: in every call, when the time is over.
-    :raise StoppedError: in every call, when the other end has been stopped for a while.
-    """
-
-    def __init__(self, connection: socket.socket, hold: Hold) -> None:
-        self._socket, self._hold = connection, hold
-        self._until = time.monotonic() + ANSWER_WITHIN_S
-        self._stopped_since: float | None = None
-
-    def sendall(self, data: Buffer, flags: int, /) -> None:
-        left = memoryview(data)
-        while left:
-            left = left[self._wait(partial(self._socket.send, left, flags)) :]
-
-    def recv(self, size_bytes: int, /) -> bytes:
-        return self._wait(partial(self._socket.recv, size_bytes))
-
-    def _wait(self, step: Callable[[], T]) -> T:
-        while time.monotonic() < self._until:
-            try:
-                return step()  # it takes LOOK_UP_S at most
-            except TimeoutError:
-                if self._hold.has_caught:
-                    self._until = min(self._until, time.monotonic() + AFTER_A_SIGNAL_S)
-                self._look_at_the_other_end()
-        raise TimeoutError
-
-    def _look_at_the_other_end(self) -> None:
-        if not _is_stopped(wire.peer(self._socket).pid):
-            self._stopped_since = None
-        elif self._stopped_since is None:
-            self._stopped_since = time.monotonic()
-        elif time.monotonic() > self._stopped_since + STOPPED_S:
-            raise StoppedError
-
-
-def _is_stopped(pid: int) -> bool:
-    """Whether a process is (proc(5)): its state comes after its name, which may hold anything."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0]
-    except (OSError, IndexError):
-        return False
-    return state in (b"T", b"t")
 
 
 class Line:
@@ -132,7 +71,7 @@ class Line:
             )
         self._owner = server.pid
         try:
-            greeting = wire.receive(_Patience(self._socket, Hold()))
+            greeting = wire.receive(Patience(self._socket, Hold()))
         except StoppedError:
             raise self._broken(self._stopped()) from None
         except (OSError, WireError):
@@ -167,7 +106,7 @@ class Line:
             closed = [self._closed_files.popleft() for _ in range(len(self._closed_files))]
             request = {"do": name, "with": arguments, "closed": closed}
             try:
-                connection = _Patience(self._socket, hold)
+                connection = Patience(self._socket, hold)
                 wire.send(connection, request, payload)
                 answer = wire.receive(connection)
                 if answer is None:
@@ -176,7 +115,7 @@ class Line:
                     return read(answer)
                 failure = wire.error_of(answer.header["error"])
             except TimeoutError:
-                how_long = "" if hold.has_caught else f" for {ANSWER_WITHIN_S:.0f} s"
+                how_long = "" if hold.has_caught else f" for {patience.ANSWER_WITHIN_S:.0f} s"
                 raise self._broken(f"does not answer{how_long}") from None
             except StoppedError:
                 raise self._broken(self._stopped()) from None
@@ -360,6 +299,10 @@ class RemoteMachine:
                 regions = pc_regions(self.config.ram_bytes)
                 self._ram = RamFile(self.directory / "ram", regions, writable=False)
         return self._ram
+
+    @property
+    def frame_table(self) -> Frames | None:
+        return None if self.config.xen is None else read_frame_table(self.directory)
 
     @property
     def ports(self) -> IoPorts:

@@ -7,7 +7,8 @@
         smbios_entry_point  its SMBIOS tables as they left the factory
         DMI
         cmos, flash, nvram.json
-        ram                 a sparse file
+        ram                 a sparse file, or a link to one
+        xen/                where it runs Xen: its guests, see `machine.xen`
         state.*             the running kernel, put away: see `machine.state`
         journal.jsonl       what updates were tried here
         lock                held by the process that has the machine
@@ -34,6 +35,7 @@ from pathlib import Path
 from typing import Any
 
 from openrbu.bios.faults import parse_fault
+from openrbu.drivers.balloon_profiles import balloon_profile
 from openrbu.drivers.profiles import profile
 from openrbu.errors import MachineError, OpenRbuError, UsageError
 from openrbu.formats.smbios import Tables
@@ -83,10 +85,26 @@ class InUseError(MachineError):
 
 
 @dataclass(frozen=True, slots=True)
+class XenConfig:
+    """A machine that runs Xen. Its own Linux is the guest dom0, which starts with `dom0_bytes` of
+    memory and may have up to `dom0_max_bytes`, and whose balloon driver follows `profile`.
+
+    `takes_memory`: the RAM of a guest is taken from this computer when the guest gets it, and not
+    only when it is written to.
+    """
+
+    dom0_bytes: int
+    dom0_max_bytes: int
+    profile: str
+    takes_memory: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class MachineConfig:
     """What a machine is. `faults` are labels of `bios.faults`; sizes in bytes. `tables_crc32` is
     over its SMBIOS entry point and table, which may be odd, but must not change. Its kernel takes
-    `entry_delay_s` seconds to make a firmware entry."""
+    `entry_delay_s` seconds to make a firmware entry. `xen` is None where Linux runs on the machine
+    itself."""
 
     model: str
     ram_bytes: int
@@ -96,6 +114,7 @@ class MachineConfig:
     made_by: str
     faults: tuple[str, ...] = ()
     entry_delay_s: float = 0.0
+    xen: XenConfig | None = None
     format: int = FORMAT
 
 
@@ -213,8 +232,13 @@ def _parse_config(document: dict[str, Any], name: str) -> MachineConfig:
             f"machine {name!r} was made by a newer openrbu (format {document['format']}; this one "
             f"knows {FORMAT}): update openrbu"
         )
-    config = MachineConfig(**document | {"faults": tuple(document["faults"])})
+    xen = document.get("xen")
+    read = {"faults": tuple(document["faults"]), "xen": None if xen is None else XenConfig(**xen)}
+    config = MachineConfig(**document | read)
     pc_regions(operator.index(config.ram_bytes))
+    if config.xen is not None:
+        balloon_profile(config.xen.profile)
+        operator.index(config.xen.dom0_bytes + config.xen.dom0_max_bytes)
     profile(config.profile)
     for label in config.faults:
         parse_fault(label)
@@ -242,7 +266,18 @@ def remove(directory: Path) -> None:
     """Remove a machine and all that it has. The caller holds its lock."""
     with disk_errors(directory), signals_held():
         (directory / "machine.json").unlink(missing_ok=True)
+        remove_ram(directory)
         shutil.rmtree(directory)
+
+
+def remove_ram(directory: Path) -> None:
+    """Remove a machine's RAM that is kept elsewhere: `ram` is a link to it then.
+
+    :raise OSError: when that is not allowed.
+    """
+    ram = directory / "ram"
+    if ram.is_symlink():
+        ram.readlink().unlink(missing_ok=True)
 
 
 def fresh_directory(parent: Path, prefix: str) -> Path:

@@ -43,6 +43,8 @@ from openrbu.machine.holds import Holds, held
 from openrbu.machine.kernel import Kernel
 from openrbu.machine.ports import OwnPorts
 from openrbu.machine.state import StateFile
+from openrbu.machine.xen.dom0 import Dom0
+from openrbu.memory.pages import Frames
 from openrbu.memory.physical import RamFile, pc_regions
 from openrbu.signals import signals_held
 from openrbu.units import KIB
@@ -106,10 +108,22 @@ class VirtualMachine:
         device = FlashFile(directory / "flash", rail=rail, faults=faults)
         stack.callback(device.close)
         self.flash = Flash(device, faults=faults)
-        self.ram = RamFile(directory / "ram", pc_regions(self.config.ram_bytes))
+        self.ram = self._open_ram()
         stack.callback(self.ram.close)
+        self._dom0: Dom0 | None = None
+        if self.config.xen is not None:
+            self._dom0 = Dom0(directory, self.config.xen, self.ram)
+            stack.callback(self._dom0.close)
         self._switch = bios_switch(self._factory_tables, self.cmos, self.nvram)
         self._smi = self._switch if isinstance(self._switch, SmiHandler) else None
+
+    def _open_ram(self) -> RamFile:
+        """Its RAM. What was kept in a tmpfs is gone, after this computer was switched off."""
+        path, regions = self.directory / "ram", pc_regions(self.config.ram_bytes)
+        if path.is_symlink() and not path.exists():
+            self._state.lose()
+            return RamFile.create(path, regions)
+        return RamFile(path, regions)
 
     # -- power ------------------------------------------------------------------------------
 
@@ -133,7 +147,8 @@ class VirtualMachine:
             return self._start(keep_ram=False)
 
     def restart(self, *, cold: bool | None = None) -> PostReport:
-        """Restart; `cold` clears RAM. None: what the kernel's reboot mode says.
+        """Restart; `cold` clears RAM. None: what the kernel's reboot mode says; on Xen that counts
+        for nothing, and Xen restarts warm here, as one does whose command line has `reboot=warm`.
 
         A machine that is off is started.
 
@@ -144,7 +159,8 @@ class VirtualMachine:
         with self.lock:
             if self.kernel is None:
                 return self.power_on()
-            is_warm = self.kernel.reboot_mode == "warm" if cold is None else not cold
+            on_xen = self._dom0 is not None
+            is_warm = on_xen or self.kernel.reboot_mode == "warm" if cold is None else not cold
             return self._start(keep_ram=is_warm)
 
     def power_off(self) -> None:
@@ -152,11 +168,14 @@ class VirtualMachine:
         with self._changing():
             self._stop_kernel()
             self._state.lose()
+            if self._dom0 is not None:
+                self._dom0.stop()
             self.ram.clear()
             self._state.drop()
 
     def _start(self, *, keep_ram: bool) -> PostReport:
-        """POST, then the kernel. A BIOS that tried an update resets and clears RAM after it.
+        """POST, then the kernel. A BIOS that tried an update resets and clears RAM after it, and
+        Xen clears it whenever it starts.
 
         A signal to this process is none to the machine's BIOS: it waits.
         """
@@ -169,8 +188,10 @@ class VirtualMachine:
             tables = self._factory_tables
             board = Board.of(tables, self.ram, self.flash, self.nvram, self._switch)
             self.last_post = report = post(board, self._clock())
-            if report.attempted:
+            if report.attempted or self._dom0 is not None:
                 self.ram.clear()
+            if self._dom0 is not None:
+                self._dom0.start()
             self.kernel = self._make_kernel(str(uuid.uuid4()))
         return report
 
@@ -235,6 +256,11 @@ class VirtualMachine:
                 reboot_mode=None if kernel is None else kernel.reboot_mode,
             )
 
+    @property
+    def frame_table(self) -> Frames | None:
+        with self.lock:
+            return None if self._dom0 is None else self._dom0.domain.table.copy()
+
     # -- what runs on it (see `machine.base`) -------------------------------------------------
 
     @property
@@ -276,12 +302,13 @@ class VirtualMachine:
     def _make_kernel(self, boot_id: str) -> Kernel:
         self._boot_id = boot_id
         return Kernel(
-            self.ram,
+            self.ram if self._dom0 is None else self._dom0.memory,
             profile=profile(self.config.profile),
             boot_id=boot_id,
             dmi=self.tables.build(),
             ports=self.cmos,
             entry_delay_s=self.config.entry_delay_s,
+            xen=None if self._dom0 is None else self._dom0.guest,
             now=lambda: self._clock().timestamp(),
             smi=self._smi,
             faulty_pages=self._faulty_pages,
@@ -292,15 +319,17 @@ class VirtualMachine:
     def _wake(self) -> None:
         """Go on with the kernel that was put away, where there is one that fits this machine."""
         state = self._state.read()
-        if state is None:
-            return
-        kernel = self._make_kernel(state["boot_id"])
         try:
-            kernel.restore(state["kernel"])
+            if state is not None:
+                if self._dom0 is not None:
+                    self._dom0.resume()
+                kernel = self._make_kernel(state["boot_id"])
+                kernel.restore(state["kernel"])
+                self.kernel = kernel
         except (LookupError, TypeError, ValueError, OpenRbuError):
             self._state.lose()
-            return
-        self.kernel = kernel
+        if self.kernel is None and self._dom0 is not None:
+            self._dom0.stop()
 
     def _before_change(self) -> None:
         if self._state.is_taken:  # with each write to a file: no word more than that

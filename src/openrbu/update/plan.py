@@ -14,12 +14,22 @@ from openrbu.memory.buddyinfo import ZoneFree, parse_buddyinfo
 from openrbu.units import MAX_BLOCK_BYTES, PAGE_SIZE, human_size, order_for
 from openrbu.update.arm import read_armed, switch_for
 from openrbu.update.driver import Mode, RbuDriver
-from openrbu.update.target import Target, read_target
+from openrbu.update.target import Target, is_on_xen, read_target
 
 BUDDYINFO = "/proc/buddyinfo"
 
 DEFAULT_PACKET_BYTES = 4096
 """What the old tools always used, and what fits one page."""
+
+_SCATTERED = (
+    "on Xen what is one piece for the driver, and reads back right, may lie scattered in the "
+    "machine's memory, where no BIOS finds it"
+)
+
+_XEN_RESTARTS = (
+    "on Xen the kernel's reboot mode counts for nothing: Xen has to be started with reboot=warm, "
+    "or the restart clears memory and the update with it"
+)
 
 ARMED_ALREADY = "an update is staged and armed already: restart, or `rbu cancel` first"
 
@@ -77,7 +87,8 @@ def make_plan(host: Host, image: Image, options: Options) -> Plan:
     packet.check_packet_size(options.packet_size_bytes)
     target = read_target(host)
     zones = _zones(host)
-    mode, why_mode = _choose_mode(image, target, options, zones)
+    on_xen = is_on_xen(host)
+    mode, why_mode = _choose_mode(image, target, options, zones, on_xen=on_xen)
     packet_count, staged = 0, image.size_bytes
     obstacles = [
         *_wrong_machine(image, target, options),
@@ -92,6 +103,15 @@ def make_plan(host: Host, image: Image, options: Options) -> Plan:
         staged = packet_count * options.packet_size_bytes
     obstacles += _mode_obstacles(image, target, options, mode)
     obstacles += _host_obstacles(host, target)
+    notes = list(_notes(host, image, target, mode, zones))
+    piece = image.size_bytes if mode == "mono" else options.packet_size_bytes
+    if on_xen:
+        notes.append(_XEN_RESTARTS)
+    if on_xen and piece > PAGE_SIZE:
+        if host.physical_memory is None:
+            obstacles.append(_scattered_unseen(piece))
+        else:
+            notes.append(_SCATTERED + ": verify will tell")
     is_needed = not target.version.same_as(image.header.version)
     return Plan(
         image,
@@ -103,7 +123,7 @@ def make_plan(host: Host, image: Image, options: Options) -> Plan:
         staged,
         is_needed,
         tuple(obstacles),
-        tuple(_notes(host, image, target, mode, zones)),
+        tuple(notes),
     )
 
 
@@ -135,7 +155,7 @@ def _has_high_memory(zones: list[ZoneFree]) -> bool:
 
 
 def _choose_mode(
-    image: Image, target: Target, options: Options, zones: list[ZoneFree]
+    image: Image, target: Target, options: Options, zones: list[ZoneFree], *, on_xen: bool
 ) -> tuple[Mode, str]:
     if options.mode is not None:
         return options.mode, "as asked for"
@@ -143,6 +163,8 @@ def _choose_mode(
         return "mono", "this machine's BIOS takes monolithic images only"
     if image.size_bytes > MAX_BLOCK_BYTES:
         return "packet", f"no block of memory is larger than {human_size(MAX_BLOCK_BYTES)}"
+    if on_xen:
+        return "packet", "on Xen only a page is sure to lie in one piece in the machine's memory"
     if _has_high_memory(zones) and largest_low_block_bytes(zones) >= image.size_bytes:
         return "mono", "packets may come to lie above 4 GiB, where a BIOS does not look"
     return "packet", "packets fit any free memory"
@@ -225,6 +247,16 @@ def _mode_obstacles(
         yield Obstacle(
             "password_needs_packets", "a password travels in packet 0: it takes packet mode"
         )
+
+
+def _scattered_unseen(piece_bytes: int) -> Obstacle:
+    """Read-back alone proves nothing there, and nobody can see the machine's memory."""
+    return Obstacle(
+        "scattered_on_xen",
+        f"{_SCATTERED}, and that can't be seen from here: {human_size(piece_bytes)} in one piece "
+        f"are too much (--mode packet --packet-size {PAGE_SIZE}; or start Linux without Xen for "
+        "the update)",
+    )
 
 
 def _host_obstacles(host: Host, target: Target) -> Iterator[Obstacle]:

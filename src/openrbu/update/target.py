@@ -9,11 +9,12 @@ from openrbu.formats import dell
 from openrbu.formats.smbios import Tables
 from openrbu.formats.tokens import UpdateTokens, tokens_for_update
 from openrbu.formats.version import BiosVersion
-from openrbu.hosts.base import Host, read_file
+from openrbu.hosts.base import Host, read_file, read_text
 from openrbu.units import FLASH_UNIT_BYTES
 
 ENTRY_POINT_PATH = "/sys/firmware/dmi/tables/smbios_entry_point"
 TABLE_PATH = "/sys/firmware/dmi/tables/DMI"
+HYPERVISOR_PATH = "/sys/hypervisor/type"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,15 @@ class Target:
     def title(self) -> str:
         """Its product name, or what stands for one."""
         return self.system.product or "a machine without a name"
+
+
+def is_on_xen(host: Host) -> bool:
+    """Whether this Linux is a guest of Xen, as dom0 is: what it takes for physical memory is not
+    the machine's, and its page frames may lie anywhere there.
+
+    :raise OSError: when the host does not tell.
+    """
+    return host.exists(HYPERVISOR_PATH) and read_text(host, HYPERVISOR_PATH) == "xen"
 
 
 def read_target(host: Host) -> Target:

@@ -18,11 +18,12 @@ from openrbu.errors import UpdateFailedError
 from openrbu.formats.hdr import Image
 from openrbu.formats.packet import set_id_text
 from openrbu.hosts.base import Host
-from openrbu.memory.kpageflags import SEARCHED_BYTES, FreePages
+from openrbu.memory.kpageflags import ENTRY_BYTES, SEARCHED_BYTES, FreePages
 from openrbu.memory.physical import ReadableMemory, Region
 from openrbu.memory.scan import FoundSet, Sightings, search
 from openrbu.units import PhysAddr
 from openrbu.update.driver import CHUNK_BYTES, Mode
+from openrbu.update.target import is_on_xen
 
 KPAGEFLAGS = "/proc/kpageflags"
 
@@ -78,15 +79,20 @@ def _skips_a_packet(given: bytes, meant: memoryview, packet_size_bytes: int) -> 
 
 
 def read_free_pages(host: Host) -> FreePages | None:
-    """Which pages are free or will be; None where the host does not say."""
+    """Which pages are free or will be; None where the host does not say, or on Xen does not say
+    where they are."""
     if not host.exists(KPAGEFLAGS):
         return None
+    table = host.frame_table
+    if table is None and is_on_xen(host):
+        return None
+    wanted_bytes = SEARCHED_BYTES if table is None else ENTRY_BYTES * len(table)
     flags = bytearray()
     for chunk in host.chunks(KPAGEFLAGS, CHUNK_BYTES):
         flags += chunk
-        if len(flags) >= SEARCHED_BYTES:
+        if len(flags) >= wanted_bytes:
             break
-    return FreePages(bytes(flags))
+    return FreePages(bytes(flags), table)
 
 
 def find_staged(

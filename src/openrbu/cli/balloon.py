@@ -1,0 +1,309 @@
+"""Commands on Xen hosts and the memory of their guests: balloon host, guest, target, show."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from openrbu.cli.balloon_session import opened_host
+from openrbu.cli.machines import ModelName
+from openrbu.cli.options import AsJson, complete_machines, size_of
+from openrbu.cli.show import Answer, Block, caution, good
+from openrbu.errors import ObstacleError, OpenRbuError, UsageError
+from openrbu.units import GIB, PAGE_SIZE, human_size
+
+if TYPE_CHECKING:
+    from openrbu.cli.balloon_view import Standing
+
+DEFAULT_RAM_BYTES = 4 * GIB
+DEFAULT_GUEST = "512M"
+
+
+def complete_hosts(incomplete: str) -> list[str]:
+    from openrbu.machine.store import load_config, machine_directory
+
+    hosts = []
+    for name in complete_machines(incomplete):
+        with contextlib.suppress(OpenRbuError):
+            if load_config(machine_directory(name)).xen is not None:
+                hosts.append(name)
+    return hosts
+
+
+def complete_guests(context: typer.Context, incomplete: str) -> list[str]:
+    from openrbu.machine.store import machine_directory
+    from openrbu.machine.xen.host import guest_names
+
+    with contextlib.suppress(UsageError, OSError):
+        names = guest_names(machine_directory(str(context.params.get("host"))))
+        return [name for name in ("dom0", *names) if name.startswith(incomplete)]
+    return []
+
+
+def complete_balloon_profiles(incomplete: str) -> list[str]:
+    from openrbu.drivers.balloon_profiles import BALLOON_PROFILES
+
+    return [name for name in BALLOON_PROFILES if name.startswith(incomplete)]
+
+
+HostName = Annotated[
+    str, typer.Argument(metavar="HOST", help="The Xen host's name.", autocompletion=complete_hosts)
+]
+GuestName = Annotated[
+    str,
+    typer.Argument(metavar="GUEST", help="A guest, or dom0.", autocompletion=complete_guests),
+]
+BalloonProfileName = Annotated[
+    str | None,
+    typer.Option(
+        "--profile",
+        metavar="PROFILE",
+        help="Its balloon driver: linux (if none is named), linux-2.6.18-xen, hard-limit.",
+        autocompletion=complete_balloon_profiles,
+    ),
+]
+
+
+def host(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What to call it.")],
+    *,
+    ram: Annotated[
+        str | None, typer.Option("--ram", metavar="SIZE", help="Its memory (4G, if not given).")
+    ] = None,
+    dom0: Annotated[
+        str | None,
+        typer.Option("--dom0", metavar="SIZE", help="What dom0 starts with (a quarter of it)."),
+    ] = None,
+    dom0_max: Annotated[
+        str | None,
+        typer.Option("--dom0-max", metavar="SIZE", help="The most dom0 may have (twice that)."),
+    ] = None,
+    model: ModelName = None,
+    bios_version: Annotated[
+        str | None, typer.Option("--bios-version", metavar="VERSION", help="Its first BIOS.")
+    ] = None,
+    profile: BalloonProfileName = None,
+    ram_in: Annotated[
+        Path | None,
+        typer.Option(
+            "--ram-in",
+            metavar="DIR",
+            help="Keep its RAM in a file there, such as on a tmpfs of limited size: a guest that "
+            "grows takes memory from it, and gives it back when it shrinks.",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> Answer:
+    """Make a virtual Dell machine that runs Xen, and switch it on.
+
+    Its own Linux is the guest dom0, which has a BIOS to update like any machine's. Other guests
+    share its memory: each has a balloon driver, which hands memory back and claims it again.
+
+    \b
+    The story that the driver is about, one guest up while another goes down:
+        rbu balloon host xen1 --ram 2G --dom0 512M
+        rbu balloon guest xen1 a --memory 512M --max 1G
+        rbu balloon guest xen1 b --memory 1000M
+        rbu balloon target xen1 a 1G      # falls short: the host has too little
+        rbu balloon target xen1 b 256M    # gives memory back
+        rbu balloon watch xen1            # and a arrives, untouched
+
+    If a is made with --profile hard-limit, it stays where it is until its target is written again.
+    """
+    from openrbu.drivers.balloon_profiles import DEFAULT_BALLOON_PROFILE
+    from openrbu.machine.factory import Order, make_machine
+    from openrbu.machine.models import DEFAULT_MODEL
+    from openrbu.machine.store import XenConfig
+
+    ram_bytes = DEFAULT_RAM_BYTES if ram is None else size_of(ram, "--ram")
+    dom0_bytes = _pages_of(dom0, "--dom0", default=ram_bytes // 4)
+    order = Order(
+        model=model or DEFAULT_MODEL,
+        bios_version=bios_version,
+        ram_bytes=ram_bytes,
+        xen=XenConfig(
+            dom0_bytes=dom0_bytes,
+            dom0_max_bytes=_pages_of(dom0_max, "--dom0-max", default=2 * dom0_bytes),
+            profile=profile or DEFAULT_BALLOON_PROFILE,
+            takes_memory=ram_in is not None,
+        ),
+        ram_directory=ram_in,
+    )
+    _start(make_machine(name, order))
+    with opened_host(name) as opened:
+        said: list[Block] = [good(f"made and on: {name}"), *opened.blocks()]
+        return Answer({"changed": True, **opened.document()}, said)
+
+
+def _start(directory: Path) -> None:
+    """Switch a new host on; one that can't start, for want of memory, is removed again.
+
+    :raise ObstacleError: then.
+    """
+    from openrbu.errors import MachineError
+    from openrbu.machine import store
+    from openrbu.machine.virtual import VirtualMachine
+
+    try:
+        with VirtualMachine(directory) as machine:
+            machine.power_on()
+    except MachineError as error:
+        with store.locked(directory):
+            store.remove(directory)
+        raise ObstacleError(f"host {directory.name!r} was not made: {error}") from None
+
+
+def guest(
+    host: HostName,
+    name: Annotated[
+        str,
+        typer.Argument(metavar="NAME", help="The guest's.", autocompletion=complete_guests),
+    ],
+    *,
+    memory: Annotated[
+        str | None,
+        typer.Option("--memory", metavar="SIZE", help=f"What it starts with ({DEFAULT_GUEST})."),
+    ] = None,
+    maximum: Annotated[
+        str | None,
+        typer.Option("--max", metavar="SIZE", help="The most it may have (twice that)."),
+    ] = None,
+    claim: Annotated[
+        str | None,
+        typer.Option("--claim", metavar="SIZE", help="How much more it is promised (nothing)."),
+    ] = None,
+    uses: Annotated[
+        str | None,
+        typer.Option(
+            "--uses", metavar="SIZE", help="What it needs itself and never gives away (nothing)."
+        ),
+    ] = None,
+    profile: BalloonProfileName = None,
+    rm: Annotated[bool, typer.Option("--rm", help="Destroy it instead.")] = False,
+    as_json: AsJson = False,
+) -> Answer:
+    """Make a guest on a Xen host, or destroy one.
+
+    What it has not got of its maximum is in its balloon. A claim is memory that no other guest gets
+    meanwhile.
+
+    \b
+    Examples:  rbu balloon guest xen1 a --memory 512M --max 1G
+               rbu balloon guest xen1 b --uses 300M --profile hard-limit
+               rbu balloon guest xen1 a --rm
+    """
+    from openrbu.drivers.balloon_profiles import DEFAULT_BALLOON_PROFILE
+    from openrbu.machine.xen.orders import GuestOrder
+
+    if rm:
+        if any(each is not None for each in (memory, maximum, claim, uses, profile)):
+            raise UsageError("--rm takes HOST and NAME alone")
+        return _remove(host, name)
+    memory_bytes = _pages_of(memory or DEFAULT_GUEST, "--memory")
+    max_bytes = _pages_of(maximum, "--max", default=2 * memory_bytes)
+    order = GuestOrder(
+        memory_bytes=memory_bytes,
+        max_bytes=max_bytes,
+        claim_bytes=_pages_of(claim, "--claim", default=0),
+        used_bytes=_pages_of(uses, "--uses", default=0),
+        profile=profile or DEFAULT_BALLOON_PROFILE,
+    )
+    order.check()
+    with opened_host(host) as opened:
+        total_bytes = opened.host.hypervisor.total_pages * PAGE_SIZE
+        if maximum is None:
+            order = replace(order, max_bytes=max(memory_bytes, min(max_bytes, total_bytes)))
+        opened.create(name, order)
+        said: list[Block] = [good(f"made: guest {name} of {host}"), *opened.blocks()]
+        return Answer({"changed": True, **opened.document()}, said)
+
+
+def _remove(host: str, name: str) -> Answer:
+    with opened_host(host) as opened:
+        opened.destroy(name)
+    document = {"changed": True, "host": host, "name": name}
+    return Answer(document, [good(f"destroyed: guest {name} of {host}")])
+
+
+def target(
+    host: HostName,
+    guest: GuestName,
+    size: Annotated[str, typer.Argument(metavar="SIZE", help="What it shall have (512M, 1G).")],
+    *,
+    as_json: AsJson = False,
+) -> Answer:
+    """Tell a guest how much memory to have, as Xen's toolstack does.
+
+    Its balloon driver goes there batch by batch. If the host is short of memory it keeps what it
+    gets and tries again by itself, unless it works by the profile hard-limit: then it gives up
+    until a target is written, even the same one. Where another process has the guest (rbu balloon
+    watch), that one moves it.
+
+    dom0 is told through its own file, target_kb.
+
+    \b
+    Examples:  rbu balloon target xen1 a 1G
+               rbu balloon target xen1 dom0 256M
+    """
+    size_bytes = _pages_of(size, "SIZE")
+    if not size_bytes:
+        raise UsageError("SIZE: a guest can't do without memory")
+    with opened_host(host) as opened:
+        if size_bytes > opened.host.hypervisor.total_pages * PAGE_SIZE:
+            raise opened.host.too_much(size_bytes)
+        opened.set_target(guest, size_bytes)
+        standing = next(each for each in opened.standings() if each.info.name == guest)
+        max_bytes = standing.info.max_pages * PAGE_SIZE
+    said: list[Block] = [_progress_of(standing, size_bytes)]
+    if size_bytes > max_bytes:
+        said.append(caution(f"{guest} may have {human_size(max_bytes)}: it will stop there"))
+    return Answer({"changed": True, "host": host, **standing.document()}, said)
+
+
+def _progress_of(standing: Standing, size_bytes: int) -> Block:
+    """How far a guest came right away."""
+    from openrbu.cli.balloon_view import size_of_pages
+    from openrbu.cli.show import cell_text
+
+    name, current = standing.info.name, size_of_pages(standing.info.current_pages)
+    wanted = human_size(size_bytes)
+    if standing.balloon is None:
+        owner = standing.owner or "unknown"
+        return f"{name} is told to have {wanted}: process {owner} has it, and will move it"
+    if standing.info.current_pages * PAGE_SIZE == size_bytes:
+        return good(f"{name} has {current}")
+    state = cell_text(standing.words())
+    return caution(f"{name} is told to have {wanted}, and has {current}: {state}")
+
+
+def show(
+    host: HostName,
+    *,
+    as_json: AsJson = False,
+) -> Answer:
+    """Show what the guests of a Xen host have, and what their drivers do.
+
+    A guest whose process was killed has lost its power: it is destroyed, and named here.
+
+    \b
+    Example:  rbu balloon show xen1
+    """
+    with opened_host(host) as opened:
+        return Answer(opened.document(), opened.blocks())
+
+
+def _pages_of(text: str | None, what: str, *, default: int = 0) -> int:
+    """The bytes of a size that is whole pages; None: `default`, to whole pages.
+
+    :raise UsageError: when it is none.
+    """
+    if text is None:
+        return default // PAGE_SIZE * PAGE_SIZE
+    size_bytes = size_of(text, what)
+    if size_bytes % PAGE_SIZE:
+        raise UsageError(f"{what}: {text!r} is not whole pages of 4 KiB")
+    return size_bytes

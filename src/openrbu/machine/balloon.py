@@ -1,0 +1,114 @@
+"""The balloon driver in a running kernel: what it moves, its files, and who sets its target.
+
+Time goes on when somebody looks: whoever makes a system call has the driver do first what has
+become due (`settle`). A timer that went off meanwhile, several times even, goes off once then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from openrbu.drivers.balloon_profiles import BalloonProfile
+from openrbu.drivers.sysfs import SysfsTree, TextAttribute
+from openrbu.drivers.xen_balloon import XenBalloon
+from openrbu.drivers.xen_memory import XenMemory
+from openrbu.machine.xen.hypervisor import INVALID, Domain
+from openrbu.memory.buddy import BuddyAllocator
+from openrbu.memory.frame_runs import frame_runs
+from openrbu.memory.pages import Frames
+from openrbu.units import KIB, PAGE_SHIFT, PAGE_SIZE, PhysAddr
+
+_HYPERVISOR = (
+    ("type", "xen"),
+    ("guest_type", "PV"),
+    ("uuid", "00000000-0000-0000-0000-000000000000"),
+    ("version/major", "4"),
+    ("version/minor", "17"),
+    ("version/extra", ".7"),
+)
+"""What Linux shows of the hypervisor (Debian's 6.1.192 as dom0 of Xen 4.17.7; not all of it)."""
+
+
+@dataclass(frozen=True, slots=True)
+class XenGuest:
+    """What a kernel has to know of the hypervisor below it: which guest it is, and how its balloon
+    driver works."""
+
+    domain: Domain
+    profile: BalloonProfile
+
+
+class KernelBalloon:
+    """The driver of the guest `xen`, whose kernel has these pages and trees.
+
+    A page of the guest that has no machine page at the start is in the balloon.
+    """
+
+    def __init__(
+        self,
+        xen: XenGuest,
+        pages: BuddyAllocator,
+        sys: SysfsTree,
+        proc: SysfsTree,
+        *,
+        log: Callable[[str], None],
+    ) -> None:
+        self._domain, self._pages = xen.domain, pages
+        ballooned = np.flatnonzero(xen.domain.table == INVALID).astype(np.uint32)
+        pages.hold_pages(ballooned)
+        self.driver = XenBalloon(
+            pages,
+            xen.domain,
+            profile=xen.profile,
+            current_pages=xen.domain.current_pages,
+            ballooned=ballooned,
+            scrub=self._scrub,
+            log=log,
+        )
+        self._serial = xen.domain.target_serial
+        XenMemory(self.driver, sys, proc).install()
+        for name, text in _HYPERVISOR:
+            _add_text(sys, f"/hypervisor/{name}", text)
+        _add_text(proc, "/xen/capabilities", "control_d" if xen.domain.id == 0 else "")
+
+    def is_due(self, now_s: float) -> bool:
+        """Whether there is something to do: a step, or a new target from the toolstack."""
+        due_s = self.driver.due_s
+        return self._domain.target_serial != self._serial or (due_s is not None and due_s <= now_s)
+
+    def settle(self, now_s: float) -> None:
+        """Do what has become due."""
+        pages = self.take_target()
+        if pages is not None:
+            self.driver.set_target(pages)
+        self.driver.run(now_s)
+
+    def take_target(self) -> int | None:
+        """The toolstack's target in pages, where it has set one since this was asked last."""
+        serial = self._domain.target_serial
+        if serial == self._serial:
+            return None
+        self._serial = serial
+        return self._domain.target_kib * KIB // PAGE_SIZE
+
+    def snapshot(self) -> dict[str, Any]:
+        """What `restore` needs, JSON-able."""
+        return {"serial": self._serial, "driver": self.driver.snapshot()}
+
+    def restore(self, snapshot: dict[str, Any]) -> None:
+        """Be the driver that the snapshot was taken of."""
+        self.driver.restore(snapshot["driver"])
+        self._serial = snapshot["serial"]
+
+    def _scrub(self, frames: Frames) -> None:
+        """Clear pages before the hypervisor gets them."""
+        for first, count in frame_runs(np.sort(frames)):
+            self._pages.memory.zero(PhysAddr(first << PAGE_SHIFT), count * PAGE_SIZE)
+
+
+def _add_text(tree: SysfsTree, path: str, text: str) -> None:
+    tree.add(path, TextAttribute(lambda: f"{text}\n" if text else "", mode=0o444))

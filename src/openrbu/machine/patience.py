@@ -1,0 +1,78 @@
+"""Waiting for an answer from another process, but not for ever."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from openrbu.buffers import Buffer
+from openrbu.machine import wire
+from openrbu.signals import Hold
+
+ANSWER_WITHIN_S = 60.0
+"""What takes longest is a restart that programs the flash: a second."""
+
+AFTER_A_SIGNAL_S = 2.0
+"""How much longer an answer is waited for when Ctrl-C has come."""
+
+STOPPED_S = 2.0
+"""How long a process may be stopped (Ctrl-Z) before it is no use to wait for it."""
+
+T = TypeVar("T")
+
+
+class StoppedError(Exception):
+    """The process at the other end is stopped: it answers when somebody lets it go on."""
+
+
+class Patience:
+    """A connection that waits for the other end for so long, and not much longer once a signal of
+    `hold` has come, or that process is stopped.
+
+    :raise TimeoutError: in every call, when the time is over.
+    :raise StoppedError: in every call, when the other end has been stopped for a while.
+    """
+
+    def __init__(self, connection: socket.socket, hold: Hold) -> None:
+        self._socket, self._hold = connection, hold
+        self._until = time.monotonic() + ANSWER_WITHIN_S
+        self._stopped_since: float | None = None
+
+    def sendall(self, data: Buffer, flags: int, /) -> None:
+        left = memoryview(data)
+        while left:
+            left = left[self._wait(partial(self._socket.send, left, flags)) :]
+
+    def recv(self, size_bytes: int, /) -> bytes:
+        return self._wait(partial(self._socket.recv, size_bytes))
+
+    def _wait(self, step: Callable[[], T]) -> T:
+        while time.monotonic() < self._until:
+            try:
+                return step()  # it takes LOOK_UP_S at most
+            except TimeoutError:
+                if self._hold.has_caught:
+                    self._until = min(self._until, time.monotonic() + AFTER_A_SIGNAL_S)
+                self._look_at_the_other_end()
+        raise TimeoutError
+
+    def _look_at_the_other_end(self) -> None:
+        if not _is_stopped(wire.peer(self._socket).pid):
+            self._stopped_since = None
+        elif self._stopped_since is None:
+            self._stopped_since = time.monotonic()
+        elif time.monotonic() > self._stopped_since + STOPPED_S:
+            raise StoppedError
+
+
+def _is_stopped(pid: int) -> bool:
+    """Whether a process is (proc(5)): its state comes after its name, which may hold anything."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0]
+    except (OSError, IndexError):
+        return False
+    return state in (b"T", b"t")

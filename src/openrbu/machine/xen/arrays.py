@@ -1,0 +1,213 @@
+"""Where a host's state is: numbers and arrays, private to a process or in files that several map.
+
+::
+
+    DIRECTORY/
+        host.json    what the host is: made last, never changed
+        words        counters, and a row for each guest: see `machine.xen.records`
+        stack        the heap's stack, for all machine frames: a sparse file
+        table.ID     the frame table of guest ID
+        lock         locked for each hypercall (flock(2))
+
+Files are mapped, so that what a process writes is there for the others at once, and still there
+when it is killed. Their disk space is taken before they are written to: a full disk is an error
+then, and no SIGBUS.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import threading
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from openrbu.errors import MachineError
+from openrbu.memory.pages import Frames
+from openrbu.units import MIB
+
+_FRAME_BYTES = 4
+_STACK_STEP_BYTES = 1 * MIB
+
+
+class HostArrays(Protocol):
+    """A host's state. All numbers are 0 at first."""
+
+    words: memoryview
+    """Numbers of 64 bits, each written whole or not at all."""
+    stack: Frames
+    """Room for all machine frames, of which the first ones that `make_stack_room` said may be
+    used."""
+
+    def lock(self) -> None:
+        """Wait until no other process is inside of a hypercall."""
+
+    def unlock(self) -> None: ...
+
+    def make_stack_room(self, count: int) -> None:
+        """See that the first `count` places of the stack can be written to.
+
+        :raise OSError: when the disk refuses.
+        """
+
+    def make_table(self, number: int, frame_count: int) -> Frames:
+        """A frame table, whatever is in it.
+
+        :raise OSError: when the disk refuses.
+        """
+
+    def table(self, number: int, frame_count: int) -> Frames:
+        """A frame table that was made."""
+
+    def drop_table(self, number: int) -> None:
+        """Remove a frame table, there or not."""
+
+    def table_numbers(self) -> list[int]:
+        """The frame tables that there are."""
+
+    def close(self) -> None:
+        """Let go of the files."""
+
+
+class PrivateArrays:
+    """Arrays in this process's memory, of which only what is used is ever taken."""
+
+    def __init__(self, word_count: int, machine_frames: int) -> None:
+        self.words = memoryview(bytearray(word_count * 8)).cast("Q")
+        self.stack: Frames = np.empty(machine_frames, np.uint32)
+        self._tables: dict[int, Frames] = {}
+
+    def lock(self) -> None: ...
+
+    def unlock(self) -> None: ...
+
+    def make_stack_room(self, count: int) -> None: ...
+
+    def make_table(self, number: int, frame_count: int) -> Frames:
+        self._tables[number] = table = np.empty(frame_count, np.uint32)
+        return table
+
+    def table(self, number: int, frame_count: int) -> Frames:
+        return self._tables[number]
+
+    def drop_table(self, number: int) -> None:
+        self._tables.pop(number, None)
+
+    def table_numbers(self) -> list[int]:
+        return list(self._tables)
+
+    def close(self) -> None: ...
+
+
+class SharedArrays:
+    """Arrays in the files of a directory.
+
+    :raise MachineError: when one of them is missing, or shorter than it was.
+    """
+
+    def __init__(self, directory: Path, word_count: int, machine_frames: int) -> None:
+        self._directory = directory
+        self.words = memoryview(_mapped(directory / "words", word_count * 8)).cast("Q")
+        stack = _mapped(directory / "stack", machine_frames * _FRAME_BYTES)
+        self.stack: Frames = np.frombuffer(stack, np.uint32)
+        self._stack_bytes = 0
+        self._lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._thread_lock = threading.Lock()  # flock(2) does not keep out threads
+
+    @classmethod
+    def create(cls, directory: Path, word_count: int, machine_frames: int) -> SharedArrays:
+        """Make the files anew; what was in them is gone.
+
+        :raise OSError: when the disk refuses.
+        """
+        for path in directory.glob("table.*"):
+            path.unlink()
+        _make_file(directory / "words", word_count * 8, taken_bytes=word_count * 8)
+        _make_file(directory / "stack", machine_frames * _FRAME_BYTES, taken_bytes=0)
+        return cls(directory, word_count, machine_frames)
+
+    def lock(self) -> None:
+        self._thread_lock.acquire()
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+        except BaseException:
+            self._thread_lock.release()
+            raise
+
+    def unlock(self) -> None:
+        fcntl.flock(self._lock, fcntl.LOCK_UN)
+        self._thread_lock.release()
+
+    def make_stack_room(self, count: int) -> None:
+        size_bytes = count * _FRAME_BYTES
+        if size_bytes <= self._stack_bytes:
+            return
+        steps = -(-size_bytes // _STACK_STEP_BYTES)
+        size_bytes = min(steps * _STACK_STEP_BYTES, self.stack.nbytes)
+        fd = os.open(self._directory / "stack", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            os.posix_fallocate(fd, 0, size_bytes)
+        finally:
+            os.close(fd)
+        self._stack_bytes = size_bytes
+
+    def make_table(self, number: int, frame_count: int) -> Frames:
+        size_bytes = frame_count * _FRAME_BYTES
+        _make_file(self._table_path(number), size_bytes, taken_bytes=size_bytes)
+        return self.table(number, frame_count)
+
+    def table(self, number: int, frame_count: int) -> Frames:
+        mapped = _mapped(self._table_path(number), frame_count * _FRAME_BYTES)
+        return np.frombuffer(mapped, np.uint32)
+
+    def drop_table(self, number: int) -> None:
+        self._table_path(number).unlink(missing_ok=True)
+
+    def table_numbers(self) -> list[int]:
+        names = [path.name for path in self._directory.glob("table.*")]
+        return [int(name.removeprefix("table.")) for name in names]
+
+    def close(self) -> None:
+        if self._lock >= 0:
+            os.close(self._lock)
+        self._lock = -1  # a number that the next file opened may get: never use it again
+
+    def _table_path(self, number: int) -> Path:
+        return self._directory / f"table.{number}"
+
+
+def _make_file(path: Path, size_bytes: int, *, taken_bytes: int) -> None:
+    """A file of zeros in the place of what was there; its first bytes have disk space.
+
+    Another process may have the old file mapped: it is not cut, or that would get a SIGBUS.
+
+    :raise OSError: when the disk refuses.
+    """
+    path.unlink(missing_ok=True)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        os.ftruncate(fd, size_bytes)
+        if taken_bytes:
+            os.posix_fallocate(fd, 0, taken_bytes)
+    finally:
+        os.close(fd)
+
+
+def _mapped(path: Path, size_bytes: int) -> mmap.mmap:
+    """The file at `path`, shared with whoever else maps it.
+
+    :raise MachineError: when it is missing, or too short.
+    """
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise MachineError(f"the Xen host has lost its file {path}") from None
+    try:
+        if os.fstat(fd).st_size < size_bytes:
+            raise MachineError(f"the Xen host's file {path} was cut")
+        return mmap.mmap(fd, size_bytes)
+    finally:
+        os.close(fd)

@@ -1,0 +1,102 @@
+"""Xen on a virtual machine, and its first guest: dom0, the Linux that the machine's user sees."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from openrbu.drivers.balloon_profiles import balloon_profile
+from openrbu.errors import KernelError, MachineError
+from openrbu.machine.balloon import XenGuest
+from openrbu.machine.store import XenConfig
+from openrbu.machine.xen.domain import Domain
+from openrbu.machine.xen.guest_memory import GuestMemory
+from openrbu.machine.xen.hypervisor import DOM0, Hypervisor
+from openrbu.memory.pages import Frames
+from openrbu.memory.physical import RamFile
+from openrbu.units import PAGE_SIZE
+
+XEN = "xen"
+"""The directory, in a machine's, that the hypervisor is kept in while it runs."""
+
+
+def read_frame_table(machine: Path) -> Frames | None:
+    """Where in its machine's memory each frame of dom0 is; None while Xen does not run there. Any
+    process may look into the machine's directory."""
+    try:
+        hypervisor = Hypervisor.open(machine / XEN)
+    except MachineError:
+        return None
+    with contextlib.closing(hypervisor):
+        return hypervisor.domain(DOM0).table.copy()
+
+
+class Dom0:
+    """Xen on the machine in a directory, with this RAM, and its first guest.
+
+    :raise MachineError: when Xen's files are damaged.
+    """
+
+    def __init__(self, machine: Path, config: XenConfig, ram: RamFile) -> None:
+        self._directory, self._config, self._ram = machine / XEN, config, ram
+        self._hypervisor: Hypervisor | None = None
+
+    def start(self) -> None:
+        """What Xen does when it starts: it clears memory, and there is no guest but dom0, whose
+        memory is in one piece.
+
+        :raise MachineError: when there is not enough memory.
+        """
+        self.stop()
+        self._directory.mkdir(0o700)
+        self._hypervisor = Hypervisor.create(
+            self._directory,
+            self._ram.regions,
+            backing=self._ram,
+            takes_memory=self._config.takes_memory,
+        )
+        pages, most = (
+            size // PAGE_SIZE for size in (self._config.dom0_bytes, self._config.dom0_max_bytes)
+        )
+        try:
+            self._hypervisor.create_domain(DOM0, pages=pages, max_pages=most)
+        except KernelError as error:
+            self.stop()
+            raise MachineError(f"dom0 can't be started: {error.strerror}") from None
+
+    def resume(self) -> None:
+        """Go on with what runs.
+
+        :raise MachineError: when nothing does.
+        """
+        self._hypervisor = Hypervisor.open(self._directory, backing=self._ram)
+
+    def stop(self) -> None:
+        """All guests are gone, and Xen is."""
+        self.close()
+        Hypervisor.remove(self._directory)
+
+    @property
+    def domain(self) -> Domain:
+        """
+        :raise MachineError: while Xen does not run.
+        """
+        if self._hypervisor is None:
+            raise MachineError("Xen does not run on this machine now")
+        return self._hypervisor.domain(DOM0)
+
+    @property
+    def guest(self) -> XenGuest:
+        """For the kernel of dom0."""
+        return XenGuest(self.domain, balloon_profile(self._config.profile))
+
+    @property
+    def memory(self) -> GuestMemory:
+        """What dom0 takes for physical memory."""
+        return GuestMemory(self.domain, self._ram)
+
+    def close(self) -> None:
+        """Let go of Xen's files."""
+        if self._hypervisor is not None:
+            self._hypervisor.close()
+            self._hypervisor = None

@@ -1,0 +1,175 @@
+"""The guests of a Xen host that is kept in a directory, and how their time goes on.
+
+::
+
+    MACHINE/xen/guests/NAME/
+        guest.json   what it was made as
+        state.*      its running kernel, put away: see `machine.state`
+        lock         held by the process that has the guest
+
+Theory of operation. What the hypervisor knows is shared by all processes (`hypervisor`). A guest's
+own kernel is *attached* by one process at a time, so that several processes have several guests at
+once. From the first change on a guest lives and dies with the process that has it, as a machine
+does: a process that is killed takes its guests' power with it, and `XenHost.bury_lost` destroys
+what is left of them.
+
+Nobody's timer runs while no process has a guest. Its time goes on when it is attached: `settle`
+does what has become due meanwhile, each step at the time when it was due, and those of several
+guests in the order of these times. Who attaches all guests that are free before anything changes on
+the host finds it as if they had been running all the time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from openrbu.errors import MachineError, OpenRbuError
+from openrbu.machine import store
+from openrbu.machine.lockfile import LockFile
+from openrbu.machine.state import StateFile
+from openrbu.machine.xen.orders import read_order
+from openrbu.machine.xen.world import World
+from openrbu.signals import signals_held
+
+if TYPE_CHECKING:
+    from openrbu.machine.xen.host import XenHost
+
+CATCH_UP_S = 3600.0
+"""How far back time goes on for a guest that was left alone for longer. It bounds what a look costs
+after months, and nobody else changed anything in that time."""
+
+_OWNER_BYTES = 32
+"""What a lock file has: a process's number, `keeping` where it keeps the guest, and blanks. It
+never grows, so a full disk is no reason for it to fail."""
+
+_KEEPING = "keeping"
+
+
+class GuestInUseError(MachineError):
+    """Another process has the guest: `owner`, None while it has not said so yet. `is_kept`: for as
+    long as it runs."""
+
+    def __init__(self, host: str, name: str, owner: str | None, *, is_kept: bool) -> None:
+        self.owner, self.is_kept = owner, is_kept
+        super().__init__(
+            f"guest {name!r} of {host!r} is in use by process {owner or 'unknown'}: wait for it, "
+            "or end it"
+        )
+
+
+def hold(stack: contextlib.ExitStack, directory: Path, host: str, *, keeps: bool) -> None:
+    """Hold the guest in a directory, one of this host's, until the stack unwinds.
+
+    :raise GuestInUseError: when another process has it.
+    :raise FileNotFoundError: when it has been removed.
+    :raise OSError: when the disk refuses.
+    """
+    lock = stack.enter_context(LockFile(directory / "lock", create=True))
+    if not lock.take():
+        owner, _, does = lock.read().partition(" ")
+        raise GuestInUseError(host, directory.name, owner or None, is_kept=does == _KEEPING)
+    does = _KEEPING if keeps else ""
+    lock.write(f"{os.getpid()} {does}".ljust(_OWNER_BYTES))
+    stack.callback(lock.write, "")
+
+
+def owner_of(directory: Path) -> str | None:
+    """The process that has the guest in a directory, where it said so."""
+    with contextlib.suppress(OSError), LockFile(directory / "lock", create=False) as lock:
+        return lock.read().partition(" ")[0] or None
+    return None
+
+
+class Guest:
+    """A guest that this process has until `close`. See `XenHost.attach`."""
+
+    def __init__(self, host: XenHost, directory: Path) -> None:
+        self.name = directory.name
+        self._host, self._is_open = host, True
+        with contextlib.ExitStack() as stack, store.disk_errors(host.directory):
+            hold(stack, directory, host.name, keeps=host.keeps)
+            self._state = StateFile(directory)
+            self._wake(directory)
+            self._open = stack.pop_all()
+        assert self.kernel.balloon is not None
+        self._domain = host.hypervisor.domain(self.name)
+        self.balloon = self.kernel.balloon
+        self.driver = self.balloon.driver
+
+    def _wake(self, directory: Path) -> None:
+        """Go on with the kernel that was put away.
+
+        :raise MachineError: when there is none that fits.
+        """
+        order, state = read_order(directory), self._state.read()
+        try:
+            if order is not None and state is not None:
+                self._boot_id: str = state["boot_id"]
+                self.kernel = self._host.make_kernel(self.name, order, self._boot_id)
+                self.kernel.restore(state["kernel"])
+                return
+        except (LookupError, TypeError, ValueError, OpenRbuError):
+            self._state.lose()
+        raise MachineError(
+            f"guest {self.name!r} of {self._host.name!r} has lost its power; it is destroyed with: "
+            f"rbu balloon show {self._host.name}"
+        )
+
+    def begin_change(self) -> None:
+        """From here on the guest's power is this process's. To be called before anything changes.
+
+        :raise MachineError: when there is no room on the disk to put the guest away later.
+        """
+        with store.disk_errors(self._host.directory):
+            self._state.take()
+
+    def adopt_target(self) -> None:
+        """Go for the toolstack's target, where it has set a new one."""
+        pages = self.balloon.take_target()
+        if pages is not None:
+            self.driver.set_target(pages)
+
+    def close(self) -> None:
+        """Put the guest away and let go of it."""
+        if not self._is_open:
+            return
+        self._is_open = False
+        with signals_held(), self._open, store.disk_errors(self._host.directory):
+            if not self._domain.is_there:  # its host was switched off
+                return
+            self._state.put({"boot_id": self._boot_id, "kernel": self.kernel.snapshot()})
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def catch_up(guests: Sequence[Guest], now_s: float) -> None:
+    """Let what time has done to guests, which are attached together, until `now_s` happen: each
+    step that had a time, at its time. What is due at once is left to do."""
+    world = World(start_s=now_s - CATCH_UP_S)
+    for guest in guests:
+        due_s = guest.driver.due_s
+        if due_s is not None and -math.inf < due_s <= now_s:
+            guest.begin_change()
+            world.add(guest.name, guest.driver)
+    world.run(now_s)
+
+
+def settle(guests: Sequence[Guest], now_s: float) -> None:
+    """`catch_up`, and have the guests do what is to be done now."""
+    catch_up(guests, now_s)
+    world = World(start_s=now_s)
+    for guest in guests:
+        if guest.balloon.is_due(now_s):
+            guest.begin_change()
+            guest.adopt_target()
+            world.add(guest.name, guest.driver)
+    world.run(now_s)

@@ -1,0 +1,297 @@
+"""The hypervisor of a host: its machine memory, and the guests that have parts of it.
+
+Theory of operation. Machine frames are free, or in the frame table of one guest (`state`). Guests
+make hypercalls, one at a time: populate, decrease (`domain`). A host lives in this process, or in
+files of a directory that several processes have open at once, each with a guest or two (`arrays`).
+Guests live between processes: one that ends, or is killed, leaves its guests as they are.
+
+A frame is handed out unless that breaks one of three promises: the machine has it, the guest's
+maximum allows it, and what is free beyond it still covers what *other* guests have claimed. If
+so, fewer are handed out than were asked for; the rest, and what comes next, is the guest's affair.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from openrbu.errors import KernelError, MachineError, UsageError
+from openrbu.machine.store import replace_file
+from openrbu.machine.xen.arrays import HostArrays, PrivateArrays, SharedArrays
+from openrbu.machine.xen.domain import Domain, DomainInfo, info_of
+from openrbu.machine.xen.heap import Spans
+from openrbu.machine.xen.records import MAX_GUESTS, Row, encode_name
+from openrbu.machine.xen.state import INVALID, WORD_COUNT, Backing, HostState
+from openrbu.memory.physical import Region
+from openrbu.memory.zones import unreserved
+from openrbu.units import KIB, MIB, PAGE_SIZE, PhysAddr
+
+__all__ = ["DOM0", "INVALID", "XEN_RESERVED", "Backing", "Domain", "DomainInfo", "Hypervisor"]
+
+DOM0 = "dom0"
+
+XEN_RESERVED = (Region(PhysAddr(0), PhysAddr(17 * MIB)),)
+"""What the hypervisor keeps of the machine for itself: the first MiB, where firmware has its
+things, and the 16 MiB behind it. Our choice; a real one lies elsewhere, and takes more with more
+RAM."""
+
+FORMAT = 1
+"""Of `host.json`; a reader refuses newer ones."""
+
+_CONFIG = "host.json"
+
+
+@dataclass(frozen=True, slots=True)
+class _Config:
+    """What a host is, in `host.json`."""
+
+    spans: Spans
+    has_backing: bool
+    takes_memory: bool
+
+
+class Hypervisor:
+    """A host. One object is for one thread at a time unless the host is in a directory."""
+
+    def __init__(self, state: HostState) -> None:
+        self._state = state
+
+    @classmethod
+    def in_memory(
+        cls,
+        regions: Sequence[Region],
+        *,
+        backing: Backing | None = None,
+        takes_memory: bool = False,
+        reserved: Sequence[Region] = XEN_RESERVED,
+    ) -> Hypervisor:
+        """A host with this RAM, all in this process.
+
+        `backing` is what machine memory is made of (a `RamFile`): what a guest gives back is
+        punched out of it. `takes_memory`: what a guest gets is taken from its file system at once,
+        and a guest gets less when that has less.
+
+        :raise UsageError: when nothing of the RAM is left for guests, or it ends above 16 TiB.
+        """
+        spans = _spans(regions, reserved)
+        arrays = PrivateArrays(WORD_COUNT, sum(end - first for first, end in spans))
+        return cls._made(arrays, spans, backing, takes_memory=takes_memory)
+
+    @classmethod
+    def create(
+        cls,
+        directory: Path,
+        regions: Sequence[Region],
+        *,
+        backing: Backing | None = None,
+        takes_memory: bool = False,
+        reserved: Sequence[Region] = XEN_RESERVED,
+    ) -> Hypervisor:
+        """Make a host in a directory that is there, as a machine's start does. See `in_memory`.
+
+        One that was there is gone, with its guests. All memory but the hypervisor's own is
+        scrubbed.
+
+        :raise UsageError: as `in_memory`.
+        :raise OSError: when the disk refuses.
+        """
+        spans = _spans(regions, reserved)
+        (directory / _CONFIG).unlink(missing_ok=True)
+        total = sum(end - first for first, end in spans)
+        arrays = SharedArrays.create(directory, WORD_COUNT, total)
+        host = cls._made(arrays, spans, backing, takes_memory=takes_memory)
+        config = _Config(spans, has_backing=backing is not None, takes_memory=takes_memory)
+        text = json.dumps({"format": FORMAT} | asdict(config))
+        replace_file(directory / _CONFIG, text + "\n")
+        return host
+
+    @classmethod
+    def remove(cls, directory: Path) -> None:
+        """Remove the host in a directory, there or not, and the directory.
+
+        :raise OSError: when the disk refuses.
+        """
+        with contextlib.suppress(MachineError), contextlib.closing(cls.open(directory)) as host:
+            host._state.end_all()
+        (directory / _CONFIG).unlink(missing_ok=True)  # first: without it there is no host
+        if directory.exists():
+            shutil.rmtree(directory)
+
+    @classmethod
+    def open(cls, directory: Path, *, backing: Backing | None = None) -> Hypervisor:
+        """The host in a directory. Without the `backing` that it was made with it can only be
+        looked at.
+
+        :raise MachineError: when there is none, it is damaged, or from a newer openrbu.
+        :raise OSError: when the disk refuses.
+        """
+        config = _load_config(directory / _CONFIG)
+        arrays = SharedArrays(
+            directory, WORD_COUNT, sum(end - first for first, end in config.spans)
+        )
+        may_change = backing is not None or not config.has_backing
+        return cls(
+            HostState(
+                arrays,
+                config.spans,
+                backing,
+                takes_memory=config.takes_memory,
+                may_change=may_change,
+            )
+        )
+
+    @classmethod
+    def _made(
+        cls, arrays: HostArrays, spans: Spans, backing: Backing | None, *, takes_memory: bool
+    ) -> Hypervisor:
+        """A fresh host: all its memory is free, and holds nothing."""
+        if backing is not None:
+            for first, end in spans:
+                backing.discard(first, end - first)
+        return cls(HostState(arrays, spans, backing, takes_memory=takes_memory))
+
+    def close(self) -> None:
+        """Let go of the host's files. Its guests stay as they are."""
+        self._state.arrays.close()
+
+    @property
+    def total_pages(self) -> int:
+        """What guests can have together."""
+        return self._state.heap.total_pages
+
+    @property
+    def free_pages(self) -> int:
+        """What no guest has."""
+        return self._state.heap.free_pages
+
+    @property
+    def claimed_pages(self) -> int:
+        """What of the free pages is promised to guests."""
+        return self._state.claimed_pages
+
+    def create_domain(
+        self, name: str, *, pages: int, max_pages: int, claim_pages: int = 0
+    ) -> Domain:
+        """A guest with `max_pages` frames, of which the first `pages` have machine pages, and
+        `claim_pages` more are promised to it. The guest `dom0` is number 0.
+
+        :raise UsageError: when it can't have that name, or more pages than frames.
+        :raise MachineError: when there is a guest of that name, or one too many.
+        :raise KernelError: ENOMEM when that much is not free, or claimed by others. Then nothing
+            has changed.
+        :raise OSError: when the disk with the host's own files refuses.
+        """
+        encode_name(name)
+        if not 0 < max_pages < INVALID or min(pages, claim_pages) < 0:
+            raise UsageError(f"a guest can't have {max_pages} frames, {pages} of them with memory")
+        if pages + claim_pages > max_pages:
+            raise UsageError(f"{pages + claim_pages} pages are more than a maximum of {max_pages}")
+        with self._state as state:
+            if state.rows.named(name) is not None:
+                raise MachineError(f"there is a guest {name!r} already")
+            row = state.rows.free()
+            if row is None:
+                raise MachineError(f"a host has no more than {MAX_GUESTS} guests")
+            if pages + claim_pages > state.unclaimed_pages:
+                raise _no_memory(pages + claim_pages, state.unclaimed_pages)
+            state.begin_change(handing_out=pages)
+            machine = state.commit(pages)
+            if len(machine) < pages:
+                state.scrub(machine)
+                state.end_change()
+                raise _no_memory(pages, len(machine))
+            number = 0 if name == DOM0 else state.next_id()
+            table = state.arrays.make_table(number, max_pages)
+            table[:pages], table[pages:] = machine, INVALID
+            row.write(name, frame_count=max_pages, target_kib=pages * PAGE_SIZE // KIB)
+            state.set_counts(row, pages, claim_pages)
+            row.give_to(number)
+            state.heap.drop(pages)
+            state.end_change()
+            return Domain(state, row)
+
+    def domain(self, name: str) -> Domain:
+        """The guest of that name.
+
+        :raise MachineError: when there is none.
+        """
+        with self._state as state:
+            return Domain(state, self._existing_row(name))
+
+    def domains(self) -> list[DomainInfo]:
+        """All guests, in the order of their numbers."""
+        with self._state as state:
+            return sorted((info_of(row) for row in state.rows), key=lambda info: info.id)
+
+    def destroy(self, name: str) -> None:
+        """End a guest: all its pages are free.
+
+        :raise MachineError: when there is none of that name.
+        :raise OSError: when the file behind the memory refuses. The pages are free all the same.
+        """
+        with self._state as state:
+            row = self._existing_row(name)
+            number, table = row.domain_id, state.table(row)
+            assert number is not None
+            state.begin_change()
+            row.give_to(None)
+            state.take_back(np.sort(table[table != INVALID]))
+            state.set_counts(row, 0, 0)
+            state.arrays.drop_table(number)
+            state.end_change()
+
+    def check(self) -> None:
+        """See that frames are conserved: each is free, or one guest's, and none is lost.
+
+        :raise MachineError: when it is not so.
+        """
+        with self._state as state:
+            state.check()
+
+    def _existing_row(self, name: str) -> Row:
+        row = self._state.rows.named(name)
+        if row is None:
+            raise MachineError(f"there is no guest {name!r}")
+        return row
+
+
+def _no_memory(pages: int, free_pages: int) -> KernelError:
+    text = f"{pages} pages wanted, {free_pages} are free and not promised to other guests"
+    return KernelError(errno.ENOMEM, detail=text)
+
+
+def _spans(regions: Sequence[Region], reserved: Sequence[Region]) -> Spans:
+    """The machine frames that guests can have."""
+    spans = tuple(unreserved(tuple(regions), tuple(reserved)))
+    if not spans:
+        raise UsageError("the hypervisor leaves nothing of so little RAM to its guests")
+    if spans[-1][1] > INVALID:
+        raise UsageError("a host has less than 16 TiB of RAM")
+    return spans
+
+
+def _load_config(path: Path) -> _Config:
+    """What `host.json` says.
+
+    :raise MachineError: when it is missing, damaged, or from a newer openrbu.
+    """
+    try:
+        document: dict[str, Any] = json.loads(path.read_bytes())
+        if document.pop("format") > FORMAT:
+            raise MachineError(f"{path} was written by a newer openrbu: update openrbu")
+        spans = tuple((first, end) for first, end in document.pop("spans"))
+        if not spans or not all(0 <= first < end <= INVALID for first, end in spans):
+            raise ValueError("no machine frames")
+        return _Config(spans, **document)
+    except FileNotFoundError:
+        raise MachineError(f"there is no Xen host in {path.parent}") from None
+    except (ValueError, LookupError, TypeError, RecursionError):
+        raise MachineError(f"{path} is damaged") from None

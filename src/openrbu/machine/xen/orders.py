@@ -1,0 +1,86 @@
+"""What a guest of a Xen host was made as, kept in a file of its directory."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from openrbu.drivers.balloon_profiles import DEFAULT_BALLOON_PROFILE, balloon_profile
+from openrbu.errors import MachineError, UsageError
+from openrbu.machine.store import replace_file
+from openrbu.units import MIB, PAGE_SIZE, human_size
+
+FORMAT = 1
+"""Of the file; a reader refuses newer ones."""
+
+MIN_GUEST_BYTES = 64 * MIB
+
+_FILE_NAME = "guest.json"
+
+
+@dataclass(frozen=True, slots=True)
+class GuestOrder:
+    """A guest that is wanted: what it starts with, the most it may have, of how much more the
+    hypervisor makes a promise, and what of it the guest needs itself and never gives away. Sizes in
+    bytes, whole pages."""
+
+    memory_bytes: int
+    max_bytes: int
+    claim_bytes: int = 0
+    used_bytes: int = 0
+    profile: str = DEFAULT_BALLOON_PROFILE
+
+    def check(self) -> None:
+        """See that it can be one.
+
+        :raise UsageError: when it can't.
+        """
+        balloon_profile(self.profile)
+        sizes = (self.memory_bytes, self.max_bytes, self.claim_bytes, self.used_bytes)
+        if any(size % PAGE_SIZE for size in sizes):
+            raise UsageError("a guest's memory is counted in whole pages of 4 KiB")
+        if self.memory_bytes < MIN_GUEST_BYTES:
+            raise UsageError(
+                f"a guest starts with {human_size(MIN_GUEST_BYTES)} at least, not with "
+                f"{human_size(self.memory_bytes)}"
+            )
+        if self.max_bytes < self.memory_bytes:
+            raise UsageError(
+                f"a guest's maximum ({human_size(self.max_bytes)}) is not less than what it starts "
+                f"with ({human_size(self.memory_bytes)})"
+            )
+        if self.claim_bytes > self.max_bytes - self.memory_bytes:
+            raise UsageError(
+                f"a claim is for what a guest can still get, {human_size(self.max_bytes)} less "
+                f"{human_size(self.memory_bytes)}, not for {human_size(self.claim_bytes)}"
+            )
+
+
+def read_order(directory: Path) -> GuestOrder | None:
+    """What the guest in a directory was made as; None when it never was made whole.
+
+    :raise MachineError: when that can't be read, or is from a newer openrbu.
+    """
+    path = directory / _FILE_NAME
+    try:
+        document = json.loads(path.read_bytes())
+        if document.pop("format") > FORMAT:
+            name = directory.name
+            raise MachineError(f"guest {name!r} was made by a newer openrbu: update openrbu")
+        order = GuestOrder(**document)
+        order.check()
+    except FileNotFoundError:
+        return None
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, UsageError):
+        raise MachineError(f"{path} is damaged") from None
+    return order
+
+
+def write_order(directory: Path, order: GuestOrder) -> None:
+    """Keep what a guest is made as.
+
+    :raise OSError: when the disk refuses.
+    """
+    document = {"format": FORMAT, **asdict(order)}
+    replace_file(directory / _FILE_NAME, json.dumps(document, indent=2) + "\n")

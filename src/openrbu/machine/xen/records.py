@@ -1,0 +1,132 @@
+"""What a host knows of each guest, besides its frame table: a row of 16 numbers.
+
+Rows lie in memory that processes may share, so each number is written whole or not at all, and
+what belongs together is one number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from openrbu.errors import UsageError
+
+MAX_GUESTS = 2048
+"""Rows there are. Xen itself ends at 32,752 guests."""
+
+MAX_NAME_BYTES = 63
+
+ROW_WORDS = 16
+_ID, _COUNTS, _FRAMES, _MAXIMUM, _TARGET, _SERIAL = range(6)
+_NAME, _NAME_WORDS = 8, 8
+_LOW = (1 << 32) - 1
+
+
+class Row:
+    """A guest's row; `number` is which one of all. Sizes in pages unless a name says otherwise."""
+
+    def __init__(self, words: memoryview, number: int) -> None:
+        self._words, self.number = words, number
+
+    @property
+    def domain_id(self) -> int | None:
+        """Which guest's row it is; None: nobody's."""
+        return self._words[_ID] - 1 if self._words[_ID] else None
+
+    @property
+    def current_pages(self) -> int:
+        current: int = self._words[_COUNTS] & _LOW
+        return current
+
+    @property
+    def claim_pages(self) -> int:
+        claim: int = self._words[_COUNTS] >> 32
+        return claim
+
+    def set_counts(self, current_pages: int, claim_pages: int) -> None:
+        """Both at once: a page that the guest gets of its claim is not in both."""
+        self._words[_COUNTS] = claim_pages << 32 | current_pages
+
+    @property
+    def frame_count(self) -> int:
+        count: int = self._words[_FRAMES]
+        return count
+
+    @property
+    def max_pages(self) -> int:
+        maximum: int = self._words[_MAXIMUM]
+        return maximum
+
+    @max_pages.setter
+    def max_pages(self, pages: int) -> None:
+        self._words[_MAXIMUM] = pages
+
+    @property
+    def target_kib(self) -> int:
+        target: int = self._words[_TARGET]
+        return target
+
+    @property
+    def target_serial(self) -> int:
+        serial: int = self._words[_SERIAL]
+        return serial
+
+    def set_target(self, kib: int) -> None:
+        """The serial last: who sees it change reads this target, or a newer one."""
+        self._words[_TARGET] = kib
+        self._words[_SERIAL] += 1
+
+    @property
+    def name(self) -> str:
+        return bytes(self._words[_NAME : _NAME + _NAME_WORDS]).rstrip(b"\0").decode()
+
+    def write(self, name: str, *, frame_count: int, target_kib: int) -> None:
+        """Fill a row that is nobody's. Its guest has no pages yet; it may have all its frames."""
+        raw = memoryview(encode_name(name).ljust(_NAME_WORDS * 8, b"\0")).cast("Q")
+        self._words[_NAME : _NAME + _NAME_WORDS] = raw
+        self._words[_FRAMES] = self._words[_MAXIMUM] = frame_count
+        self._words[_TARGET], self._words[_SERIAL] = target_kib, 0
+        self.set_counts(0, 0)
+
+    def give_to(self, domain_id: int | None) -> None:
+        """Make it this guest's, or nobody's."""
+        self._words[_ID] = 0 if domain_id is None else domain_id + 1
+
+
+class Rows:
+    """All rows. Looking for one is no loop, or a thousand guests would take long to make."""
+
+    def __init__(self, words: memoryview) -> None:
+        self._words = words
+        table = np.frombuffer(words, np.uint64).reshape(MAX_GUESTS, ROW_WORDS)
+        self._ids = table[:, _ID]
+        self._names = table[:, _NAME : _NAME + _NAME_WORDS].view(f"S{_NAME_WORDS * 8}")[:, 0]
+
+    def __iter__(self) -> Iterator[Row]:
+        """The rows that are somebody's."""
+        return (self._row(number) for number in self._ids.nonzero()[0].tolist())
+
+    def named(self, name: str) -> Row | None:
+        """The row of the guest of that name."""
+        found = ((self._names == name.encode()) & (self._ids != 0)).nonzero()[0]
+        return self._row(int(found[0])) if len(found) else None
+
+    def free(self) -> Row | None:
+        """A row that is nobody's."""
+        found = (self._ids == 0).nonzero()[0]
+        return self._row(int(found[0])) if len(found) else None
+
+    def _row(self, number: int) -> Row:
+        return Row(self._words[number * ROW_WORDS : (number + 1) * ROW_WORDS], number)
+
+
+def encode_name(name: str) -> bytes:
+    """A guest's name as bytes.
+
+    :raise UsageError: when it can't be one.
+    """
+    raw = name.encode()
+    if not 0 < len(raw) <= MAX_NAME_BYTES or not name.isprintable():
+        raise UsageError(f"{name!r} can't be a guest's name: 1 to 63 bytes that can be printed")
+    return raw

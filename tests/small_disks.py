@@ -1,0 +1,46 @@
+"""File systems that are soon full."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from needs import leave_out
+
+
+@contextlib.contextmanager
+def small_tmpfs(directory: Path, size_bytes: int) -> Iterator[Path]:
+    """A tmpfs of that size, mounted on the directory."""
+    if os.geteuid():
+        leave_out("only root can mount a small tmpfs")
+    options = f"size={size_bytes}"
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(directory)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        leave_out(f"a small tmpfs can't be mounted: {done.stderr.strip()}")
+    try:
+        yield directory
+    finally:
+        # lazily: a test that failed may have a file of it open still
+        subprocess.run(["umount", "--lazy", str(directory)], check=True)
+
+
+def fill_up(directory: Path) -> Path:
+    """A file that takes all the space that is left."""
+    path = directory / "filler"
+    with path.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+    return path
+
+
+def pages_taken(path: Path) -> int:
+    """How many pages of memory a file on a tmpfs, or a memfd, takes."""
+    return path.stat().st_blocks * 512 // 4096

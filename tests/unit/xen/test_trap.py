@@ -1,0 +1,216 @@
+"""An update from inside a guest of Xen: what reads back right need not be where a BIOS finds it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from machines import (
+    FLASH_BYTES,
+    REBOOT_MODE,
+    Watched,
+    hidden_memory,
+    image,
+    image_bytes,
+    make,
+    running,
+    update,
+)
+from openrbu.bios.post import Board, RejectedError, find_update
+from openrbu.errors import ObstacleError, UpdateFailedError
+from openrbu.formats.dell import CompletionCode
+from openrbu.hosts.virtual import VirtualHost
+from openrbu.machine.store import XenConfig
+from openrbu.machine.virtual import VirtualMachine
+from openrbu.memory.scan import search
+from openrbu.units import KIB, MIB, PAGE_SIZE
+from openrbu.update import stage
+from openrbu.update.plan import Options, make_plan
+from openrbu.update.stage import Ground, Payload, make_payload
+from openrbu.update.verify import ReadBack, read_free_pages
+
+MEMORY = "/sys/devices/system/xen_memory/xen_memory0"
+XEN = XenConfig(dom0_bytes=96 * MIB, dom0_max_bytes=112 * MIB, profile="linux")
+FULL_KIB, LOW_KIB = 96 * KIB, 40 * KIB
+KERNEL_PROFILES = ("documented", "linux")
+
+
+@pytest.fixture(params=KERNEL_PROFILES)
+def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[VirtualMachine]:
+    """A host whose dom0 has never ballooned."""
+    order = {"ram_bytes": 256 * MIB, "xen": XEN, "profile": request.param}
+    with running(make(tmp_path, **order)) as machine:
+        yield machine
+
+
+def balloon_to(machine: VirtualMachine, size_kib: int) -> None:
+    host = VirtualHost(machine)
+    host.write(f"{MEMORY}/target_kb", f"{size_kib}\n".encode())
+    reached = b"".join(host.chunks(f"{MEMORY}/info/current_kb", 100))
+    assert int(reached) == size_kib
+
+
+def down_and_up(machine: VirtualMachine) -> None:
+    balloon_to(machine, LOW_KIB)
+    balloon_to(machine, FULL_KIB)
+
+
+def put(machine: VirtualMachine, mode: str, packet_bytes: int = PAGE_SIZE) -> Payload:
+    """Stage an image, read it back, and find it right."""
+    host = VirtualHost(machine)
+    payload = make_payload(image_bytes(), mode=mode, packet_size_bytes=packet_bytes, password=None)
+    stage.prepare(host, payload.mode)
+    stage.stage(host, payload, lambda _: None)
+    assert stage.read_back(host, payload) is ReadBack.RIGHT
+    return payload
+
+
+def verify(machine: VirtualMachine, payload: Payload) -> object:
+    host = VirtualHost(machine)
+    return stage.verify(host, payload, ReadBack.RIGHT, packets_known=True)
+
+
+def board(machine: VirtualMachine) -> Board:
+    return Board(
+        machine.ram, machine.flash, machine.nvram, None, machine.system_id, knows_packets=True
+    )
+
+
+def test_dom0_that_never_ballooned_has_its_memory_in_one_piece(machine: VirtualMachine) -> None:
+    verify(machine, put(machine, "mono"))
+    assert find_update(board(machine)).mode == "mono"
+
+
+def test_after_ballooning_an_image_reads_back_right_and_no_bios_finds_it(
+    machine: VirtualMachine,
+) -> None:
+    down_and_up(machine)
+    payload = put(machine, "mono")
+    with pytest.raises(UpdateFailedError, match="not there in one piece"):
+        verify(machine, payload)
+    sightings = search(machine.ram, flash_size_bytes=FLASH_BYTES)
+    assert sightings.headers  # its first page is there, and looks like an image
+    with pytest.raises(RejectedError) as refusal:
+        find_update(board(machine))
+    assert refusal.value.code is CompletionCode.IMAGE_NOT_FOUND
+
+
+def test_after_ballooning_its_pages_lie_in_descending_order(machine: VirtualMachine) -> None:
+    """As was measured on Xen 4.17 with Debian's 6.1.192 as dom0."""
+    down_and_up(machine)
+    put(machine, "mono")
+    assert machine.kernel is not None
+    table = machine.frame_table
+    assert table is not None
+    frames = np.flatnonzero(np.diff(table.astype(np.int64)) == -1)
+    assert len(frames) > 10_000
+
+
+def test_packets_of_a_page_are_found_whole_after_ballooning(machine: VirtualMachine) -> None:
+    down_and_up(machine)
+    verify(machine, put(machine, "packet"))
+    assert find_update(board(machine)).mode == "packet"
+
+
+def test_packets_of_more_than_a_page_are_scattered_after_ballooning(
+    machine: VirtualMachine,
+) -> None:
+    down_and_up(machine)
+    payload = put(machine, "packet", 8 * KIB)
+    with pytest.raises(UpdateFailedError):
+        verify(machine, payload)
+    with pytest.raises(RejectedError):
+        find_update(board(machine))
+
+
+@pytest.mark.parametrize("mode", ["mono", "packet"])
+def test_what_is_staged_stays_where_it_is_while_its_guest_balloons(
+    machine: VirtualMachine, mode: str
+) -> None:
+    payload = put(machine, mode)
+    before = verify(machine, payload)
+    down_and_up(machine)
+    balloon_to(machine, LOW_KIB)
+    assert stage.read_back(VirtualHost(machine), payload) is ReadBack.RIGHT
+    assert verify(machine, payload) == before
+    assert find_update(board(machine)).mode == mode
+
+
+def test_an_update_on_xen_chooses_packets_and_the_bios_takes_it(machine: VirtualMachine) -> None:
+    down_and_up(machine)
+    host = VirtualHost(machine)
+    plan = make_plan(host, image(), Options())
+    assert (plan.mode, plan.obstacles) == ("packet", ())
+    assert "Xen" in plan.why_mode
+    outcome = update(host, image())
+    assert outcome.verified.extents
+    report = machine.restart(cold=False)
+    assert (report.completion_code, report.mode) == (CompletionCode.COMPLETED, "packet")
+    assert machine.flash.current.version == "2.3.0"
+
+
+def test_on_xen_the_restart_is_xens_affair(machine: VirtualMachine) -> None:
+    """As was seen on Xen 4.17: its `reboot=warm` decides, not the mode that dom0's kernel shows."""
+    host = VirtualHost(machine)
+    assert any("reboot=warm" in note for note in make_plan(host, image(), Options()).notes)
+    update(host, image())
+    host.write(REBOOT_MODE, b"cold")
+    assert machine.restart().completion_code is CompletionCode.COMPLETED
+
+
+def test_a_monolithic_update_after_ballooning_is_undone(machine: VirtualMachine) -> None:
+    down_and_up(machine)
+    with pytest.raises(UpdateFailedError, match="not there in one piece"):
+        update(VirtualHost(machine), image(), mode="mono")
+    assert not machine.is_armed
+    report = machine.restart(cold=False)
+    assert report.completion_code is None
+
+
+def test_the_plan_says_that_one_piece_may_be_scattered(machine: VirtualMachine) -> None:
+    plan = make_plan(VirtualHost(machine), image(), Options(mode="mono"))
+    assert any("scattered" in note for note in plan.notes)
+    plan = make_plan(VirtualHost(machine), image(), Options(mode="packet"))
+    assert not any("scattered" in note for note in plan.notes)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [Options(mode="mono"), Options(mode="packet", packet_size_bytes=2 * PAGE_SIZE)],
+    ids=["mono", "two pages"],
+)
+def test_where_memory_can_not_be_seen_more_than_a_page_stands_in_the_way(
+    machine: VirtualMachine, options: Options
+) -> None:
+    host = hidden_memory(VirtualHost(machine))
+    plan = make_plan(host, image(), options)
+    assert [obstacle.kind for obstacle in plan.obstacles] == ["scattered_on_xen"]
+    with pytest.raises(ObstacleError, match="--packet-size 4096"):
+        update(host, image(), mode=options.mode, packet_size_bytes=options.packet_size_bytes)
+
+
+def test_what_is_free_in_dom0_is_told_by_its_place_in_the_machine(
+    machine: VirtualMachine,
+) -> None:
+    down_and_up(machine)
+    payload = put(machine, "packet")
+    host = VirtualHost(machine)
+    verified = stage.verify(host, payload, ReadBack.RIGHT, packets_known=True)
+    assert verified.extents
+    free = read_free_pages(host)
+    assert free is not None
+    assert not any(free.any_in(part.start, part.size_bytes) for part in verified.extents)
+    stage.restore(host, Ground(was_loaded=False), delivered_bytes=len(payload.staged))
+    free = read_free_pages(host)
+    assert free is not None
+    assert all(free.any_in(part.start, part.size_bytes) for part in verified.extents)
+
+
+def test_without_a_frame_table_nobody_says_what_is_free_on_xen(machine: VirtualMachine) -> None:
+    host = VirtualHost(machine)
+    blind = Watched(host, lambda name, arguments: None, {"frame_table": None})
+    assert read_free_pages(host) is not None
+    assert read_free_pages(blind) is None
