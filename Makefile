@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 SECONDS ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-here test-lab lab-soak bench lint lock clean
+.PHONY: help setup demo demo-balloon test test-here test-lab lab-soak bench lint lock clean
 
 help:  ## Show what there is
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 setup: $(VENV)/.ready  ## A virtual environment with the locked dependencies
 
@@ -22,6 +22,9 @@ $(VENV)/.ready: requirements/dev.lock pyproject.toml
 
 demo: setup  ## Update the BIOS of two virtual Dell machines
 	scripts/demo
+
+demo-balloon: setup  ## Guests balloon up while others balloon down: told, and drawn in build/
+	$(BIN)/python scripts/demo-balloon
 
 test: test-here test-lab  ## All tests
 

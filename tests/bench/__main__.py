@@ -25,9 +25,9 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from bench import cases
+from bench import balloon, cases
 from bench.mount import Mounts, mounted, piece_of
-from openrbu.units import KIB, MIB
+from openrbu.units import GIB, KIB, MIB
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,31 @@ def measure_update(directory: Path) -> Iterator[Row]:
     name = "update of 16 MiB in packets, plan to boot"
     yield Row(name, update, "copy of 16 MiB into fresh memory", copy, 20.0)
     yield Row(name, update, "half a second", 0.5, 1.0)
+
+
+def measure_balloon() -> Iterator[Row]:
+    """The wishes are in the words of the issue: 5 million pages a second, a minute, and a cost that
+    grows with the pages moved, not with the memory owned."""
+    work = balloon.OneGuest(8 * GIB, balloon.MILLION)
+    (seconds,) = best(work.balloon, rounds=6)
+    limit_s = 2 * balloon.MILLION / 5_000_000
+    yield Row("1,000,000 pages ballooned out and in", seconds, "5,000,000 pages/s", limit_s, 1.0)
+    small, large = (balloon.OneGuest(size * GIB, 128 * 1024) for size in (1, 256))
+    limit_s, seconds = best(small.balloon, large.balloon, rounds=12)
+    name = "512 MiB ballooned out and in, of 256 GiB"
+    yield Row(name, seconds, "the same of 1 GiB", limit_s, 1.25)
+
+
+def measure_thousand_guests() -> Iterator[Row]:
+    done = subprocess.run(
+        [sys.executable, "-c", "from bench.balloon import thousand_guests; thousand_guests()"],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[1],
+    )
+    name = "1,000 guests on 1 TiB, an hour of targets"
+    yield Row(name, float(done.stdout), "60 s", 60.0, 1.0)
 
 
 def measure_processes(directory: Path) -> Iterator[Row]:
@@ -194,6 +219,8 @@ def main() -> None:
         rows += measure_search(directory)
         rows += measure_update(directory)
         rows += measure_large_machine(directory)
+        rows += measure_balloon()
+        rows += measure_thousand_guests()
         rows += measure_processes(directory)
         rows += measure_run(directory)
         rows += measure_mount(directory)
