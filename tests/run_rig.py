@@ -13,6 +13,8 @@ from cli_rig import RBU
 from machines import NOBODY, make, opened_up, running
 from mounted import needs_fuse
 from needs import leave_out
+from openrbu.machine.store import XenConfig
+from openrbu.units import MIB
 
 USERS = ("root", "nobody")
 
@@ -53,6 +55,12 @@ class Runner:
         needs_root()
         prefix = (*_PRIVATELY, f'{script}\nexec "$@"', "sh")
         return Runner(self.name, self.directory, (*prefix, *self.prefix))
+
+
+def xen_order(profile: str) -> dict[str, Any]:
+    """What makes a machine a host of Xen: dom0 has 128 MiB and may have 192."""
+    xen = XenConfig(dom0_bytes=128 * MIB, dom0_max_bytes=192 * MIB, profile=profile)
+    return {"ram_bytes": 256 * MIB, "xen": xen}
 
 
 def needs_root() -> None:

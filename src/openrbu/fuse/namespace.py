@@ -7,6 +7,9 @@ computer's own entries on the placeholders in it, and files of its `proc` and `d
 are there. Nothing of it is seen outside of the namespace, and all of it goes with the last process
 in it.
 
+Nothing can be made in a real `/proc`. Where the machine has files in `/proc/xen`, and this computer
+has no such directory, the machine's `proc` is bound over `/proc` as its `sys` over `/sys`.
+
 Binding takes MS_REC throughout: in a user namespace nothing may be uncovered that a mount hides.
 """
 
@@ -21,11 +24,17 @@ from pathlib import Path
 
 from openrbu.errors import ObstacleError
 from openrbu.fuse.libc import MS_BIND, MS_NOSUID, MS_PRIVATE, MS_REC, call
-from openrbu.fuse.overlay import MERGED, REFUSED, Real
+from openrbu.fuse.overlay import LINKS_TO_SELF, MERGED, PROCESSES, REFUSED, Real
 
 # linux/sched.h
 _CLONE_NEWNS = 0x00020000
 _CLONE_NEWUSER = 0x10000000
+
+# asm-generic/unistd.h, linux/fcntl.h, linux/mount.h. The numbers are those of every architecture
+# but alpha.
+_OPEN_TREE, _MOVE_MOUNT = 428, 429
+_AT_FDCWD, _AT_SYMLINK_NOFOLLOW, _AT_RECURSIVE = -100, 0x100, 0x8000
+_OPEN_TREE_CLONE, _F_EMPTY_PATH = 1, 4
 
 PROC_FILES = (
     "/proc/buddyinfo",
@@ -36,6 +45,9 @@ PROC_FILES = (
 """What of the machine's `/proc` is shown, where this computer has such a file to bind it on."""
 
 PORTS = "/dev/port"
+
+XEN = "/proc/xen"
+"""Files of Linux as a guest of Xen, which this computer may have no directory for."""
 
 NO_ENTRY = (
     # This computer's firmware, past the files that are served.
@@ -51,6 +63,10 @@ NO_ENTRY = (
     "/dev/wmi/dell-smbios",
     # This computer's memory, in which nothing of the machine's is to be found.
     "/proc/kcore",
+    # The hypervisor that this computer runs on, and who else is a guest of it.
+    "/dev/xen/*",
+    "/proc/xen/*",
+    "/run/xenstored/*",
     # This computer's power: who answers there would restart it.
     "/dev/initctl",
     "/dev/watchdog*",
@@ -108,6 +124,29 @@ def bind(source: Where, target: Where) -> None:
 
 
 @contextlib.contextmanager
+def cloned(path: str) -> Iterator[int]:
+    """What is at `path` now, and what is mounted below it, to be shown elsewhere, too (`attach`). A
+    link stands for itself: open_tree(2).
+
+    :raise OSError: as the kernel answers.
+    """
+    flags = _OPEN_TREE_CLONE | _AT_RECURSIVE | _AT_SYMLINK_NOFOLLOW | os.O_CLOEXEC
+    fd = call("syscall", _OPEN_TREE, _AT_FDCWD, os.fsencode(path), flags)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def attach(tree: int, path: str) -> None:
+    """Show what was `cloned` at `path`, which may be a link: move_mount(2).
+
+    :raise OSError: as the kernel answers.
+    """
+    call("syscall", _MOVE_MOUNT, tree, b"", _AT_FDCWD, os.fsencode(path), _F_EMPTY_PATH)
+
+
+@contextlib.contextmanager
 def pinned(path: Where) -> Iterator[Path]:
     """What is at `path` now, as a path that leads there whatever is mounted over it."""
     fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -125,10 +164,9 @@ def furnish(served: Path, real_sys: Path, real: Mapping[str, Real]) -> None:
     """
     here = Path.cwd()
     bind(served / "sys", "/sys")
-    for path, entry in real.items():
-        if path not in MERGED and entry.kind != stat.S_IFLNK:
-            with contextlib.suppress(FileNotFoundError):  # gone since the names were taken
-                bind(real_sys / path.removeprefix("/sys/"), path)
+    for path in _placeholders(real, "/sys/"):
+        with contextlib.suppress(FileNotFoundError):  # gone since the names were taken
+            bind(real_sys / path.removeprefix("/sys/"), path)
     for path in PROC_FILES:
         _bind_if_there(served / path[1:], path)
     if (served / PORTS[1:]).exists():
@@ -139,9 +177,45 @@ def furnish(served: Path, real_sys: Path, real: Mapping[str, Real]) -> None:
     for pattern in NO_ENTRY:
         for found in Path("/").glob(pattern[1:]):
             _bind_if_there(served / REFUSED[1:], found)
-    if here.is_relative_to("/sys") or here.is_relative_to("/dev"):
+    _show_xen(served, real)
+    if any(map(here.is_relative_to, ("/dev", "/proc", "/sys"))):
         with contextlib.suppress(FileNotFoundError):
             os.chdir(here)
+
+
+def _placeholders(real: Mapping[str, Real], above: str) -> Iterator[str]:
+    """Where something real is to be bound, of what begins with `above`."""
+    for path, entry in real.items():
+        if path.startswith(above) and path not in MERGED and entry.kind != stat.S_IFLNK:
+            yield path
+
+
+def _show_xen(served: Path, real: Mapping[str, Real]) -> None:
+    """Show what the machine has in `/proc/xen`, if anything, and nothing of this computer's.
+
+    :raise OSError: as the kernel answers.
+    """
+    xen = served / XEN[1:]
+    if Path(XEN).exists():
+        _bind_if_there(xen, XEN)
+    elif xen.exists() and any(xen.iterdir()):
+        _replace_proc(served, real)
+
+
+def _replace_proc(served: Path, real: Mapping[str, Real]) -> None:
+    """Put the served `/proc` in place, and what is at `/proc` now, as far as it is furnished by
+    then, in that.
+
+    :raise OSError: as the kernel answers.
+    """
+    with cloned("/proc") as before:
+        bind(served / "proc", "/proc")
+        attach(before, PROCESSES)
+    for name in LINKS_TO_SELF:  # who reads one of them wants a number
+        with cloned(f"{PROCESSES}/{name}") as link:
+            attach(link, f"/proc/{name}")
+    for path in _placeholders(real, "/proc/"):
+        _bind_if_there(Path(PROCESSES, path.removeprefix("/proc/")), path)
 
 
 def _bind_if_there(source: Path, target: Where) -> None:

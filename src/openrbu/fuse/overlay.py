@@ -1,7 +1,7 @@
 """A machine's files with those of this computer beside them: what a program under `rbu run` sees.
 
-Theory of operation. Every path under `/sys` is one of three things, and which one never changes
-while the view is there:
+Theory of operation. Every path under `/sys` and `/proc` is one of three things, and which one never
+changes while the view is there:
 
 - A *merged* directory (`MERGED`) shows the names of both.
 - What is in `OURS`, and all below it, is the virtual machine's alone, there or not: where it has no
@@ -11,6 +11,9 @@ while the view is there:
 
 The names of this computer are taken once. A placeholder has to stay as it is: Linux drops what is
 mounted on a name that changes.
+
+Processes come and go, so nothing can be bound on them: in `/proc` they are links into `PROCESSES`,
+a directory that the real `/proc` is bound on. It is not listed.
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
 
 MERGED = frozenset(
     (
+        "/proc",
         "/sys",
         "/sys/bus",
         "/sys/bus/platform",
@@ -41,6 +45,7 @@ MERGED = frozenset(
         "/sys/class",
         "/sys/devices",
         "/sys/devices/platform",
+        "/sys/devices/system",
         "/sys/devices/virtual",
         "/sys/kernel",
         "/sys/module",
@@ -50,16 +55,23 @@ MERGED = frozenset(
 
 OURS = frozenset(
     (
+        "/proc/buddyinfo",
+        "/proc/kpageflags",
+        "/proc/modules",
+        "/proc/xen",
         "/sys/bus/platform/devices/dcdbas",
         "/sys/bus/platform/devices/dell_rbu",
         "/sys/bus/platform/drivers/dcdbas",
         "/sys/bus/platform/drivers/dell_rbu",
+        "/sys/bus/xen_memory",
         "/sys/class/dmi",
         "/sys/class/firmware",
         "/sys/devices/platform/dcdbas",
         "/sys/devices/platform/dell_rbu",
+        "/sys/devices/system/xen_memory",  # a target set there must not be this computer's
         "/sys/devices/virtual/dmi",
         "/sys/firmware",  # of this computer: its ACPI, its EFI variables
+        "/sys/hypervisor",
         "/sys/kernel/reboot",  # a mode set there must not be this computer's
         "/sys/module/dcdbas",
         "/sys/module/dell_rbu",
@@ -76,11 +88,18 @@ OURS = frozenset(
 REFUSED = "/refused"
 """A file that nobody can open (EPERM). It is not listed; it is there to be bound on others."""
 
+PROCESSES = "/proc/.processes"
+"""A directory, there to have the real `/proc` bound on it."""
+
+LINKS_TO_SELF = ("self", "thread-self")
+
 _LINKS_OF_MERGED = 1
 """What overlayfs, too, shows of a directory whose entries come from two places."""
 
 _FIRST_INODE = 1 << 32
 """Far above those that a machine's files have."""
+
+_FIRST_PROCESS_INODE = 1 << 33
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,25 +116,28 @@ class Real:
 
 
 def real_entries(root: Path = Path("/")) -> dict[str, Real]:
-    """What this computer has in the merged directories now, by its path, `OURS` left out.
+    """What this computer has in the merged directories now, by its path, `OURS` and processes left
+    out.
 
-    `root` is where its `/sys` is found.
+    `root` is where its `/sys` and `/proc` are found.
 
     :raise OSError: when that can't be read.
     """
     found: dict[str, Real] = {}
     for directory in sorted(MERGED):
-        with contextlib.suppress(FileNotFoundError), os.scandir(root / directory[1:]) as entries:
+        above = root / directory[1:]
+        with contextlib.suppress(FileNotFoundError), os.scandir(above) as entries:
+            found.setdefault(directory, _real(above, _FIRST_INODE + len(found)))
             for entry in entries:
                 path = f"{directory}/{entry.name}"
-                if path in OURS:
+                if path in OURS or _process_name(path):
                     continue
                 with contextlib.suppress(FileNotFoundError):  # gone since it was listed
                     found[path] = _real(entry, _FIRST_INODE + len(found))
     return found
 
 
-def _real(entry: os.DirEntry[str], inode: int) -> Real:
+def _real(entry: os.DirEntry[str] | Path, inode: int) -> Real:
     seen = entry.stat(follow_symlinks=False)
     mode, target = seen.st_mode, ""
     if stat.S_ISLNK(mode):
@@ -125,11 +147,28 @@ def _real(entry: os.DirEntry[str], inode: int) -> Real:
     return Real(Stat(mode, _LINKS_OF_MERGED, 0, inode, seen.st_mtime), target)
 
 
-class Overlay:
-    """`files`, with `real` in the merged directories: a `Files` as well. Any thread may call."""
+def _processes(proc: Path) -> list[str]:
+    """The names of processes, in the order that the real `/proc` has: ps(1) shows them in that."""
+    return [name for name in os.listdir(proc) if _process_name(f"/proc/{name}")]  # noqa: PTH208
 
-    def __init__(self, files: Files, real: Mapping[str, Real]) -> None:
-        self._files, self._real = files, real
+
+def _process_name(path: str) -> str:
+    """The name in `/proc` of one process, where that is what `path` is; or ''."""
+    directory, _, name = path.rpartition("/")
+    is_one = name in LINKS_TO_SELF or (name.isascii() and name.isdecimal())
+    return name if is_one and directory == "/proc" else ""
+
+
+class Overlay:
+    """`files`, with `real` in the merged directories: a `Files` as well. Any thread may call.
+
+    `proc` has the processes of this computer.
+    """
+
+    def __init__(
+        self, files: Files, real: Mapping[str, Real], *, proc: Path = Path("/proc")
+    ) -> None:
+        self._files, self._real, self._proc = files, real, proc
         self._names: dict[str, list[str]] = defaultdict(list)
         for path in real:
             directory, _, name = path.rpartition("/")
@@ -138,7 +177,9 @@ class Overlay:
     def stat(self, path: str) -> Stat:
         if path == REFUSED:
             return Stat(stat.S_IFREG, 1, 0, _FIRST_INODE - 1, 0.0)
-        real = self._real.get(path)
+        if path == PROCESSES:
+            return Stat(stat.S_IFDIR | 0o555, _LINKS_OF_MERGED, 0, _FIRST_INODE - 2, 0.0)
+        real = self._real_at(path)
         return self._files.stat(path) if real is None else real.stat
 
     def list(self, path: str) -> list[str]:
@@ -150,10 +191,10 @@ class Overlay:
         except OSError as error:
             if error.errno != errno.ENOENT or not names:  # ENOENT: it has none, or is off
                 raise
-        return sorted(names)
+        return sorted(names) + (_processes(self._proc) if path == "/proc" else [])
 
     def readlink(self, path: str) -> str:
-        real = self._real.get(path)
+        real = self._real_at(path)
         if real is None:
             return self._files.readlink(path)
         if real.kind != stat.S_IFLNK:
@@ -163,6 +204,19 @@ class Overlay:
     def open(
         self, path: str, *, reading: bool = False, writing: bool = False, caller: Caller = ROOT
     ) -> File:
-        if path == REFUSED or path in self._real:
+        if path == REFUSED or self._real_at(path) is not None:
             raise KernelError(errno.EPERM, path)
         return self._files.open(path, reading=reading, writing=writing, caller=caller)
+
+    def _real_at(self, path: str) -> Real | None:
+        """The entry of this computer at a path, where it is none of the machine's.
+
+        :raise OSError: when it is a process that is not there.
+        """
+        name = _process_name(path)
+        if not name:
+            return self._real.get(path)
+        seen = (self._proc / name).lstat()
+        inode = _FIRST_PROCESS_INODE + seen.st_ino
+        what = Stat(stat.S_IFLNK | 0o777, _LINKS_OF_MERGED, 0, inode, seen.st_mtime)
+        return Real(what, f"{PROCESSES.rpartition('/')[2]}/{name}")

@@ -73,7 +73,8 @@ class KernelBalloon:
         XenMemory(self.driver, sys, proc).install()
         for name, text in _HYPERVISOR:
             _add_text(sys, f"/hypervisor/{name}", text)
-        _add_text(proc, "/xen/capabilities", "control_d" if xen.domain.id == 0 else "")
+        if xen.profile.has_proc_file:  # today they are in a file system that nobody has mounted
+            _add_text(proc, "/xen/capabilities", "control_d" if xen.domain.id == 0 else "")
 
     def is_due(self, now_s: float) -> bool:
         """Whether there is something to do: a step, or a new target from the toolstack."""
