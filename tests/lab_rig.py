@@ -10,6 +10,7 @@ import contextlib
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -28,6 +29,8 @@ MODEL, BIOS_VERSION = "precision-390", "2.1.2"
 
 _LOST = ("guest", "lost")
 """A property of the report of a test that was at work with it."""
+
+XEN_RAM_BYTES, DOM0_BYTES, DOM0_MAX_BYTES = 640 * MIB, 512 * MIB, 768 * MIB
 
 _FLASH_BYTES = 1 * MIB
 """Of a Precision 390."""
@@ -52,6 +55,28 @@ class Lab:
 
         order = Order(model=MODEL, bios_version=version, firmware=self.bios(version))
         return LabMachine(self.kit, order, accelerator=self.accelerator)
+
+    def xen_machine(self) -> LabMachine:
+        """A machine on which Xen is started, off. Linux, its dom0, has most of the memory, and what
+        it may have at most is more than there is."""
+        from openrbu.lab.machine import LabMachine
+        from openrbu.lab.xen import XenBoot
+
+        xen = XenBoot(self._xen(), DOM0_BYTES, DOM0_MAX_BYTES)
+        firmware = self.bios()
+        order = Order(
+            model=MODEL, bios_version=BIOS_VERSION, firmware=firmware, ram_bytes=XEN_RAM_BYTES
+        )
+        return LabMachine(self.kit, order, accelerator=self.accelerator, xen=xen)
+
+    def _xen(self) -> Path:
+        """The hypervisor; the test is left out where it can't be had."""
+        from openrbu.lab.packages import get_xen
+
+        try:
+            return get_xen(_say)
+        except ObstacleError as obstacle:
+            leave_out(str(obstacle))
 
 
 def find_lab() -> Lab:

@@ -89,14 +89,15 @@ class ProfileSide:
 
     def _make(self, kernel: Kernel, call: Call) -> Result:
         before = _Seen.of(kernel)
-        result = _made(kernel, call)
+        result = made(kernel, call)
         moment = _moment(before, call, result, _Seen.of(kernel))
         if moment:
             self.moments[moment] += 1
         return result
 
 
-def _made(kernel: Kernel, call: Call) -> Result:
+def made(kernel: Kernel, call: Call) -> Result:
+    """Make a call in the virtual machine's kernel."""
     try:
         return Result(_value(kernel, call))
     except KernelError as error:

@@ -16,7 +16,8 @@ from archive import KERNEL, KERNEL_DIRECTORY, RELEASE, Archive, program, put_fir
 from cli_rig import names_in
 from openrbu.errors import ObstacleError
 from openrbu.lab import packages
-from openrbu.lab.packages import FetchError, Kit, get_kit
+from openrbu.lab.apt import FetchError
+from openrbu.lab.packages import Kit, get_kit
 from openrbu.machine.lockfile import LockFile
 
 END_LIMIT_S = 20

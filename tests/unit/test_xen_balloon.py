@@ -270,25 +270,31 @@ def test_a_limit_of_tries_that_is_passed_already_cancels_at_the_next_one() -> No
     assert short_times(guest, 9, start_s=1000.0) == []
 
 
-@pytest.mark.parametrize("target", [20, 21, 10_000])
-def test_in_a_back_off_a_target_with_the_same_goal_is_no_news(target: int) -> None:
+def test_in_a_back_off_the_same_target_is_no_news() -> None:
     """Seen on Debian's 6.1.192 under Xen 4.17."""
     guest = Guest(Host(), frames=20, pages=10)
     guest.balloon.set_target(20)
     guest.balloon.step(5.0)
-    guest.balloon.set_target(target)
-    assert (guest.balloon.target_pages, guest.balloon.due_s) == (target, 7.0)
+    guest.balloon.set_target(20)
+    assert guest.balloon.due_s == 7.0
 
 
-@pytest.mark.parametrize("target", [20, 21, 10_000])
-def test_after_a_cancel_a_target_with_the_same_goal_is_no_news(target: int) -> None:
+def test_after_a_cancel_the_same_target_is_no_news() -> None:
+    """Seen on Debian's 6.1.192 under Xen 4.17."""
+    guest = Guest(Host(), frames=20, pages=10)
+    guest.balloon.set_target(20)
+    short_times(guest, 4)
+    guest.balloon.set_target(20)
+    assert guest.balloon.due_s is None
+
+
+@pytest.mark.parametrize("target", [19, 21, 10_000])
+def test_after_a_cancel_another_target_is_tried_be_the_goal_the_same(target: int) -> None:
     """Seen on Debian's 6.1.192 under Xen 4.17."""
     guest = Guest(Host(), frames=20, pages=10)
     guest.balloon.set_target(20)
     short_times(guest, 4)
     guest.balloon.set_target(target)
-    assert guest.balloon.due_s is None
-    guest.balloon.set_target(19)
     assert guest.balloon.due_s == -inf
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from openrbu.lab.machine import LabMachine, Ran
     from openrbu.lab.packages import Kit
     from openrbu.lab.trial import Trial
+    from openrbu.lab.xen import XenBoot
     from openrbu.machine.factory import Order
 
 _NO_STATUS = 1
@@ -43,7 +45,21 @@ BiosVersionOption = Annotated[
         "--bios-version", metavar="VERSION", help="Its first BIOS. Without it: the model's own."
     ),
 ]
-Ram = Annotated[str, typer.Option("--ram", metavar="SIZE", help="Its memory (256M to 3G).")]
+Ram = Annotated[
+    str | None,
+    typer.Option(
+        "--ram",
+        metavar="SIZE",
+        help="Its memory (256M to 3G). Without it: 512M; with --xen 1G.",
+    ),
+]
+Xen = Annotated[
+    bool,
+    typer.Option(
+        "--xen",
+        help="Run Xen on it, and Linux as its dom0, with half of the memory, and up to 3/4.",
+    ),
+]
 RamFile = Annotated[
     Path | None,
     typer.Option(
@@ -74,8 +90,9 @@ def update(
         str | None, _model_option("Be this machine. Without it: one that the image is for.")
     ] = None,
     bios_version: BiosVersionOption = None,
-    ram: Ram = "512M",
+    ram: Ram = None,
     ram_file: RamFile = None,
+    xen: Xen = False,
     mode: Mode = ModeChoice.AUTO,
     packet_size: PacketSize = "4096",
     allow_downgrade: AllowDowngrade = False,
@@ -100,6 +117,7 @@ def update(
                rbu build bios.bin -o new.hdr --bios-version 2.3.0 --system 0x01de
                rbu lab update new.hdr
                rbu lab update new.hdr --mode packet --power-cut
+               rbu lab update new.hdr --xen
     """
     from openrbu.formats.packet import check_packet_size
     from openrbu.lab.trial import model_for, try_update
@@ -111,8 +129,8 @@ def update(
     kind = model_for(loaded.image) if model is None else model
     words = ["--mode", mode.value, "--packet-size", packet_size]
     words += ["--allow-downgrade"] * allow_downgrade + ["--allow-any-system"] * allow_any_system
-    kit, order = _ordered(kind, bios_version, ram, len(loaded.image.flash_data))
-    with _machine(kit, order, ram_file) as machine:
+    parts = _ordered(kind, bios_version, ram, len(loaded.image.flash_data), under_xen=xen)
+    with _machine(parts, ram_file) as machine:
         trial = try_update(
             machine,
             image.absolute(),
@@ -121,7 +139,7 @@ def update(
             step=note,
             output=lambda data: write_through(2 if as_json else 1, data),
         )
-        document = {"changed": False, "model": kind, "kernel": kit.release}
+        document = {"changed": False, "model": kind, "kernel": parts.kit.release, "xen": xen}
     return _trial_answer(trial, document)
 
 
@@ -182,8 +200,9 @@ def shell(
     *,
     model: Annotated[str, _model_option("Be this machine.")] = "precision-390",
     bios_version: BiosVersionOption = None,
-    ram: Ram = "512M",
+    ram: Ram = None,
     ram_file: RamFile = None,
+    xen: Xen = False,
     after_restart: Annotated[
         str | None,
         typer.Option(
@@ -208,15 +227,19 @@ def shell(
     Examples:  rbu lab shell
                rbu lab shell -- smbios-token-ctl --token-id=0x5c --is-active
                rbu lab shell --after-restart 'dmidecode -t bios' -- ./my-tool new.hdr
+               rbu lab shell --xen -- cat /sys/devices/system/xen_memory/xen_memory0/target_kb
     """
     from openrbu.machine.models import model as model_named
 
     is_interactive = not command and sys.stdin.isatty() and sys.stdout.isatty()
     if after_restart is not None and is_interactive:
         raise UsageError("--after-restart takes a CMD: a shell is there again after a restart")
+    if xen and is_interactive:
+        raise UsageError("--xen takes a CMD, or a script on standard input: Xen has the terminal")
     standard_input = b"" if command or is_interactive else sys.stdin.buffer.read()
-    kit, order = _ordered(model, bios_version, ram, model_named(model).flash_size_bytes)
-    with _machine(kit, order, ram_file, on_terminal=is_interactive) as machine:
+    flash_size_bytes = model_named(model).flash_size_bytes
+    parts = _ordered(model, bios_version, ram, flash_size_bytes, under_xen=xen)
+    with _machine(parts, ram_file, on_terminal=is_interactive) as machine:
         if is_interactive:
             return _interact(machine)
         here = str(Path.cwd())
@@ -256,27 +279,44 @@ def _tell_restart(post: PostReport) -> int:
     return 0 if failure is None else int(failure.exit_code)
 
 
-def _ordered(
-    model: str, bios_version: str | None, ram: str, flash_size_bytes: int
-) -> tuple[Kit, Order]:
-    """What guests are made of, and a machine to be made.
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What guests are made of, a machine to be made, and Xen, where it is to run there."""
 
+    kit: Kit
+    order: Order
+    xen: XenBoot | None
+
+
+def _ordered(
+    model: str,
+    bios_version: str | None,
+    ram: str | None,
+    flash_size_bytes: int,
+    *,
+    under_xen: bool,
+) -> _Parts:
+    """
     :raise OpenRbuError: when the machine can't be, or the lab misses something; nothing is fetched
         for a machine that can't be.
     """
-    from openrbu.lab.machine import check_machine
-    from openrbu.lab.packages import get_kit
+    from openrbu.lab import machine, xen
+    from openrbu.lab.packages import get_kit, get_xen
     from openrbu.lab.trial import order_for
 
-    ram_bytes = size_of(ram, "--ram")
-    check_machine(model, ram_bytes)
+    default_bytes = xen.DEFAULT_RAM_BYTES if under_xen else machine.DEFAULT_RAM_BYTES
+    ram_bytes = default_bytes if ram is None else size_of(ram, "--ram")
+    machine.check_machine(model, ram_bytes)
+    if under_xen:
+        xen.check_ram(ram_bytes)
     kit = get_kit(note)
-    return kit, order_for(kit, model, bios_version, flash_size_bytes, ram_bytes=ram_bytes)
+    order = order_for(kit, model, bios_version, flash_size_bytes, ram_bytes=ram_bytes)
+    return _Parts(kit, order, xen.XenBoot.of(get_xen(note), ram_bytes) if under_xen else None)
 
 
 @contextlib.contextmanager
 def _machine(
-    kit: Kit, order: Order, ram_file: Path | None, *, on_terminal: bool = False
+    parts: _Parts, ram_file: Path | None, *, on_terminal: bool = False
 ) -> Iterator[LabMachine]:
     """A machine that is on, for the length of the block.
 
@@ -287,12 +327,18 @@ def _machine(
     from openrbu.lab.machine import CannotStartError, LabMachine
     from openrbu.lab.programs import find_qemu
 
+    kit, order = parts.kit, parts.order
     found = accelerator(find_qemu(), kit.vmlinuz, note)
     how = "emulated" if found == TCG else found.upper()
     with (
         _terminal_kept(on_terminal),
         LabMachine(
-            kit, order, accelerator=found, ram_file=ram_file, on_terminal=on_terminal
+            kit,
+            order,
+            accelerator=found,
+            ram_file=ram_file,
+            xen=parts.xen,
+            on_terminal=on_terminal,
         ) as machine,
     ):
         note(f"starting a {order.model} with BIOS {order.bios_version} ({how}) …")
@@ -300,7 +346,8 @@ def _machine(
         try:
             machine.power_on()
             is_up = True
-            note(f"it is up: Linux {machine.guest.release}")
+            where = "" if parts.xen is None else ", dom0 of Xen"
+            note(f"it is up: Linux {machine.guest.release}{where}")
             yield machine
         except CannotStartError as error:
             _tell_restart(error.post)

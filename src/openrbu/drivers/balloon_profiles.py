@@ -11,7 +11,7 @@ was granted some of the pages  give up         wait                go on
 was granted no page            give up         wait                back off
 found the guest short          wait            wait                back off
 -----------------------------  --------------  ------------------  ------------
-a target with the same goal    tries at once   tries at once       is no news
+the same target again          tries at once   tries at once       is no news
 =============================  ==============  ==================  ============
 
 - *go on*: the next batch at once, while there is something to move.
@@ -20,8 +20,8 @@ a target with the same goal    tries at once   tries at once       is no news
 - *give up*: what was granted is given back, what had been reached is the *hard limit*, and nothing
   is tried until a target is set, even the same one.
 
-A target with the same goal is the same target, or another one that is more than the guest has
-frames. Where it is no news, neither a driver that waits nor one that has given up tries again.
+Where the same target is no news, neither a driver that waits nor one that has given up tries
+again. Another one is news also where the guest can't grow past its frames for either of them.
 
 Sources: `linux-2.6.18-xen` does what the document says, `hard-limit` what it says was before;
 `linux` is after the project's notes on later kernels, and was compared with Debian's 6.1.192 under
@@ -52,7 +52,7 @@ class BalloonProfile:
     """One way that the driver is known to behave.
 
     - `on_partial_grant`, `on_no_grant`, `on_short_guest`: see the table above.
-    - `same_goal_is_tried`: a target that leaves the goal as it was has the driver try at once.
+    - `same_target_is_tried`: the same target, set again, has the driver try at once.
     - `has_settings`: the back-off and the scrubbing are shown and set in files.
     - `has_proc_file`: there is `/proc/xen/balloon`.
     - `max_retry_count`: what it is at the start; 0: no limit.
@@ -62,7 +62,7 @@ class BalloonProfile:
     on_partial_grant: Reaction = Reaction.WAIT
     on_no_grant: Reaction = Reaction.WAIT
     on_short_guest: Reaction = Reaction.WAIT
-    same_goal_is_tried: bool = True
+    same_target_is_tried: bool = True
     has_settings: bool = False
     has_proc_file: bool = True
     max_retry_count: int = 0
@@ -82,7 +82,7 @@ _CURRENT = BalloonProfile(
     on_partial_grant=Reaction.GO_ON,
     on_no_grant=Reaction.BACK_OFF,
     on_short_guest=Reaction.BACK_OFF,
-    same_goal_is_tried=False,
+    same_target_is_tried=False,
     has_settings=True,
     has_proc_file=False,
     max_retry_count=4,

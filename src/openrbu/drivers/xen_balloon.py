@@ -35,8 +35,8 @@ The back-off counts tries: the first that falls short makes count and delay 2, a
 waited; then 3 and 4 s, and so on. The try that would make the count more than the limit cancels:
 given up, with both at 1 again. What is special to it:
 
-- Where a new target leaves the goal as it was, waiting or given up, nothing happens (where the
-  profile has it so).
+- Where the same target is set again, waiting or given up, nothing happens (where the profile has
+  it so). Any other one is tried, be the goal the same.
 - A new target that leaves no credit does not end the waiting: it makes for one more try at once,
   which moves nothing and counts as fallen short, too.
 
@@ -150,10 +150,10 @@ class XenBalloon:
 
     def set_target(self, pages: int) -> None:
         """What the guest shall have, by the file or by the toolstack. The work is due at once."""
-        goal = self.goal_pages
+        before = self.target_pages
         self.target_pages = max(pages, min(self.goal_pages, self.minimum_pages))
         self.hard_limit_pages = None
-        if self.goal_pages != goal or self.profile.same_goal_is_tried:
+        if self.target_pages != before or self.profile.same_target_is_tried:
             self._go_on()
 
     def step(self, now_s: float) -> int:

@@ -23,13 +23,14 @@ from openrbu.lab.agent import PORT_NAME
 from openrbu.lab.bzimage import unpacked
 from openrbu.lab.packages import Kit
 from openrbu.lab.scratch import fd_path
+from openrbu.lab.xen import XenBoot
 from openrbu.machine.store import HOME_VARIABLE
 from openrbu.units import MIB
 
 DISK = "disk"
 """The directory, in a machine's, that the guest has as `/lab`."""
 
-_KERNEL_LINE = "console=ttyS0 quiet loglevel=1 oops=panic panic=-1"
+_KERNEL_LINE = 'console={console} quiet loglevel=1 oops=panic panic=-1 init=/bin/sh -- "{init}"'
 
 _END_OF_TABLE = 127
 
@@ -134,9 +135,11 @@ def arguments(
     agent: int,
     console: int,
     on_terminal: bool,
+    xen: tuple[XenBoot, int, int] | None,
 ) -> list[str]:
     """QEMU's words. `ram` is a descriptor and a size in bytes; `rom`, `tables`, `agent` (a socket)
-    and `console` are descriptors."""
+    and `console` are descriptors. Under `xen`, so are the kernel and the initial RAM file system.
+    """
     ram_fd, ram_bytes = ram
     init = write_init(kit, directory)
     words = ["-nodefaults", "-display", "none", "-accel", accelerator, "-cpu", "max", "-smp", "1"]
@@ -146,8 +149,7 @@ def arguments(
     for table in tables:
         words += ["-smbios", f"file={fd_path(table)}"]
     words += ["-action", "reboot=shutdown,shutdown=pause", "-rtc", "base=utc"]
-    words += ["-kernel", str(unpacked(kit.vmlinuz)), "-initrd", str(kit.initramfs)]
-    words += ["-append", f'{_KERNEL_LINE} init=/bin/sh -- "{init}"']
+    words += _kernel(kit, init, xen)
     for tag, path, readonly in (
         ("/dev/root", "/", "on"),  # virtme-ng's initial RAM file system mounts it
         ("host", "/", "on"),  # and we, cached
@@ -162,6 +164,15 @@ def arguments(
         words += ["-chardev", "stdio,id=terminal,signal=off,mux=on"]
         words += ["-device", "virtconsole,chardev=terminal"]
     return words
+
+
+def _kernel(kit: Kit, init: Path, xen: tuple[XenBoot, int, int] | None) -> list[str]:
+    if xen is None:
+        line = _KERNEL_LINE.format(console="ttyS0", init=init)
+        words = ["-kernel", str(unpacked(kit.vmlinuz)), "-initrd", str(kit.initramfs)]
+        return [*words, "-append", line]
+    how, kernel, initramfs = xen
+    return how.arguments(kernel, initramfs, _KERNEL_LINE.format(console="hvc0", init=init))
 
 
 def _shared(tag: str, path: str, readonly: str) -> list[str]:

@@ -11,11 +11,10 @@ from pathlib import Path
 
 from openrbu.errors import ObstacleError
 from openrbu.lab.accel import KVM, accelerator, is_kvm_usable
+from openrbu.lab.apt import FetchError, Package
 from openrbu.lab.packages import (
     INSTALLED_SEABIOS,
     ROLES,
-    FetchError,
-    Package,
     cache_home,
     cached_package,
     initramfs_place,

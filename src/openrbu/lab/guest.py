@@ -35,8 +35,8 @@ RESET, SHUTDOWN = "guest-reset", "guest-shutdown"
 
 _TAIL_CHARACTERS = 2000
 
-_DEATH = re.compile(r"Kernel panic.*")
-"""What the console says last of a kernel that is told to panic at an oops."""
+_DEATH = re.compile(r"Kernel panic.*|Panic on CPU.*|Hardware Dom0 crashed")
+"""What the console says last of a kernel that is told to panic at an oops; and what Xen says."""
 
 Output = Callable[[int, bytes], None]
 """Takes what a program writes: to 1, standard output, or 2, standard error."""

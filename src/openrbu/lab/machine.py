@@ -32,11 +32,13 @@ from openrbu.bios.tables import tables_of_boot
 from openrbu.errors import MachineError, ObstacleError, OpenRbuError, UsageError
 from openrbu.formats.smbios import Tables
 from openrbu.lab import boot, calls
+from openrbu.lab.bzimage import unpacked
 from openrbu.lab.guest import RESET, Guest, GuestLostError, GuestStoppedError, Output
 from openrbu.lab.packages import Kit
 from openrbu.lab.qemu import Qemu
 from openrbu.lab.scratch import fd_path, memory_file, new_file, remove_tree
 from openrbu.lab.seabios import is_seabios
+from openrbu.lab.xen import XenBoot
 from openrbu.machine.factory import Order, put_tokens_right, write_parts
 from openrbu.machine.models import TokenKind, model
 from openrbu.machine.store import fresh_directory, load_config, read_tables
@@ -83,8 +85,9 @@ class LabMachine:
     """A machine as `order` has it, off at first, held until `close`. The thread that switches it on
     has to stay: QEMU ends with it.
 
-    Its RAM is in `ram_file` where one is named, a new file that stays. What is in the directory
-    `disk` its guest has as `/lab`. `on_terminal`: a shell may run on the terminal of this process.
+    Its RAM is in `ram_file` where one is named, a new file that stays. With `xen` its Linux is a
+    dom0, and its RAM is as Xen gives it out. What is in the directory `disk` its guest has as
+    `/lab`. `on_terminal`: a shell may run on the terminal of this process.
 
     :raise ObstacleError: when QEMU can't be such a machine.
     :raise UsageError, DamagedInputError: as `machine.factory.make_machine`.
@@ -97,11 +100,12 @@ class LabMachine:
         *,
         accelerator: str = "tcg",
         ram_file: Path | None = None,
+        xen: XenBoot | None = None,
         on_terminal: bool = False,
         clock: Clock = local_now,
     ) -> None:
         self._kit, self._accelerator, self._on_terminal = kit, accelerator, on_terminal
-        self._clock = clock
+        self._clock, self._xen = clock, xen
         self._ram_bytes = DEFAULT_RAM_BYTES if order.ram_bytes is None else order.ram_bytes
         check_machine(order.model, self._ram_bytes)
         self._qemu: Qemu | None = None
@@ -222,8 +226,18 @@ class LabMachine:
                 files.callback(os.close, fd)
                 return fd
 
+            def file_at(path: Path) -> int:
+                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                files.callback(os.close, fd)
+                return fd
+
             rom = file_with(rom_data)
             tables = [file_with(each.build()) for each in boot.for_qemu(self.tables)]
+            modules: list[int] = []
+            xen = None
+            if self._xen is not None:
+                modules = [file_at(unpacked(self._kit.vmlinuz)), file_at(self._kit.initramfs)]
+                xen = (self._xen, modules[0], modules[1])
             qemu = Qemu(
                 boot.arguments(
                     self._kit,
@@ -235,8 +249,9 @@ class LabMachine:
                     agent=agent,
                     console=console,
                     on_terminal=self._on_terminal,
+                    xen=xen,
                 ),
-                fds=[self._ram_fd, rom, *tables, agent, console],
+                fds=[self._ram_fd, rom, *tables, *modules, agent, console],
                 on_terminal=self._on_terminal,
             )
         stack.callback(qemu.close)

@@ -10,37 +10,51 @@ is in the cache is used as it is, without asking apt: removing it is the way to 
 from __future__ import annotations
 
 import contextlib
+import gzip
 import os
-import re
 import shutil
 import sysconfig
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from openrbu.errors import ObstacleError, OpenRbuError
+from openrbu.lab.apt import (
+    Package,
+    complaint,
+    download,
+    find_newest,
+    find_packages,
+    unpack,
+)
 from openrbu.lab.programs import INSTALL_EXTRA, QEMU, Ended, find_program, run, search_path
 from openrbu.machine.lockfile import LockFile
 from openrbu.signals import LOOK_UP_S
-from openrbu.units import KIB, human_size
+from openrbu.units import human_size
 
 INSTALLED_SEABIOS = Path("/usr/share/seabios/bios-256k.bin")
 """Of the package seabios, which Debian's QEMU needs anyway."""
 
-_NEWEST_KERNEL = "linux-image-amd64"  # empty; it depends on the kernel of the day (in Debian 12)
+_NEWEST = {
+    "kernel": ("linux-image-amd64", "linux-image-[0-9]"),
+    "xen": ("xen-system-amd64", "xen-hypervisor-[0-9]"),
+}
+"""Packages that depend on the one of the day (in Debian 12), and how its name begins."""
 
 _PATTERNS = {
     "kernel": "linux-image-[0-9]*",
     "busybox": "busybox-static",
     "kmod": "kmod",
     "seabios": "seabios",
+    "xen": "xen-hypervisor-[0-9]*",
 }
 """The packages by what they are for, as the cache's directories begin."""
 
-ROLES = tuple(_PATTERNS)
+ROLES = ("kernel", "busybox", "kmod", "seabios")
+"""What a kit is made of. `xen` is fetched only where it is asked for."""
 
 _NO_GUEST_HAS = ("gpu", "hid", "iio", "infiniband", "media", "net", "scsi", "staging", "usb")
 _LEFT_OUT = tuple(
@@ -49,32 +63,12 @@ _LEFT_OUT = tuple(
 )
 """Drivers for what no guest has. Debian 12's kernel takes 400 MB with them, and 160 without."""
 
+_XEN_ELF = "boot/xen.elf-"
+
 _FRESH = ".new-"
 """How the names of directories begin in which something is being made."""
 
 _NEEDED_IN_INITRAMFS = (b"modules/9p.ko", b"modules/9pnet_virtio.ko", b"modules/virtio_console.ko")
-
-_LIKE_DEBIAN = "the lab's packages are Debian's for amd64; on other systems, fill the cache on a \
-Debian system and copy it here"
-
-
-class FetchError(ObstacleError):
-    """A package can't be had."""
-
-
-@dataclass(frozen=True, slots=True)
-class Package:
-    """A package that apt knows: sizes in bytes, of the download and unpacked."""
-
-    name: str
-    version: str
-    size_bytes: int
-    unpacked_bytes: int
-
-    @property
-    def directory_name(self) -> str:
-        """Its directory in the cache. A version's colon would cut a search path in two."""
-        return f"{self.name}_{self.version.replace(':', '%3a')}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +120,16 @@ def get_seabios(say: Callable[[str], None]) -> Path:
         return _Maker(cache, say, stack).seabios()
 
 
+def get_xen(say: Callable[[str], None]) -> Path:
+    """The Xen hypervisor, the ELF file that a boot loader starts.
+
+    :raise ObstacleError: as `get_kit`.
+    """
+    cache = cache_home()
+    with cache_errors(cache), contextlib.ExitStack() as stack:
+        return _Maker(cache, say, stack).xen()
+
+
 @contextlib.contextmanager
 def cache_errors(cache: Path) -> Iterator[None]:
     """What the disk under the cache refuses, as an `ObstacleError` that says what to do."""
@@ -155,44 +159,12 @@ def wanted_packages() -> dict[str, Package]:
 
     :raise FetchError: when there is no apt, or it does not know one of them.
     """
-    for program in ("apt-cache", "apt-get", "dpkg-deb"):
-        if find_program(program) is None:
-            raise FetchError(f"there is no {program} here: {_LIKE_DEBIAN}")
-    names = [_NEWEST_KERNEL, "busybox-static", "kmod"]
+    names = {"busybox": "busybox-static", "kmod": "kmod"}
     if not INSTALLED_SEABIOS.exists():
-        names.append("seabios")
-    known = _ask_apt(names)
-    depends = known[_NEWEST_KERNEL]["Depends"]
-    kernel = re.search(r"linux-image-[^ ,]+", depends)
-    if kernel is None:
-        raise FetchError(f"apt's package {_NEWEST_KERNEL} depends on no kernel, but on {depends!r}")
-    known |= _ask_apt([kernel[0]])
-    fitting = {"kernel": kernel[0], "busybox": "busybox-static", "kmod": "kmod"}
-    if "seabios" in known:
-        fitting["seabios"] = "seabios"
-    return {role: _package(known[name]) for role, name in fitting.items()}
-
-
-def _ask_apt(names: Sequence[str]) -> dict[str, dict[str, str]]:
-    """apt's fields about packages, of the version that it would install.
-
-    :raise FetchError: when it does not know one.
-    """
-    ended = run(["apt-cache", "show", "--no-all-versions", *names])
-    known = {}
-    for paragraph in ended.out.split("\n\n"):
-        fields = dict(re.findall(r"^([A-Za-z0-9-]+): (.*)$", paragraph, re.MULTILINE))
-        if "Package" in fields:
-            known[fields["Package"]] = fields
-    for name in names:
-        if name not in known:
-            raise FetchError(f"apt knows no package {name}: try apt-get update ({_LIKE_DEBIAN})")
-    return known
-
-
-def _package(fields: dict[str, str]) -> Package:
-    size, unpacked = int(fields["Size"]), int(fields["Installed-Size"]) * KIB
-    return Package(fields["Package"], fields["Version"], size, unpacked)
+        names["seabios"] = "seabios"
+    kernel = find_newest(*_NEWEST["kernel"])
+    known = find_packages([*names.values()])
+    return {"kernel": kernel} | {role: known[name] for role, name in names.items()}
 
 
 class _Maker:
@@ -229,6 +201,9 @@ class _Maker:
             return INSTALLED_SEABIOS
         return _inside(self._need("seabios"), "usr/share/seabios/bios-256k.bin")
 
+    def xen(self) -> Path:
+        return _inside(self._need("xen", _unpack_xen), f"{_XEN_ELF}*")
+
     def _need(self, role: str, finish: Callable[[Path], None] | None = None) -> Path:
         """The directory of a package. `finish` does what is to be done to it before it is whole.
 
@@ -239,7 +214,8 @@ class _Maker:
             self._lock()
             found = cached_package(self._cache, role)
         if found is None:
-            found = self._fetch(self._wanted[role], finish)
+            package = self._wanted[role] if role in ROLES else find_newest(*_NEWEST[role])
+            found = self._fetch(package, finish)
         return found
 
     def _fetch(self, package: Package, finish: Callable[[Path], None] | None) -> Path:
@@ -247,37 +223,20 @@ class _Maker:
         size = human_size(package.size_bytes)
         self._say(f"fetching {package.name} {package.version} ({size}) …")
         with self._fresh() as fresh:
-            deb = self._download(package, fresh)
             root = fresh / "root"
             root.mkdir()
-            _unpack(deb, root)
+            unpack(download(package, fresh), root)
+            _leave_out(root)
             if finish is not None:
                 finish(root)
             return root.rename(self._packages / package.directory_name)
-
-    def _download(self, package: Package, directory: Path) -> Path:
-        """A package's file, in `directory`.
-
-        :raise FetchError: when apt can't fetch it.
-        """
-        name = f"{package.name}={package.version}"
-        # Root's apt would warn that a user of its own can't write here.
-        as_this_user = ("-o", "APT::Sandbox::User=root")
-        ended = run(["apt-get", "--quiet", *as_this_user, "download", name], directory=directory)
-        debs = list(directory.glob("*.deb"))
-        if ended.status != 0 or not debs:
-            raise FetchError(
-                f"{package.name} {package.version} can't be fetched: {_complaint(ended)} (apt-get "
-                "update may help)"
-            )
-        return debs[0]
 
     def _list_modules(self, kernel: Path) -> None:
         """Have depmod list what modules there are and what they need."""
         release = _inside(kernel, "lib/modules/*").name
         ended = self._run_with_kmod(["depmod", "-b", kernel, release], kernel)
         if ended.status != 0:
-            raise ObstacleError(f"depmod failed on {kernel}: {_complaint(ended)}")
+            raise ObstacleError(f"depmod failed on {kernel}: {complaint(ended)}")
 
     def _run_with_kmod(self, command: list[str | Path], directory: Path) -> Ended:
         """Run a program that finds depmod and modprobe in its PATH."""
@@ -308,7 +267,7 @@ class _Maker:
             command += ["--dry-run", "--save-initramfs", made]
             ended = self._run_with_kmod(command, fresh)
             if ended.status != 0 or not made.exists():
-                raise ObstacleError(f"virtme-run made no initramfs: {_complaint(ended)}")
+                raise ObstacleError(f"virtme-run made no initramfs: {complaint(ended)}")
             data = made.read_bytes()
             missing = [name.decode() for name in _NEEDED_IN_INITRAMFS if name not in data]
             if missing:  # it does not tell when it finds no modules
@@ -347,18 +306,19 @@ class _Maker:
             )
 
 
-def _unpack(deb: Path, root: Path) -> None:
-    """Unpack a package, but for what no guest needs.
-
-    :raise FetchError: when it is damaged, or does not fit on the disk.
-    """
-    ended = run(["dpkg-deb", "-x", deb, root])
-    if ended.status != 0:
-        raise FetchError(f"{deb.name} can't be unpacked: {_complaint(ended)}")
-    deb.unlink()
+def _leave_out(root: Path) -> None:
+    """Remove what no guest needs."""
     for pattern in _LEFT_OUT:
         for directory in root.glob(pattern):
             shutil.rmtree(directory)
+
+
+def _unpack_xen(root: Path) -> None:
+    """Put the hypervisor beside the compressed one that the package has."""
+    packed = _inside(root, "boot/xen-*.gz")
+    name = packed.name.removeprefix("xen-").removesuffix(".gz")
+    with gzip.open(packed) as source, (root / f"{_XEN_ELF}{name}").open("wb") as elf:
+        shutil.copyfileobj(source, elf)
 
 
 def _inside(root: Path, pattern: str) -> Path:
@@ -390,10 +350,3 @@ def virtme_run() -> Path | None:
     """virtme-ng's program, of this Python's own or of the system; None where it is not."""
     program = Path(sysconfig.get_path("scripts"), "virtme-run")
     return program if program.exists() else find_program("virtme-run")
-
-
-def _complaint(ended: Ended) -> str:
-    """What a program said about why it failed: apt's first error, else the last line."""
-    lines = [line.strip() for line in (ended.err + ended.out).splitlines() if line.strip()]
-    errors = [line.removeprefix("E: ") for line in lines if line.startswith("E: ")]
-    return (errors or lines[-1:] or [f"it ended with status {ended.status}"])[0]

@@ -1,0 +1,113 @@
+"""Debian's packages: what apt knows of them, how they are downloaded and unpacked.
+
+Nothing is installed, and root is not needed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from openrbu.errors import ObstacleError
+from openrbu.lab.programs import Ended, find_program, run
+from openrbu.units import KIB
+
+_LIKE_DEBIAN = "the lab's packages are Debian's for amd64; on other systems, fill the cache on a \
+Debian system and copy it here"
+
+
+class FetchError(ObstacleError):
+    """A package can't be had."""
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """A package that apt knows: sizes in bytes, of the download and unpacked; `depends` is what it
+    depends on, in apt's words."""
+
+    name: str
+    version: str
+    size_bytes: int
+    unpacked_bytes: int
+    depends: str = ""
+
+    @property
+    def directory_name(self) -> str:
+        """Its directory in the cache. A version's colon would cut a search path in two."""
+        return f"{self.name}_{self.version.replace(':', '%3a')}"
+
+
+def find_packages(names: Sequence[str]) -> dict[str, Package]:
+    """The packages of these names, each in the version that apt would install.
+
+    :raise FetchError: when there is no apt, or it does not know one of them.
+    """
+    for program in ("apt-cache", "apt-get", "dpkg-deb"):
+        if find_program(program) is None:
+            raise FetchError(f"there is no {program} here: {_LIKE_DEBIAN}")
+    ended = run(["apt-cache", "show", "--no-all-versions", *names])
+    known = {}
+    for paragraph in ended.out.split("\n\n"):
+        fields = dict(re.findall(r"^([A-Za-z0-9-]+): (.*)$", paragraph, re.MULTILINE))
+        if "Package" in fields:
+            known[fields["Package"]] = _package(fields)
+    for name in names:
+        if name not in known:
+            raise FetchError(f"apt knows no package {name}: try apt-get update ({_LIKE_DEBIAN})")
+    return known
+
+
+def _package(fields: dict[str, str]) -> Package:
+    size, unpacked = int(fields["Size"]), int(fields["Installed-Size"]) * KIB
+    depends = fields.get("Depends", "")
+    return Package(fields["Package"], fields["Version"], size, unpacked, depends)
+
+
+def find_newest(empty: str, pattern: str) -> Package:
+    """The package that an empty one depends on: that is how apt says which one is of the day.
+
+    :raise FetchError: when it depends on none whose name begins as `pattern` says.
+    """
+    depends = find_packages([empty])[empty].depends
+    found = re.search(pattern + "[^ ,]*", depends)
+    if found is None:
+        raise FetchError(f"apt's package {empty} depends on no {pattern}…, but on {depends!r}")
+    return find_packages([found[0]])[found[0]]
+
+
+def download(package: Package, directory: Path) -> Path:
+    """A package's file, in `directory`.
+
+    :raise FetchError: when apt can't fetch it.
+    """
+    name = f"{package.name}={package.version}"
+    # Root's apt would warn that a user of its own can't write here.
+    as_this_user = ("-o", "APT::Sandbox::User=root")
+    ended = run(["apt-get", "--quiet", *as_this_user, "download", name], directory=directory)
+    debs = list(directory.glob("*.deb"))
+    if ended.status != 0 or not debs:
+        raise FetchError(
+            f"{package.name} {package.version} can't be fetched: {complaint(ended)} (apt-get "
+            "update may help)"
+        )
+    return debs[0]
+
+
+def unpack(deb: Path, root: Path) -> None:
+    """Unpack a package, and remove its file.
+
+    :raise FetchError: when it is damaged, or does not fit on the disk.
+    """
+    ended = run(["dpkg-deb", "-x", deb, root])
+    if ended.status != 0:
+        raise FetchError(f"{deb.name} can't be unpacked: {complaint(ended)}")
+    deb.unlink()
+
+
+def complaint(ended: Ended) -> str:
+    """What a program said about why it failed: apt's first error, else the last line."""
+    lines = [line.strip() for line in (ended.err + ended.out).splitlines() if line.strip()]
+    errors = [line.removeprefix("E: ") for line in lines if line.startswith("E: ")]
+    return (errors or lines[-1:] or [f"it ended with status {ended.status}"])[0]
