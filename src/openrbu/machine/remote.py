@@ -297,7 +297,9 @@ class RemoteMachine:
         if self._ram is None:
             with store.disk_errors(self.directory):
                 regions = pc_regions(self.config.ram_bytes)
-                self._ram = RamFile(self.directory / "ram", regions, writable=False)
+                is_mapped = self.config.xen is None
+                path = self.directory / "ram"
+                self._ram = RamFile(path, regions, writable=False, is_mapped=is_mapped)
         return self._ram
 
     @property

@@ -122,8 +122,8 @@ class VirtualMachine:
         path, regions = self.directory / "ram", pc_regions(self.config.ram_bytes)
         if path.is_symlink() and not path.exists():
             self._state.lose()
-            return RamFile.create(path, regions)
-        return RamFile(path, regions)
+            RamFile.create(path, regions).close()
+        return RamFile(path, regions, is_mapped=self.config.xen is None)
 
     # -- power ------------------------------------------------------------------------------
 

@@ -38,7 +38,6 @@ from openrbu.memory.buddy_bits import (
     CHUNK_PAGES,
     RUN,
     bit_numbers,
-    bits,
     block_counts,
     largest_order,
     masks_of,
@@ -136,8 +135,7 @@ class BuddyAllocator:
         if actual != order:
             raise ValueError(f"the block at {address:#x} is of order {actual}, not {order}")
         del self._allocated[frame]
-        chunk, offset = frame >> MAX_ORDER, frame & _IN_CHUNK
-        self._put_back(chunk, RUN[order] << offset)
+        self._put_back(frame >> MAX_ORDER, RUN[order] << (frame & _IN_CHUNK))
 
     def take_pages(self, count: int) -> Frames:
         """The frames of up to `count` free pages: the lowest ones of a zone, highest zone first.
@@ -178,8 +176,6 @@ class BuddyAllocator:
                 raise ValueError("a page given back is not held: given twice, or never taken")
         for chunk, mask in masks.items():
             self._held[chunk] ^= mask
-            if not self._held[chunk]:
-                del self._held[chunk]
             self._put_back(chunk, mask)
 
     def largest_free_order(self, below: PhysAddr | None = None) -> int | None:
@@ -230,7 +226,8 @@ class BuddyAllocator:
             if match is None:
                 break
             chunk = match.start()
-            for offset in bits(places(self._free_bits.get(chunk, ALL_PAGES), order)):
+            fitting = places(self._free_bits.get(chunk, ALL_PAGES), order)
+            for offset in bit_numbers(fitting).tolist():
                 frame = chunk * CHUNK_PAGES + offset
                 frame += rng.randrange(1 << order) if rng is not None else 0
                 self._take(frame, 0)
@@ -309,21 +306,18 @@ class BuddyAllocator:
 
     def _take(self, frame: int, order: int) -> None:
         """Allocate the block at `frame`, which is free."""
-        chunk = frame >> MAX_ORDER
-        free = self._free_bits.get(chunk)
-        if free is None:
-            free = ALL_PAGES
-            self._room[chunk] = MAX_ORDER
-        self._free_bits[chunk] = free ^ RUN[order] << (frame & _IN_CHUNK)
+        self._remove(frame >> MAX_ORDER, RUN[order] << (frame & _IN_CHUNK))
         self._allocated[frame] = order
-        self._free_pages -= 1 << order
 
     def _hold(self, chunk: int, mask: int) -> None:
         """Hold these pages of a chunk, which are free."""
-        free = self.free_bits(chunk) ^ mask
-        self._free_bits[chunk] = free
-        self._room[chunk] = min(self._room[chunk], MAX_ORDER if free else 0)
+        self._remove(chunk, mask)
         self._held[chunk] = self._held.get(chunk, 0) | mask
+
+    def _remove(self, chunk: int, mask: int) -> None:
+        """Have these pages of a chunk free no more."""
+        self._free_bits[chunk] = self.free_bits(chunk) ^ mask
+        self._room[chunk] = min(self._room[chunk], MAX_ORDER)  # wholly free no more
         self._free_pages -= mask.bit_count()
 
     def _put_back(self, chunk: int, mask: int) -> None:
@@ -333,8 +327,9 @@ class BuddyAllocator:
         if free == ALL_PAGES:
             del self._free_bits[chunk]
             self._raise_room(chunk, _WHOLE_ROOM)
-        else:
-            self._free_bits[chunk] = free
+            return
+        self._free_bits[chunk] = free
+        if self._room[chunk] < MAX_ORDER:
             self._raise_room(chunk, largest_order(free) + 1)
 
     def _is_free(self, frame: int, order: int) -> bool:

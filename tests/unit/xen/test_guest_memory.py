@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from openrbu.errors import AddressError
+from openrbu.errors import AddressError, MachineError
 from openrbu.machine.xen.guest_memory import GuestMemory
 from openrbu.machine.xen.hypervisor import Domain, Hypervisor
 from openrbu.memory.physical import PhysicalMemory, RamFile, Region
@@ -169,6 +169,22 @@ def test_a_view_does_not_show_what_becomes_of_the_page(
     view = memory.view(PhysAddr(0), 4)
     guest.decrease(frames(0))
     assert bytes(view) == b"mine"
+
+
+def test_a_guest_that_was_destroyed_has_no_memory_left(tmp_path: Path) -> None:
+    """A process that still has it can't reach what is another guest's by now."""
+    file = RamFile.create(tmp_path / "ram", ram((0, 40)))
+    host = Hypervisor.in_memory(file.regions, reserved=(), backing=file)
+    memory = GuestMemory(host.create_domain("one", pages=40, max_pages=40), file)
+    memory.write(PhysAddr(0), b"mine")
+    host.destroy("one")
+    other = GuestMemory(host.create_domain("two", pages=40, max_pages=40), file)
+    for call in (memory.zero, memory.read):
+        for size_bytes in (4, 2 * PAGE_SIZE):
+            with pytest.raises(MachineError, match="guest 'one' was destroyed"):
+                call(PhysAddr(0), size_bytes)
+    assert other.read(PhysAddr(0), 4) == bytes(4)
+    file.close()
 
 
 def test_populated_are_the_pages_that_were_written(guest: Domain, memory: PhysicalMemory) -> None:

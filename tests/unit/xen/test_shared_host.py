@@ -15,7 +15,7 @@ import pytest
 
 from needs import leave_out
 from openrbu.errors import MachineError
-from openrbu.machine.xen.hypervisor import Hypervisor
+from openrbu.machine.xen.hypervisor import INVALID, Hypervisor
 from openrbu.memory.physical import RamFile, pc_regions
 from openrbu.units import MIB
 from small_disks import pages_taken, small_tmpfs
@@ -63,26 +63,39 @@ def test_guests_live_on_when_nobody_has_the_host_open(tmp_path: Path) -> None:
     again.check()
 
 
-def test_a_host_made_anew_has_no_guests_and_the_old_one_hurts_nobody(tmp_path: Path) -> None:
-    old = Hypervisor.create(tmp_path, ram((0, 50)), reserved=())
-    guest = old.create_domain("one", pages=50, max_pages=50)
-    host = Hypervisor.create(tmp_path, ram((0, 20)), reserved=())
+def test_a_host_made_anew_is_out_of_reach_for_who_has_the_old_one_open(tmp_path: Path) -> None:
+    stock = Stock(50)
+    old = Hypervisor.create(tmp_path, ram((0, 50)), reserved=(), backing=stock)
+    guest = old.create_domain("one", pages=30, max_pages=50)
+    host = Hypervisor.create(tmp_path, ram((0, 20)), reserved=(), backing=stock)
     assert host.domains() == []
     assert (host.total_pages, host.free_pages) == (20, 20)
-    assert guest.table[49] == 49
     host.create_domain("one", pages=20, max_pages=20)
+    assert set(machine_frames(guest)) == {INVALID}
+    assert not guest.is_there
+    for call in (
+        lambda: old.create_domain("two", pages=1, max_pages=1),
+        lambda: guest.populate(frames(40)),
+        lambda: old.domain("one"),
+        old.domains,
+    ):
+        with pytest.raises(MachineError, match="switched off, or started again"):
+            call()
     host.check()
 
 
 def test_a_host_that_is_removed_is_gone(tmp_path: Path) -> None:
     directory = tmp_path / "xen"
     directory.mkdir()
-    Hypervisor.create(directory, ram((0, 50)), reserved=()).create_domain("a", pages=1, max_pages=1)
+    host = Hypervisor.create(directory, ram((0, 50)), reserved=())
+    host.create_domain("one", pages=1, max_pages=1)
     Hypervisor.remove(directory)
     Hypervisor.remove(directory)
     assert not directory.exists()
     with pytest.raises(MachineError, match="there is no Xen host in"):
         Hypervisor.open(directory)
+    with pytest.raises(MachineError, match="switched off"):
+        host.domains()
 
 
 def test_a_thousand_guests_are_on_one_host_in_files(tmp_path: Path) -> None:
@@ -159,7 +172,7 @@ def test_a_full_disk_is_an_error_and_changes_nothing(tmp_path: Path) -> None:
 FILL_THE_DISK = """
 import errno, sys
 from pathlib import Path
-from openrbu.machine.xen.hypervisor import Hypervisor
+from openrbu.machine.xen.hypervisor import INVALID, Hypervisor
 from small_disks import fill_up
 from xen_hosts import ram, up
 

@@ -32,8 +32,8 @@ class DomainInfo:
 class Domain:
     """A guest of a host. Its frames are 0 up to, not including, `frame_count`.
 
-    It is there until it is destroyed, whoever has such an object. From then on all but the table
-    raises a `MachineError`.
+    It is there until it is destroyed, whoever has such an object. From then on its table leads
+    nowhere, and all else raises a `MachineError`.
     """
 
     def __init__(self, host: HostState, row: Row) -> None:
@@ -122,7 +122,7 @@ class Domain:
         :raise ValueError: when one of the frames has none, is there twice, or is none of the
             guest's. Then nothing changes.
         :raise MachineError: when the guest was destroyed.
-        :raise OSError: when the file behind the memory refuses. The pages are free all the same.
+        :raise OSError: when the file behind the memory refuses. The next hypercall tries again.
         """
         with self._host as host:
             row = self._checked_row()

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from openrbu.buffers import Buffer
-from openrbu.errors import AddressError
+from openrbu.errors import AddressError, MachineError
 from openrbu.machine.xen.domain import Domain
 from openrbu.machine.xen.state import INVALID
 from openrbu.memory.frame_runs import frame_runs
@@ -20,13 +20,14 @@ _IN_PAGE = PAGE_SIZE - 1
 class GuestMemory:
     """The memory of a guest, from address 0 up to its last frame; `machine` is the host's.
 
-    A page that is ballooned out is no RAM: an `AddressError`. Where a page lies can change
+    A page that is ballooned out is no RAM: an `AddressError`. A guest that was destroyed has no
+    memory at all, which is a `MachineError`. Where a page lies can change
     between two calls, so a view is a copy always: one that showed machine memory would go on to
     do so when that is another guest's.
     """
 
     def __init__(self, domain: Domain, machine: PhysicalMemory) -> None:
-        self._table, self._machine = domain.table, machine
+        self._domain, self._table, self._machine = domain, domain.table, machine
         self._size_bytes = domain.frame_count * PAGE_SIZE
 
     @property
@@ -41,6 +42,7 @@ class GuestMemory:
         """Where these bytes lie in machine memory, in order; neighbours in one.
 
         :raise AddressError: when any of them is outside RAM, or ballooned out.
+        :raise MachineError: when the guest was destroyed.
         """
         if not 0 <= address <= address + size_bytes <= self._size_bytes:
             raise AddressError(address, size_bytes)
@@ -51,12 +53,12 @@ class GuestMemory:
         if first == last:
             frame = int(self._table[first])
             if frame == INVALID:
-                raise AddressError(address, size_bytes)
+                raise self._no_page(address, size_bytes)
             start = (frame << PAGE_SHIFT) + skip
             return [Region(PhysAddr(start), PhysAddr(start + size_bytes))]
         frames = self._table[first : last + 1]
         if int(frames.max()) == INVALID:
-            raise AddressError(address, size_bytes)
+            raise self._no_page(address, size_bytes)
         runs: list[Region] = []
         for frame, count in frame_runs(frames):
             start = (frame << PAGE_SHIFT) + skip
@@ -65,6 +67,11 @@ class GuestMemory:
             size_bytes -= end - start
             skip = 0
         return runs
+
+    def _no_page(self, address: PhysAddr, size_bytes: int) -> AddressError | MachineError:
+        if not self._domain.is_there:
+            return MachineError(f"guest {self._domain.name!r} was destroyed")
+        return AddressError(address, size_bytes)
 
     def read(self, address: PhysAddr, size_bytes: int) -> bytes:
         runs = self.machine_runs(address, size_bytes)

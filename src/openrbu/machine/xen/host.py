@@ -49,7 +49,9 @@ class XenHost:
         with contextlib.ExitStack() as stack, store.disk_errors(directory):
             self.config = store.load_config(directory)
             self._xen = xen_config(directory, self.config)
-            self.ram = RamFile(directory / "ram", pc_regions(self.config.ram_bytes))
+            self.ram = RamFile(
+                directory / "ram", pc_regions(self.config.ram_bytes), is_mapped=False
+            )
             stack.callback(self.ram.close)
             if not (_has_power(directory) and (directory / XEN).is_dir()):
                 raise MachineError(

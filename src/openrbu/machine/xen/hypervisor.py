@@ -21,8 +21,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from openrbu.errors import KernelError, MachineError, UsageError
 from openrbu.machine.store import replace_file
 from openrbu.machine.xen.arrays import HostArrays, PrivateArrays, SharedArrays
@@ -104,6 +102,7 @@ class Hypervisor:
         :raise OSError: when the disk refuses.
         """
         spans = _spans(regions, reserved)
+        cls._end(directory)
         (directory / _CONFIG).unlink(missing_ok=True)
         total = sum(end - first for first, end in spans)
         arrays = SharedArrays.create(directory, WORD_COUNT, total)
@@ -119,11 +118,16 @@ class Hypervisor:
 
         :raise OSError: when the disk refuses.
         """
-        with contextlib.suppress(MachineError), contextlib.closing(cls.open(directory)) as host:
-            host._state.end_all()
+        cls._end(directory)
         (directory / _CONFIG).unlink(missing_ok=True)  # first: without it there is no host
         if directory.exists():
             shutil.rmtree(directory)
+
+    @classmethod
+    def _end(cls, directory: Path) -> None:
+        """See that processes that have the host in a directory open can't change anything."""
+        with contextlib.suppress(MachineError), contextlib.closing(cls.open(directory)) as host:
+            host._state.end()
 
     @classmethod
     def open(cls, directory: Path, *, backing: Backing | None = None) -> Hypervisor:
@@ -235,15 +239,14 @@ class Hypervisor:
         """End a guest: all its pages are free.
 
         :raise MachineError: when there is none of that name.
-        :raise OSError: when the file behind the memory refuses. The pages are free all the same.
+        :raise OSError: when the file behind the memory refuses. The next hypercall tries again.
         """
         with self._state as state:
             row = self._existing_row(name)
-            number, table = row.domain_id, state.table(row)
+            number = row.domain_id
             assert number is not None
             state.begin_change()
-            row.give_to(None)
-            state.take_back(np.sort(table[table != INVALID]))
+            state.take_back(state.forget(row))
             state.set_counts(row, 0, 0)
             state.arrays.drop_table(number)
             state.end_change()

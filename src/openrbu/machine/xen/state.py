@@ -31,7 +31,7 @@ from openrbu.memory.pages import Frames
 INVALID = 0xFFFF_FFFF
 """In a frame table: no machine page here."""
 
-_CHANGING, _CLAIMED, _NEXT_ID = range(3)
+_CHANGING, _CLAIMED, _NEXT_ID, _ENDED = range(4)
 _HEAP = 4
 _ROWS = 16
 WORD_COUNT = _ROWS + MAX_GUESTS * ROW_WORDS
@@ -75,6 +75,8 @@ class HostState:
     def __enter__(self) -> Self:
         self.arrays.lock()
         try:
+            if self._words[_ENDED]:
+                raise MachineError("the Xen host was switched off, or started again")
             if self._words[_CHANGING]:
                 self._make_anew()
         except BaseException:
@@ -112,16 +114,27 @@ class HostState:
         """What is free and nobody has claimed."""
         return self.heap.free_pages - self.claimed_pages
 
-    def end_all(self) -> None:
+    def end(self) -> None:
         """There is no guest any more, and the host is of no use. For processes that have it open
         when its files are removed: what they have mapped stays, and must not reach the RAM of the
         host that comes after it."""
         self.arrays.lock()
         try:
-            for row in list(self.rows):
-                row.give_to(None)
+            for row in self.rows:
+                self.forget(row)
+            self._words[_ENDED] = 1
         finally:
             self.arrays.unlock()
+
+    def forget(self, row: Row) -> Frames:
+        """End a guest, and have its frame table lead nowhere for who has it mapped. The machine
+        frames that it had, ascending: nobody has them now.
+        """
+        table = self.table(row)
+        frames = np.sort(table[table != INVALID])
+        row.give_to(None)
+        table[:] = INVALID
+        return frames
 
     def next_id(self) -> int:
         """A number that no guest had yet, from 1 on."""
