@@ -1,3 +1,3 @@
 """What all tests have."""
 
-pytest_plugins = ["lab_rig"]
+pytest_plugins = ["lab_rig", "xen_rig"]

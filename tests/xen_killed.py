@@ -3,8 +3,9 @@
     python xen_killed.py DIRECTORY CALL
 
 It says on each line how many pages guests have after a kill and its mending, what they claim, and
-how many pages of memory the host's RAM file has. A tracer counts the lines of the code that
-hypercalls are made of, and sends the SIGKILL: the kernel lets go of the lock.
+how many pages of memory the host's RAM file has; or that the host has ended. A tracer counts the
+lines of the code that hypercalls are made of, and sends the SIGKILL: the kernel lets go of the
+lock.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ CALLS: dict[str, Callable[[Hypervisor], object]] = {
     "create": lambda host: host.create_domain("three", pages=9, max_pages=12, claim_pages=2),
     "destroy": lambda host: host.destroy("one"),
     "set_claim": lambda host: host.domain("one").set_claim(2),
+    "end": lambda host: host._state.end(),
 }
 
 
@@ -59,12 +61,15 @@ def killed_at(line: int, directory: Path, call: Callable[[Hypervisor], object]) 
     assert status in (0, -signal.SIGKILL), status
     memory = RamFile(directory / "ram", REGIONS)
     host = Hypervisor.open(directory / "host", backing=memory)
-    guests = host.domains()
-    host.check()
-    print(
-        *(f"{info.name}:{info.current_pages}+{info.claim_pages}" for info in guests),
-        os.stat(directory / "ram").st_blocks * 512 // PAGE_SIZE,  # noqa: PTH116
-    )
+    if host.has_ended:
+        print("ended")
+    else:
+        guests = host.domains()
+        host.check()
+        print(
+            *(f"{info.name}:{info.current_pages}+{info.claim_pages}" for info in guests),
+            os.stat(directory / "ram").st_blocks * 512 // PAGE_SIZE,  # noqa: PTH116
+        )
     host.close()
     memory.close()
     return status != 0

@@ -13,6 +13,9 @@ GIB = 1024 * MIB
 PAGE_SIZE = 4 * KIB
 """Bytes of a page. A page of every machine that this project knows."""
 
+PAGE_KIB = PAGE_SIZE // KIB
+PAGES_PER_MIB = MIB // PAGE_SIZE
+
 PAGE_SHIFT = 12
 
 FLASH_UNIT_BYTES = 64 * KIB

@@ -16,14 +16,13 @@ from openrbu.machine.xen.hypervisor import Hypervisor
 from openrbu.machine.xen.world import ModelGuest, World
 from openrbu.memory.buddy import BuddyAllocator
 from openrbu.memory.physical import Region, pc_regions
-from openrbu.units import GIB, MIB, PAGE_SIZE, PhysAddr
+from openrbu.units import GIB, PAGE_SIZE, PAGES_PER_MIB, PhysAddr
 
 MILLION = 1_000_000
 
 _HOST_BYTES = 1024 * GIB
 _GUESTS = 1000
 _HOUR_S = 3600.0
-_PAGES_PER_MIB = MIB // PAGE_SIZE
 
 
 class OneGuest:
@@ -66,13 +65,13 @@ def thousand_guests() -> None:
             hypervisor,
             f"guest{number}",
             balloon_profile("linux-2.6.18-xen"),
-            pages=1000 * _PAGES_PER_MIB,
-            max_pages=1250 * _PAGES_PER_MIB,
-            used_pages=rng.randrange(1000) * _PAGES_PER_MIB,
+            pages=1000 * PAGES_PER_MIB,
+            max_pages=1250 * PAGES_PER_MIB,
+            used_pages=rng.randrange(1000) * PAGES_PER_MIB,
         )
         world.add(guest.name, guest.balloon)
         for turn in range(6):
-            pages = rng.randrange(750, 1251) * _PAGES_PER_MIB
+            pages = rng.randrange(750, 1251) * PAGES_PER_MIB
             time_s = 600 * (turn + rng.random())
             world.at(time_s, partial(world.set_target, guest.name, pages))
     world.run(_HOUR_S)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from machines import make
 from openrbu.errors import MachineError
 from openrbu.machine import store
-from openrbu.machine.lockfile import LockFile
+from openrbu.machine.lockfile import LockFile, take_within
 
 
 @pytest.fixture
@@ -96,3 +97,14 @@ def test_who_opened_the_lock_of_a_machine_that_was_removed_has_no_other_machine(
         make(tmp_path)
         with store.locked(directory):
             assert not late.take()
+
+
+def test_a_lock_is_waited_for_but_not_for_ever(path: Path) -> None:
+    one = LockFile(path, create=True)
+    with LockFile(path, create=True) as other:
+        assert take_within(one.take, 0.0)
+        assert not take_within(other.take, 0.02)
+        closing = threading.Timer(0.05, one.close)
+        closing.start()
+        assert take_within(other.take, 60.0)
+        closing.join()

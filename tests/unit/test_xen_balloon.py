@@ -20,9 +20,8 @@ from openrbu.drivers.xen_balloon import (
     to_runs,
 )
 from openrbu.errors import UsageError
-from openrbu.units import MIB, PAGE_SIZE
+from openrbu.units import PAGES_PER_MIB
 
-PAGES_PER_MIB = MIB // PAGE_SIZE
 ALL_PROFILES = pytest.mark.parametrize("profile", BALLOON_PROFILES)
 
 
@@ -120,6 +119,23 @@ def test_a_step_before_its_time_does_nothing() -> None:
     assert guest.balloon.step(due_s - 0.001) == 0
     assert guest.host.calls == calls
     assert guest.balloon.step(due_s) == 10
+
+
+@pytest.mark.parametrize(
+    ("profile", "steps", "due_s"),
+    [("linux-2.6.18-xen", 1, -999.0), ("linux", 1, -998.0), ("linux", 3, -992.0)],
+)
+def test_a_clock_set_back_makes_no_timer_longer_than_it_was_set(
+    profile: str, steps: int, due_s: float
+) -> None:
+    guest = Guest(Host(), frames=20, pages=10, profile=profile)
+    guest.balloon.set_target(20)
+    short_times(guest, steps)
+    before = guest.balloon.due_s
+    guest.balloon.clock_is(before or 0.0)
+    assert guest.balloon.due_s == before
+    guest.balloon.clock_is(-1000.0)
+    assert guest.balloon.due_s == due_s
 
 
 def test_without_a_back_off_a_target_that_the_guest_has_already_is_no_work() -> None:

@@ -12,9 +12,7 @@ from openrbu.drivers.sysfs import Caller, Directory, SysfsTree
 from openrbu.drivers.xen_balloon import XenBalloon
 from openrbu.drivers.xen_memory import DEVICE_PATH, PROC_PATH, XenMemory
 from openrbu.errors import KernelError
-from openrbu.units import MIB, PAGE_SIZE
-
-PAGES_PER_MIB = MIB // PAGE_SIZE
+from openrbu.units import PAGES_PER_MIB
 
 
 class Files:
@@ -25,8 +23,7 @@ class Files:
             Host(10_000), frames=12 * PAGES_PER_MIB, pages=8 * PAGES_PER_MIB, profile=profile
         )
         self.sys, self.proc = SysfsTree(), SysfsTree()
-        self.memory = XenMemory(self.balloon, self.sys, self.proc)
-        self.memory.install()
+        XenMemory(self.balloon, self.sys, self.proc).install()
 
     @property
     def balloon(self) -> XenBalloon:
@@ -134,14 +131,6 @@ def test_the_old_ones_have_a_file_in_proc_and_no_settings(profile: str) -> None:
         *("current_kb", "low_kb", "high_kb"),
     }
     assert ("hard_limit_kb" in names) == (profile == "hard-limit")
-
-
-def test_removing_the_files_leaves_nothing_of_them(files: Files) -> None:
-    files.memory.remove()
-    for tree in (files.sys, files.proc):
-        assert [path for path in listing(tree, "") if "xen" in path] == []
-    files.memory.install()
-    assert files.read("target_kb") == "8192\n"
 
 
 # -- what they show -----------------------------------------------------------------------------

@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from openrbu.cli.balloon_session import opened_host
-from openrbu.cli.machines import ModelName
-from openrbu.cli.options import AsJson, complete_machines, size_of
+from openrbu.cli.options import AsJson, complete_machines, complete_models, size_of
 from openrbu.cli.show import Answer, Block, caution, good
 from openrbu.errors import ObstacleError, OpenRbuError, UsageError
 from openrbu.units import GIB, PAGE_SIZE, human_size
 
 if TYPE_CHECKING:
-    from openrbu.cli.balloon_view import Standing
+    from openrbu.cli.balloon_view import GuestStanding
 
 DEFAULT_RAM_BYTES = 4 * GIB
 DEFAULT_GUEST = "512M"
+DEFAULT_HOST_MODEL = "precision-390"
+"""It takes an image in packets, too: dom0's memory is in pieces once its balloon has worked."""
 
 
 def complete_hosts(incomplete: str) -> list[str]:
@@ -66,36 +67,70 @@ BalloonProfileName = Annotated[
         autocompletion=complete_balloon_profiles,
     ),
 ]
+HostRam = Annotated[
+    str | None,
+    typer.Option("--ram", metavar="SIZE", help="Its memory (4G, if not given)."),
+]
+Dom0Memory = Annotated[
+    str | None,
+    typer.Option("--dom0", metavar="SIZE", help="What dom0 starts with (a quarter of it)."),
+]
+Dom0Maximum = Annotated[
+    str | None,
+    typer.Option("--dom0-max", metavar="SIZE", help="The most dom0 may have (twice that)."),
+]
+HostModelName = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="MODEL",
+        help=f"{DEFAULT_HOST_MODEL} (if none is named), precision-t7600; poweredge-2650 takes no "
+        "packets.",
+        autocompletion=complete_models,
+    ),
+]
+BiosVersionName = Annotated[
+    str | None, typer.Option("--bios-version", metavar="VERSION", help="Its first BIOS.")
+]
+RamDirectory = Annotated[
+    str | None,  # an empty one is no directory, and Path makes it the current one
+    typer.Option(
+        "--ram-in",
+        metavar="DIR",
+        help="Keep its RAM in a file there, such as on a tmpfs of limited size: a guest that "
+        "grows takes memory from it, and gives it back when it shrinks.",
+    ),
+]
+GuestMemorySize = Annotated[
+    str | None,
+    typer.Option("--memory", metavar="SIZE", help=f"What it starts with ({DEFAULT_GUEST})."),
+]
+GuestMaximum = Annotated[
+    str | None,
+    typer.Option("--max", metavar="SIZE", help="The most it may have (twice that)."),
+]
+GuestClaim = Annotated[
+    str | None,
+    typer.Option("--claim", metavar="SIZE", help="How much more it is promised (nothing)."),
+]
+GuestUses = Annotated[
+    str | None,
+    typer.Option(
+        "--uses", metavar="SIZE", help="What it needs itself and never gives away (nothing)."
+    ),
+]
 
 
 def host(
     name: Annotated[str, typer.Argument(metavar="NAME", help="What to call it.")],
     *,
-    ram: Annotated[
-        str | None, typer.Option("--ram", metavar="SIZE", help="Its memory (4G, if not given).")
-    ] = None,
-    dom0: Annotated[
-        str | None,
-        typer.Option("--dom0", metavar="SIZE", help="What dom0 starts with (a quarter of it)."),
-    ] = None,
-    dom0_max: Annotated[
-        str | None,
-        typer.Option("--dom0-max", metavar="SIZE", help="The most dom0 may have (twice that)."),
-    ] = None,
-    model: ModelName = None,
-    bios_version: Annotated[
-        str | None, typer.Option("--bios-version", metavar="VERSION", help="Its first BIOS.")
-    ] = None,
+    ram: HostRam = None,
+    dom0: Dom0Memory = None,
+    dom0_max: Dom0Maximum = None,
+    model: HostModelName = None,
+    bios_version: BiosVersionName = None,
     profile: BalloonProfileName = None,
-    ram_in: Annotated[
-        Path | None,
-        typer.Option(
-            "--ram-in",
-            metavar="DIR",
-            help="Keep its RAM in a file there, such as on a tmpfs of limited size: a guest that "
-            "grows takes memory from it, and gives it back when it shrinks.",
-        ),
-    ] = None,
+    ram_in: RamDirectory = None,
     as_json: AsJson = False,
 ) -> Answer:
     """Make a virtual Dell machine that runs Xen, and switch it on.
@@ -106,32 +141,34 @@ def host(
     \b
     The story that the driver is about, one guest up while another goes down:
         rbu balloon host xen1 --ram 2G --dom0 512M
-        rbu balloon guest xen1 a --memory 512M --max 1G
-        rbu balloon guest xen1 b --memory 1000M
+        rbu balloon guest xen1 a --max 1G --profile linux-2.6.18-xen
+        rbu balloon guest xen1 b --memory 960M
         rbu balloon target xen1 a 1G      # falls short: the host has too little
         rbu balloon target xen1 b 256M    # gives memory back
         rbu balloon watch xen1            # and a arrives, untouched
 
-    If a is made with --profile hard-limit, it stays where it is until its target is written again.
+    With --profile hard-limit a stays where it is until its target is written again. With linux it
+    tries for some 14 s: then it stays there until it is told another target.
     """
     from openrbu.drivers.balloon_profiles import DEFAULT_BALLOON_PROFILE
     from openrbu.machine.factory import Order, make_machine
-    from openrbu.machine.models import DEFAULT_MODEL
     from openrbu.machine.store import XenConfig
 
+    if ram_in == "":
+        raise UsageError("--ram-in takes a directory")
     ram_bytes = DEFAULT_RAM_BYTES if ram is None else size_of(ram, "--ram")
     dom0_bytes = _pages_of(dom0, "--dom0", default=ram_bytes // 4)
     order = Order(
-        model=model or DEFAULT_MODEL,
+        model=DEFAULT_HOST_MODEL if model is None else model,
         bios_version=bios_version,
         ram_bytes=ram_bytes,
         xen=XenConfig(
             dom0_bytes=dom0_bytes,
             dom0_max_bytes=_pages_of(dom0_max, "--dom0-max", default=2 * dom0_bytes),
-            profile=profile or DEFAULT_BALLOON_PROFILE,
+            profile=DEFAULT_BALLOON_PROFILE if profile is None else profile,
             takes_memory=ram_in is not None,
         ),
-        ram_directory=ram_in,
+        ram_directory=None if ram_in is None else Path(ram_in),
     )
     _start(make_machine(name, order))
     with opened_host(name) as opened:
@@ -164,24 +201,10 @@ def guest(
         typer.Argument(metavar="NAME", help="The guest's.", autocompletion=complete_guests),
     ],
     *,
-    memory: Annotated[
-        str | None,
-        typer.Option("--memory", metavar="SIZE", help=f"What it starts with ({DEFAULT_GUEST})."),
-    ] = None,
-    maximum: Annotated[
-        str | None,
-        typer.Option("--max", metavar="SIZE", help="The most it may have (twice that)."),
-    ] = None,
-    claim: Annotated[
-        str | None,
-        typer.Option("--claim", metavar="SIZE", help="How much more it is promised (nothing)."),
-    ] = None,
-    uses: Annotated[
-        str | None,
-        typer.Option(
-            "--uses", metavar="SIZE", help="What it needs itself and never gives away (nothing)."
-        ),
-    ] = None,
+    memory: GuestMemorySize = None,
+    maximum: GuestMaximum = None,
+    claim: GuestClaim = None,
+    uses: GuestUses = None,
     profile: BalloonProfileName = None,
     rm: Annotated[bool, typer.Option("--rm", help="Destroy it instead.")] = False,
     as_json: AsJson = False,
@@ -203,14 +226,14 @@ def guest(
         if any(each is not None for each in (memory, maximum, claim, uses, profile)):
             raise UsageError("--rm takes HOST and NAME alone")
         return _remove(host, name)
-    memory_bytes = _pages_of(memory or DEFAULT_GUEST, "--memory")
+    memory_bytes = _pages_of(DEFAULT_GUEST if memory is None else memory, "--memory")
     max_bytes = _pages_of(maximum, "--max", default=2 * memory_bytes)
     order = GuestOrder(
         memory_bytes=memory_bytes,
         max_bytes=max_bytes,
         claim_bytes=_pages_of(claim, "--claim", default=0),
         used_bytes=_pages_of(uses, "--uses", default=0),
-        profile=profile or DEFAULT_BALLOON_PROFILE,
+        profile=DEFAULT_BALLOON_PROFILE if profile is None else profile,
     )
     order.check()
     with opened_host(host) as opened:
@@ -223,10 +246,13 @@ def guest(
 
 
 def _remove(host: str, name: str) -> Answer:
+    from openrbu.cli.balloon_view import lost_lines
+
     with opened_host(host) as opened:
         opened.destroy(name)
-    document = {"changed": True, "host": host, "name": name}
-    return Answer(document, [good(f"destroyed: guest {name} of {host}")])
+        lost = [each for each in opened.lost if each != name]
+    document = {"changed": True, "host": host, "name": name, "lost": lost}
+    return Answer(document, [good(f"destroyed: guest {name} of {host}"), *lost_lines(host, lost)])
 
 
 def target(
@@ -239,9 +265,11 @@ def target(
     """Tell a guest how much memory to have, as Xen's toolstack does.
 
     Its balloon driver goes there batch by batch. If the host is short of memory it keeps what it
-    gets and tries again by itself, unless it works by the profile hard-limit: then it gives up
-    until a target is written, even the same one. Where another process has the guest (rbu balloon
-    watch), that one moves it.
+    gets, and tries again by itself: every second by the profile linux-2.6.18-xen, for some 14 s by
+    linux, which gives up then until it is told another target. By hard-limit it gives up at once,
+    until a target is written, even the same one.
+
+    Where another process has the guest (rbu balloon watch), that one moves it.
 
     dom0 is told through its own file, target_kb.
 
@@ -249,22 +277,26 @@ def target(
     Examples:  rbu balloon target xen1 a 1G
                rbu balloon target xen1 dom0 256M
     """
+    from openrbu.cli.balloon_view import lost_lines
+
     size_bytes = _pages_of(size, "SIZE")
     if not size_bytes:
         raise UsageError("SIZE: a guest can't do without memory")
     with opened_host(host) as opened:
         if size_bytes > opened.host.hypervisor.total_pages * PAGE_SIZE:
             raise opened.host.too_much(size_bytes)
-        opened.set_target(guest, size_bytes)
-        standing = next(each for each in opened.standings() if each.info.name == guest)
+        has_changed = opened.set_target(guest, size_bytes)
+        standing = opened.standing(guest)
         max_bytes = standing.info.max_pages * PAGE_SIZE
-    said: list[Block] = [_progress_of(standing, size_bytes)]
+        lost = opened.lost
+    said: list[Block] = [_progress_of(standing, size_bytes), *lost_lines(host, lost)]
     if size_bytes > max_bytes:
         said.append(caution(f"{guest} may have {human_size(max_bytes)}: it will stop there"))
-    return Answer({"changed": True, "host": host, **standing.document()}, said)
+    document = {"changed": has_changed, "host": host, **standing.document(), "lost": lost}
+    return Answer(document, said)
 
 
-def _progress_of(standing: Standing, size_bytes: int) -> Block:
+def _progress_of(standing: GuestStanding, size_bytes: int) -> Block:
     """How far a guest came right away."""
     from openrbu.cli.balloon_view import size_of_pages
     from openrbu.cli.show import cell_text

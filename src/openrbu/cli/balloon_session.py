@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from openrbu.cli.balloon_view import Standing, host_blocks, host_document, standing_of
+from openrbu.cli.balloon_view import GuestStanding, host_blocks, host_document, standing_of
 from openrbu.cli.session import Session, open_session
 from openrbu.cli.show import Block
 from openrbu.errors import MachineError
-from openrbu.units import KIB, PAGE_SIZE
+from openrbu.units import KIB, PAGE_KIB
 
 if TYPE_CHECKING:
     from openrbu.machine.xen.guests import Guest
@@ -26,8 +26,6 @@ PATIENCE_S = 2.0
 """How long to wait for a host or a guest that another command has for a moment."""
 
 STEP_S = 0.05
-
-_PAGE_KIB = PAGE_SIZE // KIB
 
 
 def now() -> float:
@@ -73,8 +71,11 @@ class OpenedHost:
 
     def create(self, name: str, order: GuestOrder) -> None:
         """Make a guest. See `XenHost.create`."""
+        from openrbu.machine.xen.guests import GuestInUseError
+
         self.host.create(name, order)
-        self._guests.append(self._stack.enter_context(self.host.attach(name)))
+        with contextlib.suppress(GuestInUseError):  # who watches the host may be faster
+            self._guests.append(self._stack.enter_context(self.host.attach(name)))
 
     def destroy(self, name: str) -> None:
         """Destroy a guest; one that has just been lost is.
@@ -90,22 +91,41 @@ class OpenedHost:
                 break
         self.host.remove(name)
 
-    def set_target(self, name: str, size_bytes: int) -> None:
-        """Tell a guest, and have it move; one that another command has for a moment is waited for.
+    def standing(self, name: str) -> GuestStanding:
+        """How a guest stands.
 
         :raise MachineError: when there is no such guest, or it has just been lost.
         """
         if name in self.lost:
             raise MachineError(
                 f"guest {name!r} of {self.host.name!r} lost its power with the process that had "
-                "it, and was destroyed"
+                f"it, and was destroyed{self._other_losses(name)}"
             )
         self.host.domain_of(name)
+        return next(each for each in self.standings() if each.info.name == name)
+
+    def _other_losses(self, name: str) -> str:
+        others = [each for each in self.lost if each != name]
+        return f"; so were: {', '.join(others)}" if others else ""
+
+    def set_target(self, name: str, size_bytes: int) -> bool:
+        """Tell a guest, and have it move; one that another command has for a moment is waited for.
+        Whether its target, or what it has, is another one then.
+
+        :raise MachineError: as `standing`; when another process has the host, and does not serve
+            its dom0.
+        """
+        before = self.standing(name)
         if name == "dom0":
             self._set_dom0_target(size_bytes)
         else:
             self._set_guest_target(name, size_bytes)
         self._settle()
+        after = self.standing(name)
+        return (before.target_pages, before.info.current_pages) != (
+            after.target_pages,
+            after.info.current_pages,
+        )
 
     def _set_guest_target(self, name: str, size_bytes: int) -> None:
         from openrbu.machine.xen.guests import GuestInUseError
@@ -132,7 +152,7 @@ class OpenedHost:
             session.host.write(f"/sys{DEVICE_PATH}/target_kb", text.encode())
             self._dom0 = read_dom0(session, self.host.profile_of("dom0"))
 
-    def standings(self) -> list[Standing]:
+    def standings(self) -> list[GuestStanding]:
         return standings(self.host, self._guests, self._dom0, now())
 
     def document(self) -> dict[str, Any]:
@@ -161,20 +181,21 @@ def opened_host(name: str) -> Iterator[OpenedHost]:
 
 def standings(
     host: XenHost, guests: Sequence[Guest], dom0: Dom0Balloon | None, now_s: float
-) -> list[Standing]:
+) -> list[GuestStanding]:
     """How all guests of a host stand, of which this process has some; dom0 first."""
     from openrbu.machine.xen.hypervisor import DOM0
 
     drivers: dict[str, BalloonState] = {guest.name: guest.driver for guest in guests}
     if dom0 is not None:
         drivers[DOM0] = dom0
+    profiles = {guest.name: guest.driver.profile.name for guest in guests}
     found = []
     for info in host.hypervisor.domains():
-        profile = host.profile_of(info.name)
+        profile = profiles.get(info.name) or host.profile_of(info.name)
         if info.name in drivers:
             found.append(standing_of(info, drivers[info.name], profile, now_s))
         else:
-            found.append(Standing(info, profile, owner=host.owner_of(info.name)))
+            found.append(GuestStanding(info, profile, owner=host.owner_of(info.name)))
     return found
 
 
@@ -213,13 +234,13 @@ def read_dom0(session: Session, profile_name: str) -> Dom0Balloon:
     from openrbu.hosts.base import read_text
 
     def pages(name: str) -> int:
-        return int(read_text(session.host, f"/sys{DEVICE_PATH}/{name}")) // _PAGE_KIB
+        return int(read_text(session.host, f"/sys{DEVICE_PATH}/{name}")) // PAGE_KIB
 
     profile = balloon_profile(profile_name)
     limit = None
     if profile.has_hard_limit:
         text = read_text(session.host, f"/sys{DEVICE_PATH}/info/hard_limit_kb")
-        limit = int(text) // _PAGE_KIB if text.isdecimal() else None
+        limit = int(text) // PAGE_KIB if text.isdecimal() else None
     seen = Dom0Balloon(
         current_pages=pages("info/current_kb"),
         target_pages=pages("target_kb"),

@@ -8,18 +8,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from openrbu.cli.show import Block, Cell, Table, bad, caution, good
-from openrbu.units import KIB, PAGE_SIZE, human_size
+from openrbu.units import PAGE_KIB, PAGE_SIZE, human_size
 
 if TYPE_CHECKING:
     from openrbu.machine.xen.host import XenHost
     from openrbu.machine.xen.hypervisor import DomainInfo
     from openrbu.machine.xen.samples import BalloonState, Doing
 
-_PAGE_KIB = PAGE_SIZE // KIB
-
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class GuestStanding:
     """How one guest stands. `balloon` and `doing` are None where another process has it, `owner`;
     then there is only what the hypervisor knows."""
 
@@ -34,15 +32,15 @@ class Standing:
     @property
     def target_pages(self) -> int:
         if self.balloon is None:
-            return self.info.target_kib // _PAGE_KIB
+            return self.info.target_kib // PAGE_KIB
         return self.balloon.target_pages
 
     @property
-    def has_settled(self) -> bool:
-        """Whether nothing more happens by itself."""
+    def has_settled(self) -> bool | None:
+        """Whether nothing more happens by itself; None where another process has it."""
         from openrbu.machine.xen.samples import Doing
 
-        return self.doing in (None, Doing.SETTLED, Doing.STALLED)
+        return None if self.doing is None else self.doing in (Doing.SETTLED, Doing.STALLED)
 
     @property
     def gave_up(self) -> bool:
@@ -57,11 +55,11 @@ class Standing:
         retry_in_s = self.retry_in_s
         return {
             "name": info.name,
-            "current_kib": info.current_pages * _PAGE_KIB,
-            "target_kib": self.target_pages * _PAGE_KIB,
-            "max_kib": info.max_pages * _PAGE_KIB,
-            "claim_kib": info.claim_pages * _PAGE_KIB,
-            "balloon_kib": (info.frame_count - info.current_pages) * _PAGE_KIB,
+            "current_kib": info.current_pages * PAGE_KIB,
+            "target_kib": self.target_pages * PAGE_KIB,
+            "max_kib": info.max_pages * PAGE_KIB,
+            "claim_kib": info.claim_pages * PAGE_KIB,
+            "balloon_kib": (info.frame_count - info.current_pages) * PAGE_KIB,
             "profile": self.profile,
             "state": None if self.doing is None else self.doing.value,
             "retry_in_s": None if retry_in_s is None else round(retry_in_s, 3),
@@ -92,13 +90,15 @@ def size_of_pages(pages: int) -> str:
     return human_size(pages * PAGE_SIZE)
 
 
-def standing_of(info: DomainInfo, balloon: BalloonState, profile: str, now_s: float) -> Standing:
+def standing_of(
+    info: DomainInfo, balloon: BalloonState, profile: str, now_s: float
+) -> GuestStanding:
     """How a guest stands whose driver is within reach."""
     from openrbu.machine.xen.samples import Doing, doing
 
     state = doing(balloon, now_s)
     is_timed = state is Doing.WAITING and balloon.due_s is not None and balloon.due_s < math.inf
-    return Standing(
+    return GuestStanding(
         info,
         profile,
         balloon,
@@ -108,14 +108,16 @@ def standing_of(info: DomainInfo, balloon: BalloonState, profile: str, now_s: fl
     )
 
 
-def host_document(host: XenHost, found: Sequence[Standing], lost: Sequence[str]) -> dict[str, Any]:
+def host_document(
+    host: XenHost, found: Sequence[GuestStanding], lost: Sequence[str]
+) -> dict[str, Any]:
     """A host and its guests for `--json`. `lost` are guests that have just been destroyed."""
     hypervisor = host.hypervisor
     return {
         "host": host.name,
-        "total_kib": hypervisor.total_pages * _PAGE_KIB,
-        "free_kib": hypervisor.free_pages * _PAGE_KIB,
-        "claimed_kib": hypervisor.claimed_pages * _PAGE_KIB,
+        "total_kib": hypervisor.total_pages * PAGE_KIB,
+        "free_kib": hypervisor.free_pages * PAGE_KIB,
+        "claimed_kib": hypervisor.claimed_pages * PAGE_KIB,
         "guests": [each.document() for each in found],
         "lost": list(lost),
     }
@@ -124,7 +126,7 @@ def host_document(host: XenHost, found: Sequence[Standing], lost: Sequence[str])
 COLUMNS = ("guest", "current", "target", "max", "claim", "balloon", "profile", "driver")
 
 
-def row_of(each: Standing) -> tuple[Cell, ...]:
+def row_of(each: GuestStanding) -> tuple[Cell, ...]:
     """A guest's row under `COLUMNS`."""
     info = each.info
     return (
@@ -139,7 +141,7 @@ def row_of(each: Standing) -> tuple[Cell, ...]:
     )
 
 
-def host_blocks(host: XenHost, found: Sequence[Standing], lost: Sequence[str]) -> list[Block]:
+def host_blocks(host: XenHost, found: Sequence[GuestStanding], lost: Sequence[str]) -> list[Block]:
     """The same for people."""
     table = Table(f"Guests of {host.name}", COLUMNS, [row_of(each) for each in found])
     return [*lost_lines(host.name, lost), table, free_line(host)]

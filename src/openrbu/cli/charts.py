@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from openrbu.cli.show import OutputError
 from openrbu.errors import ObstacleError, UsageError
 from openrbu.machine.xen.samples import Doing, Samples
-from openrbu.units import MIB, PAGE_SIZE
+from openrbu.units import PAGES_PER_MIB
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,7 +45,6 @@ _NAME_ROOM = 0.06
 """The height of a name, as a part of the panel's."""
 
 _INK, _FAINT, _FREE = "#333333", "#d9d9d9", "#ececec"
-_PAGES_PER_MIB = MIB // PAGE_SIZE
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +148,7 @@ def _draw_free(axes: Axes, panel: Panel, free_pages: int) -> None:
     # an area is not simplified as lines are, so it gets no more corners than can be seen
     moments_s = np.linspace(0, panel.end_s, 500)
     rows = times_s.searchsorted(moments_s, side="right")
-    free_mib = (free_pages + np.concatenate(([0], let_go))[rows]) / _PAGES_PER_MIB
+    free_mib = (free_pages + np.concatenate(([0], let_go))[rows]) / PAGES_PER_MIB
     axes.fill_between(moments_s, free_mib, color=_FREE, linewidth=0)
     axes.annotate(
         "free on the host",
@@ -166,7 +165,7 @@ def _draw_guest(axes: Axes, panel: Panel, guest: str, number: int, *, is_named: 
     curve = panel.samples.curve(guest)
     times_s = [*curve.times_s, panel.end_s]
     current = [*curve.current_pages, curve.current_pages[-1]]
-    current_mib = [pages / _PAGES_PER_MIB for pages in current]
+    current_mib = [pages / PAGES_PER_MIB for pages in current]
     colour, mark = _STYLES[number % len(_STYLES)]
     axes.plot(
         times_s,
@@ -184,7 +183,7 @@ def _draw_guest(axes: Axes, panel: Panel, guest: str, number: int, *, is_named: 
     target_mib = [*curve.target_pages, curve.target_pages[-1]]
     axes.plot(
         times_s,
-        [pages / _PAGES_PER_MIB for pages in target_mib],
+        [pages / PAGES_PER_MIB for pages in target_mib],
         drawstyle="steps-post",
         color=colour,
         linewidth=1.0,
@@ -193,14 +192,14 @@ def _draw_guest(axes: Axes, panel: Panel, guest: str, number: int, *, is_named: 
     for start_s, _ in curve.spans(Doing.STALLED, panel.end_s):
         pages = int(curve.current_pages[curve.times_s.searchsorted(start_s)])
         side = 1 if number % 2 == 0 else -1
-        _draw_stall(axes, f"{guest} gives up", (start_s, pages / _PAGES_PER_MIB), side)
+        _draw_stall(axes, f"{guest} gives up", (start_s, pages / PAGES_PER_MIB), side)
 
 
 def _draw_names(axes: Axes, panel: Panel) -> None:
     """Put each guest's name behind the end of its line; higher where there is another one."""
     room = _NAME_ROOM * axes.get_ylim()[1]
     ends = [
-        (int(panel.samples.curve(guest).current_pages[-1]) / _PAGES_PER_MIB, number, guest)
+        (int(panel.samples.curve(guest).current_pages[-1]) / PAGES_PER_MIB, number, guest)
         for number, guest in enumerate(panel.samples.guests)
     ]
     free_from = 0.0

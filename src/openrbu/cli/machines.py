@@ -197,13 +197,14 @@ def reboot(
     with open_session(name) as session:
         assert session.machine is not None
         mode = "cold" if cold else session.machine.standing().reboot_mode
-        post = _explained(session.machine.restart(cold=cold or None), mode)
+        on_xen = session.machine.config.xen is not None
+        post = _explained(session.machine.restart(cold=cold or None), mode, on_xen=on_xen)
         read_status(session.host)  # the journal gets the BIOS's result
         document = {"changed": True, "name": name, **post_document(post)}
         return Answer(document, [Facts(f"{name} restarted", post_rows(post))], post_failure(post))
 
 
-def _explained(post: PostReport, mode: str | None) -> PostReport:
+def _explained(post: PostReport, mode: str | None, *, on_xen: bool) -> PostReport:
     """What a start did, with what a BIOS can't know: that memory was cleared before it looked."""
     from openrbu.formats.dell import CompletionCode
     from openrbu.update.restart import REBOOT_MODE, WARM
@@ -211,7 +212,7 @@ def _explained(post: PostReport, mode: str | None) -> PostReport:
     if post.completion_code is not CompletionCode.IMAGE_NOT_FOUND or mode in (None, WARM):
         return post
     why = f"memory was cleared: the restart was {mode}; a warm one keeps it"
-    return replace(post, reason=f"{why}: echo {WARM} > {REBOOT_MODE}")
+    return replace(post, reason=why if on_xen else f"{why}: echo {WARM} > {REBOOT_MODE}")
 
 
 def off(
@@ -224,10 +225,16 @@ def off(
     \b
     Example:  rbu machine off demo
     """
-    with open_machine(name) as machine:
-        if not machine.is_on:
-            return Answer({"changed": False, "name": name}, [f"nothing to do: {name} is off"])
-        machine.power_off()
+    from openrbu.machine.store import existing_directory
+    from openrbu.machine.virtual import RamGoneError, lose_ram
+
+    try:
+        with open_machine(name) as machine:
+            if not machine.is_on:
+                return Answer({"changed": False, "name": name}, [f"nothing to do: {name} is off"])
+            machine.power_off()
+    except RamGoneError:
+        lose_ram(existing_directory(name))
     return Answer({"changed": True, "name": name}, [good(f"{name} is off")])
 
 

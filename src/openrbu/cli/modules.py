@@ -14,8 +14,6 @@ from openrbu.cli.show import Answer, good
 from openrbu.errors import ObstacleError, UsageError
 from openrbu.update.driver import RbuDriver
 
-XEN_MEMORY = "/sys/devices/system/xen_memory/xen_memory0"
-
 Module = Annotated[
     ModuleChoice, typer.Argument(metavar="MODULE", help="dell_rbu, dcdbas or xen_balloon.")
 ]
@@ -98,8 +96,10 @@ def _built_in(session: Session) -> Answer:
 
     :raise ObstacleError: when this one does not run on Xen.
     """
+    from openrbu.drivers.xen_memory import DEVICE_PATH
+
     name = ModuleChoice.XEN_BALLOON.value
-    if not session.host.exists(XEN_MEMORY):
+    if not session.host.exists(f"/sys{DEVICE_PATH}"):
         raise ObstacleError(
             f"{name} is built into kernels, and works where they run on Xen; {session.host.name} "
             "does not (rbu balloon host makes a machine that does)"

@@ -106,12 +106,6 @@ def add_system_device(tree: SysfsTree, name: str) -> None:
     tree.add(f"{bus}/uevent", TextAttribute(store=lambda data: None, mode=0o200))
 
 
-def remove_system_device(tree: SysfsTree, name: str) -> None:
-    """Take both away again, with all that a driver has added to the device's directory."""
-    tree.remove(f"/bus/{name}")
-    tree.remove(f"/devices/system/{name}")
-
-
 def _add_device_files(tree: SysfsTree, path: str, uevent: Callable[[], str]) -> None:
     tree.add(f"{path}/uevent", TextAttribute(uevent, lambda data: None))
     for name, text, mode in _POWER:

@@ -54,8 +54,9 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 
 from openrbu.drivers.balloon_profiles import BalloonProfile, Reaction
+from openrbu.errors import MachineError
 from openrbu.memory.pages import BalloonPages, Frames
-from openrbu.units import MIB, PAGE_SIZE
+from openrbu.units import PAGES_PER_MIB
 
 BATCH_PAGES = 512
 """As many 8-byte frame numbers as one page holds."""
@@ -67,7 +68,6 @@ TICK_S = 1 / 250
 """A delay of 0 lasts as long as a tick of Debian's kernels. Our choice: a real one spins then, at
 90,000 tries a second (seen)."""
 
-_PAGES_PER_MIB = MIB // PAGE_SIZE
 _MINIMUMS = ((128, 8, 1), (512, 40, 2), (2048, 104, 3), (inf, 296, 5))
 """For guests of a maximum below so many MiB: MiB, and the maximum shifted right by so many bits."""
 
@@ -81,13 +81,16 @@ class Reservation(Protocol):
         """Have machine pages for the first of these frames; how many have got one."""
 
     def decrease(self, frames: Frames) -> None:
-        """Give the machine pages of these frames back."""
+        """Give the machine pages of these frames back.
+
+        :raise MachineError: when that is refused. Then the guest has them as before.
+        """
 
 
 def minimum_pages_for(max_pages: int) -> int:
     """The target below which later 2.6.18-xen trees don't let a guest of this maximum go."""
-    base_mib, shift = next(row[1:] for row in _MINIMUMS if max_pages < row[0] * _PAGES_PER_MIB)
-    return base_mib * _PAGES_PER_MIB + (max_pages >> shift)
+    base_mib, shift = next(row[1:] for row in _MINIMUMS if max_pages < row[0] * PAGES_PER_MIB)
+    return base_mib * PAGES_PER_MIB + (max_pages >> shift)
 
 
 class XenBalloon:
@@ -179,6 +182,13 @@ class XenBalloon:
                 self.due_s = None
         return moved
 
+    def clock_is(self, now_s: float) -> None:
+        """See the caller's clock, which somebody may have set back: no timer is further off than it
+        was when it was set."""
+        if self.due_s is not None and self.due_s > now_s:
+            delay_s = max(self.schedule_delay_s, RETRY_DELAY_S)
+            self.due_s = min(self.due_s, now_s + delay_s)
+
     def run(self, now_s: float) -> None:
         """Step until nothing is due. A timer that ran out long ago has run out once."""
         while self.due_s is not None and self.due_s <= now_s:
@@ -237,7 +247,13 @@ class XenBalloon:
                 self._scrub(frames)
             self._frames.push(frames)
             self.current_pages -= taken
-            self._reservation.decrease(frames)
+            try:
+                self._reservation.decrease(frames)
+            except MachineError:
+                self._frames.drop(taken)
+                self.current_pages += taken
+                self._pages.give_pages(frames)
+                raise
         return taken, Reaction.GO_ON if taken == count else self.profile.on_short_guest
 
     def _find_hard_limit(self, granted: Frames) -> None:

@@ -13,8 +13,9 @@ file                    mode
 `info/hard_limit_kb`    0444  (`hard-limit` only) the hard limit, or `???` while none is known
 `schedule_delay`        0444  (`linux` only, as all below) seconds to the next try, hexadecimal
 `retry_count`           0444  which try that will be, hexadecimal
-`max_schedule_delay`    0644  as far as the delay doubles; shown in hexadecimal, and taken as C
-`max_retry_count`       0644  writes numbers; so many tries, and no more; 0: no limit
+`max_schedule_delay`    0644  as far as the delay doubles; shown in hexadecimal, taken as C writes
+                              numbers
+`max_retry_count`       0644  so many tries, and no more; 0: no limit. Shown and taken likewise
 `scrub_pages`           0644  1: pages are cleared before they are given back
 ======================  ====  ===================================================================
 
@@ -38,18 +39,17 @@ from openrbu.drivers.numbers import (
     strict_bool,
     unsigned_long,
 )
-from openrbu.drivers.objects import add_system_device, remove_system_device, system_device_path
+from openrbu.drivers.objects import add_system_device, system_device_path
 from openrbu.drivers.sysfs import Directory, SysfsTree, TextAttribute
 from openrbu.drivers.xen_balloon import XenBalloon
 from openrbu.errors import KernelError
-from openrbu.units import KIB, PAGE_SIZE
+from openrbu.units import KIB, PAGE_KIB, PAGE_SIZE
 
 SUBSYSTEM = "xen_memory"
 DEVICE_PATH = system_device_path(SUBSYSTEM)
 _PROC_DIRECTORY = "/xen"
 PROC_PATH = f"{_PROC_DIRECTORY}/balloon"
 
-_PAGE_KIB = PAGE_SIZE // KIB
 _WORD_MASK = (1 << 64) - 1
 _MAX_PROC_BYTES = 64
 
@@ -80,11 +80,6 @@ class XenMemory:
         if profile.has_proc_file:
             file = TextAttribute(self._show_proc, self._store_proc, size_bytes=0)
             self._proc.add(PROC_PATH, file)
-
-    def remove(self) -> None:
-        """Take them away again."""
-        remove_system_device(self._sys, SUBSYSTEM)
-        self._proc.remove(_PROC_DIRECTORY)
 
     def _add_settings(self) -> None:
         balloon = self._balloon
@@ -162,7 +157,7 @@ class XenMemory:
 
 
 def _kib(pages: int | None) -> str:
-    return "???" if pages is None else str(pages * _PAGE_KIB)
+    return "???" if pages is None else str(pages * PAGE_KIB)
 
 
 def _hexadecimal(value: int) -> str:

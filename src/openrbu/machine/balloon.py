@@ -1,12 +1,13 @@
 """The balloon driver in a running kernel: what it moves, its files, and who sets its target.
 
 Time goes on when somebody looks: whoever makes a system call has the driver do first what has
-become due (`settle`). A timer that went off meanwhile, several times even, goes off once then.
+become due (`settle`), each step at the time when it was due (`catch_up`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +18,15 @@ from openrbu.drivers.sysfs import SysfsTree, TextAttribute
 from openrbu.drivers.xen_balloon import XenBalloon
 from openrbu.drivers.xen_memory import XenMemory
 from openrbu.machine.xen.hypervisor import INVALID, Domain
+from openrbu.machine.xen.world import World
 from openrbu.memory.buddy import BuddyAllocator
 from openrbu.memory.frame_runs import frame_runs
 from openrbu.memory.pages import Frames
-from openrbu.units import KIB, PAGE_SHIFT, PAGE_SIZE, PhysAddr
+from openrbu.units import PAGE_KIB, PAGE_SHIFT, PAGE_SIZE, PhysAddr
+
+CATCH_UP_S = 120.0
+"""How far back time goes on for a balloon that was left alone for longer: it bounds what a look
+costs after months. What happened on the host before then counts as if it had been so all along."""
 
 _HYPERVISOR = (
     ("type", "xen"),
@@ -57,6 +63,7 @@ class KernelBalloon:
         *,
         log: Callable[[str], None],
     ) -> None:
+        self.name = xen.domain.name
         self._domain, self._pages = xen.domain, pages
         ballooned = np.flatnonzero(xen.domain.table == INVALID).astype(np.uint32)
         pages.hold_pages(ballooned)
@@ -78,37 +85,62 @@ class KernelBalloon:
 
     def is_due(self, now_s: float) -> bool:
         """Whether there is something to do: a step, or a new target from the toolstack."""
+        self.driver.clock_is(now_s)
         due_s = self.driver.due_s
         return self._domain.target_serial != self._serial or (due_s is not None and due_s <= now_s)
 
     def settle(self, now_s: float) -> None:
         """Do what has become due."""
-        pages = self.take_target()
-        if pages is not None:
-            self.driver.set_target(pages)
+        catch_up([self], now_s)
+        self.adopt_target()
         self.driver.run(now_s)
 
-    def take_target(self) -> int | None:
-        """The toolstack's target in pages, where it has set one since this was asked last."""
+    def is_late(self, now_s: float) -> bool:
+        """Whether a step had a time that has come, and was not made then."""
+        self.driver.clock_is(now_s)
+        due_s = self.driver.due_s
+        return due_s is not None and -math.inf < due_s <= now_s
+
+    def adopt_target(self) -> bool:
+        """Go for the toolstack's target, where it has set one since; whether it has."""
         serial = self._domain.target_serial
         if serial == self._serial:
-            return None
+            return False
         self._serial = serial
-        return self._domain.target_kib * KIB // PAGE_SIZE
+        self.driver.set_target(self._domain.target_kib // PAGE_KIB)
+        return True
 
     def snapshot(self) -> dict[str, Any]:
         """What `restore` needs, JSON-able."""
         return {"serial": self._serial, "driver": self.driver.snapshot()}
 
     def restore(self, snapshot: dict[str, Any]) -> None:
-        """Be the driver that the snapshot was taken of."""
+        """Be the driver that the snapshot was taken of.
+
+        :raise ValueError: when the hypervisor has another idea of what the guest has.
+        """
         self.driver.restore(snapshot["driver"])
         self._serial = snapshot["serial"]
+        ballooned = np.flatnonzero(self._domain.table == INVALID)
+        if self.driver.current_pages != self._domain.current_pages or not np.array_equal(
+            np.sort(self.driver.ballooned()), ballooned
+        ):
+            raise ValueError("the balloon is not what the frame table says")
 
     def _scrub(self, frames: Frames) -> None:
         """Clear pages before the hypervisor gets them."""
         for first, count in frame_runs(np.sort(frames)):
             self._pages.memory.zero(PhysAddr(first << PAGE_SHIFT), count * PAGE_SIZE)
+
+
+def catch_up(balloons: Sequence[KernelBalloon], now_s: float) -> None:
+    """Let what time has done to the balloons of one host until `now_s` happen: each step that had a
+    time, at its time. What is due at once is left to do, where no such step comes first."""
+    world = World(start_s=now_s - CATCH_UP_S)
+    for balloon in balloons:
+        if balloon.is_late(now_s):
+            world.add(balloon.name, balloon.driver)
+    world.run(now_s)
 
 
 def _add_text(tree: SysfsTree, path: str, text: str) -> None:

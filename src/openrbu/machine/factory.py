@@ -207,6 +207,9 @@ def _check_xen(xen: store.XenConfig, ram_bytes: int) -> None:
     """
     balloon_profile(xen.profile)
     room = ram_bytes - XEN_RESERVED[0].size_bytes
+    if room < MIN_DOM0_BYTES:
+        least = human_size(MIN_DOM0_BYTES + XEN_RESERVED[0].size_bytes)
+        raise UsageError(f"a Xen host takes {least} of RAM at least, not {human_size(ram_bytes)}")
     if not MIN_DOM0_BYTES <= xen.dom0_bytes <= room or xen.dom0_bytes % PAGE_SIZE:
         raise UsageError(
             f"dom0 has {human_size(MIN_DOM0_BYTES)} to {human_size(room)} of this machine's "

@@ -11,10 +11,14 @@ import errno
 import fcntl
 import os
 import stat
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
 _MAX_BYTES = 64 * 1024
+
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 1e-4, 1e-3
 
 
 class LockFile:
@@ -44,7 +48,7 @@ class LockFile:
         """
         while True:
             is_ours = self._try(fcntl.LOCK_EX)
-            if self._is_in_place():
+            if self.is_in_place():
                 return is_ours
             fresh = self._open()
             os.close(self._fd)
@@ -67,7 +71,8 @@ class LockFile:
             return False
         return True
 
-    def _is_in_place(self) -> bool:
+    def is_in_place(self) -> bool:
+        """Whether the file that is open here is the one at the path still."""
         try:
             return os.path.samestat(os.fstat(self._fd), self.path.lstat())
         except FileNotFoundError:
@@ -102,3 +107,16 @@ class LockFile:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def take_within(take: Callable[[], bool], seconds: float) -> bool:
+    """Try to take a lock that its holders have for a moment only, again and again. False
+    when it could not be taken in that time: a holder may be stopped (Ctrl-Z)."""
+    until = time.monotonic() + seconds
+    wait_s = _FIRST_WAIT_S
+    while not take():
+        if time.monotonic() >= until:
+            return False
+        time.sleep(wait_s)
+        wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
+    return True

@@ -263,9 +263,16 @@ def save_config(directory: Path, config: MachineConfig) -> None:
 
 
 def remove(directory: Path) -> None:
-    """Remove a machine and all that it has. The caller holds its lock."""
+    """Remove a machine and all that it has. The caller holds its lock.
+
+    :raise MachineError: when the disk refuses, or a process stays inside of a hypercall.
+    """
+    from openrbu.machine.xen.dom0 import XEN  # noqa: PLC0415  (these import this module)
+    from openrbu.machine.xen.hypervisor import Hypervisor  # noqa: PLC0415
+
     with disk_errors(directory), signals_held():
         (directory / "machine.json").unlink(missing_ok=True)
+        Hypervisor.remove(directory / XEN)  # processes that have it open can do no harm then
         remove_ram(directory)
         shutil.rmtree(directory)
 

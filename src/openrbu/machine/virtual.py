@@ -60,6 +60,25 @@ def local_now() -> dt.datetime:
     return dt.datetime.now().astimezone()
 
 
+class RamGoneError(MachineError):
+    """A machine is on, and the file system that has its RAM is not there."""
+
+    def __init__(self, name: str, ram: Path) -> None:
+        super().__init__(
+            f"machine {name!r} has its RAM in {ram}, which is not there: mount {ram.parent} again, "
+            f"or switch the machine off: rbu machine off {name}"
+        )
+
+
+def lose_ram(directory: Path) -> None:
+    """Switch a machine off whose RAM is gone.
+
+    :raise MachineError: when another process has it, or the disk refuses.
+    """
+    with store.locked(directory), store.disk_errors(directory):
+        StateFile(directory).drop()
+
+
 class VirtualMachine:
     """A machine out of its directory, held by this process until `close`.
 
@@ -118,10 +137,14 @@ class VirtualMachine:
         self._smi = self._switch if isinstance(self._switch, SmiHandler) else None
 
     def _open_ram(self) -> RamFile:
-        """Its RAM. What was kept in a tmpfs is gone, after this computer was switched off."""
+        """Its RAM. What was kept in a tmpfs may be gone, and is made anew unless it is needed.
+
+        :raise RamGoneError: then.
+        """
         path, regions = self.directory / "ram", pc_regions(self.config.ram_bytes)
         if path.is_symlink() and not path.exists():
-            self._state.lose()
+            if self._state.read() is not None:
+                raise RamGoneError(self.name, path.readlink())
             RamFile.create(path, regions).close()
         return RamFile(path, regions, is_mapped=self.config.xen is None)
 
@@ -183,6 +206,8 @@ class VirtualMachine:
             store.make_room(self.directory, _NVRAM_ROOM_BYTES)
             self._state.take()
             self._stop_kernel()
+            if self._dom0 is not None:  # its guests may be other processes', which go on
+                self._dom0.stop()
             if not keep_ram:
                 self.ram.clear()
             tables = self._factory_tables
@@ -259,7 +284,9 @@ class VirtualMachine:
     @property
     def frame_table(self) -> Frames | None:
         with self.lock:
-            return None if self._dom0 is None else self._dom0.domain.table.copy()
+            if self._dom0 is None or not self.is_on:
+                return None
+            return self._dom0.domain.table.copy()
 
     # -- what runs on it (see `machine.base`) -------------------------------------------------
 

@@ -61,15 +61,18 @@ def masks_of(frames: Frames) -> dict[int, int]:
     :raise ValueError: when a frame is there twice.
     """
     ordered = np.sort(frames)
+    if (ordered[1:] == ordered[:-1]).any():
+        raise ValueError("a page is there twice")
     chunks = ordered >> MAX_ORDER
-    places = (ordered & (CHUNK_PAGES - 1)).astype(np.intp)
+    places = ordered & (CHUNK_PAGES - 1)
     cuts = [0, *((chunks[1:] != chunks[:-1]).nonzero()[0] + 1).tolist(), len(frames)]
     masks: dict[int, int] = {}
     for start, end in pairwise(cuts if len(frames) else ()):
+        if end - start == CHUNK_PAGES:
+            masks[int(chunks[start])] = ALL_PAGES
+            continue
         raw = np.zeros(CHUNK_PAGES, np.uint8)
         raw[places[start:end]] = 1
-        mask = int.from_bytes(np.packbits(raw, bitorder="little").tobytes(), "little")
-        if mask.bit_count() != end - start:
-            raise ValueError("a page is there twice")
-        masks[int(chunks[start])] = mask
+        packed = np.packbits(raw, bitorder="little").tobytes()
+        masks[int(chunks[start])] = int.from_bytes(packed, "little")
     return masks

@@ -18,8 +18,9 @@ from openrbu.formats.hdr import Image
 from openrbu.hosts.base import Host
 from openrbu.memory.kpageflags import FreePages
 from openrbu.memory.physical import ReadableMemory, Region
-from openrbu.units import human_size
+from openrbu.units import PAGE_SIZE, human_size
 from openrbu.update.driver import Mode, Progress, RbuDriver
+from openrbu.update.target import is_on_xen
 from openrbu.update.verify import ReadBack, Verified, compare, find_staged, read_free_pages
 
 _DEADLY = (
@@ -35,6 +36,12 @@ _WASH_FACTOR = 4
 """A kernel hands out other pages first than those that were freed last. (Measured there: of 260
 packets that were dropped, 224 still lay in free memory after as many zeros, none after four times
 as many.)"""
+
+
+_ON_XEN = (
+    f"on Xen use --mode packet --packet-size {PAGE_SIZE}; or restart, and update before dom0's "
+    "memory is ballooned"
+)
 
 
 class OutOfMemoryError(UpdateFailedError):
@@ -184,7 +191,13 @@ def _find(
         free = read_free_pages(host)
         with contextlib.suppress(UpdateFailedError, DamagedInputError, OSError):
             return look(free)
-    return look(read_free_pages(host))
+    try:
+        return look(read_free_pages(host))
+    except UpdateFailedError as refused:
+        piece = payload.packet_size_bytes or len(payload.image)
+        if piece > PAGE_SIZE and is_on_xen(host):
+            raise UpdateFailedError(f"{refused} ({_ON_XEN})") from None
+        raise
 
 
 def clear(host: Host) -> bool:

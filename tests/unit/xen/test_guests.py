@@ -2,95 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from guests_rig import TOTAL_MIB, Clock, current_mib, free_mib, look, order, tell
 from machines import in_child, kill_self, make
 from openrbu.errors import MachineError, ObstacleError, UsageError
+from openrbu.machine.balloon import CATCH_UP_S
 from openrbu.machine.state import StateFile
-from openrbu.machine.store import XenConfig
 from openrbu.machine.virtual import VirtualMachine
-from openrbu.machine.xen.guests import CATCH_UP_S, GuestInUseError, settle
+from openrbu.machine.xen.guests import GuestInUseError, settle
 from openrbu.machine.xen.host import XenHost, guest_names
 from openrbu.machine.xen.orders import GuestOrder
-from openrbu.units import KIB, MIB, PAGE_SIZE
-
-PAGES_PER_MIB = MIB // PAGE_SIZE
-TOTAL_MIB = 512 - 17
-"""What a host of 512 MiB has for its guests: Xen keeps 17 of them."""
-
-
-class Clock:
-    """The time, as a test has it."""
-
-    def __init__(self) -> None:
-        self.now_s = 1_800_000_000.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    """A host of 512 MiB that is on; its dom0 has 128 of them."""
-    xen = XenConfig(dom0_bytes=128 * MIB, dom0_max_bytes=256 * MIB, profile="linux")
-    directory = make(tmp_path, name="host", ram_bytes=512 * MIB, xen=xen)
-    with VirtualMachine(directory) as machine:
-        machine.power_on()
-    return directory
-
-
-@pytest.fixture
-def host(directory: Path, clock: Clock) -> Iterator[XenHost]:
-    """The same, opened. At the end no frame is lost, whatever happened."""
-    with XenHost(directory, now=clock) as host:
-        yield host
-        host.hypervisor.check()
-
-
-def order(
-    memory_mib: int = 100,
-    max_mib: int = 300,
-    profile: str = "linux",
-    *,
-    claim_mib: int = 0,
-    used_mib: int = 0,
-) -> GuestOrder:
-    sizes = (memory_mib, max_mib, claim_mib, used_mib)
-    memory, maximum, claim, used = (size * MIB for size in sizes)
-    return GuestOrder(memory, maximum, claim_bytes=claim, used_bytes=used, profile=profile)
-
-
-def free_mib(host: XenHost) -> float:
-    return host.hypervisor.free_pages / PAGES_PER_MIB
-
-
-def current_mib(host: XenHost, name: str) -> float:
-    return host.domain_of(name).current_pages / PAGES_PER_MIB
-
-
-def tell(host: XenHost, name: str, mib: int) -> None:
-    """What the toolstack does."""
-    host.hypervisor.domain(name).set_target(mib * MIB // KIB)
-
-
-def look(host: XenHost, clock: Clock, *, after_s: float = 0.0) -> None:
-    """A command looks at the host, so much later."""
-    clock.now_s += after_s
-    with host.attached() as guests:
-        settle(guests, clock.now_s)
-
+from openrbu.units import MIB, PAGES_PER_MIB
 
 # -- come and go ----------------------------------------------------------------------------
 
@@ -329,6 +259,40 @@ def test_two_processes_with_a_guest_each_contend_and_lose_no_frame(
     look(host, clock)
     look(host, clock, after_s=60)
     assert current_mib(host, "b") == 300
+
+
+_LOOK_ON = """
+import sys, time
+from pathlib import Path
+from openrbu.machine.xen.host import XenHost
+
+with XenHost(Path(sys.argv[1]), now=time.time) as host:
+    lost = []
+    print("there", flush=True)
+    while not Path(sys.argv[2]).exists():
+        lost += host.bury_lost()
+    print(lost)
+"""
+
+
+def test_who_looks_for_lost_guests_takes_none_that_is_just_being_made(
+    host: XenHost, directory: Path, tmp_path: Path
+) -> None:
+    end = tmp_path / "end"
+    command = [sys.executable, "-c", _LOOK_ON, str(directory), str(end)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "there\n"
+        try:
+            for _ in range(60):
+                host.create("a", order(64, 64))
+                while True:
+                    with contextlib.suppress(GuestInUseError):  # it looks at it just now
+                        host.remove("a")
+                        break
+        finally:
+            end.touch()
+        assert process.stdout.readline() == "[]\n"
 
 
 # -- death ----------------------------------------------------------------------------------

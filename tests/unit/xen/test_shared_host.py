@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import signal
@@ -14,8 +15,11 @@ from pathlib import Path
 import pytest
 
 from needs import leave_out
+from openrbu.drivers.balloon_profiles import balloon_profile
 from openrbu.errors import MachineError
+from openrbu.machine.xen import arrays
 from openrbu.machine.xen.hypervisor import INVALID, Hypervisor
+from openrbu.machine.xen.world import ModelGuest
 from openrbu.memory.physical import RamFile, pc_regions
 from openrbu.units import MIB
 from small_disks import pages_taken, small_tmpfs
@@ -48,7 +52,7 @@ def test_what_one_process_does_the_others_see(tmp_path: Path) -> None:
     there.destroy("one")
     assert not guest.is_there
     here.check()
-    assert files_of(tmp_path) == ["host.json", "lock", "stack", "words"]
+    assert files_of(tmp_path) == ["host.json", "lock", "next", "stack", "words"]
 
 
 def test_guests_live_on_when_nobody_has_the_host_open(tmp_path: Path) -> None:
@@ -166,12 +170,33 @@ def test_a_full_disk_is_an_error_and_changes_nothing(tmp_path: Path) -> None:
             check=False,
         )
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines() == ["ENOSPC", "one", "ENOSPC", "300000 pages", "whole"]
+    *before, refused, pages, whole = done.stdout.splitlines()
+    assert (before, pages, whole) == (["ENOSPC", "one"], "300000 pages", "whole")
+    assert "free some space and try again" in refused
+
+
+def test_a_balloon_whose_pages_the_hypervisor_can_not_take_keeps_them(tmp_path: Path) -> None:
+    host = Hypervisor.create(tmp_path, ram((0, 50)), reserved=())
+    host.create_domain("one", pages=30, max_pages=40)
+    guest = ModelGuest(Hypervisor.open(tmp_path).domain("one"), balloon_profile("linux"))
+    (tmp_path / "stack").rename(tmp_path / "aside")
+    guest.balloon.set_target(20)
+    with pytest.raises(MachineError, match="can't keep on the disk which pages are free"):
+        guest.balloon.step(0.0)
+    assert guest.domain.current_pages == guest.balloon.current_pages == 30
+    assert (guest.balloon.low_pages, guest.pages.free_pages) == (10, 30)
+    (tmp_path / "aside").rename(tmp_path / "stack")
+    guest.balloon.run(0.0)
+    guest.balloon.set_target(40)
+    guest.balloon.run(0.0)
+    assert guest.domain.current_pages == guest.balloon.current_pages == 40
+    host.check()
 
 
 FILL_THE_DISK = """
 import errno, sys
 from pathlib import Path
+from openrbu.errors import MachineError
 from openrbu.machine.xen.hypervisor import INVALID, Hypervisor
 from small_disks import fill_up
 from xen_hosts import ram, up
@@ -188,8 +213,8 @@ got = guest.populate(up(1000, 262_144))
 filler = fill_up(directory)
 try:
     guest.populate(up(262_144, 300_000))
-except OSError as error:
-    print(errno.errorcode[error.errno])
+except MachineError as error:
+    print(error)
 filler.unlink()
 assert guest.current_pages == 262_144
 guest.populate(up(262_144, 300_000))
@@ -221,6 +246,7 @@ AFTER = {
     "create": "one:12+4 two:12+0 three:9+2 33",
     "destroy": "two:12+0 12",
     "set_claim": "one:12+2 two:12+0 24",
+    "end": "ended",
 }
 
 
@@ -236,8 +262,32 @@ def test_a_hypercall_killed_at_any_line_was_made_or_was_not(shm: Path, call: str
     assert done.returncode == 0, done.stderr
     seen = done.stdout.splitlines()
     turn = seen.index(AFTER[call])
-    assert turn > 20  # or the tracer does not see the lines that it should
+    assert turn > 10  # or the tracer does not see the lines that it should
     assert seen == [BEFORE] * turn + [AFTER[call]] * (len(seen) - turn)
+
+
+_STAY = """
+import os, signal, sys
+from pathlib import Path
+from openrbu.machine.xen.hypervisor import Hypervisor
+
+with Hypervisor.open(Path(sys.argv[1]))._state:
+    os.kill(os.getpid(), signal.SIGSTOP)
+"""
+
+
+def test_a_process_stopped_inside_of_a_hypercall_is_not_waited_for_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arrays, "LOCK_WITHIN_S", 0.05)
+    host = Hypervisor.create(tmp_path, ram((0, 50)), reserved=())
+    with subprocess.Popen([sys.executable, "-c", _STAY, str(tmp_path)]) as process:
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED)
+        for call in (host.domains, lambda: Hypervisor.remove(tmp_path)):
+            with pytest.raises(MachineError, match=r"inside of a hypercall .* and stays there"):
+                call()
+        process.kill()
+    assert host.domains() == []
 
 
 def test_guests_of_several_processes_contend_and_one_is_killed_again_and_again(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,14 +20,17 @@ from machines import (
     running,
     update,
 )
-from openrbu.bios.post import Board, RejectedError, find_update
+from openrbu.bios.post import Board, PostReport, RejectedError, find_update, post
 from openrbu.errors import ObstacleError, UpdateFailedError
 from openrbu.formats.dell import CompletionCode
 from openrbu.hosts.virtual import VirtualHost
+from openrbu.machine import virtual
 from openrbu.machine.store import XenConfig
-from openrbu.machine.virtual import VirtualMachine
+from openrbu.machine.virtual import RamGoneError, VirtualMachine, lose_ram
+from openrbu.machine.xen.dom0 import read_frame_table
+from openrbu.machine.xen.hypervisor import Hypervisor
 from openrbu.memory.scan import search
-from openrbu.units import KIB, MIB, PAGE_SIZE
+from openrbu.units import GIB, KIB, MIB, PAGE_SIZE, PhysAddr
 from openrbu.update import stage
 from openrbu.update.plan import Options, make_plan
 from openrbu.update.stage import Ground, Payload, make_payload
@@ -163,7 +167,7 @@ def test_on_xen_the_restart_is_xens_affair(machine: VirtualMachine) -> None:
 
 def test_a_monolithic_update_after_ballooning_is_undone(machine: VirtualMachine) -> None:
     down_and_up(machine)
-    with pytest.raises(UpdateFailedError, match="not there in one piece"):
+    with pytest.raises(UpdateFailedError, match=r"not there in one piece .*--packet-size 4096"):
         update(VirtualHost(machine), image(), mode="mono")
     assert not machine.is_armed
     report = machine.restart(cold=False)
@@ -214,3 +218,58 @@ def test_without_a_frame_table_nobody_says_what_is_free_on_xen(machine: VirtualM
     blind = Watched(host, lambda name, arguments: None, {"frame_table": None})
     assert read_free_pages(host) is not None
     assert read_free_pages(blind) is None
+
+
+def test_dom0_has_no_more_frames_than_the_machine(tmp_path: Path) -> None:
+    """As was seen on Xen 4.17: dom0's frames end where the machine's RAM ends."""
+    xen = XenConfig(dom0_bytes=96 * MIB, dom0_max_bytes=64 * GIB, profile="linux")
+    with running(make(tmp_path, ram_bytes=256 * MIB, xen=xen)) as machine:
+        balloon_to(machine, 200 * KIB)
+        host = VirtualHost(machine)
+        low_kib = int(b"".join(host.chunks(f"{MEMORY}/info/low_kb", 100)))
+        assert 200 * KIB + low_kib == (256 - 17) * KIB
+
+
+def test_a_machine_that_is_off_has_no_frame_table(tmp_path: Path) -> None:
+    directory = make(tmp_path, ram_bytes=256 * MIB, xen=XEN)
+    assert read_frame_table(directory) is None
+    with VirtualMachine(directory) as machine:
+        assert machine.frame_table is None
+        machine.power_on()
+        assert np.array_equal(machine.frame_table, read_frame_table(directory))
+        machine.power_off()
+        assert machine.frame_table is None
+
+
+def test_while_the_bios_searches_no_guest_is_there_any_more(
+    machine: VirtualMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other processes may have guests of this host, and do not know that it restarts."""
+    other = Hypervisor.open(machine.directory / "xen", backing=machine.ram)
+    dom0 = other.domain("dom0")
+    seen: list[bool] = []
+
+    def look(board: Board, now: dt.datetime) -> PostReport:
+        seen.append(dom0.is_there)
+        return post(board, now)
+
+    monkeypatch.setattr(virtual, "post", look)
+    machine.restart()
+    assert seen == [False]
+
+
+def test_ram_that_is_gone_is_told_and_made_anew_once_the_machine_is_off(tmp_path: Path) -> None:
+    kept = tmp_path / "elsewhere"
+    kept.mkdir()
+    directory = make(tmp_path, ram_bytes=256 * MIB, xen=XEN, ram_directory=kept)
+    with running(directory):
+        pass
+    (ram,) = kept.iterdir()
+    ram.unlink()  # as when the tmpfs is not mounted
+    with pytest.raises(RamGoneError, match=r"mount .*elsewhere again, or .* rbu machine off box"):
+        VirtualMachine(directory)
+    assert not ram.exists()
+    lose_ram(directory)
+    with running(directory) as machine:
+        assert machine.ram.read(PhysAddr(17 * MIB), 4) == bytes(4)
+    assert ram.exists()

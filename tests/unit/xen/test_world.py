@@ -55,6 +55,16 @@ def test_of_the_last_memory_each_guest_gets_a_like_share() -> None:
     assert [guest.balloon.current_pages for guest in guests] == [5 * BATCH, 5 * BATCH]
 
 
+def test_a_target_that_somebody_else_has_set_is_gone_for_after_a_look() -> None:
+    guest = guest_on(host_of(8 * BATCH), "a", 4 * BATCH)
+    world = world_of(guest)
+    guest.balloon.set_target(3 * BATCH)
+    assert world.next_s is None
+    world.look("a")
+    world.run(0.0)
+    assert guest.balloon.current_pages == 3 * BATCH
+
+
 def test_a_batch_takes_its_time() -> None:
     guest = guest_on(host_of(8 * BATCH), "a", 4 * BATCH)
     world = world_of(guest, seconds_per_batch=0.5)

@@ -8,6 +8,7 @@
         stack        the heap's stack, for all machine frames: a sparse file
         table.ID     the frame table of guest ID
         lock         locked for each hypercall (flock(2))
+        next         locked by who is to have that lock next
 
 Files are mapped, so that what a process writes is there for the others at once, and still there
 when it is killed. Their disk space is taken before they are written to: a full disk is an error
@@ -26,11 +27,15 @@ from typing import Protocol
 import numpy as np
 
 from openrbu.errors import MachineError
+from openrbu.machine.lockfile import take_within
 from openrbu.memory.pages import Frames
 from openrbu.units import MIB
 
 _FRAME_BYTES = 4
 _STACK_STEP_BYTES = 1 * MIB
+
+LOCK_WITHIN_S = 10.0
+"""A hypercall takes milliseconds, making a large guest a second."""
 
 
 class HostArrays(Protocol):
@@ -43,7 +48,10 @@ class HostArrays(Protocol):
     used."""
 
     def lock(self) -> None:
-        """Wait until no other process is inside of a hypercall."""
+        """Wait until no other process is inside of a hypercall.
+
+        :raise MachineError: when one stays there.
+        """
 
     def unlock(self) -> None: ...
 
@@ -69,7 +77,8 @@ class HostArrays(Protocol):
         """The frame tables that there are."""
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Make no hypercall any more. What is mapped can be looked at as long as there are arrays
+        of it."""
 
 
 class PrivateArrays:
@@ -114,7 +123,10 @@ class SharedArrays:
         stack = _mapped(directory / "stack", machine_frames * _FRAME_BYTES)
         self.stack: Frames = np.frombuffer(stack, np.uint32)
         self._stack_bytes = 0
-        self._lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._lock, self._next = (
+            os.open(directory / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            for name in ("lock", "next")
+        )
         self._thread_lock = threading.Lock()  # flock(2) does not keep out threads
 
     @classmethod
@@ -132,10 +144,21 @@ class SharedArrays:
     def lock(self) -> None:
         self._thread_lock.acquire()
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            self._flock(self._next)  # or who comes again at once could keep all others waiting
+            try:
+                self._flock(self._lock)
+            finally:
+                fcntl.flock(self._next, fcntl.LOCK_UN)
         except BaseException:
             self._thread_lock.release()
             raise
+
+    def _flock(self, fd: int) -> None:
+        if not take_within(lambda: _try_flock(fd), LOCK_WITHIN_S):
+            raise MachineError(
+                f"another process is inside of a hypercall on the Xen host in {self._directory}, "
+                "and stays there: let it go on (fg), or end it"
+            )
 
     def unlock(self) -> None:
         fcntl.flock(self._lock, fcntl.LOCK_UN)
@@ -173,10 +196,20 @@ class SharedArrays:
     def close(self) -> None:
         if self._lock >= 0:
             os.close(self._lock)
-        self._lock = -1  # a number that the next file opened may get: never use it again
+            os.close(self._next)
+        self._lock = self._next = -1  # the next file opened may get the numbers: never use them
 
     def _table_path(self, number: int) -> Path:
         return self._directory / f"table.{number}"
+
+
+def _try_flock(fd: int) -> bool:
+    """Lock a file; False when another process has it."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _make_file(path: Path, size_bytes: int, *, taken_bytes: int) -> None:

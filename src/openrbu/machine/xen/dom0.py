@@ -23,12 +23,10 @@ XEN = "xen"
 def read_frame_table(machine: Path) -> Frames | None:
     """Where in its machine's memory each frame of dom0 is; None while Xen does not run there. Any
     process may look into the machine's directory."""
-    try:
-        hypervisor = Hypervisor.open(machine / XEN)
-    except MachineError:
-        return None
-    with contextlib.closing(hypervisor):
+    with contextlib.suppress(MachineError), contextlib.ExitStack() as stack:
+        hypervisor = stack.enter_context(contextlib.closing(Hypervisor.open(machine / XEN)))
         return hypervisor.domain(DOM0).table.copy()
+    return None
 
 
 class Dom0:
@@ -43,7 +41,7 @@ class Dom0:
 
     def start(self) -> None:
         """What Xen does when it starts: it clears memory, and there is no guest but dom0, whose
-        memory is in one piece.
+        memory is in one piece. It has no more frames than the machine has.
 
         :raise MachineError: when there is not enough memory.
         """
@@ -58,6 +56,7 @@ class Dom0:
         pages, most = (
             size // PAGE_SIZE for size in (self._config.dom0_bytes, self._config.dom0_max_bytes)
         )
+        most = min(most, max(pages, self._hypervisor.total_pages))
         try:
             self._hypervisor.create_domain(DOM0, pages=pages, max_pages=most)
         except KernelError as error:

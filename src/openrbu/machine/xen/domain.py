@@ -92,8 +92,8 @@ class Domain:
 
         :raise ValueError: when one of the frames has a machine page, is there twice, or is none of
             the guest's. Then nothing changes.
-        :raise MachineError: when the guest was destroyed.
-        :raise OSError: when the disk with the host's own files refuses.
+        :raise MachineError: when the guest was destroyed, or the disk with the host's own files
+            refuses. Then nothing changes.
         """
         with self._host as host:
             row = self._checked_row()
@@ -121,7 +121,8 @@ class Domain:
 
         :raise ValueError: when one of the frames has none, is there twice, or is none of the
             guest's. Then nothing changes.
-        :raise MachineError: when the guest was destroyed.
+        :raise MachineError: when the guest was destroyed, or the disk with the host's own files
+            refuses. Then nothing changes.
         :raise OSError: when the file behind the memory refuses. The next hypercall tries again.
         """
         with self._host as host:

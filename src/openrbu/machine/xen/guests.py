@@ -6,6 +6,8 @@
         guest.json   what it was made as
         state.*      its running kernel, put away: see `machine.state`
         lock         held by the process that has the guest
+    MACHINE/xen/guests/.making
+                     locked while one of these directories comes or goes
 
 Theory of operation. What the hypervisor knows is shared by all processes (`hypervisor`). A guest's
 own kernel is *attached* by one process at a time, so that several processes have several guests at
@@ -22,14 +24,13 @@ the host finds it as if they had been running all the time.
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from openrbu.errors import MachineError, OpenRbuError
-from openrbu.machine import store
+from openrbu.machine import balloon, store
 from openrbu.machine.lockfile import LockFile
 from openrbu.machine.state import StateFile
 from openrbu.machine.xen.orders import read_order
@@ -38,10 +39,6 @@ from openrbu.signals import signals_held
 
 if TYPE_CHECKING:
     from openrbu.machine.xen.host import XenHost
-
-CATCH_UP_S = 3600.0
-"""How far back time goes on for a guest that was left alone for longer. It bounds what a look costs
-after months, and nobody else changed anything in that time."""
 
 _OWNER_BYTES = 32
 """What a lock file has: a process's number, `keeping` where it keeps the guest, and blanks. It
@@ -62,20 +59,29 @@ class GuestInUseError(MachineError):
         )
 
 
-def hold(stack: contextlib.ExitStack, directory: Path, host: str, *, keeps: bool) -> None:
-    """Hold the guest in a directory, one of this host's, until the stack unwinds.
+def hold(
+    stack: contextlib.ExitStack,
+    directory: Path,
+    host: str,
+    *,
+    keeps: bool = False,
+    create: bool = True,
+) -> LockFile:
+    """Hold the guest in a directory, one of this host's, until the stack unwinds; its lock, which
+    is made where it is missing, if `create`.
 
     :raise GuestInUseError: when another process has it.
     :raise FileNotFoundError: when it has been removed.
     :raise OSError: when the disk refuses.
     """
-    lock = stack.enter_context(LockFile(directory / "lock", create=True))
+    lock = stack.enter_context(LockFile(directory / "lock", create=create))
     if not lock.take():
         owner, _, does = lock.read().partition(" ")
         raise GuestInUseError(host, directory.name, owner or None, is_kept=does == _KEEPING)
     does = _KEEPING if keeps else ""
     lock.write(f"{os.getpid()} {does}".ljust(_OWNER_BYTES))
     stack.callback(lock.write, "")
+    return lock
 
 
 def owner_of(directory: Path) -> str | None:
@@ -92,7 +98,7 @@ class Guest:
         self.name = directory.name
         self._host, self._is_open = host, True
         with contextlib.ExitStack() as stack, store.disk_errors(host.directory):
-            hold(stack, directory, host.name, keeps=host.keeps)
+            self._lock = hold(stack, directory, host.name, keeps=host.keeps, create=False)
             self._state = StateFile(directory)
             self._wake(directory)
             self._open = stack.pop_all()
@@ -123,16 +129,20 @@ class Guest:
     def begin_change(self) -> None:
         """From here on the guest's power is this process's. To be called before anything changes.
 
-        :raise MachineError: when there is no room on the disk to put the guest away later.
+        :raise MachineError: when there is no room on the disk to put the guest away later, or the
+            guest is gone with its host.
         """
+        if self._state.is_taken:
+            return
+        if not self._is_there:
+            raise MachineError(f"guest {self.name!r} was destroyed")
         with store.disk_errors(self._host.directory):
             self._state.take()
 
-    def adopt_target(self) -> None:
-        """Go for the toolstack's target, where it has set a new one."""
-        pages = self.balloon.take_target()
-        if pages is not None:
-            self.driver.set_target(pages)
+    @property
+    def _is_there(self) -> bool:
+        """Whether it has not been destroyed. Its directory may be another guest's by now."""
+        return self._domain.is_there and self._lock.is_in_place()
 
     def close(self) -> None:
         """Put the guest away and let go of it."""
@@ -140,7 +150,7 @@ class Guest:
             return
         self._is_open = False
         with signals_held(), self._open, store.disk_errors(self._host.directory):
-            if not self._domain.is_there:  # its host was switched off
+            if not self._is_there:  # its host was switched off, or removed
                 return
             self._state.put({"boot_id": self._boot_id, "kernel": self.kernel.snapshot()})
 
@@ -152,15 +162,12 @@ class Guest:
 
 
 def catch_up(guests: Sequence[Guest], now_s: float) -> None:
-    """Let what time has done to guests, which are attached together, until `now_s` happen: each
-    step that had a time, at its time. What is due at once is left to do."""
-    world = World(start_s=now_s - CATCH_UP_S)
-    for guest in guests:
-        due_s = guest.driver.due_s
-        if due_s is not None and -math.inf < due_s <= now_s:
-            guest.begin_change()
-            world.add(guest.name, guest.driver)
-    world.run(now_s)
+    """Let what time has done to guests, which are attached together, until `now_s` happen. See
+    `balloon.catch_up`."""
+    late = [guest for guest in guests if guest.balloon.is_late(now_s)]
+    for guest in late:
+        guest.begin_change()
+    balloon.catch_up([guest.balloon for guest in late], now_s)
 
 
 def settle(guests: Sequence[Guest], now_s: float) -> None:
@@ -170,6 +177,6 @@ def settle(guests: Sequence[Guest], now_s: float) -> None:
     for guest in guests:
         if guest.balloon.is_due(now_s):
             guest.begin_change()
-            guest.adopt_target()
+            guest.balloon.adopt_target()
             world.add(guest.name, guest.driver)
     world.run(now_s)

@@ -8,7 +8,7 @@ ascending order.
 A batch that comes back is put on the stack with its lowest frame on top. So the batch that was
 freed most recently is handed out first, in ascending order. As a balloon hands its frames back the
 other way round, last one first, a guest that has ballooned down and up has its pages in
-*descending* order in machine memory, as was seen on Xen 4.17 (spec 5).
+*descending* order in machine memory, as was seen on Xen 4.17.
 """
 
 from __future__ import annotations

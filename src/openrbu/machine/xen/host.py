@@ -18,8 +18,9 @@ from openrbu.errors import KernelError, MachineError, ObstacleError, UsageError
 from openrbu.machine import store
 from openrbu.machine.balloon import XenGuest
 from openrbu.machine.kernel import Kernel
-from openrbu.machine.lockfile import LockFile
+from openrbu.machine.lockfile import LockFile, take_within
 from openrbu.machine.state import StateFile
+from openrbu.machine.xen.arrays import LOCK_WITHIN_S
 from openrbu.machine.xen.dom0 import XEN
 from openrbu.machine.xen.guest_memory import GuestMemory
 from openrbu.machine.xen.guests import Guest, GuestInUseError, hold, owner_of
@@ -28,7 +29,7 @@ from openrbu.machine.xen.orders import GuestOrder, read_order, write_order
 from openrbu.memory.buddy import BuddyAllocator
 from openrbu.memory.physical import RamFile, pc_regions
 from openrbu.signals import signals_held
-from openrbu.units import MAX_ORDER, MIB, PAGE_SIZE, human_size, pages_for
+from openrbu.units import MAX_ORDER, PAGE_SIZE, human_size, pages_for
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
@@ -53,10 +54,7 @@ class XenHost:
                 directory / "ram", pc_regions(self.config.ram_bytes), is_mapped=False
             )
             stack.callback(self.ram.close)
-            if not (_has_power(directory) and (directory / XEN).is_dir()):
-                raise MachineError(
-                    f"host {self.name!r} is off; start it: rbu machine reboot {self.name}"
-                )
+            _check_power(directory)
             self.hypervisor = Hypervisor.open(directory / XEN, backing=self.ram)
             stack.callback(self.hypervisor.close)
             self._open = stack.pop_all()
@@ -70,6 +68,15 @@ class XenHost:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def check_power(self) -> None:
+        """See that the host is still on that was opened here.
+
+        :raise MachineError: when it is off, lost its power, or was restarted.
+        """
+        _check_power(self.directory)
+        if self.hypervisor.has_ended:
+            raise MachineError(f"host {self.name!r} was restarted: all its guests are gone")
 
     def guest_names(self) -> list[str]:
         """The guests that there are but for dom0, sorted."""
@@ -120,11 +127,13 @@ class XenHost:
         directory = self._guests / name
         with signals_held(), store.disk_errors(self.directory), contextlib.ExitStack() as stack:
             self._check_new(name)
-            directory.mkdir(0o700, parents=True, exist_ok=True)
-            hold(stack, directory, self.name, keeps=False)
+            self._guests.mkdir(0o700, exist_ok=True)
+            with self._making():
+                directory.mkdir(0o700, exist_ok=True)
+                hold(stack, directory, self.name)
             self._check_new(name)
             undo = stack.enter_context(contextlib.ExitStack())
-            undo.callback(shutil.rmtree, directory)
+            undo.callback(self._clear_away, directory)
             state = StateFile(directory)
             state.take()
             self._create_domain(name, order)
@@ -135,6 +144,27 @@ class XenHost:
             write_order(directory, order)
             state.put({"boot_id": boot_id, "kernel": kernel.snapshot()})
             undo.pop_all()
+
+    @contextlib.contextmanager
+    def _making(self) -> Iterator[None]:
+        """Alone with the guests' directories: one that was just made and is not held yet, or is
+        half removed, looks like one whose making was cut short.
+
+        :raise MachineError: when another process stays here.
+        :raise FileNotFoundError: when there is nothing to be alone with.
+        """
+        with LockFile(self._guests / ".making", create=True) as lock:
+            if not take_within(lock.take, LOCK_WITHIN_S):
+                raise MachineError(
+                    f"another process makes or removes a guest of {self.name!r}, and stays there: "
+                    "let it go on (fg), or end it"
+                )
+            yield
+
+    def _clear_away(self, directory: Path) -> None:
+        """Remove the directory of a guest that could not be made."""
+        with self._making():
+            shutil.rmtree(directory)
 
     def _check_new(self, name: str) -> None:
         if self._has(name):
@@ -166,9 +196,12 @@ class XenHost:
 
     def too_much(self, wanted_bytes: int) -> ObstacleError:
         """That a guest is to have more than there is."""
-        total, wanted = self.hypervisor.total_pages * PAGE_SIZE // MIB, wanted_bytes / MIB
+        total, wanted = (
+            human_size(self.hypervisor.total_pages * PAGE_SIZE),
+            human_size(wanted_bytes),
+        )
         return ObstacleError(
-            f"host {self.name!r} has {total} MiB for all its guests: none can have {wanted:g} MiB"
+            f"host {self.name!r} has {total} for all its guests: none can have {wanted}"
         )
 
     def remove(self, name: str) -> None:
@@ -179,24 +212,29 @@ class XenHost:
         """
         directory = self._existing(name)
         with signals_held(), store.disk_errors(self.directory), contextlib.ExitStack() as stack:
-            hold(stack, directory, self.name, keeps=False)
+            stack.enter_context(self._making())
+            hold(stack, directory, self.name)
             self._destroy(directory)
 
     def bury_lost(self) -> list[str]:
         """Destroy the guests that lost their power with the process that had them; their names."""
-        lost = []
-        for name in self.guest_names():
-            directory = self._guests / name
-            with signals_held(), store.disk_errors(self.directory), contextlib.ExitStack() as stack:
-                try:
-                    hold(stack, directory, self.name, keeps=False)
-                except (GuestInUseError, FileNotFoundError):  # alive; or removed just now
-                    continue
-                is_whole = (directory / "state.json").exists()
-                if not (is_whole and self._has(name)):
-                    self._destroy(directory)
-                    lost.append(name)
-        return lost
+        if not self.guest_names():
+            return []
+        with signals_held(), store.disk_errors(self.directory), self._making():
+            return [name for name in self.guest_names() if self._bury(self._guests / name)]
+
+    def _bury(self, directory: Path) -> bool:
+        """Destroy a guest if it lost its power; whether it had."""
+        with contextlib.ExitStack() as stack:
+            try:
+                hold(stack, directory, self.name)
+            except (GuestInUseError, FileNotFoundError):  # alive; or removed just now
+                return False
+            # asked first: it raises where this is another host's guest by now
+            if self._has(directory.name) and (directory / "state.json").exists():
+                return False
+            self._destroy(directory)
+            return True
 
     def _destroy(self, directory: Path) -> None:
         """The caller holds the guest's lock."""
@@ -267,12 +305,24 @@ def guest_names(directory: Path) -> list[str]:
     return sorted(each.name for each in guests.iterdir() if _NAME.fullmatch(each.name))
 
 
+def _check_power(directory: Path) -> None:
+    """See that the host in a directory is on.
+
+    :raise MachineError: when it is not.
+    """
+    if not (_has_power(directory) and (directory / XEN).is_dir()):
+        name = directory.name
+        raise MachineError(f"host {name!r} is off; start it: rbu machine reboot {name}")
+
+
 def _has_power(directory: Path) -> bool:
     """Whether the machine in a directory may be on: its kernel was put away, or is in a process."""
     if (directory / "state.json").exists():
         return True
-    with LockFile(directory / "lock", create=True) as lock:
-        return lock.is_held()
+    with contextlib.suppress(FileNotFoundError), LockFile(directory / "lock", create=False) as lock:
+        if lock.is_held():
+            return True
+    return (directory / "state.json").exists()  # it may have been put away just now
 
 
 def _use(allocator: BuddyAllocator, order: GuestOrder) -> None:

@@ -3,7 +3,7 @@
 Theory of operation. Machine frames are free, or in the frame table of one guest (`state`). Guests
 make hypercalls, one at a time: populate, decrease (`domain`). A host lives in this process, or in
 files of a directory that several processes have open at once, each with a guest or two (`arrays`).
-Guests live between processes: one that ends, or is killed, leaves its guests as they are.
+A process that ends, or is killed, leaves its guests as the hypervisor knows them.
 
 A frame is handed out unless that breaks one of three promises: the machine has it, the guest's
 maximum allows it, and what is free beyond it still covers what *other* guests have claimed. If
@@ -99,6 +99,7 @@ class Hypervisor:
         scrubbed.
 
         :raise UsageError: as `in_memory`.
+        :raise MachineError: when a process stays inside of a hypercall on the one that was there.
         :raise OSError: when the disk refuses.
         """
         spans = _spans(regions, reserved)
@@ -116,6 +117,7 @@ class Hypervisor:
     def remove(cls, directory: Path) -> None:
         """Remove the host in a directory, there or not, and the directory.
 
+        :raise MachineError: when a process stays inside of a hypercall on it.
         :raise OSError: when the disk refuses.
         """
         cls._end(directory)
@@ -125,8 +127,15 @@ class Hypervisor:
 
     @classmethod
     def _end(cls, directory: Path) -> None:
-        """See that processes that have the host in a directory open can't change anything."""
-        with contextlib.suppress(MachineError), contextlib.closing(cls.open(directory)) as host:
+        """See that processes that have the host in a directory open can't change anything.
+
+        :raise MachineError: when one of them stays inside of a hypercall.
+        """
+        try:
+            host = cls.open(directory)
+        except MachineError:  # there is none, or it is damaged
+            return
+        with contextlib.closing(host):
             host._state.end()
 
     @classmethod
@@ -167,6 +176,11 @@ class Hypervisor:
         self._state.arrays.close()
 
     @property
+    def has_ended(self) -> bool:
+        """Whether it was switched off, or started again, since it was opened."""
+        return self._state.has_ended
+
+    @property
     def total_pages(self) -> int:
         """What guests can have together."""
         return self._state.heap.total_pages
@@ -191,7 +205,8 @@ class Hypervisor:
         :raise MachineError: when there is a guest of that name, or one too many.
         :raise KernelError: ENOMEM when that much is not free, or claimed by others. Then nothing
             has changed.
-        :raise OSError: when the disk with the host's own files refuses.
+        :raise OSError: when the disk with the host's own files refuses a frame table. Then there is
+            no such guest; the next hypercall tidies up.
         """
         encode_name(name)
         if not 0 < max_pages < INVALID or min(pages, claim_pages) < 0:

@@ -16,9 +16,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from openrbu.units import KIB, PAGE_SIZE
+from openrbu.units import PAGE_KIB
 
-_KIB_OF_PAGE = PAGE_SIZE // KIB
 _MOST_PAGES = 2**63 - 1  # of a column; a target may be any number that a file takes
 
 
@@ -165,7 +164,7 @@ class Samples:
         names = self.guests
         for place in range(start, len(self)):
             *pages, state = (column[place] for column in self._columns)
-            current, target, goal, ballooned = (each * _KIB_OF_PAGE for each in pages)
+            current, target, goal, ballooned = (each * PAGE_KIB for each in pages)
             yield {
                 "time_s": self._times[place],
                 "guest": names[self._who[place]],

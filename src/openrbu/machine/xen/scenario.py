@@ -21,7 +21,7 @@ from openrbu.machine.xen.hypervisor import Hypervisor
 from openrbu.machine.xen.samples import Curve, Doing
 from openrbu.machine.xen.world import ModelGuest, World
 from openrbu.memory.physical import pc_regions
-from openrbu.units import GIB, MIB, PAGE_SIZE
+from openrbu.units import GIB, PAGES_PER_MIB
 
 END_S = 54.0
 SECONDS_PER_BATCH = 0.02
@@ -30,8 +30,6 @@ SECONDS_PER_BATCH = 0.02
 _HOST_BYTES = 4 * GIB
 _FREE_MIB = 224
 """What dom0 leaves to the host beside these guests."""
-
-_PAGES_PER_MIB = MIB // PAGE_SIZE
 
 
 class Part(NamedTuple):
@@ -88,18 +86,18 @@ def play(profile: BalloonProfile, *, again_s: float | None = None) -> Scenario:
             hypervisor,
             part.name,
             profile,
-            pages=part.start_mib * _PAGES_PER_MIB,
-            max_pages=max(part.start_mib, part.target_mib) * _PAGES_PER_MIB,
-            used_pages=part.used_mib * _PAGES_PER_MIB,
+            pages=part.start_mib * PAGES_PER_MIB,
+            max_pages=max(part.start_mib, part.target_mib) * PAGES_PER_MIB,
+            used_pages=part.used_mib * PAGES_PER_MIB,
         )
         for part in CAST
     }
-    rest = hypervisor.free_pages - _FREE_MIB * _PAGES_PER_MIB
+    rest = hypervisor.free_pages - _FREE_MIB * PAGES_PER_MIB
     hypervisor.create_domain("dom0", pages=rest, max_pages=rest)
     world = World(seconds_per_batch=SECONDS_PER_BATCH)
     scenario = Scenario(profile, hypervisor, guests, world, hypervisor.free_pages)
     for part in CAST:
-        guest, target = guests[part.name], part.target_mib * _PAGES_PER_MIB
+        guest, target = guests[part.name], part.target_mib * PAGES_PER_MIB
         world.add(part.name, guest.balloon)
         world.at(part.told_s, partial(world.set_target, part.name, target))
         if part.used_mib:
@@ -134,4 +132,4 @@ def _tell(name: str, curve: Curve) -> Iterator[Moment]:
 
 
 def _mib(pages: int) -> str:
-    return f"{pages / _PAGES_PER_MIB:.0f} MiB"
+    return f"{pages / PAGES_PER_MIB:.0f} MiB"

@@ -75,7 +75,7 @@ class HostState:
     def __enter__(self) -> Self:
         self.arrays.lock()
         try:
-            if self._words[_ENDED]:
+            if self.has_ended:
                 raise MachineError("the Xen host was switched off, or started again")
             if self._words[_CHANGING]:
                 self._make_anew()
@@ -92,16 +92,27 @@ class HostState:
 
         `handing_out`: how many frames the heap may lose meanwhile.
 
-        :raise OSError: when the disk has no room for what the heap will need when they come back.
-        :raise MachineError: when this process may only look.
+        :raise MachineError: when this process may only look, or the disk has no room for what the
+            heap will need when they come back. Then nothing has changed.
         """
         if not self.may_change:
             raise MachineError("this host's memory is not open here: nothing of it can be moved")
-        self.arrays.make_stack_room(self.heap.mark_after(handing_out))
+        try:
+            self.arrays.make_stack_room(self.heap.mark_after(handing_out))
+        except OSError as error:
+            raise MachineError(
+                f"the Xen host can't keep on the disk which pages are free ({error.strerror}): "
+                "free some space and try again"
+            ) from None
         self._words[_CHANGING] = 1
 
     def end_change(self) -> None:
         self._words[_CHANGING] = 0
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the host is of no use any more. See `end`."""
+        return bool(self._words[_ENDED])
 
     @property
     def claimed_pages(self) -> int:
@@ -117,12 +128,15 @@ class HostState:
     def end(self) -> None:
         """There is no guest any more, and the host is of no use. For processes that have it open
         when its files are removed: what they have mapped stays, and must not reach the RAM of the
-        host that comes after it."""
+        host that comes after it.
+
+        :raise MachineError: when a process stays inside of a hypercall.
+        """
         self.arrays.lock()
         try:
+            self._words[_ENDED] = 1  # first: a process killed here leaves no host without guests
             for row in self.rows:
                 self.forget(row)
-            self._words[_ENDED] = 1
         finally:
             self.arrays.unlock()
 

@@ -83,6 +83,13 @@ class World:
         guest.balloon.set_target(pages)
         self._look(guest)
 
+    def look(self, name: str) -> None:
+        """See what somebody else has done to a guest's balloon, such as set its target.
+
+        :raise KeyError: when there is no such guest.
+        """
+        self._look(self._guests[name])
+
     def step(self) -> bool:
         """Go on to what happens next, and have that happen: one batch, or one action. False when
         there is nothing."""

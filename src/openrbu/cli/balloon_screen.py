@@ -1,0 +1,137 @@
+"""How watching a Xen host is shown meanwhile: a live picture, or a line for each change."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Protocol
+
+from openrbu.cli import show
+from openrbu.cli.balloon_view import GuestStanding, free_line, lost_lines, size_of_pages
+from openrbu.cli.show import Block, Cell, Marked, cell_text
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.live import Live
+    from rich.text import Text
+
+    from openrbu.cli.balloon_watch import WatchedHost
+
+_BAR_MIN, _BAR_MAX = 10, 60
+
+
+class Screen(Protocol):
+    """Shows how it goes."""
+
+    def update(self) -> None:
+        """Something may have changed."""
+
+
+class NoScreen:
+    def update(self) -> None: ...
+
+
+class LineScreen:
+    """A line for each guest whose target, or what its driver is at, has changed."""
+
+    def __init__(self, watched: WatchedHost) -> None:
+        self._watched = watched
+        self._last: dict[str, tuple[object, ...]] = {}
+        self._lost = 0
+
+    def update(self) -> None:
+        watched = self._watched
+        lines: list[Block] = [*lost_lines(watched.host.name, watched.lost[self._lost :])]
+        self._lost = len(watched.lost)
+        for each in watched.standings():
+            name, state = each.info.name, (each.target_pages, each.doing, each.owner)
+            if self._last.get(name) != state:
+                self._last[name] = state
+                lines.append(f"{watched.elapsed_s:7.1f} s  {name}: {_progress(each)}")
+        show.emit(lines)
+
+
+def _progress(each: GuestStanding) -> str:
+    current, wanted = size_of_pages(each.info.current_pages), size_of_pages(each.target_pages)
+    return f"{current} of {wanted}, {cell_text(each.words())}"
+
+
+class LiveScreen:
+    """A table with bars that changes in its place."""
+
+    def __init__(self, watched: WatchedHost, live: Live) -> None:
+        self._watched, self._live = watched, live
+
+    def update(self) -> None:
+        self._live.update(_picture(self._watched, self._live.console), refresh=True)
+
+
+@contextlib.contextmanager
+def screen_for(watched: WatchedHost, *, as_json: bool) -> Iterator[Screen]:
+    """Somebody who shows it, for the length of the block."""
+    is_terminal = sys.stdout is not None and sys.stdout.isatty()
+    console = show.error_console() if as_json or is_terminal else None
+    if console is None:
+        yield NoScreen() if as_json else LineScreen(watched)
+        return
+    from rich.live import Live
+
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+        yield LiveScreen(watched, live)
+
+
+def _picture(watched: WatchedHost, console: Console) -> RenderableType:
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    found = watched.standings()
+    table = Table.grid(padding=(0, 1))
+    for column in range(5):
+        table.add_column(justify="right" if column in (2, 3) else "left", no_wrap=True)
+    texts = [
+        (each.info.name, size_of_pages(each.info.current_pages), _wanted(each), each.words())
+        for each in found
+    ]
+    taken = sum(max(len(_plain(row[column])) for row in texts) for column in range(4)) + 5
+    width = max(_BAR_MIN, min(_BAR_MAX, console.width - taken))
+    most = max(max(each.info.frame_count, each.info.current_pages) for each in found)
+    for each, (name, current, wanted, words) in zip(found, texts, strict=True):
+        bar = _bar(each, most, width)
+        table.add_row(Text(_plain(name)), bar, current, wanted, _styled(words))
+    head = f"{watched.host.name}  {watched.elapsed_s:.1f} s  (Ctrl-C ends)"
+    lost = [_styled(line) for line in lost_lines(watched.host.name, watched.lost)]
+    return Group(Text(_plain(head), style="bold"), table, Text(free_line(watched.host)), *lost)
+
+
+def _wanted(each: GuestStanding) -> str:
+    return f"→ {size_of_pages(each.target_pages)}"
+
+
+def _plain(cell: Cell) -> str:
+    return cell_text(cell)
+
+
+def _styled(cell: Cell) -> Text:
+    from rich.text import Text
+
+    return Text(_plain(cell), style=cell.meaning.value if isinstance(cell, Marked) else "")
+
+
+def _bar(each: GuestStanding, most: int, width: int) -> Text:
+    """What a guest has, filled, of what it may have, dotted; `┃` is where it shall go. The largest
+    guest, of `most` pages, has the whole width."""
+    from rich.text import Text
+
+    def place(pages: int) -> int:
+        return min(width, round(pages / most * width))
+
+    filled, end = place(each.info.current_pages), max(place(each.info.frame_count), 1)
+    bar = "█" * filled + "·" * max(0, end - filled)
+    text = Text(bar.ljust(width))
+    text.stylize("green" if each.has_settled and not each.gave_up else "yellow", 0, filled)
+    mark = max(0, min(place(each.target_pages), width) - 1)
+    if each.target_pages != each.info.current_pages:
+        text = Text.assemble(text[:mark], ("┃", "bold"), text[mark + 1 :])
+    return text
