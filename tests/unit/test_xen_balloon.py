@@ -480,9 +480,9 @@ class AnyHistory(RuleBasedStateMachine):
 
     @rule(pages=st.integers(0, 4000))
     def tell_a_target(self, pages: int) -> None:
-        goal, due_s = self.balloon.goal_pages, self.balloon.due_s
+        before, due_s = self.balloon.target_pages, self.balloon.due_s
         self.balloon.set_target(pages)
-        if self.balloon.goal_pages == goal and self.profile == "linux":
+        if self.balloon.target_pages == before and self.profile == "linux":
             assert self.balloon.due_s == due_s
         elif self.balloon.retry_count == 1:
             assert (self.balloon.due_s is None) == (self.balloon.credit_pages == 0)
