@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from machines import DEVICE, ENTRY, REBOOT_MODE
 from openrbu.drivers.profiles import profile
 from openrbu.errors import KernelError, MachineError, UsageError
-from openrbu.machine.kernel import REBOOT_MODES, RESERVED, Kernel
+from openrbu.machine.kernel import REBOOT_MODES, RESERVED, Kernel, Snapshot
 from openrbu.memory.physical import RamFile, pc_regions
 from openrbu.units import MIB, PAGE_SIZE
 
@@ -47,13 +47,14 @@ class Machine:
         self._profile, self._smi = profile(profile_name), smi
         self.kernel = self.fresh()
 
-    def fresh(self) -> Kernel:
+    def fresh(self, saved: Snapshot | None = None) -> Kernel:
         return Kernel(
             self.memory,
             profile=self._profile,
             boot_id="0f3c",
             dmi=DMI,
             smi=self._smi,
+            saved=saved,
             before_change=self._count,
             log=self.log.append,
         )
@@ -316,8 +317,7 @@ def test_a_kernel_that_dies_says_what_to_do_and_does_nothing_any_more(tmp_path: 
     machine.write(f"{ENTRY}/loading", b"0")
     with pytest.raises(MachineError, match=r"kernel died \(.*\): restart the machine"):
         machine.write(f"{DEVICE}/image_type", b"mono")
-    again = machine.fresh()
-    again.restore(json.loads(json.dumps(kernel.snapshot())))
+    again = machine.fresh(json.loads(json.dumps(kernel.snapshot())))
     for dead in (kernel, again):
         for call in (
             lambda dead=dead: dead.read(REBOOT_MODE, 0, 9),
@@ -388,8 +388,7 @@ def test_a_kernel_put_away_and_taken_out_goes_on_as_if_nothing_had_been(
     for operation in [("load", "dell_rbu"), ("load", "dcdbas"), *before]:
         assert do(one.kernel, operation) == do(other.kernel, operation)
     text = json.dumps(one.kernel.snapshot())
-    one.kernel = one.fresh()
-    one.kernel.restore(json.loads(text))
+    one.kernel = one.fresh(json.loads(text))
     assert json.dumps(one.kernel.snapshot()) == text
     for operation in after:
         assert do(one.kernel, operation) == do(other.kernel, operation)

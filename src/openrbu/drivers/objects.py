@@ -66,13 +66,13 @@ def add_driver(
     add_device(
         tree, device, subsystem="../../../bus/platform", uevent=lambda: f"MODALIAS={modalias}"
     )
-    _add_text(tree, f"{device}/modalias", modalias, 0o444)
-    _add_text(tree, f"{device}/driver_override", "(null)\n", 0o644)
+    add_text(tree, f"{device}/modalias", modalias, 0o444)
+    add_text(tree, f"{device}/driver_override", "(null)\n", 0o644)
     tree.add(f"/bus/platform/devices/{name}", Symlink(f"../../../devices/platform/{name}"))
     for file, text in _MODULE:
-        _add_text(tree, f"{module}/{file}", f"{text}\n", 0o444)
+        add_text(tree, f"{module}/{file}", f"{text}\n", 0o444)
     if version:
-        _add_text(tree, f"{module}/version", f"{version}\n", 0o444)
+        add_text(tree, f"{module}/version", f"{version}\n", 0o444)
     tree.add(f"{module}/refcnt", TextAttribute(lambda: f"{int(users())}\n", mode=0o444))
     tree.add(f"{module}/uevent", TextAttribute(store=lambda data: None, mode=0o200))
     for directory in ("holders", "notes", "sections"):
@@ -101,7 +101,7 @@ def add_system_device(tree: SysfsTree, name: str) -> None:
     _add_device_files(tree, f"/devices/system/{name}", lambda: "")
     tree.add(f"{bus}/devices/{name}0", Symlink(f"../../..{device}"))
     tree.add(f"{bus}/drivers", Directory())
-    _add_text(tree, f"{bus}/drivers_autoprobe", "1\n", 0o644)
+    add_text(tree, f"{bus}/drivers_autoprobe", "1\n", 0o644)
     tree.add(f"{bus}/drivers_probe", TextAttribute(store=_refuse, mode=0o200))
     tree.add(f"{bus}/uevent", TextAttribute(store=lambda data: None, mode=0o200))
 
@@ -109,12 +109,13 @@ def add_system_device(tree: SysfsTree, name: str) -> None:
 def _add_device_files(tree: SysfsTree, path: str, uevent: Callable[[], str]) -> None:
     tree.add(f"{path}/uevent", TextAttribute(uevent, lambda data: None))
     for name, text, mode in _POWER:
-        _add_text(tree, f"{path}/power/{name}", f"{text}\n", mode)
+        add_text(tree, f"{path}/power/{name}", f"{text}\n", mode)
     delay = TextAttribute(_no_autosuspend, _refuse)
     tree.add(f"{path}/power/autosuspend_delay_ms", delay)
 
 
-def _add_text(tree: SysfsTree, path: str, text: str, mode: int) -> None:
+def add_text(tree: SysfsTree, path: str, text: str, mode: int = 0o444) -> None:
+    """Add an attribute that always shows this text. What is written to it is refused with EPERM."""
     tree.add(path, TextAttribute(lambda: text, _refuse if mode & 0o222 else None, mode=mode))
 
 

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from openrbu.drivers.balloon_profiles import BalloonProfile
-from openrbu.drivers.sysfs import SysfsTree, TextAttribute
+from openrbu.drivers.objects import add_text
+from openrbu.drivers.sysfs import SysfsTree
 from openrbu.drivers.xen_balloon import XenBalloon
 from openrbu.drivers.xen_memory import XenMemory
 from openrbu.machine.xen.hypervisor import INVALID, Domain
@@ -79,9 +80,9 @@ class KernelBalloon:
         self._serial = xen.domain.target_serial
         XenMemory(self.driver, sys, proc).install()
         for name, text in _HYPERVISOR:
-            _add_text(sys, f"/hypervisor/{name}", text)
+            add_text(sys, f"/hypervisor/{name}", f"{text}\n")
         if xen.profile.has_proc_file:  # today they are in a file system that nobody has mounted
-            _add_text(proc, "/xen/capabilities", "control_d" if xen.domain.id == 0 else "")
+            add_text(proc, "/xen/capabilities", "control_d\n" if xen.domain.id == 0 else "")
 
     def is_due(self, now_s: float) -> bool:
         """Whether there is something to do: a step, or a new target from the toolstack."""
@@ -141,7 +142,3 @@ def catch_up(balloons: Sequence[KernelBalloon], now_s: float) -> None:
         if balloon.is_late(now_s):
             world.add(balloon.name, balloon.driver)
     world.run(now_s)
-
-
-def _add_text(tree: SysfsTree, path: str, text: str) -> None:
-    tree.add(path, TextAttribute(lambda: f"{text}\n" if text else "", mode=0o444))

@@ -30,12 +30,12 @@ from openrbu.machine.firmware import make_firmware
 from openrbu.machine.models import DEFAULT_MODEL, Model, TokenKind, model
 from openrbu.machine.virtual import Clock, local_now
 from openrbu.machine.xen.hypervisor import XEN_RESERVED
+from openrbu.machine.xen.orders import MIN_GUEST_BYTES
 from openrbu.memory.physical import RamFile, pc_regions
 from openrbu.signals import signals_held
 from openrbu.units import GIB, KIB, MIB, PAGE_SIZE, human_size
 
 MIN_RAM_BYTES = 64 * MIB
-MIN_DOM0_BYTES = 64 * MIB
 MAX_RAM_BYTES = 8 * 1024 * GIB
 MAX_FLASH_BYTES = 64 * MIB
 
@@ -207,12 +207,12 @@ def _check_xen(xen: store.XenConfig, ram_bytes: int) -> None:
     """
     balloon_profile(xen.profile)
     room = ram_bytes - XEN_RESERVED[0].size_bytes
-    if room < MIN_DOM0_BYTES:
-        least = human_size(MIN_DOM0_BYTES + XEN_RESERVED[0].size_bytes)
+    if room < MIN_GUEST_BYTES:
+        least = human_size(MIN_GUEST_BYTES + XEN_RESERVED[0].size_bytes)
         raise UsageError(f"a Xen host takes {least} of RAM at least, not {human_size(ram_bytes)}")
-    if not MIN_DOM0_BYTES <= xen.dom0_bytes <= room or xen.dom0_bytes % PAGE_SIZE:
+    if not MIN_GUEST_BYTES <= xen.dom0_bytes <= room or xen.dom0_bytes % PAGE_SIZE:
         raise UsageError(
-            f"dom0 has {human_size(MIN_DOM0_BYTES)} to {human_size(room)} of this machine's "
+            f"dom0 has {human_size(MIN_GUEST_BYTES)} to {human_size(room)} of this machine's "
             f"{human_size(ram_bytes)} in whole pages, not {human_size(xen.dom0_bytes)}"
         )
     if xen.dom0_max_bytes < xen.dom0_bytes or xen.dom0_max_bytes % PAGE_SIZE:

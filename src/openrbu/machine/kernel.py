@@ -93,7 +93,8 @@ class Kernel:
     `smi` answers SMI calls; a machine without the calling interface has none, and no `dcdbas`.
     `ports` is what its `/dev/port` reaches. `dmi` is the SMBIOS entry point and table, which no
     guest of Xen but dom0 has. A firmware entry takes `entry_delay_s` seconds to come. `xen` is
-    which guest it is, where it is one, and `memory` that guest's.
+    which guest it is, where it is one, and `memory` that guest's. With `saved` it goes on as the
+    kernel that this snapshot was taken of, on the same RAM.
     `before_change` is called before anything that changes the kernel or its memory.
     """
 
@@ -107,6 +108,7 @@ class Kernel:
         ports: IoPorts | None = None,
         entry_delay_s: float = 0.0,
         xen: XenGuest | None = None,
+        saved: Snapshot | None = None,
         now: Callable[[], float] = time.time,
         smi: Callable[[bytes], bytes] | None = None,
         faulty_pages: Mapping[str, int] | None = None,
@@ -115,17 +117,20 @@ class Kernel:
     ) -> None:
         self.memory = memory
         self._before_change = before_change
-        self.allocator = BuddyAllocator(memory, reserved=RESERVED)
         self._profile, self._dmi, self._smi, self._log = profile, dmi, smi, log
         self._ports, self._entry_delay_s, self._now = ports, entry_delay_s, now
         self._boot_id, self._xen = boot_id, xen
         self._faulty_pages = dict(faulty_pages or {})
         self.reboot_mode = "cold"
         self.is_dead = self._has_stopped = False
-        self._assemble()
+        if saved is None:
+            self._assemble(BuddyAllocator(memory, reserved=RESERVED))
+        else:
+            self._restore(saved)
 
-    def _assemble(self) -> None:
-        """Build the trees around the allocator that is there."""
+    def _assemble(self, allocator: BuddyAllocator) -> None:
+        """Build the trees around these pages."""
+        self.allocator = allocator
         self.pages: PageSource = self.allocator
         if self._faulty_pages:
             self.pages = FaultyPages(self.allocator, **self._faulty_pages)
@@ -266,7 +271,7 @@ class Kernel:
     # -- put away and taken out again -------------------------------------------------------
 
     def snapshot(self) -> Snapshot:
-        """All of it, JSON-able."""
+        """All of it, JSON-able; another kernel goes on from it."""
         return {
             "allocator": self.allocator.snapshot(),
             "reboot_mode": self.reboot_mode,
@@ -277,10 +282,8 @@ class Kernel:
             "balloon": None if self.balloon is None else self.balloon.snapshot(),
         }
 
-    def restore(self, snapshot: Snapshot) -> None:
-        """Become the kernel that the snapshot was taken of; the RAM has to be the same."""
-        self.allocator = BuddyAllocator.restore(self.memory, snapshot["allocator"])
-        self._assemble()
+    def _restore(self, snapshot: Snapshot) -> None:
+        self._assemble(BuddyAllocator.restore(self.memory, snapshot["allocator"]))
         self.reboot_mode = snapshot["reboot_mode"]
         self.is_dead = snapshot["is_dead"]
         for name, parameters in snapshot["parameters"].items():

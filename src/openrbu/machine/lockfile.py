@@ -47,7 +47,7 @@ class LockFile:
         :raise OSError: when it can't be opened any more.
         """
         while True:
-            is_ours = self._try(fcntl.LOCK_EX)
+            is_ours = try_lock(self._fd)
             if self.is_in_place():
                 return is_ours
             fresh = self._open()
@@ -59,17 +59,10 @@ class LockFile:
 
         For who does not have it: asking lets go of it.
         """
-        if not self._try(fcntl.LOCK_SH):
+        if not try_lock(self._fd, fcntl.LOCK_SH):
             return True
         fcntl.flock(self._fd, fcntl.LOCK_UN)
         return False
-
-    def _try(self, kind: int) -> bool:
-        try:
-            fcntl.flock(self._fd, kind | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
 
     def is_in_place(self) -> bool:
         """Whether the file that is open here is the one at the path still."""
@@ -107,6 +100,15 @@ class LockFile:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def try_lock(fd: int, kind: int = fcntl.LOCK_EX) -> bool:
+    """Lock an open file; False when another process has it."""
+    try:
+        fcntl.flock(fd, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def take_within(take: Callable[[], bool], seconds: float) -> bool:

@@ -40,7 +40,7 @@ from openrbu.machine import store
 from openrbu.machine.base import Standing
 from openrbu.machine.files import File, MachineFiles
 from openrbu.machine.holds import Holds, held
-from openrbu.machine.kernel import Kernel
+from openrbu.machine.kernel import Kernel, Snapshot
 from openrbu.machine.ports import OwnPorts
 from openrbu.machine.state import StateFile
 from openrbu.machine.xen.dom0 import Dom0
@@ -326,7 +326,7 @@ class VirtualMachine:
 
     # -- kept between commands --------------------------------------------------------------
 
-    def _make_kernel(self, boot_id: str) -> Kernel:
+    def _make_kernel(self, boot_id: str, saved: Snapshot | None = None) -> Kernel:
         self._boot_id = boot_id
         return Kernel(
             self.ram if self._dom0 is None else self._dom0.memory,
@@ -336,6 +336,7 @@ class VirtualMachine:
             ports=self.cmos,
             entry_delay_s=self.config.entry_delay_s,
             xen=None if self._dom0 is None else self._dom0.guest,
+            saved=saved,
             now=lambda: self._clock().timestamp(),
             smi=self._smi,
             faulty_pages=self._faulty_pages,
@@ -350,9 +351,7 @@ class VirtualMachine:
             if state is not None:
                 if self._dom0 is not None:
                     self._dom0.resume()
-                kernel = self._make_kernel(state["boot_id"])
-                kernel.restore(state["kernel"])
-                self.kernel = kernel
+                self.kernel = self._make_kernel(state["boot_id"], state["kernel"])
         except (LookupError, TypeError, ValueError, OpenRbuError):
             self._state.lose()
         if self.kernel is None and self._dom0 is not None:

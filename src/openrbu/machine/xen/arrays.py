@@ -27,7 +27,7 @@ from typing import Protocol
 import numpy as np
 
 from openrbu.errors import MachineError
-from openrbu.machine.lockfile import take_within
+from openrbu.machine.lockfile import take_within, try_lock
 from openrbu.memory.pages import Frames
 from openrbu.units import MIB
 
@@ -154,7 +154,7 @@ class SharedArrays:
             raise
 
     def _flock(self, fd: int) -> None:
-        if not take_within(lambda: _try_flock(fd), LOCK_WITHIN_S):
+        if not take_within(lambda: try_lock(fd), LOCK_WITHIN_S):
             raise MachineError(
                 f"another process is inside of a hypercall on the Xen host in {self._directory}, "
                 "and stays there: let it go on (fg), or end it"
@@ -201,15 +201,6 @@ class SharedArrays:
 
     def _table_path(self, number: int) -> Path:
         return self._directory / f"table.{number}"
-
-
-def _try_flock(fd: int) -> bool:
-    """Lock a file; False when another process has it."""
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _make_file(path: Path, size_bytes: int, *, taken_bytes: int) -> None:

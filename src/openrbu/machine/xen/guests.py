@@ -116,8 +116,8 @@ class Guest:
         try:
             if order is not None and state is not None:
                 self._boot_id: str = state["boot_id"]
-                self.kernel = self._host.make_kernel(self.name, order, self._boot_id)
-                self.kernel.restore(state["kernel"])
+                saved = state["kernel"]
+                self.kernel = self._host.make_kernel(self.name, order, self._boot_id, saved)
                 return
         except (LookupError, TypeError, ValueError, OpenRbuError):
             self._state.lose()

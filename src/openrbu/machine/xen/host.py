@@ -17,7 +17,7 @@ from openrbu.drivers.profiles import profile
 from openrbu.errors import KernelError, MachineError, ObstacleError, UsageError
 from openrbu.machine import store
 from openrbu.machine.balloon import XenGuest
-from openrbu.machine.kernel import Kernel
+from openrbu.machine.kernel import Kernel, Snapshot
 from openrbu.machine.lockfile import LockFile, take_within
 from openrbu.machine.state import StateFile
 from openrbu.machine.xen.arrays import LOCK_WITHIN_S
@@ -271,8 +271,11 @@ class XenHost:
         """Whether the hypervisor knows a guest."""
         return name in {each.name for each in self.hypervisor.domains()}
 
-    def make_kernel(self, name: str, order: GuestOrder, boot_id: str) -> Kernel:
-        """The kernel of a guest that was made as ordered, as it is when it starts."""
+    def make_kernel(
+        self, name: str, order: GuestOrder, boot_id: str, saved: Snapshot | None = None
+    ) -> Kernel:
+        """The kernel of a guest that was made as ordered: as it is when it starts, or as it was
+        put away."""
         domain = self.hypervisor.domain(name)
         return Kernel(
             GuestMemory(domain, self.ram),
@@ -280,6 +283,7 @@ class XenHost:
             boot_id=boot_id,
             xen=XenGuest(domain, balloon_profile(order.profile)),
             dmi=None,
+            saved=saved,
             now=self.now,
         )
 
