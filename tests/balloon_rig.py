@@ -103,3 +103,15 @@ class Guest:
     def _scrub(self, frames: Frames) -> None:
         assert self.populated[frames].all()
         self.is_clean[frames] = True
+
+
+def short_times(guest: Guest, count: int, *, start_s: float = 0.0) -> list[float]:
+    """How long the driver waits after each of so many steps that fall short."""
+    delays, now_s = [], start_s
+    for _ in range(count):
+        assert guest.balloon.step(now_s) == 0
+        if guest.balloon.due_s is None:
+            break
+        delays.append(guest.balloon.due_s - now_s)
+        now_s = guest.balloon.due_s
+    return delays

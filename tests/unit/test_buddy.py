@@ -4,11 +4,10 @@ import errno
 import json
 import random
 import tracemalloc
-from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -18,12 +17,11 @@ from hypothesis.stateful import (
     rule,
 )
 
+from no_bytes import NoBytes, gib_machine
 from openrbu.errors import DamagedInputError, KernelError
 from openrbu.memory.buddy import BuddyAllocator
-from openrbu.memory.buddyinfo import ZoneFree, format_buddyinfo, parse_buddyinfo
-from openrbu.memory.faults import FaultyPages
 from openrbu.memory.pages import Frames
-from openrbu.memory.physical import RamFile, Region, pc_regions
+from openrbu.memory.physical import Region, pc_regions
 from openrbu.units import GIB, KIB, MAX_ORDER, MIB, PAGE_SHIFT, PAGE_SIZE, PhysAddr
 
 TIB = 1024 * GIB
@@ -31,17 +29,6 @@ TIB = 1024 * GIB
 
 def region(start: int, end: int) -> Region:
     return Region(PhysAddr(start), PhysAddr(end))
-
-
-class NoBytes:
-    """Memory of which only the places matter."""
-
-    def __init__(self, *regions: Region) -> None:
-        self.regions = regions
-
-
-def gib_machine() -> BuddyAllocator:
-    return BuddyAllocator(NoBytes(*pc_regions(GIB)))
 
 
 # -- the model --------------------------------------------------------------------------------
@@ -419,126 +406,3 @@ def test_the_snapshot_of_a_set_of_packets_is_a_row_or_two() -> None:
 def test_a_broken_snapshot_is_damaged_input(snapshot: dict[str, object]) -> None:
     with pytest.raises(DamagedInputError):
         BuddyAllocator.restore(NoBytes(*pc_regions(64 * MIB)), snapshot)
-
-
-# -- /proc/buddyinfo --------------------------------------------------------------------------
-
-SEEN_ON_LINUX = """\
-Node 0, zone      DMA      0      0      0      0      0      0      0      0      1      1      3 
-Node 0, zone    DMA32      2      2      4      2      5      4      3      3      4      2    752 
-Node 0, zone   Normal    989    254     41    373    593    379    249    138     96     55    318 
-"""  # noqa: W291  (every line does end in a blank)
-
-
-def test_the_format_is_the_one_seen_on_linux() -> None:
-    zones = parse_buddyinfo(SEEN_ON_LINUX)
-    assert zones[1] == ZoneFree(0, "DMA32", (2, 2, 4, 2, 5, 4, 3, 3, 4, 2, 752))
-    assert format_buddyinfo(zones) == SEEN_ON_LINUX
-
-
-def test_a_fresh_pc_shows_its_three_zones_lowest_first() -> None:
-    allocator = BuddyAllocator(NoBytes(*pc_regions(4 * GIB)))
-    zones = parse_buddyinfo(allocator.buddyinfo())
-    assert [(zone.node, zone.zone) for zone in zones] == [(0, "DMA"), (0, "DMA32"), (0, "Normal")]
-    assert {zone.zone: zone.counts for zone in zones} == allocator.free_counts()
-    assert zones[2].counts == (0,) * 10 + (256,)
-
-
-def test_a_zone_without_ram_is_not_shown() -> None:
-    assert list(gib_machine().free_counts()) == ["DMA", "DMA32"]
-
-
-def test_this_machines_own_buddyinfo_can_be_read() -> None:
-    path = Path("/proc/buddyinfo")
-    if not path.exists():
-        pytest.skip("this kernel has no /proc/buddyinfo")
-    text = path.read_text()
-    assert format_buddyinfo(parse_buddyinfo(text)) == text
-
-
-def test_other_nodes_zones_and_numbers_of_orders_are_read_too() -> None:
-    text = "Node 1, zone  Movable 1 2 3\n\nNode 12, zone  Device 0\n"
-    assert parse_buddyinfo(text) == [
-        ZoneFree(1, "Movable", (1, 2, 3)),
-        ZoneFree(12, "Device", (0,)),
-    ]
-
-
-@pytest.mark.parametrize("text", ["", "\n", "Node 0, zone DMA\n", "MemFree: 1 kB\n", "\0"])
-def test_what_is_no_buddyinfo_is_damaged_input(text: str) -> None:
-    with pytest.raises(DamagedInputError):
-        parse_buddyinfo(text)
-
-
-def test_the_broken_line_is_named_with_its_offset() -> None:
-    good = "Node 0, zone DMA 1\n"
-    with pytest.raises(DamagedInputError, match="Node 0, zone DMA32 x") as caught:
-        parse_buddyinfo(good + "Node 0, zone DMA32 x\n")
-    assert caught.value.offset == len(good)
-
-
-@given(
-    st.lists(
-        st.builds(
-            ZoneFree,
-            st.integers(0, 1023),
-            st.sampled_from(["DMA", "DMA32", "Normal", "Movable", "Device"]),
-            st.lists(st.integers(0, 2**40), min_size=1, max_size=14).map(tuple),
-        ),
-        min_size=1,
-    )
-)
-@settings(deadline=None)
-def test_reading_what_was_written_gives_the_same(zones: list[ZoneFree]) -> None:
-    assert parse_buddyinfo(format_buddyinfo(zones)) == zones
-
-
-# -- memory that runs out on demand -----------------------------------------------------------
-
-
-def outcomes(pages: FaultyPages, orders: list[int]) -> list[str]:
-    results = []
-    for order in orders:
-        try:
-            pages.allocate(order)
-        except KernelError as error:
-            results.append(error.name)
-        else:
-            results.append("ok")
-    return results
-
-
-def test_the_nth_allocation_fails_and_the_next_works() -> None:
-    pages = FaultyPages(gib_machine(), fail_nth=2)
-    assert outcomes(pages, [0, 0, 0]) == ["ok", "ENOMEM", "ok"]
-    assert pages.calls == 3
-
-
-def test_memory_that_has_run_out_stays_out() -> None:
-    pages = FaultyPages(gib_machine(), fail_all_after=1)
-    assert outcomes(pages, [0, 0, 0]) == ["ok", "ENOMEM", "ENOMEM"]
-
-
-def test_every_allocation_above_an_order_fails() -> None:
-    pages = FaultyPages(gib_machine(), fail_above_order=3)
-    assert outcomes(pages, [3, 4, 10, 0]) == ["ok", "ENOMEM", "ENOMEM", "ok"]
-
-
-def test_a_failed_allocation_takes_nothing() -> None:
-    source = gib_machine()
-    before = source.free_bytes
-    assert outcomes(FaultyPages(source, fail_nth=1), [5]) == ["ENOMEM"]
-    assert source.free_bytes == before
-
-
-def test_without_a_fault_set_all_goes_to_the_source(tmp_path: Path) -> None:
-    memory = RamFile.create(tmp_path / "ram", pc_regions(64 * MIB))
-    source = BuddyAllocator(memory)
-    pages = FaultyPages(source)
-    fresh = source.free_counts()
-    block = pages.allocate(2, below=PhysAddr(16 * MIB))
-    assert block < 16 * MIB
-    pages.free(block, 2)
-    assert source.free_counts() == fresh
-    assert pages.memory is memory
-    memory.close()
