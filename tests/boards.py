@@ -23,8 +23,9 @@ from openrbu.bios.power import PowerCutError, PowerRail
 from openrbu.bios.smi import SmiHandler
 from openrbu.bios.switch import bios_switch
 from openrbu.formats import dell, smbios
+from openrbu.formats.check_words import check_words
 from openrbu.formats.dell import CompletionCode
-from openrbu.formats.hdr import HEADER, TRAILER, SystemId, make_image
+from openrbu.formats.hdr import HEADER, HEADER_SIZE_BYTES, SystemId, make_image
 from openrbu.formats.packet import PACKET_HEADER, split
 from openrbu.formats.tokens import (
     ACTIVATE,
@@ -228,21 +229,26 @@ def image_of(
 
 
 def image_with_long_header(flash_data: bytes, extra: bytes) -> bytes:
-    """An image with more header than the known fields, and a right trailer."""
+    """An image with more header than the known fields, and right check words."""
     fields = HEADER.unpack(IMAGE)
     header = HEADER.pack(fields | {"header_length": HEADER.size_bytes + len(extra)}) + extra
-    crc = zlib.crc32(header + flash_data)
-    return header + flash_data + TRAILER.pack(data_length=len(flash_data), crc32=crc)
+    return header + flash_data + check_words(header, flash_data)
 
 
 def with_checksum_of(model: bytes, image: bytes, offset: int) -> bytes:
-    """The image with four bytes at `offset` so that its CRC-32 is the model's, and its trailer."""
+    """The image with four bytes at `offset`, of its header or of its data, so that the CRC-32 of
+    that part is that of the model's, and right check words."""
+    part = (
+        slice(0, HEADER_SIZE_BYTES) if offset < HEADER_SIZE_BYTES else slice(HEADER_SIZE_BYTES, -8)
+    )
+
+    def patched(patch: int) -> bytes:
+        return image[:offset] + patch.to_bytes(4, "little") + image[offset + 4 :]
 
     def crc_with(patch: int) -> int:
-        patched = image[:offset] + patch.to_bytes(4, "little") + image[offset + 4 : -8]
-        return zlib.crc32(patched)
+        return zlib.crc32(patched(patch)[part])
 
-    missing = crc_with(0) ^ zlib.crc32(model[:-8])
+    missing = crc_with(0) ^ zlib.crc32(model[part])
     patch = 0
     rows = [(crc_with(1 << bit) ^ crc_with(0), 1 << bit) for bit in range(32)]
     for bit in range(32):  # what each bit of the patch changes: solve for what is missing
@@ -251,7 +257,8 @@ def with_checksum_of(model: bytes, image: bytes, offset: int) -> bytes:
         rows = [(a ^ pivot[0], b ^ pivot[1]) if a >> bit & 1 else (a, b) for a, b in rows]
         if missing >> bit & 1:
             missing, patch = missing ^ pivot[0], patch ^ pivot[1]
-    return image[:offset] + patch.to_bytes(4, "little") + image[offset + 4 : -8] + model[-8:]
+    made = patched(patch)[:-8]
+    return made + check_words(made[:HEADER_SIZE_BYTES], made[HEADER_SIZE_BYTES:])
 
 
 def packets_of(

@@ -5,12 +5,14 @@ import hashlib
 import io
 import json
 import os
+import struct
 import tarfile
 import zlib
 from pathlib import Path
 
 import pytest
 
+from boards import changed
 from cli_rig import Cli, image_bytes, names_in
 from openrbu.cli.files import read_input
 from openrbu.errors import UsageError
@@ -62,22 +64,42 @@ def test_info_as_json_says_all_of_an_image(rbu: Cli) -> None:
             "header_length_bytes": 84,
             "quick_check": "Copyright 2005 Dell Inc.",
             "systems": [{"id": "0x0495", "revision": 0}],
+            "state": "whole",
+            "damage": None,
             "size_bytes": len(data),
+            "ends_at_bytes": len(data),
             "flash_size_bytes": 524288,
-            "trailer": "good",
+            "data_check_word": f"{zlib.crc32(data[84:-8]) ^ 0xFFFFFFFF:#010x}",
             "sha256": hashlib.sha256(data).hexdigest(),
-            "crc32": f"{zlib.crc32(data):#010x}",
         }
     ]
 
 
-def test_info_tells_a_changed_image_and_a_vendors_from_a_good_one(rbu: Cli) -> None:
-    data = image_bytes()
-    changed = rbu.write("changed.hdr", data[:5000] + b"?" + data[5001:])
-    vendors = rbu.write("vendors.hdr", data[:-8] + b"8 bytes.")
-    assert rbu.json("info", changed, code=5)["images"][0]["trailer"] == "wrong"
-    assert "WRONG" in rbu("info", changed).out
-    assert rbu.json("info", vendors)["images"][0]["trailer"] == "absent"
+GOOD = image_bytes()
+FORMER = GOOD[:-8] + struct.pack("<II", 524288, zlib.crc32(GOOD[:-8]))
+DAMAGED = {
+    "data_changed": (GOOD[:5000] + b"?" + GOOD[5001:], 524380, "data was changed"),
+    "header_changed": (GOOD[:50] + b"9" + GOOD[51:], 524380, "header was changed"),
+    "bytes_behind": (GOOD + b"more", 524380, "4 bytes are behind the image"),
+    "cut": (GOOD[:262144], None, "cut short"),
+    "no_data": (GOOD[:84], None, "no data"),
+    "made_before_0.2": (FORMER, None, "wrap it again"),
+}
+
+
+@pytest.mark.parametrize("state", DAMAGED)
+def test_info_ends_with_5_for_each_kind_of_damage_and_says_where_the_image_ends(
+    rbu: Cli, state: str
+) -> None:
+    data, ends_at, says = DAMAGED[state]
+    path = rbu.write("damaged.hdr", data)
+    [image] = rbu.json("info", path, code=5)["images"]
+    assert (image["state"], image["ends_at_bytes"]) == (state, ends_at)
+    assert says in image["damage"]
+    ended = rbu("info", path)
+    assert ended.code == 5
+    assert says in ended.out
+    assert says in ended.err
 
 
 def test_info_lists_every_image_in_a_package_and_where_it_is(rbu: Cli) -> None:
@@ -204,7 +226,7 @@ def test_build_puts_the_data_at_the_end_of_the_flash(rbu: Cli) -> None:
     words = ("build", data, "-o", "a.hdr", *BUILD, "--system", "0x0122:2", "--flash-size", "64K")
     document = rbu.json(*words)
     assert document["systems"] == [{"id": "0x0121", "revision": 0}, {"id": "0x0122", "revision": 2}]
-    assert (document["flash_size_bytes"], document["trailer"]) == (65536, "good")
+    assert (document["flash_size_bytes"], document["state"]) == (65536, "whole")
     flash = Path("a.hdr").read_bytes()[84:-8]
     assert flash == b"\xff" * (65536 - 12) + b"reset vector"
 
@@ -258,23 +280,46 @@ def test_packets_and_join_give_the_image_back(rbu: Cli) -> None:
     assert (joined.packet_size_bytes, joined.password.crc) == (8192, 0x1234ABCD)
     assert joined.set_id.to_bytes(4, "little") == b"_A06"
     again = rbu.json("join", "p", "-o", "again.hdr")
-    assert (again["end_is_known"], again["has_password"]) == (True, True)
+    assert (again["state"], again["has_password"]) == ("whole", True)
     assert Path("again.hdr").read_bytes() == path.read_bytes()
 
 
-def test_the_set_id_is_the_images_crc_where_none_is_given(rbu: Cli) -> None:
-    path = rbu.image()
-    document = rbu.json("packets", path, "-o", "p")
-    assert document["set_id"] == f"{zlib.crc32(path.read_bytes()):#010x}"
-    assert document["has_password"] is False
+def test_no_two_sets_have_one_id_where_none_is_given(rbu: Cli) -> None:
+    """Be it another image, other data or another header alone, or packets of another kind."""
+    ids = set()
+    for version, size in (("A06", 65536), ("A07", 65536), ("A06", 131072)):
+        path = rbu.write(f"{version}-{size}.hdr", image_bytes(version, size_bytes=size))
+        for more in ((), ("--packet-size", "8K"), ("--password-crc", "0x1234abcd")):
+            document = rbu.json("packets", path, "-o", "p", *more, "--force")
+            assert document["set_id"] == rbu.json("packets", path, "-o", "p", *more)["set_id"]
+            ids.add(document["set_id"])
+    assert len(ids) == 9
+    assert "0xffffffff" not in ids
 
 
-def test_join_says_when_nothing_tells_where_the_image_ends(rbu: Cli) -> None:
-    path = rbu.write("vendors.hdr", image_bytes()[:-8] + b"8 bytes.")
-    rbu("packets", path, "-o", "p")
-    assert rbu.json("join", "p", "-o", "a.hdr")["end_is_known"] is False
-    assert "nothing says where the image ends" in rbu("join", "p", "-o", "a.hdr").out
-    assert Path("a.hdr").read_bytes().rstrip(b"\0") == path.read_bytes()
+@pytest.mark.parametrize("state", sorted(DAMAGED.keys() - {"no_data"}))
+def test_packets_that_hold_a_damaged_image_are_not_joined(rbu: Cli, state: str) -> None:
+    data, _, says = DAMAGED[state]
+    path = rbu.write("p", bytes(packet.split(data, set_id=1)))
+    if state == "bytes_behind":
+        rbu("join", path, "-o", "a.hdr")
+        assert Path("a.hdr").read_bytes() == image_bytes()
+    else:
+        assert says.split()[-1] in rbu.fails(5, "join", path, "-o", "a.hdr")
+        assert not Path("a.hdr").exists()
+
+
+def test_join_takes_one_packet_too_many_as_an_old_client_writes_it(rbu: Cli) -> None:
+    """Dell's old client, where the image fills its packets: its number is their total."""
+    image = image_bytes(size_bytes=10 * 4064 - 92)
+    parts = bytes(packet.split(image, set_id=b"_A06"))
+    surplus = changed(bytes(parts[-4096:])[:32] + bytes(4064), pktNum=11, totPkts=11)
+    path = rbu.write("p", parts + surplus)
+    document = rbu.json("join", path, "-o", "a.hdr")
+    assert (document["packet_count"], document["state"]) == (11, "whole")
+    assert Path("a.hdr").read_bytes() == image
+    for wrong in (surplus * 2, changed(surplus, pktSetId=7), surplus[:-1] + b"!"):
+        rbu.fails(5, "join", rbu.write("q", parts + wrong), "-o", "b.hdr")
 
 
 @pytest.mark.parametrize("size", ["0", "1", "33", "4097", "64M", "-1", "many", "4096.5"])
@@ -349,5 +394,5 @@ def test_a_file_of_packets_is_no_image_and_the_way_out_is_told(rbu: Cli) -> None
 
 def test_a_damaged_image_is_not_cut_into_packets(rbu: Cli) -> None:
     image = rbu.write("a.hdr", image_bytes()[:-1] + b"?")
-    assert "checksum is wrong" in rbu.fails(5, "packets", image, "-o", "a.packets")
+    assert "header was changed" in rbu.fails(5, "packets", image, "-o", "a.packets")
     assert not Path("a.packets").exists()

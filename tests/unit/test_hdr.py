@@ -1,8 +1,7 @@
-"""The `.HDR` file: header, data, trailer."""
+"""The `.HDR` file: header, data, check words."""
 
 import json
 import os
-import zlib
 from pathlib import Path
 
 import pytest
@@ -14,16 +13,15 @@ from openrbu.formats import hdr
 from openrbu.formats.hdr import (
     HEADER,
     HEADER_SIZE_BYTES,
-    TRAILER,
     Header,
     Image,
     SystemId,
-    TrailerState,
+    image_at,
     make_image,
-    unpad,
 )
+from openrbu.formats.judgement import ImageState
 from openrbu.formats.version import BiosVersion
-from openrbu.units import KIB, MIB
+from openrbu.units import MIB
 
 DATA = Path(os.environ.get("OPENRBU_DATA") or Path(__file__).parents[2].parent / "shared" / "data")
 A06 = BiosVersion.parse("A06")
@@ -76,12 +74,6 @@ def test_each_header_field_is_at_its_documented_offset() -> None:
     }
 
 
-def test_the_trailer_is_length_then_crc() -> None:
-    fields = TRAILER.unpack(bytes(range(8)))
-    assert fields == {"data_length": 0x03020100, "crc32": 0x07060504}
-    assert TRAILER.size_bytes == hdr.TRAILER_SIZE_BYTES == 8
-
-
 # Real headers
 
 
@@ -109,7 +101,7 @@ def test_real_headers_say_what_is_known_of_them() -> None:
         }
         assert said == facts, name
         assert image.build() == raw
-        assert image.trailer is TrailerState.ABSENT
+        assert image.state is ImageState.NO_DATA
 
 
 # System IDs
@@ -263,59 +255,22 @@ def test_any_bytes_are_an_image_or_damaged_input(raw: bytes) -> None:
     assert len(image.header.systems) == image.header.num_systems <= 12
     assert image.header.version.text.isprintable()
     assert image.header.quick_check_text.startswith("Copyright")
-    assert image.flash_size_bytes in (len(image.body), len(image.body) - 8)
-    assert image.trailer in TrailerState
+    assert image.flash_size_bytes == max(0, len(image.body) - 8)
+    assert image.is_whole == (image.damage is None)
 
 
-# Data and trailer
+# Data
 
 
 @settings(deadline=None)
 @given(st.binary(min_size=1, max_size=300))
-def test_an_image_made_here_has_its_data_and_a_good_trailer(flash_data: bytes) -> None:
+def test_an_image_made_here_has_its_data_and_is_whole(flash_data: bytes) -> None:
     image = Image.parse(image_of(flash_data))
-    assert image.trailer is TrailerState.GOOD
+    assert image.is_whole
+    assert image.damage is None
     assert bytes(image.flash_data) == flash_data
     assert image.flash_size_bytes == len(flash_data)
-
-
-def test_the_trailer_is_the_data_length_and_the_crc_of_header_and_data() -> None:
-    raw = image_of(b"abc")
-    assert raw[-8:-4] == b"\x03\x00\x00\x00"
-    assert raw[-4:] == zlib.crc32(raw[:-8]).to_bytes(4, "little")
-    assert len(raw) == 84 + 3 + 8
-
-
-@settings(deadline=None)
-@given(st.data())
-def test_any_changed_byte_of_header_or_data_makes_the_trailer_wrong(data: st.DataObject) -> None:
-    raw = image_of(bytes(range(256)))
-    offset = data.draw(st.integers(48, len(raw) - 9))
-    flip = data.draw(st.integers(1, 255))
-    image = Image.parse(changed(raw, offset, bytes([raw[offset] ^ flip])))
-    assert image.trailer is TrailerState.WRONG
-    assert image.flash_size_bytes == 256
-
-
-def test_an_image_that_was_cut_short_has_no_trailer() -> None:
-    image = Image.parse(image_of(bytes(1000))[:-1])
-    assert image.trailer is TrailerState.ABSENT
-    assert image.flash_size_bytes == 1007
-
-
-def test_eight_zero_bytes_are_no_trailer_of_no_data() -> None:
-    image = Image.parse(image_of()[:84] + bytes(8))
-    assert image.trailer is TrailerState.ABSENT
-
-
-def test_a_vendor_file_of_whole_blocks_and_eight_bytes_holds_whole_blocks() -> None:
-    header = image_of()[:84]
-    vendor = Image.parse(header + b"\xa5" * (448 * KIB + 8))
-    assert vendor.size_bytes == 458_844
-    assert vendor.trailer is TrailerState.ABSENT
-    assert vendor.flash_size_bytes == 448 * KIB
-    assert Image.parse(header + b"\xa5" * (448 * KIB)).flash_size_bytes == 448 * KIB
-    assert Image.parse(header + b"\xa5" * (448 * KIB + 9)).flash_size_bytes == 448 * KIB + 9
+    assert image.up_to_its_end == image
 
 
 def test_the_views_of_an_image_are_not_copies() -> None:
@@ -371,61 +326,29 @@ def test_an_impossible_image_is_refused(wrong: dict[str, object], message: str) 
         make_image(**{**right, **wrong})  # type: ignore[arg-type]
 
 
-# Padding
+# The end of an image
 
 
 @settings(deadline=None)
-@given(st.binary(min_size=1, max_size=60), st.integers(0, 300))
-def test_padding_behind_a_trailer_is_taken_off(flash_data: bytes, padding: int) -> None:
+@given(st.binary(min_size=1, max_size=60), st.integers(0, 300), st.binary(max_size=40))
+def test_an_image_ends_at_its_check_words_whatever_is_around_it(
+    flash_data: bytes, offset: int, behind: bytes
+) -> None:
     image = image_of(flash_data)
-    assert bytes(unpad(image + bytes(padding))) == image
-
-
-@pytest.mark.parametrize("padding", [0, 1, 7, 8, 9, 70 * KIB])
-def test_zero_bytes_that_end_the_trailer_are_kept(padding: int) -> None:
-    images = (image_of(number.to_bytes(3, "big")) for number in range(5000))
-    image = next(image for image in images if image.endswith(b"\0"))
-    assert bytes(unpad(image + bytes(padding))) == image
-
-
-def test_a_wrong_trailer_still_tells_where_the_image_ends() -> None:
-    image = changed(image_of(bytes(100)), 90, b"!")
-    assert bytes(unpad(image + bytes(50))) == image
-
-
-def test_without_a_trailer_nothing_is_taken_off() -> None:
-    vendor = image_of()[:84] + b"data" + bytes(100)
-    assert bytes(unpad(vendor)) == vendor
+    found = image_at(memoryview(bytes(offset) + image + behind), offset)
+    assert found is not None
+    assert found.build() == image
+    assert found.is_whole
 
 
 @pytest.mark.parametrize("raw", [b"", bytes(500), b"no image" + bytes(20), image_of()[:84]])
-def test_what_is_no_padded_image_comes_back_whole(raw: bytes) -> None:
-    assert bytes(unpad(raw)) == raw
+def test_where_no_image_ends_there_is_none(raw: bytes) -> None:
+    assert image_at(memoryview(raw)) is None
 
 
-def test_other_bytes_behind_the_trailer_are_kept() -> None:
-    raw = image_of() + bytes(20) + b"!" + bytes(20)
-    assert bytes(unpad(raw)) == raw
-
-
-def test_padding_is_taken_off_up_to_its_limit_only() -> None:
-    image = image_of(bytes(100))
-    assert bytes(unpad(image + bytes(50), max_padding_bytes=50)) == image
-    assert len(unpad(image + bytes(51), max_padding_bytes=50)) == len(image) + 51
-
-
-def test_unpadding_does_not_copy() -> None:
+def test_finding_an_end_does_not_copy() -> None:
     raw = bytearray(image_of(bytes(MIB)) + bytes(100))
-    view = unpad(raw)
+    image = image_at(memoryview(raw))
+    assert image is not None
     raw[100] = 9
-    assert view[100] == 9
-
-
-def test_a_trailer_whose_length_lies_is_wrong_and_not_absent() -> None:
-    made = bytearray(
-        make_image(b"x" * 1000, version=BiosVersion.parse("A06"), systems=[SystemId(1)])
-    )
-    made[-8:-4] = b"\xff\xff\xff\xff"
-    image = Image.parse(bytes(made))
-    assert image.trailer is TrailerState.WRONG
-    assert image.damage is not None
+    assert image.body[16] == 9

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from openrbu.errors import DamagedInputError
 from openrbu.formats import package
-from openrbu.formats.hdr import SystemId, TrailerState, make_image
+from openrbu.formats.hdr import SystemId, make_image
+from openrbu.formats.judgement import ImageState
 from openrbu.formats.package import find_images
 from openrbu.formats.version import BiosVersion
 
@@ -100,16 +101,21 @@ def test_an_image_is_found_at_any_offset(offset: int) -> None:
 
 
 @pytest.mark.parametrize("size_bytes", [1, 2, 255, 1000, 70_000, 1_100_001])
-def test_a_good_trailer_tells_where_an_image_ends(size_bytes: int) -> None:
+def test_the_check_words_tell_where_an_image_ends(size_bytes: int) -> None:
     image = image_of(b"\x5a" * size_bytes)
     assert found(b"before" + image + b"behind" * 10) == [("offset 6", image)]
 
 
-def test_without_a_good_trailer_an_image_runs_to_the_end_of_the_file() -> None:
+def test_an_image_with_changed_data_ends_where_its_check_words_are() -> None:
     wrong = IMAGE[:200] + b"!" + IMAGE[201:]
-    assert found(wrong + b"more") == [("offset 0", wrong + b"more")]
+    assert found(wrong + b"more") == [("offset 0", wrong)]
     [item] = find_images(wrong)
-    assert item.image.trailer is TrailerState.WRONG
+    assert item.image.state is ImageState.DATA_CHANGED
+
+
+def test_without_check_words_an_image_runs_to_the_end_of_the_file() -> None:
+    cut = IMAGE[:200]
+    assert found(cut + b"more") == [("offset 0", cut + b"more")]
 
 
 def test_images_behind_each_other_are_all_found_in_order() -> None:

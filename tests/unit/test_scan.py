@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import tempfile
@@ -14,7 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from openrbu.errors import DamagedInputError
+from openrbu.formats.check_words import check_words
 from openrbu.formats.hdr import SystemId, make_image
+from openrbu.formats.judgement import ImageState
 from openrbu.formats.packet import (
     HEADER_SIZE_BYTES,
     PACKET_HEADER,
@@ -23,7 +26,7 @@ from openrbu.formats.packet import (
     split,
 )
 from openrbu.formats.version import BiosVersion
-from openrbu.memory import scan
+from openrbu.memory import image_search, scan
 from openrbu.memory.physical import RamFile, Region
 from openrbu.memory.scan import FoundSet, Sightings, search
 from openrbu.units import KIB, MIB, PAGE_SIZE, PhysAddr
@@ -417,7 +420,7 @@ def test_a_whole_image_is_found_wherever_it_lies(ram: RamFile, flash_size: int |
     assert [image.address for image in sightings.images] == places
     image = sightings.images[0]
     assert image.size_bytes == len(IMAGE)
-    assert image.crc == int.from_bytes(IMAGE[-4:], "little")
+    assert image.data_word == int.from_bytes(IMAGE[-8:-4], "little")
     assert image.header.version == BiosVersion.parse("A05")
     assert [seen.address for seen in sightings.headers] == places
     assert sightings.rejects == ()
@@ -432,7 +435,11 @@ def test_an_image_that_ends_where_ram_ends_is_found(ram: RamFile, flash_size: in
     assert [found.address for found in sightings.images] == [4 * MIB - 64 * KIB]
 
 
-NO_IMAGE = "image: no whole one behind the header: not contiguous, or overwritten"
+NO_IMAGE = "image: cut, or not in one piece: its check words are not behind the header"
+OVERWRITTEN = (
+    f"image: overwritten: its {len(IMAGE)} bytes are there, but the data does not have its check "
+    "word"
+)
 
 
 @pytest.mark.parametrize("flash_size", [len(FLASH), None])
@@ -444,7 +451,7 @@ def test_an_image_with_one_strange_page_in_it_is_a_reject_and_a_header(
     sightings = search(ram, flash_size_bytes=flash_size)
     assert sightings.images == ()
     assert [seen.address for seen in sightings.headers] == [2 * MIB]
-    assert whys(sightings) == [(2 * MIB, NO_IMAGE)]
+    assert whys(sightings) == [(2 * MIB, OVERWRITTEN)]
 
 
 @pytest.mark.parametrize("flash_size", [len(FLASH), None])
@@ -467,19 +474,40 @@ def test_an_image_of_another_size_than_the_flash_does_not_count(ram: RamFile) ->
         assert search(ram, flash_size_bytes=size).images == ()
 
 
-def test_a_vendors_image_without_a_trailer_is_in_the_headers_alone(ram: RamFile) -> None:
-    put(ram, 2 * MIB, IMAGE[:-8] + bytes(8))
-    sightings = search(ram)
-    assert sightings.images == ()
-    (seen,) = sightings.headers
-    assert (seen.address, seen.header.version) == (2 * MIB, BiosVersion.parse("A05"))
+def test_a_whole_image_a_cut_one_and_an_overwritten_one_are_told_apart(ram: RamFile) -> None:
+    cut, overwritten = IMAGE[:-8] + bytes(8), IMAGE[:5000] + b"?" + IMAGE[5001:]
+    put(ram, 2 * MIB, cut)
+    put(ram, 3 * MIB, overwritten)
+    put(ram, 7 * MIB, IMAGE)
+    for flash_size in (len(FLASH), None):
+        sightings = search(ram, flash_size_bytes=flash_size)
+        assert [seen.address for seen in sightings.images] == [7 * MIB]
+        assert [(seen.address, seen.state, seen.size_bytes) for seen in sightings.headers] == [
+            (2 * MIB, ImageState.CUT, 0),
+            (3 * MIB, ImageState.DATA_CHANGED, len(IMAGE)),
+            (7 * MIB, ImageState.WHOLE, len(IMAGE)),
+        ]
+        assert [why for _, why in whys(sightings)] == [NO_IMAGE, OVERWRITTEN]
+
+
+def test_an_image_on_the_last_page_of_a_dump_that_is_cut_counts(tmp_path: Path) -> None:
+    dump = tmp_path / "dump"
+    for behind in (b"", b"$", b"$RPK", b"$RBU"):
+        dump.write_bytes(bytes(MIB) + IMAGE + bytes(-len(IMAGE) % PAGE_SIZE) + behind)
+        size = dump.stat().st_size if behind else MIB + len(IMAGE)
+        os.truncate(dump, size)
+        memory = RamFile(dump, (Region(PhysAddr(0), PhysAddr(size)),), writable=False)
+        with contextlib.closing(memory):
+            sightings = search(memory, PhysAddr(0), PhysAddr(size))
+        assert [seen.address for seen in sightings.images] == [MIB]
+        assert sightings.reject_count == (len(behind) == 4)
 
 
 def test_different_whole_images_have_different_checksums(ram: RamFile) -> None:
     put(ram, 2 * MIB, OTHER_IMAGE)
     put(ram, 3 * MIB, IMAGE)
     first, second = search(ram).images
-    assert first.crc != second.crc
+    assert first.data_word != second.data_word
 
 
 def test_an_image_that_is_not_on_a_page_boundary_is_never_found(ram: RamFile) -> None:
@@ -503,15 +531,17 @@ def test_an_image_whose_data_is_mostly_holes_is_found(ram: RamFile) -> None:
         assert [found.address for found in search(ram, flash_size_bytes=size).images] == [2 * MIB]
 
 
-def test_data_that_claims_trailers_everywhere_costs_a_few_looks_only(
+def test_data_that_claims_check_words_everywhere_costs_a_few_looks_only(
     ram: RamFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scan, "_IMAGE_WORK_BYTES", 3 * MIB)
-    claims = b"".join(length.to_bytes(4, "little") for length in range(0, MIB, 4))
-    put(ram, 2 * MIB, IMAGE[:84] + claims)
+    monkeypatch.setattr(image_search, "WORK_BYTES", 32 * MIB)
+    header, claims = IMAGE[:84], bytearray(MIB)
+    for size in range(KIB, MIB - 8, KIB):
+        claims[size + 4 : size + 8] = check_words(header, bytes(size))[4:]
+    put(ram, 2 * MIB, header + bytes(claims))
     sightings = search(ram)
     assert sightings.images == ()
-    assert whys(sightings) == [(2 * MIB, NO_IMAGE)]
+    assert [why.split(":")[1] for _, why in whys(sightings)] == [" overwritten"]
 
 
 def test_headers_that_claim_more_work_than_allowed_are_not_checked(
@@ -519,7 +549,7 @@ def test_headers_that_claim_more_work_than_allowed_are_not_checked(
 ) -> None:
     for address in (MIB, 2 * MIB, 3 * MIB):
         put(ram, address, IMAGE)
-    monkeypatch.setattr(scan, "_IMAGE_WORK_BYTES", 2 * len(IMAGE))
+    monkeypatch.setattr(image_search, "WORK_BYTES", 2 * len(IMAGE))
     sightings = search(ram, flash_size_bytes=len(FLASH))
     assert [image.address for image in sightings.images] == [MIB, 2 * MIB]
     assert whys(sightings) == [

@@ -30,14 +30,9 @@ from openrbu.bios.nvram import NvramFile
 from openrbu.buffers import same_bytes
 from openrbu.errors import DamagedInputError, OpenRbuError
 from openrbu.formats import dell
+from openrbu.formats.check_words import CHECK_WORDS_BYTES
 from openrbu.formats.dell import CompletionCode
-from openrbu.formats.hdr import (
-    MAX_HEADER_LENGTH,
-    TRAILER_SIZE_BYTES,
-    Header,
-    Image,
-    TrailerState,
-)
+from openrbu.formats.hdr import MAX_HEADER_LENGTH, Image, image_at
 from openrbu.formats.smbios import Tables
 from openrbu.memory.physical import PhysicalMemory, Region
 from openrbu.memory.scan import FoundImage, FoundSet, Sightings, search
@@ -193,7 +188,7 @@ def _why_none(sightings: Sightings) -> str:
         return "nothing in memory looks like one"
     return (
         f"the image header at {sightings.headers[0].address:#x} has no data of this flash's size "
-        "with a right checksum behind it"
+        "with the right check words behind it"
     )
 
 
@@ -231,20 +226,20 @@ def _joined(board: Board, packet_set: FoundSet) -> Image:
     wrong_size = _inconsistent("the image in the packets is not of this machine's flash size")
     flash_size = board.flash.size_bytes
     room = packet_set.packet_size_bytes - packet_set.header_size_bytes
-    largest = MAX_HEADER_LENGTH + flash_size + TRAILER_SIZE_BYTES
+    largest = MAX_HEADER_LENGTH + flash_size + CHECK_WORDS_BYTES
     if (packet_set.total - 1) * room >= largest + room:
         raise wrong_size  # before it is put together: overlapping packets can claim any size
     padded = memoryview(packet_set.assemble(board.memory))
     try:
-        size = Header.parse(padded).size_bytes + flash_size + TRAILER_SIZE_BYTES
+        image = image_at(padded) or Image.parse(padded)
     except DamagedInputError as damage:
         raise _inconsistent(str(damage)) from None
-    padding = len(padded) - size
-    if not 0 <= padding < room or bytes(padded[size:]).count(0) != padding:
+    if not image.is_whole:
+        raise _inconsistent(f"in the packets {image.damage}")
+    padding = len(padded) - image.size_bytes
+    padding_is_right = padding < room and not any(padded[image.size_bytes :])
+    if image.flash_size_bytes != flash_size or not padding_is_right:
         raise wrong_size
-    image = Image.parse(padded[:size])
-    if image.trailer is not TrailerState.GOOD:
-        raise _inconsistent(f"the image's own checksum is {image.trailer.value}")
     return image
 
 

@@ -28,22 +28,16 @@ if TYPE_CHECKING:
     from openrbu.formats.hdr import Header, Image
     from openrbu.formats.version import BiosVersion
 
-TRAILER_WORDS = {
-    "good": good("right: header and data are whole"),
-    "wrong": bad("WRONG: header or data were changed"),
-    "absent": caution("none, as in a vendor's file (or the file was cut short)"),
-}
-"""What the state of an image's checksum means, by `TrailerState`."""
-
 
 def info(
     image: ImageFile,
     *,
     as_json: AsJson = False,
 ) -> Answer:
-    """Show what an image is: version, systems, sizes, digests.
+    """Show what an image is: version, systems, sizes, check words, digest.
 
-    Looks into packages too, and shows each image that is inside.
+    Looks into packages too, and shows each image that is inside. Ends with 5 when one is not
+    whole: changed, cut, or with bytes behind it.
 
     \b
     Example:  rbu info A06.hdr
@@ -63,16 +57,20 @@ def info(
 
 
 def image_document(image: Image) -> dict[str, Any]:
-    """All that an image says of itself, and its digests."""
-    size, flash_size = image.size_bytes, image.flash_size_bytes
-    sha256, crc = _digests(image)
+    """All that an image says of itself, and its digest.
+
+    `ends_at_bytes` is where its check words hold, if anywhere; what is behind is none of it.
+    """
+    end, whole = image.judgement.end, image.up_to_its_end
     return {
         **header_document(image.header),
-        "size_bytes": size,
-        "flash_size_bytes": flash_size,
-        "trailer": image.trailer.value,
-        "sha256": sha256,
-        "crc32": f"{crc:#010x}",
+        "state": image.state.value,
+        "damage": image.damage,
+        "size_bytes": image.size_bytes,
+        "ends_at_bytes": None if whole is None else whole.size_bytes,
+        "flash_size_bytes": None if end is None else end.data_size_bytes,
+        "data_check_word": None if whole is None else f"{whole.data_word:#010x}",
+        "sha256": _sha256(image),
     }
 
 
@@ -96,30 +94,36 @@ def systems_text(header: Header) -> str:
     return ", ".join(map(str, header.systems)) or "none"
 
 
-def _digests(image: Image) -> tuple[str, int]:
-    """SHA-256 and CRC-32 of the whole image."""
+def _sha256(image: Image) -> str:
+    """Of the whole file: there the CRC-32 of every intact image is the same."""
     import hashlib
-    import zlib
 
-    sha256 = hashlib.sha256(head := image.header.build())
+    sha256 = hashlib.sha256(image.header.build())
     sha256.update(image.body)
-    return sha256.hexdigest(), zlib.crc32(image.body, zlib.crc32(head))
+    return sha256.hexdigest()
 
 
 def _image_rows(image: Image) -> list[tuple[str, Cell]]:
-    header = image.header
-    sha256, crc = _digests(image)
-    return [
+    header, end, whole = image.header, image.judgement.end, image.up_to_its_end
+    flash_data: Cell = caution("of unknown size: nothing says where it ends")
+    if end is not None and whole is not None:
+        flash_data = f"{human_size(end.data_size_bytes)} ({end.data_size_bytes} bytes)"
+    words: Cell = good("right: header and data are whole")
+    if image.damage is not None:
+        words = bad(image.damage)
+    rows: list[tuple[str, Cell]] = [
         ("BIOS version", f"{header.version} ({_style_words(header.version)})"),
         ("for systems", systems_text(header)),
         ("size", f"{human_size(image.size_bytes)} ({image.size_bytes} bytes)"),
-        ("flash data", f"{human_size(image.flash_size_bytes)} ({image.flash_size_bytes} bytes)"),
-        ("checksum", TRAILER_WORDS[image.trailer.value]),
+        ("flash data", flash_data),
+        ("check words", words),
         ("header", f"version {header.header_version}, {header.size_bytes} bytes"),
         ("quick check", header.quick_check_text),
-        ("SHA-256", sha256),
-        ("CRC-32", f"{crc:#010x}"),
+        ("SHA-256", _sha256(image)),
     ]
+    if whole is not None and whole.size_bytes != image.size_bytes:
+        rows.insert(3, ("ends at", f"{whole.size_bytes} bytes: there its check words hold"))
+    return rows
 
 
 def _style_words(version: BiosVersion) -> str:
@@ -253,7 +257,7 @@ def packets(
     set_id: Annotated[
         str | None,
         typer.Option(
-            "--set-id", metavar="ID", help="Four characters (_A05) or 0x…; else the image's CRC-32."
+            "--set-id", metavar="ID", help="Four characters (_A05) or 0x…; else the image's own."
         ),
     ] = None,
     password_crc: Annotated[
@@ -283,7 +287,10 @@ def packets(
     if loaded.damage is not None:
         raise DamagedInputError(f"{image}: {loaded.damage}")
     whole = loaded.build()
-    identity = _digests(loaded)[1] if set_id is None else set_id_of(set_id)
+    if set_id is None:
+        identity: int | bytes = packet.own_set_id(whole, size, crc)
+    else:
+        identity = set_id_of(set_id)
     made = packet.split(whole, packet_size_bytes=size, set_id=identity, password_crc=crc)
     changed = files.save(output, made, force=force)
     count = len(made) // size
@@ -321,10 +328,11 @@ def join(
     with files.about(file):
         joined = packet.join(data)
         try:
-            image = hdr.Image.parse(hdr.unpad(joined.image))
+            image = hdr.image_at(joined.image) or hdr.Image.parse(joined.image)
         except DamagedInputError as error:
             raise DamagedInputError(f"what the packets hold is {error}") from None
-    end_is_known = image.trailer is not hdr.TrailerState.ABSENT
+        if image.damage is not None:
+            raise DamagedInputError(f"the packets are sound, but {image.damage}")
     changed = files.save(output, image.build(), force=force)
     document = {
         "changed": changed,
@@ -333,16 +341,7 @@ def join(
         "packet_size_bytes": joined.packet_size_bytes,
         "set_id": f"{joined.set_id:#010x}",
         "has_password": joined.password.present,
-        "end_is_known": end_is_known,
         **image_document(image),
     }
     what = f"{image.header.version}, {human_size(image.size_bytes)}, {joined.total} packets"
-    lines = [_saved(output, changed, what)]
-    if not end_is_known:
-        lines.append(
-            caution(
-                "note: nothing says where the image ends; zeros that the last packet was filled "
-                "up with may be behind it"
-            )
-        )
-    return Answer(document, lines)
+    return Answer(document, [_saved(output, changed, what)])

@@ -86,10 +86,9 @@ def _open_memory(memory: str) -> Iterator[PhysicalMemory]:
     if not path.is_file():
         raise UsageError(f"{memory} is no plain file: a dump of RAM is needed")
     size = path.stat().st_size
-    whole_pages = size - size % PAGE_SIZE
-    if not whole_pages:
+    if size < PAGE_SIZE:
         raise DamagedInputError(f"{memory} has {size} bytes, less than a page of memory")
-    region = Region(PhysAddr(0), PhysAddr(whole_pages))
+    region = Region(PhysAddr(0), PhysAddr(size))
     try:
         ram = RamFile(path, (region,), writable=False)
     except OSError as error:
@@ -111,6 +110,8 @@ def _header_in(memory: PhysicalMemory, found: FoundSet) -> Header | None:
 
 
 def _sightings_document(seen: Sightings, held: Sequence[Header | None]) -> dict[str, Any]:
+    from openrbu.formats.judgement import ImageState
+
     return {
         "packet_sets": [
             {
@@ -133,13 +134,18 @@ def _sightings_document(seen: Sightings, held: Sequence[Header | None]) -> dict[
             {
                 "address": hex_address(each.address),
                 "size_bytes": each.size_bytes,
-                "crc32": f"{each.crc:#010x}",
+                "data_check_word": f"{each.data_word:#010x}",
                 **header_document(each.header),
             }
             for each in seen.images
         ],
         "bare_headers": [
-            {"address": hex_address(each.address), **header_document(each.header)}
+            {
+                "address": hex_address(each.address),
+                "state": "cut" if each.state is ImageState.CUT else "overwritten",
+                "size_bytes": each.size_bytes or None,
+                **header_document(each.header),
+            }
             for each in _bare_headers(seen)
         ],
         "reject_count": seen.reject_count,
@@ -172,8 +178,11 @@ def _blocks(seen: Sightings, held: Sequence[Header | None]) -> list[Block]:
         blocks.append(
             Table(
                 "Headers without a whole image",
-                ("bare header at", "version", "for systems"),
-                [(f"{each.address:#x}", *_header_cells(each.header)) for each in bare],
+                ("bare header at", "version", "for systems", "behind it"),
+                [
+                    (f"{each.address:#x}", *_header_cells(each.header), _behind_words(each))
+                    for each in bare
+                ],
             )
         )
     if not blocks:
@@ -185,6 +194,12 @@ def _bare_headers(seen: Sightings) -> list[FoundHeader]:
     """The headers that no whole image begins with."""
     whole = {each.address for each in seen.images}
     return [each for each in seen.headers if each.address not in whole]
+
+
+def _behind_words(found: FoundHeader) -> Cell:
+    if found.size_bytes:
+        return bad(f"an image of {human_size(found.size_bytes)}, overwritten")
+    return bad("cut, or not in one piece")
 
 
 def _reject_lines(seen: Sightings) -> list[Block]:

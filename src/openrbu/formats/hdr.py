@@ -1,21 +1,26 @@
-"""The `.HDR` file: an 84-byte header, the flash data, and in our own images an 8-byte trailer.
+"""The `.HDR` file: an 84-byte header, the flash data, and two check words.
 
-Facts: BIOS image facts (the header) and BIOS boot facts ("Image data check": the trailer). The
-whole file, header included, is what gets staged in memory.
+Facts: BIOS image facts. The whole file, header included, is what gets staged in memory. The words
+are in `check_words`, what they tell of an image is in `judgement`.
 """
 
 import re
-import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from enum import Enum
 from functools import cached_property
 
 from openrbu.buffers import Buffer
 from openrbu.errors import DamagedInputError, UsageError
+from openrbu.formats.check_words import CHECK_WORDS, CHECK_WORDS_BYTES, check_words
+from openrbu.formats.judgement import (
+    ImageState,
+    Judgement,
+    describe_damage,
+    find_end,
+    judge_image,
+)
 from openrbu.formats.layout import Field, Layout
 from openrbu.formats.version import BiosVersion, VersionStyle
-from openrbu.units import KIB, MIB
 
 MAGIC = b"$RBU"
 MAX_SYSTEMS = 12
@@ -41,24 +46,11 @@ MAX_HEADER_LENGTH = 128
 """Every real header is 84 bytes. Somewhat longer ones are read, in case a later header version has
 them; beyond this the length field is taken for a lie."""
 
-TRAILER = Layout(
-    "the image trailer",
-    Field("data_length", "I", unit="bytes"),
-    Field("crc32", "I"),
-)
-TRAILER_SIZE_BYTES = TRAILER.size_bytes
-
 _QUICK_CHECK = re.compile(rb"Copyright[ -~]{31}")
 
 _MAX_SYSTEM_ID = 0x1FFF
 _MAX_REVISION = 7
 _SYSTEM_ID_TEXT = re.compile(r"0[xX]([0-9A-Fa-f]{1,4})(?::([0-9]{1,3}))?")
-
-_VENDOR_BLOCK_BYTES = 64 * KIB
-"""Flash sizes are whole numbers of these: real files are 92 bytes larger than one."""
-
-_MAX_PADDING_BYTES = 64 * MIB
-"""The last packet of a set is zero padded, and a packet is at most 64 MiB (RBU packet rules)."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -209,23 +201,10 @@ def _check_fields(length: int, num_systems: int, quick_check: bytes, offset: int
         )
 
 
-class TrailerState(Enum):
-    """What an image's last 8 bytes say about it."""
-
-    GOOD = "good"
-    """Ours, and the CRC-32 over header and data is right."""
-
-    WRONG = "wrong"
-    """Ours by its length field or by its CRC-32, but the other one differs: it was changed."""
-
-    ABSENT = "absent"
-    """Not ours, as in every file of the vendor's. Or the image was cut short."""
-
-
 # No slots: the cached property needs a place.
 @dataclass(frozen=True)
 class Image:
-    """A whole image: the header, and everything behind it as a view (no copy).
+    """An image: the header, and everything behind it as a view (no copy).
 
     The memory behind the view must not change while the image is in use.
     """
@@ -253,46 +232,60 @@ class Image:
         return self.header.size_bytes + len(self.body)
 
     @cached_property
-    def trailer(self) -> TrailerState:
-        """Whether the trailer of our own images is there and right. Reads the data once."""
-        if len(self.body) <= TRAILER_SIZE_BYTES:
-            return TrailerState.ABSENT
-        data = self.body[:-TRAILER_SIZE_BYTES]
-        trailer = TRAILER.unpack(self.body, len(data))
-        crc = zlib.crc32(data, zlib.crc32(self.header.build()))
-        is_length_right = trailer["data_length"] == len(data)
-        is_crc_right = trailer["crc32"] == crc
-        if is_length_right and is_crc_right:
-            return TrailerState.GOOD
-        return TrailerState.WRONG if is_length_right or is_crc_right else TrailerState.ABSENT
+    def judgement(self) -> Judgement:
+        """What its check words say of it. Goes through the data once, where they are right."""
+        return judge_image(self.header.build(), self.body)
+
+    @property
+    def state(self) -> ImageState:
+        return self.judgement.state
+
+    @property
+    def is_whole(self) -> bool:
+        return self.state is ImageState.WHOLE
 
     @property
     def damage(self) -> str | None:
-        """What is wrong with an image whose header is right; None: nothing that can be seen."""
-        if self.trailer is TrailerState.WRONG:
-            return "the image's checksum is wrong: the file was changed or cut; get it again"
-        return None if self.flash_data else "the image has a header but no data"
+        """What is wrong with an image whose header is sound, in one line; None: nothing."""
+        return describe_damage(self.judgement, len(self.body))
+
+    @property
+    def up_to_its_end(self) -> "Image | None":
+        """The image without what is behind its check words; None where they hold nowhere."""
+        end = self.judgement.end
+        if end is None:
+            return None
+        return Image(self.header, self.body[: end.data_size_bytes + CHECK_WORDS_BYTES])
+
+    @property
+    def data_word(self) -> int:
+        """The check word over the data, as it stands in the image; 0 where there is no room."""
+        if len(self.body) < CHECK_WORDS_BYTES:
+            return 0
+        word: int = CHECK_WORDS.unpack(self.body, self.flash_size_bytes)["data_word"]
+        return word
 
     @property
     def flash_data(self) -> memoryview:
-        """What goes into the flash: the body, without its last 8 bytes where they are none of it.
-
-        They are not where they are our trailer, right or wrong, and where the rest is a whole
-        number of 64 KiB blocks, as in the vendor's files (BIOS boot facts, "Image data check").
-        """
-        rest = len(self.body) - TRAILER_SIZE_BYTES
-        whole_blocks = rest > 0 and rest % _VENDOR_BLOCK_BYTES == 0
-        return self.body[:rest] if whole_blocks or _claims_trailer(self.body) else self.body
+        """What goes into the flash: the body, without the 8 bytes of the check words."""
+        return self.body[: self.flash_size_bytes]
 
     @property
     def flash_size_bytes(self) -> int:
-        return len(self.flash_data)
+        return max(0, len(self.body) - CHECK_WORDS_BYTES)
 
 
-def _claims_trailer(body: memoryview) -> bool:
-    """Whether the last 8 bytes give the size of what is before them, as our trailer does."""
-    data_length = len(body) - TRAILER_SIZE_BYTES
-    return data_length > 0 and TRAILER.unpack(body, data_length)["data_length"] == data_length
+def image_at(view: memoryview, offset: int = 0) -> Image | None:
+    """The image that starts at `offset`, up to where its check words hold; `Image.state` says
+    whether it was changed. None where no header is there, or nothing tells where the image ends.
+    """
+    try:
+        header = Header.parse(view, offset)
+    except DamagedInputError:
+        return None
+    body = view[offset + header.size_bytes :]
+    end = find_end(header.build(), body)
+    return None if end is None else Image(header, body[: end.data_size_bytes + CHECK_WORDS_BYTES])
 
 
 def make_image(
@@ -303,7 +296,7 @@ def make_image(
     quick_check: str = "Copyright 2005 Dell Inc.",
     header_minor: int | None = None,
 ) -> bytes:
-    """A new image: header, `flash_data`, and the trailer that the virtual BIOS wants.
+    """A new image: header, `flash_data`, and the check words.
 
     `header_minor` is the header's minor version; unless given it is that of real files, 0 beside
     an old-style version and 1 beside a new-style one.
@@ -334,38 +327,4 @@ def make_image(
         bios_version=version_bytes,
         system_id_list=tuple(entries + [0] * (MAX_SYSTEMS - len(entries))),
     )
-    crc = zlib.crc32(flash_data, zlib.crc32(header))
-    return b"".join((header, flash_data, TRAILER.pack(data_length=len(flash_data), crc32=crc)))
-
-
-def unpad(data: Buffer, max_padding_bytes: int = _MAX_PADDING_BYTES) -> memoryview:
-    """`data` without the zero bytes behind an image whose trailer tells where it ends.
-
-    They are what a last packet is padded with. Anything else comes back whole: no image, an image
-    without a trailer, more padding than `max_padding_bytes`. Nothing is copied.
-    """
-    view = memoryview(data)
-    try:
-        header_size = Header.parse(view).size_bytes
-    except DamagedInputError:
-        return view
-    # The trailer may end in zero bytes itself, so its end is at or a little behind the last other.
-    last = _end_of_last_nonzero(view, max_padding_bytes + TRAILER_SIZE_BYTES)
-    ends = range(max(last, len(view) - max_padding_bytes), last + TRAILER_SIZE_BYTES)
-    for end in ends:
-        if end <= len(view) and _claims_trailer(view[header_size:end]):
-            return view[:end]
-    return view
-
-
-def _end_of_last_nonzero(view: memoryview, limit_bytes: int) -> int:
-    """Where the zero bytes at the end of `view` begin, looking at most about `limit_bytes` back."""
-    end = len(view)
-    stop = max(0, end - limit_bytes)
-    while end > stop:
-        start = max(0, end - _VENDOR_BLOCK_BYTES)
-        kept = bytes(view[start:end]).rstrip(b"\0")
-        if kept:
-            return start + len(kept)
-        end = start
-    return end
+    return b"".join((header, flash_data, check_words(header, flash_data)))

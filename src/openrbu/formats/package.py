@@ -8,7 +8,7 @@ way, in memory only: nothing is written to disk.
 
 The bytes of an archive or of an image are not looked at a second time as something else; neither
 is what is left of an archive that was cut short, or half an image would pass for a whole one. An
-image whose end can't be told (no good trailer) runs to the end of the file, so behind it only
+image whose end can't be told (no check words) runs to the end of the file, so behind it only
 further headers count: flash data is full of compressed modules that are nobody's packages.
 """
 
@@ -23,19 +23,11 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from typing import IO, Protocol, TypeVar, cast
 
 from openrbu.buffers import Buffer
 from openrbu.errors import DamagedInputError
-from openrbu.formats.hdr import (
-    MAGIC,
-    TRAILER,
-    TRAILER_SIZE_BYTES,
-    Header,
-    Image,
-    TrailerState,
-)
+from openrbu.formats.hdr import MAGIC, Header, Image, image_at
 from openrbu.units import KIB, MIB, human_size
 
 MAX_DEPTH = 8
@@ -48,9 +40,6 @@ MAX_UNPACKED_BYTES = 256 * MIB
 """What all archives in a file may unpack to, together."""
 
 MAX_IMAGES = 256
-
-_MAX_POSSIBLE_ENDS = 1000
-"""Places that may be an image's trailer. Data has one or none, unless it counts up by itself."""
 
 _PIECE_BYTES = 4 * KIB
 """Packed bytes unpacked at a time. xz packs up to some 7000 to 1, so this makes at most 28 MiB
@@ -154,7 +143,7 @@ class _Search:
                 image = _image_at(view, start)
                 if image is not None:
                     self._add(image, steps, start)
-                    in_image = image.trailer is not TrailerState.GOOD
+                    in_image = image.judgement.end is None
                     size = image.header.size_bytes if in_image else image.size_bytes
                     position = start + size
             elif kind == "tar":
@@ -293,33 +282,12 @@ def _signs(view: memoryview) -> Iterator[tuple[int, str]]:
 
 
 def _image_at(view: memoryview, start: int) -> Image | None:
-    """The image at `start`, up to its good trailer or else to the end; nothing if it is none."""
+    """The image at `start`, up to its check words or else to the end; nothing if it is none."""
     try:
         header = Header.parse(view, start)
     except DamagedInputError:
         return None
-    image = Image(header, view[start + header.size_bytes :])
-    if image.trailer is TrailerState.GOOD:
-        return image
-    crc, checked = zlib.crc32(header.build()), 0
-    for length in islice(_possible_ends(image.body), _MAX_POSSIBLE_ENDS):
-        crc, checked = zlib.crc32(image.body[checked:length], crc), length
-        if TRAILER.unpack(image.body, length)["crc32"] == crc:
-            return Image(header, image.body[: length + TRAILER_SIZE_BYTES])
-    return image
-
-
-def _possible_ends(body: memoryview) -> Iterator[int]:
-    """Offsets, ascending, at which the body holds the offset itself, as a trailer does."""
-    import numpy as np  # noqa: PLC0415  (only a search needs it: start-up time)
-
-    stop = len(body) - TRAILER_SIZE_BYTES + 1
-    for start in range(1, stop, MIB):
-        count = min(MIB, stop - start)
-        # A u32 at each byte: they overlap, and nothing is copied.
-        words = np.ndarray((count,), "<u4", body, offset=start, strides=(1,))
-        for hit in np.flatnonzero(words == np.arange(start, start + count, dtype=np.uint64)):
-            yield start + int(hit)
+    return image_at(view, start) or Image(header, view[start + header.size_bytes :])
 
 
 class _ViewFile(io.RawIOBase):

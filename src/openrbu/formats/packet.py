@@ -7,12 +7,14 @@ One packet, its header and its rules are in `packet_header`.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Set
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NoReturn
 
 from openrbu.buffers import Buffer
 from openrbu.errors import DamagedInputError, UsageError
+from openrbu.formats.check_words import CHECK_WORDS_BYTES
 from openrbu.formats.packet_header import (
     HEADER_SIZE_BYTES,
     MAX_HEADER_BYTES,
@@ -54,6 +56,7 @@ __all__ = [
     "check_packet_size",
     "header_array",
     "join",
+    "own_set_id",
     "packets_needed",
     "parse_password_item",
     "password_crc",
@@ -66,6 +69,9 @@ __all__ = [
 DEFAULT_PACKET_BYTES = 4 * KIB
 
 MIN_PACKET_BYTES = KIB
+
+_IDENTITY_BYTES = 128
+"""The longest header that is read; behind a shorter one some data counts twice."""
 
 _BLOCK_BYTES = 512 * KIB
 """Packets are copied and summed in blocks that stay in the processor's cache."""
@@ -169,6 +175,18 @@ def split(
     return packets.reshape(-1).data
 
 
+def own_set_id(image: Buffer, packet_size_bytes: int, password_crc: int | None) -> int:
+    """The set ID that only packets of this image, size and password have (but for chance: 1 in
+    2**32).
+
+    It comes from the header, the check words, which stand for the data, and what else the set is
+    made of. The CRC-32 of the whole image would not do: it is the same for every intact one.
+    """
+    view = memoryview(image)
+    made_of = f"{packet_size_bytes} {password_crc}".encode()
+    return zlib.crc32(b"".join((view[:_IDENTITY_BYTES], view[-CHECK_WORDS_BYTES:], made_of)))
+
+
 def _numbered(model: PacketHeader, count: int) -> npt.NDArray[np.void]:
     """`count` headers like `model`, numbered from its number on; shape (count,)."""
     import numpy as np  # noqa: PLC0415  (start-up time)
@@ -190,7 +208,9 @@ def join(data: Buffer) -> PacketSet:
     """The image in a file of packets back to back: what `split` made, or another tool.
 
     Packet 0 may have a size of its own. The image keeps the last packet's padding: nothing in a
-    set says how long the image is.
+    set says how long the image is. One more packet than the set has is taken, where its number is
+    their total: Dell's old client writes one behind an image that fills its packets (RBU packets'
+    oracles, "Old clients"), and no BIOS minds it.
 
     :raise DamagedInputError: when a packet breaks a header rule, has a wrong checksum, is missing,
         there twice, out of order, of another set or cut short, or when something is behind the
@@ -218,7 +238,9 @@ def join(data: Buffer) -> PacketSet:
         headers[low:high] = packets[low:high, :HEADER_SIZE_BYTES]
         sums[low:high] = word_sums(packets[low:high])
     _check_packets(data, packets, _Due(1, start, size, first), headers, sums)
-    _check_end(data, _Due(count + 1, start + count * size, size, first))
+    due = _Due(count + 1, start + count * size, size, first)
+    if not _is_surplus(packets[count:], due):
+        _check_end(data, due)
     return PacketSet(
         image=image.reshape(-1).data,
         set_id=first.set_id,
@@ -321,6 +343,17 @@ def _explain(data: Buffer, due: _Due, word_sum: int, later: Set[int]) -> NoRetur
     else:
         text = f"packet {expected} is missing: packet {actual} is at {at}, where it should be"
     raise DamagedInputError(text, offset=due.offset, expected=expected, actual=actual)
+
+
+def _is_surplus(left: npt.NDArray[np.uint8], due: _Due) -> bool:
+    """Whether the one packet that is `left` in a file, shape (1, size), only counts too far."""
+    if len(left) != 1 or due.number != due.first.total or word_sums(left)[0]:
+        return False
+    model = replace(due.first, size_bytes=due.size_bytes, number=due.number)
+    header = header_array(left)
+    expected = _numbered(model, 1)
+    expected["pktChksum"] = header["pktChksum"]
+    return bool((header == expected)[0])
 
 
 def _check_end(data: Buffer, due: _Due) -> None:

@@ -22,7 +22,8 @@ from openrbu.drivers.balloon_profiles import balloon_profile
 from openrbu.drivers.profiles import profile
 from openrbu.errors import DamagedInputError, MachineError, UsageError
 from openrbu.formats import dell, smbios, tokens
-from openrbu.formats.hdr import HEADER_SIZE_BYTES, TRAILER_SIZE_BYTES
+from openrbu.formats.check_words import CHECK_WORDS_BYTES
+from openrbu.formats.hdr import HEADER_SIZE_BYTES
 from openrbu.formats.packet import password_crc
 from openrbu.formats.version import BiosVersion, VersionStyle
 from openrbu.machine import store
@@ -265,7 +266,7 @@ def _make_tables(kind: Model) -> smbios.Tables:
 
 def _image_kib(flash_size_bytes: int) -> int:
     """Whole KiB of an image: 513 for a flash of 512 KiB, as real machines have it."""
-    return -(-(HEADER_SIZE_BYTES + flash_size_bytes + TRAILER_SIZE_BYTES) // KIB)
+    return -(-(HEADER_SIZE_BYTES + flash_size_bytes + CHECK_WORDS_BYTES) // KIB)
 
 
 def _make_tokens(kind: Model) -> smbios.Structure:

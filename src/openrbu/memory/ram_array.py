@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from openrbu.memory.physical import ReadableMemory, Region, off_the_page
-from openrbu.units import MIB, PAGE_SHIFT, PAGE_SIZE, PhysAddr
+from openrbu.units import MIB, PAGE_SHIFT, PAGE_SIZE, PhysAddr, pages_for
 
 Addresses = npt.NDArray[np.int64]
 
@@ -20,7 +20,7 @@ _WINDOW_BYTES = 1 * MIB
 
 
 class RamArray:
-    """The RAM in [start, end), from and to whole pages.
+    """The RAM in [start, end), from and to whole pages. (A dump may end within its last one.)
 
     Where nothing was ever written (holes) it is not looked at through a mapping: in a RAM file
     on tmpfs that would take pages. What is not mapped at all is read, a window at a time.
@@ -28,7 +28,7 @@ class RamArray:
 
     def __init__(self, memory: ReadableMemory, start: PhysAddr, end: PhysAddr) -> None:
         self._memory = memory
-        low, high = -(-start // PAGE_SIZE) * PAGE_SIZE, end // PAGE_SIZE * PAGE_SIZE
+        low, high = -(-start // PAGE_SIZE) * PAGE_SIZE, -(-end // PAGE_SIZE) * PAGE_SIZE
         parts = (region.clip(low, high) for region in memory.regions)
         self._regions = [part for part in parts if part is not None]
         self._views = [
@@ -43,7 +43,10 @@ class RamArray:
         self.populated_bytes = int((self._run_ends - self._run_starts).sum())
 
     def pages_with(self, *words: int) -> tuple[Addresses, npt.NDArray[np.uint32]]:
-        """The pages that begin with one of these u32: their addresses, ascending, and which."""
+        """The pages that begin with one of these u32: their addresses, ascending, and which.
+
+        Of a last page that is cut, only so much may be there: see `room`.
+        """
         addresses, found = [np.empty(0, np.int64)], [np.empty(0, np.uint32)]
         for pages, first in self._mapped_pages() if self._memory.is_mapped else self._read_pages():
             hits = np.zeros(len(first), np.bool_)
@@ -101,7 +104,9 @@ class RamArray:
             column = self._items(number, np.dtype("<u4"))
             for pages in _batches(self._runs[number], region.start >> PAGE_SHIFT):
                 index = np.arange(pages.start, pages.stop) if isinstance(pages, slice) else pages
-                yield region.start + (index << PAGE_SHIFT), column[pages].copy()
+                index = index[index < len(column)]  # not a last page of less than a word
+                words = column[pages] if isinstance(pages, slice) else column[index]
+                yield region.start + (index << PAGE_SHIFT), words.copy()
 
     def _read_pages(self) -> Iterator[tuple[Addresses, npt.NDArray[np.uint32]]]:
         """The same where they have to be read."""
@@ -109,7 +114,9 @@ class RamArray:
         for start, end in zip(self._run_starts.tolist(), self._run_ends.tolist(), strict=True):
             for low in range(start, end, _WINDOW_BYTES):
                 addresses = np.arange(low, min(low + _WINDOW_BYTES, end), PAGE_SIZE)
-                self._memory.read_into(PhysAddr(low), window[: len(addresses) * PAGE_SIZE])
+                size = min(len(addresses) * PAGE_SIZE, end - low)
+                self._memory.read_into(PhysAddr(low), window[:size])
+                window[size : len(addresses) * PAGE_SIZE] = bytes(-size % PAGE_SIZE)
                 words = np.ndarray(len(addresses), "<u4", window, strides=(PAGE_SIZE,))
                 yield addresses, words
 
@@ -150,7 +157,7 @@ def _batches(runs: tuple[Region, ...], first_page: int) -> Iterator[slice | Addr
     batch: list[Addresses] = []
     count = 0
     for run in runs:
-        start, end = (run.start >> PAGE_SHIFT) - first_page, (run.end >> PAGE_SHIFT) - first_page
+        start, end = (run.start >> PAGE_SHIFT) - first_page, pages_for(run.end) - first_page
         if end - start < _LONG_RUN_PAGES:
             batch.append(np.arange(start, end))
             count += end - start

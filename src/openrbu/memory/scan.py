@@ -2,7 +2,7 @@
 
 A BIOS looks at the first four bytes of each 4 KiB page from 1 MiB up to 4 GiB, for `$RPK` and for
 `$RBU` (BIOS boot facts, point 4), and so does `search`. What it finds is either sound, by the
-packet rules and by the trailer of our own images, or a `Reject` with the reason.
+packet rules and by the vendor's check words, or a `Reject` with the reason.
 
 The work is bounded whatever is in memory, a RAM full of made-up headers included. Each page is
 looked at once. Checksums of packets are over at most 4 × what RAM holds plus 256 MiB, smallest
@@ -13,7 +13,6 @@ headers and the rejects that are kept. What falls victim to a cap is a reject th
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ import numpy.typing as npt
 
 from openrbu.errors import DamagedInputError
 from openrbu.formats import hdr
+from openrbu.formats.judgement import ImageState
 from openrbu.formats.packet import (
     PACKET_HEADER,
     PACKET_MAGIC,
@@ -31,13 +31,13 @@ from openrbu.formats.packet import (
     word_sums,
 )
 from openrbu.formats.packet_header import HEADER_RULES
+from openrbu.memory.image_search import ImageSearch
 from openrbu.memory.physical import ReadableMemory
 from openrbu.memory.ram_array import Addresses, RamArray
 from openrbu.memory.sightings import FoundHeader, FoundImage, FoundSet, Reject, Sightings
 from openrbu.units import (
     BIOS_SEARCH_END,
     BIOS_SEARCH_START,
-    GIB,
     KIB,
     MIB,
     PAGE_SIZE,
@@ -58,14 +58,9 @@ Rows = npt.NDArray[np.uint8]
 MAX_PACKET_SETS = 64
 MAX_IMAGE_HEADERS = 4096
 MAX_REJECTS = 1000
-MAX_IMAGE_BYTES = 64 * MIB
-"""How far behind a header its trailer is searched when nobody says how large the flash is."""
-
+_CUT_BY_END = "packet: cut by the end of RAM"
 _MAX_CONFLICTS = 10
-_MAX_TRAILERS = 8
-_IMAGE_WORK_BYTES = 4 * GIB
 _PACKET_WORK_BYTES = 256 * MIB
-_WORDS_AT_ONCE = MIB // 4
 
 
 def search(
@@ -77,9 +72,8 @@ def search(
 ) -> Sightings:
     """All packets and images that begin on a page of [start, end) and are in it to their end.
 
-    An image counts when header, data of `flash_size_bytes` and a right trailer lie in RAM without
-    a gap. Without that size the trailer is searched: up to 64 MiB behind the header, at multiples
-    of 4 bytes.
+    An image counts when header, data of `flash_size_bytes` and the right check words lie in RAM
+    without a gap. Without that size the words are searched, up to 64 MiB behind the header.
     """
     ram = RamArray(memory, start, end)
     image_magic = int.from_bytes(hdr.MAGIC, "little")
@@ -137,10 +131,12 @@ class _Candidates:
 
 def _find_sets(ram: RamArray, addresses: Addresses, rejects: _Rejects) -> list[FoundSet]:
     """The sound packets at these pages, by set."""
-    found = _Candidates(ram, addresses, rejects)
+    fits = ram.room(addresses) >= PACKET_HEADER.size_bytes
+    rejects.add(addresses[~fits], _CUT_BY_END)
+    found = _Candidates(ram, addresses[fits], rejects)
     for rule in HEADER_RULES:
         found.drop(rule.is_broken(found.headers), f"packet: {rule.field} {rule.says}")
-    found.drop(found.sizes > ram.room(found.addresses), "packet: cut by the end of RAM")
+    found.drop(found.sizes > ram.room(found.addresses), _CUT_BY_END)
     sums, affordable = _sums(ram, found)
     found.drop(~affordable, "packet: not checked, too many overlapping ones claim to be here")
     found.drop(sums[affordable] != 0, "packet: wrong checksum")
@@ -252,77 +248,25 @@ def _unequal_copies(ram: RamArray, addresses: Addresses, headers: npt.NDArray[An
     return says
 
 
-class _ImageSearch:
-    """Looks for what makes a header an image. `_work` is how many bytes may still be read."""
-
-    def __init__(self, ram: RamArray, flash_size_bytes: int | None) -> None:
-        self._ram = ram
-        self._flash_size_bytes = flash_size_bytes
-        self._work = _IMAGE_WORK_BYTES
-
-    def look_behind(self, address: PhysAddr, header: hdr.Header) -> FoundImage | str:
-        """The image that begins with this header, or why there is none."""
-        start = PhysAddr(address + header.size_bytes)
-        room = int(self._ram.room(np.array([start]))[0]) - hdr.TRAILER_SIZE_BYTES
-        for length in islice(self._lengths(start, room), _MAX_TRAILERS):
-            size = header.size_bytes + length + hdr.TRAILER_SIZE_BYTES
-            self._work -= size
-            if self._work < 0:
-                break
-            data = self._ram.data(address, size)
-            if data[: header.size_bytes] != header.build():
-                return "image: its header changed while it was looked at"
-            image = hdr.Image(header, data[header.size_bytes :])
-            if image.trailer is hdr.TrailerState.GOOD:
-                trailer = hdr.TRAILER.unpack(image.body, length)
-                return FoundImage(address, header, size, trailer["crc32"])
-        if self._work < 0:
-            return "image: not checked, too many headers claim to be one"
-        return "image: no whole one behind the header: not contiguous, or overwritten"
-
-    def _lengths(self, start: PhysAddr, room: int) -> Iterator[int]:
-        """Lengths of the data at `start` that a trailer behind it claims, `room` at most."""
-        length = self._flash_size_bytes
-        if length is None:
-            yield from self._claimed_lengths(start, min(room, MAX_IMAGE_BYTES))
-        elif length <= room:
-            trailer = self._ram.data(PhysAddr(start + length), hdr.TRAILER_SIZE_BYTES)
-            if hdr.TRAILER.unpack(trailer)["data_length"] == length:
-                yield length
-
-    def _claimed_lengths(self, start: PhysAddr, room: int) -> Iterator[int]:
-        """The multiples of 4 up to `room`, at which the u32 behind `start` is just that."""
-        ramp = np.arange(0, 4 * _WORDS_AT_ONCE, 4, dtype=np.uint32)
-        for run in self._ram.runs(PhysAddr(start + 4), PhysAddr(start + room + 4)):
-            low, end = -(-(run.start - start) // 4), (run.end - start) // 4
-            for index in range(low, end, _WORDS_AT_ONCE):
-                count = min(_WORDS_AT_ONCE, end - index)
-                self._work -= 4 * count
-                if self._work < 0:
-                    return
-                data = self._ram.data(PhysAddr(start + 4 * index), 4 * count)
-                claims = np.frombuffer(data, "<u4") - ramp[:count] == 4 * index
-                yield from (4 * (index + int(place)) for place in np.flatnonzero(claims))
-
-
 def _find_images(
     ram: RamArray, addresses: Addresses, flash_size_bytes: int | None, rejects: _Rejects
 ) -> tuple[list[FoundHeader], list[FoundImage]]:
     """The headers at these pages, and the whole images among them."""
     headers: list[FoundHeader] = []
     images: list[FoundImage] = []
-    images_behind = _ImageSearch(ram, flash_size_bytes)
+    images_behind = ImageSearch(ram, flash_size_bytes)
     for address in map(PhysAddr, addresses[:MAX_IMAGE_HEADERS].tolist()):
         try:
-            header = hdr.Header.parse(ram.data(address, PAGE_SIZE))
+            room = int(ram.room(np.array([address]))[0])
+            header = hdr.Header.parse(ram.data(address, min(PAGE_SIZE, room)))
         except DamagedInputError as error:
             rejects.add_one(address, f"image: {error}")
             continue
-        headers.append(FoundHeader(address, header))
-        found = images_behind.look_behind(address, header)
-        if isinstance(found, FoundImage):
-            images.append(found)
+        behind = images_behind.look_behind(address, header)
+        headers.append(FoundHeader(address, header, behind.state, behind.size_bytes))
+        if behind.state is ImageState.WHOLE:
+            images.append(FoundImage(address, header, behind.size_bytes, behind.data_word))
         else:
-            rejects.add_one(address, found)
+            rejects.add_one(address, behind.why)
     rejects.add(addresses[MAX_IMAGE_HEADERS:], f"image: one header too many ({MAX_IMAGE_HEADERS})")
     return headers, images

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from openrbu.errors import DamagedInputError
 from openrbu.formats.hdr import Header
+from openrbu.formats.judgement import ImageState
 from openrbu.formats.packet import PasswordItem, set_id_text
 from openrbu.memory.physical import ReadableMemory, Region
 from openrbu.units import PAGE_SIZE, PhysAddr, pages_for
@@ -22,23 +23,29 @@ class Reject:
 
 @dataclass(frozen=True, slots=True)
 class FoundHeader:
-    """An image header at a page's start, whatever is behind it."""
+    """An image header at a page's start, and what is behind it.
+
+    `state` is `WHOLE`; `DATA_CHANGED`, where an image of `size_bytes` was overwritten; or `CUT`,
+    where there is no end of one.
+    """
 
     address: PhysAddr
     header: Header
+    state: ImageState
+    size_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class FoundImage:
-    """A whole image without a gap, its trailer right.
+    """A whole image without a gap, its check words right.
 
-    `size_bytes` is header, data and trailer; `crc` the trailer's CRC-32 of header and data.
+    `size_bytes` is header, data and words; `data_word` the word over the data.
     """
 
     address: PhysAddr
     header: Header
     size_bytes: int
-    crc: int
+    data_word: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from openrbu.errors import DamagedInputError, ExitCode, ObstacleError, UsageError
 from openrbu.formats import packet
 from openrbu.formats.dell import CompletionCode, describe_completion
-from openrbu.formats.hdr import Image, TrailerState
+from openrbu.formats.hdr import Image
 from openrbu.hosts.base import Host, read_text
 from openrbu.memory.buddyinfo import ZoneFree, parse_buddyinfo
 from openrbu.units import MAX_BLOCK_BYTES, PAGE_SIZE, human_size, order_for
@@ -274,11 +274,6 @@ def _host_obstacles(host: Host, target: Target) -> Iterator[Obstacle]:
 def _notes(
     host: Host, image: Image, target: Target, mode: Mode, zones: list[ZoneFree]
 ) -> Iterator[str]:
-    if image.trailer is TrailerState.ABSENT:
-        yield (
-            "the image carries no checksum of ours: compare its digest with the vendor's (the BIOS "
-            "of a virtual machine takes no image without)"
-        )
     rbu = target.rbu
     if rbu is not None and rbu.completion_code not in (
         CompletionCode.COMPLETED,

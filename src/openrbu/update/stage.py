@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import zlib
 from dataclasses import dataclass
 
 from openrbu.buffers import Buffer
@@ -82,16 +81,17 @@ class Payload:
 def make_payload(
     image: Buffer, *, mode: Mode, packet_size_bytes: int, password: str | None
 ) -> Payload:
-    """Make what the driver gets. A packet set's ID is the CRC-32 of the image: sets of one image
-    are alike, sets of two are not.
+    """Make what the driver gets. A packet set has its own ID: stale packets of another one in
+    memory are not taken for its.
 
     :raise UsageError: when the packet size does not do.
     """
     if mode == "mono":
         return Payload(mode, image, image, None)
     crc = packet.password_crc(password) if password is not None else None
+    set_id = packet.own_set_id(image, packet_size_bytes, crc)
     packets = packet.split(
-        image, packet_size_bytes=packet_size_bytes, set_id=zlib.crc32(image), password_crc=crc
+        image, packet_size_bytes=packet_size_bytes, set_id=set_id, password_crc=crc
     )
     return Payload(mode, image, packets, packet_size_bytes)
 
