@@ -29,7 +29,7 @@ demo-balloon: setup  ## Guests balloon up while others balloon down: told, and d
 test: test-here test-lab  ## All tests
 
 test-here: setup  ## The tests but for those in the lab
-	$(BIN)/python -m pytest -m "not lab"
+	$(BIN)/python -m pytest -m "not lab" --numprocesses 2 --dist loadfile
 
 test-lab: setup  ## The tests in the lab: real Linux and the real driver in QEMU
 	$(BIN)/python -m pytest -m lab --numprocesses 2 --dist loadfile
