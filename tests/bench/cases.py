@@ -6,11 +6,12 @@ import mmap
 import os
 import shutil
 import time
+import zlib
 from pathlib import Path
 from typing import Self
 
 from openrbu.formats import packet
-from openrbu.formats.hdr import Image, SystemId, make_image
+from openrbu.formats.hdr import Image, SystemId, image_at, make_image
 from openrbu.formats.version import BiosVersion
 from openrbu.hosts.virtual import VirtualHost
 from openrbu.machine.factory import Order, make_machine
@@ -18,7 +19,7 @@ from openrbu.machine.models import MODELS
 from openrbu.machine.virtual import VirtualMachine
 from openrbu.memory.physical import RamFile, Region
 from openrbu.memory.scan import search
-from openrbu.units import GIB, MIB, PhysAddr
+from openrbu.units import GIB, MIB, PAGE_SIZE, PhysAddr
 from openrbu.update import flow
 from openrbu.update.driver import Progress
 from openrbu.update.plan import Options, make_plan
@@ -64,6 +65,25 @@ class Packets:
         return packet.join(self._packets)
 
 
+class WholeImage:
+    """A 16 MiB image, judged by its check words, and looked for with something behind it."""
+
+    def __init__(self) -> None:
+        self._raw = memoryview(_image(IMAGE_BYTES))
+        self._more = memoryview(bytes(self._raw) + _SOURCE[:PAGE_SIZE])
+
+    def crc32(self) -> int:
+        return zlib.crc32(self._raw)
+
+    def judge(self) -> None:
+        assert Image.parse(self._raw).is_whole
+
+    def find_end(self) -> None:
+        found = image_at(self._more)
+        assert found is not None
+        assert found.size_bytes == len(self._raw)
+
+
 class TouchedRam:
     """1 GiB of RAM in a file, every page written and mapped."""
 
@@ -92,8 +112,8 @@ class TouchedRam:
 
 
 def write_image(path: Path) -> None:
-    """An image for a Precision T7600, of 10 MiB."""
-    path.write_bytes(_image(10 * MIB))
+    """An image for a Precision T7600, of 16 MiB."""
+    path.write_bytes(_image(IMAGE_BYTES))
 
 
 def _image(flash_size_bytes: int, model: str = "precision-t7600") -> bytes:
