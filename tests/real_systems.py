@@ -16,7 +16,8 @@ import pytest
 from openrbu.formats.smbios import Tables, parse_memory_dump
 
 _BESIDE = Path(__file__).parents[1].parent / "shared" / "data"
-SYSTEMS = Path(os.environ.get("OPENRBU_DATA") or _BESIDE) / "systems"
+DATA = Path(os.environ.get("OPENRBU_DATA") or _BESIDE)
+SYSTEMS = DATA / "systems"
 
 NAMES = sorted(entry.name for entry in SYSTEMS.iterdir()) if SYSTEMS.is_dir() else []
 

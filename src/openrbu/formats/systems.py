@@ -1,0 +1,64 @@
+"""What is known of a Dell system ID: whose it is, and what speaks against RBU there.
+
+The facts are in `systems.tsv` beside this module; its head says where they are from. An ID that is
+not there is no worse for that: the table ends in 2010, but for a few.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+from dataclasses import dataclass
+from enum import Enum
+from functools import cache
+
+_TABLE = "systems.tsv"
+
+
+class Against(Enum):
+    """How much speaks against RBU on a system."""
+
+    NOTHING = ""
+    """Nothing that is known here."""
+
+    CAUTION = "caution"
+    """Something to know before an update."""
+
+    BROKEN = "broken"
+    """RBU does not work there, or does harm: Dell's own tool would not use it."""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownSystem:
+    """A system. `name` is empty where only the ID is known, `what` where nothing is `against`."""
+
+    id: int
+    name: str
+    against: Against
+    what: str
+
+    @property
+    def title(self) -> str:
+        """The ID, and the name where it is known."""
+        return f"{self.id:#06x} ({self.name})" if self.name else f"{self.id:#06x}"
+
+
+def known_system(system_id: int) -> KnownSystem:
+    """What is known of a system; of most IDs that a u16 can be that is nothing."""
+    found = _systems().get(system_id)
+    return found or KnownSystem(system_id, "", Against.NOTHING, "")
+
+
+@cache
+def _systems() -> dict[int, KnownSystem]:
+    """All of the table, read when somebody asks for the first time."""
+    data = pkgutil.get_data(__package__, _TABLE)
+    assert data is not None, f"{_TABLE} is a part of this package"
+    lines = data.decode("utf-8").splitlines()
+    systems = (_parse(line) for line in lines if not line.startswith("#"))
+    return {system.id: system for system in systems}
+
+
+def _parse(line: str) -> KnownSystem:
+    """From a line of the table: ID, name, how much is against it, in what words."""
+    number, name, against, what = (line.split("\t") + [""] * 3)[:4]
+    return KnownSystem(int(number, 16), name, Against(against), what)

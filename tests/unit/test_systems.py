@@ -1,0 +1,115 @@
+"""The table of system IDs: each of its rows, that it is in the package, and what it answers."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from openrbu.formats import systems
+from openrbu.formats.hdr import SystemId
+from openrbu.formats.systems import Against, known_system
+from openrbu.machine.models import MODELS
+from real_systems import DATA, each_system, expected_of
+
+ROOT = Path(__file__).parents[2]
+TABLE = Path(systems.__file__).with_name("systems.tsv")
+
+ROWS = [line for line in TABLE.read_text().splitlines() if not line.startswith("#")]
+
+
+def test_each_row_is_an_id_a_name_and_what_speaks_against_it() -> None:
+    row = re.compile(r"0x[0-9a-f]{4}\t(?:[ -~]+|[ -~]*\t(?:broken|caution)\t[ -~]+)")
+    assert [line for line in ROWS if not row.fullmatch(line)] == []
+    assert [line for line in ROWS if re.search(r"  | \t|\t | $", line)] == []
+
+
+def test_the_ids_are_unique_in_order_and_fit_an_image() -> None:
+    ids = [int(line[:6], 16) for line in ROWS]
+    assert ids == sorted(set(ids))
+    for system_id in ids:
+        assert SystemId.unpack(SystemId(system_id).pack()).id == system_id
+
+
+def test_every_row_is_found_by_its_id() -> None:
+    for line in ROWS:
+        fields = line.split("\t")
+        found = known_system(int(fields[0], 16))
+        assert [found.name, found.against.value, found.what] == [*fields[1:], "", ""][:3]
+
+
+def test_an_id_that_is_not_known_has_nothing_against_it() -> None:
+    for system_id in (0, 0x0076, 0x1ABC, 0xFFFF, 0x12345):
+        unknown = known_system(system_id)
+        assert (unknown.name, unknown.against, unknown.what) == ("", Against.NOTHING, "")
+        assert unknown.title == f"{system_id:#06x}"
+
+
+@pytest.mark.parametrize(
+    ("system_id", "title", "against"),
+    [
+        (0x0121, "0x0121 (PowerEdge 2650)", Against.NOTHING),
+        (0x0152, "0x0152 (Latitude D500)", Against.NOTHING),
+        (0x0126, "0x0126 (OptiPlex GX620)", Against.BROKEN),
+        (0x01AD, "0x01ad (OptiPlex GX620)", Against.BROKEN),
+        (0x01BC, "0x01bc (OptiPlex GX620)", Against.BROKEN),
+        (0x02A5, "0x02a5 (PowerEdge R210)", Against.BROKEN),
+        (0x02A6, "0x02a6 (PowerEdge T110)", Against.BROKEN),
+        (0x0092, "0x0092", Against.BROKEN),
+        (0x014B, "0x014b", Against.BROKEN),
+        (0x022E, "0x022e (XPS M1530)", Against.CAUTION),
+    ],
+)
+def test_what_the_image_facts_say_of_a_system_is_known(
+    system_id: int, title: str, against: Against
+) -> None:
+    found = known_system(system_id)
+    assert (found.title, found.against) == (title, against)
+    assert bool(found.what) == (against is not Against.NOTHING)
+
+
+def test_every_model_of_ours_is_known_by_its_name() -> None:
+    for model in MODELS.values():
+        assert known_system(model.system_id).name == model.product.replace("WorkStation ", "")
+
+
+@each_system
+def test_a_real_machine_bears_the_name_of_its_id_or_one_like_it(name: str) -> None:
+    """By the number in it: PowerEdge 400SC is a PowerEdge 400, ES3020 a PowerEdge 2600."""
+    expected = expected_of(name)
+    known = known_system(int(expected["system_id"], 16)).name
+    assert known
+    if name != "ES3020":
+        numbers = re.compile(r"[0-9]{3,}")
+        assert set(numbers.findall(known)) & set(numbers.findall(expected["product"]))
+
+
+def test_the_table_holds_all_that_dells_data_files_said() -> None:
+    source = DATA / "dell-systems.tsv"
+    if not source.exists():
+        pytest.skip(f"there is no {source} (OPENRBU_DATA names another place)")
+    lines = [line for line in source.read_text().splitlines() if not line.startswith("#")]
+    for number, name, against in csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE):
+        found = known_system(int(number, 16))
+        plain = re.sub(r" 0x[0-9A-F]+$", "", name).casefold()
+        assert found.name.casefold() == plain or not plain
+        assert bool(against) == (found.against is not Against.NOTHING)
+
+
+def test_the_table_is_in_the_wheel(tmp_path: Path) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
+        check=True,
+        capture_output=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        assert archive.read("openrbu/formats/systems.tsv") == TABLE.read_bytes()
