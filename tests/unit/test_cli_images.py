@@ -9,6 +9,7 @@ import struct
 import tarfile
 import zlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -63,7 +64,15 @@ def test_info_as_json_says_all_of_an_image(rbu: Cli) -> None:
             "header_version": "2.1",
             "header_length_bytes": 84,
             "quick_check": "Copyright 2005 Dell Inc.",
-            "systems": [{"id": "0x0495", "revision": 0}],
+            "systems": [
+                {
+                    "id": "0x0495",
+                    "revision": 0,
+                    "name": "Precision T7600",
+                    "known_against_rbu": None,
+                    "rbu_known_broken": False,
+                }
+            ],
             "state": "whole",
             "damage": None,
             "size_bytes": len(data),
@@ -73,6 +82,11 @@ def test_info_as_json_says_all_of_an_image(rbu: Cli) -> None:
             "sha256": hashlib.sha256(data).hexdigest(),
         }
     ]
+
+
+def ids(image: dict[str, Any]) -> list[dict[str, Any]]:
+    """The systems of an image's document, without what is known of them."""
+    return [{key: system[key] for key in ("id", "revision")} for system in image["systems"]]
 
 
 GOOD = image_bytes()
@@ -163,7 +177,7 @@ def test_real_headers_read_as_known(rbu: Cli) -> None:
             continue
         image = ended.document["images"][0]
         assert image["version"] == known["bios_version"]
-        assert image["systems"] == known["systems"]
+        assert ids(image) == known["systems"]
         assert image["header_version"] == known["header_version"]
 
 
@@ -225,7 +239,7 @@ def test_build_puts_the_data_at_the_end_of_the_flash(rbu: Cli) -> None:
     data = rbu.write("bios.bin", b"reset vector")
     words = ("build", data, "-o", "a.hdr", *BUILD, "--system", "0x0122:2", "--flash-size", "64K")
     document = rbu.json(*words)
-    assert document["systems"] == [{"id": "0x0121", "revision": 0}, {"id": "0x0122", "revision": 2}]
+    assert ids(document) == [{"id": "0x0121", "revision": 0}, {"id": "0x0122", "revision": 2}]
     assert (document["flash_size_bytes"], document["state"]) == (65536, "whole")
     flash = Path("a.hdr").read_bytes()[84:-8]
     assert flash == b"\xff" * (65536 - 12) + b"reset vector"

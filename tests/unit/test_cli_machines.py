@@ -40,6 +40,13 @@ def test_a_new_machine_is_on_and_as_ordered(rbu: Cli) -> None:
     assert shown["faults"] == ["no-battery"]
 
 
+def test_a_machine_is_shown_with_the_name_of_its_system_id(demo: Cli) -> None:
+    assert "0x0121 (PowerEdge 2650)" in demo("machine", "show", "demo").out
+    assert demo.json("machine", "show", "demo")["system_name"] == "PowerEdge 2650"
+    (listed,) = demo.json("machine", "list")["machines"]
+    assert listed["system_name"] == "PowerEdge 2650"
+
+
 @pytest.mark.parametrize(
     ("words", "code"),
     [
@@ -221,6 +228,8 @@ def test_scan_finds_a_staged_image_in_a_machine(demo: Cli) -> None:
     assert done["extents"][0]["start"] in {image["address"] for image in seen["images"]}
     assert {image["version"] for image in seen["images"]} == {"A06"}
     assert "A06" in demo("scan", "demo").out
+    assert "0x0121 (PowerEdge 2650)" in demo("scan", "demo").out
+    assert seen["images"][0]["systems"][0]["name"] == "PowerEdge 2650"
 
 
 def test_scan_finds_a_packet_set_in_a_dump_and_what_it_lacks(rbu: Cli) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from openrbu.formats import systems
 from openrbu.formats.hdr import SystemId
-from openrbu.formats.systems import Against, known_system
+from openrbu.formats.systems import Against, known_system, title_of
 from openrbu.machine.models import MODELS
 from real_systems import DATA, each_system, expected_of
 
@@ -48,7 +48,7 @@ def test_an_id_that_is_not_known_has_nothing_against_it() -> None:
     for system_id in (0, 0x0076, 0x1ABC, 0xFFFF, 0x12345):
         unknown = known_system(system_id)
         assert (unknown.name, unknown.against, unknown.what) == ("", Against.NOTHING, "")
-        assert unknown.title == f"{system_id:#06x}"
+        assert title_of(SystemId(system_id)) == f"{system_id:#06x}"
 
 
 @pytest.mark.parametrize(
@@ -70,8 +70,13 @@ def test_what_the_image_facts_say_of_a_system_is_known(
     system_id: int, title: str, against: Against
 ) -> None:
     found = known_system(system_id)
-    assert (found.title, found.against) == (title, against)
+    assert (title_of(SystemId(system_id)), found.against) == (title, against)
     assert bool(found.what) == (against is not Against.NOTHING)
+
+
+def test_a_title_has_the_revision_where_it_is_not_0() -> None:
+    assert title_of(SystemId(0x0121, 2)) == "0x0121:2 (PowerEdge 2650)"
+    assert title_of(SystemId(0x1ABC, 1)) == "0x1abc:1"
 
 
 def test_every_model_of_ours_is_known_by_its_name() -> None:

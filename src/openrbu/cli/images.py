@@ -25,7 +25,7 @@ from openrbu.errors import DamagedInputError, UsageError
 from openrbu.units import human_size
 
 if TYPE_CHECKING:
-    from openrbu.formats.hdr import Header, Image
+    from openrbu.formats.hdr import Header, Image, SystemId
     from openrbu.formats.version import BiosVersion
 
 
@@ -84,14 +84,42 @@ def header_document(header: Header) -> dict[str, Any]:
         "header_version": header.header_version,
         "header_length_bytes": header.size_bytes,
         "quick_check": header.quick_check_text,
-        "systems": [
-            {"id": f"{system.id:#06x}", "revision": system.revision} for system in header.systems
-        ],
+        "systems": [_system_document(system) for system in header.systems],
+    }
+
+
+def _system_document(system: SystemId) -> dict[str, Any]:
+    """A system that an image is for, and what is known of it."""
+    from openrbu.formats.systems import known_system
+
+    known = known_system(system.id)
+    return {
+        "id": f"{system.id:#06x}",
+        "revision": system.revision,
+        "name": known.name or None,
+        "known_against_rbu": known.what or None,
+        "rbu_known_broken": known.is_broken,
     }
 
 
 def systems_text(header: Header) -> str:
-    return ", ".join(map(str, header.systems)) or "none"
+    """The systems that an image is for, on one line."""
+    from openrbu.formats.systems import title_of
+
+    return ", ".join(map(title_of, header.systems)) or "none"
+
+
+def _system_rows(header: Header) -> list[tuple[str, Cell]]:
+    """A row for each system that an image is for, with what is known against RBU there."""
+    from openrbu.formats.systems import known_system, title_of
+
+    rows: list[tuple[str, Cell]] = []
+    for system in header.systems:
+        known = known_system(system.id)
+        rows.append(("" if rows else "for systems", title_of(system)))
+        if known.what:
+            rows.append(("", bad(known.what) if known.is_broken else caution(known.what)))
+    return rows or [("for systems", "none")]
 
 
 def _sha256(image: Image) -> str:
@@ -113,7 +141,7 @@ def _image_rows(image: Image) -> list[tuple[str, Cell]]:
         words = bad(image.damage)
     rows: list[tuple[str, Cell]] = [
         ("BIOS version", f"{header.version} ({_style_words(header.version)})"),
-        ("for systems", systems_text(header)),
+        *_system_rows(header),
         ("size", f"{human_size(image.size_bytes)} ({image.size_bytes} bytes)"),
         ("flash data", flash_data),
         ("check words", words),

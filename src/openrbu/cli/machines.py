@@ -18,7 +18,7 @@ from openrbu.cli.options import (
     password_in,
     size_of,
 )
-from openrbu.cli.session import open_machine, open_session
+from openrbu.cli.session import open_machine, open_session, system_name
 from openrbu.cli.show import Answer, Block, Cell, Facts, Table, bad, caution, good
 from openrbu.cli.status import (
     completion_document,
@@ -285,6 +285,7 @@ def _machine_document(machine: Machine, standing: Standing) -> dict[str, Any]:
         "product": system.product,
         "service_tag": system.service_tag,
         "system_id": None if system_id is None else f"{system_id:#06x}",
+        "system_name": system_name(system_id),
         "bios_version": bios.version,
         "bios_release_date": bios.release_date,
         "flash_size_bytes": standing.flash_size_bytes,
@@ -304,6 +305,14 @@ def _machine_document(machine: Machine, standing: Standing) -> dict[str, Any]:
     }
 
 
+def _system_words(document: dict[str, Any]) -> str:
+    """A machine's system ID, and the name of it where that is known."""
+    if document["system_id"] is None:
+        return "none"
+    name = document["system_name"]
+    return f"{document['system_id']} ({name})" if name else str(document["system_id"])
+
+
 def _machine_facts(machine: Machine, standing: Standing) -> Block:
     from openrbu.formats import dell
 
@@ -312,7 +321,7 @@ def _machine_facts(machine: Machine, standing: Standing) -> Block:
     rows: list[tuple[str, Cell]] = [
         ("machine", f"{document['product']} ({document['model']})"),
         ("service tag", document["service_tag"] or "none"),
-        ("system ID", document["system_id"] or "none"),
+        ("system ID", _system_words(document)),
         ("BIOS", f"{document['bios_version']} of {document['bios_release_date']}"),
         ("flash", human_size(document["flash_size_bytes"])),
         ("RAM", human_size(document["ram_bytes"])),

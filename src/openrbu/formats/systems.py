@@ -10,6 +10,10 @@ import pkgutil
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from openrbu.formats.hdr import SystemId
 
 _TABLE = "systems.tsv"
 
@@ -37,15 +41,20 @@ class KnownSystem:
     what: str
 
     @property
-    def title(self) -> str:
-        """The ID, and the name where it is known."""
-        return f"{self.id:#06x} ({self.name})" if self.name else f"{self.id:#06x}"
+    def is_broken(self) -> bool:
+        return self.against is Against.BROKEN
 
 
 def known_system(system_id: int) -> KnownSystem:
     """What is known of a system; of most IDs that a u16 can be that is nothing."""
     found = _systems().get(system_id)
     return found or KnownSystem(system_id, "", Against.NOTHING, "")
+
+
+def title_of(system: SystemId) -> str:
+    """A system's ID (and revision, where that is not 0), and its name where that is known."""
+    name = known_system(system.id).name
+    return f"{system} ({name})" if name else str(system)
 
 
 @cache
