@@ -1,6 +1,11 @@
 """What `rbu` says of the systems that an image is for and of the machine that it is on."""
 
-from cli_rig import Cli
+from pathlib import Path
+
+import pytest
+
+from cli_rig import FLASH_BYTES, Cli, image_bytes
+from made_tables import dell_tables, put_tables
 from openrbu.formats.hdr import SystemId, make_image
 from openrbu.formats.version import BiosVersion
 
@@ -36,3 +41,95 @@ def test_info_names_each_system_and_says_what_is_known_against_rbu_there(rbu: Cl
         (False, lines[start + 4]),
         (False, None),
     ]
+
+
+@pytest.fixture
+def demo(rbu: Cli) -> Cli:
+    """A PowerEdge 2650 with BIOS A05, called demo."""
+    assert rbu("machine", "new", "demo", "--ram", "128M").code == 0
+    return rbu
+
+
+def made(rbu: Cli, tables: Path) -> Cli:
+    """The machine of these tables, called made."""
+    words = ("machine", "new", "made", "--from-tables", tables, "--ram", "128M")
+    assert rbu(*words).code == 0
+    return rbu
+
+
+def test_a_plan_names_the_systems_of_the_image_and_the_machine(demo: Cli) -> None:
+    shown = demo("plan", demo.image("A06"), "--machine", "demo").out
+    assert "for 0x0121 (PowerEdge 2650), " in shown
+    assert "demo: PowerEdge 2650, system 0x0121\n" in shown
+    document = demo.json("plan", demo.image("A06"), "--machine", "demo")
+    machine = document["machine"]
+    assert (machine["system_name"], machine["hardware_revision"]) == ("PowerEdge 2650", 0)
+    assert document["image"]["systems"][0]["name"] == "PowerEdge 2650"
+
+
+def test_a_machine_that_calls_itself_other_than_its_id_does_is_shown_with_both(
+    rbu: Cli, tmp_path: Path
+) -> None:
+    tables = dell_tables(system_id=0x02A6, product="PowerEdge R210")
+    made(rbu, put_tables(tmp_path / "tables", tables))
+    shown = rbu("status", "--machine", "made").out
+    assert "made: PowerEdge R210, system 0x02a6 (PowerEdge T110)" in shown
+
+
+def test_where_rbu_is_known_to_be_broken_it_takes_an_option_to_go_on(
+    rbu: Cli, tmp_path: Path
+) -> None:
+    tables = dell_tables(system_id=0x0126, product="OptiPlex GX620")
+    made(rbu, put_tables(tmp_path / "tables", tables))
+    path, on = rbu.image("A06", system=0x0126), ("--machine", "made")
+    for command in ("plan", "update"):
+        ended = rbu(command, path, *on)
+        assert (ended.code, ended.err.count("\n")) == (4, 1)
+        assert "RBU is known to be broken on 0x0126 (OptiPlex GX620)" in ended.err
+    (obstacle,) = rbu.json("plan", path, *on, code=4)["obstacles"]
+    assert obstacle["kind"] == "rbu_known_broken"
+    allowed = rbu("plan", path, *on, "--allow-known-broken")
+    assert f"ready: rbu update {path} --machine made --allow-known-broken\n" in allowed.out
+    done = rbu.json("update", path, *on, "--allow-known-broken", "--reboot")
+    assert done["result"]["version_after"] == "A06"
+
+
+def test_the_same_version_is_installed_once_more_with_reinstall(demo: Cli) -> None:
+    path, on = demo.write("a.hdr", image_bytes("A05", filling=9)), ("--machine", "demo")
+    assert "(--reinstall installs it once more)" in demo("plan", path, *on).out
+    planned = demo("plan", path, *on, "--reinstall")
+    assert (planned.code, "nothing to do" in planned.out) == (0, False)
+    assert f"ready: rbu update {path} --machine demo --reinstall\n" in planned.out
+    done = demo.json("update", path, *on, "--reinstall", "--reboot")
+    assert (done["changed"], done["plan"]["is_needed"]) == (True, True)
+    result = done["result"]
+    assert (result["version_after"], result["completion_code"]) == ("A05", "0x0000")
+    (listed,) = demo.json("history", *on)["updates"]
+    assert (listed["from_version"], listed["succeeded"]) == ("A05", True)
+
+
+def test_an_image_for_another_revision_ends_with_3(demo: Cli) -> None:
+    words = ("build", demo.write("bios", bytes(FLASH_BYTES)), "-o", "b.hdr")
+    demo(*words, "--bios-version", "A06", "--system", "0x0121:1")
+    for command in ("plan", "update"):
+        ended = demo(command, "b.hdr", "--machine", "demo")
+        assert ended.code == 3
+        assert "for revision 1 of this system, and PowerEdge 2650 (0x0121) is of" in ended.err
+
+
+def test_an_image_of_another_size_is_planned_with_a_note_and_the_bios_judges(demo: Cli) -> None:
+    path, on = demo.image("A06", size_bytes=FLASH_BYTES // 2), ("--machine", "demo")
+    planned = demo("plan", path, *on)
+    assert planned.code == 0
+    assert "note: the image has 256 KiB (262144 bytes) for the flash, and SMBIOS" in planned.out
+    assert demo.json("update", path, *on, "--reboot", code=1)["result"]["version_after"] == "A05"
+
+
+def test_a_version_that_can_not_be_read_asks_for_an_option(rbu: Cli, tmp_path: Path) -> None:
+    tables = dell_tables(system_id=0x0121, product="PowerEdge 2650", version="1.100.0")
+    made(rbu, put_tables(tmp_path / "tables", tables))
+    path, on = rbu.image("A06"), ("--machine", "made")
+    (obstacle,) = rbu.json("plan", path, *on, code=4)["obstacles"]
+    assert obstacle["kind"] == "unclear_age"
+    assert "of unclear age: this machine's version '1.100.0' can't be read" in obstacle["message"]
+    assert rbu.json("plan", path, *on, "--allow-downgrade")["obstacles"] == []

@@ -193,6 +193,15 @@ def test_an_image_is_for_the_systems_of_its_list_whatever_their_revision() -> No
     assert not header.is_for(0)
 
 
+def test_an_image_is_for_a_revision_of_a_system_where_its_list_has_just_that() -> None:
+    raw = make_image(b"x", version=A06, systems=[SystemId(0x0121, 3), SystemId(0x0152)])
+    header = Header.parse(raw)
+    fits = {
+        (each, rev) for each in (0x0121, 0x0152) for rev in range(8) if header.is_for(each, rev)
+    }
+    assert fits == {(0x0121, 3), (0x0152, 0)}
+
+
 def test_a_longer_header_moves_the_data() -> None:
     raw = changed(image_of(bytes(200)), 4, b"\x60")
     image = Image.parse(raw)

@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import stat
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -197,6 +198,47 @@ def test_ports_are_bytes_of_dev_port(root: Path) -> None:
 
 def test_without_dev_port_there_are_no_ports(tmp_path: Path) -> None:
     assert LinuxHost(tmp_path).ports is None
+
+
+def put_identity(root: Path, system_id: int, revision: int) -> Path:
+    """A `/dev/mem` that has a BIOS's identity in it, and ends there."""
+    identity = struct.pack("<H3sBB5x", system_id, b"212", 0xFE, revision)
+    return put(root, "/dev/mem", bytes(0xFE840) + identity)
+
+
+def test_the_hardware_revision_is_what_the_bios_keeps_in_its_rom(root: Path) -> None:
+    put_identity(root, 0x01DE, 5)
+    assert LinuxHost(root).hardware_revision == 5
+    plan = make_plan(LinuxHost(root), image(), Options())
+    (obstacle,) = [each for each in plan.obstacles if each.kind == "wrong_revision"]
+    assert "revision 0 of this system" in obstacle.message
+    assert obstacle.message.endswith("(0x01de) is of revision 5")
+
+
+@pytest.mark.parametrize("what", ["no file", "another system", "cut short", "no SMBIOS"])
+def test_a_rom_that_does_not_say_it_leaves_the_hardware_revision_unknown(
+    root: Path, what: str
+) -> None:
+    mem = put_identity(root, 0x01B2 if what == "another system" else 0x01DE, 0)
+    if what == "no file":
+        mem.unlink()
+    elif what == "cut short":
+        mem.write_bytes(mem.read_bytes()[:-1])
+    elif what == "no SMBIOS":
+        (root / "sys/firmware/dmi/tables/DMI").unlink()
+    assert LinuxHost(root).hardware_revision is None
+
+
+def test_a_memory_that_may_not_be_read_leaves_the_hardware_revision_unknown(root: Path) -> None:
+    mem = put_identity(root, 0x01DE, 1)
+    opened_up(mem)
+    mem.chmod(0o600 if os.geteuid() == 0 else 0)
+
+    def work() -> None:
+        assert read_target(LinuxHost(root)).system_id == 0x01DE
+        assert LinuxHost(root).hardware_revision is None
+
+    as_nobody(work)
 
 
 def test_a_directory_of_files_loads_no_module_and_does_not_restart(root: Path) -> None:

@@ -156,20 +156,10 @@ def test_an_image_for_another_system_is_refused_unless_that_is_wanted(host: Virt
     (obstacle,) = [each for each in planned.obstacles if each.kind == "wrong_system"]
     assert obstacle.exit_code == ExitCode.NOT_FOR_THIS_MACHINE
     assert obstacle.message == (
-        "the image is for 0x0121, not for Precision WorkStation 390 (0x01de)"
+        "the image is for 0x0121 (PowerEdge 2650), not for Precision WorkStation 390 (0x01de)"
     )
     allowed = plan_for(host, what, allow_any_system=True, allow_downgrade=True)
     assert kinds(allowed) == []
-
-
-@pytest.mark.parametrize(
-    ("size_bytes", "kind"), [(64 * KIB, "smaller_than_flash"), (192 * KIB, "larger_than_flash")]
-)
-def test_an_image_of_another_size_is_refused(host: VirtualHost, size_bytes: int, kind: str) -> None:
-    planned = plan_for(host, image(flash_size_bytes=size_bytes))
-    (obstacle,) = planned.obstacles
-    assert (obstacle.kind, obstacle.exit_code) == (kind, ExitCode.NOT_FOR_THIS_MACHINE)
-    assert "this machine's flash of 128 KiB" in obstacle.message
 
 
 @pytest.fixture
@@ -263,19 +253,6 @@ def test_the_same_version_is_not_needed_and_not_refused(
         planned = plan_for(VirtualHost(machine), image(version=new))
         assert not planned.is_needed
         assert kinds(planned) == []
-
-
-def test_a_version_that_can_not_be_read_is_no_update_and_any_that_can_be_is(
-    tmp_path: Path, host: VirtualHost
-) -> None:
-    data = bytearray(image_bytes(version="A06"))
-    data[48:51] = b"\0\xff1"
-    unreadable = Image.parse(bytes(data))
-    assert "downgrade" in kinds(plan_for(host, unreadable))
-    planned = plan_for(host, image())
-    old = replace(planned.target.bios, version="unknown")
-    target = replace(planned.target, bios=old)
-    assert list(plan._wrong_version(image(version="A01"), target, Options())) == []
 
 
 # -- the image itself -----------------------------------------------------------------------

@@ -108,6 +108,15 @@ PasswordFile = Annotated[
         help=f"The BIOS admin password is in this file (or in ${PASSWORD_VARIABLE}).",
     ),
 ]
+AllowKnownBroken = Annotated[
+    bool,
+    typer.Option(
+        "--allow-known-broken", help="Try it although RBU is known to be broken on this system."
+    ),
+]
+Reinstall = Annotated[
+    bool, typer.Option("--reinstall", help="Install the version that it runs already once more.")
+]
 
 
 def size_of(text: str, what: str) -> int:

@@ -65,6 +65,7 @@ def machine_document(session: Session, target: Target) -> dict[str, Any]:
         "product": target.system.product,
         "system_id": None if system_id is None else f"{system_id:#06x}",
         "system_name": system_name(system_id),
+        "hardware_revision": target.hardware_revision,
     }
 
 

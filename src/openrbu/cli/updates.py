@@ -12,12 +12,14 @@ from openrbu.cli import session as sessions
 from openrbu.cli.images import image_document, systems_text
 from openrbu.cli.interrupts import UpdateTeller
 from openrbu.cli.options import (
+    AllowKnownBroken,
     AsJson,
     ImageFile,
     ModeChoice,
     OnMachine,
     PacketSize,
     PasswordFile,
+    Reinstall,
     password_of,
     size_of,
 )
@@ -37,7 +39,8 @@ if TYPE_CHECKING:
     from openrbu.cli.files import Loaded
     from openrbu.update.driver import Mode as StagingMode
     from openrbu.update.flow import Outcome
-    from openrbu.update.plan import Options, Plan
+    from openrbu.update.options import Options
+    from openrbu.update.plan import Plan
 
 _MODES: dict[ModeChoice, StagingMode | None] = {
     ModeChoice.AUTO: None,
@@ -55,7 +58,8 @@ AllowDowngrade = Annotated[
 AllowAnySystem = Annotated[
     bool,
     typer.Option(
-        "--allow-any-system", help="Try it although the image is for another system or flash size."
+        "--allow-any-system",
+        help="Try it although the image is for another system or hardware revision.",
     ),
 ]
 
@@ -66,8 +70,10 @@ def plan(
     machine: OnMachine = None,
     mode: Mode = ModeChoice.AUTO,
     packet_size: PacketSize = "4096",
+    reinstall: Reinstall = False,
     allow_downgrade: AllowDowngrade = False,
     allow_any_system: AllowAnySystem = False,
+    allow_known_broken: AllowKnownBroken = False,
     password_file: PasswordFile = None,
     as_json: AsJson = False,
 ) -> Answer:
@@ -83,7 +89,13 @@ def plan(
 
     loaded = files.load_image(image)
     options = _options(
-        mode, packet_size, allow_downgrade, allow_any_system, password_of(password_file)
+        mode,
+        packet_size,
+        reinstall=reinstall,
+        allow_downgrade=allow_downgrade,
+        allow_any_system=allow_any_system,
+        allow_known_broken=allow_known_broken,
+        password=password_of(password_file),
     )
     with sessions.open_session(machine) as session:
         planned = make_plan(session.host, loaded.image, options)
@@ -91,7 +103,7 @@ def plan(
         blocks: list[Block] = [Facts("Plan", _plan_rows(session, planned))]
         blocks += [_nothing_to_do(planned)] if verdict.nothing_to_do else _hints(planned)
         if not verdict.nothing_to_do and verdict.refusal is None:
-            blocks.append(good(f"ready: rbu update {image}{session.option}"))
+            blocks.append(good(f"ready: rbu update {image}{session.option}{_asked(options)}"))
         return Answer(
             {"changed": False, **_plan_document(session, planned, loaded)}, blocks, verdict.refusal
         )
@@ -106,8 +118,10 @@ def update(
     reboot: Annotated[
         bool, typer.Option("--reboot", help="Restart the machine when it is armed.")
     ] = False,
+    reinstall: Reinstall = False,
     allow_downgrade: AllowDowngrade = False,
     allow_any_system: AllowAnySystem = False,
+    allow_known_broken: AllowKnownBroken = False,
     password_file: PasswordFile = None,
     as_json: AsJson = False,
 ) -> Answer:
@@ -127,7 +141,13 @@ def update(
 
     loaded = files.load_image(image)
     options = _options(
-        mode, packet_size, allow_downgrade, allow_any_system, password_of(password_file)
+        mode,
+        packet_size,
+        reinstall=reinstall,
+        allow_downgrade=allow_downgrade,
+        allow_any_system=allow_any_system,
+        allow_known_broken=allow_known_broken,
+        password=password_of(password_file),
     )
     teller = UpdateTeller()
     with teller.telling(), sessions.open_session(machine) as session:
@@ -153,29 +173,23 @@ def update(
         return _restart(session, document)
 
 
-def _options(
-    mode: ModeChoice,
-    packet_size: str,
-    allow_downgrade: bool,
-    allow_any_system: bool,
-    password: str | None,
-) -> Options:
-    """What the operator asks for.
+def _options(mode: ModeChoice, packet_size: str, **others: Any) -> Options:
+    """What the operator asks for; `others` are options by their names there.
 
     :raise UsageError: when the packet size is none.
     """
     from openrbu.formats.packet import check_packet_size
-    from openrbu.update.plan import Options
+    from openrbu.update.options import Options
 
     size = size_of(packet_size, "--packet-size")
     check_packet_size(size)
-    return Options(
-        mode=_MODES[mode],
-        packet_size_bytes=size,
-        allow_downgrade=allow_downgrade,
-        allow_any_system=allow_any_system,
-        password=password,
-    )
+    return Options(mode=_MODES[mode], packet_size_bytes=size, **others)
+
+
+def _asked(options: Options) -> str:
+    """The options that take an obstacle away, as on the command line."""
+    names = ("reinstall", "allow_downgrade", "allow_any_system", "allow_known_broken")
+    return "".join(f" --{name.replace('_', '-')}" for name in names if getattr(options, name))
 
 
 # -- the plan -------------------------------------------------------------------------------
@@ -203,7 +217,8 @@ def _judge(planned: Plan) -> _Verdict:
 
 
 def _nothing_to_do(planned: Plan) -> Block:
-    return good(f"nothing to do: {planned.target.title} runs {planned.target.bios.version} already")
+    running = f"{planned.target.title} runs {planned.target.bios.version} already"
+    return good(f"nothing to do: {running} (--reinstall installs it once more)")
 
 
 def _plan_rows(session: Session, planned: Plan) -> list[tuple[str, Cell]]:

@@ -171,9 +171,12 @@ class Header:
     def quick_check_text(self) -> str:
         return self.quick_check.decode("ascii").rstrip(" ")
 
-    def is_for(self, system_id: int) -> bool:
-        """Whether the image is for a system, of any hardware revision."""
-        return any(system.id == system_id for system in self.systems)
+    def is_for(self, system_id: int, revision: int | None = None) -> bool:
+        """Whether the image is for a system, of this hardware revision; None: of any."""
+        return any(
+            system.id == system_id and revision in (None, system.revision)
+            for system in self.systems
+        )
 
 
 def _check_fields(length: int, num_systems: int, quick_check: bytes, offset: int) -> None:

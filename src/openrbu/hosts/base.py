@@ -20,6 +20,10 @@ from openrbu.memory.physical import ReadableMemory
 if TYPE_CHECKING:  # numpy takes longer to start than most commands
     from openrbu.memory.pages import Frames
 
+ENTRY_POINT = "/sys/firmware/dmi/tables/smbios_entry_point"
+DMI_TABLE = "/sys/firmware/dmi/tables/DMI"
+"""Where the kernel shows the SMBIOS tables."""
+
 
 class Host(Protocol):
     """A machine as the application sees it."""
@@ -44,6 +48,11 @@ class Host(Protocol):
     def frame_table(self) -> Frames | None:
         """The machine frame in which each page frame of this host's kernel lies, where they differ
         because there is a hypervisor below it, and the host lets that be seen."""
+
+    @property
+    def hardware_revision(self) -> int | None:
+        """The hardware revision (0 to 7) that the BIOS compares an image's system list with, where
+        that can be known."""
 
     def now(self) -> dt.datetime:
         """The time, with its zone."""

@@ -19,7 +19,11 @@ from pathlib import Path
 
 from openrbu.bios.cmos import IoPorts
 from openrbu.buffers import Buffer
-from openrbu.errors import ObstacleError
+from openrbu.errors import DamagedInputError, ObstacleError
+from openrbu.formats import dell, rom_identity
+from openrbu.formats.rom_identity import IDENTITY, revision_in
+from openrbu.formats.smbios import Tables
+from openrbu.hosts.base import DMI_TABLE, ENTRY_POINT, read_file
 from openrbu.machine.store import state_home
 from openrbu.memory.kcore import open_kcore
 from openrbu.memory.physical import ReadableMemory
@@ -80,6 +84,21 @@ class LinuxHost:
     @property
     def frame_table(self) -> None:
         """Xen lets no program see that."""
+
+    @property
+    def hardware_revision(self) -> int | None:
+        """What the BIOS's identity in the ROM says, where it is of the system that SMBIOS tells
+        of. (Kernels show the first MiB through `/dev/mem`, unless they are locked down.)"""
+        try:
+            tables = Tables.parse(read_file(self, ENTRY_POINT), read_file(self, DMI_TABLE))
+            system_id = dell.system_id(tables)
+            if system_id is None:
+                return None
+            with self._opened("/dev/mem", os.O_RDONLY) as fd:
+                identity = os.pread(fd, IDENTITY.size_bytes, rom_identity.ADDRESS)
+        except (OSError, DamagedInputError):
+            return None
+        return revision_in(identity, system_id)
 
     def now(self) -> dt.datetime:
         return dt.datetime.now().astimezone()

@@ -18,6 +18,9 @@ from openrbu.machine.virtual import Clock, local_now
 from openrbu.memory.pages import Frames
 from openrbu.memory.physical import ReadableMemory
 
+_ONLY_REVISION = 0
+"""The hardware revision of every virtual machine."""
+
 
 class VirtualHost:
     """The host that runs on `machine`; the machine has to be on for most of it."""
@@ -45,6 +48,10 @@ class VirtualHost:
     @property
     def frame_table(self) -> Frames | None:
         return self._machine.frame_table
+
+    @property
+    def hardware_revision(self) -> int:
+        return _ONLY_REVISION
 
     def now(self) -> dt.datetime:
         return self._clock()

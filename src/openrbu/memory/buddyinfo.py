@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from openrbu.errors import DamagedInputError
+from openrbu.units import PAGE_SIZE
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,25 @@ def parse_buddyinfo(text: str) -> list[ZoneFree]:
     if not zones:
         raise DamagedInputError("there is no zone in this /proc/buddyinfo", offset=0)
     return zones
+
+
+def largest_low_block_bytes(zones: Sequence[ZoneFree]) -> int:
+    """The largest free block below 4 GiB; zone Normal lies above where there is a zone DMA32."""
+    has_dma32 = any(zone.zone == "DMA32" for zone in zones)
+    orders = [
+        order
+        for zone in zones
+        if zone.zone.startswith("DMA") or not has_dma32
+        for order, count in enumerate(zone.counts)
+        if count
+    ]
+    return PAGE_SIZE << max(orders) if orders else 0
+
+
+def has_high_memory(zones: Sequence[ZoneFree]) -> bool:
+    """Whether there is free memory above 4 GiB."""
+    names = {zone.zone for zone in zones if any(zone.counts)}
+    return "Normal" in names and any(zone.zone == "DMA32" for zone in zones)
 
 
 _LINE = re.compile(

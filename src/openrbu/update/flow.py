@@ -30,7 +30,8 @@ from openrbu.update import restart, stage
 from openrbu.update.arm import Switch, set_armed, switch_for
 from openrbu.update.driver import Mode, Progress, RbuDriver
 from openrbu.update.journal import Attempt, BusyError, Journal
-from openrbu.update.plan import ARMED_ALREADY, Obstacle, Plan
+from openrbu.update.obstacle import Obstacle
+from openrbu.update.plan import ARMED_ALREADY, Plan
 from openrbu.update.report import bios_record, settle
 from openrbu.update.restart import boot_id
 from openrbu.update.target import Target, read_target

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from openrbu.errors import DamagedInputError, ExitCode, ObstacleError, UsageError
 from openrbu.formats import packet
 from openrbu.formats.dell import CompletionCode, describe_completion
 from openrbu.formats.hdr import Image
 from openrbu.hosts.base import Host, read_text
-from openrbu.memory.buddyinfo import ZoneFree, parse_buddyinfo
+from openrbu.memory.buddyinfo import (
+    ZoneFree,
+    has_high_memory,
+    largest_low_block_bytes,
+    parse_buddyinfo,
+)
 from openrbu.units import MAX_BLOCK_BYTES, PAGE_SIZE, human_size, order_for
+from openrbu.update import fit
 from openrbu.update.arm import read_armed, switch_for
 from openrbu.update.driver import Mode, RbuDriver
+from openrbu.update.obstacle import Obstacle
+from openrbu.update.options import Options
 from openrbu.update.target import Target, is_on_xen, read_target
 
 BUDDYINFO = "/proc/buddyinfo"
-
-DEFAULT_PACKET_BYTES = 4096
-"""What the old tools always used, and what fits one page."""
 
 _SCATTERED = (
     "on Xen what is one piece for the driver, and reads back right, may lie scattered in the "
@@ -35,28 +40,9 @@ ARMED_ALREADY = "an update is staged and armed already: restart, or `rbu cancel`
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
-    """What the operator asks for. `mode` None: choose one that fits."""
-
-    mode: Mode | None = None
-    packet_size_bytes: int = DEFAULT_PACKET_BYTES
-    allow_downgrade: bool = False
-    allow_any_system: bool = False
-    password: str | None = field(default=None, repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Obstacle:
-    """Something in the way: a name for scripts, one line for people, how the command ends."""
-
-    kind: str
-    message: str
-    exit_code: ExitCode = ExitCode.OBSTACLE
-
-
-@dataclass(frozen=True, slots=True)
 class Plan:
-    """What would be done. `is_needed` is False when the machine runs this version already."""
+    """What would be done. `is_needed` is False when the machine runs this version already, and it
+    is not to be installed again."""
 
     image: Image
     target: Target
@@ -90,11 +76,7 @@ def make_plan(host: Host, image: Image, options: Options) -> Plan:
     on_xen = is_on_xen(host)
     mode, why_mode = _choose_mode(image, target, options, zones, on_xen=on_xen)
     packet_count, staged = 0, image.size_bytes
-    obstacles = [
-        *_wrong_machine(image, target, options),
-        *_wrong_version(image, target, options),
-        *_bad_image(image),
-    ]
+    obstacles = list(fit.obstacles(image, target, options))
     if mode == "packet":
         try:
             packet_count = packet.packets_needed(image.size_bytes, options.packet_size_bytes)
@@ -103,7 +85,7 @@ def make_plan(host: Host, image: Image, options: Options) -> Plan:
         staged = packet_count * options.packet_size_bytes
     obstacles += _mode_obstacles(image, target, options, mode)
     obstacles += _host_obstacles(host, target)
-    notes = list(_notes(host, image, target, mode, zones))
+    notes = [*fit.notes(image, target), *_notes(host, image, target, mode, zones)]
     piece = image.size_bytes if mode == "mono" else options.packet_size_bytes
     if on_xen:
         notes.append(_XEN_RESTARTS)
@@ -112,7 +94,7 @@ def make_plan(host: Host, image: Image, options: Options) -> Plan:
             obstacles.append(_scattered_unseen(piece))
         else:
             notes.append(_SCATTERED + ": verify will tell")
-    is_needed = not target.version.same_as(image.header.version)
+    is_needed = options.reinstall or not fit.is_same_version(image, target)
     return Plan(
         image,
         target,
@@ -135,25 +117,6 @@ def _zones(host: Host) -> list[ZoneFree]:
         return []
 
 
-def largest_low_block_bytes(zones: list[ZoneFree]) -> int:
-    """The largest free block below 4 GiB; zone Normal lies above where there is a zone DMA32."""
-    has_dma32 = any(zone.zone == "DMA32" for zone in zones)
-    orders = [
-        order
-        for zone in zones
-        if zone.zone.startswith("DMA") or not has_dma32
-        for order, count in enumerate(zone.counts)
-        if count
-    ]
-    return PAGE_SIZE << max(orders) if orders else 0
-
-
-def _has_high_memory(zones: list[ZoneFree]) -> bool:
-    """Whether there is free memory above 4 GiB."""
-    names = {zone.zone for zone in zones if any(zone.counts)}
-    return "Normal" in names and any(zone.zone == "DMA32" for zone in zones)
-
-
 def _choose_mode(
     image: Image, target: Target, options: Options, zones: list[ZoneFree], *, on_xen: bool
 ) -> tuple[Mode, str]:
@@ -165,55 +128,9 @@ def _choose_mode(
         return "packet", f"no block of memory is larger than {human_size(MAX_BLOCK_BYTES)}"
     if on_xen:
         return "packet", "on Xen only a page is sure to lie in one piece in the machine's memory"
-    if _has_high_memory(zones) and largest_low_block_bytes(zones) >= image.size_bytes:
+    if has_high_memory(zones) and largest_low_block_bytes(zones) >= image.size_bytes:
         return "mono", "packets may come to lie above 4 GiB, where a BIOS does not look"
     return "packet", "packets fit any free memory"
-
-
-def _wrong_machine(image: Image, target: Target, options: Options) -> Iterator[Obstacle]:
-    """What makes this an image for another machine."""
-    end = ExitCode.NOT_FOR_THIS_MACHINE
-    if options.allow_any_system:
-        return
-    if target.system_id is None:
-        yield Obstacle(
-            "not_a_dell", f"{target.title} shows no Dell system ID: no image is for it", end
-        )
-    elif not image.header.is_for(target.system_id):
-        systems = ", ".join(str(system) for system in image.header.systems) or "no system"
-        yield Obstacle(
-            "wrong_system",
-            f"the image is for {systems}, not for {target.title} ({target.system_id:#06x})",
-            end,
-        )
-    size, flash = image.flash_size_bytes, target.flash_size_bytes
-    if flash is not None and size != flash:
-        relation = "larger" if size > flash else "smaller"
-        yield Obstacle(
-            f"{relation}_than_flash",
-            f"the image's {human_size(size)} ({size} bytes) are {relation} than this machine's "
-            f"flash of {human_size(flash)} ({flash} bytes)",
-            end,
-        )
-
-
-def _wrong_version(image: Image, target: Target, options: Options) -> Iterator[Obstacle]:
-    """What makes this no update: older, or not comparable."""
-    new, current = image.header.version, target.version
-    if options.allow_downgrade or new.same_as(current):
-        return
-    if new.is_special and not current.is_special:
-        text = f"{new.text} is a special build: it never counts as newer than {current.text}"
-    elif new.beats(current):
-        return
-    else:
-        text = f"{new.text} is not newer than {current.text}, which this machine runs"
-    yield Obstacle("downgrade", f"{text} (--allow-downgrade installs it all the same)")
-
-
-def _bad_image(image: Image) -> Iterator[Obstacle]:
-    if image.damage is not None:
-        yield Obstacle("damaged_image", image.damage, ExitCode.DAMAGED_INPUT)
 
 
 def _mode_obstacles(
@@ -285,7 +202,7 @@ def _notes(
             f"the largest free block of memory below 4 GiB is "
             f"{human_size(largest_low_block_bytes(zones))}: there may be no room in one piece"
         )
-    if mode == "packet" and _has_high_memory(zones):
+    if mode == "packet" and has_high_memory(zones):
         yield "packets may come to lie above 4 GiB, where a BIOS does not look: verify will tell"
     if host.physical_memory is None:
         yield "physical memory can't be seen here: only the driver's own read-back is compared"

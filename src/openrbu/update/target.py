@@ -9,11 +9,9 @@ from openrbu.formats import dell
 from openrbu.formats.smbios import Tables
 from openrbu.formats.tokens import UpdateTokens, tokens_for_update
 from openrbu.formats.version import BiosVersion
-from openrbu.hosts.base import Host, read_file, read_text
+from openrbu.hosts.base import DMI_TABLE, ENTRY_POINT, Host, read_file, read_text
 from openrbu.units import FLASH_UNIT_BYTES
 
-ENTRY_POINT_PATH = "/sys/firmware/dmi/tables/smbios_entry_point"
-TABLE_PATH = "/sys/firmware/dmi/tables/DMI"
 HYPERVISOR_PATH = "/sys/hypervisor/type"
 
 
@@ -27,6 +25,8 @@ class Target:
     bios: dell.BiosInformation
     rbu: dell.RbuInformation | None
     tokens: UpdateTokens | None
+    hardware_revision: int | None = None
+    """Of this system; None: it can't be seen from here."""
 
     @property
     def version(self) -> BiosVersion:
@@ -60,7 +60,7 @@ def read_target(host: Host) -> Target:
     :raise DamagedInputError: when the entry point is broken.
     """
     try:
-        tables = Tables.parse(read_file(host, ENTRY_POINT_PATH), read_file(host, TABLE_PATH))
+        tables = Tables.parse(read_file(host, ENTRY_POINT), read_file(host, DMI_TABLE))
     except FileNotFoundError:
         raise ObstacleError(f"{host.name} shows no SMBIOS tables: it can't be known") from None
     except PermissionError:
@@ -72,4 +72,5 @@ def read_target(host: Host) -> Target:
         dell.BiosInformation.of(tables),
         dell.RbuInformation.of(tables),
         tokens_for_update(tables),
+        host.hardware_revision,
     )

@@ -1,0 +1,26 @@
+"""What the operator asks of an update."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from openrbu.formats.packet import DEFAULT_PACKET_BYTES
+from openrbu.update.driver import Mode
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the operator asks for. `mode` None: choose one that fits.
+
+    `reinstall`: the version that the machine runs already is installed again. The `allow_…` take
+    an obstacle out of the way: an older version or one of unclear age; an image for another system
+    or hardware revision; a system on which RBU is known to be broken.
+    """
+
+    mode: Mode | None = None
+    packet_size_bytes: int = DEFAULT_PACKET_BYTES
+    reinstall: bool = False
+    allow_downgrade: bool = False
+    allow_any_system: bool = False
+    allow_known_broken: bool = False
+    password: str | None = field(default=None, repr=False)
