@@ -21,15 +21,19 @@ from machines import (
     running,
     update,
 )
+from openrbu.cli.show import Meaning
+from openrbu.cli.status import how_it_ended
 from openrbu.errors import DamagedInputError, MachineError, ObstacleError
 from openrbu.formats.dell import CompletionCode
 from openrbu.hosts.virtual import VirtualHost
 from openrbu.machine.virtual import VirtualMachine
 from openrbu.update import flow
+from openrbu.update.arm import set_armed, switch_for
 from openrbu.update.driver import STAGED
 from openrbu.update.journal import Attempt, Journal
 from openrbu.update.plan import Options, make_plan
 from openrbu.update.report import Status, read_status
+from openrbu.update.target import read_target
 
 NOW = dt.datetime(2026, 3, 4, 5, 6, 7, tzinfo=dt.UTC)
 
@@ -216,6 +220,35 @@ def test_a_result_that_nobody_looked_at_is_written_down_by_the_next_update(tmp_p
         first, second = Journal(host.journal_path).attempts()
         assert (first.outcome, first.fields["succeeded"]) == ("result", True)
         assert second.outcome == "armed"
+
+
+def test_a_version_that_is_installed_again_has_the_bioss_new_record_for_its_result(
+    tmp_path: Path,
+) -> None:
+    directory = make(tmp_path)
+    for minute, reinstall in ((6, False), (8, True)):
+        with running(directory, clock=lambda minute=minute: NOW.replace(minute=minute)) as machine:
+            update(VirtualHost(machine), image(), reinstall=reinstall)
+            machine.restart()
+            assert last(machine).fields["succeeded"] is True
+    assert len(Journal(directory / "journal.jsonl").attempts()) == 2
+
+
+def test_a_version_that_ran_before_is_no_proof_that_it_was_installed_again(tmp_path: Path) -> None:
+    """The token is taken away before the restart, by somebody who can: the BIOS does nothing."""
+    with running(make(tmp_path)) as machine:
+        host = VirtualHost(machine)
+        update(host, image())
+        machine.restart()
+        update(host, image(), reinstall=True)
+        switch = switch_for(host, read_target(host))
+        set_armed(switch, armed=False)
+        assert not machine.restart().attempted
+        ended = last(machine)
+        assert (ended.outcome, ended.fields["succeeded"]) == ("result", None)
+        words = how_it_ended(ended)
+        assert words.text == "not known: 2.3.0 runs as before, and the BIOS's record is the old one"
+        assert words.meaning is Meaning.CAUTION
 
 
 # -- updates that never got there -----------------------------------------------------------

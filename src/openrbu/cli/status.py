@@ -206,6 +206,11 @@ def how_it_ended(attempt: Attempt) -> Marked:
     if outcome == "result":
         if fields.get("succeeded"):
             return good("done: the BIOS says completed, and runs it")
+        if fields.get("succeeded", False) is None:
+            version = fields.get("version_now")
+            return caution(
+                f"not known: {version} runs as before, and the BIOS's record is the old one"
+            )
         return bad(_failure_words(attempt))
     if outcome == "armed":
         return caution("armed: waits for a restart")

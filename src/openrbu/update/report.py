@@ -90,12 +90,21 @@ def bios_record(target: Target) -> list[Any] | None:
 
 def _bios_has_tried(last: Attempt, target: Target) -> bool:
     """Whether the BIOS met an update although its tool died before it wrote down that it armed."""
-    return bios_record(target) != last.fields.get("bios_record") or _succeeded(last, target)
+    has_new_record = bios_record(target) != last.fields.get("bios_record")
+    return has_new_record or bool(_succeeded(last, target))
 
 
-def _succeeded(last: Attempt, target: Target) -> bool:
-    """Both have to hold: the BIOS says completed, and it is the version that was staged."""
+def _succeeded(last: Attempt, target: Target) -> bool | None:
+    """Both have to hold: the BIOS says completed, and it is the version that was staged.
+
+    None: that was so before the update, and the BIOS's record is the same: it did nothing, or the
+    same once more in the same minute.
+    """
     rbu = target.rbu
     is_complete = rbu is not None and rbu.completion_code == CompletionCode.COMPLETED
     meant = BiosVersion.parse(last.fields.get("to_version", ""))
-    return is_complete and target.version.same_as(meant)
+    if not (is_complete and target.version.same_as(meant)):
+        return False
+    before = BiosVersion.parse(last.fields.get("from_version", ""))
+    is_new = not before.same_as(meant) or bios_record(target) != last.fields.get("bios_record")
+    return True if is_new else None
