@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -14,9 +15,13 @@ from hypothesis import strategies as st
 from boards import make_tables
 from openrbu.bios.cmos import (
     CMOS_FILE_BYTES,
+    PC_BANKS,
     CmosFile,
     IndexedSwitch,
+    answers,
+    banks_of,
     check_value_holds,
+    cmos_file_bytes,
     expected_check_bytes,
     read_indexed,
     set_token,
@@ -28,8 +33,8 @@ from openrbu.bios.nvram import Nvram, NvramFile
 from openrbu.bios.power import PowerCutError, PowerRail
 from openrbu.bios.switch import bios_switch
 from openrbu.errors import MachineError
-from openrbu.formats import dell
-from openrbu.formats.smbios import Tables, parse_memory_dump
+from openrbu.formats import dell, smbios
+from openrbu.formats.smbios import Structure, Tables, parse_memory_dump
 from openrbu.formats.tokens import (
     ACTIVATE,
     CANCEL,
@@ -38,6 +43,7 @@ from openrbu.formats.tokens import (
     IndexedIoToken,
     UpdateTokens,
     check_value,
+    make_indexed_io,
     tokens_for_update,
 )
 
@@ -107,6 +113,115 @@ def test_a_port_with_nothing_behind_it_floats_high_and_takes_nothing(path: Path)
         ports.out8(port, 0)
         assert ports.in8(port) == 0xFF
     assert path.read_bytes() == before
+
+
+M1530 = make_indexed_io(
+    handle=0xD400,
+    index_port=0x74,
+    data_port=0x75,
+    check=CheckRange(CheckType.WORD_SUM, 0x10, 0x2D, 0x2E),
+    tokens=[(ACTIVATE, 0x78, 0xBF, 0x40), (CANCEL, 0x78, 0xBF, 0x00)],
+)
+"""Where an XPS M1530 has its tokens."""
+
+
+def tables_with(*structures: Structure) -> Tables:
+    return smbios.make_tables(smbios.make_entry_point(), structures)
+
+
+def test_a_bank_is_behind_the_ports_that_the_tables_name_and_lasts(path: Path) -> None:
+    odd = make_indexed_io(
+        handle=0xD401, index_port=0x84, data_port=0x95, check=NO_CHECK, tokens=[(5, 1, 0xFE, 1)]
+    )
+    banks = banks_of(tables_with(M1530, odd))
+    assert banks == {0x71: 0x70, 0x73: 0x72, 0x75: 0x74, 0x95: 0x84}
+    path.write_bytes(bytes(cmos_file_bytes(banks)))
+    ports = CmosFile(path, banks=banks)
+    for data_port, index_port in banks.items():
+        ports.out8(index_port, 0x20)
+        ports.out8(data_port, data_port)
+    again = CmosFile(path, banks=banks)
+    for data_port, index_port in banks.items():
+        again.out8(index_port, 0x20)
+        assert again.in8(data_port) == data_port
+        assert path.read_bytes()[256 * index_port + 0x20] == data_port
+
+
+def test_a_file_with_a_pcs_two_banks_serves_others_too_and_grows_when_they_are_written_to(
+    path: Path,
+) -> None:
+    before, banks = path.read_bytes(), banks_of(tables_with(M1530))
+    ports = CmosFile(path, banks=banks)
+    ports.out8(0x74, 0x78)
+    assert ports.in8(0x75) == 0
+    assert path.read_bytes() == before
+    ports.out8(0x75, 0x40)
+    data = path.read_bytes()
+    assert (data[: len(before)], len(data)) == (before, 256 * 0x75)
+    again = CmosFile(path, banks=banks)
+    again.out8(0x74, 0x78)
+    assert again.in8(0x75) == 0x40
+
+
+@pytest.mark.parametrize("ports", [(0x71, 0x70), (0x71, 0x99), (0x99, 0x72), (0x99, 0x99)])
+def test_tables_can_not_take_a_pcs_own_banks_away(ports: tuple[int, int]) -> None:
+    index_port, data_port = ports
+    odd = make_indexed_io(
+        handle=0xD401,
+        index_port=index_port,
+        data_port=data_port,
+        check=NO_CHECK,
+        tokens=[(5, 1, 0xFE, 1)],
+    )
+    assert banks_of(tables_with(odd)) == PC_BANKS
+
+
+def test_a_port_pair_that_nobody_answers_is_told_from_one_with_all_bits_set(path: Path) -> None:
+    def at(index_port: int, data_port: int) -> IndexedIoToken:
+        return IndexedIoToken(ACTIVATE, index_port, data_port, 0x78, 0xBF, 0x40, CHECKS[0], 0xD401)
+
+    ports = CmosFile(path)
+    write_indexed(ports, at(0x70, 0x71), 0x78, 0xFF)
+    assert answers(ports, at(0x70, 0x71))
+    assert not answers(ports, at(0x74, 0x75))
+
+
+def test_mending_makes_every_check_value_right_and_can_be_put_back(path: Path) -> None:
+    lower = CheckRange(CheckType.BYTE_SUM, 0x10, 0x2D, 0x2E)
+    own = pair(OUTSIDE, CHECKS[CheckType.CRC])
+    beside = pair(0x20, lower).activate
+    assert isinstance(own.activate, IndexedIoToken)
+    assert isinstance(beside, IndexedIoToken)
+    tokens = replace(own, checked=(own.activate, beside))
+    before = path.read_bytes()
+    bios = switch(CmosFile(path), tokens)
+    assert bios.wrong_checks == (own.activate.check, lower)
+    put_back = bios.mend()
+    assert bios.wrong_checks == ()
+    changed = {i - 256 * 0x70 for i, byte in enumerate(path.read_bytes()) if byte != before[i]}
+    assert changed <= {0x6D, 0x6E, 0x2E}
+    put_back()
+    assert path.read_bytes() == before
+
+
+def test_a_wrong_check_value_over_another_range_behind_the_same_ports_is_enough(
+    path: Path,
+) -> None:
+    own, beside = pair(OUTSIDE, CHECKS[1]), pair(0x20, CheckRange(0, 0x10, 0x2D, 0x2E)).activate
+    assert isinstance(own.activate, IndexedIoToken)
+    assert isinstance(beside, IndexedIoToken)
+    tokens = replace(own, checked=(own.activate, beside))
+    bios = switch(CmosFile(path), tokens)
+    bios.mend()
+    bios.arm()
+    assert bios.is_armed
+    write_indexed(CmosFile(path), beside, 0x11, 0x99)
+    bios = switch(CmosFile(path), tokens)
+    assert not bios.is_armed
+    assert "indexes 0x10 to 0x2d is wrong" in bios.drop_unbelieved()
+    assert not switch(CmosFile(path), tokens, suspicious=False).is_armed
+    assert bios.wrong_checks == ()
+    assert bios.drop_unbelieved() == ""
 
 
 def test_a_cmos_file_that_is_missing_or_cut_is_refused(path: Path) -> None:

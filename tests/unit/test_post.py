@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -68,9 +69,35 @@ def test_cmos_whose_check_value_is_wrong_over_the_range_of_the_token_is_not_beli
     data = bytearray(cmos.read_bytes())
     data[256 * 0x72 + index] ^= 0x80
     cmos.write_bytes(data)
-    kept = computer.kept()
-    assert not computer.start().attempted
-    assert computer.kept() == kept
+    report = computer.start()
+    assert not report.attempted
+    assert report.reason == (
+        "CMOS was not believed (the check value over the indexes 0x60 to 0x6f is wrong): "
+        "the settings in it were dropped"
+    )
+    assert computer.version == OLD_VERSION
+    assert computer.start() == PostReport(OLD_VERSION, OLD_VERSION)
+    check_took(computer, computer.start_armed(), "mono")
+
+
+def test_cmos_that_is_not_believed_is_dropped_whole_or_still_not_believed_after_a_power_cut(
+    tmp_path: Path,
+) -> None:
+    """The update in memory is never taken, wherever the power fails."""
+    for cut_at in count(1):
+        computer = Computer(tmp_path / "computer", tokens="checked-cmos")
+        computer.put(2 * MIB, IMAGE)
+        computer.arm()
+        cmos = tmp_path / "computer" / "cmos"
+        data = bytearray(cmos.read_bytes())
+        data[256 * 0x72 + 0x60 : 256 * 0x72 + 0x62] = b"\x12\x34"
+        cmos.write_bytes(data)
+        was_through = computer.survives(cut_at)
+        assert not computer.start().attempted
+        assert computer.start() == PostReport(OLD_VERSION, OLD_VERSION)
+        if was_through:
+            break
+    assert cut_at > 2
 
 
 class Watched:

@@ -16,7 +16,7 @@ from machines import (
     ENTRY,
     in_child,
 )
-from openrbu.bios.cmos import INDEX_PORTS
+from openrbu.bios.cmos import PC_PORTS, CmosFile, cmos_file_bytes
 from openrbu.errors import (
     KernelError,
     MachineError,
@@ -45,13 +45,30 @@ def test_what_one_program_does_the_other_sees(directory: Path, machine: Machine)
 def test_two_programs_each_have_their_own_index_of_cmos(directory: Path, machine: Machine) -> None:
     with reach.reach(directory) as other:
         one, two = machine.ports, other.ports
-        for index_port in INDEX_PORTS:
+        for index_port, data_port in PC_PORTS:
             one.out8(index_port, 0x40)
             two.out8(index_port, 0x41)
-            one.out8(index_port + 1, 0xA0)
-            two.out8(index_port + 1, 0xA1)
+            one.out8(data_port, 0xA0)
+            two.out8(data_port, 0xA1)
             assert (one.in8(index_port), two.in8(index_port)) == (0x40, 0x41)
-            assert (one.in8(index_port + 1), two.in8(index_port + 1)) == (0xA0, 0xA1)
+            assert (one.in8(data_port), two.in8(data_port)) == (0xA0, 0xA1)
+
+
+def test_two_programs_each_have_their_own_index_of_a_bank_that_the_tables_name(
+    tmp_path: Path,
+) -> None:
+    """Index port 0x74 and data port 0x79, which is not the next one."""
+    path, banks = tmp_path / "cmos", {0x71: 0x70, 0x79: 0x74}
+    path.write_bytes(bytes(cmos_file_bytes(banks)))
+    cmos, lock = CmosFile(path, banks=banks), threading.RLock()
+    one, two = OwnPorts(cmos, lock), OwnPorts(cmos, lock)
+    one.out8(0x74, 0x40)
+    two.out8(0x74, 0x41)
+    one.out8(0x79, 0xA0)
+    two.out8(0x79, 0xA1)
+    assert (one.in8(0x79), two.in8(0x79)) == (0xA0, 0xA1)
+    assert (one.in8(0x74), two.in8(0x74), cmos.in8(0x74)) == (0x40, 0x41, 0)
+    assert one.in8(0x75) == 0xFF
 
 
 def test_a_programs_own_index_is_not_seen_by_who_has_the_port_itself(directory: Path) -> None:

@@ -34,6 +34,7 @@ from openrbu.formats.tokens import (
     effective_check_type,
     make_calling_interface,
     make_indexed_io,
+    port_pairs,
     tokens_for_update,
 )
 from real_systems import cmos_of, each, each_system, files_of, tables_of
@@ -68,6 +69,11 @@ def calling(tokens: list[tuple[int, int, int]]) -> Structure:
 
 def in_cmos(token_id: int, or_value: int, check: CheckRange = UPPER_RANGE) -> IndexedIoToken:
     return IndexedIoToken(token_id, 0x70, 0x71, 0x78, 0xBF, or_value, check, 0xD401)
+
+
+PAIR_IN_CMOS = UpdateTokens(
+    in_cmos(ACTIVATE, 0x40), in_cmos(CANCEL, 0x00), (in_cmos(ACTIVATE, 0x40),)
+)
 
 
 # Real machines
@@ -347,13 +353,58 @@ def test_the_two_tokens_of_an_update_are_of_one_kind() -> None:
 
 def test_tokens_in_cmos_come_before_those_behind_the_smi() -> None:
     tokens = tokens_for_update(tables_with(calling(CALLING_PAIR), indexed(INDEXED_PAIR)))
-    assert tokens == UpdateTokens(in_cmos(ACTIVATE, 0x40), in_cmos(CANCEL, 0x00))
+    assert tokens == PAIR_IN_CMOS
 
 
 def test_of_two_tokens_with_one_id_the_first_counts() -> None:
     second = indexed([(ACTIVATE, 0x10, 0xFE, 1), (CANCEL, 0x10, 0xFE, 0)], handle=0xD403)
     tokens = tokens_for_update(tables_with(indexed(INDEXED_PAIR), second))
-    assert tokens == UpdateTokens(in_cmos(ACTIVATE, 0x40), in_cmos(CANCEL, 0x00))
+    assert tokens == PAIR_IN_CMOS
+
+
+LOWER_RANGE = CheckRange(CheckType.WORD_SUM, 0x10, 0x2D, 0x2E)
+
+
+def test_all_checked_ranges_behind_the_ports_of_the_tokens_are_named_once() -> None:
+    other = [(0x0001, 0x20, 0xFE, 1)]
+    structures = [
+        indexed(other, check=LOWER_RANGE, handle=0xD400),
+        indexed(INDEXED_PAIR),
+        indexed(other, check=LOWER_RANGE, handle=0xD402),
+        indexed(other, check=NO_CHECK, handle=0xD403),
+        make_indexed_io(
+            handle=0xD404,
+            index_port=0x72,
+            data_port=0x73,
+            check=CheckRange(CheckType.WORD_SUM, 0x40, 0x5D, 0x5E),
+            tokens=other,
+        ),
+    ]
+    tokens = tokens_for_update(tables_with(*structures))
+    assert tokens is not None
+    assert [token.check for token in tokens.checked] == [UPPER_RANGE, LOWER_RANGE]
+    assert [token.structure_handle for token in tokens.checked] == [0xD401, 0xD400]
+
+
+@each_system
+def test_every_check_value_that_a_real_bios_keeps_beside_the_token_is_right(name: str) -> None:
+    tables, cmos = tables_of(name), cmos_of(name)
+    tokens = tokens_for_update(tables)
+    for token in tokens.checked if tokens and cmos else ():
+        bank = cmos[256 * token.index_port :][:256]
+        kind = effective_check_type(
+            token.check.type, token.structure_handle, dell.system_id(tables)
+        )
+        expected = check_value(kind, bank[token.check.first : token.check.last + 1])
+        assert bank[token.check.index :].startswith(expected)
+
+
+def test_the_port_pairs_of_a_machine_are_those_of_its_tokens() -> None:
+    second = make_indexed_io(
+        handle=0xD405, index_port=0x74, data_port=0x77, check=NO_CHECK, tokens=[(5, 1, 0xFE, 1)]
+    )
+    tables = tables_with(indexed(INDEXED_PAIR), second, calling(CALLING_PAIR))
+    assert port_pairs(tables) == ((0x70, 0x71), (0x74, 0x77))
 
 
 def test_one_token_alone_is_no_pair() -> None:

@@ -7,23 +7,56 @@ machine, and the tool on a real one through `/dev/port`.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from openrbu.bios.power import PowerRail
 from openrbu.errors import MachineError
+from openrbu.formats.smbios import Tables
 from openrbu.formats.tokens import (
+    CheckRange,
     IndexedIoToken,
     UpdateTokens,
     check_value,
     effective_check_type,
+    port_pairs,
 )
 
-INDEX_PORTS = (0x70, 0x72)
-"""Index ports of a PC's CMOS banks; each one's data port is the next port."""
+PC_PORTS = ((0x70, 0x71), (0x72, 0x73))
+"""Index port and data port of the two banks of CMOS that every PC has."""
 
-CMOS_FILE_BYTES = 256 * (max(INDEX_PORTS) + 1)
-"""CMOS index i of index port p is kept at offset 256·p + i."""
+PC_BANKS = {data_port: index_port for index_port, data_port in PC_PORTS}
+
+BANK_BYTES = 256
+
+CMOS_FILE_BYTES = BANK_BYTES * (max(index_port for index_port, _ in PC_PORTS) + 1)
+"""The size of a file with a PC's two banks: CMOS index i of index port p is at offset 256·p + i."""
+
+_NOBODY = 0xFF
+"""What a port reads as that nobody answers."""
+
+_FIRST_SETTING = 0x0E
+"""Below this a PC's first bank is its clock, of which reading one register changes others."""
+
+
+def banks_of(tables: Tables) -> dict[int, int]:
+    """The index port behind which each data port's bank of CMOS is: a PC's, and those that the
+    tables' tokens name. Real ones name 0x70, 0x72 and 0x74, each with the next port for its data.
+
+    A pair of which one port has the other's part in a pair before it is not there.
+    """
+    banks = dict(PC_BANKS)
+    for index_port, data_port in port_pairs(tables):
+        is_taken = index_port in banks or data_port in (index_port, *banks.values())
+        if not is_taken:
+            banks.setdefault(data_port, index_port)
+    return banks
+
+
+def cmos_file_bytes(banks: Mapping[int, int]) -> int:
+    """The size of a file with these banks."""
+    return BANK_BYTES * (max(banks.values()) + 1)
 
 
 class IoPorts(Protocol):
@@ -37,34 +70,47 @@ class IoPorts(Protocol):
 class CmosFile:
     """A machine's CMOS, kept in a file. A power cut leaves each byte old or new.
 
+    `banks` has the index port of each data port. A file with a PC's two banks only, as machines
+    made before openrbu 0.2 have it, has zeros in the others, and grows when one is written to.
+
     :raise MachineError: when the file is missing or cut.
     """
 
-    def __init__(self, path: Path, rail: PowerRail | None = None) -> None:
+    def __init__(
+        self, path: Path, rail: PowerRail | None = None, *, banks: Mapping[int, int] = PC_BANKS
+    ) -> None:
         self._path = path
         self._rail = rail or PowerRail()
-        self._index = dict.fromkeys(INDEX_PORTS, 0)
+        self.banks = dict(banks)
+        self._index = dict.fromkeys(self.banks.values(), 0)
+        self._size_bytes = cmos_file_bytes(self.banks)
         try:
-            self._bytes = bytearray(path.read_bytes())
+            data = path.read_bytes()
         except FileNotFoundError:
             raise MachineError(f"the CMOS file {path} is missing") from None
-        if len(self._bytes) != CMOS_FILE_BYTES:
+        if len(data) not in (CMOS_FILE_BYTES, self._size_bytes):
             raise MachineError(
-                f"the CMOS file {path} has {len(self._bytes)} bytes, not {CMOS_FILE_BYTES}"
+                f"the CMOS file {path} has {len(data)} bytes, not {self._size_bytes}"
             )
+        self._bytes = bytearray(data.ljust(self._size_bytes, b"\0"))
 
     def out8(self, port: int, value: int) -> None:
-        """Write a port: an even one selects an index, an odd one stores a byte there."""
+        """Write a port: an index port selects an index, a data port stores a byte there."""
         if port in self._index:
             self._index[port] = value & 0xFF
-        elif port - 1 in self._index:
-            self._store(256 * (port - 1) + self._index[port - 1], value & 0xFF)
+        elif port in self.banks:
+            self._store(self._place(port), value & 0xFF)
 
     def in8(self, port: int) -> int:
         """Read a port; one with nothing behind it floats high: 0xFF."""
-        if port - 1 in self._index:
-            return self._bytes[256 * (port - 1) + self._index[port - 1]]
-        return self._index.get(port, 0xFF)
+        if port in self._index:
+            return self._index[port]
+        return self._bytes[self._place(port)] if port in self.banks else 0xFF
+
+    def _place(self, data_port: int) -> int:
+        """Where in the file the byte is that is behind a data port now."""
+        index_port = self.banks[data_port]
+        return BANK_BYTES * index_port + self._index[index_port]
 
     def _store(self, offset: int, value: int) -> None:
         if self._bytes[offset] == value:
@@ -73,6 +119,8 @@ class CmosFile:
             self._rail.fail()
         fd = os.open(self._path, os.O_WRONLY | os.O_CLOEXEC)
         try:
+            if os.fstat(fd).st_size < self._size_bytes:
+                os.posix_fallocate(fd, 0, self._size_bytes)
             os.pwrite(fd, bytes([value]), offset)
         finally:
             os.close(fd)
@@ -81,14 +129,16 @@ class CmosFile:
 
 def read_first_bank(ports: IoPorts, index: int) -> int:
     """The byte at `index` of the CMOS that every PC has, at ports 0x70 and 0x71."""
-    ports.out8(INDEX_PORTS[0], index)
-    return ports.in8(INDEX_PORTS[0] + 1)
+    index_port, data_port = PC_PORTS[0]
+    ports.out8(index_port, index)
+    return ports.in8(data_port)
 
 
 def write_first_bank(ports: IoPorts, index: int, value: int) -> None:
     """Store a byte at `index` of the CMOS that every PC has."""
-    ports.out8(INDEX_PORTS[0], index)
-    ports.out8(INDEX_PORTS[0] + 1, value)
+    index_port, data_port = PC_PORTS[0]
+    ports.out8(index_port, index)
+    ports.out8(data_port, value)
 
 
 def read_indexed(ports: IoPorts, token: IndexedIoToken, index: int) -> int:
@@ -101,6 +151,17 @@ def write_indexed(ports: IoPorts, token: IndexedIoToken, index: int, value: int)
     """Store a CMOS byte at `index`, through the token's port pair."""
     ports.out8(token.index_port, index)
     ports.out8(token.data_port, value)
+
+
+def answers(ports: IoPorts, token: IndexedIoToken) -> bool:
+    """Whether anything is behind the token's port pair: what nobody answers reads as all ones.
+
+    As few bytes are read as it takes.
+    """
+    if read_indexed(ports, token, token.location) != _NOBODY:
+        return True
+    indexes = range(_FIRST_SETTING, BANK_BYTES)
+    return any(read_indexed(ports, token, index) != _NOBODY for index in indexes)
 
 
 def token_is_active(ports: IoPorts, token: IndexedIoToken) -> bool:
@@ -148,7 +209,7 @@ def set_token(ports: IoPorts, token: IndexedIoToken, system_id: int | None) -> N
 class IndexedSwitch:
     """The activation token as a switch, where it is an indexed I/O token.
 
-    A `suspicious` one does not believe CMOS whose check value is wrong, as a BIOS, which loads its
+    A `suspicious` one does not believe CMOS with a wrong check value, as a BIOS, which loads its
     defaults then; and by default no update is wanted.
     """
 
@@ -164,16 +225,64 @@ class IndexedSwitch:
         assert isinstance(tokens.cancel, IndexedIoToken)
         self._ports, self._system_id, self._suspicious = ports, system_id, suspicious
         self._activate, self._cancel = tokens.activate, tokens.cancel
+        self._checked = tokens.checked or (tokens.activate,)
 
     @property
     def is_armed(self) -> bool:
         """Whether the token is in force."""
-        if self._suspicious and not check_value_holds(self._ports, self._activate, self._system_id):
+        if self._suspicious and self.wrong_checks:
             return False
         return token_is_active(self._ports, self._activate)
+
+    @property
+    def no_answer(self) -> tuple[int, int] | None:
+        """The port pair, where nobody answers it."""
+        return None if answers(self._ports, self._activate) else self._activate.ports
+
+    @property
+    def wrong_checks(self) -> tuple[CheckRange, ...]:
+        """The ranges behind the token's ports whose check value is wrong."""
+        return tuple(
+            token.check
+            for token in self._checked
+            if not check_value_holds(self._ports, token, self._system_id)
+        )
 
     def arm(self) -> None:
         set_token(self._ports, self._activate, self._system_id)
 
     def disarm(self) -> None:
         set_token(self._ports, self._cancel, self._system_id)
+
+    def mend(self) -> Callable[[], None]:
+        """Make all check values right; what is given back puts the bytes back that were there."""
+        before: dict[int, int] = {}
+        for token in self._checked:
+            size = len(expected_check_bytes(self._ports, token, self._system_id) or b"")
+            for index in range(token.check.index, token.check.index + size):
+                before.setdefault(index, read_indexed(self._ports, token, index))
+            write_check_value(self._ports, token, self._system_id)
+
+        def put_back() -> None:
+            for index, value in before.items():
+                write_indexed(self._ports, self._activate, index, value)
+
+        return put_back
+
+    def drop_unbelieved(self) -> str:
+        """What a BIOS does at its start about CMOS that it does not believe: no update is wanted,
+        and the check values are right again. Why; empty: it believes CMOS."""
+        wrong = self.wrong_checks
+        if not wrong:
+            return ""
+        self.disarm()  # first: a power cut here leaves it unbelieved
+        self.mend()
+        return f"CMOS was not believed ({checks_text(wrong)}): the settings in it were dropped"
+
+
+def checks_text(wrong: Sequence[CheckRange]) -> str:
+    """Which check values are wrong, in words."""
+    ranges = ", ".join(f"{check.first:#04x} to {check.last:#04x}" for check in wrong)
+    values = "the check values" if len(wrong) > 1 else "the check value"
+    verb = "are" if len(wrong) > 1 else "is"
+    return f"{values} over the indexes {ranges} {verb} wrong"

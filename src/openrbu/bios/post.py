@@ -4,7 +4,8 @@ The BIOS trusts nothing that the driver or the tool says. It looks at memory, at
 NVRAM only:
 
 1. finish what a power cut interrupted: say whether the programming got through;
-2. the activation token; without it, boot and change nothing;
+2. the activation token; without it, boot and change nothing (CMOS with a wrong check value is not
+   believed: the token is cleared then, and the check value made right);
 3. record 0x000D: what stands if the power fails from here on until the programming begins, because
    the staged update is gone then (without it, the result of an earlier update would stand);
 4. clear the token, before anything in memory is looked at, so that a bad image can't loop;
@@ -46,6 +47,9 @@ class Switch(Protocol):
     def is_armed(self) -> bool: ...
 
     def disarm(self) -> None: ...
+
+    def drop_unbelieved(self) -> str:
+        """Have no update wanted where its settings can't be believed. Why; empty: they can."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +93,8 @@ class Find:
 
 @dataclass(frozen=True, slots=True)
 class PostReport:
-    """What one start did. `completion_code` is None when no update was tried or finished."""
+    """What one start did. `completion_code` is None when no update was tried or finished; `reason`
+    says then why none was armed, where the BIOS did not believe the token."""
 
     version_before: str
     version_after: str
@@ -120,8 +125,9 @@ def post(board: Board, now: dt.datetime) -> PostReport:
     """
     before = board.flash.current.version
     report = _finish_interrupted(board, now)
+    dropped = board.switch.drop_unbelieved() if board.switch else ""
     if board.switch is None or not board.switch.is_armed:
-        return report or PostReport(before, before)
+        return report or PostReport(before, before, reason=dropped)
     _record(board, CompletionCode.IMAGE_NOT_FOUND, now)
     board.switch.disarm()
     find: Find | None = None

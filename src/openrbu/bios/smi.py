@@ -66,6 +66,10 @@ class SmiHandler:
         """Put the cancel token in force."""
         self.set_armed(False)
 
+    def drop_unbelieved(self) -> str:
+        """Nothing: what the BIOS keeps itself, it believes."""
+        return ""
+
     def _answer(self, call: SmiCall) -> tuple[int, int, int, int]:
         location, value = call.arguments[0], call.arguments[1]
         settings = self._nvram.contents.settings

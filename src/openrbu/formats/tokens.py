@@ -159,6 +159,11 @@ class IndexedIoToken:
     structure_handle: int
 
     @property
+    def ports(self) -> tuple[int, int]:
+        """Its index port and its data port."""
+        return self.index_port, self.data_port
+
+    @property
     def is_string(self) -> bool:
         """The token is a text, not bits: its mask is 0."""
         return self.and_mask == _STRING_MASK
@@ -188,10 +193,15 @@ Token = IndexedIoToken | SmiToken
 
 @dataclass(frozen=True, slots=True)
 class UpdateTokens:
-    """The two tokens of RBU; both of one kind."""
+    """The two tokens of RBU; both of one kind.
+
+    `checked` has a token of each checked range behind their ports, for a BIOS that finds one of
+    its check values wrong believes none of its CMOS.
+    """
 
     activate: Token
     cancel: Token
+    checked: tuple[IndexedIoToken, ...] = ()
 
 
 def all_tokens(tables: Tables) -> list[Token]:
@@ -216,8 +226,33 @@ def tokens_for_update(tables: Tables) -> UpdateTokens | None:
             if isinstance(token, kind):
                 by_id.setdefault(token.id, token)
         if ACTIVATE in by_id and CANCEL in by_id:
-            return UpdateTokens(by_id[ACTIVATE], by_id[CANCEL])
+            activate = by_id[ACTIVATE]
+            return UpdateTokens(activate, by_id[CANCEL], _checked_ranges(activate, tokens))
     return None
+
+
+def _checked_ranges(activate: Token, tokens: Sequence[Token]) -> tuple[IndexedIoToken, ...]:
+    """A token of each checked range behind the ports of `activate`, its own first.
+
+    Several structures name one check value; what the first one says of it holds. Seen on real
+    machines: two ranges in the first bank, 0x10 to 0x2D and one from 0x40 on, and both check values
+    right on each of the 13 whose CMOS is known.
+    """
+    if not isinstance(activate, IndexedIoToken):
+        return ()
+    by_index: dict[int, IndexedIoToken] = {}
+    for token in (activate, *tokens):
+        if isinstance(token, IndexedIoToken) and token.ports == activate.ports:
+            by_index.setdefault(token.check.index, token)
+    return tuple(token for token in by_index.values() if not token.check.is_none)
+
+
+def port_pairs(tables: Tables) -> tuple[tuple[int, int], ...]:
+    """The index and data ports of all tokens in CMOS, each pair once."""
+    tokens = all_tokens(tables)
+    return tuple(
+        dict.fromkeys(token.ports for token in tokens if isinstance(token, IndexedIoToken))
+    )
 
 
 def _can_be_switched(token: Token) -> bool:

@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
-from openrbu.bios.cmos import CmosFile, read_first_bank, write_first_bank
+from openrbu.bios.cmos import CmosFile, banks_of, read_first_bank, write_first_bank
 from openrbu.bios.flash import Flash, FlashFile
 from openrbu.bios.nvram import NvramFile
 from openrbu.bios.post import Board, PostReport, post
@@ -127,7 +127,7 @@ class LabMachine:
         config = load_config(self.directory)
         self._factory_tables = read_tables(self.directory, config)
         self.nvram = NvramFile(self.directory / "nvram.json")
-        self.cmos = CmosFile(self.directory / "cmos")
+        self.cmos = CmosFile(self.directory / "cmos", banks=banks_of(self._factory_tables))
         self._cmos_is_qemus = False
         device = FlashFile(self.directory / "flash")
         stack.callback(device.close)

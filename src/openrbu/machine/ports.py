@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 
-from openrbu.bios.cmos import INDEX_PORTS, IoPorts
+from openrbu.bios.cmos import CmosFile, IoPorts
 from openrbu.buffers import Buffer
 from openrbu.drivers.sysfs import BinaryAttribute
 
@@ -37,37 +39,34 @@ class OwnPorts:
     every call.
     """
 
-    def __init__(self, ports: IoPorts, lock: AbstractContextManager[object]) -> None:
-        self._ports, self._lock = ports, lock
+    def __init__(self, cmos: CmosFile, lock: AbstractContextManager[object]) -> None:
+        self._cmos, self._lock = cmos, lock
         with lock:
-            self._index = {port: ports.in8(port) for port in INDEX_PORTS}
+            self._index = {port: cmos.in8(port) for port in cmos.banks.values()}
 
     def out8(self, port: int, value: int) -> None:
         with self._lock:
             if port in self._index:
                 self._index[port] = value & 0xFF
                 return
-            before = self._select(port - 1)
-            self._ports.out8(port, value)
-            self._put_back(port - 1, before)
+            with self._selected(port):
+                self._cmos.out8(port, value)
 
     def in8(self, port: int) -> int:
         with self._lock:
             if port in self._index:
                 return self._index[port]
-            before = self._select(port - 1)
-            value = self._ports.in8(port)
-            self._put_back(port - 1, before)
-            return value
+            with self._selected(port):
+                return self._cmos.in8(port)
 
-    def _select(self, index_port: int) -> int | None:
-        """Put one's own index in place; the one that was there."""
-        if index_port not in self._index:
-            return None
-        before = self._ports.in8(index_port)
-        self._ports.out8(index_port, self._index[index_port])
-        return before
-
-    def _put_back(self, index_port: int, before: int | None) -> None:
-        if before is not None:
-            self._ports.out8(index_port, before)
+    @contextlib.contextmanager
+    def _selected(self, data_port: int) -> Iterator[None]:
+        """One's own index in the place of the one that is there, where the port is a bank's."""
+        index_port = self._cmos.banks.get(data_port)
+        if index_port is None:
+            yield
+            return
+        before = self._cmos.in8(index_port)
+        self._cmos.out8(index_port, self._index[index_port])
+        yield
+        self._cmos.out8(index_port, before)

@@ -23,7 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from openrbu.bios.cmos import CmosFile, IoPorts
+from openrbu.bios.cmos import CmosFile, IoPorts, banks_of
 from openrbu.bios.faults import parse_fault
 from openrbu.bios.flash import Flash, FlashFile
 from openrbu.bios.nvram import NvramFile
@@ -122,7 +122,7 @@ class VirtualMachine:
         faults = [parse_fault(label) for label in self.config.faults]
         self._factory_tables = store.read_tables(directory, self.config)
         self.system_id = dell.system_id(self._factory_tables)
-        self.cmos = CmosFile(directory / "cmos", rail)
+        self.cmos = CmosFile(directory / "cmos", rail, banks=banks_of(self._factory_tables))
         self.nvram = NvramFile(directory / "nvram.json", rail)
         device = FlashFile(directory / "flash", rail=rail, faults=faults)
         stack.callback(device.close)
