@@ -7,17 +7,19 @@ import datetime as dt
 from openrbu.bios.flash import BankRecord
 from openrbu.bios.nvram import Nvram
 from openrbu.errors import MachineError
-from openrbu.formats import dell
+from openrbu.formats import dell, security
 from openrbu.formats.smbios import Tables
 
 
 def tables_of_boot(factory: Tables, current: BankRecord, nvram: Nvram) -> Tables:
-    """The tables the machine left the factory with, with the BIOS that runs and what became of the
-    last update in.
+    """The tables the machine left the factory with, with the BIOS that runs, whether there is an
+    admin password, and what became of the last update in.
 
     :raise MachineError: when NVRAM has a time or a completion code that is none.
     """
     tables = dell.with_bios(factory, current.version, current.release_date)
+    has_password = nvram.admin_password_crc is not None
+    tables = security.with_admin_password(tables, is_set=has_password)
     if nvram.completed_at is None:
         return tables
     try:

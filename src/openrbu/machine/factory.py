@@ -21,7 +21,7 @@ from openrbu.bios.switch import bios_switch
 from openrbu.drivers.balloon_profiles import balloon_profile
 from openrbu.drivers.profiles import profile
 from openrbu.errors import DamagedInputError, MachineError, UsageError
-from openrbu.formats import dell, smbios, tokens
+from openrbu.formats import dell, security, smbios, tokens
 from openrbu.formats.check_words import CHECK_WORDS_BYTES
 from openrbu.formats.hdr import HEADER_SIZE_BYTES
 from openrbu.formats.packet import password_crc
@@ -257,6 +257,7 @@ def _make_tables(kind: Model) -> smbios.Tables:
         ),
         dell.make_oem_strings(["Dell System", f"1[{kind.system_id:04X}]"]),
         dell.make_revisions_and_ids(kind.system_id),
+        security.make_hardware_security(),
         _make_tokens(kind),
         dell.make_rbu(packet=kind.packets, minimum_size_kib=_image_kib(kind.flash_size_bytes)),
         smbios.make_structure(127, 0x7F00, b""),
