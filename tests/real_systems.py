@@ -34,6 +34,22 @@ def each(names: list[str]) -> pytest.MarkDecorator:
 
 each_system = each(NAMES)
 
+_MORE = SYSTEMS.parent / "more-systems"
+_ALL = [
+    entry
+    for directory in (SYSTEMS, _MORE)
+    if directory.is_dir()
+    for entry in sorted(directory.iterdir())
+    if entry.is_dir()
+]
+
+each_directory = pytest.mark.parametrize(
+    "directory",
+    [pytest.param(entry, id=entry.name) for entry in _ALL]
+    or [pytest.param(Path(), marks=_MISSING)],
+)
+"""Run a test once for each directory with a real machine's tables, its name as `directory`."""
+
 
 def files_of(name: str) -> tuple[bytes, bytes]:
     """A machine's entry point and table, as they are in its files."""

@@ -10,6 +10,7 @@ import pytest
 from cli_rig import Cli
 from machines import ENTRY, NEWER, image_bytes
 from needs import program
+from openrbu.machine.factory_tables import read_tables
 from run_rig import USERS, Runner, runner
 
 MODEL = "precision-t7600"
@@ -40,6 +41,14 @@ def test_dmidecode_shows_the_machine(run: Runner) -> None:
     assert "Product Name: Precision T7600" in said
     assert "Version: A01" in said
     assert run.says(dmidecode, "-s", "system-serial-number") == "OPENRBU\n"
+
+
+def test_what_dmidecode_dumps_is_the_tables_of_a_machine(run: Runner) -> None:
+    dump = run.directory / "tables.bin"
+    run.says(program("dmidecode", "dmidecode"), "--dump-bin", dump)
+    tables, _ = read_tables(dump)
+    assert tables.structures == read_tables(run.directory)[0].structures
+    assert tables.problems == ()
 
 
 def test_smbios_sys_info_shows_the_machine(run: Runner) -> None:

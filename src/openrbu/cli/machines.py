@@ -15,6 +15,7 @@ from openrbu.cli.options import (
     complete_models,
     complete_profiles,
     confirm,
+    hex_number_of,
     password_in,
     size_of,
 )
@@ -26,6 +27,7 @@ from openrbu.cli.status import (
     post_document,
     post_failure,
     post_rows,
+    table_rows,
 )
 from openrbu.errors import OpenRbuError
 from openrbu.units import human_size
@@ -56,8 +58,15 @@ ProfileName = Annotated[
 TablesDirectory = Annotated[
     Path | None,
     typer.Option(
-        "--from-tables", metavar="DIR", help="Be the machine whose SMBIOS tables are in DIR."
+        "--from-tables",
+        metavar="FILE|DIR",
+        help="Be the machine with these SMBIOS tables: a dump by dmidecode --dump-bin, the file "
+        "DMI alone, or a directory with them.",
     ),
+]
+OfSystem = Annotated[
+    str | None,
+    typer.Option("--system", metavar="ID", help="Its Dell system ID, such as 0x0121."),
 ]
 Faults = Annotated[
     list[str] | None,
@@ -96,6 +105,7 @@ def new(
     ] = None,
     profile: ProfileName = None,
     from_tables: TablesDirectory = None,
+    system: OfSystem = None,
     fault: Faults = None,
     admin_password_file: AdminPasswordFile = None,
     entry_delay: EntryDelay = 0.0,
@@ -116,6 +126,7 @@ def new(
         ram_bytes=None if ram is None else size_of(ram, "--ram"),
         profile=profile or "documented",
         tables=from_tables,
+        system_id=None if system is None else hex_number_of(system, "--system"),
         faults=tuple(fault or ()),
         admin_password=None if admin_password_file is None else password_in(admin_password_file),
         entry_delay_s=entry_delay,
@@ -123,7 +134,8 @@ def new(
     with VirtualMachine(make_machine(name, order)) as machine:
         machine.power_on()
         document, facts = _shown(machine)
-        return Answer({"changed": True, **document}, [good(f"made and on: {name}"), facts])
+        lacks = [caution(f"note: {line}") for line in document["lacks"]]
+        return Answer({"changed": True, **document}, [good(f"made and on: {name}"), *lacks, facts])
 
 
 def list_machines(
@@ -274,6 +286,7 @@ def _shown(machine: Machine) -> tuple[dict[str, Any], Block]:
 
 def _machine_document(machine: Machine, standing: Standing) -> dict[str, Any]:
     from openrbu.formats import dell
+    from openrbu.machine.factory_tables import lacking
 
     config, tables = machine.config, standing.tables
     system, bios = dell.SystemInformation.of(tables), dell.BiosInformation.of(tables)
@@ -300,6 +313,8 @@ def _machine_document(machine: Machine, standing: Standing) -> dict[str, Any]:
         "modules": list(standing.modules),
         "reboot_mode": standing.reboot_mode,
         "completion": completion_document(dell.RbuInformation.of(tables)),
+        "table_problems": list(tables.problems),
+        "lacks": list(lacking(tables)),
         "created_at": config.created_at,
         "directory": str(machine.directory),
     }
@@ -332,6 +347,7 @@ def _machine_facts(machine: Machine, standing: Standing) -> Block:
         kinds = "monolithic images and packets" if rbu.packet_supported else "monolithic images"
         rows.append(("updates by", kinds))
         rows.append(("BIOS says", completion_words(rbu.completion_code)))
+    rows += table_rows(standing.tables)
     if standing.is_on:
         rows.append(("modules", ", ".join(document["modules"]) or "none"))
         rows.append(("reboot mode", document["reboot_mode"]))

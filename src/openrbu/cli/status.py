@@ -16,6 +16,7 @@ from openrbu.units import human_size
 if TYPE_CHECKING:
     from openrbu.bios.post import PostReport
     from openrbu.formats.dell import RbuInformation
+    from openrbu.formats.smbios import Tables
     from openrbu.memory.physical import Region
     from openrbu.update.journal import Attempt
     from openrbu.update.report import Status
@@ -53,6 +54,7 @@ def status(
             "restart_mode": now.restart_mode,
             "completion": completion_document(now.target.rbu),
             "last_update": None if now.last is None else attempt_document(now.last),
+            "table_problems": list(now.target.tables.problems),
         }
         return Answer(document, [Facts("Status", _status_rows(session, now))])
 
@@ -73,6 +75,7 @@ def _status_rows(session: Session, now: Status) -> list[tuple[str, Cell]]:
         ("staged", staged),
         ("armed", armed),
     ]
+    rows += table_rows(now.target.tables)
     if now.target.rbu is not None:
         rows.append(("BIOS says", completion_words(now.target.rbu.completion_code)))
     if now.last is not None:
@@ -90,6 +93,11 @@ def _armed_words(now: Status) -> str:
         f"yes, but the next restart is {now.restart_mode}, which may clear memory; choose a warm "
         f"one: echo {WARM} > {REBOOT_MODE}"
     )
+
+
+def table_rows(tables: Tables) -> list[tuple[str, Cell]]:
+    """That a machine's SMBIOS tables are broken, where they are."""
+    return [("tables", bad(f"broken: {'; '.join(tables.problems)}"))] if tables.problems else []
 
 
 def completion_document(rbu: RbuInformation | None) -> dict[str, Any] | None:

@@ -52,7 +52,7 @@ _DMI_PART = slice(ENTRY_POINT_2.offset_of("dmi_anchor"), ENTRY_POINT_2.size_byte
 _SHORT_ENTRY_POINT_BYTES = 30
 """What SMBIOS 2.1 gave as the old entry point's length, by mistake: its last byte is missing."""
 
-_MAX_TABLE_BYTES = 0xFFFF
+MAX_TABLE_BYTES = 0xFFFF
 """What the old entry point can say of a table's size."""
 
 
@@ -154,10 +154,9 @@ class EntryPoint:
         """
         values = self._values() | {"table_size": table_size_bytes, "checksum": 0}
         if self._layout is ENTRY_POINT_2:
-            if table_size_bytes > _MAX_TABLE_BYTES:
+            if table_size_bytes > MAX_TABLE_BYTES:
                 raise UsageError(
-                    f"an SMBIOS 2 table has at most {_MAX_TABLE_BYTES} bytes, "
-                    f"not {table_size_bytes}"
+                    f"an SMBIOS 2 table has at most {MAX_TABLE_BYTES} bytes, not {table_size_bytes}"
                 )
             values |= {
                 "structure_count": len(structure_sizes),

@@ -12,7 +12,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from openrbu.formats.entry_point import ENTRY_POINT_2, EntryPoint, make_entry_point
+from openrbu.formats.entry_point import (
+    ENTRY_POINT_2,
+    ENTRY_POINT_3,
+    MAX_TABLE_BYTES,
+    EntryPoint,
+    make_entry_point,
+)
 from openrbu.formats.layout import Field, Layout
 
 __all__ = [
@@ -25,12 +31,16 @@ __all__ = [
     "make_structure",
     "make_tables",
     "parse_memory_dump",
+    "parse_structures",
 ]
 
 END_OF_TABLE = 127
 
 _TABLE_IN_DUMP = 32
 """Where the table starts in a memory dump: on the paragraph behind the entry point."""
+
+_OLD_KIND, _NEW_KIND = (2, 6), (3, 0)
+"""The version of SMBIOS in an entry point that is made for a table that has none."""
 
 STRUCTURE_HEADER = Layout(
     "SMBIOS structure header",
@@ -215,7 +225,20 @@ class Tables:
             raise ValueError("the structure to be replaced is not in these tables")
         at = self.structures.index(old)
         structures = (*self.structures[:at], new, *self.structures[at + 1 :])
-        size = self.entry_point.table_size_bytes + new.size_bytes - old.size_bytes
+        return self._with(structures, new.size_bytes - old.size_bytes)
+
+    def added(self, new: Structure) -> Tables:
+        """The same with one structure more, the last one before the end; and the entry point made
+        to fit.
+
+        :raise UsageError: when the table becomes too large for its entry point.
+        """
+        is_ended = bool(self.structures) and self.structures[-1].type == END_OF_TABLE
+        at = len(self.structures) - is_ended
+        return self._with((*self.structures[:at], new, *self.structures[at:]), new.size_bytes)
+
+    def _with(self, structures: tuple[Structure, ...], grown_bytes: int) -> Tables:
+        size = self.entry_point.table_size_bytes + grown_bytes
         entry_point = self.entry_point.updated([found.size_bytes for found in structures], size)
         return replace(self, entry_point=entry_point, structures=structures)
 
@@ -256,11 +279,26 @@ def _read_structures(table: bytes) -> tuple[list[Structure], int, str]:
 
 
 def parse_memory_dump(data: bytes) -> Tables:
-    """Tables out of a dump that starts at an old entry point, the table on the next paragraph.
+    """Tables out of a dump that starts at an entry point of either kind, the table on the next
+    paragraph behind it: memory, or what `dmidecode --dump-bin` writes.
 
     :raise DamagedInputError: when there is no sound entry point at the start.
     """
-    length = ENTRY_POINT_2.offset_of("length")
-    claims_paragraph = data[length : length + 1] == bytes([_TABLE_IN_DUMP])
-    size = _TABLE_IN_DUMP if claims_paragraph else ENTRY_POINT_2.size_bytes
+    if data.startswith(b"_SM3_"):
+        size = ENTRY_POINT_3.size_bytes
+    else:
+        length = ENTRY_POINT_2.offset_of("length")
+        claims_paragraph = data[length : length + 1] == bytes([_TABLE_IN_DUMP])
+        size = _TABLE_IN_DUMP if claims_paragraph else ENTRY_POINT_2.size_bytes
     return Tables.parse(data[:size], data[_TABLE_IN_DUMP:])
+
+
+def parse_structures(table: bytes) -> Tables:
+    """Tables out of their structures alone, such as the file `DMI`; the entry point is made anew.
+
+    Reading never fails: see above. `problems` does not miss the entry point.
+    """
+    structures, _, _ = _read_structures(table)
+    version = _OLD_KIND if len(table) <= MAX_TABLE_BYTES else _NEW_KIND
+    sizes = [structure.size_bytes for structure in structures]
+    return Tables.parse(make_entry_point(version).updated(sizes, len(table)).build(), table)

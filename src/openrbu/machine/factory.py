@@ -13,20 +13,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from openrbu import __version__
-from openrbu.bios.cmos import CMOS_FILE_BYTES, CmosFile, write_check_value
+from openrbu.bios.cmos import CmosFile, banks_of, cmos_file_bytes
 from openrbu.bios.faults import parse_fault
 from openrbu.bios.flash import BLOCK_BYTES, Flash
 from openrbu.bios.nvram import Nvram, NvramFile
 from openrbu.bios.switch import bios_switch
 from openrbu.drivers.balloon_profiles import balloon_profile
 from openrbu.drivers.profiles import profile
-from openrbu.errors import DamagedInputError, MachineError, UsageError
+from openrbu.errors import MachineError, UsageError
 from openrbu.formats import dell, security, smbios, tokens
 from openrbu.formats.check_words import CHECK_WORDS_BYTES
 from openrbu.formats.hdr import HEADER_SIZE_BYTES
 from openrbu.formats.packet import password_crc
 from openrbu.formats.version import BiosVersion, VersionStyle
 from openrbu.machine import store
+from openrbu.machine.factory_tables import check_system_id, filled_in, read_tables
 from openrbu.machine.firmware import make_firmware
 from openrbu.machine.models import DEFAULT_MODEL, Model, TokenKind, model
 from openrbu.machine.virtual import Clock, local_now
@@ -50,8 +51,8 @@ SERVICE_TAG = "OPENRBU"
 class Order:
     """What is wanted. None: as the model has it.
 
-    `tables` is a directory with a real machine's tables: `smbios_entry_point` and `DMI`, or
-    `smbios.dat`; and `cmos.dat`, where there is one. `firmware` is the first BIOS, of the flash's
+    `tables` is a file or a directory with a real machine's tables: see `factory_tables`. They get
+    `system_id` in, where one is given. `firmware` is the first BIOS, of the flash's
     size; None: one of our own making. `xen`: the machine runs Xen. `ram_directory`: where to keep
     its RAM, such as a tmpfs; None: with its other files.
     """
@@ -61,6 +62,7 @@ class Order:
     ram_bytes: int | None = None
     profile: str = "documented"
     tables: Path | None = None
+    system_id: int | None = None
     faults: Sequence[str] = ()
     admin_password: str | None = field(default=None, repr=False)
     flash_size_bytes: int | None = None
@@ -141,7 +143,15 @@ def _parts(order: Order, now: dt.datetime) -> _Parts:
     ram_bytes = _ram_bytes(kind.ram_bytes if order.ram_bytes is None else order.ram_bytes)
     if order.xen is not None:
         _check_xen(order.xen, ram_bytes)
-    tables, cmos = _read_tables(order.tables) if order.tables else (_make_tables(kind), b"")
+    if order.system_id is not None:
+        check_system_id(order.system_id)
+    tables, cmos = read_tables(order.tables) if order.tables else (_make_tables(kind), b"")
+    tables = filled_in(
+        tables,
+        system_id=order.system_id,
+        bios_version=order.bios_version,
+        flash_size_bytes=order.flash_size_bytes,
+    )
     tables, flash_size_bytes = _fit_bios(tables, kind, order)
     config = store.MachineConfig(
         model=order.tables.resolve().name if order.tables else kind.name,
@@ -289,31 +299,6 @@ def _make_tokens(kind: Model) -> smbios.Structure:
     )
 
 
-def _read_tables(directory: Path) -> tuple[smbios.Tables, bytes]:
-    """A real machine's tables and CMOS (empty: unknown).
-
-    :raise UsageError: when the directory has none.
-    :raise DamagedInputError: when they are not a machine's.
-    """
-    try:
-        dump, entry = directory / "smbios.dat", directory / "smbios_entry_point"
-        if dump.exists():
-            tables = smbios.parse_memory_dump(dump.read_bytes())
-        elif entry.exists():
-            tables = smbios.Tables.parse(entry.read_bytes(), (directory / "DMI").read_bytes())
-        else:
-            raise UsageError(
-                f"{directory} has no SMBIOS tables: smbios.dat, or smbios_entry_point and DMI"
-            )
-        cmos = directory / "cmos.dat"
-        data = cmos.read_bytes() if cmos.exists() else b""
-    except OSError as error:
-        raise UsageError(f"{error.filename} can't be read: {error.strerror}") from None
-    if dell.BiosInformation.of(tables).version == "":
-        raise DamagedInputError(f"the tables in {directory} have no BIOS information (type 0)")
-    return tables, data
-
-
 def _write_tables_and_flash(directory: Path, tables: smbios.Tables, firmware: bytes) -> None:
     for name, data in zip(("smbios_entry_point", "DMI"), tables.build(), strict=True):
         (directory / name).write_bytes(data)
@@ -333,22 +318,23 @@ def _fill_holes(path: Path) -> None:
 def _write_settings(
     directory: Path, tables: smbios.Tables, cmos: bytes, admin_password: str | None
 ) -> None:
-    (directory / "cmos").write_bytes(cmos[:CMOS_FILE_BYTES].ljust(CMOS_FILE_BYTES, b"\0"))
+    banks = banks_of(tables)
+    size = cmos_file_bytes(banks)
+    (directory / "cmos").write_bytes(cmos[:size].ljust(size, b"\0"))
     contents = Nvram()
     if admin_password is not None:
         contents.admin_password_crc = password_crc(admin_password)
     NvramFile.create(directory / "nvram.json", contents)
-    put_tokens_right(tables, CmosFile(directory / "cmos"), NvramFile(directory / "nvram.json"))
+    ports = CmosFile(directory / "cmos", banks=banks)
+    put_tokens_right(tables, ports, NvramFile(directory / "nvram.json"))
 
 
 def put_tokens_right(tables: smbios.Tables, cmos: CmosFile, nvram: NvramFile) -> None:
-    """As a BIOS does at its first start: no update wanted, the check value right."""
+    """As a BIOS does at its first start: no update wanted, the check values right."""
     for token in tokens.all_tokens(tables):
         if isinstance(token, tokens.SmiToken):
             nvram.contents.settings.setdefault(token.location, 0)
     switch = bios_switch(tables, cmos, nvram)
     if switch is not None:
         switch.disarm()
-    update_tokens = tokens.tokens_for_update(tables)
-    if update_tokens and isinstance(update_tokens.activate, tokens.IndexedIoToken):
-        write_check_value(cmos, update_tokens.activate, dell.system_id(tables))
+        switch.drop_unbelieved()
