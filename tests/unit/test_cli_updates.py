@@ -308,7 +308,10 @@ def guarded(rbu: Cli) -> Cli:
 
 def test_the_bios_takes_packets_with_its_password_only(guarded: Cli) -> None:
     words = ("update", new_bios(guarded), "--machine", "packety", "--reboot", "--mode", "packet")
-    assert guarded.json(*words, code=1)["result"]["completion_code"] == "0x0001"
+    unsaid = guarded.json(*words, code=4)
+    assert unsaid["plan"]["obstacles"][0]["kind"] == "password_needed"
+    denied = guarded.json(*words, "--without-password", code=1)
+    assert denied["result"]["completion_code"] == "0x0001"
     guarded.write("wrong", b"sesam")
     assert guarded.json(*words, "--password-file", "wrong", code=1)["restarted"] is True
     assert guarded.json(*words, "--password-file", "password")["result"]["reason"] is None

@@ -147,7 +147,13 @@ def test_a_password_gets_the_update_through(tmp_path: Path) -> None:
     directory = make(tmp_path, admin_password="secret")
     for password, installed in ((None, False), ("wrong", False), ("secret", True)):
         with running(directory) as machine:
-            update(VirtualHost(machine), image(), mode="packet", password=password)
+            update(
+                VirtualHost(machine),
+                image(),
+                mode="packet",
+                password=password,
+                without_password=password is None,
+            )
             assert ends_well(machine, "2.3.0") == installed
 
 

@@ -21,6 +21,7 @@ from machines import (
     running,
     update,
 )
+from openrbu.bios.cmos import write_first_bank
 from openrbu.cli.show import Meaning
 from openrbu.cli.status import how_it_ended
 from openrbu.errors import DamagedInputError, MachineError, ObstacleError
@@ -196,6 +197,23 @@ def test_completed_alone_is_no_success_when_another_version_runs(tmp_path: Path)
         ended = last(machine)
         assert (ended.id, ended.outcome) == ("other", "result")
         assert (ended.fields["completion_code"], ended.fields["succeeded"]) == (0, False)
+
+
+def test_the_completion_code_of_an_update_before_is_not_laid_to_one_that_was_not_tried(
+    tmp_path: Path,
+) -> None:
+    with running(make(tmp_path)) as machine:
+        host = VirtualHost(machine)
+        update(host, image())
+        machine.restart()
+        update(host, image(version="2.4.0"))
+        write_first_bank(machine.cmos, 0x45, 0x99)  # for which the BIOS does not believe CMOS
+        assert not machine.restart().attempted
+        ended = last(machine)
+        assert (ended.outcome, ended.fields["succeeded"]) == ("result", False)
+        assert (ended.fields["completion_code"], ended.fields["version_now"]) == (None, "2.3.0")
+        first, _ = Journal(host.journal_path).attempts()
+        assert first.fields["completion_code"] == CompletionCode.COMPLETED
 
 
 def test_each_of_several_updates_has_its_own_result(tmp_path: Path) -> None:

@@ -235,9 +235,9 @@ class IndexedSwitch:
         return token_is_active(self._ports, self._activate)
 
     @property
-    def no_answer(self) -> tuple[int, int] | None:
-        """The port pair, where nobody answers it."""
-        return None if answers(self._ports, self._activate) else self._activate.ports
+    def is_there(self) -> bool:
+        """Whether anything answers behind the token's ports."""
+        return answers(self._ports, self._activate)
 
     @property
     def wrong_checks(self) -> tuple[CheckRange, ...]:
@@ -254,17 +254,21 @@ class IndexedSwitch:
     def disarm(self) -> None:
         set_token(self._ports, self._cancel, self._system_id)
 
-    def mend(self) -> Callable[[], None]:
-        """Make all check values right; what is given back puts the bytes back that were there."""
-        before: dict[int, int] = {}
+    def mend(self) -> None:
+        """Make all check values right."""
+        for token in self._checked:
+            write_check_value(self._ports, token, self._system_id)
+
+    def kept_checks(self) -> Callable[[], None]:
+        """What puts the check values back as they are now."""
+        kept: dict[int, int] = {}
         for token in self._checked:
             size = len(expected_check_bytes(self._ports, token, self._system_id) or b"")
             for index in range(token.check.index, token.check.index + size):
-                before.setdefault(index, read_indexed(self._ports, token, index))
-            write_check_value(self._ports, token, self._system_id)
+                kept[index] = read_indexed(self._ports, token, index)
 
         def put_back() -> None:
-            for index, value in before.items():
+            for index, value in kept.items():
                 write_indexed(self._ports, self._activate, index, value)
 
         return put_back

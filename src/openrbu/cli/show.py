@@ -141,6 +141,15 @@ def emit_document(document: Mapping[str, Any]) -> None:
     _write_out(lambda: print(text))
 
 
+def check_output() -> None:
+    """See that standard output takes what a document will tell of, before that is done: a blank
+    line, which JSON may have before it (RFC 8259, section 2).
+
+    :raise OutputError: when it does not; a reader that went away is no error.
+    """
+    _write_out(print)
+
+
 def complain(text: str) -> None:
     """One line on standard error. Nobody can be told when that fails."""
     _aside(text, "31")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from openrbu.bios.post import PostReport
     from openrbu.formats.dell import RbuInformation
     from openrbu.formats.smbios import Tables
+    from openrbu.formats.version import BiosVersion
     from openrbu.memory.physical import Region
     from openrbu.update.journal import Attempt
     from openrbu.update.report import Status
@@ -51,6 +52,8 @@ def status(
             "module_is_loaded": now.module_is_loaded,
             "staged_size_bytes": now.staged_size_bytes,
             "is_armed": now.is_armed,
+            "next_restart": now.next_restart.value,
+            "cmos_doubt": now.cmos_doubt or None,
             "restart_mode": now.restart_mode,
             "completion": completion_document(now.target.rbu),
             "last_update": None if now.last is None else attempt_document(now.last),
@@ -60,9 +63,6 @@ def status(
 
 
 def _status_rows(session: Session, now: Status) -> list[tuple[str, Cell]]:
-    armed: Cell = "can't be read from here (it may take root, or the dcdbas module)"
-    if now.is_armed is not None:
-        armed = caution(_armed_words(now)) if now.is_armed else "no"
     staged = "nothing"
     if now.staged_size_bytes:
         staged = human_size(now.staged_size_bytes)
@@ -73,8 +73,10 @@ def _status_rows(session: Session, now: Status) -> list[tuple[str, Cell]]:
         ("machine", sessions.machine_title(session, now.target)),
         ("BIOS", f"{bios.version} of {bios.release_date}"),
         ("staged", staged),
-        ("armed", armed),
+        ("armed", _armed_cell(session, now)),
     ]
+    if now.cmos_doubt:
+        rows.append(("CMOS", bad(now.cmos_doubt)))
     rows += table_rows(now.target.tables)
     if now.target.rbu is not None:
         rows.append(("BIOS says", completion_words(now.target.rbu.completion_code)))
@@ -84,15 +86,28 @@ def _status_rows(session: Session, now: Status) -> list[tuple[str, Cell]]:
     return rows
 
 
-def _armed_words(now: Status) -> str:
+def _armed_cell(session: Session, now: Status) -> Cell:
+    """Whether the BIOS is armed, with what the next restart will do."""
+    from openrbu.update.report import NextRestart
     from openrbu.update.restart import REBOOT_MODE, WARM
 
-    if now.restart_mode in (None, WARM):
-        return "yes: the next restart updates the BIOS"
-    return (
-        f"yes, but the next restart is {now.restart_mode}, which may clear memory; choose a warm "
-        f"one: echo {WARM} > {REBOOT_MODE}"
-    )
+    cancel = f"rbu cancel{session.option} takes it back"
+    words: dict[NextRestart, Cell] = {
+        NextRestart.UNKNOWN: ("can't be read from here (it may take root, or the dcdbas module)"),
+        NextRestart.CHANGES_NOTHING: "no",
+        NextRestart.UPDATES: caution("yes: the next restart updates the BIOS"),
+        NextRestart.FINDS_NOTHING: bad(
+            f"yes, but nothing is staged: the next restart finds no image (0x000d); {cancel}"
+        ),
+        NextRestart.CLEARS_MEMORY: caution(
+            f"yes, but the next restart is {now.restart_mode}, which may clear memory; choose a "
+            f"warm one: echo {WARM} > {REBOOT_MODE}"
+        ),
+        NextRestart.IGNORES_TOKEN: bad(
+            f"the token is set, but the BIOS will not believe it at the next restart; {cancel}"
+        ),
+    }
+    return words[now.next_restart]
 
 
 def table_rows(tables: Tables) -> list[tuple[str, Cell]]:
@@ -148,7 +163,8 @@ def post_rows(post: PostReport) -> list[tuple[str, Cell]]:
     version = f"{post.version_before} → {post.version_after}"
     rows: list[tuple[str, Cell]] = [("BIOS", post.version_after if same else good(version))]
     if post.completion_code is None:
-        return [*rows, ("update", "none was armed")]
+        why: list[tuple[str, Cell]] = [("because", bad(post.reason))] if post.reason else []
+        return [*rows, ("update", "none was armed"), *why]
     rows.append(("BIOS says", completion_words(post.completion_code)))
     if post.reason:
         rows.append(("because", bad(post.reason)))
@@ -185,6 +201,22 @@ def post_failure(post: PostReport) -> UpdateFailedError | None:
     if post.version_after != post.version_before:
         did = f"installed {post.version_after}, but reports a failure"
     return UpdateFailedError(f"the BIOS {did}: {post.reason or code.text} (code {code:#06x})")
+
+
+def update_failure(post: PostReport, wanted: BiosVersion) -> UpdateFailedError | None:
+    """The error that a start ends with which was to bring an update to `wanted`, and did not."""
+    from openrbu.formats.version import BiosVersion
+
+    failure = post_failure(post)
+    if failure is not None:
+        return failure
+    runs = post.version_after
+    if post.completion_code is None:
+        why = post.reason or "the BIOS found none armed"
+        return UpdateFailedError(f"the restart brought no update: {why}; {runs} runs")
+    if not BiosVersion.parse(runs).same_as(wanted):
+        return UpdateFailedError(f"the BIOS says completed, but {runs} runs, not {wanted}")
+    return None
 
 
 def attempt_document(attempt: Attempt) -> dict[str, Any]:

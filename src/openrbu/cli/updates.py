@@ -29,8 +29,8 @@ from openrbu.cli.status import (
     extents_document,
     extents_words,
     post_document,
-    post_failure,
     post_rows,
+    update_failure,
 )
 from openrbu.errors import ExitCode, OpenRbuError
 from openrbu.units import human_size
@@ -62,6 +62,18 @@ AllowAnySystem = Annotated[
         help="Try it although the image is for another system or hardware revision.",
     ),
 ]
+WithoutPassword = Annotated[
+    bool,
+    typer.Option(
+        "--without-password", help="There is no BIOS admin password, whatever SMBIOS says."
+    ),
+]
+MendCmos = Annotated[
+    bool,
+    typer.Option(
+        "--mend-cmos", help="Make wrong check values of CMOS right, so that the BIOS believes it."
+    ),
+]
 
 
 def plan(
@@ -75,6 +87,8 @@ def plan(
     allow_any_system: AllowAnySystem = False,
     allow_known_broken: AllowKnownBroken = False,
     password_file: PasswordFile = None,
+    without_password: WithoutPassword = False,
+    mend_cmos: MendCmos = False,
     as_json: AsJson = False,
 ) -> Answer:
     """Show what an update would do, and what stands in its way.
@@ -96,6 +110,8 @@ def plan(
         allow_any_system=allow_any_system,
         allow_known_broken=allow_known_broken,
         password=password_of(password_file),
+        without_password=without_password,
+        mend_cmos=mend_cmos,
     )
     with sessions.open_session(machine) as session:
         planned = make_plan(session.host, loaded.image, options)
@@ -123,6 +139,8 @@ def update(
     allow_any_system: AllowAnySystem = False,
     allow_known_broken: AllowKnownBroken = False,
     password_file: PasswordFile = None,
+    without_password: WithoutPassword = False,
+    mend_cmos: MendCmos = False,
     as_json: AsJson = False,
 ) -> Answer:
     """Stage and verify an image, and arm the BIOS.
@@ -148,6 +166,8 @@ def update(
         allow_any_system=allow_any_system,
         allow_known_broken=allow_known_broken,
         password=password_of(password_file),
+        without_password=without_password,
+        mend_cmos=mend_cmos,
     )
     teller = UpdateTeller()
     with teller.telling(), sessions.open_session(machine) as session:
@@ -158,7 +178,9 @@ def update(
             return Answer(document, [_nothing_to_do(planned)])
         if verdict.refusal is not None:
             return Answer(document, _hints(planned), verdict.refusal)
-        if not as_json:
+        if as_json:
+            show.check_output()
+        else:
             show.emit([Facts("Update", _plan_rows(session, planned)), *_hints(planned)])
         teller.begin(Journal(session.host.journal_path))
         with progress.watching() as watcher:
@@ -170,7 +192,7 @@ def update(
         if not as_json:
             show.emit(armed)
         teller.end()
-        return _restart(session, document)
+        return _restart(session, planned, document)
 
 
 def _options(mode: ModeChoice, packet_size: str, **others: Any) -> Options:
@@ -266,6 +288,7 @@ def _plan_document(session: Session, planned: Plan, loaded: Loaded) -> dict[str,
         "staged_size_bytes": planned.staged_size_bytes,
         "block_size_bytes": planned.block_size_bytes,
         "notes": list(planned.notes),
+        "table_problems": list(planned.target.tables.problems),
         "obstacles": [
             {"kind": each.kind, "message": each.message, "exit_code": int(each.exit_code)}
             for each in planned.obstacles
@@ -307,8 +330,9 @@ def _what_now(session: Session) -> Block:
     return "next: restart this machine (no power cycle: it would lose the image), then: rbu status"
 
 
-def _restart(session: Session, document: dict[str, Any]) -> Answer:
-    """Restart, and show what the BIOS made of it where that is known at once."""
+def _restart(session: Session, planned: Plan, document: dict[str, Any]) -> Answer:
+    """Restart, and show what the BIOS made of it where that is known at once. Without the new
+    version it is a failure, whatever the BIOS says."""
     from openrbu.update.report import read_status
 
     try:
@@ -323,7 +347,7 @@ def _restart(session: Session, document: dict[str, Any]) -> Answer:
     assert post is not None, "a virtual machine that was restarted has been through POST"
     document |= {"is_armed": now.is_armed, "result": post_document(post)}
     blocks = [Facts("Restarted", post_rows(post))]
-    return Answer(document, blocks, post_failure(post))
+    return Answer(document, blocks, update_failure(post, planned.image.header.version))
 
 
 # -- taking it back -------------------------------------------------------------------------

@@ -30,10 +30,15 @@ class Switch(Protocol):
     def disarm(self) -> None: ...
 
 
+class NoAnswerError(ObstacleError):
+    """Nobody answers the ports that the machine's tables name."""
+
+
 def switch_for(host: Host, target: Target) -> Switch:
     """The switch that this machine has.
 
-    :raise ObstacleError: when it has none, or the host does not let it be used.
+    :raise ObstacleError: when it has none, or the host does not let it be used; `NoAnswerError`
+        when there is nothing behind its ports.
     """
     tokens = target.tokens
     if tokens is None:
@@ -45,7 +50,14 @@ def switch_for(host: Host, target: Target) -> Switch:
                 "port I/O is not to be had: it takes root, /dev/port and a kernel that is not "
                 "locked down"
             )
-        return IndexedSwitch(ports, tokens, target.system_id)
+        switch = IndexedSwitch(ports, tokens, target.system_id)
+        if not switch.is_there:
+            index_port, data_port = tokens.activate.ports
+            raise NoAnswerError(
+                f"the CMOS that the token is in does not answer: ports {index_port:#04x} and "
+                f"{data_port:#04x} read as all ones"
+            )
+        return switch
     assert isinstance(tokens.cancel, SmiToken)
     return SmiSwitch(host, tokens.activate, tokens.cancel)
 

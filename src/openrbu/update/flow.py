@@ -26,15 +26,16 @@ from openrbu.errors import (
 from openrbu.hosts.base import Host
 from openrbu.signals import signals_held
 from openrbu.units import PAGE_SIZE
-from openrbu.update import restart, stage
+from openrbu.update import restart, stage, trust
 from openrbu.update.arm import Switch, set_armed, switch_for
 from openrbu.update.driver import Mode, Progress, RbuDriver
 from openrbu.update.journal import Attempt, BusyError, Journal
 from openrbu.update.obstacle import Obstacle
-from openrbu.update.plan import ARMED_ALREADY, Plan
+from openrbu.update.plan import Plan
 from openrbu.update.report import bios_record, settle
 from openrbu.update.restart import boot_id
 from openrbu.update.target import Target, read_target
+from openrbu.update.trust import ARMED_ALREADY
 from openrbu.update.verify import Verified
 
 COMPACT_MEMORY = "/proc/sys/vm/compact_memory"
@@ -127,7 +128,7 @@ def perform(host: Host, plan: Plan, watcher: Watcher) -> Outcome:
             with hold.let_through():
                 switch = _ready_switch(host, plan, undo)
                 outcome = Outcome(attempt_id, *_stage_somehow(host, plan, data, watcher, undo))
-                _arm(host, switch, watcher, undo)
+                _arm(host, plan, switch, watcher, undo)
             journal.append(attempt_id, "armed", host.now(), **_evidence(outcome))
         except BaseException as error:  # noqa: BLE001  (an interrupt is undone like a failure)
             left = undo.run()
@@ -187,11 +188,13 @@ def _evidence(outcome: Outcome) -> dict[str, Any]:
 def _ready_switch(host: Host, plan: Plan, undo: _Undo) -> Switch:
     """The BIOS's token, seen to be clear before anything else is touched.
 
-    :raise ObstacleError: when it can't be had, or is set: an update is armed.
+    :raise ObstacleError: when it can't be had, would not be believed, or is set already.
     """
     if not host.module_is_loaded("dcdbas"):
         undo.add("the dcdbas module", lambda: _unload(host, "dcdbas"))
     switch = switch_for(host, plan.target)
+    if not plan.options.mend_cmos and (doubt := trust.disbelief(switch)):
+        raise ObstacleError(doubt)
     if switch.is_armed:
         raise ObstacleError(ARMED_ALREADY)
     return switch
@@ -250,19 +253,27 @@ def _ways(host: Host, plan: Plan, packets_known: bool) -> Iterator[tuple[Mode, s
             host.write(COMPACT_MEMORY, b"1")
             how = " once more, memory compacted"
     yield plan.mode, how
-    if plan.mode == "mono" and plan.options.mode is None and packets_known:
+    may_choose = plan.options.mode is None and packets_known
+    if plan.mode == "mono" and may_choose and not trust.lacks_password(plan.target, plan.options):
         yield "packet", ""
 
 
-def _arm(host: Host, switch: Switch, watcher: Watcher, undo: _Undo) -> None:
-    """Set the kind of restart, then the token."""
+def _arm(host: Host, plan: Plan, switch: Switch, watcher: Watcher, undo: _Undo) -> None:
+    """Set the kind of restart, then the token.
+
+    :raise UpdateFailedError: when the token does not stay, or the BIOS would not believe it.
+    """
     watcher.step("choosing a warm restart")
     before = restart.restart_mode(host)
     undo.add("the kind of restart", lambda: restart.restore(host, before))
     restart.choose_warm(host)
     watcher.step("arming the BIOS")
+    if plan.options.mend_cmos:
+        trust.mend(switch, undo.add)
     undo.add("the BIOS's token", lambda: set_armed(switch, armed=False))
     set_armed(switch, armed=True)
+    if doubt := trust.wrong_checks(switch):
+        raise UpdateFailedError(f"the BIOS would not believe its token: {doubt}")
 
 
 def _told(error: BaseException, left: list[str]) -> BaseException:

@@ -14,7 +14,8 @@ class Options:
 
     `reinstall`: the version that the machine runs already is installed again. The `allow_…` take
     an obstacle out of the way: an older version or one of unclear age; an image for another system
-    or hardware revision; a system on which RBU is known to be broken.
+    or hardware revision; a system on which RBU is known to be broken. `without_password`: the BIOS
+    has no admin password, whatever SMBIOS says. `mend_cmos`: make wrong check values of CMOS right.
     """
 
     mode: Mode | None = None
@@ -24,3 +25,5 @@ class Options:
     allow_any_system: bool = False
     allow_known_broken: bool = False
     password: str | None = field(default=None, repr=False)
+    without_password: bool = False
+    mend_cmos: bool = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from openrbu.errors import DamagedInputError, ExitCode, ObstacleError, UsageError
+from openrbu.errors import DamagedInputError, ExitCode, UsageError
 from openrbu.formats import packet
 from openrbu.formats.dell import CompletionCode, describe_completion
 from openrbu.formats.hdr import Image
@@ -17,8 +17,7 @@ from openrbu.memory.buddyinfo import (
     parse_buddyinfo,
 )
 from openrbu.units import MAX_BLOCK_BYTES, PAGE_SIZE, human_size, order_for
-from openrbu.update import fit
-from openrbu.update.arm import read_armed, switch_for
+from openrbu.update import fit, trust
 from openrbu.update.driver import Mode, RbuDriver
 from openrbu.update.obstacle import Obstacle
 from openrbu.update.options import Options
@@ -35,8 +34,6 @@ _XEN_RESTARTS = (
     "on Xen the kernel's reboot mode counts for nothing: Xen has to be started with reboot=warm, "
     "or the restart clears memory and the update with it"
 )
-
-ARMED_ALREADY = "an update is staged and armed already: restart, or `rbu cancel` first"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +81,9 @@ def make_plan(host: Host, image: Image, options: Options) -> Plan:
             obstacles.append(Obstacle("too_many_packets", str(error), ExitCode.USAGE))
         staged = packet_count * options.packet_size_bytes
     obstacles += _mode_obstacles(image, target, options, mode)
-    obstacles += _host_obstacles(host, target)
+    obstacles += trust.obstacles(host, target, options, mode)
     notes = [*fit.notes(image, target), *_notes(host, image, target, mode, zones)]
+    notes += trust.notes(host, target, options, mode)
     piece = image.size_bytes if mode == "mono" else options.packet_size_bytes
     if on_xen:
         notes.append(_XEN_RESTARTS)
@@ -174,18 +172,6 @@ def _scattered_unseen(piece_bytes: int) -> Obstacle:
         f"are too much (--mode packet --packet-size {PAGE_SIZE}; or start Linux without Xen for "
         "the update)",
     )
-
-
-def _host_obstacles(host: Host, target: Target) -> Iterator[Obstacle]:
-    if target.rbu is None:
-        return
-    try:
-        switch_for(host, target)
-    except ObstacleError as error:
-        yield Obstacle("no_switch", str(error))
-        return
-    if read_armed(host, target):
-        yield Obstacle("armed_already", ARMED_ALREADY)
 
 
 def _notes(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 from openrbu.errors import ObstacleError
@@ -12,21 +13,54 @@ from openrbu.hosts.base import Host
 from openrbu.update.arm import read_armed
 from openrbu.update.driver import RbuDriver
 from openrbu.update.journal import Attempt, Journal
-from openrbu.update.restart import boot_id, restart_mode
+from openrbu.update.restart import WARM, boot_id, restart_mode
 from openrbu.update.target import Target, read_target
+from openrbu.update.trust import cmos_doubt
+
+
+class NextRestart(StrEnum):
+    """What the next restart will do."""
+
+    CHANGES_NOTHING = "changes_nothing"
+    UPDATES = "updates"
+    FINDS_NOTHING = "finds_nothing"
+    """The BIOS is armed, and nothing is staged: it will record 0x000D."""
+    CLEARS_MEMORY = "clears_memory"
+    """The same, because the restart is one that may clear memory and what is staged there."""
+    IGNORES_TOKEN = "ignores_token"
+    """The token is set in CMOS that the BIOS will not believe."""
+    UNKNOWN = "unknown"
+    """The token can't be read from here."""
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """A machine as it stands. `is_armed` is None where the token can't be read from here, and
-    `restart_mode` where the kernel does not say what kind the next restart is."""
+    """A machine as it stands. `is_armed` says whether the token is set, None where it can't be read
+    from here; `cmos_doubt` what is wrong with the CMOS that it is in (empty: nothing);
+    `restart_mode` is None where the kernel does not say what kind the next restart is."""
 
     target: Target
     module_is_loaded: bool
     staged_size_bytes: int
     is_armed: bool | None
+    cmos_doubt: str
     restart_mode: str | None
     last: Attempt | None
+
+    @property
+    def next_restart(self) -> NextRestart:
+        """What the next restart will do, as far as can be seen from here."""
+        if self.is_armed is None:
+            return NextRestart.UNKNOWN
+        if not self.is_armed:
+            return NextRestart.CHANGES_NOTHING
+        if self.cmos_doubt:
+            return NextRestart.IGNORES_TOKEN
+        if not self.staged_size_bytes:
+            return NextRestart.FINDS_NOTHING
+        if self.restart_mode not in (None, WARM):
+            return NextRestart.CLEARS_MEMORY
+        return NextRestart.UPDATES
 
 
 def read_status(host: Host) -> Status:
@@ -44,6 +78,7 @@ def read_status(host: Host) -> Status:
             module_is_loaded=driver.is_loaded,
             staged_size_bytes=staged,
             is_armed=read_armed(host, target),
+            cmos_doubt=cmos_doubt(host, target),
             restart_mode=restart_mode(host),
             last=Journal(host.journal_path).last,
         )
@@ -66,15 +101,26 @@ def settle(host: Host, target: Target) -> None:
         why = "the tool or the machine ended before the update was armed"
         journal.append(last.id, "interrupted", host.now(), why=why)
         return
-    code = target.rbu.completion_code if target.rbu is not None else None
     journal.append(
         last.id,
         "result",
         host.now(),
-        completion_code=code,
+        completion_code=_code_for(last, target),
         version_now=target.bios.version,
         succeeded=_succeeded(last, target),
     )
+
+
+def _code_for(last: Attempt, target: Target) -> int | None:
+    """The BIOS's word on this update; None where it has none, or has only the word "completed" that
+    it gave on an update before: it has not tried this one."""
+    if target.rbu is None:
+        return None
+    code = target.rbu.completion_code
+    is_old = bios_record(target) == last.fields.get("bios_record")
+    if is_old and code == CompletionCode.COMPLETED and _succeeded(last, target) is False:
+        return None
+    return code
 
 
 def bios_record(target: Target) -> list[Any] | None:

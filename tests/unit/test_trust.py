@@ -1,0 +1,480 @@
+"""Whether the BIOS believes that it is armed: CMOS and its check values, ports that nobody answers,
+an admin password; and what is said of the next restart."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli_rig import RBU, Cli
+from machines import (
+    REBOOT_MODE,
+    Quiet,
+    Watched,
+    image,
+    make,
+    running,
+    standing,
+    update,
+)
+from openrbu.bios.cmos import IoPorts, read_first_bank, write_first_bank
+from openrbu.bios.post import PostReport
+from openrbu.cli.session import open_machine
+from openrbu.cli.status import update_failure
+from openrbu.errors import ExitCode, ObstacleError, UpdateFailedError
+from openrbu.formats import security
+from openrbu.formats.dell import CompletionCode
+from openrbu.formats.security import PasswordStatus
+from openrbu.formats.version import BiosVersion
+from openrbu.hosts.virtual import VirtualHost
+from openrbu.machine.models import MODELS
+from openrbu.machine.virtual import VirtualMachine
+from openrbu.update import flow
+from openrbu.update.arm import NoAnswerError, read_armed, switch_for
+from openrbu.update.plan import Options, make_plan
+from openrbu.update.report import NextRestart, read_status
+from openrbu.update.target import read_target
+from real_systems import each, tables_of
+
+RANGE = "the check value over the indexes 0x40 to 0x5b is wrong"
+
+
+def spoil(ports: IoPorts) -> None:
+    """What the issue's line of Python does to CMOS."""
+    write_first_bank(ports, 0x45, 0x99)
+
+
+def kinds(host: Any, **options: Any) -> list[str]:
+    what = image(host._machine.config.model) if isinstance(host, VirtualHost) else image()
+    return [each.kind for each in make_plan(host, what, Options(**options)).obstacles]
+
+
+# -- check values ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", ["poweredge-2650", "precision-390"])
+def test_a_wrong_check_value_is_an_obstacle_with_its_range(tmp_path: Path, model: str) -> None:
+    with running(make(tmp_path, model)) as machine:
+        host = VirtualHost(machine)
+        spoil(machine.cmos)
+        before = standing(machine)
+        plan = make_plan(host, image(model), Options())
+        (obstacle,) = plan.obstacles
+        assert (obstacle.kind, obstacle.exit_code) == ("cmos_not_believed", ExitCode.OBSTACLE)
+        assert RANGE in obstacle.message
+        assert "--mend-cmos" in obstacle.message
+        with pytest.raises(ObstacleError, match=RANGE):
+            flow.perform(host, plan, Quiet())
+        assert standing(machine) == before
+
+
+def test_a_check_value_that_went_wrong_after_the_plan_is_seen_before_anything_is_staged(
+    tmp_path: Path,
+) -> None:
+    with running(make(tmp_path)) as machine:
+        host = VirtualHost(machine)
+        plan = make_plan(host, image(), Options())
+        spoil(machine.cmos)
+        before = standing(machine)
+        with pytest.raises(ObstacleError, match=RANGE):
+            flow.perform(host, plan, Quiet())
+        assert standing(machine) == before
+
+
+def test_a_check_value_that_goes_wrong_while_it_is_staged_is_seen_after_arming(
+    tmp_path: Path,
+) -> None:
+    with running(make(tmp_path)) as machine:
+
+        def at_the_end(name: str, arguments: tuple[Any, ...]) -> None:
+            if name == "write" and arguments[0] == REBOOT_MODE:
+                spoil(machine.cmos)
+
+        with pytest.raises(
+            UpdateFailedError, match=f"would not believe its token: in CMOS {RANGE}"
+        ):
+            update(Watched(VirtualHost(machine), at_the_end), image())
+        now = read_status(VirtualHost(machine))
+        assert (now.is_armed, now.staged_size_bytes, now.restart_mode) == (False, 0, "cold")
+
+
+def test_a_wrong_check_value_is_mended_where_that_is_asked_for_and_the_bios_takes_the_update(
+    tmp_path: Path,
+) -> None:
+    with running(make(tmp_path)) as machine:
+        host = VirtualHost(machine)
+        spoil(machine.cmos)
+        plan = make_plan(host, image(), Options(mend_cmos=True))
+        assert plan.obstacles == ()
+        assert any(RANGE in note for note in plan.notes)
+        flow.perform(host, plan, Quiet())
+        assert read_status(host).next_restart is NextRestart.UPDATES
+        assert read_first_bank(machine.cmos, 0x45) == 0x99
+        assert machine.restart().version_after == "2.3.0"
+
+
+class Deaf:
+    """CMOS of which one byte keeps its value."""
+
+    def __init__(self, ports: IoPorts, index: int) -> None:
+        self._ports, self._deaf = ports, index
+        self._index = 0
+
+    def out8(self, port: int, value: int) -> None:
+        if port == 0x70:
+            self._index = value
+        elif self._index == self._deaf:
+            return
+        self._ports.out8(port, value)
+
+    def in8(self, port: int) -> int:
+        return self._ports.in8(port)
+
+
+def test_a_mended_check_value_is_put_back_when_the_update_fails(tmp_path: Path) -> None:
+    with running(make(tmp_path)) as machine:
+        spoil(machine.cmos)
+        before = standing(machine)
+        host = Watched(VirtualHost(machine), lambda *_: None, {"ports": Deaf(machine.cmos, 0x78)})
+        with pytest.raises(UpdateFailedError, match=r"token does not stay set$"):
+            update(host, image(), mend_cmos=True)
+        assert standing(machine) == before
+
+
+def test_where_nothing_is_wrong_there_is_nothing_to_mend(tmp_path: Path) -> None:
+    with running(make(tmp_path)) as machine:
+        host = VirtualHost(machine)
+        plan = make_plan(host, image(), Options(mend_cmos=True))
+        assert not any("--mend-cmos" in note for note in plan.notes)
+        before = (machine.directory / "cmos").read_bytes()
+        flow.perform(host, plan, Quiet())
+        flow.cancel(host)
+        assert (machine.directory / "cmos").read_bytes() == before
+
+
+def test_a_token_behind_the_smi_is_in_no_cmos(tmp_path: Path) -> None:
+    with running(make(tmp_path, "precision-t7600")) as machine:
+        spoil(machine.cmos)
+        host = VirtualHost(machine)
+        update(host, image("precision-t7600"), mend_cmos=True)
+        assert read_status(host).next_restart is NextRestart.UPDATES
+        assert machine.restart().version_after == "A02"
+
+
+def test_the_bios_drops_what_it_does_not_believe_at_the_next_start(tmp_path: Path) -> None:
+    with running(make(tmp_path)) as machine:
+        update(VirtualHost(machine), image())
+        spoil(machine.cmos)
+        report = machine.restart()
+        assert not report.attempted
+        assert RANGE in report.reason
+        now = read_status(VirtualHost(machine))
+        assert (now.is_armed, now.cmos_doubt) == (False, "")
+        update(VirtualHost(machine), image())
+        assert machine.restart().version_after == "2.3.0"
+
+
+# -- the next restart -----------------------------------------------------------------------
+
+
+def test_status_says_what_the_next_restart_will_do(tmp_path: Path) -> None:
+    with running(make(tmp_path)) as machine:
+        host = VirtualHost(machine)
+
+        def next_restart() -> NextRestart:
+            return read_status(host).next_restart
+
+        assert next_restart() is NextRestart.CHANGES_NOTHING
+        update(host, image())
+        assert next_restart() is NextRestart.UPDATES
+        host.write(REBOOT_MODE, b"cold")
+        assert next_restart() is NextRestart.CLEARS_MEMORY
+        assert machine.restart().completion_code is CompletionCode.IMAGE_NOT_FOUND
+        update(host, image())
+        flow.cancel(host)
+        switch_for(host, read_target(host)).arm()
+        assert next_restart() is NextRestart.FINDS_NOTHING
+        spoil(machine.cmos)
+        assert next_restart() is NextRestart.IGNORES_TOKEN
+        assert not machine.restart().attempted
+        switch_for(host, read_target(host)).arm()
+        assert next_restart() is NextRestart.FINDS_NOTHING
+        assert machine.restart().completion_code is CompletionCode.IMAGE_NOT_FOUND
+
+
+def test_a_token_that_can_not_be_read_leaves_the_next_restart_unknown(tmp_path: Path) -> None:
+    with running(make(tmp_path, "precision-t7600")) as machine:
+        assert read_status(VirtualHost(machine)).next_restart is NextRestart.UNKNOWN
+
+
+@pytest.fixture
+def demo(rbu: Cli) -> Cli:
+    """A PowerEdge 2650 called m, with BIOS A05."""
+    assert rbu("machine", "new", "m", "--ram", "256M").code == 0
+    return rbu
+
+
+def poke(act: Callable[[IoPorts], None]) -> None:
+    with open_machine("m") as machine:
+        act(machine.ports)
+
+
+def arm_with_nothing_staged() -> None:
+    with open_machine("m") as machine:
+        host = VirtualHost(machine)
+        flow.cancel(host)
+        switch_for(host, read_target(host)).arm()
+
+
+@pytest.mark.parametrize(
+    ("step", "word", "says"),
+    [
+        (lambda rbu: None, "updates", "yes: the next restart updates the BIOS"),
+        (lambda rbu: poke(spoil), "ignores_token", "the BIOS will not believe it"),
+        (
+            lambda rbu: arm_with_nothing_staged(),
+            "finds_nothing",
+            "yes, but nothing is staged: the next restart finds no image (0x000d); rbu cancel --",
+        ),
+        (lambda rbu: rbu("cancel", "-m", "m"), "changes_nothing", "armed:        no"),
+    ],
+)
+def test_status_says_armed_only_with_what_comes_of_it(
+    demo: Cli, step: Callable[[Cli], object], word: str, says: str
+) -> None:
+    assert demo("update", demo.image(), "-m", "m").code == 0
+    step(demo)
+    assert demo.json("status", "-m", "m")["next_restart"] == word
+    assert says in demo("status", "-m", "m").out
+
+
+def test_the_issues_machine_is_not_armed_in_vain(demo: Cli) -> None:
+    poke(spoil)
+    document = demo.json("update", demo.image(), "-m", "m", "--reboot", code=4)
+    assert (document["changed"], document["plan"]["obstacles"][0]["kind"]) == (
+        False,
+        "cmos_not_believed",
+    )
+    now = demo.json("status", "-m", "m")
+    assert (now["is_armed"], now["next_restart"]) == (False, "changes_nothing")
+    assert RANGE in now["cmos_doubt"]
+    done = demo.json("update", demo.image(), "-m", "m", "--reboot", "--mend-cmos")
+    assert done["result"]["version_after"] == "A06"
+    assert demo.json("status", "-m", "m")["cmos_doubt"] is None
+
+
+def test_a_restart_in_which_cmos_was_not_believed_ends_with_1_and_why(
+    demo: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    restart = VirtualHost.restart
+
+    def spoiled(host: VirtualHost) -> None:
+        assert host.ports is not None
+        spoil(host.ports)
+        restart(host)
+
+    monkeypatch.setattr(VirtualHost, "restart", spoiled)
+    document = demo.json("update", demo.image(), "-m", "m", "--reboot", code=1)
+    assert (document["restarted"], document["is_armed"]) == (True, False)
+    message = document["error"]["message"]
+    assert message.startswith("the restart brought no update: CMOS was not believed")
+    assert RANGE in message
+    assert message.endswith("A05 runs")
+    assert RANGE in document["result"]["reason"]
+
+
+def test_a_restart_that_found_none_armed_ends_with_1(
+    demo: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    restart = VirtualHost.restart
+
+    def disarmed(host: VirtualHost) -> None:
+        switch_for(host, read_target(host)).disarm()
+        restart(host)
+
+    monkeypatch.setattr(VirtualHost, "restart", disarmed)
+    ended = demo("update", demo.image(), "-m", "m", "--reboot")
+    assert ended.code == 1
+    says = "rbu: the restart brought no update: the BIOS found none armed; A05 runs\n"
+    assert ended.err == says
+    assert "none was armed" in ended.out
+
+
+@pytest.mark.parametrize(
+    ("post", "says"),
+    [
+        (PostReport("A05", "A06", CompletionCode.COMPLETED), None),
+        (PostReport("A05", "a06", CompletionCode.COMPLETED), None),
+        (
+            PostReport("A05", "A05", CompletionCode.COMPLETED),
+            "the BIOS says completed, but A05 runs, not A06",
+        ),
+        (PostReport("A05", "A05", CompletionCode.NO_BATTERY), "did not install the update"),
+        (PostReport("A05", "A05"), "the BIOS found none armed; A05 runs"),
+    ],
+)
+def test_a_restart_is_a_success_with_a_completed_update_of_the_version_that_was_wanted(
+    post: PostReport, says: str | None
+) -> None:
+    failure = update_failure(post, BiosVersion.parse("A06"))
+    if says is None:
+        assert failure is None
+    else:
+        assert says in str(failure)
+
+
+# -- ports that nobody answers --------------------------------------------------------------
+
+
+class Floating:
+    """Ports with nothing behind them."""
+
+    def out8(self, port: int, value: int) -> None:
+        pass
+
+    def in8(self, port: int) -> int:
+        return 0xFF
+
+
+def test_ports_that_nobody_answers_are_an_obstacle_of_their_own_and_not_an_armed_update(
+    tmp_path: Path,
+) -> None:
+    with running(make(tmp_path)) as machine:
+        host = Watched(VirtualHost(machine), lambda *_: None, {"ports": Floating()})
+        target = read_target(host)
+        plan = make_plan(host, image(), Options())
+        (obstacle,) = plan.obstacles
+        assert obstacle.kind == "ports_do_not_answer"
+        assert "ports 0x70 and 0x71 read as all ones" in obstacle.message
+        assert read_armed(host, target) is None
+        now = read_status(host)
+        assert (now.next_restart, now.is_armed) == (NextRestart.UNKNOWN, None)
+        assert "does not answer" in now.cmos_doubt
+        with pytest.raises(NoAnswerError, match="read as all ones"):
+            flow.cancel(host)
+        with pytest.raises(ObstacleError, match="read as all ones"):
+            flow.perform(host, plan, Quiet())
+
+
+def test_a_byte_of_ones_alone_is_an_armed_token(tmp_path: Path) -> None:
+    with running(make(tmp_path)) as machine:
+        write_first_bank(machine.cmos, 0x78, 0xFF)
+        assert kinds(VirtualHost(machine)) == ["armed_already"]
+
+
+# -- standard output ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("words", [(), ("--json",), ("--json", "--reboot")])
+def test_an_update_whose_output_can_not_be_written_leaves_the_machine_as_it_was(
+    demo: Cli, words: tuple[str, ...]
+) -> None:
+    path, before = demo.image(), demo.json("status", "-m", "m")
+    with Path("/dev/full").open("wb") as full:
+        command = [*RBU, "update", str(path), "-m", "m", *words]
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
+    assert ended.returncode == 1
+    assert b"output can't be written: No space left on device" in ended.stderr
+    assert demo.json("status", "-m", "m") == before
+    assert demo.json("history", "-m", "m")["updates"] == []
+
+
+def test_the_document_of_an_update_is_the_only_thing_on_standard_output(demo: Cli) -> None:
+    ended = demo("update", demo.image(), "-m", "m", "--json")
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.document["is_armed"] is True
+
+
+# -- admin passwords ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("password", [None, "secret"])
+def test_every_model_says_whether_it_has_an_admin_password(
+    tmp_path: Path, model: str, password: str | None
+) -> None:
+    with VirtualMachine(make(tmp_path, model, admin_password=password)) as machine:
+        status = security.admin_password_status(machine.tables)
+        assert status is (PasswordStatus.ENABLED if password else PasswordStatus.DISABLED)
+
+
+@each(["precisiont7600"])
+def test_our_precision_t7600_has_the_structure_of_the_real_one(tmp_path: Path, name: str) -> None:
+    (real,) = tables_of(name).all(security.HARDWARE_SECURITY)
+    with VirtualMachine(make(tmp_path, "precision-t7600")) as machine:
+        (ours,) = machine.tables.all(security.HARDWARE_SECURITY)
+    assert (ours.formatted[:2], ours.formatted[4:]) == (real.formatted[:2], real.formatted[4:])
+
+
+@pytest.mark.parametrize(
+    ("settings", "status"),
+    [
+        (b"\x00", PasswordStatus.DISABLED),
+        (b"\x66", PasswordStatus.ENABLED),
+        (b"\x82", PasswordStatus.DISABLED),
+        (b"\x08", PasswordStatus.NOT_IMPLEMENTED),
+        (b"\xff", PasswordStatus.UNKNOWN),
+        (b"", PasswordStatus.UNKNOWN),
+    ],
+)
+def test_the_status_of_an_admin_password_is_in_two_bits(
+    settings: bytes, status: PasswordStatus
+) -> None:
+    from made_tables import END
+    from openrbu.formats.smbios import make_entry_point, make_structure, make_tables
+
+    tables = make_tables(make_entry_point(), [make_structure(24, 0x1800, settings), END])
+    assert security.admin_password_status(tables) is status
+    for is_set, wanted in ((True, PasswordStatus.ENABLED), (False, PasswordStatus.DISABLED)):
+        changed = security.with_admin_password(tables, is_set=is_set)
+        if not settings:
+            assert changed is tables
+            continue
+        assert security.admin_password_status(changed) is wanted
+        (structure,) = changed.all(24)
+        assert structure.formatted[4] & 0xF3 == settings[0] & 0xF3
+
+
+def test_a_password_that_is_set_and_not_given_is_in_the_way_of_packets(tmp_path: Path) -> None:
+    with running(make(tmp_path, admin_password="secret")) as machine:
+        host = VirtualHost(machine)
+        assert kinds(host, mode="packet") == ["password_needed"]
+        assert kinds(host, mode="packet", password="secret") == []
+        assert kinds(host, mode="packet", without_password=True) == []
+        plan = make_plan(host, image(), Options(mode="mono"))
+        assert plan.obstacles == ()
+        assert any("a monolithic image has no place for it" in note for note in plan.notes)
+
+
+def test_a_password_that_is_given_and_not_set_is_told(tmp_path: Path) -> None:
+    with running(make(tmp_path)) as machine:
+        host = VirtualHost(machine)
+        plan = make_plan(host, image(), Options(mode="packet", password="secret"))
+        assert plan.obstacles == ()
+        assert any("SMBIOS says that none is set" in note for note in plan.notes)
+
+
+def test_a_monolithic_image_without_room_is_not_tried_as_packets_without_the_password(
+    tmp_path: Path,
+) -> None:
+    """The plan said monolithic, for which no password is asked; packets would be refused."""
+    with running(make(tmp_path, admin_password="secret", ram_bytes=64 << 20)) as machine:
+        host = VirtualHost(machine)
+        ways = [
+            mode
+            for options in (Options(), Options(password="secret"), Options(without_password=True))
+            for mode, _ in flow._ways(
+                host, _as_mono(make_plan(host, image(), options)), packets_known=True
+            )
+        ]
+        assert ways == ["mono", "mono", "mono", "mono", "packet", "mono", "mono", "packet"]
+
+
+def _as_mono(plan: Any) -> Any:
+    from dataclasses import replace
+
+    return replace(plan, mode="mono")
