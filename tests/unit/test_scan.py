@@ -26,7 +26,7 @@ from openrbu.formats.packet import (
     split,
 )
 from openrbu.formats.version import BiosVersion
-from openrbu.memory import image_search, scan
+from openrbu.memory import image_search, packet_sums, scan
 from openrbu.memory.physical import RamFile, Region
 from openrbu.memory.scan import FoundSet, Sightings, search
 from openrbu.units import KIB, MIB, PAGE_SIZE, PhysAddr
@@ -321,7 +321,7 @@ def test_made_up_packets_that_overlap_do_not_make_the_search_quadratic(
     for address in range(MIB, 3 * MIB, PAGE_SIZE):
         put(ram, address, fake)
     scatter(ram, packet_list(), seed=4)
-    monkeypatch.setattr(scan, "_PACKET_WORK_BYTES", 0)
+    monkeypatch.setattr(packet_sums, "WORK_BYTES", 0)
     sightings = search(ram)
     assert only_set(sightings).assemble(ram).startswith(PAYLOAD)
     unchecked = [why for _, why in whys(sightings) if "not checked" in why]

@@ -12,7 +12,6 @@ headers and the rejects that are kept. What falls victim to a cap is a reject th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -26,12 +25,11 @@ from openrbu.formats.packet import (
     PACKET_MAGIC,
     PARAGRAPH_BYTES,
     PasswordItem,
-    block_rows,
     parse_password_item,
-    word_sums,
 )
 from openrbu.formats.packet_header import HEADER_RULES
 from openrbu.memory.image_search import ImageSearch
+from openrbu.memory.packet_sums import groups, packet_rows, packet_sums
 from openrbu.memory.physical import ReadableMemory
 from openrbu.memory.ram_array import Addresses, RamArray
 from openrbu.memory.sightings import FoundHeader, FoundImage, FoundSet, Reject, Sightings
@@ -39,7 +37,6 @@ from openrbu.units import (
     BIOS_SEARCH_END,
     BIOS_SEARCH_START,
     KIB,
-    MIB,
     PAGE_SIZE,
     PhysAddr,
 )
@@ -53,14 +50,11 @@ __all__ = [
     "search",
 ]
 
-Rows = npt.NDArray[np.uint8]
-
 MAX_PACKET_SETS = 64
 MAX_IMAGE_HEADERS = 4096
 MAX_REJECTS = 1000
 _CUT_BY_END = "packet: cut by the end of RAM"
 _MAX_CONFLICTS = 10
-_PACKET_WORK_BYTES = 256 * MIB
 
 
 def search(
@@ -137,51 +131,16 @@ def _find_sets(ram: RamArray, addresses: Addresses, rejects: _Rejects) -> list[F
     for rule in HEADER_RULES:
         found.drop(rule.is_broken(found.headers), f"packet: {rule.field} {rule.says}")
     found.drop(found.sizes > ram.room(found.addresses), _CUT_BY_END)
-    sums, affordable = _sums(ram, found)
+    sums, affordable = packet_sums(ram, found.addresses, found.sizes)
     found.drop(~affordable, "packet: not checked, too many overlapping ones claim to be here")
     found.drop(sums[affordable] != 0, "packet: wrong checksum")
-    groups = sorted(_groups(found.headers["pktSetId"]), key=lambda members: int(members[0]))
-    for members in groups[MAX_PACKET_SETS:]:
+    sets = sorted(groups(found.headers["pktSetId"]), key=lambda members: int(members[0]))
+    for members in sets[MAX_PACKET_SETS:]:
         rejects.add(found.addresses[members], f"packet: of one set too many ({MAX_PACKET_SETS})")
     return [
         _make_set(ram, found.addresses[members], found.headers[members])
-        for members in groups[:MAX_PACKET_SETS]
+        for members in sets[:MAX_PACKET_SETS]
     ]
-
-
-def _groups(keys: npt.NDArray[np.integer[Any]]) -> list[npt.NDArray[np.intp]]:
-    """The indexes of equal keys, ascending in each group; the groups ascend by key."""
-    order = np.argsort(keys, kind="stable")
-    return [
-        group for group in np.split(order, np.flatnonzero(np.diff(keys[order])) + 1) if len(group)
-    ]
-
-
-def _rows(ram: RamArray, addresses: Addresses, size_bytes: int) -> Iterator[tuple[slice, Rows]]:
-    """The packets at these addresses, all of one size, in blocks of shape (n, size)."""
-    step = block_rows(size_bytes)
-    for low in range(0, len(addresses), step):
-        part = slice(low, low + step)
-        rows = ram.at(addresses[part], f"V{size_bytes}")
-        yield part, rows.view(np.uint8).reshape(-1, size_bytes)
-
-
-def _sums(
-    ram: RamArray, found: _Candidates
-) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.bool_]]:
-    """Each packet's word sum, and whether it was taken; smaller packets go first."""
-    sums = np.zeros(len(found.addresses), np.uint16)
-    taken = np.zeros(len(found.addresses), np.bool_)
-    sizes = found.sizes
-    budget = 4 * ram.populated_bytes + _PACKET_WORK_BYTES
-    for group in _groups(sizes):
-        size = int(sizes[group[0]])
-        members = group[: budget // size]
-        budget -= len(members) * size
-        taken[members] = True
-        for part, rows in _rows(ram, found.addresses[members], size):
-            sums[members[part]] = word_sums(rows)
-    return sums, taken
 
 
 def _make_set(ram: RamArray, addresses: Addresses, headers: npt.NDArray[Any]) -> FoundSet:
@@ -230,12 +189,12 @@ def _unequal_copies(ram: RamArray, addresses: Addresses, headers: npt.NDArray[An
     unequal = np.zeros(len(numbers), np.bool_)
     unequal[copies] = headers[copies] != headers[lowest[copies]]
     same_size = copies[~unequal[copies]]
-    for group in _groups(headers["pktSize"][same_size]):
+    for group in groups(headers["pktSize"][same_size]):
         members = same_size[group]
         size = int(headers["pktSize"][members[0]]) * KIB
-        originals = _rows(ram, addresses[lowest[members]], size)
+        originals = packet_rows(ram, addresses[lowest[members]], size)
         for (part, rows), (_, original) in zip(
-            _rows(ram, addresses[members], size), originals, strict=True
+            packet_rows(ram, addresses[members], size), originals, strict=True
         ):
             unequal[members[part]] = (rows != original).any(axis=1)
     guilty = np.flatnonzero(unequal)
