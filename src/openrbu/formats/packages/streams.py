@@ -1,0 +1,190 @@
+"""Compressed streams, unpacked a bounded piece at a time: gzip, xz, bzip2, LZMA.
+
+A small piece of bzip2 may hold gigabytes (a block of 900 kB is 45 MB before its run lengths are
+packed, and zeros make it 40 bytes), so it is the output of each step that is bounded.
+"""
+
+from __future__ import annotations
+
+import bz2
+import lzma
+import re
+import struct
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from openrbu.buffers import Buffer
+from openrbu.units import KIB, MIB
+
+_PACKED_PIECE_BYTES = 16 * KIB
+_UNPACKED_PIECE_BYTES = MIB
+
+_XZ_MEMORY_BYTES = 128 * MIB
+"""`xz -9` needs 65 MiB to unpack."""
+
+_LZMA_SIZE_UNKNOWN = b"\xff" * 8
+
+BROKEN_STREAM = (zlib.error, lzma.LZMAError, EOFError, OSError, ValueError, struct.error)
+"""What is raised on a damaged stream."""
+
+Take = Callable[[bytes], object]
+"""Is given each unpacked piece in order, and an empty one at the end of each stream."""
+
+
+class Decompressor(Protocol):
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def needs_input(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
+    def decompress(self, data: Buffer, /, max_length: int = -1) -> bytes: ...
+
+
+class Inflate:
+    """zlib's decompressor, with the names that those of `bz2` and `lzma` have.
+
+    `window` is what went before, which a later block of a cabinet refers to.
+    """
+
+    def __init__(self, wbits: int, window: bytes = b"") -> None:
+        if window:
+            self._inner = zlib.decompressobj(wbits, zdict=window)
+        else:
+            self._inner = zlib.decompressobj(wbits)
+
+    @property
+    def eof(self) -> bool:
+        return self._inner.eof
+
+    @property
+    def needs_input(self) -> bool:
+        return not self._inner.unconsumed_tail
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._inner.unused_data
+
+    def decompress(self, data: Buffer, /, max_length: int = 0) -> bytes:
+        return self._inner.decompress(self._inner.unconsumed_tail or data, max_length)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamKind:
+    """`pattern` is what a stream of this kind starts with. Where it `repeats`, several streams
+    right behind each other are one content."""
+
+    name: str
+    pattern: bytes
+    decompressor: Callable[[], Decompressor]
+    repeats: bool = True
+
+
+GZIP = StreamKind(
+    "gzip",
+    # Behind the magic: flags, a time, how hard it was tried, the system (RFC 1952, 2.3).
+    rb"\x1f\x8b\x08[\x00-\x1f][\x00-\xff]{4}[\x00\x02\x04][\x00-\x0d\xff]",
+    lambda: Inflate(31),
+)
+XZ = StreamKind(
+    "xz",
+    re.escape(b"\xfd7zXZ\0"),
+    lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY_BYTES),
+)
+BZIP2 = StreamKind("bzip2", rb"BZh[1-9]1AY&SY", bz2.BZ2Decompressor)
+LZMA = StreamKind(
+    "lzma",
+    # The usual properties, a dictionary of 64 KiB up, a size below 4 GiB or none, and the first
+    # byte of the coder, which is zero. It is still a weak sign: see `looks_like_lzma`.
+    rb"\x5d\x00\x00[\x00-\xff][\x00-\x08](?:\xff{8}|[\x00-\xff]{4}\x00{4})\x00",
+    lambda: lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=_XZ_MEMORY_BYTES),
+    repeats=False,
+)
+STREAM_KINDS = (GZIP, XZ, BZIP2, LZMA)
+
+
+def looks_like_lzma(view: memoryview, start: int) -> bool:
+    """Whether a stream with the weak sign of `.lzma` unpacks, as far as its first piece goes.
+
+    Its dictionary is a power of two, or one and a half of it, as all programs write it.
+    """
+    (dictionary,) = struct.unpack_from("<I", view, start + 1)
+    if (
+        dictionary == 0
+        or dictionary >> (dictionary.bit_length() - 2) << (dictionary.bit_length() - 2)
+        != dictionary
+    ):
+        return False
+    decompressor = LZMA.decompressor()
+    try:
+        piece = decompressor.decompress(
+            view[start : start + _PACKED_PIECE_BYTES], _UNPACKED_PIECE_BYTES
+        )
+    except BROKEN_STREAM:
+        return False
+    return bool(piece)
+
+
+def unpack(kind: StreamKind, view: memoryview, start: int, take: Take) -> int:
+    """Unpack the stream at `start`, or several of a kind; returns where it ends.
+
+    :raise EOFError: when it is cut short. Else one of `BROKEN_STREAM` when it is damaged.
+    """
+    position = start
+    while True:
+        position = unpack_one(kind.decompressor(), view, position, take)
+        if not (kind.repeats and re.match(kind.pattern, view[position : position + KIB])):
+            return position
+
+
+def unpack_one(decompressor: Decompressor, view: memoryview, position: int, take: Take) -> int:
+    """Unpack one stream at `position`; returns where it ends.
+
+    :raise EOFError: when it is cut short. Else one of `BROKEN_STREAM` when it is damaged.
+    """
+    while not decompressor.eof:
+        wants = decompressor.needs_input
+        packed = view[position : position + _PACKED_PIECE_BYTES] if wants else b""
+        position += len(packed)
+        piece = decompressor.decompress(packed, _UNPACKED_PIECE_BYTES)
+        if piece:
+            take(piece)
+        elif wants and not len(packed) and not decompressor.eof:
+            raise EOFError("it is cut short")
+    take(b"")
+    return position - len(decompressor.unused_data)
+
+
+def lzma_of_zip(view: memoryview, size_bytes: int | None) -> tuple[memoryview, Decompressor]:
+    """The LZMA stream in a zip member, whose header is shorter, as one that `lzma` reads.
+
+    `size_bytes` is that of the content; None: the stream has a mark at its end. Returns what is
+    behind the header, and the decompressor for it (PKWARE's APPNOTE, 5.8.8: two bytes of version,
+    a u16 with the size of the properties, and these).
+
+    :raise lzma.LZMAError: when the properties are no LZMA's.
+    :raise EOFError: when it is cut short.
+    """
+    if len(view) < 9:
+        raise EOFError("it is cut short")
+    (properties_size,) = struct.unpack_from("<H", view, 2)
+    if properties_size != 5:
+        raise lzma.LZMAError(f"{properties_size} bytes of LZMA properties, not 5")
+    size = _LZMA_SIZE_UNKNOWN if size_bytes is None else struct.pack("<Q", size_bytes)
+    decompressor = LZMA.decompressor()
+    decompressor.decompress(bytes(view[4:9]) + size, 0)
+    return view[9:], decompressor
+
+
+def collected(unpacking: Callable[[Take], object], count: Take) -> memoryview:
+    """All that an unpacking gives, in one; `count` sees each piece first, and may object."""
+    content = bytearray()
+
+    def take(piece: bytes) -> None:
+        count(piece)
+        content.extend(piece)
+
+    unpacking(take)
+    return memoryview(content)
