@@ -5,6 +5,7 @@
     OpenRbuError                 exit code 1
     ├── UsageError               2  the caller asked for what can't be asked
     ├── NotForThisMachineError   3  the image is sound, but for another machine
+    │   └── NotForRbuError       3  a sound package, but of what is not installed by RBU
     ├── ObstacleError            4  something stands in the way; it can be removed
     │   └── MachineError         4  a virtual machine's directory or state is in the way
     ├── DamagedInputError        5  a file or a table is broken
@@ -48,6 +49,10 @@ class NotForThisMachineError(OpenRbuError):
     """The image is sound, but this machine is not one that it is for."""
 
     exit_code = ExitCode.NOT_FOR_THIS_MACHINE
+
+
+class NotForRbuError(NotForThisMachineError):
+    """A file is sound, but what is in it is installed in another way: for no machine by RBU."""
 
 
 class ObstacleError(OpenRbuError):
