@@ -18,6 +18,7 @@ from cli_rig import Cli, image_bytes, names_in
 from openrbu.cli.files import read_input
 from openrbu.errors import UsageError
 from openrbu.formats import packet
+from openrbu.formats.check_words import check_words
 from openrbu.units import MIB
 
 DATA = Path(os.environ.get("OPENRBU_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
@@ -218,9 +219,9 @@ def test_extract_overwrites_nothing_else_without_force(rbu: Cli) -> None:
 
 
 def test_a_version_full_of_slashes_makes_no_path(rbu: Cli) -> None:
-    data = bytearray(image_bytes("A06"))
-    data[48:51] = b"../"
-    path = rbu.write("a.bin", tar_of(bytes(data)))
+    data = image_bytes("A06")
+    header = data[:48] + b"../" + data[51:84]
+    path = rbu.write("a.bin", tar_of(header + data[84:-8] + check_words(header, data[84:-8])))
     rbu.json("extract", path, "-o", "out")
     assert names_in(Path("out")) == ["a-.._.hdr"]
 

@@ -184,7 +184,7 @@ def test_the_version_needs_next_to_nothing(rbu: Cli) -> None:
 def test_info_in_a_pipe_imports_neither_numpy_nor_rich(rbu: Cli) -> None:
     modules = imports(rbu, "info", rbu.image())
     assert "openrbu.formats.hdr" in modules
-    assert not modules & {"numpy", "rich.console", "openrbu.formats.package", "openrbu.machine"}
+    assert not modules & {"numpy", "rich.console", "openrbu.formats.packages", "openrbu.machine"}
 
 
 # -- terminals and signals ------------------------------------------------------------------

@@ -19,6 +19,7 @@ from openrbu.cli import (
     machines,
     modules,
     mounts,
+    packages,
     runs,
     scans,
     status,
@@ -39,7 +40,7 @@ EXIT_CODES = (
 _MACHINES_PANEL = "Virtual machines and memory"
 
 _COMMANDS: tuple[tuple[str, tuple[CommandFunction, ...]], ...] = (
-    ("Images", (images.info, images.extract, images.build, images.packets, images.join)),
+    ("Images", (packages.info, packages.extract, images.build, images.packets, images.join)),
     (
         "Updates",
         (updates.plan, updates.update, status.status, updates.cancel, status.history),

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from openrbu.cli.show import OutputError
-from openrbu.errors import DamagedInputError, ObstacleError, UsageError
+from openrbu.errors import DamagedInputError, NotForRbuError, ObstacleError, UsageError
 from openrbu.units import MIB, human_size
 
 if TYPE_CHECKING:
     from openrbu.buffers import Buffer
     from openrbu.formats.hdr import Image
+    from openrbu.formats.packages.manifest import Manifest
 
 MAX_INPUT_BYTES = 512 * MIB
 """More than any vendor's package; less than what an endless file would fill memory with."""
@@ -24,10 +25,34 @@ MAX_INPUT_BYTES = 512 * MIB
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """An image out of a file; `found_at` says where inside, where the file is a package."""
+    """An image out of a file; `found_at` says where inside, where the file is a package.
+
+    `manifest` is what the package says of itself, a minimum version for instance. Where the end of
+    the image is not known, `image` has a header and no data.
+    """
 
     image: Image
     found_at: str | None = None
+    manifest: Manifest | None = None
+    end_is_known: bool = True
+
+    @property
+    def damage(self) -> str | None:
+        """What is wrong with the image, in one line; None: it is whole."""
+        if self.end_is_known:
+            return self.image.damage
+        from openrbu.formats.packages.search import NO_END
+
+        return NO_END
+
+
+@dataclass(frozen=True, slots=True)
+class Inside:
+    """What a file is or holds: one image or more, and what else is known of it, a line each."""
+
+    images: list[Loaded]
+    manifest: Manifest | None = None
+    notes: tuple[str, ...] = ()
 
 
 def read_input(path: Path, *, max_size_bytes: int = MAX_INPUT_BYTES) -> bytes:
@@ -50,51 +75,79 @@ def read_input(path: Path, *, max_size_bytes: int = MAX_INPUT_BYTES) -> bytes:
 
 @contextlib.contextmanager
 def about(path: Path) -> Iterator[None]:
-    """Name the file in what is said about damage in it."""
+    """Name the file in what is said about damage in it, or of what it is."""
     try:
         yield
     except DamagedInputError as error:
         raise DamagedInputError(
             f"{path}: {error}", offset=error.offset, expected=error.expected, actual=error.actual
         ) from None
+    except NotForRbuError as error:
+        raise NotForRbuError(f"{path}: {error}") from None
+    except ObstacleError as error:
+        raise ObstacleError(f"{path}: {error}") from None
 
 
-def load_images(data: bytes) -> list[Loaded]:
+def load_images(data: bytes, *, up_to_its_end: bool = False) -> Inside:
     """The images in a file's bytes: the one that it is, or all those inside a package.
 
-    :raise DamagedInputError: when there is none; when it should be one and is damaged.
+    `up_to_its_end`: where the file is an image that is not whole, look in it for one that is, up to
+    where its check words hold.
+
+    :raise DamagedInputError: when there is none; when it should be one and has no sound header.
+    :raise NotForRbuError: when there is none, and the file is known to be for something else.
+    :raise ObstacleError: when there may be one, and another program has to get it out.
     """
     from openrbu.formats.hdr import MAGIC, Image
     from openrbu.formats.packet_header import PACKET_ID
 
     start = data[: len(MAGIC)]
     if MAGIC.startswith(start):  # an image, a scrap of one, or nothing: say precisely which
-        return [Loaded(Image.parse(data))]
+        image = Image.parse(data)
+        if image.is_whole or not up_to_its_end:
+            return Inside([Loaded(image)])
     if start == PACKET_ID:
         raise DamagedInputError(
             "RBU packets, not an image: put them together first with rbu join", offset=0
         )
-    from openrbu.formats.package import find_images
+    from openrbu.formats.packages.search import search_package
 
-    found = [Loaded(each.image, each.path) for each in find_images(data)]
-    if not found:
-        raise DamagedInputError(
+    contents = search_package(data)
+    if not contents.images:
+        raise contents.why_nothing() or DamagedInputError(
             f"neither a BIOS image (.HDR) nor a package with one inside: it starts with {start!r}",
             offset=0,
             expected=MAGIC,
             actual=start,
         )
-    return found
+    notes = [f"what the package says of itself is not known: {contents.manifest_problem}"]
+    return Inside(
+        [
+            Loaded(each.image, each.path, contents.manifest, each.end_is_known)
+            for each in contents.images
+        ],
+        contents.manifest,
+        (
+            *(notes if contents.manifest is None and contents.manifest_problem else ()),
+            *map(str, contents.named),
+        ),
+    )
 
 
 def load_image(path: Path) -> Loaded:
-    """The one image that a file is or holds; it may be damaged: see `Image.damage`.
+    """The one image that a file is or holds; it may be damaged: see `Image.damage`. Of several,
+    the one that is whole.
 
     :raise UsageError: when the file can't be read, or holds several.
-    :raise DamagedInputError: when there is none in it.
+    :raise DamagedInputError: when there is none in it, or one whose end is not known.
+    :raise NotForRbuError | ObstacleError: as `load_images`.
     """
     with about(path):
-        found = load_images(read_input(path))
+        found = load_images(read_input(path)).images
+        if len(found) > 1:
+            found = [each for each in found if each.damage is None] or found
+        if not found[0].end_is_known:
+            raise DamagedInputError(f"{found[0].found_at}: {found[0].damage}")
     if len(found) > 1:
         versions = ", ".join(each.image.header.version.text for each in found)
         raise UsageError(

@@ -1,9 +1,7 @@
-"""Commands on image files: info, extract, build, packets, join."""
+"""Commands on image files: build, packets, join; and how an image is shown."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,33 +25,6 @@ from openrbu.units import human_size
 if TYPE_CHECKING:
     from openrbu.formats.hdr import Header, Image, SystemId
     from openrbu.formats.version import BiosVersion
-
-
-def info(
-    image: ImageFile,
-    *,
-    as_json: AsJson = False,
-) -> Answer:
-    """Show what an image is: version, systems, sizes, check words, digest.
-
-    Looks into packages too, and shows each image that is inside. Ends with 5 when one is not
-    whole: changed, cut, or with bytes behind it.
-
-    \b
-    Example:  rbu info A06.hdr
-    """
-    data = files.read_input(image)
-    with files.about(image):
-        found = files.load_images(data)
-    documents = [{"found_at": each.found_at, **image_document(each.image)} for each in found]
-    blocks: list[Block] = []
-    for each in found:
-        title = str(image) if each.found_at is None else f"{image} > {each.found_at}"
-        blocks.append(Facts(title, [*_image_rows(each.image)]))
-    document = {"file": str(image), "file_size_bytes": len(data), "images": documents}
-    damage = next((why for each in found if (why := each.image.damage)), None)
-    error = None if damage is None else DamagedInputError(f"{image}: {damage}")
-    return Answer(document, blocks, error)
 
 
 def image_document(image: Image) -> dict[str, Any]:
@@ -131,7 +102,7 @@ def _sha256(image: Image) -> str:
     return sha256.hexdigest()
 
 
-def _image_rows(image: Image) -> list[tuple[str, Cell]]:
+def image_rows(image: Image) -> list[tuple[str, Cell]]:
     header, end, whole = image.header, image.judgement.end, image.up_to_its_end
     flash_data: Cell = caution("of unknown size: nothing says where it ends")
     if end is not None and whole is not None:
@@ -161,57 +132,7 @@ def _style_words(version: BiosVersion) -> str:
     return words[version.style.value]
 
 
-def extract(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A vendor's package.")],
-    *,
-    directory: Annotated[
-        Path, typer.Option("--output", "-o", metavar="DIR", help="Where to put the images.")
-    ] = Path(),
-    force: Force = False,
-    as_json: AsJson = False,
-) -> Answer:
-    """Get the .HDR images out of a vendor's package.
-
-    Finds them in gzip, xz, tar and zip archives, in a shell script with an archive behind it, and
-    bare in any file. Nothing is run. A file is named after the package and the BIOS version.
-
-    \b
-    Example:  rbu extract PE2650-BIOS-LX-A06.BIN -o images
-    """
-    with files.about(file):
-        found = files.load_images(files.read_input(file))
-    names = _names(file, [each.image.header.version.text for each in found])
-    outputs = [
-        (directory / name, each.image.build()) for name, each in zip(names, found, strict=True)
-    ]
-    for path, data in outputs:  # all of them first: nothing is written when one is in the way
-        files.would_change(path, data, force=force)
-    files.make_directory(directory)
-    written = [files.save(path, data, force=force) for path, data in outputs]
-    documents = [
-        {"file": str(path), "found_at": each.found_at, "changed": new, **image_document(each.image)}
-        for (path, _), each, new in zip(outputs, found, written, strict=True)
-    ]
-    lines = [
-        _saved(path, new, f"{each.image.header.version} for {systems_text(each.image.header)}")
-        for (path, _), each, new in zip(outputs, found, written, strict=True)
-    ]
-    return Answer({"changed": any(written), "images": documents}, lines)
-
-
-def _names(package: Path, versions: Sequence[str]) -> list[str]:
-    """A file name for each version, all different, and safe whatever the package says."""
-    names: list[str] = []
-    for version in versions:
-        stem = re.sub(r"[^A-Za-z0-9._-]+", "_", f"{package.stem}-{version}").lstrip(".-")[:100]
-        name, number = f"{stem}.hdr", 2
-        while name in names:
-            name, number = f"{stem}-{number}.hdr", number + 1
-        names.append(name)
-    return names
-
-
-def _saved(path: Path, is_new: bool, what: str) -> Block:
+def saved(path: Path, is_new: bool, what: str) -> Block:
     if is_new:
         return good(f"wrote {path} ({what})")
     return f"{path} is there already, just so ({what})"
@@ -259,8 +180,8 @@ def build(
     )
     changed = files.save(output, made, force=force)
     image = Image.parse(made)
-    saved = _saved(output, changed, human_size(len(made)))
-    blocks = [Facts(str(output), _image_rows(image)), saved]
+    line = saved(output, changed, human_size(len(made)))
+    blocks = [Facts(str(output), image_rows(image)), line]
     return Answer({"changed": changed, "file": str(output), **image_document(image)}, blocks)
 
 
@@ -333,7 +254,7 @@ def packets(
         "version": loaded.header.version.text,
     }
     what = f"{count} packets of {human_size(size)}, {human_size(len(made))} in all"
-    return Answer(document, [_saved(output, changed, what)])
+    return Answer(document, [saved(output, changed, what)])
 
 
 def join(
@@ -372,4 +293,4 @@ def join(
         **image_document(image),
     }
     what = f"{image.header.version}, {human_size(image.size_bytes)}, {joined.total} packets"
-    return Answer(document, [_saved(output, changed, what)])
+    return Answer(document, [saved(output, changed, what)])

@@ -1,0 +1,199 @@
+"""`rbu extract`, and how a package and the images in it are shown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from openrbu.cli import files
+from openrbu.cli.files import Inside, Loaded
+from openrbu.cli.images import header_document, image_document, image_rows, saved, systems_text
+from openrbu.cli.options import AsJson, Force, ImageFile
+from openrbu.cli.show import Answer, Block, Cell, Facts, bad, caution
+from openrbu.errors import DamagedInputError
+
+if TYPE_CHECKING:
+    from openrbu.formats.packages.manifest import Manifest
+
+
+def info(
+    image: ImageFile,
+    *,
+    as_json: AsJson = False,
+) -> Answer:
+    """Show what an image is: version, systems, sizes, check words, digest.
+
+    Looks into packages too: what the package says of itself, and each image that is inside. Ends
+    with 5 when one is not whole: changed, cut, or with bytes behind it.
+
+    \b
+    Example:  rbu info A06.hdr
+    """
+    data = files.read_input(image)
+    with files.about(image):
+        inside = files.load_images(data)
+    blocks: list[Block] = []
+    if inside.manifest is not None:
+        blocks.append(Facts(f"{image}, by its package.xml", _manifest_rows(inside.manifest)))
+    for each in inside.images:
+        title = str(image) if each.found_at is None else f"{image} > {each.found_at}"
+        blocks.append(Facts(title, _rows(each)))
+    blocks += [caution(f"note: {note}") for note in inside.notes]
+    document = {
+        "file": str(image),
+        "file_size_bytes": len(data),
+        **_package_document(inside),
+        "images": [_document(each) for each in inside.images],
+    }
+    damage = next((why for each in inside.images if (why := each.damage)), None)
+    error = None if damage is None else DamagedInputError(f"{image}: {damage}")
+    return Answer(document, blocks, error)
+
+
+def extract(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A vendor's package, or a dump.")],
+    *,
+    directory: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Where to put the images.")
+    ] = Path(),
+    force: Force = False,
+    as_json: AsJson = False,
+) -> Answer:
+    """Get the .HDR images out of a vendor's package.
+
+    Finds them in gzip, xz, bzip2 and LZMA streams, in tar and zip archives and cabinets, behind a
+    shell script or a program, and bare in any file. Nothing is run. A file is named after the
+    package and the BIOS version.
+
+    An image is written up to where its check words hold, and only when it is whole. A file that
+    holds nothing for RBU is named for what it is, with what to do instead, and ends with 3; one
+    that another program has to take apart ends with 4.
+
+    \b
+    Example:  rbu extract PE2650-BIOS-LX-A06.BIN -o images
+    """
+    with files.about(file):
+        inside = files.load_images(files.read_input(file), up_to_its_end=True)
+    found = [each for each in inside.images if each.damage is None]
+    left_out = [each for each in inside.images if each.damage is not None]
+    names = _names(file, [each.image.header.version.text for each in found])
+    outputs = [
+        (directory / name, each.image.build()) for name, each in zip(names, found, strict=True)
+    ]
+    for path, data in outputs:  # all of them first: nothing is written when one is in the way
+        files.would_change(path, data, force=force)
+    if outputs:
+        files.make_directory(directory)
+    written = [files.save(path, data, force=force) for path, data in outputs]
+    documents = [
+        {"file": str(path), "changed": new, **_document(each)}
+        for (path, _), each, new in zip(outputs, found, written, strict=True)
+    ]
+    blocks: list[Block] = [
+        saved(path, new, f"{each.image.header.version} for {systems_text(each.image.header)}")
+        for (path, _), each, new in zip(outputs, found, written, strict=True)
+    ]
+    blocks += [caution(f"not written: {_where(each)}: {each.damage}") for each in left_out]
+    blocks += [caution(f"note: {note}") for note in inside.notes]
+    if inside.manifest is not None:
+        blocks.append(Facts("by its package.xml", _manifest_rows(inside.manifest)))
+    document = {
+        "changed": any(written),
+        **_package_document(inside),
+        "images": documents,
+        "left_out": [_document(each) for each in left_out],
+    }
+    return Answer(document, blocks, _refusal(file, found, left_out))
+
+
+def _refusal(
+    file: Path, found: Sequence[Loaded], left_out: Sequence[Loaded]
+) -> DamagedInputError | None:
+    """How it ends when an image was not written: one that is damaged, or nothing but headers."""
+    worst = [each for each in left_out if each.end_is_known or not found]
+    if not worst:
+        return None
+    return DamagedInputError(f"{file}: not written: {_where(worst[0])}: {worst[0].damage}")
+
+
+def _where(loaded: Loaded) -> str:
+    version = loaded.image.header.version
+    return f"{version}" if loaded.found_at is None else f"{version} ({loaded.found_at})"
+
+
+def _names(package: Path, versions: Sequence[str]) -> list[str]:
+    """A file name for each version, all different, and safe whatever the package says."""
+    names: list[str] = []
+    for version in versions:
+        stem = re.sub(r"[^A-Za-z0-9._-]+", "_", f"{package.stem}-{version}").lstrip(".-")[:100]
+        name, number = f"{stem}.hdr", 2
+        while name in names:
+            name, number = f"{stem}-{number}.hdr", number + 1
+        names.append(name)
+    return names
+
+
+def _document(loaded: Loaded) -> dict[str, Any]:
+    """An image, and where it is; of one without an end only what its header says."""
+    if loaded.end_is_known:
+        return {"found_at": loaded.found_at, **image_document(loaded.image)}
+    header = header_document(loaded.image.header)
+    return {
+        "found_at": loaded.found_at,
+        **header,
+        "state": "end_not_known",
+        "damage": loaded.damage,
+        "size_bytes": None,
+    }
+
+
+def _rows(loaded: Loaded) -> list[tuple[str, Cell]]:
+    if loaded.end_is_known:
+        return image_rows(loaded.image)
+    header = loaded.image.header
+    return [
+        ("BIOS version", header.version.text),
+        ("for systems", systems_text(header)),
+        ("check words", bad(loaded.damage or "")),
+    ]
+
+
+def _package_document(inside: Inside) -> dict[str, Any]:
+    """What a package says of itself, and what else is known of it."""
+    return {
+        "package": None if inside.manifest is None else manifest_document(inside.manifest),
+        "notes": list(inside.notes),
+    }
+
+
+def manifest_document(manifest: Manifest) -> dict[str, Any]:
+    """What a package's `package.xml` says."""
+    minimum = manifest.minimum_version
+    return {
+        "name": manifest.name,
+        "component_type": manifest.component_type,
+        "version": manifest.version,
+        "dell_version": manifest.dell_version,
+        "release_date": manifest.release_date,
+        "minimum_version": None if minimum is None else minimum.text,
+        "systems": [
+            {"id": f"{system.id:#06x}", "name": system.name} for system in manifest.systems
+        ],
+    }
+
+
+def _manifest_rows(manifest: Manifest) -> list[tuple[str, Cell]]:
+    minimum = manifest.minimum_version
+    systems = [f"{system.id:#06x} {system.name}".rstrip() for system in manifest.systems]
+    rows = [
+        ("package", manifest.name),
+        ("package version", manifest.version or manifest.dell_version),
+        ("released", manifest.release_date),
+        ("minimum BIOS", None if minimum is None else minimum.text),
+        ("for systems", ", ".join(systems)),
+    ]
+    return [(name, value) for name, value in rows if value]
