@@ -14,12 +14,20 @@ from pathlib import Path
 
 import numpy as np
 
-from openrbu.bios.cmos import CMOS_FILE_BYTES, CmosFile, IndexedSwitch, write_check_value
+from openrbu.bios.cmos import (
+    CMOS_FILE_BYTES,
+    CmosFile,
+    IndexedSwitch,
+    check_value_holds,
+    write_check_value,
+)
+from openrbu.bios.cmos_result import CmosResult
 from openrbu.bios.faults import Fault
 from openrbu.bios.flash import Flash, FlashFile
 from openrbu.bios.nvram import Nvram, NvramFile
 from openrbu.bios.post import Board, PostReport, post
 from openrbu.bios.power import PowerCutError, PowerRail
+from openrbu.bios.rules import rule_set
 from openrbu.bios.smi import SmiHandler
 from openrbu.bios.switch import bios_switch
 from openrbu.formats import dell, smbios
@@ -113,10 +121,13 @@ class Computer:
         faults: Collection[Fault] = (),
         password_crc: int | None = None,
         completion_code: int = 0xFFFF,
+        rules: str = "published",
+        revision: int = 0,
     ) -> None:
         directory.mkdir(exist_ok=True)
         self.directory, self._faults = directory, faults
         self._knows_packets, self._system_id = knows_packets, system_id
+        self.rules, self._revision = rule_set(rules), revision
         self._tables = make_tables(tokens)
         RamFile.create(directory / "ram", REGIONS).close()
         (directory / "flash").unlink(missing_ok=True)
@@ -156,6 +167,9 @@ class Computer:
                 switch=bios_switch(self._tables, cmos, nvram),
                 system_id=self._system_id,
                 knows_packets=self._knows_packets,
+                rules=self.rules,
+                revision=self._revision,
+                cmos_result=CmosResult(cmos, self._tables),
             )
 
     def start(self, cut_at: int | None = None, now: dt.datetime = NOW) -> PostReport:
@@ -201,6 +215,19 @@ class Computer:
     def is_armed(self) -> bool:
         with self.board() as board:
             return board.switch is not None and board.switch.is_armed
+
+    @property
+    def cmos_is_sound(self) -> bool:
+        """Whether the check value over the token's range is right, where there is one."""
+        pair = tokens_for_update(self._tables)
+        if pair is None or not isinstance(pair.activate, IndexedIoToken):
+            return True
+        return check_value_holds(CmosFile(self.directory / "cmos"), pair.activate, SYSTEM_ID)
+
+    def cmos_bytes(self, index: int, count: int = 1) -> bytes:
+        """Bytes of the CMOS that every PC has."""
+        start = 256 * 0x70 + index
+        return (self.directory / "cmos").read_bytes()[start : start + count]
 
     @property
     def bios(self) -> bytes:

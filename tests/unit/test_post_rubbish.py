@@ -22,7 +22,8 @@ from boards import (
     resummed,
     scatter,
 )
-from openrbu.bios.post import RejectedError, find_update, post
+from openrbu.bios.post import find_update, post
+from openrbu.bios.rules import RejectedError
 from openrbu.formats.hdr import HEADER, HEADER_SIZE_BYTES
 from openrbu.formats.packet import PACKET_HEADER
 from openrbu.units import KIB, MIB, PAGE_SIZE

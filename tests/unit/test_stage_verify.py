@@ -21,7 +21,8 @@ from machines import (
     running,
     standing,
 )
-from openrbu.bios.post import Board, RejectedError, find_update
+from openrbu.bios.post import Board, find_update
+from openrbu.bios.rules import RejectedError
 from openrbu.errors import KernelError, ObstacleError, UpdateFailedError
 from openrbu.formats import packet
 from openrbu.formats.hdr import Image

@@ -23,7 +23,8 @@ class Nvram:
     `settings`: SMI token location → value. `completion_code` and `completed_at` (ISO 8601, None
     where no update was ever tried) are what SMBIOS 0xDE shows. `flashing_from` is the sequence
     number of the flash record that was in force when programming began, None when no programming
-    is under way: it tells after a power cut whether the update got through.
+    is under way: it tells after a power cut whether the update got through. `is_ending`: the
+    result is recorded here, and what goes to CMOS may not be.
     """
 
     settings: dict[int, int] = field(default_factory=dict)
@@ -31,6 +32,7 @@ class Nvram:
     completed_at: str | None = None
     flashing_from: int | None = None
     admin_password_crc: int | None = None
+    is_ending: bool = False
 
     @classmethod
     def parse(cls, data: bytes) -> Nvram:
@@ -45,7 +47,10 @@ class Nvram:
         return cls(settings, **document)
 
     def build(self) -> bytes:
-        return json.dumps(asdict(self)).encode()
+        document = asdict(self)
+        if not self.is_ending:  # openrbu before 0.2 does not know it
+            del document["is_ending"]
+        return json.dumps(document).encode()
 
 
 def _is_sound(document: Any) -> bool:
@@ -53,7 +58,10 @@ def _is_sound(document: Any) -> bool:
 
     :raise ValueError: when a text is not the number or the time that it should be.
     """
-    if not isinstance(document, dict) or document.keys() != {f.name for f in fields(Nvram)}:
+    names = {field.name for field in fields(Nvram)}
+    if not isinstance(document, dict) or document.keys() | {"is_ending"} != names:
+        return False
+    if not isinstance(document.get("is_ending", False), bool):
         return False
     settings, completed_at = document["settings"], document["completed_at"]
     if not isinstance(settings, dict) or not isinstance(completed_at, str | None):

@@ -1,7 +1,8 @@
 """POST: what the machine's BIOS does with a staged update when it starts.
 
 The BIOS trusts nothing that the driver or the tool says. It looks at memory, at CMOS and at its own
-NVRAM only:
+NVRAM only. What it takes out of memory is its rule set's matter (`bios.rules`). Most clear the
+activation token first:
 
 1. finish what a power cut interrupted: say whether the programming got through;
 2. the activation token; without it, boot and change nothing (CMOS with a wrong check value is not
@@ -9,15 +10,19 @@ NVRAM only:
 3. record 0x000D: what stands if the power fails from here on until the programming begins, because
    the staged update is gone then (without it, the result of an earlier update would stand);
 4. clear the token, before anything in memory is looked at, so that a bad image can't loop;
-5. search RAM from 1 MiB to 4 GiB for packet sets (where this BIOS knows packets) and for whole
-   monolithic images, past all ghosts;
-6. check: one image only, for this system, of the flash's size, whole, with the right password;
-7. program the flash, block by block;
-8. record completion code, date and time.
+5. search and check, as the rule set does;
+6. program the flash, block by block;
+7. record completion code, date and time.
 
-Codes where the published rules leave a choice: 0x000D when there is nothing that looks like an
-update or no monolithic candidate is whole; 0x0001 when sound packets are there but not all of them,
-or anything contradicts (the update was staged, and it failed a check).
+A rule set that clears the token last leaves out 3 and 4, and ends with
+
+7. record code, date and time in NVRAM, and in the same write that the end is not done yet;
+8. record the result in CMOS, where the rule set does that, and clear the token;
+9. note in NVRAM that the end is done.
+
+If the power fails before 7, the next start finds the token still set and searches again, or finds
+that a programming was under way and goes on at 7; after 7 it goes on at 8. So a finished update is
+never taken for one that was not found, and none is tried for ever.
 """
 
 from __future__ import annotations
@@ -26,18 +31,16 @@ import datetime as dt
 from dataclasses import dataclass
 from typing import Protocol
 
+from openrbu.bios.cmos import IoPorts
+from openrbu.bios.cmos_result import CmosResult
 from openrbu.bios.flash import Flash, FlashError
 from openrbu.bios.nvram import NvramFile
-from openrbu.buffers import same_bytes
-from openrbu.errors import DamagedInputError, OpenRbuError
+from openrbu.bios.rules import PUBLISHED, Find, Identity, RejectedError, RuleSet, TokenCleared
 from openrbu.formats import dell
-from openrbu.formats.check_words import CHECK_WORDS_BYTES
 from openrbu.formats.dell import CompletionCode
-from openrbu.formats.hdr import MAX_HEADER_LENGTH, Image, image_at
+from openrbu.formats.hdr import Image
 from openrbu.formats.smbios import Tables
 from openrbu.memory.physical import PhysicalMemory, Region
-from openrbu.memory.scan import FoundImage, FoundSet, Sightings, search
-from openrbu.units import PhysAddr
 
 
 class Switch(Protocol):
@@ -54,7 +57,10 @@ class Switch(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """What a BIOS has to work with. `switch` is None where the machine has no RBU tokens."""
+    """What a BIOS has to work with. `switch` is None where the machine has no RBU tokens.
+
+    `revision` is the hardware's. `cmos_result` is None where the result stands in NVRAM alone.
+    """
 
     memory: PhysicalMemory
     flash: Flash
@@ -62,6 +68,9 @@ class Board:
     switch: Switch | None
     system_id: int | None
     knows_packets: bool
+    rules: RuleSet = PUBLISHED
+    revision: int = 0
+    cmos_result: CmosResult | None = None
 
     @classmethod
     def of(
@@ -71,24 +80,38 @@ class Board:
         flash: Flash,
         nvram: NvramFile,
         switch: Switch | None,
+        *,
+        rules: RuleSet = PUBLISHED,
+        revision: int = 0,
+        ports: IoPorts | None = None,
     ) -> Board:
-        """The board of the machine that left the factory with these SMBIOS tables."""
+        """The board of the machine that left the factory with these SMBIOS tables.
+
+        `ports` lead to its CMOS: rule sets that record the result there need them.
+        """
         rbu = dell.RbuInformation.of(tables)
-        knows_packets = rbu is not None and rbu.packet_supported
-        return cls(memory, flash, nvram, switch, dell.system_id(tables), knows_packets)
+        return cls(
+            memory,
+            flash,
+            nvram,
+            switch,
+            dell.system_id(tables),
+            knows_packets=rbu is not None and rbu.packet_supported,
+            rules=rules,
+            revision=revision,
+            cmos_result=None if ports is None else CmosResult(ports, tables),
+        )
 
-
-@dataclass(frozen=True, slots=True)
-class Find:
-    """The update that the BIOS took: `mode` is `mono` or `packet`, `extents` where it lay.
-
-    Of several `copies` it is the lowest.
-    """
-
-    mode: str
-    image: Image
-    extents: tuple[Region, ...]
-    copies: int = 1
+    @property
+    def identity(self) -> Identity:
+        """What the rule set has to know of this machine."""
+        return Identity(
+            system_id=self.system_id,
+            flash_size_bytes=self.flash.size_bytes,
+            revision=self.revision,
+            knows_packets=self.knows_packets,
+            password_crc=self.nvram.contents.admin_password_crc,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,14 +132,6 @@ class PostReport:
         return self.completion_code is not None
 
 
-class RejectedError(OpenRbuError):
-    """The BIOS does not take the update; `code` is what it records."""
-
-    def __init__(self, code: CompletionCode, reason: str) -> None:
-        super().__init__(reason)
-        self.code = code
-
-
 def post(board: Board, now: dt.datetime) -> PostReport:
     """Start the machine once; `now` is its clock.
 
@@ -128,125 +143,48 @@ def post(board: Board, now: dt.datetime) -> PostReport:
     dropped = board.switch.drop_unbelieved() if board.switch else ""
     if board.switch is None or not board.switch.is_armed:
         return report or PostReport(before, before, reason=dropped)
-    _record(board, CompletionCode.IMAGE_NOT_FOUND, now)
-    board.switch.disarm()
-    find: Find | None = None
+    if board.rules.token_cleared is TokenCleared.FIRST:
+        _record(board, CompletionCode.IMAGE_NOT_FOUND, now)
+        board.switch.disarm()
+    found: Find | None = None
     code, reason = CompletionCode.COMPLETED, ""
     try:
-        find = find_update(board)
-        _program(board, find.image, now)
+        found = find_update(board)
+        _program(board, found.image, now)
     except (RejectedError, FlashError) as refusal:
         code, reason = refusal.code, str(refusal)
-    _record(board, code, now)
+    _end(board, code, now)
     after = board.flash.current.version
-    if find is None:
+    if found is None:
         return PostReport(before, after, code, reason)
-    return PostReport(before, after, code, reason, find.mode, find.extents, find.copies)
-
-
-def _finish_interrupted(board: Board, now: dt.datetime) -> PostReport | None:
-    """After a power cut during programming: say what became of it."""
-    started_from = board.nvram.contents.flashing_from
-    if started_from is None:
-        return None
-    current = board.flash.current
-    done = current.sequence > started_from
-    code = CompletionCode.COMPLETED if done else CompletionCode.FLASH_FAILURE
-    _record(board, code, now)
-    what = "was complete" if done else "was not complete: the old BIOS is still in force"
-    return PostReport(
-        current.version, current.version, code, f"the power failed; the programming {what}"
-    )
+    return PostReport(before, after, code, reason, found.mode, found.extents, found.copies)
 
 
 def find_update(board: Board) -> Find:
-    """Search RAM and check what is found against this machine.
-
-    Several copies of one image are one update, be they in packets or not; the packets' place is
-    the one that is told then.
+    """What this BIOS takes out of memory.
 
     :raise RejectedError: when there is no update, or not one that this machine takes.
     """
-    sightings = search(board.memory, flash_size_bytes=board.flash.size_bytes)
-    images = sightings.images
-    finds = [_monolithic(board.memory, image, copies=len(images)) for image in images]
-    if board.knows_packets and sightings.packet_sets:
-        finds.insert(0, _packets(board, sightings.packet_sets))
-    if not finds:
-        raise RejectedError(CompletionCode.IMAGE_NOT_FOUND, _why_none(sightings))
-    find = finds[0]
-    header, body = find.image.header, find.image.body
-    for other in finds[1:]:
-        if other.image.header != header or not same_bytes(other.image.body, body):
-            raise _inconsistent(
-                "two different images are in memory, "
-                f"at {find.extents[0].start:#x} and {other.extents[0].start:#x}"
-            )
-    if board.system_id is None or not header.is_for(board.system_id):
-        systems = ", ".join(map(str, header.systems)) or "no system"
-        raise _inconsistent(f"the image is for {systems}, not for this machine")
-    return find
+    return board.rules.find(board.memory, board.identity)
 
 
-def _why_none(sightings: Sightings) -> str:
-    """Why nothing that was seen is an update."""
-    if not sightings.headers:
-        return "nothing in memory looks like one"
-    return (
-        f"the image header at {sightings.headers[0].address:#x} has no data of this flash's size "
-        "with the right check words behind it"
-    )
-
-
-def _inconsistent(reason: str) -> RejectedError:
-    return RejectedError(CompletionCode.INCONSISTENT_IMAGE, reason)
-
-
-def _monolithic(memory: PhysicalMemory, found: FoundImage, *, copies: int) -> Find:
-    """An image that the search found whole."""
-    image = Image.parse(memory.view(found.address, found.size_bytes))
-    extent = Region(found.address, PhysAddr(found.address + found.size_bytes))
-    return Find("mono", image, (extent,), copies)
-
-
-def _packets(board: Board, packet_sets: tuple[FoundSet, ...]) -> Find:
-    """The one packet set, put together."""
-    packet_set, *others = packet_sets
-    if others:
-        raise _inconsistent("packets of two different sets are in memory")
-    if packet_set.conflicts:
-        raise _inconsistent(f"packets of one set contradict each other: {packet_set.conflicts[0]}")
-    if not packet_set.is_complete:
-        raise _inconsistent(
-            f"{len(packet_set.missing)} of the set's {packet_set.total} packets are missing"
-        )
-    password = packet_set.password.crc if packet_set.password.present else None
-    if password != board.nvram.contents.admin_password_crc:
-        raise _inconsistent("packet 0 does not carry this machine's password")
-    copies = min(map(len, packet_set.places.values()))
-    return Find("packet", _joined(board, packet_set), packet_set.extents, copies)
-
-
-def _joined(board: Board, packet_set: FoundSet) -> Image:
-    """The image in a sound set: nothing but zeros behind it, and none of them a packet's worth."""
-    wrong_size = _inconsistent("the image in the packets is not of this machine's flash size")
-    flash_size = board.flash.size_bytes
-    room = packet_set.packet_size_bytes - packet_set.header_size_bytes
-    largest = MAX_HEADER_LENGTH + flash_size + CHECK_WORDS_BYTES
-    if (packet_set.total - 1) * room >= largest + room:
-        raise wrong_size  # before it is put together: overlapping packets can claim any size
-    padded = memoryview(packet_set.assemble(board.memory))
-    try:
-        image = image_at(padded) or Image.parse(padded)
-    except DamagedInputError as damage:
-        raise _inconsistent(str(damage)) from None
-    if not image.is_whole:
-        raise _inconsistent(f"in the packets {image.damage}")
-    padding = len(padded) - image.size_bytes
-    padding_is_right = padding < room and not any(padded[image.size_bytes :])
-    if image.flash_size_bytes != flash_size or not padding_is_right:
-        raise wrong_size
-    return image
+def _finish_interrupted(board: Board, now: dt.datetime) -> PostReport | None:
+    """After a power cut during programming, or before the end was done: say what became of it."""
+    contents, current = board.nvram.contents, board.flash.current
+    started_from = contents.flashing_from
+    if started_from is not None:
+        done = current.sequence > started_from
+        code = CompletionCode.COMPLETED if done else CompletionCode.FLASH_FAILURE
+        what = "was complete" if done else "was not complete: the old BIOS is still in force"
+        reason = f"the power failed; the programming {what}"
+        _end(board, code, now)
+    elif contents.is_ending:
+        code = CompletionCode(contents.completion_code)
+        reason = "the power failed while the result was recorded"
+        _end_in_cmos(board)
+    else:
+        return None
+    return PostReport(current.version, current.version, code, reason)
 
 
 def _program(board: Board, image: Image, now: dt.datetime) -> None:
@@ -257,6 +195,27 @@ def _program(board: Board, image: Image, now: dt.datetime) -> None:
     board.flash.install(
         image.flash_data, version=image.header.version.text, release_date=f"{now:%m/%d/%Y}"
     )
+
+
+def _end(board: Board, code: CompletionCode, now: dt.datetime) -> None:
+    """Record what became of an update; the token is cleared then, whenever that is done."""
+    board.nvram.contents.is_ending = board.rules.token_cleared is TokenCleared.LAST
+    _record(board, code, now)
+    if board.nvram.contents.is_ending:
+        _end_in_cmos(board)
+
+
+def _end_in_cmos(board: Board) -> None:
+    """Put the result that NVRAM has in CMOS too, where it belongs there, and clear the token."""
+    contents = board.nvram.contents
+    if board.rules.records_in_cmos and board.cmos_result is not None:
+        assert contents.completed_at is not None
+        when = dt.datetime.fromisoformat(contents.completed_at)
+        board.cmos_result.write(CompletionCode(contents.completion_code), when)
+    if board.switch is not None:
+        board.switch.disarm()
+    contents.is_ending = False
+    board.nvram.save()
 
 
 def _record(board: Board, code: CompletionCode, now: dt.datetime) -> None:

@@ -20,7 +20,8 @@ from machines import (
     running,
     update,
 )
-from openrbu.bios.post import Board, PostReport, RejectedError, find_update, post
+from openrbu.bios.post import Board, PostReport, find_update, post
+from openrbu.bios.rules import RejectedError
 from openrbu.errors import ObstacleError, UpdateFailedError
 from openrbu.formats.dell import CompletionCode
 from openrbu.hosts.virtual import VirtualHost

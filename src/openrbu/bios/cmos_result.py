@@ -1,0 +1,82 @@
+"""The result of an update as a PowerEdge 2950's BIOS keeps it in CMOS.
+
+Read in that BIOS's code, not run: bits 5:4 of index 0x78 are 0 when an update is done, 2 when it
+failed a check or the programming, 3 when none was found; they are written together with the
+cleared activation bit (bit 6). A date goes to indexes 0x50 to 0x53. What is in each of those four
+bytes is not known: here they are year, month, day and hour, BCD, as in the RBU structure of SMBIOS.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import TypeGuard
+
+from openrbu.bios.cmos import (
+    PC_PORTS,
+    IoPorts,
+    read_first_bank,
+    write_check_value,
+    write_first_bank,
+)
+from openrbu.formats import dell
+from openrbu.formats.dell import CompletionCode
+from openrbu.formats.smbios import Tables
+from openrbu.formats.tokens import IndexedIoToken, all_tokens, tokens_for_update
+
+RESULT_INDEX = 0x78
+RESULT_SHIFT = 4
+RESULT_MASK = 0x30
+DATE_INDEX = 0x50
+DATE_BYTES = 4
+
+DONE, FAILED, NOT_FOUND = 0, 2, 3
+
+
+def result_of(code: CompletionCode) -> int:
+    """The two bits for a completion code."""
+    if code is CompletionCode.COMPLETED:
+        return DONE
+    return NOT_FOUND if code is CompletionCode.IMAGE_NOT_FOUND else FAILED
+
+
+class CmosResult:
+    """Writes the result, and keeps every check value right that is over one of its bytes."""
+
+    def __init__(self, ports: IoPorts, tables: Tables) -> None:
+        self._ports = ports
+        self._system_id = dell.system_id(tables)
+        pair = tokens_for_update(tables)
+        self._cancel = None if pair is None else pair.cancel
+        self._checked = _checked_ranges(tables)
+
+    def write(self, code: CompletionCode, when: dt.datetime) -> None:
+        """Record a result, and clear the activation bit in the same byte where it is there.
+
+        :raise PowerCutError: when the power fails: some bytes are old then, others new.
+        """
+        value = read_first_bank(self._ports, RESULT_INDEX) & ~RESULT_MASK
+        value |= result_of(code) << RESULT_SHIFT
+        if _is_first_bank(self._cancel) and self._cancel.location == RESULT_INDEX:
+            value = self._cancel.apply(value)
+        write_first_bank(self._ports, RESULT_INDEX, value)
+        date = (when.year % 100, when.month, when.day, when.hour)
+        for offset, number in enumerate(date):
+            write_first_bank(self._ports, DATE_INDEX + offset, number // 10 << 4 | number % 10)
+        for token in self._checked:
+            write_check_value(self._ports, token, self._system_id)
+
+
+def _is_first_bank(token: object) -> TypeGuard[IndexedIoToken]:
+    return isinstance(token, IndexedIoToken) and token.index_port == PC_PORTS[0][0]
+
+
+def _checked_ranges(tables: Tables) -> list[IndexedIoToken]:
+    """For each checked range that one of the written bytes is in, a token that stands for it."""
+    written = (RESULT_INDEX, *range(DATE_INDEX, DATE_INDEX + DATE_BYTES))
+    tokens = [token for token in all_tokens(tables) if _is_first_bank(token)]
+    kept = {token.check: token for token in tokens if token.check.is_sound}
+    return [
+        token
+        for check, token in kept.items()
+        if not check.is_none and any(check.first <= index <= check.last for index in written)
+    ]

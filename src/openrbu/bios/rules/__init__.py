@@ -1,0 +1,81 @@
+"""Rule sets: what BIOSes do with a staged update, as the driver has profiles.
+
+`published` is what the published rules say. The others are what the code of real BIOSes does: it
+was run in an emulator, and the tests compare each rule set with it, step by step (`tests/oracle`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from openrbu.bios.rules import latitude_d500, poweredge_2950, published
+from openrbu.bios.rules.ruleset import (
+    Find,
+    Identity,
+    RejectedError,
+    RuleSet,
+    SearchLimits,
+    TokenCleared,
+    Trace,
+)
+from openrbu.errors import UsageError
+from openrbu.formats import dell
+from openrbu.formats.smbios import Tables
+
+__all__ = [
+    "PUBLISHED",
+    "RULE_SETS",
+    "Find",
+    "Identity",
+    "RejectedError",
+    "RuleSet",
+    "SearchLimits",
+    "TokenCleared",
+    "Trace",
+    "known_flash_size",
+    "rule_set",
+    "rules_for",
+]
+
+PUBLISHED = published.RULES
+
+RULE_SETS: Mapping[str, RuleSet] = {
+    rules.name: rules for rules in (PUBLISHED, poweredge_2950.RULES, latitude_d500.RULES)
+}
+
+_RULES_OF_SYSTEM = {
+    **dict.fromkeys((0x01B1, 0x01B2, 0x01B3, 0x01B8, 0x01BB), poweredge_2950.RULES),
+    0x0152: latitude_d500.RULES,
+}
+"""The systems whose BIOS's code is known, by the whole images of it: PowerEdge 2900, 2950, 1950,
+1900 and 1955 (0.2.8, 0.2.9), Latitude D500 (A10)."""
+
+_FLASH_BYTES_OF_SYSTEM = dict.fromkeys(_RULES_OF_SYSTEM, 1 << 20)
+"""What the code of these systems demands. The D500's own tables say 512 KiB."""
+
+
+def rule_set(name: str) -> RuleSet:
+    """The rule set called `name`.
+
+    :raise UsageError: when there is none; the message names them all.
+    """
+    try:
+        return RULE_SETS[name]
+    except KeyError:
+        raise UsageError(
+            f"no rule set of a BIOS is called {name!r}; there are: {', '.join(RULE_SETS)}"
+        ) from None
+
+
+def rules_for(tables: Tables) -> RuleSet:
+    """The rule set that fits the machine with these tables: the one of its system's own code where
+    that is known, else `published`."""
+    return _RULES_OF_SYSTEM.get(dell.system_id(tables) or 0, PUBLISHED)
+
+
+def known_flash_size(tables: Tables) -> int | None:
+    """How much data an image for this machine has to carry, where its BIOS's code says so.
+
+    In bytes; None where that is not known.
+    """
+    return _FLASH_BYTES_OF_SYSTEM.get(dell.system_id(tables) or 0)

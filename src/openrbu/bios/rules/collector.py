@@ -1,0 +1,361 @@
+"""How the BIOS of a PowerEdge 2950 puts packets together, step by step.
+
+All of it was found by running that BIOS's code over memories made for it:
+
+1. Packets in 128 to 640 KiB, then those in 1 to 4 MiB, are moved up. A sound one, of any set, is
+   copied to the first free place above 4 MiB, and the search goes on behind it. For a packet of s
+   bytes (whole pages) the place is looked for from 4 MiB + s on: where a sound packet is in the
+   way, behind that one. Packets in the way are met by going from 4 MiB up, each sound one as a
+   whole, everything else page by page.
+2. From 4 MiB up to the end of RAM below 4 GiB, then above 4 GiB in windows of 4092 MiB, each page
+   that begins with `$RPK` is looked at, those inside of packets too. It is sound when its words sum
+   to 0 over `pktSize` KiB. While none was taken, a sound one decides what the set is: `pktSetId`,
+   `totPkts`, `hdrSize`, and how much data is in each: `pktSize` less the header. (It is not taken
+   itself where its number is none of the set.)
+3. Then the place for the image is prepared, from 0x101000 on: all zeros, and
+   at the start of each packet's data the mark GEOR. A packet of the set whose mark is still there
+   is taken; so of duplicates the lowest is, unless its data begins with GEOR itself. What lies in
+   that place from 4 MiB on is lost. In a window above 4 GiB, what is behind 4 MiB of that place is
+   in the window.
+4. Packet 0 is taken once. Bit 7 of the byte at offset 0x20 says that a password's CRC-32 follows.
+5. When as many packets were taken as the set has, it is complete, and nothing more is looked at.
+
+One page that begins with `$RPK` and has `pktSize` 0, of whatever set, makes this BIOS read on and
+on, if it comes to it before the set is complete. So does a lowest packet with `totPkts` 0 or 1, or
+with more header than packet, write on and on.
+
+The end of RAM counts in whole 64 MiB, as CMOS index 0x2D does. Behind RAM zeros are read. The work
+is bounded here, other than there: checksums as in `memory.packet_sums`, steps, the image's size.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Iterator
+
+import numpy as np
+
+from openrbu.bios.rules.ruleset import Collected
+from openrbu.bios.rules.scratch import HOLE, Scratch
+from openrbu.formats.packet_header import (
+    HEADER_SIZE_BYTES,
+    PACKET_HEADER,
+    PACKET_MAGIC,
+    PARAGRAPH_BYTES,
+    PASSWORD_ITEM,
+    word_sums,
+)
+from openrbu.memory.packet_sums import packet_sums
+from openrbu.memory.ram_array import RamArray
+from openrbu.units import GIB, KIB, MIB, PAGE_SIZE, PhysAddr
+
+PACKETS_START = PhysAddr(128 * KIB)
+JOINED_AT = PhysAddr(0x101000)
+"""Where the image is put together."""
+
+MOVED_FROM = ((128 * KIB, 640 * KIB), (1 * MIB, 4 * MIB))
+FLOOR = 4 * MIB
+"""Where the search of packets begins, once those below are moved."""
+
+TOP_UNIT_BYTES = 64 * MIB
+WINDOW_BYTES = 4092 * MIB
+
+MAX_JOINED_BYTES = 128 * MIB
+"""No image is so large: the most that a flash can have here is 64 MiB."""
+
+NO_PACKETS = "no packets"
+
+_MAGIC = PACKET_MAGIC.to_bytes(4, "little")
+_MARK = b"GEOR"
+_PASSWORD_BIT = 0x80
+MAX_STEPS = 8_000_000
+
+
+class _StopError(Exception):
+    """The collector is at an end, in whatever state it is."""
+
+    def __init__(self, reason: str, *, runs_wild: bool = False) -> None:
+        super().__init__(reason)
+        self.reason, self.runs_wild = reason, runs_wild
+
+
+def rounded_top(scratch: Scratch) -> int:
+    """The end of RAM below 4 GiB, as CMOS counts it."""
+    return -(-scratch.low_top // TOP_UNIT_BYTES) * TOP_UNIT_BYTES
+
+
+def collect(scratch: Scratch) -> Collected:
+    """Put packets together; what the BIOS writes is in `scratch` then."""
+    collector = _Collector(scratch)
+    try:
+        collector.run()
+    except _StopError as stop:
+        return collector.outcome(stop.reason, runs_wild=stop.runs_wild)
+    return collector.outcome("")
+
+
+class _Pages:
+    """The pages that begin with `$RPK`, and which of them are sound packets, as they change."""
+
+    def __init__(self, scratch: Scratch) -> None:
+        self._scratch = scratch
+        end = -(-scratch.top // PAGE_SIZE) * PAGE_SIZE
+        ram = RamArray(scratch.memory, PACKETS_START, PhysAddr(end))
+        addresses, _ = ram.pages_with(PACKET_MAGIC)
+        headers = ram.at(addresses, PACKET_HEADER.dtype)
+        claimed = headers["pktSize"].astype("int64") * KIB
+        room = ram.room(addresses)
+        ends = [self._end_for(address) for address in addresses.tolist()]
+        sizes = claimed.clip(max=room)  # behind RAM there are zeros: they add nothing
+        checkable = claimed > 0
+        sums, affordable = packet_sums(ram, addresses[checkable], sizes[checkable])
+        self.addresses: list[int] = addresses.tolist()
+        self._largest = int(claimed.max(initial=0))
+        # address: bytes of a sound packet; 0 unsound; -1 not checked; -2 of no size.
+        self._known = dict.fromkeys(self.addresses, -2)
+        rows = zip(
+            addresses[checkable].tolist(),
+            claimed[checkable].tolist(),
+            (addresses + room)[checkable].tolist(),
+            sums.tolist(),
+            affordable.tolist(),
+            strict=True,
+        )
+        for address, size, ram_end, total, is_affordable in rows:
+            cut_in_the_middle = address + size > ram_end and ram_end not in ends
+            is_sound = not total and not cut_in_the_middle
+            self._known[address] = (size if is_sound else 0) if is_affordable else -1
+
+    def _end_for(self, address: int) -> int:
+        """Where the zeros behind RAM begin for a packet at `address`."""
+        return self._scratch.low_top if address < 4 * GIB else self._scratch.top
+
+    def size_of_sound(self, address: int) -> int:
+        """The bytes of the sound packet at a page; 0 where there is none.
+
+        :raise _StopError: when the BIOS does not come back from there, or that can't be told.
+        """
+        size = self._known.get(address)
+        if size is None:
+            size = self._known[address] = self._judge(address)
+        if size == -2:
+            raise _StopError(
+                f"the page at {address:#x} begins like a packet of 0 bytes: there the real BIOS "
+                "reads without an end",
+                runs_wild=True,
+            )
+        if size == -1:
+            raise _StopError("too many overlapping packets claim to be in memory")
+        return size
+
+    def _judge(self, address: int) -> int:
+        head = self._scratch.read(address, HEADER_SIZE_BYTES)
+        if not head.startswith(_MAGIC):
+            return 0
+        size = int(PACKET_HEADER.unpack(head)["pktSize"]) * KIB
+        if size == 0:
+            return -2
+        if address < HOLE.start < address + size:
+            return 0
+        data = np.frombuffer(self._scratch.read(address, size), np.uint8).reshape(1, -1)
+        return 0 if word_sums(data)[0] else size
+
+    def begins_like_one(self, address: int) -> bool:
+        if not self._scratch.is_changed(address, len(_MAGIC)):
+            return True
+        return self._scratch.read(address, len(_MAGIC)) == _MAGIC
+
+    def write(self, address: int, data: bytes) -> None:
+        """Write, and forget what is not known any more."""
+        self._scratch.write(address, data)
+        end = address + len(data)
+        first = bisect_left(self.addresses, address - self._largest)
+        for page in self.addresses[first : bisect_left(self.addresses, end)]:
+            self._known.pop(page, None)
+        for page in range(-(-address // PAGE_SIZE) * PAGE_SIZE, end, PAGE_SIZE):
+            offset = page - address
+            if data[offset : offset + len(_MAGIC)] == _MAGIC:
+                place = bisect_left(self.addresses, page)
+                if place == len(self.addresses) or self.addresses[place] != page:
+                    insort(self.addresses, page)
+                if len(data) >= offset + 6:
+                    claims = int.from_bytes(data[offset + 4 : offset + 6], "little") * KIB
+                    self._largest = max(self._largest, claims)
+
+
+class _Collector:
+    """The state of the work."""
+
+    def __init__(self, scratch: Scratch) -> None:
+        self._scratch = scratch
+        self._pages = _Pages(scratch)
+        self._top = rounded_top(scratch)
+        self._steps = 0
+        self.set_id: int | None = None
+        self.total = self.data_size = self.header_size = 0
+        self.seen = self.sound = 0
+        self.taken: list[PhysAddr] = []
+        self._moved_from: dict[int, int] = {}
+        self._has_packet_0 = False
+        self._password_crc: int | None = None
+
+    def run(self) -> None:
+        """All of it.
+
+        :raise _StopError: when the set is not complete.
+        """
+        for start, end in MOVED_FROM:
+            self._move_up(start, end)
+        for base, end in self._windows():
+            if self._sweep(base, end):
+                return
+        if self.set_id is None:
+            raise _StopError(NO_PACKETS)
+        raise _StopError(f"{len(self.taken)} of {self.total} packets")
+
+    def outcome(self, reason: str, *, runs_wild: bool = False) -> Collected:
+        """What came of it; no reason: the set is complete."""
+        size = max(0, self.total - 1) * self.data_size
+        return Collected(
+            is_complete=not reason,
+            reason=reason,
+            set_id=self.set_id,
+            total=self.total,
+            data_size=self.data_size,
+            header_size=self.header_size,
+            seen=self.seen,
+            sound=self.sound,
+            taken=tuple(self.taken),
+            sources=tuple(PhysAddr(self._moved_from.get(at, at)) for at in self.taken),
+            password_crc=self._password_crc,
+            image=b"" if reason else self._scratch.read(JOINED_AT, size),
+            runs_wild=runs_wild,
+        )
+
+    # -- what is low is moved up -----------------------------------------------------------------
+
+    def _move_up(self, start: int, end: int) -> None:
+        addresses = self._pages.addresses
+        sources = addresses[bisect_left(addresses, start) : bisect_left(addresses, end)]
+        behind = 0
+        for source in sources:
+            size = self._pages.size_of_sound(source) if source >= behind else 0
+            if size:
+                pages = _whole_pages(size)
+                behind = source + pages
+                place = self._free_place(pages)
+                self._pages.write(place, self._scratch.read(source, size))
+                self._moved_from[place] = source
+
+    def _free_place(self, size_bytes: int) -> int:
+        """Where a packet of so many bytes is moved to."""
+        place, behind = FLOOR + size_bytes, FLOOR
+        addresses = self._pages.addresses
+        for index in range(bisect_left(addresses, FLOOR), len(addresses)):
+            page = addresses[index]
+            if page >= place + size_bytes:
+                break
+            self._step()
+            size = self._pages.size_of_sound(page) if page >= behind else 0
+            if size:
+                behind = page + _whole_pages(size)
+                place = max(place, behind)
+        if place + size_bytes > self._top:
+            raise _StopError("no room above 4 MiB for the packets below it")
+        return place
+
+    def _step(self) -> None:
+        self._steps += 1
+        if self._steps > MAX_STEPS:
+            raise _StopError("too many packets are in the way of those below 4 MiB")
+
+    # -- all are put together ------------------------------------------------------------------
+
+    def _windows(self) -> Iterator[tuple[int, int]]:
+        """Each stretch of memory: what is added to an address from 4 MiB on, and the last address.
+
+        Above 4 GiB a window of memory is where RAM from 4 MiB on was.
+        """
+        yield 0, self._top
+        start = 4 * GIB
+        while start < self._scratch.top:
+            size = min(WINDOW_BYTES, self._scratch.top - start)
+            yield start - FLOOR, FLOOR + size
+            start += size
+
+    def _sweep(self, base: int, end: int) -> bool:
+        """Look at each page from 4 MiB to `end`, seen at `base`; whether the set is complete."""
+        addresses, at = self._pages.addresses, base + FLOOR
+        while True:
+            index = bisect_left(addresses, at)  # writing may have put pages in
+            if index == len(addresses) or addresses[index] >= base + end:
+                return False
+            page = addresses[index]
+            at = page + PAGE_SIZE
+            if not self._pages.begins_like_one(page):
+                continue
+            self.seen += 1
+            if self._pages.size_of_sound(page):
+                self.sound += 1
+                if not self.taken:
+                    self._begin_set(page, base)
+                if self._take(page, base) and len(self.taken) == self.total:
+                    return True
+
+    def _begin_set(self, page: int, base: int) -> None:
+        """The set is that of the packet at `page`."""
+        header = PACKET_HEADER.unpack(self._scratch.read(page, HEADER_SIZE_BYTES))
+        self.set_id, self.total = header["pktSetId"], header["totPkts"]
+        self.header_size = header["hdrSize"] * PARAGRAPH_BYTES
+        self.data_size = header["pktSize"] * KIB - self.header_size
+        size = (self.total - 1) * self.data_size
+        if self.total < 2 or self.data_size < 0 or JOINED_AT + size > self._top:
+            raise _StopError(
+                f"the lowest packet, at {page:#x}, says {self.total} packets of {self.data_size} "
+                "bytes of data: the real BIOS writes over all memory then",
+                runs_wild=True,
+            )
+        if size > MAX_JOINED_BYTES:
+            raise _StopError(f"the lowest packet, at {page:#x}, claims an image of {size} bytes")
+        self._put(JOINED_AT, bytes(size), base)
+        for number in range(1, self.total):
+            self._put(self._place_of(number), _MARK, base)
+
+    def _take(self, page: int, base: int) -> bool:
+        """Take a sound packet, if it is of the set and there for the first time."""
+        head = self._scratch.read(page, HEADER_SIZE_BYTES + PASSWORD_ITEM.size_bytes)
+        header = PACKET_HEADER.unpack(head)
+        number = header["pktNum"]
+        if header["pktSetId"] != self.set_id or number >= self.total:
+            return False
+        if number == 0:
+            if self._has_packet_0:
+                return False
+            self._has_packet_0 = True
+            item = PASSWORD_ITEM.unpack(head, HEADER_SIZE_BYTES)
+            self._password_crc = item["crc"] if item["info"] & _PASSWORD_BIT else None
+        else:
+            place = self._place_of(number)
+            if self._get(place, base) != _MARK:
+                return False
+            data = self._scratch.read(page + self.header_size, self.data_size)
+            self._put(place, data, base)
+        self.taken.append(PhysAddr(page))
+        return True
+
+    def _place_of(self, number: int) -> int:
+        return JOINED_AT + (number - 1) * self.data_size
+
+    def _get(self, address: int, base: int) -> bytes:
+        return self._scratch.read(address + (base if address >= FLOOR else 0), len(_MARK))
+
+    def _put(self, address: int, data: bytes, base: int) -> None:
+        """Write where the BIOS sees `address`."""
+        below = min(len(data), max(0, FLOOR - address))
+        self._pages.write(address, data[:below])
+        if below < len(data):
+            self._pages.write(address + below + base, data[below:])
+
+
+def _whole_pages(size_bytes: int) -> int:
+    return -(-size_bytes // PAGE_SIZE) * PAGE_SIZE

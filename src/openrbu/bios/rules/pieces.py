@@ -1,0 +1,151 @@
+"""An image in one piece: the parts of the search that real BIOSes have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from openrbu.bios.rules.ruleset import Candidate, Find, Identity, MonoSearch, RejectedError
+from openrbu.bios.rules.scratch import HOLE, Scratch
+from openrbu.errors import DamagedInputError
+from openrbu.formats.check_words import CHECK_WORDS, CHECK_WORDS_BYTES, register
+from openrbu.formats.dell import CompletionCode
+from openrbu.formats.hdr import HEADER, HEADER_SIZE_BYTES, MAGIC, Image
+from openrbu.memory.physical import Region
+from openrbu.memory.ram_array import RamArray
+from openrbu.units import GIB, PhysAddr
+
+IMAGE_MAGIC = int.from_bytes(MAGIC, "little")
+
+WHOLE_WORD = "checksum over header, data and first word"
+DATA_WORD = "checksum over the data"
+MAJOR = "major version"
+LENGTH = "header length"
+
+WORK_BYTES = 4 * GIB
+"""How much is read behind all candidates together; a real BIOS goes on for days."""
+
+_WORD_BYTES = 4
+
+
+def image_size_bytes(machine: Identity) -> int:
+    """Header, data and check words of an image for this machine."""
+    return HEADER_SIZE_BYTES + machine.flash_size_bytes + CHECK_WORDS_BYTES
+
+
+def pages_with_images(scratch: Scratch, start: int, end: int) -> list[int]:
+    """The addresses of the pages in [start, end) that begin like an image, ascending."""
+    ram = RamArray(scratch.memory, PhysAddr(start), PhysAddr(end))
+    pages = set(ram.pages_with(IMAGE_MAGIC)[0].tolist())
+    for page in scratch.changed_pages:
+        if start <= page < end:
+            pages.discard(page)
+            if scratch.read(page, len(MAGIC)) == MAGIC:
+                pages.add(page)
+    return sorted(pages)
+
+
+class FoundPiece:
+    """What begins at a candidate's page, as far as it is asked for."""
+
+    def __init__(self, scratch: Scratch, address: int, machine: Identity) -> None:
+        self._scratch, self.address, self._machine = scratch, address, machine
+        self.header = scratch.read(address, HEADER_SIZE_BYTES)
+        self.fields = HEADER.unpack(self.header)
+        self._data: memoryview | None = None
+
+    def bytes_at(self, offset: int, size_bytes: int) -> bytes:
+        """Bytes from `offset` of the candidate on."""
+        return self._scratch.read(self.address + offset, size_bytes)
+
+    @property
+    def whole(self) -> memoryview:
+        """Header, data of this machine's size and check words, wherever they came from."""
+        if self._data is None:
+            size = image_size_bytes(self._machine)
+            self._data = memoryview(self._scratch.read(self.address, size))
+        return self._data
+
+    @property
+    def is_in_the_hole(self) -> bool:
+        """Whether it would reach into what is no RAM below 1 MiB: that is no image."""
+        end = self.address + image_size_bytes(self._machine)
+        return self.address < HOLE.end and end > HOLE.start
+
+    @property
+    def whole_word_is_right(self) -> bool:
+        """The second check word, over all before it."""
+        end = len(self.whole) - _WORD_BYTES
+        words = CHECK_WORDS.unpack(self.whole, len(self.whole) - CHECK_WORDS_BYTES)
+        return not self.is_in_the_hole and bool(words["whole_word"] == register(self.whole[:end]))
+
+    @property
+    def data_word_is_right(self) -> bool:
+        """The first check word, over the data."""
+        end = len(self.whole) - CHECK_WORDS_BYTES
+        words = CHECK_WORDS.unpack(self.whole, end)
+        return bool(words["data_word"] == register(self.whole[HEADER_SIZE_BYTES:end]))
+
+
+Checks = Callable[[FoundPiece, Identity], str | None]
+"""The name of the first check that fails; None: it is taken."""
+
+
+def look(
+    scratch: Scratch,
+    machine: Identity,
+    pages: Sequence[int],
+    checks: Checks,
+    *,
+    ends_search: str | None = None,
+) -> MonoSearch:
+    """Go through candidates in this order; the first that passes is taken.
+
+    One that fails `ends_search` ends the search. No more than `WORK_BYTES` are read: what would be
+    more is not checked, and not taken.
+    """
+    failed: list[Candidate] = []
+    work = WORK_BYTES
+    for number, page in enumerate(pages):
+        work -= image_size_bytes(machine)
+        if work < 0:
+            return MonoSearch(None, tuple(failed), unchecked=len(pages) - number)
+        check = checks(FoundPiece(scratch, page, machine), machine)
+        if check is None:
+            return MonoSearch(PhysAddr(page), tuple(failed))
+        failed.append(Candidate(PhysAddr(page), check))
+        if check == ends_search:
+            return MonoSearch(None, tuple(failed), is_cut_short=True)
+    return MonoSearch(None, tuple(failed))
+
+
+def found_piece(
+    scratch: Scratch,
+    address: PhysAddr,
+    machine: Identity,
+    mode: str,
+    extents: tuple[Region, ...] = (),
+) -> Find:
+    """The image that was taken; in one piece unless `extents` say where its packets are.
+
+    :raise RejectedError: when it is none by the published layout, which real BIOSes look at less.
+    """
+    size = image_size_bytes(machine)
+    try:
+        image = Image.parse(scratch.read(address, size))
+    except DamagedInputError as error:
+        raise RejectedError(
+            CompletionCode.INCONSISTENT_IMAGE, f"the real BIOS takes it, but {error}"
+        ) from None
+    return Find(mode, image, extents or (Region(address, PhysAddr(address + size)),))
+
+
+def why_no_piece(search: MonoSearch) -> str:
+    """Why a search for an image in one piece took none of its candidates, in words."""
+    text = "nothing in memory looks like an image"
+    if search.candidates:
+        last, count = search.candidates[-1], len(search.candidates)
+        text = f"the image header at {last.address:#x} failed the check of: {last.failed}"
+        text += f" (the last of {count})" if count > 1 else ""
+    if search.unchecked:
+        text += f"; {search.unchecked} more headers were not checked: too many claim to be one"
+    return text

@@ -1,0 +1,176 @@
+"""Rule set `poweredge-2950`: what BIOS 0.2.8 (2005) of PowerEdge 2900, 2950, 1950 and 1900 does.
+
+Its own code was run, and is what this is held against (`tests/oracle`):
+
+1. An image in one piece, page by page from the top of RAM below 4 GiB *down* to 64 KiB, without
+   640 KiB to 1 MiB. The top counts in whole 64 MiB, as CMOS index 0x2D does. The first that passes
+   is taken; one that fails is passed over. The checks, in order: `$RBU` and a header length of 84
+   (else it is no candidate); the second check word; major version 2; the quick check from
+   " Dell Inc." on; system ID and hardware revision in any of the 12 entries, whatever `numSystems`
+   says; the first check word, over exactly this machine's data; features and version. A failure of
+   the last *ends* the search. Features: unless the running BIOS has none (0, or 0xFFFF), the
+   header's minor version is 1 or more and each feature bit of the running BIOS is in
+   `compatFlags`. Version: one that begins with A or X goes on with "00" or more; any other passes.
+2. If none passed, packets (`collector`), and once more the same search over what they gave.
+
+The real code wants 1 MiB of data, and in it a module `_RIB` of the vendor's (processors, board
+revision), which made-up data does not have: that is not asked for here. Where the password of
+packet 0 is compared was not found: here it is before the image is looked at again, and a set with
+a wrong one is refused. The activation bit is cleared at the end, together with the result (read,
+not run): see `bios.cmos_result`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from openrbu.bios.rules.collector import (
+    JOINED_AT,
+    NO_PACKETS,
+    PACKETS_START,
+    collect,
+    rounded_top,
+)
+from openrbu.bios.rules.pieces import (
+    DATA_WORD,
+    MAJOR,
+    WHOLE_WORD,
+    FoundPiece,
+    found_piece,
+    look,
+    pages_with_images,
+    why_no_piece,
+)
+from openrbu.bios.rules.ruleset import (
+    Find,
+    Identity,
+    MonoSearch,
+    RejectedError,
+    RuleSet,
+    SearchLimits,
+    TokenCleared,
+    Trace,
+)
+from openrbu.bios.rules.scratch import HOLE, Scratch
+from openrbu.formats.dell import CompletionCode
+from openrbu.formats.hdr import HEADER_SIZE_BYTES
+from openrbu.memory.physical import ReadableMemory
+from openrbu.units import KIB, PhysAddr
+
+START = PhysAddr(64 * KIB)
+
+TEXT = "quick check text"
+SYSTEM = "system ID and revision"
+FEATURES = "features and version (ends the search)"
+
+_TEXT_START = 14
+_TEXT = b" Dell Inc.".ljust(26)
+_NO_FEATURES = (0, 0xFFFF)
+
+
+def trace(memory: ReadableMemory, machine: Identity) -> Trace:
+    """All that this BIOS does with a memory, step by step."""
+    return _run(Scratch(memory), machine)
+
+
+def find(memory: ReadableMemory, machine: Identity) -> Find:
+    """The update that this BIOS takes out of a memory.
+
+    :raise RejectedError: when it takes none.
+    """
+    scratch = Scratch(memory)
+    happened = _run(scratch, machine)
+    at = happened.accepted
+    if at is None:
+        raise _refusal(happened)
+    packets = happened.packets
+    if packets is None or at != JOINED_AT:
+        return found_piece(scratch, at, machine, "mono")
+    if packets.password_crc != machine.password_crc:
+        raise RejectedError(
+            CompletionCode.INCONSISTENT_IMAGE, "packet 0 does not carry this machine's password"
+        )
+    return found_piece(scratch, at, machine, "packet", packets.extents)
+
+
+def _run(scratch: Scratch, machine: Identity) -> Trace:
+    first = _search(scratch, machine)
+    if first.accepted is not None or not machine.knows_packets:
+        return Trace(first)
+    packets = collect(scratch)
+    if not packets.is_complete:
+        return Trace(first, packets)
+    return Trace(first, packets, _search(scratch, machine))
+
+
+def _search(scratch: Scratch, machine: Identity) -> MonoSearch:
+    """The search for an image in one piece."""
+    pages = pages_with_images(scratch, START, rounded_top(scratch))
+    candidates = [
+        page
+        for page in reversed(pages)
+        if not HOLE.start <= page < HOLE.end and scratch.read(page + 4, 1)[0] == HEADER_SIZE_BYTES
+    ]
+    return look(scratch, machine, candidates, _first_failure, ends_search=FEATURES)
+
+
+def _first_failure(piece: FoundPiece, machine: Identity) -> str | None:
+    """The first check that a candidate fails."""
+    header = piece.fields
+    checks = (
+        (WHOLE_WORD, lambda: piece.whole_word_is_right),
+        (MAJOR, lambda: header["header_major_ver"] == 2),
+        (TEXT, lambda: header["quick_check"][_TEXT_START:] == _TEXT),
+        (SYSTEM, lambda: machine.system_word in header["system_id_list"]),
+        (DATA_WORD, lambda: piece.data_word_is_right),
+        (FEATURES, lambda: _has_features(header, machine) and _has_version(header)),
+    )
+    return next((name for name, holds in checks if not holds()), None)
+
+
+def _has_features(header: dict[str, Any], machine: Identity) -> bool:
+    wanted = machine.features
+    if wanted in _NO_FEATURES:
+        return True
+    return header["header_minor_ver"] >= 1 and not wanted & ~header["compat_flags"]
+
+
+def _has_version(header: dict[str, Any]) -> bool:
+    version: bytes = header["bios_version"]
+    return version[:1] not in (b"A", b"X") or version[1:] >= b"00"
+
+
+def _refusal(happened: Trace) -> RejectedError:
+    """What is recorded, and why nothing was taken.
+
+    Result 2 ("failed a check") stands where the search was ended, else 3 ("not found").
+    """
+    last = happened.first if happened.second is None else happened.second
+    reasons = []
+    packets = happened.packets
+    if packets is not None and packets.reason not in ("", NO_PACKETS):
+        reasons.append(f"packets: {packets.reason}")
+    if last.unchecked or last.candidates:
+        reasons.append(why_no_piece(last))
+    is_failure = last.is_cut_short or (packets is not None and packets.runs_wild)
+    code = CompletionCode.INCONSISTENT_IMAGE if is_failure else CompletionCode.IMAGE_NOT_FOUND
+    return RejectedError(code, "; ".join(reasons) or "nothing in memory looks like an update")
+
+
+RULES = RuleSet(
+    name="poweredge-2950",
+    summary=(
+        "PowerEdge 2900/2950/1950/1900 BIOS 0.2.8: one piece from the top down, then packets, "
+        "also above 4 GiB"
+    ),
+    token_cleared=TokenCleared.LAST,
+    records_in_cmos=True,
+    limits=SearchLimits(
+        start=START,
+        knows_packets=True,
+        packets_start=PACKETS_START,
+        looks_above_4_gib=True,
+        header_majors=frozenset({2}),
+    ),
+    find=find,
+)

@@ -1,0 +1,142 @@
+"""Rule set `published`: what the published rules say, and nothing laxer.
+
+Facts: RBU packet rules and BIOS boot facts. RAM from 1 MiB to 4 GiB is searched on 4 KiB
+boundaries, for packet sets (where this BIOS knows packets) and for whole images in one piece, past
+all ghosts: a page that only looks like a packet, and a candidate whose check words are not right,
+are skipped. Several copies of one image are one update, be they in packets or not; the packets'
+place is the one that is told then. Everything else that contradicts is refused: two sets, packets
+of one set that differ, two images.
+
+Codes where the rules leave a choice: 0x000D when there is nothing that looks like an update or no
+candidate in one piece is whole; 0x0001 when sound packets are there but not all of them, or
+anything contradicts (the update was staged, and it failed a check).
+"""
+
+from __future__ import annotations
+
+from openrbu.bios.rules.ruleset import (
+    Find,
+    Identity,
+    RejectedError,
+    RuleSet,
+    SearchLimits,
+    TokenCleared,
+)
+from openrbu.buffers import same_bytes
+from openrbu.errors import DamagedInputError
+from openrbu.formats.check_words import CHECK_WORDS_BYTES
+from openrbu.formats.dell import CompletionCode
+from openrbu.formats.hdr import MAX_HEADER_LENGTH, Image, SystemId, image_at
+from openrbu.memory.physical import ReadableMemory, Region
+from openrbu.memory.scan import FoundImage, FoundSet, Sightings, search
+from openrbu.units import BIOS_SEARCH_START, PhysAddr
+
+
+def find(memory: ReadableMemory, machine: Identity) -> Find:
+    """Search RAM and check what is found against this machine.
+
+    :raise RejectedError: when there is no update, or not one that this machine takes.
+    """
+    sightings = search(memory, flash_size_bytes=machine.flash_size_bytes)
+    images = sightings.images
+    finds = [_monolithic(memory, image, copies=len(images)) for image in images]
+    if machine.knows_packets and sightings.packet_sets:
+        finds.insert(0, _packets(memory, machine, sightings.packet_sets))
+    if not finds:
+        raise RejectedError(CompletionCode.IMAGE_NOT_FOUND, _why_none(sightings))
+    found = finds[0]
+    header, body = found.image.header, found.image.body
+    for other in finds[1:]:
+        if other.image.header != header or not same_bytes(other.image.body, body):
+            raise _inconsistent(
+                "two different images are in memory, "
+                f"at {found.extents[0].start:#x} and {other.extents[0].start:#x}"
+            )
+    if not _is_for(machine, header.systems):
+        systems = ", ".join(map(str, header.systems)) or "no system"
+        raise _inconsistent(f"the image is for {systems}, not for this machine")
+    return found
+
+
+def _is_for(machine: Identity, systems: tuple[SystemId, ...]) -> bool:
+    """Whether a list has this machine, its hardware revision included."""
+    return machine.system_id is not None and (
+        SystemId(machine.system_id, machine.revision) in systems
+    )
+
+
+def _why_none(sightings: Sightings) -> str:
+    """Why nothing that was seen is an update."""
+    if not sightings.headers:
+        return "nothing in memory looks like one"
+    return (
+        f"the image header at {sightings.headers[0].address:#x} has no data of this flash's size "
+        "with the right check words behind it"
+    )
+
+
+def _inconsistent(reason: str) -> RejectedError:
+    return RejectedError(CompletionCode.INCONSISTENT_IMAGE, reason)
+
+
+def _monolithic(memory: ReadableMemory, found: FoundImage, *, copies: int) -> Find:
+    """An image that the search found whole."""
+    image = Image.parse(memory.view(found.address, found.size_bytes))
+    extent = Region(found.address, PhysAddr(found.address + found.size_bytes))
+    return Find("mono", image, (extent,), copies)
+
+
+def _packets(memory: ReadableMemory, machine: Identity, packet_sets: tuple[FoundSet, ...]) -> Find:
+    """The one packet set, put together."""
+    packet_set, *others = packet_sets
+    if others:
+        raise _inconsistent("packets of two different sets are in memory")
+    if packet_set.conflicts:
+        raise _inconsistent(f"packets of one set contradict each other: {packet_set.conflicts[0]}")
+    if not packet_set.is_complete:
+        raise _inconsistent(
+            f"{len(packet_set.missing)} of the set's {packet_set.total} packets are missing"
+        )
+    password = packet_set.password.crc if packet_set.password.present else None
+    if password != machine.password_crc:
+        raise _inconsistent("packet 0 does not carry this machine's password")
+    copies = min(map(len, packet_set.places.values()))
+    return Find("packet", _joined(memory, machine, packet_set), packet_set.extents, copies)
+
+
+def _joined(memory: ReadableMemory, machine: Identity, packet_set: FoundSet) -> Image:
+    """The image in a sound set: nothing but zeros behind it, and none of them a packet's worth."""
+    wrong_size = _inconsistent("the image in the packets is not of this machine's flash size")
+    flash_size = machine.flash_size_bytes
+    room = packet_set.packet_size_bytes - packet_set.header_size_bytes
+    largest = MAX_HEADER_LENGTH + flash_size + CHECK_WORDS_BYTES
+    if (packet_set.total - 1) * room >= largest + room:
+        raise wrong_size  # before it is put together: overlapping packets can claim any size
+    padded = memoryview(packet_set.assemble(memory))
+    try:
+        image = image_at(padded) or Image.parse(padded)
+    except DamagedInputError as damage:
+        raise _inconsistent(str(damage)) from None
+    if not image.is_whole:
+        raise _inconsistent(f"in the packets {image.damage}")
+    padding = len(padded) - image.size_bytes
+    padding_is_right = padding < room and not any(padded[image.size_bytes :])
+    if image.flash_size_bytes != flash_size or not padding_is_right:
+        raise wrong_size
+    return image
+
+
+RULES = RuleSet(
+    name="published",
+    summary="the published rules, strictly: 1 MiB to 4 GiB, nothing that contradicts",
+    token_cleared=TokenCleared.FIRST,
+    records_in_cmos=False,
+    limits=SearchLimits(
+        start=BIOS_SEARCH_START,
+        knows_packets=True,
+        packets_start=BIOS_SEARCH_START,
+        looks_above_4_gib=False,
+        header_majors=None,
+    ),
+    find=find,
+)
