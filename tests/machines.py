@@ -40,8 +40,20 @@ WAYS = [
 ]
 """Every kind of token with every mode that goes with it."""
 
-NEWER = {"poweredge-2650": "A06", "precision-390": "2.3.0", "precision-t7600": "A02"}
-OLDER = {"poweredge-2650": "A04", "precision-390": "2.1.1", "precision-t7600": "A00"}
+NEWER = {
+    "poweredge-2650": "A06",
+    "precision-390": "2.3.0",
+    "precision-t7600": "A02",
+    "poweredge-2950": "0.2.9",
+    "latitude-d500": "A10",
+}
+OLDER = {
+    "poweredge-2650": "A04",
+    "precision-390": "2.1.1",
+    "precision-t7600": "A00",
+    "poweredge-2950": "0.2.6",
+    "latitude-d500": "A07",
+}
 
 
 class Quiet:

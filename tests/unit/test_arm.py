@@ -72,6 +72,8 @@ def test_where_the_token_is_decides_how_it_is_set(tmp_path: Path) -> None:
         "poweredge-2650": IndexedSwitch,
         "precision-390": IndexedSwitch,
         "precision-t7600": SmiSwitch,
+        "poweredge-2950": IndexedSwitch,
+        "latitude-d500": IndexedSwitch,
     }
 
 

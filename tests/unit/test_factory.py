@@ -38,7 +38,10 @@ def test_a_model_says_who_it_is_and_can_be_updated(tmp_path: Path, name: str) ->
         assert target.system_id == model.system_id
         assert (target.system.vendor, target.system.product) == (model.vendor, model.product)
         assert target.bios.version == model.bios_version
-        assert target.flash_size_bytes == machine.flash.size_bytes == model.flash_size_bytes
+        assert machine.flash.size_bytes == model.flash_size_bytes
+        rom_size = dell.BiosInformation.of(machine.tables).rom_size_bytes
+        assert rom_size == (model.rom_size_bytes or model.flash_size_bytes)
+        assert machine.config.bios_rules == model.bios_rules
         assert target.rbu is not None
         assert target.rbu.packet_supported == bool(model.packets)
         assert target.rbu.completion_code == dell.CompletionCode.NEVER_TRIED
@@ -46,8 +49,8 @@ def test_a_model_says_who_it_is_and_can_be_updated(tmp_path: Path, name: str) ->
         assert not machine.is_armed
 
 
-def test_the_three_models_are_what_the_issue_asks_for() -> None:
-    poweredge, precision, t7600 = MODELS.values()
+def test_the_first_three_models_are_what_the_issue_asked_for() -> None:
+    poweredge, precision, t7600, *_ = MODELS.values()
     assert (poweredge.system_id, poweredge.flash_size_bytes) == (0x0121, 512 * KIB)
     assert (precision.bios_version, precision.packets) == ("2.1.2", True)
     assert (t7600.system_id, t7600.tokens.name) == (0x0495, "CALLING_INTERFACE")

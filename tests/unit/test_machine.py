@@ -382,7 +382,8 @@ def test_a_process_killed_anywhere_in_a_restart_leaves_the_old_bios_or_the_new_o
     with running(directory) as machine:
         current = machine.flash.current.version
         bioses = {current: machine.flash.image()}
-    images = {version: image(model, version, seed=n) for n, version in enumerate(["A06", "A07"])}
+    one, other = ("A06", "A07") if model == "precision-t7600" else ("2.3.0", "2.4.0")
+    images = {version: image(model, version, seed=n) for n, version in enumerate([one, other])}
     bioses |= {version: bytes(each.flash_data) for version, each in images.items()}
     ended = set()
 
@@ -392,7 +393,7 @@ def test_a_process_killed_anywhere_in_a_restart_leaves_the_old_bios_or_the_new_o
 
     number = 1
     while True:
-        new = "A07" if current == "A06" else "A06"
+        new = other if current == one else one
         with running(directory) as machine:
             update(VirtualHost(machine), images[new], allow_downgrade=True)
         if not killed_at_line(number, MACHINE_CODE, restart):

@@ -165,8 +165,8 @@ def test_a_machine_that_lost_its_power_says_so_when_it_is_on_again(tmp_path: Pat
 
 
 def test_an_image_that_the_bios_rejects_is_a_result_and_no_success(tmp_path: Path) -> None:
-    """Its header and trailer are sound, and it is for another system: the tool was told to try."""
-    with running(make(tmp_path)) as machine:
+    """It is whole, and for another system: the tool was told to try."""
+    with running(make(tmp_path, bios_rules="published")) as machine:
         what = image("poweredge-2650", "9.9.9")
         update(VirtualHost(machine), what, allow_any_system=True)
         assert machine.restart().completion_code == CompletionCode.INCONSISTENT_IMAGE

@@ -60,6 +60,7 @@ _GROUPS: tuple[tuple[str, str, dict[str, CommandFunction]], ...] = (
             "reboot": machines.reboot,
             "off": machines.off,
             "rm": machines.remove,
+            "rules": machines.rules,
         },
     ),
     (

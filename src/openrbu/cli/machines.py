@@ -1,19 +1,27 @@
-"""Commands on virtual machines: machine new, list, show, reboot, off, rm."""
+"""Commands on virtual machines: machine new, list, show, reboot, off, rm, rules."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from openrbu.cli.machine_options import (
+    AdminPasswordFile,
+    BiosRules,
+    EntryDelay,
+    Faults,
+    FlashSize,
+    ModelName,
+    OfSystem,
+    ProfileName,
+    Revision,
+    TablesDirectory,
+)
 from openrbu.cli.options import (
     AsJson,
     MachineName,
-    complete_faults,
-    complete_models,
-    complete_profiles,
     confirm,
     hex_number_of,
     password_in,
@@ -37,62 +45,6 @@ if TYPE_CHECKING:
     from openrbu.machine.base import Machine, Standing
 
 
-ModelName = Annotated[
-    str | None,
-    typer.Option(
-        "--model",
-        metavar="MODEL",
-        help="poweredge-2650 (if none is named), precision-390, precision-t7600.",
-        autocompletion=complete_models,
-    ),
-]
-ProfileName = Annotated[
-    str | None,
-    typer.Option(
-        "--profile",
-        metavar="PROFILE",
-        help="Whose dell_rbu it has: documented (if none is named), linux, linux-5.7, …",
-        autocompletion=complete_profiles,
-    ),
-]
-TablesDirectory = Annotated[
-    Path | None,
-    typer.Option(
-        "--from-tables",
-        metavar="FILE|DIR",
-        help="Be the machine with these SMBIOS tables: a dump by dmidecode --dump-bin, the file "
-        "DMI alone, or a directory with them.",
-    ),
-]
-OfSystem = Annotated[
-    str | None,
-    typer.Option("--system", metavar="ID", help="Its Dell system ID, such as 0x0121."),
-]
-Faults = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--fault",
-        metavar="FAULT",
-        help="Break a part of it, such as no-battery; repeatable.",
-        autocompletion=complete_faults,
-    ),
-]
-AdminPasswordFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--admin-password-file", metavar="FILE", help="Its BIOS admin password is in FILE."
-    ),
-]
-EntryDelay = Annotated[
-    float,
-    typer.Option(
-        "--entry-delay",
-        metavar="SECONDS",
-        help="How long its kernel takes to make a firmware entry.",
-    ),
-]
-
-
 def new(
     name: Annotated[str, typer.Argument(metavar="NAME", help="What to call it.")],
     *,
@@ -106,6 +58,9 @@ def new(
     profile: ProfileName = None,
     from_tables: TablesDirectory = None,
     system: OfSystem = None,
+    bios: BiosRules = None,
+    revision: Revision = 0,
+    flash_size: FlashSize = None,
     fault: Faults = None,
     admin_password_file: AdminPasswordFile = None,
     entry_delay: EntryDelay = 0.0,
@@ -127,6 +82,9 @@ def new(
         profile=profile or "documented",
         tables=from_tables,
         system_id=None if system is None else hex_number_of(system, "--system"),
+        bios_rules=bios,
+        hardware_revision=revision,
+        flash_size_bytes=None if flash_size is None else size_of(flash_size, "--flash-size"),
         faults=tuple(fault or ()),
         admin_password=None if admin_password_file is None else password_in(admin_password_file),
         entry_delay_s=entry_delay,
@@ -136,6 +94,32 @@ def new(
         document, facts = _shown(machine)
         lacks = [caution(f"note: {line}") for line in document["lacks"]]
         return Answer({"changed": True, **document}, [good(f"made and on: {name}"), *lacks, facts])
+
+
+def rules(
+    *,
+    as_json: AsJson = False,
+) -> Answer:
+    """List what the BIOSes of virtual machines can be like: the rule sets.
+
+    \b
+    Example:  rbu machine rules
+    """
+    from openrbu.bios.rules import RULE_SETS
+
+    documents = [
+        {
+            "name": each.name,
+            "summary": each.summary,
+            "knows_packets": each.limits.knows_packets,
+            "looks_above_4_gib": each.limits.looks_above_4_gib,
+            "token_cleared": each.token_cleared.value,
+            "records_in_cmos": each.records_in_cmos,
+        }
+        for each in RULE_SETS.values()
+    ]
+    rows = [(each.name, each.summary) for each in RULE_SETS.values()]
+    return Answer({"rules": documents}, [Table("Rule sets", ("name", "what it does"), rows)])
 
 
 def list_machines(
@@ -304,6 +288,8 @@ def _machine_document(machine: Machine, standing: Standing) -> dict[str, Any]:
         "flash_size_bytes": standing.flash_size_bytes,
         "ram_bytes": config.ram_bytes,
         "profile": config.profile,
+        "bios_rules": config.bios_rules,
+        "hardware_revision": config.hardware_revision,
         "entry_delay_s": config.entry_delay_s,
         "xen": None if config.xen is None else asdict(config.xen),
         "faults": list(config.faults),
@@ -338,6 +324,8 @@ def _machine_facts(machine: Machine, standing: Standing) -> Block:
         ("service tag", document["service_tag"] or "none"),
         ("system ID", _system_words(document)),
         ("BIOS", f"{document['bios_version']} of {document['bios_release_date']}"),
+        ("BIOS rules", document["bios_rules"]),
+        ("hardware revision", str(document["hardware_revision"])),
         ("flash", human_size(document["flash_size_bytes"])),
         ("RAM", human_size(document["ram_bytes"])),
         ("power", _power(standing)),

@@ -55,6 +55,12 @@ def complete_profiles(incomplete: str) -> list[str]:
     return _starting(incomplete, list(PROFILES))
 
 
+def complete_rules(incomplete: str) -> list[str]:
+    from openrbu.bios.rules import RULE_SETS
+
+    return _starting(incomplete, list(RULE_SETS))
+
+
 def complete_faults(incomplete: str) -> list[str]:
     from openrbu.bios.faults import Fault
 

@@ -49,7 +49,7 @@ them; beyond this the length field is taken for a lie."""
 _QUICK_CHECK = re.compile(rb"Copyright[ -~]{31}")
 
 _MAX_SYSTEM_ID = 0x1FFF
-_MAX_REVISION = 7
+MAX_REVISION = 7
 _SYSTEM_ID_TEXT = re.compile(r"0[xX]([0-9A-Fa-f]{1,4})(?::([0-9]{1,3}))?")
 
 
@@ -85,7 +85,7 @@ class SystemId:
         """
         if not 0 <= self.id <= _MAX_SYSTEM_ID:
             raise UsageError(f"system ID {self.id:#06x} does not fit an image (0 to 0x1fff)")
-        if not 0 <= self.revision <= _MAX_REVISION:
+        if not 0 <= self.revision <= MAX_REVISION:
             raise UsageError(f"hardware revision {self.revision} does not fit an image (0 to 7)")
         return self.id & 0xFF | self.revision << 8 | (self.id & 0x1F00) << 3
 

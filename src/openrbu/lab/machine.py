@@ -27,6 +27,7 @@ from openrbu.bios.cmos import CmosFile, banks_of, read_first_bank, write_first_b
 from openrbu.bios.flash import Flash, FlashFile
 from openrbu.bios.nvram import NvramFile
 from openrbu.bios.post import Board, PostReport, post
+from openrbu.bios.rules import rule_set
 from openrbu.bios.switch import bios_switch
 from openrbu.bios.tables import tables_of_boot
 from openrbu.errors import MachineError, ObstacleError, OpenRbuError, UsageError
@@ -125,6 +126,8 @@ class LabMachine:
 
     def _open_parts(self, stack: contextlib.ExitStack) -> None:
         config = load_config(self.directory)
+        self._rules = rule_set(config.bios_rules)
+        self._revision = config.hardware_revision
         self._factory_tables = read_tables(self.directory, config)
         self.nvram = NvramFile(self.directory / "nvram.json")
         self.cmos = CmosFile(self.directory / "cmos", banks=banks_of(self._factory_tables))
@@ -190,7 +193,16 @@ class LabMachine:
             self.ram.clear()
         tables = self._factory_tables
         switch = bios_switch(tables, self.cmos, self.nvram)
-        board = Board.of(tables, self.ram, self.flash, self.nvram, switch)
+        board = Board.of(
+            tables,
+            self.ram,
+            self.flash,
+            self.nvram,
+            switch,
+            rules=self._rules,
+            revision=self._revision,
+            ports=self.cmos,
+        )
         report = post(board, self._clock())
         if report.attempted:
             self.ram.clear()

@@ -17,6 +17,7 @@ from openrbu.bios.cmos import CmosFile, banks_of, cmos_file_bytes
 from openrbu.bios.faults import parse_fault
 from openrbu.bios.flash import BLOCK_BYTES, Flash
 from openrbu.bios.nvram import Nvram, NvramFile
+from openrbu.bios.rules import known_flash_size, rules_for
 from openrbu.bios.switch import bios_switch
 from openrbu.drivers.balloon_profiles import balloon_profile
 from openrbu.drivers.profiles import profile
@@ -53,7 +54,8 @@ class Order:
 
     `tables` is a file or a directory with a real machine's tables: see `factory_tables`. They get
     `system_id` in, where one is given. `firmware` is the first BIOS, of the flash's
-    size; None: one of our own making. `xen`: the machine runs Xen. `ram_directory`: where to keep
+    size; None: one of our own making. `bios_rules` None: those that fit the model, or the system
+    that the tables are of. `xen`: the machine runs Xen. `ram_directory`: where to keep
     its RAM, such as a tmpfs; None: with its other files.
     """
 
@@ -68,6 +70,8 @@ class Order:
     flash_size_bytes: int | None = None
     entry_delay_s: float = 0.0
     firmware: bytes | None = field(default=None, repr=False)
+    bios_rules: str | None = None
+    hardware_revision: int = 0
     xen: store.XenConfig | None = None
     ram_directory: Path | None = None
 
@@ -153,6 +157,10 @@ def _parts(order: Order, now: dt.datetime) -> _Parts:
         flash_size_bytes=order.flash_size_bytes,
     )
     tables, flash_size_bytes = _fit_bios(tables, kind, order)
+    rules = order.bios_rules
+    if rules is None:
+        rules = kind.bios_rules if order.tables is None else rules_for(tables).name
+    store.check_bios(rules, order.hardware_revision)
     config = store.MachineConfig(
         model=order.tables.resolve().name if order.tables else kind.name,
         ram_bytes=ram_bytes,
@@ -163,6 +171,8 @@ def _parts(order: Order, now: dt.datetime) -> _Parts:
         faults=tuple(order.faults),
         entry_delay_s=order.entry_delay_s,
         xen=order.xen,
+        bios_rules=rules,
+        hardware_revision=order.hardware_revision,
     )
     version = dell.BiosInformation.of(tables).version
     title = f"{dell.SystemInformation.of(tables).product} BIOS {version}"
@@ -236,31 +246,40 @@ def _check_xen(xen: store.XenConfig, ram_bytes: int) -> None:
 
 
 def _fit_bios(tables: smbios.Tables, kind: Model, order: Order) -> tuple[smbios.Tables, int]:
-    """The tables with the first BIOS's version in, and the size of the flash."""
+    """The tables with the first BIOS's version in, and the size of the flash.
+
+    Tables and models can say another size of the ROM than the flash has; it stays unless a size
+    was ordered.
+    """
     information = dell.BiosInformation.of(tables)
     version = BiosVersion.parse(order.bios_version or information.version)
     if order.bios_version is not None and version.style is VersionStyle.UNREADABLE:
         raise UsageError(f"{order.bios_version!r} is no BIOS version (examples: A05, 2.1.2)")
-    size = order.flash_size_bytes if order.firmware is None else len(order.firmware)
-    if size is None:
-        size = kind.flash_size_bytes if order.tables is None else information.rom_size_bytes or 0
+    ordered = order.flash_size_bytes if order.firmware is None else len(order.firmware)
+    size, rom_size = ordered, ordered
+    if size is None and order.tables is None:
+        size, rom_size = kind.flash_size_bytes, kind.rom_size_bytes or kind.flash_size_bytes
+    elif size is None:
+        rom_size = information.rom_size_bytes or 0
+        size = known_flash_size(tables) or rom_size
     if size < BLOCK_BYTES or size % BLOCK_BYTES or size > MAX_FLASH_BYTES:
         raise UsageError(
             f"a flash has whole blocks of 64 KiB, up to {human_size(MAX_FLASH_BYTES)}, not "
             f"{human_size(size)}: give --flash-size"
         )
     tables = dell.with_bios(tables, version.text, information.release_date)
-    return dell.with_rom_size(tables, size), size
+    return dell.with_rom_size(tables, rom_size or size), size
 
 
 def _make_tables(kind: Model) -> smbios.Tables:
     """The tables of a model, made from nothing."""
+    rom_size = kind.rom_size_bytes or kind.flash_size_bytes
     structures = [
         dell.make_bios_information(
             vendor=kind.vendor,
             version=kind.bios_version,
             release_date=kind.release_date,
-            rom_size_bytes=kind.flash_size_bytes,
+            rom_size_bytes=rom_size,
         ),
         dell.make_system_information(
             vendor=kind.vendor, product=kind.product, service_tag=SERVICE_TAG
@@ -269,7 +288,7 @@ def _make_tables(kind: Model) -> smbios.Tables:
         dell.make_revisions_and_ids(kind.system_id),
         security.make_hardware_security(),
         _make_tokens(kind),
-        dell.make_rbu(packet=kind.packets, minimum_size_kib=_image_kib(kind.flash_size_bytes)),
+        dell.make_rbu(packet=kind.packets, minimum_size_kib=_image_kib(rom_size)),
         smbios.make_structure(127, 0x7F00, b""),
     ]
     return smbios.make_tables(smbios.make_entry_point(version=(2, 6)), structures)

@@ -4,7 +4,12 @@ What is taken from real tables of these machines: system ID, names, the size tha
 gives for the ROM, the length of the RBU structure, the ports, masks, locations and check ranges of
 the tokens. The rest of a real machine's tables is not there. The Precision T7600 differs in one
 point: a real one's RBU structure does not claim packets, and its 10 MiB flash is too large for a
-monolithic image, so that it could not be updated this way at all; ours claims packets.
+monolithic image, so that it could not be updated this way at all; ours claims packets. Of a
+PowerEdge 2950 and a Latitude D500 no tables are at hand: theirs are made after those of their age,
+and after what is known of the D500's ROM and RBU structure.
+
+The rule set of each BIOS (`bios.rules`) is that of its own code where that is known, else that of
+the known code that is nearest in age and kind.
 """
 
 from __future__ import annotations
@@ -26,7 +31,11 @@ class TokenKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A kind of machine. `packets` None: an RBU structure of 13 bytes, monolithic only."""
+    """A kind of machine. `packets` None: an RBU structure of 13 bytes, monolithic only.
+
+    `bios_rules` is the name of its BIOS's rule set. `rom_size_bytes` is what SMBIOS type 0 says,
+    None: the flash's size.
+    """
 
     name: str
     vendor: str
@@ -38,6 +47,8 @@ class Model:
     ram_bytes: int
     tokens: TokenKind
     packets: bool | None
+    bios_rules: str
+    rom_size_bytes: int | None = None
 
 
 _ALL = (
@@ -52,6 +63,8 @@ _ALL = (
         ram_bytes=1 * GIB,
         tokens=TokenKind.INDEXED_IO,
         packets=None,
+        # Of 2003 and with old-style versions, monolithic only, as the Latitude D500.
+        bios_rules="latitude-d500",
     ),
     Model(
         name="precision-390",
@@ -64,6 +77,8 @@ _ALL = (
         ram_bytes=1 * GIB,
         tokens=TokenKind.INDEXED_IO,
         packets=True,
+        # Of 2006 and with new-style versions and packets, a year after the PowerEdge 2950's.
+        bios_rules="poweredge-2950",
     ),
     Model(
         name="precision-t7600",
@@ -76,6 +91,35 @@ _ALL = (
         ram_bytes=2 * GIB,
         tokens=TokenKind.CALLING_INTERFACE,
         packets=True,
+        # Of 2012: no code of that age is known.
+        bios_rules="published",
+    ),
+    Model(
+        name="poweredge-2950",
+        vendor="Dell Inc.",
+        product="PowerEdge 2950",
+        system_id=0x01B2,
+        bios_version="0.2.7",
+        release_date="11/16/2005",
+        flash_size_bytes=1 * MIB,
+        ram_bytes=1 * GIB,
+        tokens=TokenKind.INDEXED_IO,
+        packets=True,
+        bios_rules="poweredge-2950",  # its own
+    ),
+    Model(
+        name="latitude-d500",
+        vendor="Dell Computer Corporation",
+        product="Latitude D500",
+        system_id=0x0152,
+        bios_version="A08",
+        release_date="01/05/2005",
+        flash_size_bytes=1 * MIB,
+        ram_bytes=512 * MIB,
+        tokens=TokenKind.INDEXED_IO,
+        packets=None,
+        bios_rules="latitude-d500",  # its own
+        rom_size_bytes=512 * KIB,  # so says its SMBIOS; its BIOS's code demands 1 MiB
     ),
 )
 

@@ -38,6 +38,7 @@ from openrbu.bios.faults import parse_fault
 from openrbu.drivers.balloon_profiles import balloon_profile
 from openrbu.drivers.profiles import profile
 from openrbu.errors import MachineError, OpenRbuError, UsageError
+from openrbu.formats.hdr import MAX_REVISION
 from openrbu.formats.smbios import Tables
 from openrbu.machine.lockfile import LockFile
 from openrbu.memory.physical import pc_regions
@@ -104,7 +105,8 @@ class MachineConfig:
     """What a machine is. `faults` are labels of `bios.faults`; sizes in bytes. `tables_crc32` is
     over its SMBIOS entry point and table, which may be odd, but must not change. Its kernel takes
     `entry_delay_s` seconds to make a firmware entry. `xen` is None where Linux runs on the machine
-    itself."""
+    itself. `bios_rules` names what its BIOS does (`bios.rules`), which takes images for
+    `hardware_revision`; machines made before openrbu 0.2 say neither."""
 
     model: str
     ram_bytes: int
@@ -115,6 +117,8 @@ class MachineConfig:
     faults: tuple[str, ...] = ()
     entry_delay_s: float = 0.0
     xen: XenConfig | None = None
+    bios_rules: str = "published"
+    hardware_revision: int = 0
     format: int = FORMAT
 
 
@@ -243,7 +247,20 @@ def _parse_config(document: dict[str, Any], name: str) -> MachineConfig:
     for label in config.faults:
         parse_fault(label)
     check_entry_delay(config.entry_delay_s)
+    check_bios(config.bios_rules, config.hardware_revision)
     return config
+
+
+def check_bios(rules: str, revision: int) -> None:
+    """See that a machine's BIOS can be like this.
+
+    :raise UsageError: when there is no such rule set, or a header has no room for the revision.
+    """
+    from openrbu.bios.rules import rule_set  # noqa: PLC0415  (start-up time)
+
+    rule_set(rules)
+    if not 0 <= operator.index(revision) <= MAX_REVISION:
+        raise UsageError(f"a hardware revision is from 0 to {MAX_REVISION}, not {revision}")
 
 
 def check_entry_delay(seconds: float) -> None:

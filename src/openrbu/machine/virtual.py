@@ -29,6 +29,7 @@ from openrbu.bios.flash import Flash, FlashFile
 from openrbu.bios.nvram import NvramFile
 from openrbu.bios.post import Board, PostReport, post
 from openrbu.bios.power import PowerCutError, PowerRail
+from openrbu.bios.rules import rule_set
 from openrbu.bios.smi import SmiHandler
 from openrbu.bios.switch import bios_switch
 from openrbu.bios.tables import tables_of_boot
@@ -211,7 +212,16 @@ class VirtualMachine:
             if not keep_ram:
                 self.ram.clear()
             tables = self._factory_tables
-            board = Board.of(tables, self.ram, self.flash, self.nvram, self._switch)
+            board = Board.of(
+                tables,
+                self.ram,
+                self.flash,
+                self.nvram,
+                self._switch,
+                rules=rule_set(self.config.bios_rules),
+                revision=self.config.hardware_revision,
+                ports=self.cmos,
+            )
             self.last_post = report = post(board, self._clock())
             if report.attempted or self._dom0 is not None:
                 self.ram.clear()

@@ -14,9 +14,10 @@ All of it was found by running that BIOS's code over memories made for it:
    itself where its number is none of the set.)
 3. Then the place for the image is prepared, from 0x101000 on: all zeros, and
    at the start of each packet's data the mark GEOR. A packet of the set whose mark is still there
-   is taken; so of duplicates the lowest is, unless its data begins with GEOR itself. What lies in
-   that place from 4 MiB on is lost. In a window above 4 GiB, what is behind 4 MiB of that place is
-   in the window.
+   is taken; so of duplicates the lowest is, unless its data begins with GEOR itself. Only the mark
+   says that a number is one of the set: a larger one counts where GEOR lies in memory by chance.
+   What lies in that place from 4 MiB on is lost. In a window above 4 GiB, what is behind 4 MiB of
+   that place is in the window.
 4. Packet 0 is taken once. Bit 7 of the byte at offset 0x20 says that a password's CRC-32 follows.
 5. When as many packets were taken as the set has, it is complete, and nothing more is looked at.
 
@@ -326,7 +327,7 @@ class _Collector:
         head = self._scratch.read(page, HEADER_SIZE_BYTES + PASSWORD_ITEM.size_bytes)
         header = PACKET_HEADER.unpack(head)
         number = header["pktNum"]
-        if header["pktSetId"] != self.set_id or number >= self.total:
+        if header["pktSetId"] != self.set_id:
             return False
         if number == 0:
             if self._has_packet_0:
@@ -344,7 +345,7 @@ class _Collector:
         return True
 
     def _place_of(self, number: int) -> int:
-        return JOINED_AT + (number - 1) * self.data_size
+        return (JOINED_AT + (number - 1) * self.data_size) & 0xFFFFFFFF  # in a 32-bit register
 
     def _get(self, address: int, base: int) -> bytes:
         return self._scratch.read(address + (base if address >= FLOOR else 0), len(_MARK))
