@@ -4,9 +4,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 SECONDS ?= 600
+MEMORIES ?= 5000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-balloon test test-here test-lab lab-soak bench lint lock clean
+.PHONY: help setup demo demo-balloon test test-here test-lab lab-soak oracle-soak bench lint lock clean
 
 help:  ## Show what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -36,6 +37,10 @@ test-lab: setup  ## The tests in the lab: real Linux and the real driver in QEMU
 
 lab-soak: setup  ## Random operations on a real kernel and on ours, for SECONDS (600)
 	OPENRBU_SOAK_SECONDS=$(SECONDS) $(BIN)/python -m pytest -s tests/lab/soak.py
+
+oracle-soak: setup  ## Our rule sets against the code of real BIOSes, over MEMORIES (5000)
+	OPENRBU_NOTHING_LEFT_OUT=1 OPENRBU_ORACLE_MEMORIES=$(MEMORIES) \
+	  $(BIN)/python -m pytest tests/oracle/test_random_memories.py
 
 lint: setup  ## Types and style
 	$(BIN)/ruff check .
