@@ -26,6 +26,8 @@ if TYPE_CHECKING:  # what is behind these needs the extra "lab"
     from openrbu.lab.packages import Kit
 
 MODEL, BIOS_VERSION = "precision-390", "2.1.2"
+BIOS_RULES = "published"
+"""The strictest: what contradicts is refused."""
 
 _LOST = ("guest", "lost")
 """A property of the report of a test that was at work with it."""
@@ -53,7 +55,12 @@ class Lab:
         """A machine, off, to be closed by whoever asked for it."""
         from openrbu.lab.machine import LabMachine
 
-        order = Order(model=MODEL, bios_version=version, firmware=self.bios(version))
+        order = Order(
+            model=MODEL,
+            bios_version=version,
+            firmware=self.bios(version),
+            bios_rules=BIOS_RULES,
+        )
         return LabMachine(self.kit, order, accelerator=self.accelerator)
 
     def xen_machine(self) -> LabMachine:
@@ -65,7 +72,11 @@ class Lab:
         xen = XenBoot(self._xen(), DOM0_BYTES, DOM0_MAX_BYTES)
         firmware = self.bios()
         order = Order(
-            model=MODEL, bios_version=BIOS_VERSION, firmware=firmware, ram_bytes=XEN_RAM_BYTES
+            model=MODEL,
+            bios_version=BIOS_VERSION,
+            firmware=firmware,
+            ram_bytes=XEN_RAM_BYTES,
+            bios_rules=BIOS_RULES,
         )
         return LabMachine(self.kit, order, accelerator=self.accelerator, xen=xen)
 
