@@ -7,14 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from machines import image_bytes, make, running, update
+from boards import packets_of
+from machines import REBOOT_MODE, image_bytes, make, running, update
 from needs import leave_out
 from openrbu.bios.rules import Identity
 from openrbu.formats.dell import CompletionCode, RbuInformation
 from openrbu.formats.hdr import Image
 from openrbu.hosts.virtual import VirtualHost
 from openrbu.machine.virtual import VirtualMachine
-from openrbu.units import GIB, MIB
+from openrbu.units import GIB, MIB, PAGE_SIZE, PhysAddr
+from openrbu.update.arm import set_armed, switch_for
+from openrbu.update.target import read_target
 from oracle_rig import (
     D500_SYSTEM,
     DATA,
@@ -43,6 +46,13 @@ def vendor_image(name: str) -> bytes:
 def stage(machine: VirtualMachine, image: bytes, mode: str, **options: object) -> None:
     """Stage and arm."""
     update(VirtualHost(machine), Image.parse(image), mode=mode, **options)
+
+
+def arm(machine: VirtualMachine) -> None:
+    """Arm, and have the next restart keep memory."""
+    host = VirtualHost(machine)
+    set_armed(switch_for(host, read_target(host)), armed=True)
+    host.write(REBOOT_MODE, b"warm")
 
 
 def judged(machine: VirtualMachine) -> Told:
@@ -103,6 +113,20 @@ def test_a_vendors_image_installs_on_a_latitude_d500(tmp_path: Path) -> None:
         stage(machine, image, "mono")
         assert judged(machine).first.accepted is not None
         check_installed(machine, "A10", image)
+
+
+def test_packets_above_4_gib_are_taken_by_both(tmp_path: Path) -> None:
+    oracle_module("bioses")
+    image = image_bytes("poweredge-2950", flash_size_bytes=REAL_FLASH_BYTES)
+    order = {"flash_size_bytes": None, "ram_bytes": 4 * GIB}
+    with running(make(tmp_path, "poweredge-2950", **order)) as machine:
+        for number, packet in enumerate(packets_of(image)):
+            machine.ram.write(PhysAddr(4 * GIB + 16 * MIB + number * PAGE_SIZE), packet)
+        arm(machine)
+        told = judged(machine)
+        assert told.second is not None
+        assert told.second.accepted is not None
+        check_installed(machine, "0.2.9", image)
 
 
 def test_an_image_for_another_system_is_refused_by_both(tmp_path: Path) -> None:
