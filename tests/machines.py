@@ -13,13 +13,16 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from openrbu.bios.rules import PUBLISHED, Find, Identity
 from openrbu.formats.hdr import Image, SystemId, make_image
 from openrbu.formats.version import BiosVersion
 from openrbu.machine.factory import Order, make_machine
 from openrbu.machine.models import MODELS
 from openrbu.machine.virtual import VirtualMachine
+from openrbu.memory.physical import ReadableMemory
 from openrbu.units import KIB, MIB
 from openrbu.update import flow
+from openrbu.update.judges import Judge, Judges
 from openrbu.update.plan import Options, make_plan
 
 FLASH_BYTES = 128 * KIB
@@ -64,6 +67,20 @@ class Quiet:
 
     def delivering(self, total_bytes: int) -> Callable[[int], None]:
         return lambda _: None
+
+
+def published(image: Image, *, packets_known: bool = True) -> Judges:
+    """The published rules as the only judge, of a machine that the image is for."""
+    identity = Identity(
+        system_id=image.header.systems[0].id,
+        flash_size_bytes=image.flash_size_bytes,
+        knows_packets=packets_known,
+    )
+
+    def find(memory: ReadableMemory) -> Find:
+        return PUBLISHED.find(memory, identity)
+
+    return Judges((Judge(PUBLISHED.name, find, looks_above_4_gib=False),))
 
 
 def make(home: Path, model: str = "precision-390", *, name: str = "box", **order: Any) -> Path:
@@ -179,6 +196,7 @@ class FailAt:
     def __init__(self, number: int, error: BaseException, *, on: bool = False) -> None:
         self.number, self.error, self.on = number, error, on
         self.calls = 0
+        self.failed: tuple[Any, ...] = ()
 
     @property
     def has_failed(self) -> bool:
@@ -186,6 +204,8 @@ class FailAt:
 
     def __call__(self, name: str, arguments: tuple[Any, ...]) -> None:
         self.calls += 1
+        if self.calls == self.number:
+            self.failed = (name, *arguments)
         if self.calls == self.number or (self.on and self.has_failed):
             raise self.error
 

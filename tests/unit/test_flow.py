@@ -171,7 +171,10 @@ def test_packets_that_lie_above_4_gib_are_noticed_and_one_block_is_tried_by_itse
     with running(make(tmp_path, ram_bytes=6 * GIB, profile="linux")) as machine:
         host = VirtualHost(machine)
         before = standing(machine)
-        with pytest.raises(UpdateFailedError, match="lie where it does not look"):
+        with pytest.raises(
+            UpdateFailedError,
+            match=r"packets lie above 4 GiB.*--mode mono.*mem=3G.*--memory-above-4g",
+        ):
             update(host, image(), mode="packet")
         assert standing(machine) == before
         assert update(host, image()).mode == "mono"

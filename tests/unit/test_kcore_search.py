@@ -24,10 +24,10 @@ from cores import (
     put_core,
     regions,
 )
-from machines import Watched
+from machines import Watched, published
 from openrbu.errors import DamagedInputError, UpdateFailedError
 from openrbu.formats import packet
-from openrbu.formats.hdr import SystemId, make_image
+from openrbu.formats.hdr import Image, SystemId, make_image
 from openrbu.formats.version import BiosVersion
 from openrbu.hosts.linux import LinuxHost
 from openrbu.memory import ram_array
@@ -185,7 +185,8 @@ def verified_in(root: Path, memory: Callable[[], Noting], *, ghosts: int = 0) ->
         packet_1 = bytes(payload.staged[PAGE_SIZE : 2 * PAGE_SIZE])
         put(root, 2 * MIB + number * PAGE_SIZE, packet_1)
     host = Watched(LinuxHost(root), lambda name, arguments: None, {"physical_memory": memory()})
-    return verify(host, payload, ReadBack.RIGHT, packets_known=True)
+    judges = published(Image.parse(image_bytes()))
+    return verify(host, payload, ReadBack.RIGHT, judges)
 
 
 def test_packets_are_found_where_they_lie(tmp_path: Path) -> None:
@@ -201,9 +202,12 @@ def test_a_page_that_is_taken_during_the_search_is_no_reason_to_refuse(tmp_path:
 
 
 def test_what_is_wrong_at_every_look_is_refused(tmp_path: Path) -> None:
-    takes = [2 * MIB + number * PAGE_SIZE for number in range(3)]
-    with pytest.raises(UpdateFailedError, match="hold another image"):
-        verified(tmp_path, *takes, ghosts=3)
+    def memory() -> Noting:
+        put(tmp_path, PLACE + 5 * PAGE_SIZE, bytes(PAGE_SIZE))
+        return Noting(opened(tmp_path))
+
+    with pytest.raises(UpdateFailedError, match="1 of the set's 18 packets are missing"):
+        verified_in(tmp_path, memory)
 
 
 class Refusing(Noting):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from machines import published
 from openrbu.errors import KernelError, UpdateFailedError
 from openrbu.formats import packet
 from openrbu.formats.hdr import Image, SystemId, make_image
@@ -51,7 +52,7 @@ def free_pages(*starts: int, size_bytes: int) -> FreePages:
     for start in starts:
         for page in range(start, start + size_bytes, PAGE_SIZE):
             flags[page // PAGE_SIZE * ENTRY_BYTES + 1] = 0x04  # bit 10
-    return FreePages(bytes(flags))
+    return FreePages([(0, bytes(flags))])
 
 
 def test_every_page_shows_whether_the_allocator_has_it(ram: RamFile) -> None:
@@ -60,7 +61,7 @@ def test_every_page_shows_whether_the_allocator_has_it(ram: RamFile) -> None:
     taken = [(allocator.allocate(order), order) for order in rng.choices(range(6), k=300)]
     for address, order in taken[::2]:
         allocator.free(address, order)
-    pages = FreePages(whole_file(allocator))
+    pages = FreePages([(0, whole_file(allocator))])
     held = {
         address + page * PAGE_SIZE for address, order in taken[1::2] for page in range(1 << order)
     }
@@ -106,8 +107,8 @@ def test_a_copy_in_free_memory_is_passed_over_for_the_one_that_is_held(ram: RamF
     for place in (PLACE, ELSEWHERE):
         ram.write(place, image().build())
     free = free_pages(PLACE, size_bytes=MIB)
-    found = find_staged(ram, image(), mode="mono", packets_known=False, free=free)
-    assert found[0].start == ELSEWHERE
+    (finding,) = find_staged(ram, image(), published(image()), free_pages=lambda _: free)
+    assert finding.extents[0].start == ELSEWHERE
 
 
 def test_an_image_in_free_memory_only_does_not_count_as_staged(ram: RamFile) -> None:
@@ -115,14 +116,15 @@ def test_an_image_in_free_memory_only_does_not_count_as_staged(ram: RamFile) -> 
     last_page = PLACE + 16 * PAGE_SIZE
     free = free_pages(last_page, size_bytes=PAGE_SIZE)
     with pytest.raises(UpdateFailedError, match="only in memory that is free"):
-        find_staged(ram, image(), mode="mono", packets_known=False, free=free)
+        find_staged(ram, image(), published(image()), free_pages=lambda _: free)
 
 
 @pytest.mark.parametrize("bit", [LRU_BIT, MMAP_BIT, ANON_BIT, BUDDY_BIT])
 def test_a_copy_that_is_free_after_the_restart_does_not_count_as_held(bit: int) -> None:
     """A file's pages and a program's: on Debian's 6.1.192 this program's own copy of the packets
     was taken for the driver's, which lay above 4 GiB."""
-    pages = FreePages(b"".join(flags.to_bytes(8, "little") for flags in (0, 1 << bit, 1 << 39)))
+    flags = b"".join(flags.to_bytes(8, "little") for flags in (0, 1 << bit, 1 << 39))
+    pages = FreePages([(0, flags)])
     assert [pages.any_in(page * PAGE_SIZE, PAGE_SIZE) for page in range(3)] == [False, True, False]
 
 
@@ -132,10 +134,13 @@ def test_packets_count_where_they_are_held_and_nowhere_else(ram: RamFile) -> Non
         ram.write(place, packets)
     third = 3 * PAGE_SIZE
     one_free = free_pages(PLACE + third, size_bytes=PAGE_SIZE)
-    found = find_staged(ram, image(), mode="packet", packets_known=True, free=one_free)
-    assert [extent.start for extent in found] == [PLACE, PLACE + 4 * PAGE_SIZE, ELSEWHERE + third]
+    judges = published(image())
+    (found,) = find_staged(ram, image(), judges, packets=packets, free_pages=lambda _: one_free)
+    assert [extent.start for extent in found.extents] == [
+        PLACE,
+        PLACE + 4 * PAGE_SIZE,
+        ELSEWHERE + third,
+    ]
     both_free = free_pages(PLACE + third, ELSEWHERE + third, size_bytes=PAGE_SIZE)
-    with pytest.raises(
-        UpdateFailedError, match=r"^1 of 18 packets are only in memory that is free"
-    ):
-        find_staged(ram, image(), mode="packet", packets_known=True, free=both_free)
+    with pytest.raises(UpdateFailedError, match=r"only in memory that is free.*1 of the set's 18"):
+        find_staged(ram, image(), judges, packets=packets, free_pages=lambda _: both_free)

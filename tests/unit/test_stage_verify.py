@@ -18,6 +18,7 @@ from machines import (
     image,
     image_bytes,
     make,
+    published,
     running,
     standing,
 )
@@ -103,7 +104,7 @@ def test_what_is_staged_lies_in_memory_and_reads_back_as_the_kernel_does(
     seen = staged(host, what)
     broken = machine.config.profile == "linux-5.7" and mode == "packet"
     assert seen is (ReadBack.SKIPS_A_PACKET if broken else ReadBack.RIGHT)
-    verified = stage.verify(host, what, seen, packets_known=True)
+    verified = stage.verify(host, what, seen, published(Image.parse(IMAGE)))
     assert verified.extents
     lying = b"".join(machine.ram.read(each.start, each.size_bytes) for each in verified.extents)
     assert lying == bytes(what.staged)
@@ -265,24 +266,27 @@ def test_packets_that_read_back_wrongly_need_physical_memory_to_be_checked(tmp_p
     with running(make(tmp_path, profile="linux-5.7")) as machine:
         host, what = VirtualHost(machine), payload()
         seen = staged(host, what)
-        assert stage.verify(host, what, seen, packets_known=True).extents
+        assert stage.verify(host, what, seen, published(Image.parse(IMAGE))).extents
         with pytest.raises(UpdateFailedError, match="restart, then use --mode mono or another"):
-            stage.verify(hidden_memory(host), what, seen, packets_known=True)
+            stage.verify(hidden_memory(host), what, seen, published(Image.parse(IMAGE)))
 
 
 def test_where_memory_is_hidden_the_drivers_word_is_all_there_is(usual: VirtualMachine) -> None:
     host, what = hidden_memory(VirtualHost(usual)), payload("mono")
-    verified = stage.verify(host, what, staged(host, what), packets_known=True)
+    verified = stage.verify(host, what, staged(host, what), published(Image.parse(IMAGE)))
     assert (verified.read_back, verified.extents) == (ReadBack.RIGHT, None)
     with pytest.raises(UpdateFailedError, match="gives back something else than it was given"):
-        stage.verify(host, what, ReadBack.DIFFERENT, packets_known=True)
+        stage.verify(host, what, ReadBack.DIFFERENT, published(Image.parse(IMAGE)))
 
 
 # -- in physical memory ---------------------------------------------------------------------
 
 
 def look(machine: VirtualMachine, mode: str, *, packets_known: bool = True) -> Any:
-    return find_staged(machine.ram, Image.parse(IMAGE), mode=mode, packets_known=packets_known)
+    image, packets = Image.parse(IMAGE), payload().staged if mode == "packet" else None
+    judges = published(image, packets_known=packets_known)
+    (finding,) = find_staged(machine.ram, image, judges, packets=packets)
+    return finding.extents
 
 
 def bios_takes(machine: VirtualMachine, *, packets_known: bool = True) -> bool:
@@ -310,10 +314,9 @@ def put_packets(machine: VirtualMachine, data: bytes, at: int, size: int = 4096)
 
 
 def test_nothing_in_memory_is_not_found(usual: VirtualMachine) -> None:
-    with pytest.raises(UpdateFailedError, match="not there in one piece"):
-        look(usual, "mono")
-    with pytest.raises(UpdateFailedError, match="no packet in physical memory"):
-        look(usual, "packet")
+    for mode in ("mono", "packet"):
+        with pytest.raises(UpdateFailedError, match="staged: nothing in memory looks like one"):
+            look(usual, mode)
 
 
 def test_an_image_is_found_where_it_lies_whole_on_a_page(usual: VirtualMachine) -> None:
@@ -328,7 +331,7 @@ def test_an_image_off_the_page_or_cut_by_the_end_of_ram_is_not_found(
 ) -> None:
     room = next(each.end for each in usual.ram.regions if each.start <= at < each.end) - at
     usual.ram.write(PhysAddr(at), IMAGE[:room])
-    with pytest.raises(UpdateFailedError, match="not there in one piece"):
+    with pytest.raises(UpdateFailedError, match="would not take what is staged"):
         look(usual, "mono")
 
 
@@ -344,7 +347,7 @@ def test_packets_are_found_scattered_in_any_order_and_more_than_once(
 def test_a_missing_packet_is_noticed(usual: VirtualMachine) -> None:
     put_packets(usual, IMAGE, HIGH)
     usual.ram.zero(PhysAddr(HIGH + 2 * PAGE_SIZE * 5), PAGE_SIZE)
-    with pytest.raises(UpdateFailedError, match="1 of 34 packets would not be found by a BIOS"):
+    with pytest.raises(UpdateFailedError, match="1 of the set's 34 packets are missing"):
         look(usual, "packet")
 
 

@@ -41,6 +41,7 @@ from openrbu.formats.dell import CompletionCode
 from openrbu.formats.hdr import Image
 from openrbu.formats.smbios import Tables
 from openrbu.memory.physical import PhysicalMemory, Region
+from openrbu.memory.scan import search
 
 
 class Switch(Protocol):
@@ -165,7 +166,20 @@ def find_update(board: Board) -> Find:
 
     :raise RejectedError: when there is no update, or not one that this machine takes.
     """
-    return board.rules.find(board.memory, board.identity)
+    try:
+        return board.rules.find(board.memory, board.identity)
+    except RejectedError as refusal:
+        raise RejectedError(refusal.code, f"{refusal}{_packets_for_nobody(board)}") from None
+
+
+def _packets_for_nobody(board: Board) -> str:
+    """What to say where packets are in memory and this BIOS does not look for any."""
+    if board.knows_packets and board.rules.limits.knows_packets:
+        return ""
+    count = sum(len(each.places) for each in search(board.memory).packet_sets)
+    if not count:
+        return ""
+    return f"; {count} RBU packets are, and this BIOS takes none: stage the image in one piece"
 
 
 def _finish_interrupted(board: Board, now: dt.datetime) -> PostReport | None:

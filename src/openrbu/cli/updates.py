@@ -9,7 +9,6 @@ import typer
 
 from openrbu.cli import files, progress, show
 from openrbu.cli import session as sessions
-from openrbu.cli.images import image_document, systems_text
 from openrbu.cli.interrupts import UpdateTeller
 from openrbu.cli.options import (
     AllowKnownBroken,
@@ -23,22 +22,24 @@ from openrbu.cli.options import (
     password_of,
     size_of,
 )
+from openrbu.cli.plan_view import (
+    armed_blocks,
+    hints,
+    outcome_document,
+    plan_document,
+    plan_rows,
+)
 from openrbu.cli.session import Session
-from openrbu.cli.show import Answer, Block, Cell, Facts, bad, caution, good
+from openrbu.cli.show import Answer, Block, Facts, caution, good
 from openrbu.cli.status import (
-    extents_document,
-    extents_words,
     post_document,
     post_rows,
     update_failure,
 )
 from openrbu.errors import ExitCode, OpenRbuError
-from openrbu.units import human_size
 
 if TYPE_CHECKING:
-    from openrbu.cli.files import Loaded
     from openrbu.update.driver import Mode as StagingMode
-    from openrbu.update.flow import Outcome
     from openrbu.update.options import Options
     from openrbu.update.plan import Plan
 
@@ -68,6 +69,13 @@ WithoutPassword = Annotated[
         "--without-password", help="There is no BIOS admin password, whatever SMBIOS says."
     ),
 ]
+MemoryAbove4g = Annotated[
+    bool,
+    typer.Option(
+        "--memory-above-4g",
+        help="Packets may lie above 4 GiB, where the published rules have no BIOS look.",
+    ),
+]
 MendCmos = Annotated[
     bool,
     typer.Option(
@@ -86,6 +94,7 @@ def plan(
     allow_downgrade: AllowDowngrade = False,
     allow_any_system: AllowAnySystem = False,
     allow_known_broken: AllowKnownBroken = False,
+    memory_above_4g: MemoryAbove4g = False,
     password_file: PasswordFile = None,
     without_password: WithoutPassword = False,
     mend_cmos: MendCmos = False,
@@ -109,6 +118,7 @@ def plan(
         allow_downgrade=allow_downgrade,
         allow_any_system=allow_any_system,
         allow_known_broken=allow_known_broken,
+        memory_above_4g=memory_above_4g,
         password=password_of(password_file),
         without_password=without_password,
         mend_cmos=mend_cmos,
@@ -116,12 +126,12 @@ def plan(
     with sessions.open_session(machine) as session:
         planned = make_plan(session.host, loaded.image, options)
         verdict = _judge(planned)
-        blocks: list[Block] = [Facts("Plan", _plan_rows(session, planned))]
-        blocks += [_nothing_to_do(planned)] if verdict.nothing_to_do else _hints(planned)
+        blocks: list[Block] = [Facts("Plan", plan_rows(session, planned))]
+        blocks += [_nothing_to_do(planned)] if verdict.nothing_to_do else hints(planned)
         if not verdict.nothing_to_do and verdict.refusal is None:
             blocks.append(good(f"ready: rbu update {image}{session.option}{_asked(options)}"))
         return Answer(
-            {"changed": False, **_plan_document(session, planned, loaded)}, blocks, verdict.refusal
+            {"changed": False, **plan_document(session, planned, loaded)}, blocks, verdict.refusal
         )
 
 
@@ -138,6 +148,7 @@ def update(
     allow_downgrade: AllowDowngrade = False,
     allow_any_system: AllowAnySystem = False,
     allow_known_broken: AllowKnownBroken = False,
+    memory_above_4g: MemoryAbove4g = False,
     password_file: PasswordFile = None,
     without_password: WithoutPassword = False,
     mend_cmos: MendCmos = False,
@@ -165,6 +176,7 @@ def update(
         allow_downgrade=allow_downgrade,
         allow_any_system=allow_any_system,
         allow_known_broken=allow_known_broken,
+        memory_above_4g=memory_above_4g,
         password=password_of(password_file),
         without_password=without_password,
         mend_cmos=mend_cmos,
@@ -173,20 +185,20 @@ def update(
     with teller.telling(), sessions.open_session(machine) as session:
         planned = make_plan(session.host, loaded.image, options)
         verdict = _judge(planned)
-        document = {"changed": False, "plan": _plan_document(session, planned, loaded)}
+        document = {"changed": False, "plan": plan_document(session, planned, loaded)}
         if verdict.nothing_to_do:
             return Answer(document, [_nothing_to_do(planned)])
         if verdict.refusal is not None:
-            return Answer(document, _hints(planned), verdict.refusal)
+            return Answer(document, hints(planned), verdict.refusal)
         if as_json:
             show.check_output()
         else:
-            show.emit([Facts("Update", _plan_rows(session, planned)), *_hints(planned)])
+            show.emit([Facts("Update", plan_rows(session, planned)), *hints(planned)])
         teller.begin(Journal(session.host.journal_path))
         with progress.watching() as watcher:
             outcome = perform(session.host, planned, watcher)
-        document |= {"changed": True, **_outcome_document(outcome)}
-        armed = _armed_blocks(planned, outcome)
+        document |= {"changed": True, **outcome_document(outcome)}
+        armed = armed_blocks(planned, outcome)
         if not reboot:
             return Answer(document | {"restarted": False}, [*armed, _what_now(session)])
         if not as_json:
@@ -210,7 +222,15 @@ def _options(mode: ModeChoice, packet_size: str, **others: Any) -> Options:
 
 def _asked(options: Options) -> str:
     """The options that take an obstacle away, as on the command line."""
-    names = ("reinstall", "allow_downgrade", "allow_any_system", "allow_known_broken")
+    names = (
+        "reinstall",
+        "allow_downgrade",
+        "allow_any_system",
+        "allow_known_broken",
+        "memory_above_4g",
+        "without_password",
+        "mend_cmos",
+    )
     return "".join(f" --{name.replace('_', '-')}" for name in names if getattr(options, name))
 
 
@@ -243,85 +263,7 @@ def _nothing_to_do(planned: Plan) -> Block:
     return good(f"nothing to do: {running} (--reinstall installs it once more)")
 
 
-def _plan_rows(session: Session, planned: Plan) -> list[tuple[str, Cell]]:
-    header, packets = planned.image.header, planned.mode == "packet"
-    pieces = f"{human_size(planned.staged_size_bytes)} in one piece"
-    if packets:
-        size = human_size(planned.options.packet_size_bytes)
-        pieces = (
-            f"{planned.packet_count} packets of {size}, {human_size(planned.staged_size_bytes)}"
-        )
-    return [
-        ("machine", sessions.machine_title(session, planned.target)),
-        ("BIOS", f"{planned.target.bios.version} → {header.version}"),
-        ("image", f"for {systems_text(header)}, {human_size(planned.image.size_bytes)}"),
-        ("mode", f"{planned.mode}: {planned.why_mode}"),
-        ("staged", pieces),
-        (
-            "memory",
-            f"blocks of {human_size(planned.block_size_bytes)}"
-            if packets
-            else f"one block of {human_size(planned.block_size_bytes)}",
-        ),
-    ]
-
-
-def _hints(planned: Plan) -> list[Block]:
-    """Notes and obstacles, a line each."""
-    notes = [caution(f"note: {note}") for note in planned.notes]
-    return [*notes, *(bad(f"in the way: {each.message}") for each in planned.obstacles)]
-
-
-def _plan_document(session: Session, planned: Plan, loaded: Loaded) -> dict[str, Any]:
-    return {
-        "machine": sessions.machine_document(session, planned.target),
-        "image": {"found_at": loaded.found_at, **image_document(planned.image)},
-        "current_version": planned.target.bios.version,
-        "new_version": planned.image.header.version.text,
-        "is_needed": planned.is_needed,
-        "mode": planned.mode,
-        "why_mode": planned.why_mode,
-        "packet_size_bytes": planned.options.packet_size_bytes
-        if planned.mode == "packet"
-        else None,
-        "packet_count": planned.packet_count,
-        "staged_size_bytes": planned.staged_size_bytes,
-        "block_size_bytes": planned.block_size_bytes,
-        "notes": list(planned.notes),
-        "table_problems": list(planned.target.tables.problems),
-        "obstacles": [
-            {"kind": each.kind, "message": each.message, "exit_code": int(each.exit_code)}
-            for each in planned.obstacles
-        ],
-    }
-
-
 # -- doing it -------------------------------------------------------------------------------
-
-
-def _outcome_document(outcome: Outcome) -> dict[str, Any]:
-    extents = outcome.verified.extents
-    return {
-        "attempt_id": outcome.attempt_id,
-        "mode": outcome.mode,
-        "tried": list(outcome.tried),
-        "is_armed": True,
-        "read_back": outcome.verified.read_back.value,
-        "seen_in_memory": extents is not None,
-        **extents_document(extents or ()),
-    }
-
-
-def _armed_blocks(planned: Plan, outcome: Outcome) -> list[Block]:
-    blocks: list[Block] = [caution(f"note: {what}; tried another way") for what in outcome.tried]
-    extents = outcome.verified.extents
-    if extents:
-        seen = f"read back, and found in physical memory at {extents_words(extents)}"
-    else:
-        seen = "read back (physical memory can't be seen here)"
-    blocks.append(good(f"verified: {seen}"))
-    blocks.append(good(f"armed: the next restart hands {planned.image.header.version} to the BIOS"))
-    return blocks
 
 
 def _what_now(session: Session) -> Block:

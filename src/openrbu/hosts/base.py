@@ -63,8 +63,8 @@ class Host(Protocol):
     def exists(self, path: str) -> bool:
         """Whether there is such a file."""
 
-    def chunks(self, path: str, size_bytes: int) -> Iterator[bytes]:
-        """A file from its start to its end, read in order, at most `size_bytes` at a time.
+    def chunks(self, path: str, size_bytes: int, offset: int = 0) -> Iterator[bytes]:
+        """A file from `offset` to its end, read in order, at most `size_bytes` at a time.
 
         :raise OSError: as the kernel answers.
         """

@@ -112,8 +112,10 @@ class LinuxHost:
         except PermissionError:  # nothing that this process could use
             return False
 
-    def chunks(self, path: str, size_bytes: int) -> Iterator[bytes]:
+    def chunks(self, path: str, size_bytes: int, offset: int = 0) -> Iterator[bytes]:
         with self._opened(path, os.O_RDONLY) as fd:
+            if offset:
+                os.lseek(fd, offset, os.SEEK_SET)
             while chunk := os.read(fd, size_bytes):
                 yield chunk
 

@@ -18,9 +18,6 @@ from openrbu.machine.virtual import Clock, local_now
 from openrbu.memory.pages import Frames
 from openrbu.memory.physical import ReadableMemory
 
-_ONLY_REVISION = 0
-"""The hardware revision of every virtual machine."""
-
 
 class VirtualHost:
     """The host that runs on `machine`; the machine has to be on for most of it."""
@@ -51,7 +48,7 @@ class VirtualHost:
 
     @property
     def hardware_revision(self) -> int:
-        return _ONLY_REVISION
+        return self._machine.config.hardware_revision
 
     def now(self) -> dt.datetime:
         return self._clock()
@@ -62,9 +59,8 @@ class VirtualHost:
     def exists(self, path: str) -> bool:
         return self._machine.exists(path)
 
-    def chunks(self, path: str, size_bytes: int) -> Iterator[bytes]:
+    def chunks(self, path: str, size_bytes: int, offset: int = 0) -> Iterator[bytes]:
         with contextlib.closing(self._machine.open(path, reading=True)) as file:
-            offset = 0
             while chunk := file.read(offset, size_bytes):
                 yield chunk
                 offset += len(chunk)

@@ -22,6 +22,7 @@ page of every block that `/proc/buddyinfo` counts, and on none of the pages in p
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
@@ -36,9 +37,6 @@ BUDDY_BIT = 10
 LRU_BIT, MMAP_BIT, ANON_BIT = 5, 11, 12
 
 _FLEETING = sum(1 << bit for bit in (BUDDY_BIT, LRU_BIT, MMAP_BIT, ANON_BIT))
-
-SEARCHED_BYTES = ENTRY_BYTES * (BIOS_SEARCH_END >> PAGE_SHIFT)
-"""As much of the file as there are pages that a BIOS searches."""
 
 _CHUNK_PAGES = 1 << MAX_ORDER
 
@@ -69,30 +67,39 @@ class PageFlags:
 
 
 class FreePages:
-    """Which of the pages that a BIOS searches are free or will be: `flags` is the file's start.
+    """Which pages are free or will be, as far as it was read.
 
-    On a hypervisor `table` has the place of each frame in the machine's memory, and `flags` covers
-    it. What is in no frame of the table is another system's there, and counts as free.
+    `parts`: of the file, ascending, each with the number of the frame that it begins with.
     """
 
-    def __init__(self, flags: bytes, table: Frames | None = None) -> None:
-        whole = len(flags) - len(flags) % ENTRY_BYTES
-        entries = np.frombuffer(flags, "<u8", whole // ENTRY_BYTES)
-        is_free = ((entries & _FLEETING) != 0).astype(np.uint8)
-        if table is not None:
-            is_free = _by_place(is_free, table)
-        self._is_free: bytes = is_free.tobytes()
+    def __init__(self, parts: Iterable[tuple[int, bytes]]) -> None:
+        self._parts = [(first, _free_in(flags).tobytes()) for first, flags in parts]
+
+    @classmethod
+    def by_place(cls, flags: bytes, table: Frames) -> FreePages:
+        """The same on a hypervisor: `table` has the place of each frame in the machine's memory,
+        and `flags` covers it. What is in no frame of the table is another system's there, and
+        counts as free.
+        """
+        is_free = _free_in(flags)
+        places = table[: len(is_free)]
+        by_place = np.ones(int(places.max(initial=BIOS_SEARCH_END >> PAGE_SHIFT)) + 1, np.uint8)
+        by_place[places] = is_free[: len(places)]
+        pages = cls(())
+        pages._parts = [(0, by_place.tobytes())]
+        return pages
 
     def any_in(self, address: int, size_bytes: int) -> bool:
         """Whether a page of this place is free or will be."""
-        first, end = address >> PAGE_SHIFT, -(-(address + size_bytes) // PAGE_SIZE)
-        return self._is_free.find(1, first, end) >= 0
+        low, high = address >> PAGE_SHIFT, -(-(address + size_bytes) // PAGE_SIZE)
+        return any(
+            is_free.find(1, max(0, low - first), max(0, high - first)) >= 0
+            for first, is_free in self._parts
+        )
 
 
-def _by_place(is_free: npt.NDArray[np.uint8], table: Frames) -> npt.NDArray[np.uint8]:
-    """The same for the pages of the machine's memory that a BIOS searches."""
-    places = table[: len(is_free)]
-    searched = places < BIOS_SEARCH_END >> PAGE_SHIFT
-    by_place = np.ones(BIOS_SEARCH_END >> PAGE_SHIFT, np.uint8)
-    by_place[places[searched]] = is_free[: len(places)][searched]
-    return by_place
+def _free_in(flags: bytes) -> npt.NDArray[np.uint8]:
+    """1 for each page that is free or will be, else 0; shape (entries,)."""
+    entries = np.frombuffer(flags, "<u8", len(flags) // ENTRY_BYTES)
+    is_free: npt.NDArray[np.uint8] = ((entries & _FLEETING) != 0).astype(np.uint8)
+    return is_free

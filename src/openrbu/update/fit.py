@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from openrbu.bios.rules import known_flash_size
 from openrbu.errors import ExitCode
 from openrbu.formats.hdr import Image, SystemId
 from openrbu.formats.systems import known_system, title_of
@@ -39,7 +40,8 @@ def notes(image: Image, target: Target) -> Iterator[str]:
         elif revision in revisions:
             yield f"{of_this}; this machine is of revision {revision}"
     size, rom = image.flash_size_bytes, target.flash_size_bytes
-    if image.is_whole and rom is not None and size != rom:
+    is_known = known_flash_size(target.tables) is not None
+    if image.is_whole and not is_known and rom is not None and size != rom:
         yield (
             f"the image has {human_size(size)} ({size} bytes) for the flash, and SMBIOS says that "
             f"this machine's ROM has {human_size(rom)} ({rom} bytes): SMBIOS is often wrong there; "

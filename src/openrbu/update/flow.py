@@ -36,7 +36,7 @@ from openrbu.update.report import bios_record, settle
 from openrbu.update.restart import boot_id
 from openrbu.update.target import Target, read_target
 from openrbu.update.trust import ARMED_ALREADY
-from openrbu.update.verify import Verified
+from openrbu.update.verify import StrangerError, Verified
 
 COMPACT_MEMORY = "/proc/sys/vm/compact_memory"
 
@@ -182,6 +182,7 @@ def _evidence(outcome: Outcome) -> dict[str, Any]:
         "seen_in_memory": extents is not None,
         "extent_count": len(extents or ()),
         "extents": [[extent.start, extent.end] for extent in (extents or ())[:16]],
+        "taken_by": [finding.rules for finding in outcome.verified.findings or ()],
     }
 
 
@@ -229,18 +230,38 @@ def _stage_somehow(
         watcher.step(f"staging {payload.shape} ({mode}){how}")
         delivered.append(len(payload.staged))
         try:
-            stage.stage(host, payload, watcher.delivering(len(payload.staged)))
-            watcher.step("verifying in the driver and in physical memory")
-            seen = stage.read_back(host, payload)
+            verified = _stage_and_verify(host, plan, payload, watcher, tried)
         except stage.OutOfMemoryError as error:
             tried.append(f"{error}{how}")
             continue
-        verified = stage.verify(host, payload, seen, packets_known=packets_known)
         return mode, verified, tuple(tried)
     smaller = ", use smaller packets" if plan.options.packet_size_bytes > PAGE_SIZE else ""
     raise UpdateFailedError(
         "; ".join(tried) + f": free some memory{smaller} or restart the machine"
     )
+
+
+def _stage_and_verify(
+    host: Host, plan: Plan, payload: stage.Payload, watcher: Watcher, tried: list[str]
+) -> Verified:
+    """Stage, and see that it is there. Where it would be found but for what else lies in free
+    memory, that is cleared, and it is staged once more.
+
+    :raise OutOfMemoryError | UpdateFailedError: as `stage`, `read_back` and `verify`.
+    """
+    for is_last in (False, True):
+        stage.stage(host, payload, watcher.delivering(len(payload.staged)))
+        watcher.step("verifying in the driver and in physical memory")
+        seen = stage.read_back(host, payload)
+        try:
+            return stage.verify(host, payload, seen, plan.judges)
+        except StrangerError as stranger:
+            if is_last:
+                raise
+            tried.append(f"{stranger}: cleared free memory")
+        watcher.step("clearing free memory, and staging once more")
+        stage.clear_memory(host, len(payload.staged))
+    raise AssertionError("the last look returns or raises")
 
 
 def _ways(host: Host, plan: Plan, packets_known: bool) -> Iterator[tuple[Mode, str]]:

@@ -16,6 +16,7 @@ class Options:
     an obstacle out of the way: an older version or one of unclear age; an image for another system
     or hardware revision; a system on which RBU is known to be broken. `without_password`: the BIOS
     has no admin password, whatever SMBIOS says. `mend_cmos`: make wrong check values of CMOS right.
+    `memory_above_4g`: packets may lie above 4 GiB, where the published rules have no BIOS look.
     """
 
     mode: Mode | None = None
@@ -24,6 +25,7 @@ class Options:
     allow_downgrade: bool = False
     allow_any_system: bool = False
     allow_known_broken: bool = False
+    memory_above_4g: bool = False
     password: str | None = field(default=None, repr=False)
     without_password: bool = False
     mend_cmos: bool = False

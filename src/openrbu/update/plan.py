@@ -19,6 +19,7 @@ from openrbu.memory.buddyinfo import (
 from openrbu.units import MAX_BLOCK_BYTES, PAGE_SIZE, human_size, order_for
 from openrbu.update import fit, trust
 from openrbu.update.driver import Mode, RbuDriver
+from openrbu.update.judges import Judges, judges_for
 from openrbu.update.obstacle import Obstacle
 from openrbu.update.options import Options
 from openrbu.update.target import Target, is_on_xen, read_target
@@ -30,6 +31,12 @@ _SCATTERED = (
     "machine's memory, where no BIOS finds it"
 )
 
+_MAY_BE_HIGH = (
+    "packets may come to lie above 4 GiB, where the published rules have no BIOS look (that of a "
+    "PowerEdge 2950 does): verify will tell; start Linux with mem=3G for the update to keep them "
+    "below, or use --memory-above-4g to go on all the same"
+)
+
 _XEN_RESTARTS = (
     "on Xen the kernel's reboot mode counts for nothing: Xen has to be started with reboot=warm, "
     "or the restart clears memory and the update with it"
@@ -39,7 +46,7 @@ _XEN_RESTARTS = (
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What would be done. `is_needed` is False when the machine runs this version already, and it
-    is not to be installed again."""
+    is not to be installed again. `judges`: who has to take what is staged."""
 
     image: Image
     target: Target
@@ -51,6 +58,7 @@ class Plan:
     is_needed: bool
     obstacles: tuple[Obstacle, ...]
     notes: tuple[str, ...]
+    judges: Judges
 
     @property
     def block_size_bytes(self) -> int:
@@ -71,9 +79,13 @@ def make_plan(host: Host, image: Image, options: Options) -> Plan:
     target = read_target(host)
     zones = _zones(host)
     on_xen = is_on_xen(host)
-    mode, why_mode = _choose_mode(image, target, options, zones, on_xen=on_xen)
+    judges = judges_for(image, target, options)
+    is_high = has_high_memory(zones) and not judges.look_above_4_gib
+    mode, why_mode = _choose_mode(image, target, options, zones, is_high=is_high, on_xen=on_xen)
     packet_count, staged = 0, image.size_bytes
     obstacles = list(fit.obstacles(image, target, options))
+    if judges.refusal and not obstacles:
+        obstacles.append(_own_bios_refuses(target, judges))
     if mode == "packet":
         try:
             packet_count = packet.packets_needed(image.size_bytes, options.packet_size_bytes)
@@ -83,6 +95,8 @@ def make_plan(host: Host, image: Image, options: Options) -> Plan:
     obstacles += _mode_obstacles(image, target, options, mode)
     obstacles += trust.obstacles(host, target, options, mode)
     notes = [*fit.notes(image, target), *_notes(host, image, target, mode, zones)]
+    if mode == "packet" and is_high:
+        notes.append(_MAY_BE_HIGH)
     notes += trust.notes(host, target, options, mode)
     piece = image.size_bytes if mode == "mono" else options.packet_size_bytes
     if on_xen:
@@ -104,6 +118,16 @@ def make_plan(host: Host, image: Image, options: Options) -> Plan:
         is_needed,
         tuple(obstacles),
         tuple(notes),
+        judges,
+    )
+
+
+def _own_bios_refuses(target: Target, judges: Judges) -> Obstacle:
+    return Obstacle(
+        "bios_refuses",
+        f"the BIOS of {target.title} (rule set {', '.join(judges.names)}) takes this image from "
+        f"nowhere: {judges.refusal}",
+        ExitCode.NOT_FOR_THIS_MACHINE,
     )
 
 
@@ -116,8 +140,15 @@ def _zones(host: Host) -> list[ZoneFree]:
 
 
 def _choose_mode(
-    image: Image, target: Target, options: Options, zones: list[ZoneFree], *, on_xen: bool
+    image: Image,
+    target: Target,
+    options: Options,
+    zones: list[ZoneFree],
+    *,
+    is_high: bool,
+    on_xen: bool,
 ) -> tuple[Mode, str]:
+    """`is_high`: packets may come to lie above 4 GiB, and a BIOS may not look there."""
     if options.mode is not None:
         return options.mode, "as asked for"
     if target.rbu is None or not target.rbu.packet_supported:
@@ -126,8 +157,8 @@ def _choose_mode(
         return "packet", f"no block of memory is larger than {human_size(MAX_BLOCK_BYTES)}"
     if on_xen:
         return "packet", "on Xen only a page is sure to lie in one piece in the machine's memory"
-    if has_high_memory(zones) and largest_low_block_bytes(zones) >= image.size_bytes:
-        return "mono", "packets may come to lie above 4 GiB, where a BIOS does not look"
+    if is_high and largest_low_block_bytes(zones) >= image.size_bytes:
+        return "mono", "packets may come to lie above 4 GiB, where not every BIOS looks"
     return "packet", "packets fit any free memory"
 
 
@@ -188,8 +219,6 @@ def _notes(
             f"the largest free block of memory below 4 GiB is "
             f"{human_size(largest_low_block_bytes(zones))}: there may be no room in one piece"
         )
-    if mode == "packet" and has_high_memory(zones):
-        yield "packets may come to lie above 4 GiB, where a BIOS does not look: verify will tell"
     if host.physical_memory is None:
         yield "physical memory can't be seen here: only the driver's own read-back is compared"
     if not RbuDriver(host).is_loaded:

@@ -9,18 +9,29 @@ from __future__ import annotations
 import contextlib
 import errno
 from dataclasses import dataclass
+from functools import partial
 
 from openrbu.buffers import Buffer
 from openrbu.errors import DamagedInputError, ObstacleError, UpdateFailedError
 from openrbu.formats import packet
 from openrbu.formats.hdr import Image
 from openrbu.hosts.base import Host
-from openrbu.memory.kpageflags import FreePages
-from openrbu.memory.physical import ReadableMemory, Region
+from openrbu.memory.physical import ReadableMemory
 from openrbu.units import PAGE_SIZE, human_size
 from openrbu.update.driver import Mode, Progress, RbuDriver
+from openrbu.update.judges import Judges
 from openrbu.update.target import is_on_xen
-from openrbu.update.verify import ReadBack, Verified, compare, find_staged, read_free_pages
+from openrbu.update.verify import (
+    Finding,
+    ReadBack,
+    StrangerError,
+    Verified,
+    compare,
+    find_staged,
+    read_free_pages,
+)
+
+DROP_CACHES = "/proc/sys/vm/drop_caches"
 
 _DEADLY = (
     "this kernel may die of dropping the packets that its driver holds (a bug of 5.7, mended in "
@@ -150,18 +161,17 @@ def read_back(host: Host, payload: Payload) -> ReadBack:
     return seen
 
 
-def verify(host: Host, payload: Payload, seen: ReadBack, *, packets_known: bool) -> Verified:
+def verify(host: Host, payload: Payload, seen: ReadBack, judges: Judges) -> Verified:
     """Judge what was read back, and find it in physical memory where that can be seen.
 
-    `packets_known` says whether this machine's BIOS looks for packets.
-
-    :raise UpdateFailedError: when the driver holds something else, or where no BIOS finds it.
+    :raise UpdateFailedError: when the driver holds something else, or one of the judges would not
+        take it from where it lies.
     """
     if seen is ReadBack.DIFFERENT:
         raise UpdateFailedError("the driver gives back something else than it was given")
     memory = host.physical_memory
     if memory is not None:
-        return Verified(seen, _find(host, memory, payload, packets_known=packets_known))
+        return Verified(seen, _find(host, memory, payload, judges))
     if seen is ReadBack.SKIPS_A_PACKET:
         raise UpdateFailedError(
             "this kernel's driver reads packets back wrongly (a bug of 5.7, mended in 6.16), so "
@@ -171,9 +181,9 @@ def verify(host: Host, payload: Payload, seen: ReadBack, *, packets_known: bool)
 
 
 def _find(
-    host: Host, memory: ReadableMemory, payload: Payload, *, packets_known: bool
-) -> tuple[Region, ...]:
-    """Where a BIOS would find what was staged.
+    host: Host, memory: ReadableMemory, payload: Payload, judges: Judges
+) -> tuple[Finding, ...]:
+    """What each judge takes out of memory.
 
     The memory of a running machine changes while it is searched: a free page that holds a packet
     is another program's, often this one's, by the time that it is compared. So what is refused, or
@@ -183,16 +193,21 @@ def _find(
     :raise OSError: when the last look could not be finished, as the kernel answers.
     """
     image = Image.parse(payload.image)
-
-    def look(free: FreePages | None) -> tuple[Region, ...]:
-        return find_staged(memory, image, mode=payload.mode, packets_known=packets_known, free=free)
-
+    look = partial(
+        find_staged,
+        memory,
+        image,
+        judges,
+        packets=None if payload.mode == "mono" else payload.staged,
+        free_pages=partial(read_free_pages, host),
+    )
     for _ in range(_LOOKS - 1):
-        free = read_free_pages(host)
         with contextlib.suppress(UpdateFailedError, DamagedInputError, OSError):
-            return look(free)
+            return look()
     try:
-        return look(read_free_pages(host))
+        return look()
+    except StrangerError:
+        raise
     except UpdateFailedError as refused:
         piece = payload.packet_size_bytes or len(payload.image)
         if piece > PAGE_SIZE and is_on_xen(host):
@@ -213,6 +228,21 @@ def clear(host: Host) -> bool:
     if had_entry:
         driver.request_entry()
     return True
+
+
+def clear_memory(host: Host, delivered_bytes: int) -> None:
+    """Free what is staged, and clear memory that nobody holds, as far as one can choose: the page
+    cache is dropped, and zeros are put where the kernel takes memory from next.
+
+    :raise OSError: as the kernel answers.
+    """
+    driver = RbuDriver(host)
+    if driver.may_die_of_clearing:
+        return
+    with contextlib.suppress(OSError):
+        if host.exists(DROP_CACHES):
+            host.write(DROP_CACHES, b"1")
+    _free(driver, delivered_bytes)
 
 
 def restore(host: Host, ground: Ground, *, delivered_bytes: int) -> None:

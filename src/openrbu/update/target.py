@@ -28,6 +28,19 @@ class Target:
     hardware_revision: int | None = None
     """Of this system; None: it can't be seen from here."""
 
+    @classmethod
+    def of(cls, tables: Tables, hardware_revision: int | None) -> Target:
+        """The machine with these tables."""
+        return cls(
+            tables,
+            dell.system_id(tables),
+            dell.SystemInformation.of(tables),
+            dell.BiosInformation.of(tables),
+            dell.RbuInformation.of(tables),
+            tokens_for_update(tables),
+            hardware_revision,
+        )
+
     @property
     def version(self) -> BiosVersion:
         return BiosVersion.parse(self.bios.version)
@@ -65,12 +78,4 @@ def read_target(host: Host) -> Target:
         raise ObstacleError(f"{host.name} shows no SMBIOS tables: it can't be known") from None
     except PermissionError:
         raise ObstacleError("only root can read the SMBIOS tables: run this as root") from None
-    return Target(
-        tables,
-        dell.system_id(tables),
-        dell.SystemInformation.of(tables),
-        dell.BiosInformation.of(tables),
-        dell.RbuInformation.of(tables),
-        tokens_for_update(tables),
-        host.hardware_revision,
-    )
+    return Target.of(tables, host.hardware_revision)

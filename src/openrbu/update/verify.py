@@ -1,31 +1,42 @@
-"""Verify: what was staged is what was meant, and lies where the BIOS will look.
+"""Verify: what was staged is what was meant, and any BIOS that could be the machine's takes it.
 
 Two looks, because each alone has been wrong on real machines: a driver's read-back can be right
 while no BIOS would find the image (pages of a Xen guest are not contiguous in machine memory), and
-can be wrong while the memory is right (kernels since 5.7 skipped a packet). And what is found may
-be a ghost: the buffer that the image came in by is freed, not cleared; the page cache has the file;
-this program has the image. So the pages have to be held by the kernel, as far as it says which are.
+can be wrong while the memory is right (kernels since 5.7 skipped a packet).
+
+Physical memory is shown to each judge twice. Once as it is: a ghost of another update may be what
+a BIOS takes. And once without what may be overwritten before the restart is done: the buffer that
+the image came in by is freed, not cleared; the page cache has the file; this program has the image.
+So the pages have to be held by the kernel, as far as it says which are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from enum import Enum
 
+import numpy as np
+import numpy.typing as npt
+
+from openrbu.bios.rules.ruleset import Find, RejectedError
 from openrbu.buffers import Buffer, same_bytes
 from openrbu.errors import UpdateFailedError
 from openrbu.formats.hdr import Image
-from openrbu.formats.packet import set_id_text
+from openrbu.formats.packet_header import PACKET_HEADER, PACKET_MAGIC, PacketHeader
 from openrbu.hosts.base import Host
-from openrbu.memory.kpageflags import ENTRY_BYTES, SEARCHED_BYTES, FreePages
+from openrbu.memory.kpageflags import ENTRY_BYTES, FreePages
+from openrbu.memory.narrowed import IMAGE_MAGIC, NarrowedMemory
 from openrbu.memory.physical import ReadableMemory, Region
-from openrbu.memory.scan import FoundSet, Sightings, search
-from openrbu.units import PhysAddr
-from openrbu.update.driver import CHUNK_BYTES, Mode
+from openrbu.memory.ram_array import Addresses
+from openrbu.units import KIB, PAGE_SHIFT
+from openrbu.update.driver import CHUNK_BYTES
+from openrbu.update.judges import Judge, Judges
 from openrbu.update.target import is_on_xen
 
 KPAGEFLAGS = "/proc/kpageflags"
+
+_PART_FRAMES = CHUNK_BYTES // ENTRY_BYTES
 
 
 class ReadBack(Enum):
@@ -38,11 +49,30 @@ class ReadBack(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Finding:
+    """That a BIOS by the rule set `rules` takes the image: as `mode`, from `extents`."""
+
+    rules: str
+    mode: str
+    extents: tuple[Region, ...]
+
+
+class StrangerError(UpdateFailedError):
+    """Memory that nobody holds keeps a BIOS from what is staged. Clearing it may help."""
+
+
+@dataclass(frozen=True, slots=True)
 class Verified:
-    """What was seen. `extents`: where in physical memory; None where the host shows none."""
+    """What was seen. `findings`: what each BIOS that could be the machine's takes out of physical
+    memory; None where the host shows none."""
 
     read_back: ReadBack
-    extents: tuple[Region, ...] | None
+    findings: tuple[Finding, ...] | None
+
+    @property
+    def extents(self) -> tuple[Region, ...] | None:
+        """Where in physical memory the image lies; None where the host shows none."""
+        return None if self.findings is None else self.findings[0].extents
 
 
 def compare(staged: Iterable[bytes], meant: Buffer, *, packet_size_bytes: int | None) -> ReadBack:
@@ -78,145 +108,166 @@ def _skips_a_packet(given: bytes, meant: memoryview, packet_size_bytes: int) -> 
     )
 
 
-def read_free_pages(host: Host) -> FreePages | None:
-    """Which pages are free or will be; None where the host does not say, or on Xen does not say
-    where they are."""
+def read_free_pages(host: Host, pages: Addresses) -> FreePages | None:
+    """Which pages are free or will be, of those at these addresses and near them; None where the
+    host does not say, or on Xen does not say where they are.
+
+    :raise OSError: as the kernel answers.
+    """
     if not host.exists(KPAGEFLAGS):
         return None
     table = host.frame_table
-    if table is None and is_on_xen(host):
+    if table is not None:
+        return FreePages.by_place(_flags(host, 0, ENTRY_BYTES * len(table)), table)
+    if is_on_xen(host):
         return None
-    wanted_bytes = SEARCHED_BYTES if table is None else ENTRY_BYTES * len(table)
+    parts = {int(part) for part in np.unique(pages >> PAGE_SHIFT) // _PART_FRAMES}
+    parts |= {part + 1 for part in parts}  # what begins in a part may end in the next one
+    return FreePages(
+        (part * _PART_FRAMES, _flags(host, part * CHUNK_BYTES, CHUNK_BYTES))
+        for part in sorted(parts)
+    )
+
+
+def _flags(host: Host, offset: int, size_bytes: int) -> bytes:
+    """A part of the file, as far as it goes."""
     flags = bytearray()
-    for chunk in host.chunks(KPAGEFLAGS, CHUNK_BYTES):
+    for chunk in host.chunks(KPAGEFLAGS, CHUNK_BYTES, offset):
         flags += chunk
-        if len(flags) >= wanted_bytes:
+        if len(flags) >= size_bytes:
             break
-    return FreePages(bytes(flags), table)
+    return bytes(flags[:size_bytes])
 
 
 def find_staged(
     memory: ReadableMemory,
     image: Image,
+    judges: Judges,
     *,
-    mode: Mode,
-    packets_known: bool,
-    free: FreePages | None = None,
-) -> tuple[Region, ...]:
-    """Where a BIOS would find what was staged, by the search that a BIOS does.
+    packets: Buffer | None = None,
+    free_pages: Callable[[Addresses], FreePages | None] = lambda pages: None,
+) -> tuple[Finding, ...]:
+    """What each judge takes out of memory, if all of them take this image.
 
-    What else lies there that a BIOS would take for an update is looked for, too: it refuses both.
-    `packets_known` says whether this machine's BIOS looks for packets; all look for images. A copy
-    in `free` pages does not count as staged: it may be overwritten before the restart is done.
+    `packets` are those that it was staged in, back to back; None: in one piece. `free_pages` tells
+    which of the pages at some addresses are free or will be. A copy there does not count as staged,
+    and a BIOS may meet it all the same.
 
-    :raise UpdateFailedError: when no BIOS would find it, or would find something else too.
+    :raise StrangerError: when one of them would, but for what lies in free memory.
+    :raise UpdateFailedError: when one of them would not.
+    :raise OSError: as the kernel answers.
     """
-    sightings = search(memory, flash_size_bytes=image.flash_size_bytes)
-    if mode == "packet":
-        found = _find_packets(memory, image, sightings, free)
-    else:
-        found = _find_monolithic(memory, image, sightings, free)
-        if packets_known:
-            _refuse_packets(memory, image, sightings)
-    for seen in sightings.images:
-        if not _holds(memory, seen.address, image):
-            raise _stranger(f"another whole image is in memory, at {seen.address:#x}")
+    seen = NarrowedMemory.of(memory)
+    free = free_pages(seen.pages)
+    ours = _of_image(seen, image) if packets is None else _of_packets(seen, memoryview(packets))
+    fleeting = np.zeros(len(seen.pages), np.bool_) if free is None else _fleeting(seen, free, image)
+    views = _Views(seen, seen.only(ours), seen.only(~fleeting), seen.only(ours & ~fleeting))
+    return tuple(_judged(judge, views, image) for judge in judges)
+
+
+@dataclass(frozen=True, slots=True)
+class _Views:
+    """The same memory: as it is; with nothing but what is staged; with nothing that may be
+    overwritten before the restart; with neither."""
+
+    all: NarrowedMemory
+    ours: NarrowedMemory
+    held: NarrowedMemory
+    ours_held: NarrowedMemory
+
+
+def _judged(judge: Judge, views: _Views, image: Image) -> Finding:
+    """What a judge takes out of what is staged; and nothing else in memory keeps it from that.
+
+    :raise StrangerError | UpdateFailedError: as `find_staged`.
+    """
+    found = _look(judge, views.ours_held, image)
+    if isinstance(found, str):
+        among_free = _look(judge, views.ours, image)
+        if isinstance(among_free, Finding):
+            raise UpdateFailedError(
+                "what is staged is only in memory that is free, a file's or a program's, where it "
+                f"may be overwritten; of the rest a BIOS by the {judge.name} rules says: {found}"
+            )
+        raise UpdateFailedError(_refusal(judge, among_free, views.ours, image))
+    for view, kind in ((views.held, UpdateFailedError), (views.all, StrangerError)):
+        among_others = _look(judge, view, image)
+        if isinstance(among_others, str):
+            raise kind(
+                f"a BIOS by the {judge.name} rules would not come to what is staged, for what else "
+                f"lies in memory: {among_others}; power cycle the machine, which clears its "
+                "memory, and try again"
+            )
     return found
 
 
-def _find_packets(
-    memory: ReadableMemory, image: Image, sightings: Sightings, free: FreePages | None
-) -> tuple[Region, ...]:
-    sets = sightings.packet_sets
-    if not sets:
-        raise UpdateFailedError(
-            "a BIOS would find no packet in physical memory: they lie where it does not look"
-        )
-    if len(sets) > 1:
-        places = ", ".join(f"{set_id_text(each.set_id)} at {each.lowest:#x}" for each in sets)
-        raise _stranger(f"packets of different sets are in memory ({places})")
-    if sets[0].conflicts:
-        raise _stranger(f"packets in memory contradict each other ({sets[0].conflicts[0]})")
-    if not sets[0].is_complete:
-        raise UpdateFailedError(
-            f"{len(sets[0].missing)} of {sets[0].total} packets would not be found by a BIOS: they "
-            "are not in memory that it searches, not on a page boundary or not contiguous"
-        )
-    held = _held(sets[0], free)
-    if not _carries(memory, held, image):
-        raise UpdateFailedError("the packets in physical memory hold another image")
-    return held.extents
-
-
-def _held(found: FoundSet, free: FreePages | None) -> FoundSet:
-    """The set without the copies that lie in `free` pages.
-
-    :raise UpdateFailedError: when a packet has no other.
-    """
-    if free is None:
-        return found
-    held = {
-        number: tuple(at for at in places if not free.any_in(at, found.size_of(number)))
-        for number, places in found.places.items()
-    }
-    lost = sum(not places for places in held.values())
-    if lost:
-        raise UpdateFailedError(
-            f"{lost} of {found.total} packets are only in memory that is free, a file's or a "
-            "program's, where they may be overwritten: a BIOS would not find the driver's own "
-            "copies"
-        )
-    return replace(found, places=held)
-
-
-def _find_monolithic(
-    memory: ReadableMemory, image: Image, sightings: Sightings, free: FreePages | None
-) -> tuple[Region, ...]:
-    """The image at any of the headers in memory; a vendor's file need not have our trailer."""
-    copies = [seen.address for seen in sightings.headers if _holds(memory, seen.address, image)]
-    if not copies:
-        raise UpdateFailedError(
-            "a BIOS would not find the image in physical memory: it is not there in one piece"
-        )
-    for address in copies:
-        if free is None or not free.any_in(address, image.size_bytes):
-            return (Region(address, PhysAddr(address + image.size_bytes)),)
-    raise UpdateFailedError(
-        "the image is only in memory that is free, a file's or a program's, where it may be "
-        "overwritten: a BIOS would not find the driver's own copy"
-    )
-
-
-def _refuse_packets(memory: ReadableMemory, image: Image, sightings: Sightings) -> None:
-    """Packets beside a monolithic image do no harm when they carry the very same one.
-
-    :raise UpdateFailedError: when they don't.
-    """
-    for found in sightings.packet_sets:
-        if found.conflicts or not found.is_complete or not _carries(memory, found, image):
-            text = f"packets of set {set_id_text(found.set_id)} are in memory, at {found.lowest:#x}"
-            raise _stranger(text)
-
-
-def _carries(memory: ReadableMemory, found: FoundSet, image: Image) -> bool:
-    """Whether a whole packet set carries this image."""
-    return _is_image(memoryview(found.assemble(memory))[: image.size_bytes], image)
-
-
-def _holds(memory: ReadableMemory, address: PhysAddr, image: Image) -> bool:
-    """Whether an image lies at an address, in one piece."""
-    end = address + image.size_bytes
-    is_ram = any(region.start <= address and end <= region.end for region in memory.regions)
-    return is_ram and _is_image(memory.view(address, image.size_bytes), image)
-
-
-def _is_image(data: memoryview, image: Image) -> bool:
+def _of_image(seen: NarrowedMemory, image: Image) -> npt.NDArray[np.bool_]:
+    """Which of the pages begin with the image's header."""
     header = image.header.build()
-    return data[: len(header)] == header and same_bytes(data[len(header) :], image.body)
+    starts = [
+        word == IMAGE_MAGIC and seen.starts_with(address, header)
+        for address, word in zip(seen.pages.tolist(), seen.words.tolist(), strict=True)
+    ]
+    return np.array(starts, np.bool_)
 
 
-def _stranger(what: str) -> UpdateFailedError:
-    return UpdateFailedError(
-        f"{what}, and a BIOS would refuse the update for it: power cycle the machine, which clears "
-        "its memory, and try again"
+def _of_packets(seen: NarrowedMemory, packets: memoryview) -> npt.NDArray[np.bool_]:
+    """Which of the pages begin with one of these packets."""
+    first = PacketHeader.parse(packets)
+    headers, size = seen.headers, first.size_bytes
+    is_ours: npt.NDArray[np.bool_] = headers["pktSetId"] == first.set_id
+    is_ours &= (seen.words == PACKET_MAGIC) & (headers["pktNum"] < first.total)
+    for place in np.flatnonzero(is_ours).tolist():
+        start = int(headers["pktNum"][place]) * size
+        packet = bytes(packets[start : start + size])
+        is_ours[place] = seen.starts_with(int(seen.pages[place]), packet)
+    return is_ours
+
+
+def _fleeting(seen: NarrowedMemory, free: FreePages, image: Image) -> npt.NDArray[np.bool_]:
+    """Which packets and images lie, if only in part, in memory that is free or will be."""
+    headers = seen.headers
+    sizes = np.where(
+        seen.words == PACKET_MAGIC, headers["pktSize"].astype(np.int64) * KIB, image.size_bytes
     )
+    sizes = np.maximum(sizes, PACKET_HEADER.size_bytes)
+    places = zip(seen.pages.tolist(), sizes.tolist(), strict=True)
+    return np.array([free.any_in(address, size) for address, size in places], np.bool_)
+
+
+def _look(judge: Judge, memory: ReadableMemory, image: Image) -> Finding | str:
+    """That a BIOS takes this image out of a memory, or why it does not."""
+    try:
+        find = judge.find(memory)
+    except RejectedError as refused:
+        return str(refused)
+    if _is_image(find, image):
+        return Finding(judge.name, find.mode, find.extents)
+    return f"it takes another image, {_place(find)}"
+
+
+def _refusal(judge: Judge, problem: str, seen: NarrowedMemory, image: Image) -> str:
+    """What to say when a BIOS would not take what is staged."""
+    text = f"a BIOS by the {judge.name} rules would not take what is staged: {problem}"
+    if judge.find_anywhere is None:
+        return text
+    try:
+        is_above = _is_image(judge.find_anywhere(seen), image)
+    except RejectedError:
+        return text
+    if not is_above:
+        return text
+    return (
+        "packets lie above 4 GiB, where the published rules have no BIOS look (that of a PowerEdge "
+        "2950 does): use --mode mono, or start Linux with mem=3G for the update; "
+        "--memory-above-4g goes on all the same"
+    )
+
+
+def _place(find: Find) -> str:
+    kind = "in packets" if find.mode == "packet" else "in one piece"
+    return f"{kind} at {find.extents[0].start:#x}"
+
+
+def _is_image(find: Find, image: Image) -> bool:
+    return find.image.header == image.header and same_bytes(find.image.body, image.body)

@@ -29,7 +29,7 @@ from openrbu.formats.dell import CompletionCode
 from openrbu.formats.hdr import MAX_HEADER_LENGTH, Image, SystemId, image_at
 from openrbu.memory.physical import ReadableMemory, Region
 from openrbu.memory.scan import FoundImage, FoundSet, Sightings, search
-from openrbu.units import BIOS_SEARCH_START, PhysAddr
+from openrbu.units import BIOS_SEARCH_END, BIOS_SEARCH_START, PhysAddr
 
 
 def find(memory: ReadableMemory, machine: Identity) -> Find:
@@ -37,7 +37,19 @@ def find(memory: ReadableMemory, machine: Identity) -> Find:
 
     :raise RejectedError: when there is no update, or not one that this machine takes.
     """
-    sightings = search(memory, flash_size_bytes=machine.flash_size_bytes)
+    return _find(memory, machine, BIOS_SEARCH_END)
+
+
+def find_anywhere(memory: ReadableMemory, machine: Identity) -> Find:
+    """The same, but that RAM above 4 GiB is searched, too: as real BIOSes search it for packets.
+
+    :raise RejectedError: as `find`.
+    """
+    return _find(memory, machine, memory.regions[-1].end)
+
+
+def _find(memory: ReadableMemory, machine: Identity, end: PhysAddr) -> Find:
+    sightings = search(memory, end=end, flash_size_bytes=machine.flash_size_bytes)
     images = sightings.images
     finds = [_monolithic(memory, image, copies=len(images)) for image in images]
     if machine.knows_packets and sightings.packet_sets:

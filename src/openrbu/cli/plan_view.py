@@ -1,0 +1,112 @@
+"""How a plan, and an update that is armed, are shown."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from openrbu.cli import session as sessions
+from openrbu.cli.images import image_document, systems_text
+from openrbu.cli.session import Session
+from openrbu.cli.show import Block, Cell, bad, caution, good
+from openrbu.cli.status import extents_document, extents_words
+from openrbu.units import human_size
+
+if TYPE_CHECKING:
+    from openrbu.cli.files import Loaded
+    from openrbu.update.flow import Outcome
+    from openrbu.update.plan import Plan
+
+
+def plan_rows(session: Session, planned: Plan) -> list[tuple[str, Cell]]:
+    """A plan for people."""
+    header, packets = planned.image.header, planned.mode == "packet"
+    pieces = f"{human_size(planned.staged_size_bytes)} in one piece"
+    if packets:
+        size = human_size(planned.options.packet_size_bytes)
+        pieces = (
+            f"{planned.packet_count} packets of {size}, {human_size(planned.staged_size_bytes)}"
+        )
+    return [
+        ("machine", sessions.machine_title(session, planned.target)),
+        ("BIOS", f"{planned.target.bios.version} → {header.version}"),
+        ("image", f"for {systems_text(header)}, {human_size(planned.image.size_bytes)}"),
+        ("mode", f"{planned.mode}: {planned.why_mode}"),
+        ("BIOS rules", ", ".join(planned.judges.names)),
+        ("staged", pieces),
+        (
+            "memory",
+            f"blocks of {human_size(planned.block_size_bytes)}"
+            if packets
+            else f"one block of {human_size(planned.block_size_bytes)}",
+        ),
+    ]
+
+
+def hints(planned: Plan) -> list[Block]:
+    """Notes and obstacles, a line each."""
+    notes = [caution(f"note: {note}") for note in planned.notes]
+    return [*notes, *(bad(f"in the way: {each.message}") for each in planned.obstacles)]
+
+
+def plan_document(session: Session, planned: Plan, loaded: Loaded) -> dict[str, Any]:
+    """A plan for `--json`."""
+    return {
+        "machine": sessions.machine_document(session, planned.target),
+        "image": {"found_at": loaded.found_at, **image_document(planned.image)},
+        "current_version": planned.target.bios.version,
+        "new_version": planned.image.header.version.text,
+        "is_needed": planned.is_needed,
+        "mode": planned.mode,
+        "why_mode": planned.why_mode,
+        "packet_size_bytes": planned.options.packet_size_bytes
+        if planned.mode == "packet"
+        else None,
+        "packet_count": planned.packet_count,
+        "staged_size_bytes": planned.staged_size_bytes,
+        "block_size_bytes": planned.block_size_bytes,
+        "bios_rules": list(planned.judges.names),
+        "notes": list(planned.notes),
+        "table_problems": list(planned.target.tables.problems),
+        "obstacles": [
+            {"kind": each.kind, "message": each.message, "exit_code": int(each.exit_code)}
+            for each in planned.obstacles
+        ],
+    }
+
+
+def outcome_document(outcome: Outcome) -> dict[str, Any]:
+    """What was staged, verified and armed, for `--json`."""
+    extents = outcome.verified.extents
+    return {
+        "attempt_id": outcome.attempt_id,
+        "mode": outcome.mode,
+        "tried": list(outcome.tried),
+        "is_armed": True,
+        "read_back": outcome.verified.read_back.value,
+        "seen_in_memory": extents is not None,
+        **extents_document(extents or ()),
+        "taken_by": [
+            {
+                "bios_rules": finding.rules,
+                "mode": finding.mode,
+                **extents_document(finding.extents),
+            }
+            for finding in outcome.verified.findings or ()
+        ],
+    }
+
+
+def armed_blocks(planned: Plan, outcome: Outcome) -> list[Block]:
+    """The same for people."""
+    blocks: list[Block] = [caution(f"note: {what}; tried another way") for what in outcome.tried]
+    extents = outcome.verified.extents
+    if extents:
+        seen = f"read back, and found in physical memory at {extents_words(extents)}"
+    else:
+        seen = "read back (physical memory can't be seen here)"
+    blocks.append(good(f"verified: {seen}"))
+    for finding in outcome.verified.findings or ():
+        taken = f"{finding.mode}, {extents_words(finding.extents)}"
+        blocks.append(good(f"  a BIOS by the {finding.rules} rules takes it: {taken}"))
+    blocks.append(good(f"armed: the next restart hands {planned.image.header.version} to the BIOS"))
+    return blocks

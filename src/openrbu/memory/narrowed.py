@@ -1,0 +1,90 @@
+"""A memory of which only some pages are looked at: those that may begin a packet or an image.
+
+Searching all of a real machine's RAM takes seconds. Several rule sets look at the same RAM before
+anything is armed, so the pages are found once, and each rule set searches these. What is read
+behind them, such as the rest of a packet, is the memory's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from openrbu.formats.hdr import MAGIC
+from openrbu.formats.packet_header import PACKET_HEADER, PACKET_MAGIC
+from openrbu.memory.frame_runs import frame_runs
+from openrbu.memory.physical import ReadableMemory, Region
+from openrbu.memory.ram_array import Addresses, RamArray
+from openrbu.units import PAGE_SHIFT, PhysAddr
+
+IMAGE_MAGIC = int.from_bytes(MAGIC, "little")
+
+
+class NarrowedMemory:
+    """A `ReadableMemory` that shows nothing but zeros to a search, but for `pages`.
+
+    `pages` are addresses, ascending; `words` what each begins with.
+    """
+
+    def __init__(self, memory: ReadableMemory, pages: Addresses, words: Addresses) -> None:
+        self._memory, self.pages, self.words = memory, pages, words
+
+    @classmethod
+    def of(cls, memory: ReadableMemory) -> NarrowedMemory:
+        """All pages of a memory that begin like a packet or an image."""
+        ram = RamArray(memory, PhysAddr(0), memory.regions[-1].end)
+        pages, words = ram.pages_with(PACKET_MAGIC, IMAGE_MAGIC)
+        return cls(memory, pages, words.astype(np.int64))
+
+    def only(self, wanted: npt.NDArray[np.bool_]) -> NarrowedMemory:
+        """The same with those of its pages alone that are `wanted`; shape (pages,)."""
+        return NarrowedMemory(self._memory, self.pages[wanted], self.words[wanted])
+
+    def starts_with(self, address: int, data: bytes) -> bool:
+        """Whether these bytes are at an address."""
+        room = max(region.end for region in self.regions) - address
+        return room >= len(data) and self.read(PhysAddr(address), len(data)) == data
+
+    @property
+    def headers(self) -> npt.NDArray[Any]:
+        """What each page begins with, taken as a packet's header; zeros where it is cut off."""
+        headers = np.zeros(len(self.pages), PACKET_HEADER.dtype)
+        ram = RamArray(self, PhysAddr(0), self.regions[-1].end)
+        fits = ram.room(self.pages) >= PACKET_HEADER.size_bytes
+        headers[fits] = ram.at(self.pages[fits], PACKET_HEADER.dtype)
+        return headers
+
+    @property
+    def regions(self) -> tuple[Region, ...]:
+        return self._memory.regions
+
+    @property
+    def is_mapped(self) -> bool:
+        return self._memory.is_mapped
+
+    def read(self, address: PhysAddr, size_bytes: int) -> bytes:
+        return self._memory.read(address, size_bytes)
+
+    def read_into(self, address: PhysAddr, buffer: bytearray | memoryview) -> None:
+        self._memory.read_into(address, buffer)
+
+    def view(self, address: PhysAddr, size_bytes: int) -> memoryview:
+        return self._memory.view(address, size_bytes)
+
+    def populated(self, start: PhysAddr, end: PhysAddr) -> Iterator[Region]:
+        for run in self._runs:
+            part = run.clip(start, end)
+            if part is not None:
+                yield part
+
+    @cached_property
+    def _runs(self) -> list[Region]:
+        """Pages that follow each other, as one."""
+        return [
+            Region(PhysAddr(first << PAGE_SHIFT), PhysAddr((first + count) << PAGE_SHIFT))
+            for first, count in frame_runs((self.pages >> PAGE_SHIFT).astype(np.uint32))
+        ]
