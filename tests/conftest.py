@@ -4,8 +4,11 @@ import shutil
 import signal
 import tempfile
 from functools import partial
+from pathlib import Path
 
 import pytest
+
+from cli_rig import Cli
 
 pytest_plugins = ["lab_rig", "xen_rig"]
 
@@ -24,3 +27,15 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.option.basetemp is None:
         config.option.basetemp = tempfile.mkdtemp(prefix="openrbu-tests-")
         config.add_cleanup(partial(shutil.rmtree, config.option.basetemp, ignore_errors=True))
+
+
+@pytest.fixture
+def rbu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+    """The command line, with no machines yet."""
+    monkeypatch.setenv("OPENRBU_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("OPENRBU_PASSWORD", raising=False)
+    monkeypatch.delenv("OPENRBU_DEBUG", raising=False)
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    return Cli(work, capsys)

@@ -6,23 +6,10 @@ from pathlib import Path
 import pytest
 
 from boards import Computer
-from cli_rig import Cli
 from machines import make
 from openrbu.machine import reach
 from openrbu.machine.base import Machine
 from served import Server, serving
-
-
-@pytest.fixture
-def rbu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    """The command line, with no machines yet."""
-    monkeypatch.setenv("OPENRBU_HOME", str(tmp_path / "home"))
-    monkeypatch.delenv("OPENRBU_PASSWORD", raising=False)
-    monkeypatch.delenv("OPENRBU_DEBUG", raising=False)
-    work = tmp_path / "work"
-    work.mkdir()
-    monkeypatch.chdir(work)
-    return Cli(work, capsys)
 
 
 @pytest.fixture
