@@ -202,6 +202,14 @@ def test_a_loaded_image_knows_its_packages_manifest(rbu: Cli) -> None:
     assert str(loaded.manifest.minimum_version) == "A04"
 
 
+def test_a_machine_that_runs_less_than_its_package_wants_is_told_so(rbu: Cli) -> None:
+    path = rbu.write("P.BIN", HOLD_AN_IMAGE["8G, the image at the top"])
+    rbu("machine", "new", "old", "--bios-version", "A03")
+    ended = rbu("update", path, "-m", "old")
+    assert ended.code == 4
+    assert "A04 or newer, and this one runs A03" in ended.err
+
+
 # -- where an image ends --------------------------------------------------------------------
 
 

@@ -39,6 +39,7 @@ from openrbu.cli.status import (
 from openrbu.errors import ExitCode, OpenRbuError
 
 if TYPE_CHECKING:
+    from openrbu.cli.files import Loaded
     from openrbu.update.driver import Mode as StagingMode
     from openrbu.update.options import Options
     from openrbu.update.plan import Plan
@@ -114,6 +115,7 @@ def plan(
     options = _options(
         mode,
         packet_size,
+        loaded,
         reinstall=reinstall,
         allow_downgrade=allow_downgrade,
         allow_any_system=allow_any_system,
@@ -172,6 +174,7 @@ def update(
     options = _options(
         mode,
         packet_size,
+        loaded,
         reinstall=reinstall,
         allow_downgrade=allow_downgrade,
         allow_any_system=allow_any_system,
@@ -207,8 +210,8 @@ def update(
         return _restart(session, planned, document)
 
 
-def _options(mode: ModeChoice, packet_size: str, **others: Any) -> Options:
-    """What the operator asks for; `others` are options by their names there.
+def _options(mode: ModeChoice, packet_size: str, loaded: Loaded, **others: Any) -> Options:
+    """What the operator and the package ask for; `others` are options by their names there.
 
     :raise UsageError: when the packet size is none.
     """
@@ -217,7 +220,8 @@ def _options(mode: ModeChoice, packet_size: str, **others: Any) -> Options:
 
     size = size_of(packet_size, "--packet-size")
     check_packet_size(size)
-    return Options(mode=_MODES[mode], packet_size_bytes=size, **others)
+    minimum = None if loaded.manifest is None else loaded.manifest.minimum_version
+    return Options(mode=_MODES[mode], packet_size_bytes=size, minimum_version=minimum, **others)
 
 
 def _asked(options: Options) -> str:

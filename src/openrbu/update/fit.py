@@ -28,6 +28,13 @@ def obstacles(image: Image, target: Target, options: Options) -> Iterator[Obstac
         yield from _known_broken(target)
     if not (options.allow_downgrade or is_same_version(image, target)):
         yield from _wrong_version(image.header.version, target.version)
+    minimum = options.minimum_version
+    if minimum is not None and minimum.beats(target.version):
+        yield Obstacle(
+            "below_minimum_version",
+            f"the package is for machines that run {minimum.text} or newer, and this one runs "
+            f"{target.bios.version}: install that version first",
+        )
 
 
 def notes(image: Image, target: Target) -> Iterator[str]:

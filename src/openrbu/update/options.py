@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from openrbu.formats.packet import DEFAULT_PACKET_BYTES
+from openrbu.formats.version import BiosVersion
 from openrbu.update.driver import Mode
 
 
@@ -16,6 +17,7 @@ class Options:
     an obstacle out of the way: an older version or one of unclear age; an image for another system
     or hardware revision; a system on which RBU is known to be broken. `without_password`: the BIOS
     has no admin password, whatever SMBIOS says. `mend_cmos`: make wrong check values of CMOS right.
+    `minimum_version`: what the machine has to run already, as the image's package says.
     `memory_above_4g`: packets may lie above 4 GiB, where the published rules have no BIOS look.
     """
 
@@ -28,4 +30,5 @@ class Options:
     memory_above_4g: bool = False
     password: str | None = field(default=None, repr=False)
     without_password: bool = False
+    minimum_version: BiosVersion | None = None
     mend_cmos: bool = False
