@@ -53,7 +53,7 @@ def judges_on(
     ("system_id", "version", "listed", "size_bytes", "names"),
     [
         (UNKNOWN, "2.3.0", (UNKNOWN,), MIB, ("published", "poweredge-2950")),
-        (UNKNOWN, "A06", (UNKNOWN,), MIB, ("published", "latitude-d500")),
+        (UNKNOWN, "A06", (UNKNOWN,), MIB, ("published",)),
         (UNKNOWN, "A06", (0x0111, UNKNOWN), MIB, ("published",)),
         (UNKNOWN, "2.3.0", (UNKNOWN,), 512 * KIB, ("published",)),
         (UNKNOWN, "2.3.0", (UNKNOWN,), 16 * MIB, ("published",)),
@@ -71,6 +71,20 @@ def test_the_judges_are_the_bioses_that_could_be_the_machines(
     what = an_image(version, *listed, size_bytes=size_bytes)
     judges = judges_on(what, system_id)
     assert (judges.names, judges.refusal) == (names, "")
+
+
+@pytest.mark.parametrize(
+    ("version", "listed", "names"),
+    [
+        ("A06", (UNKNOWN,), ("published", "latitude-d500")),
+        ("A06", (0x0111, UNKNOWN), ("published",)),
+        ("2.3.0", (UNKNOWN,), ("published", "poweredge-2950")),
+    ],
+)
+def test_a_bios_without_packets_is_a_judge_where_the_machine_takes_none(
+    version: str, listed: tuple[int, ...], names: tuple[str, ...]
+) -> None:
+    assert judges_on(an_image(version, *listed), UNKNOWN, packets=None).names == names
 
 
 @pytest.mark.parametrize(

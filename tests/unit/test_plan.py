@@ -54,11 +54,11 @@ def plan_for(host: Any, what: Image, **options: Any) -> Plan:
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("state", ["fresh", "armed", "module loaded"])
 def test_planning_changes_nothing_at_all(tmp_path: Path, model: str, state: str) -> None:
-    directory = make(tmp_path, model)
+    directory = make(tmp_path, model, flash_size_bytes=MIB)
     with running(directory) as machine:
         host = VirtualHost(machine)
         if state == "armed":
-            update(host, image(model))
+            update(host, image(model, flash_size_bytes=MIB))
         elif state == "module loaded":
             host.load_module("dell_rbu", {"image_type": "packet"})
     before = files(directory, leave_out=("lock",))

@@ -30,7 +30,7 @@ import numpy.typing as npt
 from openrbu.errors import KernelError
 from openrbu.memory.buddy import BuddyAllocator
 from openrbu.memory.pages import Frames
-from openrbu.units import BIOS_SEARCH_END, MAX_ORDER, PAGE_SHIFT, PAGE_SIZE
+from openrbu.units import MAX_ORDER, PAGE_SHIFT, PAGE_SIZE
 
 ENTRY_BYTES = 8
 BUDDY_BIT = 10
@@ -76,15 +76,16 @@ class FreePages:
         self._parts = [(first, _free_in(flags).tobytes()) for first, flags in parts]
 
     @classmethod
-    def by_place(cls, flags: bytes, table: Frames) -> FreePages:
+    def by_place(cls, flags: bytes, table: Frames, end: int) -> FreePages:
         """The same on a hypervisor: `table` has the place of each frame in the machine's memory,
         and `flags` covers it. What is in no frame of the table is another system's there, and
-        counts as free.
+        counts as free. Nothing is known of places from the address `end` on.
         """
         is_free = _free_in(flags)
         places = table[: len(is_free)]
-        by_place = np.ones(int(places.max(initial=BIOS_SEARCH_END >> PAGE_SHIFT)) + 1, np.uint8)
-        by_place[places] = is_free[: len(places)]
+        by_place = np.ones(-(-end // PAGE_SIZE), np.uint8)
+        is_asked = places < len(by_place)
+        by_place[places[is_asked]] = is_free[: len(places)][is_asked]
         pages = cls(())
         pages._parts = [(0, by_place.tobytes())]
         return pages

@@ -5,7 +5,8 @@ set (`bios.rules`) that could be the machine's, and all of them have to take it:
 
 - Where the code of the machine's own system was run, that rule set alone is the judge.
 - Elsewhere `published` is, and with it each of the real ones that would take the image when
-  nothing else is in memory. Those want exactly 1 MiB of data, so they judge no other image.
+  nothing else is in memory. Those want exactly 1 MiB of data, so they judge no other image; and
+  one that knows no packets is no judge where the machine says that it takes them.
 """
 
 from __future__ import annotations
@@ -73,7 +74,11 @@ def judges_for(image: Image, target: Target, options: Options) -> Judges:
         return Judges((judge,), _refusal(judge, image))
     judges = [_judge(PUBLISHED, identity, options)]
     if image.flash_size_bytes == _REAL_DATA_BYTES:
-        real = (_judge(each, identity, options) for each in RULE_SETS.values() if each is not own)
+        real = (
+            _judge(rules, identity, options)
+            for rules in RULE_SETS.values()
+            if rules is not own and (rules.limits.knows_packets or not identity.knows_packets)
+        )
         judges += [judge for judge in real if not _refusal(judge, image)]
     return Judges(tuple(judges))
 

@@ -23,18 +23,26 @@ from openrbu.bios.rules.ruleset import Find, RejectedError
 from openrbu.buffers import Buffer, same_bytes
 from openrbu.errors import UpdateFailedError
 from openrbu.formats.hdr import Image
-from openrbu.formats.packet_header import PACKET_HEADER, PACKET_MAGIC, PacketHeader
+from openrbu.formats.judgement import MAX_DATA_BYTES
+from openrbu.formats.packet_header import (
+    PACKET_HEADER,
+    PACKET_MAGIC,
+    PacketHeader,
+)
 from openrbu.hosts.base import Host
 from openrbu.memory.kpageflags import ENTRY_BYTES, FreePages
 from openrbu.memory.narrowed import IMAGE_MAGIC, NarrowedMemory
 from openrbu.memory.physical import ReadableMemory, Region
 from openrbu.memory.ram_array import Addresses
-from openrbu.units import KIB, PAGE_SHIFT
+from openrbu.units import KIB, MIB, PAGE_SHIFT
 from openrbu.update.driver import CHUNK_BYTES
 from openrbu.update.judges import Judge, Judges
 from openrbu.update.target import is_on_xen
 
 KPAGEFLAGS = "/proc/kpageflags"
+
+_FURTHEST_BYTES = MAX_DATA_BYTES + MIB
+"""How far behind its first page an image or a packet may reach."""
 
 _PART_FRAMES = CHUNK_BYTES // ENTRY_BYTES
 
@@ -118,7 +126,8 @@ def read_free_pages(host: Host, pages: Addresses) -> FreePages | None:
         return None
     table = host.frame_table
     if table is not None:
-        return FreePages.by_place(_flags(host, 0, ENTRY_BYTES * len(table)), table)
+        end = int(pages.max(initial=0)) + _FURTHEST_BYTES
+        return FreePages.by_place(_flags(host, 0, ENTRY_BYTES * len(table)), table, end)
     if is_on_xen(host):
         return None
     parts = {int(part) for part in np.unique(pages >> PAGE_SHIFT) // _PART_FRAMES}
