@@ -147,7 +147,7 @@ def test_another_update_in_memory_is_seen_before_arming(story: Story) -> None:
     story.shell("echo 1 > /proc/sys/vm/nr_hugepages")
     done = story.tries(*story.holding("other", other, "rbu", "update", image, "--mode", "mono"))
     assert done.returncode == 1
-    assert "another whole image is in memory" in done.stderr
+    assert "two different images are in memory" in done.stderr
     assert story.journal[-1]["event"] == "failed"
     assert not story.search().images, "the other one is gone, and what was staged is taken back"
 
