@@ -18,6 +18,7 @@ from cli_rig import Cli, image_bytes, names_in
 from openrbu.cli.files import read_input
 from openrbu.errors import UsageError
 from openrbu.formats import packet
+from openrbu.formats.hdr import Image
 from openrbu.formats.check_words import check_words
 from openrbu.units import MIB
 
@@ -297,6 +298,21 @@ def test_packets_and_join_give_the_image_back(rbu: Cli) -> None:
     again = rbu.json("join", "p", "-o", "again.hdr")
     assert (again["state"], again["has_password"]) == ("whole", True)
     assert Path("again.hdr").read_bytes() == path.read_bytes()
+
+
+@pytest.mark.skipif(not (DATA / "hdr-whole").is_dir(), reason=f"no vendor images in {DATA}")
+def test_packets_and_join_give_a_vendors_file_back_and_two_have_two_ids(rbu: Cli) -> None:
+    ids = set()
+    for path in sorted((DATA / "hdr-whole").glob("*.gz")):
+        raw = gzip.decompress(path.read_bytes())
+        image = rbu.write(path.stem, raw)
+        if not Image.parse(raw).is_whole:
+            assert "header was changed" in rbu.fails(5, "packets", image, "-o", "p", "--force")
+            continue
+        ids.add(rbu.json("packets", image, "-o", "p", "--force")["set_id"])
+        rbu.json("join", "p", "-o", "back.hdr", "--force")
+        assert Path("back.hdr").read_bytes() == raw
+    assert len(ids) == 4
 
 
 def test_no_two_sets_have_one_id_where_none_is_given(rbu: Cli) -> None:
