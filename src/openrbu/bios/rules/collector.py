@@ -46,7 +46,7 @@ from openrbu.formats.packet_header import (
     PASSWORD_ITEM,
     word_sums,
 )
-from openrbu.memory.packet_sums import packet_sums
+from openrbu.memory.packet_sums import WORK_BYTES, packet_sums
 from openrbu.memory.ram_array import RamArray
 from openrbu.units import GIB, KIB, MIB, PAGE_SIZE, PhysAddr
 
@@ -112,6 +112,7 @@ class _Pages:
         sums, affordable = packet_sums(ram, addresses[checkable], sizes[checkable])
         self.addresses: list[int] = addresses.tolist()
         self._largest = int(claimed.max(initial=0))
+        self._work = 4 * ram.populated_bytes + WORK_BYTES
         # address: bytes of a sound packet; 0 unsound; -1 not checked; -2 of no size.
         self._known = dict.fromkeys(self.addresses, -2)
         rows = zip(
@@ -158,6 +159,9 @@ class _Pages:
             return -2
         if address < HOLE.start < address + size:
             return 0
+        self._work -= size
+        if self._work < 0:
+            return -1
         data = np.frombuffer(self._scratch.read(address, size), np.uint8).reshape(1, -1)
         return 0 if word_sums(data)[0] else size
 

@@ -131,7 +131,10 @@ class Cabinet:
         :raise OtherCompressionError: when a folder is packed in a way that is not read here.
         """
         content, unpacked = memoryview(b""), None
-        for name, fields in sorted(self._files, key=lambda each: each[1]["folder"]):
+        behind = 0
+        for name, fields in sorted(
+            self._files, key=lambda each: (each[1]["folder"], each[1]["offset"])
+        ):
             number = fields["folder"]
             if number >= _CONTINUED_FROM:
                 raise DamagedInputError(f"file {name} is split over several cabinets")
@@ -139,7 +142,11 @@ class Cabinet:
                 raise DamagedInputError(f"file {name} is in no folder")
             if number != unpacked:
                 content, unpacked = self._unpack(self._folders[number], count), number
+                behind = 0
             first, end = fields["offset"], fields["offset"] + fields["size"]
+            if first < behind:
+                raise DamagedInputError(f"file {name} lies over another")
+            behind = end
             if end > len(content):
                 raise DamagedInputError(f"file {name} is cut short")
             yield CabinetMember(name, content[first:end])

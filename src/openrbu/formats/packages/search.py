@@ -188,12 +188,12 @@ class _Search:
         return behind_header, len(view)
 
     def _add(self, found: FoundImage) -> None:
+        self._budget.image(found.path)
         is_known = any(
             found.image == known.image and found.end_is_known == known.end_is_known
             for known in self.contents.images
         )
         if not is_known:
-            self._budget.image(found.path)
             self.contents.images.append(found)
 
     def _is_capsule(self, view: memoryview, start: int, steps: _Steps) -> bool:
