@@ -118,7 +118,7 @@ def ram(tmp_path: Path) -> Iterator[RamFile]:
 
 
 @pytest.fixture
-def judges(tmp_path: Path) -> Judges:
+def judges() -> Judges:
     """Those of a machine of an unknown kind: the published rules and a PowerEdge 2950."""
     return judges_on(IMAGE, UNKNOWN)
 
@@ -169,9 +169,7 @@ def test_a_stranger_is_told_from_one_in_free_memory_which_may_be_cleared(
 
 
 @pytest.mark.parametrize("at", [HIGH - 8 * MIB, HIGH + 8 * MIB])
-def test_only_what_lies_lower_keeps_a_poweredge_from_packets(
-    tmp_path: Path, ram: RamFile, at: int
-) -> None:
+def test_only_what_lies_lower_keeps_a_poweredge_from_packets(ram: RamFile, at: int) -> None:
     what = an_image("0.2.9", SERVER)
     judges = judges_on(what, SERVER)
     put(ram, HIGH, *packets_of(what.build(), set_id=SET_ID.to_bytes(4, "little")))
@@ -185,9 +183,7 @@ def test_only_what_lies_lower_keeps_a_poweredge_from_packets(
         find_staged(ram, what, judges, packets=joined(what))
 
 
-def test_another_image_that_a_poweredge_takes_first_is_noticed(
-    tmp_path: Path, ram: RamFile
-) -> None:
+def test_another_image_that_a_poweredge_takes_first_is_noticed(ram: RamFile) -> None:
     what, other = an_image("0.2.9", SERVER), an_image("0.2.7", SERVER, seed=2)
     judges = judges_on(what, SERVER)
     ram.write(PhysAddr(HIGH), what.build())
@@ -203,9 +199,7 @@ def test_another_image_that_a_poweredge_takes_first_is_noticed(
     ("at", "judge"),
     [(0x8000, "published"), (512 * KIB, "published"), (0x8000, "poweredge-2950")],
 )
-def test_a_packet_where_a_bios_does_not_look_is_noticed(
-    tmp_path: Path, ram: RamFile, at: int, judge: str
-) -> None:
+def test_a_packet_where_a_bios_does_not_look_is_noticed(ram: RamFile, at: int, judge: str) -> None:
     system_id = SERVER if judge == "poweredge-2950" else UNKNOWN
     what = an_image("2.3.0", system_id)
     packets = packets_of(what.build(), set_id=SET_ID.to_bytes(4, "little"))
@@ -216,7 +210,7 @@ def test_a_packet_where_a_bios_does_not_look_is_noticed(
         find_staged(ram, what, judges, packets=joined(what))
 
 
-def test_above_4_gib_only_the_published_rules_see_nothing(tmp_path: Path, ram: RamFile) -> None:
+def test_above_4_gib_only_the_published_rules_see_nothing(ram: RamFile) -> None:
     put(ram, 4 * GIB + MIB, *PACKETS)
     with pytest.raises(UpdateFailedError, match=r"mem=3G.*--memory-above-4g"):
         look(ram, judges_on(IMAGE, UNKNOWN))
@@ -263,6 +257,29 @@ def test_a_stale_set_that_can_not_be_cleared_is_refused_and_nothing_is_armed(
         assert standing(machine) == before
         machine.restart(cold=True)
         update(VirtualHost(machine), image(flash_size_bytes=MIB), mode="packet")
+
+
+def test_a_kernel_that_dies_of_dropping_packets_is_not_made_to(tmp_path: Path) -> None:
+    """What is in the way is told, and that the packets stay."""
+    order = {"ram_bytes": 256 * MIB, "flash_size_bytes": MIB, "profile": "linux-5.7"}
+    with running(make(tmp_path, **order)) as machine:
+        machine.ram.write(PhysAddr(HIGH + 3 * MIB), STALE[3])
+        with pytest.raises(UpdateFailedError, match="would not come to what is staged"):
+            update(VirtualHost(machine), image(flash_size_bytes=MIB), mode="packet")
+        assert machine.kernel is not None
+        assert not machine.kernel.is_dead
+        assert not machine.is_armed
+
+
+def test_a_stale_header_whose_packet_would_reach_over_a_gap_is_none_of_ours(
+    ram: RamFile, judges: Judges
+) -> None:
+    packets = packets_of(IMAGE.build(), set_id=SET_ID.to_bytes(4, "little"), size=64 * KIB)
+    for number, piece in enumerate(packets):
+        ram.write(PhysAddr(HIGH + number * 64 * KIB), piece)
+    ram.write(PhysAddr(636 * KIB), packets[3][:PAGE_SIZE])
+    found = find_staged(ram, IMAGE, judges, packets=b"".join(packets))
+    assert [finding.rules for finding in found] == ["published", "poweredge-2950"]
 
 
 def test_an_update_tells_who_takes_it(tmp_path: Path) -> None:

@@ -174,9 +174,9 @@ def test_an_nvram_that_says_nonsense_of_the_last_update_is_damaged(
 def test_a_machine_from_a_newer_openrbu_is_left_alone(tmp_path: Path) -> None:
     directory = make(tmp_path)
     path = directory / "machine.json"
-    path.write_text(json.dumps(json.loads(path.read_bytes()) | {"format": 2, "colour": "grey"}))
+    path.write_text(json.dumps(json.loads(path.read_bytes()) | {"format": 3, "colour": "grey"}))
     before = files(directory, leave_out=("lock",))
-    with pytest.raises(MachineError, match=r"made by a newer openrbu \(format 2; .*update openrbu"):
+    with pytest.raises(MachineError, match=r"made by a newer openrbu \(format 3; .*update openrbu"):
         VirtualMachine(directory)
     assert files(directory, leave_out=("lock",)) == before
 

@@ -51,6 +51,25 @@ def test_a_new_one_has_no_update_tried_and_no_password() -> None:
     assert Nvram.parse(Nvram().build()) == Nvram({}, 0xFFFF, None, None, None)
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"completed_at": None}, {"completion_code": 0x1234}, {"is_ending": 1}]
+)
+def test_an_end_under_way_without_a_result_is_damage(path: Path, wrong: dict[str, object]) -> None:
+    right = json.loads(Nvram({}, 0, "2026-01-01T00:00:00", is_ending=True).build())
+    path.write_text(json.dumps(right))
+    assert NvramFile(path).contents.is_ending
+    path.write_text(json.dumps(right | wrong))
+    with pytest.raises(MachineError, match="damaged"):
+        NvramFile(path)
+
+
+def test_what_openrbu_before_0_2_wrote_is_read(path: Path) -> None:
+    former = json.loads(FULL.build())
+    del former["is_ending"]
+    path.write_text(json.dumps(former))
+    assert NvramFile(path).contents == FULL
+
+
 def test_a_power_cut_leaves_what_was_there(path: Path) -> None:
     before = path.read_bytes()
     file = NvramFile(path, PowerRail(1))
@@ -87,7 +106,7 @@ def with_value(name: str, value: object) -> dict[str, Any]:
         [],
         {},
         7,
-        *(without(name) for name in json.loads(FULL.build())),
+        *(without(name) for name in json.loads(FULL.build()) if name != "is_ending"),
         with_value("another", 1),
         with_value("settings", []),
         with_value("settings", {"x": 1}),

@@ -450,6 +450,11 @@ def test_more_members_than_the_limit_are_refused(
         find_images(make(*((f"m{number}", b"") for number in range(6))))
 
 
+def test_copies_of_one_image_count_too_each_takes_a_search() -> None:
+    with pytest.raises(DamagedInputError, match="images"):
+        find_images(image_of(b"\1") * (limits.MAX_IMAGES + 1))
+
+
 def test_more_images_than_the_limit_are_refused() -> None:
     images = [image_of(number.to_bytes(2, "big")) for number in range(limits.MAX_IMAGES)]
     assert len(find_images(b"".join(images))) == limits.MAX_IMAGES

@@ -14,6 +14,7 @@ from typing import Any
 
 from openrbu.bios.power import PowerRail
 from openrbu.errors import MachineError
+from openrbu.formats.dell import CompletionCode
 
 
 @dataclass(slots=True)
@@ -47,10 +48,10 @@ class Nvram:
         return cls(settings, **document)
 
     def build(self) -> bytes:
-        document = asdict(self)
-        if not self.is_ending:  # openrbu before 0.2 does not know it
-            del document["is_ending"]
-        return json.dumps(document).encode()
+        return json.dumps(asdict(self)).encode()
+
+
+_CODES = frozenset(map(int, CompletionCode))
 
 
 def _is_sound(document: Any) -> bool:
@@ -61,13 +62,16 @@ def _is_sound(document: Any) -> bool:
     names = {field.name for field in fields(Nvram)}
     if not isinstance(document, dict) or document.keys() | {"is_ending"} != names:
         return False
-    if not isinstance(document.get("is_ending", False), bool):
+    is_ending = document.get("is_ending", False)  # machines of openrbu before 0.2 have none
+    if not isinstance(is_ending, bool):
         return False
     settings, completed_at = document["settings"], document["completed_at"]
     if not isinstance(settings, dict) or not isinstance(completed_at, str | None):
         return False
     if completed_at is not None:
         dt.datetime.fromisoformat(completed_at)
+    if is_ending and (completed_at is None or document["completion_code"] not in _CODES):
+        return False
     words = [document["completion_code"], *map(int, settings), *settings.values()]
     optional = [document["flashing_from"], document["admin_password_crc"]]
     return all(_is_number(word, bits=16) for word in words) and all(

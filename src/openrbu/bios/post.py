@@ -174,7 +174,7 @@ def find_update(board: Board) -> Find:
 
 def _packets_for_nobody(board: Board) -> str:
     """What to say where packets are in memory and this BIOS does not look for any."""
-    if board.knows_packets and board.rules.limits.knows_packets:
+    if board.knows_packets and board.rules.knows_packets:
         return ""
     count = sum(len(each.places) for each in search(board.memory).packet_sets)
     if not count:

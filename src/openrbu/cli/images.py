@@ -282,6 +282,12 @@ def join(
             raise DamagedInputError(f"what the packets hold is {error}") from None
         if image.damage is not None:
             raise DamagedInputError(f"the packets are sound, but {image.damage}")
+        behind = joined.image[image.size_bytes :]
+        if len(behind) >= len(joined.image) // (joined.total - 1) or any(behind):
+            raise DamagedInputError(
+                f"the packets are sound, but {len(behind)} bytes are behind the image in them, and "
+                "not only the zeros that fill up the last packet"
+            )
     changed = files.save(output, image.build(), force=force)
     document = {
         "changed": changed,

@@ -111,8 +111,8 @@ def rules(
         {
             "name": each.name,
             "summary": each.summary,
-            "knows_packets": each.limits.knows_packets,
-            "looks_above_4_gib": each.limits.looks_above_4_gib,
+            "knows_packets": each.knows_packets,
+            "looks_above_4_gib": each.looks_above_4_gib,
             "token_cleared": each.token_cleared.value,
             "records_in_cmos": each.records_in_cmos,
         }

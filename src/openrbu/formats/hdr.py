@@ -23,6 +23,7 @@ from openrbu.formats.layout import Field, Layout
 from openrbu.formats.version import BiosVersion, VersionStyle
 
 MAGIC = b"$RBU"
+MAGIC_WORD = int.from_bytes(MAGIC, "little")
 MAX_SYSTEMS = 12
 
 HEADER = Layout(

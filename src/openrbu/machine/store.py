@@ -44,8 +44,9 @@ from openrbu.machine.lockfile import LockFile
 from openrbu.memory.physical import pc_regions
 from openrbu.signals import signals_held
 
-FORMAT = 1
-"""The layout of a machine's directory; a reader refuses newer ones."""
+FORMAT = 2
+"""The layout of a machine's directory; a reader refuses newer ones, and takes older ones. 2: rule
+set and hardware revision; NVRAM notes that a result is being recorded."""
 
 MAX_ENTRY_DELAY_S = 3600.0
 

@@ -14,14 +14,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from openrbu.formats.hdr import MAGIC
+from openrbu.formats.hdr import MAGIC_WORD
 from openrbu.formats.packet_header import PACKET_HEADER, PACKET_MAGIC
 from openrbu.memory.frame_runs import frame_runs
 from openrbu.memory.physical import ReadableMemory, Region
 from openrbu.memory.ram_array import Addresses, RamArray
 from openrbu.units import PAGE_SHIFT, PhysAddr
-
-IMAGE_MAGIC = int.from_bytes(MAGIC, "little")
 
 
 class NarrowedMemory:
@@ -37,7 +35,7 @@ class NarrowedMemory:
     def of(cls, memory: ReadableMemory) -> NarrowedMemory:
         """All pages of a memory that begin like a packet or an image."""
         ram = RamArray(memory, PhysAddr(0), memory.regions[-1].end)
-        pages, words = ram.pages_with(PACKET_MAGIC, IMAGE_MAGIC)
+        pages, words = ram.pages_with(PACKET_MAGIC, MAGIC_WORD)
         return cls(memory, pages, words.astype(np.int64))
 
     def only(self, wanted: npt.NDArray[np.bool_]) -> NarrowedMemory:
@@ -45,9 +43,10 @@ class NarrowedMemory:
         return NarrowedMemory(self._memory, self.pages[wanted], self.words[wanted])
 
     def starts_with(self, address: int, data: bytes) -> bool:
-        """Whether these bytes are at an address."""
-        room = max(region.end for region in self.regions) - address
-        return room >= len(data) and self.read(PhysAddr(address), len(data)) == data
+        """Whether these bytes are at an address, in one piece of RAM."""
+        end = address + len(data)
+        is_ram = any(region.start <= address and end <= region.end for region in self.regions)
+        return is_ram and self.read(PhysAddr(address), len(data)) == data
 
     @property
     def headers(self) -> npt.NDArray[Any]:

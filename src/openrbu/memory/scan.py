@@ -70,11 +70,10 @@ def search(
     without a gap. Without that size the words are searched, up to 64 MiB behind the header.
     """
     ram = RamArray(memory, start, end)
-    image_magic = int.from_bytes(hdr.MAGIC, "little")
-    pages, words = ram.pages_with(PACKET_MAGIC, image_magic)
+    pages, words = ram.pages_with(PACKET_MAGIC, hdr.MAGIC_WORD)
     rejects = _Rejects()
     sets = _find_sets(ram, pages[words == PACKET_MAGIC], rejects)
-    headers, images = _find_images(ram, pages[words == image_magic], flash_size_bytes, rejects)
+    headers, images = _find_images(ram, pages[words == hdr.MAGIC_WORD], flash_size_bytes, rejects)
     return Sightings(
         packet_sets=tuple(sets),
         images=tuple(images),

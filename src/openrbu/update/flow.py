@@ -256,9 +256,9 @@ def _stage_and_verify(
         try:
             return stage.verify(host, payload, seen, plan.judges)
         except StrangerError as stranger:
-            if is_last:
+            if is_last or RbuDriver(host).may_die_of_clearing:
                 raise
-            tried.append(f"{stranger}: cleared free memory")
+            tried.append(f"{stranger.why}: cleared free memory")
         watcher.step("clearing free memory, and staging once more")
         stage.clear_memory(host, len(payload.staged))
     raise AssertionError("the last look returns or raises")

@@ -24,9 +24,6 @@ from openrbu.units import KIB, MIB, PAGE_SIZE, PhysAddr, pages_for
 from openrbu.update.options import Options
 from openrbu.update.target import Target
 
-_REAL_DATA_BYTES = 1 * MIB
-"""What the code of both real BIOSes wants behind a header (run)."""
-
 _ALONE_AT = PhysAddr(8 * MIB)
 
 
@@ -72,15 +69,14 @@ def judges_for(image: Image, target: Target, options: Options) -> Judges:
     if own is not PUBLISHED:
         judge = _judge(own, identity, options)
         return Judges((judge,), _refusal(judge, image))
-    judges = [_judge(PUBLISHED, identity, options)]
-    if image.flash_size_bytes == _REAL_DATA_BYTES:
-        real = (
-            _judge(rules, identity, options)
-            for rules in RULE_SETS.values()
-            if rules is not own and (rules.limits.knows_packets or not identity.knows_packets)
-        )
-        judges += [judge for judge in real if not _refusal(judge, image)]
-    return Judges(tuple(judges))
+    real = (
+        _judge(rules, identity, options)
+        for rules in RULE_SETS.values()
+        if rules.real_data_bytes == image.flash_size_bytes
+        and (rules.knows_packets or not identity.knows_packets)
+    )
+    others = (judge for judge in real if not _refusal(judge, image))
+    return Judges((_judge(PUBLISHED, identity, options), *others))
 
 
 def _judge(rules: RuleSet, identity: Identity, options: Options) -> Judge:
@@ -91,7 +87,7 @@ def _judge(rules: RuleSet, identity: Identity, options: Options) -> Judge:
         return find_anywhere(memory, identity)
 
     if rules is not PUBLISHED:
-        return Judge(rules.name, find, rules.limits.looks_above_4_gib)
+        return Judge(rules.name, find, rules.looks_above_4_gib)
     if options.memory_above_4g:
         return Judge(rules.name, anywhere, looks_above_4_gib=True)
     return Judge(rules.name, find, looks_above_4_gib=False, find_anywhere=anywhere)

@@ -232,17 +232,15 @@ def clear(host: Host) -> bool:
 
 def clear_memory(host: Host, delivered_bytes: int) -> None:
     """Free what is staged, and clear memory that nobody holds, as far as one can choose: the page
-    cache is dropped, and zeros are put where the kernel takes memory from next.
+    cache is dropped, and zeros are put where the kernel takes memory from next. Not for a driver
+    that may die of clearing.
 
     :raise OSError: as the kernel answers.
     """
-    driver = RbuDriver(host)
-    if driver.may_die_of_clearing:
-        return
     with contextlib.suppress(OSError):
         if host.exists(DROP_CACHES):
             host.write(DROP_CACHES, b"1")
-    _free(driver, delivered_bytes)
+    _free(RbuDriver(host), delivered_bytes)
 
 
 def restore(host: Host, ground: Ground, *, delivered_bytes: int) -> None:

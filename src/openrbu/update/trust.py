@@ -123,6 +123,6 @@ def cmos_doubt(host: Host, target: Target) -> str:
 
 def mend(switch: Switch, undo: Callable[[str, Callable[[], None]], None]) -> None:
     """Make the check values of CMOS right; `undo` gets what puts them back, before."""
-    if isinstance(switch, IndexedSwitch) and switch.wrong_checks:
+    if isinstance(switch, IndexedSwitch) and wrong_checks(switch):
         undo("the check values of CMOS", switch.kept_checks())
         switch.mend()

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from openrbu.bios.rules.ruleset import Find, RejectedError
 from openrbu.buffers import Buffer, same_bytes
 from openrbu.errors import UpdateFailedError
-from openrbu.formats.hdr import Image
+from openrbu.formats.hdr import MAGIC_WORD, Image
 from openrbu.formats.judgement import MAX_DATA_BYTES
 from openrbu.formats.packet_header import (
     PACKET_HEADER,
@@ -31,7 +31,7 @@ from openrbu.formats.packet_header import (
 )
 from openrbu.hosts.base import Host
 from openrbu.memory.kpageflags import ENTRY_BYTES, FreePages
-from openrbu.memory.narrowed import IMAGE_MAGIC, NarrowedMemory
+from openrbu.memory.narrowed import NarrowedMemory
 from openrbu.memory.physical import ReadableMemory, Region
 from openrbu.memory.ram_array import Addresses
 from openrbu.units import KIB, MIB, PAGE_SHIFT
@@ -43,6 +43,8 @@ KPAGEFLAGS = "/proc/kpageflags"
 
 _FURTHEST_BYTES = MAX_DATA_BYTES + MIB
 """How far behind its first page an image or a packet may reach."""
+
+_POWER_CYCLE = "; power cycle the machine, which clears its memory, and try again"
 
 _PART_FRAMES = CHUNK_BYTES // ENTRY_BYTES
 
@@ -66,7 +68,11 @@ class Finding:
 
 
 class StrangerError(UpdateFailedError):
-    """Memory that nobody holds keeps a BIOS from what is staged. Clearing it may help."""
+    """Memory that nobody holds keeps a BIOS from what is staged; `why`. Clearing it may help."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"{why}{_POWER_CYCLE}")
+        self.why = why
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,14 +205,14 @@ def _judged(judge: Judge, views: _Views, image: Image) -> Finding:
                 f"may be overwritten; of the rest a BIOS by the {judge.name} rules says: {found}"
             )
         raise UpdateFailedError(_refusal(judge, among_free, views.ours, image))
-    for view, kind in ((views.held, UpdateFailedError), (views.all, StrangerError)):
+    for view, is_free in ((views.held, False), (views.all, True)):
         among_others = _look(judge, view, image)
         if isinstance(among_others, str):
-            raise kind(
+            why = (
                 f"a BIOS by the {judge.name} rules would not come to what is staged, for what else "
-                f"lies in memory: {among_others}; power cycle the machine, which clears its "
-                "memory, and try again"
+                f"lies in memory: {among_others}"
             )
+            raise StrangerError(why) if is_free else UpdateFailedError(f"{why}{_POWER_CYCLE}")
     return found
 
 
@@ -214,7 +220,7 @@ def _of_image(seen: NarrowedMemory, image: Image) -> npt.NDArray[np.bool_]:
     """Which of the pages begin with the image's header."""
     header = image.header.build()
     starts = [
-        word == IMAGE_MAGIC and seen.starts_with(address, header)
+        word == MAGIC_WORD and seen.starts_with(address, header)
         for address, word in zip(seen.pages.tolist(), seen.words.tolist(), strict=True)
     ]
     return np.array(starts, np.bool_)

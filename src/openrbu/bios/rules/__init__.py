@@ -14,7 +14,6 @@ from openrbu.bios.rules.ruleset import (
     Identity,
     RejectedError,
     RuleSet,
-    SearchLimits,
     TokenCleared,
     Trace,
 )
@@ -29,7 +28,6 @@ __all__ = [
     "Identity",
     "RejectedError",
     "RuleSet",
-    "SearchLimits",
     "TokenCleared",
     "Trace",
     "known_flash_size",
@@ -49,9 +47,6 @@ _RULES_OF_SYSTEM = {
 }
 """The systems whose BIOS's code is known, by the whole images of it: PowerEdge 2900, 2950, 1950,
 1900 and 1955 (0.2.8, 0.2.9), Latitude D500 (A10)."""
-
-_FLASH_BYTES_OF_SYSTEM = dict.fromkeys(_RULES_OF_SYSTEM, 1 << 20)
-"""What the code of these systems demands. The D500's own tables say 512 KiB."""
 
 
 def rule_set(name: str) -> RuleSet:
@@ -78,4 +73,4 @@ def known_flash_size(tables: Tables) -> int | None:
 
     In bytes; None where that is not known.
     """
-    return _FLASH_BYTES_OF_SYSTEM.get(dell.system_id(tables) or 0)
+    return rules_for(tables).real_data_bytes

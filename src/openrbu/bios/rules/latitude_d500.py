@@ -36,7 +36,6 @@ from openrbu.bios.rules.ruleset import (
     MonoSearch,
     RejectedError,
     RuleSet,
-    SearchLimits,
     TokenCleared,
     Trace,
 )
@@ -117,12 +116,8 @@ RULES = RuleSet(
     summary="Latitude D500 BIOS A10: one piece, from 1 MiB up, old-style images, no packets",
     token_cleared=TokenCleared.FIRST,
     records_in_cmos=False,
-    limits=SearchLimits(
-        start=START,
-        knows_packets=False,
-        packets_start=START,
-        looks_above_4_gib=False,
-        header_majors=frozenset({1}),
-    ),
+    knows_packets=False,
+    looks_above_4_gib=False,
+    real_data_bytes=1 * MIB,
     find=find,
 )

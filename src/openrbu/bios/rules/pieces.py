@@ -9,12 +9,10 @@ from openrbu.bios.rules.scratch import HOLE, Scratch
 from openrbu.errors import DamagedInputError
 from openrbu.formats.check_words import CHECK_WORDS, CHECK_WORDS_BYTES, register
 from openrbu.formats.dell import CompletionCode
-from openrbu.formats.hdr import HEADER, HEADER_SIZE_BYTES, MAGIC, Image
+from openrbu.formats.hdr import HEADER, HEADER_SIZE_BYTES, MAGIC, MAGIC_WORD, Image
 from openrbu.memory.physical import Region
 from openrbu.memory.ram_array import RamArray
 from openrbu.units import GIB, PhysAddr
-
-IMAGE_MAGIC = int.from_bytes(MAGIC, "little")
 
 WHOLE_WORD = "checksum over header, data and first word"
 DATA_WORD = "checksum over the data"
@@ -35,7 +33,7 @@ def image_size_bytes(machine: Identity) -> int:
 def pages_with_images(scratch: Scratch, start: int, end: int) -> list[int]:
     """The addresses of the pages in [start, end) that begin like an image, ascending."""
     ram = RamArray(scratch.memory, PhysAddr(start), PhysAddr(end))
-    pages = set(ram.pages_with(IMAGE_MAGIC)[0].tolist())
+    pages = set(ram.pages_with(MAGIC_WORD)[0].tolist())
     for page in scratch.changed_pages:
         if start <= page < end:
             pages.discard(page)

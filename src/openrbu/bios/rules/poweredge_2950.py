@@ -27,7 +27,6 @@ from typing import Any
 from openrbu.bios.rules.collector import (
     JOINED_AT,
     NO_PACKETS,
-    PACKETS_START,
     collect,
     rounded_top,
 )
@@ -47,7 +46,6 @@ from openrbu.bios.rules.ruleset import (
     MonoSearch,
     RejectedError,
     RuleSet,
-    SearchLimits,
     TokenCleared,
     Trace,
 )
@@ -55,7 +53,7 @@ from openrbu.bios.rules.scratch import HOLE, Scratch
 from openrbu.formats.dell import CompletionCode
 from openrbu.formats.hdr import HEADER_SIZE_BYTES
 from openrbu.memory.physical import ReadableMemory
-from openrbu.units import KIB, PhysAddr
+from openrbu.units import KIB, MIB, PhysAddr
 
 START = PhysAddr(64 * KIB)
 
@@ -165,12 +163,8 @@ RULES = RuleSet(
     ),
     token_cleared=TokenCleared.LAST,
     records_in_cmos=True,
-    limits=SearchLimits(
-        start=START,
-        knows_packets=True,
-        packets_start=PACKETS_START,
-        looks_above_4_gib=True,
-        header_majors=frozenset({2}),
-    ),
+    knows_packets=True,
+    looks_above_4_gib=True,
+    real_data_bytes=1 * MIB,
     find=find,
 )

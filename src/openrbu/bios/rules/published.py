@@ -19,7 +19,6 @@ from openrbu.bios.rules.ruleset import (
     Identity,
     RejectedError,
     RuleSet,
-    SearchLimits,
     TokenCleared,
 )
 from openrbu.buffers import same_bytes
@@ -29,7 +28,7 @@ from openrbu.formats.dell import CompletionCode
 from openrbu.formats.hdr import MAX_HEADER_LENGTH, Image, SystemId, image_at
 from openrbu.memory.physical import ReadableMemory, Region
 from openrbu.memory.scan import FoundImage, FoundSet, Sightings, search
-from openrbu.units import BIOS_SEARCH_END, BIOS_SEARCH_START, PhysAddr
+from openrbu.units import BIOS_SEARCH_END, PhysAddr
 
 
 def find(memory: ReadableMemory, machine: Identity) -> Find:
@@ -143,12 +142,8 @@ RULES = RuleSet(
     summary="the published rules, strictly: 1 MiB to 4 GiB, nothing that contradicts",
     token_cleared=TokenCleared.FIRST,
     records_in_cmos=False,
-    limits=SearchLimits(
-        start=BIOS_SEARCH_START,
-        knows_packets=True,
-        packets_start=BIOS_SEARCH_START,
-        looks_above_4_gib=False,
-        header_majors=None,
-    ),
+    knows_packets=True,
+    looks_above_4_gib=False,
+    real_data_bytes=None,
     find=find,
 )

@@ -13,12 +13,11 @@ from enum import Enum
 
 from openrbu.errors import OpenRbuError
 from openrbu.formats.dell import CompletionCode
-from openrbu.formats.hdr import Image, SystemId
+from openrbu.formats.hdr import MAX_REVISION, Image, SystemId
 from openrbu.memory.physical import ReadableMemory, Region
 from openrbu.units import PAGE_SIZE, PhysAddr, pages_for
 
 _SYSTEM_ID_BITS = 0x1FFF
-_REVISION_BITS = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +44,7 @@ class Identity:
         """
         if self.system_id is None:
             return None
-        return SystemId(self.system_id & _SYSTEM_ID_BITS, self.revision & _REVISION_BITS).pack()
+        return SystemId(self.system_id & _SYSTEM_ID_BITS, self.revision & MAX_REVISION).pack()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,34 +79,22 @@ class TokenCleared(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class SearchLimits:
-    """Where a BIOS looks, and for what: what the tool has to keep to when it stages.
-
-    Below `start`, and below `packets_start` for packets, nothing is seen; above 4 GiB only where
-    `looks_above_4_gib` says so, and there packets only. `header_majors` are the major versions of
-    an image's header that it takes, None: any.
-    """
-
-    start: PhysAddr
-    knows_packets: bool
-    packets_start: PhysAddr
-    looks_above_4_gib: bool
-    header_majors: frozenset[int] | None
-
-
-@dataclass(frozen=True, slots=True)
 class RuleSet:
     """What one kind of BIOS does.
 
-    `records_in_cmos`: the result stands in CMOS too, see `bios.cmos_result`. `find` says what such
-    a BIOS takes out of a memory, or raises `RejectedError`.
+    `records_in_cmos`: the result stands in CMOS too, see `bios.cmos_result`. `looks_above_4_gib`:
+    for packets. `real_data_bytes`: how much data the real BIOS wants in an image, where there is
+    one; ours wants as much as its flash has. `find` says what such a BIOS takes out of a memory, or
+    raises `RejectedError`.
     """
 
     name: str
     summary: str
     token_cleared: TokenCleared
     records_in_cmos: bool
-    limits: SearchLimits
+    knows_packets: bool
+    looks_above_4_gib: bool
+    real_data_bytes: int | None
     find: Callable[[ReadableMemory, Identity], Find]
 
 
