@@ -48,7 +48,10 @@ class Nvram:
         return cls(settings, **document)
 
     def build(self) -> bytes:
-        return json.dumps(asdict(self)).encode()
+        document = asdict(self)
+        if not self.is_ending:  # so openrbu before 0.2 still reads the machines that it made
+            del document["is_ending"]
+        return json.dumps(document).encode()
 
 
 _CODES = frozenset(map(int, CompletionCode))
