@@ -8,7 +8,9 @@ import pytest
 
 from cli_rig import Cli, image_bytes
 from machines import as_nobody, opened_up
+from openrbu.bios.cmos import write_first_bank
 from openrbu.cli import options
+from openrbu.cli import session as sessions
 from openrbu.formats import packet
 from openrbu.machine import store
 from openrbu.machine.virtual import VirtualMachine
@@ -291,3 +293,16 @@ def test_completion_without_a_home_is_empty(
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("OPENRBU_HOME", str(tmp_path / "file"))
     assert options.complete_machines("") == []
+
+
+def test_a_restart_that_was_armed_for_another_version_ends_with_1(rbu: Cli) -> None:
+    """Its CMOS is spoiled after arming; or another image is what the BIOS met."""
+    rbu("machine", "new", "box")
+    rbu("update", rbu.image("A06"), "-m", "box")
+    with sessions.open_session("box") as session:
+        assert session.host.ports is not None
+        write_first_bank(session.host.ports, 0x45, 0x99)
+    ended = rbu("machine", "reboot", "box")
+    assert ended.code == 1
+    assert "the restart brought no update: CMOS was not believed" in ended.err
+    assert "failed: the BIOS did not try it; A05 runs" in rbu("status", "-m", "box").out

@@ -13,6 +13,7 @@ from boards import changed, packets_of
 from machines import image, image_bytes, make, running, standing, update
 from made_tables import dell_tables
 from openrbu.errors import ExitCode, UpdateFailedError
+from openrbu.formats.check_words import check_words
 from openrbu.formats.hdr import Image, SystemId, make_image
 from openrbu.formats.version import BiosVersion
 from openrbu.hosts.virtual import VirtualHost
@@ -55,7 +56,7 @@ def judges_on(
         (UNKNOWN, "2.3.0", (UNKNOWN,), MIB, ("published", "poweredge-2950")),
         (UNKNOWN, "A06", (UNKNOWN,), MIB, ("published",)),
         (UNKNOWN, "A06", (0x0111, UNKNOWN), MIB, ("published",)),
-        (UNKNOWN, "2.3.0", (UNKNOWN,), 512 * KIB, ("published",)),
+        (UNKNOWN, "2.3.0", (UNKNOWN,), 512 * KIB, ("published", "poweredge-2950")),
         (UNKNOWN, "2.3.0", (UNKNOWN,), 16 * MIB, ("published",)),
         (SERVER, "0.2.9", (SERVER,), MIB, ("poweredge-2950",)),
         (0x0152, "A11", (0x0152,), MIB, ("latitude-d500",)),
@@ -304,3 +305,19 @@ def test_packets_for_a_bios_that_takes_none_are_told_of(tmp_path: Path) -> None:
         assert report.reason.endswith(
             "; 34 RBU packets are, and this BIOS takes none: stage the image in one piece"
         )
+
+
+def test_a_stranger_that_only_the_machines_own_kind_of_bios_takes_is_noticed_at_any_size(
+    ram: RamFile,
+) -> None:
+    """A Latitude D500 does not look at the text of an image, and the published rules do."""
+    what = an_image("A06", UNKNOWN, size_bytes=512 * KIB)
+    judges = judges_on(what, UNKNOWN, packets=None)
+    assert judges.names == ("published", "latitude-d500")
+    other = bytearray(an_image("A99", UNKNOWN, size_bytes=512 * KIB, seed=2).build())
+    other[8:12] = b"Xopy"
+    other[-8:] = check_words(bytes(other[:84]), bytes(other[84:-8]))
+    ram.write(PhysAddr(HIGH), what.build())
+    ram.write(PhysAddr(HIGH - 8 * MIB), bytes(other))
+    with pytest.raises(UpdateFailedError, match="latitude-d500 rules would not come to"):
+        find_staged(ram, what, judges)

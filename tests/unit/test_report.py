@@ -15,6 +15,7 @@ from machines import (
     Quiet,
     Watched,
     image,
+    image_bytes,
     in_child,
     kill_self,
     make,
@@ -25,15 +26,16 @@ from openrbu.bios.cmos import write_first_bank
 from openrbu.cli.show import Meaning
 from openrbu.cli.status import how_it_ended
 from openrbu.errors import DamagedInputError, MachineError, ObstacleError
+from openrbu.formats import packet
 from openrbu.formats.dell import CompletionCode
 from openrbu.hosts.virtual import VirtualHost
 from openrbu.machine.virtual import VirtualMachine
 from openrbu.update import flow
 from openrbu.update.arm import set_armed, switch_for
-from openrbu.update.driver import STAGED
+from openrbu.update.driver import STAGED, RbuDriver
 from openrbu.update.journal import Attempt, Journal
 from openrbu.update.plan import Options, make_plan
-from openrbu.update.report import Status, read_status
+from openrbu.update.report import NextRestart, Status, read_status
 from openrbu.update.target import read_target
 
 NOW = dt.datetime(2026, 3, 4, 5, 6, 7, tzinfo=dt.UTC)
@@ -358,3 +360,26 @@ def test_the_time_of_each_event_is_the_hosts(tmp_path: Path) -> None:
         attempt = Journal(host.journal_path).last
         assert attempt is not None
         assert attempt.events == [("started", NOW), ("armed", NOW)]
+
+
+def test_status_says_when_something_else_is_staged_than_was_armed(tmp_path: Path) -> None:
+    for mode in ("mono", "packet"):
+        with running(make(tmp_path / mode)) as machine:
+            host = VirtualHost(machine)
+            update(host, image(), mode=mode)
+            assert read_status(host).next_restart is NextRestart.UPDATES
+            driver = RbuDriver(host)
+            driver.set_type("mono")
+            driver.deliver(image_bytes(seed=2), lambda _: None)
+            assert read_status(host).next_restart is NextRestart.FINDS_ANOTHER
+
+
+def test_status_says_when_packets_are_staged_for_a_bios_that_takes_none(tmp_path: Path) -> None:
+    with running(make(tmp_path, "poweredge-2650")) as machine:
+        host = VirtualHost(machine)
+        update(host, image("poweredge-2650"))
+        driver = RbuDriver(host)
+        driver.set_type("packet")
+        driver.set_packet_size(4096)
+        driver.deliver(packet.split(image_bytes("poweredge-2650"), set_id=1), lambda _: None)
+        assert read_status(host).next_restart is NextRestart.TAKES_NO_PACKETS

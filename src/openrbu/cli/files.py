@@ -6,7 +6,7 @@ import contextlib
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,13 +28,14 @@ class Loaded:
     """An image out of a file; `found_at` says where inside, where the file is a package.
 
     `manifest` is what the package says of itself, a minimum version for instance. Where the end of
-    the image is not known, `image` has a header and no data.
+    the image is not known, `image` has a header and no data. `notes`: what else is to be told.
     """
 
     image: Image
     found_at: str | None = None
     manifest: Manifest | None = None
     end_is_known: bool = True
+    notes: tuple[str, ...] = ()
 
     @property
     def damage(self) -> str | None:
@@ -143,7 +144,8 @@ def load_image(path: Path) -> Loaded:
     :raise NotForRbuError | ObstacleError: as `load_images`.
     """
     with about(path):
-        found = load_images(read_input(path)).images
+        inside = load_images(read_input(path))
+        found = inside.images
         if len(found) > 1:
             found = [each for each in found if each.damage is None] or found
         if not found[0].end_is_known:
@@ -154,7 +156,7 @@ def load_image(path: Path) -> Loaded:
             f"{path} holds {len(found)} images ({versions}): get them out with rbu extract, and "
             "name the one that is meant"
         )
-    return found[0]
+    return replace(found[0], notes=inside.notes)
 
 
 def would_change(path: Path, data: Buffer, *, force: bool) -> bool:

@@ -121,7 +121,8 @@ def image_rows(image: Image) -> list[tuple[str, Cell]]:
         ("SHA-256", _sha256(image)),
     ]
     if whole is not None and whole.size_bytes != image.size_bytes:
-        rows.insert(3, ("ends at", f"{whole.size_bytes} bytes: there its check words hold"))
+        place = [name for name, _ in rows].index("size") + 1
+        rows.insert(place, ("ends at", f"{whole.size_bytes} bytes: there its check words hold"))
     return rows
 
 

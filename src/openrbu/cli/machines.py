@@ -36,12 +36,15 @@ from openrbu.cli.status import (
     post_failure,
     post_rows,
     table_rows,
+    update_failure,
 )
 from openrbu.errors import OpenRbuError
 from openrbu.units import human_size
 
 if TYPE_CHECKING:
     from openrbu.bios.post import PostReport
+    from openrbu.cli.session import Session
+    from openrbu.formats.version import BiosVersion
     from openrbu.machine.base import Machine, Standing
 
 
@@ -183,7 +186,8 @@ def reboot(
     """Restart a virtual machine, and show what its BIOS did.
 
     One that is off is switched on. Memory is kept if the kernel's reboot mode is warm, as an
-    update chooses it. Ends with 1 when the BIOS tried an update and failed.
+    update chooses it. Ends with 1 when the BIOS tried an update and failed, and when one was armed
+    and its version does not run now.
 
     \b
     Example:  rbu machine reboot demo
@@ -194,10 +198,23 @@ def reboot(
         assert session.machine is not None
         mode = "cold" if cold else session.machine.standing().reboot_mode
         on_xen = session.machine.config.xen is not None
+        wanted = _armed_version(session)
         post = _explained(session.machine.restart(cold=cold or None), mode, on_xen=on_xen)
         read_status(session.host)  # the journal gets the BIOS's result
         document = {"changed": True, "name": name, **post_document(post)}
-        return Answer(document, [Facts(f"{name} restarted", post_rows(post))], post_failure(post))
+        failure = post_failure(post) if wanted is None else update_failure(post, wanted)
+        return Answer(document, [Facts(f"{name} restarted", post_rows(post))], failure)
+
+
+def _armed_version(session: Session) -> BiosVersion | None:
+    """The version that openrbu has armed, for the next restart to bring; None: none."""
+    from openrbu.formats.version import BiosVersion
+    from openrbu.update.journal import Journal
+
+    last = Journal(session.host.journal_path).last
+    if last is None or last.outcome != "armed":
+        return None
+    return BiosVersion.parse(str(last.fields.get("to_version", "")))
 
 
 def _explained(post: PostReport, mode: str | None, *, on_xen: bool) -> PostReport:

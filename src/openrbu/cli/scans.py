@@ -206,7 +206,7 @@ def _reject_lines(seen: Sightings) -> list[Block]:
     if not seen.reject_count:
         return []
     lines: list[Block] = [
-        caution(f"{seen.reject_count} pages only look like a packet or an image:"),
+        caution(f"pages that only look like a packet or an image: {seen.reject_count}"),
         *(f"  {each.address:#x}  {each.why}" for each in seen.rejects[:MAX_SHOWN]),
     ]
     if seen.reject_count > MAX_SHOWN:

@@ -97,7 +97,15 @@ def _armed_cell(session: Session, now: Status) -> Cell:
         NextRestart.CHANGES_NOTHING: "no",
         NextRestart.UPDATES: caution("yes: the next restart updates the BIOS"),
         NextRestart.FINDS_NOTHING: bad(
-            f"yes, but nothing is staged: the next restart finds no image (0x000d); {cancel}"
+            "yes, but nothing is staged: the next restart finds no image (0x000d), or what freed "
+            f"memory still has of one; {cancel}"
+        ),
+        NextRestart.FINDS_ANOTHER: bad(
+            f"yes, but something else is staged than was verified and armed; {cancel}"
+        ),
+        NextRestart.TAKES_NO_PACKETS: bad(
+            "yes, but packets are staged, and this machine's BIOS takes none: the next restart "
+            f"finds no image (0x000d); {cancel}"
         ),
         NextRestart.CLEARS_MEMORY: caution(
             f"yes, but the next restart is {now.restart_mode}, which may clear memory; choose a "
@@ -107,6 +115,8 @@ def _armed_cell(session: Session, now: Status) -> Cell:
             f"the token is set, but the BIOS will not believe it at the next restart; {cancel}"
         ),
     }
+    if now.next_restart is NextRestart.UNKNOWN and now.cmos_doubt:
+        return "can't be read from here: see below"
     return words[now.next_restart]
 
 
@@ -265,8 +275,12 @@ def _failure_words(attempt: Attempt) -> str:
     code, version = attempt.fields.get("completion_code"), attempt.fields.get("version_now")
     if not isinstance(code, int):
         return f"failed: the BIOS says nothing of it; {version} runs"
-    from openrbu.formats.dell import describe_completion
+    from openrbu.formats.dell import CompletionCode, describe_completion
 
+    if code == CompletionCode.NEVER_TRIED:
+        return f"failed: the BIOS did not try it; {version} runs"
+    if code == CompletionCode.COMPLETED:
+        return f"failed: the BIOS says completed ({code:#06x}), but {version} runs"
     return f"failed: {describe_completion(code)} ({code:#06x}); {version} runs"
 
 

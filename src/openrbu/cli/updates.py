@@ -220,8 +220,17 @@ def _options(mode: ModeChoice, packet_size: str, loaded: Loaded, **others: Any) 
 
     size = size_of(packet_size, "--packet-size")
     check_packet_size(size)
-    minimum = None if loaded.manifest is None else loaded.manifest.minimum_version
-    return Options(mode=_MODES[mode], packet_size_bytes=size, minimum_version=minimum, **others)
+    manifest = loaded.manifest
+    minimum = None if manifest is None else manifest.minimum_version
+    systems = () if manifest is None else manifest.systems
+    return Options(
+        mode=_MODES[mode],
+        packet_size_bytes=size,
+        minimum_version=minimum,
+        package_systems=frozenset(each.id for each in systems),
+        package_notes=loaded.notes,
+        **others,
+    )
 
 
 def _asked(options: Options) -> str:

@@ -37,8 +37,15 @@ def obstacles(image: Image, target: Target, options: Options) -> Iterator[Obstac
         )
 
 
-def notes(image: Image, target: Target) -> Iterator[str]:
+def notes(image: Image, target: Target, options: Options) -> Iterator[str]:
     """What is worth knowing of that, and in no way of an update."""
+    if options.allow_any_system:
+        for obstacle in _wrong_machine(image, target):
+            yield f"{obstacle.message}: the BIOS refuses it, unless it does not look"
+    systems = options.package_systems
+    if systems and target.system_id is not None and target.system_id not in systems:
+        yield f"the package's own list of systems does not have {target.system_id:#06x}"
+    yield from options.package_notes
     revisions, revision = _revisions_for(image, target), target.hardware_revision
     if any(revisions):
         of_this = f"the image is for {_revisions_text(revisions)} of this system"
@@ -52,7 +59,7 @@ def notes(image: Image, target: Target) -> Iterator[str]:
         yield (
             f"the image has {human_size(size)} ({size} bytes) for the flash, and SMBIOS says that "
             f"this machine's ROM has {human_size(rom)} ({rom} bytes): SMBIOS is often wrong there; "
-            "a BIOS whose flash is of another size refuses the image (0x0001) and changes nothing"
+            "a BIOS whose flash is of another size refuses the image and changes nothing"
         )
     if target.system_id is not None:
         known = known_system(target.system_id)

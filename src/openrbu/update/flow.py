@@ -59,6 +59,7 @@ class Outcome:
     mode: Mode
     verified: Verified
     tried: tuple[str, ...]
+    staged_sha256: str
 
 
 @dataclass(slots=True)
@@ -179,6 +180,7 @@ def _evidence(outcome: Outcome) -> dict[str, Any]:
         "mode": outcome.mode,
         "tried": list(outcome.tried),
         "read_back": outcome.verified.read_back.value,
+        "staged_sha256": outcome.staged_sha256,
         "seen_in_memory": extents is not None,
         "extent_count": len(extents or ()),
         "extents": [[extent.start, extent.end] for extent in (extents or ())[:16]],
@@ -208,7 +210,7 @@ def _unload(host: Host, module: str) -> None:
 
 def _stage_somehow(
     host: Host, plan: Plan, data: bytes, watcher: Watcher, undo: _Undo
-) -> tuple[Mode, Verified, tuple[str, ...]]:
+) -> tuple[Mode, Verified, tuple[str, ...], str]:
     """Stage in the planned way; where memory does not allow it, in the next best.
 
     :raise UpdateFailedError: when no way works; the message says what was tried.
@@ -234,7 +236,7 @@ def _stage_somehow(
         except stage.OutOfMemoryError as error:
             tried.append(f"{error}{how}")
             continue
-        return mode, verified, tuple(tried)
+        return mode, verified, tuple(tried), hashlib.sha256(payload.staged).hexdigest()
     smaller = ", use smaller packets" if plan.options.packet_size_bytes > PAGE_SIZE else ""
     raise UpdateFailedError(
         "; ".join(tried) + f": free some memory{smaller} or restart the machine"

@@ -5,8 +5,10 @@ set (`bios.rules`) that could be the machine's, and all of them have to take it:
 
 - Where the code of the machine's own system was run, that rule set alone is the judge.
 - Elsewhere `published` is, and with it each of the real ones that would take the image when
-  nothing else is in memory. Those want exactly 1 MiB of data, so they judge no other image; and
-  one that knows no packets is no judge where the machine says that it takes them.
+  nothing else is in memory. Their own code wants exactly 1 MiB of data; a BIOS of their kind with
+  another flash wants as much as that has. Images of over 3 MiB they do not judge: the place where
+  they put packets together has no room for one, so a BIOS for such a flash is another. One that
+  knows no packets is no judge where the machine says that it takes them.
 """
 
 from __future__ import annotations
@@ -23,6 +25,9 @@ from openrbu.memory.physical import ReadableMemory, Region
 from openrbu.units import KIB, MIB, PAGE_SIZE, PhysAddr, pages_for
 from openrbu.update.options import Options
 from openrbu.update.target import Target
+
+_LARGEST_BYTES = 3 * MIB - 8 * KIB
+"""From 0x101000 up to 4 MiB, less header and check words (run)."""
 
 _ALONE_AT = PhysAddr(8 * MIB)
 
@@ -72,7 +77,8 @@ def judges_for(image: Image, target: Target, options: Options) -> Judges:
     real = (
         _judge(rules, identity, options)
         for rules in RULE_SETS.values()
-        if rules.real_data_bytes == image.flash_size_bytes
+        if rules is not own
+        and image.flash_size_bytes <= _LARGEST_BYTES
         and (rules.knows_packets or not identity.knows_packets)
     )
     others = (judge for judge in real if not _refusal(judge, image))

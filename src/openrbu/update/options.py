@@ -17,7 +17,8 @@ class Options:
     an obstacle out of the way: an older version or one of unclear age; an image for another system
     or hardware revision; a system on which RBU is known to be broken. `without_password`: the BIOS
     has no admin password, whatever SMBIOS says. `mend_cmos`: make wrong check values of CMOS right.
-    `minimum_version`: what the machine has to run already, as the image's package says.
+    `minimum_version`: what the machine has to run already, as the image's package says;
+    `package_systems`: what that is for, where it says so; `package_notes`: what else of it is told.
     `memory_above_4g`: packets may lie above 4 GiB, where the published rules have no BIOS look.
     """
 
@@ -31,4 +32,6 @@ class Options:
     password: str | None = field(default=None, repr=False)
     without_password: bool = False
     minimum_version: BiosVersion | None = None
+    package_systems: frozenset[int] = frozenset()
+    package_notes: tuple[str, ...] = ()
     mend_cmos: bool = False

@@ -94,7 +94,7 @@ def make_plan(host: Host, image: Image, options: Options) -> Plan:
         staged = packet_count * options.packet_size_bytes
     obstacles += _mode_obstacles(image, target, options, mode)
     obstacles += trust.obstacles(host, target, options, mode)
-    notes = [*fit.notes(image, target), *_notes(host, image, target, mode, zones)]
+    notes = [*fit.notes(image, target, options), *_notes(host, image, target, mode, zones)]
     if mode == "packet" and is_high:
         notes.append(_MAY_BE_HIGH)
     notes += trust.notes(host, target, options, mode)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -16,6 +17,7 @@ from openrbu.update.journal import Attempt, Journal
 from openrbu.update.restart import WARM, boot_id, restart_mode
 from openrbu.update.target import Target, read_target
 from openrbu.update.trust import cmos_doubt
+from openrbu.update.verify import ReadBack
 
 
 class NextRestart(StrEnum):
@@ -25,6 +27,10 @@ class NextRestart(StrEnum):
     UPDATES = "updates"
     FINDS_NOTHING = "finds_nothing"
     """The BIOS is armed, and nothing is staged: it will record 0x000D."""
+    FINDS_ANOTHER = "finds_another"
+    """What is staged is not what was verified and armed."""
+    TAKES_NO_PACKETS = "takes_no_packets"
+    """Packets are staged, and the BIOS does not look for any: it will record 0x000D."""
     CLEARS_MEMORY = "clears_memory"
     """The same, because the restart is one that may clear memory and what is staged there."""
     IGNORES_TOKEN = "ignores_token"
@@ -37,11 +43,15 @@ class NextRestart(StrEnum):
 class Status:
     """A machine as it stands. `is_armed` says whether the token is set, None where it can't be read
     from here; `cmos_doubt` what is wrong with the CMOS that it is in (empty: nothing);
-    `restart_mode` is None where the kernel does not say what kind the next restart is."""
+    `restart_mode` is None where the kernel does not say what kind the next restart is.
+    `staged_mode` is the driver's image type; `is_staged_as_armed` is False where what is staged
+    differs from what the last update verified and armed, as far as that can be told."""
 
     target: Target
     module_is_loaded: bool
     staged_size_bytes: int
+    staged_mode: str
+    is_staged_as_armed: bool
     is_armed: bool | None
     cmos_doubt: str
     restart_mode: str | None
@@ -50,17 +60,18 @@ class Status:
     @property
     def next_restart(self) -> NextRestart:
         """What the next restart will do, as far as can be seen from here."""
-        if self.is_armed is None:
-            return NextRestart.UNKNOWN
-        if not self.is_armed:
-            return NextRestart.CHANGES_NOTHING
-        if self.cmos_doubt:
-            return NextRestart.IGNORES_TOKEN
-        if not self.staged_size_bytes:
-            return NextRestart.FINDS_NOTHING
-        if self.restart_mode not in (None, WARM):
-            return NextRestart.CLEARS_MEMORY
-        return NextRestart.UPDATES
+        rbu = self.target.rbu
+        takes_packets = rbu is not None and rbu.packet_supported
+        cases = (
+            (self.is_armed is None, NextRestart.UNKNOWN),
+            (not self.is_armed, NextRestart.CHANGES_NOTHING),
+            (bool(self.cmos_doubt), NextRestart.IGNORES_TOKEN),
+            (not self.staged_size_bytes, NextRestart.FINDS_NOTHING),
+            (self.restart_mode not in (None, WARM), NextRestart.CLEARS_MEMORY),
+            (self.staged_mode == "packet" and not takes_packets, NextRestart.TAKES_NO_PACKETS),
+            (not self.is_staged_as_armed, NextRestart.FINDS_ANOTHER),
+        )
+        return next((what for is_so, what in cases if is_so), NextRestart.UPDATES)
 
 
 def read_status(host: Host) -> Status:
@@ -72,20 +83,37 @@ def read_status(host: Host) -> Status:
         target = read_target(host)
         settle(host, target)
         driver = RbuDriver(host)
-        staged = driver.staged_size_bytes if driver.is_loaded else 0
+        sha256, staged = hashlib.sha256(), 0
+        for chunk in driver.staged() if driver.is_loaded else ():
+            sha256.update(chunk)
+            staged += len(chunk)
+        last = Journal(host.journal_path).last
         return Status(
             target,
             module_is_loaded=driver.is_loaded,
             staged_size_bytes=staged,
+            staged_mode=driver.image_type if driver.is_loaded else "",
+            is_staged_as_armed=_is_as_armed(last, sha256.hexdigest()),
             is_armed=read_armed(host, target),
             cmos_doubt=cmos_doubt(host, target),
             restart_mode=restart_mode(host),
-            last=Journal(host.journal_path).last,
+            last=last,
         )
     except OSError as error:  # such as ENODEV of what was there a moment ago
         raise ObstacleError(
             f"the machine changed, or ended, while it was looked at: {error.strerror}; try again"
         ) from None
+
+
+def _is_as_armed(last: Attempt | None, sha256: str) -> bool:
+    """Whether what is staged is what the last update armed; also where that can't be told: it was
+    armed by another program, or on a kernel that reads packets back wrongly."""
+    if last is None or last.outcome != "armed":
+        return True
+    fields = last.fields
+    if fields.get("read_back") != ReadBack.RIGHT.value:
+        return True
+    return bool(fields.get("staged_sha256", sha256) == sha256)
 
 
 def settle(host: Host, target: Target) -> None:

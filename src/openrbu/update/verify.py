@@ -34,7 +34,7 @@ from openrbu.memory.kpageflags import ENTRY_BYTES, FreePages
 from openrbu.memory.narrowed import NarrowedMemory
 from openrbu.memory.physical import ReadableMemory, Region
 from openrbu.memory.ram_array import Addresses
-from openrbu.units import KIB, MIB, PAGE_SHIFT
+from openrbu.units import KIB, MAX_BLOCK_BYTES, MIB, PAGE_SHIFT
 from openrbu.update.driver import CHUNK_BYTES
 from openrbu.update.judges import Judge, Judges
 from openrbu.update.target import is_on_xen
@@ -272,10 +272,11 @@ def _refusal(judge: Judge, problem: str, seen: NarrowedMemory, image: Image) -> 
         return text
     if not is_above:
         return text
+    mono = "use --mode mono, or " if image.size_bytes <= MAX_BLOCK_BYTES else ""
     return (
         "packets lie above 4 GiB, where the published rules have no BIOS look (that of a PowerEdge "
-        "2950 does): use --mode mono, or start Linux with mem=3G for the update; "
-        "--memory-above-4g goes on all the same"
+        f"2950 does): {mono}start Linux with mem=3G for the update; --memory-above-4g goes on all "
+        "the same"
     )
 
 
