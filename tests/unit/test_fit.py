@@ -306,7 +306,7 @@ def test_an_image_of_another_size_than_smbios_tells_is_noted_and_not_refused(
     assert note == (
         f"the image has {text} ({size_bytes} bytes) for the flash, and SMBIOS says that this "
         "machine's ROM has 128 KiB (131072 bytes): SMBIOS is often wrong there; a BIOS whose flash "
-        "is of another size refuses the image (0x0001) and changes nothing"
+        "is of another size refuses the image and changes nothing"
     )
 
 

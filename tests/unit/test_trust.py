@@ -263,7 +263,7 @@ def arm_with_nothing_staged() -> None:
         (
             lambda rbu: arm_with_nothing_staged(),
             "finds_nothing",
-            "yes, but nothing is staged: the next restart finds no image (0x000d); rbu cancel --",
+            "yes, but nothing is staged: the next restart finds no image (0x000d), or what",
         ),
         (lambda rbu: rbu("cancel", "-m", "m"), "changes_nothing", "armed:        no"),
     ],

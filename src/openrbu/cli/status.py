@@ -76,7 +76,7 @@ def _status_rows(session: Session, now: Status) -> list[tuple[str, Cell]]:
         ("armed", _armed_cell(session, now)),
     ]
     if now.cmos_doubt:
-        rows.append(("CMOS", bad(now.cmos_doubt)))
+        rows.append(("in doubt", bad(now.cmos_doubt)))
     rows += table_rows(now.target.tables)
     if now.target.rbu is not None:
         rows.append(("BIOS says", completion_words(now.target.rbu.completion_code)))

@@ -96,7 +96,7 @@ def wrong_checks(switch: Switch) -> str:
         wrong = switch.wrong_checks
         if not wrong:
             return ""
-    return checks_text(wrong)
+    return f"in CMOS {checks_text(wrong)}"
 
 
 def disbelief(switch: Switch) -> str:
