@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from openrbu.errors import DamagedInputError
@@ -11,6 +11,18 @@ from openrbu.formats.judgement import ImageState
 from openrbu.formats.packet import PasswordItem, set_id_text
 from openrbu.memory.physical import ReadableMemory, Region
 from openrbu.units import PAGE_SIZE, PhysAddr, pages_for
+
+
+def joined(parts: Iterable[Region]) -> tuple[Region, ...]:
+    """Places as extents: `parts` ascend, and where one ends the next page begins another, they are
+    one extent."""
+    extents: list[Region] = []
+    for part in parts:
+        start = part.start
+        if extents and pages_for(extents[-1].end) * PAGE_SIZE == start:
+            start = extents.pop().start
+        extents.append(Region(start, part.end))
+    return tuple(extents)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +107,8 @@ class FoundSet:
     @property
     def extents(self) -> tuple[Region, ...]:
         """Where the packets lie that `assemble` takes, ascending; adjacent ones are one extent."""
-        extents: list[Region] = []
-        for address, number in sorted((at[0], number) for number, at in self.places.items()):
-            start, end = address, PhysAddr(address + self.size_of(number))
-            if extents and pages_for(extents[-1].end) * PAGE_SIZE == address:
-                start = extents.pop().start
-            extents.append(Region(start, end))
-        return tuple(extents)
+        lowest = sorted((at[0], number) for number, at in self.places.items())
+        return joined(Region(at, PhysAddr(at + self.size_of(number))) for at, number in lowest)
 
     @property
     def extent_count(self) -> int:

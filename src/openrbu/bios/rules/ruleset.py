@@ -15,7 +15,8 @@ from openrbu.errors import OpenRbuError
 from openrbu.formats.dell import CompletionCode
 from openrbu.formats.hdr import MAX_REVISION, Image, SystemId
 from openrbu.memory.physical import ReadableMemory, Region
-from openrbu.units import PAGE_SIZE, PhysAddr, pages_for
+from openrbu.memory.sightings import joined
+from openrbu.units import PhysAddr
 
 _SYSTEM_ID_BITS = 0x1FFF
 
@@ -155,14 +156,7 @@ class Collected:
     def extents(self) -> tuple[Region, ...]:
         """Where the packets lay at first, ascending; adjacent ones are one extent."""
         size = self.header_size + self.data_size
-        extents: list[Region] = []
-        for start in sorted(self.sources):
-            end = PhysAddr(start + size)
-            if extents and pages_for(extents[-1].end) * PAGE_SIZE == start:
-                extents[-1] = Region(extents[-1].start, end)
-            else:
-                extents.append(Region(start, end))
-        return tuple(extents)
+        return joined(Region(at, PhysAddr(at + size)) for at in sorted(self.sources))
 
 
 @dataclass(frozen=True, slots=True)
