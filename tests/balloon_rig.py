@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from openrbu.drivers.balloon_profiles import balloon_profile
 from openrbu.drivers.xen_balloon import XenBalloon
+from openrbu.drivers.xen_balloon_profiles import balloon_profile
 from openrbu.memory.pages import Frames
 
 

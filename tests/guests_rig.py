@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from openrbu.machine.xen.guests import settle
-from openrbu.machine.xen.host import XenHost
-from openrbu.machine.xen.orders import GuestOrder
+from openrbu.machine.xen_guests import settle
+from openrbu.machine.xen_host import XenHost
+from openrbu.machine.xen_orders import GuestOrder
 from openrbu.units import KIB, MIB, PAGES_PER_MIB
 
 TOTAL_MIB = 512 - 17

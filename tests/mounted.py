@@ -14,10 +14,10 @@ from pathlib import Path
 
 from machines import make
 from needs import leave_out
-from openrbu.drivers.profiles import KernelDiedError
+from openrbu.drivers.dell_rbu_profiles import KernelDiedError
 from openrbu.errors import KernelError
-from openrbu.fuse.device import mount_device, mount_with_helper, open_device, unmount
 from openrbu.machine.virtual import VirtualMachine
+from openrbu.system.fuse_mounts import mount_device, mount_with_helper, open_device, unmount
 from openrbu.units import PAGE_SIZE, PhysAddr
 
 _READ_BYTES = 128 << 10

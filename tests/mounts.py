@@ -16,7 +16,7 @@ from typing import Any
 from cli_rig import RBU, Cli
 from machines import NOBODY, make, opened_up, running
 from needs import leave_out
-from openrbu.fuse.device import mounts, unmount
+from openrbu.system.fuse_mounts import mounts, unmount
 from served import send
 
 DEVICE = "sys/devices/platform/dell_rbu"

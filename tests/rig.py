@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Protocol
 
 from openrbu.drivers.dell_rbu import DellRbu
+from openrbu.drivers.dell_rbu_profiles import Profile, profile
 from openrbu.drivers.firmware_class import FirmwareClass
-from openrbu.drivers.profiles import Profile, profile
 from openrbu.drivers.sysfs import SysfsTree
 from openrbu.memory.buddy import BuddyAllocator
 from openrbu.memory.pages import PageSource

@@ -13,17 +13,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from openrbu.machine import wire
-from openrbu.machine.remote import RemoteMachine
 from openrbu.machine.store import locked
-from openrbu.machine.wire import Message
+from openrbu.sharing import wire
+from openrbu.sharing.remote import RemoteMachine
+from openrbu.sharing.wire import Message
 
 GREETING = Message({"result": {"protocol": wire.PROTOCOL, "owner": 4711}})
 
 _SERVER = """
 import sys
 from pathlib import Path
-from openrbu.machine.reach import keep
+from openrbu.sharing.reach import keep
 
 def say(text):
     print(text, flush=True)

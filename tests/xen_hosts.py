@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from openrbu.errors import MachineError
-from openrbu.machine.xen.arrays import PrivateArrays
-from openrbu.machine.xen.hypervisor import Domain, Hypervisor
-from openrbu.machine.xen.state import WORD_COUNT, HostState
 from openrbu.memory.pages import Frames
 from openrbu.memory.physical import Region
 from openrbu.units import PAGE_SIZE, PhysAddr
+from openrbu.xen.arrays import PrivateArrays
+from openrbu.xen.hypervisor import Domain, Hypervisor
+from openrbu.xen.state import WORD_COUNT, HostState
 
 
 def ram(*spans: tuple[int, int]) -> tuple[Region, ...]:

@@ -19,11 +19,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from openrbu.machine.xen import hypervisor as hypervisor_module
-from openrbu.machine.xen.hypervisor import Hypervisor
 from openrbu.memory import physical
 from openrbu.memory.physical import RamFile
 from openrbu.units import PAGE_SIZE
+from openrbu.xen import hypervisor as hypervisor_module
+from openrbu.xen.hypervisor import Hypervisor
 from xen_hosts import ram, up
 
 REGIONS = ram((0, 64))

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from cli_rig import RBU, Cli
-from openrbu.cli import balloon_session, balloon_watch
-from openrbu.machine.xen.orders import GuestOrder
+from openrbu.balloon import session
+from openrbu.cli import balloon_watch
+from openrbu.machine.xen_orders import GuestOrder
 from openrbu.units import KIB, MIB
 
 MIB_KIB = MIB // KIB
@@ -39,7 +40,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(balloon_session, "now", clock.wall)
+    monkeypatch.setattr(session, "now", clock.wall)
     monkeypatch.setattr(balloon_watch, "monotonic", clock.monotonic)
     monkeypatch.setattr(balloon_watch, "wait", clock.wait)
     return clock

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
-from openrbu.machine.xen.guest_memory import GuestMemory
-from openrbu.machine.xen.hypervisor import INVALID, Domain, Hypervisor
 from openrbu.memory.pages import Frames
 from openrbu.memory.physical import RamFile, pc_regions
 from openrbu.units import MIB, PAGE_SIZE, PhysAddr
+from openrbu.xen.guest_memory import GuestMemory
+from openrbu.xen.hypervisor import INVALID, Domain, Hypervisor
 
 RAM_BYTES = 64 * MIB
 

@@ -10,13 +10,13 @@ import random
 import time
 from functools import partial
 
-from openrbu.drivers.balloon_profiles import balloon_profile
 from openrbu.drivers.xen_balloon import XenBalloon
-from openrbu.machine.xen.hypervisor import Hypervisor
-from openrbu.machine.xen.world import ModelGuest, World
+from openrbu.drivers.xen_balloon_profiles import balloon_profile
 from openrbu.memory.buddy import BuddyAllocator
 from openrbu.memory.physical import Region, pc_regions
 from openrbu.units import GIB, PAGE_SIZE, PAGES_PER_MIB, PhysAddr
+from openrbu.xen.hypervisor import Hypervisor
+from openrbu.xen.world import ModelGuest, World
 
 MILLION = 1_000_000
 

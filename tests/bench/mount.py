@@ -21,10 +21,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from openrbu.fuse.device import mount_device, open_device, unmount
 from openrbu.fuse.library import mfusepy
 from openrbu.machine.factory import Order, make_machine
 from openrbu.machine.virtual import VirtualMachine
+from openrbu.system.fuse_mounts import mount_device, open_device, unmount
 from openrbu.units import GIB, MIB
 
 IMAGE_BYTES = 16 * MIB

@@ -33,15 +33,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from openrbu.drivers.balloon_profiles import balloon_profile
 from openrbu.drivers.sysfs import SysfsTree
 from openrbu.drivers.xen_balloon import BATCH_PAGES, XenBalloon
-from openrbu.drivers.xen_memory import DEVICE_PATH, XenMemory
-from openrbu.machine.xen.hypervisor import Domain, Hypervisor
+from openrbu.drivers.xen_balloon_files import DEVICE_PATH, XenMemory
+from openrbu.drivers.xen_balloon_profiles import balloon_profile
 from openrbu.memory.buddy import BuddyAllocator
 from openrbu.memory.pages import Frames
 from openrbu.memory.physical import RamFile, Region
 from openrbu.units import KIB, MIB, PAGE_SIZE, PhysAddr
+from openrbu.xen.hypervisor import Domain, Hypervisor
 
 BEFORE, AFTER, LATER = "hard-limit", "linux-2.6.18-xen", "linux"
 HOST_PAGES = 64 * MIB // PAGE_SIZE

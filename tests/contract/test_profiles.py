@@ -9,7 +9,7 @@ import errno
 
 import pytest
 
-from openrbu.drivers.profiles import GARBAGE_PACKET_SIZE, PROFILES, KernelDiedError
+from openrbu.drivers.dell_rbu_profiles import GARBAGE_PACKET_SIZE, PROFILES, KernelDiedError
 from openrbu.errors import KernelError
 from openrbu.units import KIB, PAGE_SIZE
 from rig import (

@@ -12,15 +12,15 @@ from pathlib import Path
 
 from lab.differ import made
 from lab_rig import SharedMachine
-from openrbu.drivers.balloon_profiles import balloon_profile
-from openrbu.drivers.profiles import profile
+from openrbu.drivers.dell_rbu_profiles import profile
+from openrbu.drivers.xen_balloon_profiles import balloon_profile
+from openrbu.kernel.balloon import XenGuest
+from openrbu.kernel.kernel import Kernel
 from openrbu.lab.calls import Call, Read, Result, Write
-from openrbu.machine.balloon import XenGuest
-from openrbu.machine.kernel import Kernel
-from openrbu.machine.xen.guest_memory import GuestMemory
-from openrbu.machine.xen.hypervisor import DOM0, Hypervisor
 from openrbu.memory.physical import RamFile, Region
 from openrbu.units import KIB, PAGE_SIZE, PhysAddr
+from openrbu.xen.guest_memory import GuestMemory
+from openrbu.xen.hypervisor import DOM0, Hypervisor
 
 SUBSYSTEM = "/sys/devices/system/xen_memory"
 DEVICE = f"{SUBSYSTEM}/xen_memory0"

@@ -33,8 +33,9 @@ from lab.sequences import (
 )
 from lab_rig import SharedMachine
 from openrbu.drivers.dell_rbu import DellRbu
-from openrbu.drivers.profiles import Profile, profile
+from openrbu.drivers.dell_rbu_profiles import Profile, profile
 from openrbu.errors import KernelError, UsageError
+from openrbu.kernel.kernel import Kernel
 from openrbu.lab.calls import (
     Call,
     Exists,
@@ -51,7 +52,6 @@ from openrbu.lab.calls import (
     split,
 )
 from openrbu.lab.guest import GuestLostError
-from openrbu.machine.kernel import Kernel
 from openrbu.memory.physical import RamFile, pc_regions
 from openrbu.units import MIB
 

@@ -11,7 +11,7 @@ import pytest
 
 from lab.differ import MOMENTS, DifferenceError, ProfileSide, Tally, hunt
 from lab.sequences import IMAGE_TYPE, LOADING, STAGED
-from openrbu.drivers.profiles import BadPacketSize, Profile, profile
+from openrbu.drivers.dell_rbu_profiles import BadPacketSize, Profile, profile
 from openrbu.lab.calls import Call, Exists, Load, Read, Result, Stat, Status, Unload, Write
 from openrbu.lab.guest import GuestLostError
 

@@ -15,9 +15,9 @@ import pytest
 
 from cli_rig import RBU
 from lab_rig import BIOS_VERSION, Lab
+from openrbu.bios.firmware import make_firmware
 from openrbu.formats.hdr import SystemId, make_image
 from openrbu.formats.version import BiosVersion
-from openrbu.machine.firmware import make_firmware
 from openrbu.units import MIB
 
 pytestmark = pytest.mark.lab

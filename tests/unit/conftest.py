@@ -7,8 +7,8 @@ import pytest
 
 from boards import Computer
 from machines import make
-from openrbu.machine import reach
 from openrbu.machine.base import Machine
+from openrbu.sharing import reach
 from served import Server, serving
 
 

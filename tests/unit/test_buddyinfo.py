@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from no_bytes import NoBytes, gib_machine
 from openrbu.errors import DamagedInputError
+from openrbu.formats.buddyinfo import ZoneFree, format_buddyinfo, parse_buddyinfo
 from openrbu.memory.buddy import BuddyAllocator
-from openrbu.memory.buddyinfo import ZoneFree, format_buddyinfo, parse_buddyinfo
 from openrbu.memory.physical import pc_regions
 from openrbu.units import GIB
 

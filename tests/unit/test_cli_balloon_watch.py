@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 from cli_rig import Cli
-from openrbu.cli import balloon_session, balloon_watch
+from openrbu.balloon import session
+from openrbu.cli import balloon_watch
 from openrbu.cli.interrupts import Stopped
 from openrbu.machine import store
 from openrbu.machine.virtual import VirtualMachine
-from openrbu.machine.xen.host import XenHost
-from openrbu.machine.xen.orders import GuestOrder
+from openrbu.machine.xen_host import XenHost
+from openrbu.machine.xen_orders import GuestOrder
 from served import serving
 from xen_rig import (
     MIB_KIB,
@@ -177,7 +178,7 @@ def watched_in_vain(rbu: Cli, says: str) -> None:
     """Watching the host `xen`, whose `a` grows at first, ends with this; what happened is told."""
     pytest.importorskip("matplotlib")
     rbu.json("balloon", "guest", "xen", "a", "--memory", "100M", "--max", "200M")
-    with XenHost(store.machine_directory("xen"), now=balloon_session.now) as host:
+    with XenHost(store.machine_directory("xen"), now=session.now) as host:
         host.hypervisor.domain("a").set_target(200 * MIB_KIB)
     told = rbu.json("balloon", "watch", "xen", "--for", 10, "--chart", "a.svg", code=4)
     assert told["error"]["message"] == says
@@ -265,7 +266,7 @@ def test_a_guest_of_another_process_and_one_of_ours_contend(live_xen: Cli) -> No
     """The other one comes down while ours waits for its memory."""
     live_xen.json("balloon", "target", "xen", "a", "300M")
     with watching(live_xen, "--for", "60") as process:
-        with XenHost(store.machine_directory("xen"), now=balloon_session.now) as mine:
+        with XenHost(store.machine_directory("xen"), now=session.now) as mine:
             mine.create("b", balloon_order())
         until(process, " b: 64 MiB")
         live_xen.json("balloon", "target", "xen", "b", "160M")
@@ -276,7 +277,7 @@ def test_a_guest_of_another_process_and_one_of_ours_contend(live_xen: Cli) -> No
         process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM
     assert current_mib(live_xen) == {"dom0": 128, "a": 200, "b": 160}
-    with XenHost(store.machine_directory("xen"), now=balloon_session.now) as again:
+    with XenHost(store.machine_directory("xen"), now=session.now) as again:
         again.hypervisor.check()
 
 
@@ -315,7 +316,7 @@ def test_any_command_that_finds_lost_guests_names_them(live_xen: Cli) -> None:
 def test_a_host_that_another_command_has_is_shown_without_its_dom0(
     live_xen: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(balloon_session, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(session, "PATIENCE_S", 0.0)
     with store.locked(store.machine_directory("xen")):
         shown = guests(live_xen.json("balloon", "show", "xen"))
         assert shown["dom0"]["state"] is None

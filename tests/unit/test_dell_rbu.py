@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from openrbu.drivers.dell_rbu import DellRbu
-from openrbu.drivers.profiles import PROFILES, KernelDiedError, profile
+from openrbu.drivers.dell_rbu_profiles import PROFILES, KernelDiedError, profile
 from openrbu.errors import KernelError, UsageError
 from openrbu.memory.buddy import BuddyAllocator
-from openrbu.memory.faults import FaultyPages
+from openrbu.memory.faulty_pages import FaultyPages
 from openrbu.memory.pages import PageSource
 from openrbu.units import GIB, KIB, MIB, PAGE_SIZE, PhysAddr, order_for
 from rig import DEVICE, FIRMWARE, FLOOR, InProcess, cat, pattern, stage, stage_packets

@@ -11,13 +11,13 @@ import pytest
 from machines import OLDER, Quiet, image, in_child, kill_self, make, running, update
 from openrbu import __version__
 from openrbu.bios.cmos import CMOS_FILE_BYTES, check_value_holds, token_is_active
+from openrbu.bios.firmware import make_firmware
 from openrbu.errors import DamagedInputError, MachineError, UsageError
 from openrbu.formats import dell
 from openrbu.formats.packet import password_crc
 from openrbu.formats.tokens import IndexedIoToken, tokens_for_update
 from openrbu.hosts.virtual import VirtualHost
 from openrbu.machine import factory, store
-from openrbu.machine.firmware import make_firmware
 from openrbu.machine.models import MODELS
 from openrbu.machine.virtual import VirtualMachine
 from openrbu.units import GIB, KIB, MAX_BLOCK_BYTES, MIB

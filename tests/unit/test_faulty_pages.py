@@ -5,7 +5,7 @@ from pathlib import Path
 from no_bytes import gib_machine
 from openrbu.errors import KernelError
 from openrbu.memory.buddy import BuddyAllocator
-from openrbu.memory.faults import FaultyPages
+from openrbu.memory.faulty_pages import FaultyPages
 from openrbu.memory.physical import RamFile, pc_regions
 from openrbu.units import MIB, PhysAddr
 

@@ -15,7 +15,7 @@ from openrbu.drivers.firmware_class import MAX_IMAGE_BYTES, FirmwareClass, Firmw
 from openrbu.drivers.sysfs import Caller, SysfsTree
 from openrbu.errors import KernelError
 from openrbu.memory.buddy import BuddyAllocator
-from openrbu.memory.faults import FaultyPages
+from openrbu.memory.faulty_pages import FaultyPages
 from openrbu.memory.pages import PageSource
 from openrbu.memory.physical import RamFile, pc_regions
 from openrbu.units import GIB, KIB, MIB, PAGE_SIZE, PhysAddr

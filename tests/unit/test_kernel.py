@@ -16,9 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from machines import DEVICE, ENTRY, REBOOT_MODE
-from openrbu.drivers.profiles import profile
+from openrbu.drivers.dell_rbu_profiles import profile
 from openrbu.errors import KernelError, MachineError, UsageError
-from openrbu.machine.kernel import REBOOT_MODES, RESERVED, Kernel, Snapshot
+from openrbu.kernel.kernel import REBOOT_MODES, RESERVED, Kernel, Snapshot
 from openrbu.memory.physical import RamFile, pc_regions
 from openrbu.units import MIB, PAGE_SIZE
 

@@ -35,7 +35,7 @@ from openrbu.lab.calls import (
     results_to_message,
     split,
 )
-from openrbu.machine.wire import MAX_INT, MAX_PAYLOAD_BYTES, Message, WireError
+from openrbu.sharing.wire import MAX_INT, MAX_PAYLOAD_BYTES, Message, WireError
 
 numbers = st.integers(0, MAX_INT)
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)

@@ -18,7 +18,7 @@ from openrbu.errors import ObstacleError
 from openrbu.lab import packages
 from openrbu.lab.apt import FetchError
 from openrbu.lab.packages import Kit, get_kit
-from openrbu.machine.lockfile import LockFile
+from openrbu.system.lockfile import LockFile
 
 END_LIMIT_S = 20
 """For processes that have been killed."""

@@ -11,7 +11,7 @@ import pytest
 from machines import make
 from openrbu.errors import MachineError
 from openrbu.machine import store
-from openrbu.machine.lockfile import LockFile, take_within
+from openrbu.system.lockfile import LockFile, take_within
 
 
 @pytest.fixture

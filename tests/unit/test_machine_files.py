@@ -13,7 +13,7 @@ import pytest
 from machines import DEVICE, ENTRY, REBOOT_MODE, make
 from openrbu.drivers.sysfs import Caller
 from openrbu.errors import KernelError, MachineError
-from openrbu.machine.files import MachineFiles
+from openrbu.kernel.files import MachineFiles
 from openrbu.machine.virtual import VirtualMachine
 
 PORT = "/dev/port"

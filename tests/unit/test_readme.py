@@ -13,7 +13,7 @@ import pytest
 
 from mounted import needs_fuse
 from needs import leave_out
-from openrbu.fuse.device import mounts, unmount
+from openrbu.system.fuse_mounts import mounts, unmount
 from run_rig import needs_namespaces
 
 ROOT = Path(__file__).parents[2]

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from machines import make, running
-from openrbu.drivers.balloon_profiles import BALLOON_PROFILES
+from openrbu.drivers.xen_balloon_profiles import BALLOON_PROFILES
 from openrbu.errors import KernelError
 from openrbu.fuse.overlay import MERGED, OURS, PROCESSES, REFUSED, Overlay, real_entries
-from openrbu.machine.files import Files
+from openrbu.kernel.files import Files
 from openrbu.machine.virtual import VirtualMachine
 from run_rig import xen_order
 

@@ -17,8 +17,8 @@ from cli_rig import names_in
 from machines import in_child, make
 from mounted import needs_fuse
 from openrbu.fuse import namespace
-from openrbu.fuse.libc import call
 from openrbu.fuse.run import _Child
+from openrbu.system.libc import call
 from run_rig import needs_root
 
 PATIENCE_S = 20.0

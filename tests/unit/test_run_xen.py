@@ -12,8 +12,8 @@ import pytest
 from cli_rig import Cli, names_in
 from machines import running
 from needs import program
-from openrbu.machine.xen.hypervisor import INVALID
 from openrbu.units import KIB, PAGE_SIZE
+from openrbu.xen.hypervisor import INVALID
 from run_rig import USERS, Runner, runner, xen_order
 
 DEVICE = "/sys/devices/system/xen_memory/xen_memory0"

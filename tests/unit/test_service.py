@@ -28,13 +28,13 @@ from openrbu.errors import (
 )
 from openrbu.hosts.base import read_text
 from openrbu.hosts.virtual import VirtualHost
-from openrbu.machine import reach, wire
 from openrbu.machine.base import Machine
-from openrbu.machine.remote import NotServedError, RemoteMachine
-from openrbu.machine.service import Service
 from openrbu.machine.store import InUseError, locked
 from openrbu.machine.virtual import VirtualMachine
-from openrbu.machine.wire import Message
+from openrbu.sharing import reach, wire
+from openrbu.sharing.remote import NotServedError, RemoteMachine
+from openrbu.sharing.service import Service
+from openrbu.sharing.wire import Message
 from openrbu.units import KIB, MIB
 from served import Server, answering, client, connected, serving
 

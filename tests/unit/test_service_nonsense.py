@@ -19,11 +19,12 @@ import pytest
 from cli_rig import Cli
 from machines import DEVICE, ENTRY, REBOOT_MODE, make
 from openrbu.errors import KernelError, MachineError, OpenRbuError
-from openrbu.machine import store, wire
+from openrbu.machine import store
 from openrbu.machine.base import Machine
-from openrbu.machine.connection import CALLS, MAX_OPEN_FILES
-from openrbu.machine.remote import RemoteFile, RemoteMachine, RemotePorts
-from openrbu.machine.wire import Message
+from openrbu.sharing import wire
+from openrbu.sharing.program import CALLS, MAX_OPEN_FILES
+from openrbu.sharing.remote import RemoteFile, RemoteMachine, RemotePorts
+from openrbu.sharing.wire import Message
 from served import Server, answering, client, connected
 
 # -- programs that make no sense --------------------------------------------------------------

@@ -18,12 +18,12 @@ from machines import DEVICE, ENTRY, FailAt, Watched, image, update
 from openrbu.cli.interrupts import Stopped, signals_raised
 from openrbu.errors import MachineError
 from openrbu.hosts.virtual import VirtualHost
-from openrbu.machine import patience
 from openrbu.machine.base import Machine
-from openrbu.machine.patience import ANSWER_WITHIN_S
-from openrbu.machine.reach import reach
-from openrbu.machine.wire import MAX_PAYLOAD_BYTES
 from openrbu.memory.scan import search
+from openrbu.sharing import patience
+from openrbu.sharing.patience import ANSWER_WITHIN_S
+from openrbu.sharing.reach import reach
+from openrbu.sharing.wire import MAX_PAYLOAD_BYTES
 from openrbu.units import MIB, PhysAddr
 from served import Server
 

@@ -22,11 +22,12 @@ from openrbu.errors import (
     MachineError,
     ObstacleError,
 )
-from openrbu.machine import holds, reach
+from openrbu.machine import holds
 from openrbu.machine.base import Machine
 from openrbu.machine.ports import OwnPorts
-from openrbu.machine.remote import RemoteMachine
 from openrbu.machine.virtual import VirtualMachine
+from openrbu.sharing import reach
+from openrbu.sharing.remote import RemoteMachine
 from openrbu.units import MIB, PhysAddr
 from served import client
 

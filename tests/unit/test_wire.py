@@ -34,12 +34,12 @@ from openrbu.errors import (
 from openrbu.formats.dell import CompletionCode
 from openrbu.hosts.base import read_text
 from openrbu.hosts.virtual import VirtualHost
-from openrbu.machine import answers, reach, wire
 from openrbu.machine.base import Machine
-from openrbu.machine.remote import RemoteMachine
 from openrbu.machine.store import InUseError
-from openrbu.machine.wire import Message
 from openrbu.memory.physical import Region
+from openrbu.sharing import answers, reach, wire
+from openrbu.sharing.remote import RemoteMachine
+from openrbu.sharing.wire import Message
 from openrbu.units import MIB, PhysAddr
 from openrbu.update.journal import BusyError
 from served import serving

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from balloon_rig import Guest, Host, short_times
-from openrbu.drivers.balloon_profiles import BALLOON_PROFILES, balloon_profile
 from openrbu.drivers.xen_balloon import (
     minimum_pages_for,
 )
+from openrbu.drivers.xen_balloon_profiles import BALLOON_PROFILES, balloon_profile
 from openrbu.errors import UsageError
 from openrbu.units import PAGES_PER_MIB
 

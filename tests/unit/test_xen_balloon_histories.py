@@ -12,12 +12,12 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from balloon_rig import Guest, Host
-from openrbu.drivers.balloon_profiles import BALLOON_PROFILES
 from openrbu.drivers.xen_balloon import (
     BATCH_PAGES,
     from_runs,
     to_runs,
 )
+from openrbu.drivers.xen_balloon_profiles import BALLOON_PROFILES
 
 # -- snapshots ----------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ import pytest
 from balloon_rig import Guest, Host
 from openrbu.drivers.sysfs import Caller, Directory, SysfsTree
 from openrbu.drivers.xen_balloon import XenBalloon
-from openrbu.drivers.xen_memory import DEVICE_PATH, PROC_PATH, XenMemory
+from openrbu.drivers.xen_balloon_files import DEVICE_PATH, PROC_PATH, XenMemory
 from openrbu.errors import KernelError
 from openrbu.units import PAGES_PER_MIB
 

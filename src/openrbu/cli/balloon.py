@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from openrbu.cli.balloon_session import opened_host
+from openrbu.balloon.session import opened_host
 from openrbu.cli.options import AsJson, complete_machines, complete_models, size_of
 from openrbu.cli.show import Answer, Block, caution, good
 from openrbu.errors import ObstacleError, OpenRbuError, UsageError
@@ -37,7 +37,7 @@ def complete_hosts(incomplete: str) -> list[str]:
 
 def complete_guests(context: typer.Context, incomplete: str) -> list[str]:
     from openrbu.machine.store import machine_directory
-    from openrbu.machine.xen.host import guest_names
+    from openrbu.machine.xen_host import guest_names
 
     with contextlib.suppress(UsageError, OSError):
         names = guest_names(machine_directory(str(context.params.get("host"))))
@@ -46,7 +46,7 @@ def complete_guests(context: typer.Context, incomplete: str) -> list[str]:
 
 
 def complete_balloon_profiles(incomplete: str) -> list[str]:
-    from openrbu.drivers.balloon_profiles import BALLOON_PROFILES
+    from openrbu.drivers.xen_balloon_profiles import BALLOON_PROFILES
 
     return [name for name in BALLOON_PROFILES if name.startswith(incomplete)]
 
@@ -150,7 +150,7 @@ def host(
     With --profile hard-limit a stays where it is until its target is written again. With linux it
     tries for some 14 s: then it stays there until it is told another target.
     """
-    from openrbu.drivers.balloon_profiles import DEFAULT_BALLOON_PROFILE
+    from openrbu.drivers.xen_balloon_profiles import DEFAULT_BALLOON_PROFILE
     from openrbu.machine.factory import Order, make_machine
     from openrbu.machine.store import XenConfig
 
@@ -219,8 +219,8 @@ def guest(
                rbu balloon guest xen1 b --uses 300M --profile hard-limit
                rbu balloon guest xen1 a --rm
     """
-    from openrbu.drivers.balloon_profiles import DEFAULT_BALLOON_PROFILE
-    from openrbu.machine.xen.orders import GuestOrder
+    from openrbu.drivers.xen_balloon_profiles import DEFAULT_BALLOON_PROFILE
+    from openrbu.machine.xen_orders import GuestOrder
 
     if rm:
         if any(each is not None for each in (memory, maximum, claim, uses, profile)):

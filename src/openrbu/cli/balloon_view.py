@@ -11,9 +11,9 @@ from openrbu.cli.show import Block, Cell, Table, bad, caution, good
 from openrbu.units import PAGE_KIB, PAGE_SIZE, human_size
 
 if TYPE_CHECKING:
-    from openrbu.machine.xen.host import XenHost
-    from openrbu.machine.xen.hypervisor import DomainInfo
-    from openrbu.machine.xen.samples import BalloonState, Doing
+    from openrbu.machine.xen_host import XenHost
+    from openrbu.xen.hypervisor import DomainInfo
+    from openrbu.xen.samples import BalloonState, Doing
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +38,14 @@ class GuestStanding:
     @property
     def has_settled(self) -> bool | None:
         """Whether nothing more happens by itself; None where another process has it."""
-        from openrbu.machine.xen.samples import Doing
+        from openrbu.xen.samples import Doing
 
         return None if self.doing is None else self.doing in (Doing.SETTLED, Doing.STALLED)
 
     @property
     def gave_up(self) -> bool:
         """Whether it is short of its goal, and waits for a target to be written."""
-        from openrbu.machine.xen.samples import Doing
+        from openrbu.xen.samples import Doing
 
         return self.doing is Doing.STALLED
 
@@ -68,7 +68,7 @@ class GuestStanding:
 
     def words(self) -> Cell:
         """What the driver is at."""
-        from openrbu.machine.xen.samples import Doing
+        from openrbu.xen.samples import Doing
 
         if self.balloon is None:
             return caution(f"process {self.owner or 'unknown'} has it")
@@ -94,7 +94,7 @@ def standing_of(
     info: DomainInfo, balloon: BalloonState, profile: str, now_s: float
 ) -> GuestStanding:
     """How a guest stands whose driver is within reach."""
-    from openrbu.machine.xen.samples import Doing, doing
+    from openrbu.xen.samples import Doing, doing
 
     state = doing(balloon, now_s)
     is_timed = state is Doing.WAITING and balloon.due_s is not None and balloon.due_s < math.inf

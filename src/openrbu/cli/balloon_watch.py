@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from openrbu.cli import balloon_session as sessions
+from openrbu.balloon import session as sessions
 from openrbu.cli.balloon import HostName
 from openrbu.cli.balloon_screen import screen_for
 from openrbu.cli.balloon_view import GuestStanding, host_blocks, host_document
@@ -24,10 +24,10 @@ from openrbu.errors import MachineError, OpenRbuError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from openrbu.cli.charts import Panel
-    from openrbu.machine.xen.guests import Guest
-    from openrbu.machine.xen.host import XenHost
-    from openrbu.signals import Hold
+    from openrbu.balloon.charts import Panel
+    from openrbu.machine.xen_guests import Guest
+    from openrbu.machine.xen_host import XenHost
+    from openrbu.system.signals import Hold
 
 FRAME_S = 0.1
 """From one look at the targets to the next."""
@@ -76,10 +76,10 @@ def watch(
     Examples:  rbu balloon watch xen1
                rbu balloon watch xen1 --for 60 --chart xen1.svg
     """
-    from openrbu.cli.charts import check_path
+    from openrbu.balloon.charts import check_path
     from openrbu.machine.store import existing_directory
-    from openrbu.machine.xen.host import XenHost, xen_config
-    from openrbu.signals import signals_held
+    from openrbu.machine.xen_host import XenHost, xen_config
+    from openrbu.system.signals import signals_held
 
     if seconds is not None and not 0 < seconds < math.inf:
         raise UsageError(f"--for: {seconds:g} is not a time in seconds")
@@ -111,7 +111,7 @@ def watch(
 
 def _drawn(answer: Answer, watched: WatchedHost, chart: Path | None) -> Answer:
     """The answer, with the chart drawn that it tells of."""
-    from openrbu.cli.charts import draw
+    from openrbu.balloon.charts import draw
 
     if chart is None:
         return answer
@@ -141,7 +141,7 @@ class WatchedHost:
     def __init__(
         self, host: XenHost, dom0: sessions.Dom0Balloon | None, stack: contextlib.ExitStack
     ) -> None:
-        from openrbu.machine.xen.world import World
+        from openrbu.xen.world import World
 
         self.host, self._dom0, self._stack = host, dom0, stack
         self.lost: list[str] = []
@@ -193,7 +193,7 @@ class WatchedHost:
 
     def _look_for_guests(self) -> None:
         """Attach the guests that are free now."""
-        from openrbu.machine.xen.guests import catch_up
+        from openrbu.machine.xen_guests import catch_up
 
         self.lost += self.host.bury_lost()
         fresh = []
@@ -210,7 +210,7 @@ class WatchedHost:
 
     def _mark_of_dom0(self) -> tuple[object, ...]:
         """What is another one after dom0 has done anything, or was told to."""
-        from openrbu.machine.xen.hypervisor import DOM0
+        from openrbu.xen.hypervisor import DOM0
 
         info = self.host.hypervisor.domain(DOM0).info()
         with contextlib.suppress(FileNotFoundError):
@@ -247,7 +247,7 @@ class WatchedHost:
 
     def panel(self) -> Panel:
         """For a chart."""
-        from openrbu.cli.charts import Panel
+        from openrbu.balloon.charts import Panel
 
         free_pages = None if self._had_others else self._free_pages
         return Panel(self.host.name, self._world.samples, max(self.elapsed_s, FRAME_S), free_pages)
@@ -296,7 +296,7 @@ def _have_settled(found: Sequence[GuestStanding]) -> bool | None:
 
 def _try_again(host: str, each: GuestStanding) -> Block:
     """How to have a guest that gave up try again."""
-    from openrbu.drivers.balloon_profiles import balloon_profile
+    from openrbu.drivers.xen_balloon_profiles import balloon_profile
 
     name = each.info.name
     size = "SIZE" if balloon_profile(each.profile).same_target_is_tried else "ANOTHER_SIZE"

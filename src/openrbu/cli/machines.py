@@ -263,7 +263,7 @@ def remove(
     Example:  rbu machine rm demo --yes
     """
     from openrbu.machine import store
-    from openrbu.machine.reach import remove_remains
+    from openrbu.sharing.reach import remove_remains
 
     directory = store.existing_directory(name)
     confirm(f"Remove machine {name} for good?", yes=yes)

@@ -96,7 +96,7 @@ def _built_in(session: Session) -> Answer:
 
     :raise ObstacleError: when this one does not run on Xen.
     """
-    from openrbu.drivers.xen_memory import DEVICE_PATH
+    from openrbu.drivers.xen_balloon_files import DEVICE_PATH
 
     name = ModuleChoice.XEN_BALLOON.value
     if not session.host.exists(f"/sys{DEVICE_PATH}"):

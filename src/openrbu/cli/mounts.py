@@ -67,8 +67,8 @@ def mount(
                rbu mount /mnt --stop
     """
     from openrbu.fuse import mounting
-    from openrbu.fuse.device import real_path
     from openrbu.machine.store import existing_directory
+    from openrbu.system.fuse_mounts import real_path
 
     target = real_path(directory)
     if stop:
@@ -144,8 +144,8 @@ def _serve_detached(serve: _Serve, log: Path) -> int:
     """
     import json
 
-    from openrbu.machine import wire
     from openrbu.machine.store import disk_errors
+    from openrbu.sharing import wire
 
     with disk_errors(log.parent):
         log_fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
@@ -176,7 +176,7 @@ def _be_server(serve: _Serve, log_fd: int, channel: int) -> NoReturn:
     later troubles go to the log."""
     import json
 
-    from openrbu.machine import wire
+    from openrbu.sharing import wire
 
     code = 1
     try:

@@ -50,7 +50,7 @@ def complete_models(incomplete: str) -> list[str]:
 
 
 def complete_profiles(incomplete: str) -> list[str]:
-    from openrbu.drivers.profiles import PROFILES
+    from openrbu.drivers.dell_rbu_profiles import PROFILES
 
     return _starting(incomplete, list(PROFILES))
 

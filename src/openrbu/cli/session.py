@@ -32,8 +32,8 @@ def open_machine(name: str) -> Iterator[Machine]:
 
     :raise MachineError: when there is none, or another process has it that does not serve it.
     """
-    from openrbu.machine.reach import reach
     from openrbu.machine.store import existing_directory
+    from openrbu.sharing.reach import reach
 
     with reach(existing_directory(name)) as machine:
         yield machine

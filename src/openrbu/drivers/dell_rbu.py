@@ -42,11 +42,16 @@ from functools import partial
 from typing import Any
 
 from openrbu.buffers import Buffer
+from openrbu.drivers.dell_rbu_profiles import (
+    GARBAGE_PACKET_SIZE,
+    BadPacketSize,
+    KernelDiedError,
+    Profile,
+)
 from openrbu.drivers.extents import Block, Extents, free_all, from_rows, to_rows, zero_whole
 from openrbu.drivers.firmware_class import FirmwareClass, FirmwareImage
 from openrbu.drivers.numbers import c_string, scan_unsigned, strict_unsigned, unsigned_long
 from openrbu.drivers.objects import add_driver, device_path, module_path, remove_driver
-from openrbu.drivers.profiles import GARBAGE_PACKET_SIZE, BadPacketSize, KernelDiedError, Profile
 from openrbu.drivers.sysfs import BinaryAttribute, SysfsTree, TextAttribute
 from openrbu.errors import KernelError
 from openrbu.memory.pages import PageSource

@@ -53,7 +53,7 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
-from openrbu.drivers.balloon_profiles import BalloonProfile, Reaction
+from openrbu.drivers.xen_balloon_profiles import BalloonProfile, Reaction
 from openrbu.errors import MachineError
 from openrbu.memory.pages import BalloonPages, Frames
 from openrbu.units import PAGES_PER_MIB

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 
-from openrbu.fuse.libc import LIBC, call
+from openrbu.system.libc import LIBC, call
 
 # linux/capability.h
 CAP_SYS_MODULE = 16

@@ -27,7 +27,7 @@ from openrbu.drivers.sysfs import Caller, Stat
 from openrbu.errors import KernelError, MachineError
 from openrbu.fuse.callers import Callers
 from openrbu.fuse.library import mfusepy
-from openrbu.machine.files import File, Files
+from openrbu.kernel.files import File, Files
 from openrbu.units import PAGE_SIZE
 
 _Operation = TypeVar("_Operation", bound=Callable[..., Any])

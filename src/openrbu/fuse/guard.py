@@ -18,7 +18,7 @@ import errno
 import struct
 
 from openrbu.fuse.capabilities import CAP_SYS_BOOT, CAP_SYS_MODULE, Capabilities
-from openrbu.fuse.libc import call
+from openrbu.system.libc import call
 
 _PR_SET_SECCOMP = 22  # linux/prctl.h
 

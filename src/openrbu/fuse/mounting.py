@@ -18,16 +18,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from openrbu.errors import MachineError, ObstacleError, OpenRbuError, UsageError
-from openrbu.fuse.device import (
+from openrbu.machine import store
+from openrbu.system.fuse_mounts import (
     mount_device,
     mount_with_helper,
     mounts,
     open_device,
     unmount,
 )
-from openrbu.machine import store
-from openrbu.machine.lockfile import LockFile
-from openrbu.signals import signals_held
+from openrbu.system.lockfile import LockFile
+from openrbu.system.signals import signals_held
 
 _STEP_S = 0.05
 """How often it is looked whether a server has ended."""
@@ -44,7 +44,7 @@ def serve(
 ) -> None:
     """Mount the machine in `directory` at `target`, and serve it until it is unmounted.
 
-    `ready` is called when it is mounted, `waiting` as `machine.reach.keep` does. An exception that
+    `ready` is called when it is mounted, `waiting` as `sharing.reach.keep` does. An exception that
     a signal raises ends it in order.
 
     :raise ObstacleError: when it can't be mounted or served.
@@ -53,7 +53,7 @@ def serve(
     # The imports of a library that may be missing come before anything is begun.
     from openrbu.fuse.callers import Callers  # noqa: PLC0415
     from openrbu.fuse.session import Session  # noqa: PLC0415
-    from openrbu.machine.reach import keep  # noqa: PLC0415
+    from openrbu.sharing.reach import keep  # noqa: PLC0415
 
     with (
         _recorded(directory, target) as record,

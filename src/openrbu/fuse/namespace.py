@@ -23,8 +23,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from openrbu.errors import ObstacleError
-from openrbu.fuse.libc import MS_BIND, MS_NOSUID, MS_PRIVATE, MS_REC, call
 from openrbu.fuse.overlay import LINKS_TO_SELF, MERGED, PROCESSES, REFUSED, Real
+from openrbu.system.libc import MS_BIND, MS_NOSUID, MS_PRIVATE, MS_REC, call
 
 # linux/sched.h
 _CLONE_NEWNS = 0x00020000

@@ -32,7 +32,7 @@ from openrbu.drivers.sysfs import ROOT, Caller, Stat
 from openrbu.errors import KernelError
 
 if TYPE_CHECKING:
-    from openrbu.machine.files import File, Files
+    from openrbu.kernel.files import File, Files
 
 MERGED = frozenset(
     (

@@ -35,10 +35,10 @@ from typing import NoReturn
 
 from openrbu.errors import ObstacleError
 from openrbu.fuse import guard, namespace
-from openrbu.fuse.device import RUN_TYPE, mount_device, open_device
-from openrbu.fuse.libc import call
 from openrbu.fuse.overlay import Overlay, Real, real_entries
-from openrbu.signals import LOOK_UP_S
+from openrbu.system.fuse_mounts import RUN_TYPE, mount_device, open_device
+from openrbu.system.libc import call
+from openrbu.system.signals import LOOK_UP_S
 
 # What env(1) and the shells end with, too.
 EXIT_CANNOT_RUN = 126
@@ -72,7 +72,7 @@ def run(
     the signal that ended it, less than 0.
 
     Call it in the main thread, and in a process without other threads. When the program has ended
-    and others use the machine through this process, it waits for them: see `machine.reach.keep`,
+    and others use the machine through this process, it waits for them: see `sharing.reach.keep`,
     which gets `waiting`. `log` gets a line for what should not happen.
 
     :raise MachineError: when the machine is off, or can't be had.
@@ -84,7 +84,7 @@ def run(
     with contextlib.closing(child):
         from openrbu.fuse.callers import Callers  # noqa: PLC0415  (after the fork: threads)
         from openrbu.fuse.session import Session  # noqa: PLC0415
-        from openrbu.machine.reach import keep  # noqa: PLC0415
+        from openrbu.sharing.reach import keep  # noqa: PLC0415
 
         with keep(directory, waiting=waiting) as machine:
             machine.exists("/sys")  # one that is off says so

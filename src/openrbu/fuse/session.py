@@ -17,11 +17,11 @@ from typing import Any
 from openrbu.errors import ObstacleError
 from openrbu.fuse.callers import Callers
 from openrbu.fuse.filesystem import FileSystem
-from openrbu.fuse.libc import LIBC, call
 from openrbu.fuse.library import mfusepy
 from openrbu.fuse.translation import Translation
-from openrbu.machine.files import Files
-from openrbu.signals import LOOK_UP_S
+from openrbu.kernel.files import Files
+from openrbu.system.libc import LIBC, call
+from openrbu.system.signals import LOOK_UP_S
 
 _CLONE_FS = 0x200  # linux/sched.h
 _LOG_LINE_BYTES = 1024

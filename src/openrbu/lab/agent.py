@@ -1,6 +1,6 @@
 """What runs in a guest: it makes system calls and runs programs, as it is told from outside.
 
-Its channel is a virtio-serial port, and the messages are those of `machine.wire`:
+Its channel is a virtio-serial port, and the messages are those of `sharing.wire`:
 
 ===========  ===========================================  ==========================================
 do           with                                         answers
@@ -34,7 +34,7 @@ from openrbu.buffers import Buffer
 from openrbu.errors import OpenRbuError, UsageError
 from openrbu.lab import calls
 from openrbu.lab.scratch import memory_file
-from openrbu.machine import wire
+from openrbu.sharing import wire
 from openrbu.units import KIB
 
 PROTOCOL = 1

@@ -1,7 +1,7 @@
 """System calls as data: made here, performed in a guest, their results compared.
 
 A call is one of the classes of `Call`; `perform` makes it on the Linux that this runs on and gives
-a `Result`, a value or an errno. Lists of both go over the framing of `machine/wire.py`, many in one
+a `Result`, a value or an errno. Lists of both go over the framing of `sharing/wire.py`, many in one
 message: the header says what each is, the payload has the bytes of all of them, one behind the
 other.
 
@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from openrbu.errors import ObstacleError
-from openrbu.fuse import libc
-from openrbu.machine.wire import MAX_PAYLOAD_BYTES, Message, WireError, fields
+from openrbu.sharing.wire import MAX_PAYLOAD_BYTES, Message, WireError, fields
+from openrbu.system import libc
 from openrbu.units import PAGE_SIZE
 
 DATA = "/sys/class/firmware/dell_rbu/data"

@@ -21,8 +21,8 @@ from openrbu.errors import OpenRbuError, UsageError
 from openrbu.lab import agent, calls
 from openrbu.lab.qemu import Qemu
 from openrbu.lab.scratch import text_of
-from openrbu.machine import wire
-from openrbu.signals import LOOK_UP_S
+from openrbu.sharing import wire
+from openrbu.system.signals import LOOK_UP_S
 from openrbu.units import human_size
 
 START_LIMIT_S = 300.0

@@ -45,7 +45,7 @@ from openrbu.machine.models import TokenKind, model
 from openrbu.machine.store import fresh_directory, load_config, read_tables
 from openrbu.machine.virtual import Clock, local_now
 from openrbu.memory.physical import RamFile, pc_regions
-from openrbu.signals import signals_held
+from openrbu.system.signals import signals_held
 from openrbu.units import GIB, KIB, MIB, PhysAddr, human_size
 
 DEFAULT_RAM_BYTES = 512 * MIB

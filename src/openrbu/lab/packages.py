@@ -31,8 +31,8 @@ from openrbu.lab.apt import (
     unpack,
 )
 from openrbu.lab.programs import INSTALL_EXTRA, QEMU, Ended, find_program, run, search_path
-from openrbu.machine.lockfile import LockFile
-from openrbu.signals import LOOK_UP_S
+from openrbu.system.lockfile import LockFile
+from openrbu.system.signals import LOOK_UP_S
 from openrbu.units import human_size
 
 INSTALLED_SEABIOS = Path("/usr/share/seabios/bios-256k.bin")

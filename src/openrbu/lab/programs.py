@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from openrbu.errors import ObstacleError
-from openrbu.signals import LOOK_UP_S, signals_held
+from openrbu.system.signals import LOOK_UP_S, signals_held
 
 QEMU = "qemu-system-x86_64"
 

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 from openrbu.errors import ObstacleError, OpenRbuError
 from openrbu.lab.programs import INSTALL_EXTRA, ends_with_us, find_qemu
 from openrbu.lab.scratch import memory_file, text_of
-from openrbu.signals import LOOK_UP_S
+from openrbu.system.signals import LOOK_UP_S
 
 try:
     from qemu.qmp import QMPClient, QMPError

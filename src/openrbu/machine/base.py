@@ -11,7 +11,7 @@ from typing import Protocol
 from openrbu.bios.cmos import IoPorts
 from openrbu.bios.post import PostReport
 from openrbu.formats.smbios import Tables
-from openrbu.machine.files import File, Files
+from openrbu.kernel.files import File, Files
 from openrbu.machine.store import MachineConfig
 from openrbu.memory.pages import Frames
 from openrbu.memory.physical import PhysicalMemory

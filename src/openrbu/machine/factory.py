@@ -15,12 +15,13 @@ from pathlib import Path
 from openrbu import __version__
 from openrbu.bios.cmos import CmosFile, banks_of, cmos_file_bytes
 from openrbu.bios.faults import parse_fault
+from openrbu.bios.firmware import make_firmware
 from openrbu.bios.flash import BLOCK_BYTES, Flash
 from openrbu.bios.nvram import Nvram, NvramFile
 from openrbu.bios.rules import known_flash_size, rules_for
 from openrbu.bios.switch import bios_switch
-from openrbu.drivers.balloon_profiles import balloon_profile
-from openrbu.drivers.profiles import profile
+from openrbu.drivers.dell_rbu_profiles import profile
+from openrbu.drivers.xen_balloon_profiles import balloon_profile
 from openrbu.errors import MachineError, UsageError
 from openrbu.formats import dell, security, smbios, tokens
 from openrbu.formats.check_words import CHECK_WORDS_BYTES
@@ -29,14 +30,13 @@ from openrbu.formats.packet import password_crc
 from openrbu.formats.version import BiosVersion, VersionStyle
 from openrbu.machine import store
 from openrbu.machine.factory_tables import check_system_id, filled_in, read_tables
-from openrbu.machine.firmware import make_firmware
 from openrbu.machine.models import DEFAULT_MODEL, Model, TokenKind, model
 from openrbu.machine.virtual import Clock, local_now
-from openrbu.machine.xen.hypervisor import XEN_RESERVED
-from openrbu.machine.xen.orders import MIN_GUEST_BYTES
+from openrbu.machine.xen_orders import MIN_GUEST_BYTES
 from openrbu.memory.physical import RamFile, pc_regions
-from openrbu.signals import signals_held
+from openrbu.system.signals import signals_held
 from openrbu.units import GIB, KIB, MIB, PAGE_SIZE, human_size
+from openrbu.xen.hypervisor import XEN_RESERVED
 
 MIN_RAM_BYTES = 64 * MIB
 MAX_RAM_BYTES = 8 * 1024 * GIB

@@ -8,7 +8,7 @@
         DMI
         cmos, flash, nvram.json
         ram                 a sparse file, or a link to one
-        xen/                where it runs Xen: its guests, see `machine.xen`
+        xen/                where it runs Xen: its guests, see `machine.xen_host`
         state.*             the running kernel, put away: see `machine.state`
         journal.jsonl       what updates were tried here
         lock                held by the process that has the machine
@@ -35,14 +35,14 @@ from pathlib import Path
 from typing import Any
 
 from openrbu.bios.faults import parse_fault
-from openrbu.drivers.balloon_profiles import balloon_profile
-from openrbu.drivers.profiles import profile
+from openrbu.drivers.dell_rbu_profiles import profile
+from openrbu.drivers.xen_balloon_profiles import balloon_profile
 from openrbu.errors import MachineError, OpenRbuError, UsageError
 from openrbu.formats.hdr import MAX_REVISION
 from openrbu.formats.smbios import Tables
-from openrbu.machine.lockfile import LockFile
 from openrbu.memory.physical import pc_regions
-from openrbu.signals import signals_held
+from openrbu.system.lockfile import LockFile
+from openrbu.system.signals import signals_held
 
 FORMAT = 2
 """The layout of a machine's directory; a reader refuses newer ones, and takes older ones. 2: rule
@@ -285,8 +285,8 @@ def remove(directory: Path) -> None:
 
     :raise MachineError: when the disk refuses, or a process stays inside of a hypercall.
     """
-    from openrbu.machine.xen.dom0 import XEN  # noqa: PLC0415  (these import this module)
-    from openrbu.machine.xen.hypervisor import Hypervisor  # noqa: PLC0415
+    from openrbu.machine.dom0 import XEN  # noqa: PLC0415  (these import this module)
+    from openrbu.xen.hypervisor import Hypervisor  # noqa: PLC0415
 
     with disk_errors(directory), signals_held():
         (directory / "machine.json").unlink(missing_ok=True)

@@ -33,21 +33,21 @@ from openrbu.bios.rules import rule_set
 from openrbu.bios.smi import SmiHandler
 from openrbu.bios.switch import bios_switch
 from openrbu.bios.tables import tables_of_boot
-from openrbu.drivers.profiles import profile
+from openrbu.drivers.dell_rbu_profiles import profile
 from openrbu.errors import MachineError, OpenRbuError
 from openrbu.formats import dell
 from openrbu.formats.smbios import Tables
+from openrbu.kernel.files import File, MachineFiles
+from openrbu.kernel.kernel import Kernel, Snapshot
 from openrbu.machine import store
 from openrbu.machine.base import Standing
-from openrbu.machine.files import File, MachineFiles
+from openrbu.machine.dom0 import Dom0
 from openrbu.machine.holds import Holds, held
-from openrbu.machine.kernel import Kernel, Snapshot
 from openrbu.machine.ports import OwnPorts
 from openrbu.machine.state import StateFile
-from openrbu.machine.xen.dom0 import Dom0
 from openrbu.memory.pages import Frames
 from openrbu.memory.physical import RamFile, pc_regions
-from openrbu.signals import signals_held
+from openrbu.system.signals import signals_held
 from openrbu.units import KIB
 
 Clock = Callable[[], dt.datetime]
@@ -83,7 +83,7 @@ def lose_ram(directory: Path) -> None:
 class VirtualMachine:
     """A machine out of its directory, held by this process until `close`.
 
-    `serving`: other programs will be let use it, see `machine.service`.
+    `serving`: other programs will be let use it, see `sharing.service`.
 
     :raise InUseError: when another process has it.
     :raise MachineError: when its files don't allow it.

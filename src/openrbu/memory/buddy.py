@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from openrbu.errors import DamagedInputError, KernelError
+from openrbu.formats.buddyinfo import ZoneFree, format_buddyinfo
 from openrbu.memory.buddy_bits import (
     ALL_PAGES,
     CHUNK_PAGES,
@@ -43,7 +44,6 @@ from openrbu.memory.buddy_bits import (
     masks_of,
     places,
 )
-from openrbu.memory.buddyinfo import ZoneFree, format_buddyinfo
 from openrbu.memory.pages import Frames
 from openrbu.memory.physical import PhysicalMemory, Region
 from openrbu.memory.zones import Zone, populated_zones, unreserved

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from openrbu.formats.hdr import MAGIC_WORD
 from openrbu.formats.packet_header import PACKET_HEADER, PACKET_MAGIC
-from openrbu.memory.frame_runs import frame_runs
+from openrbu.memory.frames import frame_runs
 from openrbu.memory.physical import ReadableMemory, Region
 from openrbu.memory.ram_array import Addresses, RamArray
 from openrbu.units import PAGE_SHIFT, PhysAddr

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from openrbu.buffers import Buffer
 from openrbu.errors import AddressError, MachineError, UsageError
-from openrbu.memory.fallocate import punch_hole, take_space
+from openrbu.system.fallocate import punch_hole, take_space
 from openrbu.units import GIB, KIB, MIB, PAGE_SHIFT, PAGE_SIZE, PhysAddr
 
 if TYPE_CHECKING:
@@ -252,7 +252,7 @@ class RamFile:
         :raise MachineError: when the file system can't do that.
         :raise OSError: when it refuses for another reason than being full.
         """
-        from openrbu.memory.frame_runs import frame_runs  # noqa: PLC0415  (start-up time)
+        from openrbu.memory.frames import frame_runs  # noqa: PLC0415  (start-up time)
 
         done = 0
         for first, count in frame_runs(frames):
@@ -290,7 +290,7 @@ class RamFile:
 
         :raise OSError: when the disk refuses.
         """
-        from openrbu.memory.frame_runs import frame_runs  # noqa: PLC0415  (start-up time)
+        from openrbu.memory.frames import frame_runs  # noqa: PLC0415  (start-up time)
 
         for first, count in frame_runs(frames):
             self.discard(first, count)

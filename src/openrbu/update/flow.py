@@ -24,7 +24,7 @@ from openrbu.errors import (
     UsageError,
 )
 from openrbu.hosts.base import Host
-from openrbu.signals import signals_held
+from openrbu.system.signals import signals_held
 from openrbu.units import PAGE_SIZE
 from openrbu.update import restart, stage, trust
 from openrbu.update.arm import Switch, set_armed, switch_for

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 from openrbu.errors import DamagedInputError, ExitCode, UsageError
 from openrbu.formats import packet
-from openrbu.formats.dell import CompletionCode, describe_completion
-from openrbu.formats.hdr import Image
-from openrbu.hosts.base import Host, read_text
-from openrbu.memory.buddyinfo import (
+from openrbu.formats.buddyinfo import (
     ZoneFree,
     has_high_memory,
     largest_low_block_bytes,
     parse_buddyinfo,
 )
+from openrbu.formats.dell import CompletionCode, describe_completion
+from openrbu.formats.hdr import Image
+from openrbu.hosts.base import Host, read_text
 from openrbu.units import MAX_BLOCK_BYTES, PAGE_SIZE, human_size, order_for
 from openrbu.update import fit, trust
 from openrbu.update.driver import Mode, RbuDriver

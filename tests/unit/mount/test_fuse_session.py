@@ -18,8 +18,8 @@ from machines import as_nobody, make, running
 from mounted import Mounted, needs_fuse
 from mounts import are_mounted, machine_with_driver, needs_root, unmounted
 from openrbu.errors import ObstacleError
-from openrbu.fuse import device
-from openrbu.fuse.device import Mount, mounts, remove_dead_mounts, unmount
+from openrbu.system import fuse_mounts
+from openrbu.system.fuse_mounts import Mount, mounts, remove_dead_mounts, unmount
 
 
 @pytest.fixture
@@ -34,15 +34,14 @@ def system(tmp_path: Path) -> Iterator[Mounted]:
 _ALONE = """
 import os, sys, threading
 from pathlib import Path
-from openrbu.fuse import device
 from openrbu.fuse.callers import Callers
 from openrbu.fuse.session import Session
 from openrbu.machine.virtual import VirtualMachine
 
 directory, target = sys.argv[1:]
 with VirtualMachine(Path(directory)) as machine:
-    fd = device.open_device()
-    device.mount_device(fd, target, directory)
+    fd = fuse_mounts.open_device()
+    fuse_mounts.mount_device(fd, target, directory)
     session = Session(machine.files, fd, Callers.of_this_process(), log=print)
     session.start()
     print("ready", os.getcwd(), flush=True)
@@ -241,7 +240,7 @@ def test_the_dead_mounts_of_one_machine_are_removed_whatever_their_names_are(
 
 def test_looking_for_dead_mounts_loads_no_library(tmp_path: Path) -> None:
     code = (
-        "import sys; from openrbu.fuse.device import remove_dead_mounts; "
+        "import sys; from openrbu.system.fuse_mounts import remove_dead_mounts; "
         "remove_dead_mounts('/nowhere'); "
         "print({'ctypes', 'socket', 'subprocess', 'mfusepy'} & set(sys.modules))"
     )
@@ -255,9 +254,9 @@ def test_looking_for_dead_mounts_loads_no_library(tmp_path: Path) -> None:
 def test_a_missing_device_is_told_with_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(device, "FUSE_DEVICE", str(tmp_path / "fuse"))
+    monkeypatch.setattr(fuse_mounts, "FUSE_DEVICE", str(tmp_path / "fuse"))
     with pytest.raises(ObstacleError, match=r"fuse is not there: load the kernel module"):
-        device.open_device()
+        fuse_mounts.open_device()
 
 
 def test_a_device_for_root_alone_is_told_with_what_to_do(
@@ -265,11 +264,11 @@ def test_a_device_for_root_alone_is_told_with_what_to_do(
 ) -> None:
     path = tmp_path / "fuse"
     path.touch(mode=0o000)
-    monkeypatch.setattr(device, "FUSE_DEVICE", str(path))
+    monkeypatch.setattr(fuse_mounts, "FUSE_DEVICE", str(path))
 
     def try_it() -> None:
         with pytest.raises(ObstacleError, match="can't be opened by this user"):
-            device.open_device()
+            fuse_mounts.open_device()
 
     for parent in tmp_path.parents:
         if parent != Path("/") and parent.stat().st_uid == os.geteuid():
@@ -281,10 +280,10 @@ def test_a_device_for_root_alone_is_told_with_what_to_do(
 def test_a_place_that_can_not_be_mounted_on_is_named(tmp_path: Path) -> None:
     needs_root()
     needs_fuse()
-    fd = device.open_device()
+    fd = fuse_mounts.open_device()
     try:
         with pytest.raises(ObstacleError, match=r"nowhere can't be mounted on: No such file"):
-            device.mount_device(fd, str(tmp_path / "nowhere"), "x")
+            fuse_mounts.mount_device(fd, str(tmp_path / "nowhere"), "x")
     finally:
         os.close(fd)
     with pytest.raises(ObstacleError, match="can't be unmounted: Invalid argument"):
@@ -299,13 +298,13 @@ def test_a_link_that_has_come_into_a_path_is_not_followed(system: Mounted, tmp_p
     theirs.mkdir()
     (theirs / "directory").symlink_to(elsewhere)
     (theirs / "to").symlink_to(tmp_path)
-    fd = device.open_device()
+    fd = fuse_mounts.open_device()
     before = mounts_below(tmp_path)
     assert [mount.target for mount in before] == [str(tmp_path / "mount")]
     try:
         for path in ("directory/mount", "directory"):
             with pytest.raises(ObstacleError, match="mounted on: there is a link in its path"):
-                device.mount_device(fd, str(theirs / path), "x")
+                fuse_mounts.mount_device(fd, str(theirs / path), "x")
         with pytest.raises(ObstacleError, match="unmounted: there is a link in its path"):
             unmount(str(theirs / "to/mount"))
     finally:
@@ -320,7 +319,7 @@ def test_a_link_that_has_come_into_a_path_is_not_followed(system: Mounted, tmp_p
 def test_the_helpers_complaint_is_one_line(tmp_path: Path) -> None:
     needs_fuse()
     with pytest.raises(ObstacleError) as caught:
-        device.mount_with_helper(str(tmp_path / "nowhere"), "x")
+        fuse_mounts.mount_with_helper(str(tmp_path / "nowhere"), "x")
     assert str(caught.value).startswith("fusermount3: ")
     assert "No such file or directory" in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -331,7 +330,7 @@ def test_a_missing_helper_is_told_with_what_to_install(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ObstacleError, match="install the package fuse3"):
-        device.mount_with_helper(str(tmp_path), "x")
+        fuse_mounts.mount_with_helper(str(tmp_path), "x")
 
 
 def test_the_helper_mounts_and_passes_the_descriptor(tmp_path: Path) -> None:
@@ -344,7 +343,7 @@ def test_the_helper_mounts_and_passes_the_descriptor(tmp_path: Path) -> None:
     target = odd / "mount"
     target.mkdir()
     with running(directory) as machine, unmounted(directory):
-        fd = device.mount_with_helper(str(target), str(directory))
+        fd = fuse_mounts.mount_with_helper(str(target), str(directory))
         session = Session(machine.files, fd, Callers.of_this_process())
         try:
             session.start()

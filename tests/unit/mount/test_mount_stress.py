@@ -16,8 +16,8 @@ import pytest
 from cli_rig import RBU, Cli
 from machines import NOBODY, running
 from mounts import ENTRY, needs_root, served
-from openrbu.fuse.device import unmount
-from openrbu.fuse.libc import call
+from openrbu.system.fuse_mounts import unmount
+from openrbu.system.libc import call
 
 LOADING, DATA = f"{ENTRY}/loading", f"{ENTRY}/data"
 

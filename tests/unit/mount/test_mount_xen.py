@@ -13,9 +13,9 @@ from cli_rig import Cli
 from machines import make, opened_up, running
 from mounted import needs_fuse
 from mounts import AS_NOBODY, empty_directory, needs_root, served
-from openrbu.machine.reach import reach
-from openrbu.machine.xen.hypervisor import INVALID
+from openrbu.sharing.reach import reach
 from openrbu.units import KIB, PAGE_SIZE
+from openrbu.xen.hypervisor import INVALID
 from run_rig import xen_order
 
 DEVICE = "sys/devices/system/xen_memory/xen_memory0"

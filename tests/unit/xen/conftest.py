@@ -11,7 +11,7 @@ from guests_rig import Clock
 from machines import make
 from openrbu.machine.store import XenConfig
 from openrbu.machine.virtual import VirtualMachine
-from openrbu.machine.xen.host import XenHost
+from openrbu.machine.xen_host import XenHost
 from openrbu.units import MIB
 
 

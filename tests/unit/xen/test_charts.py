@@ -13,12 +13,12 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from model_guests import guest_on, host_of
-from openrbu.cli.charts import Panel, Remark, check_path, draw
+from openrbu.balloon.charts import Panel, Remark, check_path, draw
+from openrbu.balloon.scenario import END_S, play
 from openrbu.cli.show import OutputError
-from openrbu.drivers.balloon_profiles import balloon_profile
+from openrbu.drivers.xen_balloon_profiles import balloon_profile
 from openrbu.errors import ObstacleError, UsageError
-from openrbu.machine.xen.scenario import END_S, play
-from openrbu.machine.xen.world import World
+from openrbu.xen.world import World
 
 
 @pytest.fixture(scope="module")
@@ -130,5 +130,5 @@ def test_a_file_that_cannot_be_written_is_one_clear_line(
 
 
 def test_matplotlib_is_imported_only_when_a_chart_is_drawn() -> None:
-    program = "import sys, openrbu.cli.charts; sys.exit('matplotlib' in sys.modules)"
+    program = "import sys, openrbu.balloon.charts; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

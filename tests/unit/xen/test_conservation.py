@@ -20,8 +20,8 @@ from hypothesis.stateful import (
 )
 
 from openrbu.errors import KernelError, MachineError
-from openrbu.machine.xen.hypervisor import INVALID, Domain, Hypervisor
-from openrbu.machine.xen.state import HostState
+from openrbu.xen.hypervisor import INVALID, Domain, Hypervisor
+from openrbu.xen.state import HostState
 from xen_hosts import Stock, frames, machine_frames, private_host, ram, small_host
 
 TOTAL = 60

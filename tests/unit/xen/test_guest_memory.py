@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from openrbu.errors import AddressError, MachineError
-from openrbu.machine.xen.guest_memory import GuestMemory
-from openrbu.machine.xen.hypervisor import Domain, Hypervisor
 from openrbu.memory.physical import PhysicalMemory, RamFile, Region
 from openrbu.units import PAGE_SIZE, PhysAddr
+from openrbu.xen.guest_memory import GuestMemory
+from openrbu.xen.hypervisor import Domain, Hypervisor
 from rig import pattern
 from xen_hosts import frames, ram, up
 

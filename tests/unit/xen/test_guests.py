@@ -14,12 +14,12 @@ import pytest
 from guests_rig import TOTAL_MIB, Clock, current_mib, free_mib, look, order, tell
 from machines import in_child, kill_self, make
 from openrbu.errors import MachineError, ObstacleError, UsageError
-from openrbu.machine.balloon import CATCH_UP_S
+from openrbu.kernel.balloon import CATCH_UP_S
 from openrbu.machine.state import StateFile
 from openrbu.machine.virtual import VirtualMachine
-from openrbu.machine.xen.guests import GuestInUseError, settle
-from openrbu.machine.xen.host import XenHost, guest_names
-from openrbu.machine.xen.orders import GuestOrder
+from openrbu.machine.xen_guests import GuestInUseError, settle
+from openrbu.machine.xen_host import XenHost, guest_names
+from openrbu.machine.xen_orders import GuestOrder
 from openrbu.units import MIB, PAGES_PER_MIB
 
 # -- come and go ----------------------------------------------------------------------------
@@ -207,7 +207,7 @@ def test_one_process_at_a_time_has_a_guest(host: XenHost) -> None:
 _CONTEND = """
 import random, sys, time
 from pathlib import Path
-from openrbu.machine.xen.host import XenHost
+from openrbu.machine.xen_host import XenHost
 
 directory, name = Path(sys.argv[1]), sys.argv[2]
 chance = random.Random(name)
@@ -264,7 +264,7 @@ def test_two_processes_with_a_guest_each_contend_and_lose_no_frame(
 _LOOK_ON = """
 import sys, time
 from pathlib import Path
-from openrbu.machine.xen.host import XenHost
+from openrbu.machine.xen_host import XenHost
 
 with XenHost(Path(sys.argv[1]), now=time.time) as host:
     lost = []
@@ -300,7 +300,7 @@ def test_who_looks_for_lost_guests_takes_none_that_is_just_being_made(
 _HOLD = """
 import sys, time
 from pathlib import Path
-from openrbu.machine.xen.host import XenHost
+from openrbu.machine.xen_host import XenHost
 
 with XenHost(Path(sys.argv[1]), now=time.time) as host, host.attach("a") as guest:
     if sys.argv[2] == "changing":

@@ -14,7 +14,7 @@ from openrbu.errors import MachineError
 from openrbu.machine import store
 from openrbu.machine.store import XenConfig
 from openrbu.machine.virtual import VirtualMachine
-from openrbu.machine.xen.host import XenHost
+from openrbu.machine.xen_host import XenHost
 from openrbu.units import MIB
 from xen_hosts import frames
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from openrbu.machine.xen.heap import WORDS, Heap
+from openrbu.xen.heap import WORDS, Heap
 from xen_hosts import frames, up
 
 

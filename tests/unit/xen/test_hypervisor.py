@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from openrbu.errors import KernelError, MachineError, UsageError
-from openrbu.machine.xen.hypervisor import DOM0, INVALID, XEN_RESERVED, Hypervisor
 from openrbu.memory.pages import Frames
 from openrbu.memory.physical import pc_regions
 from openrbu.units import MIB, PAGE_SIZE
+from openrbu.xen.hypervisor import DOM0, INVALID, XEN_RESERVED, Hypervisor
 from xen_hosts import Stock, frames, machine_frames, ram, small_host, up
 
 NONE = INVALID

@@ -16,11 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from openrbu.errors import AddressError, KernelError
-from openrbu.machine.xen.guest_memory import GuestMemory
-from openrbu.machine.xen.hypervisor import XEN_RESERVED, Hypervisor
-from openrbu.memory.frame_runs import frame_runs
+from openrbu.memory.frames import frame_runs
 from openrbu.memory.physical import RamFile, pc_regions
 from openrbu.units import MIB, PAGE_SIZE, PhysAddr
+from openrbu.xen.guest_memory import GuestMemory
+from openrbu.xen.hypervisor import XEN_RESERVED, Hypervisor
 from small_disks import fill_up, pages_taken, small_tmpfs
 from xen_hosts import frames, up
 
@@ -256,8 +256,8 @@ def test_no_balloon_ends_in_a_bus_error(tmp_path: Path) -> None:
 LIVE_ON_A_FULL_DISK = """
 import sys
 from pathlib import Path
-from openrbu.machine.xen.guest_memory import GuestMemory
-from openrbu.machine.xen.hypervisor import Hypervisor
+from openrbu.xen.guest_memory import GuestMemory
+from openrbu.xen.hypervisor import Hypervisor
 from openrbu.memory.physical import RamFile, pc_regions
 from openrbu.memory.ram_array import RamArray
 from openrbu.units import MIB, PAGE_SIZE, PhysAddr

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from openrbu.drivers.balloon_profiles import balloon_profile
-from openrbu.machine.xen.samples import Doing
-from openrbu.machine.xen.scenario import CAST, END_S, Scenario, play
+from openrbu.balloon.scenario import CAST, END_S, Scenario, play
+from openrbu.drivers.xen_balloon_profiles import balloon_profile
 from openrbu.units import MIB, PAGE_SIZE
+from openrbu.xen.samples import Doing
 
 GROWING = ("db", "web")
 AGAIN_S = 40.0

@@ -15,13 +15,13 @@ from pathlib import Path
 import pytest
 
 from needs import leave_out
-from openrbu.drivers.balloon_profiles import balloon_profile
+from openrbu.drivers.xen_balloon_profiles import balloon_profile
 from openrbu.errors import MachineError
-from openrbu.machine.xen import arrays
-from openrbu.machine.xen.hypervisor import INVALID, Hypervisor
-from openrbu.machine.xen.world import ModelGuest
 from openrbu.memory.physical import RamFile, pc_regions
 from openrbu.units import MIB
+from openrbu.xen import arrays
+from openrbu.xen.hypervisor import INVALID, Hypervisor
+from openrbu.xen.world import ModelGuest
 from small_disks import pages_taken, small_tmpfs
 from xen_hosts import Stock, frames, machine_frames, ram, up
 from xen_killed import CALLS
@@ -197,7 +197,7 @@ FILL_THE_DISK = """
 import errno, sys
 from pathlib import Path
 from openrbu.errors import MachineError
-from openrbu.machine.xen.hypervisor import INVALID, Hypervisor
+from openrbu.xen.hypervisor import INVALID, Hypervisor
 from small_disks import fill_up
 from xen_hosts import ram, up
 
@@ -269,7 +269,7 @@ def test_a_hypercall_killed_at_any_line_was_made_or_was_not(shm: Path, call: str
 _STAY = """
 import os, signal, sys
 from pathlib import Path
-from openrbu.machine.xen.hypervisor import Hypervisor
+from openrbu.xen.hypervisor import Hypervisor
 
 with Hypervisor.open(Path(sys.argv[1]))._state:
     os.kill(os.getpid(), signal.SIGSTOP)

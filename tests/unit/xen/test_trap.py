@@ -27,16 +27,16 @@ from openrbu.errors import ObstacleError, UpdateFailedError
 from openrbu.formats.dell import CompletionCode
 from openrbu.hosts.virtual import VirtualHost
 from openrbu.machine import virtual
+from openrbu.machine.dom0 import read_frame_table
 from openrbu.machine.store import XenConfig
 from openrbu.machine.virtual import RamGoneError, VirtualMachine, lose_ram
-from openrbu.machine.xen.dom0 import read_frame_table
-from openrbu.machine.xen.hypervisor import Hypervisor
 from openrbu.memory.scan import search
 from openrbu.units import GIB, KIB, MIB, PAGE_SIZE, PhysAddr
 from openrbu.update import stage
 from openrbu.update.plan import Options, make_plan
 from openrbu.update.stage import Ground, Payload, make_payload
 from openrbu.update.verify import ReadBack, read_free_pages
+from openrbu.xen.hypervisor import Hypervisor
 
 MEMORY = "/sys/devices/system/xen_memory/xen_memory0"
 XEN = XenConfig(dom0_bytes=96 * MIB, dom0_max_bytes=112 * MIB, profile="linux")

@@ -11,11 +11,11 @@ from hypothesis import HealthCheck, Phase, find, given, settings
 from hypothesis import strategies as st
 
 from model_guests import guest_on, host_of
-from openrbu.drivers.balloon_profiles import BALLOON_PROFILES
 from openrbu.drivers.xen_balloon import BATCH_PAGES as BATCH
-from openrbu.machine.xen.hypervisor import INVALID, Hypervisor
-from openrbu.machine.xen.samples import Doing, Samples, doing
-from openrbu.machine.xen.world import GuestPages, ModelGuest, World
+from openrbu.drivers.xen_balloon_profiles import BALLOON_PROFILES
+from openrbu.xen.hypervisor import INVALID, Hypervisor
+from openrbu.xen.samples import Doing, Samples, doing
+from openrbu.xen.world import GuestPages, ModelGuest, World
 
 HOUR_S = 3600.0
 

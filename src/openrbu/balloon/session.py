@@ -17,10 +17,10 @@ from openrbu.errors import MachineError
 from openrbu.units import KIB, PAGE_KIB
 
 if TYPE_CHECKING:
-    from openrbu.machine.xen.guests import Guest
-    from openrbu.machine.xen.host import XenHost
-    from openrbu.machine.xen.orders import GuestOrder
-    from openrbu.machine.xen.samples import BalloonState
+    from openrbu.machine.xen_guests import Guest
+    from openrbu.machine.xen_host import XenHost
+    from openrbu.machine.xen_orders import GuestOrder
+    from openrbu.xen.samples import BalloonState
 
 PATIENCE_S = 2.0
 """How long to wait for a host or a guest that another command has for a moment."""
@@ -65,13 +65,13 @@ class OpenedHost:
         self._settle()
 
     def _settle(self) -> None:
-        from openrbu.machine.xen.guests import settle
+        from openrbu.machine.xen_guests import settle
 
         settle(self._guests, now())
 
     def create(self, name: str, order: GuestOrder) -> None:
         """Make a guest. See `XenHost.create`."""
-        from openrbu.machine.xen.guests import GuestInUseError
+        from openrbu.machine.xen_guests import GuestInUseError
 
         self.host.create(name, order)
         with contextlib.suppress(GuestInUseError):  # who watches the host may be faster
@@ -128,7 +128,7 @@ class OpenedHost:
         )
 
     def _set_guest_target(self, name: str, size_bytes: int) -> None:
-        from openrbu.machine.xen.guests import GuestInUseError
+        from openrbu.machine.xen_guests import GuestInUseError
 
         self.host.hypervisor.domain(name).set_target(size_bytes // KIB)
         until = time.monotonic() + PATIENCE_S
@@ -145,7 +145,7 @@ class OpenedHost:
 
         :raise MachineError: when another process has the host, and does not serve it.
         """
-        from openrbu.drivers.xen_memory import DEVICE_PATH
+        from openrbu.drivers.xen_balloon_files import DEVICE_PATH
 
         with patient_session(self.host.name) as session:
             text = f"{size_bytes // KIB}\n"
@@ -169,8 +169,8 @@ def opened_host(name: str) -> Iterator[OpenedHost]:
     :raise MachineError: when there is none, or it is off.
     """
     from openrbu.machine.store import existing_directory
-    from openrbu.machine.xen.host import XenHost, xen_config
-    from openrbu.signals import signals_held
+    from openrbu.machine.xen_host import XenHost, xen_config
+    from openrbu.system.signals import signals_held
 
     directory = existing_directory(name)
     dom0 = look_at_dom0(directory, xen_config(directory).profile)
@@ -183,7 +183,7 @@ def standings(
     host: XenHost, guests: Sequence[Guest], dom0: Dom0Balloon | None, now_s: float
 ) -> list[GuestStanding]:
     """How all guests of a host stand, of which this process has some; dom0 first."""
-    from openrbu.machine.xen.hypervisor import DOM0
+    from openrbu.xen.hypervisor import DOM0
 
     drivers: dict[str, BalloonState] = {guest.name: guest.driver for guest in guests}
     if dom0 is not None:
@@ -229,8 +229,8 @@ def read_dom0(session: Session, profile_name: str) -> Dom0Balloon:
 
     :raise MachineError: when the machine is off.
     """
-    from openrbu.drivers.balloon_profiles import Reaction, balloon_profile
-    from openrbu.drivers.xen_memory import DEVICE_PATH
+    from openrbu.drivers.xen_balloon_files import DEVICE_PATH
+    from openrbu.drivers.xen_balloon_profiles import Reaction, balloon_profile
     from openrbu.hosts.base import read_text
 
     def pages(name: str) -> int:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from openrbu.buffers import Buffer
-from openrbu.machine import wire
-from openrbu.signals import Hold
+from openrbu.sharing import wire
+from openrbu.system.signals import Hold
 
 ANSWER_WITHIN_S = 60.0
 """What takes longest is a restart that programs the flash: a second."""

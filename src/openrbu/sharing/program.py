@@ -12,12 +12,12 @@ from typing import Any
 from openrbu.bios.power import PowerCutError
 from openrbu.drivers.sysfs import Caller
 from openrbu.errors import KernelError, OpenRbuError
-from openrbu.machine import answers, wire
-from openrbu.machine.files import File
+from openrbu.kernel.files import File
 from openrbu.machine.holds import STEP_S
 from openrbu.machine.ports import PORTS, OwnPorts
 from openrbu.machine.virtual import VirtualMachine
-from openrbu.machine.wire import Message, WireError
+from openrbu.sharing import answers, wire
+from openrbu.sharing.wire import Message, WireError
 
 MAX_OPEN_FILES = 4096
 """As of a Linux process by default (RLIMIT_NOFILE, the hard limit)."""

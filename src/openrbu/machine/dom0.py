@@ -5,16 +5,16 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from openrbu.drivers.balloon_profiles import balloon_profile
+from openrbu.drivers.xen_balloon_profiles import balloon_profile
 from openrbu.errors import KernelError, MachineError
-from openrbu.machine.balloon import XenGuest
+from openrbu.kernel.balloon import XenGuest
 from openrbu.machine.store import XenConfig
-from openrbu.machine.xen.domain import Domain
-from openrbu.machine.xen.guest_memory import GuestMemory
-from openrbu.machine.xen.hypervisor import DOM0, Hypervisor
 from openrbu.memory.pages import Frames
 from openrbu.memory.physical import RamFile
 from openrbu.units import PAGE_SIZE
+from openrbu.xen.domain import Domain
+from openrbu.xen.guest_memory import GuestMemory
+from openrbu.xen.hypervisor import DOM0, Hypervisor
 
 XEN = "xen"
 """The directory, in a machine's, that the hypervisor is kept in while it runs."""

@@ -1,6 +1,6 @@
 """A machine that another process has and serves.
 
-Everything is asked over a socket (`machine.wire`), but for what never changes, and for its RAM,
+Everything is asked over a socket (`sharing.wire`), but for what never changes, and for its RAM,
 whose file is looked at here. When that process ends, every call is a MachineError.
 """
 
@@ -23,16 +23,17 @@ from openrbu.bios.post import PostReport
 from openrbu.buffers import Buffer
 from openrbu.drivers.sysfs import ROOT, Caller, Stat
 from openrbu.errors import MachineError
-from openrbu.machine import answers, patience, store, wire
+from openrbu.kernel.files import File
+from openrbu.machine import store
 from openrbu.machine.base import Standing
-from openrbu.machine.files import File
+from openrbu.machine.dom0 import read_frame_table
 from openrbu.machine.holds import held
-from openrbu.machine.patience import Patience, StoppedError
-from openrbu.machine.wire import Message, WireError, fields
-from openrbu.machine.xen.dom0 import read_frame_table
 from openrbu.memory.pages import Frames
 from openrbu.memory.physical import PhysicalMemory, RamFile, pc_regions
-from openrbu.signals import LOOK_UP_S, Hold, signals_held
+from openrbu.sharing import answers, patience, wire
+from openrbu.sharing.patience import Patience, StoppedError
+from openrbu.sharing.wire import Message, WireError, fields
+from openrbu.system.signals import LOOK_UP_S, Hold, signals_held
 
 _HAS_ENDED = "has ended, and the machine's power may be lost with it"
 
@@ -215,7 +216,7 @@ class RemoteFile:
 
 
 class RemoteFiles:
-    """The machine's files, as `machine.files.Files`."""
+    """The machine's files, as `kernel.files.Files`."""
 
     def __init__(self, line: Line) -> None:
         self._line = line

@@ -63,7 +63,7 @@ def mount_device(
     options = f"fd={fd},rootmode=40000,user_id={os.geteuid()},group_id={os.getegid()}"
     if allow_other:
         options += ",allow_other"
-    from openrbu.fuse.libc import MS_NODEV, MS_NOSUID, call  # noqa: PLC0415  (start-up time)
+    from openrbu.system.libc import MS_NODEV, MS_NOSUID, call  # noqa: PLC0415  (start-up time)
 
     try:
         with _held(target) as place:
@@ -109,7 +109,7 @@ def unmount(target: str) -> None:
 
     :raise ObstacleError: when that is refused, or there is a link in the path by now.
     """
-    from openrbu.fuse.libc import call  # noqa: PLC0415
+    from openrbu.system.libc import call  # noqa: PLC0415
 
     try:
         with _held(target) as place:

@@ -4,7 +4,7 @@
 
     DIRECTORY/
         host.json    what the host is: made last, never changed
-        words        counters, and a row for each guest: see `machine.xen.records`
+        words        counters, and a row for each guest: see `xen.records`
         stack        the heap's stack, for all machine frames: a sparse file
         table.ID     the frame table of guest ID
         lock         locked for each hypercall (flock(2))
@@ -27,8 +27,8 @@ from typing import Protocol
 import numpy as np
 
 from openrbu.errors import MachineError
-from openrbu.machine.lockfile import take_within, try_lock
 from openrbu.memory.pages import Frames
+from openrbu.system.lockfile import take_within, try_lock
 from openrbu.units import MIB
 
 _FRAME_BYTES = 4

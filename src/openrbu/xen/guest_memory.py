@@ -8,11 +8,11 @@ import numpy as np
 
 from openrbu.buffers import Buffer
 from openrbu.errors import AddressError, MachineError
-from openrbu.machine.xen.domain import Domain
-from openrbu.machine.xen.state import INVALID
-from openrbu.memory.frame_runs import frame_runs
+from openrbu.memory.frames import frame_runs
 from openrbu.memory.physical import PhysicalMemory, Region
 from openrbu.units import PAGE_SHIFT, PAGE_SIZE, PhysAddr
+from openrbu.xen.domain import Domain
+from openrbu.xen.state import INVALID
 
 _IN_PAGE = PAGE_SIZE - 1
 

@@ -13,7 +13,7 @@ from typing import Protocol
 from openrbu.buffers import Buffer
 from openrbu.drivers.sysfs import ROOT, Caller, Stat
 from openrbu.errors import KernelError
-from openrbu.machine.kernel import Kernel, KernelFile
+from openrbu.kernel.kernel import Kernel, KernelFile
 
 TOP = ("dev", "proc", "sys")
 """The directories at the root."""

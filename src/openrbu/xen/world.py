@@ -18,11 +18,11 @@ from math import inf
 
 import numpy as np
 
-from openrbu.drivers.balloon_profiles import BalloonProfile
 from openrbu.drivers.xen_balloon import XenBalloon
-from openrbu.machine.xen.hypervisor import Domain, Hypervisor
-from openrbu.machine.xen.samples import Samples
+from openrbu.drivers.xen_balloon_profiles import BalloonProfile
 from openrbu.memory.pages import Frames
+from openrbu.xen.hypervisor import Domain, Hypervisor
+from openrbu.xen.samples import Samples
 
 Action = Callable[[], object]
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from openrbu.cli.show import OutputError
 from openrbu.errors import ObstacleError, UsageError
-from openrbu.machine.xen.samples import Doing, Samples
 from openrbu.units import PAGES_PER_MIB
+from openrbu.xen.samples import Doing, Samples
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from openrbu.errors import KernelError, MachineError
-from openrbu.machine.xen.records import Row
-from openrbu.machine.xen.state import INVALID, HostState
 from openrbu.memory.pages import Frames
+from openrbu.xen.records import Row
+from openrbu.xen.state import INVALID, HostState
 
 
 @dataclass(frozen=True, slots=True)

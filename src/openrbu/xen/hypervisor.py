@@ -23,14 +23,14 @@ from typing import Any
 
 from openrbu.errors import KernelError, MachineError, UsageError
 from openrbu.machine.store import replace_file
-from openrbu.machine.xen.arrays import HostArrays, PrivateArrays, SharedArrays
-from openrbu.machine.xen.domain import Domain, DomainInfo, info_of
-from openrbu.machine.xen.heap import Spans
-from openrbu.machine.xen.records import MAX_GUESTS, Row, encode_name
-from openrbu.machine.xen.state import INVALID, WORD_COUNT, Backing, HostState
 from openrbu.memory.physical import Region
 from openrbu.memory.zones import unreserved
 from openrbu.units import KIB, MIB, PAGE_SIZE, PhysAddr
+from openrbu.xen.arrays import HostArrays, PrivateArrays, SharedArrays
+from openrbu.xen.domain import Domain, DomainInfo, info_of
+from openrbu.xen.heap import Spans
+from openrbu.xen.records import MAX_GUESTS, Row, encode_name
+from openrbu.xen.state import INVALID, WORD_COUNT, Backing, HostState
 
 __all__ = ["DOM0", "INVALID", "XEN_RESERVED", "Backing", "Domain", "DomainInfo", "Hypervisor"]
 

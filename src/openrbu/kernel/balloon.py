@@ -13,17 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from openrbu.drivers.balloon_profiles import BalloonProfile
 from openrbu.drivers.objects import add_text
 from openrbu.drivers.sysfs import SysfsTree
 from openrbu.drivers.xen_balloon import XenBalloon
-from openrbu.drivers.xen_memory import XenMemory
-from openrbu.machine.xen.hypervisor import INVALID, Domain
-from openrbu.machine.xen.world import World
+from openrbu.drivers.xen_balloon_files import XenMemory
+from openrbu.drivers.xen_balloon_profiles import BalloonProfile
 from openrbu.memory.buddy import BuddyAllocator
-from openrbu.memory.frame_runs import frame_runs
+from openrbu.memory.frames import frame_runs
 from openrbu.memory.pages import Frames
 from openrbu.units import PAGE_KIB, PAGE_SHIFT, PAGE_SIZE, PhysAddr
+from openrbu.xen.hypervisor import INVALID, Domain
+from openrbu.xen.world import World
 
 CATCH_UP_S = 120.0
 """How far back time goes on for a balloon that was left alone for longer: it bounds what a look

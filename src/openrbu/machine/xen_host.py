@@ -12,24 +12,24 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Self
 
-from openrbu.drivers.balloon_profiles import balloon_profile
-from openrbu.drivers.profiles import profile
+from openrbu.drivers.dell_rbu_profiles import profile
+from openrbu.drivers.xen_balloon_profiles import balloon_profile
 from openrbu.errors import KernelError, MachineError, ObstacleError, UsageError
+from openrbu.kernel.balloon import XenGuest
+from openrbu.kernel.kernel import Kernel, Snapshot
 from openrbu.machine import store
-from openrbu.machine.balloon import XenGuest
-from openrbu.machine.kernel import Kernel, Snapshot
-from openrbu.machine.lockfile import LockFile, take_within
+from openrbu.machine.dom0 import XEN
 from openrbu.machine.state import StateFile
-from openrbu.machine.xen.arrays import LOCK_WITHIN_S
-from openrbu.machine.xen.dom0 import XEN
-from openrbu.machine.xen.guest_memory import GuestMemory
-from openrbu.machine.xen.guests import Guest, GuestInUseError, hold, owner_of
-from openrbu.machine.xen.hypervisor import DOM0, DomainInfo, Hypervisor
-from openrbu.machine.xen.orders import GuestOrder, read_order, write_order
+from openrbu.machine.xen_guests import Guest, GuestInUseError, hold, owner_of
+from openrbu.machine.xen_orders import GuestOrder, read_order, write_order
 from openrbu.memory.buddy import BuddyAllocator
 from openrbu.memory.physical import RamFile, pc_regions
-from openrbu.signals import signals_held
+from openrbu.system.lockfile import LockFile, take_within
+from openrbu.system.signals import signals_held
 from openrbu.units import MAX_ORDER, PAGE_SIZE, human_size, pages_for
+from openrbu.xen.arrays import LOCK_WITHIN_S
+from openrbu.xen.guest_memory import GuestMemory
+from openrbu.xen.hypervisor import DOM0, DomainInfo, Hypervisor
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 

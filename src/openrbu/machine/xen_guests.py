@@ -30,15 +30,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from openrbu.errors import MachineError, OpenRbuError
-from openrbu.machine import balloon, store
-from openrbu.machine.lockfile import LockFile
+from openrbu.kernel import balloon
+from openrbu.machine import store
 from openrbu.machine.state import StateFile
-from openrbu.machine.xen.orders import read_order
-from openrbu.machine.xen.world import World
-from openrbu.signals import signals_held
+from openrbu.machine.xen_orders import read_order
+from openrbu.system.lockfile import LockFile
+from openrbu.system.signals import signals_held
+from openrbu.xen.world import World
 
 if TYPE_CHECKING:
-    from openrbu.machine.xen.host import XenHost
+    from openrbu.machine.xen_host import XenHost
 
 _OWNER_BYTES = 32
 """What a lock file has: a process's number, `keeping` where it keeps the guest, and blanks. It

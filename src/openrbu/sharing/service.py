@@ -17,10 +17,11 @@ import socket
 import threading
 from collections.abc import Callable
 
-from openrbu.machine import store, wire
-from openrbu.machine.connection import Program
+from openrbu.machine import store
 from openrbu.machine.virtual import VirtualMachine
-from openrbu.signals import LOOK_UP_S
+from openrbu.sharing import wire
+from openrbu.sharing.program import Program
+from openrbu.system.signals import LOOK_UP_S
 
 MAX_CONNECTIONS = 256
 

@@ -13,11 +13,11 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from openrbu.machine.base import Machine
-from openrbu.machine.remote import NotServedError, RemoteMachine
-from openrbu.machine.service import Service
 from openrbu.machine.store import InUseError
 from openrbu.machine.virtual import VirtualMachine
-from openrbu.signals import signals_held
+from openrbu.sharing.remote import NotServedError, RemoteMachine
+from openrbu.sharing.service import Service
+from openrbu.system.signals import signals_held
 
 PATIENCE_S = 5.0
 """How long a process may take to begin to serve, or to let go of the machine."""
@@ -107,6 +107,6 @@ def _enter(
 
 def remove_remains(directory: Path) -> None:
     """Remove the mounts of a machine whose server was killed. The caller holds the lock."""
-    from openrbu.fuse.device import remove_dead_mounts  # noqa: PLC0415  (start-up time)
+    from openrbu.system.fuse_mounts import remove_dead_mounts  # noqa: PLC0415  (start-up time)
 
     remove_dead_mounts(str(directory))

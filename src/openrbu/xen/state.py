@@ -22,11 +22,11 @@ from typing import Protocol, Self
 import numpy as np
 
 from openrbu.errors import MachineError
-from openrbu.machine.xen.arrays import HostArrays
-from openrbu.machine.xen.heap import WORDS as HEAP_WORDS
-from openrbu.machine.xen.heap import Flags, Heap, Spans
-from openrbu.machine.xen.records import MAX_GUESTS, ROW_WORDS, Row, Rows
 from openrbu.memory.pages import Frames
+from openrbu.xen.arrays import HostArrays
+from openrbu.xen.heap import WORDS as HEAP_WORDS
+from openrbu.xen.heap import Flags, Heap, Spans
+from openrbu.xen.records import MAX_GUESTS, ROW_WORDS, Row, Rows
 
 INVALID = 0xFFFF_FFFF
 """In a frame table: no machine page here."""

@@ -17,10 +17,10 @@ from openrbu.bios.cmos import IoPorts
 from openrbu.buffers import Buffer
 from openrbu.drivers.dcdbas import Dcdbas
 from openrbu.drivers.dell_rbu import FLOOR_PATH, DellRbu
+from openrbu.drivers.dell_rbu_profiles import KernelDiedError, Profile
 from openrbu.drivers.dmi import add_dmi
 from openrbu.drivers.firmware_class import FirmwareClass
 from openrbu.drivers.numbers import unsigned_long
-from openrbu.drivers.profiles import KernelDiedError, Profile
 from openrbu.drivers.sysfs import (
     ROOT,
     BinaryAttribute,
@@ -32,14 +32,14 @@ from openrbu.drivers.sysfs import (
     TextAttribute,
 )
 from openrbu.errors import KernelError, MachineError, UsageError
-from openrbu.machine.balloon import KernelBalloon, XenGuest
+from openrbu.kernel.balloon import KernelBalloon, XenGuest
 from openrbu.machine.ports import port_file
 from openrbu.memory.buddy import BuddyAllocator
-from openrbu.memory.faults import FaultyPages
+from openrbu.memory.faulty_pages import FaultyPages
 from openrbu.memory.kpageflags import PageFlags
 from openrbu.memory.pages import PageSource
 from openrbu.memory.physical import PhysicalMemory, Region
-from openrbu.signals import Hold
+from openrbu.system.signals import Hold
 from openrbu.units import MIB, PhysAddr
 
 Snapshot = dict[str, Any]

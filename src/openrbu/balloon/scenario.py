@@ -16,12 +16,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from openrbu.drivers.balloon_profiles import BalloonProfile
-from openrbu.machine.xen.hypervisor import Hypervisor
-from openrbu.machine.xen.samples import Curve, Doing
-from openrbu.machine.xen.world import ModelGuest, World
+from openrbu.drivers.xen_balloon_profiles import BalloonProfile
 from openrbu.memory.physical import pc_regions
 from openrbu.units import GIB, PAGES_PER_MIB
+from openrbu.xen.hypervisor import Hypervisor
+from openrbu.xen.samples import Curve, Doing
+from openrbu.xen.world import ModelGuest, World
 
 END_S = 54.0
 SECONDS_PER_BATCH = 0.02

@@ -18,8 +18,8 @@ from openrbu.errors import DamagedInputError
 from openrbu.formats.dell import CompletionCode
 from openrbu.formats.smbios import Tables
 from openrbu.machine.base import Standing
-from openrbu.machine.wire import MAX_INT, Message, WireError, fields
 from openrbu.memory.physical import Region
+from openrbu.sharing.wire import MAX_INT, Message, WireError, fields
 
 T = TypeVar("T")
 

@@ -1,1 +1,0 @@
-"""A Xen host: machine memory, and the guests that it is handed out to."""
