@@ -431,7 +431,7 @@ def test_with_a_hard_limit_somebody_can_starve_though_the_targets_fit() -> None:
         build = plan.build("hard-limit")
         return not arrive(build, plan) and build.world.next_s is None
 
-    quickly = settings(database=None, phases=[Phase.generate])
+    quickly = settings(database=None, max_examples=10_000, phases=[Phase.generate])
     plan = find(plans_that_come_to_rest(), starves, settings=quickly)
     assert arrive(plan.build("linux-2.6.18-xen"), plan)
 
