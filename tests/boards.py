@@ -26,10 +26,11 @@ from openrbu.bios.faults import Fault
 from openrbu.bios.flash import Flash, FlashFile
 from openrbu.bios.nvram import Nvram, NvramFile
 from openrbu.bios.post import Board, PostReport, post
-from openrbu.bios.power import PowerCutError, PowerRail
+from openrbu.bios.power import PowerRail
 from openrbu.bios.rules import rule_set
 from openrbu.bios.smi import SmiHandler
 from openrbu.bios.switch import bios_switch
+from openrbu.errors import PowerCutError
 from openrbu.formats import dell, smbios
 from openrbu.formats.check_words import check_words
 from openrbu.formats.dell import CompletionCode

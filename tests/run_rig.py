@@ -13,7 +13,7 @@ from cli_rig import RBU
 from machines import NOBODY, make, opened_up, running
 from mounted import needs_fuse
 from needs import leave_out
-from openrbu.machine.store import XenConfig
+from openrbu.machine.config import XenConfig
 from openrbu.units import MIB
 
 USERS = ("root", "nobody")

@@ -10,8 +10,11 @@
     │   └── MachineError         4  a virtual machine's directory or state is in the way
     ├── DamagedInputError        5  a file or a table is broken
     ├── UpdateFailedError        1  an update was tried, did not work, and was undone
+    ├── OutputError              1  the answer can't be written where it should go
     ├── AddressError             1  no RAM at a physical address: a mistake in a program
     └── KernelError (OSError)    1  what a kernel answers a system call, with its errno
+
+PowerCutError is none of them: it is an event that a simulated machine lives through.
 
 A message is one line: what is wrong and, where it helps, what to do. What a program may want to
 know is in attributes, not in the text.
@@ -69,6 +72,10 @@ class UpdateFailedError(OpenRbuError):
     """An update was tried and did not work. The machine is as it was unless the text says so."""
 
 
+class OutputError(OpenRbuError):
+    """The answer can't be written where it should go, such as to a full disk."""
+
+
 class AddressError(OpenRbuError):
     """There is no RAM at an address that was asked for."""
 
@@ -111,3 +118,7 @@ class KernelError(OpenRbuError, OSError):
     def name(self) -> str:
         """The errno by name, such as `ENOMEM`."""
         return errno_module.errorcode.get(self.errno or 0, str(self.errno))
+
+
+class PowerCutError(Exception):
+    """The power failed in the middle of an operation. This is an event and not an error."""

@@ -13,11 +13,12 @@ import pytest
 from cli_rig import Cli
 from openrbu.balloon import session
 from openrbu.cli import balloon_watch
-from openrbu.cli.interrupts import Stopped
 from openrbu.machine import store
+from openrbu.machine.removal import remove_machine
 from openrbu.machine.virtual import VirtualMachine
 from openrbu.machine.xen_host import XenHost
 from openrbu.machine.xen_orders import GuestOrder
+from openrbu.system.interrupts import Stopped
 from served import serving
 from xen_rig import (
     MIB_KIB,
@@ -222,7 +223,7 @@ def test_a_host_that_is_removed_ends_watching(
     def remove() -> None:
         directory = store.machine_directory("xen")
         with store.locked(directory):
-            store.remove(directory)
+            remove_machine(directory)
 
     meanwhile(monkeypatch, clock, remove)
     watched_in_vain(xen, "there is no machine 'xen'; make one: rbu machine new xen")

@@ -12,11 +12,12 @@ import pytest
 from cli_rig import Cli
 from machines import FLASH_BYTES, NEWER, WAYS, image_bytes, make
 from openrbu.machine import store
+from openrbu.system.home import state_home
 from served import Server, serving
 
 
 def served(model: str = "precision-390") -> contextlib.AbstractContextManager[Server]:
-    return serving(make(store.state_home(), model))
+    return serving(make(state_home(), model))
 
 
 @pytest.fixture
@@ -195,7 +196,7 @@ def test_a_client_whose_server_is_killed_says_so_in_one_line(rbu: Cli) -> None:
 
 
 def test_a_command_that_meets_a_server_on_its_way_out_works_all_the_same(rbu: Cli) -> None:
-    directory = make(store.state_home())
+    directory = make(state_home())
     for _ in range(5):
         with serving(directory) as server:
             server.leave()

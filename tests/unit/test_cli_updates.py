@@ -14,7 +14,7 @@ import pytest
 from cli_rig import Cli, image_bytes
 from openrbu.cli import progress
 from openrbu.cli.session import open_machine
-from openrbu.machine import store
+from openrbu.machine import store, virtual
 from openrbu.units import KIB, MIB
 
 
@@ -465,7 +465,7 @@ def test_a_restart_that_is_refused_leaves_an_update_armed_and_says_so(
     def no_room(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(store, "make_room", no_room)
+    monkeypatch.setattr(virtual, "make_room", no_room)
     document = demo.json("update", demo.image(), "--machine", "demo", "--reboot", code=4)
     assert (document["changed"], document["restarted"]) == (True, False)
     assert "disk is full" in document["error"]["message"]

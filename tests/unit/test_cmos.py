@@ -30,9 +30,9 @@ from openrbu.bios.cmos import (
     write_indexed,
 )
 from openrbu.bios.nvram import Nvram, NvramFile
-from openrbu.bios.power import PowerCutError, PowerRail
+from openrbu.bios.power import PowerRail
 from openrbu.bios.switch import bios_switch
-from openrbu.errors import MachineError
+from openrbu.errors import MachineError, PowerCutError
 from openrbu.formats import dell, smbios
 from openrbu.formats.smbios import Structure, Tables, parse_memory_dump
 from openrbu.formats.tokens import (

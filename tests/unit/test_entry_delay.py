@@ -29,7 +29,7 @@ from openrbu.buffers import Buffer
 from openrbu.errors import ObstacleError, OpenRbuError, UpdateFailedError, UsageError
 from openrbu.hosts.base import read_text
 from openrbu.hosts.virtual import VirtualHost
-from openrbu.machine.store import MAX_ENTRY_DELAY_S
+from openrbu.machine.config import MAX_ENTRY_DELAY_S
 from openrbu.machine.virtual import VirtualMachine
 from openrbu.update import flow
 from openrbu.update.driver import ENTRY_WAIT_SECONDS, LOADING, STAGED, USE_COUNT, RbuDriver

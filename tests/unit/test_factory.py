@@ -18,7 +18,9 @@ from openrbu.formats.packet import password_crc
 from openrbu.formats.tokens import IndexedIoToken, tokens_for_update
 from openrbu.hosts.virtual import VirtualHost
 from openrbu.machine import factory, store
+from openrbu.machine.config import load_config
 from openrbu.machine.models import MODELS
+from openrbu.machine.removal import remove_machine
 from openrbu.machine.virtual import VirtualMachine
 from openrbu.units import GIB, KIB, MAX_BLOCK_BYTES, MIB
 from openrbu.update import flow
@@ -92,7 +94,7 @@ def test_what_is_ordered_is_what_is_made(tmp_path: Path) -> None:
         admin_password="secret",
         flash_size_bytes=192 * KIB,
     )
-    config = store.load_config(directory)
+    config = load_config(directory)
     assert (config.model, config.ram_bytes, config.profile) == ("precision-390", 96 * MIB, "linux")
     assert (config.faults, config.made_by, config.format) == (("no-battery",), __version__, 2)
     with VirtualMachine(directory, clock=lambda: when) as machine:
@@ -109,7 +111,7 @@ def test_a_machine_is_made_at_a_time_that_is_written_down(
     monkeypatch.setenv("OPENRBU_HOME", str(tmp_path))
     when = dt.datetime(2026, 3, 4, 5, 6, 7, tzinfo=dt.UTC)
     directory = factory.make_machine("clocked", factory.Order(), clock=lambda: when)
-    assert store.load_config(directory).created_at == "2026-03-04T05:06:07+00:00"
+    assert load_config(directory).created_at == "2026-03-04T05:06:07+00:00"
 
 
 def test_the_first_bios_begins_where_a_processor_does() -> None:
@@ -159,7 +161,7 @@ def test_a_second_machine_of_a_name_is_refused_and_the_first_one_is_not_touched(
         with pytest.raises(MachineError, match="there is a machine 'box' already"):
             make(tmp_path, "poweredge-2650")
         machine.restart()
-    assert store.load_config(tmp_path / "machines" / "box").model == "precision-390"
+    assert load_config(tmp_path / "machines" / "box").model == "precision-390"
 
 
 def test_a_making_that_is_cut_short_is_in_nobodys_way(
@@ -168,7 +170,7 @@ def test_a_making_that_is_cut_short_is_in_nobodys_way(
     def die(*_: object) -> None:
         kill_self()
 
-    monkeypatch.setattr(store, "save_config", die)
+    monkeypatch.setattr(factory, "save_config", die)
     assert in_child(lambda: make(tmp_path) and None) == -signal.SIGKILL
     machines = tmp_path / "machines"
     assert [entry.name[:5] for entry in machines.iterdir()] == [".new-"]
@@ -187,7 +189,7 @@ def test_a_machine_that_lost_its_description_can_be_removed(tmp_path: Path) -> N
     with pytest.raises(MachineError, match=r"there is a machine 'box' already.*rbu machine rm box"):
         make(tmp_path)
     with store.locked(directory):
-        store.remove(directory)
+        remove_machine(directory)
     with running(make(tmp_path)) as machine:
         assert machine.is_on
 
@@ -247,7 +249,7 @@ def test_a_machine_of_our_own_tables_is_the_same_machine(tmp_path: Path) -> None
     first = make(tmp_path, name="first")
     second = make(tmp_path, "poweredge-2650", name="second", tables=first)
     assert (second / "DMI").read_bytes() == (first / "DMI").read_bytes()
-    assert store.load_config(second).model == "first"
+    assert load_config(second).model == "first"
     with running(second) as machine:
         host = VirtualHost(machine)
         assert update(host, image()).mode == "packet"

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from openrbu.bios.faults import Fault, parse_fault
 from openrbu.bios.flash import BLOCK_BYTES, RECORD, BankRecord, Flash, FlashError, FlashFile
-from openrbu.bios.power import PowerCutError, PowerRail
-from openrbu.errors import MachineError, UsageError
+from openrbu.bios.power import PowerRail
+from openrbu.errors import MachineError, PowerCutError, UsageError
 from openrbu.formats.dell import CompletionCode
 
 SIZE = 2 * BLOCK_BYTES

@@ -11,6 +11,7 @@ import pytest
 from machines import make
 from openrbu.errors import MachineError
 from openrbu.machine import store
+from openrbu.machine.removal import remove_machine
 from openrbu.system.lockfile import LockFile, take_within
 
 
@@ -93,7 +94,7 @@ def test_who_opened_the_lock_of_a_machine_that_was_removed_has_no_other_machine(
     directory = make(tmp_path)
     with LockFile(directory / "lock", create=True) as late:
         with store.locked(directory):
-            store.remove(directory)
+            remove_machine(directory)
         make(tmp_path)
         with store.locked(directory):
             assert not late.take()

@@ -30,8 +30,8 @@ from machines import (
     standing,
     update,
 )
-from openrbu.bios.power import PowerCutError, PowerRail
-from openrbu.errors import MachineError
+from openrbu.bios.power import PowerRail
+from openrbu.errors import MachineError, PowerCutError
 from openrbu.formats.dell import BiosInformation, CompletionCode, RbuInformation
 from openrbu.hosts.base import read_file, read_text
 from openrbu.hosts.virtual import VirtualHost

@@ -13,7 +13,7 @@ from openrbu.bios.rules import RULE_SETS
 from openrbu.errors import MachineError, UsageError
 from openrbu.formats import dell
 from openrbu.formats.dell import CompletionCode
-from openrbu.machine import store
+from openrbu.machine.config import load_config
 from openrbu.machine.models import MODELS
 from openrbu.machine.virtual import VirtualMachine
 from openrbu.units import KIB, MIB, PhysAddr
@@ -41,7 +41,7 @@ def test_a_machine_made_before_there_were_rule_sets_follows_the_published_rules(
     assert document["bios_rules"] == "poweredge-2950"
     del document["bios_rules"], document["hardware_revision"]
     path.write_text(json.dumps(document))
-    config = store.load_config(path.parent)
+    config = load_config(path.parent)
     assert (config.bios_rules, config.hardware_revision) == ("published", 0)
 
 
@@ -54,7 +54,7 @@ def test_a_machine_of_a_rule_set_that_there_is_not_is_damaged(
     path = make(tmp_path) / "machine.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | broken))
     with pytest.raises(MachineError, match="damaged"):
-        store.load_config(path.parent)
+        load_config(path.parent)
 
 
 @pytest.mark.parametrize("order", [{"bios_rules": "award"}, {"hardware_revision": 8}])

@@ -31,6 +31,7 @@ from openrbu.errors import MachineError, ObstacleError, UsageError
 from openrbu.hosts.base import read_text
 from openrbu.hosts.virtual import VirtualHost
 from openrbu.machine import store
+from openrbu.machine.removal import remove_machine
 from openrbu.machine.state import SPARE_BYTES
 from openrbu.machine.virtual import VirtualMachine
 from openrbu.units import KIB, MIB
@@ -71,7 +72,7 @@ def test_machines_are_listed_sorted_and_half_made_ones_are_not(tmp_path: Path) -
 def test_a_removed_machine_is_gone(tmp_path: Path) -> None:
     directory = make(tmp_path)
     with store.locked(directory):
-        store.remove(directory)
+        remove_machine(directory)
     assert not directory.exists()
     with pytest.raises(MachineError, match="No such file"):
         VirtualMachine(directory)

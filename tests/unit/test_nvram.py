@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from openrbu.bios.nvram import Nvram, NvramFile
-from openrbu.bios.power import PowerCutError, PowerRail
-from openrbu.errors import MachineError
+from openrbu.bios.power import PowerRail
+from openrbu.errors import MachineError, PowerCutError
 
 U16, U32 = st.integers(0, 0xFFFF), st.integers(0, 0xFFFFFFFF)
 FULL = Nvram({0x5C: 1, 0x5D: 0}, 0x000B, "2026-03-04T05:06:00+00:00", 7, 0xDEADBEEF)

@@ -22,9 +22,10 @@ from machines import (
     opened_up,
 )
 from needs import leave_out
-from openrbu.bios.power import PowerCutError, PowerRail
+from openrbu.bios.power import PowerRail
 from openrbu.errors import (
     MachineError,
+    PowerCutError,
 )
 from openrbu.hosts.base import read_text
 from openrbu.hosts.virtual import VirtualHost

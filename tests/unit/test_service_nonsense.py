@@ -19,12 +19,12 @@ import pytest
 from cli_rig import Cli
 from machines import DEVICE, ENTRY, REBOOT_MODE, make
 from openrbu.errors import KernelError, MachineError, OpenRbuError
-from openrbu.machine import store
 from openrbu.machine.base import Machine
 from openrbu.sharing import wire
 from openrbu.sharing.program import CALLS, MAX_OPEN_FILES
 from openrbu.sharing.remote import RemoteFile, RemoteMachine, RemotePorts
 from openrbu.sharing.wire import Message
+from openrbu.system.home import state_home
 from served import Server, answering, client, connected
 
 # -- programs that make no sense --------------------------------------------------------------
@@ -285,7 +285,7 @@ def test_any_answers_to_any_calls_bring_results_or_errors_of_ours(directory: Pat
 
 @pytest.mark.parametrize("result", [{"is_on": True}, [], None, STANDING], ids=repr)
 def test_a_command_that_meets_a_broken_server_says_so_in_one_line(rbu: Cli, result: Any) -> None:
-    directory = make(store.state_home())
+    directory = make(state_home())
     with answering(directory, lambda request: Message({"result": result})):
         for words in (
             ("status", "-m", "box"),

@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 
 from machines import DEVICE, ENTRY, FailAt, Watched, image, update
-from openrbu.cli.interrupts import Stopped, signals_raised
 from openrbu.errors import MachineError
 from openrbu.hosts.virtual import VirtualHost
 from openrbu.machine.base import Machine
@@ -24,6 +23,7 @@ from openrbu.sharing import patience
 from openrbu.sharing.patience import ANSWER_WITHIN_S
 from openrbu.sharing.reach import reach
 from openrbu.sharing.wire import MAX_PAYLOAD_BYTES
+from openrbu.system.interrupts import Stopped, signals_raised
 from openrbu.units import MIB, PhysAddr
 from served import Server
 

@@ -10,8 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from openrbu.bios.nvram import Nvram, NvramFile
-from openrbu.bios.power import PowerCutError, PowerRail
+from openrbu.bios.power import PowerRail
 from openrbu.bios.smi import SmiHandler
+from openrbu.errors import PowerCutError
 from openrbu.formats.tokens import ACTIVATE, CANCEL, SMI_CALL, SmiCall, SmiToken
 
 PORT, CODE = 0xB2, 0x37

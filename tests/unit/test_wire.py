@@ -19,7 +19,6 @@ from machines import (
     running,
 )
 from openrbu.bios.post import PostReport
-from openrbu.bios.power import PowerCutError
 from openrbu.drivers.sysfs import Caller
 from openrbu.errors import (
     AddressError,
@@ -28,6 +27,7 @@ from openrbu.errors import (
     MachineError,
     NotForThisMachineError,
     ObstacleError,
+    PowerCutError,
     UpdateFailedError,
     UsageError,
 )

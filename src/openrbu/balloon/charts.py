@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from openrbu.cli.show import OutputError
-from openrbu.errors import ObstacleError, UsageError
+from openrbu.errors import ObstacleError, OutputError, UsageError
 from openrbu.units import PAGES_PER_MIB
 from openrbu.xen.samples import Doing, Samples
 

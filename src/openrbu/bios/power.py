@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-
-class PowerCutError(Exception):
-    """The power failed in the middle of an operation. Not an error of anybody's: an event."""
+from openrbu.errors import PowerCutError
 
 
 class PowerRail:

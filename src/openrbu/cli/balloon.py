@@ -25,7 +25,8 @@ DEFAULT_HOST_MODEL = "precision-390"
 
 
 def complete_hosts(incomplete: str) -> list[str]:
-    from openrbu.machine.store import load_config, machine_directory
+    from openrbu.machine.config import load_config
+    from openrbu.machine.store import machine_directory
 
     hosts = []
     for name in complete_machines(incomplete):
@@ -151,8 +152,8 @@ def host(
     tries for some 14 s: then it stays there until it is told another target.
     """
     from openrbu.drivers.xen_balloon_profiles import DEFAULT_BALLOON_PROFILE
+    from openrbu.machine.config import XenConfig
     from openrbu.machine.factory import Order, make_machine
-    from openrbu.machine.store import XenConfig
 
     if ram_in == "":
         raise UsageError("--ram-in takes a directory")
@@ -183,6 +184,7 @@ def _start(directory: Path) -> None:
     """
     from openrbu.errors import MachineError
     from openrbu.machine import store
+    from openrbu.machine.removal import remove_machine
     from openrbu.machine.virtual import VirtualMachine
 
     try:
@@ -190,7 +192,7 @@ def _start(directory: Path) -> None:
             machine.power_on()
     except MachineError as error:
         with store.locked(directory):
-            store.remove(directory)
+            remove_machine(directory)
         raise ObstacleError(f"host {directory.name!r} was not made: {error}") from None
 
 

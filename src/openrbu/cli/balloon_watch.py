@@ -16,10 +16,10 @@ from openrbu.balloon import session as sessions
 from openrbu.cli.balloon import HostName
 from openrbu.cli.balloon_screen import screen_for
 from openrbu.cli.balloon_view import GuestStanding, host_blocks, host_document
-from openrbu.cli.interrupts import EXIT_SIGNAL, Stopped
 from openrbu.cli.options import AsJson
-from openrbu.cli.show import Answer, Block, OutputError, caution, good
-from openrbu.errors import MachineError, OpenRbuError, UsageError
+from openrbu.cli.show import Answer, Block, caution, good
+from openrbu.errors import MachineError, OpenRbuError, OutputError, UsageError
+from openrbu.system.interrupts import EXIT_SIGNAL, Stopped
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from openrbu.cli.show import OutputError
-from openrbu.errors import DamagedInputError, NotForRbuError, ObstacleError, UsageError
+from openrbu.errors import DamagedInputError, NotForRbuError, ObstacleError, OutputError, UsageError
+from openrbu.system.files import write_whole
 from openrbu.units import MIB, human_size
 
 if TYPE_CHECKING:
@@ -179,26 +178,6 @@ def would_change(path: Path, data: Buffer, *, force: bool) -> bool:
     if not (same or force):
         raise ObstacleError(f"{path} is there already and differs: --force overwrites it")
     return not same
-
-
-def write_whole(path: Path, data: Buffer) -> None:
-    """Write a file so that it is there whole, or as it was before.
-
-    :raise OutputError: when it can't be written.
-    """
-    fresh = path.with_name(f".{path.name[:200]}.{os.getpid()}.new")
-    try:
-        try:
-            with fresh.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            fresh.replace(path)
-        except BaseException:
-            fresh.unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise OutputError(f"{path} can't be written: {error.strerror}") from None
 
 
 def save(path: Path, data: Buffer, *, force: bool) -> bool:

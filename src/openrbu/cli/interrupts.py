@@ -1,52 +1,15 @@
-"""Ctrl-C, SIGTERM and SIGHUP: raised as an exception, told with what became of an update."""
+"""What became of an update that Ctrl-C, SIGTERM or SIGHUP interrupted."""
 
 from __future__ import annotations
 
 import contextlib
-import signal
 from collections.abc import Iterator
-from types import FrameType
 from typing import TYPE_CHECKING
+
+from openrbu.system.interrupts import Stopped
 
 if TYPE_CHECKING:
     from openrbu.update.journal import Journal
-
-EXIT_SIGNAL = 128
-"""Plus the number of the signal: what a shell says of a process that a signal ended."""
-
-
-class Stopped(BaseException):
-    """A signal asked this process to end. Its notes say what became of what was under way.
-
-    No KeyboardInterrupt, which libraries turn into other things on the way.
-    """
-
-    def __init__(self, signum: int) -> None:
-        super().__init__(f"interrupted by {signal.Signals(signum).name}")
-        self.exit_code = EXIT_SIGNAL + signum
-
-    @property
-    def text(self) -> str:
-        """It and its notes, as one line."""
-        return "; ".join(["interrupted", *getattr(self, "__notes__", [])])
-
-
-@contextlib.contextmanager
-def signals_raised() -> Iterator[None]:
-    """Raise `Stopped` for the signals that ask a process to end; one that is ignored stays so."""
-
-    def raise_it(signum: int, _frame: FrameType | None) -> None:
-        raise Stopped(signum)
-
-    before = {}
-    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(signum) is not signal.SIG_IGN:
-            before[signum] = signal.signal(signum, raise_it)
-    try:
-        yield
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
 
 
 class UpdateTeller:

@@ -26,7 +26,7 @@ def check(*, as_json: AsJson = False) -> Answer:
     """
     from openrbu.lab.check import check as check_needs
     from openrbu.lab.check import obstacle
-    from openrbu.lab.packages import cache_home
+    from openrbu.system.home import cache_home
 
     needs = check_needs(note)
     error = obstacle(needs)

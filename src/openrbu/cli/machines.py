@@ -263,13 +263,14 @@ def remove(
     Example:  rbu machine rm demo --yes
     """
     from openrbu.machine import store
+    from openrbu.machine.removal import remove_machine
     from openrbu.sharing.reach import remove_remains
 
     directory = store.existing_directory(name)
     confirm(f"Remove machine {name} for good?", yes=yes)
     with store.locked(directory):
         remove_remains(directory)
-        store.remove(directory)
+        remove_machine(directory)
     return Answer({"changed": True, "name": name}, [good(f"removed {name}")])
 
 

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from openrbu import __version__
-from openrbu.cli.interrupts import Stopped, signals_raised
+from openrbu.system.interrupts import Stopped, signals_raised
 
 if TYPE_CHECKING:
     from openrbu.cli.show import Answer

@@ -12,10 +12,10 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from openrbu.cli.interrupts import EXIT_SIGNAL, Stopped
 from openrbu.cli.options import AsJson, machine_option
 from openrbu.cli.show import Answer, complain, emit, good
 from openrbu.errors import OpenRbuError, UsageError
+from openrbu.system.interrupts import EXIT_SIGNAL, Stopped
 
 LOG_NAME = "mount.log"
 

@@ -35,12 +35,12 @@ def run(
                rbu run --machine demo -- \\
                    sh -c 'echo 1 > /sys/class/firmware/dell_rbu/loading'
     """
-    from openrbu.cli.interrupts import EXIT_SIGNAL
     from openrbu.cli.mounts import tell_waiting
     from openrbu.cli.show import complain
     from openrbu.fuse.run import CommandError
     from openrbu.fuse.run import run as run_program
     from openrbu.machine.store import existing_directory
+    from openrbu.system.interrupts import EXIT_SIGNAL
 
     directory = existing_directory(machine)
     try:

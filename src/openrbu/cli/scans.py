@@ -72,7 +72,7 @@ def _open_memory(memory: str) -> Iterator[PhysicalMemory]:
     :raise UsageError: when it is neither.
     :raise DamagedInputError: when the file is smaller than a page.
     """
-    from openrbu.machine.store import state_home
+    from openrbu.system.home import state_home
 
     if (state_home() / "machines" / Path(memory).name).is_dir() and "/" not in memory:
         with sessions.open_machine(memory) as machine:

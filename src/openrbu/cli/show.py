@@ -17,17 +17,13 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, TextIO
 
-from openrbu.errors import OpenRbuError
+from openrbu.errors import OpenRbuError, OutputError
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.text import Text
 
 SCHEMA = 1
-
-
-class OutputError(OpenRbuError):
-    """What a command has to say, or its file, can't be written."""
 
 
 class Meaning(Enum):

@@ -25,8 +25,8 @@ from openrbu.formats.rom_identity import IDENTITY, revision_in
 from openrbu.formats.smbios import Tables
 from openrbu.hosts.base import DMI_TABLE, ENTRY_POINT, read_file
 from openrbu.hosts.kcore import open_kcore
-from openrbu.machine.store import state_home
 from openrbu.memory.physical import ReadableMemory
+from openrbu.system.home import state_home
 
 
 class DevPort:

@@ -14,9 +14,9 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from openrbu.lab.packages import cache_home
 from openrbu.lab.programs import running, wait
-from openrbu.machine.store import replace_file
+from openrbu.system.files import replace_file
+from openrbu.system.home import cache_home
 
 KVM, TCG = "kvm", "tcg"
 

@@ -24,7 +24,7 @@ from openrbu.lab.bzimage import unpacked
 from openrbu.lab.packages import Kit
 from openrbu.lab.scratch import fd_path
 from openrbu.lab.xen import XenBoot
-from openrbu.machine.store import HOME_VARIABLE
+from openrbu.system.home import HOME_VARIABLE
 from openrbu.units import MIB
 
 DISK = "disk"

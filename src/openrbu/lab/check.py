@@ -15,13 +15,13 @@ from openrbu.lab.apt import FetchError, Package
 from openrbu.lab.packages import (
     INSTALLED_SEABIOS,
     ROLES,
-    cache_home,
     cached_package,
     initramfs_place,
     virtme_run,
     wanted_packages,
 )
 from openrbu.lab.programs import INSTALL_EXTRA, QEMU, find_program, run
+from openrbu.system.home import cache_home
 from openrbu.units import KIB, MIB, human_size
 
 MEMORY_BYTES = 768 * MIB

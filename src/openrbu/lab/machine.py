@@ -40,11 +40,12 @@ from openrbu.lab.qemu import Qemu
 from openrbu.lab.scratch import fd_path, memory_file, new_file, remove_tree
 from openrbu.lab.seabios import is_seabios
 from openrbu.lab.xen import XenBoot
+from openrbu.machine.config import load_config, read_tables
 from openrbu.machine.factory import Order, put_tokens_right, write_parts
 from openrbu.machine.models import TokenKind, model
-from openrbu.machine.store import fresh_directory, load_config, read_tables
 from openrbu.machine.virtual import Clock, local_now
 from openrbu.memory.physical import RamFile, pc_regions
+from openrbu.system.files import fresh_directory
 from openrbu.system.signals import signals_held
 from openrbu.units import GIB, KIB, MIB, PhysAddr, human_size
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-import os
 import shutil
 import sysconfig
 import tempfile
@@ -31,6 +30,7 @@ from openrbu.lab.apt import (
     unpack,
 )
 from openrbu.lab.programs import INSTALL_EXTRA, QEMU, Ended, find_program, run, search_path
+from openrbu.system.home import cache_home
 from openrbu.system.lockfile import LockFile
 from openrbu.system.signals import LOOK_UP_S
 from openrbu.units import human_size
@@ -87,16 +87,6 @@ class Kit:
     initramfs: Path
     busybox: Path
     seabios: Path
-
-
-def cache_home() -> Path:
-    """Where packages are kept: `$OPENRBU_CACHE`, else the platform's user cache directory."""
-    given = os.environ.get("OPENRBU_CACHE")
-    if given:
-        return Path(given).absolute()
-    import platformdirs  # noqa: PLC0415  (start-up time)
-
-    return Path(platformdirs.user_cache_dir("openrbu"))
 
 
 def get_kit(say: Callable[[str], None]) -> Kit:

@@ -12,7 +12,7 @@ from openrbu.bios.cmos import IoPorts
 from openrbu.bios.post import PostReport
 from openrbu.formats.smbios import Tables
 from openrbu.kernel.files import File, Files
-from openrbu.machine.store import MachineConfig
+from openrbu.machine.config import MachineConfig
 from openrbu.memory.pages import Frames
 from openrbu.memory.physical import PhysicalMemory
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from openrbu.drivers.xen_balloon_profiles import balloon_profile
 from openrbu.errors import KernelError, MachineError
 from openrbu.kernel.balloon import XenGuest
-from openrbu.machine.store import XenConfig
+from openrbu.machine.config import XenConfig
 from openrbu.memory.pages import Frames
 from openrbu.memory.physical import RamFile
 from openrbu.units import PAGE_SIZE

@@ -29,11 +29,20 @@ from openrbu.formats.hdr import HEADER_SIZE_BYTES
 from openrbu.formats.packet import password_crc
 from openrbu.formats.version import BiosVersion, VersionStyle
 from openrbu.machine import store
+from openrbu.machine.config import (
+    MachineConfig,
+    XenConfig,
+    check_bios,
+    check_entry_delay,
+    save_config,
+)
 from openrbu.machine.factory_tables import check_system_id, filled_in, read_tables
 from openrbu.machine.models import DEFAULT_MODEL, Model, TokenKind, model
+from openrbu.machine.removal import remove_ram
 from openrbu.machine.virtual import Clock, local_now
 from openrbu.machine.xen_orders import MIN_GUEST_BYTES
 from openrbu.memory.physical import RamFile, pc_regions
+from openrbu.system.files import fresh_directory
 from openrbu.system.signals import signals_held
 from openrbu.units import GIB, KIB, MIB, PAGE_SIZE, human_size
 from openrbu.xen.hypervisor import XEN_RESERVED
@@ -72,7 +81,7 @@ class Order:
     firmware: bytes | None = field(default=None, repr=False)
     bios_rules: str | None = None
     hardware_revision: int = 0
-    xen: store.XenConfig | None = None
+    xen: XenConfig | None = None
     ram_directory: Path | None = None
 
 
@@ -95,7 +104,7 @@ def make_machine(name: str, order: Order, *, clock: Clock = local_now) -> Path:
             _put_in_place(fresh, directory)
         except BaseException:
             with signals_held():
-                store.remove_ram(fresh)
+                remove_ram(fresh)
                 shutil.rmtree(fresh, ignore_errors=True)
             raise
     return directory
@@ -127,7 +136,7 @@ def _link_ram(link: Path, name: str, directory: Path) -> None:
 class _Parts:
     """What goes into a machine's files."""
 
-    config: store.MachineConfig
+    config: MachineConfig
     tables: smbios.Tables
     cmos: bytes
     firmware: bytes
@@ -142,7 +151,7 @@ def _parts(order: Order, now: dt.datetime) -> _Parts:
     profile(order.profile)
     for label in order.faults:
         parse_fault(label)
-    store.check_entry_delay(order.entry_delay_s)
+    check_entry_delay(order.entry_delay_s)
     kind = model(order.model)
     ram_bytes = _ram_bytes(kind.ram_bytes if order.ram_bytes is None else order.ram_bytes)
     if order.xen is not None:
@@ -160,8 +169,8 @@ def _parts(order: Order, now: dt.datetime) -> _Parts:
     rules = order.bios_rules
     if rules is None:
         rules = kind.bios_rules if order.tables is None else rules_for(tables).name
-    store.check_bios(rules, order.hardware_revision)
-    config = store.MachineConfig(
+    check_bios(rules, order.hardware_revision)
+    config = MachineConfig(
         model=order.tables.resolve().name if order.tables else kind.name,
         ram_bytes=ram_bytes,
         tables_crc32=zlib.crc32(b"".join(tables.build())),
@@ -183,7 +192,7 @@ def _parts(order: Order, now: dt.datetime) -> _Parts:
 def _write(directory: Path, parts: _Parts) -> None:
     _write_tables_and_flash(directory, parts.tables, parts.firmware)
     _write_settings(directory, parts.tables, parts.cmos, parts.admin_password)
-    store.save_config(directory, parts.config)
+    save_config(directory, parts.config)
 
 
 def _fresh_directory(directory: Path) -> Path:
@@ -192,7 +201,7 @@ def _fresh_directory(directory: Path) -> Path:
     for path in (machines.parent, machines):
         path.mkdir(0o700, parents=True, exist_ok=True)
     store.check_owner(directory)
-    return store.fresh_directory(machines, _FRESH)
+    return fresh_directory(machines, _FRESH)
 
 
 def _put_in_place(fresh: Path, directory: Path) -> None:
@@ -221,7 +230,7 @@ def _ram_bytes(wanted: int) -> int:
     return wanted
 
 
-def _check_xen(xen: store.XenConfig, ram_bytes: int) -> None:
+def _check_xen(xen: XenConfig, ram_bytes: int) -> None:
     """See that a host can be like this.
 
     :raise UsageError: when it can't.

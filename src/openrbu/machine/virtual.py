@@ -28,25 +28,27 @@ from openrbu.bios.faults import parse_fault
 from openrbu.bios.flash import Flash, FlashFile
 from openrbu.bios.nvram import NvramFile
 from openrbu.bios.post import Board, PostReport, post
-from openrbu.bios.power import PowerCutError, PowerRail
+from openrbu.bios.power import PowerRail
 from openrbu.bios.rules import rule_set
 from openrbu.bios.smi import SmiHandler
 from openrbu.bios.switch import bios_switch
 from openrbu.bios.tables import tables_of_boot
 from openrbu.drivers.dell_rbu_profiles import profile
-from openrbu.errors import MachineError, OpenRbuError
+from openrbu.errors import MachineError, OpenRbuError, PowerCutError
 from openrbu.formats import dell
 from openrbu.formats.smbios import Tables
 from openrbu.kernel.files import File, MachineFiles
 from openrbu.kernel.kernel import Kernel, Snapshot
 from openrbu.machine import store
 from openrbu.machine.base import Standing
+from openrbu.machine.config import load_config, read_tables
 from openrbu.machine.dom0 import Dom0
 from openrbu.machine.holds import Holds, held
 from openrbu.machine.ports import OwnPorts
 from openrbu.machine.state import StateFile
 from openrbu.memory.pages import Frames
 from openrbu.memory.physical import RamFile, pc_regions
+from openrbu.system.files import make_room
 from openrbu.system.signals import signals_held
 from openrbu.units import KIB
 
@@ -111,7 +113,7 @@ class VirtualMachine:
         self._is_open = True
         with contextlib.ExitStack() as stack:
             stack.enter_context(store.locked(directory, serving=serving))
-            self.config = store.load_config(directory)
+            self.config = load_config(directory)
             self._state = StateFile(directory)
             with store.disk_errors(directory):
                 self._open_parts(stack, rail or PowerRail())
@@ -121,7 +123,7 @@ class VirtualMachine:
     def _open_parts(self, stack: contextlib.ExitStack, rail: PowerRail) -> None:
         directory = self.directory
         faults = [parse_fault(label) for label in self.config.faults]
-        self._factory_tables = store.read_tables(directory, self.config)
+        self._factory_tables = read_tables(directory, self.config)
         self.system_id = dell.system_id(self._factory_tables)
         self.cmos = CmosFile(directory / "cmos", rail, banks=banks_of(self._factory_tables))
         self.nvram = NvramFile(directory / "nvram.json", rail)
@@ -204,7 +206,7 @@ class VirtualMachine:
         A signal to this process is none to the machine's BIOS: it waits.
         """
         with self._changing():
-            store.make_room(self.directory, _NVRAM_ROOM_BYTES)
+            make_room(self.directory, _NVRAM_ROOM_BYTES)
             self._state.take()
             self._stop_kernel()
             if self._dom0 is not None:  # its guests may be other processes', which go on

@@ -18,6 +18,7 @@ from openrbu.errors import KernelError, MachineError, ObstacleError, UsageError
 from openrbu.kernel.balloon import XenGuest
 from openrbu.kernel.kernel import Kernel, Snapshot
 from openrbu.machine import store
+from openrbu.machine.config import MachineConfig, XenConfig, load_config
 from openrbu.machine.dom0 import XEN
 from openrbu.machine.state import StateFile
 from openrbu.machine.xen_guests import Guest, GuestInUseError, hold, owner_of
@@ -48,7 +49,7 @@ class XenHost:
         self.keeps = keeps
         self._guests = directory / XEN / "guests"
         with contextlib.ExitStack() as stack, store.disk_errors(directory):
-            self.config = store.load_config(directory)
+            self.config = load_config(directory)
             self._xen = xen_config(directory, self.config)
             self.ram = RamFile(
                 directory / "ram", pc_regions(self.config.ram_bytes), is_mapped=False
@@ -288,12 +289,12 @@ class XenHost:
         )
 
 
-def xen_config(directory: Path, config: store.MachineConfig | None = None) -> store.XenConfig:
+def xen_config(directory: Path, config: MachineConfig | None = None) -> XenConfig:
     """What the host in a directory is, of which this may be read already.
 
     :raise MachineError: when the machine there runs no Xen, or that can't be read.
     """
-    xen = (config or store.load_config(directory)).xen
+    xen = (config or load_config(directory)).xen
     if xen is None:
         raise MachineError(
             f"machine {directory.name!r} runs no Xen; make one that does: rbu balloon host NAME"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from openrbu.drivers.xen_balloon_profiles import DEFAULT_BALLOON_PROFILE, balloon_profile
 from openrbu.errors import MachineError, UsageError
-from openrbu.machine.store import replace_file
+from openrbu.system.files import replace_file
 from openrbu.units import MIB, PAGE_SIZE, human_size
 
 FORMAT = 1

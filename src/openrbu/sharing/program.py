@@ -9,9 +9,8 @@ from itertools import count
 from types import MappingProxyType
 from typing import Any
 
-from openrbu.bios.power import PowerCutError
 from openrbu.drivers.sysfs import Caller
-from openrbu.errors import KernelError, OpenRbuError
+from openrbu.errors import KernelError, OpenRbuError, PowerCutError
 from openrbu.kernel.files import File
 from openrbu.machine.holds import STEP_S
 from openrbu.machine.ports import PORTS, OwnPorts

@@ -26,6 +26,7 @@ from openrbu.errors import MachineError
 from openrbu.kernel.files import File
 from openrbu.machine import store
 from openrbu.machine.base import Standing
+from openrbu.machine.config import load_config
 from openrbu.machine.dom0 import read_frame_table
 from openrbu.machine.holds import held
 from openrbu.memory.pages import Frames
@@ -265,7 +266,7 @@ class RemoteMachine:
         self.last_post: PostReport | None = None
         self._ram: RamFile | None = None
         self._holders = count(1)
-        self.config = store.load_config(directory)
+        self.config = load_config(directory)
         self._line = Line(directory)
         self.files = RemoteFiles(self._line)
 

@@ -21,9 +21,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, get_args
 
 from openrbu import errors
-from openrbu.bios.power import PowerCutError
 from openrbu.buffers import Buffer
-from openrbu.errors import DamagedInputError, KernelError, OpenRbuError
+from openrbu.errors import DamagedInputError, KernelError, OpenRbuError, PowerCutError
 from openrbu.units import MIB
 
 PROTOCOL = 1

@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from openrbu.errors import KernelError, MachineError, UsageError
-from openrbu.machine.store import replace_file
 from openrbu.memory.physical import Region
 from openrbu.memory.zones import unreserved
+from openrbu.system.files import replace_file
 from openrbu.units import KIB, MIB, PAGE_SIZE, PhysAddr
 from openrbu.xen.arrays import HostArrays, PrivateArrays, SharedArrays
 from openrbu.xen.domain import Domain, DomainInfo, info_of

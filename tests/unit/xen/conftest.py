@@ -9,7 +9,7 @@ import pytest
 
 from guests_rig import Clock
 from machines import make
-from openrbu.machine.store import XenConfig
+from openrbu.machine.config import XenConfig
 from openrbu.machine.virtual import VirtualMachine
 from openrbu.machine.xen_host import XenHost
 from openrbu.units import MIB

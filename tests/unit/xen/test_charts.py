@@ -15,9 +15,8 @@ import pytest
 from model_guests import guest_on, host_of
 from openrbu.balloon.charts import Panel, Remark, check_path, draw
 from openrbu.balloon.scenario import END_S, play
-from openrbu.cli.show import OutputError
 from openrbu.drivers.xen_balloon_profiles import balloon_profile
-from openrbu.errors import ObstacleError, UsageError
+from openrbu.errors import ObstacleError, OutputError, UsageError
 from openrbu.xen.world import World
 
 

@@ -12,7 +12,8 @@ from guests_rig import Clock, current_mib, look, order, tell
 from machines import make
 from openrbu.errors import MachineError
 from openrbu.machine import store
-from openrbu.machine.store import XenConfig
+from openrbu.machine.config import XenConfig
+from openrbu.machine.removal import remove_machine
 from openrbu.machine.virtual import VirtualMachine
 from openrbu.machine.xen_host import XenHost
 from openrbu.units import MIB
@@ -150,7 +151,7 @@ def test_who_still_has_a_guest_of_a_machine_that_was_removed_leaves_the_next_one
         moved = before.attach("a")
         moved.begin_change()
         with store.locked(directory):
-            store.remove(directory)
+            remove_machine(directory)
         xen = XenConfig(dom0_bytes=128 * MIB, dom0_max_bytes=256 * MIB, profile="linux")
         again = make(tmp_path, name="host", ram_bytes=512 * MIB, xen=xen)
         with VirtualMachine(again) as machine:

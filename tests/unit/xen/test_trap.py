@@ -27,8 +27,8 @@ from openrbu.errors import ObstacleError, UpdateFailedError
 from openrbu.formats.dell import CompletionCode
 from openrbu.hosts.virtual import VirtualHost
 from openrbu.machine import virtual
+from openrbu.machine.config import XenConfig
 from openrbu.machine.dom0 import read_frame_table
-from openrbu.machine.store import XenConfig
 from openrbu.machine.virtual import RamGoneError, VirtualMachine, lose_ram
 from openrbu.memory.scan import search
 from openrbu.units import GIB, KIB, MIB, PAGE_SIZE, PhysAddr

@@ -1,0 +1,170 @@
+"""What a virtual machine is: its `machine.json`, and the SMBIOS tables that it was made with."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import operator
+import stat
+import zlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from openrbu.bios.faults import parse_fault
+from openrbu.drivers.dell_rbu_profiles import profile
+from openrbu.drivers.xen_balloon_profiles import balloon_profile
+from openrbu.errors import MachineError, UsageError
+from openrbu.formats.hdr import MAX_REVISION
+from openrbu.formats.smbios import Tables
+from openrbu.machine.store import disk_errors
+from openrbu.memory.physical import pc_regions
+from openrbu.system.files import replace_file
+
+FORMAT = 2
+"""The layout of a machine's directory; a reader refuses newer ones, and takes older ones. 2: rule
+set and hardware revision; NVRAM notes that a result is being recorded."""
+
+
+MAX_ENTRY_DELAY_S = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class XenConfig:
+    """A machine that runs Xen. Its own Linux is the guest dom0, which starts with `dom0_bytes` of
+    memory and may have up to `dom0_max_bytes`, and whose balloon driver follows `profile`.
+
+    `takes_memory`: the RAM of a guest is taken from this computer when the guest gets it, and not
+    only when it is written to.
+    """
+
+    dom0_bytes: int
+    dom0_max_bytes: int
+    profile: str
+    takes_memory: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MachineConfig:
+    """What a machine is. `faults` are labels of `bios.faults`; sizes in bytes. `tables_crc32` is
+    over its SMBIOS entry point and table, which may be odd, but must not change. Its kernel takes
+    `entry_delay_s` seconds to make a firmware entry. `xen` is None where Linux runs on the machine
+    itself. `bios_rules` names what its BIOS does (`bios.rules`), which takes images for
+    `hardware_revision`; machines made before openrbu 0.2 say neither."""
+
+    model: str
+    ram_bytes: int
+    tables_crc32: int
+    profile: str
+    created_at: str
+    made_by: str
+    faults: tuple[str, ...] = ()
+    entry_delay_s: float = 0.0
+    xen: XenConfig | None = None
+    bios_rules: str = "published"
+    hardware_revision: int = 0
+    format: int = FORMAT
+
+
+def load_config(directory: Path) -> MachineConfig:
+    """What the machine in `directory` is.
+
+    :raise MachineError: when that can't be read, or is from a newer openrbu; or when one of the
+        machine's files is of a kind that nobody could open without waiting.
+    """
+    path = directory / "machine.json"
+    with disk_errors(directory):
+        try:
+            _check_kinds(directory)
+            return _parse_config(json.loads(path.read_bytes()), directory.name)
+        except FileNotFoundError:
+            raise MachineError(
+                f"machine {directory.name!r} has no machine.json: its making was cut short, or it "
+                f"was damaged; remove it: rbu machine rm {directory.name}"
+            ) from None
+        except (ValueError, LookupError, TypeError, RecursionError, UsageError):
+            raise MachineError(f"{path} is damaged") from None
+
+
+def _check_kinds(directory: Path) -> None:
+    """See that what is in a machine's directory can be opened: a FIFO would wait for a writer.
+
+    :raise MachineError: when something is there that is no file.
+    """
+    for path in directory.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # it may have been removed just now
+            kind = stat.S_IFMT(path.stat().st_mode)
+            if kind not in (stat.S_IFREG, stat.S_IFDIR, stat.S_IFSOCK):
+                raise MachineError(f"{path} is neither a file nor a directory: remove it")
+
+
+def _parse_config(document: dict[str, Any], name: str) -> MachineConfig:
+    """What a `machine.json` says.
+
+    :raise MachineError: when it is from a newer openrbu. Whatever else is raised: it is damaged.
+    """
+    if document["format"] > FORMAT:
+        raise MachineError(
+            f"machine {name!r} was made by a newer openrbu (format {document['format']}; this one "
+            f"knows {FORMAT}): update openrbu"
+        )
+    xen = document.get("xen")
+    read = {"faults": tuple(document["faults"]), "xen": None if xen is None else XenConfig(**xen)}
+    config = MachineConfig(**document | read)
+    pc_regions(operator.index(config.ram_bytes))
+    if config.xen is not None:
+        balloon_profile(config.xen.profile)
+        operator.index(config.xen.dom0_bytes + config.xen.dom0_max_bytes)
+    profile(config.profile)
+    for label in config.faults:
+        parse_fault(label)
+    check_entry_delay(config.entry_delay_s)
+    check_bios(config.bios_rules, config.hardware_revision)
+    return config
+
+
+def check_bios(rules: str, revision: int) -> None:
+    """See that a machine's BIOS can be like this.
+
+    :raise UsageError: when there is no such rule set, or a header has no room for the revision.
+    """
+    from openrbu.bios.rules import rule_set  # noqa: PLC0415  (start-up time)
+
+    rule_set(rules)
+    if not 0 <= operator.index(revision) <= MAX_REVISION:
+        raise UsageError(f"a hardware revision is from 0 to {MAX_REVISION}, not {revision}")
+
+
+def check_entry_delay(seconds: float) -> None:
+    """See that it can be one.
+
+    :raise UsageError: when it is negative, or longer than anybody would wait.
+    """
+    if not 0 <= seconds <= MAX_ENTRY_DELAY_S:
+        raise UsageError(
+            f"a firmware entry comes after 0 to {MAX_ENTRY_DELAY_S:.0f} seconds, not {seconds}"
+        )
+
+
+def save_config(directory: Path, config: MachineConfig) -> None:
+    """Make the directory a machine."""
+    replace_file(directory / "machine.json", json.dumps(asdict(config), indent=2) + "\n")
+
+
+def read_tables(directory: Path, config: MachineConfig) -> Tables:
+    """The SMBIOS tables that a machine was made with.
+
+    :raise MachineError: when they are not there, or damaged.
+    """
+    try:
+        names = ("smbios_entry_point", "DMI")
+        entry_point, table = [(directory / name).read_bytes() for name in names]
+    except FileNotFoundError as error:
+        text = f"machine {directory.name!r} has lost its file {error.filename}"
+        raise MachineError(text) from None
+    if zlib.crc32(entry_point + table) != config.tables_crc32:
+        raise MachineError(
+            f"machine {directory.name!r} has damaged SMBIOS tables: they are not those it was made "
+            "with"
+        )
+    return Tables.parse(entry_point, table)

@@ -1,0 +1,33 @@
+"""How a virtual machine is removed, with all that it has."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from openrbu.machine.dom0 import XEN
+from openrbu.machine.store import disk_errors
+from openrbu.system.signals import signals_held
+from openrbu.xen.hypervisor import Hypervisor
+
+
+def remove_machine(directory: Path) -> None:
+    """Remove a machine and all that it has. The caller holds its lock.
+
+    :raise MachineError: when the disk refuses, or a process stays inside of a hypercall.
+    """
+    with disk_errors(directory), signals_held():
+        (directory / "machine.json").unlink(missing_ok=True)
+        Hypervisor.remove(directory / XEN)  # processes that have it open can do no harm then
+        remove_ram(directory)
+        shutil.rmtree(directory)
+
+
+def remove_ram(directory: Path) -> None:
+    """Remove a machine's RAM that is kept elsewhere: `ram` is a link to it then.
+
+    :raise OSError: when that is not allowed.
+    """
+    ram = directory / "ram"
+    if ram.is_symlink():
+        ram.readlink().unlink(missing_ok=True)

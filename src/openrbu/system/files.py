@@ -1,0 +1,72 @@
+"""Files that are written whole or not at all, and room on the disk for them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from openrbu.errors import OutputError
+
+if TYPE_CHECKING:
+    from openrbu.buffers import Buffer
+
+
+def fresh_directory(parent: Path, prefix: str) -> Path:
+    """A directory of this process's own, in `parent`: its name begins with `prefix`, the process ID
+    follows. What a process that was killed has left of such directories goes.
+
+    :raise OSError: when it can't be made.
+    """
+    for left in parent.glob(f"{prefix}*-*"):
+        owner = left.name.removeprefix(prefix).partition("-")[0]
+        if not Path("/proc", owner).exists():
+            shutil.rmtree(left, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-", dir=parent))
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Write `path` whole or not at all."""
+    fresh = path.with_name(path.name + ".new")
+    try:
+        fresh.write_text(text)
+        fresh.replace(path)
+    except OSError:
+        fresh.unlink(missing_ok=True)
+        raise
+
+
+def make_room(directory: Path, size_bytes: int) -> None:
+    """See that this much can be written to the disk, before something begins that needs it.
+
+    :raise OSError: when it can't.
+    """
+    path = directory / "room"
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.posix_fallocate(fd, 0, size_bytes)
+    finally:
+        os.close(fd)
+        path.unlink()
+
+
+def write_whole(path: Path, data: Buffer) -> None:
+    """Write a file so that it is there whole, or as it was before.
+
+    :raise OutputError: when it can't be written.
+    """
+    fresh = path.with_name(f".{path.name[:200]}.{os.getpid()}.new")
+    try:
+        try:
+            with fresh.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            fresh.replace(path)
+        except BaseException:
+            fresh.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise OutputError(f"{path} can't be written: {error.strerror}") from None
