@@ -44,7 +44,7 @@ def current_mib(host: XenHost, name: str) -> float:
 
 def tell(host: XenHost, name: str, mib: int) -> None:
     """What the toolstack does."""
-    host.hypervisor.domain(name).set_target(mib * MIB // KIB)
+    host.hypervisor.domain(name).set_target_kib(mib * MIB // KIB)
 
 
 def look(host: XenHost, clock: Clock, *, after_s: float = 0.0) -> None:

@@ -40,7 +40,7 @@ class OneGuest:
 
     def balloon(self) -> None:
         for target in (self._pages - self._count, self._pages):
-            self._balloon.set_target(target)
+            self._balloon.set_target_pages(target)
             self._balloon.run(0.0)
             assert self._balloon.current_pages == target
 
@@ -73,7 +73,7 @@ def thousand_guests() -> None:
         for turn in range(6):
             pages = rng.randrange(750, 1251) * PAGES_PER_MIB
             time_s = 600 * (turn + rng.random())
-            world.at(time_s, partial(world.set_target, guest.name, pages))
+            world.at(time_s, partial(world.set_target_pages, guest.name, pages))
     world.run(_HOUR_S)
     seconds = time.perf_counter() - start
     hypervisor.check()

@@ -68,9 +68,9 @@ def test_watching_for_a_time_goes_on_when_all_have_settled(
     xen.json("balloon", "guest", "xen", "a", "--memory", "100M", "--max", "300M")
     directory = store.machine_directory("xen")
     steps = [
-        lambda host: host.hypervisor.domain("a").set_target(200 * MIB_KIB),
+        lambda host: host.hypervisor.domain("a").set_target_kib(200 * MIB_KIB),
         lambda host: host.create("b", balloon_order()),
-        lambda host: host.hypervisor.domain("b").set_target(70 * MIB_KIB),
+        lambda host: host.hypervisor.domain("b").set_target_kib(70 * MIB_KIB),
     ]
 
     def wait(seconds: float) -> None:
@@ -180,7 +180,7 @@ def watched_in_vain(rbu: Cli, says: str) -> None:
     pytest.importorskip("matplotlib")
     rbu.json("balloon", "guest", "xen", "a", "--memory", "100M", "--max", "200M")
     with XenHost(store.machine_directory("xen"), now=session.now) as host:
-        host.hypervisor.domain("a").set_target(200 * MIB_KIB)
+        host.hypervisor.domain("a").set_target_kib(200 * MIB_KIB)
     told = rbu.json("balloon", "watch", "xen", "--for", 10, "--chart", "a.svg", code=4)
     assert told["error"]["message"] == says
     assert (told["host"], told["changed"], told["chart"]) == ("xen", True, "a.svg")

@@ -25,7 +25,7 @@ from openrbu.drivers.xen_balloon_profiles import BALLOON_PROFILES
 def test_a_snapshot_of_a_large_balloon_is_small() -> None:
     guest = Guest(Host(), frames=300_000, pages=300_000)
     guest.use(1000)
-    guest.balloon.set_target(1000)
+    guest.balloon.set_target_pages(1000)
     guest.balloon.run(0.0)
     assert len(json.dumps(guest.balloon.snapshot())) < 300
 
@@ -33,7 +33,7 @@ def test_a_snapshot_of_a_large_balloon_is_small() -> None:
 @pytest.mark.parametrize("now_s", [0.0, 0.5, 1.0])
 def test_a_driver_goes_on_where_its_snapshot_was_taken(now_s: float) -> None:
     guest = Guest(Host(5), frames=20, pages=10, profile="linux-2.6.18-xen")
-    guest.balloon.set_target(20)
+    guest.balloon.set_target_pages(20)
     guest.balloon.run(0.0)
     snapshot = json.loads(json.dumps(guest.balloon.snapshot(), allow_nan=False))
     again = guest.make_balloon("linux-2.6.18-xen")
@@ -45,7 +45,7 @@ def test_a_driver_goes_on_where_its_snapshot_was_taken(now_s: float) -> None:
 
 def test_a_snapshot_knows_that_a_step_is_due_at_once() -> None:
     guest = Guest(Host(5), frames=20, pages=10)
-    guest.balloon.set_target(5)
+    guest.balloon.set_target_pages(5)
     again = guest.make_balloon("linux")
     again.restore(json.loads(json.dumps(guest.balloon.snapshot(), allow_nan=False)))
     assert again.due_s == -inf
@@ -91,7 +91,7 @@ class AnyHistory(RuleBasedStateMachine):
     @rule(pages=st.integers(0, 4000))
     def tell_a_target(self, pages: int) -> None:
         before, due_s = self.balloon.target_pages, self.balloon.due_s
-        self.balloon.set_target(pages)
+        self.balloon.set_target_pages(pages)
         if self.balloon.target_pages == before and self.profile == "linux":
             assert self.balloon.due_s == due_s
         elif self.balloon.retry_count == 1:

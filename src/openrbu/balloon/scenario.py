@@ -99,12 +99,12 @@ def play(profile: BalloonProfile, *, again_s: float | None = None) -> Scenario:
     for part in CAST:
         guest, target = guests[part.name], part.target_mib * PAGES_PER_MIB
         world.add(part.name, guest.balloon)
-        world.at(part.told_s, partial(world.set_target, part.name, target))
+        world.at(part.told_s, partial(world.set_target_pages, part.name, target))
         if part.used_mib:
             done = partial(setattr, guest.pages, "used_pages", guest.pages.used_pages // 4)
             world.at(part.done_s, done)
         if again_s is not None and part.target_mib > part.start_mib:
-            world.at(again_s, partial(world.set_target, part.name, target))
+            world.at(again_s, partial(world.set_target_pages, part.name, target))
     world.run(END_S)
     return scenario
 

@@ -108,7 +108,7 @@ class OpenedHost:
         others = [each for each in self.lost if each != name]
         return f"; so were: {', '.join(others)}" if others else ""
 
-    def set_target(self, name: str, size_bytes: int) -> bool:
+    def set_target_bytes(self, name: str, size_bytes: int) -> bool:
         """Tell a guest, and have it move; one that another command has for a moment is waited for.
         Whether its target, or what it has, is another one then.
 
@@ -130,7 +130,7 @@ class OpenedHost:
     def _set_guest_target(self, name: str, size_bytes: int) -> None:
         from openrbu.machine.xen_guests import GuestInUseError
 
-        self.host.hypervisor.domain(name).set_target(size_bytes // KIB)
+        self.host.hypervisor.domain(name).set_target_kib(size_bytes // KIB)
         until = time.monotonic() + PATIENCE_S
         while name not in {each.name for each in self._guests}:
             try:

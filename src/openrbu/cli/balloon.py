@@ -287,7 +287,7 @@ def target(
     with opened_host(host) as opened:
         if size_bytes > opened.host.hypervisor.total_pages * PAGE_SIZE:
             raise opened.host.too_much(size_bytes)
-        has_changed = opened.set_target(guest, size_bytes)
+        has_changed = opened.set_target_bytes(guest, size_bytes)
         standing = opened.standing(guest)
         max_bytes = standing.info.max_pages * PAGE_SIZE
         lost = opened.lost

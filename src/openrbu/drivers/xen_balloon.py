@@ -151,7 +151,7 @@ class XenBalloon:
         """A copy of the balloon's frames; the last one comes back first."""
         return self._frames.copy()
 
-    def set_target(self, pages: int) -> None:
+    def set_target_pages(self, pages: int) -> None:
         """What the guest shall have, by the file or by the toolstack. The work is due at once."""
         before = self.target_pages
         self.target_pages = max(pages, min(self.goal_pages, self.minimum_pages))

@@ -109,13 +109,13 @@ class XenMemory:
         return f"{_kib(self._balloon.target_pages)}\n"
 
     def _store_target_kb(self, text: bytes) -> None:
-        self._set_target(simple_strtoull_any_base(c_string(text)) * KIB & _WORD_MASK)
+        self._set_target_bytes(simple_strtoull_any_base(c_string(text)) * KIB & _WORD_MASK)
 
     def _show_target(self) -> str:
         return f"{self._balloon.target_pages * PAGE_SIZE}\n"
 
     def _store_target(self, text: bytes) -> None:
-        self._set_target(memparse(c_string(text)))
+        self._set_target_bytes(memparse(c_string(text)))
 
     def _store_max_schedule_delay(self, text: bytes) -> None:
         path = f"{DEVICE_PATH}/max_schedule_delay"
@@ -130,8 +130,8 @@ class XenMemory:
             raise KernelError(errno.EINVAL, f"{DEVICE_PATH}/scrub_pages")
         self._balloon.scrub_pages = value
 
-    def _set_target(self, size_bytes: int) -> None:
-        self._balloon.set_target(size_bytes // PAGE_SIZE)
+    def _set_target_bytes(self, size_bytes: int) -> None:
+        self._balloon.set_target_pages(size_bytes // PAGE_SIZE)
 
     # -- in /proc ---------------------------------------------------------------------------
 
@@ -153,7 +153,7 @@ class XenMemory:
             raise KernelError(errno.EBADMSG, f"/proc{PROC_PATH}")
         if len(text) > _MAX_PROC_BYTES:
             raise KernelError(errno.EFBIG, f"/proc{PROC_PATH}")
-        self._set_target(memparse(c_string(text)))
+        self._set_target_bytes(memparse(c_string(text)))
 
 
 def _kib(pages: int | None) -> str:

@@ -108,7 +108,7 @@ class KernelBalloon:
         if serial == self._serial:
             return False
         self._serial = serial
-        self.driver.set_target(self._domain.target_kib // PAGE_KIB)
+        self.driver.set_target_pages(self._domain.target_kib // PAGE_KIB)
         return True
 
     def snapshot(self) -> dict[str, Any]:

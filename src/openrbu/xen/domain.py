@@ -181,7 +181,7 @@ class Domain:
             host.set_counts(row, row.current_pages, pages)
             host.end_change()
 
-    def set_target(self, kib: int) -> None:
+    def set_target_kib(self, kib: int) -> None:
         """Write xenstore's `memory/target`. The serial counts it, the same value included.
 
         :raise ValueError: when it is no number of 64 bits.
@@ -190,7 +190,7 @@ class Domain:
         if not 0 <= kib < 1 << 64:
             raise ValueError(f"a target of {kib} KiB")
         with self._host:
-            self._checked_row().set_target(kib)
+            self._checked_row().set_target_kib(kib)
 
     def _look_up(self, frames: Frames) -> tuple[npt.NDArray[np.intp], Frames]:
         """Where the table has these frames, and what it has there."""

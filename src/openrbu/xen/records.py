@@ -72,7 +72,7 @@ class Row:
         serial: int = self._words[_SERIAL]
         return serial
 
-    def set_target(self, kib: int) -> None:
+    def set_target_kib(self, kib: int) -> None:
         """The serial last: who sees it change reads this target, or a newer one."""
         self._words[_TARGET] = kib
         self._words[_SERIAL] += 1

@@ -74,13 +74,13 @@ class World:
             raise ValueError(f"it is {self.now_s} s already, so nothing can be done at {time_s} s")
         heapq.heappush(self._queue, (time_s, self._next_turn(), action))
 
-    def set_target(self, name: str, pages: int) -> None:
+    def set_target_pages(self, name: str, pages: int) -> None:
         """Tell a guest how much memory to have, as a toolstack does.
 
         :raise KeyError: when there is no such guest.
         """
         guest = self._guests[name]
-        guest.balloon.set_target(pages)
+        guest.balloon.set_target_pages(pages)
         self._look(guest)
 
     def look(self, name: str) -> None:

@@ -216,7 +216,7 @@ with XenHost(directory, now=time.time) as host, host.attach(name) as guest:
     print("attached", flush=True)
     sys.stdin.readline()
     for _ in range(60):
-        guest.driver.set_target(chance.randrange(64, 301) * 256)
+        guest.driver.set_target_pages(chance.randrange(64, 301) * 256)
         for now_s in range(400):
             guest.driver.step(float(now_s))
 print("put away", flush=True)
@@ -305,7 +305,7 @@ from openrbu.machine.xen_host import XenHost
 with XenHost(Path(sys.argv[1]), now=time.time) as host, host.attach("a") as guest:
     if sys.argv[2] == "changing":
         guest.begin_change()
-        guest.driver.set_target(20_000)
+        guest.driver.set_target_pages(20_000)
         guest.driver.step(0.0)
     print("there", flush=True)
     sys.stdin.read()
@@ -371,7 +371,7 @@ def test_who_still_has_a_guest_of_a_host_that_restarted_can_do_no_harm(
         before.create("a", order())
         with before.attach("a") as guest:
             guest.begin_change()
-            guest.driver.set_target(80 * PAGES_PER_MIB)
+            guest.driver.set_target_pages(80 * PAGES_PER_MIB)
             with VirtualMachine(directory) as machine:
                 machine.restart()
             with XenHost(directory, now=clock) as again:

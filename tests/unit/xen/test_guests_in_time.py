@@ -158,7 +158,7 @@ def test_who_still_has_a_guest_of_a_machine_that_was_removed_leaves_the_next_one
             machine.power_on()
         with XenHost(again, now=clock) as host:
             host.create("a", order(70, 80))
-            moved.driver.set_target(1)
+            moved.driver.set_target_pages(1)
             with pytest.raises(MachineError, match="'a' was destroyed"):
                 moved.driver.step(clock.now_s)
             moved.close()

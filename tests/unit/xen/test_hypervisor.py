@@ -124,7 +124,7 @@ def test_a_destroyed_guest_can_do_nothing_even_when_another_has_its_row() -> Non
         lambda: gone.decrease(frames(0)),
         lambda: gone.set_maximum(1),
         lambda: gone.set_claim(1),
-        lambda: gone.set_target(1),
+        lambda: gone.set_target_kib(1),
         lambda: gone.current_pages,
         gone.info,
     ):
@@ -345,7 +345,7 @@ def test_the_serial_counts_each_writing_of_a_target_the_same_value_included() ->
     watcher = host.domain("one")
     seen = [(watcher.target_kib, watcher.target_serial)]
     for kib in (8, 8, 0):
-        guest.set_target(kib)
+        guest.set_target_kib(kib)
         seen.append((watcher.target_kib, watcher.target_serial))
     assert seen == [(12, 0), (8, 1), (8, 2), (0, 3)]
 
@@ -354,7 +354,7 @@ def test_the_serial_counts_each_writing_of_a_target_the_same_value_included() ->
 def test_a_target_is_a_number_of_64_bits(kib: int) -> None:
     guest = small_host().create_domain("one", pages=3, max_pages=5)
     with pytest.raises(ValueError, match="target"):
-        guest.set_target(kib)
+        guest.set_target_kib(kib)
 
 
 # -- size -------------------------------------------------------------------------------------

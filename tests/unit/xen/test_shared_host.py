@@ -117,7 +117,7 @@ def test_without_its_backing_a_host_is_only_looked_at(tmp_path: Path) -> None:
     host.create_domain("one", pages=5, max_pages=9)
     looked_at = Hypervisor.open(tmp_path)
     guest = looked_at.domain("one")
-    guest.set_target(8)
+    guest.set_target_kib(8)
     assert host.domain("one").target_kib == 8
     for call in (
         lambda: guest.populate(frames(7)),
@@ -180,14 +180,14 @@ def test_a_balloon_whose_pages_the_hypervisor_can_not_take_keeps_them(tmp_path: 
     host.create_domain("one", pages=30, max_pages=40)
     guest = ModelGuest(Hypervisor.open(tmp_path).domain("one"), balloon_profile("linux"))
     (tmp_path / "stack").rename(tmp_path / "aside")
-    guest.balloon.set_target(20)
+    guest.balloon.set_target_pages(20)
     with pytest.raises(MachineError, match="can't keep on the disk which pages are free"):
         guest.balloon.step(0.0)
     assert guest.domain.current_pages == guest.balloon.current_pages == 30
     assert (guest.balloon.low_pages, guest.pages.free_pages) == (10, 30)
     (tmp_path / "aside").rename(tmp_path / "stack")
     guest.balloon.run(0.0)
-    guest.balloon.set_target(40)
+    guest.balloon.set_target_pages(40)
     guest.balloon.run(0.0)
     assert guest.domain.current_pages == guest.balloon.current_pages == 40
     host.check()

@@ -38,7 +38,7 @@ def test_guests_that_are_due_in_the_same_moment_take_turns_batch_by_batch() -> N
     guests = [guest_on(host, name, BATCH, max_pages=4 * BATCH) for name in "abc"]
     world = world_of(*guests)
     for guest in guests:
-        world.set_target(guest.name, 3 * BATCH)
+        world.set_target_pages(guest.name, 3 * BATCH)
     seen = []
     while world.step():
         seen.append(tuple(guest.balloon.current_pages // BATCH for guest in guests))
@@ -50,7 +50,7 @@ def test_of_the_last_memory_each_guest_gets_a_like_share() -> None:
     guests = [guest_on(host, name, BATCH, max_pages=8 * BATCH) for name in "ab"]
     world = world_of(*guests)
     for guest in guests:
-        world.set_target(guest.name, 8 * BATCH)
+        world.set_target_pages(guest.name, 8 * BATCH)
     world.run(0.5)
     assert [guest.balloon.current_pages for guest in guests] == [5 * BATCH, 5 * BATCH]
 
@@ -58,7 +58,7 @@ def test_of_the_last_memory_each_guest_gets_a_like_share() -> None:
 def test_a_target_that_somebody_else_has_set_is_gone_for_after_a_look() -> None:
     guest = guest_on(host_of(8 * BATCH), "a", 4 * BATCH)
     world = world_of(guest)
-    guest.balloon.set_target(3 * BATCH)
+    guest.balloon.set_target_pages(3 * BATCH)
     assert world.next_s is None
     world.look("a")
     world.run(0.0)
@@ -68,7 +68,7 @@ def test_a_target_that_somebody_else_has_set_is_gone_for_after_a_look() -> None:
 def test_a_batch_takes_its_time() -> None:
     guest = guest_on(host_of(8 * BATCH), "a", 4 * BATCH)
     world = world_of(guest, seconds_per_batch=0.5)
-    world.set_target("a", BATCH)
+    world.set_target_pages("a", BATCH)
     has = []
     for time_s in (0.0, 0.4, 0.5, 0.9, 1.0, HOUR_S):
         world.run(time_s)
@@ -80,8 +80,8 @@ def test_a_batch_takes_its_time() -> None:
 def test_a_target_set_during_a_batch_is_taken_up_after_it() -> None:
     guest = guest_on(host_of(8 * BATCH), "a", 4 * BATCH)
     world = world_of(guest, seconds_per_batch=0.5)
-    world.set_target("a", BATCH)
-    world.at(0.2, partial(world.set_target, "a", 4 * BATCH))
+    world.set_target_pages("a", BATCH)
+    world.at(0.2, partial(world.set_target_pages, "a", 4 * BATCH))
     world.run(0.49)
     assert guest.balloon.current_pages == 3 * BATCH
     world.run(0.5)
@@ -122,7 +122,7 @@ def test_a_world_can_start_at_any_time_and_rows_count_from_there(start_s: float)
     world = World(start_s=start_s)
     world.add("a", guest.balloon)
     world.run(start_s + 5.0)
-    world.set_target("a", BATCH)
+    world.set_target_pages("a", BATCH)
     world.run(start_s + 5.0)
     assert guest.balloon.current_pages == BATCH
     assert world.samples.curve("a").times_s.tolist() == [0.0, 5.0]
@@ -134,7 +134,7 @@ def test_two_guests_of_one_name_are_refused() -> None:
     with pytest.raises(ValueError, match="'a' already"):
         world.add("a", guest.balloon)
     with pytest.raises(KeyError):
-        world.set_target("b", 5)
+        world.set_target_pages("b", 5)
 
 
 # -- what costs nothing -----------------------------------------------------------------------
@@ -153,7 +153,7 @@ def test_an_idle_world_does_nothing_for_an_hour() -> None:
 def test_only_the_guest_that_moves_makes_steps() -> None:
     host = host_of(100 * BATCH)
     world = world_of(*(guest_on(host, f"guest{number}", 2 * BATCH) for number in range(50)))
-    world.at(7.0, partial(world.set_target, "guest7", BATCH))
+    world.at(7.0, partial(world.set_target_pages, "guest7", BATCH))
     world.run(HOUR_S)
     assert world.steps == 1
     assert world.next_s is None
@@ -163,7 +163,7 @@ def test_trying_in_vain_leaves_no_rows() -> None:
     host = host_of(2 * BATCH)
     guest = guest_on(host, "a", BATCH, max_pages=9 * BATCH)
     world = world_of(guest)
-    world.set_target("a", 9 * BATCH)
+    world.set_target_pages("a", 9 * BATCH)
     world.run(10.0)
     rows = len(world.samples)
     world.run(HOUR_S)
@@ -176,7 +176,7 @@ def test_who_is_told_again_keeps_its_place() -> None:
     guests = [guest_on(host, name, BATCH, max_pages=4 * BATCH) for name in "ab"]
     world = world_of(*guests)
     for name, batches in (("a", 2), ("b", 2), ("a", 3)):
-        world.set_target(name, batches * BATCH)
+        world.set_target_pages(name, batches * BATCH)
     world.step()
     assert [guest.balloon.current_pages for guest in guests] == [2 * BATCH, BATCH]
 
@@ -184,10 +184,10 @@ def test_who_is_told_again_keeps_its_place() -> None:
 def test_a_time_that_was_put_off_is_no_event() -> None:
     guest = guest_on(host_of(BATCH), "a", BATCH, max_pages=9 * BATCH)
     world = world_of(guest)
-    world.set_target("a", 2 * BATCH)
+    world.set_target_pages("a", 2 * BATCH)
     world.run(0.25)
     assert world.next_s == 1.0
-    world.set_target("a", 3 * BATCH)
+    world.set_target_pages("a", 3 * BATCH)
     world.run(0.5)
     assert (world.next_s, world.steps) == (1.25, 2)
 
@@ -201,9 +201,9 @@ def stalling_world() -> World:
     small = guest_on(host, "small", 3 * BATCH, max_pages=6 * BATCH, profile="hard-limit")
     large = guest_on(host, "large", 5 * BATCH, profile="hard-limit")
     world = world_of(small, large)
-    world.set_target("small", 6 * BATCH)
-    world.at(5.0, partial(world.set_target, "large", 2 * BATCH))
-    world.at(8.0, partial(world.set_target, "small", 6 * BATCH))
+    world.set_target_pages("small", 6 * BATCH)
+    world.at(5.0, partial(world.set_target_pages, "large", 2 * BATCH))
+    world.at(8.0, partial(world.set_target_pages, "small", 6 * BATCH))
     world.run(10.0)
     return world
 
@@ -254,7 +254,7 @@ def test_a_balloons_states_by_name() -> None:
     guest = guest_on(host, "a", BATCH, max_pages=9 * BATCH, profile="linux")
     balloon = guest.balloon
     seen = [doing(balloon, 0.0)]
-    balloon.set_target(9 * BATCH)
+    balloon.set_target_pages(9 * BATCH)
     seen.append(doing(balloon, 0.0))
     balloon.run(0.0)
     seen.append(doing(balloon, 0.0))
@@ -268,7 +268,7 @@ def test_a_balloons_states_by_name() -> None:
 
 def test_a_target_beyond_all_numbers_is_written_down() -> None:
     guest = guest_on(host_of(BATCH), "a", 100)
-    guest.balloon.set_target(2**64 - 1)
+    guest.balloon.set_target_pages(2**64 - 1)
     samples = Samples()
     samples.note(0.0, "a", guest.balloon)
     (event,) = samples.events()
@@ -310,7 +310,7 @@ def test_a_guests_pages_are_handed_out_once_and_never_those_in_use(
 def test_a_busy_guest_falls_short_and_goes_on_when_it_has_let_go() -> None:
     guest = guest_on(host_of(8 * BATCH), "a", 4 * BATCH, used_pages=3 * BATCH)
     world = world_of(guest)
-    world.set_target("a", BATCH)
+    world.set_target_pages("a", BATCH)
     world.at(9.5, partial(setattr, guest.pages, "used_pages", BATCH))
     world.run(9.9)
     assert guest.balloon.current_pages == 3 * BATCH
@@ -342,7 +342,7 @@ class Plan:
         world = world_of(*guests, seconds_per_batch=seconds_per_batch)
         for time_s, number, pages in self.targets:
             name = str(number % len(guests))
-            world.at(time_s, partial(world.set_target, name, pages))
+            world.at(time_s, partial(world.set_target_pages, name, pages))
         return Build(host, guests, world)
 
 
@@ -454,14 +454,14 @@ def test_who_asks_too_much_gets_neither_what_another_claims_nor_more_than_its_ma
     taker.domain.set_maximum(BATCH + max(1, spare // 2))
     world = world_of(modest, taker)
     for number, pages in enumerate(greedy):
-        world.at(float(number), partial(world.set_target, "taker", pages))
+        world.at(float(number), partial(world.set_target_pages, "taker", pages))
     world.at(99.0, lambda: taker.domain.set_maximum(64 * BATCH))
-    world.at(99.0, partial(world.set_target, "taker", 64 * BATCH))
+    world.at(99.0, partial(world.set_target_pages, "taker", 64 * BATCH))
     world.run(98.0)
     assert taker.domain.current_pages <= BATCH + max(1, spare // 2)
     world.run(100.0)
     assert taker.domain.current_pages <= BATCH + spare
-    world.set_target("modest", BATCH + claim)
+    world.set_target_pages("modest", BATCH + claim)
     world.run(100.0)
     assert modest.domain.current_pages == BATCH + claim
     host.check()
