@@ -9,7 +9,7 @@ import numpy as np
 
 from openrbu.drivers.xen_balloon import XenBalloon
 from openrbu.drivers.xen_balloon_profiles import balloon_profile
-from openrbu.memory.pages import Frames
+from openrbu.memory.frames import Frames
 
 
 class Host:

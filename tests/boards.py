@@ -14,13 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from openrbu.bios.cmos import (
-    CMOS_FILE_BYTES,
-    CmosFile,
-    IndexedSwitch,
-    check_value_holds,
-    write_check_value,
-)
+from openrbu.bios.cmos_file import CMOS_FILE_BYTES, CmosFile
 from openrbu.bios.cmos_result import CmosResult
 from openrbu.bios.faults import Fault
 from openrbu.bios.flash import Flash, FlashFile
@@ -30,6 +24,7 @@ from openrbu.bios.power import PowerRail
 from openrbu.bios.rules import rule_set
 from openrbu.bios.smi import SmiHandler
 from openrbu.bios.switch import bios_switch
+from openrbu.cmos import IndexedSwitch, check_value_holds, write_check_value
 from openrbu.errors import PowerCutError
 from openrbu.formats import dell, smbios
 from openrbu.formats.check_words import check_words
@@ -47,7 +42,8 @@ from openrbu.formats.tokens import (
     tokens_for_update,
 )
 from openrbu.formats.version import BiosVersion
-from openrbu.memory.physical import RamFile, Region
+from openrbu.memory.physical import Region
+from openrbu.memory.ram_file import RamFile
 from openrbu.units import GIB, KIB, MIB, PAGE_SIZE, PhysAddr
 
 REGIONS = tuple(

@@ -20,7 +20,8 @@ from typing import Any
 from needs import leave_out
 from openrbu.bios.rules import latitude_d500, poweredge_2950
 from openrbu.bios.rules.ruleset import Collected, Identity, MonoSearch
-from openrbu.memory.physical import RamFile, Region
+from openrbu.memory.physical import Region
+from openrbu.memory.ram_file import RamFile
 from openrbu.units import GIB, KIB, MIB, PhysAddr
 
 _BESIDE = Path(__file__).parents[1].parent / "shared" / "data"

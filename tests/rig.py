@@ -17,7 +17,8 @@ from openrbu.drivers.firmware_class import FirmwareClass
 from openrbu.drivers.sysfs import SysfsTree
 from openrbu.memory.buddy import BuddyAllocator
 from openrbu.memory.pages import PageSource
-from openrbu.memory.physical import RamFile, pc_regions
+from openrbu.memory.physical import pc_regions
+from openrbu.memory.ram_file import RamFile
 from openrbu.units import KIB, MIB, PAGE_SIZE, PhysAddr, pages_for
 
 DEVICE = "/sys/devices/platform/dell_rbu"

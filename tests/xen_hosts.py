@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from openrbu.errors import MachineError
-from openrbu.memory.pages import Frames
+from openrbu.memory.frames import Frames
 from openrbu.memory.physical import Region
 from openrbu.units import PAGE_SIZE, PhysAddr
 from openrbu.xen.arrays import PrivateArrays

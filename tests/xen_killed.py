@@ -20,7 +20,7 @@ from types import FrameType
 from typing import Any
 
 from openrbu.memory import physical
-from openrbu.memory.physical import RamFile
+from openrbu.memory.ram_file import RamFile
 from openrbu.units import PAGE_SIZE
 from openrbu.xen import hypervisor as hypervisor_module
 from openrbu.xen.hypervisor import Hypervisor

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from openrbu.memory.pages import Frames
-from openrbu.memory.physical import RamFile, pc_regions
+from openrbu.memory.frames import Frames
+from openrbu.memory.physical import pc_regions
+from openrbu.memory.ram_file import RamFile
 from openrbu.units import MIB, PAGE_SIZE, PhysAddr
 from openrbu.xen.guest_memory import GuestMemory
 from openrbu.xen.hypervisor import INVALID, Domain, Hypervisor

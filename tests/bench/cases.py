@@ -17,7 +17,8 @@ from openrbu.hosts.virtual import VirtualHost
 from openrbu.machine.factory import Order, make_machine
 from openrbu.machine.models import MODELS
 from openrbu.machine.virtual import VirtualMachine
-from openrbu.memory.physical import RamFile, Region
+from openrbu.memory.physical import Region
+from openrbu.memory.ram_file import RamFile
 from openrbu.memory.scan import search
 from openrbu.units import GIB, MIB, PAGE_SIZE, PhysAddr
 from openrbu.update import flow

@@ -38,8 +38,9 @@ from openrbu.drivers.xen_balloon import BATCH_PAGES, XenBalloon
 from openrbu.drivers.xen_balloon_files import DEVICE_PATH, XenMemory
 from openrbu.drivers.xen_balloon_profiles import balloon_profile
 from openrbu.memory.buddy import BuddyAllocator
-from openrbu.memory.pages import Frames
-from openrbu.memory.physical import RamFile, Region
+from openrbu.memory.frames import Frames
+from openrbu.memory.physical import Region
+from openrbu.memory.ram_file import RamFile
 from openrbu.units import KIB, MIB, PAGE_SIZE, PhysAddr
 from openrbu.xen.hypervisor import Domain, Hypervisor
 

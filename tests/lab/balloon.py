@@ -17,7 +17,8 @@ from openrbu.drivers.xen_balloon_profiles import balloon_profile
 from openrbu.kernel.balloon import XenGuest
 from openrbu.kernel.kernel import Kernel
 from openrbu.lab.calls import Call, Read, Result, Write
-from openrbu.memory.physical import RamFile, Region
+from openrbu.memory.physical import Region
+from openrbu.memory.ram_file import RamFile
 from openrbu.units import KIB, PAGE_SIZE, PhysAddr
 from openrbu.xen.guest_memory import GuestMemory
 from openrbu.xen.hypervisor import DOM0, Hypervisor

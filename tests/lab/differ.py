@@ -52,7 +52,8 @@ from openrbu.lab.calls import (
     split,
 )
 from openrbu.lab.guest import GuestLostError
-from openrbu.memory.physical import RamFile, pc_regions
+from openrbu.memory.physical import pc_regions
+from openrbu.memory.ram_file import RamFile
 from openrbu.units import MIB
 
 Side = Callable[[list[Call]], list[Result]]

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lab_rig import MODEL, Lab
-from openrbu.bios.cmos import read_first_bank
+from openrbu.cmos import read_first_bank
 from openrbu.errors import ObstacleError, UsageError
 from openrbu.lab.calls import Read, Result, Write
 from openrbu.machine.factory import Order
@@ -212,7 +212,7 @@ def test_cmos_outlasts_a_restart_and_a_power_cut(own_lab: Lab) -> None:
 
 OWNER = """
 import sys
-from openrbu.cli.interrupts import Stopped, signals_raised
+from openrbu.system.interrupts import Stopped, signals_raised
 from openrbu.errors import OpenRbuError
 from lab_rig import find_lab
 

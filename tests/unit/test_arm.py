@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from machines import Watched, image, make, running, standing, update
-from openrbu.bios.cmos import IndexedSwitch
+from openrbu.cmos import IndexedSwitch
 from openrbu.errors import ObstacleError, UpdateFailedError
 from openrbu.formats.tokens import SmiCall
 from openrbu.hosts.virtual import VirtualHost

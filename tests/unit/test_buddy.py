@@ -20,7 +20,7 @@ from hypothesis.stateful import (
 from no_bytes import NoBytes, gib_machine
 from openrbu.errors import DamagedInputError, KernelError
 from openrbu.memory.buddy import BuddyAllocator
-from openrbu.memory.pages import Frames
+from openrbu.memory.frames import Frames
 from openrbu.memory.physical import Region, pc_regions
 from openrbu.units import GIB, KIB, MAX_ORDER, MIB, PAGE_SHIFT, PAGE_SIZE, PhysAddr
 

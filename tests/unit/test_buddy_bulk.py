@@ -9,7 +9,7 @@ import pytest
 
 from openrbu.errors import KernelError
 from openrbu.memory.buddy import BuddyAllocator
-from openrbu.memory.pages import Frames
+from openrbu.memory.frames import Frames
 from openrbu.memory.physical import Region
 from openrbu.units import GIB, KIB, MIB, PAGE_SIZE, PhysAddr
 

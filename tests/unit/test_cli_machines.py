@@ -8,12 +8,12 @@ import pytest
 
 from cli_rig import Cli, image_bytes
 from machines import as_nobody, opened_up
-from openrbu.bios.cmos import write_first_bank
 from openrbu.cli import options
-from openrbu.cli import session as sessions
+from openrbu.cmos import write_first_bank
 from openrbu.formats import packet
 from openrbu.machine import store
 from openrbu.machine.virtual import VirtualMachine
+from openrbu.sharing.session import open_session
 from openrbu.units import PAGE_SIZE
 from openrbu.update.driver import IMAGE_TYPE
 
@@ -299,7 +299,7 @@ def test_a_restart_that_was_armed_for_another_version_ends_with_1(rbu: Cli) -> N
     """Its CMOS is spoiled after arming; or another image is what the BIOS met."""
     rbu("machine", "new", "box")
     rbu("update", rbu.image("A06"), "-m", "box")
-    with sessions.open_session("box") as session:
+    with open_session("box") as session:
         assert session.host.ports is not None
         write_first_bank(session.host.ports, 0x45, 0x99)
     ended = rbu("machine", "reboot", "box")

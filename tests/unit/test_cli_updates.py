@@ -13,8 +13,8 @@ import pytest
 
 from cli_rig import Cli, image_bytes
 from openrbu.cli import progress
-from openrbu.cli.session import open_machine
 from openrbu.machine import store, virtual
+from openrbu.sharing.session import open_machine
 from openrbu.units import KIB, MIB
 
 

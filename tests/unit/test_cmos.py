@@ -13,15 +13,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from boards import make_tables
-from openrbu.bios.cmos import (
-    CMOS_FILE_BYTES,
-    PC_BANKS,
-    CmosFile,
+from openrbu.bios.cmos_file import CMOS_FILE_BYTES, CmosFile, cmos_file_bytes
+from openrbu.bios.nvram import Nvram, NvramFile
+from openrbu.bios.power import PowerRail
+from openrbu.bios.switch import bios_switch
+from openrbu.cmos import (
     IndexedSwitch,
     answers,
     banks_of,
     check_value_holds,
-    cmos_file_bytes,
     expected_check_bytes,
     read_indexed,
     set_token,
@@ -29,9 +29,6 @@ from openrbu.bios.cmos import (
     write_check_value,
     write_indexed,
 )
-from openrbu.bios.nvram import Nvram, NvramFile
-from openrbu.bios.power import PowerRail
-from openrbu.bios.switch import bios_switch
 from openrbu.errors import MachineError, PowerCutError
 from openrbu.formats import dell, smbios
 from openrbu.formats.smbios import Structure, Tables, parse_memory_dump
@@ -46,6 +43,7 @@ from openrbu.formats.tokens import (
     make_indexed_io,
     tokens_for_update,
 )
+from openrbu.ports import PC_BANKS
 
 DATA = Path(os.environ.get("OPENRBU_DATA") or Path(__file__).parents[2].parent / "shared" / "data")
 

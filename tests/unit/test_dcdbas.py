@@ -14,7 +14,8 @@ from openrbu.drivers.dcdbas import DEVICE_PATH, MAX_BUFFER_BYTES, SMI_MAGIC, Dcd
 from openrbu.drivers.sysfs import Caller, SysfsTree
 from openrbu.errors import KernelError
 from openrbu.memory.buddy import BuddyAllocator
-from openrbu.memory.physical import RamFile, pc_regions
+from openrbu.memory.physical import pc_regions
+from openrbu.memory.ram_file import RamFile
 from openrbu.units import GIB, PhysAddr
 
 DATA = f"{DEVICE_PATH}/smi_data"

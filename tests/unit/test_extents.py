@@ -10,7 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from openrbu.drivers.extents import Block, Extents, from_rows, to_rows
-from openrbu.memory.physical import RamFile, Region
+from openrbu.memory.physical import Region
+from openrbu.memory.ram_file import RamFile
 from openrbu.units import PAGE_SIZE, PhysAddr
 
 PAGES = 64

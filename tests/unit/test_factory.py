@@ -10,8 +10,9 @@ import pytest
 
 from machines import OLDER, Quiet, image, in_child, kill_self, make, running, update
 from openrbu import __version__
-from openrbu.bios.cmos import CMOS_FILE_BYTES, check_value_holds, token_is_active
+from openrbu.bios.cmos_file import CMOS_FILE_BYTES
 from openrbu.bios.firmware import make_firmware
+from openrbu.cmos import check_value_holds, token_is_active
 from openrbu.errors import DamagedInputError, MachineError, UsageError
 from openrbu.formats import dell
 from openrbu.formats.packet import password_crc

@@ -6,7 +6,8 @@ from no_bytes import gib_machine
 from openrbu.errors import KernelError
 from openrbu.memory.buddy import BuddyAllocator
 from openrbu.memory.faulty_pages import FaultyPages
-from openrbu.memory.physical import RamFile, pc_regions
+from openrbu.memory.physical import pc_regions
+from openrbu.memory.ram_file import RamFile
 from openrbu.units import MIB, PhysAddr
 
 

@@ -17,7 +17,8 @@ from openrbu.errors import KernelError
 from openrbu.memory.buddy import BuddyAllocator
 from openrbu.memory.faulty_pages import FaultyPages
 from openrbu.memory.pages import PageSource
-from openrbu.memory.physical import RamFile, pc_regions
+from openrbu.memory.physical import pc_regions
+from openrbu.memory.ram_file import RamFile
 from openrbu.units import GIB, KIB, MIB, PAGE_SIZE, PhysAddr
 from rig import pattern
 

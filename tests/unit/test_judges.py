@@ -17,9 +17,11 @@ from openrbu.formats.check_words import check_words
 from openrbu.formats.hdr import Image, SystemId, make_image
 from openrbu.formats.version import BiosVersion
 from openrbu.hosts.virtual import VirtualHost
+from openrbu.kernel.page_flags import PageFlags
 from openrbu.machine.virtual import VirtualMachine
-from openrbu.memory.kpageflags import FreePages, PageFlags
-from openrbu.memory.physical import RamFile, pc_regions
+from openrbu.memory.page_flags import FreePages
+from openrbu.memory.physical import pc_regions
+from openrbu.memory.ram_file import RamFile
 from openrbu.units import GIB, KIB, MIB, PAGE_SIZE, PhysAddr
 from openrbu.update.arm import switch_for
 from openrbu.update.judges import Judges, judges_for

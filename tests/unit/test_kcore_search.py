@@ -32,7 +32,7 @@ from openrbu.formats.version import BiosVersion
 from openrbu.hosts.kcore import Kcore
 from openrbu.hosts.linux import LinuxHost
 from openrbu.memory import ram_array
-from openrbu.memory.physical import RamFile
+from openrbu.memory.ram_file import RamFile
 from openrbu.memory.scan import search
 from openrbu.units import KIB, MIB, PAGE_SIZE, PhysAddr
 from openrbu.update.stage import make_payload, verify

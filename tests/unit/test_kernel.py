@@ -19,7 +19,8 @@ from machines import DEVICE, ENTRY, REBOOT_MODE
 from openrbu.drivers.dell_rbu_profiles import profile
 from openrbu.errors import KernelError, MachineError, UsageError
 from openrbu.kernel.kernel import REBOOT_MODES, RESERVED, Kernel, Snapshot
-from openrbu.memory.physical import RamFile, pc_regions
+from openrbu.memory.physical import pc_regions
+from openrbu.memory.ram_file import RamFile
 from openrbu.units import MIB, PAGE_SIZE
 
 DMI = (b"the entry point", b"the tables")

@@ -24,7 +24,7 @@ END_LIMIT_S = 20
 """For processes that have been killed."""
 
 _GET_KIT = """\
-from openrbu.cli.interrupts import signals_raised
+from openrbu.system.interrupts import signals_raised
 from openrbu.lab.packages import get_kit
 with signals_raised():
     print(get_kit(lambda line: print(line, flush=True)))

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from openrbu.errors import AddressError, MachineError, UsageError
 from openrbu.formats.packet import HEADER_SIZE_BYTES
-from openrbu.memory.physical import RamFile, Region, off_the_page, pc_regions
+from openrbu.memory.physical import Region, off_the_page, pc_regions
+from openrbu.memory.ram_file import RamFile
 from openrbu.units import GIB, KIB, MIB, PAGE_SIZE, PhysAddr
 
 TIB = 1024 * GIB
@@ -345,7 +346,8 @@ def test_closed_ram_answers_nothing(ram: RamFile) -> None:
 FILL_A_SMALL_DISK = """
 import errno, sys
 from pathlib import Path
-from openrbu.memory.physical import RamFile, pc_regions
+from openrbu.memory.physical import pc_regions
+from openrbu.memory.ram_file import RamFile
 from openrbu.units import MIB, PhysAddr
 
 ram = RamFile.create(Path(sys.argv[1]), pc_regions(64 * MIB))

@@ -22,9 +22,9 @@ from machines import (
     running,
     update,
 )
-from openrbu.bios.cmos import write_first_bank
 from openrbu.cli.show import Meaning
 from openrbu.cli.status import how_it_ended
+from openrbu.cmos import write_first_bank
 from openrbu.errors import DamagedInputError, MachineError, ObstacleError
 from openrbu.formats import packet
 from openrbu.formats.dell import CompletionCode

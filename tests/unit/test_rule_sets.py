@@ -30,7 +30,8 @@ from openrbu.formats.dell import CompletionCode
 from openrbu.formats.hdr import Image, SystemId, make_image
 from openrbu.formats.packet import password_crc
 from openrbu.formats.version import BiosVersion
-from openrbu.memory.physical import RamFile, Region
+from openrbu.memory.physical import Region
+from openrbu.memory.ram_file import RamFile
 from openrbu.memory.scan import search
 from openrbu.units import GIB, KIB, MIB, PAGE_SIZE, PhysAddr
 

@@ -27,7 +27,8 @@ from openrbu.formats.packet import (
 )
 from openrbu.formats.version import BiosVersion
 from openrbu.memory import image_search, packet_sums, scan
-from openrbu.memory.physical import RamFile, Region
+from openrbu.memory.physical import Region
+from openrbu.memory.ram_file import RamFile
 from openrbu.memory.scan import FoundSet, Sightings, search
 from openrbu.units import KIB, MIB, PAGE_SIZE, PhysAddr
 

@@ -16,7 +16,7 @@ from machines import (
     ENTRY,
     in_child,
 )
-from openrbu.bios.cmos import PC_PORTS, CmosFile, cmos_file_bytes
+from openrbu.bios.cmos_file import CmosFile, cmos_file_bytes
 from openrbu.errors import (
     KernelError,
     MachineError,
@@ -24,8 +24,8 @@ from openrbu.errors import (
 )
 from openrbu.machine import holds
 from openrbu.machine.base import Machine
-from openrbu.machine.ports import OwnPorts
 from openrbu.machine.virtual import VirtualMachine
+from openrbu.ports import PC_PORTS, OwnPorts
 from openrbu.sharing import reach
 from openrbu.sharing.remote import RemoteMachine
 from openrbu.units import MIB, PhysAddr

@@ -21,10 +21,9 @@ from machines import (
     standing,
     update,
 )
-from openrbu.bios.cmos import IoPorts, read_first_bank, write_first_bank
 from openrbu.bios.post import PostReport
-from openrbu.cli.session import open_machine
 from openrbu.cli.status import update_failure
+from openrbu.cmos import read_first_bank, write_first_bank
 from openrbu.errors import ExitCode, ObstacleError, UpdateFailedError
 from openrbu.formats import security
 from openrbu.formats.dell import CompletionCode
@@ -33,6 +32,8 @@ from openrbu.formats.version import BiosVersion
 from openrbu.hosts.virtual import VirtualHost
 from openrbu.machine.models import MODELS
 from openrbu.machine.virtual import VirtualMachine
+from openrbu.ports import IoPorts
+from openrbu.sharing.session import open_machine
 from openrbu.update import flow
 from openrbu.update.arm import NoAnswerError, read_armed, switch_for
 from openrbu.update.plan import Options, make_plan

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openrbu.cli.balloon_view import GuestStanding, host_blocks, host_document, standing_of
-from openrbu.cli.session import Session, open_session
 from openrbu.cli.show import Block
 from openrbu.errors import MachineError
+from openrbu.sharing.session import Session, open_session
 from openrbu.units import KIB, PAGE_KIB
 
 if TYPE_CHECKING:

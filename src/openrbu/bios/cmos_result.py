@@ -11,17 +11,12 @@ from __future__ import annotations
 import datetime as dt
 from typing import TypeGuard
 
-from openrbu.bios.cmos import (
-    PC_PORTS,
-    IoPorts,
-    read_first_bank,
-    write_check_value,
-    write_first_bank,
-)
+from openrbu.cmos import read_first_bank, write_check_value, write_first_bank
 from openrbu.formats import dell
 from openrbu.formats.dell import CompletionCode
 from openrbu.formats.smbios import Tables
 from openrbu.formats.tokens import IndexedIoToken, all_tokens, tokens_for_update
+from openrbu.ports import PC_PORTS, IoPorts
 
 RESULT_INDEX = 0x78
 RESULT_SHIFT = 4

@@ -31,7 +31,6 @@ import datetime as dt
 from dataclasses import dataclass
 from typing import Protocol
 
-from openrbu.bios.cmos import IoPorts
 from openrbu.bios.cmos_result import CmosResult
 from openrbu.bios.flash import Flash, FlashError
 from openrbu.bios.nvram import NvramFile
@@ -42,6 +41,7 @@ from openrbu.formats.hdr import Image
 from openrbu.formats.smbios import Tables
 from openrbu.memory.physical import PhysicalMemory, Region
 from openrbu.memory.scan import search
+from openrbu.ports import IoPorts
 
 
 class Switch(Protocol):

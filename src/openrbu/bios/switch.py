@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from openrbu.bios.cmos import IndexedSwitch, IoPorts
 from openrbu.bios.nvram import NvramFile
 from openrbu.bios.smi import SmiHandler
+from openrbu.cmos import IndexedSwitch
 from openrbu.formats import dell
 from openrbu.formats.smbios import Tables
 from openrbu.formats.tokens import IndexedIoToken, SmiToken, tokens_for_update
+from openrbu.ports import IoPorts
 
 
 def bios_switch(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from openrbu.cli.identity import system_name
 from openrbu.cli.machine_options import (
     AdminPasswordFile,
     BiosRules,
@@ -27,7 +28,6 @@ from openrbu.cli.options import (
     password_in,
     size_of,
 )
-from openrbu.cli.session import open_machine, open_session, system_name
 from openrbu.cli.show import Answer, Block, Cell, Facts, Table, bad, caution, good
 from openrbu.cli.status import (
     completion_document,
@@ -39,13 +39,14 @@ from openrbu.cli.status import (
     update_failure,
 )
 from openrbu.errors import OpenRbuError
+from openrbu.sharing.session import open_machine, open_session
 from openrbu.units import human_size
 
 if TYPE_CHECKING:
     from openrbu.bios.post import PostReport
-    from openrbu.cli.session import Session
     from openrbu.formats.version import BiosVersion
     from openrbu.machine.base import Machine, Standing
+    from openrbu.sharing.session import Session
 
 
 def new(
@@ -238,8 +239,9 @@ def off(
     \b
     Example:  rbu machine off demo
     """
+    from openrbu.machine.removal import lose_ram
     from openrbu.machine.store import existing_directory
-    from openrbu.machine.virtual import RamGoneError, lose_ram
+    from openrbu.machine.virtual import RamGoneError
 
     try:
         with open_machine(name) as machine:

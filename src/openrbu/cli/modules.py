@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 
 from openrbu.cli.options import AsJson, ModuleChoice, OnMachine
-from openrbu.cli.session import Session, open_session
 from openrbu.cli.show import Answer, good
 from openrbu.errors import ObstacleError, UsageError
+from openrbu.sharing.session import Session, open_session
 from openrbu.update.driver import RbuDriver
 
 Module = Annotated[

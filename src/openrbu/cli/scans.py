@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from openrbu.cli import session as sessions
 from openrbu.cli.images import header_document, systems_text
 from openrbu.cli.options import AsJson, complete_machines
 from openrbu.cli.show import Answer, Block, Cell, Table, bad, caution, good, hex_address
 from openrbu.errors import DamagedInputError, UsageError
+from openrbu.sharing.session import open_machine
 from openrbu.units import BIOS_SEARCH_END, BIOS_SEARCH_START, PAGE_SIZE, PhysAddr, human_size
 
 if TYPE_CHECKING:
@@ -75,10 +75,11 @@ def _open_memory(memory: str) -> Iterator[PhysicalMemory]:
     from openrbu.system.home import state_home
 
     if (state_home() / "machines" / Path(memory).name).is_dir() and "/" not in memory:
-        with sessions.open_machine(memory) as machine:
+        with open_machine(memory) as machine:
             yield machine.ram
         return
-    from openrbu.memory.physical import RamFile, Region
+    from openrbu.memory.physical import Region
+    from openrbu.memory.ram_file import RamFile
 
     path = Path(memory)
     if not path.exists():

@@ -6,11 +6,11 @@ import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from openrbu.cli import session as sessions
+from openrbu.cli import identity
 from openrbu.cli.options import AsJson, OnMachine
-from openrbu.cli.session import Session
 from openrbu.cli.show import Answer, Cell, Facts, Marked, Table, bad, caution, good, hex_address
 from openrbu.errors import ObstacleError, UpdateFailedError
+from openrbu.sharing.session import Session, open_session
 from openrbu.units import human_size
 
 if TYPE_CHECKING:
@@ -40,10 +40,10 @@ def status(
     """
     from openrbu.update.report import read_status
 
-    with sessions.open_session(machine) as session:
+    with open_session(machine) as session:
         now = read_status(session.host)
         document = {
-            "machine": sessions.machine_document(session, now.target),
+            "machine": identity.machine_document(session, now.target),
             "bios": {
                 "vendor": now.target.bios.vendor,
                 "version": now.target.bios.version,
@@ -70,7 +70,7 @@ def _status_rows(session: Session, now: Status) -> list[tuple[str, Cell]]:
         staged = "nothing (the dell_rbu module is not loaded)"
     bios = now.target.bios
     rows: list[tuple[str, Cell]] = [
-        ("machine", sessions.machine_title(session, now.target)),
+        ("machine", identity.machine_title(session, now.target)),
         ("BIOS", f"{bios.version} of {bios.release_date}"),
         ("staged", staged),
         ("armed", _armed_cell(session, now)),
@@ -306,7 +306,7 @@ def history(
     from openrbu.update.report import settle
     from openrbu.update.target import read_target
 
-    with sessions.open_session(machine) as session:
+    with open_session(machine) as session:
         with contextlib.suppress(ObstacleError):  # off, or no SMBIOS: the journal is there anyway
             settle(session.host, read_target(session.host))
         attempts = Journal(session.host.journal_path).attempts()

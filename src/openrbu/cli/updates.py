@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from openrbu.cli import files, progress, show
-from openrbu.cli import session as sessions
 from openrbu.cli.interrupts import UpdateTeller
 from openrbu.cli.options import (
     AllowKnownBroken,
@@ -29,7 +28,6 @@ from openrbu.cli.plan_view import (
     plan_document,
     plan_rows,
 )
-from openrbu.cli.session import Session
 from openrbu.cli.show import Answer, Block, Facts, caution, good
 from openrbu.cli.status import (
     post_document,
@@ -37,6 +35,7 @@ from openrbu.cli.status import (
     update_failure,
 )
 from openrbu.errors import ExitCode, OpenRbuError
+from openrbu.sharing.session import Session, open_session
 
 if TYPE_CHECKING:
     from openrbu.cli.files import Loaded
@@ -125,7 +124,7 @@ def plan(
         without_password=without_password,
         mend_cmos=mend_cmos,
     )
-    with sessions.open_session(machine) as session:
+    with open_session(machine) as session:
         planned = make_plan(session.host, loaded.image, options)
         verdict = _judge(planned)
         blocks: list[Block] = [Facts("Plan", plan_rows(session, planned))]
@@ -185,7 +184,7 @@ def update(
         mend_cmos=mend_cmos,
     )
     teller = UpdateTeller()
-    with teller.telling(), sessions.open_session(machine) as session:
+    with teller.telling(), open_session(machine) as session:
         planned = make_plan(session.host, loaded.image, options)
         verdict = _judge(planned)
         document = {"changed": False, "plan": plan_document(session, planned, loaded)}
@@ -322,7 +321,7 @@ def cancel(
     """
     from openrbu.update import flow
 
-    with sessions.open_session(machine) as session:
+    with open_session(machine) as session:
         done = flow.cancel(session.host)
     document = {
         "changed": done.changed,

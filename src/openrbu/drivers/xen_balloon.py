@@ -55,7 +55,8 @@ import numpy as np
 
 from openrbu.drivers.xen_balloon_profiles import BalloonProfile, Reaction
 from openrbu.errors import MachineError
-from openrbu.memory.pages import BalloonPages, Frames
+from openrbu.memory.frames import Frames
+from openrbu.memory.pages import BalloonPages
 from openrbu.units import PAGES_PER_MIB
 
 BATCH_PAGES = 512

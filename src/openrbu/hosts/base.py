@@ -13,12 +13,12 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from openrbu.bios.cmos import IoPorts
 from openrbu.buffers import Buffer
 from openrbu.memory.physical import ReadableMemory
+from openrbu.ports import IoPorts
 
 if TYPE_CHECKING:  # numpy takes longer to start than most commands
-    from openrbu.memory.pages import Frames
+    from openrbu.memory.frames import Frames
 
 ENTRY_POINT = "/sys/firmware/dmi/tables/smbios_entry_point"
 DMI_TABLE = "/sys/firmware/dmi/tables/DMI"

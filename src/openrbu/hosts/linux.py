@@ -17,7 +17,6 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from openrbu.bios.cmos import IoPorts
 from openrbu.buffers import Buffer
 from openrbu.errors import DamagedInputError, ObstacleError
 from openrbu.formats import dell, rom_identity
@@ -26,6 +25,7 @@ from openrbu.formats.smbios import Tables
 from openrbu.hosts.base import DMI_TABLE, ENTRY_POINT, read_file
 from openrbu.hosts.kcore import open_kcore
 from openrbu.memory.physical import ReadableMemory
+from openrbu.ports import IoPorts
 from openrbu.system.home import state_home
 
 

@@ -9,14 +9,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from openrbu.bios.cmos import IoPorts
 from openrbu.buffers import Buffer
 from openrbu.errors import KernelError, ObstacleError
 from openrbu.machine import store
 from openrbu.machine.base import Machine
 from openrbu.machine.virtual import Clock, local_now
-from openrbu.memory.pages import Frames
+from openrbu.memory.frames import Frames
 from openrbu.memory.physical import ReadableMemory
+from openrbu.ports import IoPorts
 
 
 class VirtualHost:

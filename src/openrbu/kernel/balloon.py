@@ -19,8 +19,7 @@ from openrbu.drivers.xen_balloon import XenBalloon
 from openrbu.drivers.xen_balloon_files import XenMemory
 from openrbu.drivers.xen_balloon_profiles import BalloonProfile
 from openrbu.memory.buddy import BuddyAllocator
-from openrbu.memory.frames import frame_runs
-from openrbu.memory.pages import Frames
+from openrbu.memory.frames import Frames, frame_runs
 from openrbu.units import PAGE_KIB, PAGE_SHIFT, PAGE_SIZE, PhysAddr
 from openrbu.xen.hypervisor import INVALID, Domain
 from openrbu.xen.world import World

@@ -13,11 +13,11 @@ from collections.abc import Callable, Mapping
 from itertools import count
 from typing import Any
 
-from openrbu.bios.cmos import IoPorts
 from openrbu.buffers import Buffer
 from openrbu.drivers.dcdbas import Dcdbas
 from openrbu.drivers.dell_rbu import FLOOR_PATH, DellRbu
 from openrbu.drivers.dell_rbu_profiles import KernelDiedError, Profile
+from openrbu.drivers.dev_port import port_file
 from openrbu.drivers.dmi import add_dmi
 from openrbu.drivers.firmware_class import FirmwareClass
 from openrbu.drivers.numbers import unsigned_long
@@ -33,12 +33,12 @@ from openrbu.drivers.sysfs import (
 )
 from openrbu.errors import KernelError, MachineError, UsageError
 from openrbu.kernel.balloon import KernelBalloon, XenGuest
-from openrbu.machine.ports import port_file
+from openrbu.kernel.page_flags import PageFlags
 from openrbu.memory.buddy import BuddyAllocator
 from openrbu.memory.faulty_pages import FaultyPages
-from openrbu.memory.kpageflags import PageFlags
 from openrbu.memory.pages import PageSource
 from openrbu.memory.physical import PhysicalMemory, Region
+from openrbu.ports import IoPorts
 from openrbu.system.signals import Hold
 from openrbu.units import MIB, PhysAddr
 

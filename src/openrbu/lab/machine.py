@@ -23,13 +23,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
-from openrbu.bios.cmos import CmosFile, banks_of, read_first_bank, write_first_bank
+from openrbu.bios.cmos_file import CmosFile
 from openrbu.bios.flash import Flash, FlashFile
 from openrbu.bios.nvram import NvramFile
 from openrbu.bios.post import Board, PostReport, post
 from openrbu.bios.rules import rule_set
 from openrbu.bios.switch import bios_switch
 from openrbu.bios.tables import tables_of_boot
+from openrbu.cmos import banks_of, read_first_bank, write_first_bank
 from openrbu.errors import MachineError, ObstacleError, OpenRbuError, UsageError
 from openrbu.formats.smbios import Tables
 from openrbu.lab import boot, calls
@@ -44,7 +45,8 @@ from openrbu.machine.config import load_config, read_tables
 from openrbu.machine.factory import Order, put_tokens_right, write_parts
 from openrbu.machine.models import TokenKind, model
 from openrbu.machine.virtual import Clock, local_now
-from openrbu.memory.physical import RamFile, pc_regions
+from openrbu.memory.physical import pc_regions
+from openrbu.memory.ram_file import RamFile
 from openrbu.system.files import fresh_directory
 from openrbu.system.signals import signals_held
 from openrbu.units import GIB, KIB, MIB, PhysAddr, human_size

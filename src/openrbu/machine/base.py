@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from openrbu.bios.cmos import IoPorts
 from openrbu.bios.post import PostReport
 from openrbu.formats.smbios import Tables
 from openrbu.kernel.files import File, Files
 from openrbu.machine.config import MachineConfig
-from openrbu.memory.pages import Frames
+from openrbu.memory.frames import Frames
 from openrbu.memory.physical import PhysicalMemory
+from openrbu.ports import IoPorts
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ class Machine(Protocol):
 
     @property
     def ports(self) -> IoPorts:
-        """Its I/O ports, with an index register of one's own: see `machine.ports.OwnPorts`.
+        """Its I/O ports, with an index register of one's own: see `ports.OwnPorts`.
 
         :raise MachineError: when the machine is off.
         """

@@ -9,8 +9,8 @@ from openrbu.drivers.xen_balloon_profiles import balloon_profile
 from openrbu.errors import KernelError, MachineError
 from openrbu.kernel.balloon import XenGuest
 from openrbu.machine.config import XenConfig
-from openrbu.memory.pages import Frames
-from openrbu.memory.physical import RamFile
+from openrbu.memory.frames import Frames
+from openrbu.memory.ram_file import RamFile
 from openrbu.units import PAGE_SIZE
 from openrbu.xen.domain import Domain
 from openrbu.xen.guest_memory import GuestMemory

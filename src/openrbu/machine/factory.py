@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from openrbu import __version__
-from openrbu.bios.cmos import CmosFile, banks_of, cmos_file_bytes
+from openrbu.bios.cmos_file import CmosFile, cmos_file_bytes
 from openrbu.bios.faults import parse_fault
 from openrbu.bios.firmware import make_firmware
 from openrbu.bios.flash import BLOCK_BYTES, Flash
 from openrbu.bios.nvram import Nvram, NvramFile
 from openrbu.bios.rules import known_flash_size, rules_for
 from openrbu.bios.switch import bios_switch
+from openrbu.cmos import banks_of
 from openrbu.drivers.dell_rbu_profiles import profile
 from openrbu.drivers.xen_balloon_profiles import balloon_profile
 from openrbu.errors import MachineError, UsageError
@@ -41,7 +42,8 @@ from openrbu.machine.models import DEFAULT_MODEL, Model, TokenKind, model
 from openrbu.machine.removal import remove_ram
 from openrbu.machine.virtual import Clock, local_now
 from openrbu.machine.xen_orders import MIN_GUEST_BYTES
-from openrbu.memory.physical import RamFile, pc_regions
+from openrbu.memory.physical import pc_regions
+from openrbu.memory.ram_file import RamFile
 from openrbu.system.files import fresh_directory
 from openrbu.system.signals import signals_held
 from openrbu.units import GIB, KIB, MIB, PAGE_SIZE, human_size

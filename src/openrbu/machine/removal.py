@@ -1,4 +1,4 @@
-"""How a virtual machine is removed, with all that it has."""
+"""How a virtual machine is removed, with all that it has; and how one goes on whose RAM is gone."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import shutil
 from pathlib import Path
 
 from openrbu.machine.dom0 import XEN
-from openrbu.machine.store import disk_errors
+from openrbu.machine.state import StateFile
+from openrbu.machine.store import disk_errors, locked
 from openrbu.system.signals import signals_held
 from openrbu.xen.hypervisor import Hypervisor
 
@@ -31,3 +32,12 @@ def remove_ram(directory: Path) -> None:
     ram = directory / "ram"
     if ram.is_symlink():
         ram.readlink().unlink(missing_ok=True)
+
+
+def lose_ram(directory: Path) -> None:
+    """Switch a machine off whose RAM is gone.
+
+    :raise MachineError: when another process has it, or the disk refuses.
+    """
+    with locked(directory), disk_errors(directory):
+        StateFile(directory).drop()

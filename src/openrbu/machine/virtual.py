@@ -23,7 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from openrbu.bios.cmos import CmosFile, IoPorts, banks_of
+from openrbu.bios.cmos_file import CmosFile
 from openrbu.bios.faults import parse_fault
 from openrbu.bios.flash import Flash, FlashFile
 from openrbu.bios.nvram import NvramFile
@@ -33,6 +33,7 @@ from openrbu.bios.rules import rule_set
 from openrbu.bios.smi import SmiHandler
 from openrbu.bios.switch import bios_switch
 from openrbu.bios.tables import tables_of_boot
+from openrbu.cmos import banks_of
 from openrbu.drivers.dell_rbu_profiles import profile
 from openrbu.errors import MachineError, OpenRbuError, PowerCutError
 from openrbu.formats import dell
@@ -44,10 +45,11 @@ from openrbu.machine.base import Standing
 from openrbu.machine.config import load_config, read_tables
 from openrbu.machine.dom0 import Dom0
 from openrbu.machine.holds import Holds, held
-from openrbu.machine.ports import OwnPorts
 from openrbu.machine.state import StateFile
-from openrbu.memory.pages import Frames
-from openrbu.memory.physical import RamFile, pc_regions
+from openrbu.memory.frames import Frames
+from openrbu.memory.physical import pc_regions
+from openrbu.memory.ram_file import RamFile
+from openrbu.ports import IoPorts, OwnPorts
 from openrbu.system.files import make_room
 from openrbu.system.signals import signals_held
 from openrbu.units import KIB
@@ -71,15 +73,6 @@ class RamGoneError(MachineError):
             f"machine {name!r} has its RAM in {ram}, which is not there: mount {ram.parent} again, "
             f"or switch the machine off: rbu machine off {name}"
         )
-
-
-def lose_ram(directory: Path) -> None:
-    """Switch a machine off whose RAM is gone.
-
-    :raise MachineError: when another process has it, or the disk refuses.
-    """
-    with store.locked(directory), store.disk_errors(directory):
-        StateFile(directory).drop()
 
 
 class VirtualMachine:

@@ -24,7 +24,8 @@ from openrbu.machine.state import StateFile
 from openrbu.machine.xen_guests import Guest, GuestInUseError, hold, owner_of
 from openrbu.machine.xen_orders import GuestOrder, read_order, write_order
 from openrbu.memory.buddy import BuddyAllocator
-from openrbu.memory.physical import RamFile, pc_regions
+from openrbu.memory.physical import pc_regions
+from openrbu.memory.ram_file import RamFile
 from openrbu.system.lockfile import LockFile, take_within
 from openrbu.system.signals import signals_held
 from openrbu.units import MAX_ORDER, PAGE_SIZE, human_size, pages_for

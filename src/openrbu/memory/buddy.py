@@ -44,7 +44,7 @@ from openrbu.memory.buddy_bits import (
     masks_of,
     places,
 )
-from openrbu.memory.pages import Frames
+from openrbu.memory.frames import Frames
 from openrbu.memory.physical import PhysicalMemory, Region
 from openrbu.memory.zones import Zone, populated_zones, unreserved
 from openrbu.units import MAX_ORDER, PAGE_SHIFT, PAGE_SIZE, PhysAddr, pages_for

@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from openrbu.memory.pages import Frames
+from openrbu.memory.frames import Frames
 from openrbu.units import MAX_ORDER
 
 CHUNK_PAGES = 1 << MAX_ORDER

@@ -1,8 +1,12 @@
-"""Frames that lie side by side, as runs."""
+"""Page frame numbers, and runs of them that lie side by side."""
 
 from __future__ import annotations
 
-from openrbu.memory.pages import Frames
+import numpy as np
+import numpy.typing as npt
+
+Frames = npt.NDArray[np.uint32]
+"""Page frame numbers, shape (n,)."""
 
 Run = tuple[int, int]
 """The first frame, and how many there are from it on."""

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
-
+from openrbu.memory.frames import Frames
 from openrbu.memory.physical import PhysicalMemory
 from openrbu.units import PhysAddr
-
-Frames = npt.NDArray[np.uint32]
-"""Page frame numbers, shape (n,)."""
 
 
 class PageSource(Protocol):

@@ -9,12 +9,13 @@ from itertools import count
 from types import MappingProxyType
 from typing import Any
 
+from openrbu.drivers.dev_port import PORTS
 from openrbu.drivers.sysfs import Caller
 from openrbu.errors import KernelError, OpenRbuError, PowerCutError
 from openrbu.kernel.files import File
 from openrbu.machine.holds import STEP_S
-from openrbu.machine.ports import PORTS, OwnPorts
 from openrbu.machine.virtual import VirtualMachine
+from openrbu.ports import OwnPorts
 from openrbu.sharing import answers, wire
 from openrbu.sharing.wire import Message, WireError
 

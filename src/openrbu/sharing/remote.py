@@ -18,7 +18,6 @@ from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 
-from openrbu.bios.cmos import IoPorts
 from openrbu.bios.post import PostReport
 from openrbu.buffers import Buffer
 from openrbu.drivers.sysfs import ROOT, Caller, Stat
@@ -29,8 +28,10 @@ from openrbu.machine.base import Standing
 from openrbu.machine.config import load_config
 from openrbu.machine.dom0 import read_frame_table
 from openrbu.machine.holds import held
-from openrbu.memory.pages import Frames
-from openrbu.memory.physical import PhysicalMemory, RamFile, pc_regions
+from openrbu.memory.frames import Frames
+from openrbu.memory.physical import PhysicalMemory, pc_regions
+from openrbu.memory.ram_file import RamFile
+from openrbu.ports import IoPorts
 from openrbu.sharing import answers, patience, wire
 from openrbu.sharing.patience import Patience, StoppedError
 from openrbu.sharing.wire import Message, WireError, fields

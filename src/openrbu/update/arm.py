@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from openrbu.bios.cmos import IndexedSwitch
+from openrbu.cmos import IndexedSwitch
 from openrbu.errors import ObstacleError, UpdateFailedError
 from openrbu.formats.tokens import READ_SETTING, WRITE_SETTING, IndexedIoToken, SmiCall, SmiToken
 from openrbu.hosts.base import Host, read_file

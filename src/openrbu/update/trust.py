@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 
-from openrbu.bios.cmos import IndexedSwitch, checks_text
+from openrbu.cmos import IndexedSwitch, checks_text
 from openrbu.errors import ObstacleError
 from openrbu.formats.security import PasswordStatus, admin_password_status
 from openrbu.hosts.base import Host

@@ -30,8 +30,8 @@ from openrbu.formats.packet_header import (
     PacketHeader,
 )
 from openrbu.hosts.base import Host
-from openrbu.memory.kpageflags import ENTRY_BYTES, FreePages
 from openrbu.memory.narrowed import NarrowedMemory
+from openrbu.memory.page_flags import ENTRY_BYTES, FreePages
 from openrbu.memory.physical import ReadableMemory, Region
 from openrbu.memory.ram_array import Addresses
 from openrbu.units import KIB, MAX_BLOCK_BYTES, MIB, PAGE_SHIFT

@@ -27,7 +27,7 @@ from typing import Protocol
 import numpy as np
 
 from openrbu.errors import MachineError
-from openrbu.memory.pages import Frames
+from openrbu.memory.frames import Frames
 from openrbu.system.lockfile import take_within, try_lock
 from openrbu.units import MIB
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from openrbu.errors import KernelError, MachineError
-from openrbu.memory.pages import Frames
+from openrbu.memory.frames import Frames
 from openrbu.xen.records import Row
 from openrbu.xen.state import INVALID, HostState
 

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from openrbu.memory.pages import Frames
+from openrbu.memory.frames import Frames
 
 Spans = tuple[tuple[int, int], ...]
 """Machine frames as (first, behind the last), ascending."""

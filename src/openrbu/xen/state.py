@@ -22,7 +22,7 @@ from typing import Protocol, Self
 import numpy as np
 
 from openrbu.errors import MachineError
-from openrbu.memory.pages import Frames
+from openrbu.memory.frames import Frames
 from openrbu.xen.arrays import HostArrays
 from openrbu.xen.heap import WORDS as HEAP_WORDS
 from openrbu.xen.heap import Flags, Heap, Spans

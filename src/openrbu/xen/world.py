@@ -20,7 +20,7 @@ import numpy as np
 
 from openrbu.drivers.xen_balloon import XenBalloon
 from openrbu.drivers.xen_balloon_profiles import BalloonProfile
-from openrbu.memory.pages import Frames
+from openrbu.memory.frames import Frames
 from openrbu.xen.hypervisor import Domain, Hypervisor
 from openrbu.xen.samples import Samples
 

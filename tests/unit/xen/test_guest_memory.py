@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from openrbu.errors import AddressError, MachineError
-from openrbu.memory.physical import PhysicalMemory, RamFile, Region
+from openrbu.memory.physical import PhysicalMemory, Region
+from openrbu.memory.ram_file import RamFile
 from openrbu.units import PAGE_SIZE, PhysAddr
 from openrbu.xen.guest_memory import GuestMemory
 from openrbu.xen.hypervisor import Domain, Hypervisor

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from openrbu.errors import KernelError, MachineError, UsageError
-from openrbu.memory.pages import Frames
+from openrbu.memory.frames import Frames
 from openrbu.memory.physical import pc_regions
 from openrbu.units import MIB, PAGE_SIZE
 from openrbu.xen.hypervisor import DOM0, INVALID, XEN_RESERVED, Hypervisor

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from openrbu.errors import AddressError, KernelError
 from openrbu.memory.frames import frame_runs
-from openrbu.memory.physical import RamFile, pc_regions
+from openrbu.memory.physical import pc_regions
+from openrbu.memory.ram_file import RamFile
 from openrbu.units import MIB, PAGE_SIZE, PhysAddr
 from openrbu.xen.guest_memory import GuestMemory
 from openrbu.xen.hypervisor import XEN_RESERVED, Hypervisor
@@ -258,7 +259,8 @@ import sys
 from pathlib import Path
 from openrbu.xen.guest_memory import GuestMemory
 from openrbu.xen.hypervisor import Hypervisor
-from openrbu.memory.physical import RamFile, pc_regions
+from openrbu.memory.physical import pc_regions
+from openrbu.memory.ram_file import RamFile
 from openrbu.memory.ram_array import RamArray
 from openrbu.units import MIB, PAGE_SIZE, PhysAddr
 from small_disks import fill_up

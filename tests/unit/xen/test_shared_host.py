@@ -17,7 +17,8 @@ import pytest
 from needs import leave_out
 from openrbu.drivers.xen_balloon_profiles import balloon_profile
 from openrbu.errors import MachineError
-from openrbu.memory.physical import RamFile, pc_regions
+from openrbu.memory.physical import pc_regions
+from openrbu.memory.ram_file import RamFile
 from openrbu.units import MIB
 from openrbu.xen import arrays
 from openrbu.xen.hypervisor import INVALID, Hypervisor

@@ -29,7 +29,8 @@ from openrbu.hosts.virtual import VirtualHost
 from openrbu.machine import virtual
 from openrbu.machine.config import XenConfig
 from openrbu.machine.dom0 import read_frame_table
-from openrbu.machine.virtual import RamGoneError, VirtualMachine, lose_ram
+from openrbu.machine.removal import lose_ram
+from openrbu.machine.virtual import RamGoneError, VirtualMachine
 from openrbu.memory.scan import search
 from openrbu.units import GIB, KIB, MIB, PAGE_SIZE, PhysAddr
 from openrbu.update import stage

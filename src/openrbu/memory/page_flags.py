@@ -21,49 +21,24 @@ page of every block that `/proc/buddyinfo` counts, and on none of the pages in p
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
 
-from openrbu.errors import KernelError
-from openrbu.memory.buddy import BuddyAllocator
-from openrbu.memory.pages import Frames
-from openrbu.units import MAX_ORDER, PAGE_SHIFT, PAGE_SIZE
+from openrbu.memory.frames import Frames
+from openrbu.units import PAGE_SHIFT, PAGE_SIZE
 
 ENTRY_BYTES = 8
+
+
 BUDDY_BIT = 10
+
+
 LRU_BIT, MMAP_BIT, ANON_BIT = 5, 11, 12
 
+
 _FLEETING = sum(1 << bit for bit in (BUDDY_BIT, LRU_BIT, MMAP_BIT, ANON_BIT))
-
-_CHUNK_PAGES = 1 << MAX_ORDER
-
-
-class PageFlags:
-    """The file, made of an allocator's state; other bits than BUDDY are 0."""
-
-    def __init__(self, allocator: BuddyAllocator) -> None:
-        self._allocator = allocator
-        self._frames = max(region.end for region in allocator.memory.regions) >> PAGE_SHIFT
-
-    def read(self, offset: int, size_bytes: int) -> bytes:
-        """One `pread`.
-
-        :raise KernelError: EINVAL when offset or size is no multiple of 8, as Linux answers.
-        """
-        if offset % ENTRY_BYTES or size_bytes % ENTRY_BYTES:
-            raise KernelError(errno.EINVAL, "/proc/kpageflags")
-        first = offset // ENTRY_BYTES
-        last = min(first + size_bytes // ENTRY_BYTES, self._frames)
-        chunks = range(first >> MAX_ORDER, -(-last >> MAX_ORDER))
-        width = _CHUNK_PAGES // 8
-        bits = b"".join(self._allocator.free_bits(n).to_bytes(width, "little") for n in chunks)
-        free = np.unpackbits(np.frombuffer(bits, np.uint8), bitorder="little")
-        skip = first - (chunks.start << MAX_ORDER)
-        wanted = free[skip : skip + max(0, last - first)].astype("<u8") << BUDDY_BIT
-        return wanted.tobytes()
 
 
 class FreePages:

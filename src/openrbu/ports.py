@@ -1,33 +1,38 @@
-"""I/O ports as a machine's kernel and its programs reach them."""
+"""I/O ports, and CMOS behind them, whose bytes are reached by an index.
+
+The same interface serves the BIOS, the tool on a virtual machine, and the tool on a real one
+through `/dev/port`.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
+from typing import Protocol
 
-from openrbu.bios.cmos import CmosFile, IoPorts
-from openrbu.buffers import Buffer
-from openrbu.drivers.sysfs import BinaryAttribute
+PC_PORTS = ((0x70, 0x71), (0x72, 0x73))
+"""Index port and data port of the two banks of CMOS that every PC has."""
 
-PORTS = 0x10000
-"""How many I/O ports a PC has."""
+PC_BANKS = {data_port: index_port for index_port, data_port in PC_PORTS}
+
+BANK_BYTES = 256
 
 
-def port_file(ports: IoPorts) -> BinaryAttribute:
-    """`/dev/port`: the byte at offset P of the file is what is behind I/O port P.
+class IoPorts(Protocol):
+    """Port I/O, a byte at a time."""
 
-    What is written behind the last port goes nowhere.
-    """
+    def out8(self, port: int, value: int) -> None: ...
 
-    def read(offset: int, size_bytes: int) -> bytes:
-        return bytes(ports.in8(port) for port in range(offset, min(offset + size_bytes, PORTS)))
+    def in8(self, port: int) -> int: ...
 
-    def write(offset: int, data: Buffer) -> None:
-        for port, value in enumerate(data[: max(0, PORTS - offset)], offset):
-            ports.out8(port, value)
 
-    return BinaryAttribute(read, write, mode=0o660, rawio=True)
+class CmosPorts(IoPorts, Protocol):
+    """Ports with CMOS behind some of them; an index port reads back what was written to it."""
+
+    @property
+    def banks(self) -> Mapping[int, int]:
+        """The index port of each data port."""
 
 
 class OwnPorts:
@@ -39,7 +44,7 @@ class OwnPorts:
     every call.
     """
 
-    def __init__(self, cmos: CmosFile, lock: AbstractContextManager[object]) -> None:
+    def __init__(self, cmos: CmosPorts, lock: AbstractContextManager[object]) -> None:
         self._cmos, self._lock = cmos, lock
         with lock:
             self._index = {port: cmos.in8(port) for port in cmos.banks.values()}

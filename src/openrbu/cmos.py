@@ -1,18 +1,13 @@
-"""CMOS behind its I/O ports, and the indexed I/O tokens that live there.
+"""Indexed I/O tokens: settings in CMOS, read and set with port I/O only.
 
-A token is read and set with port I/O only: the same code serves the BIOS, the tool on a virtual
-machine, and the tool on a real one through `/dev/port`.
+The same code serves the BIOS, the tool on a virtual machine, and the tool on a real one through
+`/dev/port`.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Protocol
+from collections.abc import Callable, Sequence
 
-from openrbu.bios.power import PowerRail
-from openrbu.errors import MachineError
 from openrbu.formats.smbios import Tables
 from openrbu.formats.tokens import (
     CheckRange,
@@ -22,22 +17,16 @@ from openrbu.formats.tokens import (
     effective_check_type,
     port_pairs,
 )
-
-PC_PORTS = ((0x70, 0x71), (0x72, 0x73))
-"""Index port and data port of the two banks of CMOS that every PC has."""
-
-PC_BANKS = {data_port: index_port for index_port, data_port in PC_PORTS}
-
-BANK_BYTES = 256
-
-CMOS_FILE_BYTES = BANK_BYTES * (max(index_port for index_port, _ in PC_PORTS) + 1)
-"""The size of a file with a PC's two banks: CMOS index i of index port p is at offset 256·p + i."""
+from openrbu.ports import BANK_BYTES, PC_BANKS, PC_PORTS, IoPorts
 
 _NOBODY = 0xFF
 """What a port reads as that nobody answers."""
 
 _FIRST_SETTING = 0x0E
 """Below this a PC's first bank is its clock, of which reading one register changes others."""
+
+_MAX_READS = 16
+"""A byte that changes all the time, as a clock's seconds may, has to be something."""
 
 
 def banks_of(tables: Tables) -> dict[int, int]:
@@ -52,83 +41,6 @@ def banks_of(tables: Tables) -> dict[int, int]:
         if not is_taken:
             banks.setdefault(data_port, index_port)
     return banks
-
-
-def cmos_file_bytes(banks: Mapping[int, int]) -> int:
-    """The size of a file with these banks."""
-    return BANK_BYTES * (max(banks.values()) + 1)
-
-
-_MAX_READS = 16
-"""A byte that changes all the time, as a clock's seconds may, has to be something."""
-
-
-class IoPorts(Protocol):
-    """Port I/O, a byte at a time."""
-
-    def out8(self, port: int, value: int) -> None: ...
-
-    def in8(self, port: int) -> int: ...
-
-
-class CmosFile:
-    """A machine's CMOS, kept in a file. A power cut leaves each byte old or new.
-
-    `banks` has the index port of each data port. A file with a PC's two banks only, as machines
-    made before openrbu 0.2 have it, has zeros in the others, and grows when one is written to.
-
-    :raise MachineError: when the file is missing or cut.
-    """
-
-    def __init__(
-        self, path: Path, rail: PowerRail | None = None, *, banks: Mapping[int, int] = PC_BANKS
-    ) -> None:
-        self._path = path
-        self._rail = rail or PowerRail()
-        self.banks = dict(banks)
-        self._index = dict.fromkeys(self.banks.values(), 0)
-        self._size_bytes = cmos_file_bytes(self.banks)
-        try:
-            data = path.read_bytes()
-        except FileNotFoundError:
-            raise MachineError(f"the CMOS file {path} is missing") from None
-        if len(data) not in (CMOS_FILE_BYTES, self._size_bytes):
-            raise MachineError(
-                f"the CMOS file {path} has {len(data)} bytes, not {self._size_bytes}"
-            )
-        self._bytes = bytearray(data.ljust(self._size_bytes, b"\0"))
-
-    def out8(self, port: int, value: int) -> None:
-        """Write a port: an index port selects an index, a data port stores a byte there."""
-        if port in self._index:
-            self._index[port] = value & 0xFF
-        elif port in self.banks:
-            self._store(self._place(port), value & 0xFF)
-
-    def in8(self, port: int) -> int:
-        """Read a port; one with nothing behind it floats high: 0xFF."""
-        if port in self._index:
-            return self._index[port]
-        return self._bytes[self._place(port)] if port in self.banks else 0xFF
-
-    def _place(self, data_port: int) -> int:
-        """Where in the file the byte is that is behind a data port now."""
-        index_port = self.banks[data_port]
-        return BANK_BYTES * index_port + self._index[index_port]
-
-    def _store(self, offset: int, value: int) -> None:
-        if self._bytes[offset] == value:
-            return
-        if self._rail.operation():
-            self._rail.fail()
-        fd = os.open(self._path, os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            if os.fstat(fd).st_size < self._size_bytes:
-                os.posix_fallocate(fd, 0, self._size_bytes)
-            os.pwrite(fd, bytes([value]), offset)
-        finally:
-            os.close(fd)
-        self._bytes[offset] = value
 
 
 def read_first_bank(ports: IoPorts, index: int) -> int:

@@ -13,17 +13,11 @@ from openrbu.errors import KernelError, UpdateFailedError
 from openrbu.formats import packet
 from openrbu.formats.hdr import Image, SystemId, make_image
 from openrbu.formats.version import BiosVersion
+from openrbu.kernel.page_flags import PageFlags
 from openrbu.memory.buddy import BuddyAllocator
-from openrbu.memory.kpageflags import (
-    ANON_BIT,
-    BUDDY_BIT,
-    ENTRY_BYTES,
-    LRU_BIT,
-    MMAP_BIT,
-    FreePages,
-    PageFlags,
-)
-from openrbu.memory.physical import RamFile, pc_regions
+from openrbu.memory.page_flags import ANON_BIT, BUDDY_BIT, ENTRY_BYTES, LRU_BIT, MMAP_BIT, FreePages
+from openrbu.memory.physical import pc_regions
+from openrbu.memory.ram_file import RamFile
 from openrbu.units import GIB, MIB, PAGE_SIZE, PhysAddr
 from openrbu.update.verify import find_staged
 

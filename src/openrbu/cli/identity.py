@@ -1,0 +1,43 @@
+"""How an answer names the machine that it is about."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from openrbu.sharing.session import Session
+
+if TYPE_CHECKING:
+    from openrbu.update.target import Target
+
+
+def machine_document(session: Session, target: Target) -> dict[str, Any]:
+    """Which machine it is."""
+    system_id = target.system_id
+    return {
+        "name": session.machine.name if session.machine is not None else None,
+        "vendor": target.system.vendor,
+        "product": target.system.product,
+        "system_id": None if system_id is None else f"{system_id:#06x}",
+        "system_name": system_name(system_id),
+        "hardware_revision": target.hardware_revision,
+    }
+
+
+def machine_title(session: Session, target: Target) -> str:
+    """Which machine it is, for people. The name of its ID where it calls itself something else."""
+    system_id = target.system_id
+    identity = "no system ID" if system_id is None else f"system {system_id:#06x}"
+    known = system_name(system_id)
+    if known and known.casefold() != target.system.product.casefold():
+        identity += f" ({known})"
+    name = session.host.name if session.machine is None else session.machine.name
+    return f"{name}: {target.title}, {identity}"
+
+
+def system_name(system_id: int | None) -> str | None:
+    """The product that a system ID is known to be of; None: not known."""
+    if system_id is None:
+        return None
+    from openrbu.formats.systems import known_system
+
+    return known_system(system_id).name or None

@@ -1,0 +1,26 @@
+"""`/dev/port`: I/O ports as a file."""
+
+from __future__ import annotations
+
+from openrbu.buffers import Buffer
+from openrbu.drivers.sysfs import BinaryAttribute
+from openrbu.ports import IoPorts
+
+PORTS = 0x10000
+"""How many I/O ports a PC has."""
+
+
+def port_file(ports: IoPorts) -> BinaryAttribute:
+    """`/dev/port`: the byte at offset P of the file is what is behind I/O port P.
+
+    What is written behind the last port goes nowhere.
+    """
+
+    def read(offset: int, size_bytes: int) -> bytes:
+        return bytes(ports.in8(port) for port in range(offset, min(offset + size_bytes, PORTS)))
+
+    def write(offset: int, data: Buffer) -> None:
+        for port, value in enumerate(data[: max(0, PORTS - offset)], offset):
+            ports.out8(port, value)
+
+    return BinaryAttribute(read, write, mode=0o660, rawio=True)

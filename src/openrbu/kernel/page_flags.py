@@ -1,0 +1,39 @@
+"""`/proc/kpageflags` of a simulated kernel; what the bits mean: see `memory.page_flags`."""
+
+from __future__ import annotations
+
+import errno
+
+import numpy as np
+
+from openrbu.errors import KernelError
+from openrbu.memory.buddy import BuddyAllocator
+from openrbu.memory.page_flags import BUDDY_BIT, ENTRY_BYTES
+from openrbu.units import MAX_ORDER, PAGE_SHIFT
+
+_CHUNK_PAGES = 1 << MAX_ORDER
+
+
+class PageFlags:
+    """The file, made of an allocator's state; other bits than BUDDY are 0."""
+
+    def __init__(self, allocator: BuddyAllocator) -> None:
+        self._allocator = allocator
+        self._frames = max(region.end for region in allocator.memory.regions) >> PAGE_SHIFT
+
+    def read(self, offset: int, size_bytes: int) -> bytes:
+        """One `pread`.
+
+        :raise KernelError: EINVAL when offset or size is no multiple of 8, as Linux answers.
+        """
+        if offset % ENTRY_BYTES or size_bytes % ENTRY_BYTES:
+            raise KernelError(errno.EINVAL, "/proc/kpageflags")
+        first = offset // ENTRY_BYTES
+        last = min(first + size_bytes // ENTRY_BYTES, self._frames)
+        chunks = range(first >> MAX_ORDER, -(-last >> MAX_ORDER))
+        width = _CHUNK_PAGES // 8
+        bits = b"".join(self._allocator.free_bits(n).to_bytes(width, "little") for n in chunks)
+        free = np.unpackbits(np.frombuffer(bits, np.uint8), bitorder="little")
+        skip = first - (chunks.start << MAX_ORDER)
+        wanted = free[skip : skip + max(0, last - first)].astype("<u8") << BUDDY_BIT
+        return wanted.tobytes()

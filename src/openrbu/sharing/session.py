@@ -1,0 +1,55 @@
+"""Where work is done: on a virtual machine, or on the machine that this runs on."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from openrbu.hosts.base import Host
+    from openrbu.machine.base import Machine
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A host to work on; `machine` is the virtual machine behind it, where it is one."""
+
+    host: Host
+    machine: Machine | None = None
+
+    @property
+    def option(self) -> str:
+        """What a command line needs to come to the same host again."""
+        return "" if self.machine is None else f" --machine {self.machine.name}"
+
+
+@contextlib.contextmanager
+def open_machine(name: str) -> Iterator[Machine]:
+    """The virtual machine of that name, until the end of the block.
+
+    :raise MachineError: when there is none, or another process has it that does not serve it.
+    """
+    from openrbu.machine.store import existing_directory  # noqa: PLC0415  (start-up time)
+    from openrbu.sharing.reach import reach  # noqa: PLC0415  (start-up time)
+
+    with reach(existing_directory(name)) as machine:
+        yield machine
+
+
+@contextlib.contextmanager
+def open_session(name: str | None) -> Iterator[Session]:
+    """The virtual machine of that name; without one, the machine that this runs on.
+
+    :raise MachineError: as `open_machine`.
+    """
+    if name is None:
+        from openrbu.hosts.linux import LinuxHost  # noqa: PLC0415  (start-up time)
+
+        yield Session(LinuxHost())
+        return
+    from openrbu.hosts.virtual import VirtualHost  # noqa: PLC0415  (start-up time)
+
+    with open_machine(name) as machine:
+        yield Session(VirtualHost(machine), machine)
