@@ -127,7 +127,9 @@ def image(model: str = "precision-390", version: str | None = None, **more: Any)
 
 def update(host: Any, what: Image, **options: Any) -> flow.Outcome:
     """Plan and perform."""
-    return flow.perform(host, make_plan(host, what, Options(**options)), Quiet())
+    outcome = flow.perform(host, make_plan(host, what, Options(**options)), Quiet())
+    assert outcome is not None, "the machine runs that version already"
+    return outcome
 
 
 def standing(machine: VirtualMachine) -> dict[str, Any]:

@@ -69,6 +69,19 @@ def test_an_update_is_staged_verified_armed_and_installed_by_the_next_restart(
         assert machine.last_post.mode == mode
 
 
+def test_a_machine_that_runs_the_version_already_is_left_alone(tmp_path: Path) -> None:
+    """By the library, too: nothing is staged or armed, and the journal has nothing of it."""
+    with running(make(tmp_path)) as machine:
+        host, same = VirtualHost(machine), image(version="2.1.2")
+        before = standing(machine)
+        planned = make_plan(host, same, Options())
+        assert flow.perform(host, planned, Quiet()) is None
+        assert standing(machine) == before
+        assert not host.journal_path.exists()
+        update(host, same, reinstall=True)
+        assert ends_well(machine, "2.1.2")
+
+
 @pytest.mark.parametrize(("model", "mode"), WAYS)
 @pytest.mark.parametrize("profile", ["documented", "linux-5.7", "linux"])
 def test_it_works_where_physical_memory_can_not_be_seen(
@@ -246,6 +259,7 @@ def test_fragmented_memory_makes_it_packets_and_the_journal_says_what_was_tried(
         assert planned.mode == "mono"
         machine.running_kernel().allocator.fragment(keep_free_order=3)
         outcome = flow.perform(host, planned, Quiet())
+        assert outcome is not None
         tried = (
             "no free memory for one block of 128.1 KiB",
             "no free memory for one block of 128.1 KiB once more",

@@ -212,6 +212,7 @@ def with_faults(directory: Path, plan_mode: str | None, **faults: int) -> str:
             message = str(error)
         else:
             assert machine.is_armed
+            assert outcome is not None
             message = f"worked: {outcome.mode}"
         machine.power_off()
     return message

@@ -361,6 +361,21 @@ def test_what_can_not_be_mended_is_told_first(host: VirtualHost) -> None:
     flow.refuse(planned)
 
 
+def test_what_is_in_the_way_of_an_update_that_is_not_needed_does_not_count(
+    host: VirtualHost,
+) -> None:
+    """But an image that is damaged or for another machine is refused all the same."""
+    planned = replace(plan_for(host, image()), is_needed=False)
+    assert planned.nothing_to_do
+    for code in ExitCode:
+        if code in (ExitCode.DONE, ExitCode.FAILED):
+            continue
+        in_the_way = replace(planned, obstacles=(Obstacle("kind", "message", code),))
+        is_refused = code is not ExitCode.OBSTACLE
+        assert (in_the_way.refusal is not None) == is_refused
+        assert in_the_way.nothing_to_do == (not is_refused)
+
+
 def test_of_two_alike_the_first_is_told(host: VirtualHost) -> None:
     both = (Obstacle("one", "the first"), Obstacle("two", "the second"))
     with pytest.raises(ObstacleError, match="the first"):

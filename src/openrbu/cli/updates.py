@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -34,7 +33,7 @@ from openrbu.cli.status import (
     post_rows,
     update_failure,
 )
-from openrbu.errors import ExitCode, OpenRbuError
+from openrbu.errors import OpenRbuError
 from openrbu.sharing.session import Session, open_session
 
 if TYPE_CHECKING:
@@ -126,13 +125,13 @@ def plan(
     )
     with open_session(machine) as session:
         planned = make_plan(session.host, loaded.image, options)
-        verdict = _judge(planned)
+        refusal = planned.refusal
         blocks: list[Block] = [Facts("Plan", plan_rows(session, planned))]
-        blocks += [_nothing_to_do(planned)] if verdict.nothing_to_do else hints(planned)
-        if not verdict.nothing_to_do and verdict.refusal is None:
+        blocks += [_nothing_to_do(planned)] if planned.nothing_to_do else hints(planned)
+        if not planned.nothing_to_do and refusal is None:
             blocks.append(good(f"ready: rbu update {image}{session.option}{_asked(options)}"))
         return Answer(
-            {"changed": False, **plan_document(session, planned, loaded)}, blocks, verdict.refusal
+            {"changed": False, **plan_document(session, planned, loaded)}, blocks, refusal
         )
 
 
@@ -186,12 +185,11 @@ def update(
     teller = UpdateTeller()
     with teller.telling(), open_session(machine) as session:
         planned = make_plan(session.host, loaded.image, options)
-        verdict = _judge(planned)
         document = {"changed": False, "plan": plan_document(session, planned, loaded)}
-        if verdict.nothing_to_do:
+        if planned.nothing_to_do:
             return Answer(document, [_nothing_to_do(planned)])
-        if verdict.refusal is not None:
-            return Answer(document, hints(planned), verdict.refusal)
+        if planned.refusal is not None:
+            return Answer(document, hints(planned), planned.refusal)
         if as_json:
             show.check_output()
         else:
@@ -199,6 +197,7 @@ def update(
         teller.begin(Journal(session.host.journal_path))
         with progress.watching() as watcher:
             outcome = perform(session.host, planned, watcher)
+        assert outcome is not None, "there is something to do"
         document |= {"changed": True, **outcome_document(outcome)}
         armed = armed_blocks(planned, outcome)
         if not reboot:
@@ -247,27 +246,6 @@ def _asked(options: Options) -> str:
 
 
 # -- the plan -------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Verdict:
-    """What a plan comes to. `refusal`: how an update would end before it begins."""
-
-    nothing_to_do: bool
-    refusal: OpenRbuError | None
-
-
-def _judge(planned: Plan) -> _Verdict:
-    """A machine that runs the version already needs nothing removed from an update's way; but an
-    image that is damaged or for another machine is told of in any case."""
-    from openrbu.update.flow import refuse
-
-    try:
-        refuse(planned)
-    except OpenRbuError as error:
-        if planned.is_needed or error.exit_code is not ExitCode.OBSTACLE:
-            return _Verdict(nothing_to_do=False, refusal=error)
-    return _Verdict(nothing_to_do=not planned.is_needed, refusal=None)
 
 
 def _nothing_to_do(planned: Plan) -> Block:

@@ -16,12 +16,9 @@ from typing import Any, Protocol
 
 from openrbu.errors import (
     DamagedInputError,
-    ExitCode,
-    NotForThisMachineError,
     ObstacleError,
     OpenRbuError,
     UpdateFailedError,
-    UsageError,
 )
 from openrbu.hosts.base import Host
 from openrbu.system.signals import signals_held
@@ -30,7 +27,6 @@ from openrbu.update import restart, stage, trust
 from openrbu.update.arm import Switch, set_armed, switch_for
 from openrbu.update.driver import Mode, Progress, RbuDriver
 from openrbu.update.journal import Attempt, BusyError, Journal
-from openrbu.update.obstacle import Obstacle
 from openrbu.update.plan import Plan
 from openrbu.update.report import bios_record, settle
 from openrbu.update.restart import boot_id
@@ -84,34 +80,19 @@ class _Undo:
 
 
 def refuse(plan: Plan) -> None:
-    """Raise the first obstacle of a plan.
+    """Raise what keeps an update from beginning, where something does: see `Plan.refusal`.
 
     :raise UsageError | NotForThisMachineError | ObstacleError | DamagedInputError: as it ends.
     """
-    kinds: dict[ExitCode, type[OpenRbuError]] = {
-        ExitCode.USAGE: UsageError,
-        ExitCode.NOT_FOR_THIS_MACHINE: NotForThisMachineError,
-        ExitCode.OBSTACLE: ObstacleError,
-        ExitCode.DAMAGED_INPUT: DamagedInputError,
-    }
-    worst: Obstacle | None = min(plan.obstacles, key=_weight, default=None)
-    if worst is not None:
-        raise kinds[worst.exit_code](worst.message)
+    if (refusal := plan.refusal) is not None:
+        raise refusal
 
 
-def _weight(obstacle: Obstacle) -> int:
-    """Damage first, then the wrong machine: what no option and no waiting can mend."""
-    order = (
-        ExitCode.DAMAGED_INPUT,
-        ExitCode.NOT_FOR_THIS_MACHINE,
-        ExitCode.USAGE,
-        ExitCode.OBSTACLE,
-    )
-    return order.index(obstacle.exit_code)
-
-
-def perform(host: Host, plan: Plan, watcher: Watcher) -> Outcome:
+def perform(host: Host, plan: Plan, watcher: Watcher) -> Outcome | None:
     """Stage, verify and arm what was planned.
+
+    A machine that runs the version already is left alone, nothing is written in its journal, and
+    the result is None; `Options.reinstall` installs that version once more.
 
     Signals are let through while there is something to undo, and not while it is undone. One that
     comes after that, while the journal is told that the update is armed, finds it armed.
@@ -119,6 +100,8 @@ def perform(host: Host, plan: Plan, watcher: Watcher) -> Outcome:
     :raise OpenRbuError: as `refuse`, or `UpdateFailedError`; the machine is as it was then.
     """
     refuse(plan)
+    if plan.nothing_to_do:
+        return None
     data = plan.image.build()
     journal, attempt_id = Journal(host.journal_path), uuid.uuid4().hex[:12]
     with journal.held(), signals_held() as hold:

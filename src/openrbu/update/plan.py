@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from openrbu.errors import DamagedInputError, ExitCode, UsageError
+from openrbu.errors import (
+    DamagedInputError,
+    ExitCode,
+    NotForThisMachineError,
+    ObstacleError,
+    OpenRbuError,
+    UsageError,
+)
 from openrbu.formats import packet
 from openrbu.formats.buddyinfo import (
     ZoneFree,
@@ -25,6 +32,15 @@ from openrbu.update.options import Options
 from openrbu.update.target import Target, is_on_xen, read_target
 
 BUDDYINFO = "/proc/buddyinfo"
+
+_REFUSALS: Mapping[ExitCode, type[OpenRbuError]] = {
+    ExitCode.DAMAGED_INPUT: DamagedInputError,
+    ExitCode.NOT_FOR_THIS_MACHINE: NotForThisMachineError,
+    ExitCode.USAGE: UsageError,
+    ExitCode.OBSTACLE: ObstacleError,
+}
+"""The errors that obstacles end as, the worst first: damage, then the wrong machine, which no
+option and no waiting can mend."""
 
 _SCATTERED = (
     "on Xen what is one piece for the driver, and reads back right, may lie scattered in the "
@@ -67,6 +83,27 @@ class Plan:
         if self.mode == "packet":
             piece = self.options.packet_size_bytes
         return PAGE_SIZE << order_for(piece)
+
+    @property
+    def refusal(self) -> OpenRbuError | None:
+        """How an update would end before it begins: with the worst obstacle. None: it can begin,
+        or there is nothing to do.
+
+        A machine that runs the version already needs no obstacle removed; but an image that is
+        damaged, or for another machine, is refused in any case.
+        """
+        if not self.obstacles:
+            return None
+        order = list(_REFUSALS)
+        worst = min(self.obstacles, key=lambda each: order.index(each.exit_code))
+        if worst.exit_code is ExitCode.OBSTACLE and not self.is_needed:
+            return None
+        return _REFUSALS[worst.exit_code](worst.message)
+
+    @property
+    def nothing_to_do(self) -> bool:
+        """Whether the machine runs the version already, so that an update leaves it alone."""
+        return not self.is_needed and self.refusal is None
 
 
 def make_plan(host: Host, image: Image, options: Options) -> Plan:
