@@ -1,4 +1,4 @@
-"""Packages made for tests, in the layouts that vendors' have (BIOS image facts, "Packages")."""
+"""Packages made for tests, in the layouts that vendors' have (docs/reference/packages.md, K1)."""
 
 from __future__ import annotations
 

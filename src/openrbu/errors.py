@@ -26,7 +26,7 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """What the process says when it ends (DESIGN.md, command line)."""
+    """What the process says when it ends (README.md, "Commands")."""
 
     DONE = 0
     FAILED = 1

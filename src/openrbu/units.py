@@ -30,7 +30,7 @@ MAX_BLOCK_BYTES = PAGE_SIZE << MAX_ORDER
 
 BIOS_SEARCH_START = PhysAddr(1 * MIB)
 BIOS_SEARCH_END = PhysAddr(4 * GIB)
-"""Where a BIOS looks for an image: from 1 MiB up to 4 GiB (BIOS boot facts, point 4)."""
+"""Where a BIOS looks for an image: from 1 MiB up to 4 GiB (docs/reference/bios-rules.md, B3)."""
 
 
 def pages_for(size_bytes: int) -> int:

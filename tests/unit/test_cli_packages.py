@@ -1,4 +1,4 @@
-"""`rbu extract` and `rbu info` on each kind of package (BIOS image facts, "Packages")."""
+"""`rbu extract` and `rbu info` on each kind of package (docs/reference/packages.md, K1)."""
 
 import gzip
 import json

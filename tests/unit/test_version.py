@@ -9,7 +9,7 @@ from openrbu.formats.version import BiosVersion, VersionStyle
 
 parse = BiosVersion.parse
 
-# Newer first: the pairs of the BIOS image facts, and one or more for each rule beside them.
+# Newer first: the pairs of docs/reference/image.md, I8, and one or more for each rule beside them.
 PAIRS = [
     ("A10", "A09"),
     ("A09", "X09"),

@@ -1,9 +1,10 @@
 """The result of an update as a PowerEdge 2950's BIOS keeps it in CMOS.
 
-Read in that BIOS's code, not run: bits 5:4 of index 0x78 are 0 when an update is done, 2 when it
-failed a check or the programming, 3 when none was found; they are written together with the
-cleared activation bit (bit 6). A date goes to indexes 0x50 to 0x53. What is in each of those four
-bytes is not known: here they are year, month, day and hour, BCD, as in the RBU structure of SMBIOS.
+Read in that BIOS's code, not run (docs/reference/bios-rules.md, B6): bits 5:4 of index 0x78 are 0
+when an update is done, 2 when it failed a check or the programming, 3 when none was found; they are
+written together with the cleared activation bit (bit 6). A date goes to indexes 0x50 to 0x53. What
+is in each of those four bytes is not known: here they are year, month, day and hour, BCD, as in the
+RBU structure of SMBIOS.
 """
 
 from __future__ import annotations

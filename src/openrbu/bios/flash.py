@@ -1,12 +1,13 @@
 """Flash that survives a power cut at any operation: two banks, and a selector written last.
 
-Layout of the device: bank 0, bank 1, selector block 0, selector block 1. A bank holds a whole
-BIOS. A selector block holds one record: which bank, which version, the data's CRC-32, a sequence
-number, and a CRC-32 over the record. The sound record with the highest number says what the
-machine runs. To install: erase and program the *other* bank block by block, reading each back;
-then write a record with the next number into the *other* selector block. Whenever the power
-fails, the record that was in force before is untouched, and so is the bank that it names.
-(Two banks and not a recovery block, because then no moment needs a special boot path.)
+Facts: docs/reference/bios-rules.md, B2. Layout of the device: bank 0, bank 1, selector block 0,
+selector block 1. A bank holds a whole BIOS. A selector block holds one record: which bank, which
+version, the data's CRC-32, a sequence number, and a CRC-32 over the record. The sound record with
+the highest number says what the machine runs. To install: erase and program the *other* bank block
+by block, reading each back; then write a record with the next number into the *other* selector
+block. Whenever the power fails, the record that was in force before is untouched, and so is the
+bank that it names. (Two banks and not a recovery block, because then no moment needs a special boot
+path.)
 
 NOR flash: erasing sets a block's bits to 1; programming can only clear bits.
 """

@@ -2,7 +2,7 @@
 
 The BIOS trusts nothing that the driver or the tool says. It looks at memory, at CMOS and at its own
 NVRAM only. What it takes out of memory is its rule set's matter (`bios.rules`). Most clear the
-activation token first:
+activation token first (docs/reference/bios-rules.md, B1):
 
 1. finish what a power cut interrupted: say whether the programming got through;
 2. the activation token; without it, boot and change nothing (CMOS with a wrong check value is not

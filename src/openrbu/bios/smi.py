@@ -1,5 +1,7 @@
 """The BIOS behind the SMI calling interface: tokens of SMBIOS type 0xDA are read and set here.
 
+Facts: docs/reference/smbios-and-tokens.md, S14 and S15.
+
 Class 0, select 0 reads the setting at location arg1; class 1, select 0 writes value arg2 there.
 Every other class or select, the password questions included, is answered with -2, unsupported. A
 location that no token has and a value over 16 bits are answered with -1, failure. The answer is in

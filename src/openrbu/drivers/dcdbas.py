@@ -15,9 +15,10 @@ Text that is no number counts as 0. Each write is a request of its own, whatever
 
 The `host_control_*` files are shown and stored, and do nothing: this driver has no shutdown hook.
 
-Sources: the calls that libsmbios makes, whose smbios-token-ctl works through these files in the
-tests; errors, modes and limits were seen on Debian's 6.1.192. Two things that the kernel does are
-not done here: a raw SMI (request 2), and putting the buffer's address into the command's `ebx`.
+Sources: docs/reference/driver-files.md, D9 and D10; the calls that libsmbios makes, whose
+smbios-token-ctl works through these files in the tests; errors, modes and limits were seen on
+Debian's 6.1.192. Two things that the kernel does are not done here: a raw SMI (request 2), and
+putting the buffer's address into the command's `ebx`.
 """
 
 from __future__ import annotations

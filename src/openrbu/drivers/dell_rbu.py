@@ -26,11 +26,11 @@ offset lets it, but they are the next ones after the last read; where there are 
 zeros. A read that reaches past the end puts the cursor back to the start. So only reading in order
 from the start gives what is staged.
 
-Sources: the kernel's document of this driver; where it is silent, Debian's 6.1.192, which the
-profile `linux` is compared with. Only seen there: what the module parameter takes (any text of up
-to 16 characters; a type other than `mono` and `packet` stages nothing and
-`data` reads as empty), the zeros above, the offset of a write, which does not matter, and the
-byte that a short read of the text files is short of.
+Sources: docs/reference/driver-files.md, D1 to D6; the kernel's document of this driver; where it is
+silent, Debian's 6.1.192, which the profile `linux` is compared with. Only seen there: what the
+module parameter takes (any text of up to 16 characters; a type other than `mono` and `packet`
+stages nothing and `data` reads as empty), the zeros above, the offset of a write, which does not
+matter, and the byte that a short read of the text files is short of.
 """
 
 from __future__ import annotations

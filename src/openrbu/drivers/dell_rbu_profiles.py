@@ -18,9 +18,9 @@ field                           documented  linux-2.6.16  linux-5.7  linux-6.16 
 `clears_past_a_short_packet`                              yes
 ==============================  ==========  ============  =========  ==========  =====
 
-Sources: `documented` does what the kernel's document says. `linux` was compared with Debian's
-6.1.192. The profiles in between are of kernels that were not tried here, after published
-descriptions of their bugs (CVE-2025-38197 for those of 5.7).
+Sources: docs/reference/driver-files.md, D7. `documented` does what the kernel's document says.
+`linux` was compared with Debian's 6.1.192. The profiles in between are of kernels that were not
+tried here, after published descriptions of their bugs (CVE-2025-38197 for those of 5.7).
 """
 
 from __future__ import annotations

@@ -19,9 +19,10 @@ A kernel makes the entry in the background, some time after it was asked for. `d
 time here: `settle`, called before anybody looks, makes the entries that are due. `timeout` is shown
 and stored, and never runs out.
 
-Sources: the kernel's document of `dell_rbu` for `1`, `0` and `-1`; where it is silent, Debian's
-6.1.192, which this is compared with. Only seen there: numbers are read with `simple_int`, `data`
-reads as empty before a load, and an entry that takes data before `1` throws it away then.
+Sources: docs/reference/firmware-class.md, F1 to F4; the kernel's document of `dell_rbu` for `1`,
+`0` and `-1`; where it is silent, Debian's 6.1.192, which this is compared with. Only seen there:
+numbers are read with `simple_int`, `data` reads as empty before a load, and an entry that takes
+data before `1` throws it away then.
 """
 
 from __future__ import annotations

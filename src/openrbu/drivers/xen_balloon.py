@@ -40,9 +40,7 @@ given up, with both at 1 again. What is special to it:
 - A new target that leaves no credit does not end the waiting: it makes for one more try at once,
   which moves nothing and counts as fallen short, too.
 
-Sources: the document of the change "try harder to balloon up under memory pressure", and the
-project's notes on the driver before and after it. The back-off was seen on Debian's 6.1.192 under
-Xen 4.17.
+Facts and their sources: docs/reference/balloon.md, X1 to X4 and X6.
 """
 
 from __future__ import annotations

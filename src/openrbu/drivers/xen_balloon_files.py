@@ -23,8 +23,8 @@ file                    mode
 does. Setting a target does no work: it is due then, and who serves the files sees to it that it is
 done (`XenBalloon.run`).
 
-Sources: the project's notes on the driver; names, modes, the directories around them and what is
-not said there were seen on Debian's 6.1.192 under Xen 4.17.
+Facts and their sources: docs/reference/balloon.md, X5. Names, modes and the directories around them
+were seen on Debian's 6.1.192 under Xen 4.17.
 """
 
 from __future__ import annotations

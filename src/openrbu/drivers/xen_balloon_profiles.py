@@ -23,9 +23,8 @@ the same target again          tries at once   tries at once       is no news
 Where the same target is no news, neither a driver that waits nor one that has given up tries
 again. Another one is news also where the guest can't grow past its frames for either of them.
 
-Sources: `linux-2.6.18-xen` does what the document says, `hard-limit` what it says was before;
-`linux` is after the project's notes on later kernels, and was compared with Debian's 6.1.192 under
-Xen 4.17.
+Sources: docs/reference/balloon.md, X3 and X4. `linux-2.6.18-xen` does what the document says,
+`hard-limit` what it says was before; `linux` was compared with Debian's 6.1.192 under Xen 4.17.
 """
 
 from __future__ import annotations

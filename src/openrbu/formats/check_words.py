@@ -1,6 +1,6 @@
 """The two check words that the vendor puts behind an image's data, and what they tell.
 
-Facts: BIOS image facts, "Behind the data". Both words are the register of a reflected CRC-32
+Facts: docs/reference/image.md, I3 and I5. Both words are the register of a reflected CRC-32
 (0xEDB88320, start 0xFFFFFFFF) without the final complement: the first over the n bytes of data,
 the second over header, data and the first word.
 

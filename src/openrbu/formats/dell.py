@@ -1,7 +1,8 @@
 """What Dell puts into SMBIOS: who the machine is, what BIOS it runs, and its word on updates.
 
-Facts: SMBIOS types 0, 1 and 0x0B as the SMBIOS specification (DSP0134) has them; Dell's types 0xD0
-(revisions and IDs) and 0xDE (RBU) as seen in the tables of real machines.
+Facts: docs/reference/smbios-and-tokens.md, S4 to S9. SMBIOS types 0, 1 and 0x0B as the SMBIOS
+specification (DSP0134) has them; Dell's types 0xD0 (revisions and IDs) and 0xDE (RBU) as seen in
+the tables of real machines.
 """
 
 from __future__ import annotations

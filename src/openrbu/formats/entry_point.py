@@ -1,8 +1,8 @@
 """The SMBIOS entry point: where a machine's table is, and how large.
 
-Facts: the SMBIOS specification (DSP0134) for the two kinds, `_SM_` and `_SM3_`, and their
-checksums; the entry points of real machines for the lengths that the old kind claims. Every byte is
-kept: build(parse(x)) == x.
+Facts: docs/reference/smbios-and-tokens.md, S1 and S2; the SMBIOS specification (DSP0134) for the
+two kinds, `_SM_` and `_SM3_`, and their checksums; the entry points of real machines for the
+lengths that the old kind claims. Every byte is kept: build(parse(x)) == x.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The `.HDR` file: an 84-byte header, the flash data, and two check words.
 
-Facts: BIOS image facts. The whole file, header included, is what gets staged in memory. The words
-are in `check_words`, what they tell of an image is in `judgement`.
+Facts: docs/reference/image.md, I1 to I4. The whole file, header included, is what gets staged in
+memory. The words are in `check_words`, what they tell of an image is in `judgement`.
 """
 
 import re

@@ -1,6 +1,6 @@
 """Whether an image is whole, by its two check words; and if not, what was done to it.
 
-Facts: BIOS image facts, "Behind the data". Nothing in a header says how long the data is: the end
+Facts: docs/reference/image.md, I4 and I5. Nothing in a header says how long the data is: the end
 of an image is where the words hold. That most real data is a whole number of KiB only says where
 to look first.
 """

@@ -1,7 +1,7 @@
 """Packet sets: an image cut into packets, and put together again.
 
 A set is packet 0, which carries a list of items and no image data, and packets 1 … total-1, which
-carry the image in order, the last one zero padded. All facts are those of the RBU packet rules.
+carry the image in order, the last one zero padded. Facts: docs/reference/packets.md.
 One packet, its header and its rules are in `packet_header`.
 """
 
@@ -209,8 +209,8 @@ def join(data: Buffer) -> PacketSet:
 
     Packet 0 may have a size of its own. The image keeps the last packet's padding: nothing in a
     set says how long the image is. One more packet than the set has is taken, where its number is
-    their total: Dell's old client writes one behind an image that fills its packets (RBU packets'
-    oracles, "Old clients"), and no BIOS minds it.
+    their total: Dell's old client writes one behind an image that fills its packets
+    (docs/reference/packets.md, P12), and no BIOS minds it.
 
     :raise DamagedInputError: when a packet breaks a header rule, has a wrong checksum, is missing,
         there twice, out of order, of another set or cut short, or when something is behind the
@@ -299,7 +299,7 @@ def _check_packets(
     `packets` are the file's rows from `due.offset` on. Checked are as many of them as there are
     `headers`, shape (n, 32), and `sums`, shape (n,).
     """
-    # Packet 0's header keeps the rules, and all others are like it (RBU packet rule 1).
+    # Packet 0's header keeps the rules, and all others are like it (docs/reference/packets.md, P1).
     model = replace(due.first, size_bytes=due.size_bytes, number=due.number)
     expected = _numbered(model, len(sums))
     expected["pktChksum"] = header_array(headers)["pktChksum"]

@@ -1,6 +1,6 @@
 """One RBU packet: its header, the rules that every header keeps, its checksum, the password item.
 
-All facts are those of the RBU packet rules.
+Facts: docs/reference/packets.md, P0 to P10.
 
 The header rules are stated once, in `HEADER_RULES`, as comparisons that work on one header (a
 dict of ints) and on a numpy array of headers alike: the search through RAM uses the same ones.
@@ -47,15 +47,16 @@ HEADER_SIZE_BYTES = PACKET_HEADER.size_bytes
 PARAGRAPH_BYTES = 16
 MAX_HEADER_BYTES = 4 * KIB
 MAX_PACKET_BYTES = 64 * MIB - KIB
-"""What the u16 count of KiB can say (RBU packet rule 7)."""
+"""What the u16 count of KiB can say (docs/reference/packets.md, P7)."""
 MAX_PACKETS = 0xFFFF
-"""Packets of a set, packet 0 included (RBU packet rule 7)."""
+"""Packets of a set, packet 0 included (docs/reference/packets.md, P7)."""
 MIN_PACKETS = 2
-"""Packet 0 has no image data (RBU packet rule 2), so a set of one packet holds no image."""
+"""Packet 0 has no image data (docs/reference/packets.md, P2): a set of one holds no image."""
 
 PASSWORD_ITEM = Layout("password item", Field("info", "B"), Field("crc", "I"))
 PASSWORD_INFO_BITS = 0x81
-"""Bits 0 and 7 of the info byte. Sources differ: both are written, either is accepted."""
+"""Bits 0 and 7 of the info byte. Sources differ: both are written, either is accepted
+(docs/reference/packets.md, P10)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,7 @@ HEADER_RULES: tuple[HeaderRule, ...] = (
     HeaderRule("pktNum", "is not below totPkts", lambda h: h["pktNum"] >= h["totPkts"]),
 )
 """What every packet header keeps. A pktSize of 0 has no room for data; its u16 can't say over
-64 MiB (RBU packet rules 3, 4 and 7)."""
+64 MiB (docs/reference/packets.md, P3, P4 and P7)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,9 @@
 """The 12 bytes in which a PowerEdge's BIOS keeps who the machine is: system ID and revision.
 
-Fact: the code of a PowerEdge 2900, 2950, 1950 and 1900 BIOS (0.2.8), run in an emulator, compares
-an image's system list with what stands at physical 0xFE840, ID and hardware revision. Where else
-BIOSes keep that is not known, so the bytes count only where they are of the right system.
+Fact (docs/reference/smbios-and-tokens.md, S11): the code of a PowerEdge 2900, 2950, 1950 and 1900
+BIOS (0.2.8), run in an emulator, compares an image's system list with what stands at physical
+0xFE840, ID and hardware revision. Where else BIOSes keep that is not known, so the bytes count only
+where they are of the right system.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """What SMBIOS says of a machine's passwords: type 24, hardware security.
 
-Facts: the SMBIOS specification (DSP0134) for the structure; the tables of real machines for what it
-says there. A Precision T7600's byte is 0x00, an XPS 13 9365's 0x82. Four machines of 2003 to 2006
-(PowerEdge 400SC and SC420, Precision 390 and 490) all have 0x66: power-on and admin password
-enabled. That all four had both set is not likely, so "enabled" may mean no more there than that
-there can be one.
+Facts: docs/reference/smbios-and-tokens.md, S10; the SMBIOS specification (DSP0134) for the
+structure; the tables of real machines for what it says there. A Precision T7600's byte is 0x00, an
+XPS 13 9365's 0x82. Four machines of 2003 to 2006 (PowerEdge 400SC and SC420, Precision 390 and 490)
+all have 0x66: power-on and admin password enabled. That all four had both set is not likely, so
+"enabled" may mean no more there than that there can be one.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 """SMBIOS tables: an entry point, and structures one behind the other.
 
-Facts: the SMBIOS specification (DSP0134) for the shape of a structure; the tables of real machines
-for what they hold besides. A structure is type, length of the formatted part, handle, fields, then
-its strings, each NUL terminated, and one NUL more. Type 127 ends the table. Real tables hold junk,
-so reading a *table* never fails: what can be read is read, the rest is kept as it is, and
-`problems` says what was wrong. Every byte is kept: build(parse(x)) == x.
+Facts: docs/reference/smbios-and-tokens.md, S3; the SMBIOS specification (DSP0134) for the shape of
+a structure; the tables of real machines for what they hold besides. A structure is type, length of
+the formatted part, handle, fields, then its strings, each NUL terminated, and one NUL more. Type
+127 ends the table. Real tables hold junk, so reading a *table* never fails: what can be read is
+read, the rest is kept as it is, and `problems` says what was wrong. Every byte is kept:
+build(parse(x)) == x.
 """
 
 from __future__ import annotations

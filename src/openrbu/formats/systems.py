@@ -1,7 +1,8 @@
 """What is known of a Dell system ID: whose it is, and what speaks against RBU there.
 
-The facts are in `systems.tsv` beside this module; its head says where they are from. An ID that is
-not there is no worse for that: the table ends in 2010, but for a few.
+The facts (docs/reference/packages.md, K5) are in `systems.tsv` beside this module; its head says
+where they are from. An ID that is not there is no worse for that: the table ends in 2010, but for a
+few.
 """
 
 from __future__ import annotations

@@ -4,8 +4,9 @@ Two kinds: *indexed I/O tokens* (SMBIOS type 0xD4) are bits of CMOS, reached thr
 data port; *calling interface tokens* (type 0xDA) are kept by the BIOS, which is asked by SMI. RBU
 has two tokens: 0x005C makes the BIOS look for an update at the next start, 0x005D takes that back.
 
-Facts: the structures as seen in the tables of real machines; the check values, computed over the
-CMOS of the real machines at hand, and right on all of them (`tests/unit/test_tokens.py`).
+Facts: docs/reference/smbios-and-tokens.md, S12 to S15. The structures are as seen in the tables of
+real machines; the check values, computed over the CMOS of the real machines at hand, and right on
+all of them (`tests/unit/test_tokens.py`).
 """
 
 from __future__ import annotations

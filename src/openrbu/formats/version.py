@@ -1,4 +1,4 @@
-"""BIOS versions and which of two is newer (BIOS image facts, "Version ordering").
+"""BIOS versions and which of two is newer (docs/reference/image.md, I7 and I8).
 
 Two styles exist. Old: a letter and two characters, `A05`. New: three numbers, `1.2.8`. Everything
 else can't be read. From oldest to newest::

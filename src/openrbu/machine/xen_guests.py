@@ -164,7 +164,7 @@ class Guest:
 
 def catch_up(guests: Sequence[Guest], now_s: float) -> None:
     """Let what time has done to guests, which are attached together, until `now_s` happen. See
-    `balloon.catch_up`."""
+    `kernel.balloon.catch_up`."""
     late = [guest for guest in guests if guest.balloon.is_late(now_s)]
     for guest in late:
         guest.begin_change()

@@ -1,8 +1,8 @@
 """The search for packets and images in RAM that a BIOS, the verifying tool and `rbu scan` share.
 
 A BIOS looks at the first four bytes of each 4 KiB page from 1 MiB up to 4 GiB, for `$RPK` and for
-`$RBU` (BIOS boot facts, point 4), and so does `search`. What it finds is either sound, by the
-packet rules and by the vendor's check words, or a `Reject` with the reason.
+`$RBU` (docs/reference/bios-rules.md, B3), and so does `search`. What it finds is either sound, by
+the packet rules and by the vendor's check words, or a `Reject` with the reason.
 
 The work is bounded whatever is in memory, a RAM full of made-up headers included. Each page is
 looked at once. Checksums of packets are over at most 4 × what RAM holds plus 256 MiB, smallest

@@ -64,11 +64,11 @@ class FoundImage:
 class FoundSet:
     """The sound packets of one set ID.
 
-    `places` has for each packet number the addresses where it lies, ascending; several where
-    there are copies of it. `conflicts` says in words what about the packets can't be of one set
-    (RBU packet rules 1 and 5): such a set is not usable. A packet that differs in more than its
-    number from the lowest one is a conflict and not in `places`. `packet_size_bytes` is that of
-    packets 1 and up, where there are any. `password` is absent when packet 0 is missing.
+    `places` has for each packet number the addresses where it lies, ascending; several where there
+    are copies of it. `conflicts` says in words what about the packets can't be of one set
+    (docs/reference/packets.md, P1 and P5): such a set is not usable. A packet that differs in more
+    than its number from the lowest one is a conflict and not in `places`. `packet_size_bytes` is
+    that of packets 1 and up, where there are any. `password` is absent when packet 0 is missing.
     """
 
     set_id: int

@@ -155,7 +155,7 @@ def test_what_was_given_back_is_handed_out_again_first() -> None:
 
 
 def test_a_guest_that_balloons_down_and_up_has_its_pages_in_descending_order() -> None:
-    """As was seen on Xen 4.17 (spec 5): the balloon hands frames back last one first."""
+    """As was seen on Xen 4.17 (docs/reference/balloon.md, X7): frames come back last one first."""
     host = small_host((0, 2048))
     guest = host.create_domain("one", pages=1024, max_pages=1024)
     guest.decrease(up(0, 512))

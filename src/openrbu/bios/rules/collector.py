@@ -1,6 +1,7 @@
 """How the BIOS of a PowerEdge 2950 puts packets together, step by step.
 
-All of it was found by running that BIOS's code over memories made for it:
+All of it was found by running that BIOS's code over memories made for it
+(docs/reference/bios-rules.md, B5):
 
 1. Packets in 128 to 640 KiB, then those in 1 to 4 MiB, are moved up. A sound one, of any set, is
    copied to the first free place above 4 MiB, and the search goes on behind it. For a packet of s

@@ -1,11 +1,12 @@
 """Rule set `latitude-d500`: what BIOS A10 of a Latitude D500 does.
 
-Its own code was run, and is what this is held against (`tests/oracle`): page by page from 1 MiB
-*up* to the end of RAM below 4 GiB, the first that passes is taken, one that fails is passed over.
-The checks, in order: `$RBU` (else it is no candidate); a header length of 84; major version 1;
-system ID and hardware revision in the *first* entry of the list, whatever `numSystems` says; the
-second check word; the first, over exactly this machine's data. Neither text nor version nor minor
-version counts, and it knows no packets.
+Its own code was run, and is what this is held against (`tests/oracle`;
+docs/reference/bios-rules.md, B4): page by page from 1 MiB *up* to the end of RAM below 4 GiB, the
+first that passes is taken, one that fails is passed over. The checks, in order: `$RBU` (else it is
+no candidate); a header length of 84; major version 1; system ID and hardware revision in the
+*first* entry of the list, whatever `numSystems` says; the second check word; the first, over
+exactly this machine's data. Neither text nor version nor minor version counts, and it knows no
+packets.
 
 A dock's firmware is taken too, without a look at its systems: "D-DOCK RBU UPDATE" and a zero byte
 at offset 0x64, and at 0x6094 the check word over all before it. A virtual machine has no dock, so

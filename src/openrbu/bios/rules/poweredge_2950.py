@@ -1,6 +1,7 @@
 """Rule set `poweredge-2950`: what BIOS 0.2.8 (2005) of PowerEdge 2900, 2950, 1950 and 1900 does.
 
-Its own code was run, and is what this is held against (`tests/oracle`):
+Its own code was run, and is what this is held against (`tests/oracle`;
+docs/reference/bios-rules.md, B4):
 
 1. An image in one piece, page by page from the top of RAM below 4 GiB *down* to 64 KiB, without
    640 KiB to 1 MiB. The top counts in whole 64 MiB, as CMOS index 0x2D does. The first that passes

@@ -1,11 +1,11 @@
 """Rule set `published`: what the published rules say, and nothing laxer.
 
-Facts: RBU packet rules and BIOS boot facts. RAM from 1 MiB to 4 GiB is searched on 4 KiB
-boundaries, for packet sets (where this BIOS knows packets) and for whole images in one piece, past
-all ghosts: a page that only looks like a packet, and a candidate whose check words are not right,
-are skipped. Several copies of one image are one update, be they in packets or not; the packets'
-place is the one that is told then. Everything else that contradicts is refused: two sets, packets
-of one set that differ, two images.
+Facts: docs/reference/bios-rules.md, B3 and B4, and docs/reference/packets.md. RAM from 1 MiB to 4
+GiB is searched on 4 KiB boundaries, for packet sets (where this BIOS knows packets) and for whole
+images in one piece, past all ghosts: a page that only looks like a packet, and a candidate whose
+check words are not right, are skipped. Several copies of one image are one update, be they in
+packets or not; the packets' place is the one that is told then. Everything else that contradicts is
+refused: two sets, packets of one set that differ, two images.
 
 Codes where the rules leave a choice: 0x000D when there is nothing that looks like an update or no
 candidate in one piece is whole; 0x0001 when sound packets are there but not all of them, or

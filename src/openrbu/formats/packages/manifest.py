@@ -1,10 +1,10 @@
 """What a Dell update package says of itself: its `package.xml`.
 
 It is a member of the package's archive, or stands in front of the archive, behind the line
-`#####Startofpackage#####` (BIOS image facts, "Packages"). The parts that are read are those of the
-vendor's published catalogs, whose entries have the same form: a `SoftwareComponent` with
-`vendorVersion`, `dellVersion`, `releaseDate` and `dateTime`; in it `Name/Display`,
-`ComponentType`, and `SupportedSystems/Brand/Model` with a hexadecimal `systemID`.
+`#####Startofpackage#####` (docs/reference/packages.md, K2). The parts that are read are those of
+the vendor's published catalogs, whose entries have the same form: a `SoftwareComponent` with
+`vendorVersion`, `dellVersion`, `releaseDate` and `dateTime`; in it `Name/Display`, `ComponentType`,
+and `SupportedSystems/Brand/Model` with a hexadecimal `systemID`.
 
 Where a minimum version stands is not published. So anything counts whose name says minimum version
 (`minimumVersion`, `MinBIOSVersion`, …), except of an operating system, and of several the newest.

@@ -1,8 +1,8 @@
 """What a file is that holds no image which can be read here, and what to do instead.
 
-The signs are those of the package table (BIOS image facts, "Packages"), of UEFI's specification
-(capsules, firmware volumes, the subsystem of an EFI program), and of the formats' own magics. They
-are looked at only where no image was found.
+The signs are those of the package table (docs/reference/packages.md, K1 and K3), of UEFI's
+specification (capsules, firmware volumes, the subsystem of an EFI program), and of the formats' own
+magics. They are looked at only where no image was found.
 """
 
 from __future__ import annotations

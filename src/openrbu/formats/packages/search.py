@@ -1,10 +1,10 @@
 """Finds the `.HDR` images inside another file, such as a vendor's update package.
 
 Dell ships self-extracting `.exe` files and `.BIN` packages, a shell script with an archive behind
-it; an `.HDR` can also sit bare in a bigger file (BIOS image facts, "Packages"). So a file is looked
-through from front to back for image headers, compressed streams, tar archives and cabinets, at any
-offset, and for a zip archive at its end. What is inside an archive is looked through in the same
-way, in memory only: nothing is written to disk.
+it; an `.HDR` can also sit bare in a bigger file (docs/reference/packages.md, K4). So a file is
+looked through from front to back for image headers, compressed streams, tar archives and cabinets,
+at any offset, and for a zip archive at its end. What is inside an archive is looked through in the
+same way, in memory only: nothing is written to disk.
 
 An image ends where its check words hold. Where they hold nowhere its end is not known, and nothing
 behind its header is taken for a part of it, so that no foreign bytes come along.
