@@ -25,6 +25,7 @@ DECISION = re.compile(r"(?:docs/decisions/|[Dd]ecision )([0-9]{4})")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 NAMED_FILE = re.compile(r"`((?:[\w.-]+/)+[\w-]+(?:\.py|\.tsv|/))`")
+NAME_IN_FILE = re.compile(r"`(\w+)` in `((?:src|tests)/[\w/]+\.py)`")
 NAMED_MODULE = re.compile(r"`(?:openrbu\.)?([a-z_0-9]+(?:\.[A-Za-z_][A-Za-z_0-9]*)+)`")
 
 NOT_IN_THE_REPOSITORY = re.compile(
@@ -168,14 +169,20 @@ def wrong_modules(place: Place) -> list[str]:
 
 
 def wrong_files(place: Place) -> list[str]:
-    """Files and folders that a page names, from the root or from src/openrbu."""
-    return [
+    """Files and folders that a page names, from the root or src/openrbu, and names in them."""
+    wrong = [
         f"{place}: `{name}` is not in the repository"
         for name in NAMED_FILE.findall(place.text)
         if name.split("/")[0] in {each.name for base in (ROOT, PACKAGE) for each in base.iterdir()}
         and not (ROOT / name).exists()
         and not (PACKAGE / name).exists()
     ]
+    wrong += [
+        f"{place}: there is no `{name}` in {file}"
+        for name, file in NAME_IN_FILE.findall(place.text)
+        if (ROOT / file).exists() and name not in names_in(ROOT / file)
+    ]
+    return wrong
 
 
 def expect_none(found: Iterable[str]) -> None:
@@ -214,6 +221,21 @@ def test_section_ids_are_there_once() -> None:
         assert len(ids) == len(set(ids)), page.name
 
 
+def test_the_map_of_folders_names_each_once() -> None:
+    """The rows of docs/architecture.md behind its mark, up to the end of the table."""
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    table = text.partition("<!-- folders -->")[2].strip().partition("\n\n")[0]
+    named = re.findall(r"`([\w.]+)/?`(?=[^|]*\|[^|]*\|$)", table, re.MULTILINE)
+    here = {
+        path.name
+        for path in PACKAGE.iterdir()
+        if not path.name.startswith(("_", ".")) and path.suffix in ("", ".py")
+    }
+    expect_none(f"docs/architecture.md: no row for {each}" for each in sorted(here - set(named)))
+    expect_none(f"docs/architecture.md: {each} is gone" for each in sorted(set(named) - here))
+    assert len(named) == len(here)
+
+
 @pytest.mark.parametrize(
     ("text", "wrong"),
     [
@@ -240,6 +262,8 @@ def test_a_wrong_citation_is_found(text: str, wrong: int) -> None:
         ("`bios.post.Bored`", 1),
         ("`drivers/sysfs.py` and `src/openrbu/bios/`", 0),
         ("`drivers/procfs.py`", 1),
+        ("`search` in `src/openrbu/memory/scan.py`", 0),
+        ("`research` in `src/openrbu/memory/scan.py`", 1),
     ],
 )
 def test_a_wrong_link_file_or_module_is_found(text: str, wrong: int) -> None:
