@@ -1,7 +1,7 @@
 """Indexed I/O tokens: settings in CMOS, read and set with port I/O only.
 
 The same code serves the BIOS, the tool on a virtual machine, and the tool on a real one through
-`/dev/port`.
+`/dev/port`. Facts: docs/reference/smbios-and-tokens.md, S12, S13 and S16.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`/dev/port`: I/O ports as a file."""
+"""`/dev/port`: I/O ports as a file (docs/reference/linux-files.md, L9)."""
 
 from __future__ import annotations
 

@@ -5,9 +5,9 @@ one file for each value that programs ask for most. A field that the structure i
 or a structure that is not there, has no file. A string that is not there, or is all blanks, has an
 empty line; others are shown byte for byte, with the blanks around them.
 
-Source: seen on Debian's 6.1.192 with structures made for it. (It has more there: `modalias`,
-`uevent`, `product_uuid` and `power`, which nobody has asked for yet.) The structures and their
-fields are those of the SMBIOS specification (DSP0134).
+Source: docs/reference/linux-files.md, L3; seen on Debian's 6.1.192 with structures made for it. (It
+has more there: `modalias`, `uevent`, `product_uuid` and `power`, which nobody has asked for yet.)
+The structures and their fields are those of the SMBIOS specification (DSP0134).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The ways in which Linux reads a number that was written to an attribute.
 
 They differ in what they forgive, and each attribute has its own. All of them read C strings: a NUL
-ends the text. Seen on Debian's 6.1.192.
+ends the text. Seen on Debian's 6.1.192 (docs/reference/linux-files.md, L2).
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """What every device, platform device and module shows in sysfs, whatever the driver.
 
-Names, modes, contents and link counts were seen on Debian's 6.1.192. Nothing here manages power,
+Names, modes, contents and link counts were seen on Debian's 6.1.192
+(docs/reference/linux-files.md, L8). Nothing here manages power,
 binds drivers to devices or listens to events: what is written to those files is refused with EPERM,
 but for `uevent`, which takes it and does nothing. A module's notes, sections and checksum are those
 of a compiled file, which these drivers have not got.

@@ -3,7 +3,7 @@
 A driver adds directories, attributes and links. In-process callers, FUSE and the tests all use
 `SysfsTree.read`, `write`, `list` and `lookup`, and get the kernel's errno in a `KernelError`.
 
-What sysfs does (each seen on Linux):
+What sysfs does (docs/reference/linux-files.md, L1; each seen on Linux):
 
 - A text attribute is shown whole when it is read. A read that goes on where the last one of the
   same open file ended gets more of what was shown then; one at another offset, and one at 0, has

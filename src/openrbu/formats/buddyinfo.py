@@ -1,4 +1,7 @@
-"""`/proc/buddyinfo`: how many free blocks of each order each zone of memory has."""
+"""`/proc/buddyinfo`: how many free blocks of each order each zone of memory has.
+
+Facts: docs/reference/linux-files.md, L4.
+"""
 
 from __future__ import annotations
 

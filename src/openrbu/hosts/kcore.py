@@ -3,7 +3,7 @@
 The file is an ELF core (elf(5)). Its loadable segments are stretches of the kernel's address
 space; `p_paddr` says where in physical memory one lies. All of RAM is there in the *direct map*,
 where file offset and physical address differ by the same number everywhere. Seen on Debian's
-6.1.192, x86-64:
+6.1.192, x86-64 (docs/reference/linux-files.md, L6):
 
 ==========================  ====================================================================
 direct map                  one segment for each stretch of RAM; `p_paddr` is its address

@@ -1,7 +1,7 @@
 """`/proc/kpageflags`: which pages are free or will be, for whoever wants to know what a place is
 worth.
 
-The file has a u64 for each page frame (Linux, Documentation/admin-guide/mm/pagemap.rst). Only root
+The file has a u64 for each page frame (docs/reference/linux-files.md, L5). Only root
 can read it. It tells the memory that a driver holds from a copy that may be overwritten before the
 restart is done:
 

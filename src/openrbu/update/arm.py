@@ -3,6 +3,8 @@
 Where the token is an indexed I/O token it is a CMOS bit, set with port I/O. Where it is a calling
 interface token it is set by the BIOS, asked through the `dcdbas` driver's files. Both are switches:
 `is_armed`, `arm`, `disarm`. A setting is read back; a token that does not stay set is an error.
+
+Facts: docs/reference/smbios-and-tokens.md, S12 to S17.
 """
 
 from __future__ import annotations

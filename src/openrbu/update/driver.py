@@ -1,7 +1,7 @@
 """The `dell_rbu` driver as the application uses it: its files and the order of writing them.
 
 The order and the meaning of each file are those of the kernel's document and of the driver as it
-is today; `tests/contract` holds both to it.
+is today (docs/reference/driver-files.md, D8); `tests/contract` holds both to it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Restart: a kind that keeps RAM. A cold one clears it, and the staged image with it."""
+"""Restart: a kind that keeps RAM. A cold one clears it, and the staged image with it.
+
+Facts: docs/reference/linux-files.md, L7.
+"""
 
 from __future__ import annotations
 
