@@ -42,9 +42,10 @@ oracle-soak: setup  ## Our rule sets against the code of real BIOSes, over MEMOR
 	OPENRBU_NOTHING_LEFT_OUT=1 OPENRBU_ORACLE_MEMORIES=$(MEMORIES) \
 	  $(BIN)/python -m pytest tests/oracle/test_random_memories.py
 
-lint: setup  ## Types and style
+lint: setup  ## Types, style, and which folder imports which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python scripts/check-imports
 	$(BIN)/mypy
 
 bench: setup  ## Speed, as ratios measured in one run; also as build/bench.json

@@ -5,12 +5,19 @@
 
 from __future__ import annotations
 
+import builtins
 import ctypes
 import logging
 import os
+import sys
+from importlib.abc import InspectLoader
+from importlib.util import find_spec, module_from_spec
+from types import ModuleType
 from typing import Any, Final
 
 from openrbu.errors import ObstacleError
+
+_NAME = "mfusepy"
 
 _SONAMES = ("libfuse3.so.4", "libfuse3.so.3")
 """Since 3.17, and before it."""
@@ -19,26 +26,53 @@ _PATH_VARIABLE = "FUSE_LIBRARY_PATH"
 
 
 def _load() -> Any:
-    """Import mfusepy with libfuse 3. By itself it would prefer libfuse 2, which can't serve a
-    descriptor, and would search with a compiler."""
+    """mfusepy with libfuse 3."""
     given = os.environ.get(_PATH_VARIABLE)
     try:
-        os.environ[_PATH_VARIABLE] = given or _soname()
-        import mfusepy  # type: ignore[import-untyped]  # noqa: PLC0415
+        module = sys.modules.get(_NAME) or _execute(given or _soname())
     except ImportError:
         raise ObstacleError(
             "mounting needs the Python package mfusepy: pip install 'openrbu[fuse]'"
         ) from None
     except OSError:
         raise ObstacleError(f"the library {given} of {_PATH_VARIABLE} can't be loaded") from None
-    finally:
-        os.environ.pop(_PATH_VARIABLE, None)
-        if given is not None:
-            os.environ[_PATH_VARIABLE] = given
-    if mfusepy.fuse_version_major < 3:
+    if module.fuse_version_major < 3:
         raise ObstacleError(f"mounting needs libfuse 3, and {given} is older")
     logging.getLogger("fuse").addHandler(logging.NullHandler())  # else it writes on standard error
-    return mfusepy
+    return module
+
+
+def _execute(library: str) -> ModuleType:
+    """Import mfusepy, which is to load this library.
+
+    By itself it prefers libfuse 2, which can't serve a descriptor, and searches with a compiler;
+    it takes another library from the environment only. That is shared by all threads, and by the
+    programs that they start, so mfusepy gets an `os` with an environment of its own instead.
+
+    :raise ImportError: when there is no mfusepy.
+    :raise OSError: when there is no such library.
+    """
+    spec = find_spec(_NAME)
+    if spec is None or not isinstance(spec.loader, InspectLoader):
+        raise ImportError(name=_NAME)
+    code = spec.loader.get_code(_NAME)
+    if code is None:
+        raise ImportError(name=_NAME)
+    its_os = ModuleType("os")
+    vars(its_os).update(vars(os), environ={**os.environ, _PATH_VARIABLE: library})
+
+    def its_import(name: str, *arguments: Any, **more: Any) -> ModuleType:
+        return its_os if name == "os" else builtins.__import__(name, *arguments, **more)
+
+    module = module_from_spec(spec)
+    vars(module)["__builtins__"] = {**vars(builtins), "__import__": its_import}
+    sys.modules[_NAME] = module
+    try:
+        exec(code, vars(module))
+    except BaseException:
+        del sys.modules[_NAME]
+        raise
+    return module
 
 
 def _soname() -> str:

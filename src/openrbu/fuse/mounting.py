@@ -50,10 +50,10 @@ def serve(
     :raise ObstacleError: when it can't be mounted or served.
     :raise MachineError: when the machine can't be had, or not be put away.
     """
-    # The imports of a library that may be missing come before anything is begun.
-    from openrbu.fuse.callers import Callers  # noqa: PLC0415
-    from openrbu.fuse.session import Session  # noqa: PLC0415
-    from openrbu.sharing.reach import keep  # noqa: PLC0415
+    # Before anything is begun: libfuse may be missing, and who only unmounts does without.
+    from openrbu.fuse.callers import Callers  # noqa: PLC0415  (start-up time)
+    from openrbu.fuse.session import Session  # noqa: PLC0415  (start-up time)
+    from openrbu.sharing.reach import keep  # noqa: PLC0415  (start-up time)
 
     with (
         _recorded(directory, target) as record,

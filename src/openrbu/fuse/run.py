@@ -82,9 +82,10 @@ def run(
     real = real_entries()
     child = _Child(directory, command, real)
     with contextlib.closing(child):
-        from openrbu.fuse.callers import Callers  # noqa: PLC0415  (after the fork: threads)
-        from openrbu.fuse.session import Session  # noqa: PLC0415
-        from openrbu.sharing.reach import keep  # noqa: PLC0415
+        # After the fork, because numpy starts threads when it is imported.
+        from openrbu.fuse.callers import Callers  # noqa: PLC0415  (threads)
+        from openrbu.fuse.session import Session  # noqa: PLC0415  (threads)
+        from openrbu.sharing.reach import keep  # noqa: PLC0415  (threads)
 
         with keep(directory, waiting=waiting) as machine:
             machine.exists("/sys")  # one that is off says so

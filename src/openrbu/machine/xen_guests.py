@@ -27,19 +27,18 @@ import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import Protocol, Self
 
 from openrbu.errors import MachineError, OpenRbuError
 from openrbu.kernel import balloon
+from openrbu.kernel.kernel import Kernel, Snapshot
 from openrbu.machine import store
 from openrbu.machine.state import StateFile
-from openrbu.machine.xen_orders import read_order
+from openrbu.machine.xen_orders import GuestOrder, read_order
 from openrbu.system.lockfile import LockFile
 from openrbu.system.signals import signals_held
+from openrbu.xen.hypervisor import Hypervisor
 from openrbu.xen.world import World
-
-if TYPE_CHECKING:
-    from openrbu.machine.xen_host import XenHost
 
 _OWNER_BYTES = 32
 """What a lock file has: a process's number, `keeping` where it keeps the guest, and blanks. It
@@ -92,10 +91,27 @@ def owner_of(directory: Path) -> str | None:
     return None
 
 
+class Host(Protocol):
+    """What a guest needs to know of the Xen host that it is on: `xen_host.XenHost` is one.
+
+    `keeps`: the guests that this process attaches, it has for as long as it runs.
+    """
+
+    name: str
+    directory: Path
+    keeps: bool
+    hypervisor: Hypervisor
+
+    def make_kernel(
+        self, name: str, order: GuestOrder, boot_id: str, saved: Snapshot | None = None
+    ) -> Kernel:
+        """The kernel of a guest, as it is when it starts or as it was saved."""
+
+
 class Guest:
     """A guest that this process has until `close`. See `XenHost.attach`."""
 
-    def __init__(self, host: XenHost, directory: Path) -> None:
+    def __init__(self, host: Host, directory: Path) -> None:
         self.name = directory.name
         self._host, self._is_open = host, True
         with contextlib.ExitStack() as stack, store.disk_errors(host.directory):

@@ -83,7 +83,7 @@ def mount_with_helper(target: str, source: str, *, allow_other: bool = False) ->
 
     :raise ObstacleError: when there is no such helper, or it refuses.
     """
-    import socket  # noqa: PLC0415
+    import socket  # noqa: PLC0415  (start-up time)
 
     name = re.sub(r"([\\,])", r"\\\1", source)
     options = f"nosuid,nodev,subtype=openrbu,fsname={name}"
@@ -109,7 +109,7 @@ def unmount(target: str) -> None:
 
     :raise ObstacleError: when that is refused, or there is a link in the path by now.
     """
-    from openrbu.system.libc import call  # noqa: PLC0415
+    from openrbu.system.libc import call  # noqa: PLC0415  (start-up time)
 
     try:
         with _held(target) as place:
@@ -189,8 +189,8 @@ def _unescaped(field: bytes) -> str:
 def _run_helper(
     arguments: list[str], *, pass_fds: list[int] | None = None, env: dict[str, str] | None = None
 ) -> None:
-    import shutil  # noqa: PLC0415
-    import subprocess  # noqa: PLC0415
+    import shutil  # noqa: PLC0415  (start-up time)
+    import subprocess  # noqa: PLC0415  (start-up time)
 
     if shutil.which(HELPER) is None:
         raise ObstacleError(f"a plain user mounts through {HELPER}: install the package fuse3")

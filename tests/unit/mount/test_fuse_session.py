@@ -37,6 +37,7 @@ from pathlib import Path
 from openrbu.fuse.callers import Callers
 from openrbu.fuse.session import Session
 from openrbu.machine.virtual import VirtualMachine
+from openrbu.system import fuse_mounts
 
 directory, target = sys.argv[1:]
 with VirtualMachine(Path(directory)) as machine:
@@ -246,6 +247,21 @@ def test_looking_for_dead_mounts_loads_no_library(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
     assert done.stdout == "set()\n"
+
+
+def test_loading_the_library_changes_no_environment() -> None:
+    """Neither for other threads nor for a moment: each change is an event that Python tells of."""
+    code = (
+        "import os, sys\n"
+        "events = []\n"
+        "sys.addaudithook(lambda event, _: events.append(event))\n"
+        "before = dict(os.environ)\n"
+        "from openrbu.fuse.library import mfusepy\n"
+        "told = {'os.putenv', 'os.unsetenv', 'subprocess.Popen', 'os.posix_spawn'} & set(events)\n"
+        "print(told, dict(os.environ) == before, mfusepy.fuse_version_major)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    assert done.stdout == "set() True 3\n"
 
 
 # -- what stands in the way -----------------------------------------------------------------
