@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from openrbu.lazy import np
+
 Buffer = bytes | bytearray | memoryview
 
 _WORD_BYTES = 8
@@ -14,8 +16,6 @@ def same_bytes(one: Buffer, other: Buffer) -> bool:
     Comparing two memoryviews with `==` goes byte by byte (measured: 60 ms for 16 MiB in CPython
     3.11, against 3 ms here).
     """
-    import numpy as np  # noqa: PLC0415  (start-up time)
-
     if len(one) != len(other):
         return False
     bulk = len(one) - len(one) % _WORD_BYTES

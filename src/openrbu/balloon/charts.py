@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openrbu.errors import ObstacleError, OutputError, UsageError
+from openrbu.lazy import np
 from openrbu.units import PAGES_PER_MIB
 from openrbu.xen.samples import Doing, Samples
 
@@ -141,8 +142,6 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
 
 
 def _draw_free(axes: Axes, panel: Panel, free_pages: int) -> None:
-    import numpy as np
-
     times_s, let_go = panel.samples.let_go()
     # an area is not simplified as lines are, so it gets no more corners than can be seen
     moments_s = np.linspace(0, panel.end_s, 500)

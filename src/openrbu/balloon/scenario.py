@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
-import numpy as np
-
 from openrbu.drivers.xen_balloon_profiles import BalloonProfile
+from openrbu.lazy import np
 from openrbu.memory.physical import pc_regions
 from openrbu.units import GIB, PAGES_PER_MIB
 from openrbu.xen.hypervisor import Hypervisor

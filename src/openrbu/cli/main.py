@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from openrbu import __version__
+from openrbu.lazy import use_one_blas_thread
 from openrbu.system.interrupts import Stopped, signals_raised
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.write(f"rbu {__version__}\n")
             sys.stdout.flush()
             return 0
+    use_one_blas_thread()
     _fill_streams()
     with signals_raised():
         try:

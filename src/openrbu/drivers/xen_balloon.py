@@ -49,10 +49,9 @@ from collections.abc import Callable, Mapping
 from math import inf
 from typing import Any, Protocol, TypeAlias
 
-import numpy as np
-
 from openrbu.drivers.xen_balloon_profiles import BalloonProfile, Reaction
 from openrbu.errors import MachineError
+from openrbu.lazy import np
 from openrbu.memory.frames import Frames
 from openrbu.memory.pages import BalloonPages
 from openrbu.units import PAGES_PER_MIB

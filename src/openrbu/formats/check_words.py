@@ -17,15 +17,11 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 from openrbu.buffers import Buffer
 from openrbu.formats.layout import Field, Layout
+from openrbu.lazy import np, npt
 from openrbu.units import KIB, MIB
-
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
 
 CHECK_WORDS = Layout(
     "the check words",
@@ -91,8 +87,6 @@ def claimed_sizes(
     word is not in it are not looked at. `whole_kib`: only sizes of whole KiB are. Of 2**32 sizes
     looked at, one holds by chance.
     """
-    import numpy as np  # noqa: PLC0415  (start-up time)
-
     step = KIB if whole_kib else 1
     first = max(1, offset - _WORD_BYTES)
     first += -first % step
@@ -150,8 +144,6 @@ def _times(one: int, other: int) -> int:
 
 def _times_each(values: npt.NDArray[np.uint32], factor: int) -> npt.NDArray[np.uint32]:
     """Each value times `factor`: a table for each of its four bytes."""
-    import numpy as np  # noqa: PLC0415  (start-up time)
-
     product = np.zeros(len(values), np.uint32)
     for byte in range(_WORD_BYTES):
         table = np.zeros(256, np.uint32)
@@ -166,8 +158,6 @@ def _times_each(values: npt.NDArray[np.uint32], factor: int) -> npt.NDArray[np.u
 @lru_cache(maxsize=2)
 def _sequence(step: int) -> npt.NDArray[np.uint32]:
     """The powers for 0, `step`, 2 × `step` … bytes of zeros; shape (`_POSITIONS_AT_ONCE`,)."""
-    import numpy as np  # noqa: PLC0415  (start-up time)
-
     powers = np.array([_ONE], np.uint32)
     while len(powers) < _POSITIONS_AT_ONCE:
         moved = _times_each(powers, _power(step * len(powers)))

@@ -10,13 +10,11 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from openrbu.buffers import Buffer
 from openrbu.errors import DamagedInputError
-
-if TYPE_CHECKING:
-    import numpy as np
+from openrbu.lazy import np
 
 Value = int | bytes | tuple[int, ...]
 
@@ -132,8 +130,6 @@ class Layout:
     @cached_property
     def dtype(self) -> np.dtype[np.void]:
         """The same structure as a numpy dtype (packed, little-endian)."""
-        import numpy  # noqa: PLC0415  (only arrays of structures need it: start-up time)
-
         parts: list[tuple[str, str] | tuple[str, str, tuple[int]]] = []
         for field in self.fields:
             if field.code.endswith("s"):
@@ -142,7 +138,7 @@ class Layout:
                 parts.append((field.name, "<" + _NUMPY[field.code]))
             else:
                 parts.append((field.name, "<" + _NUMPY[field.code], (field.count,)))
-        return numpy.dtype(parts)
+        return np.dtype(parts)
 
 
 _NUMPY = {"B": "u1", "H": "u2", "I": "u4", "Q": "u8", "i": "i4"}

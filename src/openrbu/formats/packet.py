@@ -10,7 +10,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Set
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from openrbu.buffers import Buffer
 from openrbu.errors import DamagedInputError, UsageError
@@ -33,11 +33,8 @@ from openrbu.formats.packet_header import (
     set_id_text,
     word_sums,
 )
+from openrbu.lazy import np, npt
 from openrbu.units import KIB
-
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
 
 __all__ = [
     "DEFAULT_PACKET_BYTES",
@@ -150,8 +147,6 @@ def split(
 
     :raise UsageError: when the sizes or the set ID are none that a set can have.
     """
-    import numpy as np  # noqa: PLC0415  (start-up time)
-
     total = packets_needed(len(image), packet_size_bytes)
     header = PacketHeader(packet_size_bytes, HEADER_SIZE_BYTES, set_id_number(set_id), 0, total, 0)
     password = PasswordItem(password_crc is not None, password_crc or 0)
@@ -189,8 +184,6 @@ def own_set_id(image: Buffer, packet_size_bytes: int, password_crc: int | None) 
 
 def _numbered(model: PacketHeader, count: int) -> npt.NDArray[np.void]:
     """`count` headers like `model`, numbered from its number on; shape (count,)."""
-    import numpy as np  # noqa: PLC0415  (start-up time)
-
     headers = np.frombuffer(model.build() * count, PACKET_HEADER.dtype).copy()
     headers["pktNum"] = np.arange(model.number, model.number + count)
     return headers
@@ -198,8 +191,6 @@ def _numbered(model: PacketHeader, count: int) -> npt.NDArray[np.void]:
 
 def _fill(room: npt.NDArray[np.uint8], data: Buffer) -> None:
     """Put `data` at the start of `room`, zeros behind it."""
-    import numpy as np  # noqa: PLC0415  (start-up time)
-
     room[: len(data)] = np.frombuffer(data, np.uint8)
     room[len(data) :] = 0
 
@@ -216,8 +207,6 @@ def join(data: Buffer) -> PacketSet:
         there twice, out of order, of another set or cut short, or when something is behind the
         last one. The text has the packet's number and its offset in the file.
     """
-    import numpy as np  # noqa: PLC0415  (start-up time)
-
     first = _header_in_file(data, 0, 0)
     source = np.frombuffer(data, np.uint8)
     start = first.size_bytes  # of packet 1

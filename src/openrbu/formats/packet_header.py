@@ -11,16 +11,13 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from openrbu.buffers import Buffer
 from openrbu.errors import DamagedInputError, UsageError
 from openrbu.formats.layout import Field, Layout
+from openrbu.lazy import np, npt
 from openrbu.units import KIB, MIB
-
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
 
 PACKET_ID = b"$RPK"
 

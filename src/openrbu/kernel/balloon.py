@@ -11,13 +11,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from openrbu.drivers.objects import add_text
 from openrbu.drivers.sysfs import SysfsTree
 from openrbu.drivers.xen_balloon import XenBalloon
 from openrbu.drivers.xen_balloon_files import XenMemory
 from openrbu.drivers.xen_balloon_profiles import BalloonProfile
+from openrbu.lazy import np
 from openrbu.memory.buddy import BuddyAllocator
 from openrbu.memory.frames import Frames, frame_runs
 from openrbu.units import PAGE_KIB, PAGE_SHIFT, PAGE_SIZE, PhysAddr

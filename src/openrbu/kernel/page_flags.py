@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import errno
 
-import numpy as np
-
 from openrbu.errors import KernelError
+from openrbu.lazy import np
 from openrbu.memory.buddy import BuddyAllocator
 from openrbu.memory.page_flags import BUDDY_BIT, ENTRY_BYTES
 from openrbu.units import MAX_ORDER, PAGE_SHIFT

@@ -30,10 +30,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from openrbu.errors import DamagedInputError, KernelError
 from openrbu.formats.buddyinfo import ZoneFree, format_buddyinfo
+from openrbu.lazy import np
 from openrbu.memory.buddy_bits import (
     ALL_PAGES,
     CHUNK_PAGES,

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-import numpy as np
-import numpy.typing as npt
-
+from openrbu.lazy import np, npt
 from openrbu.memory.frames import Frames
 from openrbu.units import MAX_ORDER
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
+from typing import TypeAlias
 
-Frames = npt.NDArray[np.uint32]
+from openrbu.lazy import np, npt
+
+Frames: TypeAlias = "npt.NDArray[np.uint32]"
 """Page frame numbers, shape (n,)."""
 
 Run = tuple[int, int]

@@ -9,11 +9,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-import numpy as np
-
 from openrbu.formats.check_words import CHECK_WORDS_BYTES, claimed_sizes, judge
 from openrbu.formats.hdr import Header, Image
 from openrbu.formats.judgement import MAX_DATA_BYTES, ImageState
+from openrbu.lazy import np
 from openrbu.memory.ram_array import RamArray
 from openrbu.units import GIB, MIB, PhysAddr
 

@@ -11,11 +11,9 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from openrbu.formats.hdr import MAGIC_WORD
 from openrbu.formats.packet_header import PACKET_HEADER, PACKET_MAGIC
+from openrbu.lazy import np, npt
 from openrbu.memory.frames import frame_runs
 from openrbu.memory.physical import ReadableMemory, Region
 from openrbu.memory.ram_array import Addresses, RamArray

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
+from typing import Any, TypeAlias
 
 from openrbu.formats.packet import block_rows, word_sums
+from openrbu.lazy import np, npt
 from openrbu.memory.ram_array import Addresses, RamArray
 from openrbu.units import MIB
 
-Rows = npt.NDArray[np.uint8]
+Rows: TypeAlias = "npt.NDArray[np.uint8]"
 
 WORK_BYTES = 256 * MIB
 

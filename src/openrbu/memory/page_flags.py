@@ -23,9 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import numpy as np
-import numpy.typing as npt
-
+from openrbu.lazy import np, npt
 from openrbu.memory.frames import Frames
 from openrbu.units import PAGE_SHIFT, PAGE_SIZE
 

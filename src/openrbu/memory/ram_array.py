@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
-import numpy as np
-import numpy.typing as npt
-
+from openrbu.lazy import np, npt
 from openrbu.memory.physical import ReadableMemory, Region, off_the_page
 from openrbu.units import MIB, PAGE_SHIFT, PAGE_SIZE, PhysAddr, pages_for
 
-Addresses = npt.NDArray[np.int64]
+Addresses: TypeAlias = "npt.NDArray[np.int64]"
 
 _BATCH_PAGES = 256 * MIB // PAGE_SIZE
 _LONG_RUN_PAGES = 4 * MIB // PAGE_SIZE

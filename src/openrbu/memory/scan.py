@@ -14,9 +14,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from openrbu.errors import DamagedInputError
 from openrbu.formats import hdr
 from openrbu.formats.judgement import ImageState
@@ -28,6 +25,7 @@ from openrbu.formats.packet import (
     parse_password_item,
 )
 from openrbu.formats.packet_header import HEADER_RULES
+from openrbu.lazy import np, npt
 from openrbu.memory.image_search import ImageSearch
 from openrbu.memory.packet_sums import groups, packet_rows, packet_sums
 from openrbu.memory.physical import ReadableMemory

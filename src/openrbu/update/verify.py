@@ -16,9 +16,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
 
-import numpy as np
-import numpy.typing as npt
-
 from openrbu.bios.rules.ruleset import Find, RejectedError
 from openrbu.buffers import Buffer, same_bytes
 from openrbu.errors import UpdateFailedError
@@ -30,6 +27,7 @@ from openrbu.formats.packet_header import (
     PacketHeader,
 )
 from openrbu.hosts.base import Host
+from openrbu.lazy import np, npt
 from openrbu.memory.narrowed import NarrowedMemory
 from openrbu.memory.page_flags import ENTRY_BYTES, FreePages
 from openrbu.memory.physical import ReadableMemory, Region

@@ -24,9 +24,8 @@ import threading
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-
 from openrbu.errors import MachineError
+from openrbu.lazy import np
 from openrbu.memory.frames import Frames
 from openrbu.system.lockfile import take_within, try_lock
 from openrbu.units import MIB

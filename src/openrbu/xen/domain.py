@@ -5,10 +5,8 @@ from __future__ import annotations
 import errno
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-
 from openrbu.errors import KernelError, MachineError
+from openrbu.lazy import np, npt
 from openrbu.memory.frames import Frames
 from openrbu.xen.records import Row
 from openrbu.xen.state import INVALID, HostState

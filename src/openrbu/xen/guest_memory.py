@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
-
 from openrbu.buffers import Buffer
 from openrbu.errors import AddressError, MachineError
+from openrbu.lazy import np
 from openrbu.memory.frames import frame_runs
 from openrbu.memory.physical import PhysicalMemory, Region
 from openrbu.units import PAGE_SHIFT, PAGE_SIZE, PhysAddr

@@ -14,16 +14,15 @@ other way round, last one first, a guest that has ballooned down and up has its 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TypeAlias
 
-import numpy as np
-import numpy.typing as npt
-
+from openrbu.lazy import np, npt
 from openrbu.memory.frames import Frames
 
 Spans = tuple[tuple[int, int], ...]
 """Machine frames as (first, behind the last), ascending."""
 
-Flags = npt.NDArray[np.bool_]
+Flags: TypeAlias = "npt.NDArray[np.bool_]"
 """Something about each machine frame, shape (n,): frame f has place f."""
 
 _STACKED, _FRESH = 0, 1

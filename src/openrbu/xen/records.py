@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
-
 from openrbu.errors import UsageError
+from openrbu.lazy import np
 
 MAX_GUESTS = 2048
 """Rows there are. Xen itself ends at 32,752 guests."""

@@ -13,9 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol
 
-import numpy as np
-import numpy.typing as npt
-
+from openrbu.lazy import np, npt
 from openrbu.units import PAGE_KIB
 
 _MOST_PAGES = 2**63 - 1  # of a column; a target may be any number that a file takes

@@ -19,9 +19,8 @@ from __future__ import annotations
 
 from typing import Protocol, Self
 
-import numpy as np
-
 from openrbu.errors import MachineError
+from openrbu.lazy import np
 from openrbu.memory.frames import Frames
 from openrbu.xen.arrays import HostArrays
 from openrbu.xen.heap import WORDS as HEAP_WORDS

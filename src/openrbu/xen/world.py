@@ -16,10 +16,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import inf
 
-import numpy as np
-
 from openrbu.drivers.xen_balloon import XenBalloon
 from openrbu.drivers.xen_balloon_profiles import BalloonProfile
+from openrbu.lazy import np
 from openrbu.memory.frames import Frames
 from openrbu.xen.hypervisor import Domain, Hypervisor
 from openrbu.xen.samples import Samples

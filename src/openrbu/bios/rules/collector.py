@@ -35,8 +35,6 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Iterator
 
-import numpy as np
-
 from openrbu.bios.rules.ruleset import Collected
 from openrbu.bios.rules.scratch import HOLE, Scratch
 from openrbu.formats.packet_header import (
@@ -47,6 +45,7 @@ from openrbu.formats.packet_header import (
     PASSWORD_ITEM,
     word_sums,
 )
+from openrbu.lazy import np
 from openrbu.memory.packet_sums import WORK_BYTES, packet_sums
 from openrbu.memory.ram_array import RamArray
 from openrbu.units import GIB, KIB, MIB, PAGE_SIZE, PhysAddr

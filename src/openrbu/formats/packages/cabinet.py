@@ -17,6 +17,7 @@ from openrbu.buffers import Buffer
 from openrbu.errors import DamagedInputError
 from openrbu.formats.layout import Field, Layout
 from openrbu.formats.packages.streams import Inflate, Take, unpack_one
+from openrbu.lazy import np
 
 MAGIC = b"MSCF\0\0\0\0"
 
@@ -206,8 +207,6 @@ def _inflate(packed: memoryview, window: bytes) -> bytes:
 
 def _checksum(block: dict[str, Any], packed: Buffer) -> int:
     """XOR of all u32, the sizes last; what is left over is one number, most significant first."""
-    import numpy as np  # noqa: PLC0415  (start-up time)
-
     whole = len(packed) & ~3
     words = np.frombuffer(packed[:whole], "<u4")
     rest = int.from_bytes(packed[whole:], "big")

@@ -1,0 +1,134 @@
+"""Commands start fast: what takes long to load is loaded by those that need it.
+
+How long it takes is measured by `make bench`. What costs it is a list of modules, and that is
+tested: an import that adds one of them to a command fails here, and the failure names the importer.
+"""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from cli_rig import Cli
+
+SLOW = ("numpy", "rich")
+"""What the commands below do without."""
+
+REPORT = """
+import json, sys, traceback
+slow = json.loads(sys.argv.pop(1))
+importers = {}
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if name in slow and name not in importers:
+            frames = [f"{f.filename}:{f.lineno}" for f in traceback.extract_stack()]
+            importers[name] = [frame for frame in frames if "importlib" not in frame][-4:-1]
+sys.meta_path.insert(0, Watch())
+from openrbu.cli.main import main
+code = main()
+print(json.dumps({"code": code, "importers": importers}), file=sys.stderr)
+"""
+"""Runs a command; says on standard error which of the slow modules were loaded, and by whom."""
+
+
+def importers(*words: str) -> dict[str, list[str]]:
+    """For each slow module that `rbu` loads with these words: the last calls before that."""
+    command = [sys.executable, "-c", REPORT, json.dumps(SLOW), *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    report = json.loads(done.stderr.splitlines()[-1])
+    assert report["code"] == 0, done.stderr
+    found: dict[str, list[str]] = report["importers"]
+    return found
+
+
+@pytest.fixture
+def _three_machines(rbu: Cli) -> None:
+    rbu.image()
+    for name in ("one", "two", "three"):
+        rbu("machine", "new", name)
+
+
+@pytest.mark.usefixtures("_three_machines")
+@pytest.mark.parametrize(
+    "words",
+    [
+        "info image.hdr",
+        "info image.hdr --json",
+        "status --machine one",
+        "status --machine one --json",
+        "machine list",
+        "machine show one",
+        "history --machine one",
+    ],
+)
+def test_a_command_that_only_looks_loads_nothing_slow(words: str) -> None:
+    assert importers(*words.split()) == {}
+
+
+@pytest.mark.usefixtures("rbu")
+def test_the_modules_that_are_looked_for_are_seen_when_they_are_loaded() -> None:
+    assert "numpy" in importers("balloon", "host", "xen")
+
+
+def outcome(code: str, **environment: str) -> str:
+    """What Python says when it runs this code by itself, without the spaces around it."""
+    clean = {key: value for key, value in os.environ.items() if key != "OPENBLAS_NUM_THREADS"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=clean | environment,
+    )
+    return done.stdout.strip()
+
+
+def test_what_is_loaded_at_first_use_is_numpy() -> None:
+    code = """
+import sys
+from openrbu.lazy import np, npt
+before = "numpy" in sys.modules
+zeros = np.zeros(4)
+import numpy
+print(before, isinstance(zeros, numpy.ndarray), np.uint8 is numpy.uint8, hasattr(np, "no_such"))
+"""
+    assert outcome(code) == "False True True False"
+
+
+def test_threads_that_use_it_first_at_the_same_time_all_have_it() -> None:
+    code = """
+import threading
+from openrbu.lazy import np
+together, sums = threading.Barrier(8), []
+def use():
+    together.wait()
+    sums.append(int(np.arange(4).sum()))
+threads = [threading.Thread(target=use) for _ in range(8)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(sums)
+"""
+    assert outcome(code) == str([6] * 8)
+
+
+THREADS = """
+import os
+from openrbu import lazy
+{}
+lazy.np.zeros(4)
+print(len(os.listdir("/proc/self/task")), os.environ.get("OPENBLAS_NUM_THREADS"))
+"""
+"""Loads numpy; says how many threads there are then, and what our children would inherit."""
+
+
+def test_a_command_has_no_threads_for_linear_algebra_and_its_programs_inherit_nothing() -> None:
+    assert outcome(THREADS.format("lazy.use_one_blas_thread()")) == "1 None"
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one CPU, so no threads anyway")
+def test_a_library_user_and_one_who_asks_have_their_threads() -> None:
+    assert outcome(THREADS.format("")) != "1 None"
+    asked = outcome(THREADS.format("lazy.use_one_blas_thread()"), OPENBLAS_NUM_THREADS="2")
+    assert asked == "2 2"
