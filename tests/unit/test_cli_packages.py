@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from cli_rig import Cli, image_bytes, names_in
-from openrbu.cli import files
 from openrbu.errors import DamagedInputError, UsageError
+from openrbu.formats.loading import load_image
 from package_makers import (
     CUT,
     IMAGE,
@@ -197,7 +197,7 @@ def test_a_manifest_that_cannot_be_read_is_a_note(rbu: Cli) -> None:
 
 def test_a_loaded_image_knows_its_packages_manifest(rbu: Cli) -> None:
     path = rbu.write("P.BIN", HOLD_AN_IMAGE["8G, the image at the top"])
-    loaded = files.load_image(path)
+    loaded = load_image(path)
     assert loaded.manifest is not None
     assert str(loaded.manifest.minimum_version) == "A04"
 
@@ -292,19 +292,19 @@ def test_a_damaged_file_is_not_extracted_either(rbu: Cli, state: str) -> None:
 
 def test_of_several_images_the_whole_one_is_taken(rbu: Cli) -> None:
     path = rbu.write("P.BIN", tar_of(("a", DAMAGED["cut"]), ("b", OTHER)))
-    assert files.load_image(path).image.header.version.text == "A07"
+    assert load_image(path).image.header.version.text == "A07"
 
 
 def test_of_several_whole_images_none_is_guessed(rbu: Cli) -> None:
     path = rbu.write("P.BIN", tar_of(("a", IMAGE), ("b", OTHER)))
     with pytest.raises(UsageError, match=r"holds 2 images \(A06, A07\)"):
-        files.load_image(path)
+        load_image(path)
 
 
 def test_an_image_without_an_end_is_not_gone_on_with(rbu: Cli) -> None:
     path = rbu.write("dump", bytes(4096) + CUT)
     with pytest.raises(DamagedInputError, match="nothing says where the image ends"):
-        files.load_image(path)
+        load_image(path)
     assert "nothing says where" in rbu.fails(5, "packets", path, "-o", "p")
 
 

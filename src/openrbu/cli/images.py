@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from openrbu.cli import files
+from openrbu.cli.files import save
 from openrbu.cli.options import (
     AsJson,
     Force,
@@ -19,7 +19,7 @@ from openrbu.cli.options import (
     size_of,
 )
 from openrbu.cli.show import Answer, Block, Cell, Facts, bad, caution, good
-from openrbu.errors import DamagedInputError, UsageError
+from openrbu.errors import UsageError
 from openrbu.units import human_size
 
 if TYPE_CHECKING:
@@ -170,33 +170,19 @@ def build(
     """
     from openrbu.formats.hdr import Image, SystemId, make_image
     from openrbu.formats.version import BiosVersion
+    from openrbu.system.files import read_input
 
-    flash_data = files.read_input(data)
-    if flash_size is not None:
-        flash_data = _filled_up(flash_data, size_of(flash_size, "--flash-size"))
     made = make_image(
-        flash_data,
+        read_input(data),
+        flash_size_bytes=None if flash_size is None else size_of(flash_size, "--flash-size"),
         version=BiosVersion.parse(bios_version),
         systems=[SystemId.parse(text) for text in system],
     )
-    changed = files.save(output, made, force=force)
+    changed = save(output, made, force=force)
     image = Image.parse(made)
     line = saved(output, changed, human_size(len(made)))
     blocks = [Facts(str(output), image_rows(image)), line]
     return Answer({"changed": changed, "file": str(output), **image_document(image)}, blocks)
-
-
-def _filled_up(flash_data: bytes, size_bytes: int) -> bytes:
-    """`flash_data` at the end of `size_bytes` bytes of erased flash.
-
-    :raise UsageError: when it is larger than that.
-    """
-    if len(flash_data) > size_bytes:
-        raise UsageError(
-            f"the data's {human_size(len(flash_data))} are more than --flash-size "
-            f"{human_size(size_bytes)}"
-        )
-    return flash_data.rjust(size_bytes, b"\xff")
 
 
 def packets(
@@ -226,35 +212,31 @@ def packets(
     \b
     Example:  rbu packets A06.hdr -o A06.packets --packet-size 8K
     """
-    from openrbu.formats import packet
+    from openrbu.formats.image_packets import packets_of
+    from openrbu.formats.loading import about, load_image
+    from openrbu.formats.packet import check_packet_size
 
     size = size_of(packet_size, "--packet-size")
-    packet.check_packet_size(size)
+    check_packet_size(size)
     crc = None if password_crc is None else hex_number_of(password_crc, "--password-crc")
     if crc is not None and crc > 0xFFFFFFFF:
         raise UsageError(f"--password-crc: {password_crc} has more than 32 bits")
-    loaded = files.load_image(image).image
-    if loaded.damage is not None:
-        raise DamagedInputError(f"{image}: {loaded.damage}")
-    whole = loaded.build()
-    if set_id is None:
-        identity: int | bytes = packet.own_set_id(whole, size, crc)
-    else:
-        identity = set_id_of(set_id)
-    made = packet.split(whole, packet_size_bytes=size, set_id=identity, password_crc=crc)
-    changed = files.save(output, made, force=force)
-    count = len(made) // size
+    identity = None if set_id is None else set_id_of(set_id)
+    loaded = load_image(image).image
+    with about(image):
+        made = packets_of(loaded, packet_size_bytes=size, set_id=identity, password_crc=crc)
+    changed = save(output, made.data, force=force)
     document = {
         "changed": changed,
         "file": str(output),
-        "size_bytes": len(made),
+        "size_bytes": len(made.data),
         "packet_size_bytes": size,
-        "packet_count": count,
-        "set_id": f"{packet.set_id_number(identity):#010x}",
-        "has_password": crc is not None,
+        "packet_count": made.count,
+        "set_id": f"{made.set_id:#010x}",
+        "has_password": made.has_password,
         "version": loaded.header.version.text,
     }
-    what = f"{count} packets of {human_size(size)}, {human_size(len(made))} in all"
+    what = f"{made.count} packets of {human_size(size)}, {human_size(len(made.data))} in all"
     return Answer(document, [saved(output, changed, what)])
 
 
@@ -272,32 +254,23 @@ def join(
     \b
     Example:  rbu join A06.packets -o A06.hdr
     """
-    from openrbu.formats import hdr, packet
+    from openrbu.formats.image_packets import join_image
+    from openrbu.formats.loading import about
+    from openrbu.system.files import read_input
 
-    data = files.read_input(file)
-    with files.about(file):
-        joined = packet.join(data)
-        try:
-            image = hdr.image_at(joined.image) or hdr.Image.parse(joined.image)
-        except DamagedInputError as error:
-            raise DamagedInputError(f"what the packets hold is {error}") from None
-        if image.damage is not None:
-            raise DamagedInputError(f"the packets are sound, but {image.damage}")
-        behind = joined.image[image.size_bytes :]
-        if len(behind) >= len(joined.image) // (joined.total - 1) or any(behind):
-            raise DamagedInputError(
-                f"the packets are sound, but {len(behind)} bytes are behind the image in them, and "
-                "not only the zeros that fill up the last packet"
-            )
-    changed = files.save(output, image.build(), force=force)
+    data = read_input(file)
+    with about(file):
+        joined = join_image(data)
+    image, packets = joined.image, joined.packets
+    changed = save(output, image.build(), force=force)
     document = {
         "changed": changed,
         "file": str(output),
-        "packet_count": joined.total,
-        "packet_size_bytes": joined.packet_size_bytes,
-        "set_id": f"{joined.set_id:#010x}",
-        "has_password": joined.password.present,
+        "packet_count": packets.total,
+        "packet_size_bytes": packets.packet_size_bytes,
+        "set_id": f"{packets.set_id:#010x}",
+        "has_password": packets.password.present,
         **image_document(image),
     }
-    what = f"{image.header.version}, {human_size(image.size_bytes)}, {joined.total} packets"
+    what = f"{image.header.version}, {human_size(image.size_bytes)}, {packets.total} packets"
     return Answer(document, [saved(output, changed, what)])

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from openrbu.cli import files
 from openrbu.cli.options import AsJson, ImageFile, ModeChoice, PacketSize, complete_models, size_of
 from openrbu.cli.show import Answer, Facts, cell_text, complain, note, write_through
 from openrbu.cli.status import post_document, post_failure, post_rows
@@ -119,10 +118,11 @@ def update(
                rbu lab update new.hdr --mode packet --power-cut
                rbu lab update new.hdr --xen
     """
+    from openrbu.formats.loading import load_image
     from openrbu.formats.packet import check_packet_size
     from openrbu.lab.trial import model_for, try_update
 
-    loaded = files.load_image(image)
+    loaded = load_image(image)
     if loaded.image.damage:
         raise DamagedInputError(f"{image}: {loaded.image.damage}")
     check_packet_size(size_of(packet_size, "--packet-size"))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from openrbu.cli import files
+from openrbu.cli.files import save
 from openrbu.cli.options import AsJson, Force, OutputFile, size_of
 from openrbu.cli.show import Answer, Cell, Facts, Table, bad, caution, good, note
 
@@ -83,13 +83,14 @@ def bios(
     """
     from openrbu.lab.packages import get_seabios
     from openrbu.lab.seabios import bios_version, fill_flash, rename_bios
+    from openrbu.system.files import read_input
     from openrbu.units import human_size
 
-    rom = files.read_input(get_seabios(note))
+    rom = read_input(get_seabios(note))
     renamed = rename_bios(rom, version)
     if size is not None:
         renamed = fill_flash(renamed, size_of(size, "--size"))
-    changed = files.save(output, renamed, force=force)
+    changed = save(output, renamed, force=force)
     seabios_version = bios_version(rom)
     rows: list[tuple[str, Cell]] = [
         ("BIOS version", version),

@@ -175,7 +175,7 @@ def password_in(file: Path) -> str:
 
     :raise UsageError: when the file can't be read, or there is no password in it.
     """
-    from openrbu.cli.files import read_input
+    from openrbu.system.files import read_input
 
     data = read_input(file, max_size_bytes=MAX_PASSWORD_FILE_BYTES)
     password = data.decode("utf-8", "surrogateescape").removesuffix("\n").removesuffix("\r")

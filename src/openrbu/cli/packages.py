@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from openrbu.cli import files
-from openrbu.cli.files import Inside, Loaded
+from openrbu.cli.files import make_directory, save, would_change
 from openrbu.cli.images import header_document, image_document, image_rows, saved, systems_text
 from openrbu.cli.options import AsJson, Force, ImageFile
 from openrbu.cli.show import Answer, Block, Cell, Facts, bad, caution
 from openrbu.errors import DamagedInputError
 
 if TYPE_CHECKING:
+    from openrbu.formats.loading import LoadedFile, LoadedImage
     from openrbu.formats.packages.manifest import Manifest
 
 
@@ -33,9 +33,9 @@ def info(
     \b
     Example:  rbu info A06.hdr
     """
-    data = files.read_input(image)
-    with files.about(image):
-        inside = files.load_images(data)
+    from openrbu.formats.loading import load_file
+
+    inside = load_file(image)
     blocks: list[Block] = []
     if inside.manifest is not None:
         blocks.append(Facts(f"{image}, by its package.xml", _manifest_rows(inside.manifest)))
@@ -45,7 +45,7 @@ def info(
     blocks += [caution(f"note: {note}") for note in inside.notes]
     document = {
         "file": str(image),
-        "file_size_bytes": len(data),
+        "file_size_bytes": inside.size_bytes,
         **_package_document(inside),
         "images": [_document(each) for each in inside.images],
     }
@@ -76,8 +76,9 @@ def extract(
     \b
     Example:  rbu extract PE2650-BIOS-LX-A06.BIN -o images
     """
-    with files.about(file):
-        inside = files.load_images(files.read_input(file), up_to_its_end=True)
+    from openrbu.formats.loading import load_file
+
+    inside = load_file(file, up_to_its_end=True)
     found = [each for each in inside.images if each.damage is None]
     left_out = [each for each in inside.images if each.damage is not None]
     names = _names(file, [each.image.header.version.text for each in found])
@@ -85,10 +86,10 @@ def extract(
         (directory / name, each.image.build()) for name, each in zip(names, found, strict=True)
     ]
     for path, data in outputs:  # all of them first: nothing is written when one is in the way
-        files.would_change(path, data, force=force)
+        would_change(path, data, force=force)
     if outputs:
-        files.make_directory(directory)
-    written = [files.save(path, data, force=force) for path, data in outputs]
+        make_directory(directory)
+    written = [save(path, data, force=force) for path, data in outputs]
     documents = [
         {"file": str(path), "changed": new, **_document(each)}
         for (path, _), each, new in zip(outputs, found, written, strict=True)
@@ -111,7 +112,7 @@ def extract(
 
 
 def _refusal(
-    file: Path, found: Sequence[Loaded], left_out: Sequence[Loaded]
+    file: Path, found: Sequence[LoadedImage], left_out: Sequence[LoadedImage]
 ) -> DamagedInputError | None:
     """How it ends when an image was not written: one that is damaged, or nothing but headers."""
     worst = [each for each in left_out if each.end_is_known or not found]
@@ -120,7 +121,7 @@ def _refusal(
     return DamagedInputError(f"{file}: not written: {_where(worst[0])}: {worst[0].damage}")
 
 
-def _where(loaded: Loaded) -> str:
+def _where(loaded: LoadedImage) -> str:
     version = loaded.image.header.version
     return f"{version}" if loaded.found_at is None else f"{version} ({loaded.found_at})"
 
@@ -137,7 +138,7 @@ def _names(package: Path, versions: Sequence[str]) -> list[str]:
     return names
 
 
-def _document(loaded: Loaded) -> dict[str, Any]:
+def _document(loaded: LoadedImage) -> dict[str, Any]:
     """An image, and where it is; of one without an end only what its header says."""
     if loaded.end_is_known:
         return {"found_at": loaded.found_at, **image_document(loaded.image)}
@@ -151,7 +152,7 @@ def _document(loaded: Loaded) -> dict[str, Any]:
     }
 
 
-def _rows(loaded: Loaded) -> list[tuple[str, Cell]]:
+def _rows(loaded: LoadedImage) -> list[tuple[str, Cell]]:
     if loaded.end_is_known:
         return image_rows(loaded.image)
     header = loaded.image.header
@@ -162,7 +163,7 @@ def _rows(loaded: Loaded) -> list[tuple[str, Cell]]:
     ]
 
 
-def _package_document(inside: Inside) -> dict[str, Any]:
+def _package_document(inside: LoadedFile) -> dict[str, Any]:
     """What a package says of itself, and what else is known of it."""
     return {
         "package": None if inside.manifest is None else manifest_document(inside.manifest),

@@ -12,7 +12,7 @@ from openrbu.sharing.session import Session
 from openrbu.units import human_size
 
 if TYPE_CHECKING:
-    from openrbu.cli.files import Loaded
+    from openrbu.formats.loading import LoadedImage
     from openrbu.update.flow import Outcome
     from openrbu.update.plan import Plan
 
@@ -48,7 +48,7 @@ def hints(planned: Plan) -> list[Block]:
     return [*notes, *(bad(f"in the way: {each.message}") for each in planned.obstacles)]
 
 
-def plan_document(session: Session, planned: Plan, loaded: Loaded) -> dict[str, Any]:
+def plan_document(session: Session, planned: Plan, loaded: LoadedImage) -> dict[str, Any]:
     """A plan for `--json`."""
     return {
         "machine": identity.machine_document(session, planned.target),

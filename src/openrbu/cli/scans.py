@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,9 +12,9 @@ import typer
 from openrbu.cli.images import header_document, systems_text
 from openrbu.cli.options import AsJson, complete_machines
 from openrbu.cli.show import Answer, Block, Cell, Table, bad, caution, good, hex_address
-from openrbu.errors import DamagedInputError, UsageError
+from openrbu.errors import UsageError
 from openrbu.sharing.session import open_machine
-from openrbu.units import BIOS_SEARCH_END, BIOS_SEARCH_START, PAGE_SIZE, PhysAddr, human_size
+from openrbu.units import BIOS_SEARCH_END, BIOS_SEARCH_START, PhysAddr, human_size
 
 if TYPE_CHECKING:
     from openrbu.formats.hdr import Header
@@ -56,13 +56,12 @@ def scan(
         if bios:
             start, end = BIOS_SEARCH_START, BIOS_SEARCH_END
         seen = search(physical, start, end)
-        held = [_header_in(physical, each) for each in seen.packet_sets]
         document = {
             "memory": memory,
             "searched": {"start": hex_address(start), "end": hex_address(end)},
-            **_sightings_document(seen, held),
+            **_sightings_document(seen),
         }
-        return Answer(document, _blocks(seen, held))
+        return Answer(document, _blocks(seen))
 
 
 @contextlib.contextmanager
@@ -78,39 +77,16 @@ def _open_memory(memory: str) -> Iterator[PhysicalMemory]:
         with open_machine(memory) as machine:
             yield machine.ram
         return
-    from openrbu.memory.physical import Region
-    from openrbu.memory.ram_file import RamFile
+    from openrbu.memory.dump import open_dump
 
     path = Path(memory)
     if not path.exists():
         raise UsageError(f"{memory} is neither a machine nor a file")
-    if not path.is_file():
-        raise UsageError(f"{memory} is no plain file: a dump of RAM is needed")
-    size = path.stat().st_size
-    if size < PAGE_SIZE:
-        raise DamagedInputError(f"{memory} has {size} bytes, less than a page of memory")
-    region = Region(PhysAddr(0), PhysAddr(size))
-    try:
-        ram = RamFile(path, (region,), writable=False)
-    except OSError as error:
-        raise UsageError(f"{memory} can't be read: {error.strerror}") from None
-    with contextlib.closing(ram):
+    with open_dump(path) as ram:
         yield ram
 
 
-def _header_in(memory: PhysicalMemory, found: FoundSet) -> Header | None:
-    """The image header in a set's packet 1, where it is there and sound."""
-    from openrbu.formats.hdr import Header
-
-    if 1 not in found.places:
-        return None
-    start = PhysAddr(found.places[1][0] + found.header_size_bytes)
-    with contextlib.suppress(DamagedInputError):
-        return Header.parse(memory.read(start, found.packet_size_bytes - found.header_size_bytes))
-    return None
-
-
-def _sightings_document(seen: Sightings, held: Sequence[Header | None]) -> dict[str, Any]:
+def _sightings_document(seen: Sightings) -> dict[str, Any]:
     from openrbu.formats.judgement import ImageState
 
     return {
@@ -127,9 +103,11 @@ def _sightings_document(seen: Sightings, held: Sequence[Header | None]) -> dict[
                 "lowest": hex_address(found.lowest),
                 "highest": hex_address(found.highest),
                 "extent_count": found.extent_count,
-                "image": None if header is None else header_document(header),
+                "image": None
+                if found.image_header is None
+                else header_document(found.image_header),
             }
-            for found, header in zip(seen.packet_sets, held, strict=True)
+            for found in seen.packet_sets
         ],
         "images": [
             {
@@ -156,11 +134,11 @@ def _sightings_document(seen: Sightings, held: Sequence[Header | None]) -> dict[
     }
 
 
-def _blocks(seen: Sightings, held: Sequence[Header | None]) -> list[Block]:
+def _blocks(seen: Sightings) -> list[Block]:
     blocks: list[Block] = []
     if seen.packet_sets:
         names = ("set", "packets", "missing", "packet size", "lowest", "highest", "holds")
-        rows = [_set_row(*each) for each in zip(seen.packet_sets, held, strict=True)]
+        rows = [_set_row(each) for each in seen.packet_sets]
         blocks.append(Table("Packet sets", names, rows))
         blocks += [bad(f"conflict: {text}") for each in seen.packet_sets for text in each.conflicts]
     if seen.images:
@@ -219,7 +197,7 @@ def _header_cells(header: Header) -> tuple[str, str]:
     return str(header.version), systems_text(header)
 
 
-def _set_row(found: FoundSet, header: Header | None) -> tuple[Cell, ...]:
+def _set_row(found: FoundSet) -> tuple[Cell, ...]:
     from openrbu.formats.packet import set_id_text
 
     missing: Cell = good("none")
@@ -234,5 +212,5 @@ def _set_row(found: FoundSet, header: Header | None) -> tuple[Cell, ...]:
         human_size(found.packet_size_bytes),
         f"{found.lowest:#x}",
         f"{found.highest:#x}",
-        "?" if header is None else " for ".join(_header_cells(header)),
+        "?" if found.image_header is None else " for ".join(_header_cells(found.image_header)),
     )

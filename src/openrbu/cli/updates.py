@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from openrbu.cli import files, progress, show
+from openrbu.cli import progress, show
 from openrbu.cli.interrupts import UpdateTeller
 from openrbu.cli.options import (
     AllowKnownBroken,
@@ -37,7 +37,7 @@ from openrbu.errors import OpenRbuError
 from openrbu.sharing.session import Session, open_session
 
 if TYPE_CHECKING:
-    from openrbu.cli.files import Loaded
+    from openrbu.formats.loading import LoadedImage
     from openrbu.update.driver import Mode as StagingMode
     from openrbu.update.options import Options
     from openrbu.update.plan import Plan
@@ -107,9 +107,10 @@ def plan(
     \b
     Example:  rbu plan A06.hdr --machine demo
     """
+    from openrbu.formats.loading import load_image
     from openrbu.update.plan import make_plan
 
-    loaded = files.load_image(image)
+    loaded = load_image(image)
     options = _options(
         mode,
         packet_size,
@@ -164,11 +165,12 @@ def update(
     \b
     Example:  rbu update A06.hdr --machine demo --reboot
     """
+    from openrbu.formats.loading import load_image
     from openrbu.update.flow import perform
     from openrbu.update.journal import Journal
     from openrbu.update.plan import make_plan
 
-    loaded = files.load_image(image)
+    loaded = load_image(image)
     options = _options(
         mode,
         packet_size,
@@ -208,7 +210,7 @@ def update(
         return _restart(session, planned, document)
 
 
-def _options(mode: ModeChoice, packet_size: str, loaded: Loaded, **others: Any) -> Options:
+def _options(mode: ModeChoice, packet_size: str, loaded: LoadedImage, **others: Any) -> Options:
     """What the operator and the package ask for; `others` are options by their names there.
 
     :raise UsageError: when the packet size is none.

@@ -21,6 +21,7 @@ from openrbu.formats.judgement import (
 )
 from openrbu.formats.layout import Field, Layout
 from openrbu.formats.version import BiosVersion, VersionStyle
+from openrbu.units import human_size
 
 MAGIC = b"$RBU"
 MAGIC_WORD = int.from_bytes(MAGIC, "little")
@@ -299,8 +300,12 @@ def make_image(
     systems: Sequence[SystemId],
     quick_check: str = "Copyright 2005 Dell Inc.",
     header_minor: int | None = None,
+    flash_size_bytes: int | None = None,
 ) -> bytes:
     """A new image: header, `flash_data`, and the check words.
+
+    With `flash_size_bytes`, `flash_data` is at the end of so much erased flash (0xFF), where the
+    BIOS of a smaller ROM sits.
 
     `header_minor` is the header's minor version; unless given it is that of real files, 0 beside
     an old-style version and 1 beside a new-style one.
@@ -310,6 +315,8 @@ def make_image(
     """
     if not len(flash_data):
         raise UsageError("there is no flash data to put into the image")
+    if flash_size_bytes is not None:
+        flash_data = _filled_up(flash_data, flash_size_bytes)
     if not 1 <= len(systems) <= MAX_SYSTEMS:
         raise UsageError(f"an image is for 1 to {MAX_SYSTEMS} systems, not {len(systems)}")
     padded_check = quick_check.encode("ascii", "replace").ljust(40)
@@ -332,3 +339,16 @@ def make_image(
         system_id_list=tuple(entries + [0] * (MAX_SYSTEMS - len(entries))),
     )
     return b"".join((header, flash_data, check_words(header, flash_data)))
+
+
+def _filled_up(flash_data: Buffer, size_bytes: int) -> bytes:
+    """`flash_data` at the end of `size_bytes` bytes of erased flash.
+
+    :raise UsageError: when it is larger than that.
+    """
+    if len(flash_data) > size_bytes:
+        raise UsageError(
+            f"the data's {human_size(len(flash_data))} are more than a flash of "
+            f"{human_size(size_bytes)} has room for"
+        )
+    return bytes(flash_data).rjust(size_bytes, b"\xff")

@@ -12,10 +12,13 @@ headers and the rejects that are kept. What falls victim to a cap is a reject th
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Mapping
 from typing import Any
 
 from openrbu.errors import DamagedInputError
 from openrbu.formats import hdr
+from openrbu.formats.hdr import Header
 from openrbu.formats.judgement import ImageState
 from openrbu.formats.packet import (
     PACKET_HEADER,
@@ -173,7 +176,23 @@ def _make_set(ram: RamArray, addresses: Addresses, headers: npt.NDArray[Any]) ->
         places=places,
         conflicts=tuple(conflicts),
         password=password,
+        image_header=_image_header(ram, places, header_size, int(model["pktSize"]) * KIB),
     )
+
+
+def _image_header(
+    ram: RamArray,
+    places: Mapping[int, tuple[PhysAddr, ...]],
+    header_size_bytes: int,
+    packet_size_bytes: int,
+) -> Header | None:
+    """The image header that packet 1 begins with, where it is there and sound."""
+    if 1 not in places:
+        return None
+    start = PhysAddr(places[1][0] + header_size_bytes)
+    with contextlib.suppress(DamagedInputError):
+        return Header.parse(ram.data(start, packet_size_bytes - header_size_bytes))
+    return None
 
 
 def _unequal_copies(ram: RamArray, addresses: Addresses, headers: npt.NDArray[Any]) -> list[str]:

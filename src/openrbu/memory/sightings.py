@@ -79,6 +79,8 @@ class FoundSet:
     places: Mapping[int, tuple[PhysAddr, ...]]
     conflicts: tuple[str, ...]
     password: PasswordItem
+    image_header: Header | None = None
+    """That of the image in them: None where packet 1 is missing, or begins with none."""
 
     @property
     def missing(self) -> tuple[int, ...]:

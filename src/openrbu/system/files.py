@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and room on the disk for them."""
+"""Files that are read with a limit, or written whole or not at all; and room on the disk."""
 
 from __future__ import annotations
 
@@ -8,10 +8,33 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from openrbu.errors import OutputError
+from openrbu.errors import OutputError, UsageError
+from openrbu.units import MIB, human_size
 
 if TYPE_CHECKING:
     from openrbu.buffers import Buffer
+
+
+MAX_INPUT_BYTES = 512 * MIB
+"""More than any vendor's package; less than what an endless file would fill memory with."""
+
+
+def read_input(path: Path, *, max_size_bytes: int = MAX_INPUT_BYTES) -> bytes:
+    """A whole file that the user named.
+
+    :raise UsageError: when it can't be read, or is too large.
+    """
+    pieces, size = [], 0
+    try:
+        with path.open("rb", buffering=0) as file:
+            while size <= max_size_bytes and (piece := file.read(MIB)):
+                pieces.append(piece)
+                size += len(piece)
+    except OSError as error:
+        raise UsageError(f"{path} can't be read: {error.strerror}") from None
+    if size > max_size_bytes:
+        raise UsageError(f"{path} is larger than {human_size(max_size_bytes)}")
+    return b"".join(pieces)
 
 
 def fresh_directory(parent: Path, prefix: str) -> Path:
