@@ -221,19 +221,29 @@ def test_section_ids_are_there_once() -> None:
         assert len(ids) == len(set(ids)), page.name
 
 
-def test_the_map_of_folders_names_each_once() -> None:
-    """The rows of docs/architecture.md behind its mark, up to the end of the table."""
+def test_the_map_of_folders_has_each_on_its_floor() -> None:
+    """The table of docs/architecture.md behind its mark, and the floors that `make lint` knows."""
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     table = text.partition("<!-- folders -->")[2].strip().partition("\n\n")[0]
-    named = re.findall(r"`([\w.]+)/?`(?=[^|]*\|[^|]*\|$)", table, re.MULTILINE)
-    here = {
-        path.name
-        for path in PACKAGE.iterdir()
-        if not path.name.startswith(("_", ".")) and path.suffix in ("", ".py")
+    named = re.findall(r"^\| ([0-9]+) \| `([a-z_]+)(/|\.py)` \|", table, re.MULTILINE)
+    script = (ROOT / "scripts" / "check-imports").read_text(encoding="utf-8")
+    floors = re.search(r"^FLOORS = (\(.*?^\))", script, re.MULTILINE | re.DOTALL)
+    assert floors is not None
+    bottom_up = list(reversed(ast.literal_eval(floors[1])))
+    expected = {
+        f"{name}/" if (PACKAGE / name).is_dir() else f"{name}.py": bottom_up.index(floor) - 1
+        for floor in bottom_up[1:]  # below all is __init__
+        for name in floor
+        if (PACKAGE / name).is_dir() or (PACKAGE / f"{name}.py").exists()
     }
-    expect_none(f"docs/architecture.md: no row for {each}" for each in sorted(here - set(named)))
-    expect_none(f"docs/architecture.md: {each} is gone" for each in sorted(set(named) - here))
-    assert len(named) == len(here)
+    found = {name + kind: int(floor) for floor, name, kind in named}
+    expect_none(
+        f"docs/architecture.md: {name} is on floor {found.get(name)}, and in scripts/check-imports "
+        f"on floor {expected.get(name)}"
+        for name in sorted(found.keys() | expected.keys())
+        if found.get(name) != expected.get(name)
+    )
+    assert len(named) == len(found)
 
 
 @pytest.mark.parametrize(
