@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from openrbu.balloon.clock import Clock
 from openrbu.cli.main import main
 from openrbu.formats.hdr import SystemId, make_image
 from openrbu.formats.version import BiosVersion
@@ -37,16 +38,18 @@ class Ended:
 
 
 class Cli:
-    """Runs `rbu` with a home of its own and its own directory to work in."""
+    """Runs `rbu` with a home of its own and its own directory to work in. `clock` is what balloon
+    commands go by; None: this computer's."""
 
     def __init__(self, directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
         self.directory = directory
+        self.clock: Clock | None = None
         self._capsys = capsys
 
     def __call__(self, *words: object) -> Ended:
         """Run a command in this process."""
         self._capsys.readouterr()
-        code = main([str(word) for word in words])
+        code = main([str(word) for word in words], clock=self.clock)
         captured = self._capsys.readouterr()
         return Ended(code, captured.out, captured.err)
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from cli_rig import RBU, Cli
-from openrbu.balloon import session
-from openrbu.cli import balloon_watch
 from openrbu.machine.xen_orders import GuestOrder
 from openrbu.units import KIB, MIB
 
@@ -21,11 +19,12 @@ START_S = 1_800_000_000.0
 
 class Clock:
     """The time, which passes only when a test, or a command that waits, says so. `wall_ahead_s`:
-    how far somebody has set the wall clock."""
+    how far somebody has set the wall clock. `waited` is called at the end of each wait."""
 
     def __init__(self) -> None:
         self.now_s = START_S
         self.wall_ahead_s = 0.0
+        self.waited: Callable[[], object] = lambda: None
 
     def wall(self) -> float:
         return self.now_s + self.wall_ahead_s
@@ -35,14 +34,13 @@ class Clock:
 
     def wait(self, seconds: float) -> None:
         self.now_s += seconds
+        self.waited()
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(session, "now", clock.wall)
-    monkeypatch.setattr(balloon_watch, "monotonic", clock.monotonic)
-    monkeypatch.setattr(balloon_watch, "wait", clock.wait)
+def clock(rbu: Cli) -> Clock:
+    """The clock of `rbu` in this test."""
+    rbu.clock = clock = Clock()
     return clock
 
 

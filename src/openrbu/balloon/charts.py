@@ -87,7 +87,7 @@ def draw(path: Path, panels: Sequence[Panel]) -> None:
     :raise OutputError: when the file can't be written.
     """
     check_path(path)
-    import matplotlib as mpl
+    import matplotlib as mpl  # noqa: PLC0415  (an extra, and slow to import)
 
     with mpl.rc_context(_SETTINGS), warnings.catch_warnings():
         # a letter of a name that the font has not got is a box
@@ -101,7 +101,7 @@ def draw(path: Path, panels: Sequence[Panel]) -> None:
 
 
 def _figure(panels: Sequence[Panel]) -> Figure:
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure  # noqa: PLC0415  (see `draw`)
 
     figure = Figure(figsize=(10, 1.2 + 3.4 * len(panels)), layout="constrained")
     rows = figure.subplots(len(panels), sharex=True, sharey=True, squeeze=False)

@@ -5,23 +5,31 @@ from __future__ import annotations
 import contextlib
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from openrbu.balloon.session import opened_host
+from openrbu.cli.balloon_view import driver_cell, host_blocks, lost_lines, size_of_pages
 from openrbu.cli.options import AsJson, complete_machines, complete_models, size_of
-from openrbu.cli.show import Answer, Block, caution, good
+from openrbu.cli.show import Answer, Block, caution, cell_text, good
 from openrbu.errors import ObstacleError, OpenRbuError, UsageError
 from openrbu.units import GIB, PAGE_SIZE, human_size
 
 if TYPE_CHECKING:
-    from openrbu.cli.balloon_view import GuestStanding
+    from openrbu.balloon.clock import Clock
+    from openrbu.balloon.status import GuestStatus
 
 DEFAULT_RAM_BYTES = 4 * GIB
 DEFAULT_GUEST = "512M"
 DEFAULT_HOST_MODEL = "precision-390"
 """It takes an image in packets, too: dom0's memory is in pieces once its balloon has worked."""
+
+
+def clock_of(context: typer.Context) -> Clock:
+    """The clock that the caller of `main` passed; this computer's where there is none."""
+    from openrbu.balloon.clock import SystemClock
+
+    return SystemClock() if context.obj is None else cast("Clock", context.obj)
 
 
 def complete_hosts(incomplete: str) -> list[str]:
@@ -123,6 +131,7 @@ GuestUses = Annotated[
 
 
 def host(
+    context: typer.Context,
     name: Annotated[str, typer.Argument(metavar="NAME", help="What to call it.")],
     *,
     ram: HostRam = None,
@@ -151,6 +160,7 @@ def host(
     With --profile hard-limit a stays where it is until its target is written again. With linux it
     tries for some 14 s: then it stays there until it is told another target.
     """
+    from openrbu.balloon.session import open_xen_host
     from openrbu.drivers.xen_balloon_profiles import DEFAULT_BALLOON_PROFILE
     from openrbu.machine.config import XenConfig
     from openrbu.machine.factory import Order, make_machine
@@ -172,9 +182,10 @@ def host(
         ram_directory=None if ram_in is None else Path(ram_in),
     )
     _start(make_machine(name, order))
-    with opened_host(name) as opened:
-        said: list[Block] = [good(f"made and on: {name}"), *opened.blocks()]
-        return Answer({"changed": True, **opened.document()}, said)
+    with open_xen_host(name, clock=clock_of(context)) as session:
+        status = session.status()
+    said: list[Block] = [good(f"made and on: {name}"), *host_blocks(status)]
+    return Answer({"changed": True, **status.document()}, said)
 
 
 def _start(directory: Path) -> None:
@@ -197,6 +208,7 @@ def _start(directory: Path) -> None:
 
 
 def guest(
+    context: typer.Context,
     host: HostName,
     name: Annotated[
         str,
@@ -221,13 +233,14 @@ def guest(
                rbu balloon guest xen1 b --uses 300M --profile hard-limit
                rbu balloon guest xen1 a --rm
     """
+    from openrbu.balloon.session import open_xen_host
     from openrbu.drivers.xen_balloon_profiles import DEFAULT_BALLOON_PROFILE
     from openrbu.machine.xen_orders import GuestOrder
 
     if rm:
         if any(each is not None for each in (memory, maximum, claim, uses, profile)):
             raise UsageError("--rm takes HOST and NAME alone")
-        return _remove(host, name)
+        return _remove(host, name, clock_of(context))
     memory_bytes = _pages_of(DEFAULT_GUEST if memory is None else memory, "--memory")
     max_bytes = _pages_of(maximum, "--max", default=2 * memory_bytes)
     order = GuestOrder(
@@ -238,26 +251,28 @@ def guest(
         profile=DEFAULT_BALLOON_PROFILE if profile is None else profile,
     )
     order.check()
-    with opened_host(host) as opened:
-        total_bytes = opened.host.hypervisor.total_pages * PAGE_SIZE
+    with open_xen_host(host, clock=clock_of(context)) as session:
+        total_bytes = session.host.hypervisor.total_pages * PAGE_SIZE
         if maximum is None:
             order = replace(order, max_bytes=max(memory_bytes, min(max_bytes, total_bytes)))
-        opened.create(name, order)
-        said: list[Block] = [good(f"made: guest {name} of {host}"), *opened.blocks()]
-        return Answer({"changed": True, **opened.document()}, said)
+        session.create(name, order)
+        status = session.status()
+    said: list[Block] = [good(f"made: guest {name} of {host}"), *host_blocks(status)]
+    return Answer({"changed": True, **status.document()}, said)
 
 
-def _remove(host: str, name: str) -> Answer:
-    from openrbu.cli.balloon_view import lost_lines
+def _remove(host: str, name: str, clock: Clock) -> Answer:
+    from openrbu.balloon.session import open_xen_host
 
-    with opened_host(host) as opened:
-        opened.destroy(name)
-        lost = [each for each in opened.lost if each != name]
+    with open_xen_host(host, clock=clock) as session:
+        session.destroy(name)
+        lost = [each for each in session.lost if each != name]
     document = {"changed": True, "host": host, "name": name, "lost": lost}
     return Answer(document, [good(f"destroyed: guest {name} of {host}"), *lost_lines(host, lost)])
 
 
 def target(
+    context: typer.Context,
     host: HostName,
     guest: GuestName,
     size: Annotated[str, typer.Argument(metavar="SIZE", help="What it shall have (512M, 1G).")],
@@ -279,42 +294,40 @@ def target(
     Examples:  rbu balloon target xen1 a 1G
                rbu balloon target xen1 dom0 256M
     """
-    from openrbu.cli.balloon_view import lost_lines
+    from openrbu.balloon.session import open_xen_host
 
     size_bytes = _pages_of(size, "SIZE")
     if not size_bytes:
         raise UsageError("SIZE: a guest can't do without memory")
-    with opened_host(host) as opened:
-        if size_bytes > opened.host.hypervisor.total_pages * PAGE_SIZE:
-            raise opened.host.too_much(size_bytes)
-        has_changed = opened.set_target_bytes(guest, size_bytes)
-        standing = opened.standing(guest)
-        max_bytes = standing.info.max_pages * PAGE_SIZE
-        lost = opened.lost
-    said: list[Block] = [_progress_of(standing, size_bytes), *lost_lines(host, lost)]
+    is_dom0 = guest == "dom0"
+    with open_xen_host(host, clock=clock_of(context), for_dom0=is_dom0) as session:
+        if size_bytes > session.host.hypervisor.total_pages * PAGE_SIZE:
+            raise session.host.too_much(size_bytes)
+        status, has_changed = session.set_target_bytes(guest, size_bytes)
+        lost = session.lost
+    max_bytes = status.info.max_pages * PAGE_SIZE
+    said: list[Block] = [_progress_of(status, size_bytes), *lost_lines(host, lost)]
     if size_bytes > max_bytes:
         said.append(caution(f"{guest} may have {human_size(max_bytes)}: it will stop there"))
-    document = {"changed": has_changed, "host": host, **standing.document(), "lost": lost}
+    document = {"changed": has_changed, "host": host, **status.document(), "lost": lost}
     return Answer(document, said)
 
 
-def _progress_of(standing: GuestStanding, size_bytes: int) -> Block:
+def _progress_of(guest: GuestStatus, size_bytes: int) -> Block:
     """How far a guest came right away."""
-    from openrbu.cli.balloon_view import size_of_pages
-    from openrbu.cli.show import cell_text
-
-    name, current = standing.info.name, size_of_pages(standing.info.current_pages)
+    name, current = guest.info.name, size_of_pages(guest.info.current_pages)
     wanted = human_size(size_bytes)
-    if standing.balloon is None:
-        owner = standing.owner or "unknown"
+    if guest.balloon is None:
+        owner = guest.owner or "unknown"
         return f"{name} is told to have {wanted}: process {owner} has it, and will move it"
-    if standing.info.current_pages * PAGE_SIZE == size_bytes:
+    if guest.info.current_pages * PAGE_SIZE == size_bytes:
         return good(f"{name} has {current}")
-    state = cell_text(standing.words())
+    state = cell_text(driver_cell(guest))
     return caution(f"{name} is told to have {wanted}, and has {current}: {state}")
 
 
 def show(
+    context: typer.Context,
     host: HostName,
     *,
     as_json: AsJson = False,
@@ -326,8 +339,11 @@ def show(
     \b
     Example:  rbu balloon show xen1
     """
-    with opened_host(host) as opened:
-        return Answer(opened.document(), opened.blocks())
+    from openrbu.balloon.session import open_xen_host
+
+    with open_xen_host(host, clock=clock_of(context)) as session:
+        status = session.status()
+    return Answer(status.document(), host_blocks(status))
 
 
 def _pages_of(text: str | None, what: str, *, default: int = 0) -> int:

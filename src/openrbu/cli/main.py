@@ -22,6 +22,7 @@ from openrbu.lazy import use_one_blas_thread
 from openrbu.system.interrupts import Stopped, signals_raised
 
 if TYPE_CHECKING:
+    from openrbu.balloon.clock import Clock
     from openrbu.cli.show import Answer
     from openrbu.errors import OpenRbuError
 
@@ -35,8 +36,9 @@ _TAKE_A_WORD: dict[tuple[str, ...], tuple[str, ...]] = {
 """The commands that run a program, and those of their options that the next word belongs to."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, *, clock: Clock | None = None) -> int:
     """Run one command line, without the program's name; the process's own where none is given.
+    `clock` is what balloon commands go by; None: this computer's.
 
     Returns the exit code. SystemExit comes out of shell completion only.
     """
@@ -50,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _fill_streams()
     with signals_raised():
         try:
-            return _run(words)
+            return _run(words, clock)
         except Stopped as stop:  # before anything was begun, or while another one was told of
             if sys.stderr is not None:
                 print(f"rbu: {stop.text}", file=sys.stderr)
@@ -66,7 +68,7 @@ def _fill_streams() -> None:
         os.close(fd)
 
 
-def _run(words: list[str]) -> int:
+def _run(words: list[str], clock: Clock | None) -> int:
     """Run, show the answer or the error, return the exit code."""
     from openrbu.cli import show
     from openrbu.errors import OpenRbuError
@@ -75,7 +77,7 @@ def _run(words: list[str]) -> int:
     show.prepare_streams()
     document: dict[str, Any] = {}
     try:
-        result = _call(words)
+        result = _call(words, clock)
         if isinstance(result, int):
             return result
         if not as_json:
@@ -110,7 +112,7 @@ def _own_words(words: list[str]) -> list[str]:
     return own
 
 
-def _call(words: list[str]) -> Answer | int:
+def _call(words: list[str], clock: Clock | None) -> Answer | int:
     """Parse the words and call the command.
 
     :raise UsageError: when the words make no command line.
@@ -123,7 +125,9 @@ def _call(words: list[str]) -> Answer | int:
     command = build_command()
     asked = words or ["--help"]
     try:
-        result: Answer | int | None = command.main(asked, prog_name="rbu", standalone_mode=False)
+        result: Answer | int | None = command.main(
+            asked, prog_name="rbu", standalone_mode=False, obj=clock
+        )
     except typer.TyperException as error:
         text = " ".join(error.format_message().split()).rstrip(".")
         context = getattr(error, "ctx", None)

@@ -39,18 +39,26 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 class XenHost:
     """A host that is on. Any number of processes may have it open: it takes no lock.
 
-    `keeps`: the guests that are attached here are for as long as this process runs.
+    `keeps`: this process keeps the guests that it attaches for as long as it runs. `config` is what
+    `machine.json` says, where the caller has read it already.
 
     :raise MachineError: when the machine in `directory` runs no Xen, is off, or its files don't
         allow it.
     """
 
-    def __init__(self, directory: Path, *, now: Callable[[], float], keeps: bool = False) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        now: Callable[[], float],
+        keeps: bool = False,
+        config: MachineConfig | None = None,
+    ) -> None:
         self.directory, self.name, self.now = directory, directory.name, now
         self.keeps = keeps
         self._guests = directory / XEN / "guests"
         with contextlib.ExitStack() as stack, store.disk_errors(directory):
-            self.config = load_config(directory)
+            self.config = config or load_config(directory)
             self._xen = xen_config(directory, self.config)
             self.ram = RamFile(
                 directory / "ram", pc_regions(self.config.ram_bytes), is_mapped=False
@@ -89,13 +97,13 @@ class XenHost:
 
         :raise MachineError: when there is none of that name.
         """
-        for info in self.hypervisor.domains():
-            if info.name == name:
-                return info
-        raise MachineError(
-            f"host {self.name!r} has no guest {name!r}; make one: "
-            f"rbu balloon guest {self.name} {name}"
-        )
+        info = self.hypervisor.find(name)
+        if info is None:
+            raise MachineError(
+                f"host {self.name!r} has no guest {name!r}; make one: "
+                f"rbu balloon guest {self.name} {name}"
+            )
+        return info
 
     def profile_of(self, name: str) -> str:
         """How the balloon driver of a guest works.
@@ -271,7 +279,7 @@ class XenHost:
 
     def _has(self, name: str) -> bool:
         """Whether the hypervisor knows a guest."""
-        return name in {each.name for each in self.hypervisor.domains()}
+        return self.hypervisor.find(name) is not None
 
     def make_kernel(
         self, name: str, order: GuestOrder, boot_id: str, saved: Snapshot | None = None

@@ -245,6 +245,12 @@ class Hypervisor:
         with self._state as state:
             return Domain(state, self._existing_row(name))
 
+    def find(self, name: str) -> DomainInfo | None:
+        """What is known of the guest of that name; None when there is none."""
+        with self._state as state:
+            row = state.rows.named(name)
+            return None if row is None else info_of(row)
+
     def domains(self) -> list[DomainInfo]:
         """All guests, in the order of their numbers."""
         with self._state as state:
