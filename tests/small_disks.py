@@ -1,11 +1,12 @@
-"""File systems that are soon full."""
+"""File systems that are soon full, and disks that refuse."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from needs import leave_out
@@ -44,3 +45,14 @@ def fill_up(directory: Path) -> Path:
 def pages_taken(path: Path) -> int:
     """How many pages of memory a file on a tmpfs, or a memfd, takes."""
     return path.stat().st_blocks * 512 // 4096
+
+
+@contextlib.contextmanager
+def no_writes() -> Iterator[Callable[[], None]]:
+    """What is called in the block makes each write to a file fail with EFBIG until its end, also
+    one to a place that is there already, as on a disk that went bad. The kernel does it itself."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -12,7 +12,8 @@ from machines import make
 from openrbu.errors import MachineError
 from openrbu.machine import store
 from openrbu.machine.removal import remove_machine
-from openrbu.system.lockfile import LockFile, take_within
+from openrbu.system.lockfile import LockFile, TakenError, owned, owner_of, take_within
+from small_disks import no_writes
 
 
 @pytest.fixture
@@ -109,3 +110,43 @@ def test_a_lock_is_waited_for_but_not_for_ever(path: Path) -> None:
         closing.start()
         assert take_within(other.take, 60.0)
         closing.join()
+
+
+# -- an owner -------------------------------------------------------------------------------
+
+
+def test_an_owner_says_who_it_is_and_what_it_does_until_it_lets_go(path: Path) -> None:
+    assert owner_of(path) is None
+    with owned(path, "serving"):
+        with pytest.raises(TakenError) as caught, owned(path):
+            pass
+        assert (caught.value.owner, caught.value.role) == (str(os.getpid()), "serving")
+        assert owner_of(path) == str(os.getpid())
+    assert owner_of(path) is None
+    with owned(path), pytest.raises(TakenError) as caught, owned(path, "serving"):
+        pass
+    assert caught.value.role == ""
+
+
+def test_an_owner_that_has_not_said_so_yet_is_unknown(path: Path) -> None:
+    with LockFile(path, create=True) as silent:
+        assert silent.take()
+        with pytest.raises(TakenError, match="taken by process unknown") as caught, owned(path):
+            pass
+        assert caught.value.owner is None
+
+
+def test_an_owner_lets_go_on_a_disk_that_takes_nothing_any_more(path: Path) -> None:
+    with no_writes() as refuse, owned(path):
+        refuse()
+        with pytest.raises(OSError, match="File too large"):
+            path.write_text("more")
+    with owned(path):
+        pass
+
+
+def test_only_who_may_make_the_file_makes_it(path: Path) -> None:
+    with pytest.raises(FileNotFoundError), owned(path, create=False):
+        pass
+    with owned(path), pytest.raises(TakenError), owned(path, create=False):
+        pass

@@ -28,7 +28,7 @@ from pathlib import Path
 
 from openrbu.errors import MachineError, OpenRbuError, UsageError
 from openrbu.system.home import state_home
-from openrbu.system.lockfile import LockFile
+from openrbu.system.lockfile import TakenError, owned
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -43,10 +43,6 @@ _DISK_ERRORS = {
     errno.EMFILE: "this process may have no more files open (ulimit -n)",
     errno.EIO: "the disk reports an input/output error",
 }
-
-_OWNER_BYTES = 32
-"""What a lock file has: a process's number, `serving` where it serves the machine to others, and
-blanks. It never grows, so a full disk is no reason for it to fail."""
 
 _SERVING = "serving"
 
@@ -145,14 +141,9 @@ def locked(directory: Path, *, serving: bool = False) -> Iterator[None]:
     """
     with contextlib.ExitStack() as stack:
         with disk_errors(directory):
-            lock = stack.enter_context(LockFile(directory / "lock", create=True))
-            if not lock.take():
-                owner, _, does = lock.read().partition(" ")
-                raise InUseError(directory.name, owner or None, is_served=does == _SERVING)
-            text = f"{os.getpid()} {_SERVING}" if serving else f"{os.getpid()}"
-            lock.write(text.ljust(_OWNER_BYTES))
-        try:
-            yield
-        finally:
-            with contextlib.suppress(OSError):  # the next owner is not to be taken for this one
-                lock.write("")
+            try:
+                stack.enter_context(owned(directory / "lock", _SERVING if serving else ""))
+            except TakenError as taken:
+                is_served = taken.role == _SERVING
+                raise InUseError(directory.name, taken.owner, is_served=is_served) from None
+        yield

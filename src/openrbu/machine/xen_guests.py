@@ -24,7 +24,6 @@ the host finds it as if they had been running all the time.
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, Self
@@ -35,14 +34,10 @@ from openrbu.kernel.kernel import Kernel, Snapshot
 from openrbu.machine import store
 from openrbu.machine.state import StateFile
 from openrbu.machine.xen_orders import GuestOrder, read_order
-from openrbu.system.lockfile import LockFile
+from openrbu.system.lockfile import LockFile, TakenError, owned
 from openrbu.system.signals import signals_held
 from openrbu.xen.hypervisor import Hypervisor
 from openrbu.xen.world import World
-
-_OWNER_BYTES = 32
-"""What a lock file has: a process's number, `keeping` where it keeps the guest, and blanks. It
-never grows, so a full disk is no reason for it to fail."""
 
 _KEEPING = "keeping"
 
@@ -74,21 +69,12 @@ def hold(
     :raise FileNotFoundError: when it has been removed.
     :raise OSError: when the disk refuses.
     """
-    lock = stack.enter_context(LockFile(directory / "lock", create=create))
-    if not lock.take():
-        owner, _, does = lock.read().partition(" ")
-        raise GuestInUseError(host, directory.name, owner or None, is_kept=does == _KEEPING)
-    does = _KEEPING if keeps else ""
-    lock.write(f"{os.getpid()} {does}".ljust(_OWNER_BYTES))
-    stack.callback(lock.write, "")
-    return lock
-
-
-def owner_of(directory: Path) -> str | None:
-    """The process that has the guest in a directory, where it said so."""
-    with contextlib.suppress(OSError), LockFile(directory / "lock", create=False) as lock:
-        return lock.read().partition(" ")[0] or None
-    return None
+    try:
+        role = _KEEPING if keeps else ""
+        return stack.enter_context(owned(directory / "lock", role, create=create))
+    except TakenError as taken:
+        is_kept = taken.role == _KEEPING
+        raise GuestInUseError(host, directory.name, taken.owner, is_kept=is_kept) from None
 
 
 class Host(Protocol):

@@ -21,12 +21,12 @@ from openrbu.machine import store
 from openrbu.machine.config import MachineConfig, XenConfig, load_config
 from openrbu.machine.dom0 import XEN
 from openrbu.machine.state import StateFile
-from openrbu.machine.xen_guests import Guest, GuestInUseError, hold, owner_of
+from openrbu.machine.xen_guests import Guest, GuestInUseError, hold
 from openrbu.machine.xen_orders import GuestOrder, read_order, write_order
 from openrbu.memory.buddy import BuddyAllocator
 from openrbu.memory.physical import pc_regions
 from openrbu.memory.ram_file import RamFile
-from openrbu.system.lockfile import LockFile, take_within
+from openrbu.system.lockfile import LockFile, owner_of, take_within
 from openrbu.system.signals import signals_held
 from openrbu.units import MAX_ORDER, PAGE_SIZE, human_size, pages_for
 from openrbu.xen.arrays import LOCK_WITHIN_S
@@ -117,7 +117,7 @@ class XenHost:
 
     def owner_of(self, name: str) -> str | None:
         """The process that has a guest, where it said so."""
-        return owner_of(self._guests / name)
+        return owner_of(self._guests / name / "lock")
 
     def create(self, name: str, order: GuestOrder) -> None:
         """Make a guest. All or nothing; no signal comes in between.

@@ -1,5 +1,8 @@
 """A file that one process at a time has locked, and that says something about that process.
 
+`owned` is what a thing with one owner needs: the lock, and in the file who has it. `LockFile` is
+for those who say something else in it.
+
 The lock is the kernel's (flock(2)): it ends with its process, however that ends. Its holder may
 remove the file. Who opened it before then has a lock that nobody else looks at, so `take` sees to
 it that what it locked is what is there.
@@ -7,16 +10,21 @@ it that what it locked is what is there.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Self
 
 _MAX_BYTES = 64 * 1024
+
+_OWNER_BYTES = 32
+"""What an owner writes: its number, its role, and blanks. The file never grows afterwards, so a
+full disk is no reason to fail."""
 
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 1e-4, 1e-3
 
@@ -100,6 +108,52 @@ class LockFile:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class TakenError(Exception):
+    """Another process has the file.
+
+    `owner` is the number of that process, None while it has not said so yet. `role` is what it said
+    of itself besides, mostly nothing.
+    """
+
+    def __init__(self, owner: str | None, role: str) -> None:
+        super().__init__(f"taken by process {owner or 'unknown'}")
+        self.owner, self.role = owner, role
+
+
+@contextlib.contextmanager
+def owned(path: Path, role: str = "", *, create: bool = True) -> Iterator[LockFile]:
+    """Have the file at `path` for this process in the block; the file says so, and the `role`: one
+    word. It is made where it is missing, if `create`.
+
+    :raise TakenError: when another process has it.
+    :raise FileNotFoundError: when it is missing, and not to be made.
+    :raise OSError: when it can't be opened, or the disk has no room for the owner's number.
+    """
+    with LockFile(path, create=create) as lock:
+        if not lock.take():
+            raise TakenError(*_owner_in(lock))
+        lock.write(f"{os.getpid()} {role}".ljust(_OWNER_BYTES))
+        try:
+            yield lock
+        finally:
+            # Only so that the next owner is not taken for this one: who has the lock counts.
+            with contextlib.suppress(OSError):
+                lock.write("")
+
+
+def owner_of(path: Path) -> str | None:
+    """The process that `owned` a file last, where it is there and says so."""
+    with contextlib.suppress(OSError), LockFile(path, create=False) as lock:
+        return _owner_in(lock)[0]
+    return None
+
+
+def _owner_in(lock: LockFile) -> tuple[str | None, str]:
+    """The owner and its role, as `TakenError` has them."""
+    owner, _, role = lock.read().partition(" ")
+    return owner or None, role
 
 
 def try_lock(fd: int, kind: int = fcntl.LOCK_EX) -> bool:

@@ -21,6 +21,7 @@ from openrbu.machine.xen_guests import GuestInUseError, settle
 from openrbu.machine.xen_host import XenHost, guest_names
 from openrbu.machine.xen_orders import GuestOrder
 from openrbu.units import MIB, PAGES_PER_MIB
+from small_disks import no_writes
 
 # -- come and go ----------------------------------------------------------------------------
 
@@ -201,6 +202,15 @@ def test_one_process_at_a_time_has_a_guest(host: XenHost) -> None:
             assert [each.name for each in others] == ["b"]
         assert host.bury_lost() == []
     assert host.owner_of("a") is None
+    host.attach("a").close()
+
+
+def test_a_guest_that_did_nothing_is_let_go_of_on_a_disk_that_takes_nothing(host: XenHost) -> None:
+    host.create("a", order())
+    with no_writes() as refuse:
+        guest = host.attach("a")
+        refuse()
+        guest.close()
     host.attach("a").close()
 
 
