@@ -10,8 +10,10 @@ import subprocess
 import sys
 
 import pytest
+import typer
 
 from cli_rig import Cli
+from openrbu.cli.app import COMMANDS, Group, Row, load
 
 SLOW = ("numpy", "rich")
 """What the commands below do without."""
@@ -132,3 +134,43 @@ def test_a_library_user_and_one_who_asks_have_their_threads() -> None:
     assert outcome(THREADS.format("")) != "1 None"
     asked = outcome(THREADS.format("lazy.use_one_blas_thread()"), OPENBLAS_NUM_THREADS="2")
     assert asked == "2 2"
+
+
+# -- the table of commands ------------------------------------------------------------------------
+
+
+def rows() -> dict[str, Row]:
+    """All commands, by the words that call them."""
+    found: dict[str, Row] = {}
+    for name, row in COMMANDS.items():
+        if isinstance(row, Group):
+            found |= {f"{name} {second}": each for second, each in row.rows.items()}
+        else:
+            found[name] = row
+    return found
+
+
+@pytest.mark.parametrize("words", rows())
+def test_each_command_of_the_table_is_there_and_shows_its_help(rbu: Cli, words: str) -> None:
+    assert load(rows()[words]).__doc__
+    ended = rbu(*words.split(), "--help")
+    assert ended.code == 0
+    assert ended.out.lstrip().startswith(f"Usage: rbu {words} ")
+
+
+def test_a_command_loads_no_other_commands() -> None:
+    code = """
+import sys
+from openrbu.cli.main import main
+main(["module", "load", "--help"])
+print([name for name in sys.modules if name in ("openrbu.cli.machines", "openrbu.cli.balloon")])
+"""
+    assert outcome(code).splitlines()[-1] == "[]"
+
+
+def test_a_program_that_calls_many_commands_builds_each_of_them_once(
+    rbu: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rbu("machine", "list")
+    monkeypatch.setattr(typer, "Typer", None)  # so that nothing can be built
+    assert rbu("machine", "list").code == 0

@@ -1,34 +1,28 @@
-"""The commands and how they hang together."""
+"""The commands and how they hang together.
+
+A command is a row of a table: its name, and the function as `module:function`, imported when the
+command is asked for. So a command line loads the module of one command, and builds one parser; help
+and completion go through all of them. (`tests/unit/test_startup.py` goes through the table.)
+"""
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, NamedTuple, cast
 
 import typer
 
 from openrbu import __version__
-from openrbu.cli import (
-    balloon,
-    balloon_watch,
-    images,
-    lab_guests,
-    labs,
-    machines,
-    modules,
-    mounts,
-    packages,
-    runs,
-    scans,
-    status,
-    updates,
-)
-from openrbu.cli.show import Answer
 
 if TYPE_CHECKING:
     from typer._click import Command
+    from typer.core import TyperGroup
+
+    from openrbu.cli.show import Answer
 
 CommandFunction = Callable[..., "Answer | int"]
 
@@ -37,102 +31,176 @@ EXIT_CODES = (
     "this machine; 4 something stands in the way; 5 the input is damaged."
 )
 
-_MACHINES_PANEL = "Virtual machines and memory"
+ANY_WORDS = {"allow_interspersed_args": False}
+"""Parsing ends at the first word that is no option: what follows is the program's own."""
 
-_COMMANDS: tuple[tuple[str, tuple[CommandFunction, ...]], ...] = (
-    ("Images", (packages.info, packages.extract, images.build, images.packets, images.join)),
-    (
-        "Updates",
-        (updates.plan, updates.update, status.status, updates.cancel, status.history),
-    ),
-    (_MACHINES_PANEL, (scans.scan, mounts.mount, runs.run)),
-)
-"""The panels of help, and the commands in them."""
 
-_GROUPS: tuple[tuple[str, str, dict[str, CommandFunction]], ...] = (
-    (
-        "machine",
+class Row(NamedTuple):
+    """One command: where its function is, and which panel of help it is in.
+
+    `runs_program`: the words behind its own are a program's; and so are the exit codes.
+    """
+
+    where: str
+    panel: str | None = None
+    runs_program: bool = False
+
+
+class Group(NamedTuple):
+    """Commands of two words: what help says of the first one, and the second ones."""
+
+    text: str
+    rows: Mapping[str, Row]
+    panel: str | None = None
+
+
+_IMAGES = "Images"
+_UPDATES = "Updates"
+_MACHINES = "Virtual machines and memory"
+
+COMMANDS: Mapping[str, Row | Group] = {
+    "info": Row("openrbu.cli.packages:info", _IMAGES),
+    "extract": Row("openrbu.cli.packages:extract", _IMAGES),
+    "build": Row("openrbu.cli.images:build", _IMAGES),
+    "packets": Row("openrbu.cli.images:packets", _IMAGES),
+    "join": Row("openrbu.cli.images:join", _IMAGES),
+    "plan": Row("openrbu.cli.updates:plan", _UPDATES),
+    "update": Row("openrbu.cli.updates:update", _UPDATES),
+    "status": Row("openrbu.cli.status:status", _UPDATES),
+    "cancel": Row("openrbu.cli.updates:cancel", _UPDATES),
+    "history": Row("openrbu.cli.status:history", _UPDATES),
+    "scan": Row("openrbu.cli.scans:scan", _MACHINES),
+    "mount": Row("openrbu.cli.mounts:mount", _MACHINES),
+    "run": Row("openrbu.cli.runs:run", _MACHINES, runs_program=True),
+    "machine": Group(
         "Virtual Dell machines: make one, restart it, remove it.",
         {
-            "new": machines.new,
-            "list": machines.list_machines,
-            "show": machines.show_machine,
-            "reboot": machines.reboot,
-            "off": machines.off,
-            "rm": machines.remove,
-            "rules": machines.rules,
+            "new": Row("openrbu.cli.machines:new"),
+            "list": Row("openrbu.cli.machines:list_machines"),
+            "show": Row("openrbu.cli.machines:show_machine"),
+            "reboot": Row("openrbu.cli.machines:reboot"),
+            "off": Row("openrbu.cli.machines:off"),
+            "rm": Row("openrbu.cli.machines:remove"),
+            "rules": Row("openrbu.cli.machines:rules"),
         },
+        _MACHINES,
     ),
-    (
-        "module",
+    "module": Group(
         "The kernel modules that an update needs.",
-        {"load": modules.load, "unload": modules.unload},
+        {
+            "load": Row("openrbu.cli.modules:load"),
+            "unload": Row("openrbu.cli.modules:unload"),
+        },
+        _MACHINES,
     ),
-    (
-        "balloon",
+    "balloon": Group(
         "Xen hosts, and the memory that their guests hand to and fro.",
         {
-            "host": balloon.host,
-            "guest": balloon.guest,
-            "target": balloon.target,
-            "show": balloon.show,
-            "watch": balloon_watch.watch,
+            "host": Row("openrbu.cli.balloon:host"),
+            "guest": Row("openrbu.cli.balloon:guest"),
+            "target": Row("openrbu.cli.balloon:target"),
+            "show": Row("openrbu.cli.balloon:show"),
+            "watch": Row("openrbu.cli.balloon_watch:watch"),
         },
+        _MACHINES,
     ),
-    (
-        "lab",
+    "lab": Group(
         "Real Linux with the real dell_rbu module, and a real BIOS, in QEMU.",
         {
-            "check": labs.check,
-            "bios": labs.bios,
-            "update": lab_guests.update,
-            "shell": lab_guests.shell,
+            "check": Row("openrbu.cli.labs:check"),
+            "bios": Row("openrbu.cli.labs:bios"),
+            "update": Row("openrbu.cli.lab_guests:update"),
+            "shell": Row("openrbu.cli.lab_guests:shell", runs_program=True),
         },
+        _MACHINES,
     ),
-)
-"""Commands of two words: the first one, what help says of it, and the second ones."""
+}
+"""All commands, in the order in which help lists them."""
 
 _AS_TYPED = "\b\n"
 """Begins a paragraph of help whose lines are not filled."""
 
 
+class _Commands(Mapping[str, "Command"]):
+    """The commands of a table, each built when it is first asked for."""
+
+    def __init__(self, rows: Mapping[str, Row | Group], is_rich: bool) -> None:
+        self._rows = rows
+        self._is_rich = is_rich
+        self._built: dict[str, Command] = {}
+
+    def __getitem__(self, name: str) -> Command:
+        if name not in self._built:
+            self._built[name] = self._build(name, self._rows[name])
+        return self._built[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def _build(self, name: str, row: Row | Group) -> Command:
+        if isinstance(row, Group):
+            return _build_group(name, row, self._is_rich)
+        return _build_one(name, row, self._is_rich)
+
+
 def build_command() -> Command:
     """All of `rbu`. Help has boxes and colours on a terminal, and is plain text elsewhere."""
-    is_rich = sys.stdout is not None and sys.stdout.isatty()
+    return _build_root(is_rich=sys.stdout is not None and sys.stdout.isatty())
+
+
+@cache
+def _build_root(is_rich: bool) -> Command:
     app = _typer(is_rich)
     app.callback(help=_help(_root, is_rich), epilog=EXIT_CODES)(_root)
-    for panel, functions in _COMMANDS:
-        for function in functions:
-            _add(app, function.__name__, function, is_rich, panel)
-    for name, text, members in _GROUPS:
-        group = _typer(is_rich)
-        for member, function in members.items():
-            _add(group, member, function, is_rich)
-        panel = _MACHINES_PANEL
-        app.add_typer(group, name=name, help=text, epilog=EXIT_CODES, rich_help_panel=panel)
+    root = typer.main.get_command(app)
+    _fill(cast("TyperGroup", root), COMMANDS, is_rich)
+    return root
+
+
+def _build_group(name: str, group: Group, is_rich: bool) -> Command:
+    app = _typer(is_rich)
+    app.info.name, app.info.help, app.info.epilog = name, group.text, EXIT_CODES
+    app.info.rich_help_panel = group.panel
+    built = typer.main.get_group(app)
+    _fill(built, group.rows, is_rich)
+    return built
+
+
+def _build_one(name: str, row: Row, is_rich: bool) -> Command:
+    function = load(row)
+    app = _typer(is_rich, add_completion=False)
+    app.command(
+        name,
+        help=_help(function, is_rich),
+        epilog=None if row.runs_program else EXIT_CODES,
+        rich_help_panel=row.panel,
+        context_settings=ANY_WORDS if row.runs_program else None,
+    )(function)
     return typer.main.get_command(app)
 
 
-def _typer(is_rich: bool) -> typer.Typer:
+def _fill(group: TyperGroup, rows: Mapping[str, Row | Group], is_rich: bool) -> None:
+    """Give a group its commands. Typer only looks them up, so that they need not be there yet."""
+    group.commands = cast("MutableMapping[str, Command]", _Commands(rows, is_rich))
+
+
+def load(row: Row) -> CommandFunction:
+    """The function of a command."""
+    module, _, name = row.where.partition(":")
+    function: CommandFunction = getattr(importlib.import_module(module), name)
+    return function
+
+
+def _typer(is_rich: bool, *, add_completion: bool = True) -> typer.Typer:
     return typer.Typer(
         rich_markup_mode="rich" if is_rich else None,
         pretty_exceptions_enable=False,
+        add_completion=add_completion,
         context_settings={"help_option_names": ["--help", "-h"]},
     )
-
-
-def _add(
-    app: typer.Typer, name: str, function: CommandFunction, is_rich: bool, panel: str | None = None
-) -> None:
-    text = _help(function, is_rich)
-    is_run = function in (runs.run, lab_guests.shell)
-    app.command(
-        name,
-        help=text,
-        epilog=None if is_run else EXIT_CODES,  # they are the program's there
-        rich_help_panel=panel,
-        context_settings=runs.ANY_WORDS if is_run else None,
-    )(function)
 
 
 def _help(function: Callable[..., object], is_rich: bool) -> str:

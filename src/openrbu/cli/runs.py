@@ -8,9 +8,6 @@ import typer
 
 from openrbu.cli.options import machine_option
 
-ANY_WORDS = {"allow_interspersed_args": False}
-"""Parsing ends at the first word that is no option: what follows is the program's own."""
-
 
 def run(
     command: Annotated[
