@@ -15,6 +15,7 @@ from typing import Any
 from openrbu.bios.power import PowerRail
 from openrbu.errors import MachineError
 from openrbu.formats.dell import CompletionCode
+from openrbu.system.files import write_whole
 
 
 @dataclass(slots=True)
@@ -111,10 +112,6 @@ class NvramFile:
 
         :raise PowerCutError: when the power fails; then the file is as it was.
         """
-        cut = self._rail.operation()
-        data = self.contents.build()
-        fresh = self._path.with_suffix(".new")
-        fresh.write_bytes(data[: len(data) // 2] if cut else data)
-        if cut:
+        if self._rail.operation():
             self._rail.fail()
-        fresh.replace(self._path)
+        write_whole(self._path, self.contents.build())

@@ -38,11 +38,15 @@ def would_change(path: Path, data: Buffer, *, force: bool) -> bool:
 def save(path: Path, data: Buffer, *, force: bool) -> bool:
     """Write a file where it is not there just so already; whether it was written.
 
-    :raise ObstacleError | UsageError | OutputError: as `would_change` and `write_whole`.
+    :raise ObstacleError | UsageError: as `would_change`.
+    :raise OutputError: when it can't be written.
     """
     changes = would_change(path, data, force=force)
     if changes:
-        write_whole(path, data)
+        try:
+            write_whole(path, data, lasting=True)
+        except OSError as error:
+            raise OutputError(f"{path} can't be written: {error.strerror}") from None
     return changes
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from openrbu.lab.programs import running, wait
-from openrbu.system.files import replace_file
+from openrbu.system.files import write_whole
 from openrbu.system.home import cache_home
 
 KVM, TCG = "kvm", "tcg"
@@ -39,7 +39,7 @@ def accelerator(qemu: Path, vmlinuz: Path, say: Callable[[str], None]) -> str:
     found = KVM if boots(qemu, vmlinuz, KVM) else TCG
     with contextlib.suppress(OSError):  # then it is tried again next time
         _memory().parent.mkdir(parents=True, exist_ok=True)
-        replace_file(_memory(), f"{_boot_id()} {found}\n")
+        write_whole(_memory(), f"{_boot_id()} {found}\n".encode())
     return found
 
 

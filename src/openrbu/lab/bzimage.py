@@ -8,8 +8,9 @@ are in a bzImage: the kernel's document "The Linux/x86 Boot Protocol".
 from __future__ import annotations
 
 import lzma
-import os
 from pathlib import Path
+
+from openrbu.system.files import write_whole
 
 _SECTOR_BYTES = 512
 _SETUP_SECTORS_AT = 0x1F1
@@ -45,11 +46,8 @@ def unpacked(vmlinuz: Path) -> Path:
     kernel = unpack(vmlinuz.read_bytes())
     if kernel is None or place == vmlinuz:
         return vmlinuz
-    fresh = place.with_name(f"{place.name}.{os.getpid()}")
     try:
-        fresh.write_bytes(kernel)
-        fresh.replace(place)
+        write_whole(place, kernel)
     except OSError:  # the cache is another user's, or full
-        fresh.unlink(missing_ok=True)
         return vmlinuz
     return place

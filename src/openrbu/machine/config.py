@@ -19,7 +19,7 @@ from openrbu.formats.hdr import MAX_REVISION
 from openrbu.formats.smbios import Tables
 from openrbu.machine.store import disk_errors
 from openrbu.memory.physical import pc_regions
-from openrbu.system.files import replace_file
+from openrbu.system.files import write_whole
 
 FORMAT = 2
 """The layout of a machine's directory; a reader refuses newer ones, and takes older ones. 2: rule
@@ -148,7 +148,8 @@ def check_entry_delay(seconds: float) -> None:
 
 def save_config(directory: Path, config: MachineConfig) -> None:
     """Make the directory a machine."""
-    replace_file(directory / "machine.json", json.dumps(asdict(config), indent=2) + "\n")
+    text = json.dumps(asdict(config), indent=2)
+    write_whole(directory / "machine.json", f"{text}\n".encode())
 
 
 def read_tables(directory: Path, config: MachineConfig) -> Tables:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from openrbu.drivers.xen_balloon_profiles import DEFAULT_BALLOON_PROFILE, balloon_profile
 from openrbu.errors import MachineError, UsageError
-from openrbu.system.files import replace_file
+from openrbu.system.files import write_whole
 from openrbu.units import MIB, PAGE_SIZE, human_size
 
 FORMAT = 1
@@ -83,4 +83,5 @@ def write_order(directory: Path, order: GuestOrder) -> None:
     :raise OSError: when the disk refuses.
     """
     document = {"format": FORMAT, **asdict(order)}
-    replace_file(directory / _FILE_NAME, json.dumps(document, indent=2) + "\n")
+    text = json.dumps(document, indent=2)
+    write_whole(directory / _FILE_NAME, f"{text}\n".encode())

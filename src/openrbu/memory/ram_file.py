@@ -16,19 +16,15 @@ import mmap
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from openrbu.buffers import Buffer
 from openrbu.errors import AddressError, MachineError
+from openrbu.memory.frames import Frames, frame_runs
 from openrbu.memory.physical import Region
 from openrbu.system.fallocate import punch_hole, take_space
 from openrbu.units import MIB, PAGE_SHIFT, PAGE_SIZE, PhysAddr
 
-if TYPE_CHECKING:
-    from openrbu.memory.frames import Frames
-
 _ZEROS = bytes(4 * MIB)
-
 
 _NO_MEMORY = (errno.ENOSPC, errno.ENOMEM, errno.EDQUOT)
 
@@ -158,8 +154,6 @@ class RamFile:
         :raise MachineError: when the file system can't do that.
         :raise OSError: when it refuses for another reason than being full.
         """
-        from openrbu.memory.frames import frame_runs  # noqa: PLC0415  (start-up time)
-
         done = 0
         for first, count in frame_runs(frames):
             self._check(first << PAGE_SHIFT, count << PAGE_SHIFT)
@@ -196,8 +190,6 @@ class RamFile:
 
         :raise OSError: when the disk refuses.
         """
-        from openrbu.memory.frames import frame_runs  # noqa: PLC0415  (start-up time)
-
         for first, count in frame_runs(frames):
             self.discard(first, count)
 

@@ -17,6 +17,7 @@ from openrbu.machine.store import InUseError
 from openrbu.machine.virtual import VirtualMachine
 from openrbu.sharing.remote import NotServedError, RemoteMachine
 from openrbu.sharing.service import Service
+from openrbu.system.fuse_mounts import remove_dead_mounts
 from openrbu.system.signals import signals_held
 
 PATIENCE_S = 5.0
@@ -107,6 +108,4 @@ def _enter(
 
 def remove_remains(directory: Path) -> None:
     """Remove the mounts of a machine whose server was killed. The caller holds the lock."""
-    from openrbu.system.fuse_mounts import remove_dead_mounts  # noqa: PLC0415  (start-up time)
-
     remove_dead_mounts(str(directory))

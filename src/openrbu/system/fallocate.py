@@ -33,11 +33,11 @@ def punch_hole(fd: int, start: int, size_bytes: int) -> bool:
 
 
 def _fallocate(fd: int, mode: int, start: int, size_bytes: int) -> bool:
-    import ctypes  # noqa: PLC0415  (start-up time)
+    from ctypes import get_errno  # noqa: PLC0415  (start-up time)
 
     call = _system_call()
     while call(fd, mode, start, size_bytes):
-        number = ctypes.get_errno()
+        number = get_errno()
         if number in (errno.EOPNOTSUPP, errno.ENOSYS):
             return False
         if number != errno.EINTR:
@@ -47,10 +47,11 @@ def _fallocate(fd: int, mode: int, start: int, size_bytes: int) -> bool:
 
 @functools.cache
 def _system_call() -> Callable[[int, int, int, int], int]:
-    import ctypes  # noqa: PLC0415  (start-up time)
+    from ctypes import c_int, c_int64  # noqa: PLC0415  (start-up time)
 
-    libc = ctypes.CDLL(None, use_errno=True)
-    call = getattr(libc, "fallocate64", None) or libc.fallocate
-    call.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+    from openrbu.system.libc import LIBC  # noqa: PLC0415  (start-up time)
+
+    call = getattr(LIBC, "fallocate64", None) or LIBC.fallocate
+    call.argtypes = (c_int, c_int, c_int64, c_int64)
     checked: Callable[[int, int, int, int], int] = call
     return checked

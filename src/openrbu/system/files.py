@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from openrbu.errors import OutputError, UsageError
+from openrbu.errors import UsageError
 from openrbu.units import MIB, human_size
 
 if TYPE_CHECKING:
@@ -50,17 +50,6 @@ def fresh_directory(parent: Path, prefix: str) -> Path:
     return Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-", dir=parent))
 
 
-def replace_file(path: Path, text: str) -> None:
-    """Write `path` whole or not at all."""
-    fresh = path.with_name(path.name + ".new")
-    try:
-        fresh.write_text(text)
-        fresh.replace(path)
-    except OSError:
-        fresh.unlink(missing_ok=True)
-        raise
-
-
 def make_room(directory: Path, size_bytes: int) -> None:
     """See that this much can be written to the disk, before something begins that needs it.
 
@@ -75,21 +64,23 @@ def make_room(directory: Path, size_bytes: int) -> None:
         path.unlink()
 
 
-def write_whole(path: Path, data: Buffer) -> None:
+def write_whole(path: Path, data: Buffer, *, lasting: bool = False) -> None:
     """Write a file so that it is there whole, or as it was before.
 
-    :raise OutputError: when it can't be written.
+    Processes that write the same file at once do not disturb each other; the last one's is there.
+    `lasting`: it is on the disk when this returns, so that a crash of this computer keeps it.
+
+    :raise OSError: when it can't be written.
     """
-    fresh = path.with_name(f".{path.name[:200]}.{os.getpid()}.new")
+    # A name that nobody can have put a link at, or a killed process have left a file at.
+    fresh = path.with_name(f".{path.name[:200]}.{os.urandom(6).hex()}.new")
     try:
-        try:
-            with fresh.open("xb") as file:
-                file.write(data)
+        with fresh.open("xb") as file:
+            file.write(data)
+            if lasting:
                 file.flush()
                 os.fsync(file.fileno())
-            fresh.replace(path)
-        except BaseException:
-            fresh.unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise OutputError(f"{path} can't be written: {error.strerror}") from None
+        fresh.replace(path)
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise

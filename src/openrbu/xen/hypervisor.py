@@ -24,7 +24,7 @@ from typing import Any
 from openrbu.errors import KernelError, MachineError, UsageError
 from openrbu.memory.physical import Region
 from openrbu.memory.zones import unreserved
-from openrbu.system.files import replace_file
+from openrbu.system.files import write_whole
 from openrbu.units import KIB, MIB, PAGE_SIZE, PhysAddr
 from openrbu.xen.arrays import HostArrays, PrivateArrays, SharedArrays
 from openrbu.xen.domain import Domain, DomainInfo, info_of
@@ -110,7 +110,7 @@ class Hypervisor:
         host = cls._made(arrays, spans, backing, takes_memory=takes_memory)
         config = _Config(spans, has_backing=backing is not None, takes_memory=takes_memory)
         text = json.dumps({"format": FORMAT} | asdict(config))
-        replace_file(directory / _CONFIG, text + "\n")
+        write_whole(directory / _CONFIG, f"{text}\n".encode())
         return host
 
     @classmethod
