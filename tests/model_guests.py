@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from openrbu.balloon.model import ModelGuest
 from openrbu.drivers.xen_balloon_profiles import balloon_profile
 from openrbu.xen.hypervisor import Hypervisor
-from openrbu.xen.world import ModelGuest
 from xen_hosts import small_host
 
 

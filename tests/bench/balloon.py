@@ -10,13 +10,14 @@ import random
 import time
 from functools import partial
 
+from openrbu.balloon.model import ModelGuest
 from openrbu.drivers.xen_balloon import XenBalloon
 from openrbu.drivers.xen_balloon_profiles import balloon_profile
 from openrbu.memory.buddy import BuddyAllocator
 from openrbu.memory.physical import Region, pc_regions
 from openrbu.units import GIB, PAGE_SIZE, PAGES_PER_MIB, PhysAddr
 from openrbu.xen.hypervisor import Hypervisor
-from openrbu.xen.world import ModelGuest, World
+from openrbu.xen.simulation import BalloonSimulation
 
 MILLION = 1_000_000
 
@@ -59,7 +60,7 @@ def thousand_guests() -> None:
     start = time.perf_counter()
     rng = random.Random(1)
     hypervisor = Hypervisor.in_memory(pc_regions(_HOST_BYTES))
-    world = World()
+    simulation = BalloonSimulation()
     for number in range(_GUESTS):
         guest = ModelGuest.create(
             hypervisor,
@@ -69,12 +70,12 @@ def thousand_guests() -> None:
             max_pages=1250 * PAGES_PER_MIB,
             used_pages=rng.randrange(1000) * PAGES_PER_MIB,
         )
-        world.add(guest.name, guest.balloon)
+        simulation.add(guest.name, guest.balloon)
         for turn in range(6):
             pages = rng.randrange(750, 1251) * PAGES_PER_MIB
             time_s = 600 * (turn + rng.random())
-            world.at(time_s, partial(world.set_target_pages, guest.name, pages))
-    world.run(_HOUR_S)
+            simulation.at(time_s, partial(simulation.set_target_pages, guest.name, pages))
+    simulation.run(_HOUR_S)
     seconds = time.perf_counter() - start
     hypervisor.check()
     print(seconds)

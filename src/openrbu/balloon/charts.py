@@ -1,7 +1,7 @@
 """Charts of balloons over time, as SVG or PNG (the extra `plot`: matplotlib).
 
-Readable without colour: each guest has a brightness and a mark of its own, and its name stands at
-the end of its line. What it was told to have is dashed. Below lies what the host had free.
+A chart can be read without colour: each guest has a brightness and a mark of its own, and its name
+is at the end of its line. Its target is dashed. The area at the bottom is what the host had free.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from openrbu.errors import ObstacleError, OutputError, UsageError
 from openrbu.lazy import np
 from openrbu.units import PAGES_PER_MIB
-from openrbu.xen.samples import Doing, Samples
+from openrbu.xen.samples import BalloonActivity, Samples
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,9 +28,9 @@ _STYLES = (
     *(("#08306b", "o"), ("#b8400e", "s"), ("#3fa67a", "^"), ("#c9a0dc", "D")),
     *(("#202020", "v"), ("#8c6d00", "P"), ("#7fb8e6", "*"), ("#7b3f1d", "X")),
 )
-"""Colour and mark; with more guests they come again. The first four differ most in brightness."""
+"""Colour and mark of each guest in turn. The first four differ most in brightness."""
 _MOST_NAMED = len(_STYLES)
-"""With more guests than this, neither names nor targets are drawn: nobody could read them."""
+"""With more guests than this, neither names nor targets are drawn: they could not be read."""
 
 _SETTINGS: dict[Any, Any] = {
     "font.size": 10,
@@ -41,14 +41,14 @@ _SETTINGS: dict[Any, Any] = {
 }
 
 _NAME_LETTERS = 20
-_NAME_ROOM = 0.06
-"""The height of a name, as a part of the panel's."""
+_NAME_HEIGHT = 0.06
+"""The height of a name, as a fraction of the panel's."""
 
 _INK, _FAINT, _FREE = "#333333", "#d9d9d9", "#ececec"
 
 
 @dataclass(frozen=True, slots=True)
-class Remark:
+class Annotation:
     """Something that happened to the whole host."""
 
     time_s: float
@@ -58,19 +58,19 @@ class Remark:
 @dataclass(frozen=True, slots=True)
 class Panel:
     """One part of a picture: balloons from 0 s to `end_s`. `free_pages` is what the host had free
-    at the start; None: not to be drawn."""
+    at the start; None: that is not drawn."""
 
     title: str
     samples: Samples
     end_s: float
     free_pages: int | None = None
-    remarks: Sequence[Remark] = ()
+    annotations: Sequence[Annotation] = ()
 
 
 def check_path(path: Path) -> None:
-    """See that a chart can be drawn there, before the work that leads to it.
+    """Check that a chart can have this name, before the work that leads to it.
 
-    :raise UsageError: when the name is none of a chart.
+    :raise UsageError: when the name has another suffix than those of `SUFFIXES`.
     :raise ObstacleError: when matplotlib is not installed.
     """
     if path.suffix.lower() not in SUFFIXES:
@@ -82,7 +82,7 @@ def check_path(path: Path) -> None:
 def draw(path: Path, panels: Sequence[Panel]) -> None:
     """Draw panels one below the other, with the same axes. The same panels give the same file.
 
-    :raise UsageError: when the name is none of a chart.
+    :raise UsageError: when the name has another suffix than those of `SUFFIXES`.
     :raise ObstacleError: when matplotlib is not installed.
     :raise OutputError: when the file can't be written.
     """
@@ -90,7 +90,7 @@ def draw(path: Path, panels: Sequence[Panel]) -> None:
     import matplotlib as mpl  # noqa: PLC0415  (an extra, and slow to import)
 
     with mpl.rc_context(_SETTINGS), warnings.catch_warnings():
-        # a letter of a name that the font has not got is a box
+        # a letter that the font does not have is drawn as a box
         warnings.filterwarnings("ignore", message="Glyph")
         figure = _figure(panels)
         metadata: dict[str, Any] = {"Date": None} if path.suffix.lower() == ".svg" else {}
@@ -118,7 +118,7 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
     axes.grid(axis="y", color=_FAINT, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_axisbelow(True)
-    axes.margins(y=0.14)  # remarks stand above the lines
+    axes.margins(y=0.14)  # annotations stand above the lines
     if panel.free_pages is not None:
         _draw_free(axes, panel, panel.free_pages)
     guests = panel.samples.guests
@@ -128,11 +128,11 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
     axes.set_ylim(bottom=0)
     if is_named:
         _draw_names(axes, panel)
-    for remark in panel.remarks:
-        axes.axvline(remark.time_s, color=_INK, linewidth=0.9, linestyle=(0, (1, 2)))
+    for annotation in panel.annotations:
+        axes.axvline(annotation.time_s, color=_INK, linewidth=0.9, linestyle=(0, (1, 2)))
         axes.annotate(
-            remark.text,
-            (remark.time_s, 1.0),
+            annotation.text,
+            (annotation.time_s, 1.0),
             xycoords=("data", "axes fraction"),
             xytext=(4, -2),
             textcoords="offset points",
@@ -142,11 +142,11 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
 
 
 def _draw_free(axes: Axes, panel: Panel, free_pages: int) -> None:
-    times_s, let_go = panel.samples.let_go()
-    # an area is not simplified as lines are, so it gets no more corners than can be seen
+    times_s, released = panel.samples.released_pages()
+    # matplotlib simplifies lines but not areas, so this has no more corners than can be seen
     moments_s = np.linspace(0, panel.end_s, 500)
     rows = times_s.searchsorted(moments_s, side="right")
-    free_mib = (free_pages + np.concatenate(([0], let_go))[rows]) / PAGES_PER_MIB
+    free_mib = (free_pages + np.concatenate(([0], released))[rows]) / PAGES_PER_MIB
     axes.fill_between(moments_s, free_mib, color=_FREE, linewidth=0)
     axes.annotate(
         "free on the host",
@@ -187,26 +187,26 @@ def _draw_guest(axes: Axes, panel: Panel, guest: str, number: int, *, is_named: 
         linewidth=1.0,
         linestyle=(0, (5, 4)),
     )
-    for start_s, _ in curve.spans(Doing.STALLED, panel.end_s):
+    for start_s, _ in curve.spans(BalloonActivity.STALLED, panel.end_s):
         pages = int(curve.current_pages[curve.times_s.searchsorted(start_s)])
         side = 1 if number % 2 == 0 else -1
         _draw_stall(axes, f"{guest} gives up", (start_s, pages / PAGES_PER_MIB), side)
 
 
 def _draw_names(axes: Axes, panel: Panel) -> None:
-    """Put each guest's name behind the end of its line; higher where there is another one."""
-    room = _NAME_ROOM * axes.get_ylim()[1]
+    """Write each guest's name at the end of its line, or higher where another name is."""
+    height = _NAME_HEIGHT * axes.get_ylim()[1]
     ends = [
         (int(panel.samples.curve(guest).current_pages[-1]) / PAGES_PER_MIB, number, guest)
         for number, guest in enumerate(panel.samples.guests)
     ]
     free_from = 0.0
     for mib, number, guest in sorted(ends):
-        place = max(mib, free_from)
-        free_from = place + room
+        y_mib = max(mib, free_from)
+        free_from = y_mib + height
         axes.annotate(
             guest if len(guest) <= _NAME_LETTERS else f"{guest[: _NAME_LETTERS - 1]}…",
-            (panel.end_s, place),
+            (panel.end_s, y_mib),
             xytext=(7, 0),
             textcoords="offset points",
             va="center",
@@ -216,11 +216,12 @@ def _draw_names(axes: Axes, panel: Panel) -> None:
         )
 
 
-def _draw_stall(axes: Axes, text: str, place: tuple[float, float], side: int) -> None:
-    """Mark where a guest came to a halt, with the text above the line (1) or below it (-1)."""
+def _draw_stall(axes: Axes, text: str, point: tuple[float, float], side: int) -> None:
+    """Mark the point (s, MiB) where a guest gave up, with the text above the line (`side` 1) or
+    below it (-1)."""
     axes.annotate(
-        f"{text} at {place[0]:.1f} s",
-        place,
+        f"{text} at {point[0]:.1f} s",
+        point,
         xytext=(8, 20 * side),
         textcoords="offset points",
         va="center",

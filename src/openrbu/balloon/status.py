@@ -11,7 +11,7 @@ from openrbu.drivers.xen_balloon_profiles import BalloonProfile
 from openrbu.machine.xen_host import XenHost
 from openrbu.units import PAGE_KIB
 from openrbu.xen.hypervisor import DomainInfo
-from openrbu.xen.samples import BalloonState, Doing, doing
+from openrbu.xen.samples import BalloonActivity, BalloonState, activity_of
 
 
 class DriverState(BalloonState, Protocol):
@@ -35,7 +35,7 @@ class GuestStatus:
     info: DomainInfo
     profile: str
     balloon: DriverState | None = None
-    activity: Doing | None = None
+    activity: BalloonActivity | None = None
     retry_in_s: float | None = None
     owner: str | None = None
 
@@ -54,12 +54,16 @@ class GuestStatus:
     def has_settled(self) -> bool | None:
         """Whether the guest stays as it is until somebody sets a target; None while another process
         has it."""
-        return None if self.activity is None else self.activity in (Doing.SETTLED, Doing.STALLED)
+        return (
+            None
+            if self.activity is None
+            else self.activity in (BalloonActivity.SETTLED, BalloonActivity.STALLED)
+        )
 
     @property
     def has_given_up(self) -> bool:
         """Whether the guest has not reached its goal, and does not try again by itself."""
-        return self.activity is Doing.STALLED
+        return self.activity is BalloonActivity.STALLED
 
     @property
     def has_all_frames(self) -> bool:
@@ -126,8 +130,8 @@ def guest_status(
     """
     if balloon is None:
         return GuestStatus(info, host.profile_of(info.name), owner=host.owner_of(info.name))
-    activity, due_s = doing(balloon, now_s), balloon.due_s
-    is_timed = activity is Doing.WAITING and due_s is not None and due_s < math.inf
+    activity, due_s = activity_of(balloon, now_s), balloon.due_s
+    is_timed = activity is BalloonActivity.WAITING and due_s is not None and due_s < math.inf
     retry_in_s = due_s - now_s if is_timed and due_s is not None else None
     return GuestStatus(info, balloon.profile.name, balloon, activity, retry_in_s)
 

@@ -19,7 +19,7 @@ from openrbu.machine.xen_host import XenHost
 from openrbu.system.interrupts import EXIT_SIGNAL, Stopped
 from openrbu.system.signals import Hold, signals_held
 from openrbu.xen.hypervisor import DOM0
-from openrbu.xen.world import World
+from openrbu.xen.simulation import BalloonSimulation
 
 FRAME_S = 0.1
 """The time between two looks at the targets."""
@@ -51,7 +51,7 @@ class WatchedHost:
         self._has_changed = False
         self._clock_start_s = clock.monotonic()
         self._start_s = self._now_s = self._scanned_s = clock.wall()
-        self._world = World(seconds_per_batch=BATCH_S, start_s=self._start_s)
+        self._simulation = BalloonSimulation(seconds_per_batch=BATCH_S, start_s=self._start_s)
         self._guests: dict[str, Guest] = {}
         self._dom0_fingerprint = self._fingerprint_of_dom0()
         self._free_pages = self._host.hypervisor.free_pages
@@ -99,8 +99,8 @@ class WatchedHost:
                 guest.begin_change()
                 self._has_changed = True
                 if guest.balloon.adopt_target():
-                    self._world.look(name)
-        self._world.run(self._now_s)
+                    self._simulation.refresh(name)
+        self._simulation.run(self._now_s)
         self.status = self._read_status()
 
     def problem(self) -> OpenRbuError | None:
@@ -142,7 +142,7 @@ class WatchedHost:
         catch_up(fresh, self._now_s)
         for guest in fresh:
             self._guests[guest.name] = guest
-            self._world.add(guest.name, guest.driver)
+            self._simulation.add(guest.name, guest.driver)
 
     def _fingerprint_of_dom0(self) -> tuple[object, ...]:
         """A value that is another one after dom0 has done something, or its target was set."""
@@ -165,7 +165,7 @@ class WatchedHost:
 
     def _sample_dom0(self) -> None:
         if self._dom0 is not None:
-            self._world.samples.note(self._now_s, DOM0, self._dom0)
+            self._simulation.samples.record(self._now_s, DOM0, self._dom0)
 
     # -- what there is to see ---------------------------------------------------------------
 
@@ -180,7 +180,7 @@ class WatchedHost:
     def panel(self) -> Panel:
         """What happened, for a chart. What the host had free is known where all guests ran here."""
         free_pages = None if self._has_guests_elsewhere else self._free_pages
-        return Panel(self.name, self._world.samples, max(self.elapsed_s, FRAME_S), free_pages)
+        return Panel(self.name, self._simulation.samples, max(self.elapsed_s, FRAME_S), free_pages)
 
     def events_document(self) -> dict[str, Any]:
         """What happened, for `--json`."""
@@ -188,7 +188,7 @@ class WatchedHost:
             "changed": self._has_changed,
             "host": self.name,
             "elapsed_s": round(self.elapsed_s, 3),
-            "events": list(self._world.samples.events()),
+            "events": list(self._simulation.samples.events()),
         }
 
     def document(self) -> dict[str, Any]:

@@ -42,16 +42,16 @@ def _row_of(guest: GuestStatus) -> tuple[Cell, ...]:
 
 def driver_cell(guest: GuestStatus) -> Cell:
     """What the guest's driver does now."""
-    from openrbu.xen.samples import Doing
+    from openrbu.xen.samples import BalloonActivity
 
     if guest.activity is None:
         return caution(f"process {guest.owner or 'unknown'} has it")
-    if guest.activity is Doing.MOVING:
+    if guest.activity is BalloonActivity.MOVING:
         return caution("moving")
-    if guest.activity is Doing.WAITING:
+    if guest.activity is BalloonActivity.WAITING:
         when = "" if guest.retry_in_s is None else f" in {max(1, math.ceil(guest.retry_in_s))} s"
         return caution(f"tries again{when}")
-    if guest.activity is Doing.STALLED:
+    if guest.activity is BalloonActivity.STALLED:
         limit = guest.hard_limit_pages
         return bad("gave up" if limit is None else f"gave up: hard limit {size_of_pages(limit)}")
     return good("idle: can't grow further" if guest.has_all_frames else "idle")

@@ -21,7 +21,7 @@ from openrbu.memory.buddy import BuddyAllocator
 from openrbu.memory.frames import Frames, frame_runs
 from openrbu.units import PAGE_KIB, PAGE_SHIFT, PAGE_SIZE, PhysAddr
 from openrbu.xen.hypervisor import INVALID, Domain
-from openrbu.xen.world import World
+from openrbu.xen.simulation import BalloonSimulation
 
 CATCH_UP_S = 120.0
 """How far back time goes on for a balloon that was left alone for longer: it bounds what a look
@@ -135,8 +135,8 @@ class KernelBalloon:
 def catch_up(balloons: Sequence[KernelBalloon], now_s: float) -> None:
     """Let what time has done to the balloons of one host until `now_s` happen: each step that had a
     time, at its time. What is due at once is left to do, where no such step comes first."""
-    world = World(start_s=now_s - CATCH_UP_S)
+    simulation = BalloonSimulation(start_s=now_s - CATCH_UP_S)
     for balloon in balloons:
         if balloon.is_late(now_s):
-            world.add(balloon.name, balloon.driver)
-    world.run(now_s)
+            simulation.add(balloon.name, balloon.driver)
+    simulation.run(now_s)

@@ -37,7 +37,7 @@ from openrbu.machine.xen_orders import GuestOrder, read_order
 from openrbu.system.lockfile import LockFile, TakenError, owned
 from openrbu.system.signals import signals_held
 from openrbu.xen.hypervisor import Hypervisor
-from openrbu.xen.world import World
+from openrbu.xen.simulation import BalloonSimulation
 
 _KEEPING = "keeping"
 
@@ -176,10 +176,10 @@ def catch_up(guests: Sequence[Guest], now_s: float) -> None:
 def settle(guests: Sequence[Guest], now_s: float) -> None:
     """`catch_up`, and have the guests do what is to be done now."""
     catch_up(guests, now_s)
-    world = World(start_s=now_s)
+    simulation = BalloonSimulation(start_s=now_s)
     for guest in guests:
         if guest.balloon.is_due(now_s):
             guest.begin_change()
             guest.balloon.adopt_target()
-            world.add(guest.name, guest.driver)
-    world.run(now_s)
+            simulation.add(guest.name, guest.driver)
+    simulation.run(now_s)

@@ -1,8 +1,8 @@
-"""What balloons did over time: written down only when something changed, for charts and as events.
+"""What balloons did over time, for charts and as events. Only changes are recorded.
 
-One row per guest and moment. Several batches in the same moment leave one row, what it was like at
-the moment's end; a row like the one before is not kept. So a balloon that is idle, or that tries
-again and again in vain, costs nothing here.
+There is one row per guest and moment. Several batches at the same moment leave one row, with the
+state at the end of that moment; a row that equals the one before is not kept. So a balloon that is
+idle, or that tries again and again without success, costs nothing here.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from openrbu.units import PAGE_KIB
 _MOST_PAGES = 2**63 - 1  # of a column; a target may be any number that a file takes
 
 
-class Doing(Enum):
-    """What a balloon is at. Its goal is its target, or all the frames it has."""
+class BalloonActivity(Enum):
+    """What a balloon does now. Its goal is its target, or all its frames where these are fewer."""
 
     SETTLED = "settled"  # at its goal
     MOVING = "moving"  # the next batch is due
@@ -28,11 +28,11 @@ class Doing(Enum):
     STALLED = "stalled"  # short of its goal, and nothing happens until a target is set
 
 
-_STATES = tuple(Doing)
+_STATES = tuple(BalloonActivity)
 
 
 class BalloonState(Protocol):
-    """How a balloon is: a `XenBalloon`, or what is known of one. See there."""
+    """The state of a balloon: a `XenBalloon`, or what is known of one. See there."""
 
     @property
     def current_pages(self) -> int: ...
@@ -56,19 +56,19 @@ class BalloonState(Protocol):
     def due_s(self) -> float | None: ...
 
 
-def doing(balloon: BalloonState, now_s: float) -> Doing:
-    """What it is at, at `now_s`."""
+def activity_of(balloon: BalloonState, now_s: float) -> BalloonActivity:
+    """What a balloon does at `now_s`."""
     if not balloon.credit_pages:
-        return Doing.SETTLED
+        return BalloonActivity.SETTLED
     if balloon.due_s is None:
-        return Doing.STALLED
-    return Doing.MOVING if balloon.due_s <= now_s else Doing.WAITING
+        return BalloonActivity.STALLED
+    return BalloonActivity.MOVING if balloon.due_s <= now_s else BalloonActivity.WAITING
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
     """One guest's rows as arrays of equal length, ascending in time. A value holds until the next
-    row's time. `states` are places in `tuple(Doing)`."""
+    row's time. `states` are places in `tuple(BalloonActivity)`."""
 
     times_s: npt.NDArray[np.float64]
     current_pages: npt.NDArray[np.int64]
@@ -77,12 +77,12 @@ class Curve:
     ballooned_pages: npt.NDArray[np.int64]
     states: npt.NDArray[np.uint8]
 
-    def doing(self, row: int) -> Doing:
-        """What the guest was at from that row on."""
+    def activity(self, row: int) -> BalloonActivity:
+        """What the guest's balloon did from that row on."""
         return _STATES[int(self.states[row])]
 
-    def spans(self, state: Doing, end_s: float) -> Iterator[tuple[float, float]]:
-        """From when to when the guest was at this, up to `end_s`, ascending."""
+    def spans(self, state: BalloonActivity, end_s: float) -> Iterator[tuple[float, float]]:
+        """The times from which and up to which the balloon did this, ascending, up to `end_s`."""
         inside = np.concatenate(([False], self.states == _STATES.index(state), [False]))
         times = np.append(self.times_s, end_s)
         changes = np.flatnonzero(np.diff(inside))
@@ -109,15 +109,15 @@ class Samples:
         """Their names, in the order in which they came."""
         return tuple(self._guests)
 
-    def note(self, now_s: float, guest: str, balloon: BalloonState) -> None:
-        """Write down how a guest's balloon is, if it is not as it was. Times never go back."""
+    def record(self, now_s: float, guest: str, balloon: BalloonState) -> None:
+        """Record the state of a guest's balloon, if it has changed. Times must not go back."""
         time_s = now_s - self._start_s
         values = (
             balloon.current_pages,
             min(balloon.target_pages, _MOST_PAGES),
             balloon.goal_pages,
             balloon.low_pages + balloon.high_pages,
-            _STATES.index(doing(balloon, now_s)),
+            _STATES.index(activity_of(balloon, now_s)),
         )
         number = self._guests.get(guest)
         if number is None:
@@ -140,15 +140,15 @@ class Samples:
     def curve(self, guest: str) -> Curve:
         """The rows of one guest.
 
-        :raise KeyError: when nothing was written down of it.
+        :raise KeyError: when nothing was recorded of it.
         """
         mine = np.array(self._who) == self._guests[guest]
         current, target, goal, ballooned, states = (np.array(each)[mine] for each in self._columns)
         return Curve(np.array(self._times)[mine], current, target, goal, ballooned, states)
 
-    def let_go(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-        """How many pages all guests together have let go since their first rows: times, ascending,
-        and pages. What the host has free has grown by so many."""
+    def released_pages(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+        """How many pages all guests together have given back since their first rows: times,
+        ascending, and pages, both of one shape. The host's free memory has grown by as many."""
         who, current = np.array(self._who), np.array(self._columns[0])
         order = np.argsort(who, kind="stable")  # guest by guest
         change = np.diff(current[order], prepend=0)

@@ -13,22 +13,22 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from model_guests import guest_on, host_of
-from openrbu.balloon.charts import Panel, Remark, check_path, draw
-from openrbu.balloon.scenario import END_S, play
+from openrbu.balloon.charts import Annotation, Panel, check_path, draw
+from openrbu.balloon.scenario import END_S, run_scenario
 from openrbu.drivers.xen_balloon_profiles import balloon_profile
 from openrbu.errors import ObstacleError, OutputError, UsageError
-from openrbu.xen.world import World
+from openrbu.xen.simulation import BalloonSimulation
 
 
 @pytest.fixture(scope="module")
 def panels() -> tuple[Panel, ...]:
     """The picture of the demo."""
-    before = play(balloon_profile("hard-limit"), again_s=40.0)
-    after = play(balloon_profile("linux-2.6.18-xen"))
-    remark = Remark(40.0, "written again")
+    before = run_scenario(balloon_profile("hard-limit"), again_s=40.0)
+    after = run_scenario(balloon_profile("linux-2.6.18-xen"))
+    annotation = Annotation(40.0, "written again")
     return (
-        Panel("before", before.world.samples, END_S, before.free_pages, (remark,)),
-        Panel("after", after.world.samples, END_S, after.free_pages),
+        Panel("before", before.simulation.samples, END_S, before.free_pages, (annotation,)),
+        Panel("after", after.simulation.samples, END_S, after.free_pages),
     )
 
 
@@ -60,7 +60,7 @@ def test_the_png_is_a_picture_of_a_good_size(panels: tuple[Panel, ...], tmp_path
 
 
 @pytest.mark.parametrize("suffix", [".svg", ".png"])
-def test_the_same_world_gives_the_same_file(
+def test_the_same_simulation_gives_the_same_file(
     panels: tuple[Panel, ...], suffix: str, tmp_path: Path
 ) -> None:
     paths = [tmp_path / f"{number}{suffix}" for number in range(2)]
@@ -71,29 +71,29 @@ def test_the_same_world_gives_the_same_file(
 
 
 def test_many_guests_are_drawn_without_their_names(tmp_path: Path) -> None:
-    host, world = host_of(2000), World()
+    host, simulation = host_of(2000), BalloonSimulation()
     for number in range(20):
-        world.add(f"guest{number}", guest_on(host, f"guest{number}", 100).balloon)
-    draw(tmp_path / "many.svg", [Panel("many", world.samples, 10.0)])
+        simulation.add(f"guest{number}", guest_on(host, f"guest{number}", 100).balloon)
+    draw(tmp_path / "many.svg", [Panel("many", simulation.samples, 10.0)])
     assert not any(text.startswith("guest") for text in texts(tmp_path / "many.svg"))
 
 
 def test_any_name_can_be_drawn(tmp_path: Path) -> None:
     names = ("$x", r"$\frac$", "主", "a" * 63)
-    host, world = host_of(2000), World()
+    host, simulation = host_of(2000), BalloonSimulation()
     for name in names:
-        world.add(name, guest_on(host, name, 100).balloon)
+        simulation.add(name, guest_on(host, name, 100).balloon)
     for suffix in (".svg", ".png"):
-        draw(tmp_path / f"names{suffix}", [Panel("$title", world.samples, 10.0)])
+        draw(tmp_path / f"names{suffix}", [Panel("$title", simulation.samples, 10.0)])
     said = texts(tmp_path / "names.svg")
     assert {"$x", r"$\frac$", "主", "a" * 19 + "…", "$title"} <= set(said)
 
 
 def test_names_of_guests_of_one_size_do_not_lie_on_each_other(tmp_path: Path) -> None:
-    host, world = host_of(2000), World()
+    host, simulation = host_of(2000), BalloonSimulation()
     for name in "abcd":
-        world.add(name, guest_on(host, name, 256).balloon)
-    draw(tmp_path / "same.svg", [Panel("same", world.samples, 10.0)])
+        simulation.add(name, guest_on(host, name, 256).balloon)
+    draw(tmp_path / "same.svg", [Panel("same", simulation.samples, 10.0)])
     picture = (tmp_path / "same.svg").read_text()
     heights = [
         float(re.findall(rf"<!-- {name} -->\s*<g .*translate\(\S+ (\S+)\)", picture)[0])
@@ -102,8 +102,10 @@ def test_names_of_guests_of_one_size_do_not_lie_on_each_other(tmp_path: Path) ->
     assert all(low - high > 10 for low, high in pairwise(heights))
 
 
-def test_a_world_without_guests_can_be_drawn(tmp_path: Path) -> None:
-    draw(tmp_path / "empty.svg", [Panel("empty", World().samples, 10.0, free_pages=100)])
+def test_a_simulation_without_guests_can_be_drawn(tmp_path: Path) -> None:
+    draw(
+        tmp_path / "empty.svg", [Panel("empty", BalloonSimulation().samples, 10.0, free_pages=100)]
+    )
     assert "empty" in texts(tmp_path / "empty.svg")
 
 

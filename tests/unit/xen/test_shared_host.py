@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from needs import leave_out
+from openrbu.balloon.model import ModelGuest
 from openrbu.drivers.xen_balloon_profiles import balloon_profile
 from openrbu.errors import MachineError
 from openrbu.memory.physical import pc_regions
@@ -22,7 +23,6 @@ from openrbu.memory.ram_file import RamFile
 from openrbu.units import MIB
 from openrbu.xen import arrays
 from openrbu.xen.hypervisor import INVALID, Hypervisor
-from openrbu.xen.world import ModelGuest
 from small_disks import pages_taken, small_tmpfs
 from xen_hosts import Stock, frames, machine_frames, ram, up
 from xen_killed import CALLS

@@ -11,11 +11,12 @@ from hypothesis import HealthCheck, Phase, find, given, settings
 from hypothesis import strategies as st
 
 from model_guests import guest_on, host_of
+from openrbu.balloon.model import GuestPages, ModelGuest
 from openrbu.drivers.xen_balloon import BATCH_PAGES as BATCH
 from openrbu.drivers.xen_balloon_profiles import BALLOON_PROFILES
 from openrbu.xen.hypervisor import INVALID, Hypervisor
-from openrbu.xen.samples import Doing, Samples, doing
-from openrbu.xen.world import GuestPages, ModelGuest, World
+from openrbu.xen.samples import BalloonActivity, Samples, activity_of
+from openrbu.xen.simulation import BalloonSimulation
 
 HOUR_S = 3600.0
 
@@ -23,11 +24,11 @@ NEVER_GIVE_UP = ("linux-2.6.18-xen", "linux")
 """Profiles that come to their target by themselves; `linux` without a limit of tries."""
 
 
-def world_of(*guests: ModelGuest, seconds_per_batch: float = 0.0) -> World:
-    world = World(seconds_per_batch=seconds_per_batch)
+def simulation_of(*guests: ModelGuest, seconds_per_batch: float = 0.0) -> BalloonSimulation:
+    simulation = BalloonSimulation(seconds_per_batch=seconds_per_batch)
     for guest in guests:
-        world.add(guest.name, guest.balloon)
-    return world
+        simulation.add(guest.name, guest.balloon)
+    return simulation
 
 
 # -- time -------------------------------------------------------------------------------------
@@ -36,11 +37,11 @@ def world_of(*guests: ModelGuest, seconds_per_batch: float = 0.0) -> World:
 def test_guests_that_are_due_in_the_same_moment_take_turns_batch_by_batch() -> None:
     host = host_of(16 * BATCH)
     guests = [guest_on(host, name, BATCH, max_pages=4 * BATCH) for name in "abc"]
-    world = world_of(*guests)
+    simulation = simulation_of(*guests)
     for guest in guests:
-        world.set_target_pages(guest.name, 3 * BATCH)
+        simulation.set_target_pages(guest.name, 3 * BATCH)
     seen = []
-    while world.step():
+    while simulation.step():
         seen.append(tuple(guest.balloon.current_pages // BATCH for guest in guests))
     assert seen == [(2, 1, 1), (2, 2, 1), (2, 2, 2), (3, 2, 2), (3, 3, 2), (3, 3, 3)]
 
@@ -48,168 +49,170 @@ def test_guests_that_are_due_in_the_same_moment_take_turns_batch_by_batch() -> N
 def test_of_the_last_memory_each_guest_gets_a_like_share() -> None:
     host = host_of(10 * BATCH)
     guests = [guest_on(host, name, BATCH, max_pages=8 * BATCH) for name in "ab"]
-    world = world_of(*guests)
+    simulation = simulation_of(*guests)
     for guest in guests:
-        world.set_target_pages(guest.name, 8 * BATCH)
-    world.run(0.5)
+        simulation.set_target_pages(guest.name, 8 * BATCH)
+    simulation.run(0.5)
     assert [guest.balloon.current_pages for guest in guests] == [5 * BATCH, 5 * BATCH]
 
 
 def test_a_target_that_somebody_else_has_set_is_gone_for_after_a_look() -> None:
     guest = guest_on(host_of(8 * BATCH), "a", 4 * BATCH)
-    world = world_of(guest)
+    simulation = simulation_of(guest)
     guest.balloon.set_target_pages(3 * BATCH)
-    assert world.next_s is None
-    world.look("a")
-    world.run(0.0)
+    assert simulation.next_s is None
+    simulation.refresh("a")
+    simulation.run(0.0)
     assert guest.balloon.current_pages == 3 * BATCH
 
 
 def test_a_batch_takes_its_time() -> None:
     guest = guest_on(host_of(8 * BATCH), "a", 4 * BATCH)
-    world = world_of(guest, seconds_per_batch=0.5)
-    world.set_target_pages("a", BATCH)
+    simulation = simulation_of(guest, seconds_per_batch=0.5)
+    simulation.set_target_pages("a", BATCH)
     has = []
     for time_s in (0.0, 0.4, 0.5, 0.9, 1.0, HOUR_S):
-        world.run(time_s)
+        simulation.run(time_s)
         has.append(guest.balloon.current_pages // BATCH)
     assert has == [3, 3, 2, 2, 1, 1]
-    assert world.steps == 3
+    assert simulation.steps == 3
 
 
 def test_a_target_set_during_a_batch_is_taken_up_after_it() -> None:
     guest = guest_on(host_of(8 * BATCH), "a", 4 * BATCH)
-    world = world_of(guest, seconds_per_batch=0.5)
-    world.set_target_pages("a", BATCH)
-    world.at(0.2, partial(world.set_target_pages, "a", 4 * BATCH))
-    world.run(0.49)
+    simulation = simulation_of(guest, seconds_per_batch=0.5)
+    simulation.set_target_pages("a", BATCH)
+    simulation.at(0.2, partial(simulation.set_target_pages, "a", 4 * BATCH))
+    simulation.run(0.49)
     assert guest.balloon.current_pages == 3 * BATCH
-    world.run(0.5)
+    simulation.run(0.5)
     assert guest.balloon.current_pages == 4 * BATCH
-    assert world.next_s is None
+    assert simulation.next_s is None
 
 
 def test_actions_happen_at_their_time_in_the_order_in_which_they_were_told() -> None:
-    world = World()
+    simulation = BalloonSimulation()
     seen: list[tuple[float, str]] = []
 
     def note(text: str) -> None:
-        seen.append((world.now_s, text))
+        seen.append((simulation.now_s, text))
 
-    world.at(2.0, partial(note, "later"))
-    world.at(1.0, partial(note, "first"))
-    world.at(1.0, partial(note, "second"))
-    world.at(1.0, lambda: world.at(1.5, partial(note, "told by another")))
-    world.run(1.5)
+    simulation.at(2.0, partial(note, "later"))
+    simulation.at(1.0, partial(note, "first"))
+    simulation.at(1.0, partial(note, "second"))
+    simulation.at(1.0, lambda: simulation.at(1.5, partial(note, "told by another")))
+    simulation.run(1.5)
     assert seen == [(1.0, "first"), (1.0, "second"), (1.5, "told by another")]
-    world.run(9.0)
+    simulation.run(9.0)
     assert seen[3:] == [(2.0, "later")]
-    assert (world.now_s, world.steps) == (9.0, 0)
+    assert (simulation.now_s, simulation.steps) == (9.0, 0)
 
 
 def test_time_does_not_go_back() -> None:
-    world = World()
-    world.run(5.0)
+    simulation = BalloonSimulation()
+    simulation.run(5.0)
     with pytest.raises(ValueError, match="already"):
-        world.run(4.0)
+        simulation.run(4.0)
     with pytest.raises(ValueError, match="already"):
-        world.at(4.0, print)
+        simulation.at(4.0, print)
 
 
 @pytest.mark.parametrize("start_s", [1_000_000.0, -50.0])
-def test_a_world_can_start_at_any_time_and_rows_count_from_there(start_s: float) -> None:
+def test_a_simulation_can_start_at_any_time_and_rows_count_from_there(start_s: float) -> None:
     guest = guest_on(host_of(2 * BATCH), "a", 2 * BATCH)
-    world = World(start_s=start_s)
-    world.add("a", guest.balloon)
-    world.run(start_s + 5.0)
-    world.set_target_pages("a", BATCH)
-    world.run(start_s + 5.0)
+    simulation = BalloonSimulation(start_s=start_s)
+    simulation.add("a", guest.balloon)
+    simulation.run(start_s + 5.0)
+    simulation.set_target_pages("a", BATCH)
+    simulation.run(start_s + 5.0)
     assert guest.balloon.current_pages == BATCH
-    assert world.samples.curve("a").times_s.tolist() == [0.0, 5.0]
+    assert simulation.samples.curve("a").times_s.tolist() == [0.0, 5.0]
 
 
 def test_two_guests_of_one_name_are_refused() -> None:
     guest = guest_on(host_of(BATCH), "a", 10)
-    world = world_of(guest)
+    simulation = simulation_of(guest)
     with pytest.raises(ValueError, match="'a' already"):
-        world.add("a", guest.balloon)
+        simulation.add("a", guest.balloon)
     with pytest.raises(KeyError):
-        world.set_target_pages("b", 5)
+        simulation.set_target_pages("b", 5)
 
 
 # -- what costs nothing -----------------------------------------------------------------------
 
 
-def test_an_idle_world_does_nothing_for_an_hour() -> None:
+def test_an_idle_simulation_does_nothing_for_an_hour() -> None:
     host = host_of(100 * BATCH)
-    world = world_of(*(guest_on(host, f"guest{number}", BATCH) for number in range(50)))
-    rows = len(world.samples)
-    assert world.next_s is None
-    assert not world.step()
-    world.run(HOUR_S)
-    assert (world.steps, len(world.samples), world.now_s) == (0, rows, HOUR_S)
+    simulation = simulation_of(*(guest_on(host, f"guest{number}", BATCH) for number in range(50)))
+    rows = len(simulation.samples)
+    assert simulation.next_s is None
+    assert not simulation.step()
+    simulation.run(HOUR_S)
+    assert (simulation.steps, len(simulation.samples), simulation.now_s) == (0, rows, HOUR_S)
 
 
 def test_only_the_guest_that_moves_makes_steps() -> None:
     host = host_of(100 * BATCH)
-    world = world_of(*(guest_on(host, f"guest{number}", 2 * BATCH) for number in range(50)))
-    world.at(7.0, partial(world.set_target_pages, "guest7", BATCH))
-    world.run(HOUR_S)
-    assert world.steps == 1
-    assert world.next_s is None
+    simulation = simulation_of(
+        *(guest_on(host, f"guest{number}", 2 * BATCH) for number in range(50))
+    )
+    simulation.at(7.0, partial(simulation.set_target_pages, "guest7", BATCH))
+    simulation.run(HOUR_S)
+    assert simulation.steps == 1
+    assert simulation.next_s is None
 
 
 def test_trying_in_vain_leaves_no_rows() -> None:
     host = host_of(2 * BATCH)
     guest = guest_on(host, "a", BATCH, max_pages=9 * BATCH)
-    world = world_of(guest)
-    world.set_target_pages("a", 9 * BATCH)
-    world.run(10.0)
-    rows = len(world.samples)
-    world.run(HOUR_S)
-    assert world.steps > HOUR_S - 10
-    assert len(world.samples) == rows
+    simulation = simulation_of(guest)
+    simulation.set_target_pages("a", 9 * BATCH)
+    simulation.run(10.0)
+    rows = len(simulation.samples)
+    simulation.run(HOUR_S)
+    assert simulation.steps > HOUR_S - 10
+    assert len(simulation.samples) == rows
 
 
 def test_who_is_told_again_keeps_its_place() -> None:
     host = host_of(8 * BATCH)
     guests = [guest_on(host, name, BATCH, max_pages=4 * BATCH) for name in "ab"]
-    world = world_of(*guests)
+    simulation = simulation_of(*guests)
     for name, batches in (("a", 2), ("b", 2), ("a", 3)):
-        world.set_target_pages(name, batches * BATCH)
-    world.step()
+        simulation.set_target_pages(name, batches * BATCH)
+    simulation.step()
     assert [guest.balloon.current_pages for guest in guests] == [2 * BATCH, BATCH]
 
 
 def test_a_time_that_was_put_off_is_no_event() -> None:
     guest = guest_on(host_of(BATCH), "a", BATCH, max_pages=9 * BATCH)
-    world = world_of(guest)
-    world.set_target_pages("a", 2 * BATCH)
-    world.run(0.25)
-    assert world.next_s == 1.0
-    world.set_target_pages("a", 3 * BATCH)
-    world.run(0.5)
-    assert (world.next_s, world.steps) == (1.25, 2)
+    simulation = simulation_of(guest)
+    simulation.set_target_pages("a", 2 * BATCH)
+    simulation.run(0.25)
+    assert simulation.next_s == 1.0
+    simulation.set_target_pages("a", 3 * BATCH)
+    simulation.run(0.5)
+    assert (simulation.next_s, simulation.steps) == (1.25, 2)
 
 
 # -- what was written down --------------------------------------------------------------------
 
 
-def stalling_world() -> World:
+def stalling_simulation() -> BalloonSimulation:
     """A guest that stalls at once, one that lets go at 5 s, and both are told again at 8 s."""
     host = host_of(8 * BATCH)
     small = guest_on(host, "small", 3 * BATCH, max_pages=6 * BATCH, profile="hard-limit")
     large = guest_on(host, "large", 5 * BATCH, profile="hard-limit")
-    world = world_of(small, large)
-    world.set_target_pages("small", 6 * BATCH)
-    world.at(5.0, partial(world.set_target_pages, "large", 2 * BATCH))
-    world.at(8.0, partial(world.set_target_pages, "small", 6 * BATCH))
-    world.run(10.0)
-    return world
+    simulation = simulation_of(small, large)
+    simulation.set_target_pages("small", 6 * BATCH)
+    simulation.at(5.0, partial(simulation.set_target_pages, "large", 2 * BATCH))
+    simulation.at(8.0, partial(simulation.set_target_pages, "small", 6 * BATCH))
+    simulation.run(10.0)
+    return simulation
 
 
 def test_events_say_what_changed_and_when_in_kib() -> None:
-    events = [tuple(event.values()) for event in stalling_world().samples.events()]
+    events = [tuple(event.values()) for event in stalling_simulation().samples.events()]
     batch = BATCH * 4
     assert events == [
         (0.0, "small", "stalled", 3 * batch, 6 * batch, 6 * batch, 3 * batch),
@@ -217,7 +220,7 @@ def test_events_say_what_changed_and_when_in_kib() -> None:
         (5.0, "large", "settled", 2 * batch, 2 * batch, 2 * batch, 3 * batch),
         (8.0, "small", "settled", 6 * batch, 6 * batch, 6 * batch, 0),
     ]
-    first = next(stalling_world().samples.events(3))
+    first = next(stalling_simulation().samples.events(3))
     assert list(first) == [
         "time_s",
         "guest",
@@ -230,21 +233,21 @@ def test_events_say_what_changed_and_when_in_kib() -> None:
 
 
 def test_a_curve_is_one_guests_rows_as_arrays() -> None:
-    samples = stalling_world().samples
+    samples = stalling_simulation().samples
     assert samples.guests == ("small", "large")
     curve = samples.curve("small")
     assert curve.times_s.tolist() == [0.0, 8.0]
     assert curve.current_pages.tolist() == [3 * BATCH, 6 * BATCH]
     assert curve.ballooned_pages.tolist() == [3 * BATCH, 0]
-    assert list(curve.spans(Doing.STALLED, 10.0)) == [(0.0, 8.0)]
-    assert list(curve.spans(Doing.SETTLED, 10.0)) == [(8.0, 10.0)]
-    assert list(curve.spans(Doing.WAITING, 10.0)) == []
+    assert list(curve.spans(BalloonActivity.STALLED, 10.0)) == [(0.0, 8.0)]
+    assert list(curve.spans(BalloonActivity.SETTLED, 10.0)) == [(8.0, 10.0)]
+    assert list(curve.spans(BalloonActivity.WAITING, 10.0)) == []
     with pytest.raises(KeyError):
         samples.curve("nobody")
 
 
 def test_what_all_have_let_go_is_what_the_host_has_gained() -> None:
-    times_s, pages = stalling_world().samples.let_go()
+    times_s, pages = stalling_simulation().samples.released_pages()
     assert times_s.tolist() == [0.0, 0.0, 5.0, 8.0]
     assert pages.tolist() == [0, 0, 3 * BATCH, 0]
 
@@ -253,30 +256,35 @@ def test_a_balloons_states_by_name() -> None:
     host = host_of(3 * BATCH)
     guest = guest_on(host, "a", BATCH, max_pages=9 * BATCH, profile="linux")
     balloon = guest.balloon
-    seen = [doing(balloon, 0.0)]
+    seen = [activity_of(balloon, 0.0)]
     balloon.set_target_pages(9 * BATCH)
-    seen.append(doing(balloon, 0.0))
+    seen.append(activity_of(balloon, 0.0))
     balloon.run(0.0)
-    seen.append(doing(balloon, 0.0))
+    seen.append(activity_of(balloon, 0.0))
     balloon.run(HOUR_S)
     balloon.run(2 * HOUR_S)
     balloon.run(3 * HOUR_S)
     balloon.run(4 * HOUR_S)
-    seen.append(doing(balloon, 4 * HOUR_S))
-    assert seen == [Doing.SETTLED, Doing.MOVING, Doing.WAITING, Doing.STALLED]
+    seen.append(activity_of(balloon, 4 * HOUR_S))
+    assert seen == [
+        BalloonActivity.SETTLED,
+        BalloonActivity.MOVING,
+        BalloonActivity.WAITING,
+        BalloonActivity.STALLED,
+    ]
 
 
 def test_a_target_beyond_all_numbers_is_written_down() -> None:
     guest = guest_on(host_of(BATCH), "a", 100)
     guest.balloon.set_target_pages(2**64 - 1)
     samples = Samples()
-    samples.note(0.0, "a", guest.balloon)
+    samples.record(0.0, "a", guest.balloon)
     (event,) = samples.events()
     assert (event["goal_kib"], event["target_kib"] > 2**60) == (400, True)
 
 
 def test_the_same_schedule_gives_the_same_history() -> None:
-    first, second = (list(stalling_world().samples.events()) for _ in range(2))
+    first, second = (list(stalling_simulation().samples.events()) for _ in range(2))
     assert first == second
 
 
@@ -309,12 +317,12 @@ def test_a_guests_pages_are_handed_out_once_and_never_those_in_use(
 
 def test_a_busy_guest_falls_short_and_goes_on_when_it_has_let_go() -> None:
     guest = guest_on(host_of(8 * BATCH), "a", 4 * BATCH, used_pages=3 * BATCH)
-    world = world_of(guest)
-    world.set_target_pages("a", BATCH)
-    world.at(9.5, partial(setattr, guest.pages, "used_pages", BATCH))
-    world.run(9.9)
+    simulation = simulation_of(guest)
+    simulation.set_target_pages("a", BATCH)
+    simulation.at(9.5, partial(setattr, guest.pages, "used_pages", BATCH))
+    simulation.run(9.9)
     assert guest.balloon.current_pages == 3 * BATCH
-    world.run(10.0)
+    simulation.run(10.0)
     assert guest.balloon.current_pages == BATCH
 
 
@@ -331,7 +339,7 @@ class Plan:
     targets: tuple[tuple[float, int, int], ...]
 
     def build(self, profile: str, seconds_per_batch: float = 0.0) -> Build:
-        """The host, and the world with the whole schedule in it."""
+        """The host, and the simulation with the whole schedule in it."""
         host = host_of(sum(pages for pages, _, _ in self.guests) + self.free_pages)
         guests = [
             guest_on(host, str(number), pages, max_pages=frames, used_pages=used, profile=profile)
@@ -339,11 +347,11 @@ class Plan:
         ]
         for guest in guests:
             guest.balloon.max_retry_count = 0
-        world = world_of(*guests, seconds_per_batch=seconds_per_batch)
+        simulation = simulation_of(*guests, seconds_per_batch=seconds_per_batch)
         for time_s, number, pages in self.targets:
             name = str(number % len(guests))
-            world.at(time_s, partial(world.set_target_pages, name, pages))
-        return Build(host, guests, world)
+            simulation.at(time_s, partial(simulation.set_target_pages, name, pages))
+        return Build(host, guests, simulation)
 
 
 @dataclass(frozen=True)
@@ -352,7 +360,7 @@ class Build:
 
     host: Hypervisor
     guests: list[ModelGuest]
-    world: World
+    simulation: BalloonSimulation
 
     def check(self) -> None:
         """Each frame of the host is free or one guest's, and each frame of a guest has a machine
@@ -397,7 +405,7 @@ def plans_that_come_to_rest(draw: st.DrawFn) -> Plan:
 
 def arrive(build: Build, plan: Plan) -> bool:
     """Whether, some time after the last target, all guests have what they were told to have."""
-    build.world.run(HOUR_S)
+    build.simulation.run(HOUR_S)
     told = {number: pages for _, number, pages in plan.targets[-len(plan.guests) :]}
     return told == {int(guest.name): guest.domain.current_pages for guest in build.guests}
 
@@ -408,7 +416,7 @@ def test_frames_are_conserved_after_every_step_of_every_schedule(
     plan: Plan, profile: str, seconds_per_batch: float
 ) -> None:
     build = plan.build(profile, seconds_per_batch)
-    while (build.world.next_s or 0.0) < 60.0 and build.world.step():
+    while (build.simulation.next_s or 0.0) < 60.0 and build.simulation.step():
         build.check()
 
 
@@ -422,14 +430,14 @@ def test_nobody_starves_once_the_targets_stand_still_and_fit_the_host(
     build.check()
     for guest in build.guests:  # a back-off under way goes on as long as it may
         guest.balloon.max_retry_count = 1
-    build.world.run(2 * HOUR_S)
-    assert build.world.next_s is None
+    build.simulation.run(2 * HOUR_S)
+    assert build.simulation.next_s is None
 
 
 def test_with_a_hard_limit_somebody_can_starve_though_the_targets_fit() -> None:
     def starves(plan: Plan) -> bool:
         build = plan.build("hard-limit")
-        return not arrive(build, plan) and build.world.next_s is None
+        return not arrive(build, plan) and build.simulation.next_s is None
 
     quickly = settings(database=None, max_examples=10_000, phases=[Phase.generate])
     plan = find(plans_that_come_to_rest(), starves, settings=quickly)
@@ -452,16 +460,16 @@ def test_who_asks_too_much_gets_neither_what_another_claims_nor_more_than_its_ma
     )
     taker = guest_on(host, "taker", BATCH, max_pages=64 * BATCH, profile=profile)
     taker.domain.set_maximum(BATCH + max(1, spare // 2))
-    world = world_of(modest, taker)
+    simulation = simulation_of(modest, taker)
     for number, pages in enumerate(greedy):
-        world.at(float(number), partial(world.set_target_pages, "taker", pages))
-    world.at(99.0, lambda: taker.domain.set_maximum(64 * BATCH))
-    world.at(99.0, partial(world.set_target_pages, "taker", 64 * BATCH))
-    world.run(98.0)
+        simulation.at(float(number), partial(simulation.set_target_pages, "taker", pages))
+    simulation.at(99.0, lambda: taker.domain.set_maximum(64 * BATCH))
+    simulation.at(99.0, partial(simulation.set_target_pages, "taker", 64 * BATCH))
+    simulation.run(98.0)
     assert taker.domain.current_pages <= BATCH + max(1, spare // 2)
-    world.run(100.0)
+    simulation.run(100.0)
     assert taker.domain.current_pages <= BATCH + spare
-    world.set_target_pages("modest", BATCH + claim)
-    world.run(100.0)
+    simulation.set_target_pages("modest", BATCH + claim)
+    simulation.run(100.0)
     assert modest.domain.current_pages == BATCH + claim
     host.check()
