@@ -16,7 +16,7 @@ from xen_rig import MIB_KIB, Clock, current_mib, guests, up_while_another_comes_
 
 
 @pytest.mark.parametrize("profile", ["linux", "linux-2.6.18-xen"])
-def test_a_guest_arrives_untouched_once_another_one_has_come_down(
+def test_a_guest_reaches_its_target_once_another_one_has_given_memory_back(
     xen: Cli, clock: Clock, profile: str
 ) -> None:
     up_while_another_comes_down(xen, clock, profile)
@@ -112,7 +112,7 @@ def test_a_guest_told_to_have_more_than_its_maximum_stops_there_and_that_is_said
     xen.json("balloon", "guest", "xen", "a", "--memory", "100M", "--max", "150M")
     ended = xen("balloon", "target", "xen", "a", "200M")
     assert ended.code == 0
-    assert "a may have 150 MiB: it will stop there" in ended.out
+    assert "a may have 150 MiB at most: it will stop there" in ended.out
     a = guests(xen.json("balloon", "show", "xen"))["a"]
     assert (a["current_kib"], a["target_kib"]) == (150 * MIB_KIB, 200 * MIB_KIB)
     assert a["state"] == "settled"

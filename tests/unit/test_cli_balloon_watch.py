@@ -55,7 +55,7 @@ def test_in_a_pipe_each_change_is_a_line(xen: Cli, clock: Clock) -> None:
     assert "    0.0 s  a: 116 MiB of 250 MiB, gave up: hard limit 117 MiB" in lines
     assert "    0.0 s  b: 80 MiB of 80 MiB, idle" in lines
     assert lines[-2:] == [
-        "a gave up; have it try again: rbu balloon target xen a SIZE",
+        "a gave up; to make it try again: rbu balloon target xen a SIZE",
         "all have settled after 0.0 s",
     ]
 
@@ -91,7 +91,9 @@ def test_a_guest_that_tries_for_ever_is_watched_for_a_time(xen: Cli, clock: Cloc
     watched = xen.json("balloon", "watch", "xen", "--for", 30)
     assert (watched["has_settled"], guests(watched)["a"]["state"]) == (False, "waiting")
     ended = xen("balloon", "watch", "xen", "--for", 1)
-    assert ended.out.splitlines()[-1].endswith("s there is more to do: rbu balloon watch goes on")
+    assert ended.out.splitlines()[-1].endswith(
+        "s not all have settled: continue with rbu balloon watch xen"
+    )
 
 
 def test_ctrl_c_ends_watching_and_is_no_failure(xen: Cli, clock: Clock) -> None:
@@ -131,7 +133,7 @@ def test_who_gave_up_under_linux_is_to_be_told_another_size(xen: Cli, clock: Clo
     gave_up_under_linux(xen, clock)
     ended = xen("balloon", "watch", "xen")
     assert ended.out.splitlines()[-2:] == [
-        "a gave up; have it try again: rbu balloon target xen a ANOTHER_SIZE",
+        "a gave up; to make it try again: rbu balloon target xen a ANOTHER_SIZE",
         "all have settled after 0.0 s",
     ]
 
@@ -231,7 +233,7 @@ def test_targets_are_picked_up_by_the_process_that_watches(live_xen: Cli) -> Non
         until(process, " a: 100 MiB")
         ended = live_xen("balloon", "target", "xen", "a", "200M")
         assert ended.out == (
-            f"a is told to have 200 MiB: process {process.pid} has it, and will move it\n"
+            f"a has the target 200 MiB: process {process.pid} has the guest, and will move it\n"
         )
         until(process, " a: 200 MiB of 200 MiB, idle")
         assert f"process {process.pid} has it" in live_xen("balloon", "show", "xen").out
@@ -315,7 +317,7 @@ def test_guests_of_another_process_have_not_settled_for_all_that_is_known(live_x
         watched = live_xen.json("balloon", "watch", "xen")
         assert watched["has_settled"] is None
         lines = live_xen("balloon", "watch", "xen").out.splitlines()
-        assert lines[-2] == f"a is process {process.pid}'s: it may move yet"
+        assert lines[-2] == f"process {process.pid} has a: it may still move"
         assert lines[-1].startswith("the others have settled after")
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=60)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from openrbu.cli.balloon_view import driver_cell, host_blocks, lost_lines, size_of_pages
+from openrbu.cli.balloon_view import driver_cell, host_blocks, orphan_lines, size_of_pages
 from openrbu.cli.options import AsJson, complete_machines, complete_models, size_of
 from openrbu.cli.show import Answer, Block, caution, cell_text, good
 from openrbu.errors import ObstacleError, OpenRbuError, UsageError
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 DEFAULT_RAM_BYTES = 4 * GIB
 DEFAULT_GUEST = "512M"
 DEFAULT_HOST_MODEL = "precision-390"
-"""It takes an image in packets, too: dom0's memory is in pieces once its balloon has worked."""
+"""A model that takes packets, too: dom0's memory is scattered once its balloon has worked."""
 
 
 def clock_of(context: typer.Context) -> Clock:
@@ -102,7 +102,7 @@ BiosVersionName = Annotated[
     str | None, typer.Option("--bios-version", metavar="VERSION", help="Its first BIOS.")
 ]
 RamDirectory = Annotated[
-    str | None,  # an empty one is no directory, and Path makes it the current one
+    str | None,  # not Path, which makes the current directory of an empty text
     typer.Option(
         "--ram-in",
         metavar="DIR",
@@ -120,12 +120,12 @@ GuestMaximum = Annotated[
 ]
 GuestClaim = Annotated[
     str | None,
-    typer.Option("--claim", metavar="SIZE", help="How much more it is promised (nothing)."),
+    typer.Option("--claim", metavar="SIZE", help="How much more memory it is promised (none)."),
 ]
 GuestUses = Annotated[
     str | None,
     typer.Option(
-        "--uses", metavar="SIZE", help="What it needs itself and never gives away (nothing)."
+        "--uses", metavar="SIZE", help="What its programs use and never give back (nothing)."
     ),
 ]
 
@@ -145,20 +145,20 @@ def host(
 ) -> Answer:
     """Make a virtual Dell machine that runs Xen, and switch it on.
 
-    Its own Linux is the guest dom0, which has a BIOS to update like any machine's. Other guests
-    share its memory: each has a balloon driver, which hands memory back and claims it again.
+    Its own Linux is the guest dom0, from which its BIOS is updated as on any machine. Other guests
+    share its memory: each has a balloon driver, which gives memory back and takes it again.
 
     \b
-    The story that the driver is about, one guest up while another goes down:
+    What the driver is for: one guest grows while another one shrinks.
         rbu balloon host xen1 --ram 2G --dom0 512M
         rbu balloon guest xen1 a --max 1G --profile linux-2.6.18-xen
         rbu balloon guest xen1 b --memory 960M
         rbu balloon target xen1 a 1G      # falls short: the host has too little
         rbu balloon target xen1 b 256M    # gives memory back
-        rbu balloon watch xen1            # and a arrives, untouched
+        rbu balloon watch xen1            # a reaches its target
 
-    With --profile hard-limit a stays where it is until its target is written again. With linux it
-    tries for some 14 s: then it stays there until it is told another target.
+    With --profile hard-limit, a stays as it is until its target is set again. With linux it tries
+    for some 14 s, and then stays as it is until another target is set.
     """
     from openrbu.balloon.session import open_xen_host
     from openrbu.drivers.xen_balloon_profiles import DEFAULT_BALLOON_PROFILE
@@ -189,9 +189,10 @@ def host(
 
 
 def _start(directory: Path) -> None:
-    """Switch a new host on; one that can't start, for want of memory, is removed again.
+    """Switch a new host on. A host that can't start, because there is too little memory, is removed
+    again.
 
-    :raise ObstacleError: then.
+    :raise ObstacleError: when it can't start.
     """
     from openrbu.errors import MachineError
     from openrbu.machine import store
@@ -225,8 +226,8 @@ def guest(
 ) -> Answer:
     """Make a guest on a Xen host, or destroy one.
 
-    What it has not got of its maximum is in its balloon. A claim is memory that no other guest gets
-    meanwhile.
+    The part of its maximum that it does not have is in its balloon. A claim is memory that no other
+    guest gets meanwhile.
 
     \b
     Examples:  rbu balloon guest xen1 a --memory 512M --max 1G
@@ -268,27 +269,29 @@ def _remove(host: str, name: str, clock: Clock) -> Answer:
         session.destroy(name)
         lost = [each for each in session.lost if each != name]
     document = {"changed": True, "host": host, "name": name, "lost": lost}
-    return Answer(document, [good(f"destroyed: guest {name} of {host}"), *lost_lines(host, lost)])
+    return Answer(document, [good(f"destroyed: guest {name} of {host}"), *orphan_lines(host, lost)])
 
 
 def target(
     context: typer.Context,
     host: HostName,
     guest: GuestName,
-    size: Annotated[str, typer.Argument(metavar="SIZE", help="What it shall have (512M, 1G).")],
+    size: Annotated[
+        str, typer.Argument(metavar="SIZE", help="The memory that it shall have (512M, 1G).")
+    ],
     *,
     as_json: AsJson = False,
 ) -> Answer:
-    """Tell a guest how much memory to have, as Xen's toolstack does.
+    """Set how much memory a guest shall have, as Xen's toolstack does.
 
-    Its balloon driver goes there batch by batch. If the host is short of memory it keeps what it
-    gets, and tries again by itself: every second by the profile linux-2.6.18-xen, for some 14 s by
-    linux, which gives up then until it is told another target. By hard-limit it gives up at once,
-    until a target is written, even the same one.
+    Its balloon driver moves there batch by batch. If the host is short of memory, the driver keeps
+    what it gets and tries again without further action: every second with the profile
+    linux-2.6.18-xen; for some 14 s with linux, which then gives up until another target is set.
+    With hard-limit it gives up at once, until a target is set, even the same one.
 
-    Where another process has the guest (rbu balloon watch), that one moves it.
+    If another process has the guest (rbu balloon watch), that process moves it.
 
-    dom0 is told through its own file, target_kb.
+    dom0's target is set through its own file, target_kb.
 
     \b
     Examples:  rbu balloon target xen1 a 1G
@@ -306,24 +309,26 @@ def target(
         status, has_changed = session.set_target_bytes(guest, size_bytes)
         lost = session.lost
     max_bytes = status.info.max_pages * PAGE_SIZE
-    said: list[Block] = [_progress_of(status, size_bytes), *lost_lines(host, lost)]
+    said: list[Block] = [_progress_of(status, size_bytes), *orphan_lines(host, lost)]
     if size_bytes > max_bytes:
-        said.append(caution(f"{guest} may have {human_size(max_bytes)}: it will stop there"))
+        said.append(
+            caution(f"{guest} may have {human_size(max_bytes)} at most: it will stop there")
+        )
     document = {"changed": has_changed, "host": host, **status.document(), "lost": lost}
     return Answer(document, said)
 
 
 def _progress_of(guest: GuestStatus, size_bytes: int) -> Block:
-    """How far a guest came right away."""
+    """How far a guest has come at once."""
     name, current = guest.info.name, size_of_pages(guest.info.current_pages)
     wanted = human_size(size_bytes)
     if guest.balloon is None:
         owner = guest.owner or "unknown"
-        return f"{name} is told to have {wanted}: process {owner} has it, and will move it"
+        return f"{name} has the target {wanted}: process {owner} has the guest, and will move it"
     if guest.info.current_pages * PAGE_SIZE == size_bytes:
         return good(f"{name} has {current}")
     state = cell_text(driver_cell(guest))
-    return caution(f"{name} is told to have {wanted}, and has {current}: {state}")
+    return caution(f"{name} has the target {wanted}, and has {current}: {state}")
 
 
 def show(
@@ -332,7 +337,7 @@ def show(
     *,
     as_json: AsJson = False,
 ) -> Answer:
-    """Show what the guests of a Xen host have, and what their drivers do.
+    """Show the memory of the guests of a Xen host, and what their drivers do.
 
     A guest whose process was killed has lost its power: it is destroyed, and named here.
 
@@ -347,9 +352,9 @@ def show(
 
 
 def _pages_of(text: str | None, what: str, *, default: int = 0) -> int:
-    """The bytes of a size that is whole pages; None: `default`, to whole pages.
+    """The bytes of a size in whole pages. None: `default`, rounded down to whole pages.
 
-    :raise UsageError: when it is none.
+    :raise UsageError: when `text` is not a size, or not in whole pages.
     """
     if text is None:
         return default // PAGE_SIZE * PAGE_SIZE

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol
 
 from openrbu.cli import show
-from openrbu.cli.balloon_view import driver_cell, free_line, lost_lines, size_of_pages
+from openrbu.cli.balloon_view import driver_cell, free_line, orphan_lines, size_of_pages
 from openrbu.cli.show import Block, Cell, Marked, cell_text
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class LineScreen:
 
     def update(self) -> None:
         watched = self._watched
-        lines: list[Block] = [*lost_lines(watched.name, watched.lost[self._lost :])]
+        lines: list[Block] = [*orphan_lines(watched.name, watched.lost[self._lost :])]
         self._lost = len(watched.lost)
         for each in watched.status.guests:
             name, state = each.info.name, (each.target_pages, each.activity, each.owner)
@@ -109,7 +109,7 @@ def _picture(watched: WatchedHost, console: Console) -> RenderableType:
         bar = _bar(each, most, width)
         table.add_row(Text(_plain(name)), bar, current, wanted, _styled(words))
     head = f"{watched.name}  {watched.elapsed_s:.1f} s  (Ctrl-C ends)"
-    lost = [_styled(line) for line in lost_lines(watched.name, watched.lost)]
+    lost = [_styled(line) for line in orphan_lines(watched.name, watched.lost)]
     return Group(Text(_plain(head), style="bold"), table, Text(free_line(watched.status)), *lost)
 
 

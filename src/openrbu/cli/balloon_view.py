@@ -23,7 +23,7 @@ def host_blocks(status: HostStatus) -> list[Block]:
     """A table of the guests, and what the host has free."""
     rows = [_row_of(each) for each in status.guests]
     table = Table(f"Guests of {status.host}", _COLUMNS, rows)
-    return [*lost_lines(status.host, status.lost), table, free_line(status)]
+    return [*orphan_lines(status.host, status.lost), table, free_line(status)]
 
 
 def _row_of(guest: GuestStatus) -> tuple[Cell, ...]:
@@ -65,7 +65,7 @@ def free_line(status: HostStatus) -> str:
     return f"{free} of {total} free on {status.host}{promised}"
 
 
-def lost_lines(host: str, lost: Sequence[str]) -> list[Cell]:
+def orphan_lines(host: str, lost: Sequence[str]) -> list[Cell]:
     """A line for each guest that was destroyed because the process that had it died."""
     return [
         caution(f"guest {name} of {host} has lost its power, and was destroyed") for name in lost

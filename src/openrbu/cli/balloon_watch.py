@@ -1,4 +1,4 @@
-"""The command `balloon watch`: the guests of a Xen host at work, until they have settled."""
+"""The command `balloon watch`: run and show the guests of a Xen host until they have settled."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 Seconds = Annotated[
     float | None,
-    typer.Option("--for", metavar="SECONDS", help="Watch for so long, even when all have settled."),
+    typer.Option(
+        "--for", metavar="SECONDS", help="Watch for that long, even when all have settled."
+    ),
 ]
 ChartPath = Annotated[
     Path | None,
@@ -41,9 +43,9 @@ def watch(
     """Watch the guests of a Xen host move towards their targets.
 
     All guests that no other process has are run here meanwhile, and targets that other commands set
-    are picked up. It ends when each of them has arrived, or has given up; or by Ctrl-C, which is no
-    failure. On a terminal there is a live picture, in a pipe a line for each change, and with
-    --json one document with all events.
+    take effect. It ends when each guest has reached its target or has given up, or by Ctrl-C, which
+    is not a failure. On a terminal there is a live picture, in a pipe a line for each change, and
+    with --json one document with all events.
 
     \b
     Examples:  rbu balloon watch xen1
@@ -57,7 +59,9 @@ def watch(
     if chart is not None:
         check_path(chart)
         if not os.access(chart.parent, os.W_OK):
-            raise OutputError(f"{chart} can't be written: there is no directory to write to")
+            raise OutputError(
+                f"{chart} can't be written: {chart.parent} is not a directory to write to"
+            )
     with open_watched_host(host, clock=clock_of(context)) as watched:
         try:
             with screen_for(watched, as_json=as_json) as screen:
@@ -71,7 +75,7 @@ def watch(
 
 
 def _with_chart(answer: Answer, watched: WatchedHost, chart: Path) -> Answer:
-    """Draw the chart; the answer then, which names it."""
+    """Draw the chart. Returns the answer with the chart's name, or with why it was not drawn."""
     from openrbu.balloon.charts import draw
 
     try:
@@ -88,21 +92,24 @@ def _blocks(watched: WatchedHost) -> list[Block]:
     blocks = host_blocks(status)
     after = f"after {watched.elapsed_s:.1f} s"
     if status.has_settled is False:
-        return [*blocks, caution(f"{after} there is more to do: rbu balloon watch goes on")]
+        return [
+            *blocks,
+            caution(f"{after} not all have settled: continue with rbu balloon watch {status.host}"),
+        ]
     blocks += [_retry_hint(status.host, each) for each in status.guests if each.has_given_up]
     others = [each for each in status.guests if each.has_settled is None]
     for each in others:
-        whose = f"process {each.owner}'s" if each.owner else "another process's"
-        blocks.append(caution(f"{each.info.name} is {whose}: it may move yet"))
+        owner = f"process {each.owner}" if each.owner else "another process"
+        blocks.append(caution(f"{owner} has {each.info.name}: it may still move"))
     if len(others) < len(status.guests):
         blocks.append(f"{'the others' if others else 'all'} have settled {after}")
     return blocks
 
 
 def _retry_hint(host: str, guest: GuestStatus) -> Block:
-    """The command that has a guest that gave up try again."""
+    """The command that makes a guest that gave up try again."""
     from openrbu.drivers.xen_balloon_profiles import balloon_profile
 
     name = guest.info.name
     size = "SIZE" if balloon_profile(guest.profile).same_target_is_tried else "ANOTHER_SIZE"
-    return caution(f"{name} gave up; have it try again: rbu balloon target {host} {name} {size}")
+    return caution(f"{name} gave up; to make it try again: rbu balloon target {host} {name} {size}")
