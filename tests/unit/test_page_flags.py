@@ -6,6 +6,7 @@ import errno
 import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from machines import published
@@ -120,6 +121,16 @@ def test_a_copy_that_is_free_after_the_restart_does_not_count_as_held(bit: int) 
     flags = b"".join(flags.to_bytes(8, "little") for flags in (0, 1 << bit, 1 << 39))
     pages = FreePages([(0, flags)])
     assert [pages.any_in(page * PAGE_SIZE, PAGE_SIZE) for page in range(3)] == [False, True, False]
+
+
+def test_on_a_hypervisor_what_is_in_no_frame_of_the_table_counts_as_free() -> None:
+    """It is another guest's: a copy of the image there is not what the driver holds."""
+    held, free = bytes(ENTRY_BYTES), (1 << BUDDY_BIT).to_bytes(ENTRY_BYTES, "little")
+    table = np.array([5, 3, 1], np.uint32)
+    pages = FreePages.by_place(held + free + held, table, 7 * PAGE_SIZE)
+    seen = [pages.any_in(page * PAGE_SIZE, PAGE_SIZE) for page in range(9)]
+    of_others, end = True, False
+    assert seen == [of_others, False, of_others, True, of_others, False, of_others, end, end]
 
 
 def test_packets_count_where_they_are_held_and_nowhere_else(ram: RamFile) -> None:

@@ -328,6 +328,23 @@ def test_a_tool_that_died_between_arming_and_writing_it_down_still_gets_the_resu
         assert (ended.outcome, ended.fields["succeeded"]) == ("result", True)
 
 
+def test_so_does_one_whose_update_ends_in_the_minute_of_the_one_before_it(tmp_path: Path) -> None:
+    """The BIOS's record of both is the same; the version that runs is not."""
+    with running(make(tmp_path), clock=lambda: NOW) as machine:
+        host = VirtualHost(machine)
+        update(host, image())
+        machine.restart()
+        assert last(machine).fields["succeeded"] is True
+        update(host, image(version="2.4.0"))
+        *lines, armed = host.journal_path.read_bytes().splitlines(keepends=True)
+        assert b'"armed"' in armed
+        host.journal_path.write_bytes(b"".join(lines))
+        machine.restart()
+        ended = last(machine)
+        assert (ended.outcome, ended.fields["succeeded"]) == ("result", True)
+        assert ended.fields["version_now"] == "2.4.0"
+
+
 # -- a journal that is damaged --------------------------------------------------------------
 
 

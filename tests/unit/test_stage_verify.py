@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,12 +28,13 @@ from openrbu.bios.rules import RejectedError
 from openrbu.errors import KernelError, ObstacleError, UpdateFailedError
 from openrbu.formats import packet
 from openrbu.formats.hdr import Image
+from openrbu.hosts.base import read_text
 from openrbu.hosts.virtual import VirtualHost
 from openrbu.machine.virtual import VirtualMachine
 from openrbu.memory.scan import search
 from openrbu.units import KIB, MIB, PAGE_SIZE, PhysAddr
 from openrbu.update import stage
-from openrbu.update.driver import RbuDriver
+from openrbu.update.driver import LOADING, RbuDriver
 from openrbu.update.stage import Ground, OutOfMemoryError, Payload, make_payload
 from openrbu.update.verify import ReadBack, compare, find_staged
 
@@ -153,6 +155,41 @@ def test_restoring_gives_an_unfinished_delivery_up(machine: VirtualMachine) -> N
     host.write(f"{ENTRY}/data", IMAGE)
     stage.restore(host, ground, delivered_bytes=len(IMAGE))
     assert standing(machine) == before
+
+
+def test_restoring_gives_the_entry_up_that_could_not_be_given_up_at_first(
+    machine: VirtualMachine,
+) -> None:
+    host = VirtualHost(machine)
+    host.load_module("dell_rbu", {})
+    RbuDriver(host).abandon_entry()
+    before, ground = standing(machine), stage.survey(host)
+    staged(host, payload("mono"))
+    refused: list[str] = []
+
+    def refuse_once(name: str, arguments: tuple[Any, ...]) -> None:
+        if name == "write" and arguments[:2] == (f"{ENTRY}/loading", b"-1\n") and not refused:
+            refused.append(arguments[0])
+            raise OSError(errno.EIO, "Input/output error")
+
+    stage.restore(Watched(host, refuse_once), ground, delivered_bytes=len(IMAGE))
+    assert refused
+    assert standing(machine) == before
+
+
+def test_a_delivery_that_is_interrupted_is_aborted(machine: VirtualMachine) -> None:
+    host = VirtualHost(machine)
+    host.load_module("dell_rbu", {})
+    driver = RbuDriver(host)
+
+    def interrupt(done: int) -> None:
+        assert read_text(host, LOADING) == "1"
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        driver.deliver(IMAGE, interrupt)
+    assert not driver.is_in_use
+    assert not driver.holds_something
 
 
 def test_restoring_what_was_never_loaded_does_nothing(usual: VirtualMachine) -> None:
