@@ -42,7 +42,7 @@ def test_an_update_is_the_events_with_its_name(path: Path) -> None:
     journal.append("two", "started", AT, to_version="A07")
     journal.append("one", "armed", LATER, mode="mono", to_version="A06b")
     one, two = journal.attempts()
-    assert one.events == [("started", AT), ("armed", LATER)]
+    assert one.events == (("started", AT), ("armed", LATER))
     assert one.fields == {"openrbu": __version__, "to_version": "A06b", "mode": "mono"}
     assert (one.outcome, two.outcome) == ("armed", "started")
     assert journal.last == two

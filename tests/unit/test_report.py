@@ -376,7 +376,7 @@ def test_the_time_of_each_event_is_the_hosts(tmp_path: Path) -> None:
         flow.perform(host, make_plan(host, image(), Options()), Quiet())
         attempt = Journal(host.journal_path).last
         assert attempt is not None
-        assert attempt.events == [("started", NOW), ("armed", NOW)]
+        assert attempt.events == (("started", NOW), ("armed", NOW))
 
 
 def test_status_says_when_something_else_is_staged_than_was_armed(tmp_path: Path) -> None:

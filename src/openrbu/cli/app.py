@@ -17,14 +17,11 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple, cast
 import typer
 
 from openrbu import __version__
+from openrbu.cli.commands import CommandFunction, as_command
 
 if TYPE_CHECKING:
     from typer._click import Command
     from typer.core import TyperGroup
-
-    from openrbu.cli.show import Answer
-
-CommandFunction = Callable[..., "Answer | int"]
 
 EXIT_CODES = (
     "Exit codes: 0 done, or nothing to do; 1 the update failed; 2 usage; 3 the image is not for "
@@ -178,7 +175,7 @@ def _build_one(name: str, row: Row, is_rich: bool) -> Command:
         epilog=None if row.runs_program else EXIT_CODES,
         rich_help_panel=row.panel,
         context_settings=ANY_WORDS if row.runs_program else None,
-    )(function)
+    )(as_command(function))
     return typer.main.get_command(app)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from openrbu.cli.balloon_view import driver_cell, host_blocks, orphan_lines, size_of_pages
-from openrbu.cli.options import AsJson, complete_machines, complete_models, size_of
+from openrbu.cli.options import complete_machines, complete_models, size_of
 from openrbu.cli.show import Answer, Block, caution, cell_text, good
 from openrbu.errors import ObstacleError, OpenRbuError, UsageError
 from openrbu.units import GIB, PAGE_SIZE, human_size
@@ -141,7 +141,6 @@ def host(
     bios_version: BiosVersionName = None,
     profile: BalloonProfileName = None,
     ram_in: RamDirectory = None,
-    as_json: AsJson = False,
 ) -> Answer:
     """Make a virtual Dell machine that runs Xen, and switch it on.
 
@@ -222,7 +221,6 @@ def guest(
     uses: GuestUses = None,
     profile: BalloonProfileName = None,
     rm: Annotated[bool, typer.Option("--rm", help="Destroy it instead.")] = False,
-    as_json: AsJson = False,
 ) -> Answer:
     """Make a guest on a Xen host, or destroy one.
 
@@ -279,8 +277,6 @@ def target(
     size: Annotated[
         str, typer.Argument(metavar="SIZE", help="The memory that it shall have (512M, 1G).")
     ],
-    *,
-    as_json: AsJson = False,
 ) -> Answer:
     """Set how much memory a guest shall have, as Xen's toolstack does.
 
@@ -334,8 +330,6 @@ def _progress_of(guest: GuestStatus, size_bytes: int) -> Block:
 def show(
     context: typer.Context,
     host: HostName,
-    *,
-    as_json: AsJson = False,
 ) -> Answer:
     """Show the memory of the guests of a Xen host, and what their drivers do.
 

@@ -12,7 +12,6 @@ import typer
 from openrbu.cli.balloon import HostName, clock_of
 from openrbu.cli.balloon_screen import screen_for
 from openrbu.cli.balloon_view import host_blocks
-from openrbu.cli.options import AsJson
 from openrbu.cli.show import Answer, Block, caution, good
 from openrbu.errors import MachineError, OutputError, UsageError
 
@@ -38,7 +37,7 @@ def watch(
     *,
     seconds: Seconds = None,
     chart: ChartPath = None,
-    as_json: AsJson = False,
+    as_json: bool,
 ) -> Answer:
     """Watch the guests of a Xen host move towards their targets.
 

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from openrbu.sharing.session import Session
+from openrbu.api import Machine
 
 if TYPE_CHECKING:
     from openrbu.update.target import Target
 
 
-def machine_document(session: Session, target: Target) -> dict[str, Any]:
+def machine_words(machine: Machine) -> str:
+    """What a command line needs to come to the same machine again."""
+    return "" if machine.virtual is None else f" --machine {machine.virtual.name}"
+
+
+def machine_document(machine: Machine, target: Target) -> dict[str, Any]:
     """Which machine it is."""
     system_id = target.system_id
     return {
-        "name": session.machine.name if session.machine is not None else None,
+        "name": machine.virtual.name if machine.virtual is not None else None,
         "vendor": target.system.vendor,
         "product": target.system.product,
         "system_id": None if system_id is None else f"{system_id:#06x}",
@@ -23,14 +28,14 @@ def machine_document(session: Session, target: Target) -> dict[str, Any]:
     }
 
 
-def machine_title(session: Session, target: Target) -> str:
+def machine_title(machine: Machine, target: Target) -> str:
     """Which machine it is, for people. The name of its ID where it calls itself something else."""
     system_id = target.system_id
     identity = "no system ID" if system_id is None else f"system {system_id:#06x}"
     known = system_name(system_id)
     if known and known.casefold() != target.system.product.casefold():
         identity += f" ({known})"
-    name = session.host.name if session.machine is None else session.machine.name
+    name = machine.host.name if machine.virtual is None else machine.virtual.name
     return f"{name}: {target.title}, {identity}"
 
 

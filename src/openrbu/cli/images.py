@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from openrbu import api
 from openrbu.cli.files import save
 from openrbu.cli.options import (
-    AsJson,
     Force,
     ImageFile,
     OutputFile,
@@ -159,7 +159,6 @@ def build(
         ),
     ] = None,
     force: Force = False,
-    as_json: AsJson = False,
 ) -> Answer:
     """Make a .HDR image out of flash data.
 
@@ -168,19 +167,16 @@ def build(
     \b
     Example:  rbu build bios.bin -o A06.hdr --bios-version A06 --system 0x0121
     """
-    from openrbu.formats.hdr import Image, SystemId, make_image
-    from openrbu.formats.version import BiosVersion
     from openrbu.system.files import read_input
 
-    made = make_image(
+    image = api.build_image(
         read_input(data),
+        version=bios_version,
+        systems=system,
         flash_size_bytes=None if flash_size is None else size_of(flash_size, "--flash-size"),
-        version=BiosVersion.parse(bios_version),
-        systems=[SystemId.parse(text) for text in system],
     )
-    changed = save(output, made, force=force)
-    image = Image.parse(made)
-    line = saved(output, changed, human_size(len(made)))
+    changed = save(output, image.build(), force=force)
+    line = saved(output, changed, human_size(image.size_bytes))
     blocks = [Facts(str(output), image_rows(image)), line]
     return Answer({"changed": changed, "file": str(output), **image_document(image)}, blocks)
 
@@ -203,7 +199,6 @@ def packets(
         ),
     ] = None,
     force: Force = False,
-    as_json: AsJson = False,
 ) -> Answer:
     """Cut an image into RBU packets, back to back in one file.
 
@@ -212,8 +207,7 @@ def packets(
     \b
     Example:  rbu packets A06.hdr -o A06.packets --packet-size 8K
     """
-    from openrbu.formats.image_packets import packets_of
-    from openrbu.formats.loading import about, load_image
+    from openrbu.formats.loading import about
     from openrbu.formats.packet import check_packet_size
 
     size = size_of(packet_size, "--packet-size")
@@ -222,9 +216,9 @@ def packets(
     if crc is not None and crc > 0xFFFFFFFF:
         raise UsageError(f"--password-crc: {password_crc} has more than 32 bits")
     identity = None if set_id is None else set_id_of(set_id)
-    loaded = load_image(image).image
+    loaded = api.read_image(image).image
     with about(image):
-        made = packets_of(loaded, packet_size_bytes=size, set_id=identity, password_crc=crc)
+        made = api.packets(loaded, packet_size_bytes=size, set_id=identity, password_crc=crc)
     changed = save(output, made.data, force=force)
     document = {
         "changed": changed,
@@ -245,7 +239,6 @@ def join(
     *,
     output: OutputFile,
     force: Force = False,
-    as_json: AsJson = False,
 ) -> Answer:
     """Put an image together out of a file of RBU packets.
 
@@ -254,13 +247,12 @@ def join(
     \b
     Example:  rbu join A06.packets -o A06.hdr
     """
-    from openrbu.formats.image_packets import join_image
     from openrbu.formats.loading import about
     from openrbu.system.files import read_input
 
     data = read_input(file)
     with about(file):
-        joined = join_image(data)
+        joined = api.join(data)
     image, packets = joined.image, joined.packets
     changed = save(output, image.build(), force=force)
     document = {

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from openrbu.cli.options import AsJson, ImageFile, ModeChoice, PacketSize, complete_models, size_of
+from openrbu import api
+from openrbu.cli.options import ImageFile, ModeChoice, PacketSize, complete_models, size_of
 from openrbu.cli.show import Answer, Facts, cell_text, complain, note, write_through
-from openrbu.cli.status import post_document, post_failure, post_rows
-from openrbu.cli.updates import AllowAnySystem, AllowDowngrade, Mode
+from openrbu.cli.status import post_document, post_rows
+from openrbu.cli.update_options import AllowAnySystem, AllowDowngrade, Mode
 from openrbu.errors import (
     DamagedInputError,
     ExitCode,
@@ -100,7 +101,7 @@ def update(
         bool,
         typer.Option("--power-cut", help="Cut the power in place of the restart: RAM is lost."),
     ] = False,
-    as_json: AsJson = False,
+    as_json: bool,
 ) -> Answer:
     """Try an update in QEMU: real Linux, the real driver, a real BIOS.
 
@@ -118,11 +119,10 @@ def update(
                rbu lab update new.hdr --mode packet --power-cut
                rbu lab update new.hdr --xen
     """
-    from openrbu.formats.loading import load_image
     from openrbu.formats.packet import check_packet_size
     from openrbu.lab.trial import model_for, try_update
 
-    loaded = load_image(image)
+    loaded = api.read_image(image)
     if loaded.image.damage:
         raise DamagedInputError(f"{image}: {loaded.image.damage}")
     check_packet_size(size_of(packet_size, "--packet-size"))
@@ -176,6 +176,8 @@ def _completion(trial: Trial) -> dict[str, Any]:
 
 def _trial_failure(trial: Trial, post: PostReport) -> OpenRbuError | None:
     """What is wrong, where anything is: the BIOS says so, or does not do what it says."""
+    from openrbu.update.restarted import post_failure
+
     if failure := post_failure(post):
         return failure
     if not trial.came_up:
@@ -273,6 +275,8 @@ def _interact(machine: LabMachine) -> int:
 
 def _tell_restart(post: PostReport) -> int:
     """Say what the BIOS did; the exit code that it comes to."""
+    from openrbu.update.restarted import post_failure
+
     told = "; ".join(f"{name}: {cell_text(cell)}" for name, cell in post_rows(post))
     note(f"restarted; {told}")
     failure = post_failure(post)

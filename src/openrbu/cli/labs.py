@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from openrbu.cli.files import save
-from openrbu.cli.options import AsJson, Force, OutputFile, size_of
+from openrbu.cli.options import Force, OutputFile, size_of
 from openrbu.cli.show import Answer, Cell, Facts, Table, bad, caution, good, note
 
 if TYPE_CHECKING:
     from openrbu.lab.check import Need
 
 
-def check(*, as_json: AsJson = False) -> Answer:
+def check() -> Answer:
     """Show what a lab needs, what of it is here, and the command that gets the rest.
 
     Nothing is fetched. What is "to fetch", a lab gets from Debian's archive at its first need: it
@@ -70,7 +70,6 @@ def bios(
         typer.Option("--size", metavar="SIZE", help="Fill it up to this, in front (512K, 1M)."),
     ] = None,
     force: Force = False,
-    as_json: AsJson = False,
 ) -> Answer:
     """Make a BIOS that starts in the lab: the real SeaBIOS under another version.
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from openrbu import api
 from openrbu.cli.identity import system_name
 from openrbu.cli.machine_options import (
     AdminPasswordFile,
@@ -21,7 +22,6 @@ from openrbu.cli.machine_options import (
     TablesDirectory,
 )
 from openrbu.cli.options import (
-    AsJson,
     MachineName,
     confirm,
     hex_number_of,
@@ -33,20 +33,15 @@ from openrbu.cli.status import (
     completion_document,
     completion_words,
     post_document,
-    post_failure,
     post_rows,
     table_rows,
-    update_failure,
 )
 from openrbu.errors import OpenRbuError
-from openrbu.sharing.session import open_machine, open_session
+from openrbu.sharing.session import open_machine
 from openrbu.units import human_size
 
 if TYPE_CHECKING:
-    from openrbu.bios.post import PostReport
-    from openrbu.formats.version import BiosVersion
     from openrbu.machine.base import Machine, Standing
-    from openrbu.sharing.session import Session
 
 
 def new(
@@ -68,16 +63,14 @@ def new(
     fault: Faults = None,
     admin_password_file: AdminPasswordFile = None,
     entry_delay: EntryDelay = 0.0,
-    as_json: AsJson = False,
 ) -> Answer:
     """Make a virtual machine, and switch it on.
 
     \b
     Example:  rbu machine new demo --model precision-390 --ram 2G
     """
-    from openrbu.machine.factory import Order, make_machine
+    from openrbu.api import Order
     from openrbu.machine.models import DEFAULT_MODEL
-    from openrbu.machine.virtual import VirtualMachine
 
     order = Order(
         model=model or DEFAULT_MODEL,
@@ -93,17 +86,14 @@ def new(
         admin_password=None if admin_password_file is None else password_in(admin_password_file),
         entry_delay_s=entry_delay,
     )
-    with VirtualMachine(make_machine(name, order)) as machine:
-        machine.power_on()
+    api.make_machine(name, order)
+    with open_machine(name) as machine:
         document, facts = _shown(machine)
         lacks = [caution(f"note: {line}") for line in document["lacks"]]
         return Answer({"changed": True, **document}, [good(f"made and on: {name}"), *lacks, facts])
 
 
-def rules(
-    *,
-    as_json: AsJson = False,
-) -> Answer:
+def rules() -> Answer:
     """List what the BIOSes of virtual machines can be like: the rule sets.
 
     \b
@@ -126,20 +116,15 @@ def rules(
     return Answer({"rules": documents}, [Table("Rule sets", ("name", "what it does"), rows)])
 
 
-def list_machines(
-    *,
-    as_json: AsJson = False,
-) -> Answer:
+def list_machines() -> Answer:
     """List the virtual machines.
 
     \b
     Example:  rbu machine list
     """
-    from openrbu.machine.store import machine_names
-
     documents: list[dict[str, Any]] = []
     rows: list[tuple[Cell, ...]] = []
-    for name in machine_names():
+    for name in api.machine_names():
         try:
             with open_machine(name) as machine:
                 standing = machine.standing()
@@ -163,8 +148,6 @@ def list_machines(
 
 def show_machine(
     name: MachineName,
-    *,
-    as_json: AsJson = False,
 ) -> Answer:
     """Show what a virtual machine is, and how it stands.
 
@@ -182,7 +165,6 @@ def reboot(
     cold: Annotated[
         bool, typer.Option("--cold", help="A power cycle: memory is cleared, a staged image lost.")
     ] = False,
-    as_json: AsJson = False,
 ) -> Answer:
     """Restart a virtual machine, and show what its BIOS did.
 
@@ -193,63 +175,24 @@ def reboot(
     \b
     Example:  rbu machine reboot demo
     """
-    from openrbu.update.report import read_status
-
-    with open_session(name) as session:
-        assert session.machine is not None
-        mode = "cold" if cold else session.machine.standing().reboot_mode
-        on_xen = session.machine.config.xen is not None
-        wanted = _armed_version(session)
-        post = _explained(session.machine.restart(cold=cold or None), mode, on_xen=on_xen)
-        read_status(session.host)  # the journal gets the BIOS's result
-        document = {"changed": True, "name": name, **post_document(post)}
-        failure = post_failure(post) if wanted is None else update_failure(post, wanted)
-        return Answer(document, [Facts(f"{name} restarted", post_rows(post))], failure)
-
-
-def _armed_version(session: Session) -> BiosVersion | None:
-    """The version that openrbu has armed, for the next restart to bring; None: none."""
-    from openrbu.formats.version import BiosVersion
-    from openrbu.update.journal import Journal
-
-    last = Journal(session.host.journal_path).last
-    if last is None or last.outcome != "armed":
-        return None
-    return BiosVersion.parse(str(last.fields.get("to_version", "")))
-
-
-def _explained(post: PostReport, mode: str | None, *, on_xen: bool) -> PostReport:
-    """What a start did, with what a BIOS can't know: that memory was cleared before it looked."""
-    from openrbu.formats.dell import CompletionCode
-    from openrbu.update.restart import REBOOT_MODE, WARM
-
-    if post.completion_code is not CompletionCode.IMAGE_NOT_FOUND or mode in (None, WARM):
-        return post
-    why = f"memory was cleared: the restart was {mode}; a warm one keeps it"
-    return replace(post, reason=why if on_xen else f"{why}: echo {WARM} > {REBOOT_MODE}")
+    with api.open_machine(name) as machine:
+        restarted = machine.restart(cold=cold)
+    assert restarted is not None, "a virtual machine tells at once what its BIOS did"
+    post = restarted.post
+    document = {"changed": True, "name": name, **post_document(post)}
+    return Answer(document, [Facts(f"{name} restarted", post_rows(post))], restarted.failure)
 
 
 def off(
     name: MachineName,
-    *,
-    as_json: AsJson = False,
 ) -> Answer:
     """Switch a virtual machine off. What is staged in its memory is lost.
 
     \b
     Example:  rbu machine off demo
     """
-    from openrbu.machine.removal import lose_ram
-    from openrbu.machine.store import existing_directory
-    from openrbu.machine.virtual import RamGoneError
-
-    try:
-        with open_machine(name) as machine:
-            if not machine.is_on:
-                return Answer({"changed": False, "name": name}, [f"nothing to do: {name} is off"])
-            machine.power_off()
-    except RamGoneError:
-        lose_ram(existing_directory(name))
+    if not api.switch_off(name):
+        return Answer({"changed": False, "name": name}, [f"nothing to do: {name} is off"])
     return Answer({"changed": True, "name": name}, [good(f"{name} is off")])
 
 
@@ -257,22 +200,17 @@ def remove(
     name: MachineName,
     *,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
-    as_json: AsJson = False,
 ) -> Answer:
     """Remove a virtual machine and all that it has, its journal included.
 
     \b
     Example:  rbu machine rm demo --yes
     """
-    from openrbu.machine import store
-    from openrbu.machine.removal import remove_machine
-    from openrbu.sharing.reach import remove_remains
+    from openrbu.machine.store import existing_directory
 
-    directory = store.existing_directory(name)
+    existing_directory(name)  # nobody is asked about one that is not there
     confirm(f"Remove machine {name} for good?", yes=yes)
-    with store.locked(directory):
-        remove_remains(directory)
-        remove_machine(directory)
+    api.remove_machine(name)
     return Answer({"changed": True, "name": name}, [good(f"removed {name}")])
 
 

@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from openrbu.cli.options import AsJson, ModuleChoice, OnMachine
+from openrbu import api
+from openrbu.cli.options import ModuleChoice, OnMachine
 from openrbu.cli.show import Answer, good
 from openrbu.errors import ObstacleError, UsageError
-from openrbu.sharing.session import Session, open_session
 from openrbu.update.driver import RbuDriver
 
 Module = Annotated[
@@ -28,7 +28,6 @@ def load(
     parameters: Parameters = None,
     *,
     machine: OnMachine = None,
-    as_json: AsJson = False,
 ) -> Answer:
     """Load a module, with parameters where it is to have some.
 
@@ -37,13 +36,13 @@ def load(
     """
     wanted = _parameters(parameters or ())
     name = module.value
-    with open_session(machine) as session:
+    with api.open_machine(machine) as opened:
         if module is ModuleChoice.XEN_BALLOON:
-            return _built_in(session)
-        if session.host.module_is_loaded(name):
+            return _built_in(opened)
+        if opened.host.module_is_loaded(name):
             answer = [f"nothing to do: module {name} is loaded already"]
             return Answer({"changed": False, "module": name, "is_loaded": True}, answer)
-        session.host.load_module(name, wanted)
+        opened.host.load_module(name, wanted)
     return Answer(
         {"changed": True, "module": name, "is_loaded": True}, [good(f"module {name} is loaded")]
     )
@@ -57,7 +56,6 @@ def unload(
         typer.Option("--abort", help="Give the firmware entry up first, which holds dell_rbu."),
     ] = False,
     machine: OnMachine = None,
-    as_json: AsJson = False,
 ) -> Answer:
     """Unload a module. With dell_rbu goes all that is staged.
 
@@ -68,17 +66,17 @@ def unload(
     Example:  rbu module unload dell_rbu --abort --machine demo
     """
     name = module.value
-    with open_session(machine) as session:
+    with api.open_machine(machine) as opened:
         if module is ModuleChoice.XEN_BALLOON:
-            _built_in(session)
+            _built_in(opened)
             raise ObstacleError("xen_balloon is built into this kernel: it can't be unloaded")
-        if not session.host.module_is_loaded(name):
+        if not opened.host.module_is_loaded(name):
             answer = [f"nothing to do: module {name} is not loaded"]
             return Answer({"changed": False, "module": name, "is_loaded": False}, answer)
         if abort and module is ModuleChoice.DELL_RBU:
-            RbuDriver(session.host).abandon_entry()
+            RbuDriver(opened.host).abandon_entry()
         try:
-            session.host.unload_module(name)
+            opened.host.unload_module(name)
         except OSError as error:
             if error.errno != errno.EBUSY:
                 raise
@@ -91,7 +89,7 @@ def unload(
     )
 
 
-def _built_in(session: Session) -> Answer:
+def _built_in(machine: api.Machine) -> Answer:
     """The balloon driver is no module; a kernel that runs on Xen has it.
 
     :raise ObstacleError: when this one does not run on Xen.
@@ -99,9 +97,9 @@ def _built_in(session: Session) -> Answer:
     from openrbu.drivers.xen_balloon_files import DEVICE_PATH
 
     name = ModuleChoice.XEN_BALLOON.value
-    if not session.host.exists(f"/sys{DEVICE_PATH}"):
+    if not machine.host.exists(f"/sys{DEVICE_PATH}"):
         raise ObstacleError(
-            f"{name} is built into kernels, and works where they run on Xen; {session.host.name} "
+            f"{name} is built into kernels, and works where they run on Xen; {machine.host.name} "
             "does not (rbu balloon host makes a machine that does)"
         )
     document = {"changed": False, "module": name, "is_loaded": True}

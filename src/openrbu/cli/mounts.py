@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from openrbu.cli.options import AsJson, machine_option
+from openrbu.cli.options import machine_option
 from openrbu.cli.show import Answer, complain, emit, good
 from openrbu.errors import OpenRbuError, UsageError
 from openrbu.system.interrupts import EXIT_SIGNAL, Stopped
@@ -52,7 +52,7 @@ def mount(
     detach: Detach = False,
     allow_other: AllowOther = False,
     stop: Stop = False,
-    as_json: AsJson = False,
+    as_json: bool,
 ) -> Answer:
     """Mount a virtual machine's /sys, /proc and /dev at a directory.
 

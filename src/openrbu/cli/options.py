@@ -71,12 +71,6 @@ def _starting(incomplete: str, names: list[str]) -> list[str]:
     return [name for name in names if name.startswith(incomplete)]
 
 
-AsJson = Annotated[
-    bool, typer.Option("--json", help="Show the answer as one JSON document, errors too.")
-]
-"""Most commands don't look at it: `main` does, so that errors of any kind come as JSON too."""
-
-
 def machine_option(text: str) -> Any:
     """The option `--machine`, of which help says `text`."""
     return typer.Option(

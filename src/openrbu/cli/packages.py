@@ -9,21 +9,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from openrbu import api
 from openrbu.cli.files import make_directory, save, would_change
 from openrbu.cli.images import header_document, image_document, image_rows, saved, systems_text
-from openrbu.cli.options import AsJson, Force, ImageFile
+from openrbu.cli.options import Force, ImageFile
 from openrbu.cli.show import Answer, Block, Cell, Facts, bad, caution
 from openrbu.errors import DamagedInputError
 
 if TYPE_CHECKING:
-    from openrbu.formats.loading import LoadedFile, LoadedImage
+    from openrbu.api import LoadedFile, LoadedImage
     from openrbu.formats.packages.manifest import Manifest
 
 
 def info(
     image: ImageFile,
-    *,
-    as_json: AsJson = False,
 ) -> Answer:
     """Show what an image is: version, systems, sizes, check words, digest.
 
@@ -33,9 +32,7 @@ def info(
     \b
     Example:  rbu info A06.hdr
     """
-    from openrbu.formats.loading import load_file
-
-    inside = load_file(image)
+    inside = api.read_file(image)
     blocks: list[Block] = []
     if inside.manifest is not None:
         blocks.append(Facts(f"{image}, by its package.xml", _manifest_rows(inside.manifest)))
@@ -61,7 +58,6 @@ def extract(
         Path, typer.Option("--output", "-o", metavar="DIR", help="Where to put the images.")
     ] = Path(),
     force: Force = False,
-    as_json: AsJson = False,
 ) -> Answer:
     """Get the .HDR images out of a vendor's package.
 
@@ -76,9 +72,7 @@ def extract(
     \b
     Example:  rbu extract PE2650-BIOS-LX-A06.BIN -o images
     """
-    from openrbu.formats.loading import load_file
-
-    inside = load_file(file, up_to_its_end=True)
+    inside = api.read_file(file, up_to_its_end=True)
     found = [each for each in inside.images if each.damage is None]
     left_out = [each for each in inside.images if each.damage is not None]
     names = _names(file, [each.image.header.version.text for each in found])

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from openrbu.api import Machine
 from openrbu.cli import identity
 from openrbu.cli.images import image_document, systems_text
 from openrbu.cli.show import Block, Cell, bad, caution, good
 from openrbu.cli.status import extents_document, extents_words
-from openrbu.sharing.session import Session
 from openrbu.units import human_size
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from openrbu.update.plan import Plan
 
 
-def plan_rows(session: Session, planned: Plan) -> list[tuple[str, Cell]]:
+def plan_rows(machine: Machine, planned: Plan) -> list[tuple[str, Cell]]:
     """A plan for people."""
     header, packets = planned.image.header, planned.mode == "packet"
     pieces = f"{human_size(planned.staged_size_bytes)} in one piece"
@@ -27,7 +27,7 @@ def plan_rows(session: Session, planned: Plan) -> list[tuple[str, Cell]]:
             f"{planned.packet_count} packets of {size}, {human_size(planned.staged_size_bytes)}"
         )
     return [
-        ("machine", identity.machine_title(session, planned.target)),
+        ("machine", identity.machine_title(machine, planned.target)),
         ("BIOS", f"{planned.target.bios.version} → {header.version}"),
         ("image", f"for {systems_text(header)}, {human_size(planned.image.size_bytes)}"),
         ("mode", f"{planned.mode}: {planned.why_mode}"),
@@ -48,10 +48,10 @@ def hints(planned: Plan) -> list[Block]:
     return [*notes, *(bad(f"in the way: {each.message}") for each in planned.obstacles)]
 
 
-def plan_document(session: Session, planned: Plan, loaded: LoadedImage) -> dict[str, Any]:
+def plan_document(machine: Machine, planned: Plan, loaded: LoadedImage) -> dict[str, Any]:
     """A plan for `--json`."""
     return {
-        "machine": identity.machine_document(session, planned.target),
+        "machine": identity.machine_document(machine, planned.target),
         "image": {"found_at": loaded.found_at, **image_document(planned.image)},
         "current_version": planned.target.bios.version,
         "new_version": planned.image.header.version.text,

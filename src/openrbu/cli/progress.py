@@ -11,17 +11,7 @@ from openrbu.cli import show
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from openrbu.update.flow import Watcher
-
-
-class SilentWatcher:
-    """Shows nothing."""
-
-    def step(self, text: str) -> None:
-        pass
-
-    def delivering(self, total_bytes: int) -> Callable[[int], None]:
-        return lambda _: None
+    from openrbu.update.watcher import Watcher
 
 
 class BarWatcher:
@@ -53,6 +43,8 @@ def watching() -> Iterator[Watcher]:
     """Somebody who shows how an update goes, for the length of the block."""
     console = show.error_console()
     if console is None:
+        from openrbu.update.watcher import SilentWatcher
+
         yield SilentWatcher()
         return
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn

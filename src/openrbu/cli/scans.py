@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from openrbu import api
 from openrbu.cli.images import header_document, systems_text
-from openrbu.cli.options import AsJson, complete_machines
+from openrbu.cli.options import complete_machines
 from openrbu.cli.show import Answer, Block, Cell, Table, bad, caution, good, hex_address
 from openrbu.errors import UsageError
-from openrbu.sharing.session import open_machine
 from openrbu.units import BIOS_SEARCH_END, BIOS_SEARCH_START, PhysAddr, human_size
 
 if TYPE_CHECKING:
+    from openrbu.api import ReadableMemory
     from openrbu.formats.hdr import Header
-    from openrbu.memory.physical import PhysicalMemory
     from openrbu.memory.scan import FoundHeader, FoundSet, Sightings
 
 MAX_SHOWN = 10
@@ -40,7 +40,6 @@ def scan(
     bios: Annotated[
         bool, typer.Option("--bios", help="Only where a BIOS looks: from 1 MiB to 4 GiB.")
     ] = False,
-    as_json: AsJson = False,
 ) -> Answer:
     """Find packet sets and images in memory, as a BIOS does.
 
@@ -49,13 +48,11 @@ def scan(
     \b
     Example:  rbu scan demo
     """
-    from openrbu.memory.scan import search
-
     with _open_memory(memory) as physical:
         start, end = PhysAddr(0), physical.regions[-1].end
         if bios:
             start, end = BIOS_SEARCH_START, BIOS_SEARCH_END
-        seen = search(physical, start, end)
+        seen = api.scan(physical, start=start, end=end)
         document = {
             "memory": memory,
             "searched": {"start": hex_address(start), "end": hex_address(end)},
@@ -65,7 +62,7 @@ def scan(
 
 
 @contextlib.contextmanager
-def _open_memory(memory: str) -> Iterator[PhysicalMemory]:
+def _open_memory(memory: str) -> Iterator[ReadableMemory]:
     """A machine's RAM, or a file as RAM.
 
     :raise UsageError: when it is neither.
@@ -74,15 +71,13 @@ def _open_memory(memory: str) -> Iterator[PhysicalMemory]:
     from openrbu.system.home import state_home
 
     if (state_home() / "machines" / Path(memory).name).is_dir() and "/" not in memory:
-        with open_machine(memory) as machine:
-            yield machine.ram
+        with api.open_machine(memory) as machine:
+            yield machine.memory
         return
-    from openrbu.memory.dump import open_dump
-
     path = Path(memory)
     if not path.exists():
         raise UsageError(f"{memory} is neither a machine nor a file")
-    with open_dump(path) as ram:
+    with api.open_dump(path) as ram:
         yield ram
 
 

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from openrbu import api
 from openrbu.cli import identity
-from openrbu.cli.options import AsJson, OnMachine
+from openrbu.cli.identity import machine_words
+from openrbu.cli.options import OnMachine
 from openrbu.cli.show import Answer, Cell, Facts, Marked, Table, bad, caution, good, hex_address
-from openrbu.errors import ObstacleError, UpdateFailedError
-from openrbu.sharing.session import Session, open_session
 from openrbu.units import human_size
 
 if TYPE_CHECKING:
+    from openrbu.api import Machine
     from openrbu.bios.post import PostReport
     from openrbu.formats.dell import RbuInformation
     from openrbu.formats.smbios import Tables
-    from openrbu.formats.version import BiosVersion
     from openrbu.memory.physical import Region
     from openrbu.update.journal import Attempt
     from openrbu.update.report import Status
@@ -29,7 +28,6 @@ MAX_EXTENTS = 16
 def status(
     *,
     machine: OnMachine = None,
-    as_json: AsJson = False,
 ) -> Answer:
     """Show how a machine stands: its BIOS, what is staged and armed.
 
@@ -38,12 +36,10 @@ def status(
     \b
     Example:  rbu status --machine demo
     """
-    from openrbu.update.report import read_status
-
-    with open_session(machine) as session:
-        now = read_status(session.host)
+    with api.open_machine(machine) as opened:
+        now = opened.status()
         document = {
-            "machine": identity.machine_document(session, now.target),
+            "machine": identity.machine_document(opened, now.target),
             "bios": {
                 "vendor": now.target.bios.vendor,
                 "version": now.target.bios.version,
@@ -59,10 +55,10 @@ def status(
             "last_update": None if now.last is None else attempt_document(now.last),
             "table_problems": list(now.target.tables.problems),
         }
-        return Answer(document, [Facts("Status", _status_rows(session, now))])
+        return Answer(document, [Facts("Status", _status_rows(opened, now))])
 
 
-def _status_rows(session: Session, now: Status) -> list[tuple[str, Cell]]:
+def _status_rows(machine: Machine, now: Status) -> list[tuple[str, Cell]]:
     staged = "nothing"
     if now.staged_size_bytes:
         staged = human_size(now.staged_size_bytes)
@@ -70,10 +66,10 @@ def _status_rows(session: Session, now: Status) -> list[tuple[str, Cell]]:
         staged = "nothing (the dell_rbu module is not loaded)"
     bios = now.target.bios
     rows: list[tuple[str, Cell]] = [
-        ("machine", identity.machine_title(session, now.target)),
+        ("machine", identity.machine_title(machine, now.target)),
         ("BIOS", f"{bios.version} of {bios.release_date}"),
         ("staged", staged),
-        ("armed", _armed_cell(session, now)),
+        ("armed", _armed_cell(machine, now)),
     ]
     if now.cmos_doubt:
         rows.append(("in doubt", bad(now.cmos_doubt)))
@@ -86,12 +82,12 @@ def _status_rows(session: Session, now: Status) -> list[tuple[str, Cell]]:
     return rows
 
 
-def _armed_cell(session: Session, now: Status) -> Cell:
+def _armed_cell(machine: Machine, now: Status) -> Cell:
     """Whether the BIOS is armed, with what the next restart will do."""
     from openrbu.update.report import NextRestart
     from openrbu.update.restart import REBOOT_MODE, WARM
 
-    cancel = f"rbu cancel{session.option} takes it back"
+    cancel = f"rbu cancel{machine_words(machine)} takes it back"
     words: dict[NextRestart, Cell] = {
         NextRestart.UNKNOWN: ("can't be read from here (it may take root, or the dcdbas module)"),
         NextRestart.CHANGES_NOTHING: "no",
@@ -200,35 +196,6 @@ def post_document(post: PostReport) -> dict[str, Any]:
     }
 
 
-def post_failure(post: PostReport) -> UpdateFailedError | None:
-    """The error that a start ends with, where an update was tried in it and did not work."""
-    from openrbu.formats.dell import CompletionCode
-
-    code = post.completion_code
-    if code is None or code is CompletionCode.COMPLETED:
-        return None
-    did = "did not install the update"
-    if post.version_after != post.version_before:
-        did = f"installed {post.version_after}, but reports a failure"
-    return UpdateFailedError(f"the BIOS {did}: {post.reason or code.text} (code {code:#06x})")
-
-
-def update_failure(post: PostReport, wanted: BiosVersion) -> UpdateFailedError | None:
-    """The error that a start ends with which was to bring an update to `wanted`, and did not."""
-    from openrbu.formats.version import BiosVersion
-
-    failure = post_failure(post)
-    if failure is not None:
-        return failure
-    runs = post.version_after
-    if post.completion_code is None:
-        why = post.reason or "the BIOS found none armed"
-        return UpdateFailedError(f"the restart brought no update: {why}; {runs} runs")
-    if not BiosVersion.parse(runs).same_as(wanted):
-        return UpdateFailedError(f"the BIOS says completed, but {runs} runs, not {wanted}")
-    return None
-
-
 def attempt_document(attempt: Attempt) -> dict[str, Any]:
     """One update out of the journal."""
     fields = attempt.fields
@@ -295,24 +262,17 @@ def _when(attempt: Attempt) -> str:
 def history(
     *,
     machine: OnMachine = None,
-    as_json: AsJson = False,
 ) -> Answer:
     """List the updates that were tried on a machine, oldest first.
 
     \b
     Example:  rbu history --machine demo --json
     """
-    from openrbu.update.journal import Journal
-    from openrbu.update.report import settle
-    from openrbu.update.target import read_target
-
-    with open_session(machine) as session:
-        with contextlib.suppress(ObstacleError):  # off, or no SMBIOS: the journal is there anyway
-            settle(session.host, read_target(session.host))
-        attempts = Journal(session.host.journal_path).attempts()
+    with api.open_machine(machine) as opened:
+        attempts = opened.history()
         document = {"updates": [attempt_document(attempt) for attempt in attempts]}
         if not attempts:
-            return Answer(document, [f"no update was tried on {session.host.name}"])
+            return Answer(document, [f"no update was tried on {opened.host.name}"])
         rows = [
             (
                 _when(attempt),
@@ -324,4 +284,4 @@ def history(
             for attempt in attempts
         ]
         columns = ("when", "BIOS", "mode", "how it ended", "openrbu")
-        return Answer(document, [Table(f"Updates of {session.host.name}", columns, rows)])
+        return Answer(document, [Table(f"Updates of {opened.host.name}", columns, rows)])

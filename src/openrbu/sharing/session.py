@@ -19,27 +19,23 @@ class Session:
     host: Host
     machine: Machine | None = None
 
-    @property
-    def option(self) -> str:
-        """What a command line needs to come to the same host again."""
-        return "" if self.machine is None else f" --machine {self.machine.name}"
-
 
 @contextlib.contextmanager
-def open_machine(name: str) -> Iterator[Machine]:
-    """The virtual machine of that name, until the end of the block.
+def open_machine(name: str, *, serve: bool = False) -> Iterator[Machine]:
+    """The virtual machine of that name, until the end of the block; `serve`: served to other
+    programs meanwhile.
 
     :raise MachineError: when there is none, or another process has it that does not serve it.
     """
     from openrbu.machine.store import existing_directory  # noqa: PLC0415  (start-up time)
-    from openrbu.sharing.reach import reach  # noqa: PLC0415  (start-up time)
+    from openrbu.sharing.reach import keep, reach  # noqa: PLC0415  (start-up time)
 
-    with reach(existing_directory(name)) as machine:
+    with (keep if serve else reach)(existing_directory(name)) as machine:
         yield machine
 
 
 @contextlib.contextmanager
-def open_session(name: str | None) -> Iterator[Session]:
+def open_session(name: str | None, *, serve: bool = False) -> Iterator[Session]:
     """The virtual machine of that name; without one, the machine that this runs on.
 
     :raise MachineError: as `open_machine`.
@@ -51,5 +47,5 @@ def open_session(name: str | None) -> Iterator[Session]:
         return
     from openrbu.hosts.virtual import VirtualHost  # noqa: PLC0415  (start-up time)
 
-    with open_machine(name) as machine:
+    with open_machine(name, serve=serve) as machine:
         yield Session(VirtualHost(machine), machine)

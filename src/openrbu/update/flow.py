@@ -12,7 +12,7 @@ import hashlib
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
 from openrbu.errors import (
     DamagedInputError,
@@ -25,7 +25,7 @@ from openrbu.system.signals import signals_held
 from openrbu.units import PAGE_SIZE
 from openrbu.update import restart, stage, trust
 from openrbu.update.arm import Switch, set_armed, switch_for
-from openrbu.update.driver import Mode, Progress, RbuDriver
+from openrbu.update.driver import Mode, RbuDriver
 from openrbu.update.journal import Attempt, BusyError, Journal
 from openrbu.update.plan import Plan
 from openrbu.update.report import bios_record, settle
@@ -33,18 +33,11 @@ from openrbu.update.restart import boot_id
 from openrbu.update.target import Target, read_target
 from openrbu.update.trust import ARMED_ALREADY
 from openrbu.update.verify import StrangerError, Verified
+from openrbu.update.watcher import SilentWatcher, Watcher
 
 COMPACT_MEMORY = "/proc/sys/vm/compact_memory"
 
-
-class Watcher(Protocol):
-    """Somebody who is shown how it goes."""
-
-    def step(self, text: str) -> None:
-        """A step begins."""
-
-    def delivering(self, total_bytes: int) -> Progress:
-        """Bytes are about to go to the driver; the result is called with how many went."""
+_NOBODY = SilentWatcher()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +81,7 @@ def refuse(plan: Plan) -> None:
         raise refusal
 
 
-def perform(host: Host, plan: Plan, watcher: Watcher) -> Outcome | None:
+def perform(host: Host, plan: Plan, watcher: Watcher = _NOBODY) -> Outcome | None:
     """Stage, verify and arm what was planned.
 
     A machine that runs the version already is left alone, nothing is written in its journal, and

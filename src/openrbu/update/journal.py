@@ -26,13 +26,14 @@ OPEN_EVENTS = ("started", "armed")
 """Events that another one is still to follow."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Attempt:
-    """One update: `fields` of its `started` event, and of each later one, merged."""
+    """One update: its events and when they were, oldest first; `fields` of its `started` event, and
+    of each later one, merged."""
 
     id: str
-    events: list[tuple[str, dt.datetime]] = field(default_factory=list)
-    fields: dict[str, Any] = field(default_factory=dict)
+    events: tuple[tuple[str, dt.datetime], ...] = ()
+    fields: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def outcome(self) -> str:
@@ -160,7 +161,11 @@ class Journal:
         attempt_id, event = document["id"], document["event"]
         if not (isinstance(attempt_id, str) and isinstance(event, str)):
             raise TypeError("an update and an event have names")
-        attempt = attempts.setdefault(attempt_id, Attempt(attempt_id))
-        attempt.events.append((event, dt.datetime.fromisoformat(document["at"])))
+        before = attempts.get(attempt_id, Attempt(attempt_id))
         known = ("schema", "id", "event", "at")
-        attempt.fields.update({k: v for k, v in document.items() if k not in known})
+        fields = {name: value for name, value in document.items() if name not in known}
+        attempts[attempt_id] = Attempt(
+            attempt_id,
+            (*before.events, (event, dt.datetime.fromisoformat(document["at"]))),
+            {**before.fields, **fields},
+        )

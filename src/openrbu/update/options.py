@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from openrbu.formats.packet import DEFAULT_PACKET_BYTES
 from openrbu.formats.version import BiosVersion
 from openrbu.update.driver import Mode
+
+if TYPE_CHECKING:
+    from openrbu.formats.loading import LoadedImage
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,3 +39,15 @@ class Options:
     package_systems: frozenset[int] = frozenset()
     package_notes: tuple[str, ...] = ()
     mend_cmos: bool = False
+
+    def for_image(self, loaded: LoadedImage) -> Options:
+        """These options, and what the package that the image is out of says of its use."""
+        manifest = loaded.manifest
+        if manifest is None:
+            return replace(self, package_notes=loaded.notes)
+        return replace(
+            self,
+            minimum_version=manifest.minimum_version,
+            package_systems=frozenset(each.id for each in manifest.systems),
+            package_notes=loaded.notes,
+        )

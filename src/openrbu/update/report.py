@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from dataclasses import dataclass
 from enum import StrEnum
@@ -103,6 +104,17 @@ def read_status(host: Host) -> Status:
         raise ObstacleError(
             f"the machine changed, or ended, while it was looked at: {error.strerror}; try again"
         ) from None
+
+
+def read_history(host: Host) -> tuple[Attempt, ...]:
+    """The updates that were tried on the machine, oldest first; with the result of the last one,
+    where the machine can be looked at and its BIOS has given one.
+
+    :raise ObstacleError | DamagedInputError: when the journal can't be read.
+    """
+    with contextlib.suppress(ObstacleError):  # off, or no SMBIOS: the journal is there anyway
+        settle(host, read_target(host))
+    return tuple(Journal(host.journal_path).attempts())
 
 
 def _is_as_armed(last: Attempt | None, sha256: str) -> bool:

@@ -1,0 +1,115 @@
+"""The options of `rbu plan` and `rbu update`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from openrbu.cli.options import (
+    AllowKnownBroken,
+    ModeChoice,
+    PacketSize,
+    PasswordFile,
+    Reinstall,
+    password_of,
+    size_of,
+)
+
+if TYPE_CHECKING:
+    from openrbu.api import Options
+    from openrbu.update.driver import Mode as StagingMode
+
+_MODES: dict[ModeChoice, StagingMode | None] = {
+    ModeChoice.AUTO: None,
+    ModeChoice.MONO: "mono",
+    ModeChoice.PACKET: "packet",
+}
+
+Mode = Annotated[
+    ModeChoice,
+    typer.Option("--mode", help="How to stage: in one block of memory, or in packets."),
+]
+AllowDowngrade = Annotated[
+    bool, typer.Option("--allow-downgrade", help="Take an older version, or one of unclear age.")
+]
+AllowAnySystem = Annotated[
+    bool,
+    typer.Option(
+        "--allow-any-system",
+        help="Try it although the image is for another system or hardware revision.",
+    ),
+]
+WithoutPassword = Annotated[
+    bool,
+    typer.Option(
+        "--without-password", help="There is no BIOS admin password, whatever SMBIOS says."
+    ),
+]
+MemoryAbove4g = Annotated[
+    bool,
+    typer.Option(
+        "--memory-above-4g",
+        help="Packets may lie above 4 GiB, where the published rules have no BIOS look.",
+    ),
+]
+MendCmos = Annotated[
+    bool,
+    typer.Option(
+        "--mend-cmos", help="Make wrong check values of CMOS right, so that the BIOS believes it."
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateOptions:
+    """What the operator asks for, as it stands on the command line."""
+
+    mode: Mode = ModeChoice.AUTO
+    packet_size: PacketSize = "4096"
+    reinstall: Reinstall = False
+    allow_downgrade: AllowDowngrade = False
+    allow_any_system: AllowAnySystem = False
+    allow_known_broken: AllowKnownBroken = False
+    memory_above_4g: MemoryAbove4g = False
+    password_file: PasswordFile = None
+    without_password: WithoutPassword = False
+    mend_cmos: MendCmos = False
+
+    def options(self) -> Options:
+        """The same for `openrbu.api`.
+
+        :raise UsageError: when the packet size is none, or the password can't be read.
+        """
+        from openrbu.api import Options
+        from openrbu.formats.packet import check_packet_size
+
+        size_bytes = size_of(self.packet_size, "--packet-size")
+        check_packet_size(size_bytes)
+        return Options(
+            mode=_MODES[self.mode],
+            packet_size_bytes=size_bytes,
+            reinstall=self.reinstall,
+            allow_downgrade=self.allow_downgrade,
+            allow_any_system=self.allow_any_system,
+            allow_known_broken=self.allow_known_broken,
+            memory_above_4g=self.memory_above_4g,
+            password=password_of(self.password_file),
+            without_password=self.without_password,
+            mend_cmos=self.mend_cmos,
+        )
+
+    @property
+    def words(self) -> str:
+        """Those that take an obstacle away, to be given again."""
+        given = {
+            "--reinstall": self.reinstall,
+            "--allow-downgrade": self.allow_downgrade,
+            "--allow-any-system": self.allow_any_system,
+            "--allow-known-broken": self.allow_known_broken,
+            "--memory-above-4g": self.memory_above_4g,
+            "--without-password": self.without_password,
+            "--mend-cmos": self.mend_cmos,
+        }
+        return "".join(f" {option}" for option, is_given in given.items() if is_given)
