@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from kept import kept
 from openrbu.drivers.dell_rbu import DellRbu
 from openrbu.drivers.dell_rbu_profiles import Profile, profile
 from openrbu.drivers.firmware_class import FirmwareClass
@@ -144,8 +144,9 @@ class InProcess:
 
     def put_away_and_take_out(self) -> None:
         """Go through a snapshot, as text, into a fresh tree."""
-        state = (self.firmware.snapshot(), self.driver.snapshot(), self.allocator.snapshot())
-        firmware, driver, allocator = json.loads(json.dumps(state))
+        firmware = kept(self.firmware.snapshot())
+        driver = kept(self.driver.snapshot())
+        allocator = kept(self.allocator.snapshot())
         self.allocator = BuddyAllocator.restore(self.memory, allocator)
         self.pages = self.allocator
         self._boot()

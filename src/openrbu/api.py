@@ -277,11 +277,13 @@ def machine_names() -> list[str]:
 
 
 def switch_off(name: str) -> bool:
-    """Switch a virtual machine off; its RAM is lost. Whether it was on.
+    """Switch a virtual machine off; its RAM is lost. Whether it was on. One whose state is refused
+    is switched off, too.
 
     :raise MachineError: as `open_machine`.
     """
-    from openrbu.machine.removal import lose_ram
+    from openrbu.machine.removal import discard_state
+    from openrbu.machine.state import StateRefusedError
     from openrbu.machine.store import existing_directory
     from openrbu.machine.virtual import RamGoneError
     from openrbu.sharing.session import open_machine
@@ -291,8 +293,8 @@ def switch_off(name: str) -> bool:
             if not machine.is_on:
                 return False
             machine.power_off()
-    except RamGoneError:
-        lose_ram(existing_directory(name))
+    except (RamGoneError, StateRefusedError):
+        discard_state(existing_directory(name))
     return True
 
 

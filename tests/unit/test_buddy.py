@@ -17,11 +17,14 @@ from hypothesis.stateful import (
     rule,
 )
 
+from kept import kept
 from no_bytes import NoBytes, gib_machine
 from openrbu.errors import DamagedInputError, KernelError
 from openrbu.memory.buddy import BuddyAllocator
+from openrbu.memory.buddy_state import AllocatorState
 from openrbu.memory.frames import Frames
 from openrbu.memory.physical import Region, pc_regions
+from openrbu.typed_json import read, to_text
 from openrbu.units import GIB, KIB, MAX_ORDER, MIB, PAGE_SHIFT, PAGE_SIZE, PhysAddr
 
 TIB = 1024 * GIB
@@ -139,7 +142,7 @@ class AgainstASetOfFrames(RuleBasedStateMachine):
             self.free_one(frame)
         self.give(self.held)
         assert self.allocator.free_counts() == self.fresh_counts
-        assert self.allocator.snapshot()["allocated"] == []
+        assert self.allocator.snapshot().allocated == ()
 
     def free_one(self, frame: int) -> None:
         order = self.blocks.pop(frame)
@@ -186,10 +189,10 @@ class AgainstASetOfFrames(RuleBasedStateMachine):
 
     @rule()
     def carry_on_from_a_snapshot(self) -> None:
-        saved = json.loads(json.dumps(self.allocator.snapshot()))
+        saved = kept(self.allocator.snapshot())
         self.allocator = BuddyAllocator.restore(self.memory, saved)
         self.allocator.hold_pages(as_frames(self.held))
-        assert json.loads(json.dumps(self.allocator.snapshot())) == saved
+        assert self.allocator.snapshot() == saved
 
     @rule(below=ADDRESSES)
     def ask_for_the_largest_order(self, below: int | None) -> None:
@@ -370,7 +373,7 @@ def test_a_tebibyte_untouched_costs_neither_memory_nor_a_large_snapshot() -> Non
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2 * MIB
-    assert len(json.dumps(allocator.snapshot())) < 200
+    assert len(to_text(allocator.snapshot())) < 200
     assert allocator.free_bytes == TIB - 384 * KIB  # the gap below 1 MiB is no RAM
     assert allocator.free_counts()["Normal"][10] == (TIB - 3 * GIB) // (4 * MIB)
 
@@ -379,7 +382,7 @@ def test_the_snapshot_of_a_set_of_packets_is_a_row_or_two() -> None:
     allocator = gib_machine()
     for _ in range(5000):
         allocator.allocate(0)
-    assert len(json.dumps(allocator.snapshot())) < 200
+    assert len(to_text(allocator.snapshot())) < 200
 
 
 @pytest.mark.parametrize(
@@ -405,4 +408,4 @@ def test_the_snapshot_of_a_set_of_packets_is_a_row_or_two() -> None:
 )
 def test_a_broken_snapshot_is_damaged_input(snapshot: dict[str, object]) -> None:
     with pytest.raises(DamagedInputError):
-        BuddyAllocator.restore(NoBytes(*pc_regions(64 * MIB)), snapshot)
+        BuddyAllocator.restore(NoBytes(*pc_regions(64 * MIB)), read(AllocatorState, snapshot))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import errno
-import json
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from kept import kept
 from openrbu.drivers.dcdbas import DEVICE_PATH, MAX_BUFFER_BYTES, SMI_MAGIC, Dcdbas
 from openrbu.drivers.sysfs import Caller, SysfsTree
 from openrbu.errors import KernelError
@@ -244,7 +244,7 @@ def test_a_restored_driver_has_the_same_buffer(pages: BuddyAllocator, bios: Bios
     tree.write(f"{DEVICE_PATH}/host_control_action", b"1")
     other_tree = SysfsTree()
     other = Dcdbas(other_tree, pages, bios)
-    other.restore(json.loads(json.dumps(driver.snapshot())))
+    other.restore(kept(driver.snapshot()))
     for path in (DATA, SIZE, ADDRESS, f"{DEVICE_PATH}/host_control_action"):
         assert other_tree.read(path) == tree.read(path)
     other_tree.write(REQUEST, b"1")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from kept import kept
 from openrbu.drivers.firmware_class import MAX_IMAGE_BYTES, FirmwareClass, FirmwareImage
 from openrbu.drivers.sysfs import Caller, SysfsTree
 from openrbu.errors import KernelError
@@ -340,7 +340,7 @@ def test_an_unfinished_load_goes_on_after_a_restore(bench: Bench, pages: BuddyAl
     bench.tree.write("/class/firmware/timeout", b"5")
     bench.tree.write(LOADING, b"1")
     bench.tree.write(DATA, first)
-    saved = json.loads(json.dumps(bench.firmware.snapshot()))
+    saved = kept(bench.firmware.snapshot())
     other = Bench(pages)
     other.firmware.restore(saved)
     assert other.state == "loading"
@@ -409,7 +409,7 @@ def test_an_entry_comes_at_the_same_time_after_a_restore(
     if is_there:
         bench.now += 100
         bench.firmware.settle()
-    saved = json.loads(json.dumps(bench.firmware.snapshot()))
+    saved = kept(bench.firmware.snapshot())
     other = Bench(pages, delay_s=delay_s)
     other.now = bench.now
     other.firmware.restore(saved)

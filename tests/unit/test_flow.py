@@ -203,7 +203,7 @@ def test_updates_go_on_one_after_the_other_for_good(tmp_path: Path) -> None:
             mode = ("mono", "packet")[number % 2]
             update(VirtualHost(machine), image(version=version, seed=number), mode=mode)
             assert ends_well(machine, version)
-            assert machine.running_kernel().allocator.snapshot()["allocated"] == []
+            assert machine.running_kernel().allocator.snapshot().allocated == ()
     assert len(Journal(directory / "journal.jsonl").attempts()) == 6
 
 

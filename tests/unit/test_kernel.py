@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 import signal
 import stat
@@ -15,10 +14,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from kept import kept
 from machines import DEVICE, ENTRY, REBOOT_MODE
 from openrbu.drivers.dell_rbu_profiles import profile
 from openrbu.errors import KernelError, MachineError, UsageError
-from openrbu.kernel.kernel import REBOOT_MODES, RESERVED, Kernel, Snapshot
+from openrbu.kernel.kernel import REBOOT_MODES, RESERVED, Kernel
+from openrbu.kernel.states import KernelState
 from openrbu.memory.physical import pc_regions
 from openrbu.memory.ram_file import RamFile
 from openrbu.units import MIB, PAGE_SIZE
@@ -48,7 +49,7 @@ class Machine:
         self._profile, self._smi = profile(profile_name), smi
         self.kernel = self.fresh()
 
-    def fresh(self, saved: Snapshot | None = None) -> Kernel:
+    def fresh(self, saved: KernelState | None = None) -> Kernel:
         return Kernel(
             self.memory,
             profile=self._profile,
@@ -318,7 +319,7 @@ def test_a_kernel_that_dies_says_what_to_do_and_does_nothing_any_more(tmp_path: 
     machine.write(f"{ENTRY}/loading", b"0")
     with pytest.raises(MachineError, match=r"kernel died \(.*\): restart the machine"):
         machine.write(f"{DEVICE}/image_type", b"mono")
-    again = machine.fresh(json.loads(json.dumps(kernel.snapshot())))
+    again = machine.fresh(kept(kernel.snapshot()))
     for dead in (kernel, again):
         for call in (
             lambda dead=dead: dead.read(REBOOT_MODE, 0, 9),
@@ -388,9 +389,9 @@ def test_a_kernel_put_away_and_taken_out_goes_on_as_if_nothing_had_been(
     one, other = Machine(tmp_path, name), Machine(tmp_path / "other", name)
     for operation in [("load", "dell_rbu"), ("load", "dcdbas"), *before]:
         assert do(one.kernel, operation) == do(other.kernel, operation)
-    text = json.dumps(one.kernel.snapshot())
-    one.kernel = one.fresh(json.loads(text))
-    assert json.dumps(one.kernel.snapshot()) == text
+    saved = kept(one.kernel.snapshot())
+    one.kernel = one.fresh(saved)
+    assert one.kernel.snapshot() == saved
     for operation in after:
         assert do(one.kernel, operation) == do(other.kernel, operation)
     assert one.kernel.snapshot() == other.kernel.snapshot()

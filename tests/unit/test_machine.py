@@ -36,6 +36,7 @@ from openrbu.formats.dell import BiosInformation, CompletionCode, RbuInformation
 from openrbu.hosts.base import read_file, read_text
 from openrbu.hosts.virtual import VirtualHost
 from openrbu.machine.virtual import VirtualMachine
+from openrbu.typed_json import to_document
 from openrbu.units import GIB, MIB, PhysAddr
 
 MARK_AT = PhysAddr(48 * MIB)
@@ -203,15 +204,16 @@ def test_the_kernel_is_the_same_in_the_next_process(tmp_path: Path) -> None:
         stage_by_hand(machine)
         before = standing(machine)
     script = (
-        "import json, sys; from pathlib import Path\n"
+        "import sys; from pathlib import Path\n"
+        "from openrbu.typed_json import to_text\n"
         "from openrbu.machine.virtual import VirtualMachine\n"
         "with VirtualMachine(Path(sys.argv[1])) as machine:\n"
-        "    print(json.dumps(machine.kernel.snapshot()))\n"
+        "    print(to_text(machine.kernel.snapshot()))\n"
     )
     seen = subprocess.run(
         [sys.executable, "-c", script, str(directory)], capture_output=True, check=True
     )
-    assert json.loads(seen.stdout) == json.loads(json.dumps(before["kernel"]))
+    assert json.loads(seen.stdout) == to_document(before["kernel"])
     with VirtualMachine(directory) as machine:
         assert standing(machine) == before
         host = VirtualHost(machine)

@@ -32,7 +32,7 @@ from openrbu.hosts.base import read_text
 from openrbu.hosts.virtual import VirtualHost
 from openrbu.machine import store
 from openrbu.machine.removal import remove_machine
-from openrbu.machine.state import SPARE_BYTES
+from openrbu.machine.state import SPARE_BYTES, StateRefusedError
 from openrbu.machine.virtual import VirtualMachine
 from openrbu.units import KIB, MIB
 from openrbu.update.flow import cancel, perform
@@ -182,21 +182,14 @@ def test_a_machine_from_a_newer_openrbu_is_left_alone(tmp_path: Path) -> None:
     assert files(directory, leave_out=("lock",)) == before
 
 
-def test_a_state_from_a_newer_openrbu_is_left_alone(tmp_path: Path) -> None:
-    directory = make(tmp_path)
-    with running(directory):
-        pass
-    path = directory / "state.json"
-    path.write_text(json.dumps(json.loads(path.read_bytes()) | {"format": 2}))
-    before = files(directory, leave_out=("lock",))
-    with pytest.raises(MachineError, match="last used by a newer openrbu"):
+def refused(directory: Path, data: bytes) -> str:
+    (directory / "state.json").write_bytes(data)
+    with pytest.raises(StateRefusedError, match=r"damaged|format") as refusal:
         VirtualMachine(directory)
-    assert files(directory, leave_out=("lock",)) == before
+    return str(refusal.value)
 
 
-def test_a_state_that_is_damaged_anywhere_is_a_loss_of_power_and_nothing_worse(
-    tmp_path: Path,
-) -> None:
+def test_a_state_that_is_damaged_anywhere_is_refused_and_left_alone(tmp_path: Path) -> None:
     directory = make(tmp_path)
     with running(directory) as machine:
         update(VirtualHost(machine), image())
@@ -204,17 +197,20 @@ def test_a_state_that_is_damaged_anywhere_is_a_loss_of_power_and_nothing_worse(
     path = directory / "state.json"
     whole = path.read_bytes()
     size = len(whole.rstrip())
-    for offset in range(0, size, max(1, size // 100)):
-        path.write_bytes(whole[:offset] + bytes([whole[offset] ^ 1]) + whole[offset + 1 :])
-        with VirtualMachine(directory) as machine:
-            if machine.is_on:  # a byte that says nothing, such as a blank
-                assert standing(machine) == whole_kernel
-            else:
-                assert machine.lost_power
-    path.write_bytes(whole[: size // 2])
+    damaged = [
+        whole[:offset] + bytes([whole[offset] ^ 1]) + whole[offset + 1 :]
+        for offset in range(0, size, max(1, size // 100))
+    ]
+    for data in [whole[: size // 2], b"", b"[]", b"null", b"[" * 100_000]:
+        assert "\n" not in refused(directory, data)
+    for data in damaged:
+        path.write_bytes(data)
+        with contextlib.suppress(StateRefusedError), VirtualMachine(directory) as machine:
+            assert standing(machine) == whole_kernel  # a byte that says nothing, as a blank
+        assert path.read_bytes() == data
+    path.write_bytes(whole)
     with VirtualMachine(directory) as machine:
-        assert machine.lost_power
-        assert machine.power_on().completion_code == 0x000D
+        assert standing(machine) == whole_kernel
 
 
 # -- one owner ------------------------------------------------------------------------------

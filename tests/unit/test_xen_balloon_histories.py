@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from math import inf
 
 import hypothesis.strategies as st
@@ -12,12 +11,14 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from balloon_rig import Guest, Host
+from kept import kept
 from openrbu.drivers.xen_balloon import (
     BATCH_PAGES,
     from_runs,
     to_runs,
 )
 from openrbu.drivers.xen_balloon_profiles import BALLOON_PROFILES
+from openrbu.typed_json import to_text
 
 # -- snapshots ----------------------------------------------------------------------------------
 
@@ -27,7 +28,7 @@ def test_a_snapshot_of_a_large_balloon_is_small() -> None:
     guest.use(1000)
     guest.balloon.set_target_pages(1000)
     guest.balloon.run(0.0)
-    assert len(json.dumps(guest.balloon.snapshot())) < 300
+    assert len(to_text(guest.balloon.snapshot())) < 300
 
 
 @pytest.mark.parametrize("now_s", [0.0, 0.5, 1.0])
@@ -35,7 +36,7 @@ def test_a_driver_goes_on_where_its_snapshot_was_taken(now_s: float) -> None:
     guest = Guest(Host(5), frames=20, pages=10, profile="linux-2.6.18-xen")
     guest.balloon.set_target_pages(20)
     guest.balloon.run(0.0)
-    snapshot = json.loads(json.dumps(guest.balloon.snapshot(), allow_nan=False))
+    snapshot = kept(guest.balloon.snapshot())
     again = guest.make_balloon("linux-2.6.18-xen")
     again.restore(snapshot)
     guest.host.free_pages = 100
@@ -47,22 +48,22 @@ def test_a_snapshot_knows_that_a_step_is_due_at_once() -> None:
     guest = Guest(Host(5), frames=20, pages=10)
     guest.balloon.set_target_pages(5)
     again = guest.make_balloon("linux")
-    again.restore(json.loads(json.dumps(guest.balloon.snapshot(), allow_nan=False)))
+    again.restore(kept(guest.balloon.snapshot()))
     assert again.due_s == -inf
 
 
 @pytest.mark.parametrize(
     ("frames", "runs"),
     [
-        ([], []),
-        ([7], [[7, 1, 0]]),
-        ([0, 1, 2, 10, 11, 12, 5], [[0, 3, 1], [10, 3, 1], [5, 1, 0]]),
-        ([9, 7, 5, 3], [[9, 4, -2]]),
-        ([4, 4_294_967_295, 4], [[4, 2, 4_294_967_291], [4, 1, 0]]),
+        ([], ()),
+        ([7], ((7, 1, 0),)),
+        ([0, 1, 2, 10, 11, 12, 5], ((0, 3, 1), (10, 3, 1), (5, 1, 0))),
+        ([9, 7, 5, 3], ((9, 4, -2),)),
+        ([4, 4_294_967_295, 4], ((4, 2, 4_294_967_291), (4, 1, 0))),
     ],
 )
 def test_frames_become_runs_of_even_steps_and_back(
-    frames: list[int], runs: list[list[int]]
+    frames: list[int], runs: tuple[tuple[int, int, int], ...]
 ) -> None:
     assert to_runs(np.array(frames, np.uint32)) == runs
     assert from_runs(runs).tolist() == frames
@@ -135,7 +136,7 @@ class AnyHistory(RuleBasedStateMachine):
 
     @rule()
     def put_away_and_take_out(self) -> None:
-        snapshot = json.loads(json.dumps(self.balloon.snapshot(), allow_nan=False))
+        snapshot = kept(self.balloon.snapshot())
         again = self.guest.make_balloon(self.profile)
         again.restore(snapshot)
         assert again.snapshot() == self.balloon.snapshot()

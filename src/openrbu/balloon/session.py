@@ -19,7 +19,8 @@ from openrbu.xen.hypervisor import DOM0
 
 
 class XenHostSession:
-    """A host that is open. Its guests are attached here, but for those that another process has.
+    """A host that is open. Its guests are attached here, but for those that another process has
+    and, to `skip_refused`, those whose state this openrbu does not understand.
 
     `dom0` is set where the machine is open for the whole session, and `dom0_balloon` is None where
     another process has the machine. `lost` are the guests that were destroyed at the start, because
@@ -34,11 +35,12 @@ class XenHostSession:
         *,
         dom0: Dom0 | None,
         dom0_balloon: Dom0Balloon | None,
+        skip_refused: bool,
     ) -> None:
         self.host, self._stack, self._clock = host, stack, clock
         self._dom0, self._dom0_balloon = dom0, dom0_balloon
         self.lost = host.bury_lost()
-        self._guests = stack.enter_context(host.attached())
+        self._guests = stack.enter_context(host.attached(skip_refused=skip_refused))
         self._run_due()
 
     def _run_due(self) -> None:
@@ -129,13 +131,16 @@ class XenHostSession:
 
 
 @contextlib.contextmanager
-def open_xen_host(name: str, *, clock: Clock, for_dom0: bool = False) -> Iterator[XenHostSession]:
+def open_xen_host(
+    name: str, *, clock: Clock, for_dom0: bool = False, skip_refused: bool = False
+) -> Iterator[XenHostSession]:
     """A host that is on, until the end of the block. A signal waits until then.
 
     The machine is opened once, before the guests are attached, so that dom0 does what is due there.
     It is closed right after that unless the session is `for_dom0`, because the machine is in use by
     this process as long as it is open here.
 
+    :raise StateRefusedError: when the state of a guest is not understood, unless `skip_refused`.
     :raise MachineError: when there is no such host, it is off, or, `for_dom0`, another process has
         the machine and does not serve it.
     """
@@ -153,4 +158,6 @@ def open_xen_host(name: str, *, clock: Clock, for_dom0: bool = False) -> Iterato
                 machine.close()
         with signals_held(), contextlib.ExitStack() as stack:
             host = stack.enter_context(XenHost(directory, now=clock.wall, config=config))
-            yield XenHostSession(host, stack, clock, dom0=dom0, dom0_balloon=balloon)
+            yield XenHostSession(
+                host, stack, clock, dom0=dom0, dom0_balloon=balloon, skip_refused=skip_refused
+            )

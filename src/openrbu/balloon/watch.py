@@ -13,6 +13,7 @@ from openrbu.balloon.clock import Clock
 from openrbu.balloon.dom0 import read_dom0_if_free
 from openrbu.balloon.status import DriverState, HostStatus, host_status
 from openrbu.errors import MachineError, OpenRbuError
+from openrbu.machine.state import StateRefusedError
 from openrbu.machine.store import existing_directory
 from openrbu.machine.xen_guests import Guest, catch_up
 from openrbu.machine.xen_host import XenHost
@@ -130,13 +131,18 @@ class WatchedHost:
         return True
 
     def _attach_free_guests(self) -> None:
-        """Attach the guests that no process has. They do first what was due before now."""
+        """Attach the guests that no process has. They do first what was due before now.
+
+        :raise StateRefusedError: when the state of one is not understood.
+        """
         self.lost += self._host.bury_lost()
         fresh = []
         for name in self._host.guest_names():
             if name not in self._guests:
                 try:
                     fresh.append(self._stack.enter_context(self._host.attach(name)))
+                except StateRefusedError:
+                    raise
                 except MachineError:
                     self._has_guests_elsewhere = True
         catch_up(fresh, self._now_s)

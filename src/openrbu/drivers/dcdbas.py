@@ -24,19 +24,20 @@ putting the buffer's address into the command's `ebx`.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
+from typing import Final
 
 from openrbu.buffers import Buffer
 from openrbu.drivers.extents import Block, free_all, zero_whole
 from openrbu.drivers.numbers import simple_strtoul
 from openrbu.drivers.objects import add_driver, device_path, remove_driver
+from openrbu.drivers.states import DcdbasState
 from openrbu.drivers.sysfs import BinaryAttribute, SysfsTree, TextAttribute
-from openrbu.errors import KernelError
+from openrbu.errors import DamagedInputError, KernelError
 from openrbu.memory.pages import PageSource
 from openrbu.units import GIB, KIB, PhysAddr, order_for
 
-NAME = "dcdbas"
+NAME: Final = "dcdbas"
 DEVICE_PATH = device_path(NAME)
 
 SMI_MAGIC = 0x534D4931
@@ -88,19 +89,25 @@ class Dcdbas:
         self._drop_buffer()
         remove_driver(self._tree, NAME)
 
-    def snapshot(self) -> dict[str, object]:
-        """What `restore` needs; JSON can hold it. The address stays; memory is not in it."""
-        return {
-            "buffer": None if self._buffer is None else list(self._buffer),
-            "host_controls": dict(self._host_controls),
-        }
+    def snapshot(self) -> DcdbasState:
+        """What `restore` needs. The address stays; memory is not in it."""
+        return DcdbasState(NAME, self._buffer, dict(self._host_controls))
 
-    def restore(self, snapshot: Mapping[str, Any]) -> None:
-        """Instead of `load`: go on where the snapshot was taken, in a fresh tree."""
-        if snapshot["buffer"] is not None:
-            address, order, size_bytes = snapshot["buffer"]
+    def restore(self, state: DcdbasState) -> None:
+        """Instead of `load`: go on where the snapshot was taken, in a fresh tree.
+
+        :raise DamagedInputError: when it has other host controls.
+        """
+        if state.host_controls.keys() != self._host_controls.keys():
+            raise DamagedInputError(
+                "dcdbas has other host controls",
+                expected=sorted(self._host_controls),
+                actual=sorted(state.host_controls),
+            )
+        if state.buffer is not None:
+            address, order, size_bytes = state.buffer
             self._buffer = Block(PhysAddr(address), order, size_bytes)
-        self._host_controls.update(snapshot["host_controls"])
+        self._host_controls.update(state.host_controls)
         self.load()
 
     @property

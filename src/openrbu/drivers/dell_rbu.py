@@ -37,9 +37,9 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Final
 
 from openrbu.buffers import Buffer
 from openrbu.drivers.dell_rbu_profiles import (
@@ -48,16 +48,17 @@ from openrbu.drivers.dell_rbu_profiles import (
     KernelDiedError,
     Profile,
 )
-from openrbu.drivers.extents import Block, Extents, free_all, from_rows, to_rows, zero_whole
+from openrbu.drivers.extents import Block, Extents, blocks_in, free_all, to_rows, zero_whole
 from openrbu.drivers.firmware_class import FirmwareClass, FirmwareImage
 from openrbu.drivers.numbers import c_string, scan_unsigned, strict_unsigned, unsigned_long
 from openrbu.drivers.objects import add_driver, device_path, module_path, remove_driver
+from openrbu.drivers.states import DellRbuState
 from openrbu.drivers.sysfs import BinaryAttribute, SysfsTree, TextAttribute
 from openrbu.errors import KernelError
 from openrbu.memory.pages import PageSource
 from openrbu.units import GIB, MAX_ORDER, MIB, PhysAddr, order_for
 
-NAME = "dell_rbu"
+NAME: Final = "dell_rbu"
 DEVICE_PATH = device_path(NAME)
 FLOOR_PATH = f"{module_path(NAME)}/parameters/allocation_floor"
 VERSION = "3.2"
@@ -150,35 +151,38 @@ class DellRbu:
         self._drop_everything()
         remove_driver(self._tree, NAME)
 
-    def snapshot(self) -> dict[str, object]:
-        """What `restore` needs; JSON can hold it. Addresses stay; memory is not in it."""
-        return {
-            "image_type": self._image_type,
-            "packet_size_bytes": self._packet_size_bytes,
-            "allocation_floor": self._allocation_floor,
-            "staged": to_rows(self._blocks),
-            "is_mono": self._mono is not None,
-            "cursor": self._cursor,
-            "has_entry": self._firmware.is_requested(NAME),
-        }
+    def snapshot(self) -> DellRbuState:
+        """What `restore` needs. Addresses stay; memory is not in it."""
+        return DellRbuState(
+            module=NAME,
+            image_type=self._image_type,
+            packet_size_bytes=self._packet_size_bytes,
+            allocation_floor=self._allocation_floor,
+            staged=to_rows(self._blocks),
+            is_mono=self._mono is not None,
+            cursor=self._cursor,
+            has_entry=self._firmware.is_requested(NAME),
+        )
 
-    def restore(self, snapshot: Mapping[str, Any]) -> None:
+    def restore(self, state: DellRbuState) -> None:
         """Instead of `load`: go on where the snapshot was taken, in a fresh tree.
 
         The page allocator is restored apart from this; so is the firmware class, after this.
+
+        :raise ValueError: when an image in one piece has not just one block.
         """
-        self._image_type = snapshot["image_type"]
-        self._packet_size_bytes = snapshot["packet_size_bytes"]
-        self._allocation_floor = snapshot["allocation_floor"]
-        blocks = from_rows(snapshot["staged"])
-        if snapshot["is_mono"]:
+        self._image_type = state.image_type
+        self._packet_size_bytes = state.packet_size_bytes
+        self._allocation_floor = state.allocation_floor
+        blocks = list(blocks_in(state.staged))
+        if state.is_mono:
             (self._mono,) = blocks
         else:
             self._packets = blocks
         self._staged = self._extents_of(blocks)
-        self._cursor = snapshot["cursor"]
+        self._cursor = state.cursor
         self._add_files()
-        if snapshot["has_entry"]:
+        if state.has_entry:
             self._request_entry()
 
     # -- files ------------------------------------------------------------------------------

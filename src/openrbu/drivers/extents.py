@@ -12,9 +12,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from openrbu.buffers import Buffer
+from openrbu.drivers.states import BlockRows
+from openrbu.errors import DamagedInputError
 from openrbu.memory.pages import PageSource
 from openrbu.memory.physical import PhysicalMemory
-from openrbu.units import PAGE_SIZE, PhysAddr
+from openrbu.units import MAX_ORDER, PAGE_SIZE, PhysAddr
 
 
 class Block(NamedTuple):
@@ -101,26 +103,26 @@ def free_all(pages: PageSource, blocks: Iterable[Block]) -> None:
         pages.free(block.address, block.order)
 
 
-Row = list[int]
-
-
-def to_rows(blocks: Sequence[Block]) -> list[Row]:
-    """Blocks for JSON: `[address, order, size in bytes, count]` for like ones side by side."""
-    rows: list[Row] = []
+def to_rows(blocks: Sequence[Block]) -> BlockRows:
+    """Blocks as they are kept on the disk."""
+    rows: list[tuple[int, int, int, int]] = []
     expected = -1
     for block in blocks:
-        if rows and block.address == expected and rows[-1][1:3] == [block.order, block.size_bytes]:
-            rows[-1][3] += 1
+        if rows and block.address == expected and rows[-1][1:3] == block[1:]:
+            rows[-1] = (*rows[-1][:3], rows[-1][3] + 1)
         else:
-            rows.append([*block, 1])
+            rows.append((*block, 1))
         expected = block.address + block.capacity_bytes
-    return rows
+    return tuple(rows)
 
 
-def from_rows(rows: Iterable[Sequence[int]]) -> list[Block]:
-    """The blocks that `to_rows` was given."""
-    return [
-        Block(PhysAddr(address + number * (PAGE_SIZE << order)), order, size_bytes)
-        for address, order, size_bytes, count in rows
-        for number in range(count)
-    ]
+def blocks_in(rows: Iterable[tuple[int, int, int, int]]) -> Iterator[Block]:
+    """The blocks that `to_rows` was given.
+
+    :raise DamagedInputError: when there can't be a block of such an order.
+    """
+    for address, order, size_bytes, count in rows:
+        if order > MAX_ORDER:
+            raise DamagedInputError("no block has this order", expected=MAX_ORDER, actual=order)
+        for number in range(count):
+            yield Block(PhysAddr(address + number * (PAGE_SIZE << order)), order, size_bytes)

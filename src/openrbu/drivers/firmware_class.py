@@ -34,14 +34,14 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from functools import partial
 from types import MappingProxyType
-from typing import Any
 
 from openrbu.buffers import Buffer
-from openrbu.drivers.extents import Block, Extents, free_all, from_rows, to_rows
+from openrbu.drivers.extents import Block, Extents, blocks_in, free_all, to_rows
 from openrbu.drivers.numbers import simple_int
 from openrbu.drivers.objects import add_device
+from openrbu.drivers.states import FirmwareImageState, FirmwareRequestState, FirmwareState
 from openrbu.drivers.sysfs import BinaryAttribute, Symlink, SysfsTree, TextAttribute
-from openrbu.errors import KernelError
+from openrbu.errors import DamagedInputError, KernelError
 from openrbu.memory.pages import PageSource
 from openrbu.units import GIB, MAX_ORDER, PAGE_SIZE, pages_for
 
@@ -98,16 +98,25 @@ class FirmwareImage:
         free_all(self._pages, self._blocks)
         self._blocks, self._extents, self.size_bytes = [], Extents(self._pages.memory), 0
 
-    def snapshot(self) -> dict[str, object]:
-        """What `restore` makes the same image from, in the same memory; JSON can hold it."""
-        return {"size_bytes": self.size_bytes, "blocks": to_rows(self._blocks)}
+    def snapshot(self) -> FirmwareImageState:
+        """What `restore` makes the same image from, in the same memory."""
+        return FirmwareImageState(self.size_bytes, to_rows(self._blocks))
 
     @classmethod
-    def restore(cls, pages: PageSource, snapshot: Mapping[str, Any]) -> FirmwareImage:
-        """The image that the snapshot was taken of."""
+    def restore(cls, pages: PageSource, state: FirmwareImageState) -> FirmwareImage:
+        """The image that the snapshot was taken of.
+
+        :raise DamagedInputError: when its blocks have no room for it.
+        """
         image = cls(pages)
-        image._append(from_rows(snapshot["blocks"]))
-        image.size_bytes = snapshot["size_bytes"]
+        image._append(list(blocks_in(state.blocks)))
+        image.size_bytes = state.size_bytes
+        if image.size_bytes > image._extents.size_bytes:
+            raise DamagedInputError(
+                "a firmware image is larger than its blocks",
+                expected=image._extents.size_bytes,
+                actual=image.size_bytes,
+            )
         return image
 
     def _reserve(self, size_bytes: int) -> None:
@@ -299,33 +308,39 @@ class FirmwareClass:
         """Whether there is an entry of that name, or one will come."""
         return name in self._requests
 
-    def snapshot(self) -> dict[str, object]:
-        """What `restore` needs; JSON can hold it."""
-        return {
-            "timeout_s": self._timeout_s,
-            "requests": {
-                name: {
-                    "is_loading": request.state is _State.LOADING,
-                    "due_at": request.due_at,
-                    "image": request.image.snapshot(),
-                }
-                for name, request in self._requests.items()
-            },
+    def snapshot(self) -> FirmwareState:
+        """What `restore` needs."""
+        requests = {
+            name: FirmwareRequestState(
+                is_loading=request.state is _State.LOADING,
+                due_at=request.due_at,
+                image=request.image.snapshot(),
+            )
+            for name, request in self._requests.items()
         }
+        return FirmwareState(self._timeout_s, requests)
 
-    def restore(self, snapshot: Mapping[str, Any]) -> None:
+    def restore(self, state: FirmwareState) -> None:
         """Go on where the snapshot was taken.
 
         The drivers come first: each makes its own requests again when it is restored. The page
         allocator is restored apart from this.
+
+        :raise DamagedInputError: when these are not the requests of the drivers.
         """
-        self._timeout_s = snapshot["timeout_s"]
-        for name, saved in snapshot["requests"].items():
+        if state.requests.keys() != self._requests.keys():
+            raise DamagedInputError(
+                "the firmware class and the drivers differ about who has requested an image",
+                expected=sorted(self._requests),
+                actual=sorted(state.requests),
+            )
+        self._timeout_s = state.timeout_s
+        for name, saved in state.requests.items():
             request = self._requests[name]
-            request.state = _State.LOADING if saved["is_loading"] else _State.WAITING
-            request.image = FirmwareImage.restore(self._pages, saved["image"])
+            request.state = _State.LOADING if saved.is_loading else _State.WAITING
+            request.image = FirmwareImage.restore(self._pages, saved.image)
             if request.due_at is not None:  # the driver has just requested it anew
-                request.due_at = saved["due_at"]
+                request.due_at = saved.due_at
                 if request.due_at is None:
                     self._add_entry(request)
 

@@ -45,10 +45,11 @@ Facts and their sources: docs/reference/balloon.md, X1 to X4 and X6.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from math import inf
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol
 
+from openrbu.drivers.states import FrameRuns, XenBalloonState
 from openrbu.drivers.xen_balloon_profiles import BalloonProfile, Reaction
 from openrbu.errors import MachineError
 from openrbu.lazy import np
@@ -68,8 +69,6 @@ TICK_S = 1 / 250
 
 _MINIMUMS = ((128, 8, 1), (512, 40, 2), (2048, 104, 3), (inf, 296, 5))
 """For guests of a maximum below so many MiB: MiB, and the maximum shifted right by so many bits."""
-
-Runs: TypeAlias = list[list[int]]
 
 
 class Reservation(Protocol):
@@ -192,33 +191,33 @@ class XenBalloon:
         while self.due_s is not None and self.due_s <= now_s:
             self.step(now_s)
 
-    def snapshot(self) -> dict[str, object]:
-        """What `restore` needs; JSON can hold it. `frames` is runs of `[first, count, step]`."""
-        return {
-            "current_pages": self.current_pages,
-            "target_pages": self.target_pages,
-            "frames": to_runs(self._frames.copy()),
-            "hard_limit_pages": self.hard_limit_pages,
-            "retry_count": self.retry_count,
-            "schedule_delay_s": self.schedule_delay_s,
-            "max_retry_count": self.max_retry_count,
-            "max_schedule_delay_s": self.max_schedule_delay_s,
-            "scrub_pages": self.scrub_pages,
-            "due_s": "at once" if self.due_s == -inf else self.due_s,
-        }
+    def snapshot(self) -> XenBalloonState:
+        """What `restore` needs."""
+        return XenBalloonState(
+            current_pages=self.current_pages,
+            target_pages=self.target_pages,
+            frames=to_runs(self._frames.copy()),
+            hard_limit_pages=self.hard_limit_pages,
+            retry_count=self.retry_count,
+            schedule_delay_s=self.schedule_delay_s,
+            max_retry_count=self.max_retry_count,
+            max_schedule_delay_s=self.max_schedule_delay_s,
+            scrub_pages=self.scrub_pages,
+            due_s="at once" if self.due_s == -inf else self.due_s,
+        )
 
-    def restore(self, snapshot: Mapping[str, Any]) -> None:
+    def restore(self, state: XenBalloonState) -> None:
         """Go on where the snapshot was taken. The pages and the reservation are restored apart."""
-        self.current_pages = snapshot["current_pages"]
-        self.target_pages = snapshot["target_pages"]
-        self._frames = _Stack(from_runs(snapshot["frames"]))
-        self.hard_limit_pages = snapshot["hard_limit_pages"]
-        self.retry_count = snapshot["retry_count"]
-        self.schedule_delay_s = snapshot["schedule_delay_s"]
-        self.max_retry_count = snapshot["max_retry_count"]
-        self.max_schedule_delay_s = snapshot["max_schedule_delay_s"]
-        self.scrub_pages = snapshot["scrub_pages"]
-        self.due_s = -inf if snapshot["due_s"] == "at once" else snapshot["due_s"]
+        self.current_pages = state.current_pages
+        self.target_pages = state.target_pages
+        self._frames = _Stack(from_runs(state.frames))
+        self.hard_limit_pages = state.hard_limit_pages
+        self.retry_count = state.retry_count
+        self.schedule_delay_s = state.schedule_delay_s
+        self.max_retry_count = state.max_retry_count
+        self.max_schedule_delay_s = state.max_schedule_delay_s
+        self.scrub_pages = state.scrub_pages
+        self.due_s = -inf if state.due_s == "at once" else state.due_s
 
     # -- the two ways -----------------------------------------------------------------------
 
@@ -314,25 +313,25 @@ class _Stack:
         return self._array[: self._count].copy()
 
 
-def to_runs(frames: Frames) -> Runs:
-    """Frames, in their order, as `[first, count, step]`: one run for even distances."""
+def to_runs(frames: Frames) -> FrameRuns:
+    """Frames, in their order, as they are kept on the disk: one run for even distances."""
     numbers = frames.astype(np.int64)
     steps = np.diff(numbers)
     ends = (np.flatnonzero(np.diff(steps)) + 1).tolist()
     if len(steps):
         ends.append(len(steps))
-    rows: Runs = []
+    rows: list[tuple[int, int, int]] = []
     done = 0  # so many frames are in rows
     for end in ends:  # the same step leads from each frame to the next one, up to this one
         if end > done:  # or else the run before has had the only frame that is left of these
-            rows.append([int(numbers[done]), end - done + 1, int(steps[done])])
+            rows.append((int(numbers[done]), end - done + 1, int(steps[done])))
             done = end + 1
     if done < len(numbers):
-        rows.append([int(numbers[done]), 1, 0])
-    return rows
+        rows.append((int(numbers[done]), 1, 0))
+    return tuple(rows)
 
 
-def from_runs(runs: Runs) -> Frames:
+def from_runs(runs: FrameRuns) -> Frames:
     """The frames that `to_runs` was given."""
     pieces = [first + step * np.arange(count) for first, count, step in runs]
     return np.concatenate([np.zeros(0, np.int64), *pieces]).astype(np.uint32)

@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from openrbu.drivers.objects import add_text
 from openrbu.drivers.sysfs import SysfsTree
 from openrbu.drivers.xen_balloon import XenBalloon
 from openrbu.drivers.xen_balloon_files import XenMemory
 from openrbu.drivers.xen_balloon_profiles import BalloonProfile
+from openrbu.errors import DamagedInputError
+from openrbu.kernel.states import KernelBalloonState
 from openrbu.lazy import np
 from openrbu.memory.buddy import BuddyAllocator
 from openrbu.memory.frames import Frames, frame_runs
@@ -109,22 +110,26 @@ class KernelBalloon:
         self.driver.set_target_pages(self._domain.target_kib // PAGE_KIB)
         return True
 
-    def snapshot(self) -> dict[str, Any]:
-        """What `restore` needs, JSON-able."""
-        return {"serial": self._serial, "driver": self.driver.snapshot()}
+    def snapshot(self) -> KernelBalloonState:
+        """What `restore` needs."""
+        return KernelBalloonState(self._serial, self.driver.snapshot())
 
-    def restore(self, snapshot: dict[str, Any]) -> None:
+    def restore(self, state: KernelBalloonState) -> None:
         """Be the driver that the snapshot was taken of.
 
-        :raise ValueError: when the hypervisor has another idea of what the guest has.
+        :raise DamagedInputError: when the hypervisor has another idea of what the guest has.
         """
-        self.driver.restore(snapshot["driver"])
-        self._serial = snapshot["serial"]
         ballooned = np.flatnonzero(self._domain.table == INVALID)
-        if self.driver.current_pages != self._domain.current_pages or not np.array_equal(
-            np.sort(self.driver.ballooned()), ballooned
+        count = sum(count for _, count, _ in state.driver.frames)
+        if count == len(ballooned):  # asked first: a number may be of any size
+            self.driver.restore(state.driver)
+        if (
+            count != len(ballooned)
+            or self.driver.current_pages != self._domain.current_pages
+            or not np.array_equal(np.sort(self.driver.ballooned()), ballooned)
         ):
-            raise ValueError("the balloon is not what the frame table says")
+            raise DamagedInputError("the balloon is not what the frame table says")
+        self._serial = state.serial
 
     def _scrub(self, frames: Frames) -> None:
         """Clear pages before the hypervisor gets them."""

@@ -2,7 +2,7 @@
 
 It is no more of a kernel than the update needs: a page allocator over the machine's RAM, the
 attribute trees behind `/sys`, `/proc` and `/dev`, and the modules `dell_rbu` and `dcdbas`. Its
-state can be put away as JSON (`snapshot`), so that the machine stays on between two commands.
+state can be put away (`snapshot`), so that the machine stays on between two commands.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import errno
 import time
 from collections.abc import Callable, Mapping
 from itertools import count
-from typing import Any
+from typing import Any, TypeAlias, get_args
 
 from openrbu.buffers import Buffer
 from openrbu.drivers.dcdbas import Dcdbas
@@ -21,6 +21,7 @@ from openrbu.drivers.dev_port import port_file
 from openrbu.drivers.dmi import add_dmi
 from openrbu.drivers.firmware_class import FirmwareClass
 from openrbu.drivers.numbers import unsigned_long
+from openrbu.drivers.states import DellRbuState, ModuleState
 from openrbu.drivers.sysfs import (
     ROOT,
     BinaryAttribute,
@@ -31,9 +32,10 @@ from openrbu.drivers.sysfs import (
     SysfsTree,
     TextAttribute,
 )
-from openrbu.errors import KernelError, MachineError, UsageError
+from openrbu.errors import DamagedInputError, KernelError, MachineError, UsageError
 from openrbu.kernel.balloon import KernelBalloon, XenGuest
 from openrbu.kernel.page_flags import PageFlags
+from openrbu.kernel.states import KernelState, RebootMode, check_blocks
 from openrbu.memory.buddy import BuddyAllocator
 from openrbu.memory.faulty_pages import FaultyPages
 from openrbu.memory.pages import PageSource
@@ -42,14 +44,14 @@ from openrbu.ports import IoPorts
 from openrbu.system.signals import Hold
 from openrbu.units import MIB, PhysAddr
 
-Snapshot = dict[str, Any]
+Module: TypeAlias = DellRbu | Dcdbas
 
 MODULES = ("dell_rbu", "dcdbas")
 
 RESERVED = (Region(PhysAddr(0), PhysAddr(1 * MIB)), Region(PhysAddr(16 * MIB), PhysAddr(32 * MIB)))
 """What never is free: the first MiB, and the kernel's own text and data."""
 
-REBOOT_MODES = ("warm", "cold", "hard", "soft", "gpio")
+REBOOT_MODES: tuple[RebootMode, ...] = get_args(RebootMode)
 
 
 class KernelFile:
@@ -108,7 +110,7 @@ class Kernel:
         ports: IoPorts | None = None,
         entry_delay_s: float = 0.0,
         xen: XenGuest | None = None,
-        saved: Snapshot | None = None,
+        saved: KernelState | None = None,
         now: Callable[[], float] = time.time,
         smi: Callable[[bytes], bytes] | None = None,
         faulty_pages: Mapping[str, int] | None = None,
@@ -121,7 +123,7 @@ class Kernel:
         self._ports, self._entry_delay_s, self._now = ports, entry_delay_s, now
         self._boot_id, self._xen = boot_id, xen
         self._faulty_pages = dict(faulty_pages or {})
-        self.reboot_mode = "cold"
+        self.reboot_mode: RebootMode = "cold"
         self.is_dead = self._has_stopped = False
         if saved is None:
             self._assemble(BuddyAllocator(memory, reserved=RESERVED))
@@ -143,8 +145,7 @@ class Kernel:
             self.sys, self.pages, delay_s=self._entry_delay_s, now=self._now, log=self._log
         )
         self.firmware.install()
-        self.modules: dict[str, DellRbu | Dcdbas] = {}
-        self._parameters: dict[str, dict[str, str]] = {}
+        self.modules: dict[str, Module] = {}
         for path in ("/devices/platform", "/module"):  # there without a driver, too
             self.sys.add(path, Directory())
         self.sys.add("/kernel/reboot/mode", TextAttribute(self._show_mode, self._store_mode))
@@ -253,7 +254,6 @@ class Kernel:
         with self.changing():
             module.load()
             self.modules[name] = module
-            self._parameters[name] = dict(parameters)
 
     def unload_module(self, name: str) -> None:
         """`rmmod name`.
@@ -266,34 +266,42 @@ class Kernel:
             raise KernelError(errno.ENOENT, detail=f"module {name} is not loaded")
         with self.changing():
             module.unload()
-            del self.modules[name], self._parameters[name]
+            del self.modules[name]
 
     # -- put away and taken out again -------------------------------------------------------
 
-    def snapshot(self) -> Snapshot:
-        """All of it, JSON-able; another kernel goes on from it."""
-        return {
-            "allocator": self.allocator.snapshot(),
-            "reboot_mode": self.reboot_mode,
-            "is_dead": self.is_dead,
-            "parameters": self._parameters,
-            "firmware": self.firmware.snapshot(),
-            "modules": {name: module.snapshot() for name, module in self.modules.items()},
-            "balloon": None if self.balloon is None else self.balloon.snapshot(),
-        }
+    def snapshot(self) -> KernelState:
+        """All of it; another kernel goes on from it."""
+        return KernelState(
+            allocator=self.allocator.snapshot(),
+            reboot_mode=self.reboot_mode,
+            is_dead=self.is_dead,
+            firmware=self.firmware.snapshot(),
+            modules=tuple(module.snapshot() for module in self.modules.values()),
+            balloon=None if self.balloon is None else self.balloon.snapshot(),
+        )
 
-    def _restore(self, snapshot: Snapshot) -> None:
-        self._assemble(BuddyAllocator.restore(self.memory, snapshot["allocator"]))
-        self.reboot_mode = snapshot["reboot_mode"]
-        self.is_dead = snapshot["is_dead"]
-        for name, parameters in snapshot["parameters"].items():
-            module = self._make_module(name, parameters)
-            module.restore(snapshot["modules"][name])
-            self.modules[name] = module
-            self._parameters[name] = parameters
-        self.firmware.restore(snapshot["firmware"])
-        if self.balloon is not None:
-            self.balloon.restore(snapshot["balloon"])
+    def _restore(self, state: KernelState) -> None:
+        self._assemble(BuddyAllocator.restore(self.memory, state.allocator))
+        check_blocks(self.allocator, state)
+        self.reboot_mode = state.reboot_mode
+        self.is_dead = state.is_dead
+        for saved in state.modules:
+            self.modules[saved.module] = self._restored_module(saved)
+        self.firmware.restore(state.firmware)
+        if (state.balloon is None) != (self.balloon is None):
+            raise DamagedInputError("a kernel that is a guest of Xen has a balloon, and no other")
+        if self.balloon is not None and state.balloon is not None:
+            self.balloon.restore(state.balloon)
+
+    def _restored_module(self, saved: ModuleState) -> Module:
+        if isinstance(saved, DellRbuState):
+            rbu = self._make_dell_rbu()
+            rbu.restore(saved)
+            return rbu
+        dcdbas = self._make_dcdbas()
+        dcdbas.restore(saved)
+        return dcdbas
 
     # -- inside -----------------------------------------------------------------------------
 
@@ -302,18 +310,23 @@ class Kernel:
         self._before_change()
         return _Changing(self)
 
-    def _make_module(self, name: str, parameters: Mapping[str, str]) -> DellRbu | Dcdbas:
+    def _make_module(self, name: str, parameters: Mapping[str, str]) -> Module:
         if name == "dell_rbu":
-            known = _dell_rbu_parameters(parameters)
-            return DellRbu(
-                self.sys, self.firmware, self.pages, profile=self._profile, log=self._log, **known
-            )
+            return self._make_dell_rbu(**_dell_rbu_parameters(parameters))
         if name == "dcdbas":
             _refuse_unknown(name, parameters, ())
-            if self._smi is None:
-                raise KernelError(errno.ENODEV, detail="no SMI calling interface in this machine")
-            return Dcdbas(self.sys, self.pages, self._smi, log=self._log)
+            return self._make_dcdbas()
         raise UsageError(f"no module is called {name!r}; there are: {', '.join(MODULES)}")
+
+    def _make_dell_rbu(self, **parameters: Any) -> DellRbu:
+        return DellRbu(
+            self.sys, self.firmware, self.pages, profile=self._profile, log=self._log, **parameters
+        )
+
+    def _make_dcdbas(self) -> Dcdbas:
+        if self._smi is None:
+            raise KernelError(errno.ENODEV, detail="no SMI calling interface in this machine")
+        return Dcdbas(self.sys, self.pages, self._smi, log=self._log)
 
     def _show_mode(self) -> str:
         return self.reboot_mode + "\n"

@@ -6,12 +6,13 @@ import contextlib
 from pathlib import Path
 
 from openrbu.drivers.xen_balloon_profiles import balloon_profile
-from openrbu.errors import KernelError, MachineError
+from openrbu.errors import DamagedInputError, KernelError, MachineError
 from openrbu.kernel.balloon import XenGuest
 from openrbu.machine.config import XenConfig
 from openrbu.memory.frames import Frames
 from openrbu.memory.ram_file import RamFile
 from openrbu.units import PAGE_SIZE
+from openrbu.xen.arrays import HypercallError
 from openrbu.xen.domain import Domain
 from openrbu.xen.guest_memory import GuestMemory
 from openrbu.xen.hypervisor import DOM0, Hypervisor
@@ -66,9 +67,16 @@ class Dom0:
     def resume(self) -> None:
         """Go on with what runs.
 
-        :raise MachineError: when nothing does.
+        :raise HypercallError: when another process stays inside of a hypercall.
+        :raise DamagedInputError: when nothing runs, or its files are damaged.
         """
-        self._hypervisor = Hypervisor.open(self._directory, backing=self._ram)
+        try:
+            self._hypervisor = Hypervisor.open(self._directory, backing=self._ram)
+            self._hypervisor.domain(DOM0)
+        except HypercallError:
+            raise
+        except MachineError as error:
+            raise DamagedInputError(str(error)) from None
 
     def stop(self) -> None:
         """All guests are gone, and Xen is."""

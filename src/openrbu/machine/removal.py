@@ -1,13 +1,18 @@
-"""How a virtual machine is removed, with all that it has; and how one goes on whose RAM is gone."""
+"""How a virtual machine is removed, with all that it has; and how one is switched off that can't go
+on from its state."""
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from pathlib import Path
 
+from openrbu.machine.config import load_config
 from openrbu.machine.dom0 import XEN
 from openrbu.machine.state import StateFile
 from openrbu.machine.store import disk_errors, locked
+from openrbu.memory.physical import pc_regions
+from openrbu.memory.ram_file import RamFile
 from openrbu.system.signals import signals_held
 from openrbu.xen.hypervisor import Hypervisor
 
@@ -34,10 +39,20 @@ def remove_ram(directory: Path) -> None:
         ram.readlink().unlink(missing_ok=True)
 
 
-def lose_ram(directory: Path) -> None:
-    """Switch a machine off whose RAM is gone.
+def discard_state(directory: Path) -> None:
+    """Switch a machine off that can't go on: its RAM is gone, or its state is not understood.
 
-    :raise MachineError: when another process has it, or the disk refuses.
+    :raise MachineError: when another process has it, its machine.json can't be read, or the disk
+        refuses.
     """
-    with locked(directory), disk_errors(directory):
-        StateFile(directory).drop()
+    with locked(directory), disk_errors(directory), signals_held():
+        config = load_config(directory)
+        state = StateFile.of_machine(directory)
+        state.lose()
+        if config.xen is not None:
+            Hypervisor.remove(directory / XEN)
+        ram = directory / "ram"
+        if ram.exists():
+            with contextlib.closing(RamFile(ram, pc_regions(config.ram_bytes))) as memory:
+                memory.clear()
+        state.drop()

@@ -35,17 +35,19 @@ from openrbu.bios.switch import bios_switch
 from openrbu.bios.tables import tables_of_boot
 from openrbu.cmos import banks_of
 from openrbu.drivers.dell_rbu_profiles import profile
-from openrbu.errors import MachineError, OpenRbuError, PowerCutError
+from openrbu.errors import MachineError, PowerCutError
 from openrbu.formats import dell
 from openrbu.formats.smbios import Tables
 from openrbu.kernel.files import File, MachineFiles
-from openrbu.kernel.kernel import Kernel, Snapshot
+from openrbu.kernel.kernel import Kernel
+from openrbu.kernel.states import KernelState
 from openrbu.machine import store
 from openrbu.machine.base import Standing
 from openrbu.machine.config import load_config, read_tables
 from openrbu.machine.dom0 import Dom0
 from openrbu.machine.holds import Holds, held
 from openrbu.machine.state import StateFile
+from openrbu.machine.state_formats import MachineState
 from openrbu.memory.frames import Frames
 from openrbu.memory.physical import pc_regions
 from openrbu.memory.ram_file import RamFile
@@ -107,7 +109,7 @@ class VirtualMachine:
         with contextlib.ExitStack() as stack:
             stack.enter_context(store.locked(directory, serving=serving))
             self.config = load_config(directory)
-            self._state = StateFile(directory)
+            self._state = StateFile.of_machine(directory)
             with store.disk_errors(directory):
                 self._open_parts(stack, rail or PowerRail())
                 self._wake()
@@ -331,7 +333,7 @@ class VirtualMachine:
 
     # -- kept between commands --------------------------------------------------------------
 
-    def _make_kernel(self, boot_id: str, saved: Snapshot | None = None) -> Kernel:
+    def _make_kernel(self, boot_id: str, saved: KernelState | None = None) -> Kernel:
         self._boot_id = boot_id
         return Kernel(
             self.ram if self._dom0 is None else self._dom0.memory,
@@ -350,16 +352,18 @@ class VirtualMachine:
         )
 
     def _wake(self) -> None:
-        """Go on with the kernel that was put away, where there is one that fits this machine."""
+        """Go on with the kernel that was put away, where there is one.
+
+        :raise StateRefusedError: when it is not understood, or does not fit this machine. Then
+            nothing has changed.
+        """
         state = self._state.read()
-        try:
-            if state is not None:
+        if state is not None:
+            with self._state.refused_if_unfit():
                 if self._dom0 is not None:
                     self._dom0.resume()
-                self.kernel = self._make_kernel(state["boot_id"], state["kernel"])
-        except (LookupError, TypeError, ValueError, OpenRbuError):
-            self._state.lose()
-        if self.kernel is None and self._dom0 is not None:
+                self.kernel = self._make_kernel(state.boot_id, state.kernel)
+        elif self._dom0 is not None:
             self._dom0.stop()
 
     def _before_change(self) -> None:
@@ -376,7 +380,7 @@ class VirtualMachine:
             self._is_open = False
             with signals_held(), self._open:
                 if self.kernel is not None:
-                    state = {"boot_id": self._boot_id, "kernel": self.kernel.snapshot()}
+                    state = MachineState(self._boot_id, self.kernel.snapshot())
                     self.kernel.stop()  # for whom a file of it is open
                     with store.disk_errors(self.directory):
                         self._state.put(state)

@@ -28,11 +28,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, Self
 
-from openrbu.errors import MachineError, OpenRbuError
+from openrbu.errors import MachineError
 from openrbu.kernel import balloon
-from openrbu.kernel.kernel import Kernel, Snapshot
+from openrbu.kernel.kernel import Kernel
+from openrbu.kernel.states import KernelState
 from openrbu.machine import store
 from openrbu.machine.state import StateFile
+from openrbu.machine.state_formats import MachineState
 from openrbu.machine.xen_orders import GuestOrder, read_order
 from openrbu.system.lockfile import LockFile, TakenError, owned
 from openrbu.system.signals import signals_held
@@ -89,7 +91,7 @@ class Host(Protocol):
     hypervisor: Hypervisor
 
     def make_kernel(
-        self, name: str, order: GuestOrder, boot_id: str, saved: Snapshot | None = None
+        self, name: str, order: GuestOrder, boot_id: str, saved: KernelState | None = None
     ) -> Kernel:
         """The kernel of a guest, as it is when it starts or as it was saved."""
 
@@ -102,7 +104,7 @@ class Guest:
         self._host, self._is_open = host, True
         with contextlib.ExitStack() as stack, store.disk_errors(host.directory):
             self._lock = hold(stack, directory, host.name, keeps=host.keeps, create=False)
-            self._state = StateFile(directory)
+            self._state = StateFile.of_guest(directory, host.name)
             self._wake(directory)
             self._open = stack.pop_all()
         assert self.kernel.balloon is not None
@@ -113,21 +115,19 @@ class Guest:
     def _wake(self, directory: Path) -> None:
         """Go on with the kernel that was put away.
 
-        :raise MachineError: when there is none that fits.
+        :raise StateRefusedError: when it is not understood, or does not fit this guest. Then
+            nothing has changed.
+        :raise MachineError: when there is none.
         """
         order, state = read_order(directory), self._state.read()
-        try:
-            if order is not None and state is not None:
-                self._boot_id: str = state["boot_id"]
-                saved = state["kernel"]
-                self.kernel = self._host.make_kernel(self.name, order, self._boot_id, saved)
-                return
-        except (LookupError, TypeError, ValueError, OpenRbuError):
-            self._state.lose()
-        raise MachineError(
-            f"guest {self.name!r} of {self._host.name!r} has lost its power; it is destroyed with: "
-            f"rbu balloon show {self._host.name}"
-        )
+        if order is None or state is None:
+            raise MachineError(
+                f"guest {self.name!r} of {self._host.name!r} has lost its power; it is destroyed "
+                f"with: rbu balloon show {self._host.name}"
+            )
+        self._boot_id = state.boot_id
+        with self._state.refused_if_unfit():
+            self.kernel = self._host.make_kernel(self.name, order, state.boot_id, state.kernel)
 
     def begin_change(self) -> None:
         """From here on the guest's power is this process's. To be called before anything changes.
@@ -155,7 +155,7 @@ class Guest:
         with signals_held(), self._open, store.disk_errors(self._host.directory):
             if not self._is_there:  # its host was switched off, or removed
                 return
-            self._state.put({"boot_id": self._boot_id, "kernel": self.kernel.snapshot()})
+            self._state.put(MachineState(self._boot_id, self.kernel.snapshot()))
 
     def __enter__(self) -> Self:
         return self

@@ -16,11 +16,13 @@ from openrbu.drivers.dell_rbu_profiles import profile
 from openrbu.drivers.xen_balloon_profiles import balloon_profile
 from openrbu.errors import KernelError, MachineError, ObstacleError, UsageError
 from openrbu.kernel.balloon import XenGuest
-from openrbu.kernel.kernel import Kernel, Snapshot
+from openrbu.kernel.kernel import Kernel
+from openrbu.kernel.states import KernelState
 from openrbu.machine import store
 from openrbu.machine.config import MachineConfig, XenConfig, load_config
 from openrbu.machine.dom0 import XEN
-from openrbu.machine.state import StateFile
+from openrbu.machine.state import StateFile, StateRefusedError
+from openrbu.machine.state_formats import MachineState
 from openrbu.machine.xen_guests import Guest, GuestInUseError, hold
 from openrbu.machine.xen_orders import GuestOrder, read_order, write_order
 from openrbu.memory.buddy import BuddyAllocator
@@ -144,7 +146,7 @@ class XenHost:
             self._check_new(name)
             undo = stack.enter_context(contextlib.ExitStack())
             undo.callback(self._clear_away, directory)
-            state = StateFile(directory)
+            state = StateFile.of_guest(directory, self.name)
             state.take()
             self._create_domain(name, order)
             undo.callback(self.hypervisor.destroy, name)
@@ -152,7 +154,7 @@ class XenHost:
             kernel = self.make_kernel(name, order, boot_id)
             _use(kernel.allocator, order)
             write_order(directory, order)
-            state.put({"boot_id": boot_id, "kernel": kernel.snapshot()})
+            state.put(MachineState(boot_id, kernel.snapshot()))
             undo.pop_all()
 
     @contextlib.contextmanager
@@ -262,13 +264,22 @@ class XenHost:
         return Guest(self, self._existing(name))
 
     @contextlib.contextmanager
-    def attached(self) -> Iterator[list[Guest]]:
-        """All guests that no other process has, until the end of the block."""
+    def attached(self, *, skip_refused: bool = False) -> Iterator[list[Guest]]:
+        """All guests that no other process has, until the end of the block; `skip_refused`: without
+        those whose state is refused.
+
+        :raise StateRefusedError: when there is such a guest, otherwise.
+        """
         with contextlib.ExitStack() as stack:
             guests: list[Guest] = []
             for name in self.guest_names():
-                with contextlib.suppress(MachineError):  # another process has it, or it is gone
+                try:
                     guests.append(stack.enter_context(self.attach(name)))
+                except StateRefusedError:
+                    if not skip_refused:
+                        raise
+                except MachineError:  # another process has it, or it is gone
+                    continue
             yield guests
 
     def _existing(self, name: str) -> Path:
@@ -282,7 +293,7 @@ class XenHost:
         return self.hypervisor.find(name) is not None
 
     def make_kernel(
-        self, name: str, order: GuestOrder, boot_id: str, saved: Snapshot | None = None
+        self, name: str, order: GuestOrder, boot_id: str, saved: KernelState | None = None
     ) -> Kernel:
         """The kernel of a guest that was made as ordered: as it is when it starts, or as it was
         put away."""

@@ -26,9 +26,9 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from openrbu.errors import DamagedInputError, KernelError
 from openrbu.formats.buddyinfo import ZoneFree, format_buddyinfo
@@ -43,6 +43,7 @@ from openrbu.memory.buddy_bits import (
     masks_of,
     places,
 )
+from openrbu.memory.buddy_state import AllocatorState, allocated_rows
 from openrbu.memory.frames import Frames
 from openrbu.memory.physical import PhysicalMemory, Region
 from openrbu.memory.zones import Zone, populated_zones, unreserved
@@ -233,30 +234,24 @@ class BuddyAllocator:
                 pages.append(PhysAddr(frame << PAGE_SHIFT))
         return Fragmentation(self, tuple(pages))
 
-    def snapshot(self) -> dict[str, object]:
-        """What `restore` makes the same allocator from; JSON can hold it. Pages that are held are
-        not in it: who holds them knows them, and holds them again (`hold_pages`).
+    def has_block(self, address: int, order: int) -> bool:
+        """Whether a block of this order is allocated at this address."""
+        return not address % PAGE_SIZE and self._allocated.get(address >> PAGE_SHIFT) == order
 
-        `allocated` has `[order, first frame, count, distance in frames]` for blocks of one order
-        at even distances, so that a set of packets is a row or two.
-        """
-        return {
-            "reserved": [[region.start, region.end] for region in self._reserved],
-            "allocated": _series(self._allocated),
-        }
+    def snapshot(self) -> AllocatorState:
+        """What `restore` makes the same allocator from. Pages that are held are not in it."""
+        reserved = tuple((region.start, region.end) for region in self._reserved)
+        return AllocatorState(reserved, allocated_rows(self._allocated))
 
     @classmethod
-    def restore(cls, memory: PhysicalMemory, snapshot: Mapping[str, object]) -> BuddyAllocator:
-        """The allocator that `snapshot` was taken of, over memory with the same regions.
+    def restore(cls, memory: PhysicalMemory, state: AllocatorState) -> BuddyAllocator:
+        """The allocator that the snapshot was taken of, over memory with the same regions.
 
-        :raise DamagedInputError: when it is no such snapshot, or not one of this memory.
+        :raise DamagedInputError: when it is not one of this memory.
         """
-        reserved = [
-            Region(PhysAddr(start), PhysAddr(end))
-            for start, end in _rows(snapshot.get("reserved"), 2)
-        ]
+        reserved = [Region(PhysAddr(start), PhysAddr(end)) for start, end in state.reserved]
         allocator = cls(memory, reserved=reserved)
-        for order, first, count, distance in _rows(snapshot.get("allocated"), 4):
+        for order, first, count, distance in state.allocated:
             if order > MAX_ORDER:
                 raise DamagedInputError("no block has this order", expected=10, actual=order)
             for position in range(count):
@@ -368,30 +363,3 @@ class BuddyAllocator:
 def _check_order(order: int) -> None:
     if not 0 <= order <= MAX_ORDER:
         raise ValueError(f"there is no order {order}: orders are 0 to {MAX_ORDER}")
-
-
-def _series(allocated: Mapping[int, int]) -> list[list[int]]:
-    """Allocated blocks as `[order, first frame, count, distance in frames]`."""
-    rows: list[list[int]] = []
-    for order, frame in sorted((order, frame) for frame, order in allocated.items()):
-        if rows and rows[-1][0] == order:
-            _, first, count, distance = last = rows[-1]
-            if count == 1:
-                last[3] = distance = frame - first
-            if frame == first + count * distance:
-                last[2] += 1
-                continue
-        rows.append([order, frame, 1, 0])
-    return rows
-
-
-def _rows(value: object, width: int) -> list[list[int]]:
-    """`value`, once it is seen to be a list of lists of `width` numbers from 0 up."""
-    rows: list[Any] = value if isinstance(value, list) else [value]
-    for row in rows:
-        sound = isinstance(row, list) and len(row) == width
-        if not (sound and all(isinstance(number, int) and number >= 0 for number in row)):
-            raise DamagedInputError(
-                f"a row of the saved page allocator is not {width} numbers from 0 up", actual=row
-            )
-    return rows

@@ -37,6 +37,10 @@ LOCK_WITHIN_S = 10.0
 """A hypercall takes milliseconds, making a large guest a second."""
 
 
+class HypercallError(MachineError):
+    """Another process is inside of a hypercall, and stays there."""
+
+
 class HostArrays(Protocol):
     """A host's state. All numbers are 0 at first."""
 
@@ -154,7 +158,7 @@ class SharedArrays:
 
     def _flock(self, fd: int) -> None:
         if not take_within(lambda: try_lock(fd), LOCK_WITHIN_S):
-            raise MachineError(
+            raise HypercallError(
                 f"another process is inside of a hypercall on the Xen host in {self._directory}, "
                 "and stays there: let it go on (fg), or end it"
             )

@@ -15,7 +15,7 @@ from guests_rig import TOTAL_MIB, Clock, current_mib, free_mib, look, order, tel
 from machines import in_child, kill_self, make
 from openrbu.errors import MachineError, ObstacleError, UsageError
 from openrbu.kernel.balloon import CATCH_UP_S
-from openrbu.machine.state import StateFile
+from openrbu.machine.state import StateFile, StateRefusedError
 from openrbu.machine.virtual import VirtualMachine
 from openrbu.machine.xen_guests import GuestInUseError, settle
 from openrbu.machine.xen_host import XenHost, guest_names
@@ -394,13 +394,19 @@ def test_who_still_has_a_guest_of_a_host_that_restarted_can_do_no_harm(
         again.hypervisor.check()
 
 
-def test_a_damaged_guest_is_lost_and_no_traceback(host: XenHost, directory: Path) -> None:
+def test_a_guest_whose_state_is_damaged_is_refused_and_stays(
+    host: XenHost, directory: Path
+) -> None:
     host.create("a", order())
     state = directory / "xen" / "guests" / "a" / "state.json"
     state.write_bytes(state.read_bytes().replace(b'"boot_id"', b'"bootid"'))
-    with pytest.raises(MachineError, match="lost its power"):
-        host.attach("a")
-    assert host.bury_lost() == ["a"]
+    before = state.read_bytes()
+    for _ in range(2):
+        with pytest.raises(StateRefusedError, match=r"'a' of 'host' .* damaged.* host a --rm"):
+            host.attach("a")
+        assert host.bury_lost() == []
+    assert state.read_bytes() == before
+    host.remove("a")
 
 
 def test_what_a_guest_was_made_as_is_told_when_it_is_damaged_or_newer(

@@ -14,6 +14,7 @@ from openrbu.errors import MachineError
 from openrbu.machine import store
 from openrbu.machine.config import XenConfig
 from openrbu.machine.removal import remove_machine
+from openrbu.machine.state import StateRefusedError
 from openrbu.machine.virtual import VirtualMachine
 from openrbu.machine.xen_host import XenHost
 from openrbu.units import MIB
@@ -91,7 +92,7 @@ def test_dom0_left_alone_has_tried_at_the_times_that_a_guest_has(
 
 
 @pytest.mark.parametrize("is_counted", [False, True])
-def test_a_guest_whose_frame_table_has_changed_behind_it_is_lost(
+def test_a_guest_whose_frame_table_has_changed_behind_it_is_refused(
     host: XenHost, *, is_counted: bool
 ) -> None:
     host.create("a", order(100, 300))
@@ -99,18 +100,20 @@ def test_a_guest_whose_frame_table_has_changed_behind_it_is_lost(
     domain.decrease(frames(20_000))
     if not is_counted:  # as many pages as before, but not the same ones
         assert domain.populate(frames(30_000)) == 1
-    with pytest.raises(MachineError, match="lost its power"):
+    with pytest.raises(StateRefusedError, match="the balloon is not what the frame table says"):
         host.attach("a")
-    assert host.bury_lost() == ["a"]
+    assert host.bury_lost() == []
 
 
-def test_a_host_whose_frame_table_of_dom0_has_changed_has_lost_its_power(
+def test_a_host_whose_frame_table_of_dom0_has_changed_is_refused(
     directory: Path, clock: Clock
 ) -> None:
     with XenHost(directory, now=clock) as host:
         host.hypervisor.domain("dom0").decrease(frames(20_000))
-    with VirtualMachine(directory) as machine:
-        assert not machine.is_on
+    before = (directory / "state.json").read_bytes()
+    with pytest.raises(StateRefusedError, match="rbu machine off host"):
+        VirtualMachine(directory)
+    assert (directory / "state.json").read_bytes() == before
 
 
 # -- whether the host is on ------------------------------------------------------------------

@@ -29,7 +29,7 @@ from openrbu.hosts.virtual import VirtualHost
 from openrbu.machine import virtual
 from openrbu.machine.config import XenConfig
 from openrbu.machine.dom0 import read_frame_table
-from openrbu.machine.removal import lose_ram
+from openrbu.machine.removal import discard_state
 from openrbu.machine.virtual import RamGoneError, VirtualMachine
 from openrbu.memory.scan import search
 from openrbu.units import GIB, KIB, MIB, PAGE_SIZE, PhysAddr
@@ -276,7 +276,7 @@ def test_ram_that_is_gone_is_told_and_made_anew_once_the_machine_is_off(tmp_path
     with pytest.raises(RamGoneError, match=r"mount .*elsewhere again, or .* rbu machine off box"):
         VirtualMachine(directory)
     assert not ram.exists()
-    lose_ram(directory)
+    discard_state(directory)
     with running(directory) as machine:
         assert machine.ram.read(PhysAddr(17 * MIB), 4) == bytes(4)
     assert ram.exists()

@@ -1,0 +1,86 @@
+"""What is kept on the disk of each driver: one record for each `snapshot`, in `restore`'s words.
+
+Memory is not in it: it stays where it is, and so do addresses. A change here changes the format of
+a machine's state: see docs/state.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from openrbu.typed_json import Natural
+
+BlockRows: TypeAlias = tuple[tuple[Natural, Natural, Natural, Natural], ...]
+"""Page blocks in order: `[address, order, size in bytes, count]` for like ones side by side."""
+
+FrameRuns: TypeAlias = tuple[tuple[Natural, Natural, int], ...]
+"""Page frame numbers in order: `[first, count, step]`."""
+
+
+@dataclass(frozen=True, slots=True)
+class FirmwareImageState:
+    """An image that is being loaded."""
+
+    size_bytes: Natural
+    blocks: BlockRows
+
+
+@dataclass(frozen=True, slots=True)
+class FirmwareRequestState:
+    """What a driver has asked for. `due_at`: when its entry comes; None: it is there."""
+
+    is_loading: bool
+    due_at: float | None
+    image: FirmwareImageState
+
+
+@dataclass(frozen=True, slots=True)
+class FirmwareState:
+    """The firmware class. `requests`: by the driver's name."""
+
+    timeout_s: Natural
+    requests: dict[str, FirmwareRequestState]
+
+
+@dataclass(frozen=True, slots=True)
+class DellRbuState:
+    """`dell_rbu`. `staged`: the packets, or (`is_mono`) the one block of an image in one piece."""
+
+    module: Literal["dell_rbu"]
+    image_type: str
+    packet_size_bytes: Natural
+    allocation_floor: Natural
+    staged: BlockRows
+    is_mono: bool
+    cursor: Natural
+    has_entry: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DcdbasState:
+    """`dcdbas`. `buffer`: `[address, order, size in bytes]`, None where there is none yet."""
+
+    module: Literal["dcdbas"]
+    buffer: tuple[Natural, Natural, Natural] | None
+    host_controls: dict[str, Natural]
+
+
+ModuleState: TypeAlias = DellRbuState | DcdbasState
+
+
+@dataclass(frozen=True, slots=True)
+class XenBalloonState:
+    """The Xen balloon driver. `frames`: those in the balloon, the last one the first to come
+    back."""
+
+    current_pages: Natural
+    target_pages: Natural
+    frames: FrameRuns
+    hard_limit_pages: Natural | None
+    retry_count: Natural
+    schedule_delay_s: Natural
+    max_retry_count: Natural
+    max_schedule_delay_s: Natural
+    scrub_pages: bool
+    due_s: float | Literal["at once"] | None

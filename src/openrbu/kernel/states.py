@@ -1,0 +1,68 @@
+"""What is kept on the disk of a running kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from openrbu.drivers.extents import Block, blocks_in
+from openrbu.drivers.states import DellRbuState, FirmwareState, ModuleState, XenBalloonState
+from openrbu.errors import DamagedInputError
+from openrbu.memory.buddy import BuddyAllocator
+from openrbu.memory.buddy_state import AllocatorState
+from openrbu.typed_json import Natural
+
+RebootMode: TypeAlias = Literal["warm", "cold", "hard", "soft", "gpio"]
+
+
+@dataclass(frozen=True, slots=True)
+class KernelBalloonState:
+    """The balloon of a guest of Xen. `serial`: the toolstack's target that it has taken up."""
+
+    serial: Natural
+    driver: XenBalloonState
+
+
+@dataclass(frozen=True, slots=True)
+class KernelState:
+    """A kernel. `modules`: in the order in which they were loaded. `balloon`: None where Linux runs
+    on the machine itself."""
+
+    allocator: AllocatorState
+    reboot_mode: RebootMode
+    is_dead: bool
+    firmware: FirmwareState
+    modules: tuple[ModuleState, ...]
+    balloon: KernelBalloonState | None
+
+
+def check_blocks(allocator: BuddyAllocator, state: KernelState) -> None:
+    """See that what the drivers have is allocated, and each block only one's.
+
+    :raise DamagedInputError: when it is not so.
+    """
+    seen: set[int] = set()
+    for block in _blocks_of(state):
+        if not allocator.has_block(block.address, block.order) or block.address in seen:
+            raise DamagedInputError(
+                f"a driver has a block of order {block.order} at {block.address:#x} that is not "
+                "allocated, or that another one has"
+            )
+        if block.size_bytes > block.capacity_bytes:
+            raise DamagedInputError(
+                f"a driver has more in the block at {block.address:#x} than there is room",
+                expected=block.capacity_bytes,
+                actual=block.size_bytes,
+            )
+        seen.add(block.address)
+
+
+def _blocks_of(state: KernelState) -> Iterator[Block]:
+    for request in state.firmware.requests.values():
+        yield from blocks_in(request.image.blocks)
+    for module in state.modules:
+        if isinstance(module, DellRbuState):
+            yield from blocks_in(module.staged)
+        elif module.buffer is not None:
+            yield from blocks_in([(*module.buffer, 1)])
