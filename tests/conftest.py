@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from cli_rig import Cli
+from rigs.cli import Cli
 
-pytest_plugins = ["lab_rig", "xen_rig"]
+pytest_plugins = ["rigs.lab", "rigs.xen"]
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from kernel import RealKernel
-from mounted import Mounted
-from rig import InProcess, NewSystem, System
+from rigs.driver import InProcess, NewSystem, System
+from rigs.kernel import RealKernel
+from rigs.mounted import Mounted
 
 IN_PROCESS, MOUNTED, KERNEL = "in process", "mounted", "real kernel"
 

@@ -23,7 +23,7 @@ from hypothesis.stateful import (
 
 from openrbu.errors import KernelError
 from openrbu.units import KIB, MIB
-from rig import DEVICE, FIRMWARE, InProcess, cat
+from rigs.driver import DEVICE, FIRMWARE, InProcess, cat
 
 WORDS = ("mono", "packet", "init")
 

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-import held_files
-from kernel import RealKernel
-from lab_rig import SharedMachine
-from mounted import Mounted
 from openrbu.units import KIB
-from rig import DEVICE, FIRMWARE, FLOOR
+from rigs import held_files
+from rigs.driver import DEVICE, FIRMWARE, FLOOR
+from rigs.kernel import RealKernel
+from rigs.lab import SharedMachine
+from rigs.mounted import Mounted
 
 pytestmark = pytest.mark.lab
 

@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 import pytest
 
 from openrbu.errors import KernelError
-from rig import DEVICE, FIRMWARE, NewSystem, System
+from rigs.driver import DEVICE, FIRMWARE, NewSystem, System
 
 pytestmark = pytest.mark.profiles("linux", in_process=False)
 

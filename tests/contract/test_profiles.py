@@ -12,7 +12,7 @@ import pytest
 from openrbu.drivers.dell_rbu_profiles import GARBAGE_PACKET_SIZE, PROFILES, KernelDiedError
 from openrbu.errors import KernelError
 from openrbu.units import KIB, PAGE_SIZE
-from rig import (
+from rigs.driver import (
     DEVICE,
     FIRMWARE,
     NewSystem,

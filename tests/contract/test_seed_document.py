@@ -62,7 +62,7 @@ import pytest
 
 from openrbu.errors import KernelError
 from openrbu.units import PAGE_SIZE
-from rig import (
+from rigs.driver import (
     DEVICE,
     FIRMWARE,
     NewSystem,

@@ -25,10 +25,10 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from mounted import Mounted, needs_fuse
 from openrbu.drivers.sysfs import OpenFile
 from openrbu.units import KIB, PAGE_SIZE
-from rig import DEVICE, FIRMWARE, FLOOR, InProcess
+from rigs.driver import DEVICE, FIRMWARE, FLOOR, InProcess
+from rigs.mounted import Mounted, needs_fuse
 
 FILES = (
     f"{FIRMWARE}/loading",

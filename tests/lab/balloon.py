@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lab.differ import made
-from lab_rig import SharedMachine
 from openrbu.drivers.dell_rbu_profiles import profile
 from openrbu.drivers.xen_balloon_profiles import balloon_profile
 from openrbu.kernel.balloon import XenGuest
@@ -22,6 +21,7 @@ from openrbu.memory.ram_file import RamFile
 from openrbu.units import KIB, PAGE_SIZE, PhysAddr
 from openrbu.xen.guest_memory import GuestMemory
 from openrbu.xen.hypervisor import DOM0, Hypervisor
+from rigs.lab import SharedMachine
 
 SUBSYSTEM = "/sys/devices/system/xen_memory"
 DEVICE = f"{SUBSYSTEM}/xen_memory0"

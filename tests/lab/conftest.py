@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lab.story import Story
-from lab_rig import Lab, SharedMachine
+from rigs.lab import Lab, SharedMachine
 
 
 @pytest.fixture(scope="session")

@@ -31,7 +31,6 @@ from lab.sequences import (
     Sequence,
     sequences,
 )
-from lab_rig import SharedMachine
 from openrbu.drivers.dell_rbu import DellRbu
 from openrbu.drivers.dell_rbu_profiles import Profile, profile
 from openrbu.errors import KernelError, UsageError
@@ -55,6 +54,7 @@ from openrbu.lab.guest import GuestLostError
 from openrbu.memory.physical import pc_regions
 from openrbu.memory.ram_file import RamFile
 from openrbu.units import MIB
+from rigs.lab import SharedMachine
 
 Side = Callable[[list[Call]], list[Result]]
 

@@ -36,7 +36,7 @@ from openrbu.lab.calls import (
     Write,
 )
 from openrbu.units import KIB, MIB, PAGE_SIZE
-from rig import DEVICE, FIRMWARE, FLOOR, pattern
+from rigs.driver import DEVICE, FIRMWARE, FLOOR, pattern
 
 MODULE = "dell_rbu"
 CLASS = "/sys/class/firmware"

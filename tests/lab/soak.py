@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from lab.differ import Hunt, Tally
-from lab_rig import SharedMachine
+from rigs.lab import SharedMachine
 
 pytestmark = pytest.mark.lab
 

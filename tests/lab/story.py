@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lab_rig import Lab
-from needs import program
 from openrbu.formats.hdr import SystemId, make_image
 from openrbu.formats.packet import split
 from openrbu.formats.version import BiosVersion
 from openrbu.machine.models import MODELS
 from openrbu.memory.scan import Sightings, search
+from rigs.lab import Lab
+from rigs.needs import program
 
 if TYPE_CHECKING:
     from openrbu.lab.machine import LabMachine

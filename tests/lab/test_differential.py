@@ -15,9 +15,9 @@ import pytest
 
 from lab.differ import MOMENTS, Hunt
 from lab.script import Difference, as_script
-from lab_rig import SharedMachine
 from openrbu.lab.calls import Load, Read, Result, Settle, Unload, Write
-from rig import DEVICE, FIRMWARE
+from rigs.driver import DEVICE, FIRMWARE
+from rigs.lab import SharedMachine
 
 FIXED_SEED = 1
 FIXED_OPERATIONS, DAILY_OPERATIONS = 5000, 2000

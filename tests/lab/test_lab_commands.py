@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from cli_rig import RBU
-from lab_rig import BIOS_VERSION, Lab
 from openrbu.bios.firmware import make_firmware
 from openrbu.formats.hdr import SystemId, make_image
 from openrbu.formats.version import BiosVersion
 from openrbu.units import MIB
+from rigs.cli import RBU
+from rigs.lab import BIOS_VERSION, Lab
 
 pytestmark = pytest.mark.lab
 

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lab_rig import MODEL, Lab
 from openrbu.cmos import read_first_bank
 from openrbu.errors import ObstacleError, UsageError
 from openrbu.lab.calls import Read, Result, Write
 from openrbu.machine.factory import Order
 from openrbu.units import GIB, MIB
-from served import send
+from rigs.lab import MODEL, Lab
+from rigs.served import send
 
 if TYPE_CHECKING:
     from openrbu.lab.machine import LabMachine
@@ -214,7 +214,7 @@ OWNER = """
 import sys
 from openrbu.system.interrupts import Stopped, signals_raised
 from openrbu.errors import OpenRbuError
-from lab_rig import find_lab
+from rigs.lab import find_lab
 
 def say(text):
     print(text, flush=True)

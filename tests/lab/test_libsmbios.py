@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from lab.story import Story
-from needs import program
 from openrbu.formats.dell import CompletionCode
+from rigs.needs import program
 
 pytestmark = pytest.mark.lab
 

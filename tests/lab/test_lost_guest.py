@@ -10,9 +10,9 @@ from textwrap import dedent
 
 import pytest
 
-from lab_rig import Lab, SharedMachine
 from openrbu.errors import ObstacleError, UsageError
 from openrbu.units import MIB
+from rigs.lab import Lab, SharedMachine
 
 pytestmark = pytest.mark.lab
 
@@ -98,7 +98,7 @@ def test_a_lost_guest_makes_a_test_an_error_and_no_failure(lab: Lab, tmp_path: P
         """)
     )
     ran = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "lab_rig", "-p", "no:cacheprovider", "test_two.py"],
+        [sys.executable, "-m", "pytest", "-p", "rigs.lab", "-p", "no:cacheprovider", "test_two.py"],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(TESTS)},
         capture_output=True,

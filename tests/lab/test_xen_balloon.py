@@ -29,9 +29,9 @@ from lab.balloon import (
     Both,
     make_both,
 )
-from lab_rig import Lab, SharedMachine
 from openrbu.lab.calls import Call, ListDir, Read, ReadLink, Stat, Write
 from openrbu.units import KIB
+from rigs.lab import Lab, SharedMachine
 
 pytestmark = pytest.mark.lab
 

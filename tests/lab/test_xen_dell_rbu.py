@@ -19,12 +19,12 @@ from lab import staging
 from lab.balloon import move
 from lab.staging import image_of
 from lab.story import Story
-from lab_rig import DOM0_BYTES, Lab, SharedMachine
 from openrbu.formats.dell import CompletionCode
 from openrbu.lab.calls import Load
 from openrbu.memory.ram_array import RamArray
 from openrbu.memory.scan import FoundSet, Sightings, search
 from openrbu.units import BIOS_SEARCH_END, BIOS_SEARCH_START, KIB, PAGE_SIZE, PhysAddr
+from rigs.lab import DOM0_BYTES, Lab, SharedMachine
 
 pytestmark = pytest.mark.lab
 

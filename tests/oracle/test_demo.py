@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from cli_rig import Cli
 from openrbu.bios.rules import Identity
 from openrbu.units import KIB
-from oracle_rig import (
+from rigs.cli import Cli
+from rigs.oracle import (
     POWEREDGE_SYSTEM,
     REAL_FLASH_BYTES,
     oracle_module,

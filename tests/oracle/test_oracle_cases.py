@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from openrbu.bios.rules import Identity
-from oracle_rig import (
+from rigs.oracle import (
     REAL_FLASH_BYTES,
     Told,
     oracle_module,

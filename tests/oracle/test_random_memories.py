@@ -16,8 +16,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
-from oracle_memories import Made, d500_memories, poweredge_memories
-from oracle_rig import (
+from rigs.oracle import (
     Told,
     oracle_module,
     our_d500,
@@ -25,6 +24,7 @@ from oracle_rig import (
     real_d500,
     real_poweredge,
 )
+from rigs.oracle_memories import Made, d500_memories, poweredge_memories
 
 MEMORIES = int(os.environ.get("OPENRBU_ORACLE_MEMORIES", "150"))
 

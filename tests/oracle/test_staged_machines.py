@@ -7,9 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from boards import packets_of
-from machines import REBOOT_MODE, image_bytes, make, running, update
-from needs import leave_out
 from openrbu.bios.rules import Identity
 from openrbu.formats.dell import CompletionCode, RbuInformation
 from openrbu.formats.hdr import Image
@@ -18,7 +15,10 @@ from openrbu.machine.virtual import VirtualMachine
 from openrbu.units import GIB, MIB, PAGE_SIZE, PhysAddr
 from openrbu.update.arm import set_armed, switch_for
 from openrbu.update.target import read_target
-from oracle_rig import (
+from rigs.boards import packets_of
+from rigs.machines import REBOOT_MODE, image_bytes, make, running, update
+from rigs.needs import leave_out
+from rigs.oracle import (
     D500_SYSTEM,
     DATA,
     POWEREDGE_SYSTEM,

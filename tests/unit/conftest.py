@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from boards import Computer
-from machines import make
 from openrbu.machine.base import Machine
 from openrbu.sharing import reach
-from served import Server, serving
+from rigs.boards import Computer
+from rigs.machines import make
+from rigs.served import Server, serving
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from machines import Watched, image, make, running, standing, update
 from openrbu.cmos import IndexedSwitch
 from openrbu.errors import ObstacleError, UpdateFailedError
 from openrbu.formats.tokens import SmiCall
@@ -17,6 +16,7 @@ from openrbu.machine.models import MODELS
 from openrbu.machine.virtual import VirtualMachine
 from openrbu.update.arm import SmiSwitch, read_armed, set_armed, switch_for
 from openrbu.update.target import read_target
+from rigs.machines import Watched, image, make, running, standing, update
 
 DCDBAS = "/sys/devices/platform/dcdbas"
 

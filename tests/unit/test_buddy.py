@@ -17,8 +17,6 @@ from hypothesis.stateful import (
     rule,
 )
 
-from kept import kept
-from no_bytes import NoBytes, gib_machine
 from openrbu.errors import DamagedInputError, KernelError
 from openrbu.memory.buddy import BuddyAllocator
 from openrbu.memory.buddy_state import AllocatorState
@@ -26,6 +24,8 @@ from openrbu.memory.frames import Frames
 from openrbu.memory.physical import Region, pc_regions
 from openrbu.typed_json import read, to_text
 from openrbu.units import GIB, KIB, MAX_ORDER, MIB, PAGE_SHIFT, PAGE_SIZE, PhysAddr
+from rigs.kept import kept
+from rigs.no_bytes import NoBytes, gib_machine
 
 TIB = 1024 * GIB
 

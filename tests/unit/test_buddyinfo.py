@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from no_bytes import NoBytes, gib_machine
 from openrbu.errors import DamagedInputError
 from openrbu.formats.buddyinfo import ZoneFree, format_buddyinfo, parse_buddyinfo
 from openrbu.memory.buddy import BuddyAllocator
 from openrbu.memory.physical import pc_regions
 from openrbu.units import GIB
+from rigs.no_bytes import NoBytes, gib_machine
 
 SEEN_ON_LINUX = """\
 Node 0, zone      DMA      0      0      0      0      0      0      0      0      1      1      3 

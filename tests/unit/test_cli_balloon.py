@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from cli_rig import Cli
 from openrbu.machine import store
 from openrbu.units import MIB
-from served import serving
-from xen_rig import MIB_KIB, Clock, current_mib, guests, up_while_another_comes_down
+from rigs.cli import Cli
+from rigs.served import serving
+from rigs.xen import MIB_KIB, Clock, current_mib, guests, up_while_another_comes_down
 
 # -- the document's story ---------------------------------------------------------------------
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from cli_rig import Cli
 from openrbu.machine import store
+from rigs.cli import Cli
 
 COUNTING = """
 import collections, fcntl, json, os, sys

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from cli_rig import Cli
 from openrbu.balloon.clock import SystemClock
 from openrbu.machine import store
 from openrbu.machine.removal import remove_machine
@@ -18,8 +17,9 @@ from openrbu.machine.virtual import VirtualMachine
 from openrbu.machine.xen_host import XenHost
 from openrbu.machine.xen_orders import GuestOrder
 from openrbu.system.interrupts import Stopped
-from served import serving
-from xen_rig import (
+from rigs.cli import Cli
+from rigs.served import serving
+from rigs.xen import (
     MIB_KIB,
     START_S,
     Clock,

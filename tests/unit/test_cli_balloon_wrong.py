@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import typer
 
-from cli_rig import Cli
 from openrbu.cli import balloon
 from openrbu.units import MIB
-from small_disks import small_tmpfs
-from xen_rig import Clock, current_mib
+from rigs.cli import Cli
+from rigs.small_disks import small_tmpfs
+from rigs.xen import Clock, current_mib
 
 # -- what goes wrong --------------------------------------------------------------------------
 

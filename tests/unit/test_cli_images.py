@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 
-from boards import changed
-from cli_rig import Cli, image_bytes, names_in
 from openrbu.errors import UsageError
 from openrbu.formats import packet
 from openrbu.formats.check_words import check_words
 from openrbu.formats.hdr import Image
 from openrbu.system.files import read_input
 from openrbu.units import MIB
+from rigs.boards import changed
+from rigs.cli import Cli, image_bytes, names_in
 
 DATA = Path(os.environ.get("OPENRBU_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
 

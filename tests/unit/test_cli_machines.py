@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from cli_rig import Cli, image_bytes
-from machines import as_nobody, opened_up
 from openrbu.cli import options
 from openrbu.cmos import write_first_bank
 from openrbu.formats import packet
@@ -16,6 +14,8 @@ from openrbu.machine.virtual import VirtualMachine
 from openrbu.sharing.session import open_session
 from openrbu.units import PAGE_SIZE
 from openrbu.update.driver import IMAGE_TYPE
+from rigs.cli import Cli, image_bytes
+from rigs.machines import as_nobody, opened_up
 
 RAM = ("--ram", "256M")
 

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from cli_rig import RBU, Cli
 from openrbu import __version__
 from openrbu.cli import show
 from openrbu.cli.show import Facts, Table, bad, good, printable
+from rigs.cli import RBU, Cli
 
 # -- usage ----------------------------------------------------------------------------------
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from cli_rig import Cli, image_bytes, names_in
 from openrbu.errors import DamagedInputError, UsageError
 from openrbu.formats.loading import load_image
-from package_makers import (
+from rigs.cli import Cli, image_bytes, names_in
+from rigs.package_makers import (
     CUT,
     IMAGE,
     NOISE,

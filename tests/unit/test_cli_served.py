@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from cli_rig import Cli
-from machines import FLASH_BYTES, NEWER, WAYS, image_bytes, make
 from openrbu.machine import store
 from openrbu.system.home import state_home
-from served import Server, serving
+from rigs.cli import Cli
+from rigs.machines import FLASH_BYTES, NEWER, WAYS, image_bytes, make
+from rigs.served import Server, serving
 
 
 def served(model: str = "precision-390") -> contextlib.AbstractContextManager[Server]:

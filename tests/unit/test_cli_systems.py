@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from cli_rig import FLASH_BYTES, Cli, image_bytes
-from made_tables import dell_tables, put_tables
 from openrbu.formats.hdr import SystemId, make_image
 from openrbu.formats.version import BiosVersion
+from rigs.cli import FLASH_BYTES, Cli, image_bytes
+from rigs.made_tables import dell_tables, put_tables
 
 
 def test_info_names_each_system_and_says_what_is_known_against_rbu_there(rbu: Cli) -> None:

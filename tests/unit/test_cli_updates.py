@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from cli_rig import Cli, image_bytes
 from openrbu.cli import progress
 from openrbu.machine import store, virtual
 from openrbu.sharing.session import open_machine
 from openrbu.units import KIB, MIB
+from rigs.cli import Cli, image_bytes
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from boards import make_tables
 from openrbu.bios.cmos_file import CMOS_FILE_BYTES, CmosFile, cmos_file_bytes
 from openrbu.bios.nvram import Nvram, NvramFile
 from openrbu.bios.power import PowerRail
@@ -44,6 +43,7 @@ from openrbu.formats.tokens import (
     tokens_for_update,
 )
 from openrbu.ports import PC_BANKS
+from rigs.boards import make_tables
 
 DATA = Path(os.environ.get("OPENRBU_DATA") or Path(__file__).parents[2].parent / "shared" / "data")
 

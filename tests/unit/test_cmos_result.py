@@ -6,11 +6,20 @@ from pathlib import Path
 
 import pytest
 
-from boards import COMPLETED, IMAGE, NOT_FOUND, NOW, TOKEN_PLACES, Computer, changed, packets_of
 from openrbu.bios.cmos_result import result_of
 from openrbu.bios.faults import Fault
 from openrbu.formats.dell import CompletionCode
 from openrbu.units import MIB
+from rigs.boards import (
+    COMPLETED,
+    IMAGE,
+    NOT_FOUND,
+    NOW,
+    TOKEN_PLACES,
+    Computer,
+    changed,
+    packets_of,
+)
 
 RULES = "poweredge-2950"
 BCD_DATE = bytes.fromhex("26 03 04 05")

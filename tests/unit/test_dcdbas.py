@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from kept import kept
 from openrbu.drivers.dcdbas import DEVICE_PATH, MAX_BUFFER_BYTES, SMI_MAGIC, Dcdbas
 from openrbu.drivers.sysfs import Caller, SysfsTree
 from openrbu.errors import KernelError
@@ -17,6 +16,7 @@ from openrbu.memory.buddy import BuddyAllocator
 from openrbu.memory.physical import pc_regions
 from openrbu.memory.ram_file import RamFile
 from openrbu.units import GIB, PhysAddr
+from rigs.kept import kept
 
 DATA = f"{DEVICE_PATH}/smi_data"
 SIZE = f"{DEVICE_PATH}/smi_data_buf_size"

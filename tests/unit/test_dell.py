@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from made_tables import some_tables
 from openrbu.errors import UsageError
 from openrbu.formats import dell
 from openrbu.formats.dell import (
@@ -26,7 +25,8 @@ from openrbu.formats.smbios import (
     make_tables,
 )
 from openrbu.units import GIB, KIB, MIB
-from real_systems import each, each_system, expected_of, files_of, tables_of
+from rigs.made_tables import some_tables
+from rigs.real_systems import each, each_system, expected_of, files_of, tables_of
 
 WHEN = dt.datetime(2026, 11, 23, 4, 21)  # noqa: DTZ001  (a PC's clock has no zone)
 

@@ -20,7 +20,7 @@ from openrbu.memory.faulty_pages import FaultyPages
 from openrbu.memory.pages import PageSource
 from openrbu.typed_json import to_text
 from openrbu.units import GIB, KIB, MIB, PAGE_SIZE, PhysAddr, order_for
-from rig import DEVICE, FIRMWARE, FLOOR, InProcess, cat, pattern, stage, stage_packets
+from rigs.driver import DEVICE, FIRMWARE, FLOOR, InProcess, cat, pattern, stage, stage_packets
 
 
 @pytest.fixture

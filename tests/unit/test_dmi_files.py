@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from machines import make, running
 from openrbu.drivers.dmi import add_dmi
 from openrbu.drivers.sysfs import Caller, SysfsTree
 from openrbu.errors import KernelError
 from openrbu.formats import smbios
+from rigs.machines import make, running
 
 ID = "/class/dmi/id"
 UUID = bytes(range(16))

@@ -11,8 +11,19 @@ from typing import Any
 
 import pytest
 
-from cli_rig import Cli
-from machines import (
+from openrbu.buffers import Buffer
+from openrbu.errors import ObstacleError, OpenRbuError, UpdateFailedError, UsageError
+from openrbu.hosts.base import read_text
+from openrbu.hosts.virtual import VirtualHost
+from openrbu.machine.config import MAX_ENTRY_DELAY_S
+from openrbu.machine.virtual import VirtualMachine
+from openrbu.update import flow
+from openrbu.update.driver import ENTRY_WAIT_SECONDS, LOADING, STAGED, USE_COUNT, RbuDriver
+from openrbu.update.plan import Options, make_plan
+from openrbu.update.target import HYPERVISOR_PATH
+from openrbu.update.verify import KPAGEFLAGS
+from rigs.cli import Cli
+from rigs.machines import (
     DEVICE,
     ENTRY,
     PROFILES,
@@ -25,17 +36,6 @@ from machines import (
     standing,
     update,
 )
-from openrbu.buffers import Buffer
-from openrbu.errors import ObstacleError, OpenRbuError, UpdateFailedError, UsageError
-from openrbu.hosts.base import read_text
-from openrbu.hosts.virtual import VirtualHost
-from openrbu.machine.config import MAX_ENTRY_DELAY_S
-from openrbu.machine.virtual import VirtualMachine
-from openrbu.update import flow
-from openrbu.update.driver import ENTRY_WAIT_SECONDS, LOADING, STAGED, USE_COUNT, RbuDriver
-from openrbu.update.plan import Options, make_plan
-from openrbu.update.target import HYPERVISOR_PATH
-from openrbu.update.verify import KPAGEFLAGS
 
 DELAYS = (0.0, 0.3, 5.0)
 ALL_MODES = [(profile, mode) for profile in PROFILES for mode in ("mono", "packet")]

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from machines import OLDER, Quiet, image, in_child, kill_self, make, running, update
 from openrbu import __version__
 from openrbu.bios.cmos_file import CMOS_FILE_BYTES
 from openrbu.bios.firmware import make_firmware
@@ -27,7 +26,8 @@ from openrbu.units import GIB, KIB, MAX_BLOCK_BYTES, MIB
 from openrbu.update import flow
 from openrbu.update.plan import Options, make_plan
 from openrbu.update.target import read_target
-from real_systems import NAMES, SYSTEMS, each_system, tables_of
+from rigs.machines import OLDER, Quiet, image, in_child, kill_self, make, running, update
+from rigs.real_systems import NAMES, SYSTEMS, each_system, tables_of
 
 # -- models ---------------------------------------------------------------------------------
 

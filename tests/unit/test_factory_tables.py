@@ -8,8 +8,6 @@ from typing import Any
 
 import pytest
 
-from cli_rig import Cli
-from made_tables import BARE, BIOS, END, SYSTEM
 from openrbu.errors import DamagedInputError, UsageError
 from openrbu.formats import dell, tokens
 from openrbu.formats.smbios import (
@@ -24,7 +22,9 @@ from openrbu.formats.smbios import (
 from openrbu.formats.tokens import CheckRange, make_indexed_io
 from openrbu.machine.factory_tables import MAX_FILE_BYTES, filled_in, lacking, read_tables
 from openrbu.units import KIB
-from real_systems import each, each_directory
+from rigs.cli import Cli
+from rigs.made_tables import BARE, BIOS, END, SYSTEM
+from rigs.real_systems import each, each_directory
 
 ID = dell.make_oem_strings(["Dell System", "1[0121]", "7[reseller]"])
 TOKENS = make_indexed_io(
@@ -224,7 +224,7 @@ def test_a_machine_is_made_of_any_real_tables_or_says_what_they_lack(
 def test_a_poweredge_8450s_tables_are_completed_by_two_options_and_updated(
     rbu: Cli, name: str
 ) -> None:
-    from real_systems import SYSTEMS
+    from rigs.real_systems import SYSTEMS
 
     words = ("machine", "new", "pe", "--ram", "64M", "--from-tables", SYSTEMS / name)
     made = rbu.json(*words, "--system", "0x008C", "--bios-version", "A06")

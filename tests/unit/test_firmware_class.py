@@ -10,7 +10,6 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from kept import kept
 from openrbu.drivers.firmware_class import MAX_IMAGE_BYTES, FirmwareClass, FirmwareImage
 from openrbu.drivers.sysfs import Caller, SysfsTree
 from openrbu.errors import KernelError
@@ -20,7 +19,8 @@ from openrbu.memory.pages import PageSource
 from openrbu.memory.physical import pc_regions
 from openrbu.memory.ram_file import RamFile
 from openrbu.units import GIB, KIB, MIB, PAGE_SIZE, PhysAddr
-from rig import pattern
+from rigs.driver import pattern
+from rigs.kept import kept
 
 DEVICE = "/devices/platform/blade"
 LOADING = "/class/firmware/blade/loading"

@@ -13,18 +13,6 @@ from typing import Any
 
 import pytest
 
-from machines import (
-    Quiet,
-    Watched,
-    files,
-    image,
-    image_bytes,
-    make,
-    running,
-    standing,
-    update,
-)
-from made_tables import dell_tables, put_tables
 from openrbu.errors import DamagedInputError, ExitCode, NotForThisMachineError, ObstacleError
 from openrbu.formats.check_words import check_words
 from openrbu.formats.hdr import Image, SystemId, make_image
@@ -38,7 +26,19 @@ from openrbu.update.fit import is_same_version
 from openrbu.update.options import Options
 from openrbu.update.plan import Plan, make_plan
 from openrbu.update.target import Target, read_target
-from real_systems import DATA
+from rigs.machines import (
+    Quiet,
+    Watched,
+    files,
+    image,
+    image_bytes,
+    make,
+    running,
+    standing,
+    update,
+)
+from rigs.made_tables import dell_tables, put_tables
+from rigs.real_systems import DATA
 
 SYSTEM = 0x01DE
 

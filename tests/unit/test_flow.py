@@ -7,7 +7,20 @@ from typing import Any
 
 import pytest
 
-from machines import (
+from openrbu.errors import MachineError, ObstacleError, UpdateFailedError
+from openrbu.formats import packet
+from openrbu.formats.dell import CompletionCode
+from openrbu.hosts.base import read_text
+from openrbu.hosts.virtual import VirtualHost
+from openrbu.machine.virtual import VirtualMachine
+from openrbu.memory.buddy import Fragmentation
+from openrbu.units import GIB, KIB, MIB, PhysAddr
+from openrbu.update import flow
+from openrbu.update.flow import COMPACT_MEMORY, Cancelled, cancel
+from openrbu.update.journal import Journal
+from openrbu.update.plan import Options, make_plan
+from openrbu.update.verify import ReadBack
+from rigs.machines import (
     DEVICE,
     NEWER,
     PROFILES,
@@ -23,19 +36,6 @@ from machines import (
     standing,
     update,
 )
-from openrbu.errors import MachineError, ObstacleError, UpdateFailedError
-from openrbu.formats import packet
-from openrbu.formats.dell import CompletionCode
-from openrbu.hosts.base import read_text
-from openrbu.hosts.virtual import VirtualHost
-from openrbu.machine.virtual import VirtualMachine
-from openrbu.memory.buddy import Fragmentation
-from openrbu.units import GIB, KIB, MIB, PhysAddr
-from openrbu.update import flow
-from openrbu.update.flow import COMPACT_MEMORY, Cancelled, cancel
-from openrbu.update.journal import Journal
-from openrbu.update.plan import Options, make_plan
-from openrbu.update.verify import ReadBack
 
 
 def ends_well(machine: VirtualMachine, version: str) -> bool:

@@ -13,7 +13,18 @@ from typing import Any
 
 import pytest
 
-from machines import (
+from openrbu.errors import KernelError, ObstacleError, OpenRbuError, UpdateFailedError
+from openrbu.hosts.base import read_text
+from openrbu.hosts.virtual import VirtualHost
+from openrbu.machine.virtual import VirtualMachine
+from openrbu.units import PhysAddr
+from openrbu.update import flow
+from openrbu.update.driver import RbuDriver
+from openrbu.update.journal import Journal
+from openrbu.update.plan import Options, Plan, make_plan
+from openrbu.update.target import HYPERVISOR_PATH
+from openrbu.update.verify import KPAGEFLAGS
+from rigs.machines import (
     DEVICE,
     ENTRY,
     REBOOT_MODE,
@@ -28,17 +39,6 @@ from machines import (
     standing,
     update,
 )
-from openrbu.errors import KernelError, ObstacleError, OpenRbuError, UpdateFailedError
-from openrbu.hosts.base import read_text
-from openrbu.hosts.virtual import VirtualHost
-from openrbu.machine.virtual import VirtualMachine
-from openrbu.units import PhysAddr
-from openrbu.update import flow
-from openrbu.update.driver import RbuDriver
-from openrbu.update.journal import Journal
-from openrbu.update.plan import Options, Plan, make_plan
-from openrbu.update.target import HYPERVISOR_PATH
-from openrbu.update.verify import KPAGEFLAGS
 
 ERRORS: dict[str, Callable[[], BaseException]] = {
     "the disk is full": lambda: OSError(errno.ENOSPC, "No space left on device"),
@@ -380,7 +380,7 @@ SCRIPT = """
 import signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from machines import *
+from rigs.machines import *
 from openrbu.hosts.virtual import VirtualHost
 from openrbu.update.target import HYPERVISOR_PATH
 from openrbu.update.verify import KPAGEFLAGS

@@ -14,7 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from machines import (
+from openrbu.errors import NotForThisMachineError, ObstacleError, OpenRbuError
+from openrbu.hosts.base import read_file, read_text
+from openrbu.hosts.linux import LinuxHost
+from openrbu.hosts.virtual import VirtualHost
+from openrbu.update import flow, report
+from openrbu.update.plan import Options, make_plan
+from openrbu.update.target import read_target
+from rigs.machines import (
     DEVICE,
     REBOOT_MODE,
     Quiet,
@@ -25,14 +32,7 @@ from machines import (
     opened_up,
     running,
 )
-from needs import leave_out
-from openrbu.errors import NotForThisMachineError, ObstacleError, OpenRbuError
-from openrbu.hosts.base import read_file, read_text
-from openrbu.hosts.linux import LinuxHost
-from openrbu.hosts.virtual import VirtualHost
-from openrbu.update import flow, report
-from openrbu.update.plan import Options, make_plan
-from openrbu.update.target import read_target
+from rigs.needs import leave_out
 
 PORT_FILE_BYTES = 1 << 16
 

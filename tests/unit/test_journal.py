@@ -16,10 +16,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from machines import as_nobody, in_child, opened_up
 from openrbu import __version__
 from openrbu.errors import DamagedInputError, ObstacleError
 from openrbu.update.journal import BusyError, Journal
+from rigs.machines import as_nobody, in_child, opened_up
 
 AT = dt.datetime(2026, 3, 4, 5, 6, 7, tzinfo=dt.UTC)
 LATER = AT + dt.timedelta(minutes=3)

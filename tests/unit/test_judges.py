@@ -9,9 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from boards import changed, packets_of
-from machines import image, image_bytes, make, running, standing, update
-from made_tables import dell_tables
 from openrbu.errors import ExitCode, UpdateFailedError
 from openrbu.formats.check_words import check_words
 from openrbu.formats.hdr import Image, SystemId, make_image
@@ -29,6 +26,9 @@ from openrbu.update.options import Options
 from openrbu.update.plan import make_plan
 from openrbu.update.target import Target, read_target
 from openrbu.update.verify import StrangerError, find_staged
+from rigs.boards import changed, packets_of
+from rigs.machines import image, image_bytes, make, running, standing, update
+from rigs.made_tables import dell_tables
 
 SERVER = 0x01B2
 UNKNOWN = 0x01DE

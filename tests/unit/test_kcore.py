@@ -12,7 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from cores import (
+from openrbu.errors import AddressError
+from openrbu.hosts.linux import LinuxHost
+from openrbu.units import GIB, MIB, PAGE_SIZE, PhysAddr
+from rigs.cores import (
     DISTANCE,
     HIGH,
     IOMEM,
@@ -26,10 +29,7 @@ from cores import (
     put_core,
     regions,
 )
-from machines import as_nobody, opened_up
-from openrbu.errors import AddressError
-from openrbu.hosts.linux import LinuxHost
-from openrbu.units import GIB, MIB, PAGE_SIZE, PhysAddr
+from rigs.machines import as_nobody, opened_up
 
 
 def open_files() -> set[str]:

@@ -13,18 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cores import (
-    DISTANCE,
-    HIGH,
-    LOW,
-    direct,
-    image_bytes,
-    opened,
-    put,
-    put_core,
-    regions,
-)
-from machines import Watched, published
 from openrbu.errors import DamagedInputError, UpdateFailedError
 from openrbu.formats import packet
 from openrbu.formats.hdr import Image, SystemId, make_image
@@ -37,6 +25,18 @@ from openrbu.memory.scan import search
 from openrbu.units import KIB, MIB, PAGE_SIZE, PhysAddr
 from openrbu.update.stage import make_payload, verify
 from openrbu.update.verify import ReadBack, Verified
+from rigs.cores import (
+    DISTANCE,
+    HIGH,
+    LOW,
+    direct,
+    image_bytes,
+    opened,
+    put,
+    put_core,
+    regions,
+)
+from rigs.machines import Watched, published
 
 # -- the search -----------------------------------------------------------------------------
 

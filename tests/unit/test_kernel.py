@@ -14,8 +14,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kept import kept
-from machines import DEVICE, ENTRY, REBOOT_MODE
 from openrbu.drivers.dell_rbu_profiles import profile
 from openrbu.errors import KernelError, MachineError, UsageError
 from openrbu.kernel.kernel import REBOOT_MODES, RESERVED, Kernel
@@ -23,6 +21,8 @@ from openrbu.kernel.states import KernelState
 from openrbu.memory.physical import pc_regions
 from openrbu.memory.ram_file import RamFile
 from openrbu.units import MIB, PAGE_SIZE
+from rigs.kept import kept
+from rigs.machines import DEVICE, ENTRY, REBOOT_MODE
 
 DMI = (b"the entry point", b"the tables")
 DCDBAS = "/sys/devices/platform/dcdbas"

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from archive import program
-from lab_rig import Lab
 from openrbu.lab import accel
 from openrbu.lab.accel import KVM, TCG, accelerator, boots
 from openrbu.lab.programs import find_qemu
+from rigs.archive import program
+from rigs.lab import Lab
 
 VMLINUZ = Path("vmlinuz")
 

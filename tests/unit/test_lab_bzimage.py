@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from lab_rig import Lab
-from machines import as_nobody, opened_up
 from openrbu.lab.bzimage import unpack, unpacked
+from rigs.lab import Lab
+from rigs.machines import as_nobody, opened_up
 
 KERNEL = b"\x7fELF and all of a kernel"
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from archive import KERNEL, Archive, program
-from needs import leave_out
 from openrbu.lab import accel, packages
 from openrbu.lab import check as check_module
 from openrbu.lab.check import Need, State, check, obstacle
 from openrbu.lab.packages import get_kit
+from rigs.archive import KERNEL, Archive, program
+from rigs.needs import leave_out
 
 NEEDS = [
     *("qemu-system-x86_64", "9p in QEMU", "qemu.qmp", "virtme-ng", "file", "setpriv"),

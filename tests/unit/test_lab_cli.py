@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from cli_rig import Cli
-from needs import leave_out
 from openrbu.lab import accel
 from openrbu.lab.packages import INSTALLED_SEABIOS
 from openrbu.lab.seabios import bios_version
 from openrbu.units import KIB, MIB
+from rigs.cli import Cli
+from rigs.needs import leave_out
 
 
 @pytest.fixture(autouse=True)

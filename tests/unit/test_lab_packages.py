@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from archive import KERNEL, KERNEL_DIRECTORY, RELEASE, Archive, program, put_first
-from cli_rig import names_in
 from openrbu.errors import ObstacleError
 from openrbu.lab import packages
 from openrbu.lab.apt import FetchError
 from openrbu.lab.packages import Kit, get_kit
 from openrbu.system.lockfile import LockFile
+from rigs.archive import KERNEL, KERNEL_DIRECTORY, RELEASE, Archive, program, put_first
+from rigs.cli import names_in
 
 END_LIMIT_S = 20
 """For processes that have been killed."""

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from needs import leave_out
 from openrbu.errors import DamagedInputError, UsageError
 from openrbu.lab.packages import INSTALLED_SEABIOS
 from openrbu.lab.programs import QEMU, find_program
 from openrbu.lab.seabios import bios_version, fill_flash, rename_bios
 from openrbu.units import KIB, MIB
+from rigs.needs import leave_out
 
 ROM = b"code\0gcc: (D 12) 12.2 binutils: 2.40\x001.16.2-debian-1.16.2-1\0\x90more code"
 

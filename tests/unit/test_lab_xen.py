@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from archive import Archive
-from cli_rig import Cli, names_in
 from openrbu.errors import UsageError
 from openrbu.lab import packages, xen
 from openrbu.lab.packages import get_kit, get_xen
 from openrbu.lab.xen import XenBoot
 from openrbu.units import GIB, MIB
+from rigs.archive import Archive
+from rigs.cli import Cli, names_in
 
 HYPERVISOR = "xen-hypervisor-4.17-amd64"
 

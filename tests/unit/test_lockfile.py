@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from machines import make
 from openrbu.errors import MachineError
 from openrbu.machine import store
 from openrbu.machine.removal import remove_machine
 from openrbu.system.lockfile import LockFile, TakenError, owned, owner_of, take_within
-from small_disks import no_writes
+from rigs.machines import make
+from rigs.small_disks import no_writes
 
 
 @pytest.fixture

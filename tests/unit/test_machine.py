@@ -14,7 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from machines import (
+from openrbu.bios.power import PowerRail
+from openrbu.errors import MachineError, PowerCutError
+from openrbu.formats.dell import BiosInformation, CompletionCode, RbuInformation
+from openrbu.hosts.base import read_file, read_text
+from openrbu.hosts.virtual import VirtualHost
+from openrbu.machine.virtual import VirtualMachine
+from openrbu.typed_json import to_document
+from openrbu.units import GIB, MIB, PhysAddr
+from rigs.machines import (
     DEVICE,
     ENTRY,
     REBOOT_MODE,
@@ -30,14 +38,6 @@ from machines import (
     standing,
     update,
 )
-from openrbu.bios.power import PowerRail
-from openrbu.errors import MachineError, PowerCutError
-from openrbu.formats.dell import BiosInformation, CompletionCode, RbuInformation
-from openrbu.hosts.base import read_file, read_text
-from openrbu.hosts.virtual import VirtualHost
-from openrbu.machine.virtual import VirtualMachine
-from openrbu.typed_json import to_document
-from openrbu.units import GIB, MIB, PhysAddr
 
 MARK_AT = PhysAddr(48 * MIB)
 MARK = b"still here"

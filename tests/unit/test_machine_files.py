@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from machines import DEVICE, ENTRY, REBOOT_MODE, make
 from openrbu.drivers.sysfs import Caller
 from openrbu.errors import KernelError, MachineError
 from openrbu.kernel.files import MachineFiles
 from openrbu.machine.virtual import VirtualMachine
+from rigs.machines import DEVICE, ENTRY, REBOOT_MODE, make
 
 PORT = "/dev/port"
 SOMEBODY = Caller(uid=1000, sys_rawio=False)

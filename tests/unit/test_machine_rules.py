@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from cli_rig import Cli
-from machines import image_bytes, make, running
 from openrbu.bios.rules import RULE_SETS
 from openrbu.errors import MachineError, UsageError
 from openrbu.formats import dell
@@ -17,6 +15,8 @@ from openrbu.machine.config import load_config
 from openrbu.machine.models import MODELS
 from openrbu.machine.virtual import VirtualMachine
 from openrbu.units import KIB, MIB, PhysAddr
+from rigs.cli import Cli
+from rigs.machines import image_bytes, make, running
 
 RAM = ("--ram", "64M")
 FLASH_BYTES = 1 * MIB

@@ -11,7 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from machines import (
+from openrbu.errors import MachineError, ObstacleError, UsageError
+from openrbu.hosts.base import read_text
+from openrbu.hosts.virtual import VirtualHost
+from openrbu.machine import store
+from openrbu.machine.removal import remove_machine
+from openrbu.machine.state import SPARE_BYTES, StateRefusedError
+from openrbu.machine.virtual import VirtualMachine
+from openrbu.units import KIB, MIB
+from openrbu.update.flow import cancel, perform
+from openrbu.update.plan import Options, make_plan
+from rigs.machines import (
     DEVICE,
     ENTRY,
     REBOOT_MODE,
@@ -26,17 +36,7 @@ from machines import (
     standing,
     update,
 )
-from needs import leave_out
-from openrbu.errors import MachineError, ObstacleError, UsageError
-from openrbu.hosts.base import read_text
-from openrbu.hosts.virtual import VirtualHost
-from openrbu.machine import store
-from openrbu.machine.removal import remove_machine
-from openrbu.machine.state import SPARE_BYTES, StateRefusedError
-from openrbu.machine.virtual import VirtualMachine
-from openrbu.units import KIB, MIB
-from openrbu.update.flow import cancel, perform
-from openrbu.update.plan import Options, make_plan
+from rigs.needs import leave_out
 
 
 @pytest.fixture(autouse=True)

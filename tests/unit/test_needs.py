@@ -2,7 +2,7 @@
 
 import pytest
 
-from needs import leave_out
+from rigs.needs import leave_out
 
 
 def test_a_test_that_is_left_out_says_why(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from openrbu.formats.packages.cabinet import Cabinet, OtherCompressionError
 from openrbu.formats.packages.search import search_package
 from openrbu.formats.packages.streams import LZMA, Inflate, looks_like_lzma, unpack_one
 from openrbu.units import MIB
-from package_makers import (
+from rigs.package_makers import (
     GCAB_CABINET,
     GCAB_IMAGE,
     IMAGE,

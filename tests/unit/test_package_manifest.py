@@ -11,7 +11,7 @@ from openrbu.formats.packages.manifest import (
     parse_manifest,
 )
 from openrbu.formats.packages.search import search_package
-from package_makers import (
+from rigs.package_makers import (
     IMAGE,
     cabinet_of,
     gzip_of,

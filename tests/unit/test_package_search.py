@@ -14,7 +14,7 @@ from openrbu.errors import DamagedInputError
 from openrbu.formats.judgement import ImageState
 from openrbu.formats.packages import limits
 from openrbu.formats.packages.search import FoundImage, search_package
-from package_makers import (
+from rigs.package_makers import (
     CUT,
     IMAGE,
     OTHER,

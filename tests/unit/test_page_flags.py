@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from machines import published
 from openrbu.errors import KernelError, UpdateFailedError
 from openrbu.formats import packet
 from openrbu.formats.hdr import Image, SystemId, make_image
@@ -21,6 +20,7 @@ from openrbu.memory.physical import pc_regions
 from openrbu.memory.ram_file import RamFile
 from openrbu.units import GIB, MIB, PAGE_SIZE, PhysAddr
 from openrbu.update.verify import find_staged
+from rigs.machines import published
 
 RAM_BYTES = 64 * MIB
 PLACE, ELSEWHERE = PhysAddr(20 * MIB), PhysAddr(40 * MIB)

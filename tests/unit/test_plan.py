@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from machines import Watched, files, hidden_memory, image, image_bytes, make, running, update
 from openrbu.errors import (
     DamagedInputError,
     ExitCode,
@@ -26,6 +25,7 @@ from openrbu.units import GIB, KIB, MAX_BLOCK_BYTES, MIB
 from openrbu.update import flow, plan
 from openrbu.update.driver import Mode
 from openrbu.update.plan import Obstacle, Options, Plan, make_plan
+from rigs.machines import Watched, files, hidden_memory, image, image_bytes, make, running, update
 
 
 @pytest.fixture

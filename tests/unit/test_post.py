@@ -9,7 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from boards import (
+from openrbu.bios.faults import Fault
+from openrbu.bios.flash import Flash
+from openrbu.bios.post import PostReport, Switch, post
+from openrbu.errors import MachineError
+from openrbu.formats.dell import CompletionCode
+from openrbu.memory.physical import PhysicalMemory, Region
+from openrbu.units import MIB, PhysAddr
+from rigs.boards import (
     COMPLETED,
     IMAGE,
     NEW,
@@ -26,13 +33,6 @@ from boards import (
     check_took,
     scatter,
 )
-from openrbu.bios.faults import Fault
-from openrbu.bios.flash import Flash
-from openrbu.bios.post import PostReport, Switch, post
-from openrbu.errors import MachineError
-from openrbu.formats.dell import CompletionCode
-from openrbu.memory.physical import PhysicalMemory, Region
-from openrbu.units import MIB, PhysAddr
 
 # -- the token ------------------------------------------------------------------------------
 

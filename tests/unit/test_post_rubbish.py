@@ -9,7 +9,12 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from boards import (
+from openrbu.bios.post import find_update, post
+from openrbu.bios.rules import RejectedError
+from openrbu.formats.hdr import HEADER, HEADER_SIZE_BYTES
+from openrbu.formats.packet import PACKET_HEADER
+from openrbu.units import KIB, MIB, PAGE_SIZE
+from rigs.boards import (
     IMAGE,
     NEW,
     NOT_FOUND,
@@ -22,11 +27,6 @@ from boards import (
     resummed,
     scatter,
 )
-from openrbu.bios.post import find_update, post
-from openrbu.bios.rules import RejectedError
-from openrbu.formats.hdr import HEADER, HEADER_SIZE_BYTES
-from openrbu.formats.packet import PACKET_HEADER
-from openrbu.units import KIB, MIB, PAGE_SIZE
 
 PACKET_FIELDS = st.fixed_dictionaries(
     {},

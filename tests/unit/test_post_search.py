@@ -7,7 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from boards import (
+from openrbu.formats.dell import CompletionCode
+from openrbu.formats.hdr import HEADER, HEADER_SIZE_BYTES
+from openrbu.formats.packet import PACKET_HEADER
+from openrbu.memory.physical import Region
+from openrbu.units import GIB, KIB, MIB, PAGE_SIZE, PhysAddr
+from rigs.boards import (
     COMPLETED,
     FLASH_BYTES,
     IMAGE,
@@ -30,11 +35,6 @@ from boards import (
     scatter,
     with_checksum_of,
 )
-from openrbu.formats.dell import CompletionCode
-from openrbu.formats.hdr import HEADER, HEADER_SIZE_BYTES
-from openrbu.formats.packet import PACKET_HEADER
-from openrbu.memory.physical import Region
-from openrbu.units import GIB, KIB, MIB, PAGE_SIZE, PhysAddr
 
 PASSWORD, WRONG_PASSWORD = 0xDEADBEEF, 0xDEADBEEE
 

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from boards import (
+from openrbu.formats.dell import CompletionCode
+from openrbu.units import MIB
+from rigs.boards import (
     IMAGE,
     NEW,
     NEW_VERSION,
@@ -23,8 +25,6 @@ from boards import (
     packets_of,
     places_for,
 )
-from openrbu.formats.dell import CompletionCode
-from openrbu.units import MIB
 
 COMPLETED = CompletionCode.COMPLETED
 FLASH_FAILURE = CompletionCode.FLASH_FAILURE

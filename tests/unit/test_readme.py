@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from mounted import needs_fuse
-from needs import leave_out
 from openrbu.system.fuse_mounts import mounts, unmount
-from run_rig import needs_namespaces
+from rigs.mounted import needs_fuse
+from rigs.needs import leave_out
+from rigs.run import needs_namespaces
 
 ROOT = Path(__file__).parents[2]
 

@@ -9,19 +9,6 @@ from typing import Any
 
 import pytest
 
-from machines import (
-    ENTRY,
-    WAYS,
-    Quiet,
-    Watched,
-    image,
-    image_bytes,
-    in_child,
-    kill_self,
-    make,
-    running,
-    update,
-)
 from openrbu.cli.show import Meaning
 from openrbu.cli.status import how_it_ended
 from openrbu.cmos import write_first_bank
@@ -37,6 +24,19 @@ from openrbu.update.journal import Attempt, Journal
 from openrbu.update.plan import Options, make_plan
 from openrbu.update.report import NextRestart, Status, read_status
 from openrbu.update.target import read_target
+from rigs.machines import (
+    ENTRY,
+    WAYS,
+    Quiet,
+    Watched,
+    image,
+    image_bytes,
+    in_child,
+    kill_self,
+    make,
+    running,
+    update,
+)
 
 NOW = dt.datetime(2026, 3, 4, 5, 6, 7, tzinfo=dt.UTC)
 

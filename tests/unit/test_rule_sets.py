@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from boards import changed, packets_of, resummed
 from openrbu.bios.rules import (
     RULE_SETS,
     Find,
@@ -34,6 +33,7 @@ from openrbu.memory.physical import Region
 from openrbu.memory.ram_file import RamFile
 from openrbu.memory.scan import search
 from openrbu.units import GIB, KIB, MIB, PAGE_SIZE, PhysAddr
+from rigs.boards import changed, packets_of, resummed
 
 REGIONS = tuple(
     Region(PhysAddr(start), PhysAddr(end))

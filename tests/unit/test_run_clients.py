@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from cli_rig import Cli
-from machines import ENTRY, NEWER, image_bytes
-from needs import program
 from openrbu.machine.factory_tables import read_tables
-from run_rig import USERS, Runner, runner
+from rigs.cli import Cli
+from rigs.machines import ENTRY, NEWER, image_bytes
+from rigs.needs import program
+from rigs.run import USERS, Runner, runner
 
 MODEL = "precision-t7600"
 

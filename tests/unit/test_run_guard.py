@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from machines import in_child
-from needs import leave_out
 from openrbu.fuse.guard import guard
-from run_rig import needs_root
+from rigs.machines import in_child
+from rigs.needs import leave_out
+from rigs.run import needs_root
 
 EM_X86_64 = 62  # elf.h
 IS_X86_64 = Path(sys.executable).read_bytes()[18:20] == struct.pack("H", EM_X86_64)

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from machines import make, running
 from openrbu.drivers.xen_balloon_profiles import BALLOON_PROFILES
 from openrbu.errors import KernelError
 from openrbu.fuse.overlay import MERGED, OURS, PROCESSES, REFUSED, Overlay, real_entries
 from openrbu.kernel.files import Files
 from openrbu.machine.virtual import VirtualMachine
-from run_rig import xen_order
+from rigs.machines import make, running
+from rigs.run import xen_order
 
 DIRECTORIES = (
     "bus/xen_memory",

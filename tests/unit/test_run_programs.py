@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from cli_rig import RBU, Cli, names_in
-from machines import NEWER, image_bytes
-from mounted import needs_fuse
-from run_rig import USERS, Runner, runner
+from rigs.cli import RBU, Cli, names_in
+from rigs.machines import NEWER, image_bytes
+from rigs.mounted import needs_fuse
+from rigs.run import USERS, Runner, runner
 
 PATIENCE_S = 20.0
 

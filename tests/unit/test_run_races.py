@@ -13,13 +13,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from cli_rig import names_in
-from machines import in_child, make
-from mounted import needs_fuse
 from openrbu.fuse import namespace
 from openrbu.fuse.run import _Child
 from openrbu.system.libc import call
-from run_rig import needs_root
+from rigs.cli import names_in
+from rigs.machines import in_child, make
+from rigs.mounted import needs_fuse
+from rigs.run import needs_root
 
 PATIENCE_S = 20.0
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cli_rig import Cli, names_in
-from machines import running
-from needs import program
 from openrbu.units import KIB, PAGE_SIZE
 from openrbu.xen.hypervisor import INVALID
-from run_rig import USERS, Runner, runner, xen_order
+from rigs.cli import Cli, names_in
+from rigs.machines import running
+from rigs.needs import program
+from rigs.run import USERS, Runner, runner, xen_order
 
 DEVICE = "/sys/devices/system/xen_memory/xen_memory0"
 BALLOON = "/proc/xen/balloon"

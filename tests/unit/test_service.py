@@ -15,13 +15,6 @@ from typing import Any
 
 import pytest
 
-from machines import (
-    REBOOT_MODE,
-    as_nobody,
-    make,
-    opened_up,
-)
-from needs import leave_out
 from openrbu.bios.power import PowerRail
 from openrbu.errors import (
     MachineError,
@@ -37,7 +30,14 @@ from openrbu.sharing.remote import NotServedError, RemoteMachine
 from openrbu.sharing.service import Service
 from openrbu.sharing.wire import Message
 from openrbu.units import KIB, MIB
-from served import Server, answering, client, connected, serving
+from rigs.machines import (
+    REBOOT_MODE,
+    as_nobody,
+    make,
+    opened_up,
+)
+from rigs.needs import leave_out
+from rigs.served import Server, answering, client, connected, serving
 
 # -- the socket -------------------------------------------------------------------------------
 

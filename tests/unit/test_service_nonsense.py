@@ -16,8 +16,6 @@ from typing import Any
 
 import pytest
 
-from cli_rig import Cli
-from machines import DEVICE, ENTRY, REBOOT_MODE, make
 from openrbu.errors import KernelError, MachineError, OpenRbuError
 from openrbu.machine.base import Machine
 from openrbu.sharing import wire
@@ -25,7 +23,9 @@ from openrbu.sharing.program import CALLS, MAX_OPEN_FILES
 from openrbu.sharing.remote import RemoteFile, RemoteMachine, RemotePorts
 from openrbu.sharing.wire import Message
 from openrbu.system.home import state_home
-from served import Server, answering, client, connected
+from rigs.cli import Cli
+from rigs.machines import DEVICE, ENTRY, REBOOT_MODE, make
+from rigs.served import Server, answering, client, connected
 
 # -- programs that make no sense --------------------------------------------------------------
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from machines import DEVICE, ENTRY, FailAt, Watched, image, update
 from openrbu.errors import MachineError
 from openrbu.hosts.virtual import VirtualHost
 from openrbu.machine.base import Machine
@@ -25,7 +24,8 @@ from openrbu.sharing.reach import reach
 from openrbu.sharing.wire import MAX_PAYLOAD_BYTES
 from openrbu.system.interrupts import Stopped, signals_raised
 from openrbu.units import MIB, PhysAddr
-from served import Server
+from rigs.machines import DEVICE, ENTRY, FailAt, Watched, image, update
+from rigs.served import Server
 
 
 def test_ctrl_c_in_the_middle_of_calls_never_mixes_their_answers_up(machine: Machine) -> None:

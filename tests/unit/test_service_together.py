@@ -11,11 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from machines import (
-    DEVICE,
-    ENTRY,
-    in_child,
-)
 from openrbu.bios.cmos_file import CmosFile, cmos_file_bytes
 from openrbu.errors import (
     KernelError,
@@ -29,7 +24,12 @@ from openrbu.ports import PC_PORTS, OwnPorts
 from openrbu.sharing import reach
 from openrbu.sharing.remote import RemoteMachine
 from openrbu.units import MIB, PhysAddr
-from served import client
+from rigs.machines import (
+    DEVICE,
+    ENTRY,
+    in_child,
+)
+from rigs.served import client
 
 
 def test_what_one_program_does_the_other_sees(directory: Path, machine: Machine) -> None:

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from made_tables import BARE, BIOS, END, SYSTEM, VERSIONS, both_kinds, entry_point_for, some_tables
 from openrbu.errors import DamagedInputError, UsageError
 from openrbu.formats.entry_point import EntryPoint
 from openrbu.formats.smbios import (
@@ -19,7 +18,17 @@ from openrbu.formats.smbios import (
     make_tables,
     parse_memory_dump,
 )
-from real_systems import each, each_system, files_of, tables_of
+from rigs.made_tables import (
+    BARE,
+    BIOS,
+    END,
+    SYSTEM,
+    VERSIONS,
+    both_kinds,
+    entry_point_for,
+    some_tables,
+)
+from rigs.real_systems import each, each_system, files_of, tables_of
 
 # Structures
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from made_tables import BIOS, both_kinds, some_tables
-from needs import leave_out
 from openrbu.formats.smbios import Tables, make_entry_point, make_tables
 from openrbu.machine.factory import Order, make_machine
 from openrbu.machine.models import MODELS
-from real_systems import each_system, tables_of
+from rigs.made_tables import BIOS, both_kinds, some_tables
+from rigs.needs import leave_out
+from rigs.real_systems import each_system, tables_of
 
 
 def dmidecode(*arguments: str) -> str:

@@ -10,19 +10,6 @@ from typing import Any
 
 import pytest
 
-from machines import (
-    DEVICE,
-    ENTRY,
-    PROFILES,
-    Watched,
-    hidden_memory,
-    image,
-    image_bytes,
-    make,
-    published,
-    running,
-    standing,
-)
 from openrbu.bios.post import Board, find_update
 from openrbu.bios.rules import RejectedError
 from openrbu.errors import KernelError, ObstacleError, UpdateFailedError
@@ -37,6 +24,19 @@ from openrbu.update import stage
 from openrbu.update.driver import LOADING, RbuDriver
 from openrbu.update.stage import Ground, OutOfMemoryError, Payload, make_payload
 from openrbu.update.verify import ReadBack, compare, find_staged
+from rigs.machines import (
+    DEVICE,
+    ENTRY,
+    PROFILES,
+    Watched,
+    hidden_memory,
+    image,
+    image_bytes,
+    make,
+    published,
+    running,
+    standing,
+)
 
 IMAGE = image_bytes()
 OTHER = image_bytes(version="2.4.0", seed=2)

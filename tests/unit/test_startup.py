@@ -12,8 +12,8 @@ import sys
 import pytest
 import typer
 
-from cli_rig import Cli
 from openrbu.cli.app import COMMANDS, Group, Row, load
+from rigs.cli import Cli
 
 SLOW = ("numpy", "rich")
 """What the commands below do without."""

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from cli_rig import Cli
-from make_state_goldens import BALLOON, DEVICE, ENTRY, answers
 from openrbu.machine.virtual import VirtualMachine
 from openrbu.machine.xen_guests import settle
 from openrbu.machine.xen_host import XenHost
-from packed_machine import unpack
+from rigs.cli import Cli
+from rigs.make_state_goldens import BALLOON, DEVICE, ENTRY, answers
+from rigs.packed_machine import unpack
 
 STATES = Path(__file__).parents[1] / "data" / "states"
 VERSIONS = sorted(each.name for each in STATES.iterdir() if each.is_dir())

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from cli_rig import Cli
 from openrbu.machine.state_formats import FORMAT
+from rigs.cli import Cli
 
 Change = Callable[[dict[str, Any]], None]
 

@@ -37,7 +37,7 @@ from openrbu.formats.tokens import (
     port_pairs,
     tokens_for_update,
 )
-from real_systems import cmos_of, each, each_system, files_of, tables_of
+from rigs.real_systems import cmos_of, each, each_system, files_of, tables_of
 
 NO_CHECK = CheckRange(CheckType.WORD_SUM, 0, 0, 0)
 UPPER_RANGE = CheckRange(CheckType.NEGATED_WORD_SUM, 0x40, 0x5B, 0x6D)

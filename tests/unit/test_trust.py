@@ -10,17 +10,6 @@ from typing import Any
 
 import pytest
 
-from cli_rig import RBU, Cli
-from machines import (
-    REBOOT_MODE,
-    Quiet,
-    Watched,
-    image,
-    make,
-    running,
-    standing,
-    update,
-)
 from openrbu.bios.post import PostReport
 from openrbu.cli.status import update_failure
 from openrbu.cmos import read_first_bank, write_first_bank
@@ -39,7 +28,18 @@ from openrbu.update.arm import NoAnswerError, read_armed, switch_for
 from openrbu.update.plan import Options, make_plan
 from openrbu.update.report import NextRestart, read_status
 from openrbu.update.target import read_target
-from real_systems import each, tables_of
+from rigs.cli import RBU, Cli
+from rigs.machines import (
+    REBOOT_MODE,
+    Quiet,
+    Watched,
+    image,
+    make,
+    running,
+    standing,
+    update,
+)
+from rigs.real_systems import each, tables_of
 
 RANGE = "the check value over the indexes 0x40 to 0x5b is wrong"
 
@@ -450,8 +450,8 @@ def test_our_precision_t7600_has_the_structure_of_the_real_one(tmp_path: Path, n
 def test_the_status_of_an_admin_password_is_in_two_bits(
     settings: bytes, status: PasswordStatus
 ) -> None:
-    from made_tables import END
     from openrbu.formats.smbios import make_entry_point, make_structure, make_tables
+    from rigs.made_tables import END
 
     tables = make_tables(make_entry_point(), [make_structure(24, 0x1800, settings), END])
     assert security.admin_password_status(tables) is status

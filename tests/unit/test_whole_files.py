@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from machines import in_child, kill_self
 from openrbu.system import files
 from openrbu.system.files import write_whole
-from small_disks import fill_up, no_writes, small_tmpfs
+from rigs.machines import in_child, kill_self
+from rigs.small_disks import fill_up, no_writes, small_tmpfs
 
 
 @pytest.mark.parametrize("lasting", [False, True])

@@ -11,13 +11,6 @@ from typing import Any
 
 import pytest
 
-from machines import (
-    DEVICE,
-    ENTRY,
-    REBOOT_MODE,
-    make,
-    running,
-)
 from openrbu.bios.post import PostReport
 from openrbu.drivers.sysfs import Caller
 from openrbu.errors import (
@@ -42,7 +35,14 @@ from openrbu.sharing.remote import RemoteMachine
 from openrbu.sharing.wire import Message
 from openrbu.units import MIB, PhysAddr
 from openrbu.update.journal import BusyError
-from served import serving
+from rigs.machines import (
+    DEVICE,
+    ENTRY,
+    REBOOT_MODE,
+    make,
+    running,
+)
+from rigs.served import serving
 
 # -- one machine, two ways to it --------------------------------------------------------------
 

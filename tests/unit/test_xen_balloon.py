@@ -7,13 +7,13 @@ from math import inf
 import numpy as np
 import pytest
 
-from balloon_rig import Guest, Host, short_times
 from openrbu.drivers.xen_balloon import (
     minimum_pages_for,
 )
 from openrbu.drivers.xen_balloon_profiles import BALLOON_PROFILES, balloon_profile
 from openrbu.errors import UsageError
 from openrbu.units import PAGES_PER_MIB
+from rigs.balloon import Guest, Host, short_times
 
 ALL_PROFILES = pytest.mark.parametrize("profile", BALLOON_PROFILES)
 

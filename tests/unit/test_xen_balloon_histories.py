@@ -10,8 +10,6 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from balloon_rig import Guest, Host
-from kept import kept
 from openrbu.drivers.xen_balloon import (
     BATCH_PAGES,
     from_runs,
@@ -19,6 +17,8 @@ from openrbu.drivers.xen_balloon import (
 )
 from openrbu.drivers.xen_balloon_profiles import BALLOON_PROFILES
 from openrbu.typed_json import to_text
+from rigs.balloon import Guest, Host
+from rigs.kept import kept
 
 # -- snapshots ----------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ from math import inf
 
 import pytest
 
-from balloon_rig import Guest, Host, short_times
+from rigs.balloon import Guest, Host, short_times
 
 
 def test_before_the_change_a_partial_grant_is_given_back_and_ends_it() -> None:

@@ -7,12 +7,12 @@ import stat
 
 import pytest
 
-from balloon_rig import Guest, Host
 from openrbu.drivers.sysfs import Caller, Directory, SysfsTree
 from openrbu.drivers.xen_balloon import XenBalloon
 from openrbu.drivers.xen_balloon_files import DEVICE_PATH, PROC_PATH, XenMemory
 from openrbu.errors import KernelError
 from openrbu.units import PAGES_PER_MIB
+from rigs.balloon import Guest, Host
 
 
 class Files:

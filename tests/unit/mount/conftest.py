@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from cli_rig import Cli
-from mounted import needs_fuse
-from mounts import empty_directory, machine_with_driver, unmounted
+from rigs.cli import Cli
+from rigs.mounted import needs_fuse
+from rigs.mounts import empty_directory, machine_with_driver, unmounted
 
 
 @pytest.fixture

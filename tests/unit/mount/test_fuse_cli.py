@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from cli_rig import Cli
-from mounts import (
+from openrbu.machine import store
+from rigs.cli import Cli
+from rigs.mounts import (
     DEVICE,
     ENTRY,
     are_mounted,
@@ -19,7 +20,6 @@ from mounts import (
     needs_root,
     served,
 )
-from openrbu.machine import store
 
 DATA, LOADING, TIMEOUT = f"{ENTRY}/data", f"{ENTRY}/loading", "sys/class/firmware/timeout"
 

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from cli_rig import RBU, Cli
-from mounts import (
+from openrbu.machine import store
+from rigs.cli import RBU, Cli
+from rigs.mounts import (
     are_mounted,
     detached,
     empty_directory,
     wait_for_end,
 )
-from openrbu.machine import store
 
 TIMEOUT = "sys/class/firmware/timeout"
 

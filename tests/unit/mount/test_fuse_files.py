@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from mounted import Mounted
-from mounts import DEVICE, ENTRY, program
 from openrbu.errors import MachineError
+from rigs.mounted import Mounted
+from rigs.mounts import DEVICE, ENTRY, program
 
 LOADING, DATA, TYPE = f"{ENTRY}/loading", f"{ENTRY}/data", f"{DEVICE}/image_type"
 TIMEOUT = "sys/class/firmware/timeout"

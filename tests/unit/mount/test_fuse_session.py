@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from machines import as_nobody, make, running
-from mounted import Mounted, needs_fuse
-from mounts import are_mounted, machine_with_driver, needs_root, unmounted
 from openrbu.errors import ObstacleError
 from openrbu.system import fuse_mounts
 from openrbu.system.fuse_mounts import Mount, mounts, remove_dead_mounts, unmount
+from rigs.machines import as_nobody, make, running
+from rigs.mounted import Mounted, needs_fuse
+from rigs.mounts import are_mounted, machine_with_driver, needs_root, unmounted
 
 
 @pytest.fixture

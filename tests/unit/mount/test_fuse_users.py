@@ -6,10 +6,10 @@ import os
 import subprocess
 from pathlib import Path
 
-from cli_rig import RBU
-from machines import NOBODY, opened_up
-from mounted import needs_fuse
-from mounts import (
+from rigs.cli import RBU
+from rigs.machines import NOBODY, opened_up
+from rigs.mounted import needs_fuse
+from rigs.mounts import (
     AS_NOBODY,
     DEVICE,
     ENTRY,

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from cli_rig import RBU, Cli
-from machines import NOBODY, running
-from mounts import ENTRY, needs_root, served
 from openrbu.system.fuse_mounts import unmount
 from openrbu.system.libc import call
+from rigs.cli import RBU, Cli
+from rigs.machines import NOBODY, running
+from rigs.mounts import ENTRY, needs_root, served
 
 LOADING, DATA = f"{ENTRY}/loading", f"{ENTRY}/data"
 
@@ -25,7 +25,7 @@ LOAD_S = 60.0
 PROGRAMS = {"load": 6, "abort": 4, "kind": 2, "read": 8, "look": 6, "hold": 4, "status": 1}
 MAX_GROWTH_KIB = 16 * 1024
 
-_PROGRAM = Path(__file__).parents[2] / "mount_load.py"
+TESTS = Path(__file__).parents[2]
 
 
 def rss_kib(pid: int) -> int:
@@ -112,7 +112,8 @@ def one_round(programs: list[subprocess.Popen[str]]) -> int:
 @contextlib.contextmanager
 def load_program(kind: str, seed: int, target: Path, turn: Path) -> Iterator[subprocess.Popen[str]]:
     program = subprocess.Popen(
-        [sys.executable, str(_PROGRAM), kind, str(seed), str(target), str(turn)],
+        [sys.executable, "-m", "rigs.mount_load", kind, str(seed), str(target), str(turn)],
+        cwd=TESTS,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

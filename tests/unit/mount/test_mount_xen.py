@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from cli_rig import Cli
-from machines import make, opened_up, running
-from mounted import needs_fuse
-from mounts import AS_NOBODY, empty_directory, needs_root, served
 from openrbu.sharing.reach import reach
 from openrbu.units import KIB, PAGE_SIZE
 from openrbu.xen.hypervisor import INVALID
-from run_rig import xen_order
+from rigs.cli import Cli
+from rigs.machines import make, opened_up, running
+from rigs.mounted import needs_fuse
+from rigs.mounts import AS_NOBODY, empty_directory, needs_root, served
+from rigs.run import xen_order
 
 DEVICE = "sys/devices/system/xen_memory/xen_memory0"
 BALLOON = "proc/xen/balloon"

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from guests_rig import Clock
-from machines import make
 from openrbu.machine.config import XenConfig
 from openrbu.machine.virtual import VirtualMachine
 from openrbu.machine.xen_host import XenHost
 from openrbu.units import MIB
+from rigs.guests import Clock
+from rigs.machines import make
 
 
 @pytest.fixture

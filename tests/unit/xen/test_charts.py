@@ -12,12 +12,12 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from model_guests import guest_on, host_of
 from openrbu.balloon.charts import Annotation, Panel, check_path, draw
 from openrbu.balloon.scenario import END_S, run_scenario
 from openrbu.drivers.xen_balloon_profiles import balloon_profile
 from openrbu.errors import ObstacleError, OutputError, UsageError
 from openrbu.xen.simulation import BalloonSimulation
+from rigs.model_guests import guest_on, host_of
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from hypothesis.stateful import (
 from openrbu.errors import KernelError, MachineError
 from openrbu.xen.hypervisor import INVALID, Domain, Hypervisor
 from openrbu.xen.state import HostState
-from xen_hosts import Stock, frames, machine_frames, private_host, ram, small_host
+from rigs.xen_hosts import Stock, frames, machine_frames, private_host, ram, small_host
 
 TOTAL = 60
 SPANS = ((2, 30), (40, 72))

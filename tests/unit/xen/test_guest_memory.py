@@ -17,8 +17,8 @@ from openrbu.memory.ram_file import RamFile
 from openrbu.units import PAGE_SIZE, PhysAddr
 from openrbu.xen.guest_memory import GuestMemory
 from openrbu.xen.hypervisor import Domain, Hypervisor
-from rig import pattern
-from xen_hosts import frames, ram, up
+from rigs.driver import pattern
+from rigs.xen_hosts import frames, ram, up
 
 SPANS = ((4, 40), (60, 100))
 

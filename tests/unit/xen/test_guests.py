@@ -11,8 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from guests_rig import TOTAL_MIB, Clock, current_mib, free_mib, look, order, tell
-from machines import in_child, kill_self, make
 from openrbu.errors import MachineError, ObstacleError, UsageError
 from openrbu.kernel.balloon import CATCH_UP_S
 from openrbu.machine.state import StateFile, StateRefusedError
@@ -21,7 +19,9 @@ from openrbu.machine.xen_guests import GuestInUseError, settle
 from openrbu.machine.xen_host import XenHost, guest_names
 from openrbu.machine.xen_orders import GuestOrder
 from openrbu.units import MIB, PAGES_PER_MIB
-from small_disks import no_writes
+from rigs.guests import TOTAL_MIB, Clock, current_mib, free_mib, look, order, tell
+from rigs.machines import in_child, kill_self, make
+from rigs.small_disks import no_writes
 
 # -- come and go ----------------------------------------------------------------------------
 

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from guests_rig import Clock, current_mib, look, order, tell
-from machines import make
 from openrbu.errors import MachineError
 from openrbu.machine import store
 from openrbu.machine.config import XenConfig
@@ -18,7 +16,9 @@ from openrbu.machine.state import StateRefusedError
 from openrbu.machine.virtual import VirtualMachine
 from openrbu.machine.xen_host import XenHost
 from openrbu.units import MIB
-from xen_hosts import frames
+from rigs.guests import Clock, current_mib, look, order, tell
+from rigs.machines import make
+from rigs.xen_hosts import frames
 
 FILES = "/sys/devices/system/xen_memory/xen_memory0"
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from openrbu.xen.heap import WORDS, Heap
-from xen_hosts import frames, up
+from rigs.xen_hosts import frames, up
 
 
 def heap_of(*spans: tuple[int, int]) -> Heap:

@@ -13,7 +13,7 @@ from openrbu.memory.frames import Frames
 from openrbu.memory.physical import pc_regions
 from openrbu.units import MIB, PAGE_SIZE
 from openrbu.xen.hypervisor import DOM0, INVALID, XEN_RESERVED, Hypervisor
-from xen_hosts import Stock, frames, machine_frames, ram, small_host, up
+from rigs.xen_hosts import Stock, frames, machine_frames, ram, small_host, up
 
 NONE = INVALID
 

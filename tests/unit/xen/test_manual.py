@@ -9,9 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from mounted import needs_fuse
-from needs import leave_out
-from run_rig import needs_namespaces
+from rigs.mounted import needs_fuse
+from rigs.needs import leave_out
+from rigs.run import needs_namespaces
 
 MANUAL = Path(__file__).parents[3] / "docs" / "xen.md"
 

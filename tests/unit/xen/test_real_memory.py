@@ -22,8 +22,8 @@ from openrbu.memory.ram_file import RamFile
 from openrbu.units import MIB, PAGE_SIZE, PhysAddr
 from openrbu.xen.guest_memory import GuestMemory
 from openrbu.xen.hypervisor import XEN_RESERVED, Hypervisor
-from small_disks import fill_up, pages_taken, small_tmpfs
-from xen_hosts import frames, up
+from rigs.small_disks import fill_up, pages_taken, small_tmpfs
+from rigs.xen_hosts import frames, up
 
 TESTS = Path(__file__).parents[2]
 RAM = pc_regions(64 * MIB)
@@ -263,8 +263,8 @@ from openrbu.memory.physical import pc_regions
 from openrbu.memory.ram_file import RamFile
 from openrbu.memory.ram_array import RamArray
 from openrbu.units import MIB, PAGE_SIZE, PhysAddr
-from small_disks import fill_up
-from xen_hosts import up
+from rigs.small_disks import fill_up
+from rigs.xen_hosts import up
 
 path, end = Path(sys.argv[1]), PhysAddr(64 * MIB)
 ram = RamFile.create(path, pc_regions(64 * MIB))

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from needs import leave_out
 from openrbu.balloon.model import ModelGuest
 from openrbu.drivers.xen_balloon_profiles import balloon_profile
 from openrbu.errors import MachineError
@@ -23,10 +22,11 @@ from openrbu.memory.ram_file import RamFile
 from openrbu.units import MIB
 from openrbu.xen import arrays
 from openrbu.xen.hypervisor import INVALID, Hypervisor
-from small_disks import pages_taken, small_tmpfs
-from xen_hosts import Stock, frames, machine_frames, ram, up
-from xen_killed import CALLS
-from xen_worker import RAM_BYTES
+from rigs.needs import leave_out
+from rigs.small_disks import pages_taken, small_tmpfs
+from rigs.xen_hosts import Stock, frames, machine_frames, ram, up
+from rigs.xen_killed import CALLS
+from rigs.xen_worker import RAM_BYTES
 
 TESTS = Path(__file__).parents[2]
 
@@ -199,8 +199,8 @@ import errno, sys
 from pathlib import Path
 from openrbu.errors import MachineError
 from openrbu.xen.hypervisor import INVALID, Hypervisor
-from small_disks import fill_up
-from xen_hosts import ram, up
+from rigs.small_disks import fill_up
+from rigs.xen_hosts import ram, up
 
 directory = Path(sys.argv[1])
 host = Hypervisor.create(directory, ram((0, 1 << 21)), reserved=())
@@ -255,7 +255,8 @@ AFTER = {
 def test_a_hypercall_killed_at_any_line_was_made_or_was_not(shm: Path, call: str) -> None:
     """Guests as `name:pages+claim`, and how many pages the RAM file takes: just what they have."""
     done = subprocess.run(
-        [sys.executable, TESTS / "xen_killed.py", shm, call],
+        [sys.executable, "-m", "rigs.xen_killed", shm, call],
+        cwd=TESTS,
         capture_output=True,
         text=True,
         check=False,
@@ -327,8 +328,14 @@ def test_guests_of_several_processes_contend_and_one_is_killed_again_and_again(
 
 
 def worker(directory: Path, ram: Path, name: str, seed: int, *, steps: int) -> Popen:
-    program = [sys.executable, TESTS / "xen_worker.py", directory, ram, name, str(seed), str(steps)]
-    return subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    arguments = [directory, ram, name, str(seed), str(steps)]
+    return subprocess.Popen(
+        [sys.executable, "-m", "rigs.xen_worker", *arguments],
+        cwd=TESTS,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def kill_after_lines(process: Popen, count: int) -> None:

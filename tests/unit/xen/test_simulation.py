@@ -10,13 +10,13 @@ import pytest
 from hypothesis import HealthCheck, Phase, find, given, settings
 from hypothesis import strategies as st
 
-from model_guests import guest_on, host_of
 from openrbu.balloon.model import GuestPages, ModelGuest
 from openrbu.drivers.xen_balloon import BATCH_PAGES as BATCH
 from openrbu.drivers.xen_balloon_profiles import BALLOON_PROFILES
 from openrbu.xen.hypervisor import INVALID, Hypervisor
 from openrbu.xen.samples import BalloonActivity, Samples, activity_of
 from openrbu.xen.simulation import BalloonSimulation
+from rigs.model_guests import guest_on, host_of
 
 HOUR_S = 3600.0
 

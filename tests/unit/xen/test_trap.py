@@ -9,18 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from machines import (
-    FLASH_BYTES,
-    REBOOT_MODE,
-    Watched,
-    hidden_memory,
-    image,
-    image_bytes,
-    make,
-    published,
-    running,
-    update,
-)
 from openrbu.bios.post import Board, PostReport, find_update, post
 from openrbu.bios.rules import RejectedError
 from openrbu.errors import ObstacleError, UpdateFailedError
@@ -38,6 +26,18 @@ from openrbu.update.plan import Options, make_plan
 from openrbu.update.stage import Ground, Payload, make_payload
 from openrbu.update.verify import ReadBack, read_free_pages
 from openrbu.xen.hypervisor import Hypervisor
+from rigs.machines import (
+    FLASH_BYTES,
+    REBOOT_MODE,
+    Watched,
+    hidden_memory,
+    image,
+    image_bytes,
+    make,
+    published,
+    running,
+    update,
+)
 
 MEMORY = "/sys/devices/system/xen_memory/xen_memory0"
 XEN = XenConfig(dom0_bytes=96 * MIB, dom0_max_bytes=112 * MIB, profile="linux")

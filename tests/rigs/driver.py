@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from kept import kept
 from openrbu.drivers.dell_rbu import DellRbu
 from openrbu.drivers.dell_rbu_profiles import Profile, profile
 from openrbu.drivers.firmware_class import FirmwareClass
@@ -20,6 +19,7 @@ from openrbu.memory.pages import PageSource
 from openrbu.memory.physical import pc_regions
 from openrbu.memory.ram_file import RamFile
 from openrbu.units import KIB, MIB, PAGE_SIZE, PhysAddr, pages_for
+from rigs.kept import kept
 
 DEVICE = "/sys/devices/platform/dell_rbu"
 FIRMWARE = "/sys/class/firmware/dell_rbu"

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from cli_rig import RBU, Cli
 from openrbu.machine.xen_orders import GuestOrder
 from openrbu.units import KIB, MIB
+from rigs.cli import RBU, Cli
 
 MIB_KIB = MIB // KIB
 START_S = 1_800_000_000.0

@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from cli_rig import RBU
+from rigs.cli import RBU
 
 ENTRY = "sys/class/firmware/dell_rbu"
 DEVICE = "sys/devices/platform/dell_rbu"

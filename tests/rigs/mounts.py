@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cli_rig import RBU, Cli
-from machines import NOBODY, make, opened_up, running
-from needs import leave_out
 from openrbu.system.fuse_mounts import mounts, unmount
-from served import send
+from rigs.cli import RBU, Cli
+from rigs.machines import NOBODY, make, opened_up, running
+from rigs.needs import leave_out
+from rigs.served import send
 
 DEVICE = "sys/devices/platform/dell_rbu"
 ENTRY = "sys/class/firmware/dell_rbu"

@@ -1,6 +1,6 @@
 """Makes the machines, in every shape that their state can have, that later versions must read.
 
-    python tests/make_state_goldens.py OUT RBU...
+    cd tests && python -m rigs.make_state_goldens OUT RBU...
 
 OUT is `tests/data/states/VERSION`, RBU the command that runs the version that is kept: it is used
 as a program only, so that this file can make the machines of any version. To be run on the last
@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from packed_machine import pack
+from rigs.packed_machine import pack
 
 PROFILES = (
     "documented",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from openrbu.balloon.model import ModelGuest
 from openrbu.drivers.xen_balloon_profiles import balloon_profile
 from openrbu.xen.hypervisor import Hypervisor
-from xen_hosts import small_host
+from rigs.xen_hosts import small_host
 
 
 def host_of(pages: int) -> Hypervisor:

@@ -1,6 +1,6 @@
 """A program: a hypercall on a host in files, killed at each of its lines in turn.
 
-    python xen_killed.py DIRECTORY CALL
+    python -m rigs.xen_killed DIRECTORY CALL
 
 It says on each line how many pages guests have after a kill and its mending, what they claim, and
 how many pages of memory the host's RAM file has; or that the host has ended. A tracer counts the
@@ -24,7 +24,7 @@ from openrbu.memory.ram_file import RamFile
 from openrbu.units import PAGE_SIZE
 from openrbu.xen import hypervisor as hypervisor_module
 from openrbu.xen.hypervisor import Hypervisor
-from xen_hosts import ram, up
+from rigs.xen_hosts import ram, up
 
 REGIONS = ram((0, 64))
 TRACED = (str(Path(hypervisor_module.__file__).parent), str(Path(physical.__file__).parent))

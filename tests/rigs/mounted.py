@@ -12,13 +12,13 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from machines import make
-from needs import leave_out
 from openrbu.drivers.dell_rbu_profiles import KernelDiedError
 from openrbu.errors import KernelError
 from openrbu.machine.virtual import VirtualMachine
 from openrbu.system.fuse_mounts import mount_device, mount_with_helper, open_device, unmount
 from openrbu.units import PAGE_SIZE, PhysAddr
+from rigs.machines import make
+from rigs.needs import leave_out
 
 _READ_BYTES = 128 << 10
 

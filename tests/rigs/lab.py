@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from needs import leave_out
 from openrbu.errors import ObstacleError
 from openrbu.machine.factory import Order
 from openrbu.units import MIB
+from rigs.needs import leave_out
 
 if TYPE_CHECKING:  # what is behind these needs the extra "lab"
     from openrbu.lab.calls import Call, Result

@@ -10,7 +10,6 @@ from typing import cast
 
 import numpy as np
 
-from lab_rig import SharedMachine
 from openrbu.errors import KernelError
 from openrbu.lab.calls import (
     Call,
@@ -25,7 +24,8 @@ from openrbu.lab.calls import (
     Write,
 )
 from openrbu.units import KIB, PAGE_SIZE, PhysAddr
-from rig import DEVICE, FIRMWARE, cat
+from rigs.driver import DEVICE, FIRMWARE, cat
+from rigs.lab import SharedMachine
 
 MODULE = "dell_rbu"
 

@@ -27,7 +27,7 @@ from openrbu.formats.check_words import CHECK_WORDS, register
 from openrbu.formats.hdr import HEADER, SystemId
 from openrbu.formats.packet_header import PACKET_HEADER, word_sums
 from openrbu.units import GIB, KIB, MIB, PAGE_SIZE
-from oracle_rig import D500_SYSTEM, POWEREDGE_SYSTEM, REAL_FLASH_BYTES
+from rigs.oracle import D500_SYSTEM, POWEREDGE_SYSTEM, REAL_FLASH_BYTES
 
 NEW_TEXT = b"Copyright 2005 Dell Inc."
 OLD_TEXT = b"Copyright 2005 Dell Computer Corporation"

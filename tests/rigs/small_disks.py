@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from needs import leave_out
+from rigs.needs import leave_out
 
 
 @contextlib.contextmanager

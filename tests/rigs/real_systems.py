@@ -15,7 +15,7 @@ import pytest
 
 from openrbu.formats.smbios import Tables, parse_memory_dump
 
-_BESIDE = Path(__file__).parents[1].parent / "shared" / "data"
+_BESIDE = Path(__file__).parents[2].parent / "shared" / "data"
 DATA = Path(os.environ.get("OPENRBU_DATA") or _BESIDE)
 SYSTEMS = DATA / "systems"
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from needs import leave_out
+from rigs.needs import leave_out
 
 RELEASE = "9.9.0-1-amd64"
 KERNEL = f"linux-image-{RELEASE}"

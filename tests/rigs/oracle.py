@@ -17,14 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from needs import leave_out
 from openrbu.bios.rules import latitude_d500, poweredge_2950
 from openrbu.bios.rules.ruleset import Collected, Identity, MonoSearch
 from openrbu.memory.physical import Region
 from openrbu.memory.ram_file import RamFile
 from openrbu.units import GIB, KIB, MIB, PhysAddr
+from rigs.needs import leave_out
 
-_BESIDE = Path(__file__).parents[1].parent / "shared" / "data"
+_BESIDE = Path(__file__).parents[2].parent / "shared" / "data"
 DATA = Path(os.environ.get("OPENRBU_DATA") or _BESIDE)
 ORACLE = DATA.parent / "oracle"
 

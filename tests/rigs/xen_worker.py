@@ -1,6 +1,6 @@
 """A program: a guest of a host in files, up and down at random, over real memory.
 
-    python xen_worker.py HOST RAM GUEST SEED STEPS
+    python -m rigs.xen_worker HOST RAM GUEST SEED STEPS
 
 It says a line before each step. It writes its own mark into every page that it gets, which has to
 hold zeros then, and sees that the mark is there when it gives the page back: nobody else has had

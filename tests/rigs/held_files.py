@@ -1,7 +1,8 @@
 """A program: system calls on files that stay open, as its standard input has them in JSON.
 
-`python held_files.py ROOT`: the driver's `/sys` is at ROOT/sys. It prints what each call answered.
-It is run where the files are, beside a mount or in a guest, and so imports nothing of ours.
+`python tests/rigs/held_files.py ROOT`: the driver's `/sys` is at ROOT/sys. It prints what each call
+answered. It is run where the files are, beside a mount or in a guest, and so imports nothing of
+ours.
 """
 
 from __future__ import annotations

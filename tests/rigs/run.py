@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cli_rig import RBU
-from machines import NOBODY, make, opened_up, running
-from mounted import needs_fuse
-from needs import leave_out
 from openrbu.machine.config import XenConfig
 from openrbu.units import MIB
+from rigs.cli import RBU
+from rigs.machines import NOBODY, make, opened_up, running
+from rigs.mounted import needs_fuse
+from rigs.needs import leave_out
 
 USERS = ("root", "nobody")
 

@@ -1,0 +1,1 @@
+"""What tests are made with: machines, hosts, drivers and programs to try."""
