@@ -5,13 +5,13 @@ in the balloon. The goal is the target, but no more than all frames of the guest
 goal less what the guest has now. A step moves one batch of up to 512 pages:
 
 - credit > 0, *increase*: the frames that went into the balloon last are offered to the hypervisor,
-  last one first. Those that it populates are free pages of the guest again. It may populate fewer,
-  because the host is short.
-- credit < 0, *decrease*: free pages of the guest are taken, without trying hard, and scrubbed;
-  their machine pages go back and the frames into the balloon. There may be fewer, because the
-  guest is short.
+  last one first. Those that it populates are free pages of the guest again. It may populate fewer
+  than offered, because the host is short of memory.
+- credit < 0, *decrease*: free pages of the guest are taken (no other memory is freed for that) and
+  scrubbed. Their machine pages go to the hypervisor and their frames into the balloon. There may be
+  fewer free pages than wanted, because the guest is short of memory.
 
-What `due_s` says is the state, and these are all changes of it:
+The value of `due_s` is the state, and these are all its changes:
 
 ==========  ========================  ========================================================
 state       `due_s`                   leaves it by
@@ -31,14 +31,15 @@ fell short             what the profile says of that kind of shortage: *go on* a
                        and *back off* -> waiting, or given up after too many; *give up* -> given up
 =====================  =======================================================================
 
-The back-off counts tries: the first that falls short makes count and delay 2, and that delay is
-waited; then 3 and 4 s, and so on. The try that would make the count more than the limit cancels:
-given up, with both at 1 again. What is special to it:
+The back-off counts tries. The first one that falls short makes the count 2 and the delay 2 s, and
+the driver waits for that delay; the next one makes them 3 and 4 s, and so on. A try that would make
+the count more than the limit cancels instead: the driver has given up, and both are 1 again. Two
+things are special to the back-off:
 
-- Where the same target is set again, waiting or given up, nothing happens (where the profile has
-  it so). Any other one is tried, be the goal the same.
-- A new target that leaves no credit does not end the waiting: it makes for one more try at once,
-  which moves nothing and counts as fallen short, too.
+- When the same target is set again while the driver waits or has given up, nothing happens, with
+  a profile that says so. A different target is always tried, even when the goal stays the same.
+- A new target that leaves no credit does not end the waiting. It leads to one more try at once,
+  which moves nothing and counts as one that fell short.
 
 Facts and their sources: docs/reference/balloon.md, X1 to X4 and X6.
 """
@@ -58,29 +59,30 @@ from openrbu.memory.pages import BalloonPages
 from openrbu.units import PAGES_PER_MIB
 
 BATCH_PAGES = 512
-"""As many 8-byte frame numbers as one page holds."""
+"""One page has room for so many 8-byte frame numbers."""
 
 RETRY_DELAY_S = 1
 MAX_SCHEDULE_DELAY_S = 32
 
 TICK_S = 1 / 250
-"""A delay of 0 lasts as long as a tick of Debian's kernels. Our choice: a real one spins then, at
-90,000 tries a second (seen)."""
+"""A delay of 0 lasts as long as a tick of Debian's kernels. This is a choice of openrbu: a real
+driver makes 90,000 tries a second then (measured)."""
 
 _MINIMUMS = ((128, 8, 1), (512, 40, 2), (2048, 104, 3), (inf, 296, 5))
-"""For guests of a maximum below so many MiB: MiB, and the maximum shifted right by so many bits."""
+"""(limit, base, shift): a guest whose maximum is below `limit` MiB has a minimum of `base` MiB and
+its maximum shifted right by `shift` bits."""
 
 
 class Reservation(Protocol):
-    """A guest's memory, as the hypervisor lets the guest change it."""
+    """A guest's memory at the hypervisor, which the guest can change by hypercalls."""
 
     def populate(self, frames: Frames) -> int:
-        """Have machine pages for the first of these frames; how many have got one."""
+        """Get machine pages for these frames, in their order. Returns how many got one."""
 
     def decrease(self, frames: Frames) -> None:
         """Give the machine pages of these frames back.
 
-        :raise MachineError: when that is refused. Then the guest has them as before.
+        :raise MachineError: when the hypervisor refuses. Then the guest keeps them.
         """
 
 
@@ -91,10 +93,10 @@ def minimum_pages_for(max_pages: int) -> int:
 
 
 class XenBalloon:
-    """The driver of one guest, without a clock: who drives it says what time it is.
+    """The driver of one guest. It has no clock: its caller says what time it is.
 
     `current_pages` pages of the guest have a machine page now; `ballooned` are the frames that
-    have none, the last of them the first to come back. A target below `minimum_pages` counts as
+    have none; the last of them comes back first. A target below `minimum_pages` counts as
     that, but never makes the guest grow; 0 turns this off. `scrub` clears pages. `log` gets
     a line when the driver gives up.
     """
@@ -136,12 +138,12 @@ class XenBalloon:
 
     @property
     def goal_pages(self) -> int:
-        """Where the driver is going now: a guest can't grow past the frames that it has."""
+        """The size that the driver moves to: a guest can't grow past the frames that it has."""
         return min(self.target_pages, self.current_pages + self.low_pages + self.high_pages)
 
     @property
     def credit_pages(self) -> int:
-        """How many pages the guest has yet to get; below 0: to give."""
+        """How many pages the guest has still to get; below 0: to give back."""
         return self.goal_pages - self.current_pages
 
     def ballooned(self) -> Frames:
@@ -149,15 +151,15 @@ class XenBalloon:
         return self._frames.copy()
 
     def set_target_pages(self, pages: int) -> None:
-        """What the guest shall have, by the file or by the toolstack. The work is due at once."""
+        """Set how much memory the guest shall have. The work is due at once, not done here."""
         before = self.target_pages
         self.target_pages = max(pages, min(self.goal_pages, self.minimum_pages))
         self.hard_limit_pages = None
         if self.target_pages != before or self.profile.same_target_is_tried:
-            self._go_on()
+            self._schedule_next()
 
     def step(self, now_s: float) -> int:
-        """Move one batch, when it is due. How many pages have changed sides."""
+        """Move one batch, if it is due. Returns how many pages were moved."""
         if self.due_s is None or self.due_s > now_s:
             return 0
         credit = self.credit_pages
@@ -169,8 +171,8 @@ class XenBalloon:
             moved, reaction = 0, Reaction.BACK_OFF
         match reaction:
             case Reaction.GO_ON:
-                self._start_anew()
-                self._go_on()
+                self._reset_retries()
+                self._schedule_next()
             case Reaction.WAIT:
                 self.due_s = now_s + RETRY_DELAY_S
             case Reaction.BACK_OFF:
@@ -180,14 +182,14 @@ class XenBalloon:
         return moved
 
     def clock_is(self, now_s: float) -> None:
-        """See the caller's clock, which somebody may have set back: no timer is further off than it
-        was when it was set."""
+        """Read the caller's clock, which may have been set back: no timer is further away than it
+        was when it was started."""
         if self.due_s is not None and self.due_s > now_s:
             delay_s = max(self.schedule_delay_s, RETRY_DELAY_S)
             self.due_s = min(self.due_s, now_s + delay_s)
 
     def run(self, now_s: float) -> None:
-        """Step until nothing is due. A timer that ran out long ago has run out once."""
+        """Step until nothing is due. A timer that ended long ago counts as one try, not several."""
         while self.due_s is not None and self.due_s <= now_s:
             self.step(now_s)
 
@@ -259,13 +261,13 @@ class XenBalloon:
             self._reservation.decrease(granted)
         self._log(f"xen_balloon: the hard limit is {self.hard_limit_pages} pages")
 
-    # -- when to go on ----------------------------------------------------------------------
+    # -- when the next step is due --------------------------------------------------------------
 
-    def _go_on(self) -> None:
+    def _schedule_next(self) -> None:
         is_backing_off = self.retry_count > 1
         self.due_s = -inf if self.credit_pages or is_backing_off else None
 
-    def _start_anew(self) -> None:
+    def _reset_retries(self) -> None:
         self.retry_count = 1
         self.schedule_delay_s = RETRY_DELAY_S
 
@@ -273,7 +275,7 @@ class XenBalloon:
         self.retry_count += 1
         if self.max_retry_count and self.retry_count > self.max_retry_count:
             self._log(f"xen_balloon: gave up at {self.current_pages} of {self.goal_pages} pages")
-            self._start_anew()
+            self._reset_retries()
             self.due_s = None
             return
         self.schedule_delay_s = min(2 * self.schedule_delay_s, self.max_schedule_delay_s)
@@ -291,7 +293,7 @@ class _Stack:
         return self._count
 
     def push(self, frames: Frames) -> None:
-        """Put frames on top; the last of them is the first to go."""
+        """Put frames on top; the last of them is taken first."""
         end = self._count + len(frames)
         if end > len(self._array):
             larger = np.empty(max(end, 2 * len(self._array)), np.uint32)
@@ -301,20 +303,20 @@ class _Stack:
         self._count = end
 
     def last(self, count: int) -> Frames:
-        """A copy of the uppermost frames, from the top down."""
+        """A copy of the top `count` frames, from the top down."""
         return self._array[self._count - count : self._count][::-1].copy()
 
     def drop(self, count: int) -> None:
-        """Take away as many from the top."""
+        """Remove `count` frames from the top."""
         self._count -= count
 
     def copy(self) -> Frames:
-        """All of them, from the bottom up."""
+        """A copy of all frames, from the bottom up."""
         return self._array[: self._count].copy()
 
 
 def to_runs(frames: Frames) -> FrameRuns:
-    """Frames, in their order, as they are kept on the disk: one run for even distances."""
+    """Frames, in their order, as runs `[first, count, step]` of frames at equal distances."""
     numbers = frames.astype(np.int64)
     steps = np.diff(numbers)
     ends = (np.flatnonzero(np.diff(steps)) + 1).tolist()

@@ -1,6 +1,6 @@
 """The files of the Xen balloon driver.
 
-In `/sys/devices/system/xen_memory/xen_memory0`, in KiB unless told otherwise:
+In `/sys/devices/system/xen_memory/xen_memory0`, in KiB unless it says otherwise:
 
 ======================  ====  ===================================================================
 file                    mode
@@ -12,16 +12,15 @@ file                    mode
 `info/high_kb`          0444  0: there is no high memory on 64-bit guests
 `info/hard_limit_kb`    0444  (`hard-limit` only) the hard limit, or `???` while none is known
 `schedule_delay`        0444  (`linux` only, as all below) seconds to the next try, hexadecimal
-`retry_count`           0444  which try that will be, hexadecimal
-`max_schedule_delay`    0644  as far as the delay doubles; shown in hexadecimal, taken as C writes
-                              numbers
-`max_retry_count`       0644  so many tries, and no more; 0: no limit. Shown and taken likewise
+`retry_count`           0444  the number of that try, hexadecimal
+`max_schedule_delay`    0644  the longest delay; shown in hexadecimal, read as C writes numbers
+`max_retry_count`       0644  the most tries; 0: no limit. Shown and read likewise
 `scrub_pages`           0644  1: pages are cleared before they are given back
 ======================  ====  ===================================================================
 
 `/proc/xen/balloon` (not in `linux`) shows all of that in one text, and takes a size as `target`
-does. Setting a target does no work: it is due then, and who serves the files sees to it that it is
-done (`XenBalloon.run`).
+does. Setting a target makes the work due but does not do it: the code that serves the files calls
+`XenBalloon.run`.
 
 Facts and their sources: docs/reference/balloon.md, X5. Names, modes and the directories around them
 were seen on Debian's 6.1.192 under Xen 4.17.

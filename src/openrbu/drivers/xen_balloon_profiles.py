@@ -1,7 +1,7 @@
 """How the Xen balloon driver behaves in which kernel, as named behaviours.
 
 Theory of operation. A step of the driver ends in one of four ways, and the profile says what
-follows from each: the driver never asks *which kernel* it is.
+follows from each. The driver never asks *which kernel* it runs in.
 
 =============================  ==============  ==================  ============
 after a step that …            `hard-limit`    `linux-2.6.18-xen`  `linux`
@@ -11,17 +11,18 @@ was granted some of the pages  give up         wait                go on
 was granted no page            give up         wait                back off
 found the guest short          wait            wait                back off
 -----------------------------  --------------  ------------------  ------------
-the same target again          tries at once   tries at once       is no news
+the same target again          tries at once   tries at once       is ignored
 =============================  ==============  ==================  ============
 
 - *go on*: the next batch at once, while there is something to move.
 - *wait*: the next batch one second later, for as long as it takes.
-- *back off*: the next batch after a delay that doubles each time, unless that was one try too many.
-- *give up*: what was granted is given back, what had been reached is the *hard limit*, and nothing
-  is tried until a target is set, even the same one.
+- *back off*: the next batch after a delay that doubles each time, unless the limit of tries is
+  reached.
+- *give up*: the pages that were granted are given back, the size that had been reached is the *hard
+  limit*, and nothing is tried until a target is set, even the same one.
 
-Where the same target is no news, neither a driver that waits nor one that has given up tries
-again. Another one is news also where the guest can't grow past its frames for either of them.
+Where the same target is ignored, neither a driver that waits nor one that has given up tries again.
+Another target is tried even where the guest has too few frames for both of them.
 
 Sources: docs/reference/balloon.md, X3 and X4. `linux-2.6.18-xen` does what the document says,
 `hard-limit` what it says was before; `linux` was compared with Debian's 6.1.192 under Xen 4.17.

@@ -14,8 +14,8 @@ from openrbu.xen.state import INVALID, HostState
 
 @dataclass(frozen=True, slots=True)
 class DomainInfo:
-    """A guest at one moment. `frame_count` is how many frames its memory has, with a machine page
-    or without."""
+    """A guest at one moment. `frame_count` is how many frames its memory has, with and without a
+    machine page."""
 
     id: int
     name: str
@@ -30,8 +30,8 @@ class DomainInfo:
 class Domain:
     """A guest of a host. Its frames are 0 up to, not including, `frame_count`.
 
-    It is there until it is destroyed, whoever has such an object. From then on its table leads
-    nowhere, and all else raises a `MachineError`.
+    Any process may destroy it. Then its table has no machine frames any more, and all calls but
+    `is_there` raise a `MachineError`.
     """
 
     def __init__(self, host: HostState, row: Row) -> None:
@@ -48,57 +48,57 @@ class Domain:
 
     @property
     def table(self) -> Frames:
-        """The machine frame of each frame, or INVALID; itself, not to be written to."""
+        """The machine frame of each frame, or INVALID. This is a read-only view of the table."""
         table = self._table.view()
         table.flags.writeable = False
         return table
 
     @property
     def current_pages(self) -> int:
-        """How many machine pages it has."""
+        """How many machine pages the guest has."""
         return self._checked_row().current_pages
 
     @property
     def max_pages(self) -> int:
-        """How many it may have."""
+        """How many machine pages the guest may have."""
         return self._checked_row().max_pages
 
     @property
     def claim_pages(self) -> int:
-        """How many more it was promised."""
+        """How many more machine pages the guest was promised."""
         return self._checked_row().claim_pages
 
     @property
     def target_kib(self) -> int:
-        """xenstore's `memory/target`: how much the toolstack wants it to have."""
+        """xenstore's `memory/target`: how much memory the toolstack wants the guest to have."""
         return self._checked_row().target_kib
 
     @property
     def target_serial(self) -> int:
-        """How often that was written."""
+        """How often the target was written."""
         return self._checked_row().target_serial
 
     def info(self) -> DomainInfo:
         return info_of(self._checked_row())
 
     def populate(self, frames: Frames) -> int:
-        """Have machine pages for the first ones of these frames; how many got one.
+        """Get machine pages for these frames, in their order. Returns how many got one.
 
-        Fewer than asked when the host is short of memory, when the guest's maximum is reached, or
-        when what is free is promised to others. The pages hold zeros. What the guest gets is taken
-        off its own claim.
+        These are fewer than asked when the host is short of memory, when the guest's maximum is
+        reached, or when what is free is promised to others. The pages have zeros. What the guest
+        gets is taken off its own claim.
 
-        :raise ValueError: when one of the frames has a machine page, is there twice, or is none of
-            the guest's. Then nothing changes.
+        :raise ValueError: when one of the frames has a machine page, is there twice, or is not a
+            frame of the guest. Then nothing changes.
         :raise MachineError: when the guest was destroyed, or the disk with the host's own files
             refuses. Then nothing changes.
         """
         with self._host as host:
             row = self._checked_row()
-            places, machine = self._look_up(frames)
+            indices, machine = self._look_up(frames)
             if len(machine) and machine.min() != INVALID:
                 raise ValueError("a frame to be populated has a machine page")
-            if _has_twins(np.sort(frames)):
+            if _has_duplicates(np.sort(frames)):
                 raise ValueError("a frame to be populated is there twice")
             current, claim = row.current_pages, row.claim_pages
             room = min(row.max_pages - current, host.unclaimed_pages + claim)
@@ -108,7 +108,7 @@ class Domain:
             host.begin_change(handing_out=count)
             machine = host.commit(count)
             count = len(machine)
-            self._table[places[:count]] = machine
+            self._table[indices[:count]] = machine
             host.heap.drop(count)
             host.set_counts(row, current + count, max(0, claim - count))
             host.end_change()
@@ -117,31 +117,31 @@ class Domain:
     def decrease(self, frames: Frames) -> None:
         """Give the machine pages of these frames back.
 
-        :raise ValueError: when one of the frames has none, is there twice, or is none of the
-            guest's. Then nothing changes.
+        :raise ValueError: when one of the frames has none, is there twice, or is not a frame of the
+            guest. Then nothing changes.
         :raise MachineError: when the guest was destroyed, or the disk with the host's own files
             refuses. Then nothing changes.
         :raise OSError: when the file behind the memory refuses. The next hypercall tries again.
         """
         with self._host as host:
             row = self._checked_row()
-            places, machine = self._look_up(frames)
+            indices, machine = self._look_up(frames)
             if not len(machine):
                 return
             ordered = np.sort(machine)
             if ordered[-1] == INVALID:
                 raise ValueError("a frame to be taken has no machine page")
-            if _has_twins(ordered):
+            if _has_duplicates(ordered):
                 raise ValueError("a frame to be taken is there twice")
             host.begin_change()
-            self._table[places] = INVALID
+            self._table[indices] = INVALID
             host.take_back(ordered)
             host.set_counts(row, row.current_pages - len(ordered), row.claim_pages)
             host.end_change()
 
     def set_maximum(self, pages: int) -> None:
-        """How many machine pages it may have: no more come beyond that. What it has it keeps, and
-        what it has claimed beyond that is no longer claimed.
+        """Set how many machine pages the guest may have. It keeps what it has beyond that, but not
+        what it has claimed beyond that.
 
         :raise ValueError: when it is negative.
         :raise MachineError: when the guest was destroyed.
@@ -157,10 +157,10 @@ class Domain:
             host.end_change()
 
     def set_claim(self, pages: int) -> None:
-        """Promise the guest so many *more* pages, which nobody else gets meanwhile. 0: none.
+        """Promise the guest so many *more* pages, which no other guest gets meanwhile. 0: none.
 
         :raise KernelError: ENOMEM when that much is not free, or claimed by others. EINVAL when it
-            is more than its maximum allows. The old claim stands then.
+            is more than its maximum allows. Then the old claim stays.
         :raise ValueError: when it is negative.
         :raise MachineError: when the guest was destroyed.
         """
@@ -180,9 +180,9 @@ class Domain:
             host.end_change()
 
     def set_target_kib(self, kib: int) -> None:
-        """Write xenstore's `memory/target`. The serial counts it, the same value included.
+        """Write xenstore's `memory/target`. The serial goes up even when the value is the same.
 
-        :raise ValueError: when it is no number of 64 bits.
+        :raise ValueError: when it is not a number of 64 bits.
         :raise MachineError: when the guest was destroyed.
         """
         if not 0 <= kib < 1 << 64:
@@ -191,10 +191,10 @@ class Domain:
             self._checked_row().set_target_kib(kib)
 
     def _look_up(self, frames: Frames) -> tuple[npt.NDArray[np.intp], Frames]:
-        """Where the table has these frames, and what it has there."""
-        places = frames.astype(np.intp)  # once: numpy would do it at each use
+        """The indices of these frames in the table, and its entries there."""
+        indices = frames.astype(np.intp)  # once: numpy would do it at each use
         try:
-            return places, self._table[places]
+            return indices, self._table[indices]
         except IndexError:
             text = f"guest {self.name!r} has frames 0 to {self.frame_count - 1}"
             raise ValueError(text) from None
@@ -205,13 +205,13 @@ class Domain:
         return self._row
 
 
-def _has_twins(ordered: Frames) -> bool:
-    """Whether a frame is there twice."""
+def _has_duplicates(ordered: Frames) -> bool:
+    """Whether an ascending array has a frame twice."""
     return bool((ordered[1:] == ordered[:-1]).any())
 
 
 def info_of(row: Row) -> DomainInfo:
-    """What a row says."""
+    """The `DomainInfo` of a row."""
     assert row.domain_id is not None
     return DomainInfo(
         row.domain_id,

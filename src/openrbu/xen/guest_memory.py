@@ -1,4 +1,4 @@
-"""A guest's memory: physical memory to its kernel, and scattered over the machine's in truth."""
+"""A guest's memory: physical to its kernel, and made of scattered frames of the machine's."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _IN_PAGE = PAGE_SIZE - 1
 
 
 class GuestMemory:
-    """The memory of a guest, from address 0 up to its last frame; `machine` is the host's.
+    """The memory of a guest, from address 0 up to its last frame; `machine` is the host's memory.
 
-    A page that is ballooned out is no RAM: an `AddressError`. A guest that was destroyed has no
-    memory at all, which is a `MachineError`. Where a page lies can change
-    between two calls, so a view is a copy always: one that showed machine memory would go on to
-    do so when that is another guest's.
+    Access to a page that is ballooned out raises an `AddressError`. A guest that was destroyed has
+    no memory, and any access raises a `MachineError`. The machine frame of a page can change
+    between two calls, so `view` always returns a copy: a view of machine memory would show
+    another guest's page later.
     """
 
     def __init__(self, domain: Domain, machine: PhysicalMemory) -> None:
@@ -38,7 +38,7 @@ class GuestMemory:
         return False
 
     def machine_runs(self, address: PhysAddr, size_bytes: int) -> list[Region]:
-        """Where these bytes lie in machine memory, in order; neighbours in one.
+        """Where these bytes are in machine memory, in order. Neighbouring frames make one region.
 
         :raise AddressError: when any of them is outside RAM, or ballooned out.
         :raise MachineError: when the guest was destroyed.
@@ -98,18 +98,18 @@ class GuestMemory:
             self._machine.zero(run.start, run.size_bytes)
 
     def populated(self, start: PhysAddr, end: PhysAddr) -> Iterator[Region]:
-        """The parts of [start, end) that may hold anything but zeros, ascending.
+        """The parts of [start, end) that may have anything but zeros, ascending.
 
-        Machine memory is asked once, for all from the lowest to the highest machine page.
+        Machine memory is asked once, from the lowest to the highest machine page.
         """
-        for low, high in self._held_runs(start >> PAGE_SHIFT, -(-end // PAGE_SIZE)):
+        for low, high in self._mapped_runs(start >> PAGE_SHIFT, -(-end // PAGE_SIZE)):
             part = Region(PhysAddr(low << PAGE_SHIFT), PhysAddr(high << PAGE_SHIFT))
             clipped = part.clip(start, end)
             if clipped is not None:
                 yield clipped
 
-    def _held_runs(self, first: int, end: int) -> Iterator[tuple[int, int]]:
-        """The frames in [first, end) that may hold anything, as (first, behind the last)."""
+    def _mapped_runs(self, first: int, end: int) -> Iterator[tuple[int, int]]:
+        """The frames in [first, end) that may have anything, as (first, behind the last)."""
         frames = self._table[first:end]
         present = frames[frames != INVALID]
         if not len(present):

@@ -1,13 +1,13 @@
 """The hypervisor's heap: which machine frames are free, and in which order they are handed out.
 
-Theory of operation. A stack of frames that came back, and a mark behind which nothing was ever
-handed out. The stack goes first, so that used frames are used again before fresh ones (a RAM file
-stays sparse) and a host costs no memory before it is used, whatever its size. Fresh frames come in
-ascending order.
+Theory of operation. The heap is a stack of frames that came back, and a mark: frames behind it were
+never handed out. The stack is used first, so that used frames are used again before fresh ones (a
+RAM file stays sparse), and a host of any size costs no memory before it is used. Fresh frames are
+handed out in ascending order.
 
 A batch that comes back is put on the stack with its lowest frame on top. So the batch that was
-freed most recently is handed out first, in ascending order. As a balloon hands its frames back the
-other way round, last one first, a guest that has ballooned down and up has its pages in
+freed most recently is handed out first, in ascending order. A balloon gives its frames to the guest
+in the opposite order, last one first. So a guest that has ballooned down and up has its pages in
 *descending* order in machine memory, as was seen on Xen 4.17.
 """
 
@@ -23,20 +23,19 @@ Spans = tuple[tuple[int, int], ...]
 """Machine frames as (first, behind the last), ascending."""
 
 Flags: TypeAlias = "npt.NDArray[np.bool_]"
-"""Something about each machine frame, shape (n,): frame f has place f."""
+"""A flag of each machine frame, shape (n,): that of frame f has index f."""
 
 _STACKED, _FRESH = 0, 1
 WORDS = 2
-"""How many numbers the heap keeps in `words`: the height of the stack, and how many frames lie
-before the mark, counted over all spans."""
+"""How many numbers the heap has in `words`: the height of the stack, and how many frames are before
+the mark, counted over all spans."""
 
 
 class Heap:
-    """The free ones of the machine frames in `spans`.
+    """The free frames among the machine frames in `spans`.
 
-    `words` and `stack` are where its state is, in memory that processes may share. All of zeros,
-    they are a heap of which nothing was handed out. `stack` has room for as many frames as lie
-    before the mark.
+    `words` and `stack` have its state, in memory that processes may share. All zeros are a heap
+    from which nothing was handed out. `stack` has room for as many frames as are before the mark.
     """
 
     def __init__(self, spans: Spans, words: memoryview, stack: Frames) -> None:
@@ -50,16 +49,16 @@ class Heap:
 
     @property
     def marked_pages(self) -> int:
-        """How many frames lie before the mark."""
+        """How many frames are before the mark."""
         mark: int = self._words[_FRESH]
         return mark
 
     def mark_after(self, count: int) -> int:
-        """What `marked_pages` will be when `count` frames more have been dropped."""
+        """What `marked_pages` will be after `drop(count)`."""
         return self.marked_pages + max(0, count - self._words[_STACKED])
 
     def peek(self, count: int) -> Frames:
-        """The next `count` frames to be handed out; that many are free. Nothing changes."""
+        """The next `count` frames to be handed out, without a change; so many must be free."""
         height = self._words[_STACKED]
         top = self._stack[max(0, height - count) : height][::-1]
         if len(top) == count:
@@ -71,22 +70,22 @@ class Heap:
         return np.concatenate([top, *fresh])
 
     def drop(self, count: int) -> None:
-        """Hand out the frames that `peek` said."""
+        """Hand out the frames that `peek(count)` returned."""
         height = self._words[_STACKED]
         self._words[_FRESH] = self.mark_after(count)
         self._words[_STACKED] = max(0, height - count)
 
     def give(self, ordered: Frames) -> None:
-        """Take back frames, which are ascending."""
+        """Take back frames, which must be ascending."""
         height = self._words[_STACKED]
         self._stack[height : height + len(ordered)] = ordered[::-1]
         self._words[_STACKED] = height + len(ordered)
 
-    def make_anew(self, used: Flags) -> Frames:
-        """Have all frames free but the used ones; the ones on the stack now, ascending.
+    def rebuild(self, used: Flags) -> Frames:
+        """Make all frames free but the used ones. Returns those on the stack then, ascending.
 
-        `used` has a place for each machine frame up to one behind the last used one at least. The
-        mark comes right behind that one.
+        `used` has at least one element more than the number of the last used frame. The mark comes
+        right behind that frame.
         """
         end = len(used) - int(used[::-1].argmax()) if used.any() else 0
         spans = [(first, min(last, end)) for first, last in self._spans if first < end]
@@ -98,7 +97,7 @@ class Heap:
         return free
 
     def stacked(self) -> Frames:
-        """The frames on the stack, the next one last. Not a copy."""
+        """The frames on the stack, the next one last: a view, not a copy."""
         return self._stack[: self._words[_STACKED]]
 
     def fresh_spans(self, count: int | None = None) -> Iterator[tuple[int, int]]:

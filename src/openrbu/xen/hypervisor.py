@@ -5,9 +5,9 @@ make hypercalls, one at a time: populate, decrease (`domain`). A host lives in t
 files of a directory that several processes have open at once, each with a guest or two (`arrays`).
 A process that ends, or is killed, leaves its guests as the hypervisor knows them.
 
-A frame is handed out unless that breaks one of three promises: the machine has it, the guest's
-maximum allows it, and what is free beyond it still covers what *other* guests have claimed. If
-so, fewer are handed out than were asked for; the rest, and what comes next, is the guest's affair.
+A guest gets a frame when three conditions are met: the machine has a free one, the guest's maximum
+allows it, and what is still free then covers what *other* guests have claimed. Otherwise it gets
+fewer frames than it asked for, and decides itself what to do.
 """
 
 from __future__ import annotations
@@ -37,12 +37,11 @@ __all__ = ["DOM0", "INVALID", "XEN_RESERVED", "Backing", "Domain", "DomainInfo",
 DOM0 = "dom0"
 
 XEN_RESERVED = (Region(PhysAddr(0), PhysAddr(17 * MIB)),)
-"""What the hypervisor keeps of the machine for itself: the first MiB, where firmware has its
-things, and the 16 MiB behind it. Our choice; a real one lies elsewhere, and takes more with more
-RAM."""
+"""The RAM that the hypervisor keeps for itself: the first MiB, which firmware uses, and the 16 MiB
+behind it. This is a choice of openrbu; a real one is elsewhere, and takes more with more RAM."""
 
 FORMAT = 1
-"""Of `host.json`; a reader refuses newer ones."""
+"""The format of `host.json`. A reader refuses newer ones."""
 
 _CONFIG = "host.json"
 
@@ -73,11 +72,11 @@ class Hypervisor:
     ) -> Hypervisor:
         """A host with this RAM, all in this process.
 
-        `backing` is what machine memory is made of (a `RamFile`): what a guest gives back is
+        `backing` is the memory behind machine frames (a `RamFile`): what a guest gives back is
         punched out of it. `takes_memory`: what a guest gets is taken from its file system at once,
         and a guest gets less when that has less.
 
-        :raise UsageError: when nothing of the RAM is left for guests, or it ends above 16 TiB.
+        :raise UsageError: when no RAM is left for guests, or it ends above 16 TiB.
         """
         spans = _spans(regions, reserved)
         arrays = PrivateArrays(WORD_COUNT, sum(end - first for first, end in spans))
@@ -93,13 +92,13 @@ class Hypervisor:
         takes_memory: bool = False,
         reserved: Sequence[Region] = XEN_RESERVED,
     ) -> Hypervisor:
-        """Make a host in a directory that is there, as a machine's start does. See `in_memory`.
+        """Make a host in an existing directory, as a machine's start does. See `in_memory`.
 
-        One that was there is gone, with its guests. All memory but the hypervisor's own is
-        scrubbed.
+        A host that was there before is removed with its guests. All memory but the hypervisor's own
+        is scrubbed.
 
         :raise UsageError: as `in_memory`.
-        :raise MachineError: when a process stays inside of a hypercall on the one that was there.
+        :raise MachineError: when a process stays inside of a hypercall on the host before.
         :raise OSError: when the disk refuses.
         """
         spans = _spans(regions, reserved)
@@ -115,7 +114,7 @@ class Hypervisor:
 
     @classmethod
     def remove(cls, directory: Path) -> None:
-        """Remove the host in a directory, there or not, and the directory.
+        """Remove the host in a directory, if there is one, and the directory.
 
         :raise MachineError: when a process stays inside of a hypercall on it.
         :raise OSError: when the disk refuses.
@@ -127,7 +126,7 @@ class Hypervisor:
 
     @classmethod
     def _end(cls, directory: Path) -> None:
-        """See that processes that have the host in a directory open can't change anything.
+        """End the host in a directory, so that processes that have it open can't change anything.
 
         :raise MachineError: when one of them stays inside of a hypercall.
         """
@@ -140,8 +139,7 @@ class Hypervisor:
 
     @classmethod
     def open(cls, directory: Path, *, backing: Backing | None = None) -> Hypervisor:
-        """The host in a directory. Without the `backing` that it was made with it can only be
-        looked at.
+        """The host in a directory. Without the `backing` that it was made with it can only be read.
 
         :raise MachineError: when there is none, it is damaged, or from a newer openrbu.
         :raise OSError: when the disk refuses.
@@ -165,14 +163,14 @@ class Hypervisor:
     def _made(
         cls, arrays: HostArrays, spans: Spans, backing: Backing | None, *, takes_memory: bool
     ) -> Hypervisor:
-        """A fresh host: all its memory is free, and holds nothing."""
+        """A new host: all its memory is free, and has zeros."""
         if backing is not None:
             for first, end in spans:
                 backing.discard(first, end - first)
         return cls(HostState(arrays, spans, backing, takes_memory=takes_memory))
 
     def close(self) -> None:
-        """Let go of the host's files. Its guests stay as they are."""
+        """Close the host's files. Its guests stay as they are."""
         self._state.arrays.close()
 
     @property
@@ -182,31 +180,31 @@ class Hypervisor:
 
     @property
     def total_pages(self) -> int:
-        """What guests can have together."""
+        """How many pages all guests together can have."""
         return self._state.heap.total_pages
 
     @property
     def free_pages(self) -> int:
-        """What no guest has."""
+        """How many pages no guest has."""
         return self._state.heap.free_pages
 
     @property
     def claimed_pages(self) -> int:
-        """What of the free pages is promised to guests."""
+        """How many of the free pages are promised to guests."""
         return self._state.claimed_pages
 
     def create_domain(
         self, name: str, *, pages: int, max_pages: int, claim_pages: int = 0
     ) -> Domain:
-        """A guest with `max_pages` frames, of which the first `pages` have machine pages, and
-        `claim_pages` more are promised to it. The guest `dom0` is number 0.
+        """Make a guest with `max_pages` frames. The first `pages` of them have machine pages, and
+        `claim_pages` more are promised to it. The guest `dom0` gets the ID 0.
 
-        :raise UsageError: when it can't have that name, or more pages than frames.
-        :raise MachineError: when there is a guest of that name, or one too many.
+        :raise UsageError: when it can't have that name, or would have more pages than frames.
+        :raise MachineError: when there is a guest of that name already, or too many guests.
         :raise KernelError: ENOMEM when that much is not free, or claimed by others. Then nothing
             has changed.
         :raise OSError: when the disk with the host's own files refuses a frame table. Then there is
-            no such guest; the next hypercall tidies up.
+            no such guest, and the next hypercall restores the rest.
         """
         encode_name(name)
         if not 0 < max_pages < INVALID or min(pages, claim_pages) < 0:
@@ -232,7 +230,7 @@ class Hypervisor:
             table[:pages], table[pages:] = machine, INVALID
             row.write(name, frame_count=max_pages, target_kib=pages * PAGE_SIZE // KIB)
             state.set_counts(row, pages, claim_pages)
-            row.give_to(number)
+            row.assign(number)
             state.heap.drop(pages)
             state.end_change()
             return Domain(state, row)
@@ -246,18 +244,18 @@ class Hypervisor:
             return Domain(state, self._existing_row(name))
 
     def find(self, name: str) -> DomainInfo | None:
-        """What is known of the guest of that name; None when there is none."""
+        """The guest of that name at this moment; None when there is none."""
         with self._state as state:
             row = state.rows.named(name)
             return None if row is None else info_of(row)
 
     def domains(self) -> list[DomainInfo]:
-        """All guests, in the order of their numbers."""
+        """All guests at this moment, in the order of their IDs."""
         with self._state as state:
             return sorted((info_of(row) for row in state.rows), key=lambda info: info.id)
 
     def destroy(self, name: str) -> None:
-        """End a guest: all its pages are free.
+        """End a guest, and free all its pages.
 
         :raise MachineError: when there is none of that name.
         :raise OSError: when the file behind the memory refuses. The next hypercall tries again.
@@ -273,9 +271,9 @@ class Hypervisor:
             state.end_change()
 
     def check(self) -> None:
-        """See that frames are conserved: each is free, or one guest's, and none is lost.
+        """Check that frames are conserved: each is free or has one guest, and none is lost.
 
-        :raise MachineError: when it is not so.
+        :raise MachineError: when that is not so.
         """
         with self._state as state:
             state.check()
@@ -296,7 +294,7 @@ def _spans(regions: Sequence[Region], reserved: Sequence[Region]) -> Spans:
     """The machine frames that guests can have."""
     spans = tuple(unreserved(tuple(regions), tuple(reserved)))
     if not spans:
-        raise UsageError("the hypervisor leaves nothing of so little RAM to its guests")
+        raise UsageError("there is too little RAM: the hypervisor leaves nothing of it to guests")
     if spans[-1][1] > INVALID:
         raise UsageError("a host has less than 16 TiB of RAM")
     return spans

@@ -1,7 +1,7 @@
-"""What a host knows of each guest, besides its frame table: a row of 16 numbers.
+"""What a host knows of each guest besides its frame table: a row of 16 numbers.
 
-Rows lie in memory that processes may share, so each number is written whole or not at all, and
-what belongs together is one number.
+Rows are in memory that processes may share. Each number is written as a whole, so values that must
+change together share one number.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from openrbu.errors import UsageError
 from openrbu.lazy import np
 
 MAX_GUESTS = 2048
-"""Rows there are. Xen itself ends at 32,752 guests."""
+"""The number of rows. Xen itself can have 32,752 guests."""
 
 MAX_NAME_BYTES = 63
 
@@ -23,14 +23,14 @@ _LOW = (1 << 32) - 1
 
 
 class Row:
-    """A guest's row; `number` is which one of all. Sizes in pages unless a name says otherwise."""
+    """A guest's row, number `number` of all. Sizes in pages unless a name says otherwise."""
 
     def __init__(self, words: memoryview, number: int) -> None:
         self._words, self.number = words, number
 
     @property
     def domain_id(self) -> int | None:
-        """Which guest's row it is; None: nobody's."""
+        """The ID of the guest that has the row; None while it has no guest."""
         return self._words[_ID] - 1 if self._words[_ID] else None
 
     @property
@@ -44,7 +44,7 @@ class Row:
         return claim
 
     def set_counts(self, current_pages: int, claim_pages: int) -> None:
-        """Both at once: a page that the guest gets of its claim is not in both."""
+        """Set both at once, so that a page that the guest gets from its claim is never in both."""
         self._words[_COUNTS] = claim_pages << 32 | current_pages
 
     @property
@@ -72,7 +72,8 @@ class Row:
         return serial
 
     def set_target_kib(self, kib: int) -> None:
-        """The serial last: who sees it change reads this target, or a newer one."""
+        """Write the target, and the serial after it: a reader that sees a new serial reads this
+        target, or a newer one."""
         self._words[_TARGET] = kib
         self._words[_SERIAL] += 1
 
@@ -81,20 +82,21 @@ class Row:
         return bytes(self._words[_NAME : _NAME + _NAME_WORDS]).rstrip(b"\0").decode()
 
     def write(self, name: str, *, frame_count: int, target_kib: int) -> None:
-        """Fill a row that is nobody's. Its guest has no pages yet; it may have all its frames."""
+        """Fill a row that has no guest. The guest has no pages yet, and its maximum is all its
+        frames."""
         raw = memoryview(encode_name(name).ljust(_NAME_WORDS * 8, b"\0")).cast("Q")
         self._words[_NAME : _NAME + _NAME_WORDS] = raw
         self._words[_FRAMES] = self._words[_MAXIMUM] = frame_count
         self._words[_TARGET], self._words[_SERIAL] = target_kib, 0
         self.set_counts(0, 0)
 
-    def give_to(self, domain_id: int | None) -> None:
-        """Make it this guest's, or nobody's."""
+    def assign(self, domain_id: int | None) -> None:
+        """Give the row to this guest, or to none."""
         self._words[_ID] = 0 if domain_id is None else domain_id + 1
 
 
 class Rows:
-    """All rows. Looking for one is no loop, or a thousand guests would take long to make."""
+    """All rows. A search is no Python loop: with one, a thousand guests would take long to make."""
 
     def __init__(self, words: memoryview) -> None:
         self._words = words
@@ -103,16 +105,16 @@ class Rows:
         self._names = table[:, _NAME : _NAME + _NAME_WORDS].view(f"S{_NAME_WORDS * 8}")[:, 0]
 
     def __iter__(self) -> Iterator[Row]:
-        """The rows that are somebody's."""
+        """The rows that have a guest."""
         return (self._row(number) for number in self._ids.nonzero()[0].tolist())
 
     def named(self, name: str) -> Row | None:
-        """The row of the guest of that name."""
+        """The row of the guest of that name; None when there is none."""
         found = ((self._names == name.encode()) & (self._ids != 0)).nonzero()[0]
         return self._row(int(found[0])) if len(found) else None
 
     def free(self) -> Row | None:
-        """A row that is nobody's."""
+        """A row that has no guest; None when there is none."""
         found = (self._ids == 0).nonzero()[0]
         return self._row(int(found[0])) if len(found) else None
 
@@ -123,7 +125,7 @@ class Rows:
 def encode_name(name: str) -> bytes:
     """A guest's name as bytes.
 
-    :raise UsageError: when it can't be one.
+    :raise UsageError: when a guest can't have that name.
     """
     raw = name.encode()
     if not 0 < len(raw) <= MAX_NAME_BYTES or not name.isprintable():

@@ -1,15 +1,15 @@
-"""A host's state, and how it stays whole when a process is killed inside of a hypercall.
+"""A host's state, and how it stays consistent when a process is killed inside of a hypercall.
 
 Theory of operation. The frame tables are the truth; the heap and all counters follow from them. A
-hypercall that changes them sets a mark first and clears it last. Who finds the mark when the lock
-is free knows that its holder died in between, and makes the rest anew (`_make_anew`). In
-between, each hypercall keeps an order that leaves true tables wherever it is cut off:
+hypercall that changes them sets a mark first and clears it last. A process that gets the lock and
+finds the mark knows that another one died in between, and rebuilds the rest (`_rebuild`). The steps
+of each hypercall have an order that leaves the tables true wherever it is cut off:
 
 ========  ===========================================================================
 populate  backing is committed, the table gets the frames, the heap loses them
 decrease  the table loses the frames, backing is released, the heap gets them
 create    the table is filled, then the guest's row begins to count
-destroy   the row ends to count, backing is released, the heap gets the frames
+destroy   the row no longer counts, backing is released, the heap gets the frames
 ========  ===========================================================================
 
 So a machine frame is never in two tables, and never in a table without its backing.
@@ -37,23 +37,24 @@ WORD_COUNT = _ROWS + MAX_GUESTS * ROW_WORDS
 
 
 class Backing(Protocol):
-    """What machine frames are made of, such as a RAM file."""
+    """The memory behind machine frames, such as a RAM file."""
 
     def commit(self, frames: Frames) -> int:
-        """Take memory for the first ones of these frames; for how many there was some."""
+        """Take memory for these frames, in their order, as far as there is some. Returns for how
+        many there was."""
 
     def release(self, frames: Frames) -> None:
-        """Give the memory of these frames back: they hold zeros then."""
+        """Give the memory of these frames back: they have zeros then."""
 
     def discard(self, first: int, count: int) -> None:
         """The same for `count` frames from `first` on."""
 
 
 class HostState:
-    """The state of a host. As a context manager it is the inside of a hypercall.
+    """The state of a host. Used as a context manager, the block is the inside of a hypercall.
 
     `takes_memory`: populating a guest takes memory of the backing. `may_change`: this process may
-    do more than look; it has the backing, if there is one.
+    change the state, because it has the backing, or there is none.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class HostState:
             if self.has_ended:
                 raise MachineError("the Xen host was switched off, or started again")
             if self._words[_CHANGING]:
-                self._make_anew()
+                self._rebuild()
         except BaseException:
             self.arrays.unlock()
             raise
@@ -87,20 +88,22 @@ class HostState:
         self.arrays.unlock()
 
     def begin_change(self, *, handing_out: int = 0) -> None:
-        """From here on until `end_change`, being cut off is noticed by the next hypercall.
+        """Begin a change. If the process dies before `end_change`, the next hypercall notices.
 
         `handing_out`: how many frames the heap may lose meanwhile.
 
-        :raise MachineError: when this process may only look, or the disk has no room for what the
-            heap will need when they come back. Then nothing has changed.
+        :raise MachineError: when this process may only read, or the disk has no room for what the
+            heap will need when the frames come back. Then nothing has changed.
         """
         if not self.may_change:
-            raise MachineError("this host's memory is not open here: nothing of it can be moved")
+            raise MachineError(
+                "this host's memory is not open in this process, so none of it can be moved"
+            )
         try:
             self.arrays.make_stack_room(self.heap.mark_after(handing_out))
         except OSError as error:
             raise MachineError(
-                f"the Xen host can't keep on the disk which pages are free ({error.strerror}): "
+                f"the Xen host can't write to the disk which pages are free ({error.strerror}): "
                 "free some space and try again"
             ) from None
         self._words[_CHANGING] = 1
@@ -110,24 +113,23 @@ class HostState:
 
     @property
     def has_ended(self) -> bool:
-        """Whether the host is of no use any more. See `end`."""
+        """Whether the host was switched off, or started again. See `end`."""
         return bool(self._words[_ENDED])
 
     @property
     def claimed_pages(self) -> int:
-        """What all guests together have claimed."""
+        """How many pages all guests together have claimed."""
         claimed: int = self._words[_CLAIMED]
         return claimed
 
     @property
     def unclaimed_pages(self) -> int:
-        """What is free and nobody has claimed."""
+        """How many pages are free and not claimed."""
         return self.heap.free_pages - self.claimed_pages
 
     def end(self) -> None:
-        """There is no guest any more, and the host is of no use. For processes that have it open
-        when its files are removed: what they have mapped stays, and must not reach the RAM of the
-        host that comes after it.
+        """End the host and all its guests, before its files are removed. A process that has it open
+        keeps what it has mapped, which must not lead into the RAM of the next host.
 
         :raise MachineError: when a process stays inside of a hypercall.
         """
@@ -140,12 +142,12 @@ class HostState:
             self.arrays.unlock()
 
     def forget(self, row: Row) -> Frames:
-        """End a guest, and have its frame table lead nowhere for who has it mapped. The machine
-        frames that it had, ascending: nobody has them now.
+        """End a guest, and empty its frame table for all processes that have it mapped. Returns
+        the machine frames that it had, ascending. They are in no table now, and not in the heap.
         """
         table = self.table(row)
         frames = np.sort(table[table != INVALID])
-        row.give_to(None)
+        row.assign(None)
         table[:] = INVALID
         return frames
 
@@ -156,13 +158,13 @@ class HostState:
         return number
 
     def set_counts(self, row: Row, current_pages: int, claim_pages: int) -> None:
-        """What a guest has, and has claimed."""
+        """Set how many pages a guest has, and has claimed."""
         self._words[_CLAIMED] += claim_pages - row.claim_pages
         row.set_counts(current_pages, claim_pages)
 
     def commit(self, count: int) -> Frames:
-        """The next `count` frames of the heap, with memory behind them. Fewer than asked when the
-        backing is short of it. The heap still has them.
+        """Take memory for the next `count` frames of the heap, which keeps them as free. Returns
+        those that got memory: fewer when the backing is short of it.
         """
         frames = self.heap.peek(count)
         if self.backing is None or not self.takes_memory:
@@ -170,12 +172,12 @@ class HostState:
         return frames[: self.backing.commit(frames)]
 
     def take_back(self, ordered: Frames) -> None:
-        """Scrub frames that are in no table any more, and free them; they are ascending."""
+        """Scrub frames that are in no table any more, and free them. They must be ascending."""
         self.scrub(ordered)
         self.heap.give(ordered)
 
     def scrub(self, frames: Frames) -> None:
-        """Have frames hold zeros, and no memory."""
+        """Give the memory of frames back, so that they have zeros."""
         if self.backing is not None:
             self.backing.release(frames)
 
@@ -186,14 +188,14 @@ class HostState:
         return self.arrays.table(number, row.frame_count)
 
     def check(self) -> None:
-        """See that each machine frame is free or one guest's, and that all is counted right.
+        """Check that each machine frame is free or has one guest, and that all counts are right.
 
-        :raise MachineError: when it is not so.
+        :raise MachineError: when that is not so.
         """
         used, counts = self._true_state()
         stacked = self.heap.stacked()
         if used[stacked].any():
-            raise MachineError("a machine frame is free, and a guest's")
+            raise MachineError("a machine frame is free, and a guest has it")
         used[stacked] = True
         if np.count_nonzero(used) != sum(counts.values()) + len(stacked):
             raise MachineError("a machine frame is free twice")
@@ -207,12 +209,12 @@ class HostState:
         if self.claimed_pages != claimed or claimed > self.heap.free_pages:
             raise MachineError("more is claimed than is free, or it is counted wrong")
         if set(self.arrays.table_numbers()) != {row.domain_id for row in self.rows}:
-            raise MachineError("a frame table is nobody's")
+            raise MachineError("a frame table has no guest")
 
     def _true_state(self) -> tuple[Flags, dict[int, int]]:
-        """What the frame tables say: which machine frames are used, and how many by which row.
+        """What the frame tables say: which machine frames are used, and how many each row has.
 
-        :raise MachineError: when that can't be.
+        :raise MachineError: when the tables contradict each other.
         """
         used = np.zeros(self.heap.end, np.bool_)
         counts: dict[int, int] = {}
@@ -224,21 +226,21 @@ class HostState:
             used[frames] = True
             counts[row.number] = len(frames)
         if np.count_nonzero(used) != sum(counts.values()):
-            raise MachineError("a machine frame is two guests'")
+            raise MachineError("a machine frame is in the frame tables twice")
         return used, counts
 
-    def _make_anew(self) -> None:
-        """Make the heap and all counters anew from the frame tables.
+    def _rebuild(self) -> None:
+        """Rebuild the heap and all counters from the frame tables.
 
-        Pages that the process that died had put into a table come off its guest's claim, unless it
-        had counted them. Who may only look leaves the mark: memory has to be scrubbed yet.
+        Pages that the dead process had put into a table come off its guest's claim, unless it had
+        counted them. A process that may only read leaves the mark set, because it can't scrub.
         """
         used, counts = self._true_state()
         for row in self.rows:
             gained = max(0, counts[row.number] - row.current_pages)
             row.set_counts(counts[row.number], max(0, row.claim_pages - gained))
         self._words[_CLAIMED] = sum(row.claim_pages for row in self.rows)
-        free = self.heap.make_anew(used)
+        free = self.heap.rebuild(used)
         self.scrub(free)
         if self.backing is not None:
             for first, end in self.heap.fresh_spans():

@@ -207,17 +207,17 @@ def found_by_check(state: HostState, what: str) -> None:
 
 def test_a_machine_frame_of_two_guests_is_found(state: HostState) -> None:
     tables(state)[0][4] = tables(state)[1][0]
-    found_by_check(state, "two guests'")
+    found_by_check(state, "in the frame tables twice")
 
 
 def test_a_machine_frame_that_is_twice_in_a_table_is_found(state: HostState) -> None:
     tables(state)[1][0] = tables(state)[1][1]
-    found_by_check(state, "two guests'")
+    found_by_check(state, "in the frame tables twice")
 
 
 def test_a_free_machine_frame_in_a_table_is_found(state: HostState) -> None:
     tables(state)[0][4] = 9
-    found_by_check(state, "free, and a guest's")
+    found_by_check(state, "is free, and a guest has it")
 
 
 def test_a_fresh_machine_frame_in_a_table_is_found(state: HostState) -> None:
@@ -257,7 +257,7 @@ def test_more_claims_than_free_pages_are_found(state: HostState) -> None:
 
 def test_a_frame_table_of_nobody_is_found(state: HostState) -> None:
     state.arrays.make_table(77, 5)
-    found_by_check(state, "nobody's")
+    found_by_check(state, "has no guest")
 
 
 # -- a hypercall that was cut off -------------------------------------------------------------
@@ -280,5 +280,5 @@ def test_what_was_cut_off_is_made_whole_by_the_next_hypercall(state: HostState) 
 def test_damage_that_can_not_be_mended_is_said(state: HostState) -> None:
     state.begin_change()
     tables(state)[0][4] = tables(state)[1][0]
-    with pytest.raises(MachineError, match="two guests'"):
+    with pytest.raises(MachineError, match="in the frame tables twice"):
         Hypervisor(state).domains()

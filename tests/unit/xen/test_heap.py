@@ -96,7 +96,7 @@ def test_a_heap_made_anew_has_all_but_the_used_frames(
     take(heap, 4)
     flags = np.zeros(heap.end, np.bool_)
     flags[used] = True
-    assert heap.make_anew(flags).tolist() == free
+    assert heap.rebuild(flags).tolist() == free
     assert heap.marked_pages == mark
     assert heap.free_pages == 10 - len(used)
     assert take(heap, len(free)) == free
