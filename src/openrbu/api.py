@@ -77,8 +77,8 @@ __all__ = [
     "open_dump",
     "open_machine",
     "packets",
-    "read_file",
     "read_image",
+    "read_images",
     "remove_machine",
     "run",
     "scan",
@@ -146,6 +146,24 @@ class Machine:
         if memory is None:
             raise errors.ObstacleError(f"the physical memory of {self.host.name} can't be seen")
         return memory
+
+    def read_file(self, path: str) -> bytes:
+        """A whole file of the machine, such as `/sys/devices/platform/dell_rbu/image_type`.
+
+        :raise OSError: as its kernel answers.
+        :raise MachineError: when the machine is off.
+        """
+        from openrbu.hosts.base import read_file
+
+        return read_file(self.host, path)
+
+    def write_file(self, path: str, data: bytes) -> None:
+        """Write `data` to a file of the machine, from its start on.
+
+        :raise OSError: as its kernel answers.
+        :raise MachineError: when the machine is off, or the disk refuses.
+        """
+        self.host.write(path, data)
 
     def plan(self, image: Image | LoadedImage, options: Options | None = None) -> Plan:
         """What an update to `image` would do here, and what stands in its way. Changes nothing.
@@ -316,8 +334,8 @@ def run(
     name: str,
     command: Sequence[str],
     *,
-    waiting: Callable[[int], None] = lambda programs: None,
-    log: Callable[[str], None] = lambda line: None,
+    waiting: Callable[[int], None] | None = None,
+    log: Callable[[str], None] | None = None,
 ) -> int:
     """Run a program that finds a virtual machine's files at their true paths. Its exit status, or
     the number of the signal that ended it, less than 0.
@@ -332,7 +350,10 @@ def run(
     from openrbu.fuse import run as programs
     from openrbu.machine.store import existing_directory
 
-    return programs.run(existing_directory(name), command, waiting=waiting, log=log)
+    def ignore(_: object) -> None: ...
+
+    directory = existing_directory(name)
+    return programs.run(directory, command, waiting=waiting or ignore, log=log or ignore)
 
 
 # -- images and packets ---------------------------------------------------------------------
@@ -351,7 +372,7 @@ def read_image(path: StrPath) -> LoadedImage:
     return load_image(Path(path))
 
 
-def read_file(path: StrPath, *, up_to_its_end: bool = False) -> LoadedFile:
+def read_images(path: StrPath, *, up_to_its_end: bool = False) -> LoadedFile:
     """All the images that a file is or holds, and what its package says of itself.
 
     `up_to_its_end`: of an image with more behind it, take what its check words hold for.

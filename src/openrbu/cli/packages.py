@@ -32,7 +32,7 @@ def info(
     \b
     Example:  rbu info A06.hdr
     """
-    inside = api.read_file(image)
+    inside = api.read_images(image)
     blocks: list[Block] = []
     if inside.manifest is not None:
         blocks.append(Facts(f"{image}, by its package.xml", _manifest_rows(inside.manifest)))
@@ -72,7 +72,7 @@ def extract(
     \b
     Example:  rbu extract PE2650-BIOS-LX-A06.BIN -o images
     """
-    inside = api.read_file(file, up_to_its_end=True)
+    inside = api.read_images(file, up_to_its_end=True)
     found = [each for each in inside.images if each.damage is None]
     left_out = [each for each in inside.images if each.damage is not None]
     names = _names(file, [each.image.header.version.text for each in found])
