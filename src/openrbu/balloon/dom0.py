@@ -23,14 +23,13 @@ from openrbu.machine.store import InUseError
 from openrbu.machine.xen_guests import GuestInUseError
 from openrbu.machine.xen_host import xen_config
 from openrbu.sharing.reach import reach
+from openrbu.system.waiting import Deadline
 from openrbu.units import PAGE_KIB
 
 _T = TypeVar("_T")
 
 TIMEOUT_S = 2.0
 """How long to wait for a host or a guest that another command has for a moment."""
-
-_STEP_S = 0.05
 
 
 def when_free(attempt: Callable[[], _T], clock: Clock, timeout_s: float = TIMEOUT_S) -> _T:
@@ -39,15 +38,15 @@ def when_free(attempt: Callable[[], _T], clock: Clock, timeout_s: float = TIMEOU
     :raise InUseError: when another process has the machine after `timeout_s`, too.
     :raise GuestInUseError: when another process has the guest then, or keeps it.
     """
-    until_s = clock.monotonic() + timeout_s
-    while True:
+    deadline = Deadline("another command", timeout_s, clock=clock)
+    for is_last in deadline.looks():
         try:
             return attempt()
         except (InUseError, GuestInUseError) as error:
             is_kept = isinstance(error, GuestInUseError) and error.is_kept
-            if is_kept or clock.monotonic() >= until_s:
+            if is_kept or is_last:
                 raise
-        clock.wait(_STEP_S)
+    raise deadline.error()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,6 @@ import errno
 import json
 import os
 import signal
-import time
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,9 +27,7 @@ from openrbu.system.fuse_mounts import (
 )
 from openrbu.system.lockfile import LockFile
 from openrbu.system.signals import signals_held
-
-_STEP_S = 0.05
-"""How often it is looked whether a server has ended."""
+from openrbu.system.waiting import Deadline
 
 
 def serve(
@@ -224,7 +221,9 @@ def stop(target: str, source: str, *, waiting: Callable[[int], None]) -> None:
 def _end_server(record: LockFile, waiting: Callable[[int], None]) -> str | None:
     """End the process that holds the record; what went wrong in that process."""
     is_told, programs = False, 0
-    while record.is_held():
+    for _ in Deadline("the process that serves the mount").looks():
+        if not record.is_held():
+            break
         document = _read(record)
         pid, now = document.get("pid"), document.get("waiting", 0)
         # One that waits has been told. To be told again ends what it waits for.
@@ -235,7 +234,6 @@ def _end_server(record: LockFile, waiting: Callable[[int], None]) -> str | None:
         if isinstance(now, int) and now != programs:
             programs = now
             waiting(now)
-        time.sleep(_STEP_S)
     failure = _read(record).get("error")
     with contextlib.suppress(OSError):  # mostly it is gone already
         if record.take():  # its server was killed

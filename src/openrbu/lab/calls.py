@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -22,6 +21,7 @@ from typing import Any, NamedTuple
 from openrbu.errors import ObstacleError
 from openrbu.sharing.wire import MAX_PAYLOAD_BYTES, Message, WireError, fields
 from openrbu.system import libc
+from openrbu.system.waiting import Deadline
 from openrbu.units import PAGE_SIZE
 
 DATA = "/sys/class/firmware/dell_rbu/data"
@@ -165,14 +165,12 @@ class Settle:
     """
 
     def make(self) -> bool:
-        end = time.monotonic() + _SETTLE_SECONDS
         in_a_row = 0
-        while in_a_row < 2:
-            if time.monotonic() > end:
-                return False
+        for _ in Deadline("dell_rbu", _SETTLE_SECONDS).looks(_SETTLE_STEP_S):
             in_a_row = in_a_row + 1 if _is_settled() else 0
-            time.sleep(_SETTLE_STEP_S)
-        return True
+            if in_a_row == 2:
+                return True
+        return False
 
 
 Call = Read | Write | Exists | ListDir | Stat | ReadLink | Load | Unload | Settle

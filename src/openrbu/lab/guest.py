@@ -8,11 +8,11 @@ never to be taken for an answer of the kernel's.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import select
 import socket
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -23,6 +23,7 @@ from openrbu.lab.qemu import Qemu
 from openrbu.lab.scratch import text_of
 from openrbu.sharing import wire
 from openrbu.system.signals import LOOK_UP_S
+from openrbu.system.waiting import Deadline
 from openrbu.units import human_size
 
 START_LIMIT_S = 300.0
@@ -66,7 +67,7 @@ class Guest:
 
     def __init__(self, qemu: Qemu, connection: socket.socket, console: int) -> None:
         self._qemu, self._connection, self._console = qemu, connection, console
-        self._deadline_s: float | None = None
+        self._deadline = Deadline("the guest")
         self.release = ""
 
     def wait_until_up(self, limit_s: float = START_LIMIT_S) -> None:
@@ -188,7 +189,7 @@ class Guest:
         return self._connection.recv(size_bytes) if self._wait_for_channel() else b""
 
     def _set_deadline(self, limit_s: float | None) -> None:
-        self._deadline_s = None if limit_s is None else time.monotonic() + limit_s
+        self._deadline = Deadline("the guest", math.inf if limit_s is None else limit_s)
 
     def _wait_for_channel(self, *, to_send: bool = False) -> bool:
         """Wait until there is something to receive, or room to send; False when QEMU has ended or
@@ -198,14 +199,13 @@ class Guest:
         """
         channel, waker = self._connection.fileno(), self._qemu.waker
         to_read, to_write = ([], [channel]) if to_send else ([channel], [])
-        while True:
+        for _ in self._deadline.looks(pause_s=0):
             readable, writable, _ = select.select([*to_read, waker], to_write, [], LOOK_UP_S)
             if channel in readable or writable:
                 return True
             if readable:
                 return False
-            if self._deadline_s is not None and time.monotonic() > self._deadline_s:
-                raise GuestLostError("it does not answer", self.console_text)
+        raise GuestLostError("it does not answer", self.console_text)
 
     def _check_on_qemu(self) -> None:
         """Say what became of it, where it is QEMU that ended or stands still."""

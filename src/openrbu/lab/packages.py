@@ -14,7 +14,6 @@ import gzip
 import shutil
 import sysconfig
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -33,6 +32,7 @@ from openrbu.lab.programs import INSTALL_EXTRA, QEMU, Ended, find_program, run, 
 from openrbu.system.home import cache_home
 from openrbu.system.lockfile import LockFile
 from openrbu.system.signals import LOOK_UP_S
+from openrbu.system.waiting import Deadline, wait_for
 from openrbu.units import human_size
 
 INSTALLED_SEABIOS = Path("/usr/share/seabios/bios-256k.bin")
@@ -273,8 +273,7 @@ class _Maker:
         lock = self._stack.enter_context(LockFile(self._cache / "lock", create=True))
         if not lock.take():
             self._say("waiting for another process that fetches packages …")
-            while not lock.take():
-                time.sleep(LOOK_UP_S)
+            wait_for(lock.take, Deadline("the packages"), LOOK_UP_S)
         self._is_locked = True
         for left in self._packages.glob(f"{_FRESH}*"):
             shutil.rmtree(left)

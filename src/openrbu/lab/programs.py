@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import IO
 
 from openrbu.errors import ObstacleError
 from openrbu.system.signals import LOOK_UP_S, signals_held
+from openrbu.system.waiting import Deadline
 
 QEMU = "qemu-system-x86_64"
 
@@ -125,8 +125,8 @@ def running(
 
 def wait(process: subprocess.Popen[bytes], limit_s: float = math.inf) -> int | None:
     """The exit status, when there is one; None when there is none after `limit_s` seconds."""
-    until = time.monotonic() + limit_s
-    while (left_s := until - time.monotonic()) > 0:
+    deadline = Deadline("a program", limit_s)
+    for _ in deadline.looks(pause_s=0):
         with contextlib.suppress(subprocess.TimeoutExpired):
-            return process.wait(min(left_s, LOOK_UP_S))  # in pieces, so that a signal gets its turn
+            return process.wait(min(deadline.left_s, LOOK_UP_S))
     return None

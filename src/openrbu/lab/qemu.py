@@ -24,6 +24,7 @@ from openrbu.errors import ObstacleError, OpenRbuError
 from openrbu.lab.programs import INSTALL_EXTRA, ends_with_us, find_qemu
 from openrbu.lab.scratch import memory_file, text_of
 from openrbu.system.signals import LOOK_UP_S
+from openrbu.system.waiting import Deadline
 
 try:
     from qemu.qmp import QMPClient, QMPError
@@ -124,11 +125,11 @@ class Qemu:
         raise QemuError("QEMU failed", self.said or text)
 
     def _result(self, future: Future[T]) -> T:
-        waited_s = 0.0
-        while not future.done() and waited_s < _ANSWER_LIMIT_S:
-            with contextlib.suppress(TimeoutError):  # in pieces, so that a signal gets its turn
+        for is_last in Deadline("an answer of QEMU", _ANSWER_LIMIT_S).looks(pause_s=0):
+            if is_last or future.done():
+                break
+            with contextlib.suppress(TimeoutError):
                 return future.result(LOOK_UP_S)
-            waited_s += LOOK_UP_S
         return future.result(0)
 
     # -- what it can be told ----------------------------------------------------------------

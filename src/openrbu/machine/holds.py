@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import time
 from collections.abc import Callable, Hashable, Iterator
 
 from openrbu.errors import ObstacleError
+from openrbu.system.waiting import CLOCK, Clock, Deadline, comes_about
 
 PATIENCE_S = 30.0
 """How long to wait for a path: far more than an SMI call takes."""
@@ -48,7 +48,7 @@ def held(
     take: Callable[[], bool],
     release: Callable[[], None],
     *,
-    now: Callable[[], float] = time.monotonic,
+    clock: Clock = CLOCK,
 ) -> Iterator[None]:
     """Hold a path in the block: `take` is tried until it gets it.
 
@@ -57,14 +57,12 @@ def held(
 
     :raise ObstacleError: when `take` does not get it for `PATIENCE_S` seconds.
     """
-    until = now() + PATIENCE_S
+    deadline = Deadline(path, PATIENCE_S, clock=clock)
     try:
-        while not take():
-            if now() >= until:
-                raise ObstacleError(
-                    f"another program has held {path} for {PATIENCE_S:.0f} s: wait for it, or end "
-                    "it"
-                )
+        if not comes_about(take, deadline, pause_s=0):  # `take` waits itself
+            raise ObstacleError(
+                f"another program has held {path} for {PATIENCE_S:.0f} s: wait for it, or end it"
+            )
         yield
     finally:
         release()

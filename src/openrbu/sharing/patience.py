@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TypeVar
 from openrbu.buffers import Buffer
 from openrbu.sharing import wire
 from openrbu.system.signals import Hold
+from openrbu.system.waiting import Deadline
 
 ANSWER_WITHIN_S = 60.0
 """What takes longest is a restart that programs the flash: a second."""
@@ -39,8 +39,8 @@ class Patience:
 
     def __init__(self, connection: socket.socket, hold: Hold) -> None:
         self._socket, self._hold = connection, hold
-        self._until = time.monotonic() + ANSWER_WITHIN_S
-        self._stopped_since: float | None = None
+        self._deadline = Deadline("an answer", ANSWER_WITHIN_S)
+        self._until_stopped: Deadline | None = None  # while the other end is stopped
 
     def sendall(self, data: Buffer, flags: int, /) -> None:
         left = memoryview(data)
@@ -51,21 +51,21 @@ class Patience:
         return self._wait(partial(self._socket.recv, size_bytes))
 
     def _wait(self, step: Callable[[], T]) -> T:
-        while time.monotonic() < self._until:
+        for _ in self._deadline.looks(pause_s=0):
             try:
                 return step()  # it takes LOOK_UP_S at most
             except TimeoutError:
                 if self._hold.has_caught:
-                    self._until = min(self._until, time.monotonic() + AFTER_A_SIGNAL_S)
+                    self._deadline.shorten(AFTER_A_SIGNAL_S)
                 self._look_at_the_other_end()
         raise TimeoutError
 
     def _look_at_the_other_end(self) -> None:
         if not _is_stopped(wire.peer(self._socket).pid):
-            self._stopped_since = None
-        elif self._stopped_since is None:
-            self._stopped_since = time.monotonic()
-        elif time.monotonic() > self._stopped_since + STOPPED_S:
+            self._until_stopped = None
+        elif self._until_stopped is None:
+            self._until_stopped = Deadline("the process at the other end", STOPPED_S)
+        elif self._until_stopped.is_over:
             raise StoppedError
 
 

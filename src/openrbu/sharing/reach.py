@@ -7,7 +7,6 @@ process is asked. Only this module knows which of the two it is.
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -19,11 +18,10 @@ from openrbu.sharing.remote import NotServedError, RemoteMachine
 from openrbu.sharing.service import Service
 from openrbu.system.fuse_mounts import remove_dead_mounts
 from openrbu.system.signals import signals_held
+from openrbu.system.waiting import Deadline
 
 PATIENCE_S = 5.0
 """How long a process may take to begin to serve, or to let go of the machine."""
-
-_STEP_S = 0.05
 
 
 @contextlib.contextmanager
@@ -92,8 +90,8 @@ def _enter(
 
     :raise MachineError: when it is not to be had.
     """
-    until = time.monotonic() + PATIENCE_S
-    while True:
+    deadline = Deadline("the process that has the machine", PATIENCE_S)
+    for is_last in deadline.looks():
         try:
             return stack.enter_context(own())
         except InUseError as in_use:
@@ -101,9 +99,9 @@ def _enter(
                 raise
             with contextlib.suppress(NotServedError):
                 return stack.enter_context(contextlib.closing(RemoteMachine(directory)))
-            if time.monotonic() >= until:
+            if is_last:
                 raise
-        time.sleep(_STEP_S)
+    raise deadline.error()
 
 
 def remove_remains(directory: Path) -> None:

@@ -15,10 +15,11 @@ import errno
 import fcntl
 import os
 import stat
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Self
+
+from openrbu.system.waiting import CLOCK, Clock, Deadline, comes_about
 
 _MAX_BYTES = 64 * 1024
 
@@ -165,14 +166,10 @@ def try_lock(fd: int, kind: int = fcntl.LOCK_EX) -> bool:
     return True
 
 
-def take_within(take: Callable[[], bool], seconds: float) -> bool:
+def take_within(take: Callable[[], bool], seconds: float, *, clock: Clock = CLOCK) -> bool:
     """Try to take a lock that its holders have for a moment only, again and again. False
     when it could not be taken in that time: a holder may be stopped (Ctrl-Z)."""
-    until = time.monotonic() + seconds
-    wait_s = _FIRST_WAIT_S
-    while not take():
-        if time.monotonic() >= until:
-            return False
-        time.sleep(wait_s)
-        wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
-    return True
+    if take():  # mostly it is free, and a hypercall is short
+        return True
+    deadline = Deadline("a lock", seconds, clock=clock)
+    return comes_about(take, deadline, _FIRST_WAIT_S, longest_s=_LONGEST_WAIT_S)

@@ -15,6 +15,7 @@ from openrbu.buffers import Buffer
 from openrbu.errors import DamagedInputError, ObstacleError, UpdateFailedError
 from openrbu.formats import packet
 from openrbu.hosts.base import Host, read_text
+from openrbu.system.waiting import Deadline, comes_about
 from openrbu.units import MIB
 
 DEVICE = "/sys/devices/platform/dell_rbu"
@@ -254,10 +255,19 @@ class RbuDriver:
 
     def _comes(self, is_so: Callable[[], bool]) -> bool:
         """Whether it is so within `ENTRY_WAIT_SECONDS`, looked at less and less often."""
-        waited, step = 0.0, 0.01
-        while not is_so():
-            if waited >= ENTRY_WAIT_SECONDS:
-                return False
-            self._host.pause(step)
-            waited, step = waited + step, min(2 * step, 0.5)
-        return True
+        deadline = Deadline(ENTRY, ENTRY_WAIT_SECONDS, clock=_HostClock(self._host))
+        return comes_about(is_so, deadline, 0.01, longest_s=0.5)
+
+
+class _HostClock:
+    """Time as a host lets it pass: a virtual machine's entries come while it pauses."""
+
+    def __init__(self, host: Host) -> None:
+        self._host, self._now_s = host, 0.0
+
+    def monotonic(self) -> float:
+        return self._now_s
+
+    def wait(self, seconds: float) -> None:
+        self._host.pause(seconds)
+        self._now_s += seconds
