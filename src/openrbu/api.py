@@ -30,7 +30,7 @@ from openrbu import errors
 from openrbu.units import PhysAddr
 
 if TYPE_CHECKING:
-    from openrbu.bios.post import PostReport
+    from openrbu.bios.post_report import PostReport
     from openrbu.formats.hdr import Image, SystemId
     from openrbu.formats.image_packets import ImagePackets, JoinedImage
     from openrbu.formats.loading import LoadedFile, LoadedImage
@@ -99,7 +99,7 @@ _CLASSES: Mapping[str, tuple[str, str]] = MappingProxyType(
         "Order": ("openrbu.machine.factory", "Order"),
         "Outcome": ("openrbu.update.flow", "Outcome"),
         "Plan": ("openrbu.update.plan", "Plan"),
-        "PostReport": ("openrbu.bios.post", "PostReport"),
+        "PostReport": ("openrbu.bios.post_report", "PostReport"),
         "ReadableMemory": ("openrbu.memory.physical", "ReadableMemory"),
         "Restarted": ("openrbu.update.restarted", "Restarted"),
         "Sightings": ("openrbu.memory.sightings", "Sightings"),

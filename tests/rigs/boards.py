@@ -19,7 +19,8 @@ from openrbu.bios.cmos_result import CmosResult
 from openrbu.bios.faults import Fault
 from openrbu.bios.flash import Flash, FlashFile
 from openrbu.bios.nvram import Nvram, NvramFile
-from openrbu.bios.post import Board, PostReport, post
+from openrbu.bios.post import Board, post
+from openrbu.bios.post_report import PostReport
 from openrbu.bios.power import PowerRail
 from openrbu.bios.rules import rule_set
 from openrbu.bios.smi import SmiHandler

@@ -20,7 +20,7 @@ from openrbu.units import KIB
 FLASH_BYTES = 512 * KIB
 """The flash of a PowerEdge 2650, which most tests update."""
 
-RBU = (sys.executable, "-c", "import sys; from openrbu.cli.main import main; sys.exit(main())")
+RBU = (sys.executable, "-c", "import sys; from openrbu.cli.main import entry; sys.exit(entry())")
 """`rbu` as a process, wherever it is installed."""
 
 

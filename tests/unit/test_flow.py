@@ -16,10 +16,10 @@ from openrbu.machine.virtual import VirtualMachine
 from openrbu.memory.buddy import Fragmentation
 from openrbu.units import GIB, KIB, MIB, PhysAddr
 from openrbu.update import flow
+from openrbu.update.driver import ReadBack
 from openrbu.update.flow import COMPACT_MEMORY, Cancelled, cancel
 from openrbu.update.journal import Journal
 from openrbu.update.plan import Options, make_plan
-from openrbu.update.verify import ReadBack
 from rigs.machines import (
     DEVICE,
     NEWER,

@@ -23,8 +23,9 @@ from openrbu.memory import ram_array
 from openrbu.memory.ram_file import RamFile
 from openrbu.memory.scan import search
 from openrbu.units import KIB, MIB, PAGE_SIZE, PhysAddr
+from openrbu.update.driver import ReadBack
 from openrbu.update.stage import make_payload, verify
-from openrbu.update.verify import ReadBack, Verified
+from openrbu.update.verify import Verified
 from rigs.cores import (
     DISTANCE,
     HIGH,

@@ -11,7 +11,8 @@ import pytest
 
 from openrbu.bios.faults import Fault
 from openrbu.bios.flash import Flash
-from openrbu.bios.post import PostReport, Switch, post
+from openrbu.bios.post import Switch, post
+from openrbu.bios.post_report import PostReport
 from openrbu.errors import MachineError
 from openrbu.formats.dell import CompletionCode
 from openrbu.memory.physical import PhysicalMemory, Region

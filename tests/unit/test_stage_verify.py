@@ -21,9 +21,9 @@ from openrbu.machine.virtual import VirtualMachine
 from openrbu.memory.scan import search
 from openrbu.units import KIB, MIB, PAGE_SIZE, PhysAddr
 from openrbu.update import stage
-from openrbu.update.driver import LOADING, RbuDriver
+from openrbu.update.driver import LOADING, RbuDriver, ReadBack
 from openrbu.update.stage import Ground, OutOfMemoryError, Payload, make_payload
-from openrbu.update.verify import ReadBack, compare, find_staged
+from openrbu.update.verify import compare, find_staged
 from rigs.machines import (
     DEVICE,
     ENTRY,

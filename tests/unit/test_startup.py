@@ -12,11 +12,17 @@ import sys
 import pytest
 import typer
 
+from openrbu.bios.rule_names import RULE_NAMES
+from openrbu.bios.rules import RULE_SETS
 from openrbu.cli.app import COMMANDS, Group, Row, load
 from rigs.cli import Cli
 
 SLOW = ("numpy", "rich")
 """What the commands below do without."""
+
+OF_A_FEW = ("openrbu.bios.rules", "openrbu.kernel.balloon", "openrbu.sharing.remote", "socket")
+"""What only some machines need, or only some of the time: rules of a BIOS at a start, the balloon
+on Xen, a socket where another process has the machine."""
 
 REPORT = """
 import json, sys, traceback
@@ -28,16 +34,16 @@ class Watch:
             frames = [f"{f.filename}:{f.lineno}" for f in traceback.extract_stack()]
             importers[name] = [frame for frame in frames if "importlib" not in frame][-4:-1]
 sys.meta_path.insert(0, Watch())
-from openrbu.cli.main import main
-code = main()
+from openrbu.cli.main import entry
+code = entry()
 print(json.dumps({"code": code, "importers": importers}), file=sys.stderr)
 """
 """Runs a command; says on standard error which of the slow modules were loaded, and by whom."""
 
 
-def importers(*words: str) -> dict[str, list[str]]:
-    """For each slow module that `rbu` loads with these words: the last calls before that."""
-    command = [sys.executable, "-c", REPORT, json.dumps(SLOW), *words]
+def importers(*words: str, of: tuple[str, ...] = SLOW) -> dict[str, list[str]]:
+    """For each of these modules that `rbu` loads with these words: the last calls before that."""
+    command = [sys.executable, "-c", REPORT, json.dumps(of), *words]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     report = json.loads(done.stderr.splitlines()[-1])
     assert report["code"] == 0, done.stderr
@@ -67,6 +73,16 @@ def _three_machines(rbu: Cli) -> None:
 )
 def test_a_command_that_only_looks_loads_nothing_slow(words: str) -> None:
     assert importers(*words.split()) == {}
+
+
+@pytest.mark.usefixtures("_three_machines")
+@pytest.mark.parametrize("words", ["status -m one", "machine list", "machine show one"])
+def test_a_look_at_a_machine_loads_only_what_it_has(words: str) -> None:
+    assert importers(*words.split(), of=OF_A_FEW) == {}
+
+
+def test_the_names_of_the_rule_sets_are_those_of_the_rule_sets() -> None:
+    assert tuple(RULE_SETS) == RULE_NAMES
 
 
 @pytest.mark.usefixtures("rbu")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from openrbu.bios.post import PostReport
+from openrbu.bios.post_report import PostReport
 from openrbu.cli.status import update_failure
 from openrbu.cmos import read_first_bank, write_first_bank
 from openrbu.errors import ExitCode, ObstacleError, UpdateFailedError

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from openrbu.bios.post import PostReport
+from openrbu.bios.post_report import PostReport
 from openrbu.drivers.sysfs import Caller
 from openrbu.errors import (
     AddressError,

@@ -34,12 +34,13 @@ from typing import Protocol
 from openrbu.bios.cmos_result import CmosResult
 from openrbu.bios.flash import Flash, FlashError
 from openrbu.bios.nvram import NvramFile
+from openrbu.bios.post_report import PostReport
 from openrbu.bios.rules import PUBLISHED, Find, Identity, RejectedError, RuleSet, TokenCleared
 from openrbu.formats import dell
 from openrbu.formats.dell import CompletionCode
 from openrbu.formats.hdr import Image
 from openrbu.formats.smbios import Tables
-from openrbu.memory.physical import PhysicalMemory, Region
+from openrbu.memory.physical import PhysicalMemory
 from openrbu.memory.scan import search
 from openrbu.ports import IoPorts
 
@@ -113,24 +114,6 @@ class Board:
             knows_packets=self.knows_packets,
             password_crc=self.nvram.contents.admin_password_crc,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class PostReport:
-    """What one start did. `completion_code` is None when no update was tried or finished; `reason`
-    says then why none was armed, where the BIOS did not believe the token."""
-
-    version_before: str
-    version_after: str
-    completion_code: CompletionCode | None = None
-    reason: str = ""
-    mode: str | None = None
-    extents: tuple[Region, ...] = ()
-    copies: int = 0
-
-    @property
-    def attempted(self) -> bool:
-        return self.completion_code is not None
 
 
 def post(board: Board, now: dt.datetime) -> PostReport:

@@ -25,7 +25,7 @@ from openrbu.errors import (
 )
 
 if TYPE_CHECKING:
-    from openrbu.bios.post import PostReport
+    from openrbu.bios.post_report import PostReport
     from openrbu.lab.machine import LabMachine, Ran
     from openrbu.lab.packages import Kit
     from openrbu.lab.trial import Trial

@@ -12,6 +12,7 @@ Nothing is imported at the top that `rbu --version` does not need: start-up time
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
     from openrbu.cli.show import Answer
     from openrbu.errors import OpenRbuError
 
+_YOUNG_OBJECTS = 10_000
+"""New objects between two looks for garbage; Python's own number, 700, is for long-lived programs
+of fewer objects."""
+
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 
@@ -34,6 +39,20 @@ _TAKE_A_WORD: dict[tuple[str, ...], tuple[str, ...]] = {
     ("lab", "shell"): ("--model", "--bios-version", "--ram", "--ram-file", "--after-restart"),
 }
 """The commands that run a program, and those of their options that the next word belongs to."""
+
+
+def entry() -> int:
+    """What the program `rbu` is: `main`, with a garbage collector that is out of its way.
+
+    A command makes some 100,000 objects when it is loaded, and few of them are garbage. Looking
+    through them takes 6 ms on the way, and 15 ms more at the end of the process, when Python looks
+    for cycles among all that there is: they are frozen, so that it does not. Returns as `main`.
+    """
+    gc.set_threshold(_YOUNG_OBJECTS)
+    try:
+        return main()
+    finally:
+        gc.freeze()
 
 
 def main(arguments: Sequence[str] | None = None, *, clock: Clock | None = None) -> int:

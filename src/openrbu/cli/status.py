@@ -14,7 +14,7 @@ from openrbu.units import human_size
 
 if TYPE_CHECKING:
     from openrbu.api import Machine
-    from openrbu.bios.post import PostReport
+    from openrbu.bios.post_report import PostReport
     from openrbu.formats.dell import RbuInformation
     from openrbu.formats.smbios import Tables
     from openrbu.memory.physical import Region

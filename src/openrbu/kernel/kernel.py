@@ -11,7 +11,7 @@ import errno
 import time
 from collections.abc import Callable, Mapping
 from itertools import count
-from typing import Any, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
 from openrbu.buffers import Buffer
 from openrbu.drivers.dcdbas import Dcdbas
@@ -33,7 +33,6 @@ from openrbu.drivers.sysfs import (
     TextAttribute,
 )
 from openrbu.errors import DamagedInputError, KernelError, MachineError, UsageError
-from openrbu.kernel.balloon import KernelBalloon, XenGuest
 from openrbu.kernel.page_flags import PageFlags
 from openrbu.kernel.states import KernelState, RebootMode, check_blocks
 from openrbu.memory.buddy import BuddyAllocator
@@ -43,6 +42,9 @@ from openrbu.memory.physical import PhysicalMemory, Region
 from openrbu.ports import IoPorts
 from openrbu.system.signals import Hold
 from openrbu.units import MIB, PhysAddr
+
+if TYPE_CHECKING:
+    from openrbu.kernel.balloon import KernelBalloon, XenGuest
 
 Module: TypeAlias = DellRbu | Dcdbas
 
@@ -160,6 +162,8 @@ class Kernel:
         self.proc.add("/kpageflags", flags)
         self.balloon: KernelBalloon | None = None
         if self._xen is not None:
+            from openrbu.kernel.balloon import KernelBalloon  # noqa: PLC0415  (start-up time)
+
             self.balloon = KernelBalloon(
                 self._xen, self.allocator, self.sys, self.proc, log=self._log
             )

@@ -26,7 +26,8 @@ from typing import Self
 from openrbu.bios.cmos_file import CmosFile
 from openrbu.bios.flash import Flash, FlashFile
 from openrbu.bios.nvram import NvramFile
-from openrbu.bios.post import Board, PostReport, post
+from openrbu.bios.post import Board, post
+from openrbu.bios.post_report import PostReport
 from openrbu.bios.rules import rule_set
 from openrbu.bios.switch import bios_switch
 from openrbu.bios.tables import tables_of_boot

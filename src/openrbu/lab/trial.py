@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from openrbu.bios.post import PostReport
+from openrbu.bios.post_report import PostReport
 from openrbu.errors import NotForThisMachineError, UpdateFailedError
 from openrbu.formats.hdr import Image
 from openrbu.lab.machine import CannotStartError, LabMachine

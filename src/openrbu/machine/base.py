@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from openrbu.bios.post import PostReport
+from openrbu.bios.post_report import PostReport
 from openrbu.formats.smbios import Tables
 from openrbu.kernel.files import File, Files
 from openrbu.machine.config import MachineConfig

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from openrbu.bios.faults import parse_fault
+from openrbu.bios.rule_names import check_rule_name
 from openrbu.drivers.dell_rbu_profiles import profile
 from openrbu.drivers.xen_balloon_profiles import balloon_profile
 from openrbu.errors import MachineError, UsageError
@@ -128,9 +129,7 @@ def check_bios(rules: str, revision: int) -> None:
 
     :raise UsageError: when there is no such rule set, or a header has no room for the revision.
     """
-    from openrbu.bios.rules import rule_set  # noqa: PLC0415  (start-up time)
-
-    rule_set(rules)
+    check_rule_name(rules)
     if not 0 <= operator.index(revision) <= MAX_REVISION:
         raise UsageError(f"a hardware revision is from 0 to {MAX_REVISION}, not {revision}")
 

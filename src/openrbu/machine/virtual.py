@@ -27,9 +27,8 @@ from openrbu.bios.cmos_file import CmosFile
 from openrbu.bios.faults import parse_fault
 from openrbu.bios.flash import Flash, FlashFile
 from openrbu.bios.nvram import NvramFile
-from openrbu.bios.post import Board, PostReport, post
+from openrbu.bios.post_report import PostReport
 from openrbu.bios.power import PowerRail
-from openrbu.bios.rules import rule_set
 from openrbu.bios.smi import SmiHandler
 from openrbu.bios.switch import bios_switch
 from openrbu.bios.tables import tables_of_boot
@@ -44,7 +43,6 @@ from openrbu.kernel.states import KernelState
 from openrbu.machine import store
 from openrbu.machine.base import Standing
 from openrbu.machine.config import load_config, read_tables
-from openrbu.machine.dom0 import Dom0
 from openrbu.machine.holds import Holds, held
 from openrbu.machine.state import StateFile
 from openrbu.machine.state_formats import MachineState
@@ -129,6 +127,8 @@ class VirtualMachine:
         stack.callback(self.ram.close)
         self._dom0: Dom0 | None = None
         if self.config.xen is not None:
+            from openrbu.machine.dom0 import Dom0  # noqa: PLC0415  (start-up time)
+
             self._dom0 = Dom0(directory, self.config.xen, self.ram)
             stack.callback(self._dom0.close)
         self._switch = bios_switch(self._factory_tables, self.cmos, self.nvram)
@@ -200,6 +200,9 @@ class VirtualMachine:
 
         A signal to this process is none to the machine's BIOS: it waits.
         """
+        from openrbu.bios.post import Board, post  # noqa: PLC0415  (start-up time)
+        from openrbu.bios.rules import rule_set  # noqa: PLC0415  (start-up time)
+
         with self._changing():
             make_room(self.directory, _NVRAM_ROOM_BYTES)
             self._state.take()

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from types import NoneType
 from typing import Any, TypeVar
 
-from openrbu.bios.post import PostReport
+from openrbu.bios.post_report import PostReport
 from openrbu.drivers.sysfs import Stat
 from openrbu.errors import DamagedInputError
 from openrbu.formats.dell import CompletionCode

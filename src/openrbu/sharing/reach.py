@@ -14,8 +14,6 @@ from pathlib import Path
 from openrbu.machine.base import Machine
 from openrbu.machine.store import InUseError
 from openrbu.machine.virtual import VirtualMachine
-from openrbu.sharing.remote import NotServedError, RemoteMachine
-from openrbu.sharing.service import Service
 from openrbu.system.fuse_mounts import remove_dead_mounts
 from openrbu.system.signals import signals_held
 from openrbu.system.waiting import Deadline
@@ -62,6 +60,8 @@ def _owned(directory: Path, *, serving: bool = False) -> Iterator[VirtualMachine
 @contextlib.contextmanager
 def _served(directory: Path, waiting: Callable[[int], None]) -> Iterator[Machine]:
     """:raise InUseError: when another process has it."""
+    from openrbu.sharing.service import Service  # noqa: PLC0415  (start-up time)
+
     with _owned(directory, serving=True) as machine:
         service = Service(machine)
         service.start()
@@ -97,6 +97,11 @@ def _enter(
         except InUseError as in_use:
             if in_use.owner is not None and not in_use.is_served:
                 raise
+            from openrbu.sharing.remote import (  # noqa: PLC0415  (start-up time)
+                NotServedError,
+                RemoteMachine,
+            )
+
             with contextlib.suppress(NotServedError):
                 return stack.enter_context(contextlib.closing(RemoteMachine(directory)))
             if is_last:

@@ -18,7 +18,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 
-from openrbu.bios.post import PostReport
+from openrbu.bios.post_report import PostReport
 from openrbu.buffers import Buffer
 from openrbu.drivers.sysfs import ROOT, Caller, Stat
 from openrbu.errors import MachineError
@@ -26,7 +26,6 @@ from openrbu.kernel.files import File
 from openrbu.machine import store
 from openrbu.machine.base import Standing
 from openrbu.machine.config import load_config
-from openrbu.machine.dom0 import read_frame_table
 from openrbu.machine.holds import held
 from openrbu.memory.frames import Frames
 from openrbu.memory.physical import PhysicalMemory, pc_regions
@@ -307,7 +306,11 @@ class RemoteMachine:
 
     @property
     def frame_table(self) -> Frames | None:
-        return None if self.config.xen is None else read_frame_table(self.directory)
+        if self.config.xen is None:
+            return None
+        from openrbu.machine.dom0 import read_frame_table  # noqa: PLC0415  (start-up time)
+
+        return read_frame_table(self.directory)
 
     @property
     def ports(self) -> IoPorts:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import contextlib
 import errno
 from collections.abc import Callable, Iterator
+from enum import Enum
 from typing import Literal
 
 from openrbu.buffers import Buffer
 from openrbu.errors import DamagedInputError, ObstacleError, UpdateFailedError
-from openrbu.formats import packet
+from openrbu.formats.packet_header import PacketHeader
 from openrbu.hosts.base import Host, read_text
 from openrbu.system.waiting import Deadline, comes_about
 from openrbu.units import MIB
@@ -35,6 +36,15 @@ CHUNK_BYTES = 1 * MIB
 ENTRY_WAIT_SECONDS = 10.0
 """How long the entry may take to appear after `init`, or to go: the kernel does both in the
 background."""
+
+
+class ReadBack(Enum):
+    """What the driver's `data` file gives back."""
+
+    RIGHT = "right"
+    NOTHING = "nothing"
+    SKIPS_A_PACKET = "skips a packet"
+    DIFFERENT = "different"
 
 
 class RbuDriver:
@@ -173,7 +183,7 @@ class RbuDriver:
         size_bytes = self.packet_size_bytes or len(staged)
         try:
             numbers = [
-                packet.PacketHeader.parse(staged, offset).number
+                PacketHeader.parse(staged, offset).number
                 for offset in range(0, min(2 * size_bytes, len(staged)), size_bytes)
             ]
         except DamagedInputError:  # what is skipped leaves zeros behind; or no packets of ours

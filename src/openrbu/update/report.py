@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -13,12 +12,11 @@ from openrbu.formats.dell import CompletionCode
 from openrbu.formats.version import BiosVersion
 from openrbu.hosts.base import Host
 from openrbu.update.arm import read_armed
-from openrbu.update.driver import RbuDriver
+from openrbu.update.driver import RbuDriver, ReadBack
 from openrbu.update.journal import Attempt, Journal
 from openrbu.update.restart import WARM, boot_id, restart_mode
 from openrbu.update.target import Target, read_target
 from openrbu.update.trust import cmos_doubt
-from openrbu.update.verify import ReadBack
 
 
 class NextRestart(StrEnum):
@@ -84,17 +82,14 @@ def read_status(host: Host) -> Status:
         target = read_target(host)
         settle(host, target)
         driver = RbuDriver(host)
-        sha256, staged = hashlib.sha256(), 0
-        for chunk in driver.staged() if driver.is_loaded else ():
-            sha256.update(chunk)
-            staged += len(chunk)
+        staged, sha256 = _staged(driver) if driver.is_loaded else (0, "")
         last = Journal(host.journal_path).last
         return Status(
             target,
             module_is_loaded=driver.is_loaded,
             staged_size_bytes=staged,
             staged_mode=driver.image_type if driver.is_loaded else "",
-            is_staged_as_armed=_is_as_armed(last, sha256.hexdigest()),
+            is_staged_as_armed=_is_as_armed(last, sha256),
             is_armed=read_armed(host, target),
             cmos_doubt=cmos_doubt(host, target),
             restart_mode=restart_mode(host),
@@ -115,6 +110,17 @@ def read_history(host: Host) -> tuple[Attempt, ...]:
     with contextlib.suppress(ObstacleError):  # off, or no SMBIOS: the journal is there anyway
         settle(host, read_target(host))
     return tuple(Journal(host.journal_path).attempts())
+
+
+def _staged(driver: RbuDriver) -> tuple[int, str]:
+    """How many bytes the driver has, and their SHA-256."""
+    import hashlib  # noqa: PLC0415  (start-up time)
+
+    sha256, size_bytes = hashlib.sha256(), 0
+    for chunk in driver.staged():
+        sha256.update(chunk)
+        size_bytes += len(chunk)
+    return size_bytes, sha256.hexdigest()
 
 
 def _is_as_armed(last: Attempt | None, sha256: str) -> bool:

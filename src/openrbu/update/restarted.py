@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from openrbu.bios.post import PostReport
+from openrbu.bios.post_report import PostReport
 from openrbu.errors import UpdateFailedError
 from openrbu.formats.dell import CompletionCode
 from openrbu.formats.version import BiosVersion

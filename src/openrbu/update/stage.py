@@ -18,12 +18,11 @@ from openrbu.formats.hdr import Image
 from openrbu.hosts.base import Host
 from openrbu.memory.physical import ReadableMemory
 from openrbu.units import PAGE_SIZE, human_size
-from openrbu.update.driver import Mode, Progress, RbuDriver
+from openrbu.update.driver import Mode, Progress, RbuDriver, ReadBack
 from openrbu.update.judges import Judges
 from openrbu.update.target import is_on_xen
 from openrbu.update.verify import (
     Finding,
-    ReadBack,
     StrangerError,
     Verified,
     compare,

@@ -10,16 +10,19 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from openrbu.cmos import IndexedSwitch, checks_text
 from openrbu.errors import ObstacleError
 from openrbu.formats.security import PasswordStatus, admin_password_status
 from openrbu.hosts.base import Host
 from openrbu.update.arm import NoAnswerError, Switch, read_armed, switch_for
-from openrbu.update.driver import Mode
 from openrbu.update.obstacle import Obstacle
-from openrbu.update.options import Options
 from openrbu.update.target import Target
+
+if TYPE_CHECKING:
+    from openrbu.update.driver import Mode
+    from openrbu.update.options import Options
 
 ARMED_ALREADY = "the BIOS is armed already: restart, or `rbu cancel` first"
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from enum import Enum
 
 from openrbu.bios.rules.ruleset import Find, RejectedError
 from openrbu.buffers import Buffer, same_bytes
@@ -33,7 +32,7 @@ from openrbu.memory.page_flags import ENTRY_BYTES, FreePages
 from openrbu.memory.physical import ReadableMemory, Region
 from openrbu.memory.ram_array import Addresses
 from openrbu.units import KIB, MAX_BLOCK_BYTES, MIB, PAGE_SHIFT
-from openrbu.update.driver import CHUNK_BYTES
+from openrbu.update.driver import CHUNK_BYTES, ReadBack
 from openrbu.update.judges import Judge, Judges
 from openrbu.update.target import is_on_xen
 
@@ -45,15 +44,6 @@ _FURTHEST_BYTES = MAX_DATA_BYTES + MIB
 _POWER_CYCLE = "; power cycle the machine, which clears its memory, and try again"
 
 _PART_FRAMES = CHUNK_BYTES // ENTRY_BYTES
-
-
-class ReadBack(Enum):
-    """What the driver's `data` file gives back."""
-
-    RIGHT = "right"
-    NOTHING = "nothing"
-    SKIPS_A_PACKET = "skips a packet"
-    DIFFERENT = "different"
 
 
 @dataclass(frozen=True, slots=True)

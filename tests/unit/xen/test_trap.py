@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from openrbu.bios.post import Board, PostReport, find_update, post
+from openrbu.bios.post import Board, find_update, post
+from openrbu.bios.post_report import PostReport
 from openrbu.bios.rules import RejectedError
 from openrbu.errors import ObstacleError, UpdateFailedError
 from openrbu.formats.dell import CompletionCode
@@ -22,9 +23,10 @@ from openrbu.machine.virtual import RamGoneError, VirtualMachine
 from openrbu.memory.scan import search
 from openrbu.units import GIB, KIB, MIB, PAGE_SIZE, PhysAddr
 from openrbu.update import stage
+from openrbu.update.driver import ReadBack
 from openrbu.update.plan import Options, make_plan
 from openrbu.update.stage import Ground, Payload, make_payload
-from openrbu.update.verify import ReadBack, read_free_pages
+from openrbu.update.verify import read_free_pages
 from openrbu.xen.hypervisor import Hypervisor
 from rigs.machines import (
     FLASH_BYTES,

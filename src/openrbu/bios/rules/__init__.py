@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from openrbu.bios.rule_names import check_rule_name
 from openrbu.bios.rules import latitude_d500, poweredge_2950, published
 from openrbu.bios.rules.ruleset import (
     Find,
@@ -17,7 +18,6 @@ from openrbu.bios.rules.ruleset import (
     TokenCleared,
     Trace,
 )
-from openrbu.errors import UsageError
 from openrbu.formats import dell
 from openrbu.formats.smbios import Tables
 
@@ -54,12 +54,8 @@ def rule_set(name: str) -> RuleSet:
 
     :raise UsageError: when there is none; the message names them all.
     """
-    try:
-        return RULE_SETS[name]
-    except KeyError:
-        raise UsageError(
-            f"no rule set of a BIOS is called {name!r}; there are: {', '.join(RULE_SETS)}"
-        ) from None
+    check_rule_name(name)
+    return RULE_SETS[name]
 
 
 def rules_for(tables: Tables) -> RuleSet:
