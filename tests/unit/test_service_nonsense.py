@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import inspect
 import math
 import os
 import random
@@ -72,7 +73,7 @@ def test_any_call_with_any_arguments_harms_nobody(
                     name: _fitting(kind, chance)
                     if chance.random() < 0.97
                     else chance.choice(_values())
-                    for name, kind in CALLS[call].items()
+                    for name, kind in CALLS[call].kinds.items()
                     if name != "data"
                 }
                 data = chance.randbytes(chance.choice([0, 1, 4096]))
@@ -259,6 +260,12 @@ def refused(directory: Path, call: str) -> None:
             ) as refusal:
                 CALLS_OF_A_PROGRAM[call](machine)
             assert "\n" not in str(refusal.value)
+
+
+def test_each_call_takes_on_the_wire_what_its_method_takes() -> None:
+    for call in CALLS.values():
+        names = set(inspect.signature(call.answer).parameters)
+        assert names == {"self", *call.kinds}, call.name
 
 
 def test_any_answers_to_any_calls_bring_results_or_errors_of_ours(directory: Path) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import count
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Concatenate, Generic, ParamSpec
 
+from openrbu.buffers import Buffer
 from openrbu.drivers.dev_port import PORTS
 from openrbu.drivers.sysfs import Caller
 from openrbu.errors import KernelError, OpenRbuError, PowerCutError
@@ -22,44 +23,7 @@ from openrbu.sharing.wire import Message, WireError
 MAX_OPEN_FILES = 4096
 """As of a Linux process by default (RLIMIT_NOFILE, the hard limit)."""
 
-_FILE: Mapping[str, Any] = {"file": int}
-_PATH: Mapping[str, Any] = {"path": str}
-_HOLD: Mapping[str, Any] = {"path": str, "holder": int}
-_OPEN: Mapping[str, Any] = {
-    "path": str,
-    "reading": bool,
-    "writing": bool,
-    "uid": int,
-    "sys_rawio": bool,
-    "must_be_on": bool,
-}
-
-CALLS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
-    {
-        "is_on": {},
-        "standing": {},
-        "power_on": {},
-        "restart": {"cold": bool | None},
-        "power_off": {},
-        "check_running": {},
-        "in8": {"port": int},
-        "out8": {"port": int, "value": int},
-        "modules": {},
-        "load_module": {"name": str, "parameters": dict},
-        "unload_module": {"name": str},
-        "take": _HOLD,
-        "release": _HOLD,
-        "exists": _PATH,
-        "stat": _PATH,
-        "list": _PATH,
-        "readlink": _PATH,
-        "open": _OPEN,
-        "file_stat": _FILE,
-        "file_read": {"file": int, "offset": int, "size_bytes": int},
-        "file_write": {"file": int, "offset": int, "sys_rawio": bool, "data": bytes},
-    }
-)
-"""What a program may ask for, and with what. `data` is the payload; integers are not negative."""
+P = ParamSpec("P")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +55,7 @@ class Program:
         for number in _closed(request):
             self._opened.pop(number, None)
         try:
-            result = getattr(self, f"_{call}")(**arguments)
+            result = call.answer(self, **arguments)
         except PowerCutError as cut:
             self._machine.lose_power()
             return Message({"error": wire.error_document(cut)})
@@ -110,67 +74,67 @@ class Program:
 
     # -- power and hardware -----------------------------------------------------------------
 
-    def _is_on(self) -> bool:
+    def is_on(self) -> bool:
         return self._machine.is_on
 
-    def _standing(self) -> Message:
+    def standing(self) -> Message:
         return answers.standing_message(self._machine.standing())
 
-    def _power_on(self) -> dict[str, Any]:
+    def power_on(self) -> dict[str, Any]:
         return answers.post_document(self._machine.power_on())
 
-    def _restart(self, cold: bool | None) -> dict[str, Any]:
+    def restart(self, cold: bool | None) -> dict[str, Any]:
         return answers.post_document(self._machine.restart(cold=cold))
 
-    def _power_off(self) -> None:
+    def power_off(self) -> None:
         self._machine.power_off()
 
-    def _check_running(self) -> None:
+    def check_running(self) -> None:
         self._machine.running_kernel()
 
-    def _in8(self, port: int) -> int:
+    def in8(self, port: int) -> int:
         return self._ports.in8(port % PORTS)
 
-    def _out8(self, port: int, value: int) -> None:
+    def out8(self, port: int, value: int) -> None:
         self._ports.out8(port % PORTS, value & 0xFF)
 
     # -- modules and paths ------------------------------------------------------------------
 
-    def _modules(self) -> tuple[str, ...]:
+    def modules(self) -> tuple[str, ...]:
         return self._machine.modules
 
-    def _load_module(self, name: str, parameters: dict[str, str]) -> None:
+    def load_module(self, name: str, parameters: dict[str, str]) -> None:
         if not all(isinstance(value, str) for value in parameters.values()):
             raise WireError("a module's parameters are text")
         self._machine.load_module(name, parameters)
 
-    def _unload_module(self, name: str) -> None:
+    def unload_module(self, name: str) -> None:
         self._machine.unload_module(name)
 
-    def _take(self, path: str, holder: int) -> bool:
+    def take(self, path: str, holder: int) -> bool:
         """Hold a path; False when another program holds it, and it is time to ask again."""
         self._holds.add((path, holder))
         return self._machine.holds.take(path, (self, holder), wait_s=STEP_S)
 
-    def _release(self, path: str, holder: int) -> None:
+    def release(self, path: str, holder: int) -> None:
         self._holds.discard((path, holder))
         self._machine.holds.release(path, (self, holder))
 
-    def _exists(self, path: str) -> bool:
+    def exists(self, path: str) -> bool:
         return self._machine.exists(path)
 
-    def _stat(self, path: str) -> list[float]:
+    def stat(self, path: str) -> list[float]:
         return answers.stat_list(self._files.stat(path))
 
-    def _list(self, path: str) -> list[str]:
+    def list_directory(self, path: str) -> list[str]:
         return self._files.list(path)
 
-    def _readlink(self, path: str) -> str:
+    def readlink(self, path: str) -> str:
         return self._files.readlink(path)
 
     # -- open files -------------------------------------------------------------------------
 
-    def _open(
+    def open_file(
         self,
         path: str,
         *,
@@ -191,17 +155,17 @@ class Program:
         self._opened[number] = _Opened(file, path, reading, writing)
         return number
 
-    def _file_stat(self, file: int) -> list[float]:
+    def file_stat(self, file: int) -> list[float]:
         return answers.stat_list(self._find(file).file.stat())
 
-    def _file_read(self, file: int, offset: int, size_bytes: int) -> Message:
+    def file_read(self, file: int, offset: int, size_bytes: int) -> Message:
         opened = self._find(file)
         if not opened.reading:
             raise KernelError(errno.EBADF, opened.path)
         size_bytes = min(size_bytes, wire.MAX_PAYLOAD_BYTES)
         return Message({}, opened.file.read(offset, size_bytes))
 
-    def _file_write(self, file: int, offset: int, *, sys_rawio: bool, data: bytes) -> int:
+    def file_write(self, file: int, offset: int, *, sys_rawio: bool, data: Buffer) -> int:
         opened = self._find(file)
         if not opened.writing:
             raise KernelError(errno.EBADF, opened.path)
@@ -213,17 +177,95 @@ class Program:
         return self._opened[number]
 
 
-def _checked(request: Message) -> tuple[str, dict[str, Any]]:
+class Call(Generic[P]):
+    """Something that a program may ask for: its name on the wire, the method that answers, and what
+    types its arguments have there. `data` is the payload; integers are not negative.
+
+    Who asks passes the call with its arguments, so their names and types are checked against the
+    method's (`sharing.remote`).
+    """
+
+    def __init__(
+        self, name: str, answer: Callable[Concatenate[Program, P], object], /, **kinds: Any
+    ) -> None:
+        self.name, self.answer, self.kinds = name, answer, kinds
+
+
+IS_ON = Call("is_on", Program.is_on)
+STANDING = Call("standing", Program.standing)
+POWER_ON = Call("power_on", Program.power_on)
+RESTART = Call("restart", Program.restart, cold=bool | None)
+POWER_OFF = Call("power_off", Program.power_off)
+CHECK_RUNNING = Call("check_running", Program.check_running)
+IN8 = Call("in8", Program.in8, port=int)
+OUT8 = Call("out8", Program.out8, port=int, value=int)
+MODULES = Call("modules", Program.modules)
+LOAD_MODULE = Call("load_module", Program.load_module, name=str, parameters=dict)
+UNLOAD_MODULE = Call("unload_module", Program.unload_module, name=str)
+TAKE = Call("take", Program.take, path=str, holder=int)
+RELEASE = Call("release", Program.release, path=str, holder=int)
+EXISTS = Call("exists", Program.exists, path=str)
+STAT = Call("stat", Program.stat, path=str)
+LIST = Call("list", Program.list_directory, path=str)
+READLINK = Call("readlink", Program.readlink, path=str)
+OPEN = Call(
+    "open",
+    Program.open_file,
+    path=str,
+    reading=bool,
+    writing=bool,
+    uid=int,
+    sys_rawio=bool,
+    must_be_on=bool,
+)
+FILE_STAT = Call("file_stat", Program.file_stat, file=int)
+FILE_READ = Call("file_read", Program.file_read, file=int, offset=int, size_bytes=int)
+FILE_WRITE = Call(
+    "file_write", Program.file_write, file=int, offset=int, sys_rawio=bool, data=bytes
+)
+
+CALLS: Mapping[str, Call[...]] = MappingProxyType(
+    {
+        call.name: call
+        for call in (
+            IS_ON,
+            STANDING,
+            POWER_ON,
+            RESTART,
+            POWER_OFF,
+            CHECK_RUNNING,
+            IN8,
+            OUT8,
+            MODULES,
+            LOAD_MODULE,
+            UNLOAD_MODULE,
+            TAKE,
+            RELEASE,
+            EXISTS,
+            STAT,
+            LIST,
+            READLINK,
+            OPEN,
+            FILE_STAT,
+            FILE_READ,
+            FILE_WRITE,
+        )
+    }
+)
+"""All that a program may ask for, by name."""
+
+
+def _checked(request: Message) -> tuple[Call[...], dict[str, Any]]:
     """The call that a request is for, and its arguments.
 
     :raise WireError: when there is no such call, or the arguments are not the call's.
     """
-    call, given = request.header.get("do"), request.header.get("with")
-    if not (isinstance(call, str) and call in CALLS and isinstance(given, dict)):
+    name, given = request.header.get("do"), request.header.get("with")
+    if not (isinstance(name, str) and name in CALLS and isinstance(given, dict)):
         raise WireError("no such call")
-    kinds = CALLS[call]
-    arguments = given | {"data": request.payload} if "data" in kinds else given
-    return call, wire.fields(arguments, kinds)
+    call = CALLS[name]
+    arguments = given | {"data": request.payload} if "data" in call.kinds else given
+    return call, wire.fields(arguments, call.kinds)
 
 
 def _closed(request: Message) -> list[int]:

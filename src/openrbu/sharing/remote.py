@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from itertools import count
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from openrbu.bios.post_report import PostReport
 from openrbu.buffers import Buffer
@@ -31,14 +31,16 @@ from openrbu.memory.frames import Frames
 from openrbu.memory.physical import PhysicalMemory, pc_regions
 from openrbu.memory.ram_file import RamFile
 from openrbu.ports import IoPorts
-from openrbu.sharing import answers, patience, wire
+from openrbu.sharing import answers, patience, program, wire
 from openrbu.sharing.patience import Patience, StoppedError
+from openrbu.sharing.program import Call
 from openrbu.sharing.wire import Message, WireError, fields
 from openrbu.system.signals import LOOK_UP_S, Hold, signals_held
 
 _HAS_ENDED = "has ended, and the machine's power may be lost with it"
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 
 class NotServedError(Exception):
@@ -91,9 +93,9 @@ class Line:
             )
 
     def call(
-        self, name: str, read: Callable[[Message], T], payload: Buffer = b"", /, **arguments: Any
+        self, call: Call[P], read: Callable[[Message], T], /, *_: P.args, **arguments: P.kwargs
     ) -> T:
-        """Ask for something, wait for the answer, and read it with `read`.
+        """Ask for something, wait for the answer, and read it with `read`. Arguments have names.
 
         Signals wait meanwhile, or the next answer would be taken for this one's. An owner that does
         not answer can't have them wait for long.
@@ -102,11 +104,13 @@ class Line:
             answers what can't be.
         :raise OpenRbuError | OSError | PowerCutError: what the machine answers.
         """
+        given: dict[str, Any] = dict(arguments)
+        payload: Buffer = given.pop("data", b"")
         with signals_held() as hold, self._lock:
             if self._problem:
                 raise MachineError(self._problem)
             closed = [self._closed_files.popleft() for _ in range(len(self._closed_files))]
-            request = {"do": name, "with": arguments, "closed": closed}
+            request = {"do": call.name, "with": given, "closed": closed}
             try:
                 connection = Patience(self._socket, hold)
                 wire.send(connection, request, payload)
@@ -182,10 +186,10 @@ class RemotePorts:
         self._line = line
 
     def out8(self, port: int, value: int) -> None:
-        self._line.call("out8", answers.nothing, port=port, value=value)
+        self._line.call(program.OUT8, answers.nothing, port=port, value=value)
 
     def in8(self, port: int) -> int:
-        return self._line.call("in8", answers.number(0xFF), port=port)
+        return self._line.call(program.IN8, answers.number(0xFF), port=port)
 
 
 class RemoteFile:
@@ -195,13 +199,13 @@ class RemoteFile:
         self._line, self._number = line, number
 
     def stat(self) -> Stat:
-        return self._line.call("file_stat", answers.stat, file=self._number)
+        return self._line.call(program.FILE_STAT, answers.stat, file=self._number)
 
     def read(self, offset: int, size_bytes: int) -> bytes:
         """One `pread`; of more than `wire.MAX_PAYLOAD_BYTES` a part comes."""
         bounded = answers.data(size_bytes)
         return self._line.call(
-            "file_read", bounded, file=self._number, offset=offset, size_bytes=size_bytes
+            program.FILE_READ, bounded, file=self._number, offset=offset, size_bytes=size_bytes
         )
 
     def write(self, offset: int, data: Buffer, *, sys_rawio: bool = True) -> int:
@@ -209,7 +213,12 @@ class RemoteFile:
         part = memoryview(data)[: wire.MAX_PAYLOAD_BYTES]
         bounded = answers.number(len(part))
         return self._line.call(
-            "file_write", bounded, part, file=self._number, offset=offset, sys_rawio=sys_rawio
+            program.FILE_WRITE,
+            bounded,
+            file=self._number,
+            offset=offset,
+            sys_rawio=sys_rawio,
+            data=part,
         )
 
     def close(self) -> None:
@@ -223,13 +232,13 @@ class RemoteFiles:
         self._line = line
 
     def stat(self, path: str) -> Stat:
-        return self._line.call("stat", answers.stat, path=path)
+        return self._line.call(program.STAT, answers.stat, path=path)
 
     def list(self, path: str) -> list[str]:
-        return self._line.call("list", answers.names, path=path)
+        return self._line.call(program.LIST, answers.names, path=path)
 
     def readlink(self, path: str) -> str:
-        return self._line.call("readlink", answers.text, path=path)
+        return self._line.call(program.READLINK, answers.text, path=path)
 
     def open(
         self,
@@ -242,7 +251,7 @@ class RemoteFiles:
     ) -> File:
         """Open a file; `must_be_on`: on a machine that is off it is MachineError, not ENOENT."""
         number = self._line.call(
-            "open",
+            program.OPEN,
             answers.number(),
             path=path,
             reading=reading,
@@ -278,21 +287,21 @@ class RemoteMachine:
 
     @property
     def is_on(self) -> bool:
-        return self._line.call("is_on", answers.truth)
+        return self._line.call(program.IS_ON, answers.truth)
 
     def standing(self) -> Standing:
-        return self._line.call("standing", answers.standing)
+        return self._line.call(program.STANDING, answers.standing)
 
     def power_on(self) -> PostReport:
-        self.last_post = post = self._line.call("power_on", answers.post)
+        self.last_post = post = self._line.call(program.POWER_ON, answers.post)
         return post
 
     def restart(self, *, cold: bool | None = None) -> PostReport:
-        self.last_post = post = self._line.call("restart", answers.post, cold=cold)
+        self.last_post = post = self._line.call(program.RESTART, answers.post, cold=cold)
         return post
 
     def power_off(self) -> None:
-        self._line.call("power_off", answers.nothing)
+        self._line.call(program.POWER_OFF, answers.nothing)
 
     @property
     def ram(self) -> PhysicalMemory:
@@ -314,36 +323,38 @@ class RemoteMachine:
 
     @property
     def ports(self) -> IoPorts:
-        self._line.call("check_running", answers.nothing)
+        self._line.call(program.CHECK_RUNNING, answers.nothing)
         return RemotePorts(self._line)
 
     def look(self) -> None:
         self._line.look()
 
     def exists(self, path: str) -> bool:
-        return self._line.call("exists", answers.truth, path=path)
+        return self._line.call(program.EXISTS, answers.truth, path=path)
 
     def open(self, path: str, *, reading: bool = False, writing: bool = False) -> File:
         return self.files.open(path, reading=reading, writing=writing, must_be_on=True)
 
     @property
     def modules(self) -> tuple[str, ...]:
-        return tuple(self._line.call("modules", answers.names))
+        return tuple(self._line.call(program.MODULES, answers.names))
 
     def load_module(self, name: str, parameters: Mapping[str, str]) -> None:
-        self._line.call("load_module", answers.nothing, name=name, parameters=dict(parameters))
+        self._line.call(
+            program.LOAD_MODULE, answers.nothing, name=name, parameters=dict(parameters)
+        )
 
     def unload_module(self, name: str) -> None:
-        self._line.call("unload_module", answers.nothing, name=name)
+        self._line.call(program.UNLOAD_MODULE, answers.nothing, name=name)
 
     def exclusively(self, path: str) -> AbstractContextManager[None]:
         holder = next(self._holders)
 
         def take() -> bool:
-            return self._line.call("take", answers.truth, path=path, holder=holder)
+            return self._line.call(program.TAKE, answers.truth, path=path, holder=holder)
 
         def release() -> None:
             with contextlib.suppress(MachineError):  # its connection ended, and that released it
-                self._line.call("release", answers.nothing, path=path, holder=holder)
+                self._line.call(program.RELEASE, answers.nothing, path=path, holder=holder)
 
         return held(path, take, release)
