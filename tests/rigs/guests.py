@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from openrbu.machine.xen_guests import settle
+from openrbu.machine.guest_spec import GuestSpec
+from openrbu.machine.xen_guests import run_due
 from openrbu.machine.xen_host import XenHost
-from openrbu.machine.xen_orders import GuestOrder
 from openrbu.units import KIB, MIB, PAGES_PER_MIB
 
 TOTAL_MIB = 512 - 17
@@ -21,17 +21,17 @@ class Clock:
         return self.now_s
 
 
-def order(
+def guest_spec(
     memory_mib: int = 100,
     max_mib: int = 300,
     profile: str = "linux",
     *,
     claim_mib: int = 0,
     used_mib: int = 0,
-) -> GuestOrder:
+) -> GuestSpec:
     sizes = (memory_mib, max_mib, claim_mib, used_mib)
     memory, maximum, claim, used = (size * MIB for size in sizes)
-    return GuestOrder(memory, maximum, claim_bytes=claim, used_bytes=used, profile=profile)
+    return GuestSpec(memory, maximum, claim_bytes=claim, used_bytes=used, profile=profile)
 
 
 def free_mib(host: XenHost) -> float:
@@ -51,4 +51,4 @@ def look(host: XenHost, clock: Clock, *, after_s: float = 0.0) -> None:
     """A command looks at the host, so much later."""
     clock.now_s += after_s
     with host.attached() as guests:
-        settle(guests, clock.now_s)
+        run_due(guests, clock.now_s)

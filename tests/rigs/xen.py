@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from openrbu.machine.xen_orders import GuestOrder
+from openrbu.machine.guest_spec import GuestSpec
 from openrbu.units import KIB, MIB
 from rigs.cli import RBU, Cli
 
@@ -80,8 +80,8 @@ def up_while_another_comes_down(rbu: Cli, clock: Clock, profile: str) -> None:
     assert rbu.json("balloon", "target", "xen", "b", "80M")["current_kib"] == 80 * MIB_KIB
 
 
-def balloon_order() -> GuestOrder:
-    return GuestOrder(64 * MIB, 160 * MIB)
+def balloon_spec() -> GuestSpec:
+    return GuestSpec(64 * MIB, 160 * MIB)
 
 
 @contextlib.contextmanager

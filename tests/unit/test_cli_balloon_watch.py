@@ -12,10 +12,10 @@ import pytest
 
 from openrbu.balloon.clock import SystemClock
 from openrbu.machine import store
+from openrbu.machine.guest_spec import GuestSpec
 from openrbu.machine.removal import remove_machine
 from openrbu.machine.virtual import VirtualMachine
 from openrbu.machine.xen_host import XenHost
-from openrbu.machine.xen_orders import GuestOrder
 from openrbu.system.interrupts import Stopped
 from rigs.cli import Cli
 from rigs.served import serving
@@ -23,7 +23,7 @@ from rigs.xen import (
     MIB_KIB,
     START_S,
     Clock,
-    balloon_order,
+    balloon_spec,
     current_mib,
     guests,
     until,
@@ -66,7 +66,7 @@ def test_watching_for_a_time_goes_on_when_all_have_settled(xen: Cli, clock: Cloc
     directory = store.machine_directory("xen")
     steps = [
         lambda host: host.hypervisor.domain("a").set_target_kib(200 * MIB_KIB),
-        lambda host: host.create("b", balloon_order()),
+        lambda host: host.create("b", balloon_spec()),
         lambda host: host.hypervisor.domain("b").set_target_kib(70 * MIB_KIB),
     ]
 
@@ -255,7 +255,7 @@ def test_a_guest_of_another_process_and_one_of_ours_contend(live_xen: Cli) -> No
     live_xen.json("balloon", "target", "xen", "a", "300M")
     with watching(live_xen, "--for", "60") as process:
         with XenHost(store.machine_directory("xen"), now=SystemClock().wall) as mine:
-            mine.create("b", balloon_order())
+            mine.create("b", balloon_spec())
         until(process, " b: 64 MiB")
         live_xen.json("balloon", "target", "xen", "b", "160M")
         until(process, " b: 67 MiB of 160 MiB, tries again")
@@ -331,8 +331,8 @@ def test_a_guest_that_another_process_attaches_at_once_is_made_all_the_same(
     create = XenHost.create
     with contextlib.ExitStack() as stack:
 
-        def create_and_be_too_late(host: XenHost, name: str, order: GuestOrder) -> None:
-            create(host, name, order)
+        def create_and_be_too_late(host: XenHost, name: str, spec: GuestSpec) -> None:
+            create(host, name, spec)
             other = stack.enter_context(XenHost(host.directory, now=host.now, keeps=True))
             stack.enter_context(other.attach(name))
 

@@ -43,8 +43,8 @@ def when_free(attempt: Callable[[], _T], clock: Clock, timeout_s: float = TIMEOU
         try:
             return attempt()
         except (InUseError, GuestInUseError) as error:
-            is_kept = isinstance(error, GuestInUseError) and error.is_kept
-            if is_kept or is_last:
+            is_kept_open = isinstance(error, GuestInUseError) and error.is_kept_open
+            if is_kept_open or is_last:
                 raise
     raise deadline.error()
 

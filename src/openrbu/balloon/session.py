@@ -9,10 +9,10 @@ from openrbu.balloon.clock import Clock
 from openrbu.balloon.dom0 import Dom0, Dom0Balloon, open_dom0, when_free
 from openrbu.balloon.status import DriverState, GuestStatus, HostStatus, guest_status, host_status
 from openrbu.errors import MachineError
+from openrbu.machine.guest_spec import GuestSpec
 from openrbu.machine.store import InUseError, existing_directory
-from openrbu.machine.xen_guests import GuestInUseError, settle
+from openrbu.machine.xen_guests import GuestInUseError, run_due
 from openrbu.machine.xen_host import XenHost
-from openrbu.machine.xen_orders import GuestOrder
 from openrbu.system.signals import signals_held
 from openrbu.units import KIB
 from openrbu.xen.hypervisor import DOM0
@@ -39,16 +39,16 @@ class XenHostSession:
     ) -> None:
         self.host, self._stack, self._clock = host, stack, clock
         self._dom0, self._dom0_balloon = dom0, dom0_balloon
-        self.lost = host.bury_lost()
+        self.lost = host.destroy_orphans()
         self._guests = stack.enter_context(host.attached(skip_refused=skip_refused))
         self._run_due()
 
     def _run_due(self) -> None:
-        settle(self._guests, self._clock.wall())
+        run_due(self._guests, self._clock.wall())
 
-    def create(self, name: str, order: GuestOrder) -> None:
+    def create(self, name: str, spec: GuestSpec) -> None:
         """Make a guest. See `XenHost.create`."""
-        self.host.create(name, order)
+        self.host.create(name, spec)
         with contextlib.suppress(GuestInUseError):  # a process that watches the host may be faster
             self._guests.append(self._stack.enter_context(self.host.attach(name)))
 

@@ -15,7 +15,7 @@ from openrbu.balloon.status import DriverState, HostStatus, host_status
 from openrbu.errors import MachineError, OpenRbuError
 from openrbu.machine.state import StateRefusedError
 from openrbu.machine.store import existing_directory
-from openrbu.machine.xen_guests import Guest, catch_up
+from openrbu.machine.xen_guests import AttachedGuest, catch_up
 from openrbu.machine.xen_host import XenHost
 from openrbu.system.interrupts import EXIT_SIGNAL, Stopped
 from openrbu.system.signals import Hold, signals_held
@@ -53,7 +53,7 @@ class WatchedHost:
         self._clock_start_s = clock.monotonic()
         self._start_s = self._now_s = self._scanned_s = clock.wall()
         self._simulation = BalloonSimulation(seconds_per_batch=BATCH_S, start_s=self._start_s)
-        self._guests: dict[str, Guest] = {}
+        self._guests: dict[str, AttachedGuest] = {}
         self._dom0_fingerprint = self._fingerprint_of_dom0()
         self._free_pages = self._host.hypervisor.free_pages
         self._has_guests_elsewhere = False
@@ -135,7 +135,7 @@ class WatchedHost:
 
         :raise StateRefusedError: when the state of one is not understood.
         """
-        self.lost += self._host.bury_lost()
+        self.lost += self._host.destroy_orphans()
         fresh = []
         for name in self._host.guest_names():
             if name not in self._guests:

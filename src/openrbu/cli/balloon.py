@@ -234,7 +234,7 @@ def guest(
     """
     from openrbu.balloon.session import open_xen_host
     from openrbu.drivers.xen_balloon_profiles import DEFAULT_BALLOON_PROFILE
-    from openrbu.machine.xen_orders import GuestOrder
+    from openrbu.machine.guest_spec import GuestSpec
 
     if rm:
         if any(each is not None for each in (memory, maximum, claim, uses, profile)):
@@ -242,19 +242,19 @@ def guest(
         return _remove(host, name, clock_of(context))
     memory_bytes = _pages_of(DEFAULT_GUEST if memory is None else memory, "--memory")
     max_bytes = _pages_of(maximum, "--max", default=2 * memory_bytes)
-    order = GuestOrder(
+    spec = GuestSpec(
         memory_bytes=memory_bytes,
         max_bytes=max_bytes,
         claim_bytes=_pages_of(claim, "--claim", default=0),
         used_bytes=_pages_of(uses, "--uses", default=0),
         profile=DEFAULT_BALLOON_PROFILE if profile is None else profile,
     )
-    order.check()
+    spec.check()
     with open_xen_host(host, clock=clock_of(context)) as session:
         total_bytes = session.host.hypervisor.total_pages * PAGE_SIZE
         if maximum is None:
-            order = replace(order, max_bytes=max(memory_bytes, min(max_bytes, total_bytes)))
-        session.create(name, order)
+            spec = replace(spec, max_bytes=max(memory_bytes, min(max_bytes, total_bytes)))
+        session.create(name, spec)
         status = session.status()
     said: list[Block] = [good(f"made: guest {name} of {host}"), *host_blocks(status)]
     return Answer({"changed": True, **status.document()}, said)
@@ -301,7 +301,7 @@ def target(
     is_dom0 = guest == "dom0"
     with open_xen_host(host, clock=clock_of(context), for_dom0=is_dom0) as session:
         if size_bytes > session.host.hypervisor.total_pages * PAGE_SIZE:
-            raise session.host.too_much(size_bytes)
+            raise session.host.excess_error(size_bytes)
         status, has_changed = session.set_target_bytes(guest, size_bytes)
         lost = session.lost
     max_bytes = status.info.max_pages * PAGE_SIZE

@@ -1,7 +1,7 @@
 """The balloon driver in a running kernel: what it moves, its files, and who sets its target.
 
-Time goes on when somebody looks: whoever makes a system call has the driver do first what has
-become due (`settle`), each step at the time when it was due (`catch_up`).
+Time passes for the driver at each system call: before the call, the driver does what has become
+due (`run_due`), each step at the time when it was due (`catch_up`).
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from openrbu.xen.hypervisor import INVALID, Domain
 from openrbu.xen.simulation import BalloonSimulation
 
 CATCH_UP_S = 120.0
-"""How far back time goes on for a balloon that was left alone for longer: it bounds what a look
-costs after months. What happened on the host before then counts as if it had been so all along."""
+"""The longest time that a balloon catches up on. It bounds what a call costs after months without
+one. What happened on the host before that time counts as if it had been so all the time."""
 
 _HYPERVISOR = (
     ("type", "xen"),
@@ -41,8 +41,8 @@ _HYPERVISOR = (
 
 @dataclass(frozen=True, slots=True)
 class XenGuest:
-    """What a kernel has to know of the hypervisor below it: which guest it is, and how its balloon
-    driver works."""
+    """What a kernel has to know of the hypervisor: its own domain, and how its balloon driver
+    works."""
 
     domain: Domain
     profile: BalloonProfile
@@ -84,25 +84,25 @@ class KernelBalloon:
             add_text(proc, "/xen/capabilities", "control_d\n" if xen.domain.id == 0 else "")
 
     def is_due(self, now_s: float) -> bool:
-        """Whether there is something to do: a step, or a new target from the toolstack."""
+        """Whether a step is due, or the toolstack has set a new target."""
         self.driver.clock_is(now_s)
         due_s = self.driver.due_s
         return self._domain.target_serial != self._serial or (due_s is not None and due_s <= now_s)
 
-    def settle(self, now_s: float) -> None:
-        """Do what has become due."""
+    def run_due(self, now_s: float) -> None:
+        """Do what is due at `now_s`, and what was due before."""
         catch_up([self], now_s)
         self.adopt_target()
         self.driver.run(now_s)
 
     def is_late(self, now_s: float) -> bool:
-        """Whether a step had a time that has come, and was not made then."""
+        """Whether the time of a step has come, and the step was not made then."""
         self.driver.clock_is(now_s)
         due_s = self.driver.due_s
         return due_s is not None and -math.inf < due_s <= now_s
 
     def adopt_target(self) -> bool:
-        """Go for the toolstack's target, where it has set one since; whether it has."""
+        """Take the toolstack's target over, if it has set one since. Returns whether it has."""
         serial = self._domain.target_serial
         if serial == self._serial:
             return False
@@ -138,8 +138,8 @@ class KernelBalloon:
 
 
 def catch_up(balloons: Sequence[KernelBalloon], now_s: float) -> None:
-    """Let what time has done to the balloons of one host until `now_s` happen: each step that had a
-    time, at its time. What is due at once is left to do, where no such step comes first."""
+    """Make the timed steps of the balloons of one host that were due before `now_s`, each at its
+    time. A balloon whose next step is due at once, without a time, is left as it is."""
     simulation = BalloonSimulation(start_s=now_s - CATCH_UP_S)
     for balloon in balloons:
         if balloon.is_late(now_s):

@@ -228,7 +228,7 @@ class Kernel:
         """The balloon driver's part of that."""
         if self.balloon is not None and self.balloon.is_due(self._now()):
             with self.changing():
-                self.balloon.settle(self._now())
+                self.balloon.run_due(self._now())
 
     def stop(self) -> None:
         """The power is off, or another kernel comes: files that are open here are no good."""

@@ -18,12 +18,12 @@ from openrbu.xen.guest_memory import GuestMemory
 from openrbu.xen.hypervisor import DOM0, Hypervisor
 
 XEN = "xen"
-"""The directory, in a machine's, that the hypervisor is kept in while it runs."""
+"""The subdirectory of a machine in which the hypervisor is kept while it runs."""
 
 
 def read_frame_table(machine: Path) -> Frames | None:
-    """Where in its machine's memory each frame of dom0 is; None while Xen does not run there. Any
-    process may look into the machine's directory."""
+    """The machine frame of each frame of dom0, or INVALID; None while Xen does not run. Any process
+    may read this from the machine's directory."""
     with contextlib.suppress(MachineError), contextlib.ExitStack() as stack:
         hypervisor = stack.enter_context(contextlib.closing(Hypervisor.open(machine / XEN)))
         return hypervisor.domain(DOM0).table.copy()
@@ -41,8 +41,8 @@ class Dom0:
         self._hypervisor: Hypervisor | None = None
 
     def start(self) -> None:
-        """What Xen does when it starts: it clears memory, and there is no guest but dom0, whose
-        memory is in one piece. It has no more frames than the machine has.
+        """Start Xen: memory is cleared, and dom0 is the only guest. Its memory is contiguous, and
+        it has no more frames than the machine has.
 
         :raise MachineError: when there is not enough memory.
         """
@@ -65,7 +65,7 @@ class Dom0:
             raise MachineError(f"dom0 can't be started: {error.strerror}") from None
 
     def resume(self) -> None:
-        """Go on with what runs.
+        """Open the Xen that runs.
 
         :raise HypercallError: when another process stays inside of a hypercall.
         :raise DamagedInputError: when nothing runs, or its files are damaged.
@@ -79,7 +79,7 @@ class Dom0:
             raise DamagedInputError(str(error)) from None
 
     def stop(self) -> None:
-        """All guests are gone, and Xen is."""
+        """End all guests, and Xen."""
         self.close()
         Hypervisor.remove(self._directory)
 
@@ -94,16 +94,16 @@ class Dom0:
 
     @property
     def guest(self) -> XenGuest:
-        """For the kernel of dom0."""
+        """What dom0's kernel has to know of Xen."""
         return XenGuest(self.domain, balloon_profile(self._config.profile))
 
     @property
     def memory(self) -> GuestMemory:
-        """What dom0 takes for physical memory."""
+        """dom0's physical memory."""
         return GuestMemory(self.domain, self._ram)
 
     def close(self) -> None:
-        """Let go of Xen's files."""
+        """Close Xen's files."""
         if self._hypervisor is not None:
             self._hypervisor.close()
             self._hypervisor = None

@@ -38,10 +38,10 @@ from openrbu.machine.config import (
     save_config,
 )
 from openrbu.machine.factory_tables import check_system_id, filled_in, read_tables
+from openrbu.machine.guest_spec import MIN_GUEST_BYTES
 from openrbu.machine.models import DEFAULT_MODEL, Model, TokenKind, model
 from openrbu.machine.removal import remove_ram
 from openrbu.machine.virtual import Clock, local_now
-from openrbu.machine.xen_orders import MIN_GUEST_BYTES
 from openrbu.memory.physical import pc_regions
 from openrbu.memory.ram_file import RamFile
 from openrbu.system.files import fresh_directory

@@ -1,5 +1,5 @@
-"""A Xen host that is kept in a directory, as any number of processes have it open: its guests come
-and go here, and are attached."""
+"""A Xen host that is kept in a directory. Any number of processes may have it open: they make,
+destroy and attach its guests."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from openrbu.kernel.states import KernelState
 from openrbu.machine import store
 from openrbu.machine.config import MachineConfig, XenConfig, load_config
 from openrbu.machine.dom0 import XEN
+from openrbu.machine.guest_spec import GuestSpec, read_guest_spec, write_guest_spec
 from openrbu.machine.state import StateFile, StateRefusedError
 from openrbu.machine.state_formats import MachineState
-from openrbu.machine.xen_guests import Guest, GuestInUseError, hold
-from openrbu.machine.xen_orders import GuestOrder, read_order, write_order
+from openrbu.machine.xen_guests import AttachedGuest, GuestInUseError, lock_guest
 from openrbu.memory.buddy import BuddyAllocator
 from openrbu.memory.physical import pc_regions
 from openrbu.memory.ram_file import RamFile
@@ -39,7 +39,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
 class XenHost:
-    """A host that is on. Any number of processes may have it open: it takes no lock.
+    """A host that is on. It takes no lock, so any number of processes may have it open.
 
     `keeps`: this process keeps the guests that it attaches for as long as it runs. `config` is what
     `machine.json` says, where the caller has read it already.
@@ -72,7 +72,7 @@ class XenHost:
             self._open = stack.pop_all()
 
     def close(self) -> None:
-        """Let go of the host's files."""
+        """Close the host's files."""
         self._open.close()
 
     def __enter__(self) -> Self:
@@ -82,7 +82,7 @@ class XenHost:
         self.close()
 
     def check_power(self) -> None:
-        """See that the host is still on that was opened here.
+        """Check that the host that was opened here is still on.
 
         :raise MachineError: when it is off, lost its power, or was restarted.
         """
@@ -91,7 +91,7 @@ class XenHost:
             raise MachineError(f"host {self.name!r} was restarted: all its guests are gone")
 
     def guest_names(self) -> list[str]:
-        """The guests that there are but for dom0, sorted."""
+        """The names of all guests but dom0, sorted."""
         return guest_names(self.directory)
 
     def domain_of(self, name: str) -> DomainInfo:
@@ -108,92 +108,93 @@ class XenHost:
         return info
 
     def profile_of(self, name: str) -> str:
-        """How the balloon driver of a guest works.
+        """The name of the balloon profile of a guest; empty while the guest is being made.
 
-        :raise MachineError: when that can't be read.
+        :raise MachineError: when the guest's file can't be read.
         """
         if name == DOM0:
             return self._xen.profile
-        order = read_order(self._guests / name)
-        return "" if order is None else order.profile
+        spec = read_guest_spec(self._guests / name)
+        return "" if spec is None else spec.profile
 
     def owner_of(self, name: str) -> str | None:
-        """The process that has a guest, where it said so."""
+        """The number of the process that has a guest, where it is known."""
         return owner_of(self._guests / name / "lock")
 
-    def create(self, name: str, order: GuestOrder) -> None:
-        """Make a guest. All or nothing; no signal comes in between.
+    def create(self, name: str, spec: GuestSpec) -> None:
+        """Make a guest, or change nothing. Signals are deferred meanwhile.
 
-        :raise UsageError: when what is wanted can't be.
-        :raise MachineError: when there is one of that name, or the disk refuses.
-        :raise ObstacleError: when there is no memory for it.
+        :raise UsageError: when there can't be a guest of this name, or after this spec.
+        :raise MachineError: when there is a guest of that name already, or the disk refuses.
+        :raise ObstacleError: when the host has too little memory for it.
         """
-        order.check()
+        spec.check()
         if name == DOM0 or not _NAME.fullmatch(name):
             raise UsageError(
                 f"{name!r} can't be a guest's name: letters, digits, '.', '_' and '-', at most 63, "
                 "and not dom0"
             )
-        if order.max_bytes > self.hypervisor.total_pages * PAGE_SIZE:
-            raise self.too_much(order.max_bytes)
+        if spec.max_bytes > self.hypervisor.total_pages * PAGE_SIZE:
+            raise self.excess_error(spec.max_bytes)
         directory = self._guests / name
         with signals_held(), store.disk_errors(self.directory), contextlib.ExitStack() as stack:
             self._check_new(name)
             self._guests.mkdir(0o700, exist_ok=True)
-            with self._making():
+            with self._creation_lock():
                 directory.mkdir(0o700, exist_ok=True)
-                hold(stack, directory, self.name)
+                lock_guest(stack, directory, self.name)
             self._check_new(name)
             undo = stack.enter_context(contextlib.ExitStack())
-            undo.callback(self._clear_away, directory)
+            undo.callback(self._remove_leftover, directory)
             state = StateFile.of_guest(directory, self.name)
             state.take()
-            self._create_domain(name, order)
+            self._create_domain(name, spec)
             undo.callback(self.hypervisor.destroy, name)
             boot_id = str(uuid.uuid4())
-            kernel = self.make_kernel(name, order, boot_id)
-            _use(kernel.allocator, order)
-            write_order(directory, order)
+            kernel = self.make_kernel(name, spec, boot_id)
+            _allocate_used(kernel.allocator, spec)
+            write_guest_spec(directory, spec)
             state.put(MachineState(boot_id, kernel.snapshot()))
             undo.pop_all()
 
     @contextlib.contextmanager
-    def _making(self) -> Iterator[None]:
-        """Alone with the guests' directories: one that was just made and is not held yet, or is
-        half removed, looks like one whose making was cut short.
+    def _creation_lock(self) -> Iterator[None]:
+        """Lock the directories of the guests against other processes. One that was just made and is
+        not locked yet, or is half removed, would look like the rest of a guest that was never
+        finished.
 
-        :raise MachineError: when another process stays here.
-        :raise FileNotFoundError: when there is nothing to be alone with.
+        :raise MachineError: when another process keeps the lock.
+        :raise FileNotFoundError: when the host has no directory for guests.
         """
         with LockFile(self._guests / ".making", create=True) as lock:
             if not take_within(lock.take, LOCK_WITHIN_S):
                 raise MachineError(
-                    f"another process makes or removes a guest of {self.name!r}, and stays there: "
+                    f"another process makes or removes a guest of {self.name!r}, and does not end: "
                     "let it go on (fg), or end it"
                 )
             yield
 
-    def _clear_away(self, directory: Path) -> None:
+    def _remove_leftover(self, directory: Path) -> None:
         """Remove the directory of a guest that could not be made."""
-        with self._making():
+        with self._creation_lock():
             shutil.rmtree(directory)
 
     def _check_new(self, name: str) -> None:
         if self._has(name):
             raise MachineError(f"host {self.name!r} has a guest {name!r} already")
 
-    def _create_domain(self, name: str, order: GuestOrder) -> None:
+    def _create_domain(self, name: str, spec: GuestSpec) -> None:
         try:
             self.hypervisor.create_domain(
                 name,
-                pages=order.memory_bytes // PAGE_SIZE,
-                max_pages=order.max_bytes // PAGE_SIZE,
-                claim_pages=order.claim_bytes // PAGE_SIZE,
+                pages=spec.memory_bytes // PAGE_SIZE,
+                max_pages=spec.max_bytes // PAGE_SIZE,
+                claim_pages=spec.claim_bytes // PAGE_SIZE,
             )
         except KernelError as error:
             if error.errno != errno.ENOMEM:
                 raise
-            wanted = order.memory_bytes + order.claim_bytes
+            wanted = spec.memory_bytes + spec.claim_bytes
             free = (self.hypervisor.free_pages - self.hypervisor.claimed_pages) * PAGE_SIZE
             why = (
                 f"{human_size(max(free, 0))} is free and not promised to others; have another "
@@ -206,8 +207,8 @@ class XenHost:
                 f"and {why}"
             ) from None
 
-    def too_much(self, wanted_bytes: int) -> ObstacleError:
-        """That a guest is to have more than there is."""
+    def excess_error(self, wanted_bytes: int) -> ObstacleError:
+        """The error for a guest that shall have more memory than the host has for guests."""
         total, wanted = (
             human_size(self.hypervisor.total_pages * PAGE_SIZE),
             human_size(wanted_bytes),
@@ -217,61 +218,64 @@ class XenHost:
         )
 
     def remove(self, name: str) -> None:
-        """Destroy a guest and remove all that it has.
+        """Destroy a guest and remove its directory.
 
         :raise GuestInUseError: when another process has it.
         :raise MachineError: when there is none of that name.
         """
         directory = self._existing(name)
         with signals_held(), store.disk_errors(self.directory), contextlib.ExitStack() as stack:
-            stack.enter_context(self._making())
-            hold(stack, directory, self.name)
+            stack.enter_context(self._creation_lock())
+            lock_guest(stack, directory, self.name)
             self._destroy(directory)
 
-    def bury_lost(self) -> list[str]:
-        """Destroy the guests that lost their power with the process that had them; their names."""
+    def destroy_orphans(self) -> list[str]:
+        """Destroy the guests whose process died, so that they lost their power. Returns their
+        names."""
         if not self.guest_names():
             return []
-        with signals_held(), store.disk_errors(self.directory), self._making():
-            return [name for name in self.guest_names() if self._bury(self._guests / name)]
+        with signals_held(), store.disk_errors(self.directory), self._creation_lock():
+            return [
+                name for name in self.guest_names() if self._destroy_if_orphan(self._guests / name)
+            ]
 
-    def _bury(self, directory: Path) -> bool:
-        """Destroy a guest if it lost its power; whether it had."""
+    def _destroy_if_orphan(self, directory: Path) -> bool:
+        """Destroy a guest if it lost its power. Returns whether it had."""
         with contextlib.ExitStack() as stack:
             try:
-                hold(stack, directory, self.name)
+                lock_guest(stack, directory, self.name)
             except (GuestInUseError, FileNotFoundError):  # alive; or removed just now
                 return False
-            # asked first: it raises where this is another host's guest by now
+            # checked first: it raises when the directory has a guest of a newer host by now
             if self._has(directory.name) and (directory / "state.json").exists():
                 return False
             self._destroy(directory)
             return True
 
     def _destroy(self, directory: Path) -> None:
-        """The caller holds the guest's lock."""
+        """Destroy a guest that the caller has locked."""
         with contextlib.suppress(MachineError):  # the hypervisor may not know it any more
             self.hypervisor.destroy(directory.name)
         shutil.rmtree(directory)
 
-    def attach(self, name: str) -> Guest:
-        """A guest, held by this process until it is closed.
+    def attach(self, name: str) -> AttachedGuest:
+        """A guest, which this process has until it is closed.
 
         :raise GuestInUseError: when another process has it.
         :raise MachineError: when there is none of that name, it lost its power, or its files don't
             allow it.
         """
-        return Guest(self, self._existing(name))
+        return AttachedGuest(self, self._existing(name))
 
     @contextlib.contextmanager
-    def attached(self, *, skip_refused: bool = False) -> Iterator[list[Guest]]:
+    def attached(self, *, skip_refused: bool = False) -> Iterator[list[AttachedGuest]]:
         """All guests that no other process has, until the end of the block; `skip_refused`: without
         those whose state is refused.
 
         :raise StateRefusedError: when there is such a guest, otherwise.
         """
         with contextlib.ExitStack() as stack:
-            guests: list[Guest] = []
+            guests: list[AttachedGuest] = []
             for name in self.guest_names():
                 try:
                     guests.append(stack.enter_context(self.attach(name)))
@@ -293,16 +297,15 @@ class XenHost:
         return self.hypervisor.find(name) is not None
 
     def make_kernel(
-        self, name: str, order: GuestOrder, boot_id: str, saved: KernelState | None = None
+        self, name: str, spec: GuestSpec, boot_id: str, saved: KernelState | None = None
     ) -> Kernel:
-        """The kernel of a guest that was made as ordered: as it is when it starts, or as it was
-        put away."""
+        """The kernel of a guest with this spec, as it is when it starts, or as it was saved."""
         domain = self.hypervisor.domain(name)
         return Kernel(
             GuestMemory(domain, self.ram),
             profile=profile(self.config.profile),
             boot_id=boot_id,
-            xen=XenGuest(domain, balloon_profile(order.profile)),
+            xen=XenGuest(domain, balloon_profile(spec.profile)),
             dmi=None,
             saved=saved,
             now=self.now,
@@ -310,9 +313,10 @@ class XenHost:
 
 
 def xen_config(directory: Path, config: MachineConfig | None = None) -> XenConfig:
-    """What the host in a directory is, of which this may be read already.
+    """The Xen part of the configuration of the machine in a directory. `config` is the whole one,
+    where the caller has read it already.
 
-    :raise MachineError: when the machine there runs no Xen, or that can't be read.
+    :raise MachineError: when the machine there runs no Xen, or its file can't be read.
     """
     xen = (config or load_config(directory)).xen
     if xen is None:
@@ -323,7 +327,8 @@ def xen_config(directory: Path, config: MachineConfig | None = None) -> XenConfi
 
 
 def guest_names(directory: Path) -> list[str]:
-    """The guests of the host in a directory but for dom0, sorted; none where it is no host."""
+    """The names of all guests of the host in a directory but dom0, sorted; none where there is no
+    host."""
     guests = directory / XEN / "guests"
     if not guests.is_dir():
         return []
@@ -331,9 +336,9 @@ def guest_names(directory: Path) -> list[str]:
 
 
 def _check_power(directory: Path) -> None:
-    """See that the host in a directory is on.
+    """Check that the host in a directory is on.
 
-    :raise MachineError: when it is not.
+    :raise MachineError: when it is off.
     """
     if not (_has_power(directory) and (directory / XEN).is_dir()):
         name = directory.name
@@ -341,29 +346,29 @@ def _check_power(directory: Path) -> None:
 
 
 def _has_power(directory: Path) -> bool:
-    """Whether the machine in a directory may be on: its kernel was put away, or is in a process."""
+    """Whether the machine in a directory may be on: its kernel was saved, or runs in a process."""
     if (directory / "state.json").exists():
         return True
     with contextlib.suppress(FileNotFoundError), LockFile(directory / "lock", create=False) as lock:
         if lock.is_held():
             return True
-    return (directory / "state.json").exists()  # it may have been put away just now
+    return (directory / "state.json").exists()  # it may have been saved just now
 
 
-def _use(allocator: BuddyAllocator, order: GuestOrder) -> None:
-    """Have the guest itself use as much memory as was ordered, in blocks as large as can be.
+def _allocate_used(allocator: BuddyAllocator, spec: GuestSpec) -> None:
+    """Allocate the memory that the guest's programs use, in the largest blocks possible.
 
-    :raise UsageError: when it has not got so much.
+    :raise UsageError: when the guest does not have so much.
     """
-    left = pages_for(order.used_bytes)
+    left = pages_for(spec.used_bytes)
     for block in range(MAX_ORDER, -1, -1):
         with contextlib.suppress(KernelError):  # there is no such block any more
             while left >= 1 << block:
                 allocator.allocate(block)
                 left -= 1 << block
     if left:
-        most = human_size(order.used_bytes - left * PAGE_SIZE)
+        most = human_size(spec.used_bytes - left * PAGE_SIZE)
         raise UsageError(
-            f"a guest of {human_size(order.memory_bytes)} can use {most} itself at most, not "
-            f"{human_size(order.used_bytes)}"
+            f"a guest of {human_size(spec.memory_bytes)} can use {most} itself at most, not "
+            f"{human_size(spec.used_bytes)}"
         )

@@ -1,4 +1,4 @@
-"""Where a host's state is: numbers and arrays, private to a process or in files that several map.
+"""Where a host's state is kept: numbers and arrays, in one process or in files that several map.
 
 ::
 
@@ -8,11 +8,11 @@
         stack        the heap's stack, for all machine frames: a sparse file
         table.ID     the frame table of guest ID
         lock         locked for each hypercall (flock(2))
-        next         locked by who is to have that lock next
+        next         locked by the process that gets that lock next
 
-Files are mapped, so that what a process writes is there for the others at once, and still there
-when it is killed. Their disk space is taken before they are written to: a full disk is an error
-then, and no SIGBUS.
+Files are mapped, so that the other processes see at once what one writes, and it stays when that
+one is killed. Disk space is allocated before a file is written to, so that a full disk is an error
+and not a SIGBUS.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ _FRAME_BYTES = 4
 _STACK_STEP_BYTES = 1 * MIB
 
 LOCK_WITHIN_S = 10.0
-"""A hypercall takes milliseconds, making a large guest a second."""
+"""How long to wait for a lock. A hypercall takes milliseconds, making a large guest takes a second.
+"""
 
 
 class HypercallError(MachineError):
@@ -47,8 +48,7 @@ class HostArrays(Protocol):
     words: memoryview
     """Numbers of 64 bits, each written whole or not at all."""
     stack: Frames
-    """Room for all machine frames, of which the first ones that `make_stack_room` said may be
-    used."""
+    """Room for all machine frames. The part that `make_stack_room` made may be used."""
 
     def lock(self) -> None:
         """Wait until no other process is inside of a hypercall.
@@ -59,33 +59,33 @@ class HostArrays(Protocol):
     def unlock(self) -> None: ...
 
     def make_stack_room(self, count: int) -> None:
-        """See that the first `count` places of the stack can be written to.
+        """Make the first `count` elements of the stack writable.
 
         :raise OSError: when the disk refuses.
         """
 
     def make_table(self, number: int, frame_count: int) -> Frames:
-        """A frame table, whatever is in it.
+        """Make a frame table, with any contents.
 
         :raise OSError: when the disk refuses.
         """
 
     def table(self, number: int, frame_count: int) -> Frames:
-        """A frame table that was made."""
+        """The frame table of a guest, which must have been made."""
 
     def drop_table(self, number: int) -> None:
-        """Remove a frame table, there or not."""
+        """Remove a frame table, if there is one."""
 
     def table_numbers(self) -> list[int]:
-        """The frame tables that there are."""
+        """The numbers of all frame tables."""
 
     def close(self) -> None:
-        """Make no hypercall any more. What is mapped can be looked at as long as there are arrays
-        of it."""
+        """Close the files: no hypercall is possible then. Arrays of what is mapped can still be
+        read."""
 
 
 class PrivateArrays:
-    """Arrays in this process's memory, of which only what is used is ever taken."""
+    """Arrays in this process's memory. Only the parts that are used take memory."""
 
     def __init__(self, word_count: int, machine_frames: int) -> None:
         self.words = memoryview(bytearray(word_count * 8)).cast("Q")
@@ -117,7 +117,7 @@ class PrivateArrays:
 class SharedArrays:
     """Arrays in the files of a directory.
 
-    :raise MachineError: when one of them is missing, or shorter than it was.
+    :raise MachineError: when a file is missing, or shorter than it was.
     """
 
     def __init__(self, directory: Path, word_count: int, machine_frames: int) -> None:
@@ -130,11 +130,11 @@ class SharedArrays:
             os.open(directory / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             for name in ("lock", "next")
         )
-        self._thread_lock = threading.Lock()  # flock(2) does not keep out threads
+        self._thread_lock = threading.Lock()  # flock(2) does not lock out other threads
 
     @classmethod
     def create(cls, directory: Path, word_count: int, machine_frames: int) -> SharedArrays:
-        """Make the files anew; what was in them is gone.
+        """Make new files. The contents of older ones are lost.
 
         :raise OSError: when the disk refuses.
         """
@@ -147,7 +147,7 @@ class SharedArrays:
     def lock(self) -> None:
         self._thread_lock.acquire()
         try:
-            self._flock(self._next)  # or who comes again at once could keep all others waiting
+            self._flock(self._next)  # else one process that returns at once could starve the others
             try:
                 self._flock(self._lock)
             finally:
@@ -200,16 +200,17 @@ class SharedArrays:
         if self._lock >= 0:
             os.close(self._lock)
             os.close(self._next)
-        self._lock = self._next = -1  # the next file opened may get the numbers: never use them
+        self._lock = self._next = -1  # another file may get these numbers next
 
     def _table_path(self, number: int) -> Path:
         return self._directory / f"table.{number}"
 
 
 def _make_file(path: Path, size_bytes: int, *, taken_bytes: int) -> None:
-    """A file of zeros in the place of what was there; its first bytes have disk space.
+    """Make a file of zeros in place of an older one. Disk space is allocated for its first
+    `taken_bytes`.
 
-    Another process may have the old file mapped: it is not cut, or that would get a SIGBUS.
+    The older file is not truncated: another process may have it mapped, and would get a SIGBUS.
 
     :raise OSError: when the disk refuses.
     """
@@ -224,7 +225,7 @@ def _make_file(path: Path, size_bytes: int, *, taken_bytes: int) -> None:
 
 
 def _mapped(path: Path, size_bytes: int) -> mmap.mmap:
-    """The file at `path`, shared with whoever else maps it.
+    """Map the file at `path`, shared with other processes.
 
     :raise MachineError: when it is missing, or too short.
     """

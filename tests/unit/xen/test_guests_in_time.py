@@ -16,7 +16,7 @@ from openrbu.machine.state import StateRefusedError
 from openrbu.machine.virtual import VirtualMachine
 from openrbu.machine.xen_host import XenHost
 from openrbu.units import MIB
-from rigs.guests import Clock, current_mib, look, order, tell
+from rigs.guests import Clock, current_mib, guest_spec, look, tell
 from rigs.machines import make
 from rigs.xen_hosts import frames
 
@@ -44,8 +44,8 @@ def write(machine: VirtualMachine, name: str, text: bytes) -> None:
 
 
 def test_a_clock_set_back_stops_no_guest(host: XenHost, clock: Clock) -> None:
-    host.create("a", order(200, 300, "linux-2.6.18-xen"))
-    host.create("b", order(167, 167))
+    host.create("a", guest_spec(200, 300, "linux-2.6.18-xen"))
+    host.create("b", guest_spec(167, 167))
     tell(host, "a", 250)
     look(host, clock)
     host.remove("b")
@@ -56,7 +56,7 @@ def test_a_clock_set_back_stops_no_guest(host: XenHost, clock: Clock) -> None:
 
 
 def test_a_clock_set_back_does_not_stop_dom0(host: XenHost, directory: Path, clock: Clock) -> None:
-    host.create("a", order(367, 367))
+    host.create("a", guest_spec(367, 367))
     with dom0_of(directory, clock) as machine:
         write(machine, "target_kb", b"%d" % (200 * 1024))
         assert number_in(machine, "retry_count") == 2
@@ -77,7 +77,7 @@ def test_dom0_left_alone_has_tried_at_the_times_that_a_guest_has(
     host: XenHost, directory: Path, clock: Clock, after_s: float, tries: int
 ) -> None:
     """After 2, 4 and 8 seconds more; then it gives up, and counts from 1 again."""
-    host.create("a", order(367, 400))
+    host.create("a", guest_spec(367, 400))
     tell(host, "a", 400)
     look(host, clock)
     with dom0_of(directory, clock) as machine:
@@ -95,14 +95,14 @@ def test_dom0_left_alone_has_tried_at_the_times_that_a_guest_has(
 def test_a_guest_whose_frame_table_has_changed_behind_it_is_refused(
     host: XenHost, *, is_counted: bool
 ) -> None:
-    host.create("a", order(100, 300))
+    host.create("a", guest_spec(100, 300))
     domain = host.hypervisor.domain("a")
     domain.decrease(frames(20_000))
     if not is_counted:  # as many pages as before, but not the same ones
         assert domain.populate(frames(30_000)) == 1
     with pytest.raises(StateRefusedError, match="the balloon is not what the frame table says"):
         host.attach("a")
-    assert host.bury_lost() == []
+    assert host.destroy_orphans() == []
 
 
 def test_a_host_whose_frame_table_of_dom0_has_changed_is_refused(
@@ -150,7 +150,7 @@ def test_who_still_has_a_guest_of_a_machine_that_was_removed_leaves_the_next_one
     tmp_path: Path, directory: Path, clock: Clock
 ) -> None:
     with XenHost(directory, now=clock) as before:
-        before.create("a", order())
+        before.create("a", guest_spec())
         moved = before.attach("a")
         moved.begin_change()
         with store.locked(directory):
@@ -160,20 +160,20 @@ def test_who_still_has_a_guest_of_a_machine_that_was_removed_leaves_the_next_one
         with VirtualMachine(again) as machine:
             machine.power_on()
         with XenHost(again, now=clock) as host:
-            host.create("a", order(70, 80))
+            host.create("a", guest_spec(70, 80))
             moved.driver.set_target_pages(1)
             with pytest.raises(MachineError, match="'a' was destroyed"):
                 moved.driver.step(clock.now_s)
             moved.close()
             with pytest.raises(MachineError, match="switched off, or started again"):
                 before.hypervisor.domains()
-            assert host.bury_lost() == []
+            assert host.destroy_orphans() == []
             with host.attach("a") as guest:
                 assert guest.driver.current_pages == 70 * 256
             (again / "xen" / "guests" / "a" / "state.json").unlink()
             with pytest.raises(MachineError, match="switched off, or started again"):
-                before.bury_lost()
-            assert host.bury_lost() == ["a"]
+                before.destroy_orphans()
+            assert host.destroy_orphans() == ["a"]
             host.hypervisor.check()
 
 
@@ -182,7 +182,7 @@ def test_a_guest_that_was_only_looked_at_is_not_taken_from_the_next_machine(
 ) -> None:
     """Where the old host was moved away and not ended."""
     with XenHost(directory, now=clock) as before:
-        before.create("a", order())
+        before.create("a", guest_spec())
         guest = before.attach("a")
         aside = directory.with_name("aside")
         directory.rename(aside)
@@ -191,7 +191,7 @@ def test_a_guest_that_was_only_looked_at_is_not_taken_from_the_next_machine(
         with VirtualMachine(again) as machine:
             machine.power_on()
         with XenHost(again, now=clock) as host:
-            host.create("a", order(70, 80))
+            host.create("a", guest_spec(70, 80))
             with pytest.raises(MachineError, match="'a' was destroyed"):
                 guest.begin_change()
             guest.driver.max_retry_count = 1  # something to put away

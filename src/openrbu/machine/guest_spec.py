@@ -1,4 +1,4 @@
-"""What a guest of a Xen host was made as, kept in a file of its directory."""
+"""What a guest of a Xen host is made from, kept in a file of its directory."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _FILE_NAME = "guest.json"
 
 
 @dataclass(frozen=True, slots=True)
-class GuestOrder:
-    """A guest that is wanted: what it starts with, the most it may have, of how much more the
-    hypervisor makes a promise, and what of it the guest needs itself and never gives away. Sizes in
+class GuestSpec:
+    """What a guest is made from: the memory that it starts with, the most it may have, how much
+    more the hypervisor promises it, and how much its programs use and never give back. Sizes in
     bytes, whole pages."""
 
     memory_bytes: int
@@ -32,9 +32,9 @@ class GuestOrder:
     profile: str = DEFAULT_BALLOON_PROFILE
 
     def check(self) -> None:
-        """See that it can be one.
+        """Check that there can be such a guest.
 
-        :raise UsageError: when it can't.
+        :raise UsageError: when there can't.
         """
         balloon_profile(self.profile)
         sizes = (self.memory_bytes, self.max_bytes, self.claim_bytes, self.used_bytes)
@@ -57,8 +57,8 @@ class GuestOrder:
             )
 
 
-def read_order(directory: Path) -> GuestOrder | None:
-    """What the guest in a directory was made as; None when it never was made whole.
+def read_guest_spec(directory: Path) -> GuestSpec | None:
+    """What the guest in a directory was made from; None when its making never ended.
 
     :raise MachineError: when that can't be read, or is from a newer openrbu.
     """
@@ -68,20 +68,20 @@ def read_order(directory: Path) -> GuestOrder | None:
         if document.pop("format") > FORMAT:
             name = directory.name
             raise MachineError(f"guest {name!r} was made by a newer openrbu: update openrbu")
-        order = GuestOrder(**document)
-        order.check()
+        spec = GuestSpec(**document)
+        spec.check()
     except FileNotFoundError:
         return None
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError, UsageError):
         raise MachineError(f"{path} is damaged") from None
-    return order
+    return spec
 
 
-def write_order(directory: Path, order: GuestOrder) -> None:
-    """Keep what a guest is made as.
+def write_guest_spec(directory: Path, spec: GuestSpec) -> None:
+    """Write what a guest is made from into its directory.
 
     :raise OSError: when the disk refuses.
     """
-    document = {"format": FORMAT, **asdict(order)}
+    document = {"format": FORMAT, **asdict(spec)}
     text = json.dumps(document, indent=2)
     write_whole(directory / _FILE_NAME, f"{text}\n".encode())
