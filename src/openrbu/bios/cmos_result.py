@@ -16,7 +16,7 @@ from openrbu.cmos import read_first_bank, write_check_value, write_first_bank
 from openrbu.formats import dell
 from openrbu.formats.dell import CompletionCode
 from openrbu.formats.smbios import Tables
-from openrbu.formats.tokens import IndexedIoToken, all_tokens, tokens_for_update
+from openrbu.formats.tokens import IndexedIoToken, all_tokens, checked_ranges, tokens_for_update
 from openrbu.ports import PC_PORTS, IoPorts
 
 RESULT_INDEX = 0x78
@@ -43,7 +43,7 @@ class CmosResult:
         self._system_id = dell.system_id(tables)
         pair = tokens_for_update(tables)
         self._cancel = None if pair is None else pair.cancel
-        self._checked = _checked_ranges(tables)
+        self._checked = _checked_over_the_result(tables)
 
     def write(self, code: CompletionCode, when: dt.datetime) -> None:
         """Record a result, and clear the activation bit in the same byte where it is there.
@@ -66,13 +66,13 @@ def _is_first_bank(token: object) -> TypeGuard[IndexedIoToken]:
     return isinstance(token, IndexedIoToken) and token.index_port == PC_PORTS[0][0]
 
 
-def _checked_ranges(tables: Tables) -> list[IndexedIoToken]:
+def _checked_over_the_result(tables: Tables) -> list[IndexedIoToken]:
     """For each checked range that one of the written bytes is in, a token that stands for it."""
-    written = (RESULT_INDEX, *range(DATE_INDEX, DATE_INDEX + DATE_BYTES))
     tokens = [token for token in all_tokens(tables) if _is_first_bank(token)]
-    kept = {token.check: token for token in tokens if token.check.is_sound}
+    sound = [token for token in tokens if token.check.is_sound]
+    written = (RESULT_INDEX, *range(DATE_INDEX, DATE_INDEX + DATE_BYTES))
     return [
         token
-        for check, token in kept.items()
-        if not check.is_none and any(check.first <= index <= check.last for index in written)
+        for token in checked_ranges(sound)
+        if any(token.check.first <= index <= token.check.last for index in written)
     ]

@@ -304,13 +304,13 @@ def _ordered(
     :raise OpenRbuError: when the machine can't be, or the lab misses something; nothing is fetched
         for a machine that can't be.
     """
-    from openrbu.lab import machine, xen
+    from openrbu.lab import board, xen
     from openrbu.lab.packages import get_kit, get_xen
     from openrbu.lab.trial import order_for
 
-    default_bytes = xen.DEFAULT_RAM_BYTES if under_xen else machine.DEFAULT_RAM_BYTES
+    default_bytes = xen.DEFAULT_RAM_BYTES if under_xen else board.DEFAULT_RAM_BYTES
     ram_bytes = default_bytes if ram is None else size_of(ram, "--ram")
-    machine.check_machine(model, ram_bytes)
+    board.check_machine(model, ram_bytes)
     if under_xen:
         xen.check_ram(ram_bytes)
     kit = get_kit(note)

@@ -26,7 +26,7 @@ from openrbu.units import MIB
 MAX_DATA_BYTES = 64 * MIB
 """How far behind a header its check words are looked for."""
 
-_MAX_CLAIMS = 8
+MAX_CLAIMS = 8
 """Sizes that are tried in one image: its own, and what chance or malice adds."""
 
 _FORMER_TRAILER = Layout(
@@ -98,7 +98,7 @@ def find_end(header: bytes, body: memoryview) -> End | None:
     body = body[: MAX_DATA_BYTES + CHECK_WORDS_BYTES]
     changed: int | None = None
     for whole_kib in (True, False):
-        for size in islice(claimed_sizes(header, body, whole_kib=whole_kib), _MAX_CLAIMS):
+        for size in islice(claimed_sizes(header, body, whole_kib=whole_kib), MAX_CLAIMS):
             if register(body[:size]) == CHECK_WORDS.unpack(body, size)["data_word"]:
                 return End(size, ImageState.WHOLE)
             changed = changed or size

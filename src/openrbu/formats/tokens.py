@@ -228,22 +228,22 @@ def tokens_for_update(tables: Tables) -> UpdateTokens | None:
                 by_id.setdefault(token.id, token)
         if ACTIVATE in by_id and CANCEL in by_id:
             activate = by_id[ACTIVATE]
-            return UpdateTokens(activate, by_id[CANCEL], _checked_ranges(activate, tokens))
+            return UpdateTokens(activate, by_id[CANCEL], checked_ranges([activate, *tokens]))
     return None
 
 
-def _checked_ranges(activate: Token, tokens: Sequence[Token]) -> tuple[IndexedIoToken, ...]:
-    """A token of each checked range behind the ports of `activate`, its own first.
+def checked_ranges(tokens: Sequence[Token]) -> tuple[IndexedIoToken, ...]:
+    """A token of each checked range behind the ports of the first token, its own range first.
 
     Several structures name one check value; what the first one says of it holds. Seen on real
     machines: two ranges in the first bank, 0x10 to 0x2D and one from 0x40 on, and both check values
     right on each of the 13 whose CMOS is known.
     """
-    if not isinstance(activate, IndexedIoToken):
+    if not tokens or not isinstance(one := tokens[0], IndexedIoToken):
         return ()
     by_index: dict[int, IndexedIoToken] = {}
-    for token in (activate, *tokens):
-        if isinstance(token, IndexedIoToken) and token.ports == activate.ports:
+    for token in tokens:
+        if isinstance(token, IndexedIoToken) and token.ports == one.ports:
             by_index.setdefault(token.check.index, token)
     return tuple(token for token in by_index.values() if not token.check.is_none)
 

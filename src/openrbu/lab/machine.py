@@ -31,11 +31,11 @@ from openrbu.bios.post_report import PostReport
 from openrbu.bios.rules import rule_set
 from openrbu.bios.switch import bios_switch
 from openrbu.bios.tables import tables_of_boot
-from openrbu.cmos import banks_of, read_first_bank, write_first_bank
-from openrbu.errors import MachineError, ObstacleError, OpenRbuError, UsageError
+from openrbu.cmos import banks_of
+from openrbu.errors import MachineError, OpenRbuError
 from openrbu.formats.smbios import Tables
 from openrbu.lab import boot, calls
-from openrbu.lab.bzimage import unpacked
+from openrbu.lab.board import DEFAULT_RAM_BYTES, check_machine, copy_cmos, start_qemu
 from openrbu.lab.guest import RESET, Guest, GuestLostError, GuestStoppedError, Output
 from openrbu.lab.packages import Kit
 from openrbu.lab.qemu import Qemu
@@ -44,23 +44,14 @@ from openrbu.lab.seabios import is_seabios
 from openrbu.lab.xen import XenBoot
 from openrbu.machine.config import load_config, read_tables
 from openrbu.machine.factory import Order, put_tokens_right, write_parts
-from openrbu.machine.models import TokenKind, model
 from openrbu.machine.virtual import Clock, local_now
 from openrbu.memory.physical import pc_regions
 from openrbu.memory.ram_file import RamFile
 from openrbu.system.files import fresh_directory
 from openrbu.system.signals import signals_held
-from openrbu.units import GIB, KIB, MIB, PhysAddr, human_size
-
-DEFAULT_RAM_BYTES = 512 * MIB
-MIN_RAM_BYTES = 256 * MIB
-MAX_RAM_BYTES = 3 * GIB
-"""Up to here QEMU's RAM file has each byte at its physical address."""
+from openrbu.units import KIB, PhysAddr
 
 _WARM_FLAG, _WARM = PhysAddr(0x472), (0x1234).to_bytes(2, "little")
-
-_CMOS_KEPT = range(0x0E, 0x80)
-"""What a PC's first bank of CMOS has besides its clock. QEMU has no more."""
 
 _SEABIOS_LINE = re.compile(r"SeaBIOS \(version (.*)\)")
 
@@ -181,8 +172,7 @@ class LabMachine:
         try:
             if self._qemu is not None:
                 self._qemu.halt()
-                for index in _CMOS_KEPT:
-                    write_first_bank(self.cmos, index, read_first_bank(self._qemu, index))
+                copy_cmos(self._qemu, self.cmos)
         finally:
             self._stop()
 
@@ -219,7 +209,19 @@ class LabMachine:
             console = memory_file("console")
             stack.callback(os.close, console)
             with theirs:
-                qemu = self._start_qemu(stack, rom, agent=theirs.fileno(), console=console)
+                qemu = start_qemu(
+                    self._kit,
+                    self.directory,
+                    accelerator=self._accelerator,
+                    ram=(self._ram_fd, self._ram_bytes),
+                    rom=rom,
+                    tables=self.tables,
+                    agent=theirs.fileno(),
+                    console=console,
+                    on_terminal=self._on_terminal,
+                    xen=self._xen,
+                )
+                stack.callback(qemu.close)
             self._load_cmos(qemu)
             self._qemu, self._guest = qemu, Guest(qemu, ours, console)
             self._running = stack.pop_all()
@@ -231,59 +233,14 @@ class LabMachine:
             raise GuestLostError(f"it does not come up: {stopped}", said) from None
         return report
 
-    def _start_qemu(
-        self, stack: contextlib.ExitStack, rom_data: bytes, *, agent: int, console: int
-    ) -> Qemu:
-        """A QEMU whose processor stands still."""
-        with contextlib.ExitStack() as files:  # those that QEMU reads at its start
-
-            def file_with(data: bytes) -> int:
-                fd = memory_file("openrbu", data)
-                files.callback(os.close, fd)
-                return fd
-
-            def file_at(path: Path) -> int:
-                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-                files.callback(os.close, fd)
-                return fd
-
-            rom = file_with(rom_data)
-            tables = [file_with(each.build()) for each in boot.for_qemu(self.tables)]
-            modules: list[int] = []
-            xen = None
-            if self._xen is not None:
-                modules = [file_at(unpacked(self._kit.vmlinuz)), file_at(self._kit.initramfs)]
-                xen = (self._xen, modules[0], modules[1])
-            qemu = Qemu(
-                boot.arguments(
-                    self._kit,
-                    self.directory,
-                    accelerator=self._accelerator,
-                    ram=(self._ram_fd, self._ram_bytes),
-                    rom=rom,
-                    tables=tables,
-                    agent=agent,
-                    console=console,
-                    on_terminal=self._on_terminal,
-                    xen=xen,
-                ),
-                fds=[self._ram_fd, rom, *tables, *modules, agent, console],
-                on_terminal=self._on_terminal,
-            )
-        stack.callback(qemu.close)
-        return qemu
-
     def _load_cmos(self, qemu: Qemu) -> None:
         """Bring CMOS into a new QEMU. The first one's says what the machine has, memory and drives;
         that is taken over, and the check values then made to fit."""
         if not self._cmos_is_qemus:
-            for index in _CMOS_KEPT:
-                if value := read_first_bank(qemu, index):
-                    write_first_bank(self.cmos, index, value)
+            copy_cmos(qemu, self.cmos, but_zeros=True)
             put_tokens_right(self._factory_tables, self.cmos, self.nvram)
             self._cmos_is_qemus = True
-        for index in _CMOS_KEPT:
-            write_first_bank(qemu, index, read_first_bank(self.cmos, index))
+        copy_cmos(self.cmos, qemu)
 
     # -- what it shows ----------------------------------------------------------------------
 
@@ -390,21 +347,3 @@ class LabMachine:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def check_machine(name: str, ram_bytes: int) -> None:
-    """Refuse what QEMU can't be. `name` is the model's.
-
-    :raise ObstacleError: for tokens that are reached through SMIs, which QEMU has not got.
-    :raise UsageError: for a model that there is not, or a size that does not go.
-    """
-    if model(name).tokens is not TokenKind.INDEXED_IO:
-        raise ObstacleError(
-            f"the lab can't be a {name}: its tokens are the BIOS's, by SMI, which QEMU has "
-            "no handler for; try it on a virtual machine: rbu machine new --help"
-        )
-    if not MIN_RAM_BYTES <= ram_bytes <= MAX_RAM_BYTES or ram_bytes % MIB:
-        raise UsageError(
-            f"a lab machine has {human_size(MIN_RAM_BYTES)} to {human_size(MAX_RAM_BYTES)} of RAM "
-            f"in whole MiB, not {human_size(ram_bytes)}"
-        )

@@ -11,7 +11,7 @@ from itertools import islice
 
 from openrbu.formats.check_words import CHECK_WORDS_BYTES, claimed_sizes, judge
 from openrbu.formats.hdr import Header, Image
-from openrbu.formats.judgement import MAX_DATA_BYTES, ImageState
+from openrbu.formats.judgement import MAX_CLAIMS, MAX_DATA_BYTES, ImageState
 from openrbu.lazy import np
 from openrbu.memory.ram_array import RamArray
 from openrbu.units import GIB, MIB, PhysAddr
@@ -22,7 +22,6 @@ WORK_BYTES = 4 * GIB
 _EVERY_BYTE_COSTS = 16
 """Looking for an end at each byte is about so many times slower than a checksum."""
 
-_MAX_CLAIMS = 8
 _PIECE_BYTES = 1 * MIB
 
 
@@ -106,7 +105,7 @@ class ImageSearch:
             return
         room = min(room, MAX_DATA_BYTES)
         for whole_kib in (True, False):
-            yield from islice(self._claimed(header, start, room, whole_kib=whole_kib), _MAX_CLAIMS)
+            yield from islice(self._claimed(header, start, room, whole_kib=whole_kib), MAX_CLAIMS)
 
     def _claimed(
         self, header: bytes, start: PhysAddr, room: int, *, whole_kib: bool
