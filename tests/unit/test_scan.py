@@ -21,12 +21,13 @@ from openrbu.formats.judgement import ImageState
 from openrbu.formats.packet import (
     HEADER_SIZE_BYTES,
     PACKET_HEADER,
+    PACKET_MAGIC,
     PacketHeader,
     PasswordItem,
     split,
 )
 from openrbu.formats.version import BiosVersion
-from openrbu.memory import image_search, packet_sums, scan
+from openrbu.memory import image_search, packet_sums, ram_array, scan
 from openrbu.memory.physical import Region
 from openrbu.memory.ram_file import RamFile
 from openrbu.memory.scan import FoundSet, Sightings, search
@@ -601,3 +602,38 @@ def test_a_found_set_without_packet_0_has_no_password(ram: RamFile) -> None:
     assert found.password == PasswordItem(present=False)
     assert found.missing == (0,)
     assert replace(found, places={}).missing == tuple(range(found.total))
+
+
+# Few pages, read one by one
+
+
+@pytest.mark.parametrize("cut_bytes", [0, 1, 3, 4, 8])
+@pytest.mark.parametrize("is_mapped", [True, False])
+def test_few_pages_are_searched_with_the_same_outcome_as_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_mapped: bool, cut_bytes: int
+) -> None:
+    places = [0, 3 * PAGE_SIZE, MIB, 4 * MIB - PAGE_SIZE, 6 * MIB]
+    with contextlib.closing(RamFile.create(tmp_path / "ram", REGIONS)) as ram:
+        for address in [*places, 8 * MIB - PAGE_SIZE]:
+            put(ram, address, b"$RPK")
+        for address in (2 * MIB + 1, 3 * MIB + 8):  # not at the start of a page
+            put(ram, address, b"$RPK")
+    regions = REGIONS
+    if cut_bytes:  # within the last page
+        end = PhysAddr(8 * MIB - PAGE_SIZE + cut_bytes)
+        os.truncate(tmp_path / "ram", end)
+        regions = (*REGIONS[:-1], Region(REGIONS[-1].start, end))
+    if cut_bytes in (0, 4, 8):
+        places.append(8 * MIB - PAGE_SIZE)
+    memory = RamFile(tmp_path / "ram", regions, writable=False, is_mapped=is_mapped)
+    bounds = PhysAddr(0), PhysAddr(8 * MIB)
+    with contextlib.closing(memory):
+        few = ram_array.pages_beginning_with(memory, *bounds, PACKET_MAGIC)
+        monkeypatch.setattr(ram_array, "_FEW_BYTES", 0)
+        many = ram_array.pages_beginning_with(memory, *bounds, PACKET_MAGIC)
+        assert few == many
+        assert few[0] == places
+        inner = PhysAddr(PAGE_SIZE), PhysAddr(4 * MIB - PAGE_SIZE)
+        monkeypatch.undo()
+        found, _ = ram_array.pages_beginning_with(memory, *inner, PACKET_MAGIC)
+        assert found == [3 * PAGE_SIZE, MIB]

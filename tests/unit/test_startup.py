@@ -69,6 +69,8 @@ def _three_machines(rbu: Cli) -> None:
         "machine list",
         "machine show one",
         "history --machine one",
+        "plan image.hdr --machine one",
+        "plan image.hdr --machine one --json",
     ],
 )
 def test_a_command_that_only_looks_loads_nothing_slow(words: str) -> None:

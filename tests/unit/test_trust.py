@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from openrbu.bios.post_report import PostReport
-from openrbu.cli.status import update_failure
 from openrbu.cmos import read_first_bank, write_first_bank
 from openrbu.errors import ExitCode, ObstacleError, UpdateFailedError
 from openrbu.formats import security
@@ -27,6 +26,7 @@ from openrbu.update import flow
 from openrbu.update.arm import NoAnswerError, read_armed, switch_for
 from openrbu.update.plan import Options, make_plan
 from openrbu.update.report import NextRestart, read_status
+from openrbu.update.restarted import update_failure
 from openrbu.update.target import read_target
 from rigs.cli import RBU, Cli
 from rigs.machines import (
@@ -296,14 +296,13 @@ def test_the_issues_machine_is_not_armed_in_vain(demo: Cli) -> None:
 def test_a_restart_in_which_cmos_was_not_believed_ends_with_1_and_why(
     demo: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    restart = VirtualHost.restart
+    restart = VirtualMachine.restart
 
-    def spoiled(host: VirtualHost) -> None:
-        assert host.ports is not None
-        spoil(host.ports)
-        restart(host)
+    def spoiled(machine: VirtualMachine, *, cold: bool | None) -> PostReport:
+        spoil(machine.cmos)
+        return restart(machine, cold=cold)
 
-    monkeypatch.setattr(VirtualHost, "restart", spoiled)
+    monkeypatch.setattr(VirtualMachine, "restart", spoiled)
     document = demo.json("update", demo.image(), "-m", "m", "--reboot", code=1)
     assert (document["restarted"], document["is_armed"]) == (True, False)
     message = document["error"]["message"]
@@ -316,13 +315,14 @@ def test_a_restart_in_which_cmos_was_not_believed_ends_with_1_and_why(
 def test_a_restart_that_found_none_armed_ends_with_1(
     demo: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    restart = VirtualHost.restart
+    restart = VirtualMachine.restart
 
-    def disarmed(host: VirtualHost) -> None:
+    def disarmed(machine: VirtualMachine, *, cold: bool | None) -> PostReport:
+        host = VirtualHost(machine)
         switch_for(host, read_target(host)).disarm()
-        restart(host)
+        return restart(machine, cold=cold)
 
-    monkeypatch.setattr(VirtualHost, "restart", disarmed)
+    monkeypatch.setattr(VirtualMachine, "restart", disarmed)
     ended = demo("update", demo.image(), "-m", "m", "--reboot")
     assert ended.code == 1
     says = "rbu: the restart brought no update: the BIOS found none armed; A05 runs\n"

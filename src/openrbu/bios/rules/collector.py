@@ -47,7 +47,7 @@ from openrbu.formats.packet_header import (
 )
 from openrbu.lazy import np
 from openrbu.memory.packet_sums import WORK_BYTES, packet_sums
-from openrbu.memory.ram_array import RamArray
+from openrbu.memory.ram_array import RamArray, pages_beginning_with
 from openrbu.units import GIB, KIB, MIB, PAGE_SIZE, PhysAddr
 
 PACKETS_START = PhysAddr(128 * KIB)
@@ -101,8 +101,18 @@ class _Pages:
     def __init__(self, scratch: Scratch) -> None:
         self._scratch = scratch
         end = -(-scratch.top // PAGE_SIZE) * PAGE_SIZE
-        ram = RamArray(scratch.memory, PACKETS_START, PhysAddr(end))
-        addresses, _ = ram.pages_with(PACKET_MAGIC)
+        bounds = PACKETS_START, PhysAddr(end)
+        self.addresses, looked_through = pages_beginning_with(scratch.memory, *bounds, PACKET_MAGIC)
+        self._work = 4 * looked_through + WORK_BYTES
+        self._largest = 0
+        # address: bytes of a sound packet; 0 unsound; -1 not checked; -2 of no size.
+        self._known = dict.fromkeys(self.addresses, -2)
+        if self.addresses:
+            self._check(RamArray(scratch.memory, *bounds))
+
+    def _check(self, ram: RamArray) -> None:
+        """Look at all of them, as they are in memory."""
+        addresses = np.array(self.addresses, np.int64)
         headers = ram.at(addresses, PACKET_HEADER.dtype)
         claimed = headers["pktSize"].astype("int64") * KIB
         room = ram.room(addresses)
@@ -110,11 +120,7 @@ class _Pages:
         sizes = claimed.clip(max=room)  # behind RAM there are zeros: they add nothing
         checkable = claimed > 0
         sums, affordable = packet_sums(ram, addresses[checkable], sizes[checkable])
-        self.addresses: list[int] = addresses.tolist()
         self._largest = int(claimed.max(initial=0))
-        self._work = 4 * ram.populated_bytes + WORK_BYTES
-        # address: bytes of a sound packet; 0 unsound; -1 not checked; -2 of no size.
-        self._known = dict.fromkeys(self.addresses, -2)
         rows = zip(
             addresses[checkable].tolist(),
             claimed[checkable].tolist(),
