@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from openrbu.machine.virtual import VirtualMachine
-from openrbu.machine.xen_guests import settle
+from openrbu.machine.xen_guests import run_due
 from openrbu.machine.xen_host import XenHost
 from rigs.cli import Cli
 from rigs.make_state_goldens import BALLOON, DEVICE, ENTRY, answers
@@ -135,8 +135,8 @@ def test_guests_of_a_xen_host_go_on_to_their_targets(home: Path, version: str) -
         host.remove("claims")
         with host.attached() as guests:
             assert len(guests) == 4
-            settle(guests, later)
-            settle(guests, later + 2)
+            run_due(guests, later)
+            run_due(guests, later + 2)
         sizes = {each.name: each.current_pages for each in host.hypervisor.domains()}
         assert sizes["linux"] + sizes["linux-2.6.18-xen"] > (156672 + 65536) // 4
         assert sizes["hard-limit"] == 65536 // 4

@@ -156,6 +156,7 @@ def open_xen_host(
             balloon, config = dom0.read(), dom0.config
             if not for_dom0:
                 machine.close()
+                dom0 = None
         with signals_held(), contextlib.ExitStack() as stack:
             host = stack.enter_context(XenHost(directory, now=clock.wall, config=config))
             yield XenHostSession(

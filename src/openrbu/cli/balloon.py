@@ -294,12 +294,12 @@ def target(
                rbu balloon target xen1 dom0 256M
     """
     from openrbu.balloon.session import open_xen_host
+    from openrbu.xen.hypervisor import DOM0
 
     size_bytes = _pages_of(size, "SIZE")
     if not size_bytes:
         raise UsageError("SIZE: a guest can't do without memory")
-    is_dom0 = guest == "dom0"
-    with open_xen_host(host, clock=clock_of(context), for_dom0=is_dom0) as session:
+    with open_xen_host(host, clock=clock_of(context), for_dom0=guest == DOM0) as session:
         if size_bytes > session.host.hypervisor.total_pages * PAGE_SIZE:
             raise session.host.excess_error(size_bytes)
         status, has_changed = session.set_target_bytes(guest, size_bytes)
