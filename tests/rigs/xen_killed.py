@@ -21,13 +21,18 @@ from typing import Any
 
 from openrbu.memory import physical
 from openrbu.memory.ram_file import RamFile
+from openrbu.system import fallocate
 from openrbu.units import PAGE_SIZE
 from openrbu.xen import hypervisor as hypervisor_module
 from openrbu.xen.hypervisor import Hypervisor
 from rigs.xen_hosts import ram, up
 
 REGIONS = ram((0, 64))
-TRACED = (str(Path(hypervisor_module.__file__).parent), str(Path(physical.__file__).parent))
+TRACED = (
+    str(Path(hypervisor_module.__file__).parent),
+    str(Path(physical.__file__).parent),
+    fallocate.__file__,
+)
 
 CALLS: dict[str, Callable[[Hypervisor], object]] = {
     "populate": lambda host: host.domain("one").populate(up(12, 24)),
