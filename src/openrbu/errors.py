@@ -1,20 +1,20 @@
-"""One root for every error that openrbu raises on purpose, and who is at fault.
+"""All errors that openrbu raises on purpose, and who is at fault.
 
 ::
 
     OpenRbuError                 exit code 1
-    ├── UsageError               2  the caller asked for what can't be asked
-    ├── NotForThisMachineError   3  the image is sound, but for another machine
-    │   └── NotForRbuError       3  a sound package, but of what is not installed by RBU
-    ├── ObstacleError            4  something stands in the way; it can be removed
-    │   └── MachineError         4  a virtual machine's directory or state is in the way
-    ├── DamagedInputError        5  a file or a table is broken
+    ├── UsageError               2  the caller asked for something impossible
+    ├── NotForThisMachineError   3  the image is good, but for another machine
+    │   └── NotForRbuError       3  the package is good, but is not installed by RBU
+    ├── ObstacleError            4  something prevents it; the user can remove that
+    │   └── MachineError         4  a virtual machine's directory or state prevents it
+    ├── DamagedInputError        5  a file or a table is damaged
     ├── UpdateFailedError        1  an update was tried, did not work, and was undone
-    ├── OutputError              1  the answer can't be written where it should go
+    ├── OutputError              1  the output can't be written, such as to a full disk
     ├── AddressError             1  no RAM at a physical address: a mistake in a program
-    └── KernelError (OSError)    1  what a kernel answers a system call, with its errno
+    └── KernelError (OSError)    1  what a kernel returns from a system call, with its errno
 
-PowerCutError is none of them: it is an event that a simulated machine lives through.
+PowerCutError is not one of them: it is an event that a simulated machine lives through.
 
 A message is one line: what is wrong and, where it helps, what to do. What a program may want to
 know is in attributes, not in the text.
@@ -23,10 +23,11 @@ know is in attributes, not in the text.
 import errno as errno_module
 import os
 from enum import IntEnum
+from typing import ClassVar
 
 
 class ExitCode(IntEnum):
-    """What the process says when it ends (README.md, "Commands")."""
+    """The exit codes of the command line (README.md, "Commands")."""
 
     DONE = 0
     FAILED = 1
@@ -37,47 +38,65 @@ class ExitCode(IntEnum):
 
 
 class OpenRbuError(Exception):
-    """The root. `exit_code` is what the command line ends with."""
+    """The root of all errors of openrbu.
 
+    `kind` is the error's name for scripts (`error.kind` in JSON): it stays when a class is renamed.
+    `exit_code` is the exit code of the command line.
+    """
+
+    kind: ClassVar[str] = "open_rbu"
     exit_code: ExitCode = ExitCode.FAILED
 
 
 class UsageError(OpenRbuError):
-    """A value that no machine and no file could make right."""
+    """The caller asked for something that no machine and no file makes possible."""
 
+    kind = "usage"
     exit_code = ExitCode.USAGE
 
 
 class NotForThisMachineError(OpenRbuError):
-    """The image is sound, but this machine is not one that it is for."""
+    """The image is good, but it is not for this machine."""
 
+    kind = "not_for_this_machine"
     exit_code = ExitCode.NOT_FOR_THIS_MACHINE
 
 
 class NotForRbuError(NotForThisMachineError):
-    """A file is sound, but what is in it is installed in another way: for no machine by RBU."""
+    """A file is good, but no machine installs its contents by RBU."""
+
+    kind = "not_for_rbu"
 
 
 class ObstacleError(OpenRbuError):
-    """Something stands in the way that can be taken out of it."""
+    """Something prevents the operation, and the user can remove it."""
 
+    kind = "obstacle"
     exit_code = ExitCode.OBSTACLE
 
 
 class MachineError(ObstacleError):
     """A virtual machine's directory or state does not allow what was asked."""
 
+    kind = "machine"
+
 
 class UpdateFailedError(OpenRbuError):
     """An update was tried and did not work. The machine is as it was unless the text says so."""
 
+    kind = "update_failed"
+
 
 class OutputError(OpenRbuError):
-    """The answer can't be written where it should go, such as to a full disk."""
+    """The output can't be written, such as to a full disk."""
+
+    kind = "output"
 
 
 class AddressError(OpenRbuError):
-    """There is no RAM at an address that was asked for."""
+    """There is no RAM at the address asked for: a mistake in a program."""
+
+    kind = "address"
 
     def __init__(self, address: int, size_bytes: int) -> None:
         super().__init__(f"no RAM at physical address {address:#x} ({size_bytes} bytes)")
@@ -86,11 +105,13 @@ class AddressError(OpenRbuError):
 
 
 class DamagedInputError(OpenRbuError):
-    """A file or a table is not what it should be.
+    """A file or a table is damaged.
 
-    `offset`, `expected` and `actual` are evidence, where there is any; the text says it too.
+    `offset` (in bytes), `expected` and `actual` say where and how, each None if not known. The
+    message says it, too.
     """
 
+    kind = "damaged_input"
     exit_code = ExitCode.DAMAGED_INPUT
 
     def __init__(
@@ -108,7 +129,12 @@ class DamagedInputError(OpenRbuError):
 
 
 class KernelError(OpenRbuError, OSError):
-    """What a kernel answers: an errno, and the path that the call was about."""
+    """What a kernel returns: an errno, and the path that the call was about.
+
+    `detail` is text after the errno's own, for people.
+    """
+
+    kind = "kernel"
 
     def __init__(self, error_number: int, path: str | None = None, detail: str = "") -> None:
         text = os.strerror(error_number) + (f": {detail}" if detail else "")
@@ -121,4 +147,4 @@ class KernelError(OpenRbuError, OSError):
 
 
 class PowerCutError(Exception):
-    """The power failed in the middle of an operation. This is an event and not an error."""
+    """The power failed in the middle of an operation: an event, not an error."""

@@ -54,6 +54,8 @@ class DocumentError(DamagedInputError):
     """A document is not what the reader knows. `path` says where in it, such as `modules[0].cursor`
     (empty: the document itself); `expected` and `actual` what should be there and what is."""
 
+    kind = "document"
+
     def __init__(self, path: str, expected: str, actual: str) -> None:
         where = path.lstrip(".")
         text = f"{where}: " if where else ""

@@ -46,6 +46,8 @@ RECORD = Layout(
 class FlashError(OpenRbuError):
     """The flash refused; `code` is what the BIOS records."""
 
+    kind = "flash"
+
     def __init__(self, code: CompletionCode) -> None:
         super().__init__(describe_completion(code))
         self.code = code

@@ -77,6 +77,8 @@ def _model_option(text: str) -> Any:
 class GuestFailedError(OpenRbuError):
     """A command ended in the guest as `exit_code` says."""
 
+    kind = "guest_failed"
+
     def __init__(self, text: str, exit_code: int) -> None:
         super().__init__(text)
         known = exit_code in list(ExitCode)

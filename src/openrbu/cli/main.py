@@ -169,7 +169,7 @@ def _fail_as(error: OpenRbuError, document: dict[str, Any], *, as_json: bool) ->
 
         traceback.print_exception(error)
     failure: dict[str, Any] = {
-        "kind": show.kind_of(error),
+        "kind": error.kind,
         "message": show.os_error_text(error) if isinstance(error, OSError) else str(error),
         "exit_code": int(error.exit_code),
     }

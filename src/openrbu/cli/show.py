@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -104,12 +103,6 @@ def printable(text: str) -> str:
 def hex_address(address: int) -> str:
     """An address as documents have it."""
     return f"{address:#x}"
-
-
-def kind_of(error: OpenRbuError) -> str:
-    """An error's class as a script knows it: `DamagedInputError` is `damaged_input`."""
-    name = type(error).__name__.removesuffix("Error")
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
 
 
 def os_error_text(error: OSError) -> str:

@@ -38,6 +38,8 @@ from openrbu.units import BIOS_SEARCH_END, MAX_BLOCK_BYTES, PAGE_SIZE, PhysAddr
 class KernelDiedError(KernelError):
     """The kernel oopsed inside the call: nothing works any more until the machine is restarted."""
 
+    kind = "kernel_died"
+
     def __init__(self, detail: str) -> None:
         super().__init__(errno.EIO, detail=f"the kernel died: {detail}")
         self.detail = detail

@@ -56,6 +56,8 @@ _ENDED: Mapping[str, str | int] = {"text": "the process of the program was ended
 class CommandError(ObstacleError):
     """The program can't be executed. `status` is the exit status that says so."""
 
+    kind = "command"
+
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
         self.status = status

@@ -21,6 +21,8 @@ Debian system and copy it here"
 class FetchError(ObstacleError):
     """A package can't be had."""
 
+    kind = "fetch"
+
 
 @dataclass(frozen=True, slots=True)
 class Package:

@@ -46,6 +46,8 @@ Output = Callable[[int, bytes], None]
 class GuestLostError(OpenRbuError):
     """The guest is gone, and what was asked of it has no answer. `console`: what it said last."""
 
+    kind = "guest_lost"
+
     def __init__(self, why: str, console: str = "") -> None:
         super().__init__(f"the guest was lost: {why}")
         self.console = console[-_TAIL_CHARACTERS:]
@@ -55,6 +57,8 @@ class GuestLostError(OpenRbuError):
 
 class GuestStoppedError(OpenRbuError):
     """The guest asked for it: `reason` is `RESET` or `SHUTDOWN`."""
+
+    kind = "guest_stopped"
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"the guest stopped: {reason}")

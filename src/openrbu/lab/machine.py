@@ -70,6 +70,8 @@ class Ran:
 class CannotStartError(OpenRbuError):
     """What is in the flash now is no BIOS that QEMU can start. `post`: what put it there."""
 
+    kind = "cannot_start"
+
     def __init__(self, post: PostReport) -> None:
         super().__init__(
             f"QEMU can't start the BIOS {post.version_after}: only a SeaBIOS; see: rbu lab bios"

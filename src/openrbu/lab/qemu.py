@@ -44,6 +44,8 @@ T = TypeVar("T")
 class QemuError(OpenRbuError):
     """QEMU did not start, or it ended; `said` is what it had to say."""
 
+    kind = "qemu"
+
     def __init__(self, what: str, said: str = "") -> None:
         words = " ".join(said.split())
         super().__init__(f"{what}: {words}" if words else what)

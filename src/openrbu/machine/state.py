@@ -44,6 +44,8 @@ _UNFIT = (LookupError, TypeError, ValueError, ArithmeticError, MemoryError, Open
 class StateRefusedError(MachineError):
     """A state is there that this openrbu does not understand. It is left as it is."""
 
+    kind = "state_refused"
+
 
 class StateFile:
     """The three files in a directory, a machine's or a guest's. The caller holds its lock.

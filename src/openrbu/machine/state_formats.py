@@ -37,6 +37,8 @@ class MachineState:
 class NewerFormatError(DamagedInputError):
     """A state is of a format that only a newer openrbu knows."""
 
+    kind = "newer_format"
+
     def __init__(self, found: int) -> None:
         super().__init__(
             f"a newer openrbu put it away (format {found}; this one knows up to {FORMAT})",

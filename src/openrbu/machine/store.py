@@ -53,6 +53,8 @@ class InUseError(MachineError):
     `is_served`: it lets other programs use the machine through its socket.
     """
 
+    kind = "in_use"
+
     def __init__(self, name: str, owner: str | None, *, is_served: bool) -> None:
         self.owner, self.is_served = owner, is_served
         process = f"by process {owner or 'unknown'}"

@@ -68,6 +68,8 @@ def local_now() -> dt.datetime:
 class RamGoneError(MachineError):
     """A machine is on, and the file system that has its RAM is not there."""
 
+    kind = "ram_gone"
+
     def __init__(self, name: str, ram: Path) -> None:
         super().__init__(
             f"machine {name!r} has its RAM in {ram}, which is not there: mount {ram.parent} again, "

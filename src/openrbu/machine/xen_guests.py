@@ -48,6 +48,8 @@ class GuestInUseError(MachineError):
     """Another process has the guest. `owner` is its number; None while it has not written that yet.
     `is_kept_open`: it has the guest for as long as it runs."""
 
+    kind = "guest_in_use"
+
     def __init__(self, host: str, name: str, owner: str | None, *, is_kept_open: bool) -> None:
         self.owner, self.is_kept_open = owner, is_kept_open
         super().__init__(

@@ -35,6 +35,8 @@ class Switch(Protocol):
 class NoAnswerError(ObstacleError):
     """Nobody answers the ports that the machine's tables name."""
 
+    kind = "no_answer"
+
 
 def switch_for(host: Host, target: Target) -> Switch:
     """The switch that this machine has.

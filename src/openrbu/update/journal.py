@@ -48,6 +48,8 @@ class Attempt:
 class BusyError(ObstacleError):
     """Another process is at an update of the same machine."""
 
+    kind = "busy"
+
 
 class Journal:
     """The journal in one file."""

@@ -56,6 +56,8 @@ _ON_XEN = (
 class OutOfMemoryError(UpdateFailedError):
     """There is no memory of the shape that the image takes."""
 
+    kind = "out_of_memory"
+
 
 @dataclass(frozen=True, slots=True)
 class Ground:

@@ -58,6 +58,8 @@ class Finding:
 class StrangerError(UpdateFailedError):
     """Memory that nobody holds keeps a BIOS from what is staged; `why`. Clearing it may help."""
 
+    kind = "stranger"
+
     def __init__(self, why: str) -> None:
         super().__init__(f"{why}{_POWER_CYCLE}")
         self.why = why

@@ -41,6 +41,8 @@ LOCK_WITHIN_S = 10.0
 class HypercallError(MachineError):
     """Another process is inside of a hypercall, and stays there."""
 
+    kind = "hypercall"
+
 
 class HostArrays(Protocol):
     """A host's state. All numbers are 0 at first."""

@@ -64,6 +64,8 @@ class Find:
 class RejectedError(OpenRbuError):
     """The BIOS does not take the update; `code` is what it records."""
 
+    kind = "rejected"
+
     def __init__(self, code: CompletionCode, reason: str) -> None:
         super().__init__(reason)
         self.code = code

@@ -1,0 +1,63 @@
+"""The names that scripts know errors by."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+
+import openrbu
+from openrbu.errors import OpenRbuError
+
+KINDS = {
+    "AddressError": "address",
+    "BusyError": "busy",
+    "CannotStartError": "cannot_start",
+    "CommandError": "command",
+    "DamagedInputError": "damaged_input",
+    "DocumentError": "document",
+    "FetchError": "fetch",
+    "FlashError": "flash",
+    "GuestFailedError": "guest_failed",
+    "GuestInUseError": "guest_in_use",
+    "GuestLostError": "guest_lost",
+    "GuestStoppedError": "guest_stopped",
+    "HypercallError": "hypercall",
+    "InUseError": "in_use",
+    "KernelError": "kernel",
+    "KernelDiedError": "kernel_died",
+    "MachineError": "machine",
+    "NewerFormatError": "newer_format",
+    "NoAnswerError": "no_answer",
+    "NotForRbuError": "not_for_rbu",
+    "NotForThisMachineError": "not_for_this_machine",
+    "ObstacleError": "obstacle",
+    "OutOfMemoryError": "out_of_memory",
+    "OutputError": "output",
+    "QemuError": "qemu",
+    "RamGoneError": "ram_gone",
+    "RejectedError": "rejected",
+    "StateRefusedError": "state_refused",
+    "StrangerError": "stranger",
+    "UpdateFailedError": "update_failed",
+    "UsageError": "usage",
+}
+"""`error.kind` of JSON. Scripts compare these: a class may be renamed, its kind stays."""
+
+
+def _classes(root: type[OpenRbuError]) -> list[type[OpenRbuError]]:
+    """All classes below `root`, after every module of openrbu has been imported."""
+    below = [each for each in root.__subclasses__() if each.__module__.startswith("openrbu.")]
+    return [*below, *(deeper for each in below for deeper in _classes(each))]
+
+
+def _import_everything() -> None:
+    for module in pkgutil.walk_packages(openrbu.__path__, "openrbu."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+
+
+def test_the_kind_of_each_error_is_its_own_and_stays() -> None:
+    _import_everything()
+    classes = set(_classes(OpenRbuError))
+    assert {each for each in classes if "kind" not in vars(each)} == set()
+    assert {each.__name__: each.kind for each in classes} == KINDS
