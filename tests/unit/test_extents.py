@@ -9,7 +9,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from openrbu.drivers.extents import Block, Extents, from_rows, to_rows
+from openrbu.drivers.extents import Block, Extents, blocks_in, to_rows
 from openrbu.memory.physical import Region
 from openrbu.memory.ram_file import RamFile
 from openrbu.units import PAGE_SIZE, PhysAddr
@@ -69,9 +69,9 @@ def test_writing_and_clearing_reach_only_the_bytes_meant(memory: RamFile) -> Non
     )
 )
 def test_rows_hold_all_blocks(blocks: list[Block]) -> None:
-    assert from_rows(to_rows(blocks)) == blocks
+    assert list(blocks_in(to_rows(blocks))) == blocks
 
 
 def test_like_blocks_side_by_side_are_one_row() -> None:
     blocks = [Block(PhysAddr(n * PAGE_SIZE), 0, 4000) for n in range(1000)]
-    assert to_rows(blocks) == [[0, 0, 4000, 1000]]
+    assert to_rows(blocks) == ((0, 0, 4000, 1000),)
