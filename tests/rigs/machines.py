@@ -85,11 +85,12 @@ def published(image: Image, *, packets_known: bool = True) -> Judges:
 
 def make(home: Path, model: str = "precision-390", *, name: str = "box", **order: Any) -> Path:
     """Make a machine, off; its directory."""
-    wanted = {"ram_bytes": 64 * MIB, "flash_size_bytes": FLASH_BYTES} | order
+    own = {} if "tables" in order else {"model": model}
+    wanted = {"ram_bytes": 64 * MIB, "flash_size_bytes": FLASH_BYTES, **own} | order
     before = os.environ.get("OPENRBU_HOME")
     os.environ["OPENRBU_HOME"] = str(home)
     try:
-        return make_machine(name, Order(model=model, **wanted))
+        return make_machine(name, Order(**wanted))
     finally:
         os.environ.pop("OPENRBU_HOME")
         if before is not None:
@@ -168,7 +169,7 @@ class Watched:
     def __getattr__(self, name: str) -> Any:
         if name in self._replaced:
             return self._replaced[name]
-        if name in ("name", "journal_path", "now", "pause", "frame_table", "hardware_revision"):
+        if name in ("name", "journal_path", "now", "pause", "frame_table"):
             return getattr(self._host, name)
         if name in ("ports", "physical_memory"):
             self._before(name, ())

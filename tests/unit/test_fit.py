@@ -151,7 +151,7 @@ def test_an_image_for_another_revision_is_not_for_this_machine(machine: VirtualM
 def test_an_image_for_another_revision_than_0_is_noted(
     machine: VirtualMachine, revision: int | None, listed: tuple[int, ...], note: str | None
 ) -> None:
-    host = Watched(VirtualHost(machine), lambda *_: None, {"hardware_revision": revision})
+    host = Watched(VirtualHost(machine), lambda *_: None, {"hardware_revision": lambda _: revision})
     planned = plan_for(host, image_for(*(SystemId(SYSTEM, each) for each in listed)))
     assert planned.target.hardware_revision == revision
     assert kinds(planned) == []

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from openrbu.errors import NotForThisMachineError, ObstacleError, OpenRbuError
-from openrbu.hosts.base import read_file, read_text
+from openrbu.hosts.base import DMI_TABLE, read_file, read_text
 from openrbu.hosts.linux import LinuxHost
 from openrbu.hosts.virtual import VirtualHost
 from openrbu.update import flow, report
@@ -25,6 +25,7 @@ from rigs.machines import (
     DEVICE,
     REBOOT_MODE,
     Quiet,
+    Watched,
     as_nobody,
     image,
     in_child,
@@ -208,14 +209,14 @@ def put_identity(root: Path, system_id: int, revision: int) -> Path:
 
 def test_the_hardware_revision_is_what_the_bios_keeps_in_its_rom(root: Path) -> None:
     put_identity(root, 0x01DE, 5)
-    assert LinuxHost(root).hardware_revision == 5
+    assert LinuxHost(root).hardware_revision(0x01DE) == 5
     plan = make_plan(LinuxHost(root), image(), Options())
     (obstacle,) = [each for each in plan.obstacles if each.kind == "wrong_revision"]
     assert "revision 0 of this system" in obstacle.message
     assert obstacle.message.endswith("(0x01de) is of revision 5")
 
 
-@pytest.mark.parametrize("what", ["no file", "another system", "cut short", "no SMBIOS"])
+@pytest.mark.parametrize("what", ["no file", "another system", "cut short"])
 def test_a_rom_that_does_not_say_it_leaves_the_hardware_revision_unknown(
     root: Path, what: str
 ) -> None:
@@ -224,9 +225,23 @@ def test_a_rom_that_does_not_say_it_leaves_the_hardware_revision_unknown(
         mem.unlink()
     elif what == "cut short":
         mem.write_bytes(mem.read_bytes()[:-1])
-    elif what == "no SMBIOS":
-        (root / "sys/firmware/dmi/tables/DMI").unlink()
-    assert LinuxHost(root).hardware_revision is None
+    assert LinuxHost(root).hardware_revision(0x01DE) is None
+
+
+def test_without_a_system_id_the_hardware_revision_is_unknown(root: Path) -> None:
+    put_identity(root, 0, 1)
+    assert LinuxHost(root).hardware_revision(None) is None
+
+
+def test_a_plan_reads_the_smbios_tables_once(root: Path) -> None:
+    reads: list[str] = []
+
+    def note(name: str, arguments: tuple[object, ...]) -> None:
+        if name == "chunks":
+            reads.append(str(arguments[0]))
+
+    make_plan(Watched(LinuxHost(root), note), image(), Options())
+    assert reads.count(DMI_TABLE) == 1
 
 
 def test_a_memory_that_may_not_be_read_leaves_the_hardware_revision_unknown(root: Path) -> None:
@@ -236,7 +251,7 @@ def test_a_memory_that_may_not_be_read_leaves_the_hardware_revision_unknown(root
 
     def work() -> None:
         assert read_target(LinuxHost(root)).system_id == 0x01DE
-        assert LinuxHost(root).hardware_revision is None
+        assert LinuxHost(root).hardware_revision(0x01DE) is None
 
     as_nobody(work)
 

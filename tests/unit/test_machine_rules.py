@@ -159,3 +159,34 @@ def test_names_of_rule_sets_are_completed() -> None:
 
     assert complete_rules("pow") == ["poweredge-2950"]
     assert complete_rules("") == list(RULE_SETS)
+
+
+def test_a_plan_shows_the_rules_that_the_machines_own_bios_follows(rbu: Cli) -> None:
+    """Beside those that judge the update, because nobody sees from the outside which they are."""
+    path = rbu.image()
+    for rules in ("published", "poweredge-2950", "latitude-d500"):
+        rbu("machine", "new", rules, "--bios", rules, *RAM)
+        ended = rbu("plan", path, "--machine", rules)
+        assert ended.code == 0
+        rows = dict(row.strip().partition(":  ")[::2] for row in ended.out.splitlines())
+        assert rows.get("its BIOS rules", rows["BIOS rules"]).split(",")[0].strip() == rules
+        planned = rbu.json("plan", path, "--machine", rules)
+        assert planned["machine_bios_rules"] == rules
+        assert ("not among those below" in ended.out) == (rules not in planned["bios_rules"])
+
+
+def test_a_model_beside_tables_is_a_matter_of_usage(rbu: Cli) -> None:
+    """Such a machine was made after the tables, and the model did not count."""
+    rbu("machine", "new", "first", "--model", "precision-390", *RAM)
+    tables = ("--from-tables", rbu.directory.parent / "home" / "machines" / "first")
+    told = rbu.fails(2, "machine", "new", "m", "--model", "latitude-d500", *tables, *RAM)
+    assert "either a latitude-d500 or the one that the tables in" in told
+    made = rbu.json("machine", "new", "m", *tables, *RAM)
+    assert made["product"] == "Precision WorkStation 390"
+
+
+def test_an_empty_bios_version_is_a_matter_of_usage(rbu: Cli) -> None:
+    """It was taken for the model's own."""
+    told = rbu.fails(2, "machine", "new", "m", "--bios-version", "", *RAM)
+    assert "'' is no BIOS version" in told
+    assert rbu.json("machine", "list")["machines"] == []

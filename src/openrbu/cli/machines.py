@@ -70,13 +70,12 @@ def new(
     Example:  rbu machine new demo --model precision-390 --ram 2G
     """
     from openrbu.api import Order
-    from openrbu.machine.models import DEFAULT_MODEL
 
     order = Order(
-        model=model or DEFAULT_MODEL,
+        model=model,
         bios_version=bios_version,
         ram_bytes=None if ram is None else size_of(ram, "--ram"),
-        profile=profile or "documented",
+        profile="documented" if profile is None else profile,
         tables=from_tables,
         system_id=None if system is None else hex_number_of(system, "--system"),
         bios_rules=bios,

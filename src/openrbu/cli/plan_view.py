@@ -31,6 +31,7 @@ def plan_rows(machine: Machine, planned: Plan) -> list[tuple[str, Cell]]:
         ("BIOS", f"{planned.target.bios.version} → {header.version}"),
         ("image", f"for {systems_text(header)}, {human_size(planned.image.size_bytes)}"),
         ("mode", f"{planned.mode}: {planned.why_mode}"),
+        *_own_rules_row(machine, planned),
         ("BIOS rules", ", ".join(planned.judges.names)),
         ("staged", pieces),
         (
@@ -40,6 +41,18 @@ def plan_rows(machine: Machine, planned: Plan) -> list[tuple[str, Cell]]:
             else f"one block of {human_size(planned.block_size_bytes)}",
         ),
     ]
+
+
+def _own_rules_row(machine: Machine, planned: Plan) -> list[tuple[str, Cell]]:
+    """The rules that a virtual machine's BIOS follows, where others judge the update, too: from
+    the outside nobody can see which they are."""
+    if machine.virtual is None:
+        return []
+    rules = machine.virtual.config.bios_rules
+    if planned.judges.names == (rules,):
+        return []
+    is_judge = rules in planned.judges.names
+    return [("its BIOS rules", rules if is_judge else caution(f"{rules}, not among those below"))]
 
 
 def hints(planned: Plan) -> list[Block]:
@@ -65,6 +78,9 @@ def plan_document(machine: Machine, planned: Plan, loaded: LoadedImage) -> dict[
         "staged_size_bytes": planned.staged_size_bytes,
         "block_size_bytes": planned.block_size_bytes,
         "bios_rules": list(planned.judges.names),
+        "machine_bios_rules": None
+        if machine.virtual is None
+        else machine.virtual.config.bios_rules,
         "notes": list(planned.notes),
         "table_problems": list(planned.target.tables.problems),
         "obstacles": [

@@ -49,10 +49,9 @@ class Host(Protocol):
         """The machine frame in which each page frame of this host's kernel lies, where they differ
         because there is a hypervisor below it, and the host lets that be seen."""
 
-    @property
-    def hardware_revision(self) -> int | None:
+    def hardware_revision(self, system_id: int | None) -> int | None:
         """The hardware revision (0 to 7) that the BIOS compares an image's system list with, where
-        that can be known."""
+        that can be known. `system_id` is what SMBIOS says; None: nothing."""
 
     def now(self) -> dt.datetime:
         """The time, with its zone."""

@@ -18,11 +18,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from openrbu.buffers import Buffer
-from openrbu.errors import DamagedInputError, ObstacleError
-from openrbu.formats import dell, rom_identity
+from openrbu.errors import ObstacleError
+from openrbu.formats import rom_identity
 from openrbu.formats.rom_identity import IDENTITY, revision_in
-from openrbu.formats.smbios import Tables
-from openrbu.hosts.base import DMI_TABLE, ENTRY_POINT, read_file
 from openrbu.hosts.kcore import open_kcore
 from openrbu.memory.physical import ReadableMemory
 from openrbu.ports import IoPorts
@@ -85,18 +83,15 @@ class LinuxHost:
     def frame_table(self) -> None:
         """Xen lets no program see that."""
 
-    @property
-    def hardware_revision(self) -> int | None:
+    def hardware_revision(self, system_id: int | None) -> int | None:
         """What the BIOS's identity in the ROM says, where it is of the system that SMBIOS tells
         of. (Kernels show the first MiB through `/dev/mem`, unless they are locked down.)"""
+        if system_id is None:
+            return None
         try:
-            tables = Tables.parse(read_file(self, ENTRY_POINT), read_file(self, DMI_TABLE))
-            system_id = dell.system_id(tables)
-            if system_id is None:
-                return None
             with self._opened("/dev/mem", os.O_RDONLY) as fd:
                 identity = os.pread(fd, IDENTITY.size_bytes, rom_identity.ADDRESS)
-        except (OSError, DamagedInputError):
+        except OSError:
             return None
         return revision_in(identity, system_id)
 

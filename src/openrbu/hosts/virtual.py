@@ -46,8 +46,7 @@ class VirtualHost:
     def frame_table(self) -> Frames | None:
         return self._machine.frame_table
 
-    @property
-    def hardware_revision(self) -> int:
+    def hardware_revision(self, system_id: int | None) -> int:
         return self._machine.config.hardware_revision
 
     def now(self) -> dt.datetime:

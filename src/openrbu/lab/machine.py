@@ -44,6 +44,7 @@ from openrbu.lab.seabios import is_seabios
 from openrbu.lab.xen import XenBoot
 from openrbu.machine.config import load_config, read_tables
 from openrbu.machine.factory import Order, put_tokens_right, write_parts
+from openrbu.machine.models import DEFAULT_MODEL
 from openrbu.machine.virtual import Clock, local_now
 from openrbu.memory.physical import pc_regions
 from openrbu.memory.ram_file import RamFile
@@ -105,7 +106,7 @@ class LabMachine:
         self._kit, self._accelerator, self._on_terminal = kit, accelerator, on_terminal
         self._clock, self._xen = clock, xen
         self._ram_bytes = DEFAULT_RAM_BYTES if order.ram_bytes is None else order.ram_bytes
-        check_machine(order.model, self._ram_bytes)
+        check_machine(order.model or DEFAULT_MODEL, self._ram_bytes)
         self._qemu: Qemu | None = None
         self._guest: Guest | None = None
         self._running = contextlib.ExitStack()

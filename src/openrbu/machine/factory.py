@@ -61,7 +61,8 @@ SERVICE_TAG = "OPENRBU"
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What is wanted. None: as the model has it.
+    """What is wanted. None: as the model has it. The model is `DEFAULT_MODEL` unless one is named;
+    with `tables` none may be named, because the machine is the one that they describe.
 
     `tables` is a file or a directory with a real machine's tables: see `factory_tables`. They get
     `system_id` in, where one is given. `firmware` is the first BIOS, of the flash's
@@ -70,7 +71,7 @@ class Order:
     its RAM, such as a tmpfs; None: with its other files.
     """
 
-    model: str = DEFAULT_MODEL
+    model: str | None = None
     bios_version: str | None = None
     ram_bytes: int | None = None
     profile: str = "documented"
@@ -154,7 +155,12 @@ def _parts(order: Order, now: dt.datetime) -> _Parts:
     for label in order.faults:
         parse_fault(label)
     check_entry_delay(order.entry_delay_s)
-    kind = model(order.model)
+    if order.tables is not None and order.model is not None:
+        raise UsageError(
+            f"the machine is either a {order.model} or the one that the tables in {order.tables} "
+            "describe: leave out --model or --from-tables"
+        )
+    kind = model(DEFAULT_MODEL if order.model is None else order.model)
     ram_bytes = _ram_bytes(kind.ram_bytes if order.ram_bytes is None else order.ram_bytes)
     if order.xen is not None:
         _check_xen(order.xen, ram_bytes)
@@ -263,9 +269,10 @@ def _fit_bios(tables: smbios.Tables, kind: Model, order: Order) -> tuple[smbios.
     was ordered.
     """
     information = dell.BiosInformation.of(tables)
-    version = BiosVersion.parse(order.bios_version or information.version)
-    if order.bios_version is not None and version.style is VersionStyle.UNREADABLE:
-        raise UsageError(f"{order.bios_version!r} is no BIOS version (examples: A05, 2.1.2)")
+    ordered_version = order.bios_version
+    version = BiosVersion.parse(information.version if ordered_version is None else ordered_version)
+    if ordered_version is not None and version.style is VersionStyle.UNREADABLE:
+        raise UsageError(f"{ordered_version!r} is no BIOS version (examples: A05, 2.1.2)")
     ordered = order.flash_size_bytes if order.firmware is None else len(order.firmware)
     size, rom_size = ordered, ordered
     if size is None and order.tables is None:

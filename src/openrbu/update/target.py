@@ -78,4 +78,4 @@ def read_target(host: Host) -> Target:
         raise ObstacleError(f"{host.name} shows no SMBIOS tables: it can't be known") from None
     except PermissionError:
         raise ObstacleError("only root can read the SMBIOS tables: run this as root") from None
-    return Target.of(tables, host.hardware_revision)
+    return Target.of(tables, host.hardware_revision(dell.system_id(tables)))
