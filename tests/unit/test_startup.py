@@ -20,9 +20,19 @@ from rigs.cli import Cli
 SLOW = ("numpy", "rich")
 """What the commands below do without."""
 
-OF_A_FEW = ("openrbu.bios.rules", "openrbu.kernel.balloon", "openrbu.sharing.remote", "socket")
+OF_A_FEW = (
+    "openrbu.bios.rules",
+    "openrbu.drivers.xen_balloon_profiles",
+    "openrbu.formats.hdr",
+    "openrbu.formats.packet_header",
+    "openrbu.kernel.balloon",
+    "openrbu.sharing.remote",
+    "hashlib",
+    "socket",
+    "tempfile",
+)
 """What only some machines need, or only some of the time: rules of a BIOS at a start, the balloon
-on Xen, a socket where another process has the machine."""
+on Xen, a socket where another process has the machine, an image's format where one is staged."""
 
 REPORT = """
 import json, sys, traceback

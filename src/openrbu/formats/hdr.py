@@ -20,6 +20,7 @@ from openrbu.formats.judgement import (
     judge_image,
 )
 from openrbu.formats.layout import Field, Layout
+from openrbu.formats.revision import MAX_REVISION
 from openrbu.formats.version import BiosVersion, VersionStyle
 from openrbu.units import human_size
 
@@ -51,7 +52,6 @@ them; beyond this the length field is taken for a lie."""
 _QUICK_CHECK = re.compile(rb"Copyright[ -~]{31}")
 
 _MAX_SYSTEM_ID = 0x1FFF
-MAX_REVISION = 7
 _SYSTEM_ID_TEXT = re.compile(r"0[xX]([0-9A-Fa-f]{1,4})(?::([0-9]{1,3}))?")
 
 

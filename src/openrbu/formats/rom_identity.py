@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from openrbu.buffers import Buffer
 from openrbu.formats.layout import Field, Layout
+from openrbu.formats.revision import MAX_REVISION
 
 ADDRESS = 0xFE840
 """Where it is, physical: in the last 64 KiB below 1 MiB, where the running BIOS is."""
@@ -23,9 +24,6 @@ IDENTITY = Layout(
     Field("rest", "5s"),
 )
 
-_MAX_REVISION = 7
-"""An image's system list has 3 bits for it."""
-
 
 def revision_in(identity: Buffer, system_id: int) -> int | None:
     """The hardware revision; None: these bytes are no identity of that system."""
@@ -34,4 +32,4 @@ def revision_in(identity: Buffer, system_id: int) -> int | None:
     fields = IDENTITY.unpack(identity)
     is_ours = IDENTITY.violation(fields) is None and fields["system_id"] == system_id
     revision: int = fields["revision"]
-    return revision if is_ours and revision <= _MAX_REVISION else None
+    return revision if is_ours and revision <= MAX_REVISION else None

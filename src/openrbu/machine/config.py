@@ -14,9 +14,8 @@ from typing import Any
 from openrbu.bios.faults import parse_fault
 from openrbu.bios.rule_names import check_rule_name
 from openrbu.drivers.dell_rbu_profiles import profile
-from openrbu.drivers.xen_balloon_profiles import balloon_profile
 from openrbu.errors import MachineError, UsageError
-from openrbu.formats.hdr import MAX_REVISION
+from openrbu.formats.revision import MAX_REVISION
 from openrbu.formats.smbios import Tables
 from openrbu.machine.store import disk_errors
 from openrbu.memory.physical import pc_regions
@@ -114,6 +113,10 @@ def _parse_config(document: dict[str, Any], name: str) -> MachineConfig:
     config = MachineConfig(**document | read)
     pc_regions(operator.index(config.ram_bytes))
     if config.xen is not None:
+        from openrbu.drivers.xen_balloon_profiles import (  # noqa: PLC0415  (start-up time)
+            balloon_profile,
+        )
+
         balloon_profile(config.xen.profile)
         operator.index(config.xen.dom0_bytes + config.xen.dom0_max_bytes)
     profile(config.profile)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,6 +42,8 @@ def fresh_directory(parent: Path, prefix: str) -> Path:
 
     :raise OSError: when it can't be made.
     """
+    import tempfile  # noqa: PLC0415  (start-up time)
+
     for left in parent.glob(f"{prefix}*-*"):
         owner = left.name.removeprefix(prefix).partition("-")[0]
         if not Path("/proc", owner).exists():

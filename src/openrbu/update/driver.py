@@ -14,7 +14,6 @@ from typing import Literal
 
 from openrbu.buffers import Buffer
 from openrbu.errors import DamagedInputError, ObstacleError, UpdateFailedError
-from openrbu.formats.packet_header import PacketHeader
 from openrbu.hosts.base import Host, read_text
 from openrbu.system.waiting import Deadline, comes_about
 from openrbu.units import MIB
@@ -179,6 +178,8 @@ class RbuDriver:
         """
         if self.image_type != "packet" or not self.holds_something:
             return False
+        from openrbu.formats.packet_header import PacketHeader  # noqa: PLC0415  (start-up time)
+
         staged = b"".join(self.staged())
         size_bytes = self.packet_size_bytes or len(staged)
         try:

@@ -13,7 +13,8 @@ from enum import Enum
 
 from openrbu.errors import OpenRbuError
 from openrbu.formats.dell import CompletionCode
-from openrbu.formats.hdr import MAX_REVISION, Image, SystemId
+from openrbu.formats.hdr import Image, SystemId
+from openrbu.formats.revision import MAX_REVISION
 from openrbu.memory.physical import ReadableMemory, Region
 from openrbu.memory.sightings import joined
 from openrbu.units import PhysAddr
