@@ -357,7 +357,7 @@ def test_an_unfinished_load_goes_on_after_a_restore(bench: Bench, pages: BuddyAl
 def seen(bench: Bench, now: float) -> bool:
     """Whether the entry is there at that time."""
     bench.now = now
-    bench.firmware.settle()
+    bench.firmware.run_due()
     there = bench.tree.exists(LOADING)
     assert bench.tree.exists(f"{DEVICE}/firmware") is there
     assert bench.firmware.is_requested("blade")
@@ -408,7 +408,7 @@ def test_an_entry_comes_at_the_same_time_after_a_restore(
     bench.now += 1
     if is_there:
         bench.now += 100
-        bench.firmware.settle()
+        bench.firmware.run_due()
     saved = kept(bench.firmware.snapshot())
     other = Bench(pages, delay_s=delay_s)
     other.now = bench.now

@@ -16,7 +16,7 @@ kernel's vmalloc buffer. When the load ends they are freed and *not cleared*. So
 copies of the image, whole by luck or not, stay behind in free memory for a BIOS to meet.
 
 A kernel makes the entry in the background, some time after it was asked for. `delay_s` is that
-time here: `settle`, called before anybody looks, makes the entries that are due. `timeout` is shown
+time here: `run_due`, called before each access, makes the entries that are due. `timeout` is shown
 and stored, and never runs out.
 
 Sources: docs/reference/firmware-class.md, F1 to F4; the kernel's document of `dell_rbu` for `1`,
@@ -260,9 +260,9 @@ class FirmwareClass:
         self._requests[name] = _Request(
             name, device_path, on_image, data_before_loading, image, due_at
         )
-        self.settle()
+        self.run_due()
 
-    def settle(self) -> None:
+    def run_due(self) -> None:
         """Make the entries whose time has come.
 
         The clock is one that can be put back: none waits for longer than `delay_s` from now.

@@ -75,7 +75,7 @@ class KernelFile:
         :raise KernelError: as the kernel answers.
         """
         self._kernel.check_alive()
-        self._kernel.settle_balloon()
+        self._kernel.run_balloon()
         return self._file.read(offset, size_bytes)
 
     def write(self, offset: int, data: Buffer, *, sys_rawio: bool = True) -> int:
@@ -87,7 +87,7 @@ class KernelFile:
         self._kernel.check_alive()
         with self._kernel.changing():
             taken = self._file.write(offset, data, sys_rawio=sys_rawio)
-        self._kernel.settle_balloon()
+        self._kernel.run_balloon()
         return taken
 
 
@@ -213,19 +213,19 @@ class Kernel:
         :raise KernelError: ENOENT when it leads into none.
         """
         self.check_alive()
-        self.settle()
+        self.run_due()
         for prefix, tree in (("/sys", self.sys), ("/proc", self.proc), ("/dev", self.dev)):
             if path == prefix or path.startswith(prefix + "/"):
                 return tree, path[len(prefix) :]
         raise KernelError(errno.ENOENT, path)
 
-    def settle(self) -> None:
+    def run_due(self) -> None:
         """Do what has become due since the last call."""
-        self.firmware.settle()
-        self.settle_balloon()
+        self.firmware.run_due()
+        self.run_balloon()
 
-    def settle_balloon(self) -> None:
-        """The balloon driver's part of that."""
+    def run_balloon(self) -> None:
+        """Let the balloon driver do what has become due."""
         if self.balloon is not None and self.balloon.is_due(self._now()):
             with self.changing():
                 self.balloon.run_due(self._now())

@@ -337,7 +337,7 @@ def test_a_defect_is_answered_with_eio_and_logged(
 ) -> None:
     kernel = system.machine.running_kernel()
     with monkeypatch.context() as patch:
-        patch.setattr(kernel.firmware, "settle", None)
+        patch.setattr(kernel.firmware, "run_due", None)
         assert errno_of((system.root / TIMEOUT).stat) == "EIO"
     assert set(system.log) == {"stat_of: TypeError: 'NoneType' object is not callable"}
     system.log.clear()
