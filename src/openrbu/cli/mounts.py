@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
 from openrbu.cli.options import machine_option
 from openrbu.cli.show import Answer, complain, emit, good
-from openrbu.errors import OpenRbuError, UsageError
-from openrbu.system.interrupts import EXIT_SIGNAL, Stopped
+from openrbu.errors import UsageError
 
 LOG_NAME = "mount.log"
-
-_READY = b"ready"
-_TOLD_TO_STOP = {EXIT_SIGNAL + signum for signum in (signal.SIGINT, signal.SIGTERM)}
-
-_Serve = Callable[[Callable[[], None]], None]
-"""Serves a mount; calls what it is given when it is mounted."""
 
 # No Path, which typer looks at: what is mounted there may answer no more. (The shell completes both
 # in the same way, by itself.)
@@ -66,7 +55,7 @@ def mount(
                echo 1 > /mnt/sys/class/firmware/dell_rbu/loading
                rbu mount /mnt --stop
     """
-    from openrbu.fuse import mounting
+    from openrbu.fuse import detached, mounting
     from openrbu.machine.store import existing_directory
     from openrbu.system.fuse_mounts import real_path
 
@@ -93,11 +82,11 @@ def mount(
     document = {"changed": True, "machine": machine, "directory": target}
     is_at = f"machine {machine} is mounted at {target}"
     if detach:
-        pid = _serve_detached(serve, source / LOG_NAME)
+        pid = detached.serve_detached(serve, source / LOG_NAME, complain)
         line = good(f"{is_at}; rbu mount {target} --stop ends it")
         return Answer({**document, "pid": pid}, [line])
     told = [] if as_json else [good(f"{is_at}; Ctrl-C or umount {target} ends it")]
-    _serve_here(serve, lambda: emit(told))
+    detached.serve_here(serve, lambda: emit(told))
     return Answer(document, [f"machine {machine} is not mounted at {target} any more"])
 
 
@@ -119,101 +108,3 @@ def tell_waiting(programs: int) -> None:
     if programs:
         noun = "program that uses" if programs == 1 else "programs that use"
         complain(f"waiting for {programs} {noun} the machine")
-
-
-def _serve_here(serve: _Serve, ready: Callable[[], None]) -> None:
-    """Serve until it is unmounted. To be told to stop is no failure, once it is mounted."""
-    is_ready = False
-
-    def on_ready() -> None:
-        nonlocal is_ready
-        is_ready = True
-        ready()
-
-    try:
-        serve(on_ready)
-    except Stopped as stopped:
-        if not is_ready or stopped.exit_code not in _TOLD_TO_STOP:
-            raise
-
-
-def _serve_detached(serve: _Serve, log: Path) -> int:
-    """Serve in a process of its own, which is in no terminal's way; its number, when it is ready.
-
-    :raise OpenRbuError: what that process fails with before.
-    """
-    import json
-
-    from openrbu.machine.store import disk_errors
-    from openrbu.sharing import wire
-
-    with disk_errors(log.parent):
-        log_fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    reading, writing = os.pipe()
-    pid = os.fork()
-    if not pid:
-        os.close(reading)
-        _be_server(serve, log_fd, writing)
-    os.close(writing)
-    os.close(log_fd)
-    try:
-        with os.fdopen(reading, "rb") as pipe:
-            message = pipe.read()
-    except Stopped:
-        os.kill(pid, signal.SIGTERM)
-        os.waitpid(pid, 0)
-        raise
-    if message == _READY:
-        return pid
-    os.waitpid(pid, 0)
-    if not message:
-        raise OpenRbuError(f"the server has ended; what it said is in {log}")
-    raise wire.error_of(json.loads(message))
-
-
-def _be_server(serve: _Serve, log_fd: int, channel: int) -> NoReturn:
-    """Serve in this process, and end with it. Tell through `channel` that it is ready, or why not;
-    later troubles go to the log."""
-    import json
-
-    from openrbu.sharing import wire
-
-    code = 1
-    try:
-        _leave_caller(log_fd, channel)
-
-        def ready() -> None:
-            nonlocal channel
-            os.write(channel, _READY)
-            os.close(channel)
-            channel = -1
-
-        _serve_here(serve, ready)
-        code = 0
-    except (OpenRbuError, OSError) as error:
-        complain(str(error))
-        code = int(error.exit_code) if isinstance(error, OpenRbuError) else code
-        if channel >= 0:
-            os.write(channel, json.dumps(wire.error_document(error)).encode())
-    except Stopped as stopped:
-        complain(stopped.text)
-    except BaseException:  # noqa: BLE001  (this process ends here, whatever it is)
-        sys.excepthook(*sys.exc_info())
-    finally:
-        os._exit(code)
-
-
-def _leave_caller(log_fd: int, channel: int) -> None:
-    """Keep nothing of what the caller has: its terminal, its directory, what it has open or locked.
-    What is said goes to the log."""
-    os.setsid()
-    os.chdir("/")
-    nowhere = os.open(os.devnull, os.O_RDONLY)
-    for number, fd in enumerate((nowhere, log_fd, log_fd)):
-        os.dup2(fd, number)
-    for fd in [int(link.name) for link in Path("/proc/self/fd").iterdir()]:
-        if fd > 2 and fd != channel:
-            with contextlib.suppress(OSError):  # that of the listing is closed already
-                os.close(fd)
-    if sys.stderr is None:  # the caller had closed it
-        sys.stderr = os.fdopen(2, "w", errors="backslashreplace")

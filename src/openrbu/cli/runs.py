@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from openrbu import api
 from openrbu.cli.options import machine_option
 
 
@@ -35,13 +36,10 @@ def run(
     from openrbu.cli.mounts import tell_waiting
     from openrbu.cli.show import complain
     from openrbu.fuse.run import CommandError
-    from openrbu.fuse.run import run as run_program
-    from openrbu.machine.store import existing_directory
     from openrbu.system.interrupts import EXIT_SIGNAL
 
-    directory = existing_directory(machine)
     try:
-        status = run_program(directory, command, waiting=tell_waiting, log=complain)
+        status = api.run(machine, command, waiting=tell_waiting, log=complain)
     except CommandError as error:
         complain(str(error))
         return error.status
