@@ -25,7 +25,7 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from bench import balloon, cases
+from bench import balloon, cases, startup
 from bench.mount import Mounts, mounted, piece_of
 from openrbu.units import GIB, KIB, MIB
 
@@ -151,6 +151,17 @@ def measure_processes(directory: Path) -> Iterator[Row]:
     yield Row("rbu --version", version, "python -c pass", python, 120 / 15)
 
 
+def measure_startup(directory: Path) -> Iterator[Row]:
+    """CPU time of commands that only look, with what one does unasked: load and end."""
+    seconds = startup.Home(directory / "startup").cpu_seconds(rounds=15)
+    python = seconds[startup.PYTHON]
+    for name, wish in startup.WISHES.items():
+        yield Row(f"{name}: CPU", seconds[name], startup.PYTHON, python, wish)
+    for ours, theirs, wish in startup.BESIDE:
+        if theirs in seconds:
+            yield Row(f"{ours}: CPU", seconds[ours], theirs, seconds[theirs], wish)
+
+
 def measure_run(directory: Path) -> Iterator[Row]:
     """A program that sees a machine's files. Needs root, or a kernel that gives out namespaces."""
     environment = {**os.environ, "OPENRBU_HOME": str(directory / "run")}
@@ -236,6 +247,7 @@ def main() -> None:
         rows += measure_balloon()
         rows += measure_thousand_guests()
         rows += measure_processes(directory)
+        rows += measure_startup(directory)
         rows += measure_run(directory)
         rows += measure_mount(directory)
     show(rows)

@@ -112,9 +112,11 @@ class TouchedRam:
         self._ram.close()
 
 
-def write_image(path: Path) -> None:
-    """An image for a Precision T7600, of 16 MiB."""
-    path.write_bytes(_image(IMAGE_BYTES))
+def write_image(
+    path: Path, flash_size_bytes: int = IMAGE_BYTES, model: str = "precision-t7600"
+) -> None:
+    """An image for a model, of 16 MiB for a Precision T7600 unless said otherwise."""
+    path.write_bytes(_image(flash_size_bytes, model))
 
 
 def _image(flash_size_bytes: int, model: str = "precision-t7600") -> bytes:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from openrbu.cli.show import Answer
     from openrbu.errors import OpenRbuError
 
-_YOUNG_OBJECTS = 10_000
+_YOUNG_OBJECTS = 50_000
 """New objects between two looks for garbage; Python's own number, 700, is for long-lived programs
 of fewer objects."""
 

@@ -8,13 +8,13 @@ real machine's RAM is as well.
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from openrbu.buffers import Buffer
 from openrbu.errors import UsageError
-from openrbu.units import GIB, KIB, MIB, PAGE_SIZE, PhysAddr
+from openrbu.units import GIB, KIB, MIB, PAGE_SIZE, PhysAddr, pages_for
 
 if TYPE_CHECKING:
     pass
@@ -85,6 +85,18 @@ class PhysicalMemory(ReadableMemory, Protocol):
 
         :raise AddressError: when any byte falls outside RAM.
         """
+
+
+def joined(parts: Iterable[Region]) -> tuple[Region, ...]:
+    """Places as extents: `parts` ascend, and where one ends the next page begins another, they are
+    one extent."""
+    extents: list[Region] = []
+    for part in parts:
+        start = part.start
+        if extents and pages_for(extents[-1].end) * PAGE_SIZE == start:
+            start = extents.pop().start
+        extents.append(Region(start, part.end))
+    return tuple(extents)
 
 
 def off_the_page(size_bytes: int) -> memoryview:

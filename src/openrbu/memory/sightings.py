@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from openrbu.errors import DamagedInputError
 from openrbu.formats.hdr import Header
 from openrbu.formats.judgement import ImageState
 from openrbu.formats.packet import PasswordItem, set_id_text
-from openrbu.memory.physical import ReadableMemory, Region
-from openrbu.units import PAGE_SIZE, PhysAddr, pages_for
-
-
-def joined(parts: Iterable[Region]) -> tuple[Region, ...]:
-    """Places as extents: `parts` ascend, and where one ends the next page begins another, they are
-    one extent."""
-    extents: list[Region] = []
-    for part in parts:
-        start = part.start
-        if extents and pages_for(extents[-1].end) * PAGE_SIZE == start:
-            start = extents.pop().start
-        extents.append(Region(start, part.end))
-    return tuple(extents)
+from openrbu.memory.physical import ReadableMemory, Region, joined
+from openrbu.units import PhysAddr
 
 
 @dataclass(frozen=True, slots=True)

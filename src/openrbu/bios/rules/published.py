@@ -14,6 +14,8 @@ anything contradicts (the update was staged, and it failed a check).
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from openrbu.bios.rules.ruleset import (
     Find,
     Identity,
@@ -27,8 +29,10 @@ from openrbu.formats.check_words import CHECK_WORDS_BYTES
 from openrbu.formats.dell import CompletionCode
 from openrbu.formats.hdr import MAX_HEADER_LENGTH, Image, SystemId, image_at
 from openrbu.memory.physical import ReadableMemory, Region
-from openrbu.memory.scan import FoundImage, FoundSet, Sightings, search
 from openrbu.units import BIOS_SEARCH_END, PhysAddr
+
+if TYPE_CHECKING:
+    from openrbu.memory.sightings import FoundImage, FoundSet, Sightings
 
 
 def find(memory: ReadableMemory, machine: Identity) -> Find:
@@ -48,6 +52,8 @@ def find_anywhere(memory: ReadableMemory, machine: Identity) -> Find:
 
 
 def _find(memory: ReadableMemory, machine: Identity, end: PhysAddr) -> Find:
+    from openrbu.memory.scan import search  # noqa: PLC0415  (start-up time)
+
     sightings = search(memory, end=end, flash_size_bytes=machine.flash_size_bytes)
     images = sightings.images
     finds = [_monolithic(memory, image, copies=len(images)) for image in images]

@@ -15,8 +15,7 @@ from openrbu.errors import OpenRbuError
 from openrbu.formats.dell import CompletionCode
 from openrbu.formats.hdr import Image, SystemId
 from openrbu.formats.revision import MAX_REVISION
-from openrbu.memory.physical import ReadableMemory, Region
-from openrbu.memory.sightings import joined
+from openrbu.memory.physical import ReadableMemory, Region, joined
 from openrbu.units import PhysAddr
 
 _SYSTEM_ID_BITS = 0x1FFF
