@@ -15,7 +15,6 @@ from openrbu.bios.rules import RejectedError
 from openrbu.errors import ObstacleError, UpdateFailedError
 from openrbu.formats.dell import CompletionCode
 from openrbu.hosts.virtual import VirtualHost
-from openrbu.machine import virtual
 from openrbu.machine.config import XenConfig
 from openrbu.machine.dom0 import read_frame_table
 from openrbu.machine.removal import discard_state
@@ -262,7 +261,7 @@ def test_while_the_bios_searches_no_guest_is_there_any_more(
         seen.append(dom0.is_there)
         return post(board, now)
 
-    monkeypatch.setattr(virtual, "post", look)
+    monkeypatch.setattr("openrbu.bios.post.post", look)
     machine.restart()
     assert seen == [False]
 
