@@ -22,20 +22,10 @@ from openrbu.memory.ram_file import RamFile
 from openrbu.memory.scan import search
 from openrbu.units import GIB, MIB, PAGE_SIZE, PhysAddr
 from openrbu.update import flow
-from openrbu.update.driver import Progress
 from openrbu.update.plan import Options, make_plan
+from openrbu.update.watcher import SilentWatcher as Quiet
 
 IMAGE_BYTES = 16 * MIB
-
-
-class Quiet:
-    """A watcher who looks away."""
-
-    def step(self, text: str) -> None:
-        pass
-
-    def delivering(self, total_bytes: int) -> Progress:
-        return lambda size_bytes: None
 
 
 def fresh_copy() -> bytearray:

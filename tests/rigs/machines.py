@@ -9,6 +9,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -24,6 +25,8 @@ from openrbu.units import KIB, MIB
 from openrbu.update import flow
 from openrbu.update.judges import Judge, Judges
 from openrbu.update.plan import Options, make_plan
+from openrbu.update.watcher import SilentWatcher as Quiet
+from rigs.faulty_pages import FaultyPages
 
 FLASH_BYTES = 128 * KIB
 REBOOT_MODE = "/sys/kernel/reboot/mode"
@@ -59,16 +62,6 @@ OLDER = {
 }
 
 
-class Quiet:
-    """A watcher that shows nothing."""
-
-    def step(self, text: str) -> None:
-        pass
-
-    def delivering(self, total_bytes: int) -> Callable[[int], None]:
-        return lambda _: None
-
-
 def published(image: Image, *, packets_known: bool = True) -> Judges:
     """The published rules as the only judge, of a machine that the image is for."""
     identity = Identity(
@@ -98,8 +91,13 @@ def make(home: Path, model: str = "precision-390", *, name: str = "box", **order
 
 
 @contextlib.contextmanager
-def running(directory: Path, **arguments: Any) -> Iterator[VirtualMachine]:
-    """The machine, switched on where it is off."""
+def running(
+    directory: Path, *, faulty_pages: Mapping[str, int] | None = None, **arguments: Any
+) -> Iterator[VirtualMachine]:
+    """The machine, switched on where it is off. `faulty_pages`: its driver's memory runs out, as
+    `FaultyPages` is told."""
+    if faulty_pages:
+        arguments["wrap_pages"] = partial(FaultyPages, **faulty_pages)
     with VirtualMachine(directory, **arguments) as machine:
         if not machine.is_on:
             machine.power_on()

@@ -139,7 +139,6 @@ def test_a_real_table_cut_at_any_byte_is_asked_everything_without_an_error(name:
 
 def ask_everything(tables: Tables) -> None:
     dell.system_id(tables)
-    dell.reseller_id(tables)
     BiosInformation.of(tables)
     SystemInformation.of(tables)
     RbuInformation.of(tables)
@@ -155,14 +154,12 @@ def test_the_system_id_is_the_oem_string_with_tag_1() -> None:
     strings = dell.make_oem_strings(["Dell System", "5[0000]", "1[0495]", "7[ACME]"])
     tables = tables_with(strings, dell.make_revisions_and_ids(0x0121))
     assert dell.system_id(tables) == 0x0495
-    assert dell.reseller_id(tables) == "ACME"
 
 
 def test_oem_strings_of_another_maker_are_not_asked() -> None:
     strings = dell.make_oem_strings(["Some System", "1[0495]", "7[ACME]"])
     tables = tables_with(strings, dell.make_revisions_and_ids(0x0121))
     assert dell.system_id(tables) == 0x0121
-    assert dell.reseller_id(tables) is None
 
 
 def test_the_first_oem_string_is_dell_s_mark_and_never_a_value() -> None:

@@ -164,7 +164,9 @@ def test_a_system_id_that_the_tables_have_changes_nothing() -> None:
 
 def test_the_reseller_stays_when_a_system_id_is_given() -> None:
     tables = fill(tables_of(), system_id=0x01DE)
-    assert (dell.system_id(tables), dell.reseller_id(tables)) == (0x01DE, "reseller")
+    assert dell.system_id(tables) == 0x01DE
+    (strings,) = tables.all(dell.OEM_STRINGS)
+    assert b"7[reseller]" in strings.strings
 
 
 def test_tables_without_a_bios_get_one_of_the_version_that_is_given() -> None:

@@ -38,13 +38,12 @@ def test_the_fields_of_a_structure_are_read_where_they_are() -> None:
     assert (structure.type, structure.handle) == (0x80, 0x1234)
     assert structure.byte(11) == 11
     assert structure.word(10) == 0x0B0A
-    assert structure.dword(8) == 0x0B0A0908
     assert STRUCTURE_HEADER.unpack(structure.formatted)["length"] == 12
 
 
 def test_a_field_behind_the_end_of_a_structure_is_none() -> None:
     structure = Structure(bytes([0x80, 5, 0, 0, 4]), b"\0\0")
-    assert structure.byte(5) is structure.word(4) is structure.dword(2) is None
+    assert structure.byte(5) is structure.word(4) is None
 
 
 def test_strings_count_from_one_and_lose_the_blanks_around_them() -> None:
@@ -260,7 +259,7 @@ def look_at_everything(tables: Tables) -> None:
         assert len(structure.formatted) >= 4
         for offset in range(len(structure.formatted) + 1):
             structure.string_at(offset)
-            structure.dword(offset)
+            structure.word(offset)
         for number in range(len(structure.strings) + 2):
             structure.string(number)
 

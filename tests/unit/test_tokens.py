@@ -210,7 +210,7 @@ def test_real_calling_interface_structures_can_be_made(name: str) -> None:
             handle=structure.handle,
             port=structure.word(4) or 0,
             code=structure.byte(6) or 0,
-            supported=structure.dword(7) or 0,
+            supported=int.from_bytes(structure.formatted[7:11], "little"),
             tokens=rows_of(structure, 11, "<HHH"),
         )
         assert same_but_for_the_end(made, structure, 6)

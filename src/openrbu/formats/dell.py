@@ -159,11 +159,6 @@ def system_id(tables: Tables) -> int | None:
     return None
 
 
-def reseller_id(tables: Tables) -> str | None:
-    """The reseller's ID, for whom a machine was relabelled; None where there is none."""
-    return _oem_value(tables, "7")
-
-
 def _oem_value(tables: Tables, tag: str) -> str | None:
     """The value of `tag[value]` among the OEM strings that Dell's mark stands before."""
     for structure in tables.all(OEM_STRINGS):

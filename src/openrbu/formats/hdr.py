@@ -299,7 +299,6 @@ def make_image(
     version: BiosVersion,
     systems: Sequence[SystemId],
     quick_check: str = "Copyright 2005 Dell Inc.",
-    header_minor: int | None = None,
     flash_size_bytes: int | None = None,
 ) -> bytes:
     """A new image: header, `flash_data`, and the check words.
@@ -307,8 +306,8 @@ def make_image(
     With `flash_size_bytes`, `flash_data` is at the end of so much erased flash (0xFF), where the
     BIOS of a smaller ROM sits.
 
-    `header_minor` is the header's minor version; unless given it is that of real files, 0 beside
-    an old-style version and 1 beside a new-style one.
+    The header's minor version is that of real files: 0 beside an old-style version, 1 beside a
+    new-style one.
 
     :raise UsageError: when there is no data, no system, more than 12 systems, or a value that the
         header can't hold.
@@ -325,14 +324,10 @@ def make_image(
             f"quick check {quick_check!r} is not 'Copyright…' in up to 40 ASCII characters"
         )
     header_major, version_bytes = version.header_fields()
-    if header_minor is None:
-        header_minor = int(version.style is VersionStyle.NEW)
-    if not 0 <= header_minor <= 0xFF:
-        raise UsageError(f"header minor version {header_minor} is not a byte (0 to 255)")
     entries = [system.pack() for system in systems]
     header = HEADER.pack(
         header_major_ver=header_major,
-        header_minor_ver=header_minor,
+        header_minor_ver=int(version.style is VersionStyle.NEW),
         num_systems=len(entries),
         quick_check=padded_check,
         bios_version=version_bytes,

@@ -94,10 +94,6 @@ class Structure:
         """The u16 at `offset`; None where the structure is too short."""
         return self._number(offset, 2)
 
-    def dword(self, offset: int) -> int | None:
-        """The u32 at `offset`; None where the structure is too short."""
-        return self._number(offset, 4)
-
     def _number(self, offset: int, width: int) -> int | None:
         data = self.formatted[offset : offset + width]
         return int.from_bytes(data, "little") if len(data) == width else None

@@ -36,7 +36,6 @@ from openrbu.errors import DamagedInputError, KernelError, MachineError, UsageEr
 from openrbu.kernel.page_flags import PageFlags
 from openrbu.kernel.states import KernelState, RebootMode, check_blocks
 from openrbu.memory.buddy import BuddyAllocator
-from openrbu.memory.faulty_pages import FaultyPages
 from openrbu.memory.pages import PageSource
 from openrbu.memory.physical import PhysicalMemory, Region
 from openrbu.ports import IoPorts
@@ -115,7 +114,7 @@ class Kernel:
         saved: KernelState | None = None,
         now: Callable[[], float] = time.time,
         smi: Callable[[bytes], bytes] | None = None,
-        faulty_pages: Mapping[str, int] | None = None,
+        wrap_pages: Callable[[PageSource], PageSource] | None = None,
         before_change: Callable[[], None] = lambda: None,
         log: Callable[[str], None] = lambda line: None,
     ) -> None:
@@ -124,7 +123,7 @@ class Kernel:
         self._profile, self._dmi, self._smi, self._log = profile, dmi, smi, log
         self._ports, self._entry_delay_s, self._now = ports, entry_delay_s, now
         self._boot_id, self._xen = boot_id, xen
-        self._faulty_pages = dict(faulty_pages or {})
+        self._wrap_pages = wrap_pages
         self.reboot_mode: RebootMode = "cold"
         self.is_dead = self._has_stopped = False
         if saved is None:
@@ -136,8 +135,8 @@ class Kernel:
         """Build the trees around these pages."""
         self.allocator = allocator
         self.pages: PageSource = self.allocator
-        if self._faulty_pages:
-            self.pages = FaultyPages(self.allocator, **self._faulty_pages)
+        if self._wrap_pages is not None:
+            self.pages = self._wrap_pages(self.allocator)
         numbers = count(2)
         limit = self._profile.transfer_limit_bytes
         self.sys, self.proc, self.dev = (

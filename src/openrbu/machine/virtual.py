@@ -47,6 +47,7 @@ from openrbu.machine.holds import Holds, held
 from openrbu.machine.state import StateFile
 from openrbu.machine.state_formats import MachineState
 from openrbu.memory.frames import Frames
+from openrbu.memory.pages import PageSource
 from openrbu.memory.physical import pc_regions
 from openrbu.memory.ram_file import RamFile
 from openrbu.ports import IoPorts, OwnPorts
@@ -92,7 +93,7 @@ class VirtualMachine:
         *,
         clock: Clock = local_now,
         rail: PowerRail | None = None,
-        faulty_pages: Mapping[str, int] | None = None,
+        wrap_pages: Callable[[PageSource], PageSource] | None = None,
         log: Callable[[str], None] = lambda line: None,
         serving: bool = False,
     ) -> None:
@@ -101,7 +102,7 @@ class VirtualMachine:
         self.files = MachineFiles(self, self.lock)
         self.holds = Holds()
         self._clock, self._log = clock, log
-        self._faulty_pages = faulty_pages
+        self._wrap_pages = wrap_pages
         self.kernel: Kernel | None = None
         self.last_post: PostReport | None = None
         self._boot_id = ""
@@ -351,7 +352,7 @@ class VirtualMachine:
             saved=saved,
             now=lambda: self._clock().timestamp(),
             smi=self._smi,
-            faulty_pages=self._faulty_pages,
+            wrap_pages=self._wrap_pages,
             before_change=self._before_change,
             log=self._log,
         )
