@@ -3,8 +3,9 @@
     cd tests && python -m rigs.make_state_goldens OUT RBU...
 
 OUT is `tests/data/states/VERSION`, RBU the command that runs the version that is kept: it is used
-as a program only, so that this file can make the machines of any version. To be run on the last
-commit before a release, and for each format of the state that was released.
+as a program only, so that this file can make the machines of any version. When a format is raised,
+VERSION is `format-N` until the release. What the formats are is taken from the openrbu that Python
+imports.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rigs.packed_machine import pack
+from rigs.state_schema import sections, to_text
 
 PROFILES = (
     "documented",
@@ -252,6 +254,7 @@ def main(out: Path, *rbu: str) -> None:
             text = json.dumps(answers(make, shape), indent=2)
             (out / shape / "answers").write_text(text + "\n")
             make("machine", "rm", shape, "--yes")
+        (out / "formats").write_text(to_text(sections()))
 
 
 if __name__ == "__main__":

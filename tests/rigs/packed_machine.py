@@ -60,7 +60,7 @@ def _lines(path: Path) -> Iterator[str]:
         words = np.fromfile(path, np.uint64)
         yield from (f"word {place} {words[place]}" for place in np.flatnonzero(words))
         return
-    for offset, data in _pieces(path):
+    for offset, data in pieces(path):
         yield f"bytes {offset:#x} {base64.b64encode(zlib.compress(data, 9)).decode()}"
 
 
@@ -78,7 +78,7 @@ def _runs(numbers: np.ndarray[tuple[int], np.dtype[np.uint32]]) -> Iterator[str]
         place += count
 
 
-def _pieces(path: Path) -> Iterator[tuple[int, bytes]]:
+def pieces(path: Path) -> Iterator[tuple[int, bytes]]:
     """The runs of pages that are not zeros; holes are not read."""
     size, start, piece = path.stat().st_size, 0, bytearray()
     with path.open("rb") as file:

@@ -40,6 +40,7 @@ def test_a_machine_made_before_there_were_rule_sets_follows_the_published_rules(
     document = json.loads(path.read_text())
     assert document["bios_rules"] == "poweredge-2950"
     del document["bios_rules"], document["hardware_revision"]
+    document["format"] = 1
     path.write_text(json.dumps(document))
     config = load_config(path.parent)
     assert (config.bios_rules, config.hardware_revision) == ("published", 0)

@@ -177,7 +177,7 @@ def test_a_machine_from_a_newer_openrbu_is_left_alone(tmp_path: Path) -> None:
     path = directory / "machine.json"
     path.write_text(json.dumps(json.loads(path.read_bytes()) | {"format": 3, "colour": "grey"}))
     before = files(directory, leave_out=("lock",))
-    with pytest.raises(MachineError, match=r"made by a newer openrbu \(format 3; .*update openrbu"):
+    with pytest.raises(MachineError, match=r"a newer openrbu .*format 3; .*rbu machine rm"):
         VirtualMachine(directory)
     assert files(directory, leave_out=("lock",)) == before
 

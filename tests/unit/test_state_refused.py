@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
-from openrbu.machine.state_formats import FORMAT
+from openrbu.machine.state_formats import FORMAT as STATE_FORMAT
 from rigs.cli import Cli
+
+FORMAT = STATE_FORMAT.number
 
 Change = Callable[[dict[str, Any]], None]
 
@@ -41,7 +43,7 @@ def _wrong_checksum(document: dict[str, Any]) -> None:
 
 
 CHANGES: dict[str, tuple[Change, str]] = {
-    "newer": (_newer, f"newer openrbu put it away (format {FORMAT + 1}; this one knows up to"),
+    "newer": (_newer, f"newer openrbu wrote it (format {FORMAT + 1}; this one knows up to"),
     "unknown key": (_unknown_key, 'kernel.modules[0]: no key but module, image_type'),
     "missing key": (_missing_key, "kernel.modules[0]: a key 'cursor' expected, none found"),
     "other kind": (_other_kind, 'kernel.reboot_mode: "warm" or "cold"'),

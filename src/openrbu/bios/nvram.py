@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from openrbu.bios.power import PowerRail
-from openrbu.errors import MachineError
+from openrbu.errors import DamagedInputError, MachineError
+from openrbu.file_format import parse_object
 from openrbu.formats.dell import CompletionCode
 from openrbu.system.files import write_whole
+from openrbu.typed_json import Natural, read
 
 
 @dataclass(slots=True)
@@ -42,11 +43,22 @@ class Nvram:
 
         :raise ValueError: when it is anything else.
         """
-        document = json.loads(data)
-        if not _is_sound(document):
-            raise ValueError("not the fields of NVRAM, or not values that they can have")
-        settings = {int(location): value for location, value in document.pop("settings").items()}
-        return cls(settings, **document)
+        try:
+            document = parse_object(data)
+            document.setdefault("is_ending", False)  # machines of openrbu before 0.2 have none
+            kept = read(NvramRecord, document)
+        except DamagedInputError as error:
+            raise ValueError(str(error)) from None
+        _check(kept)
+        settings = {int(location): value for location, value in kept.settings.items()}
+        return cls(
+            settings,
+            kept.completion_code,
+            kept.completed_at,
+            kept.flashing_from,
+            kept.admin_password_crc,
+            kept.is_ending,
+        )
 
     def build(self) -> bytes:
         document = asdict(self)
@@ -55,36 +67,35 @@ class Nvram:
         return json.dumps(document).encode()
 
 
+@dataclass(frozen=True, slots=True)
+class NvramRecord:
+    """An `Nvram` as it is in its file. There is no number: the openrbu that made a machine can
+    always read it."""
+
+    settings: dict[str, Natural]
+    completion_code: Natural
+    completed_at: str | None
+    flashing_from: Natural | None
+    admin_password_crc: Natural | None
+    is_ending: bool
+
+
 _CODES = frozenset(map(int, CompletionCode))
 
 
-def _is_sound(document: Any) -> bool:
-    """Whether these are all fields of an `Nvram`, each with a value that it can have.
-
-    :raise ValueError: when a text is not the number or the time that it should be.
+def _check(kept: NvramRecord) -> None:
     """
-    names = {field.name for field in fields(Nvram)}
-    if not isinstance(document, dict) or document.keys() | {"is_ending"} != names:
-        return False
-    is_ending = document.get("is_ending", False)  # machines of openrbu before 0.2 have none
-    if not isinstance(is_ending, bool):
-        return False
-    settings, completed_at = document["settings"], document["completed_at"]
-    if not isinstance(settings, dict) or not isinstance(completed_at, str | None):
-        return False
-    if completed_at is not None:
-        dt.datetime.fromisoformat(completed_at)
-    if is_ending and (completed_at is None or document["completion_code"] not in _CODES):
-        return False
-    words = [document["completion_code"], *map(int, settings), *settings.values()]
-    optional = [document["flashing_from"], document["admin_password_crc"]]
-    return all(_is_number(word, bits=16) for word in words) and all(
-        number is None or _is_number(number, bits=32) for number in optional
-    )
-
-
-def _is_number(value: object, *, bits: int) -> bool:
-    return isinstance(value, int) and 0 <= value < 1 << bits
+    :raise ValueError: when a value is one that it can't have.
+    """
+    if kept.completed_at is not None:
+        dt.datetime.fromisoformat(kept.completed_at)
+    if kept.is_ending and (kept.completed_at is None or kept.completion_code not in _CODES):
+        raise ValueError("a result is being recorded, and there is none")
+    locations = [int(location) for location in kept.settings]
+    words = [kept.completion_code, *locations, *kept.settings.values()]
+    optional = [kept.flashing_from or 0, kept.admin_password_crc or 0]
+    if min(words) < 0 or max(words) >= 1 << 16 or max(optional) >= 1 << 32:
+        raise ValueError("a number is larger than NVRAM has room for it")
 
 
 class NvramFile:

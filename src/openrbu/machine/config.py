@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import operator
 import stat
 import zlib
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from openrbu.bios.faults import parse_fault
 from openrbu.bios.rule_names import check_rule_name
 from openrbu.drivers.dell_rbu_profiles import profile
-from openrbu.errors import MachineError, UsageError
+from openrbu.errors import DamagedInputError, MachineError, UsageError
+from openrbu.file_format import Document, FileFormat, NewerFormatError, parse_object
 from openrbu.formats.revision import MAX_REVISION
 from openrbu.formats.smbios import Tables
 from openrbu.machine.store import disk_errors
 from openrbu.memory.physical import pc_regions
 from openrbu.system.files import write_whole
+from openrbu.typed_json import Natural, read, to_text
 
-FORMAT = 2
-"""The layout of a machine's directory; a reader refuses newer ones, and takes older ones. 2: rule
-set and hardware revision; NVRAM notes that a result is being recorded."""
 
+def _from_1(document: Document) -> Document:
+    """What the BIOS does was not said, nor what newer kinds of machines are."""
+    said = {"bios_rules": "published", "hardware_revision": 0, **document}
+    if said.get("xen") is not None:
+        said["xen"] = {"takes_memory": False, **said["xen"]}
+    return {"faults": [], "entry_delay_s": 0.0, "xen": None, **said}
+
+
+FORMAT = FileFormat(2, {1: _from_1})
+"""The layout of a machine's directory. 2: rule set and hardware revision; NVRAM notes that a result
+is being recorded."""
 
 MAX_ENTRY_DELAY_S = 3600.0
 
@@ -38,8 +46,8 @@ class XenConfig:
     only when it is written to.
     """
 
-    dom0_bytes: int
-    dom0_max_bytes: int
+    dom0_bytes: Natural
+    dom0_max_bytes: Natural
     profile: str
     takes_memory: bool = False
 
@@ -53,8 +61,8 @@ class MachineConfig:
     `hardware_revision`; machines made before openrbu 0.2 say neither."""
 
     model: str
-    ram_bytes: int
-    tables_crc32: int
+    ram_bytes: Natural
+    tables_crc32: Natural
     profile: str
     created_at: str
     made_by: str
@@ -62,8 +70,8 @@ class MachineConfig:
     entry_delay_s: float = 0.0
     xen: XenConfig | None = None
     bios_rules: str = "published"
-    hardware_revision: int = 0
-    format: int = FORMAT
+    hardware_revision: Natural = 0
+    format: Natural = FORMAT.number
 
 
 def load_config(directory: Path) -> MachineConfig:
@@ -74,16 +82,24 @@ def load_config(directory: Path) -> MachineConfig:
     """
     path = directory / "machine.json"
     with disk_errors(directory):
+        _check_kinds(directory)
         try:
-            _check_kinds(directory)
-            return _parse_config(json.loads(path.read_bytes()), directory.name)
+            return _parse_config(path.read_bytes())
         except FileNotFoundError:
             raise MachineError(
                 f"machine {directory.name!r} has no machine.json: its making was cut short, or it "
                 f"was damaged; remove it: rbu machine rm {directory.name}"
             ) from None
-        except (ValueError, LookupError, TypeError, RecursionError, UsageError):
-            raise MachineError(f"{path} is damaged") from None
+        except NewerFormatError as error:
+            raise MachineError(
+                f"{path}: {error}: update openrbu, or remove the machine: rbu machine rm "
+                f"{directory.name}"
+            ) from None
+        except (DamagedInputError, ValueError, OverflowError, UsageError) as error:
+            raise MachineError(
+                f"{path} is damaged ({error}); to remove the machine: rbu machine rm "
+                f"{directory.name}"
+            ) from None
 
 
 def _check_kinds(directory: Path) -> None:
@@ -98,27 +114,22 @@ def _check_kinds(directory: Path) -> None:
                 raise MachineError(f"{path} is neither a file nor a directory: remove it")
 
 
-def _parse_config(document: dict[str, Any], name: str) -> MachineConfig:
+def _parse_config(data: bytes) -> MachineConfig:
     """What a `machine.json` says.
 
-    :raise MachineError: when it is from a newer openrbu. Whatever else is raised: it is damaged.
+    :raise NewerFormatError: when it is from a newer openrbu.
+    :raise DamagedInputError: when it is not what its format says.
+    :raise UsageError: when there can't be such a machine; so does a ValueError.
     """
-    if document["format"] > FORMAT:
-        raise MachineError(
-            f"machine {name!r} was made by a newer openrbu (format {document['format']}; this one "
-            f"knows {FORMAT}): update openrbu"
-        )
-    xen = document.get("xen")
-    read = {"faults": tuple(document["faults"]), "xen": None if xen is None else XenConfig(**xen)}
-    config = MachineConfig(**document | read)
-    pc_regions(operator.index(config.ram_bytes))
+    document = parse_object(data)
+    config = read(MachineConfig, FORMAT.convert(document, FORMAT.number_of(document)))
+    pc_regions(config.ram_bytes)
     if config.xen is not None:
         from openrbu.drivers.xen_balloon_profiles import (  # noqa: PLC0415  (start-up time)
             balloon_profile,
         )
 
         balloon_profile(config.xen.profile)
-        operator.index(config.xen.dom0_bytes + config.xen.dom0_max_bytes)
     profile(config.profile)
     for label in config.faults:
         parse_fault(label)
@@ -150,7 +161,7 @@ def check_entry_delay(seconds: float) -> None:
 
 def save_config(directory: Path, config: MachineConfig) -> None:
     """Make the directory a machine."""
-    text = json.dumps(asdict(config), indent=2)
+    text = to_text(config, indent=2)
     write_whole(directory / "machine.json", f"{text}\n".encode())
 
 

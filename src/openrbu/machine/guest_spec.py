@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from openrbu.drivers.xen_balloon_profiles import DEFAULT_BALLOON_PROFILE, balloon_profile
-from openrbu.errors import MachineError, UsageError
+from openrbu.errors import DamagedInputError, MachineError, UsageError
+from openrbu.file_format import FileFormat, NewerFormatError, parse_object
 from openrbu.system.files import write_whole
+from openrbu.typed_json import Natural, read, to_document
 from openrbu.units import MIB, PAGE_SIZE, human_size
 
-FORMAT = 1
-"""Of the file; a reader refuses newer ones."""
+FORMAT = FileFormat(1)
+"""Of the file."""
 
 MIN_GUEST_BYTES = 64 * MIB
 
@@ -25,10 +27,10 @@ class GuestSpec:
     more the hypervisor promises it, and how much its programs use and never give back. Sizes in
     bytes, whole pages."""
 
-    memory_bytes: int
-    max_bytes: int
-    claim_bytes: int = 0
-    used_bytes: int = 0
+    memory_bytes: Natural
+    max_bytes: Natural
+    claim_bytes: Natural = 0
+    used_bytes: Natural = 0
     profile: str = DEFAULT_BALLOON_PROFILE
 
     def check(self) -> None:
@@ -64,16 +66,17 @@ def read_guest_spec(directory: Path) -> GuestSpec | None:
     """
     path = directory / _FILE_NAME
     try:
-        document = json.loads(path.read_bytes())
-        if document.pop("format") > FORMAT:
-            name = directory.name
-            raise MachineError(f"guest {name!r} was made by a newer openrbu: update openrbu")
-        spec = GuestSpec(**document)
+        document = parse_object(path.read_bytes())
+        document = FORMAT.convert(document, FORMAT.number_of(document))
+        del document["format"]
+        spec = read(GuestSpec, document)
         spec.check()
     except FileNotFoundError:
         return None
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, UsageError):
-        raise MachineError(f"{path} is damaged") from None
+    except NewerFormatError as error:
+        raise MachineError(f"{path}: {error}: update openrbu") from None
+    except (DamagedInputError, UsageError) as error:
+        raise MachineError(f"{path} is damaged ({error})") from None
     return spec
 
 
@@ -82,6 +85,6 @@ def write_guest_spec(directory: Path, spec: GuestSpec) -> None:
 
     :raise OSError: when the disk refuses.
     """
-    document = {"format": FORMAT, **asdict(spec)}
+    document = {"format": FORMAT.number, **to_document(spec)}
     text = json.dumps(document, indent=2)
     write_whole(directory / _FILE_NAME, f"{text}\n".encode())

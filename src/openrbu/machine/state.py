@@ -28,6 +28,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from openrbu.errors import DamagedInputError, MachineError, OpenRbuError
+from openrbu.file_format import NewerFormatError
 from openrbu.machine import state_formats
 from openrbu.machine.state_formats import MachineState
 from openrbu.typed_json import to_text
@@ -92,7 +93,7 @@ class StateFile:
             return None
         try:
             state = state_formats.read(data)
-        except state_formats.NewerFormatError as error:
+        except NewerFormatError as error:
             raise self.refusal(f"{error}: update openrbu") from None
         except DamagedInputError as error:
             raise self.refusal(str(error)) from None

@@ -17,14 +17,15 @@ import errno
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from openrbu.errors import KernelError, MachineError, UsageError
+from openrbu.errors import DamagedInputError, KernelError, MachineError, UsageError
+from openrbu.file_format import FileFormat, NewerFormatError, parse_object
 from openrbu.memory.physical import Region
 from openrbu.memory.zones import unreserved
 from openrbu.system.files import write_whole
+from openrbu.typed_json import Natural, read, to_document
 from openrbu.units import KIB, MIB, PAGE_SIZE, PhysAddr
 from openrbu.xen.arrays import HostArrays, PrivateArrays, SharedArrays
 from openrbu.xen.domain import Domain, DomainInfo, info_of
@@ -40,17 +41,17 @@ XEN_RESERVED = (Region(PhysAddr(0), PhysAddr(17 * MIB)),)
 """The RAM that the hypervisor keeps for itself: the first MiB, which firmware uses, and the 16 MiB
 behind it. This is a choice of openrbu; a real one is elsewhere, and takes more with more RAM."""
 
-FORMAT = 1
-"""The format of `host.json`. A reader refuses newer ones."""
+FORMAT = FileFormat(1)
+"""The format of `host.json`."""
 
 _CONFIG = "host.json"
 
 
 @dataclass(frozen=True, slots=True)
-class _Config:
+class HostConfig:
     """What a host is, in `host.json`."""
 
-    spans: Spans
+    spans: tuple[tuple[Natural, Natural], ...]
     has_backing: bool
     takes_memory: bool
 
@@ -107,8 +108,8 @@ class Hypervisor:
         total = sum(end - first for first, end in spans)
         arrays = SharedArrays.create(directory, WORD_COUNT, total)
         host = cls._made(arrays, spans, backing, takes_memory=takes_memory)
-        config = _Config(spans, has_backing=backing is not None, takes_memory=takes_memory)
-        text = json.dumps({"format": FORMAT} | asdict(config))
+        config = HostConfig(spans, has_backing=backing is not None, takes_memory=takes_memory)
+        text = json.dumps({"format": FORMAT.number} | to_document(config))
         write_whole(directory / _CONFIG, f"{text}\n".encode())
         return host
 
@@ -300,20 +301,22 @@ def _spans(regions: Sequence[Region], reserved: Sequence[Region]) -> Spans:
     return spans
 
 
-def _load_config(path: Path) -> _Config:
+def _load_config(path: Path) -> HostConfig:
     """What `host.json` says.
 
     :raise MachineError: when it is missing, damaged, or from a newer openrbu.
     """
     try:
-        document: dict[str, Any] = json.loads(path.read_bytes())
-        if document.pop("format") > FORMAT:
-            raise MachineError(f"{path} was written by a newer openrbu: update openrbu")
-        spans = tuple((first, end) for first, end in document.pop("spans"))
-        if not spans or not all(0 <= first < end <= INVALID for first, end in spans):
-            raise ValueError("no machine frames")
-        return _Config(spans, **document)
+        document = parse_object(path.read_bytes())
+        document = FORMAT.convert(document, FORMAT.number_of(document))
+        del document["format"]
+        config = read(HostConfig, document)
+        if not config.spans or not all(0 <= first < end <= INVALID for first, end in config.spans):
+            raise DamagedInputError("it names no machine frames")
     except FileNotFoundError:
         raise MachineError(f"there is no Xen host in {path.parent}") from None
-    except (ValueError, LookupError, TypeError, RecursionError):
-        raise MachineError(f"{path} is damaged") from None
+    except NewerFormatError as error:
+        raise MachineError(f"{path}: {error}: update openrbu") from None
+    except DamagedInputError as error:
+        raise MachineError(f"{path} is damaged ({error})") from None
+    return config
