@@ -22,7 +22,8 @@ from openrbu.memory.ram_file import RamFile
 from openrbu.memory.scan import search
 from openrbu.units import GIB, MIB, PAGE_SIZE, PhysAddr
 from openrbu.update import flow
-from openrbu.update.plan import Options, make_plan
+from openrbu.update.options import Options
+from openrbu.update.plan import make_plan
 from openrbu.update.watcher import SilentWatcher as Quiet
 
 IMAGE_BYTES = 16 * MIB

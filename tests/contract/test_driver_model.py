@@ -168,7 +168,7 @@ def _expect(error_number: int, call: object, *arguments: object) -> None:
 
 
 def test_the_driver_does_what_the_model_does() -> None:
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         DriverMachine,
         settings=settings(
             deadline=None,

@@ -88,7 +88,7 @@ class Model:
         """Let time go on until it does nothing more."""
         while (due_s := self.due_s) is not None:
             self.now_s = due_s
-            self.kernel.settle()
+            self.kernel.run_due()
 
 
 class Both:

@@ -15,7 +15,7 @@ import pytest
 
 from lab.differ import MOMENTS, Hunt
 from lab.script import Difference, as_script
-from openrbu.lab.calls import Load, Read, Result, Settle, Unload, Write
+from openrbu.lab.calls import Call, Load, Read, Result, Settle, Unload, Write
 from rigs.driver import DEVICE, FIRMWARE
 from rigs.lab import SharedMachine
 
@@ -51,7 +51,7 @@ def test_two_thousand_operations_of_the_day_agree(hunt: Hunt) -> None:
 def test_the_script_of_a_difference_does_in_a_guest_what_it_says(
     shared_machine: SharedMachine,
 ) -> None:
-    calls = [
+    calls: list[Call] = [
         Unload("dell_rbu"),
         Load("dell_rbu", {"image_type": "packet"}),
         Settle(),

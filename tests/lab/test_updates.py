@@ -15,7 +15,7 @@ from lab.story import Story, packets
 from openrbu.formats.dell import CompletionCode
 from openrbu.memory.physical import Region
 from openrbu.memory.scan import Sightings
-from openrbu.units import PAGE_SIZE
+from openrbu.units import PAGE_SIZE, PhysAddr
 
 pytestmark = pytest.mark.lab
 
@@ -86,7 +86,10 @@ def test_an_update_is_done(story: Story, mode: str) -> None:
 def test_a_cancelled_update_is_none_although_memory_is_kept(story: Story) -> None:
     image = story.file("new.hdr", story.image(story.newer()))
     update = story.rbu("update", image, "--mode", "mono")
-    held = [Region(int(each["start"], 0), int(each["end"], 0)) for each in update["extents"]]
+    held = [
+        Region(PhysAddr(int(each["start"], 0)), PhysAddr(int(each["end"], 0)))
+        for each in update["extents"]
+    ]
     assert update["is_armed"]
     assert is_staged_in(story.search(), "mono", held)
 

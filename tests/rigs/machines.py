@@ -24,9 +24,12 @@ from openrbu.memory.physical import ReadableMemory
 from openrbu.units import KIB, MIB
 from openrbu.update import flow
 from openrbu.update.judges import Judge, Judges
-from openrbu.update.plan import Options, make_plan
-from openrbu.update.watcher import SilentWatcher as Quiet
+from openrbu.update.options import Options
+from openrbu.update.plan import make_plan
+from openrbu.update.watcher import SilentWatcher
 from rigs.faulty_pages import FaultyPages
+
+Quiet = SilentWatcher
 
 FLASH_BYTES = 128 * KIB
 REBOOT_MODE = "/sys/kernel/reboot/mode"
@@ -79,7 +82,7 @@ def published(image: Image, *, packets_known: bool = True) -> Judges:
 def make(home: Path, model: str = "precision-390", *, name: str = "box", **order: Any) -> Path:
     """Make a machine, off; its directory."""
     own = {} if "tables" in order else {"model": model}
-    wanted = {"ram_bytes": 64 * MIB, "flash_size_bytes": FLASH_BYTES, **own} | order
+    wanted: dict[str, Any] = {"ram_bytes": 64 * MIB, "flash_size_bytes": FLASH_BYTES, **own} | order
     before = os.environ.get("OPENRBU_HOME")
     os.environ["OPENRBU_HOME"] = str(home)
     try:
@@ -92,7 +95,7 @@ def make(home: Path, model: str = "precision-390", *, name: str = "box", **order
 
 @contextlib.contextmanager
 def running(
-    directory: Path, *, faulty_pages: Mapping[str, int] | None = None, **arguments: Any
+    directory: Path, *, faulty_pages: Mapping[str, Any] | None = None, **arguments: Any
 ) -> Iterator[VirtualMachine]:
     """The machine, switched on where it is off. `faulty_pages`: its driver's memory runs out, as
     `FaultyPages` is told."""

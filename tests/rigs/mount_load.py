@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from rigs.cli import RBU
@@ -127,7 +128,7 @@ class Load:
             for name in names:
                 path = os.path.join(directory, name)  # noqa: PTH118
                 if not os.path.islink(path):  # noqa: PTH114
-                    self._look(lambda path=path: self._read_some(path))
+                    self._look(partial(self._read_some, path))
 
     def _read_some(self, path: str) -> None:
         if not os.stat(path).st_mode & 0o444:  # noqa: PTH116  (sysfs refuses it to root, too)
@@ -145,9 +146,9 @@ class Load:
         for directory, folders, names in os.walk(self._root):
             for name in folders + names:
                 path = os.path.join(directory, name)  # noqa: PTH118
-                self._look(lambda path=path: os.lstat(path))
-                self._look(lambda path=path: Path(path).stat())
-                self._look(lambda path=path: os.access(path, os.W_OK))
+                self._look(partial(os.lstat, path))
+                self._look(Path(path).stat)
+                self._look(partial(os.access, path, os.W_OK))
 
     def hold(self) -> None:
         """Have handles open over what others do, and use them when all may have changed."""
@@ -156,8 +157,8 @@ class Load:
                 self._held.append(os.open(self._root / name, os.O_RDONLY))
         while len(self._held) > 30:
             fd = self._held.pop(self._random.randrange(len(self._held)))
-            self._look(lambda fd=fd: os.fstat(fd))
-            self._look(lambda fd=fd: os.pread(fd, 4096, 0))
+            self._look(partial(os.fstat, fd))
+            self._look(partial(os.pread, fd, 4096, 0))
             os.close(fd)
         time.sleep(0.05)
 

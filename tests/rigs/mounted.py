@@ -24,7 +24,7 @@ _READ_BYTES = 128 << 10
 
 # The server is a thread here. With vfork a program that is started may wait for that thread, to
 # close a file on the mount, while the thread waits for this process, which waits for the program.
-subprocess._USE_VFORK = False
+subprocess._USE_VFORK = False  # type: ignore[misc]
 
 
 def needs_fuse() -> None:

@@ -53,7 +53,8 @@ def content(seed: int, size_bytes: int) -> bytes:
 class Part(Protocol):
     """Something that lies at an address."""
 
-    at: int
+    @property
+    def at(self) -> int: ...
 
     def build(self) -> bytes: ...
 
@@ -196,7 +197,7 @@ class Set(_Short):
 class Made:
     """A memory, and the machine that it is looked at by."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[Part | Set, ...]
     low_top: int = 64 * MIB
     high_bytes: int = 0
     machine: Identity = field(default_factory=lambda: Identity(POWEREDGE_SYSTEM, REAL_FLASH_BYTES))
@@ -377,7 +378,7 @@ def poweredge_memories(draw: st.DrawFn) -> Made:
     high = draw(st.sampled_from(HIGH_BYTES))
     where = addresses(low_top, high)
     pictures = images(where, POWEREDGE_SYSTEM)
-    parts: list[Part] = []
+    parts: list[Part | Set] = []
     kinds, most = draw(
         st.sampled_from([(["image"], 5), (["carried"], 2), (_ALL_KINDS, 5), (_ALL_KINDS, 5)])
     )
@@ -406,7 +407,7 @@ def d500_memories(draw: st.DrawFn) -> Made:
     low_top = draw(st.sampled_from(LOW_TOPS))
     where = addresses(low_top, 0)
     pictures = images(where, D500_SYSTEM)
-    parts: list[Part] = list(draw(st.lists(pictures, min_size=1, max_size=5)))
+    parts: list[Part | Set] = list(draw(st.lists(pictures, min_size=1, max_size=5)))
     if draw(st.booleans()):
         parts.append(draw(sets(where, pictures)))
     machine = Identity(D500_SYSTEM, REAL_FLASH_BYTES, revision=draw(st.sampled_from([0] * 9 + [1])))

@@ -45,7 +45,8 @@ def up(first: int, end: int) -> Frames:
 
 def machine_frames(domain: Domain) -> list[int]:
     """What the frame table says, all of it."""
-    return domain.table.tolist()
+    frames: list[int] = domain.table.tolist()
+    return frames
 
 
 class Stock:

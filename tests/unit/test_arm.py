@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from openrbu.cmos import IndexedSwitch
+from openrbu.drivers.dcdbas import Dcdbas
 from openrbu.errors import ObstacleError, UpdateFailedError
 from openrbu.formats.tokens import SmiCall
 from openrbu.hosts.virtual import VirtualHost
@@ -183,7 +184,8 @@ def test_an_smi_that_the_bios_refuses_is_an_error(smi: VirtualMachine, answer: i
 
     host.load_module("dcdbas", {})
     module = smi.running_kernel().modules["dcdbas"]
-    module._smi = refusing  # type: ignore[union-attr]  (a BIOS of another mind)
+    assert isinstance(module, Dcdbas)
+    module._smi = refusing  # a BIOS of another mind
     with pytest.raises(UpdateFailedError, match=f"answers a token request with error {answer}"):
         switch.arm()
 

@@ -47,7 +47,8 @@ def test_the_bios_and_the_last_update_are_in_the_tables() -> None:
     ],
 )
 def test_an_nvram_with_no_time_or_code_in_it_is_a_machine_error(damaged: dict[str, Any]) -> None:
-    nvram = Nvram(**{"completion_code": 0, "completed_at": WHEN} | damaged)
+    fields: dict[str, Any] = {"completion_code": 0, "completed_at": WHEN}
+    nvram = Nvram(**fields | damaged)
     with pytest.raises(
         MachineError, match=r"nvram\.json is damaged: no time or no completion code"
     ):

@@ -114,7 +114,9 @@ class AgainstASetOfFrames(RuleBasedStateMachine):
         self.held: list[int] = []
 
     @rule(order=ORDERS, below=ADDRESSES, above=ADDRESSES, times=st.integers(1, 20))
-    def allocate(self, order: int, below: int | None, above: int | None, times: int) -> None:
+    def allocate(
+        self, order: int, below: PhysAddr | None, above: PhysAddr | None, times: int
+    ) -> None:
         floor = 0 if above is None else -(-above // PAGE_SIZE)
         limit = 1 << 40 if below is None else below // PAGE_SIZE
         for _ in range(times):
@@ -195,7 +197,7 @@ class AgainstASetOfFrames(RuleBasedStateMachine):
         assert self.allocator.snapshot() == saved
 
     @rule(below=ADDRESSES)
-    def ask_for_the_largest_order(self, below: int | None) -> None:
+    def ask_for_the_largest_order(self, below: PhysAddr | None) -> None:
         limit = 1 << 40 if below is None else below // PAGE_SIZE
         choices = {o: model_choice(self.free, o, 0, limit) for o in range(MAX_ORDER + 1)}
         fitting = [order for order, frame in choices.items() if frame is not None]

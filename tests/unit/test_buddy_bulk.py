@@ -12,13 +12,11 @@ from openrbu.memory.buddy import BuddyAllocator
 from openrbu.memory.frames import Frames
 from openrbu.memory.physical import Region
 from openrbu.units import GIB, KIB, MIB, PAGE_SIZE, PhysAddr
+from rigs.no_bytes import NoBytes
 
 
-class NoBytes:
-    """Memory of which only the places matter."""
-
-    def __init__(self, *regions: tuple[int, int]) -> None:
-        self.regions = tuple(Region(PhysAddr(start), PhysAddr(end)) for start, end in regions)
+def ram(*regions: tuple[int, int]) -> NoBytes:
+    return NoBytes(*(Region(PhysAddr(start), PhysAddr(end)) for start, end in regions))
 
 
 def frames(*numbers: int) -> Frames:
@@ -28,7 +26,7 @@ def frames(*numbers: int) -> Frames:
 @pytest.fixture
 def allocator() -> BuddyAllocator:
     """16 MiB from 16 MiB on: frames 4096 to 8191."""
-    return BuddyAllocator(NoBytes((16 * MIB, 32 * MIB)))
+    return BuddyAllocator(ram((16 * MIB, 32 * MIB)))
 
 
 def test_the_lowest_free_pages_of_a_zone_are_taken(allocator: BuddyAllocator) -> None:
@@ -38,9 +36,7 @@ def test_the_lowest_free_pages_of_a_zone_are_taken(allocator: BuddyAllocator) ->
 
 
 def test_the_highest_zone_goes_first_and_the_next_one_fills_up() -> None:
-    allocator = BuddyAllocator(
-        NoBytes((16 * MIB, 16 * MIB + 8 * KIB), (4 * GIB, 4 * GIB + 12 * KIB))
-    )
+    allocator = BuddyAllocator(ram((16 * MIB, 16 * MIB + 8 * KIB), (4 * GIB, 4 * GIB + 12 * KIB)))
     above = 4 * GIB // PAGE_SIZE
     assert allocator.take_pages(4).tolist() == [above, above + 1, above + 2, 4096]
 
@@ -142,7 +138,7 @@ def test_a_block_is_not_given_back_as_pages(allocator: BuddyAllocator) -> None:
 
 
 def test_a_million_held_pages_cost_no_memory_to_speak_of() -> None:
-    allocator = BuddyAllocator(NoBytes((4 * GIB, 8 * GIB)))
+    allocator = BuddyAllocator(ram((4 * GIB, 8 * GIB)))
     tracemalloc.start()
     for _ in range(2048):
         allocator.take_pages(512)

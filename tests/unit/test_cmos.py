@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 
@@ -52,13 +52,19 @@ NO_CHECK = CheckRange(0, 0, 0, 0)
 CHECKS = [CheckRange(kind, 0x40, 0x5B, 0x6D) for kind in CheckType]
 
 
-def pair(location: int, check: CheckRange) -> UpdateTokens:
+@dataclass(frozen=True)
+class InCmos(UpdateTokens):
+    """Both tokens are in CMOS."""
+
+    activate: IndexedIoToken
+    cancel: IndexedIoToken
+
+
+def pair(location: int, check: CheckRange) -> InCmos:
     """Activate and cancel at a location of the bank at port 0x70."""
-    return UpdateTokens(
-        *(
-            IndexedIoToken(number, 0x70, 0x71, location, 0xBF, value, check, 0xD401)
-            for number, value in ((ACTIVATE, 0x40), (CANCEL, 0x00))
-        )
+    return InCmos(
+        IndexedIoToken(ACTIVATE, 0x70, 0x71, location, 0xBF, 0x40, check, 0xD401),
+        IndexedIoToken(CANCEL, 0x70, 0x71, location, 0xBF, 0x00, check, 0xD401),
     )
 
 
@@ -73,7 +79,7 @@ def switch(ports: CmosFile, tokens: UpdateTokens, *, suspicious: bool = True) ->
     return IndexedSwitch(ports, tokens, None, suspicious=suspicious)
 
 
-def made_right(path: Path, tokens: UpdateTokens) -> None:
+def made_right(path: Path, tokens: InCmos) -> None:
     """Not armed, and the check value right."""
     ports = CmosFile(path)
     set_token(ports, tokens.cancel, None)
@@ -188,15 +194,13 @@ def test_mending_makes_every_check_value_right_and_can_be_put_back(path: Path) -
     lower = CheckRange(CheckType.BYTE_SUM, 0x10, 0x2D, 0x2E)
     own = pair(OUTSIDE, CHECKS[CheckType.CRC])
     beside = pair(0x20, lower).activate
-    assert isinstance(own.activate, IndexedIoToken)
-    assert isinstance(beside, IndexedIoToken)
     tokens = replace(own, checked=(own.activate, beside))
     before = path.read_bytes()
     bios = switch(CmosFile(path), tokens)
     assert bios.wrong_checks == (own.activate.check, lower)
     put_back = bios.kept_checks()
     bios.mend()
-    assert bios.wrong_checks == ()
+    assert not switch(CmosFile(path), tokens).wrong_checks
     changed = {i - 256 * 0x70 for i, byte in enumerate(path.read_bytes()) if byte != before[i]}
     assert changed <= {0x6D, 0x6E, 0x2E}
     put_back()
@@ -207,8 +211,6 @@ def test_a_wrong_check_value_over_another_range_behind_the_same_ports_is_enough(
     path: Path,
 ) -> None:
     own, beside = pair(OUTSIDE, CHECKS[1]), pair(0x20, CheckRange(0, 0x10, 0x2D, 0x2E)).activate
-    assert isinstance(own.activate, IndexedIoToken)
-    assert isinstance(beside, IndexedIoToken)
     tokens = replace(own, checked=(own.activate, beside))
     bios = switch(CmosFile(path), tokens)
     bios.mend()
@@ -412,7 +414,8 @@ def test_on_the_cmos_of_real_machines_the_token_can_be_set_and_taken_back(tmp_pa
         bios = IndexedSwitch(ports, tokens, system_id, suspicious=True)
         assert not bios.is_armed, system.name
         bios.arm()
-        assert bios.is_armed, system.name
+        armed = IndexedSwitch(ports, tokens, system_id, suspicious=True)
+        assert armed.is_armed, system.name
         bios.disarm()
         assert path.read_bytes() == before, system.name
         tried += 1

@@ -403,4 +403,6 @@ def test_every_completion_code_has_words_of_its_own() -> None:
 def test_any_contents_of_dell_s_structures_can_be_asked_everything(
     kinds: list[tuple[int, bytes, list[str]]],
 ) -> None:
-    ask_everything(tables_with(*(make_structure(kind, 0, *rest) for kind, *rest in kinds)))
+    ask_everything(
+        tables_with(*(make_structure(kind, 0, body, texts) for kind, body, texts in kinds))
+    )

@@ -19,7 +19,8 @@ from openrbu.machine.config import MAX_ENTRY_DELAY_S
 from openrbu.machine.virtual import VirtualMachine
 from openrbu.update import flow
 from openrbu.update.driver import ENTRY_WAIT_SECONDS, LOADING, STAGED, USE_COUNT, RbuDriver
-from openrbu.update.plan import Options, make_plan
+from openrbu.update.options import Options
+from openrbu.update.plan import make_plan
 from openrbu.update.target import HYPERVISOR_PATH
 from openrbu.update.verify import KPAGEFLAGS
 from rigs.cli import Cli

@@ -24,7 +24,8 @@ from openrbu.machine.removal import remove_machine
 from openrbu.machine.virtual import VirtualMachine
 from openrbu.units import GIB, KIB, MAX_BLOCK_BYTES, MIB
 from openrbu.update import flow
-from openrbu.update.plan import Options, make_plan
+from openrbu.update.options import Options
+from openrbu.update.plan import make_plan
 from openrbu.update.target import read_target
 from rigs.machines import OLDER, Quiet, image, in_child, kill_self, make, running, update
 from rigs.real_systems import NAMES, SYSTEMS, each_system, tables_of
@@ -172,7 +173,11 @@ def test_a_making_that_is_cut_short_is_in_nobodys_way(
         kill_self()
 
     monkeypatch.setattr(factory, "save_config", die)
-    assert in_child(lambda: make(tmp_path) and None) == -signal.SIGKILL
+
+    def make_one() -> None:
+        make(tmp_path)
+
+    assert in_child(make_one) == -signal.SIGKILL
     machines = tmp_path / "machines"
     assert [entry.name[:5] for entry in machines.iterdir()] == [".new-"]
     assert store.machine_names() == []

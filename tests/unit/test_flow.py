@@ -19,7 +19,8 @@ from openrbu.update import flow
 from openrbu.update.driver import ReadBack
 from openrbu.update.flow import COMPACT_MEMORY, Cancelled, cancel
 from openrbu.update.journal import Journal
-from openrbu.update.plan import Options, make_plan
+from openrbu.update.options import Options
+from openrbu.update.plan import make_plan
 from rigs.machines import (
     DEVICE,
     NEWER,

@@ -10,6 +10,7 @@ import stat
 import struct
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,8 @@ from openrbu.hosts.base import DMI_TABLE, read_file, read_text
 from openrbu.hosts.linux import LinuxHost
 from openrbu.hosts.virtual import VirtualHost
 from openrbu.update import flow, report
-from openrbu.update.plan import Options, make_plan
+from openrbu.update.options import Options
+from openrbu.update.plan import make_plan
 from openrbu.update.target import read_target
 from rigs.machines import (
     DEVICE,
@@ -258,11 +260,12 @@ def test_a_memory_that_may_not_be_read_leaves_the_hardware_revision_unknown(root
 
 def test_a_directory_of_files_loads_no_module_and_does_not_restart(root: Path) -> None:
     host = LinuxHost(root)
-    for call, says in (
+    calls: tuple[tuple[Callable[[], object], str], ...] = (
         (lambda: host.load_module("dell_rbu", {"image_type": "mono"}), "dell_rbu can't be loaded"),
         (lambda: host.unload_module("dell_rbu"), "dell_rbu can't be unloaded"),
         (host.restart, "can't be restarted"),
-    ):
+    )
+    for call, says in calls:
         with pytest.raises(ObstacleError, match=f"{says}: .* is only a directory of files"):
             call()
 

@@ -10,6 +10,7 @@ import resource
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -145,7 +146,11 @@ def test_one_that_can_not_be_written_is_an_obstacle(path: Path) -> None:
     path.parent.mkdir(parents=True)
     path.mkdir()
     journal = Journal(path)
-    for call in (lambda: journal.append("one", "started", AT), lambda: journal.held().__enter__()):
+    calls: tuple[Callable[[], object], ...] = (
+        lambda: journal.append("one", "started", AT),
+        lambda: journal.held().__enter__(),
+    )
+    for call in calls:
         with pytest.raises(ObstacleError, match="can't be written: Is a directory"):
             call()
     with pytest.raises(ObstacleError, match="can't be read: Is a directory"):

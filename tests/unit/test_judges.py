@@ -6,6 +6,7 @@ import contextlib
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,7 +43,7 @@ def an_image(version: str, *systems: int, size_bytes: int = MIB, seed: int = 1) 
 
 
 def judges_on(
-    what: Image, system_id: int, *, packets: bool | None = True, **options: bool
+    what: Image, system_id: int, *, packets: bool | None = True, **options: Any
 ) -> Judges:
     tables = dell_tables(system_id=system_id, product="A Dell", packets=packets)
     target = Target.of(tables, hardware_revision=None)
@@ -264,7 +265,11 @@ def test_a_stale_set_that_can_not_be_cleared_is_refused_and_nothing_is_armed(
 
 def test_a_kernel_that_dies_of_dropping_packets_is_not_made_to(tmp_path: Path) -> None:
     """What is in the way is told, and that the packets stay."""
-    order = {"ram_bytes": 256 * MIB, "flash_size_bytes": MIB, "profile": "linux-5.7"}
+    order: dict[str, Any] = {
+        "ram_bytes": 256 * MIB,
+        "flash_size_bytes": MIB,
+        "profile": "linux-5.7",
+    }
     with running(make(tmp_path, **order)) as machine:
         machine.ram.write(PhysAddr(HIGH + 3 * MIB), STALE[3])
         with pytest.raises(UpdateFailedError, match="would not come to what is staged"):

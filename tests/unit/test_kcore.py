@@ -77,7 +77,7 @@ def test_bytes_come_from_the_direct_map(tmp_path: Path) -> None:
     assert buffer == b"RAM!"
     assert memory.read(PhysAddr(3 * MIB - 2), 4) == b"RAM!"
     view = memory.view(PhysAddr(3 * MIB - 2), 4)
-    assert (view == b"RAM!", view.readonly) == (True, True)
+    assert (bytes(view) == b"RAM!", view.readonly) == (True, True)
 
 
 def test_ram_above_what_a_bios_searches_may_be_missing(tmp_path: Path) -> None:

@@ -160,7 +160,7 @@ def test_calls_on_files_do_what_they_say(tmp_path: Path) -> None:
 def test_a_message_is_answered_with_what_its_calls_came_to(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_bytes(b"0123456789")
-    asked = [Write(str(file), b"ab"), Read(str(file)), Exists(f"{file}s")]
+    asked: list[Call] = [Write(str(file), b"ab"), Read(str(file)), Exists(f"{file}s")]
     answer = perform_message(*sent(calls_to_message(asked)))
     expected = [Result(2), Result(b"ab23456789"), Result(value=False)]
     assert results_of_message(*sent(answer)) == expected

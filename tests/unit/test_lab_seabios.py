@@ -32,7 +32,7 @@ def first_line(directory: Path, bios: bytes) -> str:
         leave_out("there is no QEMU here")
     (directory / "bios").write_bytes(bios)
     words = "-accel tcg -machine pc,graphics=off -m 32M -nodefaults -display none -serial stdio"
-    command = [qemu, *words.split(), "-bios", directory / "bios"]
+    command = [str(qemu), *words.split(), "-bios", str(directory / "bios")]
     with subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     ) as process:

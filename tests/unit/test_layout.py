@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openrbu.errors import DamagedInputError
-from openrbu.formats.layout import Field, Layout
+from openrbu.formats.layout import Field, Layout, Value
 
 SAMPLE = Layout(
     "sample structure",
@@ -107,6 +107,7 @@ def test_the_numpy_type_has_the_same_size_and_the_same_places() -> None:
     dtype = SAMPLE.dtype
     assert dtype.itemsize == SAMPLE.size_bytes
     assert dtype.names is not None
+    assert dtype.fields is not None
     assert {name: dtype.fields[name][1] for name in dtype.names} == {
         field.name: SAMPLE.offset_of(field.name) for field in SAMPLE.fields
     }
@@ -135,7 +136,7 @@ def test_numpy_reads_the_same_values_from_an_array_of_structures() -> None:
         }
     )
 )
-def test_reading_what_was_written_gives_the_same_values(values: dict[str, object]) -> None:
+def test_reading_what_was_written_gives_the_same_values(values: dict[str, Value]) -> None:
     assert SAMPLE.unpack(SAMPLE.pack(values)) == values
 
 

@@ -6,6 +6,7 @@ import errno
 import stat
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -69,7 +70,7 @@ def test_a_machine_that_is_off_has_an_empty_root(machine: VirtualMachine) -> Non
     assert files.list("/") == []
     assert files.stat("/").link_count == 2
     for call in (files.stat, files.list, files.readlink, files.open):
-        assert errno_of(lambda call=call: call("/sys")) == "ENOENT"
+        assert errno_of(partial(call, "/sys")) == "ENOENT"
 
 
 def test_the_root_is_no_link_and_no_file(files: MachineFiles) -> None:
@@ -81,7 +82,7 @@ def test_the_root_is_no_link_and_no_file(files: MachineFiles) -> None:
 @pytest.mark.parametrize("path", ["/etc", "/system", "/sys/nothing", "/sys/class/firmware/none"])
 def test_what_is_not_there_is_enoent(files: MachineFiles, path: str) -> None:
     for call in (files.stat, files.list, files.readlink, files.open):
-        assert errno_of(lambda call=call: call(path)) == "ENOENT"
+        assert errno_of(partial(call, path)) == "ENOENT"
 
 
 def test_stat_sees_a_link_and_readlink_where_it_leads(files: MachineFiles) -> None:
@@ -144,18 +145,16 @@ def test_the_lock_is_held_in_every_call_and_in_none_after_it(
     lock = Lock()
     files = MachineFiles(machine, lock)
     file = files.open(REBOOT_MODE, reading=True, writing=True)
-    for number, call in enumerate(
-        (
-            lambda: files.stat("/"),
-            lambda: files.list("/sys"),
-            lambda: files.readlink(ENTRY),
-            lambda: files.open(PORT),
-            file.stat,
-            lambda: file.read(0, 9),
-            lambda: file.write(0, b"warm"),
-        ),
-        start=1,
-    ):
+    calls: tuple[Callable[[], object], ...] = (
+        lambda: files.stat("/"),
+        lambda: files.list("/sys"),
+        lambda: files.readlink(ENTRY),
+        lambda: files.open(PORT),
+        file.stat,
+        lambda: file.read(0, 9),
+        lambda: file.write(0, b"warm"),
+    )
+    for number, call in enumerate(calls, start=1):
         assert (lock.times, lock.is_held) == (number, False)
         call()
     with pytest.raises(KernelError):
@@ -191,6 +190,6 @@ def test_there_are_65536_ports(files: MachineFiles) -> None:
 
 def test_port_takes_root_to_open_and_the_capability_to_write(files: MachineFiles) -> None:
     for how in ({"reading": True}, {"writing": True}):
-        assert errno_of(lambda how=how: files.open(PORT, caller=SOMEBODY, **how)) == "EACCES"
+        assert errno_of(partial(files.open, PORT, caller=SOMEBODY, **how)) == "EACCES"
     port = files.open(PORT, writing=True)
     assert errno_of(lambda: port.write(0x70, b"\x78", sys_rawio=False)) == "EPERM"

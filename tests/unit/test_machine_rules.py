@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -59,14 +60,14 @@ def test_a_machine_of_a_rule_set_that_there_is_not_is_damaged(
 
 
 @pytest.mark.parametrize("order", [{"bios_rules": "award"}, {"hardware_revision": 8}])
-def test_what_can_not_be_is_not_made(tmp_path: Path, order: dict[str, object]) -> None:
+def test_what_can_not_be_is_not_made(tmp_path: Path, order: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         make(tmp_path, **order)
 
 
 def test_an_image_for_another_hardware_revision_is_refused(tmp_path: Path) -> None:
     image = image_bytes("poweredge-2950", flash_size_bytes=FLASH_BYTES)
-    order = {"flash_size_bytes": None, "hardware_revision": 1}
+    order: dict[str, Any] = {"flash_size_bytes": None, "hardware_revision": 1}
     with running(make(tmp_path, "poweredge-2950", **order)) as machine:
         put_and_arm(machine, image)
         report = machine.restart(cold=False)
@@ -86,7 +87,7 @@ def test_a_machine_follows_the_rule_set_that_was_ordered(
     tmp_path: Path, rules: str, code: CompletionCode
 ) -> None:
     image = image_bytes("poweredge-2950", flash_size_bytes=FLASH_BYTES)
-    order = {"flash_size_bytes": None, "bios_rules": rules}
+    order: dict[str, Any] = {"flash_size_bytes": None, "bios_rules": rules}
     with running(make(tmp_path, "poweredge-2950", **order)) as machine:
         put_and_arm(machine, image)
         assert machine.restart(cold=False).completion_code == code
@@ -100,7 +101,7 @@ def test_real_tables_bring_the_rule_set_and_the_flash_of_their_system(
     tmp_path: Path, system: int, rules: str, flash: int | None
 ) -> None:
     tables = make(tmp_path, "poweredge-2650", name="tables", flash_size_bytes=None)
-    order = {"tables": tables, "system_id": system, "flash_size_bytes": None}
+    order: dict[str, Any] = {"tables": tables, "system_id": system, "flash_size_bytes": None}
     with running(make(tmp_path, **order)) as machine:
         assert machine.config.bios_rules == rules
         assert machine.flash.size_bytes == (flash or 512 * KIB)

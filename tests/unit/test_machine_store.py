@@ -20,7 +20,8 @@ from openrbu.machine.state import SPARE_BYTES, StateRefusedError
 from openrbu.machine.virtual import VirtualMachine
 from openrbu.units import KIB, MIB
 from openrbu.update.flow import cancel, perform
-from openrbu.update.plan import Options, make_plan
+from openrbu.update.options import Options
+from openrbu.update.plan import make_plan
 from rigs.machines import (
     DEVICE,
     ENTRY,

@@ -88,7 +88,7 @@ def test_a_file_that_is_missing_is_refused(tmp_path: Path) -> None:
 
 
 def without(name: str) -> dict[str, Any]:
-    document = json.loads(FULL.build())
+    document: dict[str, Any] = json.loads(FULL.build())
     del document[name]
     return document
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from openrbu.buffers import Buffer
 from openrbu.errors import DamagedInputError
 from openrbu.formats.judgement import ImageState
 from openrbu.formats.packages import limits
@@ -33,7 +34,7 @@ Wrap = Callable[[bytes], bytes]
 FORMER = IMAGE[:-8] + (len(IMAGE) - 92).to_bytes(4, "little") + b"crc?"
 
 
-def find_images(data: bytes, name: str = "") -> list[FoundImage]:
+def find_images(data: Buffer, name: str = "") -> list[FoundImage]:
     contents = search_package(data, name)
     if not contents.images and contents.damage:
         error = contents.why_nothing()
@@ -78,7 +79,7 @@ def as_stored_cabinet(content: bytes) -> bytes:
     return cabinet_of(("readme", b"hello"), ("bios.hdr", content), compression=0)
 
 
-WRAPS = {
+WRAPS: dict[str, Callable[[bytes], bytes]] = {
     "gzip at 0": gzip_of,
     "xz at 0": lzma.compress,
     "bzip2 at 0": bzip2_of,
@@ -334,7 +335,7 @@ def test_a_zip_member_with_a_password_is_passed_over() -> None:
     archive[6] |= 1
     archive[archive.index(b"PK\x01\x02") + 8] |= 1
     with pytest.raises(DamagedInputError, match="encrypted"):
-        find_images(bytes(archive))
+        find_images(archive)
 
 
 @pytest.mark.parametrize("wrap", [as_bzip2_zip, as_lzma_zip])
@@ -343,7 +344,7 @@ def test_a_password_is_told_whatever_the_packing(wrap: Wrap) -> None:
     archive[6] |= 1
     archive[archive.index(b"PK\x01\x02") + 8] |= 1
     with pytest.raises(DamagedInputError, match="encrypted"):
-        find_images(bytes(archive))
+        find_images(archive)
 
 
 def test_a_zip_member_packed_in_an_unusual_way_is_named() -> None:
@@ -471,6 +472,6 @@ def test_more_headers_without_an_image_than_the_limit_are_refused() -> None:
 
 def test_a_bare_image_is_found_without_a_copy() -> None:
     data = bytearray(b"before" + IMAGE)
-    [item] = find_images(data)
+    [item] = find_images(memoryview(data))
     data[6 + 84] = 77
     assert item.image.flash_data[0] == 77

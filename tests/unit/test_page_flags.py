@@ -61,9 +61,9 @@ def test_every_page_shows_whether_the_allocator_has_it(ram: RamFile) -> None:
         address + page * PAGE_SIZE for address, order in taken[1::2] for page in range(1 << order)
     }
     no_ram = range(640 * 1024, MIB)
-    for address in range(0, RAM_BYTES, PAGE_SIZE):
-        is_held = address in held or address in no_ram
-        assert pages.any_in(address, PAGE_SIZE) is not is_held, hex(address)
+    for place in range(0, RAM_BYTES, PAGE_SIZE):
+        is_held = place in held or place in no_ram
+        assert pages.any_in(place, PAGE_SIZE) is not is_held, hex(place)
 
 
 def test_a_place_is_free_when_any_page_of_it_is() -> None:

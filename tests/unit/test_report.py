@@ -21,7 +21,8 @@ from openrbu.update import flow
 from openrbu.update.arm import set_armed, switch_for
 from openrbu.update.driver import STAGED, RbuDriver
 from openrbu.update.journal import Attempt, Journal
-from openrbu.update.plan import Options, make_plan
+from openrbu.update.options import Options
+from openrbu.update.plan import make_plan
 from openrbu.update.report import NextRestart, Status, read_status
 from openrbu.update.target import read_target
 from rigs.machines import (

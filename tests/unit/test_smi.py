@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -99,7 +100,7 @@ def test_tokens_that_share_a_location_exclude_each_other_too(
         assert bios.is_armed
         assert call(bios, READ, OTHER)[1] == activate
         call(bios, WRITE, OTHER, cancel)
-        assert not bios.is_armed
+        assert not handler(path).is_armed
         assert call(bios, READ, OTHER)[1] == cancel
 
 
@@ -155,7 +156,8 @@ def test_an_answer_changes_the_results_and_no_other_byte_of_the_buffer(path: Pat
 @pytest.mark.parametrize("field", ["command_port", "command_code"])
 def test_a_call_for_another_port_or_code_is_left_as_it_is(path: Path, field: str) -> None:
     request = SmiCall(PORT, CODE, *WRITE, arguments=(ACTIVATE, 1, 0, 0))
-    other = replace(request, **{field: 1}).pack()
+    change: dict[str, Any] = {field: 1}
+    other = replace(request, **change).pack()
     assert handler(path)(other) == other
     assert not handler(path).is_armed
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +113,8 @@ def test_what_is_staged_lies_in_memory_and_reads_back_as_the_kernel_does(
 
 
 def test_each_byte_that_goes_to_the_driver_is_told(usual: VirtualMachine) -> None:
-    what, told = payload("mono", image_bytes(flash_size_bytes=3 * MIB)), []
+    what = payload("mono", image_bytes(flash_size_bytes=3 * MIB))
+    told: list[int] = []
     stage.prepare(VirtualHost(usual), "mono")
     stage.stage(VirtualHost(usual), what, told.append)
     assert sum(told) == len(what.staged)
@@ -233,7 +234,7 @@ def test_an_entry_that_does_not_come_is_an_obstacle_after_some_seconds(tmp_path:
     with running(make(tmp_path, profile="linux")) as machine:
         host = VirtualHost(machine)
         host.load_module("dell_rbu", {})
-        replaced = {
+        replaced: dict[str, Callable[[Any], Any]] = {
             "pause": waited.append,
             "exists": lambda path: ENTRY not in path and host.exists(path),
         }
@@ -388,7 +389,7 @@ def test_a_missing_packet_is_noticed(usual: VirtualMachine) -> None:
         look(usual, "packet")
 
 
-HAZARDS = {
+HAZARDS: dict[str, Callable[[VirtualMachine], None]] = {
     "another image, whole": lambda machine: machine.ram.write(PhysAddr(HIGH + 8 * MIB), OTHER),
     "packets of another set": lambda machine: put_packets(machine, OTHER, HIGH + 8 * MIB),
     "some packets of another set": lambda machine: machine.ram.write(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -174,7 +175,7 @@ def test_a_real_table_cut_at_any_byte_gives_its_tokens_or_none(name: str) -> Non
     assert set(found[first:]) == {whole}
 
 
-def rows_of(structure: Structure, start: int, form: str) -> list[tuple[int, ...]]:
+def rows_of(structure: Structure, start: int, form: str) -> list[Any]:
     """The rows of a real list, unused slots too, up to its end mark or its end."""
     size = struct.calcsize(form)
     body = structure.formatted[start:]

@@ -24,7 +24,8 @@ from openrbu.ports import IoPorts
 from openrbu.sharing.session import open_machine
 from openrbu.update import flow
 from openrbu.update.arm import NoAnswerError, read_armed, switch_for
-from openrbu.update.plan import Options, make_plan
+from openrbu.update.options import Options
+from openrbu.update.plan import make_plan
 from openrbu.update.report import NextRestart, read_status
 from openrbu.update.restarted import update_failure
 from openrbu.update.target import read_target

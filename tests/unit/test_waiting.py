@@ -79,7 +79,12 @@ def test_each_look_says_whether_it_is_the_last(clock: FakeClock) -> None:
 
 def test_who_waits_in_the_look_is_not_paused(clock: FakeClock) -> None:
     deadline = Deadline("it", 3.0, clock=clock)
-    assert not comes_about(lambda: clock.wait(1.0) or False, deadline, pause_s=0)
+
+    def look() -> bool:
+        clock.wait(1.0)
+        return False
+
+    assert not comes_about(look, deadline, pause_s=0)
     assert clock.waits == [1.0] * 4
 
 

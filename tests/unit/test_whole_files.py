@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from openrbu.system import files
 from openrbu.system.files import write_whole
 from rigs.machines import in_child, kill_self
 from rigs.small_disks import fill_up, no_writes, small_tmpfs
@@ -61,7 +60,7 @@ def test_what_a_killed_process_left_is_in_nobodys_way(
     path.write_bytes(b"one")
 
     def die() -> None:
-        monkeypatch.setattr(files.Path, "replace", lambda *_: kill_self())
+        monkeypatch.setattr(Path, "replace", lambda *_: kill_self())
         write_whole(path, b"another")
 
     assert in_child(die) != 0

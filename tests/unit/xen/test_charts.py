@@ -36,7 +36,8 @@ def texts(path: Path) -> list[str]:
     """The texts in an SVG picture, which stand in a comment before their outlines."""
     parser = ET.XMLParser(target=ET.TreeBuilder(insert_comments=True))
     tree = ET.parse(path, parser)  # our own file
-    return [(node.text or "").strip() for node in tree.iter() if node.tag is ET.Comment]
+    comment: object = ET.Comment  # a comment's tag is this function
+    return [(node.text or "").strip() for node in tree.iter() if node.tag is comment]
 
 
 def test_the_svg_names_guests_and_marks_where_each_gave_up(

@@ -20,7 +20,8 @@ def heap_of(*spans: tuple[int, int]) -> Heap:
 def take(heap: Heap, count: int) -> list[int]:
     taken = heap.peek(count)
     heap.drop(count)
-    return taken.tolist()
+    frames: list[int] = taken.tolist()
+    return frames
 
 
 def test_fresh_frames_come_in_ascending_order_and_skip_what_is_no_ram() -> None:

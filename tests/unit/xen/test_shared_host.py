@@ -328,7 +328,7 @@ def test_guests_of_several_processes_contend_and_one_is_killed_again_and_again(
 
 
 def worker(directory: Path, ram: Path, name: str, seed: int, *, steps: int) -> Popen:
-    arguments = [directory, ram, name, str(seed), str(steps)]
+    arguments = [str(directory), str(ram), name, str(seed), str(steps)]
     return subprocess.Popen(
         [sys.executable, "-m", "rigs.xen_worker", *arguments],
         cwd=TESTS,
