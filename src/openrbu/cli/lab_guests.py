@@ -16,13 +16,7 @@ from openrbu.cli.options import ImageFile, ModeChoice, PacketSize, complete_mode
 from openrbu.cli.show import Answer, Facts, cell_text, complain, note, write_through
 from openrbu.cli.status import post_document, post_rows
 from openrbu.cli.update_options import AllowAnySystem, AllowDowngrade, Mode
-from openrbu.errors import (
-    DamagedInputError,
-    ExitCode,
-    OpenRbuError,
-    UpdateFailedError,
-    UsageError,
-)
+from openrbu.errors import DamagedInputError, UsageError
 
 if TYPE_CHECKING:
     from openrbu.bios.post_report import PostReport
@@ -32,7 +26,6 @@ if TYPE_CHECKING:
     from openrbu.lab.xen import XenBoot
     from openrbu.machine.factory import Order
 
-_NO_STATUS = 1
 _NOT_EXECUTABLE, _NOT_FOUND = 126, 127
 """What shells end with for a program that can't be run."""
 
@@ -72,17 +65,6 @@ RamFile = Annotated[
 
 def _model_option(text: str) -> Any:
     return typer.Option("--model", metavar="MODEL", help=text, autocompletion=complete_models)
-
-
-class GuestFailedError(OpenRbuError):
-    """A command ended in the guest as `exit_code` says."""
-
-    kind = "guest_failed"
-
-    def __init__(self, text: str, exit_code: int) -> None:
-        super().__init__(text)
-        known = exit_code in list(ExitCode)
-        self.exit_code = ExitCode(exit_code) if known else ExitCode.FAILED
 
 
 def update(
@@ -149,16 +131,14 @@ def _trial_answer(trial: Trial, document: dict[str, Any]) -> Answer:
     if trial.post is None:
         if trial.status == 0:
             return Answer(document, ["nothing was done: the guest did not restart"])
-        last = trial.complaint.splitlines()[-1:] or ["nothing"]
-        text = f"rbu update failed in the guest: {last[0].removeprefix('rbu: ')}"
-        return Answer(document, [], GuestFailedError(text, trial.status or _NO_STATUS))
+        return Answer(document, [], trial.failure)
     post = trial.post
     rows = post_rows(post)
     if trial.came_up:
         rows += [
             ("console", f"SeaBIOS (version {trial.console_version})"),
             ("guest's tables", f"BIOS {trial.dmi_version}"),
-            ("rbu status", "{code}: {meaning}".format(**_completion(trial))),
+            ("rbu status", "{code}: {meaning}".format(**trial.completion)),
         ]
     document |= {
         "changed": post.version_after != post.version_before,
@@ -168,32 +148,7 @@ def _trial_answer(trial: Trial, document: dict[str, Any]) -> Answer:
         "dmi_version": trial.dmi_version,
         "status": trial.status_document,
     }
-    return Answer(document, [Facts("Restarted", rows)], _trial_failure(trial, post))
-
-
-def _completion(trial: Trial) -> dict[str, Any]:
-    """What `rbu status` says in the guest of how the update ended."""
-    return (trial.status_document or {}).get("completion") or {}
-
-
-def _trial_failure(trial: Trial, post: PostReport) -> OpenRbuError | None:
-    """What is wrong, where anything is: the BIOS says so, or does not do what it says."""
-    from openrbu.update.restarted import post_failure
-
-    if failure := post_failure(post):
-        return failure
-    if not trial.came_up:
-        return UpdateFailedError(
-            f"the flash has {post.version_after}, but QEMU can't start it: the image's BIOS is no "
-            "SeaBIOS; see: rbu lab bios --help"
-        )
-    seen = (trial.console_version, trial.dmi_version, _completion(trial).get("code"))
-    if seen != (post.version_after, post.version_after, "0x0000"):
-        return UpdateFailedError(
-            f"the flash has {post.version_after}, but the BIOS on the console says {seen[0]}, the "
-            f"guest's tables {seen[1]}, and rbu status there {seen[2]}"
-        )
-    return None
+    return Answer(document, [Facts("Restarted", rows)], trial.failure)
 
 
 def shell(

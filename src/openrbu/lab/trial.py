@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from openrbu.bios.post_report import PostReport
-from openrbu.errors import NotForThisMachineError, UpdateFailedError
+from openrbu.errors import ExitCode, NotForThisMachineError, OpenRbuError, UpdateFailedError
 from openrbu.formats.hdr import Image
 from openrbu.lab.machine import CannotStartError, LabMachine
 from openrbu.lab.packages import Kit
@@ -22,10 +22,22 @@ from openrbu.lab.seabios import fill_flash, rename_bios
 from openrbu.machine.factory import Order
 from openrbu.machine.models import MODELS, TokenKind
 from openrbu.machine.models import model as model_named
+from openrbu.update.restarted import post_failure
 
 DMI_VERSION = "/sys/class/dmi/id/bios_version"
 
 RBU = "rbu"
+
+
+class GuestFailedError(OpenRbuError):
+    """`rbu update` ended in the guest as `exit_code` says; an exit status that rbu has not got
+    counts as a failure."""
+
+    kind = "guest_failed"
+
+    def __init__(self, text: str, status: int) -> None:
+        super().__init__(text)
+        self.exit_code = ExitCode(status) if status in list(ExitCode) else ExitCode.FAILED
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +58,38 @@ class Trial:
     console_version: str | None = None
     dmi_version: str | None = None
     status_document: dict[str, Any] | None = None
+
+    @property
+    def completion(self) -> Mapping[str, Any]:
+        """What `rbu status` says in the guest of how the update ended; nothing where none came."""
+        return (self.status_document or {}).get("completion") or {}
+
+    @property
+    def failure(self) -> OpenRbuError | None:
+        """What is wrong: `rbu update` failed, the BIOS says that the update did, or the machine
+        does not run what its BIOS says. None: nothing."""
+        if self.post is None:
+            if self.status == 0:
+                return None
+            last = (self.complaint.splitlines() or ["nothing"])[-1].removeprefix("rbu: ")
+            text = f"rbu update failed in the guest: {last}"
+            return GuestFailedError(text, self.status or ExitCode.FAILED)
+        return post_failure(self.post) or self._difference(self.post.version_after)
+
+    def _difference(self, version: str) -> OpenRbuError | None:
+        """Where the machine does not run the version that its flash has."""
+        if not self.came_up:
+            return UpdateFailedError(
+                f"the flash has {version}, but QEMU can't start it: the image's BIOS is no "
+                "SeaBIOS; see: rbu lab bios --help"
+            )
+        seen = (self.console_version, self.dmi_version, self.completion.get("code"))
+        if seen == (version, version, "0x0000"):
+            return None
+        return UpdateFailedError(
+            f"the flash has {version}, but the BIOS on the console says {seen[0]}, the guest's "
+            f"tables {seen[1]}, and rbu status there {seen[2]}"
+        )
 
 
 def model_for(image: Image) -> str:
