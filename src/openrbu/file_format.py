@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from openrbu.errors import DamagedInputError
@@ -45,12 +45,15 @@ def parse_object(data: bytes) -> Document:
     return document
 
 
-@dataclass(frozen=True, slots=True)
 class FileFormat:
-    """A kind of file: the number of today's format, and a converter from each older one."""
+    """A kind of file: the `number` of today's format, and a converter from each older one."""
 
-    number: int
-    converters: Mapping[int, Callable[[Document], Document]] = field(default_factory=dict)
+    def __init__(
+        self,
+        number: int,
+        converters: Mapping[int, Callable[[Document], Document]] = MappingProxyType({}),
+    ) -> None:
+        self.number, self.converters = number, converters
 
     def number_of(self, document: Document) -> int:
         """The format that a document says it has.
