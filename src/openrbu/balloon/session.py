@@ -13,7 +13,7 @@ from openrbu.machine.guest_spec import GuestSpec
 from openrbu.machine.store import InUseError, existing_directory
 from openrbu.machine.xen_guests import GuestInUseError, run_due
 from openrbu.machine.xen_host import XenHost
-from openrbu.system.signals import signals_held
+from openrbu.system.signals import signals_deferred
 from openrbu.units import KIB
 from openrbu.xen.hypervisor import DOM0
 
@@ -157,7 +157,7 @@ def open_xen_host(
             if not for_dom0:
                 machine.close()
                 dom0 = None
-        with signals_held(), contextlib.ExitStack() as stack:
+        with signals_deferred(), contextlib.ExitStack() as stack:
             host = stack.enter_context(XenHost(directory, now=clock.wall, config=config))
             yield XenHostSession(
                 host, stack, clock, dom0=dom0, dom0_balloon=balloon, skip_refused=skip_refused

@@ -18,7 +18,7 @@ from openrbu.machine.store import existing_directory
 from openrbu.machine.xen_guests import AttachedGuest, catch_up
 from openrbu.machine.xen_host import XenHost
 from openrbu.system.interrupts import EXIT_SIGNAL, Stopped
-from openrbu.system.signals import Hold, signals_held
+from openrbu.system.signals import DeferredSignals, signals_deferred
 from openrbu.xen.hypervisor import DOM0
 from openrbu.xen.simulation import BalloonSimulation
 
@@ -42,7 +42,7 @@ class WatchedHost:
     """
 
     def __init__(
-        self, directory: Path, stack: contextlib.ExitStack, signals: Hold, clock: Clock
+        self, directory: Path, stack: contextlib.ExitStack, signals: DeferredSignals, clock: Clock
     ) -> None:
         self._signals, self._clock, self._stack = signals, clock, stack
         # the machine first: opening it finds out that a host has lost its power
@@ -122,7 +122,7 @@ class WatchedHost:
     def _wait_for_next_frame(self) -> bool:
         """Wait; False when Ctrl-C comes meanwhile."""
         try:
-            with self._signals.let_through():
+            with self._signals.deliver_pending():
                 self._clock.wait(FRAME_S)
         except Stopped as stopped:
             if stopped.exit_code != EXIT_SIGNAL + signal.SIGINT:
@@ -211,5 +211,5 @@ def open_watched_host(name: str, *, clock: Clock) -> Iterator[WatchedHost]:
     :raise MachineError: when there is no such host, it is off, or its machine can't be opened.
     """
     directory = existing_directory(name)
-    with signals_held() as signals, contextlib.ExitStack() as stack:
+    with signals_deferred() as signals, contextlib.ExitStack() as stack:
         yield WatchedHost(directory, stack, signals, clock)

@@ -26,7 +26,7 @@ from openrbu.system.fuse_mounts import (
     unmount,
 )
 from openrbu.system.lockfile import LockFile
-from openrbu.system.signals import signals_held
+from openrbu.system.signals import signals_deferred
 from openrbu.system.waiting import Deadline
 
 
@@ -56,7 +56,7 @@ def serve(
         _recorded(directory, target) as record,
         keep(directory, waiting=_noted(record, waiting)) as machine,
     ):
-        with signals_held():
+        with signals_deferred():
             fd = _mount(target, str(directory), allow_other=allow_other)
             session = Session(machine.files, fd, Callers.of_this_process(), log=log)
         try:
@@ -64,7 +64,7 @@ def serve(
             ready()
             session.wait(machine.look)
         finally:
-            with signals_held():
+            with signals_deferred():
                 session.stop()
                 if source_of(target) == str(directory):
                     unmount(target)

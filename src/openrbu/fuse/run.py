@@ -38,7 +38,7 @@ from openrbu.fuse import guard, namespace
 from openrbu.fuse.overlay import Overlay, Real, real_entries
 from openrbu.system.fuse_mounts import RUN_TYPE, mount_device, open_device
 from openrbu.system.libc import call
-from openrbu.system.signals import LOOK_UP_S
+from openrbu.system.signals import SIGNAL_CHECK_S
 
 # What env(1) and the shells end with, too.
 EXIT_CANNOT_RUN = 126
@@ -177,7 +177,7 @@ class _Child:
         assert self._pid is not None
         end = os.pidfd_open(self._pid)
         try:
-            while not select.select([end], [], [], LOOK_UP_S)[0]:
+            while not select.select([end], [], [], SIGNAL_CHECK_S)[0]:
                 pass
         finally:
             os.close(end)

@@ -21,7 +21,7 @@ from openrbu.fuse.library import mfusepy
 from openrbu.fuse.translation import Translation
 from openrbu.kernel.files import Files
 from openrbu.system.libc import LIBC, call
-from openrbu.system.signals import LOOK_UP_S
+from openrbu.system.signals import SIGNAL_CHECK_S
 
 _CLONE_FS = 0x200  # linux/sched.h
 _LOG_LINE_BYTES = 1024
@@ -76,7 +76,7 @@ class Session:
 
         :raise ObstacleError: when it ended in another way.
         """
-        while not self._has_ended.wait(LOOK_UP_S):
+        while not self._has_ended.wait(SIGNAL_CHECK_S):
             look()
         self._tell()
 

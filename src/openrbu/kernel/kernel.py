@@ -39,7 +39,7 @@ from openrbu.memory.buddy import BuddyAllocator
 from openrbu.memory.pages import PageSource
 from openrbu.memory.physical import PhysicalMemory, Region
 from openrbu.ports import IoPorts
-from openrbu.system.signals import Hold
+from openrbu.system.signals import DeferredSignals
 from openrbu.units import MIB, PhysAddr
 
 if TYPE_CHECKING:
@@ -349,7 +349,7 @@ class Kernel:
         )
 
 
-class _Changing(Hold):
+class _Changing(DeferredSignals):
     """A class, and no generator, because every write to a file goes through it."""
 
     def __init__(self, kernel: Kernel) -> None:

@@ -22,7 +22,7 @@ from openrbu.lab import agent, calls
 from openrbu.lab.qemu import Qemu
 from openrbu.lab.scratch import text_of
 from openrbu.sharing import wire
-from openrbu.system.signals import LOOK_UP_S
+from openrbu.system.signals import SIGNAL_CHECK_S
 from openrbu.system.waiting import Deadline
 from openrbu.units import human_size
 
@@ -204,7 +204,7 @@ class Guest:
         channel, waker = self._connection.fileno(), self._qemu.waker
         to_read, to_write = ([], [channel]) if to_send else ([channel], [])
         for _ in self._deadline.looks(pause_s=0):
-            readable, writable, _ = select.select([*to_read, waker], to_write, [], LOOK_UP_S)
+            readable, writable, _ = select.select([*to_read, waker], to_write, [], SIGNAL_CHECK_S)
             if channel in readable or writable:
                 return True
             if readable:

@@ -49,7 +49,7 @@ from openrbu.machine.virtual import Clock, local_now
 from openrbu.memory.physical import pc_regions
 from openrbu.memory.ram_file import RamFile
 from openrbu.system.files import fresh_directory
-from openrbu.system.signals import signals_held
+from openrbu.system.signals import signals_deferred
 from openrbu.units import KIB, PhysAddr
 
 _WARM_FLAG, _WARM = PhysAddr(0x472), (0x1234).to_bytes(2, "little")
@@ -111,7 +111,7 @@ class LabMachine:
         self._guest: Guest | None = None
         self._running = contextlib.ExitStack()
         with contextlib.ExitStack() as stack:
-            with signals_held():
+            with signals_deferred():
                 self.directory = fresh_directory(Path(tempfile.gettempdir()), _PREFIX)
                 stack.callback(remove_tree, self.directory)
                 write_parts(self.directory, replace(order, ram_bytes=self._ram_bytes), clock=clock)
@@ -180,7 +180,7 @@ class LabMachine:
             self._stop()
 
     def _stop(self) -> None:
-        with signals_held():
+        with signals_deferred():
             self._qemu = self._guest = None
             self._running.close()
 
@@ -206,7 +206,7 @@ class LabMachine:
         rom = self.flash.image()
         if not is_seabios(rom):
             raise CannotStartError(report)
-        with signals_held(), contextlib.ExitStack() as stack:
+        with signals_deferred(), contextlib.ExitStack() as stack:
             ours, theirs = socket.socketpair()
             stack.callback(ours.close)
             console = memory_file("console")
@@ -342,7 +342,7 @@ class LabMachine:
 
     def close(self) -> None:
         """End it; its files are gone."""
-        with signals_held():
+        with signals_deferred():
             self._open.close()
 
     def __enter__(self) -> Self:

@@ -31,7 +31,7 @@ from openrbu.lab.apt import (
 from openrbu.lab.programs import INSTALL_EXTRA, QEMU, Ended, find_program, run, search_path
 from openrbu.system.home import cache_home
 from openrbu.system.lockfile import LockFile
-from openrbu.system.signals import LOOK_UP_S
+from openrbu.system.signals import SIGNAL_CHECK_S
 from openrbu.system.waiting import Deadline, wait_for
 from openrbu.units import human_size
 
@@ -273,7 +273,7 @@ class _Maker:
         lock = self._stack.enter_context(LockFile(self._cache / "lock", create=True))
         if not lock.take():
             self._say("waiting for another process that fetches packages …")
-            wait_for(lock.take, Deadline("the packages"), LOOK_UP_S)
+            wait_for(lock.take, Deadline("the packages"), SIGNAL_CHECK_S)
         self._is_locked = True
         for left in self._packages.glob(f"{_FRESH}*"):
             shutil.rmtree(left)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from openrbu.errors import ObstacleError
-from openrbu.system.signals import LOOK_UP_S, signals_held
+from openrbu.system.signals import SIGNAL_CHECK_S, signals_deferred
 from openrbu.system.waiting import Deadline
 
 QEMU = "qemu-system-x86_64"
@@ -104,7 +104,7 @@ def running(
 
     :raise OSError: when it can't be started.
     """
-    with signals_held() as hold:
+    with signals_deferred() as deferred:
         process = subprocess.Popen(
             [*ends_with_us(), *map(str, command)],
             cwd=directory,
@@ -115,7 +115,7 @@ def running(
             start_new_session=True,
         )
         try:
-            with hold.let_through():
+            with deferred.deliver_pending():
                 yield process
         finally:
             with contextlib.suppress(ProcessLookupError):
@@ -128,5 +128,5 @@ def wait(process: subprocess.Popen[bytes], limit_s: float = math.inf) -> int | N
     deadline = Deadline("a program", limit_s)
     for _ in deadline.looks(pause_s=0):
         with contextlib.suppress(subprocess.TimeoutExpired):
-            return process.wait(min(deadline.left_s, LOOK_UP_S))
+            return process.wait(min(deadline.left_s, SIGNAL_CHECK_S))
     return None

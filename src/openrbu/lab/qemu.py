@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 from openrbu.errors import ObstacleError, OpenRbuError
 from openrbu.lab.programs import INSTALL_EXTRA, ends_with_us, find_qemu
 from openrbu.lab.scratch import memory_file, text_of
-from openrbu.system.signals import LOOK_UP_S
+from openrbu.system.signals import SIGNAL_CHECK_S
 from openrbu.system.waiting import Deadline
 
 try:
@@ -131,7 +131,7 @@ class Qemu:
             if is_last or future.done():
                 break
             with contextlib.suppress(TimeoutError):
-                return future.result(LOOK_UP_S)
+                return future.result(SIGNAL_CHECK_S)
         return future.result(0)
 
     # -- what it can be told ----------------------------------------------------------------
@@ -187,7 +187,7 @@ class Qemu:
     def has_ended(self) -> bool:
         """Whether it has, or does so now: its sockets close a moment before."""
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(LOOK_UP_S)
+            self._process.wait(SIGNAL_CHECK_S)
         return self._process.returncode is not None
 
     @property

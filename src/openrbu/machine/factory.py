@@ -45,7 +45,7 @@ from openrbu.machine.virtual import Clock, local_now
 from openrbu.memory.physical import pc_regions
 from openrbu.memory.ram_file import RamFile
 from openrbu.system.files import fresh_directory
-from openrbu.system.signals import signals_held
+from openrbu.system.signals import signals_deferred
 from openrbu.units import GIB, KIB, MIB, PAGE_SIZE, human_size
 from openrbu.xen.hypervisor import XEN_RESERVED
 
@@ -106,7 +106,7 @@ def make_machine(name: str, order: Order, *, clock: Clock = local_now) -> Path:
             RamFile.create(fresh / "ram", pc_regions(parts.config.ram_bytes)).close()
             _put_in_place(fresh, directory)
         except BaseException:
-            with signals_held():
+            with signals_deferred():
                 remove_ram(fresh)
                 shutil.rmtree(fresh, ignore_errors=True)
             raise

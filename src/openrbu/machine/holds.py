@@ -50,7 +50,7 @@ def held(
     *,
     clock: Clock = CLOCK,
 ) -> Iterator[None]:
-    """Hold a path in the block: `take` is tried until it gets it.
+    """Lock a path in the block: `take` is tried until it gets it.
 
     `release` is called even when it is not known whether `take` got it: a signal may have come in
     between.

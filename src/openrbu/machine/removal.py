@@ -13,7 +13,7 @@ from openrbu.machine.state import StateFile
 from openrbu.machine.store import disk_errors, locked
 from openrbu.memory.physical import pc_regions
 from openrbu.memory.ram_file import RamFile
-from openrbu.system.signals import signals_held
+from openrbu.system.signals import signals_deferred
 from openrbu.xen.hypervisor import Hypervisor
 
 
@@ -22,7 +22,7 @@ def remove_machine(directory: Path) -> None:
 
     :raise MachineError: when the disk refuses, or a process stays inside of a hypercall.
     """
-    with disk_errors(directory), signals_held():
+    with disk_errors(directory), signals_deferred():
         (directory / "machine.json").unlink(missing_ok=True)
         Hypervisor.remove(directory / XEN)  # processes that have it open can do no harm then
         remove_ram(directory)
@@ -45,7 +45,7 @@ def discard_state(directory: Path) -> None:
     :raise MachineError: when another process has it, its machine.json can't be read, or the disk
         refuses.
     """
-    with locked(directory), disk_errors(directory), signals_held():
+    with locked(directory), disk_errors(directory), signals_deferred():
         config = load_config(directory)
         state = StateFile.of_machine(directory)
         state.lose()

@@ -137,7 +137,7 @@ def disk_errors(directory: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def locked(directory: Path, *, serving: bool = False) -> Iterator[None]:
-    """Hold a machine for this process, which means to serve it to others or not.
+    """Lock a machine for this process, which means to serve it to others or not.
 
     :raise InUseError: when another process has it; the message says which.
     """

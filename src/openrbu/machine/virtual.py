@@ -52,7 +52,7 @@ from openrbu.memory.physical import pc_regions
 from openrbu.memory.ram_file import RamFile
 from openrbu.ports import IoPorts, OwnPorts
 from openrbu.system.files import make_room
-from openrbu.system.signals import signals_held
+from openrbu.system.signals import signals_deferred
 from openrbu.units import KIB
 
 Clock = Callable[[], dt.datetime]
@@ -244,7 +244,7 @@ class VirtualMachine:
 
         :raise MachineError: when this process has let go of the machine.
         """
-        with self.lock, signals_held(), store.disk_errors(self.directory):
+        with self.lock, signals_deferred(), store.disk_errors(self.directory):
             if not self._is_open:
                 raise MachineError(f"machine {self.name!r} is not held by this process any more")
             yield
@@ -384,7 +384,7 @@ class VirtualMachine:
             if not self._is_open:
                 return
             self._is_open = False
-            with signals_held(), self._open:
+            with signals_deferred(), self._open:
                 if self.kernel is not None:
                     state = MachineState(self._boot_id, self.kernel.snapshot())
                     self.kernel.stop()  # for whom a file of it is open

@@ -37,7 +37,7 @@ from openrbu.machine.guest_spec import GuestSpec, read_guest_spec
 from openrbu.machine.state import StateFile
 from openrbu.machine.state_formats import MachineState
 from openrbu.system.lockfile import LockFile, TakenError, owned
-from openrbu.system.signals import signals_held
+from openrbu.system.signals import signals_deferred
 from openrbu.xen.hypervisor import Hypervisor
 from openrbu.xen.simulation import BalloonSimulation
 
@@ -160,7 +160,7 @@ class AttachedGuest:
         if not self._is_open:
             return
         self._is_open = False
-        with signals_held(), self._open, store.disk_errors(self._host.directory):
+        with signals_deferred(), self._open, store.disk_errors(self._host.directory):
             if not self._is_there:  # its host was switched off, or removed
                 return
             self._state.put(MachineState(self._boot_id, self.kernel.snapshot()))

@@ -29,7 +29,7 @@ from openrbu.memory.buddy import BuddyAllocator
 from openrbu.memory.physical import pc_regions
 from openrbu.memory.ram_file import RamFile
 from openrbu.system.lockfile import LockFile, owner_of, take_within
-from openrbu.system.signals import signals_held
+from openrbu.system.signals import signals_deferred
 from openrbu.units import MAX_ORDER, PAGE_SIZE, human_size, pages_for
 from openrbu.xen.arrays import LOCK_WITHIN_S
 from openrbu.xen.guest_memory import GuestMemory
@@ -137,7 +137,7 @@ class XenHost:
         if spec.max_bytes > self.hypervisor.total_pages * PAGE_SIZE:
             raise self.excess_error(spec.max_bytes)
         directory = self._guests / name
-        with signals_held(), store.disk_errors(self.directory), contextlib.ExitStack() as stack:
+        with signals_deferred(), store.disk_errors(self.directory), contextlib.ExitStack() as stack:
             self._check_new(name)
             self._guests.mkdir(0o700, exist_ok=True)
             with self._creation_lock():
@@ -224,7 +224,7 @@ class XenHost:
         :raise MachineError: when there is none of that name.
         """
         directory = self._existing(name)
-        with signals_held(), store.disk_errors(self.directory), contextlib.ExitStack() as stack:
+        with signals_deferred(), store.disk_errors(self.directory), contextlib.ExitStack() as stack:
             stack.enter_context(self._creation_lock())
             lock_guest(stack, directory, self.name)
             self._destroy(directory)
@@ -234,7 +234,7 @@ class XenHost:
         names."""
         if not self.guest_names():
             return []
-        with signals_held(), store.disk_errors(self.directory), self._creation_lock():
+        with signals_deferred(), store.disk_errors(self.directory), self._creation_lock():
             return [
                 name for name in self.guest_names() if self._destroy_if_orphan(self._guests / name)
             ]

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from openrbu.buffers import Buffer
 from openrbu.sharing import wire
-from openrbu.system.signals import Hold
+from openrbu.system.signals import DeferredSignals
 from openrbu.system.waiting import Deadline
 
 ANSWER_WITHIN_S = 60.0
@@ -31,14 +31,14 @@ class StoppedError(Exception):
 
 class Patience:
     """A connection that waits for the other end for so long, and not much longer once a signal of
-    `hold` has come, or that process is stopped.
+    `deferred` has come, or that process is stopped.
 
     :raise TimeoutError: in every call, when the time is over.
     :raise StoppedError: in every call, when the other end has been stopped for a while.
     """
 
-    def __init__(self, connection: socket.socket, hold: Hold) -> None:
-        self._socket, self._hold = connection, hold
+    def __init__(self, connection: socket.socket, deferred: DeferredSignals) -> None:
+        self._socket, self._deferred = connection, deferred
         self._deadline = Deadline("an answer", ANSWER_WITHIN_S)
         self._until_stopped: Deadline | None = None  # while the other end is stopped
 
@@ -53,9 +53,9 @@ class Patience:
     def _wait(self, step: Callable[[], T]) -> T:
         for _ in self._deadline.looks(pause_s=0):
             try:
-                return step()  # it takes LOOK_UP_S at most
+                return step()  # it takes SIGNAL_CHECK_S at most
             except TimeoutError:
-                if self._hold.has_caught:
+                if self._deferred.has_pending:
                     self._deadline.shorten(AFTER_A_SIGNAL_S)
                 self._look_at_the_other_end()
         raise TimeoutError

@@ -112,7 +112,7 @@ class Program:
         self._machine.unload_module(name)
 
     def take(self, path: str, holder: int) -> bool:
-        """Hold a path; False when another program holds it, and it is time to ask again."""
+        """Lock a path; False when another program holds it, and it is time to ask again."""
         self._holds.add((path, holder))
         return self._machine.holds.take(path, (self, holder), wait_s=STEP_S)
 

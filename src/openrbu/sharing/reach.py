@@ -15,7 +15,7 @@ from openrbu.machine.base import Machine
 from openrbu.machine.store import InUseError
 from openrbu.machine.virtual import VirtualMachine
 from openrbu.system.fuse_mounts import remove_dead_mounts
-from openrbu.system.signals import signals_held
+from openrbu.system.signals import signals_deferred
 from openrbu.system.waiting import Deadline
 
 PATIENCE_S = 5.0
@@ -70,11 +70,11 @@ def _served(directory: Path, waiting: Callable[[int], None]) -> Iterator[Machine
         finally:
             try:
                 service.wait_until_unused(waiting)
-                with signals_held():
+                with signals_deferred():
                     service.leave()
                 service.wait_until_unused(waiting)  # for who came at the last moment
             finally:
-                with signals_held():
+                with signals_deferred():
                     service.leave()
                     service.stop()
 

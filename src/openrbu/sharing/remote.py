@@ -35,7 +35,7 @@ from openrbu.sharing import answers, patience, program, wire
 from openrbu.sharing.patience import Patience, StoppedError
 from openrbu.sharing.program import Call
 from openrbu.sharing.wire import Message, WireError, fields
-from openrbu.system.signals import LOOK_UP_S, Hold, signals_held
+from openrbu.system.signals import SIGNAL_CHECK_S, DeferredSignals, signals_deferred
 
 _HAS_ENDED = "has ended, and the machine's power may be lost with it"
 
@@ -75,7 +75,7 @@ class Line:
             )
         self._owner = server.pid
         try:
-            greeting = wire.receive(Patience(self._socket, Hold()))
+            greeting = wire.receive(Patience(self._socket, DeferredSignals()))
         except StoppedError:
             raise self._broken(self._stopped()) from None
         except (OSError, WireError):
@@ -106,13 +106,13 @@ class Line:
         """
         given: dict[str, Any] = dict(arguments)
         payload: Buffer = given.pop("data", b"")
-        with signals_held() as hold, self._lock:
+        with signals_deferred() as deferred, self._lock:
             if self._problem:
                 raise MachineError(self._problem)
             closed = [self._closed_files.popleft() for _ in range(len(self._closed_files))]
             request = {"do": call.name, "with": given, "closed": closed}
             try:
-                connection = Patience(self._socket, hold)
+                connection = Patience(self._socket, deferred)
                 wire.send(connection, request, payload)
                 answer = wire.receive(connection)
                 if answer is None:
@@ -121,7 +121,7 @@ class Line:
                     return read(answer)
                 failure = wire.error_of(answer.header["error"])
             except TimeoutError:
-                how_long = "" if hold.has_caught else f" for {patience.ANSWER_WITHIN_S:.0f} s"
+                how_long = "" if deferred.has_pending else f" for {patience.ANSWER_WITHIN_S:.0f} s"
                 raise self._broken(f"does not answer{how_long}") from None
             except StoppedError:
                 raise self._broken(self._stopped()) from None
@@ -169,7 +169,7 @@ def _connect(directory: Path) -> socket.socket:
     """
     with contextlib.ExitStack() as stack, store.disk_errors(directory):
         connection = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
-        connection.settimeout(LOOK_UP_S)
+        connection.settimeout(SIGNAL_CHECK_S)
         try:
             with wire.socket_address(directory) as address:
                 connection.connect(address)

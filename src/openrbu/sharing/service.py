@@ -21,7 +21,7 @@ from openrbu.machine import store
 from openrbu.machine.virtual import VirtualMachine
 from openrbu.sharing import wire
 from openrbu.sharing.program import Program
-from openrbu.system.signals import LOOK_UP_S
+from openrbu.system.signals import SIGNAL_CHECK_S
 
 MAX_CONNECTIONS = 256
 
@@ -79,7 +79,7 @@ class Service:
                 if now != told:
                     told = now
                     waiting(now)
-                self._changed.wait(LOOK_UP_S)
+                self._changed.wait(SIGNAL_CHECK_S)
 
     def stop(self) -> None:
         """End the connections that there still are; what each is doing is done first."""

@@ -1,8 +1,8 @@
-"""Ctrl-C and its like, held back where something must not be left half done.
+"""Ctrl-C and similar signals, deferred while something must not be left half done.
 
-They are held by Python handlers and not by a signal mask. A mask is one thread's: another thread
-(numpy brings some, a progress bar has one) takes the signal then, and Python runs the handler in
-the main thread all the same.
+Python handlers defer them, not a signal mask. A mask applies to one thread only: another thread
+(numpy starts some, a progress bar has one) would take the signal, and Python would run the handler
+in the main thread nevertheless.
 """
 
 from __future__ import annotations
@@ -14,29 +14,29 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Self
 
-HELD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+DEFERRED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-LOOK_UP_S = 0.25
-"""The longest that the main thread may wait for another one, or for a process, in one go. A signal
-that another thread took, or that came just before the wait, does not end the wait; its handler runs
-after it."""
+SIGNAL_CHECK_S = 0.25
+"""The longest time that the main thread may wait for another thread, or for a process, in one call.
+A signal that another thread took, or that came just before the wait, does not end the wait; its
+handler runs after the wait."""
 
 
-class Hold:
-    """Signals wait until this ends; `let_through` opens it for a while."""
+class DeferredSignals:
+    """Defers signals until it ends; within `deliver_pending` they are delivered at once."""
 
     def __init__(self) -> None:
         self._handlers: dict[signal.Signals, signal._HANDLER] = {}
         self._caught: list[int] = []
 
     @property
-    def has_caught(self) -> bool:
-        """Whether a signal waits."""
+    def has_pending(self) -> bool:
+        """Whether a signal has come and was not delivered yet."""
         return bool(self._caught)
 
     @contextlib.contextmanager
-    def let_through(self) -> Iterator[None]:
-        """Signals work as ever in this block; the ones that have come so far do so first."""
+    def deliver_pending(self) -> Iterator[None]:
+        """Deliver the signals that are pending, and then each signal of this block as it comes."""
         try:
             self.end()
             yield
@@ -44,10 +44,11 @@ class Hold:
             self.begin()
 
     def begin(self) -> None:
-        """Catch the signals. Only the main thread runs handlers; in another there is no need."""
+        """Catch the signals. In other threads than the main one this does nothing: only the main
+        thread runs handlers."""
         if threading.current_thread() is not threading.main_thread():
             return
-        found = {signum: signal.getsignal(signum) for signum in HELD}
+        found = {signum: signal.getsignal(signum) for signum in DEFERRED}
         self._handlers = {
             signum: handler
             for signum, handler in found.items()
@@ -57,10 +58,10 @@ class Hold:
             signal.signal(signum, self._catch)
 
     def end(self) -> None:
-        """Put the handlers back, and let the signals that have come do what they do."""
+        """Restore the handlers, and deliver the signals that are pending."""
         if not self._handlers:  # in another thread than the main one
             return
-        with contextlib.ExitStack() as stack:  # one that raises does not keep the others
+        with contextlib.ExitStack() as stack:  # all are restored, even when one raises
             for signum, handler in self._handlers.items():
                 stack.callback(signal.signal, signum, handler)
         self._handlers = {}
@@ -74,7 +75,7 @@ class Hold:
     def __enter__(self) -> Self:
         try:
             self.begin()
-        except BaseException:  # a signal came before it was held
+        except BaseException:  # a signal came before it was deferred
             self.end()
             raise
         return self
@@ -83,6 +84,6 @@ class Hold:
         self.end()
 
 
-def signals_held() -> Hold:
-    """SIGINT, SIGTERM and SIGHUP wait until the block is through."""
-    return Hold()
+def signals_deferred() -> DeferredSignals:
+    """Defer SIGINT, SIGTERM and SIGHUP until the block ends."""
+    return DeferredSignals()

@@ -4,8 +4,8 @@ A `Deadline` says what is waited for, and how long. Its `looks` are the loop: at
 pause, and a last time when the time is over. `wait_for` and `comes_about` are the loop with a
 function that looks.
 
-A function that looks may itself wait, for `signals.LOOK_UP_S` at most, so that a signal gets its
-turn; then the pause between two looks is 0. Who waits without a limit for what Python or the
+A function that looks may itself wait, for `signals.SIGNAL_CHECK_S` at most, so that signals are
+handled; then the pause between two looks is 0. Who waits without a limit for what Python or the
 kernel tells of by itself (an event of a thread, a descriptor that gets readable) does not need
 this loop.
 """

@@ -21,7 +21,7 @@ from openrbu.errors import (
     UpdateFailedError,
 )
 from openrbu.hosts.base import Host
-from openrbu.system.signals import signals_held
+from openrbu.system.signals import signals_deferred
 from openrbu.units import PAGE_SIZE
 from openrbu.update import restart, stage, trust
 from openrbu.update.arm import Switch, set_armed, switch_for
@@ -63,7 +63,7 @@ class _Undo:
     def run(self) -> list[str]:
         """Take all back; what could not be is told."""
         left = []
-        with signals_held():  # anew: a second signal may have come in the way of the first hold
+        with signals_deferred():  # again: a second signal may have ended the first deferral
             for what, step in reversed(self.steps):
                 try:
                     step()
@@ -97,12 +97,12 @@ def perform(host: Host, plan: Plan, watcher: Watcher = _NOBODY) -> Outcome | Non
         return None
     data = plan.image.build()
     journal, attempt_id = Journal(host.journal_path), uuid.uuid4().hex[:12]
-    with journal.held(), signals_held() as hold:
+    with journal.held(), signals_deferred() as deferred:
         _close_last(host, plan.target, journal)
         journal.append(attempt_id, "started", host.now(), **_facts(host, plan, data))
         undo = _Undo()
         try:
-            with hold.let_through():
+            with deferred.deliver_pending():
                 switch = _ready_switch(host, plan, undo)
                 outcome = Outcome(attempt_id, *_stage_somehow(host, plan, data, watcher, undo))
                 _arm(host, plan, switch, watcher, undo)
@@ -335,7 +335,7 @@ def cancel(host: Host) -> Cancelled:
             raise
         except (ObstacleError, DamagedInputError) as error:
             problem = str(error)
-        stack.enter_context(signals_held())
+        stack.enter_context(signals_deferred())
         if last is None or not (last.is_open or _is_left(host, last)):
             return replace(_take_back(host, target, None), problem=problem)
         done = _take_back(host, target, last.fields.get("restart_before"))
