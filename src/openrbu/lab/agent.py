@@ -87,8 +87,10 @@ def serve(port: wire.Connection) -> None:
                     wire.send(port, {"result": {"status": status}})
                 case "shell":
                     wire.send(port, {"result": {"status": _shell(**words)}})
+                case unknown:
+                    raise wire.WireError(f"nothing is called {unknown!r} here")
         except wire.WireError as error:
-            wire.send(port, {"error": wire.error_document(UsageError(f"the calls: {error}"))})
+            wire.send(port, {"error": wire.error_document(UsageError(f"the request: {error}"))})
         except (OSError, OpenRbuError) as error:
             wire.send(port, {"error": wire.error_document(error)})
 
