@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from openrbu.machine.base import Machine as VirtualMachine
     from openrbu.machine.factory import Order
     from openrbu.memory.physical import ReadableMemory
-    from openrbu.memory.sightings import Sightings
+    from openrbu.memory.search_result import SearchResult
     from openrbu.update.flow import Cancelled, Outcome
     from openrbu.update.journal import Attempt
     from openrbu.update.options import Options
@@ -64,7 +64,7 @@ __all__ = [
     "PostReport",
     "ReadableMemory",
     "Restarted",
-    "Sightings",
+    "SearchResult",
     "Status",
     "SystemId",
     "VirtualMachine",
@@ -102,7 +102,7 @@ _CLASSES: Mapping[str, tuple[str, str]] = MappingProxyType(
         "PostReport": ("openrbu.bios.post_report", "PostReport"),
         "ReadableMemory": ("openrbu.memory.physical", "ReadableMemory"),
         "Restarted": ("openrbu.update.restarted", "Restarted"),
-        "Sightings": ("openrbu.memory.sightings", "Sightings"),
+        "SearchResult": ("openrbu.memory.search_result", "SearchResult"),
         "Status": ("openrbu.update.report", "Status"),
         "SystemId": ("openrbu.formats.hdr", "SystemId"),
         "VirtualMachine": ("openrbu.machine.base", "Machine"),
@@ -448,7 +448,7 @@ def join(data: bytes | memoryview) -> JoinedImage:
 # -- memory ---------------------------------------------------------------------------------
 
 
-def scan(memory: ReadableMemory, *, start: int = 0, end: int | None = None) -> Sightings:
+def scan(memory: ReadableMemory, *, start: int = 0, end: int | None = None) -> SearchResult:
     """All packet sets and images that lie in physical memory from `start` to `end` (None: to its
     end), as a BIOS finds them. `memory` is a machine's (`Machine.memory`), or a dump (`open_dump`).
     """

@@ -13,7 +13,7 @@ from openrbu.formats.hdr import SystemId, make_image
 from openrbu.formats.packet import split
 from openrbu.formats.version import BiosVersion
 from openrbu.machine.models import MODELS
-from openrbu.memory.scan import Sightings, search
+from openrbu.memory.scan import SearchResult, search
 from rigs.lab import Lab
 from rigs.needs import program
 
@@ -119,7 +119,7 @@ class Story:
         path = self.machine.directory / "disk" / "openrbu" / "journal.jsonl"
         return [json.loads(line) for line in path.read_text().splitlines()]
 
-    def search(self) -> Sightings:
+    def search(self) -> SearchResult:
         """What a BIOS would find in RAM now."""
         return search(self.machine.ram, flash_size_bytes=self.machine.flash.size_bytes)
 

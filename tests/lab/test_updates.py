@@ -14,7 +14,7 @@ import pytest
 from lab.story import Story, packets
 from openrbu.formats.dell import CompletionCode
 from openrbu.memory.physical import Region
-from openrbu.memory.scan import Sightings
+from openrbu.memory.scan import SearchResult
 from openrbu.units import PAGE_SIZE, PhysAddr
 
 pytestmark = pytest.mark.lab
@@ -38,7 +38,7 @@ def pages_of(regions: list[Region]) -> set[int]:
     return {at for region in regions for at in range(region.start, region.end, PAGE_SIZE)}
 
 
-def is_staged_in(seen: Sightings, mode: str, extents: list[Region]) -> bool:
+def is_staged_in(seen: SearchResult, mode: str, extents: list[Region]) -> bool:
     """Whether the one update in memory is whole, and these extents have it: all of an image; of
     packets, nothing else (openrbu tells the first of very many extents), but for a few copies in
     pages that were free by then, and taken for something else since."""

@@ -22,7 +22,7 @@ from lab.story import Story
 from openrbu.formats.dell import CompletionCode
 from openrbu.lab.calls import Load
 from openrbu.memory.ram_array import RamArray
-from openrbu.memory.scan import FoundSet, Sightings, search
+from openrbu.memory.scan import FoundSet, SearchResult, search
 from openrbu.units import BIOS_SEARCH_END, BIOS_SEARCH_START, KIB, PAGE_SIZE, PhysAddr
 from rigs.lab import DOM0_BYTES, Lab, SharedMachine
 
@@ -77,17 +77,17 @@ def staged(dom0: Dom0, mode: str, version: str, packet_bytes: int = PAGE_SIZE) -
     return bool(json.loads(dom0.run(words).lower()))
 
 
-def found(dom0: Dom0) -> Sightings:
+def found(dom0: Dom0) -> SearchResult:
     """What a BIOS would find."""
     return search(dom0.machine.ram)
 
 
-def packets_of(seen: Sightings, packet_bytes: int) -> FoundSet:
+def packets_of(seen: SearchResult, packet_bytes: int) -> FoundSet:
     (packets,) = (each for each in seen.packet_sets if each.set_id == packet_bytes)
     return packets
 
 
-def versions_of(seen: Sightings) -> list[str]:
+def versions_of(seen: SearchResult) -> list[str]:
     """Of the images that are whole in machine memory."""
     return [str(each.header.version) for each in seen.images]
 

@@ -30,7 +30,7 @@ from openrbu.formats.version import BiosVersion
 from openrbu.memory import image_search, packet_sums, ram_array, scan
 from openrbu.memory.physical import Region
 from openrbu.memory.ram_file import RamFile
-from openrbu.memory.scan import FoundSet, Sightings, search
+from openrbu.memory.scan import FoundSet, SearchResult, search
 from openrbu.units import KIB, MIB, PAGE_SIZE, PhysAddr
 
 # Two regions above 1 MiB and a gap between them.
@@ -83,20 +83,20 @@ def resummed(packet: bytes) -> bytes:
     return bare[:30] + (-total % 0x10000).to_bytes(2, "little") + bare[32:]
 
 
-def only_set(sightings: Sightings) -> FoundSet:
-    (found,) = sightings.packet_sets
+def only_set(result: SearchResult) -> FoundSet:
+    (found,) = result.packet_sets
     return found
 
 
-def whys(sightings: Sightings) -> list[tuple[int, str]]:
-    return [(reject.address, reject.why) for reject in sightings.rejects]
+def whys(result: SearchResult) -> list[tuple[int, str]]:
+    return [(reject.address, reject.why) for reject in result.rejects]
 
 
 # Packets
 
 
 def test_an_empty_ram_holds_nothing(ram: RamFile) -> None:
-    assert search(ram) == Sightings((), (), (), (), 0)
+    assert search(ram) == SearchResult((), (), (), (), 0)
 
 
 @pytest.mark.parametrize("size_kib", [1, 4, 8, 12, 64])
@@ -109,8 +109,8 @@ def test_scattered_packets_of_any_size_are_found_and_put_together(
     random.Random(3).shuffle(places)
     for address, packet in zip(places, packets, strict=True):
         put(ram, address, packet)
-    sightings = search(ram)
-    found = only_set(sightings)
+    result = search(ram)
+    found = only_set(result)
     assert found.set_id == int.from_bytes(SET_ID, "little")
     assert (found.total, found.packet_size_bytes) == (len(packets), size_kib * KIB)
     assert found.places == {number: (address,) for number, address in enumerate(places)}
@@ -120,7 +120,7 @@ def test_scattered_packets_of_any_size_are_found_and_put_together(
     image = found.assemble(ram)
     assert image == b"".join(packet[HEADER_SIZE_BYTES:] for packet in packets[1:])
     assert image.startswith(PAYLOAD)
-    assert sightings.rejects == ()
+    assert result.rejects == ()
 
 
 def test_packets_in_both_regions_and_at_their_very_ends_are_found(ram: RamFile) -> None:
@@ -169,7 +169,7 @@ def test_nothing_is_found_outside_the_searched_range(ram: RamFile) -> None:
 def test_a_packet_that_is_not_on_a_page_boundary_is_never_found(ram: RamFile) -> None:
     for number, packet in enumerate(packet_list()):
         put(ram, 2 * MIB + number * 2 * PAGE_SIZE + 512, packet)
-    assert search(ram) == Sightings((), (), (), (), 0)
+    assert search(ram) == SearchResult((), (), (), (), 0)
 
 
 @pytest.mark.parametrize("end", [4 * MIB, 8 * MIB])
@@ -178,9 +178,9 @@ def test_a_packet_that_the_end_of_a_region_cuts_is_no_packet(ram: RamFile, end: 
     put(ram, end - PAGE_SIZE, packet[:PAGE_SIZE])
     if end == 4 * MIB:
         put(ram, 6 * MIB, packet[PAGE_SIZE:])  # the next RAM, but behind a gap
-    sightings = search(ram)
-    assert sightings.packet_sets == ()
-    assert whys(sightings) == [(end - PAGE_SIZE, "packet: cut by the end of RAM")]
+    result = search(ram)
+    assert result.packet_sets == ()
+    assert whys(result) == [(end - PAGE_SIZE, "packet: cut by the end of RAM")]
 
 
 def test_a_packet_that_the_end_of_the_searched_range_cuts_is_no_packet(ram: RamFile) -> None:
@@ -275,9 +275,9 @@ def test_a_packet_with_a_wrong_checksum_is_skipped_and_said(ram: RamFile) -> Non
     packets = packet_list()
     packets[2] = packets[2][:-1] + bytes([packets[2][-1] ^ 1])
     places = scatter(ram, packets)
-    sightings = search(ram)
-    assert whys(sightings) == [(places[2], "packet: wrong checksum")]
-    found = only_set(sightings)
+    result = search(ram)
+    assert whys(result) == [(places[2], "packet: wrong checksum")]
+    found = only_set(result)
     assert (found.missing, found.is_complete) == ((2,), False)
     with pytest.raises(DamagedInputError, match="lacks 1 of 9 packets, packet 2 first"):
         found.assemble(ram)
@@ -286,9 +286,9 @@ def test_a_packet_with_a_wrong_checksum_is_skipped_and_said(ram: RamFile) -> Non
 def test_a_page_with_the_magic_alone_is_a_reject_with_the_rule_it_breaks(ram: RamFile) -> None:
     put(ram, MIB, b"$RPK")
     put(ram, 2 * MIB, changed(packet_list()[1], reserved2=1))
-    sightings = search(ram)
-    assert sightings.packet_sets == ()
-    assert whys(sightings) == [
+    result = search(ram)
+    assert result.packet_sets == ()
+    assert whys(result) == [
         (MIB, "packet: pktVer is not 1"),
         (2 * MIB, "packet: reserved2 is not 0"),
     ]
@@ -300,9 +300,9 @@ def test_the_rejects_kept_are_capped_and_all_are_counted(
     monkeypatch.setattr(scan, "MAX_REJECTS", 5)
     for address in PAGES[:9]:
         put(ram, address, b"$RPK")
-    sightings = search(ram)
-    assert len(sightings.rejects) == 5
-    assert sightings.reject_count == 9
+    result = search(ram)
+    assert len(result.rejects) == 5
+    assert result.reject_count == 9
 
 
 def test_a_packet_with_holes_in_its_data_is_found(ram: RamFile) -> None:
@@ -324,9 +324,9 @@ def test_made_up_packets_that_overlap_do_not_make_the_search_quadratic(
         put(ram, address, fake)
     scatter(ram, packet_list(), seed=4)
     monkeypatch.setattr(packet_sums, "WORK_BYTES", 0)
-    sightings = search(ram)
-    assert only_set(sightings).assemble(ram).startswith(PAYLOAD)
-    unchecked = [why for _, why in whys(sightings) if "not checked" in why]
+    result = search(ram)
+    assert only_set(result).assemble(ram).startswith(PAYLOAD)
+    unchecked = [why for _, why in whys(result) if "not checked" in why]
     assert len(unchecked) > 400
 
 
@@ -334,9 +334,9 @@ def test_sets_beyond_the_cap_are_rejected(ram: RamFile, monkeypatch: pytest.Monk
     monkeypatch.setattr(scan, "MAX_PACKET_SETS", 2)
     for number in range(4):
         put(ram, PAGES[number], packet_list(set_id=b"set%d" % number)[0])
-    sightings = search(ram)
-    assert [found.lowest for found in sightings.packet_sets] == PAGES[:2]
-    assert [address for address, _ in whys(sightings)] == PAGES[2:4]
+    result = search(ram)
+    assert [found.lowest for found in result.packet_sets] == PAGES[:2]
+    assert [address for address, _ in whys(result)] == PAGES[2:4]
 
 
 # Properties of packets
@@ -418,14 +418,14 @@ def test_a_whole_image_is_found_wherever_it_lies(ram: RamFile, flash_size: int |
     places = [MIB, 3 * MIB + 5 * PAGE_SIZE, 8 * MIB - 17 * PAGE_SIZE]
     for address in places:
         put(ram, address, IMAGE)
-    sightings = search(ram, flash_size_bytes=flash_size)
-    assert [image.address for image in sightings.images] == places
-    image = sightings.images[0]
+    result = search(ram, flash_size_bytes=flash_size)
+    assert [image.address for image in result.images] == places
+    image = result.images[0]
     assert image.size_bytes == len(IMAGE)
     assert image.data_word == int.from_bytes(IMAGE[-8:-4], "little")
     assert image.header.version == BiosVersion.parse("A05")
-    assert [seen.address for seen in sightings.headers] == places
-    assert sightings.rejects == ()
+    assert [seen.address for seen in result.headers] == places
+    assert result.rejects == ()
 
 
 @pytest.mark.parametrize("flash_size", [64 * KIB - 92, None])
@@ -433,8 +433,8 @@ def test_an_image_that_ends_where_ram_ends_is_found(ram: RamFile, flash_size: in
     flash = FLASH[:-92]
     image = make_image(flash, version=BiosVersion.parse("A05"), systems=[SystemId(0x121)])
     put(ram, 4 * MIB - len(image), image)
-    sightings = search(ram, flash_size_bytes=flash_size)
-    assert [found.address for found in sightings.images] == [4 * MIB - 64 * KIB]
+    result = search(ram, flash_size_bytes=flash_size)
+    assert [found.address for found in result.images] == [4 * MIB - 64 * KIB]
 
 
 NO_IMAGE = "image: cut, or not in one piece: its check words are not behind the header"
@@ -450,10 +450,10 @@ def test_an_image_with_one_strange_page_in_it_is_a_reject_and_a_header(
 ) -> None:
     put(ram, 2 * MIB, IMAGE)
     put(ram, 2 * MIB + 5 * PAGE_SIZE, bytes(PAGE_SIZE))
-    sightings = search(ram, flash_size_bytes=flash_size)
-    assert sightings.images == ()
-    assert [seen.address for seen in sightings.headers] == [2 * MIB]
-    assert whys(sightings) == [(2 * MIB, OVERWRITTEN)]
+    result = search(ram, flash_size_bytes=flash_size)
+    assert result.images == ()
+    assert [seen.address for seen in result.headers] == [2 * MIB]
+    assert whys(result) == [(2 * MIB, OVERWRITTEN)]
 
 
 @pytest.mark.parametrize("flash_size", [len(FLASH), None])
@@ -465,9 +465,9 @@ def test_an_image_that_runs_into_the_end_of_a_region_is_a_reject(
     put(ram, address, IMAGE[: end - address])
     if end == 4 * MIB:
         put(ram, 6 * MIB, IMAGE[end - address :])
-    sightings = search(ram, flash_size_bytes=flash_size)
-    assert sightings.images == ()
-    assert whys(sightings) == [(address, NO_IMAGE)]
+    result = search(ram, flash_size_bytes=flash_size)
+    assert result.images == ()
+    assert whys(result) == [(address, NO_IMAGE)]
 
 
 def test_an_image_of_another_size_than_the_flash_does_not_count(ram: RamFile) -> None:
@@ -482,14 +482,14 @@ def test_a_whole_image_a_cut_one_and_an_overwritten_one_are_told_apart(ram: RamF
     put(ram, 3 * MIB, overwritten)
     put(ram, 7 * MIB, IMAGE)
     for flash_size in (len(FLASH), None):
-        sightings = search(ram, flash_size_bytes=flash_size)
-        assert [seen.address for seen in sightings.images] == [7 * MIB]
-        assert [(seen.address, seen.state, seen.size_bytes) for seen in sightings.headers] == [
+        result = search(ram, flash_size_bytes=flash_size)
+        assert [seen.address for seen in result.images] == [7 * MIB]
+        assert [(seen.address, seen.state, seen.size_bytes) for seen in result.headers] == [
             (2 * MIB, ImageState.CUT, 0),
             (3 * MIB, ImageState.DATA_CHANGED, len(IMAGE)),
             (7 * MIB, ImageState.WHOLE, len(IMAGE)),
         ]
-        assert [why for _, why in whys(sightings)] == [NO_IMAGE, OVERWRITTEN]
+        assert [why for _, why in whys(result)] == [NO_IMAGE, OVERWRITTEN]
 
 
 def test_an_image_on_the_last_page_of_a_dump_that_is_cut_counts(tmp_path: Path) -> None:
@@ -500,9 +500,9 @@ def test_an_image_on_the_last_page_of_a_dump_that_is_cut_counts(tmp_path: Path) 
         os.truncate(dump, size)
         memory = RamFile(dump, (Region(PhysAddr(0), PhysAddr(size)),), writable=False)
         with contextlib.closing(memory):
-            sightings = search(memory, PhysAddr(0), PhysAddr(size))
-        assert [seen.address for seen in sightings.images] == [MIB]
-        assert sightings.reject_count == (len(behind) == 4)
+            result = search(memory, PhysAddr(0), PhysAddr(size))
+        assert [seen.address for seen in result.images] == [MIB]
+        assert result.reject_count == (len(behind) == 4)
 
 
 def test_different_whole_images_have_different_checksums(ram: RamFile) -> None:
@@ -514,7 +514,7 @@ def test_different_whole_images_have_different_checksums(ram: RamFile) -> None:
 
 def test_an_image_that_is_not_on_a_page_boundary_is_never_found(ram: RamFile) -> None:
     put(ram, 2 * MIB + 16, IMAGE)
-    assert search(ram) == Sightings((), (), (), (), 0)
+    assert search(ram) == SearchResult((), (), (), (), 0)
 
 
 def test_a_header_that_can_not_be_read_is_a_reject(ram: RamFile) -> None:
@@ -541,9 +541,9 @@ def test_data_that_claims_check_words_everywhere_costs_a_few_looks_only(
     for size in range(KIB, MIB - 8, KIB):
         claims[size + 4 : size + 8] = check_words(header, bytes(size))[4:]
     put(ram, 2 * MIB, header + bytes(claims))
-    sightings = search(ram)
-    assert sightings.images == ()
-    assert [why.split(":")[1] for _, why in whys(sightings)] == [" overwritten"]
+    result = search(ram)
+    assert result.images == ()
+    assert [why.split(":")[1] for _, why in whys(result)] == [" overwritten"]
 
 
 def test_headers_that_claim_more_work_than_allowed_are_not_checked(
@@ -552,30 +552,30 @@ def test_headers_that_claim_more_work_than_allowed_are_not_checked(
     for address in (MIB, 2 * MIB, 3 * MIB):
         put(ram, address, IMAGE)
     monkeypatch.setattr(image_search, "WORK_BYTES", 2 * len(IMAGE))
-    sightings = search(ram, flash_size_bytes=len(FLASH))
-    assert [image.address for image in sightings.images] == [MIB, 2 * MIB]
-    assert whys(sightings) == [
+    result = search(ram, flash_size_bytes=len(FLASH))
+    assert [image.address for image in result.images] == [MIB, 2 * MIB]
+    assert whys(result) == [
         (3 * MIB, "image: not checked, too many headers claim to be one"),
     ]
-    assert len(sightings.headers) == 3
+    assert len(result.headers) == 3
 
 
 def test_headers_beyond_the_cap_are_rejected(ram: RamFile, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scan, "MAX_IMAGE_HEADERS", 1)
     put(ram, MIB, IMAGE)
     put(ram, 2 * MIB, IMAGE)
-    sightings = search(ram)
-    assert [image.address for image in sightings.images] == [MIB]
-    assert whys(sightings) == [(2 * MIB, "image: one header too many (1)")]
+    result = search(ram)
+    assert [image.address for image in result.images] == [MIB]
+    assert whys(result) == [(2 * MIB, "image: one header too many (1)")]
 
 
 def test_images_and_packets_are_found_beside_each_other(ram: RamFile) -> None:
     for address, packet in zip(PAGES, packet_list(IMAGE), strict=False):
         put(ram, address, packet)
     put(ram, 7 * MIB, IMAGE)
-    sightings = search(ram, flash_size_bytes=len(FLASH))
-    assert [image.address for image in sightings.images] == [7 * MIB]
-    assert only_set(sightings).assemble(ram).startswith(IMAGE)
+    result = search(ram, flash_size_bytes=len(FLASH))
+    assert [image.address for image in result.images] == [7 * MIB]
+    assert only_set(result).assemble(ram).startswith(IMAGE)
 
 
 def test_a_search_changes_nothing_and_takes_no_memory_for_holes(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from openrbu.units import BIOS_SEARCH_END, BIOS_SEARCH_START, PhysAddr, human_si
 if TYPE_CHECKING:
     from openrbu.api import ReadableMemory
     from openrbu.formats.hdr import Header
-    from openrbu.memory.scan import FoundHeader, FoundSet, Sightings
+    from openrbu.memory.scan import FoundHeader, FoundSet, SearchResult
 
 MAX_SHOWN = 10
 """How many missing packets, rejects and the like are listed for people; JSON has more."""
@@ -56,7 +56,7 @@ def scan(
         document = {
             "memory": memory,
             "searched": {"start": hex_address(start), "end": hex_address(end)},
-            **_sightings_document(seen),
+            **_result_document(seen),
         }
         return Answer(document, _blocks(seen))
 
@@ -81,7 +81,7 @@ def _open_memory(memory: str) -> Iterator[ReadableMemory]:
         yield ram
 
 
-def _sightings_document(seen: Sightings) -> dict[str, Any]:
+def _result_document(seen: SearchResult) -> dict[str, Any]:
     from openrbu.formats.judgement import ImageState
 
     return {
@@ -129,7 +129,7 @@ def _sightings_document(seen: Sightings) -> dict[str, Any]:
     }
 
 
-def _blocks(seen: Sightings) -> list[Block]:
+def _blocks(seen: SearchResult) -> list[Block]:
     blocks: list[Block] = []
     if seen.packet_sets:
         names = ("set", "packets", "missing", "packet size", "lowest", "highest", "holds")
@@ -164,7 +164,7 @@ def _blocks(seen: Sightings) -> list[Block]:
     return blocks + _reject_lines(seen)
 
 
-def _bare_headers(seen: Sightings) -> list[FoundHeader]:
+def _bare_headers(seen: SearchResult) -> list[FoundHeader]:
     """The headers that no whole image begins with."""
     whole = {each.address for each in seen.images}
     return [each for each in seen.headers if each.address not in whole]
@@ -176,7 +176,7 @@ def _behind_words(found: FoundHeader) -> Cell:
     return bad("cut, or not in one piece")
 
 
-def _reject_lines(seen: Sightings) -> list[Block]:
+def _reject_lines(seen: SearchResult) -> list[Block]:
     if not seen.reject_count:
         return []
     lines: list[Block] = [

@@ -33,7 +33,7 @@ from openrbu.memory.image_search import ImageSearch
 from openrbu.memory.packet_sums import groups, packet_rows, packet_sums
 from openrbu.memory.physical import ReadableMemory
 from openrbu.memory.ram_array import Addresses, RamArray
-from openrbu.memory.sightings import FoundHeader, FoundImage, FoundSet, Reject, Sightings
+from openrbu.memory.search_result import FoundHeader, FoundImage, FoundSet, Reject, SearchResult
 from openrbu.units import (
     BIOS_SEARCH_END,
     BIOS_SEARCH_START,
@@ -47,7 +47,7 @@ __all__ = [
     "FoundImage",
     "FoundSet",
     "Reject",
-    "Sightings",
+    "SearchResult",
     "search",
 ]
 
@@ -64,7 +64,7 @@ def search(
     end: PhysAddr = BIOS_SEARCH_END,
     *,
     flash_size_bytes: int | None = None,
-) -> Sightings:
+) -> SearchResult:
     """All packets and images that begin on a page of [start, end) and are in it to their end.
 
     An image counts when header, data of `flash_size_bytes` and the right check words lie in RAM
@@ -75,7 +75,7 @@ def search(
     rejects = _Rejects()
     sets = _find_sets(ram, pages[words == PACKET_MAGIC], rejects)
     headers, images = _find_images(ram, pages[words == hdr.MAGIC_WORD], flash_size_bytes, rejects)
-    return Sightings(
+    return SearchResult(
         packet_sets=tuple(sets),
         images=tuple(images),
         headers=tuple(headers),

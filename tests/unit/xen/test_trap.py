@@ -100,8 +100,8 @@ def test_after_ballooning_an_image_reads_back_right_and_no_bios_finds_it(
     payload = put(machine, "mono")
     with pytest.raises(UpdateFailedError, match="would not take what is staged"):
         verify(machine, payload)
-    sightings = search(machine.ram, flash_size_bytes=FLASH_BYTES)
-    assert sightings.headers  # its first page is there, and looks like an image
+    result = search(machine.ram, flash_size_bytes=FLASH_BYTES)
+    assert result.headers  # its first page is there, and looks like an image
     with pytest.raises(RejectedError) as refusal:
         find_update(board(machine))
     assert refusal.value.code is CompletionCode.IMAGE_NOT_FOUND

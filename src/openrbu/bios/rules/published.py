@@ -32,7 +32,7 @@ from openrbu.memory.physical import ReadableMemory, Region
 from openrbu.units import BIOS_SEARCH_END, PhysAddr
 
 if TYPE_CHECKING:
-    from openrbu.memory.sightings import FoundImage, FoundSet, Sightings
+    from openrbu.memory.search_result import FoundImage, FoundSet, SearchResult
 
 
 def find(memory: ReadableMemory, machine: Identity) -> Find:
@@ -54,13 +54,13 @@ def find_anywhere(memory: ReadableMemory, machine: Identity) -> Find:
 def _find(memory: ReadableMemory, machine: Identity, end: PhysAddr) -> Find:
     from openrbu.memory.scan import search  # noqa: PLC0415  (start-up time)
 
-    sightings = search(memory, end=end, flash_size_bytes=machine.flash_size_bytes)
-    images = sightings.images
+    result = search(memory, end=end, flash_size_bytes=machine.flash_size_bytes)
+    images = result.images
     finds = [_monolithic(memory, image, copies=len(images)) for image in images]
-    if machine.knows_packets and sightings.packet_sets:
-        finds.insert(0, _packets(memory, machine, sightings.packet_sets))
+    if machine.knows_packets and result.packet_sets:
+        finds.insert(0, _packets(memory, machine, result.packet_sets))
     if not finds:
-        raise RejectedError(CompletionCode.IMAGE_NOT_FOUND, _why_none(sightings))
+        raise RejectedError(CompletionCode.IMAGE_NOT_FOUND, _why_none(result))
     found = finds[0]
     header, body = found.image.header, found.image.body
     for other in finds[1:]:
@@ -82,12 +82,12 @@ def _is_for(machine: Identity, systems: tuple[SystemId, ...]) -> bool:
     )
 
 
-def _why_none(sightings: Sightings) -> str:
+def _why_none(result: SearchResult) -> str:
     """Why nothing that was seen is an update."""
-    if not sightings.headers:
+    if not result.headers:
         return "nothing in memory looks like one"
     return (
-        f"the image header at {sightings.headers[0].address:#x} has no data of this flash's size "
+        f"the image header at {result.headers[0].address:#x} has no data of this flash's size "
         "with the right check words behind it"
     )
 

@@ -125,7 +125,7 @@ class FoundSet:
 
 
 @dataclass(frozen=True, slots=True)
-class Sightings:
+class SearchResult:
     """What a search found. Each tuple ascends by (lowest) address.
 
     `headers` has every header that parses, those of `images` included (of the first 4096 pages
