@@ -57,7 +57,7 @@ class Guest:
         self.domain = domain
         self.allocator = BuddyAllocator(ram)
         ballooned = np.arange(domain.current_pages, domain.frame_count, dtype=np.uint32)
-        self.allocator.hold_pages(ballooned)
+        self.allocator.withdraw_pages(ballooned)
         self.balloon = XenBalloon(
             self.allocator,
             domain,

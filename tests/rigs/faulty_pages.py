@@ -1,4 +1,4 @@
-"""Memory that runs out when a test wants it to."""
+"""A page source that fails when a test or an option wants it to."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from openrbu.units import PhysAddr
 
 
 class FaultyPages:
-    """A `PageSource` whose allocations fail on demand; all else goes to `source`.
+    """A `PageSource` whose allocations fail on demand. All other calls go to `source`.
 
-    - `fail_nth`: this one allocation fails, counted from 1; a retry works.
-    - `fail_all_after`: this many allocations work (or fail for another reason), then none does.
+    - `fail_nth`: only this allocation fails, counted from 1.
+    - `fail_all_after`: all allocations after this many fail.
     - `fail_above_order`: all allocations of a larger order fail.
 
-    `calls` is the number of allocations asked for, failed ones included.
+    `calls` is the number of calls of `allocate`, failed ones included.
     """
 
     def __init__(
@@ -36,13 +36,13 @@ class FaultyPages:
 
     @property
     def memory(self) -> PhysicalMemory:
-        """The memory that the pages are of."""
+        """The memory to which the pages belong."""
         return self._source.memory
 
     def allocate(self, order: int, *, below: PhysAddr | None = None) -> PhysAddr:
-        """What the source allocates.
+        """Allocate a block from the source, or fail on demand.
 
-        :raise KernelError: ENOMEM when a fault is due, or the source has no such block.
+        :raise KernelError: ENOMEM when this call has to fail, or the source has no such block.
         """
         self.calls += 1
         if (

@@ -162,9 +162,9 @@ class AgainstASetOfFrames(RuleBasedStateMachine):
 
     @precondition(lambda self: self.free)
     @rule(data=st.data())
-    def hold_pages(self, data: st.DataObject) -> None:
+    def withdraw_pages(self, data: st.DataObject) -> None:
         frames = data.draw(st.lists(st.sampled_from(sorted(self.free)), max_size=50, unique=True))
-        self.allocator.hold_pages(as_frames(frames))
+        self.allocator.withdraw_pages(as_frames(frames))
         self.free -= set(frames)
         self.held += frames
 
@@ -193,7 +193,7 @@ class AgainstASetOfFrames(RuleBasedStateMachine):
     def carry_on_from_a_snapshot(self) -> None:
         saved = kept(self.allocator.snapshot())
         self.allocator = BuddyAllocator.restore(self.memory, saved)
-        self.allocator.hold_pages(as_frames(self.held))
+        self.allocator.withdraw_pages(as_frames(self.held))
         assert self.allocator.snapshot() == saved
 
     @rule(below=ADDRESSES)

@@ -75,7 +75,7 @@ def test_pages_that_come_back_one_by_one_are_found_by_the_next_search(
 
 
 def test_held_pages_are_not_free(allocator: BuddyAllocator) -> None:
-    allocator.hold_pages(frames(4096, 8191, 5000))
+    allocator.withdraw_pages(frames(4096, 8191, 5000))
     assert allocator.take_pages(2).tolist() == [4097, 4098]
     assert [allocator.free_bits(chunk).bit_count() for chunk in (4, 5, 6, 7)] == [
         1020,
@@ -113,7 +113,7 @@ def test_holding_what_is_not_free_is_refused_whole(
 ) -> None:
     allocator.allocate(0)
     with pytest.raises(ValueError, match="page"):
-        allocator.hold_pages(frames(*wrong))
+        allocator.withdraw_pages(frames(*wrong))
     assert allocator.free_bytes == 16 * MIB - PAGE_SIZE
 
 

@@ -270,7 +270,7 @@ def test_scan_tells_a_header_without_its_image(rbu: Cli) -> None:
 
 def test_scan_of_what_is_no_memory_is_one_line(rbu: Cli) -> None:
     assert "neither a machine nor a file" in rbu.fails(2, "scan", "nowhere")
-    assert "no plain file" in rbu.fails(2, "scan", rbu.directory)
+    assert "not a regular file" in rbu.fails(2, "scan", rbu.directory)
     assert "less than a page" in rbu.fails(5, "scan", rbu.write("small", bytes(100)))
     assert "less than a page" in rbu.fails(5, "scan", rbu.write("empty", b""))
 

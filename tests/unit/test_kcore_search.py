@@ -147,7 +147,7 @@ def test_a_header_that_changes_while_it_is_looked_at_is_a_reject(
         put(tmp_path, at, image_bytes())
     seen = search(Reused(tmp_path, 2 * MIB, other), flash_size_bytes=flash_size)
     assert [found.address for found in seen.images] == [6 * MIB]
-    why = "image: its header changed while it was looked at"
+    why = "image: its header changed while it was read"
     assert [(reject.address, reject.why) for reject in seen.rejects] == [(2 * MIB, why)]
 
 

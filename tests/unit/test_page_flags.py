@@ -127,7 +127,7 @@ def test_on_a_hypervisor_what_is_in_no_frame_of_the_table_counts_as_free() -> No
     """It is another guest's: a copy of the image there is not what the driver holds."""
     held, free = bytes(ENTRY_BYTES), (1 << BUDDY_BIT).to_bytes(ENTRY_BYTES, "little")
     table = np.array([5, 3, 1], np.uint32)
-    pages = FreePages.by_place(held + free + held, table, 7 * PAGE_SIZE)
+    pages = FreePages.by_machine_frame(held + free + held, table, 7 * PAGE_SIZE)
     seen = [pages.any_in(page * PAGE_SIZE, PAGE_SIZE) for page in range(9)]
     of_others, end = True, False
     assert seen == [of_others, False, of_others, True, of_others, False, of_others, end, end]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from openrbu.errors import AddressError, MachineError, UsageError
 from openrbu.formats.packet import HEADER_SIZE_BYTES
-from openrbu.memory.physical import Region, off_the_page, pc_regions
+from openrbu.memory.physical import Region, unaligned_buffer, pc_regions
 from openrbu.memory.ram_file import RamFile
 from openrbu.units import GIB, KIB, MIB, PAGE_SIZE, PhysAddr
 
@@ -49,7 +49,7 @@ def ram(path: Path) -> Iterator[RamFile]:
     count=st.integers(1, 300),
 )
 def test_no_record_of_a_buffer_off_the_page_begins_on_a_page(size: int, count: int) -> None:
-    buffer = off_the_page(count * size)
+    buffer = unaligned_buffer(count * size)
     start = ctypes.addressof(ctypes.c_char.from_buffer(buffer))
     assert len(buffer) == count * size
     assert start % 8 == 0

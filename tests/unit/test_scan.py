@@ -279,7 +279,7 @@ def test_a_packet_with_a_wrong_checksum_is_skipped_and_said(ram: RamFile) -> Non
     assert whys(result) == [(places[2], "packet: wrong checksum")]
     found = only_set(result)
     assert (found.missing, found.is_complete) == ((2,), False)
-    with pytest.raises(DamagedInputError, match="lacks 1 of 9 packets, packet 2 first"):
+    with pytest.raises(DamagedInputError, match="1 of 9 packets are missing, the first is packet 2"):
         found.assemble(ram)
 
 
@@ -437,7 +437,7 @@ def test_an_image_that_ends_where_ram_ends_is_found(ram: RamFile, flash_size: in
     assert [found.address for found in result.images] == [4 * MIB - 64 * KIB]
 
 
-NO_IMAGE = "image: cut, or not in one piece: its check words are not behind the header"
+NO_IMAGE = "image: cut, or not in one piece: its check words do not follow the header"
 OVERWRITTEN = (
     f"image: overwritten: its {len(IMAGE)} bytes are there, but the data does not have its check "
     "word"
@@ -566,7 +566,7 @@ def test_headers_beyond_the_cap_are_rejected(ram: RamFile, monkeypatch: pytest.M
     put(ram, 2 * MIB, IMAGE)
     result = search(ram)
     assert [image.address for image in result.images] == [MIB]
-    assert whys(result) == [(2 * MIB, "image: one header too many (1)")]
+    assert whys(result) == [(2 * MIB, "image: not checked, memory has more than 1 headers")]
 
 
 def test_images_and_packets_are_found_beside_each_other(ram: RamFile) -> None:

@@ -154,7 +154,7 @@ def _blocks(seen: SearchResult) -> list[Block]:
                 "Headers without a whole image",
                 ("bare header at", "version", "for systems", "behind it"),
                 [
-                    (f"{each.address:#x}", *_header_cells(each.header), _behind_words(each))
+                    (f"{each.address:#x}", *_header_cells(each.header), _body_text(each))
                     for each in bare
                 ],
             )
@@ -170,7 +170,7 @@ def _bare_headers(seen: SearchResult) -> list[FoundHeader]:
     return [each for each in seen.headers if each.address not in whole]
 
 
-def _behind_words(found: FoundHeader) -> Cell:
+def _body_text(found: FoundHeader) -> Cell:
     if found.size_bytes:
         return bad(f"an image of {human_size(found.size_bytes)}, overwritten")
     return bad("cut, or not in one piece")

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from openrbu.errors import AddressError, DamagedInputError
-from openrbu.memory.physical import Region, off_the_page
+from openrbu.memory.physical import Region, unaligned_buffer
 from openrbu.units import BIOS_SEARCH_END, BIOS_SEARCH_START, PAGE_SIZE, PhysAddr
 
 KCORE = "proc/kcore"
@@ -95,7 +95,7 @@ class Kcore:
             rest, address = rest[done:], PhysAddr(address + done)
 
     def view(self, address: PhysAddr, size_bytes: int) -> memoryview:
-        copy = off_the_page(size_bytes)
+        copy = unaligned_buffer(size_bytes)
         self.read_into(address, copy)
         return copy.toreadonly()
 

@@ -66,7 +66,7 @@ class KernelBalloon:
         self.name = xen.domain.name
         self._domain, self._pages = xen.domain, pages
         ballooned = np.flatnonzero(xen.domain.table == INVALID).astype(np.uint32)
-        pages.hold_pages(ballooned)
+        pages.withdraw_pages(ballooned)
         self.driver = XenBalloon(
             pages,
             xen.domain,

@@ -1,25 +1,26 @@
 """The page allocator: power-of-two blocks of pages, as Linux has them.
 
-Theory of operation. No block is larger than order 10, so RAM falls into *chunks* of 1024 pages
-(4 MiB, naturally aligned) that never have to do with each other. A chunk is one integer with a
-bit for each free page. A free block of order n is 2**n set bits on a multiple of 2**n that is
-not half of a larger one: splitting and coalescing are nothing but clearing and setting bits, and
-what is free follows from which pages are allocated alone. So a snapshot is the allocated blocks.
+Theory of operation. No block is larger than order 10, so RAM is divided into *chunks* of 1024
+pages (4 MiB, naturally aligned) that are independent of each other. A chunk is one integer with a
+bit for each free page. A free block of order n is 2**n set bits that begin at a multiple of 2**n
+and are not half of a larger free block. So to split and to coalesce blocks is only to clear and to
+set bits, and the allocated pages alone determine which blocks are free. A snapshot is therefore the
+list of allocated blocks.
 
-One byte per chunk, `_room`, says what a search may hope for there:
+One byte per chunk, `_room`, is an upper limit for what a search can find there:
 
 ====  ==========================================================================
-0     nothing free, or no RAM
-1-10  nothing free above order `room - 1`. It may be less: a search in vain
-      lowers it, a block given back raises it
-11    wholly free. Only such a chunk has no integer, so that 1 TiB of untouched
-      RAM is a quarter of a MiB here
+0     nothing is free, or there is no RAM
+1-10  no free block is above order `room - 1`. The largest may be smaller: a
+      search that finds nothing lowers the byte, a freed block raises it
+11    all pages are free. Such a chunk has no integer, so that 1 TiB of unused
+      RAM takes a quarter of a MiB here
 ====  ==========================================================================
 
-Which block: zones from the highest down as with GFP_KERNEL, and in a zone the *lowest* address
-where the block fits. (Linux takes the most recently freed block of the smallest order that does.)
-So machines with the same history have the same pages, which makes a failure reproducible, and
-freed pages are used again before untouched ones, which keeps a RAM file sparse.
+Which block is chosen: the highest zone that has one, as with GFP_KERNEL, and in that zone the
+*lowest* address where the block fits. (Linux takes the block that was freed last, of the smallest
+order that fits.) So machines with the same history have the same pages, which makes a failure
+reproducible; and freed pages are used before unused ones, which keeps a RAM file sparse.
 """
 
 from __future__ import annotations
@@ -58,34 +59,35 @@ _WHOLE_ROOM = MAX_ORDER + 1
 _ROOM_FOR = tuple(
     re.compile(b"[%c-%c]" % (order + 1, _WHOLE_ROOM)) for order in range(MAX_ORDER + 1)
 )
-"""Finds the next byte of `_room` that promises a block of an order, at the speed of C."""
+"""For each order, a pattern that finds the next byte of `_room` which allows such a block (a
+regular expression searches bytes at the speed of C)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fragmentation:
-    """The pages that `BuddyAllocator.fragment` holds. `release` gives them back, once."""
+    """The pages that `BuddyAllocator.fragment` allocated. `release` frees them, once."""
 
     allocator: BuddyAllocator
     pages: tuple[PhysAddr, ...]
 
     def release(self) -> None:
-        """Free the held pages; their neighbours coalesce again.
+        """Free the pages; they coalesce with their neighbours again.
 
-        :raise ValueError: when they have been released before.
+        :raise ValueError: when they were released before.
         """
         for page in self.pages:
             self.allocator.free(page, 0)
 
 
 class BuddyAllocator:
-    """Hands out pages of `memory`, all of its RAM but what is `reserved` (whole pages of it)."""
+    """Hands out the pages of `memory`: all of its RAM except each page with a `reserved` byte."""
 
     def __init__(self, memory: PhysicalMemory, *, reserved: Iterable[Region] = ()) -> None:
         self._memory = memory
         self._reserved = tuple(reserved)
         self._allocated: dict[int, int] = {}  # first frame -> order
         self._free_bits: dict[int, int] = {}  # chunk -> its free pages, unless wholly free
-        self._held: dict[int, int] = {}  # chunk -> its pages that `take_pages` handed out
+        self._withdrawn: dict[int, int] = {}  # chunk -> its withdrawn pages
         self._free_pages = 0
         self._end = pages_for(max(region.end for region in memory.regions))
         self._room = bytearray(-(-self._end // CHUNK_PAGES))
@@ -104,10 +106,10 @@ class BuddyAllocator:
     def allocate(
         self, order: int, *, below: PhysAddr | None = None, above: PhysAddr | None = None
     ) -> PhysAddr:
-        """The address of a block of 2**order pages, naturally aligned.
+        """Allocate a block of 2**order pages, naturally aligned. Returns its address.
 
-        It lies wholly below `below` and starts at or above `above`. The highest zone that has
-        such a block is used, and the lowest such address in it.
+        The block ends at or below `below` and starts at or above `above`. It is the lowest such
+        block of the highest zone that has one.
 
         :raise KernelError: ENOMEM when there is no such block.
         :raise ValueError: when `order` is not 0 to 10.
@@ -123,9 +125,9 @@ class BuddyAllocator:
         return PhysAddr(frame << PAGE_SHIFT)
 
     def free(self, address: PhysAddr, order: int) -> None:
-        """Take back a block that `allocate` handed out with this order. Nothing is cleared.
+        """Take back a block that `allocate` handed out with this order. Its bytes stay.
 
-        :raise ValueError: when it is no such block: freed before, never allocated, or allocated
+        :raise ValueError: when it is not such a block: freed before, never allocated, or allocated
             with another order. Nothing is freed then.
         """
         frame = address >> PAGE_SHIFT
@@ -138,48 +140,49 @@ class BuddyAllocator:
         self._put_back(frame >> MAX_ORDER, RUN[order] << (frame & _IN_CHUNK))
 
     def take_pages(self, count: int) -> Frames:
-        """The frames of up to `count` free pages: the lowest ones of a zone, highest zone first.
+        """Withdraw up to `count` free pages, those with the lowest addresses of the highest zone
+        first. Returns their frames, shape (n,), ascending within each zone.
 
-        Fewer than asked when there are no more. Each zone's come in ascending order. They are
-        *held* then, until `give_pages`, and no blocks: `free` refuses them.
+        n is less than `count` when there are no more. Withdrawn pages are not handed out until
+        `give_pages`. They are not blocks: `free` refuses them.
         """
         taken = [np.empty(0, np.uint32)]
         while count > 0 and (first := self._find(0, 0, self._end)) is not None:
             chunk = first >> MAX_ORDER
             free = self.free_bits(chunk)
             numbers = bit_numbers(free)[:count]
-            self._hold(chunk, free & (2 << int(numbers[-1])) - 1)
+            self._withdraw(chunk, free & (2 << int(numbers[-1])) - 1)
             taken.append((numbers + (chunk << MAX_ORDER)).astype(np.uint32))
             count -= len(numbers)
         return np.concatenate(taken)
 
-    def hold_pages(self, frames: Frames) -> None:
-        """Take these very pages, as `take_pages` does.
+    def withdraw_pages(self, frames: Frames) -> None:
+        """Withdraw exactly these pages; otherwise as `take_pages`.
 
-        :raise ValueError: when one of them is not free, or there twice. Then nothing is taken.
+        :raise ValueError: when one of them is not free, or is given twice. None is withdrawn then.
         """
         masks = masks_of(frames)
         for chunk, mask in masks.items():
             if chunk >= len(self._room) or mask & ~self.free_bits(chunk):
-                raise ValueError("a page to be held is not free")
+                raise ValueError("a page to be withdrawn is not free")
         for chunk, mask in masks.items():
-            self._hold(chunk, mask)
+            self._withdraw(chunk, mask)
 
     def give_pages(self, frames: Frames) -> None:
-        """Take back pages that `take_pages` or `hold_pages` took, in any order. Nothing is cleared.
+        """Make withdrawn pages free again, in any order. Their bytes stay.
 
-        :raise ValueError: when one of them is not held, or there twice. Then nothing is freed.
+        :raise ValueError: when one of them is not withdrawn, or is given twice. None is freed then.
         """
         masks = masks_of(frames)
         for chunk, mask in masks.items():
-            if mask & ~self._held.get(chunk, 0):
-                raise ValueError("a page given back is not held: given twice, or never taken")
+            if mask & ~self._withdrawn.get(chunk, 0):
+                raise ValueError("a page given back is not withdrawn: given twice, or never taken")
         for chunk, mask in masks.items():
-            self._held[chunk] ^= mask
+            self._withdrawn[chunk] ^= mask
             self._put_back(chunk, mask)
 
     def largest_free_order(self, below: PhysAddr | None = None) -> int | None:
-        """The largest order that `allocate` would find a block of, or None when all is taken."""
+        """The largest order of which `allocate` would find a block; None when no page is free."""
         limit = self._end if below is None else below >> PAGE_SHIFT
         for order in range(MAX_ORDER, -1, -1):
             if self._find(order, 0, limit) is not None:
@@ -187,7 +190,7 @@ class BuddyAllocator:
         return None
 
     def free_counts(self) -> dict[str, tuple[int, ...]]:
-        """How many free blocks of each order, 0 to 10, each zone that has RAM has."""
+        """For each zone that has RAM, by name: how many free blocks of each order (0 to 10)."""
         counts = {
             zone.name: [0] * MAX_ORDER + [self._room.count(_WHOLE_ROOM, zone.first, zone.end)]
             for zone in reversed(self._zones)
@@ -199,7 +202,7 @@ class BuddyAllocator:
         return {name: tuple(row) for name, row in counts.items()}
 
     def free_bits(self, chunk: int) -> int:
-        """A bit for each free page of the 1024 that begin at frame 1024 * `chunk`."""
+        """The free pages of a chunk: bit n is frame 1024 * `chunk` + n."""
         untouched = ALL_PAGES if self._room[chunk] == _WHOLE_ROOM else 0
         return self._free_bits.get(chunk, untouched)
 
@@ -210,10 +213,10 @@ class BuddyAllocator:
         )
 
     def fragment(self, *, keep_free_order: int, rng: Random | None = None) -> Fragmentation:
-        """Hold single pages so that no free block is larger than `keep_free_order`.
+        """Allocate single pages so that no free block is larger than `keep_free_order`.
 
-        As few as that takes: one page of every block of the next order, its first one, or with
-        `rng` any one. For tests of what happens on a machine that has been up for long.
+        It allocates as few as possible: one page of every block of the next order, the first one or,
+        with `rng`, a random one. For tests of a machine that has run for a long time.
 
         :raise ValueError: when `keep_free_order` is not 0 to 10.
         """
@@ -239,33 +242,40 @@ class BuddyAllocator:
         return not address % PAGE_SIZE and self._allocated.get(address >> PAGE_SHIFT) == order
 
     def snapshot(self) -> AllocatorState:
-        """What `restore` makes the same allocator from. Pages that are held are not in it."""
+        """The state from which `restore` makes the same allocator, without withdrawn pages."""
         reserved = tuple((region.start, region.end) for region in self._reserved)
         return AllocatorState(reserved, allocated_rows(self._allocated))
 
     @classmethod
     def restore(cls, memory: PhysicalMemory, state: AllocatorState) -> BuddyAllocator:
-        """The allocator that the snapshot was taken of, over memory with the same regions.
+        """The allocator of which the snapshot was taken, over memory with the same regions.
 
-        :raise DamagedInputError: when it is not one of this memory.
+        :raise DamagedInputError: when the snapshot does not fit this memory.
         """
         reserved = [Region(PhysAddr(start), PhysAddr(end)) for start, end in state.reserved]
         allocator = cls(memory, reserved=reserved)
         for order, first, count, distance in state.allocated:
             if order > MAX_ORDER:
-                raise DamagedInputError("no block has this order", expected=10, actual=order)
+                raise DamagedInputError(
+                    f"a saved block has order {order}: orders are 0 to {MAX_ORDER}",
+                    expected=MAX_ORDER,
+                    actual=order,
+                )
             for position in range(count):
                 frame = first + position * distance
                 if not allocator._is_free(frame, order):
                     raise DamagedInputError(
                         f"the saved block of order {order} at {frame << PAGE_SHIFT:#x} is not "
-                        "RAM, not aligned, reserved, or there twice"
+                        "RAM, not aligned, reserved, or saved twice"
                     )
                 allocator._take(frame, order)
         return allocator
 
     def _find(self, order: int, floor: int, limit: int) -> int | None:
-        """The frame that a block of `order` would get, at or above `floor`, all below `limit`."""
+        """The first frame of the free block that `allocate` would choose, None if there is none.
+
+        All of its frames are at or above `floor` and below `limit`.
+        """
         for zone in self._zones:
             frame = self._find_in(zone, order, floor, limit)
             if frame is not None:
@@ -273,7 +283,7 @@ class BuddyAllocator:
         return None
 
     def _find_in(self, zone: Zone, order: int, floor: int, limit: int) -> int | None:
-        """The same in one zone."""
+        """`_find` in one zone. Lowers the room of chunks where nothing was found."""
         room, next_room = self._room, _ROOM_FOR[order].search
         floor_chunk = floor >> MAX_ORDER
         end = min(zone.end, -(-limit >> MAX_ORDER))
@@ -292,10 +302,10 @@ class BuddyAllocator:
             chunk += 1
         else:
             chunk = max(chunk, end)
-        if floor <= hint << MAX_ORDER:  # nothing from the hint up to here has been left out
+        if floor <= hint << MAX_ORDER:  # no chunk from the hint up to here was skipped
             zone.hints[order] = chunk
         frame = (chunk << MAX_ORDER) + (fits & -fits).bit_length() - 1
-        # all other places lie higher, so that with this one none is below the limit
+        # all other candidates are higher: if this one is not below the limit, none is
         return frame if fits and frame + (1 << order) <= limit else None
 
     def _take(self, frame: int, order: int) -> None:
@@ -303,19 +313,19 @@ class BuddyAllocator:
         self._remove(frame >> MAX_ORDER, RUN[order] << (frame & _IN_CHUNK))
         self._allocated[frame] = order
 
-    def _hold(self, chunk: int, mask: int) -> None:
-        """Hold these pages of a chunk, which are free."""
+    def _withdraw(self, chunk: int, mask: int) -> None:
+        """Withdraw these pages of a chunk, which are free."""
         self._remove(chunk, mask)
-        self._held[chunk] = self._held.get(chunk, 0) | mask
+        self._withdrawn[chunk] = self._withdrawn.get(chunk, 0) | mask
 
     def _remove(self, chunk: int, mask: int) -> None:
-        """Have these pages of a chunk free no more."""
+        """Mark these pages of a chunk, which are free, as not free."""
         self._free_bits[chunk] = self.free_bits(chunk) ^ mask
-        self._room[chunk] = min(self._room[chunk], MAX_ORDER)  # wholly free no more
+        self._room[chunk] = min(self._room[chunk], MAX_ORDER)  # not all of it is free
         self._free_pages -= mask.bit_count()
 
     def _put_back(self, chunk: int, mask: int) -> None:
-        """Make these pages of a chunk free, which are not."""
+        """Mark these pages of a chunk, which are not free, as free."""
         self._free_pages += mask.bit_count()
         free = self._free_bits[chunk] | mask
         if free == ALL_PAGES:
@@ -333,7 +343,7 @@ class BuddyAllocator:
         return bool(places(self.free_bits(chunk), order) >> offset & 1)
 
     def _raise_room(self, chunk: int, room: int) -> None:
-        """A block of order `room - 1` is free in `chunk` now."""
+        """Note that a block of order `room - 1` is free in `chunk` now."""
         before = self._room[chunk]
         if room <= before:
             return
@@ -346,7 +356,7 @@ class BuddyAllocator:
         return next(zone for zone in self._zones if zone.first <= chunk < zone.end)
 
     def _add_ram(self, first: int, stop: int) -> None:
-        """Make the frames from `first` up to `stop` free ones."""
+        """Mark the frames from `first` up to, not including, `stop` as free."""
         self._free_pages += stop - first
         first_chunk, last_chunk = first >> MAX_ORDER, (stop - 1) >> MAX_ORDER
         inner = max(0, last_chunk - first_chunk - 1)

@@ -1,6 +1,6 @@
-"""The pages of a chunk of the page allocator as the bits of one integer.
+"""The free pages of a chunk of the page allocator as the bits of one integer.
 
-A chunk is 1024 pages, naturally aligned: bit n is page n. See `memory.buddy`.
+A chunk is 1024 pages, naturally aligned; bit n is its page n. See `memory.buddy`.
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ _STARTS = tuple(ALL_PAGES // run for run in RUN)
 
 
 def places(free: int, order: int) -> int:
-    """A bit for each place in a chunk where a block of `order` is free, split off or not."""
+    """A bit for each aligned position in a chunk where 2**order pages are free, also those inside
+    of a larger free block. `free`: the free pages of the chunk."""
     for step in range(order):
         free &= free >> (1 << step)
     return free & _STARTS[order]
 
 
 def block_counts(free: int) -> list[int]:
-    """How many free blocks of each order, 0 to 9, a chunk has that is not wholly free."""
+    """How many free blocks of each order, 0 to 9, are in a chunk that is not wholly free."""
     counts: list[int] = []
     for order in range(MAX_ORDER):
         larger = free & (free >> (1 << order)) & _STARTS[order + 1]
@@ -38,7 +39,7 @@ def block_counts(free: int) -> list[int]:
 
 
 def largest_order(free: int) -> int:
-    """The order of the largest free block of a chunk that has one."""
+    """The order of the largest free block. `free` is not 0."""
     order = 0
     while free := free & (free >> (1 << order)) & _STARTS[order + 1]:
         order += 1
@@ -54,15 +55,15 @@ def bit_numbers(mask: int) -> npt.NDArray[np.intp]:
 
 
 def masks_of(frames: Frames) -> dict[int, int]:
-    """The bits that these frames, in any order, have in each chunk.
+    """For each chunk with some of these frames: the bits of the frames. They come in any order.
 
-    :raise ValueError: when a frame is there twice.
+    :raise ValueError: when a frame is given twice.
     """
     ordered = np.sort(frames)
     if (ordered[1:] == ordered[:-1]).any():
-        raise ValueError("a page is there twice")
+        raise ValueError("a page is given twice")
     chunks = ordered >> MAX_ORDER
-    places = ordered & (CHUNK_PAGES - 1)
+    numbers = ordered & (CHUNK_PAGES - 1)
     cuts = [0, *((chunks[1:] != chunks[:-1]).nonzero()[0] + 1).tolist(), len(frames)]
     masks: dict[int, int] = {}
     for start, end in pairwise(cuts if len(frames) else ()):
@@ -70,7 +71,7 @@ def masks_of(frames: Frames) -> dict[int, int]:
             masks[int(chunks[start])] = ALL_PAGES
             continue
         raw = np.zeros(CHUNK_PAGES, np.uint8)
-        raw[places[start:end]] = 1
+        raw[numbers[start:end]] = 1
         packed = np.packbits(raw, bitorder="little").tobytes()
         masks[int(chunks[start])] = int.from_bytes(packed, "little")
     return masks

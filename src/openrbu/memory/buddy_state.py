@@ -1,4 +1,4 @@
-"""What is kept on the disk of the page allocator."""
+"""The state of the page allocator that is saved on disk."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from openrbu.typed_json import Natural
 
 @dataclass(frozen=True, slots=True)
 class AllocatorState:
-    """What `BuddyAllocator.restore` makes the same allocator from.
+    """The state from which `BuddyAllocator.restore` makes the same allocator.
 
     `reserved` has `[start, end)` in bytes. `allocated` has `[order, first frame, count, distance in
-    frames]` for blocks of one order at even distances, so that a set of packets is a row or two.
-    Pages that are held are not in it: who holds them knows them, and holds them again.
+    frames]` for blocks of one order at equal distances, so that a set of packets is a row or two.
+    Withdrawn pages are not in it: the owner that withdrew them saves them, and withdraws them again.
     """
 
     reserved: tuple[tuple[Natural, Natural], ...]

@@ -1,4 +1,4 @@
-"""A file with a dump of RAM, as memory that can be searched."""
+"""A file with a dump of RAM as memory that can be searched."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from openrbu.units import PAGE_SIZE, PhysAddr
 
 @contextlib.contextmanager
 def open_dump(path: Path) -> Iterator[PhysicalMemory]:
-    """The memory in a file, whose byte at offset A is that at physical address A; read only.
+    """The memory in a file, read only. The file's byte at offset A is at physical address A.
 
-    :raise UsageError: when there is no such file, or it can't be read.
+    :raise UsageError: when there is no such file, it is not a regular file, or it can't be read.
     :raise DamagedInputError: when it is smaller than a page.
     """
     if not path.is_file():
-        what = "no plain file: a dump of RAM is needed" if path.exists() else "not there"
-        raise UsageError(f"{path} is {what}")
+        if path.exists():
+            raise UsageError(f"{path} is not a regular file: a file with a dump of RAM is needed")
+        raise UsageError(f"{path} does not exist")
     size_bytes = path.stat().st_size
     if size_bytes < PAGE_SIZE:
         raise DamagedInputError(f"{path} has {size_bytes} bytes, less than a page of memory")

@@ -1,4 +1,4 @@
-"""Page frame numbers, and runs of them that lie side by side."""
+"""Page frame numbers, and runs of adjacent frames."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ Frames: TypeAlias = "npt.NDArray[np.uint32]"
 """Page frame numbers, shape (n,)."""
 
 Run = tuple[int, int]
-"""The first frame, and how many there are from it on."""
+"""Adjacent frames: the first one, and how many there are."""
 
 
 def frame_runs(frames: Frames) -> list[Run]:
-    """Frames as runs, in the order in which they are given: [7, 8, 9, 2] is (7, 3), (2, 1)."""
+    """Frames as runs, in the sequence in which they are given: [7, 8, 9, 2] is (7, 3), (2, 1)."""
     count = len(frames)
     if not count:
         return []
@@ -22,9 +22,9 @@ def frame_runs(frames: Frames) -> list[Run]:
     starts = (frames[1:] - frames[:-1] != 1).nonzero()[0] + 1
     if not len(starts):
         return [(first, count)]
-    places = [0, *starts.tolist(), count]
+    cuts = [0, *starts.tolist(), count]
     firsts = [first, *frames[starts].tolist()]
     return [
         (frame, end - start)
-        for frame, start, end in zip(firsts, places[:-1], places[1:], strict=True)
+        for frame, start, end in zip(firsts, cuts[:-1], cuts[1:], strict=True)
     ]

@@ -1,6 +1,6 @@
-"""What makes an image header in RAM an image: check words behind it that hold.
+"""Whether an image header in RAM begins an image: the right check words have to follow it.
 
-The work is bounded: see `WORK_BYTES`. A header that falls victim to the bound says so.
+The work is limited: see `WORK_BYTES`. A header that is not checked because of the limit says so.
 """
 
 from __future__ import annotations
@@ -17,18 +17,21 @@ from openrbu.memory.ram_array import RamArray
 from openrbu.units import GIB, MIB, PhysAddr
 
 WORK_BYTES = 4 * GIB
-"""How much RAM is looked at behind all headers together."""
+"""How much RAM is read for all headers together."""
 
-_EVERY_BYTE_COSTS = 16
-"""Looking for an end at each byte is about so many times slower than a checksum."""
+_BYTEWISE_COST = 16
+"""To search for the end at each byte is about so many times slower than a checksum."""
 
-_PIECE_BYTES = 1 * MIB
+_CHUNK_BYTES = 1 * MIB
 
 
 @dataclass(frozen=True, slots=True)
-class Behind:
-    """What is behind a header: `size_bytes` and `data_word` are those of an image that is whole,
-    or whose data was overwritten; `why` says in words why it is not whole."""
+class BodyCheck:
+    """What follows a header.
+
+    `size_bytes` (of header, data and check words) and `data_word` are those of an image that is
+    whole or whose data was overwritten; else 0. `why` says why it is not whole; empty if it is.
+    """
 
     state: ImageState
     size_bytes: int = 0
@@ -36,21 +39,21 @@ class Behind:
     why: str = ""
 
 
-_CUT = Behind(
+_CUT = BodyCheck(
     ImageState.CUT,
-    why="image: cut, or not in one piece: its check words are not behind the header",
+    why="image: cut, or not in one piece: its check words do not follow the header",
 )
-_NOT_LOOKED_AT = Behind(ImageState.CUT, why="image: not checked, too many headers claim to be one")
-_CHANGED_MEANWHILE = Behind(
-    ImageState.DATA_CHANGED, why="image: its header changed while it was looked at"
+_NOT_CHECKED = BodyCheck(ImageState.CUT, why="image: not checked, too many headers claim to be one")
+_CHANGED_MEANWHILE = BodyCheck(
+    ImageState.DATA_CHANGED, why="image: its header changed while it was read"
 )
 
 
 class ImageSearch:
-    """Looks behind headers in RAM.
+    """Checks what follows headers in RAM.
 
-    `flash_size_bytes`: how much data an image has; None: as much as its check words say, 64 MiB at
-    most.
+    `flash_size_bytes`: how much data an image has. None: the position of its check words tells, up
+    to 64 MiB.
     """
 
     def __init__(self, ram: RamArray, flash_size_bytes: int | None) -> None:
@@ -58,37 +61,37 @@ class ImageSearch:
         self._flash_size_bytes = flash_size_bytes
         self._work = WORK_BYTES
 
-    def look_behind(self, address: PhysAddr, header: Header) -> Behind:
-        """What is in RAM behind a header."""
+    def check_body(self, address: PhysAddr, header: Header) -> BodyCheck:
+        """Check what follows `header`, which is at `address`."""
         start = PhysAddr(address + header.size_bytes)
-        room = int(self._ram.room(np.array([start]))[0]) - CHECK_WORDS_BYTES
-        overwritten: Behind | None = None
+        room = int(self._ram.bytes_left(np.array([start]))[0]) - CHECK_WORDS_BYTES
+        overwritten: BodyCheck | None = None
         for size in self._sizes(header.build(), start, room):
-            behind = self._judge(address, header, size)
-            if behind.state is ImageState.WHOLE or behind is _CHANGED_MEANWHILE:
-                return behind
-            if behind.size_bytes:
-                overwritten = overwritten or behind
+            body = self._check_size(address, header, size)
+            if body.state is ImageState.WHOLE or body is _CHANGED_MEANWHILE:
+                return body
+            if body.size_bytes:
+                overwritten = overwritten or body
         if self._work < 0:
-            return _NOT_LOOKED_AT
+            return _NOT_CHECKED
         return overwritten or _CUT
 
-    def _judge(self, address: PhysAddr, header: Header, data_size_bytes: int) -> Behind:
-        """What the check words behind so much data say."""
+    def _check_size(self, address: PhysAddr, header: Header, data_size_bytes: int) -> BodyCheck:
+        """Compare the check words that follow so much data."""
         size = header.size_bytes + data_size_bytes + CHECK_WORDS_BYTES
         self._work -= size
         if self._work < 0:
-            return _NOT_LOOKED_AT
+            return _NOT_CHECKED
         data = self._ram.data(address, size)
         if data[: header.size_bytes] != header.build():
             return _CHANGED_MEANWHILE
         image = Image(header, data[header.size_bytes :])
         verdict = judge(header.build(), image.body)
         if verdict.data_holds and verdict.whole_holds:
-            return Behind(ImageState.WHOLE, size, image.data_word)
+            return BodyCheck(ImageState.WHOLE, size, image.data_word)
         if not verdict.whole_holds:
             return _CUT
-        return Behind(
+        return BodyCheck(
             ImageState.DATA_CHANGED,
             size,
             image.data_word,
@@ -97,7 +100,7 @@ class ImageSearch:
         )
 
     def _sizes(self, header: bytes, start: PhysAddr, room: int) -> Iterator[int]:
-        """Data sizes that an image which begins with `header` may have; its data is at `start`."""
+        """The data sizes to try for an image that begins with `header`; its data is at `start`."""
         size = self._flash_size_bytes
         if size is not None:
             if size <= room:
@@ -110,14 +113,14 @@ class ImageSearch:
     def _claimed(
         self, header: bytes, start: PhysAddr, room: int, *, whole_kib: bool
     ) -> Iterator[int]:
-        """The sizes up to `room` at which the second check word is that of this header."""
+        """The data sizes, up to `room`, after which this header's second check word stands."""
         limit = start + room + CHECK_WORDS_BYTES
         for run in self._ram.runs(start, PhysAddr(limit)):
-            for low in range(run.start, run.end, _PIECE_BYTES):
-                end = min(low + _PIECE_BYTES, run.end)
-                self._work -= (end - low) * (1 if whole_kib else _EVERY_BYTE_COSTS)
+            for low in range(run.start, run.end, _CHUNK_BYTES):
+                end = min(low + _CHUNK_BYTES, run.end)
+                self._work -= (end - low) * (1 if whole_kib else _BYTEWISE_COST)
                 if self._work < 0:
                     return
-                end = min(end + 3, limit)  # a word may begin here and end in the next piece
-                piece = self._ram.data(PhysAddr(low), end - low)
-                yield from claimed_sizes(header, piece, low - start, whole_kib=whole_kib)
+                end = min(end + 3, limit)  # a word may begin here and end in the next chunk
+                chunk = self._ram.data(PhysAddr(low), end - low)
+                yield from claimed_sizes(header, chunk, low - start, whole_kib=whole_kib)

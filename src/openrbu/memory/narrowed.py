@@ -1,8 +1,8 @@
-"""A memory of which only some pages are looked at: those that may begin a packet or an image.
+"""A memory of which only some pages are searched: those that may begin a packet or an image.
 
-Searching all of a real machine's RAM takes seconds. Several rule sets look at the same RAM before
-anything is armed, so the pages are found once, and each rule set searches these. What is read
-behind them, such as the rest of a packet, is the memory's own.
+To search all of a real machine's RAM takes seconds, and several rule sets search the same RAM
+before anything is armed. So the pages are found once, and each rule set searches only these. What
+is read after the start of such a page, such as the rest of a packet, comes from the whole memory.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from openrbu.units import PAGE_SHIFT, PhysAddr
 
 
 class NarrowedMemory:
-    """A `ReadableMemory` that shows nothing but zeros to a search, but for `pages`.
+    """A `ReadableMemory` of which only `pages` count as populated.
 
-    `pages` are addresses, ascending; `words` what each begins with.
+    `pages` are the addresses of pages, ascending, shape (n,); `words` are the u32 with which each
+    begins, shape (n,).
     """
 
     def __init__(self, memory: ReadableMemory, pages: Addresses, words: Addresses) -> None:
@@ -37,21 +38,22 @@ class NarrowedMemory:
         return cls(memory, pages, words.astype(np.int64))
 
     def only(self, wanted: npt.NDArray[np.bool_]) -> NarrowedMemory:
-        """The same with those of its pages alone that are `wanted`; shape (pages,)."""
+        """The same with only those pages for which `wanted` is True; shape (pages,)."""
         return NarrowedMemory(self._memory, self.pages[wanted], self.words[wanted])
 
     def starts_with(self, address: int, data: bytes) -> bool:
-        """Whether these bytes are at an address, in one piece of RAM."""
+        """Whether exactly these bytes are at an address, all of them in one region of RAM."""
         end = address + len(data)
         is_ram = any(region.start <= address and end <= region.end for region in self.regions)
         return is_ram and self.read(PhysAddr(address), len(data)) == data
 
     @property
     def headers(self) -> npt.NDArray[Any]:
-        """What each page begins with, taken as a packet's header; zeros where it is cut off."""
+        """The start of each page as a packet header, shape (pages,); zeros where the end of RAM
+        cuts it."""
         headers = np.zeros(len(self.pages), PACKET_HEADER.dtype)
         ram = RamArray(self, PhysAddr(0), self.regions[-1].end)
-        fits = ram.room(self.pages) >= PACKET_HEADER.size_bytes
+        fits = ram.bytes_left(self.pages) >= PACKET_HEADER.size_bytes
         headers[fits] = ram.at(self.pages[fits], PACKET_HEADER.dtype)
         return headers
 
@@ -80,7 +82,7 @@ class NarrowedMemory:
 
     @cached_property
     def _runs(self) -> list[Region]:
-        """Pages that follow each other, as one."""
+        """The pages as regions; adjacent pages are one region."""
         return [
             Region(PhysAddr(first << PAGE_SHIFT), PhysAddr((first + count) << PAGE_SHIFT))
             for first, count in frame_runs((self.pages >> PAGE_SHIFT).astype(np.uint32))

@@ -1,4 +1,4 @@
-"""Checksums of many packets in RAM at once, at memory speed, and bounded."""
+"""Checksums of many packets in RAM at once, at memory speed, with a limit on the work."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from openrbu.units import MIB
 Rows: TypeAlias = "npt.NDArray[np.uint8]"
 
 WORK_BYTES = 256 * MIB
+"""How much is summed in addition to 4 times the populated RAM."""
 
 
 def groups(keys: npt.NDArray[np.integer[Any]]) -> list[npt.NDArray[np.intp]]:
-    """The indexes of equal keys, ascending in each group; the groups ascend by key."""
+    """For each key, ascending: the indexes where `keys` has it, ascending, shape (n,)."""
     order = np.argsort(keys, kind="stable")
     return [
         group for group in np.split(order, np.flatnonzero(np.diff(keys[order])) + 1) if len(group)
@@ -26,7 +27,8 @@ def groups(keys: npt.NDArray[np.integer[Any]]) -> list[npt.NDArray[np.intp]]:
 def packet_rows(
     ram: RamArray, addresses: Addresses, size_bytes: int
 ) -> Iterator[tuple[slice, Rows]]:
-    """The packets at these addresses, all of one size, in blocks of shape (n, size)."""
+    """The packets at these addresses, all of one size, in blocks: the block's slice of `addresses`,
+    and its bytes, shape (n, size)."""
     step = block_rows(size_bytes)
     for low in range(0, len(addresses), step):
         part = slice(low, low + step)
@@ -37,10 +39,11 @@ def packet_rows(
 def packet_sums(
     ram: RamArray, addresses: Addresses, sizes: Addresses
 ) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.bool_]]:
-    """The word sum of each packet, and whether it was taken; `sizes` are in bytes.
+    """The word sum of each packet, and whether it was calculated; both have the shape of
+    `addresses`. `sizes` are in bytes.
 
-    Overlapping packets can claim to be any amount: no more is looked at than 4 × what RAM holds
-    plus 256 MiB, smaller packets first.
+    The sizes of overlapping packets can add up to any amount. No more than 4 × the populated RAM
+    plus 256 MiB is summed, small packets first.
     """
     sums = np.zeros(len(addresses), np.uint16)
     taken = np.zeros(len(addresses), np.bool_)

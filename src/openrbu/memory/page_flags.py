@@ -1,22 +1,22 @@
-"""`/proc/kpageflags`: which pages are free or will be, for whoever wants to know what a place is
-worth.
+"""`/proc/kpageflags`: which pages are free now, or will be free before a restart is done.
 
-The file has a u64 for each page frame (docs/reference/linux-files.md, L5). Only root
-can read it. It tells the memory that a driver holds from a copy that may be overwritten before the
-restart is done:
+The file has a u64 for each page frame (docs/reference/linux-files.md, L5). Only root can read it.
+It tells the memory of a driver from a leftover copy that may be overwritten before the restart is
+done. A page with one of these bits may be overwritten:
 
 ===  =========  ==================================================================================
 bit  name       the page
 ===  =========  ==================================================================================
-10   BUDDY      is free memory: what a freed buffer left behind
-5    LRU        is the page cache's or a program's, which the kernel takes back when it likes
-11   MMAP       is mapped by a program, and free when that ends, at the latest in the restart
-12   ANON       is a program's own memory, the same
+10   BUDDY      is free; it may still have the bytes of a freed buffer
+5    LRU        belongs to the page cache or to a program; the kernel may take it at any time
+11   MMAP       is mapped by a program; it is free when that ends, at the latest in the restart
+12   ANON       is a program's own memory; it is free when that ends, too
 ===  =========  ==================================================================================
 
-What a driver got from the kernel has none of them (seen on Debian's 6.1.192 with `dell_rbu`: no bit
-in monolithic mode, bit 39 in packet mode). A page without them need not be held: BUDDY is on every
-page of every block that `/proc/buddyinfo` counts, and on none of the pages in per-CPU lists.
+Memory that a driver got from the kernel has none of them (measured on Debian's 6.1.192 with
+`dell_rbu`: no bit in monolithic mode, bit 39 in packet mode). A page without these bits may still
+be free: BUDDY is set for every page of every block that `/proc/buddyinfo` counts, but for none of
+the pages in per-CPU lists.
 """
 
 from __future__ import annotations
@@ -36,35 +36,37 @@ BUDDY_BIT = 10
 LRU_BIT, MMAP_BIT, ANON_BIT = 5, 11, 12
 
 
-_FLEETING = sum(1 << bit for bit in (BUDDY_BIT, LRU_BIT, MMAP_BIT, ANON_BIT))
+_FREE_SOON_BITS = sum(1 << bit for bit in (BUDDY_BIT, LRU_BIT, MMAP_BIT, ANON_BIT))
 
 
 class FreePages:
-    """Which pages are free or will be, as far as it was read.
+    """Which pages are free or will be, of those whose flags were read.
 
-    `parts`: of the file, ascending, each with the number of the frame that it begins with.
+    `parts`: the parts of the file that were read, ascending: the first frame of each, and its bytes.
     """
 
     def __init__(self, parts: Iterable[tuple[int, bytes]]) -> None:
         self._parts = [(first, _free_in(flags).tobytes()) for first, flags in parts]
 
     @classmethod
-    def by_place(cls, flags: bytes, table: Frames, end: int) -> FreePages:
-        """The same on a hypervisor: `table` has the place of each frame in the machine's memory,
-        and `flags` covers it. What is in no frame of the table is another system's there, and
-        counts as free. Nothing is known of places from the address `end` on.
+    def by_machine_frame(cls, flags: bytes, table: Frames, end: int) -> FreePages:
+        """The same by machine frame, for a system that runs on a hypervisor.
+
+        `table` has the machine frame of each of the system's frames, shape (frames,), and `flags`
+        are the flags of these frames. A machine frame that is not in the table belongs to another
+        system and counts as free. Machine frames at or above the address `end` are not known.
         """
         is_free = _free_in(flags)
-        places = table[: len(is_free)]
-        by_place = np.ones(-(-end // PAGE_SIZE), np.uint8)
-        is_asked = places < len(by_place)
-        by_place[places[is_asked]] = is_free[: len(places)][is_asked]
+        machine_frames = table[: len(is_free)]
+        by_machine_frame = np.ones(-(-end // PAGE_SIZE), np.uint8)
+        is_below_end = machine_frames < len(by_machine_frame)
+        by_machine_frame[machine_frames[is_below_end]] = is_free[: len(machine_frames)][is_below_end]
         pages = cls(())
-        pages._parts = [(0, by_place.tobytes())]
+        pages._parts = [(0, by_machine_frame.tobytes())]
         return pages
 
     def any_in(self, address: int, size_bytes: int) -> bool:
-        """Whether a page of this place is free or will be."""
+        """Whether any page in [address, address + size_bytes) is free or will be."""
         low, high = address >> PAGE_SHIFT, -(-(address + size_bytes) // PAGE_SIZE)
         return any(
             is_free.find(1, max(0, low - first), max(0, high - first)) >= 0
@@ -73,7 +75,7 @@ class FreePages:
 
 
 def _free_in(flags: bytes) -> npt.NDArray[np.uint8]:
-    """1 for each page that is free or will be, else 0; shape (entries,)."""
+    """1 for each page that is free or will be, else 0; shape (pages,)."""
     entries = np.frombuffer(flags, "<u8", len(flags) // ENTRY_BYTES)
-    is_free: npt.NDArray[np.uint8] = ((entries & _FLEETING) != 0).astype(np.uint8)
+    is_free: npt.NDArray[np.uint8] = ((entries & _FREE_SOON_BITS) != 0).astype(np.uint8)
     return is_free

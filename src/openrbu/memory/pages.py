@@ -1,4 +1,4 @@
-"""Where a driver gets its pages from: an interface, so that it never knows whose they are."""
+"""Where a driver gets its pages from: interfaces, so that it needs no particular allocator."""
 
 from __future__ import annotations
 
@@ -14,27 +14,28 @@ class PageSource(Protocol):
 
     @property
     def memory(self) -> PhysicalMemory:
-        """The memory that the pages are of."""
+        """The memory to which the pages belong."""
 
     def allocate(self, order: int, *, below: PhysAddr | None = None) -> PhysAddr:
-        """The address of a block of 2**order pages, naturally aligned, wholly below `below`.
+        """Allocate a block of 2**order pages, naturally aligned, that ends at or below `below`.
+        Returns its address.
 
-        Without `below`, memory above 4 GiB goes first, as with the kernel's GFP_KERNEL. The
-        bytes are whatever was there.
+        Without `below`, memory above 4 GiB is used first, as with the kernel's GFP_KERNEL. The
+        bytes in the block stay as they were.
 
         :raise KernelError: ENOMEM when there is no such block.
         """
 
     def free(self, address: PhysAddr, order: int) -> None:
-        """Take back a block that `allocate` handed out with this order. Nothing is cleared."""
+        """Take back a block that `allocate` handed out with this order. Its bytes stay."""
 
 
 class BalloonPages(Protocol):
     """Hands out single pages, many at a time, and takes them back."""
 
     def take_pages(self, count: int) -> Frames:
-        """The frames of up to `count` free pages, without trying hard: fewer when there are no
-        more. The bytes are whatever was there."""
+        """The frames of up to `count` free pages, shape (n,): fewer when there are no more. Their
+        bytes stay as they were."""
 
     def give_pages(self, frames: Frames) -> None:
-        """Take back pages that `take_pages` handed out. Nothing is cleared."""
+        """Take back pages that `take_pages` handed out. Their bytes stay."""

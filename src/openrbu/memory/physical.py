@@ -1,8 +1,8 @@
 """Physical memory: bytes at physical addresses.
 
-`PhysicalMemory` is the interface that everything above uses: RAM files (`ram_file`), huge pages, a
-Xen guest's frame table and dumps implement it. Who only looks takes a `ReadableMemory`, which a
-real machine's RAM is as well.
+`PhysicalMemory` is the interface that all other code uses. RAM files (`ram_file`), huge pages, the
+frame table of a Xen guest and dumps implement it. Code that only reads takes a `ReadableMemory`,
+which a real machine's RAM implements, too.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Region:
 
 
 class ReadableMemory(Protocol):
-    """Bytes at physical addresses, to be looked at."""
+    """Bytes at physical addresses that can be read."""
 
     @property
     def regions(self) -> tuple[Region, ...]:
@@ -46,7 +46,7 @@ class ReadableMemory(Protocol):
 
     @property
     def is_mapped(self) -> bool:
-        """Whether `view` shows the bytes themselves. Elsewhere it costs a copy."""
+        """Whether `view` shows the bytes themselves. If not, it makes a copy."""
 
     def read(self, address: PhysAddr, size_bytes: int) -> bytes:
         """A copy of the bytes at `address`.
@@ -61,14 +61,14 @@ class ReadableMemory(Protocol):
         """
 
     def view(self, address: PhysAddr, size_bytes: int) -> memoryview:
-        """The bytes at `address`: where RAM is mapped, themselves, read-only, without a copy; they
-        change with the RAM.
+        """The bytes at `address`. If RAM is mapped: the bytes themselves, read-only; they change
+        when the RAM does. If not: a copy.
 
         :raise AddressError: when any of them is outside RAM, or they span two regions.
         """
 
     def populated(self, start: PhysAddr, end: PhysAddr) -> Iterator[Region]:
-        """The parts of RAM in [start, end) that may hold anything but zeros, ascending."""
+        """The parts of RAM in [start, end) that may have a byte that is not 0, ascending."""
 
 
 class PhysicalMemory(ReadableMemory, Protocol):
@@ -88,8 +88,8 @@ class PhysicalMemory(ReadableMemory, Protocol):
 
 
 def joined(parts: Iterable[Region]) -> tuple[Region, ...]:
-    """Places as extents: `parts` ascend, and where one ends the next page begins another, they are
-    one extent."""
+    """Join adjacent regions. `parts` ascend; two of them are adjacent when one begins at the end
+    of the last page of the other."""
     extents: list[Region] = []
     for part in parts:
         start = part.start
@@ -99,18 +99,20 @@ def joined(parts: Iterable[Region]) -> tuple[Region, ...]:
     return tuple(extents)
 
 
-def off_the_page(size_bytes: int) -> memoryview:
-    """A buffer for copies, one behind the other, of packet headers (32 bytes), packets (whole KiB)
-    or pages, or for one copy of anything else: none of them begins on a page. What searches the
-    memory that it lives in must not find its own copies, which change under it."""
-    start = 8  # numpy wants whole words; and 8 more than a multiple of 32 is never one of 4096
+def unaligned_buffer(size_bytes: int) -> memoryview:
+    """A buffer for copies of bytes of RAM in which no copy begins at the start of a page.
+
+    The copies in it follow each other and are packet headers (32 bytes), packets (whole KiB) or
+    pages; or it has one copy of anything. A search of the memory in which the buffer itself is
+    must not find these copies: they change while it runs.
+    """
+    start = 8  # whole words, for numpy; and a multiple of 32 plus 8 is never a multiple of 4096
     return memoryview(mmap.mmap(-1, start + size_bytes))[start:]
 
 
 def pc_regions(size_bytes: int) -> tuple[Region, ...]:
-    """Where a PC has its RAM: up to 640 KiB, from 1 MiB up to 3 GiB, the rest from 4 GiB up.
-
-    The gap below 1 MiB is the video and ROM area; the one below 4 GiB is for devices.
+    """Where a PC with this much RAM has it: up to 640 KiB, from 1 MiB up to 3 GiB, the rest from
+    4 GiB up. The gap below 1 MiB is for video and ROMs, the one below 4 GiB for devices.
 
     :raise UsageError: when `size_bytes` is not whole pages, or does not reach above 1 MiB.
     """

@@ -1,4 +1,4 @@
-"""Physical memory as numpy arrays: what many pages hold, fetched in one go and without a loop."""
+"""Physical memory as numpy arrays: bytes of many pages are read at once, without a loop."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 from openrbu.lazy import np, npt
-from openrbu.memory.physical import ReadableMemory, Region, off_the_page
+from openrbu.memory.physical import ReadableMemory, Region, unaligned_buffer
 from openrbu.units import MIB, PAGE_SHIFT, PAGE_SIZE, PhysAddr, pages_for
 
 Addresses: TypeAlias = "npt.NDArray[np.int64]"
@@ -23,10 +23,10 @@ _FEW_BYTES = 16 * MIB
 
 
 class RamArray:
-    """The RAM in [start, end), from and to whole pages. (A dump may end within its last one.)
+    """The RAM in [start, end), both rounded up to whole pages. (A dump may end inside a page.)
 
-    Where nothing was ever written (holes) it is not looked at through a mapping: in a RAM file
-    on tmpfs that would take pages. What is not mapped at all is read, a window at a time.
+    Holes (RAM to which nothing was ever written) are not read through a mapping: in a RAM file on
+    tmpfs that would take pages. Memory that is not mapped is read, a window at a time.
     """
 
     def __init__(self, memory: ReadableMemory, start: PhysAddr, end: PhysAddr) -> None:
@@ -44,9 +44,10 @@ class RamArray:
         self.populated_bytes = int((self._run_ends - self._run_starts).sum())
 
     def pages_with(self, *words: int) -> tuple[Addresses, npt.NDArray[np.uint32]]:
-        """The pages that begin with one of these u32: their addresses, ascending, and which.
+        """The pages that begin with one of these u32: their addresses, ascending, shape (n,); and
+        the word with which each begins, shape (n,).
 
-        Of a last page that is cut, only so much may be there: see `room`.
+        The end of RAM may cut the last page: see `bytes_left`.
         """
         addresses, found = [np.empty(0, np.int64)], [np.empty(0, np.uint32)]
         for pages, first in self._mapped_pages() if self._memory.is_mapped else self._read_pages():
@@ -57,14 +58,14 @@ class RamArray:
             found.append(first[hits])
         return np.concatenate(addresses), np.concatenate(found)
 
-    def room(self, addresses: Addresses) -> Addresses:
-        """How many bytes of RAM there are without a gap from each address on."""
+    def bytes_left(self, addresses: Addresses) -> Addresses:
+        """How many bytes there are from each address up to the end of its region; shape (n,)."""
         return self._ends[self._numbers(addresses)] - addresses
 
     def at(self, addresses: Addresses, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-        """A copy of what is at these page addresses, taken as items of `dtype`; shape (n,).
+        """A copy of the items of `dtype` at these page addresses; shape (n,).
 
-        All of an item has to be in RAM: see `room`.
+        Each item has to be in RAM to its last byte: see `bytes_left`.
         """
         kind = np.dtype(dtype)
         if not self._memory.is_mapped:
@@ -77,13 +78,13 @@ class RamArray:
         for number in np.unique(numbers):
             here = whole & (numbers == number)
             items[here] = self._items(number, kind)[self._index(number, addresses[here])]
-        for place in np.flatnonzero(~whole):
-            raw = self._memory.read(PhysAddr(int(addresses[place])), kind.itemsize)
-            items[place] = np.frombuffer(raw, kind)[0]
+        for position in np.flatnonzero(~whole):
+            raw = self._memory.read(PhysAddr(int(addresses[position])), kind.itemsize)
+            items[position] = np.frombuffer(raw, kind)[0]
         return items
 
     def data(self, address: PhysAddr, size_bytes: int) -> memoryview:
-        """The bytes at an address: themselves where they can be viewed, else a copy.
+        """The bytes at an address: a view of them if they are mapped and not a hole, else a copy.
 
         :raise AddressError: when any of them is outside RAM.
         """
@@ -93,25 +94,25 @@ class RamArray:
         return memoryview(self._memory.read(address, size_bytes))
 
     def runs(self, start: PhysAddr, end: PhysAddr) -> Iterator[Region]:
-        """The parts of [start, end) that may hold anything but zeros, ascending."""
+        """The parts of [start, end) that may have a byte that is not 0, ascending."""
         first = int(np.searchsorted(self._run_ends, start, "right"))
         last = int(np.searchsorted(self._run_starts, end, "left"))
         for low, high in zip(self._run_starts[first:last], self._run_ends[first:last], strict=True):
             yield Region(PhysAddr(max(start, int(low))), PhysAddr(min(end, int(high))))
 
     def _mapped_pages(self) -> Iterator[tuple[Addresses, npt.NDArray[np.uint32]]]:
-        """The addresses of all pages that may hold anything, and their first words."""
+        """In batches: the addresses of populated pages, and the u32 with which each begins."""
         for number, region in enumerate(self._regions):
             column = self._items(number, np.dtype("<u4"))
             for pages in _batches(self._runs[number], region.start >> PAGE_SHIFT):
                 index = np.arange(pages.start, pages.stop) if isinstance(pages, slice) else pages
-                index = index[index < len(column)]  # not a last page of less than a word
+                index = index[index < len(column)]  # without a last page that is less than a word
                 words = column[pages] if isinstance(pages, slice) else column[index]
                 yield region.start + (index << PAGE_SHIFT), words.copy()
 
     def _read_pages(self) -> Iterator[tuple[Addresses, npt.NDArray[np.uint32]]]:
-        """The same where they have to be read."""
-        window = off_the_page(_WINDOW_BYTES)
+        """`_mapped_pages` for memory that is not mapped."""
+        window = unaligned_buffer(_WINDOW_BYTES)
         for start, end in zip(self._run_starts.tolist(), self._run_ends.tolist(), strict=True):
             for low in range(start, end, _WINDOW_BYTES):
                 addresses = np.arange(low, min(low + _WINDOW_BYTES, end), PAGE_SIZE)
@@ -122,28 +123,28 @@ class RamArray:
                 yield addresses, words
 
     def _read_items(self, addresses: Addresses, kind: np.dtype[Any]) -> npt.NDArray[Any]:
-        """`at`, where it has to be read."""
+        """`at` for memory that is not mapped."""
         size = kind.itemsize
-        buffer = off_the_page(len(addresses) * size)
-        for place, address in enumerate(addresses.tolist()):
-            self._memory.read_into(PhysAddr(address), buffer[place * size : (place + 1) * size])
+        buffer = unaligned_buffer(len(addresses) * size)
+        for number, address in enumerate(addresses.tolist()):
+            self._memory.read_into(PhysAddr(address), buffer[number * size : (number + 1) * size])
         return np.ndarray(len(addresses), kind, buffer)
 
     def _numbers(self, addresses: Addresses) -> npt.NDArray[np.intp]:
         return np.searchsorted(self._starts, addresses, "right") - 1
 
     def _is_populated(self, addresses: Addresses, size_bytes: int) -> npt.NDArray[np.bool_]:
-        """Whether each of these items touches no hole. Their first pages are known not to."""
+        """Whether each of these items is outside of holes, shape (n,). Its first page has to be."""
         runs = np.searchsorted(self._run_starts, addresses, "right") - 1
         return addresses + size_bytes <= self._run_ends[runs]
 
     def _index(self, number: int, addresses: Addresses) -> Addresses:
-        """Which of `_items` is at each address of a region."""
+        """The index in `_items` of the item at each address of a region."""
         index: Addresses = (addresses - self._starts[number]) >> PAGE_SHIFT
         return index
 
     def _items(self, number: int, kind: np.dtype[Any]) -> npt.NDArray[Any]:
-        """One item at the start of each page of a region that has room for it; shape (pages,)."""
+        """The item at the start of each page of a region, as far as it fits; shape (pages,)."""
         view = self._views[number]
         count = max(0, (len(view) - kind.itemsize) // PAGE_SIZE + 1)
         return np.ndarray(count, kind, view, strides=(PAGE_SIZE,))
@@ -177,10 +178,10 @@ def _parts(memory: ReadableMemory, start: PhysAddr, end: PhysAddr) -> list[Regio
 
 
 def _batches(runs: tuple[Region, ...], first_page: int) -> Iterator[slice | Addresses]:
-    """The pages of all runs, counted from `first_page`, ascending, in pieces of bounded length.
+    """The pages of all runs, counted from `first_page`, ascending, in batches of limited length.
 
-    A long run is a slice, which numpy walks several times faster than a list of pages when the
-    memory is not in the cache; short ones are gathered.
+    A long run is a slice: numpy goes through it several times faster than through a list of pages
+    when the memory is not in the cache. Short runs are joined into one list.
     """
     batch: list[Addresses] = []
     count = 0

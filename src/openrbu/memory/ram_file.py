@@ -1,11 +1,11 @@
 """RAM as a sparse file.
 
-A `RamFile` is *mapped* for viewing, so that a view costs nothing and a search runs at memory
-speed, and *written* with `pwrite`: the page cache makes both the same bytes, and a full disk is
-then ENOSPC from a system call instead of a SIGBUS. Pages never written are holes in the file.
-On tmpfs, looking at a hole through the mapping takes a page (and is a SIGBUS when there is none
-left), so a search views what is `populated`, and `read` makes a system call. Where others make
-holes meanwhile, as balloons do, that is not enough: such RAM is better not mapped at all.
+A `RamFile` is *mapped* for reading, so that a view costs nothing and a search runs at memory speed.
+It is *written* with `pwrite`, so that a full disk is ENOSPC from a system call instead of a SIGBUS;
+the page cache makes both the same bytes. Pages that were never written are holes in the file. On
+tmpfs, to read a hole through the mapping takes a page (and is a SIGBUS if none is left). So a
+search views only what is `populated`, and `read` makes a system call. If another process makes
+holes at the same time, as a balloon does, that is not enough: such RAM should not be mapped.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ _NO_MEMORY = (errno.ENOSPC, errno.ENOMEM, errno.EDQUOT)
 class RamFile:
     """RAM as a sparse file: the byte at physical address A is the file's byte A.
 
-    With `is_mapped` False a view is a copy.
+    `is_mapped`: whether a view is the bytes themselves; if not, it is a copy.
 
-    :raise MachineError: when the file is not there, or is shorter than the RAM.
+    :raise MachineError: when the file is missing, or is shorter than the RAM.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class RamFile:
             raise MachineError(f"the RAM file {path} is missing") from None
         try:
             actual = os.fstat(self._fd).st_size
-            if actual == 0 and writable:  # the process ended inside of `clear`
+            if actual == 0 and writable:  # a process was killed inside `clear`
                 os.ftruncate(self._fd, self._span_bytes)
                 actual = self._span_bytes
             if actual < self._span_bytes:
@@ -71,7 +71,7 @@ class RamFile:
 
     @classmethod
     def create(cls, path: Path, regions: tuple[Region, ...]) -> RamFile:
-        """Make the file, all holes, and open it. One that is there is emptied first."""
+        """Make the file, all of it a hole, and open it. An existing file is emptied first."""
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
             os.ftruncate(fd, regions[-1].end)
@@ -109,7 +109,7 @@ class RamFile:
     def write(self, address: PhysAddr, data: Buffer) -> None:
         self._check(address, len(data))
         done = os.pwrite(self._fd, data, address)
-        while done < len(data):  # a disk that fills up takes a part first, then says so
+        while done < len(data):  # a disk that gets full writes a part, then returns an error
             done += os.pwrite(self._fd, memoryview(data)[done:], address + done)
 
     def zero(self, address: PhysAddr, size_bytes: int) -> None:
@@ -126,7 +126,7 @@ class RamFile:
             part = region.clip(start, end)
             if part is None:
                 continue
-            position: int = part.start  # blocks of a file system may be smaller than a page
+            position: int = part.start  # a block of the file system may be smaller than a page
             for low, high in self._extents(part.start, part.end):
                 page_start = max(low - low % PAGE_SIZE, position)
                 position = min(-(-high // PAGE_SIZE) * PAGE_SIZE, part.end)
@@ -134,11 +134,11 @@ class RamFile:
                     yield Region(PhysAddr(page_start), PhysAddr(position))
 
     def clear(self) -> None:
-        """What a power cycle does: every byte is 0 again, and the disk space is given back.
+        """Do what a power cycle does: set every byte to 0, and free the disk space.
 
-        The file keeps its size, or another process that looks at it through a mapping would get a
-        SIGBUS. Only where the file system can't make holes it is cut and made long again: a process
-        that is killed there leaves an empty file, which opening it again makes whole.
+        The file keeps its size: another process that reads it through a mapping would get a SIGBUS
+        otherwise. Only if the file system can't make holes, the file is truncated and extended. A
+        process that is killed between the two leaves an empty file; the next open repairs that.
         """
         if punch_hole(self._fd, 0, self._span_bytes):
             return
@@ -146,13 +146,14 @@ class RamFile:
         os.ftruncate(self._fd, self._span_bytes)
 
     def commit(self, frames: Frames) -> int:
-        """Take memory for pages now, in this order; for how many there was some.
+        """Allocate disk space for pages now, in this sequence. Returns for how many it was enough.
 
-        On tmpfs and in a memfd that is memory of this computer. What they hold stays; nothing is
-        taken beyond those that are counted. (A write to one of them can't be ENOSPC then.)
+        On tmpfs and in a memfd the space is memory of this computer. The bytes in the pages stay.
+        No space is taken for pages that are not counted. (A later write to a counted page can't
+        fail with ENOSPC.)
 
         :raise MachineError: when the file system can't do that.
-        :raise OSError: when it refuses for another reason than being full.
+        :raise OSError: when it fails for another reason than a full disk.
         """
         done = 0
         for first, count in frame_runs(frames):
@@ -164,9 +165,9 @@ class RamFile:
         return done
 
     def _commit_run(self, first: int, count: int) -> int:
-        """As many of `count` pages as there is memory for."""
+        """`commit` for adjacent pages."""
         done, step = 0, count
-        while step and done < count:  # halving finds how many there are
+        while step and done < count:  # halve the step until it fits
             step = min(step, count - done)
             start, size_bytes = (first + done) << PAGE_SHIFT, step << PAGE_SHIFT
             try:
@@ -174,29 +175,29 @@ class RamFile:
             except OSError as error:
                 if error.errno not in _NO_MEMORY:
                     raise
-                punch_hole(self._fd, start, size_bytes)  # what it took before it ran out
+                punch_hole(self._fd, start, size_bytes)  # free what it allocated before it failed
                 step //= 2
                 continue
             if not is_able:
                 raise MachineError(
-                    f"the file system of the RAM file {self._path} can't take memory ahead: put it "
-                    "on a tmpfs"
+                    f"the file system of the RAM file {self._path} can't allocate space ahead: put "
+                    "the file on a tmpfs"
                 )
             done += step
         return done
 
     def release(self, frames: Frames) -> None:
-        """Give the memory of pages back. They hold zeros then.
+        """Free the disk space of pages. Their bytes are 0 then.
 
-        :raise OSError: when the disk refuses.
+        :raise OSError: when the file system refuses.
         """
         for first, count in frame_runs(frames):
             self.discard(first, count)
 
     def discard(self, first: int, count: int) -> None:
-        """The same for the `count` pages from page `first` on.
+        """`release` for the `count` pages from page `first` on.
 
-        :raise OSError: when the disk refuses.
+        :raise OSError: when the file system refuses.
         """
         start, size_bytes = PhysAddr(first << PAGE_SHIFT), count << PAGE_SHIFT
         self._check(start, size_bytes)
@@ -204,15 +205,15 @@ class RamFile:
             self.zero(start, size_bytes)
 
     def close(self) -> None:
-        """Let go of the file. Views that are still held keep the mapping, not the file."""
+        """Close the file. The mapping stays while a view of it is in use."""
         if self._fd < 0:
             return
         if self._map is not None and self._view is not None:
             self._view.release()
-            with contextlib.suppress(BufferError):  # a view still held keeps the mapping
+            with contextlib.suppress(BufferError):  # a view is still in use
                 self._map.close()
         os.close(self._fd)
-        self._fd = -1  # a number that the next file opened may get: never use it again
+        self._fd = -1  # another file may get the old number: it must not be used again
 
     def _check(self, address: int, size_bytes: int) -> None:
         for region in self._regions:
@@ -221,13 +222,13 @@ class RamFile:
         raise AddressError(address, size_bytes)
 
     def _extents(self, start: int, end: int) -> Iterator[tuple[int, int]]:
-        """What is not a hole in the file, as (start, end), clipped."""
+        """The parts of [start, end) that are not holes in the file, as (start, end), ascending."""
         position = start
         while position < end:
             try:
                 data = os.lseek(self._fd, position, os.SEEK_DATA)
             except OSError as error:
-                if error.errno != errno.ENXIO:  # nothing but a hole behind here
+                if error.errno != errno.ENXIO:  # ENXIO: only a hole up to the end
                     raise
                 return
             if data >= end:

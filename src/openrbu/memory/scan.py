@@ -1,13 +1,15 @@
-"""The search for packets and images in RAM that a BIOS, the verifying tool and `rbu scan` share.
+"""The search for packets and images in RAM: for a BIOS, for the check before arming, and for
+`rbu scan`.
 
-A BIOS looks at the first four bytes of each 4 KiB page from 1 MiB up to 4 GiB, for `$RPK` and for
-`$RBU` (docs/reference/bios-rules.md, B3), and so does `search`. What it finds is either sound, by
-the packet rules and by the vendor's check words, or a `Reject` with the reason.
+A BIOS reads the first four bytes of each 4 KiB page from 1 MiB up to 4 GiB and compares them with
+`$RPK` and `$RBU` (docs/reference/bios-rules.md, B3); so does `search`. A page that matches is
+either valid, by the packet rules or by the vendor's check words, or a `Reject` with the reason.
 
-The work is bounded whatever is in memory, a RAM full of made-up headers included. Each page is
-looked at once. Checksums of packets are over at most 4 × what RAM holds plus 256 MiB, smallest
-packets first; the search for images reads at most 4 GiB. There are caps on the sets, the image
-headers and the rejects that are kept. What falls victim to a cap is a reject that says so.
+The work is limited for any content of memory, such as RAM full of invented headers. The start of
+each page is read once. Checksums of packets are over at most 4 × the populated RAM plus 256 MiB,
+small packets first; the search for images reads at most 4 GiB. The numbers of packet sets, image
+headers and rejects that are kept are limited, too. What a limit leaves out is a reject that says
+so.
 """
 
 from __future__ import annotations
@@ -65,10 +67,11 @@ def search(
     *,
     flash_size_bytes: int | None = None,
 ) -> SearchResult:
-    """All packets and images that begin on a page of [start, end) and are in it to their end.
+    """Find all packets and images that begin at the start of a page and lie wholly in [start, end).
 
-    An image counts when header, data of `flash_size_bytes` and the right check words lie in RAM
-    without a gap. Without that size the words are searched, up to 64 MiB behind the header.
+    An image counts when header, data of `flash_size_bytes` and the right check words follow each
+    other in RAM without a gap. If that size is None, the check words are searched up to 64 MiB
+    after the header.
     """
     ram = RamArray(memory, start, end)
     pages, words = ram.pages_with(PACKET_MAGIC, hdr.MAGIC_WORD)
@@ -85,7 +88,7 @@ def search(
 
 
 class _Rejects:
-    """Collects rejects, up to a number; counts all."""
+    """Keeps the first `MAX_REJECTS` rejects; counts all."""
 
     def __init__(self) -> None:
         self.kept: list[Reject] = []
@@ -101,7 +104,7 @@ class _Rejects:
 
 
 class _Candidates:
-    """Pages that may be packets; `drop` strikes out those that are none.
+    """Pages that may be packets; `drop` removes those that are not.
 
     `addresses` and `headers` (of `PACKET_HEADER`'s dtype) both have shape (n,).
     """
@@ -113,7 +116,7 @@ class _Candidates:
 
     @property
     def sizes(self) -> Addresses:
-        """Bytes of each packet."""
+        """The size of each packet in bytes, shape (n,)."""
         sizes: Addresses = self.headers["pktSize"].astype(np.int64) * KIB
         return sizes
 
@@ -124,19 +127,22 @@ class _Candidates:
 
 
 def _find_sets(ram: RamArray, addresses: Addresses, rejects: _Rejects) -> list[FoundSet]:
-    """The sound packets at these pages, by set."""
-    fits = ram.room(addresses) >= PACKET_HEADER.size_bytes
+    """The valid packets at these pages, by set."""
+    fits = ram.bytes_left(addresses) >= PACKET_HEADER.size_bytes
     rejects.add(addresses[~fits], _CUT_BY_END)
     found = _Candidates(ram, addresses[fits], rejects)
     for rule in HEADER_RULES:
         found.drop(rule.is_broken(found.headers), f"packet: {rule.field} {rule.says}")
-    found.drop(found.sizes > ram.room(found.addresses), _CUT_BY_END)
+    found.drop(found.sizes > ram.bytes_left(found.addresses), _CUT_BY_END)
     sums, affordable = packet_sums(ram, found.addresses, found.sizes)
     found.drop(~affordable, "packet: not checked, too many overlapping ones claim to be here")
     found.drop(sums[affordable] != 0, "packet: wrong checksum")
     sets = sorted(groups(found.headers["pktSetId"]), key=lambda members: int(members[0]))
     for members in sets[MAX_PACKET_SETS:]:
-        rejects.add(found.addresses[members], f"packet: of one set too many ({MAX_PACKET_SETS})")
+        rejects.add(
+            found.addresses[members],
+            f"packet: not used, memory has packets of more than {MAX_PACKET_SETS} sets",
+        )
     return [
         _make_set(ram, found.addresses[members], found.headers[members])
         for members in sets[:MAX_PACKET_SETS]
@@ -144,7 +150,7 @@ def _find_sets(ram: RamArray, addresses: Addresses, rejects: _Rejects) -> list[F
 
 
 def _make_set(ram: RamArray, addresses: Addresses, headers: npt.NDArray[Any]) -> FoundSet:
-    """The set that sound packets of one set ID make. `addresses` ascend."""
+    """Make the set of the valid packets that have one set ID. `addresses` ascend."""
     with_data = np.flatnonzero(headers["pktNum"])
     model = headers[with_data[0] if len(with_data) else 0]
     alike = (headers["totPkts"] == model["totPkts"]) & (headers["hdrSize"] == model["hdrSize"])
@@ -186,7 +192,7 @@ def _image_header(
     header_size_bytes: int,
     packet_size_bytes: int,
 ) -> Header | None:
-    """The image header that packet 1 begins with, where it is there and sound."""
+    """The image header at the start of packet 1's data; None if there is no valid one."""
     if 1 not in places:
         return None
     start = PhysAddr(places[1][0] + header_size_bytes)
@@ -196,10 +202,10 @@ def _image_header(
 
 
 def _unequal_copies(ram: RamArray, addresses: Addresses, headers: npt.NDArray[Any]) -> list[str]:
-    """What packets of the same number have unequal bytes, in words."""
+    """A text for each packet that differs from the lowest packet with the same number."""
     numbers = headers["pktNum"]
     first = np.zeros(0x10000, np.intp)
-    first[numbers[::-1]] = np.arange(len(numbers))[::-1]  # the last one written is the lowest
+    first[numbers[::-1]] = np.arange(len(numbers))[::-1]  # the lowest address is written last
     lowest = first[numbers]
     copies = np.flatnonzero(lowest != np.arange(len(numbers)))
     unequal = np.zeros(len(numbers), np.bool_)
@@ -213,35 +219,38 @@ def _unequal_copies(ram: RamArray, addresses: Addresses, headers: npt.NDArray[An
             packet_rows(ram, addresses[members], size), originals, strict=True
         ):
             unequal[members[part]] = (rows != original).any(axis=1)
-    guilty = np.flatnonzero(unequal)
+    different = np.flatnonzero(unequal)
     says = [
         f"packet {numbers[copy]} at {addresses[lowest[copy]]:#x} and at {addresses[copy]:#x} differ"
-        for copy in guilty[:_MAX_CONFLICTS].tolist()
+        for copy in different[:_MAX_CONFLICTS].tolist()
     ]
-    if len(guilty) > _MAX_CONFLICTS:
-        says.append(f"{len(guilty) - _MAX_CONFLICTS} more copies of packets differ")
+    if len(different) > _MAX_CONFLICTS:
+        says.append(f"{len(different) - _MAX_CONFLICTS} more copies of packets differ")
     return says
 
 
 def _find_images(
     ram: RamArray, addresses: Addresses, flash_size_bytes: int | None, rejects: _Rejects
 ) -> tuple[list[FoundHeader], list[FoundImage]]:
-    """The headers at these pages, and the whole images among them."""
+    """The valid headers at these pages, and those of them that begin a whole image."""
     headers: list[FoundHeader] = []
     images: list[FoundImage] = []
-    images_behind = ImageSearch(ram, flash_size_bytes)
+    image_search = ImageSearch(ram, flash_size_bytes)
     for address in map(PhysAddr, addresses[:MAX_IMAGE_HEADERS].tolist()):
         try:
-            room = int(ram.room(np.array([address]))[0])
+            room = int(ram.bytes_left(np.array([address]))[0])
             header = hdr.Header.parse(ram.data(address, min(PAGE_SIZE, room)))
         except DamagedInputError as error:
             rejects.add_one(address, f"image: {error}")
             continue
-        behind = images_behind.look_behind(address, header)
-        headers.append(FoundHeader(address, header, behind.state, behind.size_bytes))
-        if behind.state is ImageState.WHOLE:
-            images.append(FoundImage(address, header, behind.size_bytes, behind.data_word))
+        body = image_search.check_body(address, header)
+        headers.append(FoundHeader(address, header, body.state, body.size_bytes))
+        if body.state is ImageState.WHOLE:
+            images.append(FoundImage(address, header, body.size_bytes, body.data_word))
         else:
-            rejects.add_one(address, behind.why)
-    rejects.add(addresses[MAX_IMAGE_HEADERS:], f"image: one header too many ({MAX_IMAGE_HEADERS})")
+            rejects.add_one(address, body.why)
+    rejects.add(
+        addresses[MAX_IMAGE_HEADERS:],
+        f"image: not checked, memory has more than {MAX_IMAGE_HEADERS} headers",
+    )
     return headers, images

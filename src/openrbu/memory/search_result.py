@@ -1,4 +1,4 @@
-"""What a search through RAM finds: packet sets, images, headers, and what only looked like them."""
+"""The result of a search through RAM: packet sets, images, headers, and rejected pages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from openrbu.units import PhysAddr
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """A page that begins like a packet or an image, and why it is none."""
+    """A page that begins like a packet or an image but is not one, and the reason."""
 
     address: PhysAddr
     why: str
@@ -23,10 +23,10 @@ class Reject:
 
 @dataclass(frozen=True, slots=True)
 class FoundHeader:
-    """An image header at a page's start, and what is behind it.
+    """An image header at the start of a page, and what follows it.
 
-    `state` is `WHOLE`; `DATA_CHANGED`, where an image of `size_bytes` was overwritten; or `CUT`,
-    where there is no end of one.
+    `state` is `WHOLE`, `DATA_CHANGED` (an image of `size_bytes` was overwritten) or `CUT` (no end
+    of an image was found).
     """
 
     address: PhysAddr
@@ -37,9 +37,9 @@ class FoundHeader:
 
 @dataclass(frozen=True, slots=True)
 class FoundImage:
-    """A whole image without a gap, its check words right.
+    """A whole image without a gap, with the right check words.
 
-    `size_bytes` is header, data and words; `data_word` the word over the data.
+    `size_bytes` counts header, data and check words. `data_word` is the check word over the data.
     """
 
     address: PhysAddr
@@ -50,13 +50,14 @@ class FoundImage:
 
 @dataclass(frozen=True, slots=True)
 class FoundSet:
-    """The sound packets of one set ID.
+    """The valid packets that have one set ID.
 
-    `places` has for each packet number the addresses where it lies, ascending; several where there
-    are copies of it. `conflicts` says in words what about the packets can't be of one set
-    (docs/reference/packets.md, P1 and P5): such a set is not usable. A packet that differs in more
-    than its number from the lowest one is a conflict and not in `places`. `packet_size_bytes` is
-    that of packets 1 and up, where there are any. `password` is absent when packet 0 is missing.
+    `places` has for each packet number the addresses of the packet and its copies, ascending.
+    `conflicts` says how the packets contradict each other (docs/reference/packets.md, P1 and P5);
+    a set with conflicts can't be used. A packet whose total, packet size or header size differs
+    from that of the lowest packet with data is a conflict and not in `places`. `packet_size_bytes`
+    is the size of packets 1 and up, if there are any. `password` is absent when packet 0 is
+    missing.
     """
 
     set_id: int
@@ -68,11 +69,11 @@ class FoundSet:
     conflicts: tuple[str, ...]
     password: PasswordItem
     image_header: Header | None = None
-    """That of the image in them: None where packet 1 is missing, or begins with none."""
+    """The header of the image in the packets; None if packet 1 is missing or has no valid one."""
 
     @property
     def missing(self) -> tuple[int, ...]:
-        """The numbers that no sound packet has, ascending."""
+        """The numbers of the missing packets, ascending."""
         return tuple(number for number in range(self.total) if number not in self.places)
 
     @property
@@ -91,12 +92,12 @@ class FoundSet:
         return max(places[-1] for places in self.places.values())
 
     def size_of(self, number: int) -> int:
-        """The bytes of a packet; packet 0 may have a size of its own."""
+        """The size of a packet in bytes; packet 0 may have a different size."""
         return self.packet_size_bytes if number else self.packet_0_size_bytes
 
     @property
     def extents(self) -> tuple[Region, ...]:
-        """Where the packets lie that `assemble` takes, ascending; adjacent ones are one extent."""
+        """Where the packets are that `assemble` reads, ascending; adjacent ones are one extent."""
         lowest = sorted((at[0], number) for number, at in self.places.items())
         return joined(Region(at, PhysAddr(at + self.size_of(number))) for at, number in lowest)
 
@@ -105,7 +106,7 @@ class FoundSet:
         return len(self.extents)
 
     def assemble(self, memory: ReadableMemory) -> bytes:
-        """The image, zero padded to the last packet's end, out of the lowest copy of each packet.
+        """The image, from the lowest copy of each packet, with the zeros at the end of the last.
 
         :raise DamagedInputError: when a packet is missing or there are conflicts.
         """
@@ -113,8 +114,8 @@ class FoundSet:
             raise DamagedInputError(f"packet set {set_id_text(self.set_id)}: {self.conflicts[0]}")
         if not self.is_complete:
             raise DamagedInputError(
-                f"packet set {set_id_text(self.set_id)} lacks {len(self.missing)} of "
-                f"{self.total} packets, packet {self.missing[0]} first"
+                f"packet set {set_id_text(self.set_id)}: {len(self.missing)} of {self.total} "
+                f"packets are missing, the first is packet {self.missing[0]}"
             )
         skip = self.header_size_bytes
         size = self.packet_size_bytes - skip
@@ -128,8 +129,8 @@ class FoundSet:
 class SearchResult:
     """What a search found. Each tuple ascends by (lowest) address.
 
-    `headers` has every header that parses, those of `images` included (of the first 4096 pages
-    that begin like one). `rejects` keeps up to 1000; `reject_count` counts them all.
+    `headers` has every valid header, those of `images` included (of the first 4096 pages that begin
+    like one). `rejects` has the first 1000 rejects found; `reject_count` counts all.
     """
 
     packet_sets: tuple[FoundSet, ...]

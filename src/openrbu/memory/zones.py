@@ -1,4 +1,4 @@
-"""The zones of memory that the page allocator keeps apart, and what of RAM it gets."""
+"""The zones of memory that the page allocator has, and the frames of RAM that it manages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ _CHUNK_BYTES = CHUNK_PAGES * PAGE_SIZE
 
 @dataclass(slots=True)
 class Zone:
-    """Chunks from `first` up to `end`; none of it below `hints[order]` has room for that order."""
+    """The chunks from `first` up to, not including, `end`. No chunk below `hints[order]` has a free
+    block of that order."""
 
     name: str
     first: int
@@ -40,7 +41,7 @@ def populated_zones(regions: tuple[Region, ...]) -> Iterator[Zone]:
 def unreserved(
     regions: tuple[Region, ...], reserved: tuple[Region, ...]
 ) -> Iterator[tuple[int, int]]:
-    """The frames of `regions` that `reserved` has no byte of, as (first, behind the last)."""
+    """The frames of `regions` in which no byte is `reserved`, as (first, one after the last)."""
     taken = sorted((region.start >> PAGE_SHIFT, pages_for(region.end)) for region in reserved)
     for region in regions:
         position, end = region.start >> PAGE_SHIFT, region.end >> PAGE_SHIFT

@@ -123,7 +123,7 @@ def read_free_pages(host: Host, pages: Addresses) -> FreePages | None:
     table = host.frame_table
     if table is not None:
         end = int(pages.max(initial=0)) + _FURTHEST_BYTES
-        return FreePages.by_place(_flags(host, 0, ENTRY_BYTES * len(table)), table, end)
+        return FreePages.by_machine_frame(_flags(host, 0, ENTRY_BYTES * len(table)), table, end)
     if is_on_xen(host):
         return None
     parts = {int(part) for part in np.unique(pages >> PAGE_SHIFT) // _PART_FRAMES}

@@ -115,7 +115,7 @@ class _Pages:
         addresses = np.array(self.addresses, np.int64)
         headers = ram.at(addresses, PACKET_HEADER.dtype)
         claimed = headers["pktSize"].astype("int64") * KIB
-        room = ram.room(addresses)
+        room = ram.bytes_left(addresses)
         ends = [self._end_for(address) for address in addresses.tolist()]
         sizes = claimed.clip(max=room)  # behind RAM there are zeros: they add nothing
         checkable = claimed > 0
