@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from openrbu.formats import check_words as words
 from openrbu.formats.hdr import Image, SystemId, make_image
-from openrbu.formats.judgement import End, ImageState, find_end
+from openrbu.formats.image_check import End, ImageState, find_end
 from openrbu.formats.version import BiosVersion
 from openrbu.units import KIB, MIB
 
@@ -130,16 +130,16 @@ def test_bytes_behind_an_image_are_told_with_its_end(behind: bytes) -> None:
     image = Image.parse(raw + behind)
     assert image.state is ImageState.BYTES_BEHIND
     assert image.up_to_its_end == Image.parse(raw)
-    assert f"{len(behind)} bytes are behind" in (image.damage or "")
+    assert f"{len(behind)} bytes follow the image" in (image.damage or "")
 
 
 def test_a_changed_image_with_bytes_behind_is_both() -> None:
     image = Image.parse(flipped(image_of(), 500) + b"junk")
     assert image.state is ImageState.BYTES_BEHIND
-    assert image.judgement.end == End(len(FLASH), ImageState.DATA_CHANGED)
+    assert image.check.end == End(len(FLASH), ImageState.DATA_CHANGED)
     assert "data was changed" in (image.damage or "")
     image = Image.parse(flipped(image_of(), 50) + b"junk")
-    assert image.judgement.end == End(len(FLASH), ImageState.HEADER_CHANGED)
+    assert image.check.end == End(len(FLASH), ImageState.HEADER_CHANGED)
 
 
 def test_header_and_data_changed_is_like_cut() -> None:

@@ -96,7 +96,7 @@ FORMER = GOOD[:-8] + struct.pack("<II", 524288, zlib.crc32(GOOD[:-8]))
 DAMAGED = {
     "data_changed": (GOOD[:5000] + b"?" + GOOD[5001:], 524380, "data was changed"),
     "header_changed": (GOOD[:50] + b"9" + GOOD[51:], 524380, "header was changed"),
-    "bytes_behind": (GOOD + b"more", 524380, "4 bytes are behind the image"),
+    "bytes_behind": (GOOD + b"more", 524380, "4 bytes follow the image"),
     "cut": (GOOD[:262144], None, "cut short"),
     "no_data": (GOOD[:84], None, "no data"),
     "made_before_0.2": (FORMER, None, "wrap it again"),
@@ -332,14 +332,14 @@ def test_no_two_sets_have_one_id_where_none_is_given(rbu: Cli) -> None:
 def test_packets_that_hold_a_damaged_image_are_not_joined(rbu: Cli, state: str) -> None:
     data, _, says = DAMAGED[state]
     path = rbu.write("p", bytes(packet.split(data, set_id=1)))
-    says = "bytes are behind the image" if state == "bytes_behind" else says.split()[-1]
+    says = "bytes follow the image" if state == "bytes_behind" else says.split()[-1]
     assert says in rbu.fails(5, "join", path, "-o", "a.hdr")
     assert not Path("a.hdr").exists()
 
 
 def test_a_packet_of_nothing_but_zeros_behind_an_image_is_not_joined(rbu: Cli) -> None:
     path = rbu.write("p", bytes(packet.split(GOOD + bytes(2 * 4064), set_id=1)))
-    assert "bytes are behind the image" in rbu.fails(5, "join", path, "-o", "a.hdr")
+    assert "bytes follow the image" in rbu.fails(5, "join", path, "-o", "a.hdr")
 
 
 def test_join_takes_one_packet_too_many_as_an_old_client_writes_it(rbu: Cli) -> None:

@@ -16,7 +16,7 @@ import pytest
 from openrbu.errors import DamagedInputError, ExitCode, NotForThisMachineError, ObstacleError
 from openrbu.formats.check_words import check_words
 from openrbu.formats.hdr import Image, SystemId, make_image
-from openrbu.formats.judgement import ImageState
+from openrbu.formats.image_check import ImageState
 from openrbu.formats.version import BiosVersion
 from openrbu.hosts.virtual import VirtualHost
 from openrbu.machine.virtual import VirtualMachine

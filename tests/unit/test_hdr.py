@@ -19,7 +19,7 @@ from openrbu.formats.hdr import (
     image_at,
     make_image,
 )
-from openrbu.formats.judgement import ImageState
+from openrbu.formats.image_check import ImageState
 from openrbu.formats.version import BiosVersion
 from openrbu.units import MIB
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from openrbu.buffers import Buffer
 from openrbu.errors import DamagedInputError
-from openrbu.formats.judgement import ImageState
+from openrbu.formats.image_check import ImageState
 from openrbu.formats.packages import limits
 from openrbu.formats.packages.search import FoundImage, search_package
 from rigs.package_makers import (

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from openrbu.errors import AddressError, MachineError, UsageError
 from openrbu.formats.packet import HEADER_SIZE_BYTES
-from openrbu.memory.physical import Region, unaligned_buffer, pc_regions
+from openrbu.memory.physical import Region, pc_regions, unaligned_buffer
 from openrbu.memory.ram_file import RamFile
 from openrbu.units import GIB, KIB, MIB, PAGE_SIZE, PhysAddr
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from openrbu.errors import DamagedInputError
 from openrbu.formats.check_words import check_words
 from openrbu.formats.hdr import SystemId, make_image
-from openrbu.formats.judgement import ImageState
+from openrbu.formats.image_check import ImageState
 from openrbu.formats.packet import (
     HEADER_SIZE_BYTES,
     PACKET_HEADER,
@@ -279,7 +279,7 @@ def test_a_packet_with_a_wrong_checksum_is_skipped_and_said(ram: RamFile) -> Non
     assert whys(result) == [(places[2], "packet: wrong checksum")]
     found = only_set(result)
     assert (found.missing, found.is_complete) == ((2,), False)
-    with pytest.raises(DamagedInputError, match="1 of 9 packets are missing, the first is packet 2"):
+    with pytest.raises(DamagedInputError, match="1 of 9 packets are missing"):
         found.assemble(ram)
 
 

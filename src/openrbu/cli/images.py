@@ -32,7 +32,7 @@ def image_document(image: Image) -> dict[str, Any]:
 
     `ends_at_bytes` is where its check words hold, if anywhere; what is behind is none of it.
     """
-    end, whole = image.judgement.end, image.up_to_its_end
+    end, whole = image.check.end, image.up_to_its_end
     return {
         **header_document(image.header),
         "state": image.state.value,
@@ -103,7 +103,7 @@ def _sha256(image: Image) -> str:
 
 
 def image_rows(image: Image) -> list[tuple[str, Cell]]:
-    header, end, whole = image.header, image.judgement.end, image.up_to_its_end
+    header, end, whole = image.header, image.check.end, image.up_to_its_end
     flash_data: Cell = caution("of unknown size: nothing says where it ends")
     if end is not None and whole is not None:
         flash_data = f"{human_size(end.data_size_bytes)} ({end.data_size_bytes} bytes)"

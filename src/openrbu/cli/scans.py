@@ -82,7 +82,7 @@ def _open_memory(memory: str) -> Iterator[ReadableMemory]:
 
 
 def _result_document(seen: SearchResult) -> dict[str, Any]:
-    from openrbu.formats.judgement import ImageState
+    from openrbu.formats.image_check import ImageState
 
     return {
         "packet_sets": [

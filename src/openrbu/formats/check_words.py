@@ -1,14 +1,14 @@
-"""The two check words that the vendor puts behind an image's data, and what they tell.
+"""The two check words that the vendor puts after an image's data, and what they prove.
 
 Facts: docs/reference/image.md, I3 and I5. Both words are the register of a reflected CRC-32
 (0xEDB88320, start 0xFFFFFFFF) without the final complement: the first over the n bytes of data,
 the second over header, data and the first word.
 
-Such a register is linear, so where the first word is right the second one depends on the header
-and on n alone: it is the register after the header, XOR the start, moved on by n + 4 bytes of
-zeros. That has two uses here. Data is gone through once, not twice. And the end of an image can be
-found without knowing its data, even when the data was changed: it is where the second word stands
-that this header has with a data size of as many bytes.
+Such a register is linear. So if the first word is right, the second one depends only on the header
+and on n: it is the register after the header, XOR the start, moved on by n + 4 bytes of zeros. This
+has two uses here. The data is read once, not twice. And the end of an image is found without its
+data, even if the data was changed: it is where the second word stands that belongs to this header
+and to a data size of as many bytes.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _ONE = 0x80000000
 """The polynomial 1: in a reflected register bit 31 is the coefficient of x to the power 0."""
 
 _A_BYTE = 0x00800000
-"""x to the power 8: by this a register is multiplied when a byte of zeros is fed in."""
+"""x to the power 8: a byte of zeros multiplies a register by this."""
 
 _WORD_BYTES = 4
 _POSITIONS_AT_ONCE = MIB
@@ -48,44 +48,45 @@ def register(data: Buffer, start: int = _START) -> int:
 
 
 def check_words(header: Buffer, data: Buffer) -> bytes:
-    """The 8 bytes that belong behind header and data."""
+    """The 8 bytes that belong after header and data."""
     return CHECK_WORDS.pack(
         data_word=register(data), whole_word=_whole_word(register(header), len(data))
     )
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """Which of the words behind some data are right.
+class CheckWordsResult:
+    """Which of the two check words are right.
 
-    `whole_holds`: the second word is the one that this header has with data of this size. It is
-    so where only the data, or the first word, was changed.
+    `whole_word_is_right`: the second word belongs to this header and to a data size of as many
+    bytes. This is also true when only the data, or the first word, was changed.
     """
 
-    data_holds: bool
-    whole_holds: bool
+    data_word_is_right: bool
+    whole_word_is_right: bool
 
 
-def judge(header: Buffer, body: memoryview) -> Verdict:
-    """Look at the last 8 bytes of `body`, the data and its words. Goes through the data once."""
+def compare_words(header: Buffer, body: memoryview) -> CheckWordsResult:
+    """Compare the last 8 bytes of `body` with the check words that belong after `header` and the
+    data, which is the rest of `body`. Reads the data once."""
     size = len(body) - CHECK_WORDS_BYTES
     if size < 0:
-        return Verdict(data_holds=False, whole_holds=False)
+        return CheckWordsResult(data_word_is_right=False, whole_word_is_right=False)
     words = CHECK_WORDS.unpack(body, size)
-    return Verdict(
-        data_holds=words["data_word"] == register(body[:size]),
-        whole_holds=words["whole_word"] == _whole_word(register(header), size),
+    return CheckWordsResult(
+        data_word_is_right=words["data_word"] == register(body[:size]),
+        whole_word_is_right=words["whole_word"] == _whole_word(register(header), size),
     )
 
 
 def claimed_sizes(
     header: Buffer, part: Buffer, offset: int = 0, *, whole_kib: bool
 ) -> Iterator[int]:
-    """The data sizes, ascending, at which the header's second word stands where it belongs.
+    """The data sizes in bytes, ascending, for which the right second word of this header is found.
 
-    `part` is what lies behind the header, from `offset` bytes behind it on; sizes whose second
-    word is not in it are not looked at. `whole_kib`: only sizes of whole KiB are. Of 2**32 sizes
-    looked at, one holds by chance.
+    `part` are the bytes from `offset` bytes after the header on. Only sizes are tried whose second
+    word lies in `part`, and with `whole_kib` only sizes of whole KiB. Of 2**32 sizes, one matches
+    by chance.
     """
     step = KIB if whole_kib else 1
     first = max(1, offset - _WORD_BYTES)
@@ -106,7 +107,7 @@ def claimed_sizes(
 
 
 def sizes_by_data(body: memoryview) -> Iterator[int]:
-    """The data sizes of whole KiB, ascending, at which the first word is right."""
+    """The data sizes of whole KiB in bytes, ascending, for which the first word is right."""
     state = _START
     for end in range(KIB, len(body) - CHECK_WORDS_BYTES + 1, KIB):
         state = register(body[end - KIB : end], state)
@@ -115,13 +116,16 @@ def sizes_by_data(body: memoryview) -> Iterator[int]:
 
 
 def _whole_word(after_header: int, data_size_bytes: int) -> int:
-    """The second word, where the first is right."""
+    """The right second word after this much data, if the first word is right.
+
+    `after_header`: the register after the header.
+    """
     return _times(after_header ^ _START, _power(data_size_bytes + _WORD_BYTES))
 
 
 @lru_cache(maxsize=64)
 def _power(size_bytes: int) -> int:
-    """What a register is multiplied by when `size_bytes` zeros are fed in."""
+    """The factor by which `size_bytes` bytes of zeros multiply a register."""
     power, base = _ONE, _A_BYTE
     while size_bytes:
         if size_bytes & 1:
@@ -132,7 +136,7 @@ def _power(size_bytes: int) -> int:
 
 
 def _times(one: int, other: int) -> int:
-    """The product of two polynomials modulo the CRC's."""
+    """The product of two polynomials modulo the polynomial of the CRC."""
     product = 0
     while one:
         if one & _ONE:
@@ -143,7 +147,7 @@ def _times(one: int, other: int) -> int:
 
 
 def _times_each(values: npt.NDArray[np.uint32], factor: int) -> npt.NDArray[np.uint32]:
-    """Each value times `factor`: a table for each of its four bytes."""
+    """Each value times `factor`, with a table for each of the four bytes; shape as `values`."""
     product = np.zeros(len(values), np.uint32)
     for byte in range(_WORD_BYTES):
         table = np.zeros(256, np.uint32)
@@ -157,7 +161,7 @@ def _times_each(values: npt.NDArray[np.uint32], factor: int) -> npt.NDArray[np.u
 
 @lru_cache(maxsize=2)
 def _sequence(step: int) -> npt.NDArray[np.uint32]:
-    """The powers for 0, `step`, 2 × `step` … bytes of zeros; shape (`_POSITIONS_AT_ONCE`,)."""
+    """The factors for 0, `step`, 2 × `step` … bytes of zeros; shape (`_POSITIONS_AT_ONCE`,)."""
     powers = np.array([_ONE], np.uint32)
     while len(powers) < _POSITIONS_AT_ONCE:
         moved = _times_each(powers, _power(step * len(powers)))

@@ -1,7 +1,7 @@
 """The `.HDR` file: an 84-byte header, the flash data, and two check words.
 
 Facts: docs/reference/image.md, I1 to I4. The whole file, header included, is what gets staged in
-memory. The words are in `check_words`, what they tell of an image is in `judgement`.
+memory. The words are in `check_words`, what they tell of an image is in `check`.
 """
 
 import re
@@ -12,12 +12,12 @@ from functools import cached_property
 from openrbu.buffers import Buffer
 from openrbu.errors import DamagedInputError, UsageError
 from openrbu.formats.check_words import CHECK_WORDS, CHECK_WORDS_BYTES, check_words
-from openrbu.formats.judgement import (
+from openrbu.formats.image_check import (
+    ImageCheck,
     ImageState,
-    Judgement,
+    check_image,
     describe_damage,
     find_end,
-    judge_image,
 )
 from openrbu.formats.layout import Field, Layout
 from openrbu.formats.revision import MAX_REVISION
@@ -237,13 +237,13 @@ class Image:
         return self.header.size_bytes + len(self.body)
 
     @cached_property
-    def judgement(self) -> Judgement:
+    def check(self) -> ImageCheck:
         """What its check words say of it. Goes through the data once, where they are right."""
-        return judge_image(self.header.build(), self.body)
+        return check_image(self.header.build(), self.body)
 
     @property
     def state(self) -> ImageState:
-        return self.judgement.state
+        return self.check.state
 
     @property
     def is_whole(self) -> bool:
@@ -252,12 +252,12 @@ class Image:
     @property
     def damage(self) -> str | None:
         """What is wrong with an image whose header is sound, in one line; None: nothing."""
-        return describe_damage(self.judgement, len(self.body))
+        return describe_damage(self.check, len(self.body))
 
     @property
     def up_to_its_end(self) -> "Image | None":
         """The image without what is behind its check words; None where they hold nowhere."""
-        end = self.judgement.end
+        end = self.check.end
         if end is None:
             return None
         return Image(self.header, self.body[: end.data_size_bytes + CHECK_WORDS_BYTES])

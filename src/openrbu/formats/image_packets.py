@@ -68,20 +68,20 @@ class JoinedImage:
 def join_image(data: Buffer) -> JoinedImage:
     """The image in a file of packets, back to back.
 
-    :raise DamagedInputError: as `packet.join`; when the packets are sound, and what they hold is no
-        image, a damaged one, or one with more behind it than what fills up the last packet.
+    :raise DamagedInputError: as `packet.join`; when the data in the packets is not an image, or a
+        damaged one; when more bytes follow the image than the zeros that fill the last packet.
     """
     joined = packet.join(data)
     try:
         image = image_at(joined.image) or Image.parse(joined.image)
     except DamagedInputError as error:
-        raise DamagedInputError(f"what the packets hold is {error}") from None
+        raise DamagedInputError(f"the data in the packets is {error}") from None
     if image.damage is not None:
-        raise DamagedInputError(f"the packets are sound, but {image.damage}")
+        raise DamagedInputError(f"the packets are valid, but {image.damage}")
     behind = joined.image[image.size_bytes :]
     if len(behind) >= len(joined.image) // (joined.total - 1) or any(behind):
         raise DamagedInputError(
-            f"the packets are sound, but {len(behind)} bytes are behind the image in them, and "
-            "not only the zeros that fill up the last packet"
+            f"the packets are valid, but {len(behind)} bytes follow the image in them, more than "
+            "the zeros that fill the last packet"
         )
     return JoinedImage(image, joined)

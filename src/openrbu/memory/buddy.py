@@ -215,8 +215,8 @@ class BuddyAllocator:
     def fragment(self, *, keep_free_order: int, rng: Random | None = None) -> Fragmentation:
         """Allocate single pages so that no free block is larger than `keep_free_order`.
 
-        It allocates as few as possible: one page of every block of the next order, the first one or,
-        with `rng`, a random one. For tests of a machine that has run for a long time.
+        It allocates as few as possible: one page of every block of the next order (the first one;
+        with `rng`, a random one). For tests of a machine that has run for a long time.
 
         :raise ValueError: when `keep_free_order` is not 0 to 10.
         """

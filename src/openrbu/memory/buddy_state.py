@@ -14,7 +14,7 @@ class AllocatorState:
 
     `reserved` has `[start, end)` in bytes. `allocated` has `[order, first frame, count, distance in
     frames]` for blocks of one order at equal distances, so that a set of packets is a row or two.
-    Withdrawn pages are not in it: the owner that withdrew them saves them, and withdraws them again.
+    Withdrawn pages are not in it: their owner saves them, and withdraws them again.
     """
 
     reserved: tuple[tuple[Natural, Natural], ...]

@@ -25,6 +25,5 @@ def frame_runs(frames: Frames) -> list[Run]:
     cuts = [0, *starts.tolist(), count]
     firsts = [first, *frames[starts].tolist()]
     return [
-        (frame, end - start)
-        for frame, start, end in zip(firsts, cuts[:-1], cuts[1:], strict=True)
+        (frame, end - start) for frame, start, end in zip(firsts, cuts[:-1], cuts[1:], strict=True)
     ]

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from openrbu.formats.check_words import CHECK_WORDS_BYTES, claimed_sizes, judge
+from openrbu.formats.check_words import CHECK_WORDS_BYTES, claimed_sizes, compare_words
 from openrbu.formats.hdr import Header, Image
-from openrbu.formats.judgement import MAX_CLAIMS, MAX_DATA_BYTES, ImageState
+from openrbu.formats.image_check import MAX_CLAIMS, MAX_DATA_BYTES, ImageState
 from openrbu.lazy import np
 from openrbu.memory.ram_array import RamArray
 from openrbu.units import GIB, MIB, PhysAddr
@@ -86,10 +86,10 @@ class ImageSearch:
         if data[: header.size_bytes] != header.build():
             return _CHANGED_MEANWHILE
         image = Image(header, data[header.size_bytes :])
-        verdict = judge(header.build(), image.body)
-        if verdict.data_holds and verdict.whole_holds:
+        words = compare_words(header.build(), image.body)
+        if words.data_word_is_right and words.whole_word_is_right:
             return BodyCheck(ImageState.WHOLE, size, image.data_word)
-        if not verdict.whole_holds:
+        if not words.whole_word_is_right:
             return _CUT
         return BodyCheck(
             ImageState.DATA_CHANGED,

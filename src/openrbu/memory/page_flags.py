@@ -42,7 +42,7 @@ _FREE_SOON_BITS = sum(1 << bit for bit in (BUDDY_BIT, LRU_BIT, MMAP_BIT, ANON_BI
 class FreePages:
     """Which pages are free or will be, of those whose flags were read.
 
-    `parts`: the parts of the file that were read, ascending: the first frame of each, and its bytes.
+    `parts`: the parts of the file that were read, ascending; of each its first frame and its bytes.
     """
 
     def __init__(self, parts: Iterable[tuple[int, bytes]]) -> None:
@@ -57,10 +57,10 @@ class FreePages:
         system and counts as free. Machine frames at or above the address `end` are not known.
         """
         is_free = _free_in(flags)
-        machine_frames = table[: len(is_free)]
+        frames = table[: len(is_free)]
         by_machine_frame = np.ones(-(-end // PAGE_SIZE), np.uint8)
-        is_below_end = machine_frames < len(by_machine_frame)
-        by_machine_frame[machine_frames[is_below_end]] = is_free[: len(machine_frames)][is_below_end]
+        is_below_end = frames < len(by_machine_frame)
+        by_machine_frame[frames[is_below_end]] = is_free[: len(frames)][is_below_end]
         pages = cls(())
         pages._parts = [(0, by_machine_frame.tobytes())]
         return pages

@@ -21,7 +21,7 @@ from typing import Any
 from openrbu.errors import DamagedInputError
 from openrbu.formats import hdr
 from openrbu.formats.hdr import Header
-from openrbu.formats.judgement import ImageState
+from openrbu.formats.image_check import ImageState
 from openrbu.formats.packet import (
     PACKET_HEADER,
     PACKET_MAGIC,

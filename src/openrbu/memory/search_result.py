@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from openrbu.errors import DamagedInputError
 from openrbu.formats.hdr import Header
-from openrbu.formats.judgement import ImageState
+from openrbu.formats.image_check import ImageState
 from openrbu.formats.packet import PasswordItem, set_id_text
 from openrbu.memory.physical import ReadableMemory, Region, joined
 from openrbu.units import PhysAddr

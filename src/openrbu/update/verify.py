@@ -19,7 +19,7 @@ from openrbu.bios.rules.ruleset import Find, RejectedError
 from openrbu.buffers import Buffer, same_bytes
 from openrbu.errors import UpdateFailedError
 from openrbu.formats.hdr import MAGIC_WORD, Image
-from openrbu.formats.judgement import MAX_DATA_BYTES
+from openrbu.formats.image_check import MAX_DATA_BYTES
 from openrbu.formats.packet_header import (
     PACKET_HEADER,
     PACKET_MAGIC,

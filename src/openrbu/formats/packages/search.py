@@ -24,7 +24,7 @@ from typing import TypeVar
 from openrbu.buffers import Buffer
 from openrbu.errors import DamagedInputError, NotForRbuError, ObstacleError, OpenRbuError
 from openrbu.formats.hdr import HEADER_SIZE_BYTES, Header, Image, image_at
-from openrbu.formats.judgement import MAX_DATA_BYTES, ImageState
+from openrbu.formats.image_check import MAX_DATA_BYTES, ImageState
 from openrbu.formats.packages import archives, not_for_rbu, signs, streams
 from openrbu.formats.packages.cabinet import Cabinet, OtherCompressionError
 from openrbu.formats.packages.limits import BeyondLimitError, Budget
