@@ -97,6 +97,14 @@ def test_the_names_of_the_rule_sets_are_those_of_the_rule_sets() -> None:
     assert tuple(RULE_SETS) == RULE_NAMES
 
 
+@pytest.mark.usefixtures("_three_machines")
+def test_a_plan_for_people_has_no_digest_and_needs_no_search_through_memory() -> None:
+    words = ("plan", "image.hdr", "--machine", "one")
+    slow = ("hashlib", "openrbu.memory.scan", "openrbu.update.flow", "socket", "tempfile")
+    assert importers(*words, of=slow) == {}
+    assert set(importers(*words, "--json", of=slow)) == {"hashlib"}
+
+
 @pytest.mark.usefixtures("rbu")
 def test_the_modules_that_are_looked_for_are_seen_when_they_are_loaded() -> None:
     assert "numpy" in importers("balloon", "host", "xen")

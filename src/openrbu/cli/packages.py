@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 def info(
     image: ImageFile,
+    *,
+    as_json: bool,
 ) -> Answer:
     """Show what an image is: version, systems, sizes, check words, digest.
 
@@ -33,6 +35,17 @@ def info(
     Example:  rbu info A06.hdr
     """
     inside = api.read_images(image)
+    damage = next((why for each in inside.images if (why := each.damage)), None)
+    error = None if damage is None else DamagedInputError(f"{image}: {damage}")
+    # Not both are made: each goes through all of the image for its digest.
+    if as_json:
+        document = {
+            "file": str(image),
+            "file_size_bytes": inside.size_bytes,
+            **_package_document(inside),
+            "images": [_document(each) for each in inside.images],
+        }
+        return Answer(document, (), error)
     blocks: list[Block] = []
     if inside.manifest is not None:
         blocks.append(Facts(f"{image}, by its package.xml", _manifest_rows(inside.manifest)))
@@ -40,15 +53,7 @@ def info(
         title = str(image) if each.found_at is None else f"{image} > {each.found_at}"
         blocks.append(Facts(title, _rows(each)))
     blocks += [caution(f"note: {note}") for note in inside.notes]
-    document = {
-        "file": str(image),
-        "file_size_bytes": inside.size_bytes,
-        **_package_document(inside),
-        "images": [_document(each) for each in inside.images],
-    }
-    damage = next((why for each in inside.images if (why := each.damage)), None)
-    error = None if damage is None else DamagedInputError(f"{image}: {damage}")
-    return Answer(document, blocks, error)
+    return Answer({}, blocks, error)
 
 
 def extract(

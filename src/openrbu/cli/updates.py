@@ -32,6 +32,7 @@ def plan(
     *,
     machine: OnMachine = None,
     asked: UpdateOptions,
+    as_json: bool,
 ) -> Answer:
     """Show what an update would do, and what stands in its way.
 
@@ -45,13 +46,15 @@ def plan(
     with api.open_machine(machine) as opened:
         planned = opened.plan(loaded, options)
         refusal = planned.refusal
+        if as_json:  # not in vain: it has the image's digest
+            document = {"changed": False, **plan_document(opened, planned, loaded)}
+            return Answer(document, (), refusal)
         blocks: list[Block] = [Facts("Plan", plan_rows(opened, planned))]
         blocks += [_nothing_to_do(planned)] if planned.nothing_to_do else hints(planned)
         if not planned.nothing_to_do and refusal is None:
             ready = f"rbu update {image}{machine_words(opened)}{asked.words}"
             blocks.append(good(f"ready: {ready}"))
-        document = {"changed": False, **plan_document(opened, planned, loaded)}
-        return Answer(document, blocks, refusal)
+        return Answer({}, blocks, refusal)
 
 
 def update(

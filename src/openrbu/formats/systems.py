@@ -48,8 +48,8 @@ class KnownSystem:
 
 def known_system(system_id: int) -> KnownSystem:
     """What is known of a system; of most IDs that a u16 can be that is nothing."""
-    found = _systems().get(system_id)
-    return found or KnownSystem(system_id, "", Against.NOTHING, "")
+    line = _lines().get(system_id)
+    return KnownSystem(system_id, "", Against.NOTHING, "") if line is None else _parse(line)
 
 
 def title_of(system: SystemId) -> str:
@@ -59,16 +59,19 @@ def title_of(system: SystemId) -> str:
 
 
 @cache
-def _systems() -> dict[int, KnownSystem]:
-    """All of the table, read when somebody asks for the first time."""
+def _lines() -> dict[int, str]:
+    """The lines of the table by their IDs, read when somebody asks for the first time."""
     data = pkgutil.get_data(__package__, _TABLE)
     assert data is not None, f"{_TABLE} is a part of this package"
     lines = data.decode("utf-8").splitlines()
-    systems = (_parse(line) for line in lines if not line.startswith("#"))
-    return {system.id: system for system in systems}
+    return {_id_in(line): line for line in lines if not line.startswith("#")}
+
+
+def _id_in(line: str) -> int:
+    return int(line.partition("\t")[0], 16)
 
 
 def _parse(line: str) -> KnownSystem:
     """From a line of the table: ID, name, how much is against it, in what words."""
-    number, name, against, what = (line.split("\t") + [""] * 3)[:4]
-    return KnownSystem(int(number, 16), name, Against(against), what)
+    _, name, against, what = (line.split("\t") + [""] * 3)[:4]
+    return KnownSystem(_id_in(line), name, Against(against), what)
