@@ -5,6 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SECONDS ?= 600
 MEMORIES ?= 5000
+NO_LIMIT := -o timeout=0 -o faulthandler_timeout=0
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo demo-balloon test test-here test-lab lab-soak oracle-soak bench lint lock clean
@@ -38,11 +39,11 @@ test-lab: setup  ## The tests in the lab: real Linux and the real driver in QEMU
 	$(BIN)/python -m pytest -m lab --numprocesses 2 --dist loadfile
 
 lab-soak: setup  ## Random operations on a real kernel and on ours, for SECONDS (600)
-	OPENRBU_SOAK_SECONDS=$(SECONDS) $(BIN)/python -m pytest -s tests/lab/soak.py
+	OPENRBU_SOAK_SECONDS=$(SECONDS) $(BIN)/python -m pytest $(NO_LIMIT) -s tests/lab/soak.py
 
 oracle-soak: setup  ## Our rule sets against the code of real BIOSes, over MEMORIES (5000)
 	OPENRBU_NOTHING_LEFT_OUT=1 OPENRBU_ORACLE_MEMORIES=$(MEMORIES) \
-	  $(BIN)/python -m pytest tests/oracle/test_random_memories.py
+	  $(BIN)/python -m pytest $(NO_LIMIT) tests/oracle/test_random_memories.py
 
 lint: setup  ## Types, style, and which folder imports which
 	$(BIN)/ruff check .
