@@ -43,10 +43,10 @@ from openrbu.lab.calls import (
     Read,
     ReadLink,
     Result,
-    Settle,
     Status,
     Unload,
     Value,
+    WaitForDriver,
     Write,
     split,
 )
@@ -60,7 +60,7 @@ Side = Callable[[list[Call]], list[Result]]
 
 RESET: list[Call] = [
     Write(LOADING, b"-1"),
-    Settle(),
+    WaitForDriver(),
     Unload(MODULE),
     Write(TIMEOUT, b"60"),
     Load(MODULE),
@@ -119,7 +119,7 @@ def _value(kernel: Kernel, call: Call) -> Value:  # noqa: PLR0911 - one for each
             return kernel.exists(call.path)
         case ListDir():
             return tuple(kernel.list(call.path))
-        case Settle():
+        case WaitForDriver():
             return True
         case Load():
             kernel.load_module(call.module, call.parameters)
@@ -343,7 +343,7 @@ def shrunk(difference: Difference, kernel: Side, profile: Side) -> Difference:
 def _units(calls: list[Call]) -> list[list[Call]]:
     units: list[list[Call]] = []
     for call in calls:
-        if isinstance(call, Settle) and units:
+        if isinstance(call, WaitForDriver) and units:
             units[-1].append(call)
         else:
             units.append([call])

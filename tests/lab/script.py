@@ -16,10 +16,10 @@ from openrbu.lab.calls import (
     Read,
     ReadLink,
     Result,
-    Settle,
     Stat,
     Status,
     Unload,
+    WaitForDriver,
     Write,
 )
 
@@ -104,7 +104,7 @@ def _command(call: Call) -> str:  # noqa: C901, PLR0911 - one for each kind of c
             return " ".join([f"modprobe {module}", *words])
         case Unload(module):
             return f"rmmod {module}"
-        case Settle():
+        case WaitForDriver():
             return "sleep 0.1"
 
 

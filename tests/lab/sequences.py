@@ -10,7 +10,7 @@ What is kept out, because it says nothing about the driver or kills the kernel:
   guest's memory. `Scale` bounds images, and how many packets they come to.
 - Large values of `allocation_floor`: the driver takes all memory in search of a page above it.
 - Short timeouts: the profile's never run out.
-- Calls without a pause after what the kernel does in the background: `Settle` follows those.
+- Calls without a pause after what the kernel does in the background: `WaitForDriver` follows those.
 
 The gap that a sparse load leaves is *not* kept out. It is undefined in general, but Debian's kernel
 clears each page that it hands out (CONFIG_INIT_ON_ALLOC_DEFAULT_ON), and the profile has zeros.
@@ -30,9 +30,9 @@ from openrbu.lab.calls import (
     Load,
     Read,
     ReadLink,
-    Settle,
     Stat,
     Unload,
+    WaitForDriver,
     Write,
 )
 from openrbu.units import KIB, MIB, PAGE_SIZE
@@ -134,7 +134,7 @@ FILES = (IMAGE_TYPE, PACKET_SIZE, STAGED, LOADING, DATA, TIMEOUT, FLOOR, f"{FIRM
 READ_SIZES = (4096, 4096, 4096, 1, 2, 3, 0, 10, 511, 1000, 4095, 4097, 8192, 100_000)
 OFFSETS = (0, 0, 0, 0, 1, 2, 3, 7, 100, 511, 512, 4095, 4096, 4097, 5000, 8192, 65_536, 8 * MIB)
 
-AFTER: Operation = (Settle(), Exists(LOADING))
+AFTER: Operation = (WaitForDriver(), Exists(LOADING))
 """What follows each operation that makes an entry or takes it away."""
 
 INVENTORY: list[Call] = [

@@ -11,7 +11,7 @@ import sys
 from openrbu.formats.hdr import SystemId, make_image
 from openrbu.formats.packet import split
 from openrbu.formats.version import BiosVersion
-from openrbu.lab.calls import Call, Read, Settle, Write, perform
+from openrbu.lab.calls import Call, Read, WaitForDriver, Write, perform
 from openrbu.units import KIB, PAGE_SIZE
 
 DRIVER, FIRMWARE = "/sys/devices/platform/dell_rbu", "/sys/class/firmware/dell_rbu"
@@ -29,15 +29,15 @@ def stage(mode: str, version: str, packet_bytes: int) -> bool:
     """Stage an image, as packets under a set ID that is their size. Whether the driver gives it
     back right."""
     data = image_of(version)
-    calls: list[Call] = [Write(f"{DRIVER}/image_type", b"init"), Settle()]
+    calls: list[Call] = [Write(f"{DRIVER}/image_type", b"init"), WaitForDriver()]
     calls.append(Write(f"{DRIVER}/image_type", mode.encode()))
     if mode == "packet":
         data = bytes(split(data, packet_size_bytes=packet_bytes, set_id=packet_bytes))
         calls.append(Write(f"{DRIVER}/packet_size", b"%d" % packet_bytes))
-    calls += Settle(), Write(f"{FIRMWARE}/loading", b"1")
+    calls += WaitForDriver(), Write(f"{FIRMWARE}/loading", b"1")
     places = range(0, len(data), PAGE_SIZE)
     calls += (Write(f"{FIRMWARE}/data", data[at : at + PAGE_SIZE], at) for at in places)
-    calls += Write(f"{FIRMWARE}/loading", b"0"), Settle()
+    calls += Write(f"{FIRMWARE}/loading", b"0"), WaitForDriver()
     for call in calls:
         result = perform(call)
         assert result.errno is None, (call, result)

@@ -15,7 +15,7 @@ import pytest
 
 from lab.differ import MOMENTS, Hunt
 from lab.script import Difference, as_script
-from openrbu.lab.calls import Call, Load, Read, Result, Settle, Unload, Write
+from openrbu.lab.calls import Call, Load, Read, Result, Unload, WaitForDriver, Write
 from rigs.driver import DEVICE, FIRMWARE
 from rigs.lab import SharedMachine
 
@@ -54,16 +54,16 @@ def test_the_script_of_a_difference_does_in_a_guest_what_it_says(
     calls: list[Call] = [
         Unload("dell_rbu"),
         Load("dell_rbu", {"image_type": "packet"}),
-        Settle(),
+        WaitForDriver(),
         Read(f"{DEVICE}/image_type", 0, 64),
         Write(f"{DEVICE}/image_type", b"no such type"),
         Write(f"{DEVICE}/image_type", b"init"),
-        Settle(),
+        WaitForDriver(),
         Write(f"{FIRMWARE}/loading", b"1"),
         Write(f"{FIRMWARE}/data", b"\xfe\0x", 4095),
         Read(f"{FIRMWARE}/data", 4095, 3),
         Write(f"{FIRMWARE}/loading", b"-1"),
-        Settle(),
+        WaitForDriver(),
         Unload("dell_rbu"),
     ]
     results = [Result()] * len(calls)

@@ -56,7 +56,7 @@ def test_a_mistake_in_a_call_is_no_loss(shared_machine: SharedMachine) -> None:
 def test_a_qemu_that_is_killed_is_a_loss_and_the_next_call_gets_a_new_one(
     shared_machine: SharedMachine,
 ) -> None:
-    from openrbu.lab.calls import Settle
+    from openrbu.lab.calls import WaitForDriver
     from openrbu.lab.guest import GuestLostError
 
     starts = seen_up(shared_machine)
@@ -64,7 +64,7 @@ def test_a_qemu_that_is_killed_is_a_loss_and_the_next_call_gets_a_new_one(
     assert qemu is not None
     qemu._process.kill()
     with pytest.raises(GuestLostError, match="the guest was lost: QEMU ended"):
-        shared_machine.calls([Settle()])
+        shared_machine.calls([WaitForDriver()])
     assert seen_up(shared_machine) == starts + 1
 
 

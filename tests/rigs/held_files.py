@@ -16,7 +16,7 @@ from pathlib import Path
 
 MODES = {"r": os.O_RDONLY, "w": os.O_WRONLY, "rw": os.O_RDWR, "wt": os.O_WRONLY | os.O_TRUNC}
 
-_SETTLE_STEP_S = 0.001
+_IDLE_CHECK_S = 0.001
 
 
 class Files:
@@ -69,7 +69,7 @@ class Files:
             is_there = self._at("/sys/class/firmware/dell_rbu/loading").exists()
             in_a_row = in_a_row + 1 if uses == is_there else 0
             if in_a_row < 2:
-                time.sleep(_SETTLE_STEP_S)
+                time.sleep(_IDLE_CHECK_S)
 
 
 def main() -> None:

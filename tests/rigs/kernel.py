@@ -18,9 +18,9 @@ from openrbu.lab.calls import (
     Load,
     Read,
     Result,
-    Settle,
     Unload,
     Value,
+    WaitForDriver,
     Write,
 )
 from openrbu.units import KIB, PAGE_SIZE, PhysAddr
@@ -54,7 +54,7 @@ class RealKernel:
         """
         self._calls(
             Write(f"{FIRMWARE}/loading", b"-1"),
-            Settle(),
+            WaitForDriver(),
             Unload(MODULE),
             Write("/sys/class/firmware/timeout", b"60"),
         )
@@ -115,7 +115,7 @@ class RealKernel:
         _value_of(result, MODULE)
 
     def settle(self) -> None:
-        assert self._value(Settle(), FIRMWARE), "the driver does not come to rest"
+        assert self._value(WaitForDriver(), FIRMWARE), "the driver does not come to rest"
 
     def find_in_memory(self, data: bytes) -> Sequence[int]:
         """Looked at from outside. All memory is: the driver's, and what others have of the same."""

@@ -21,10 +21,10 @@ from openrbu.lab.calls import (
     Read,
     ReadLink,
     Result,
-    Settle,
     Stat,
     Status,
     Unload,
+    WaitForDriver,
     Write,
     calls_of_message,
     calls_to_message,
@@ -49,7 +49,7 @@ calls = st.lists(
         st.builds(ReadLink, texts),
         st.builds(Load, texts, st.dictionaries(texts, texts, max_size=3)),
         st.builds(Unload, texts),
-        st.just(Settle()),
+        st.just(WaitForDriver()),
     )
 )
 values = st.one_of(
@@ -131,7 +131,7 @@ def test_calls_are_split_so_that_each_group_fits_into_one_message() -> None:
     a, b, c = Write("a", bytes(half)), Read("b", 0, half), Write("c", bytes(half))
     more, most = Read("d", 0, half + 1), Write("e", bytes(MAX_PAYLOAD_BYTES))
     assert list(split([a, b, c, more, most])) == [[a, b, c], [more, most]]
-    small: list[Call] = [Settle()] * (MAX_CALLS + 1)
+    small: list[Call] = [WaitForDriver()] * (MAX_CALLS + 1)
     assert [len(group) for group in split(small)] == [MAX_CALLS, 1]
     assert list(split([])) == []
 

@@ -12,7 +12,7 @@ do           with                                         answers
              ``columns``                                  guest's terminal has ended
 ===========  ===========================================  ==========================================
 
-The first message is the agent's: ``{"protocol": 1, "release": …}``. A request that fails is
+The first message is the agent's: ``{"protocol": 2, "release": …}``. A request that fails is
 answered with ``{"error": …}``.
 """
 
@@ -37,7 +37,7 @@ from openrbu.lab.scratch import memory_file
 from openrbu.sharing import wire
 from openrbu.units import KIB
 
-PROTOCOL = 1
+PROTOCOL = 2
 
 PORT_NAME = "openrbu.agent"
 

@@ -30,8 +30,8 @@ USE_COUNT = "/sys/module/dell_rbu/refcnt"
 MAX_CALLS = 10_000
 """How many calls `split` puts into one message: their header stays well below what wire allows."""
 
-_SETTLE_SECONDS = 10.0
-_SETTLE_STEP_S = 0.001
+_IDLE_WITHIN_S = 10.0
+_IDLE_CHECK_S = 0.001
 _FINIT_MODULE, _DELETE_MODULE = 313, 176  # system call numbers of x86-64 (asm/unistd_64.h)
 
 
@@ -156,24 +156,25 @@ class Unload:
 
 
 @dataclass(frozen=True, slots=True)
-class Settle:
-    """Wait until dell_rbu has done what the last call set off. Its value: whether it has, in time.
+class WaitForDriver:
+    """Wait until dell_rbu has done all that the last call started. Its value: whether it was done
+    in time.
 
-    The kernel makes and removes the firmware entry in the background. The entry is there exactly
-    when the module's use count is 1 (docs/decisions/0014); that has to be so twice, a millisecond
-    apart, because an entry that is about to go is still there at first.
+    The kernel makes and removes the firmware entry in the background. The entry exists exactly
+    when the module's use count is 1 (docs/decisions/0014). Both must agree twice, a millisecond
+    apart, because an entry that is about to be removed still exists at first.
     """
 
     def make(self) -> bool:
         in_a_row = 0
-        for _ in Deadline("dell_rbu", _SETTLE_SECONDS).looks(_SETTLE_STEP_S):
-            in_a_row = in_a_row + 1 if _is_settled() else 0
+        for _ in Deadline("dell_rbu", _IDLE_WITHIN_S).looks(_IDLE_CHECK_S):
+            in_a_row = in_a_row + 1 if _driver_is_idle() else 0
             if in_a_row == 2:
                 return True
         return False
 
 
-Call = Read | Write | Exists | ListDir | Stat | ReadLink | Load | Unload | Settle
+Call = Read | Write | Exists | ListDir | Stat | ReadLink | Load | Unload | WaitForDriver
 
 
 def perform(call: Call) -> Result:
@@ -210,7 +211,7 @@ def _insert(file: Path, parameters: str) -> None:
         os.close(fd)
 
 
-def _is_settled() -> bool:
+def _driver_is_idle() -> bool:
     try:
         users = int(Path(USE_COUNT).read_text())
     except FileNotFoundError:  # the module is not loaded
@@ -219,7 +220,7 @@ def _is_settled() -> bool:
 
 
 def _takes_data() -> bool:
-    """Whether there is an entry, and not one that is about to go: that one's data can't be read."""
+    """Whether there is an entry that stays. The data of one that is being removed can't be read."""
     try:
         Read(DATA, 0, 1).make()
     except OSError:  # ENOENT, or ENODEV
@@ -238,7 +239,7 @@ _KINDS: Mapping[str, tuple[type[Call], Mapping[str, Any]]] = {
     "readlink": (ReadLink, {"path": str}),
     "load": (Load, {"module": str, "parameters": dict}),
     "unload": (Unload, {"module": str}),
-    "settle": (Settle, {}),
+    "wait_for_driver": (WaitForDriver, {}),
 }
 """By name: the class, and its fields in the header. Of bytes, the header has the length."""
 
