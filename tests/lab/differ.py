@@ -38,12 +38,12 @@ from openrbu.kernel.kernel import Kernel
 from openrbu.lab.calls import (
     Call,
     Exists,
+    LinkStatus,
     ListDir,
     Load,
     Read,
     ReadLink,
     Result,
-    Status,
     Unload,
     Value,
     WaitForDriver,
@@ -131,7 +131,7 @@ def _value(kernel: Kernel, call: Call) -> Value:  # noqa: PLR0911 - one for each
     if isinstance(call, ReadLink):
         return tree.readlink(inner)
     seen = tree.stat(inner, follow=False)
-    return Status(seen.mode, seen.size_bytes)
+    return LinkStatus(seen.mode, seen.size_bytes)
 
 
 @dataclass(frozen=True)

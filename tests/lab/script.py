@@ -11,13 +11,13 @@ from itertools import zip_longest
 from openrbu.lab.calls import (
     Call,
     Exists,
+    LinkStatus,
     ListDir,
     Load,
     Read,
     ReadLink,
     Result,
     Stat,
-    Status,
     Unload,
     WaitForDriver,
     Write,
@@ -120,7 +120,7 @@ def _shown(result: Result) -> str:
     if result.errno is not None:
         return errno.errorcode.get(result.errno, str(result.errno))
     value = result.value
-    if isinstance(value, Status):
+    if isinstance(value, LinkStatus):
         return f"{value.mode:x} {value.size_bytes}"
     if not isinstance(value, bytes):
         return "done" if value is None else str(value)

@@ -12,7 +12,7 @@ import pytest
 from lab.differ import MOMENTS, DifferenceError, ProfileSide, Tally, hunt
 from lab.sequences import IMAGE_TYPE, LOADING, STAGED
 from openrbu.drivers.dell_rbu_profiles import BadPacketSize, Profile, profile
-from openrbu.lab.calls import Call, Exists, Load, Read, Result, Stat, Status, Unload, Write
+from openrbu.lab.calls import Call, Exists, LinkStatus, Load, Read, Result, Stat, Unload, Write
 from openrbu.lab.guest import GuestLostError
 
 LINUX = profile("linux")
@@ -91,7 +91,7 @@ def entry_that_stays(call: Call, result: Result) -> Result:
 
 def mode_of_a_file(call: Call, result: Result) -> Result:
     value = result.value
-    if isinstance(call, Stat) and call.path == STAGED and isinstance(value, Status):
+    if isinstance(call, Stat) and call.path == STAGED and isinstance(value, LinkStatus):
         return Result(value._replace(mode=0o100644))
     return result
 

@@ -16,13 +16,13 @@ from openrbu.lab.calls import (
     MAX_CALLS,
     Call,
     Exists,
+    LinkStatus,
     ListDir,
     Load,
     Read,
     ReadLink,
     Result,
     Stat,
-    Status,
     Unload,
     WaitForDriver,
     Write,
@@ -59,7 +59,7 @@ values = st.one_of(
     texts,
     st.binary(max_size=100),
     st.lists(texts, max_size=5).map(tuple),
-    st.builds(Status, numbers, numbers),
+    st.builds(LinkStatus, numbers, numbers),
 )
 results = st.lists(
     st.one_of(st.builds(Result, values), st.builds(Result, errno=st.integers(1, 133)))
@@ -148,7 +148,7 @@ def test_calls_on_files_do_what_they_say(tmp_path: Path) -> None:
     assert perform(ListDir(str(tmp_path))) == Result(("file", "link"))
     assert perform(ReadLink(link)) == Result("file")
     found = perform(Stat(link)).value
-    assert isinstance(found, Status)
+    assert isinstance(found, LinkStatus)
     assert stat.S_ISLNK(found.mode)
     for call in (Read(nothing), Write(nothing, b"x"), ListDir(nothing), Stat(nothing)):
         assert perform(call) == Result(errno=errno.ENOENT)

@@ -35,14 +35,14 @@ _IDLE_CHECK_S = 0.001
 _FINIT_MODULE, _DELETE_MODULE = 313, 176  # system call numbers of x86-64 (asm/unistd_64.h)
 
 
-class Status(NamedTuple):
+class LinkStatus(NamedTuple):
     """Of `lstat`: the mode with its type bits, and the size in bytes."""
 
     mode: int
     size_bytes: int
 
 
-Value = bytes | bool | int | str | tuple[str, ...] | Status | None
+Value = bytes | bool | int | str | tuple[str, ...] | LinkStatus | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +107,13 @@ class ListDir:
 
 @dataclass(frozen=True, slots=True)
 class Stat:
-    """`lstat`. Its value: a `Status`."""
+    """`lstat`. Its value: a `LinkStatus`."""
 
     path: str
 
-    def make(self) -> Status:
+    def make(self) -> LinkStatus:
         seen = os.lstat(self.path)
-        return Status(seen.st_mode, seen.st_size)
+        return LinkStatus(seen.st_mode, seen.st_size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,7 +323,7 @@ def results_to_message(results: Sequence[Result]) -> Message:
         elif isinstance(value, bytes):
             documents.append({"bytes": len(value)})
             pieces.append(value)
-        elif isinstance(value, Status):
+        elif isinstance(value, LinkStatus):
             documents.append({"status": value})
         elif isinstance(value, tuple):
             documents.append({"names": value})
@@ -350,7 +350,7 @@ def _result_of(document: object, pieces: _Pieces) -> Result:
         case {"bytes": int(size_bytes)}:
             return Result(pieces.take(size_bytes))
         case {"status": [int(mode), int(size_bytes)]}:
-            return Result(Status(mode, size_bytes))
+            return Result(LinkStatus(mode, size_bytes))
         case {"names": list(names)} if all(isinstance(name, str) for name in names):
             return Result(tuple(names))
         case {"value": bool() | int() | str() | None as value}:
