@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from openrbu.formats.loading import LoadedFile, LoadedImage
     from openrbu.hosts.base import Host
     from openrbu.machine.base import Machine as VirtualMachine
-    from openrbu.machine.factory import Order
+    from openrbu.machine.factory import MachineSpec
     from openrbu.memory.physical import ReadableMemory
     from openrbu.memory.search_result import SearchResult
     from openrbu.update.flow import Cancelled, Outcome
@@ -57,8 +57,8 @@ __all__ = [
     "LoadedFile",
     "LoadedImage",
     "Machine",
+    "MachineSpec",
     "Options",
-    "Order",
     "Outcome",
     "Plan",
     "PostReport",
@@ -95,8 +95,8 @@ _CLASSES: Mapping[str, tuple[str, str]] = MappingProxyType(
         "JoinedImage": ("openrbu.formats.image_packets", "JoinedImage"),
         "LoadedFile": ("openrbu.formats.loading", "LoadedFile"),
         "LoadedImage": ("openrbu.formats.loading", "LoadedImage"),
+        "MachineSpec": ("openrbu.machine.factory", "MachineSpec"),
         "Options": ("openrbu.update.options", "Options"),
-        "Order": ("openrbu.machine.factory", "Order"),
         "Outcome": ("openrbu.update.flow", "Outcome"),
         "Plan": ("openrbu.update.plan", "Plan"),
         "PostReport": ("openrbu.bios.post_report", "PostReport"),
@@ -268,7 +268,7 @@ def open_machine(name: str | None = None, *, serve: bool = False) -> Iterator[Ma
         yield Machine(session.host, session.machine)
 
 
-def make_machine(name: str, order: Order | None = None) -> Path:
+def make_machine(name: str, spec: MachineSpec | None = None) -> Path:
     """Make a virtual machine and switch it on. The directory that it is kept in.
 
     :raise UsageError: when what is ordered can't be: a name, a version, a size, a profile.
@@ -278,7 +278,7 @@ def make_machine(name: str, order: Order | None = None) -> Path:
     from openrbu.machine import factory
     from openrbu.machine.virtual import VirtualMachine
 
-    directory = factory.make_machine(name, factory.Order() if order is None else order)
+    directory = factory.make_machine(name, factory.MachineSpec() if spec is None else spec)
     with VirtualMachine(directory) as machine:
         machine.power_on()
     return directory

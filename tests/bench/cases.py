@@ -14,7 +14,7 @@ from openrbu.formats import packet
 from openrbu.formats.hdr import Image, SystemId, image_at, make_image
 from openrbu.formats.version import BiosVersion
 from openrbu.hosts.virtual import VirtualHost
-from openrbu.machine.factory import Order, make_machine
+from openrbu.machine.factory import MachineSpec, make_machine
 from openrbu.machine.models import MODELS
 from openrbu.machine.virtual import VirtualMachine
 from openrbu.memory.physical import Region
@@ -127,8 +127,8 @@ class WholeUpdate:
 
     def prepare(self) -> None:
         os.environ["OPENRBU_HOME"] = str(self._home)
-        order = Order(model="precision-t7600", ram_bytes=GIB, flash_size_bytes=IMAGE_BYTES)
-        self._machine = VirtualMachine(make_machine("bench", order))
+        spec = MachineSpec(model="precision-t7600", ram_bytes=GIB, flash_size_bytes=IMAGE_BYTES)
+        self._machine = VirtualMachine(make_machine("bench", spec))
         self._machine.power_on()
 
     def run(self) -> None:
@@ -146,7 +146,9 @@ class WholeUpdate:
 def large_machine() -> None:
     """A machine of 1 TiB: made, powered on, updated, restarted. Prints seconds and MiB resident."""
     start = time.perf_counter()
-    with VirtualMachine(make_machine("large", Order("precision-390", ram_bytes=1024 * GIB))) as vm:
+    with VirtualMachine(
+        make_machine("large", MachineSpec("precision-390", ram_bytes=1024 * GIB))
+    ) as vm:
         vm.power_on()
         host = VirtualHost(vm)
         image = Image.parse(_image(MIB, "precision-390"))

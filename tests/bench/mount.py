@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from openrbu.fuse.library import mfusepy
-from openrbu.machine.factory import Order, make_machine
+from openrbu.machine.factory import MachineSpec, make_machine
 from openrbu.machine.virtual import VirtualMachine
 from openrbu.system.fuse_mounts import mount_device, open_device, unmount
 from openrbu.units import GIB, MIB
@@ -67,8 +67,8 @@ class Mounts:
         self._stack.callback(os.sched_setaffinity, 0, os.sched_getaffinity(0))
         for target in (self.machine, self.empty):
             target.mkdir()
-        order = Order(model="precision-t7600", ram_bytes=GIB, flash_size_bytes=IMAGE_BYTES)
-        with VirtualMachine(make_machine("mount", order)) as machine:
+        spec = MachineSpec(model="precision-t7600", ram_bytes=GIB, flash_size_bytes=IMAGE_BYTES)
+        with VirtualMachine(make_machine("mount", spec)) as machine:
             machine.power_on()
             machine.load_module("dell_rbu", {})
         os.sched_setaffinity(0, {server_cpu})  # the servers inherit it

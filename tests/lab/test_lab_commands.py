@@ -96,7 +96,7 @@ def test_a_script_runs_in_the_guest_where_it_is_here(
     script = "pwd; cat tool; echo mine > tool; cat tool; uname -r; echo oops >&2; exit 7\n"
     done = rbu("lab", "shell", "--ram-file", "ram", standard_input=script)
     assert done.returncode == 7, done
-    assert done.stdout == f"{tmp_path}\nseenmine\n{lab.kit.release}\n"
+    assert done.stdout == f"{tmp_path}\nseenmine\n{lab.software.release}\n"
     assert done.stderr.endswith("oops\n")
     assert (tmp_path / "tool").read_text() == "seen", "it is written to in the guest only"
     assert (tmp_path / "ram").stat().st_size == 512 * MIB

@@ -20,7 +20,7 @@ import pytest
 from openrbu.cmos import read_first_bank
 from openrbu.errors import ObstacleError, UsageError
 from openrbu.lab.calls import Read, Result, Write
-from openrbu.machine.factory import Order
+from openrbu.machine.factory import MachineSpec
 from openrbu.units import GIB, MIB
 from rigs.lab import MODEL, Lab
 from rigs.served import send
@@ -110,7 +110,9 @@ def test_a_kernel_without_its_initramfs_is_a_lost_guest(own_lab: Lab, tmp_path: 
     nothing = tmp_path / "initramfs"
     nothing.write_bytes(b"nothing that a kernel could unpack")
     with (
-        replace(own_lab, kit=replace(own_lab.kit, initramfs=nothing)).machine() as machine,
+        replace(
+            own_lab, software=replace(own_lab.software, initramfs=nothing)
+        ).machine() as machine,
         pytest.raises(GuestLostError, match="its kernel died: Kernel panic") as lost,
     ):
         machine.power_on()
@@ -134,10 +136,10 @@ def test_models_and_sizes_that_qemu_can_not_be_are_refused(own_lab: Lab) -> None
     from openrbu.lab.machine import LabMachine
 
     with pytest.raises(ObstacleError, match=r"its tokens are .* by SMI"):
-        LabMachine(own_lab.kit, Order(model="precision-t7600"))
+        LabMachine(own_lab.software, MachineSpec(model="precision-t7600"))
     for size in (255 * MIB, 3 * GIB + MIB):
         with pytest.raises(UsageError, match="has 256 MiB to 3 GiB of RAM"):
-            LabMachine(own_lab.kit, Order(model=MODEL, ram_bytes=size))
+            LabMachine(own_lab.software, MachineSpec(model=MODEL, ram_bytes=size))
 
 
 # -- a machine that is lost while it is up --------------------------------------------------
@@ -189,7 +191,7 @@ def cmos_of(machine: LabMachine) -> bytes:
 
 def test_cmos_outlasts_a_restart_and_a_power_cut(own_lab: Lab) -> None:
     """What becomes of RAM is in test_updates.py."""
-    from openrbu.lab.machine import Ran
+    from openrbu.lab.machine import ProgramResult
 
     select_it = Write(PORT, SPARE_CMOS, 0x70)
     with own_lab.machine() as machine:
@@ -204,7 +206,7 @@ def test_cmos_outlasts_a_restart_and_a_power_cut(own_lab: Lab) -> None:
         assert cmos_of(machine) == kept
         machine.power_on()
         assert machine.guest.calls([select_it, Read(PORT, 0x71, 1)])[1] == Result(b"\xa5")
-        assert machine.run(["halt"]) == Ran(None)
+        assert machine.run(["halt"]) == ProgramResult(None)
         assert not machine.is_on
 
 

@@ -85,8 +85,8 @@ def test_an_image_of_ours_is_taken_by_the_code_of_a_poweredge(
 ) -> None:
     oracle_module("bioses")
     image = image_bytes("poweredge-2950", flash_size_bytes=REAL_FLASH_BYTES)
-    order: dict[str, Any] = {"flash_size_bytes": None, "ram_bytes": ram_bytes}
-    with running(make(tmp_path, "poweredge-2950", **order)) as machine:
+    spec: dict[str, Any] = {"flash_size_bytes": None, "ram_bytes": ram_bytes}
+    with running(make(tmp_path, "poweredge-2950", **spec)) as machine:
         stage(machine, image, mode)
         told = judged(machine)
         found = told.first if mode == "mono" else told.second
@@ -119,8 +119,8 @@ def test_a_vendors_image_installs_on_a_latitude_d500(tmp_path: Path) -> None:
 def test_packets_above_4_gib_are_taken_by_both(tmp_path: Path) -> None:
     oracle_module("bioses")
     image = image_bytes("poweredge-2950", flash_size_bytes=REAL_FLASH_BYTES)
-    order: dict[str, Any] = {"flash_size_bytes": None, "ram_bytes": 4 * GIB}
-    with running(make(tmp_path, "poweredge-2950", **order)) as machine:
+    spec: dict[str, Any] = {"flash_size_bytes": None, "ram_bytes": 4 * GIB}
+    with running(make(tmp_path, "poweredge-2950", **spec)) as machine:
         for number, packet in enumerate(packets_of(image)):
             machine.ram.write(PhysAddr(4 * GIB + 16 * MIB + number * PAGE_SIZE), packet)
         arm(machine)

@@ -66,7 +66,7 @@ class Archive:
         self._index: list[str] = []
 
     def fill(self, *, without: str = "") -> None:
-        """All that a kit is made of, but for the module `without`."""
+        """All that a guest's software is made of, but for the module `without`."""
         modules = {
             f"lib/modules/{RELEASE}/kernel/{name}.ko": b"module"
             for name in MODULES

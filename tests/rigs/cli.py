@@ -25,7 +25,7 @@ RBU = (sys.executable, "-c", "import sys; from openrbu.cli.main import entry; sy
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class ProcessResult:
     """How a command ended."""
 
     code: int
@@ -46,12 +46,12 @@ class Cli:
         self.clock: Clock | None = None
         self._capsys = capsys
 
-    def __call__(self, *words: object) -> Ended:
+    def __call__(self, *words: object) -> ProcessResult:
         """Run a command in this process."""
         self._capsys.readouterr()
         code = main([str(word) for word in words], clock=self.clock)
         captured = self._capsys.readouterr()
-        return Ended(code, captured.out, captured.err)
+        return ProcessResult(code, captured.out, captured.err)
 
     def json(self, *words: object, code: int = 0) -> Any:
         """Run a command with `--json`, which has to end with `code`; what it says."""

@@ -1,4 +1,4 @@
-"""What tests that need QEMU share: the kit, a machine that is up for all of them, its loss told.
+"""What tests that need QEMU share: the software, a machine that is up for all, its loss told.
 
 One machine serves a whole test run. When it is lost, the test that was at work with it is an error,
 and no failure: nothing was found out about what it tests. The next test gets a new machine.
@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from openrbu.errors import ObstacleError
-from openrbu.machine.factory import Order
+from openrbu.machine.factory import MachineSpec
 from openrbu.units import MIB
 from rigs.needs import leave_out
 
 if TYPE_CHECKING:  # what is behind these needs the extra "lab"
     from openrbu.lab.calls import Call, Result
     from openrbu.lab.machine import LabMachine
-    from openrbu.lab.packages import Kit
+    from openrbu.lab.packages import GuestSoftware
 
 MODEL, BIOS_VERSION = "precision-390", "2.1.2"
 BIOS_RULES = "published"
@@ -42,26 +42,26 @@ _FLASH_BYTES = 1 * MIB
 class Lab:
     """What machines are made of here."""
 
-    kit: Kit
+    software: GuestSoftware
     accelerator: str
 
     def bios(self, version: str = BIOS_VERSION) -> bytes:
         """A flash with SeaBIOS in it under that version."""
         from openrbu.lab.seabios import fill_flash, rename_bios
 
-        return fill_flash(rename_bios(self.kit.seabios.read_bytes(), version), _FLASH_BYTES)
+        return fill_flash(rename_bios(self.software.seabios.read_bytes(), version), _FLASH_BYTES)
 
     def machine(self, version: str = BIOS_VERSION) -> LabMachine:
         """A machine, off, to be closed by whoever asked for it."""
         from openrbu.lab.machine import LabMachine
 
-        order = Order(
+        spec = MachineSpec(
             model=MODEL,
             bios_version=version,
             firmware=self.bios(version),
             bios_rules=BIOS_RULES,
         )
-        return LabMachine(self.kit, order, accelerator=self.accelerator)
+        return LabMachine(self.software, spec, accelerator=self.accelerator)
 
     def xen_machine(self) -> LabMachine:
         """A machine on which Xen is started, off. Linux, its dom0, has most of the memory, and what
@@ -71,14 +71,14 @@ class Lab:
 
         xen = XenBoot(self._xen(), DOM0_BYTES, DOM0_MAX_BYTES)
         firmware = self.bios()
-        order = Order(
+        spec = MachineSpec(
             model=MODEL,
             bios_version=BIOS_VERSION,
             firmware=firmware,
             ram_bytes=XEN_RAM_BYTES,
             bios_rules=BIOS_RULES,
         )
-        return LabMachine(self.kit, order, accelerator=self.accelerator, xen=xen)
+        return LabMachine(self.software, spec, accelerator=self.accelerator, xen=xen)
 
     def _xen(self) -> Path:
         """The hypervisor; the test is left out where it can't be had."""
@@ -94,12 +94,12 @@ def find_lab() -> Lab:
     """The lab of this computer; the test is left out where there is none."""
     try:
         from openrbu.lab.accel import accelerator
-        from openrbu.lab.packages import get_kit
+        from openrbu.lab.packages import get_guest_software
         from openrbu.lab.programs import find_qemu
 
         qemu = find_qemu()
-        kit = get_kit(_say)
-        return Lab(kit, accelerator(qemu, kit.vmlinuz, _say))
+        software = get_guest_software(_say)
+        return Lab(software, accelerator(qemu, software.vmlinuz, _say))
     except ModuleNotFoundError as missing:
         leave_out(f'the lab needs the Python package of {missing.name}: the extra "lab" has it')
     except ObstacleError as obstacle:

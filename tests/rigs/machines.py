@@ -17,7 +17,7 @@ from typing import Any
 from openrbu.bios.rules import PUBLISHED, Find, Identity
 from openrbu.formats.hdr import Image, SystemId, make_image
 from openrbu.formats.version import BiosVersion
-from openrbu.machine.factory import Order, make_machine
+from openrbu.machine.factory import MachineSpec, make_machine
 from openrbu.machine.models import MODELS
 from openrbu.machine.virtual import VirtualMachine
 from openrbu.memory.physical import ReadableMemory
@@ -79,14 +79,14 @@ def published(image: Image, *, packets_known: bool = True) -> Judges:
     return Judges((Judge(PUBLISHED.name, find, looks_above_4_gib=False),))
 
 
-def make(home: Path, model: str = "precision-390", *, name: str = "box", **order: Any) -> Path:
+def make(home: Path, model: str = "precision-390", *, name: str = "box", **spec: Any) -> Path:
     """Make a machine, off; its directory."""
-    own = {} if "tables" in order else {"model": model}
-    wanted: dict[str, Any] = {"ram_bytes": 64 * MIB, "flash_size_bytes": FLASH_BYTES, **own} | order
+    own = {} if "tables" in spec else {"model": model}
+    wanted: dict[str, Any] = {"ram_bytes": 64 * MIB, "flash_size_bytes": FLASH_BYTES, **own} | spec
     before = os.environ.get("OPENRBU_HOME")
     os.environ["OPENRBU_HOME"] = str(home)
     try:
-        return make_machine(name, Order(**wanted))
+        return make_machine(name, MachineSpec(**wanted))
     finally:
         os.environ.pop("OPENRBU_HOME")
         if before is not None:

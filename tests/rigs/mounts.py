@@ -92,9 +92,9 @@ def served(directory: Path, target: Path, *options: str) -> Iterator[MountProces
         yield process
 
 
-def machine_with_driver(home: Path, **order: Any) -> Path:
+def machine_with_driver(home: Path, **spec: Any) -> Path:
     """The directory of a machine that is on, dell_rbu loaded; every user may pass to it."""
-    directory = make(home, **order)
+    directory = make(home, **spec)
     with running(directory) as machine:
         machine.load_module("dell_rbu", {})
     if not os.geteuid():

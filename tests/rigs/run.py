@@ -68,9 +68,9 @@ def needs_root() -> None:
         leave_out("only root can mount things without a user namespace")
 
 
-def runner(home: Path, user: str, model: str = "precision-t7600", **order: Any) -> Runner:
+def runner(home: Path, user: str, model: str = "precision-t7600", **spec: Any) -> Runner:
     """For a machine made and switched on under `home`."""
-    directory = make(home, model, **order)
+    directory = make(home, model, **spec)
     with running(directory):
         pass
     if user == "root":

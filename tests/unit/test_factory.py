@@ -112,7 +112,7 @@ def test_a_machine_is_made_at_a_time_that_is_written_down(
 ) -> None:
     monkeypatch.setenv("OPENRBU_HOME", str(tmp_path))
     when = dt.datetime(2026, 3, 4, 5, 6, 7, tzinfo=dt.UTC)
-    directory = factory.make_machine("clocked", factory.Order(), clock=lambda: when)
+    directory = factory.make_machine("clocked", factory.MachineSpec(), clock=lambda: when)
     assert load_config(directory).created_at == "2026-03-04T05:06:07+00:00"
 
 

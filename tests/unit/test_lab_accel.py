@@ -79,5 +79,5 @@ def test_a_guest_that_hangs_is_given_up_after_the_time_limit(runs: Path) -> None
 
 @pytest.mark.lab
 def test_a_real_kernel_boots_under_emulation(lab: Lab) -> None:
-    assert boots(find_qemu(), lab.kit.vmlinuz, TCG, limit_s=120)
+    assert boots(find_qemu(), lab.software.vmlinuz, TCG, limit_s=120)
     assert not boots(find_qemu(), Path(__file__), TCG, limit_s=120)

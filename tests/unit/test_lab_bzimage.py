@@ -71,6 +71,6 @@ def test_in_a_cache_of_another_user_the_image_itself_is_started(tmp_path: Path) 
 
 @pytest.mark.lab
 def test_debians_kernel_is_one(lab: Lab) -> None:
-    kernel = unpack(lab.kit.vmlinuz.read_bytes())
+    kernel = unpack(lab.software.vmlinuz.read_bytes())
     assert kernel is not None
-    assert b"Linux version " + lab.kit.release.encode() in kernel
+    assert b"Linux version " + lab.software.release.encode() in kernel

@@ -10,7 +10,7 @@ import pytest
 from openrbu.lab import accel, packages
 from openrbu.lab import check as check_module
 from openrbu.lab.check import Need, State, check, obstacle
-from openrbu.lab.packages import get_kit
+from openrbu.lab.packages import get_guest_software
 from rigs.archive import KERNEL, Archive, program
 from rigs.needs import leave_out
 
@@ -32,7 +32,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path) -> Archive:
-    """An archive that has all that a kit is made of."""
+    """An archive that has all that a guest's software is made of."""
     archive = Archive(tmp_path, monkeypatch)
     archive.fill()
     return archive
@@ -55,13 +55,13 @@ def test_packages_are_to_be_fetched_and_then_here() -> None:
     assert found["kernel"].text.startswith(f"{KERNEL} 9.9.1-1 (")
     names = ["kernel", "busybox", "kmod", "seabios"]
     assert states(names) == [State.TO_FETCH] * 4
-    get_kit(lambda _: None)
+    get_guest_software(lambda _: None)
     assert states(names) == [State.HERE] * 4
 
 
 @pytest.mark.usefixtures("archive")
 def test_kmod_is_needed_until_the_initramfs_is_made(cache: Path) -> None:
-    get_kit(lambda _: None)
+    get_guest_software(lambda _: None)
     (kmod,) = cache.glob("packages/kmod_*")
     shutil.rmtree(kmod)
     assert "kmod" not in needs()
@@ -153,7 +153,7 @@ def test_a_kvm_that_there_is_gets_a_trial_when_there_is_a_kernel(
 ) -> None:
     (tmp_path / "kvm").touch()
     assert needs()["accelerator"].text.startswith("tcg, or kvm")
-    get_kit(lambda _: None)
+    get_guest_software(lambda _: None)
     program(tmp_path / "bin", "qemu-system-x86_64", "echo Unable to mount root fs")
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
     assert needs()["accelerator"].text == "kvm"

@@ -15,7 +15,7 @@ import pytest
 from openrbu.errors import ObstacleError
 from openrbu.lab import packages
 from openrbu.lab.apt import FetchError
-from openrbu.lab.packages import Kit, get_kit
+from openrbu.lab.packages import GuestSoftware, get_guest_software
 from openrbu.system.lockfile import LockFile
 from rigs.archive import KERNEL, KERNEL_DIRECTORY, RELEASE, Archive, program, put_first
 from rigs.cli import names_in
@@ -25,9 +25,9 @@ END_LIMIT_S = 20
 
 _GET_KIT = """\
 from openrbu.system.interrupts import signals_raised
-from openrbu.lab.packages import get_kit
+from openrbu.lab.packages import get_guest_software
 with signals_raised():
-    print(get_kit(lambda line: print(line, flush=True)))
+    print(get_guest_software(lambda line: print(line, flush=True)))
 """
 
 
@@ -47,20 +47,20 @@ def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Archive:
 
 @pytest.fixture
 def full(archive: Archive) -> Archive:
-    """An archive that has all that a kit is made of."""
+    """An archive that has all that a guest's software is made of."""
     archive.fill()
     return archive
 
 
-def kit_and_lines() -> tuple[Kit, list[str]]:
+def software_and_lines() -> tuple[GuestSoftware, list[str]]:
     lines: list[str] = []
-    return get_kit(lines.append), lines
+    return get_guest_software(lines.append), lines
 
 
 def refusal() -> str:
-    """What is said when no kit can be had: one line."""
+    """What is said when no software is available: one line."""
     with pytest.raises(ObstacleError) as caught:
-        get_kit(lambda _: None)
+        get_guest_software(lambda _: None)
     text = str(caught.value)
     assert "\n" not in text
     return text
@@ -73,13 +73,13 @@ def in_the_making(cache: Path) -> list[str]:
 def test_a_kit_is_fetched_with_a_line_about_each_package_and_nothing_else_is_said(
     full: Archive, cache: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    kit, lines = kit_and_lines()
-    assert kit.release == RELEASE
-    assert kit.vmlinuz.name == f"vmlinuz-{RELEASE}"
-    assert (kit.modules / "modules.dep").read_text() == "made\n"
-    assert b"modules/virtio_console.ko" in kit.initramfs.read_bytes()
-    assert kit.busybox.read_text() == "#!/bin/sh\n"
-    assert kit.seabios.read_bytes() == b"bios"
+    software, lines = software_and_lines()
+    assert software.release == RELEASE
+    assert software.vmlinuz.name == f"vmlinuz-{RELEASE}"
+    assert (software.modules / "modules.dep").read_text() == "made\n"
+    assert b"modules/virtio_console.ko" in software.initramfs.read_bytes()
+    assert software.busybox.read_text() == "#!/bin/sh\n"
+    assert software.seabios.read_bytes() == b"bios"
     assert [line.split(" (")[0] for line in lines] == [
         f"fetching {KERNEL} 9.9.1-1",
         "fetching kmod 30-1",
@@ -93,8 +93,8 @@ def test_a_kit_is_fetched_with_a_line_about_each_package_and_nothing_else_is_sai
 
 @pytest.mark.usefixtures("full", "cache")
 def test_drivers_for_what_no_guest_has_are_not_kept() -> None:
-    kit, _ = kit_and_lines()
-    kept = sorted(path.name for path in kit.modules.rglob("*.ko"))
+    software, _ = software_and_lines()
+    kept = sorted(path.name for path in software.modules.rglob("*.ko"))
     assert kept == ["9p.ko", "9pnet_virtio.ko", "virtio_console.ko"]
 
 
@@ -102,18 +102,18 @@ def test_drivers_for_what_no_guest_has_are_not_kept() -> None:
 def test_what_is_in_the_cache_is_used_without_apt(
     full: Archive, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    kit, _ = kit_and_lines()
+    software, _ = software_and_lines()
     full.vanish()
     monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
-    assert kit_and_lines() == (kit, [])
+    assert software_and_lines() == (software, [])
 
 
 @pytest.mark.usefixtures("cache")
 def test_a_newer_kernel_in_the_archive_does_not_replace_the_one_in_the_cache(full: Archive) -> None:
-    kit, _ = kit_and_lines()
+    software, _ = software_and_lines()
     full.add("linux-image-amd64", "9.9.2-1", {}, "Depends: linux-image-9.9.0-2-amd64\n")
     full.update()
-    assert kit_and_lines() == (kit, [])
+    assert software_and_lines() == (software, [])
 
 
 def test_a_package_that_cant_be_fetched_is_named_and_nothing_of_it_stays(
@@ -184,13 +184,13 @@ def test_a_cache_that_cant_be_made_is_named(full: Archive, cache: Path) -> None:
 def test_what_was_taken_out_of_the_cache_is_asked_to_be_taken_out_whole(
     full: Archive, cache: Path
 ) -> None:
-    kit, _ = kit_and_lines()
-    kit.vmlinuz.unlink()
+    software, _ = software_and_lines()
+    software.vmlinuz.unlink()
     place = cache / "packages" / KERNEL_DIRECTORY
     assert refusal() == f"there is no boot/vmlinuz-* in {place}: remove that, to have it made anew"
     shutil.rmtree(place)
-    again, lines = kit_and_lines()
-    assert again == kit
+    again, lines = software_and_lines()
+    assert again == software
     assert len(lines) == 1
 
 
@@ -238,7 +238,7 @@ def test_what_a_killed_download_left_is_not_taken_for_whole_and_goes_with_the_ne
         assert said.read() == ""
     assert len(in_the_making(cache)) == 1
     (stuck.parent / "bin" / "apt-get").unlink()
-    _, lines = kit_and_lines()
+    _, lines = software_and_lines()
     assert lines[0].startswith(f"fetching {KERNEL}")
     assert in_the_making(cache) == []
 
@@ -253,7 +253,7 @@ def test_who_comes_while_another_one_fetches_waits_for_it(full: Archive, cache: 
         assert line == "waiting for another process that fetches packages …\n"
     out, err = process.communicate()
     assert (process.returncode, err) == (0, "")
-    assert out.splitlines()[-1].startswith("Kit(")
+    assert out.splitlines()[-1].startswith("GuestSoftware(")
 
 
 def test_of_several_who_come_at_once_one_fetches(full: Archive, cache: Path) -> None:

@@ -48,7 +48,7 @@ def test_a_guest_that_said_nothing_is_told_of_too() -> None:
     ("seen", "told"),
     [
         ({"post": PostReport("2.1.2", "2.1.2", CompletionCode.IMAGE_NOT_FOUND)}, "did not install"),
-        ({"came_up": False}, "QEMU can't start it"),
+        ({"started": False}, "QEMU can't start it"),
         ({"console_version": "2.1.2"}, "the BIOS on the console says 2.1.2"),
         ({"dmi_version": None}, "guest's tables None"),
         ({"status_document": None}, "rbu status there None"),

@@ -9,7 +9,7 @@ import pytest
 
 from openrbu.errors import UsageError
 from openrbu.lab import packages, xen
-from openrbu.lab.packages import get_kit, get_xen
+from openrbu.lab.packages import get_guest_software, get_xen
 from openrbu.lab.xen import XenBoot
 from openrbu.units import GIB, MIB
 from rigs.archive import Archive
@@ -28,7 +28,7 @@ def test_xen_is_fetched_only_where_it_is_asked_for_and_is_there_uncompressed(
     archive.add(HYPERVISOR, "4.17.7-1", {"boot/xen-4.17-amd64.gz": compressed})
     archive.add("xen-system-amd64", "4.17.7-1", {}, f"Depends: {HYPERVISOR}, xen-utils-4.17\n")
     archive.fill()
-    get_kit(lambda _: None)
+    get_guest_software(lambda _: None)
     kept = names_in(tmp_path / "cache" / "packages")
     assert not [name for name in kept if name.startswith("xen")]
 

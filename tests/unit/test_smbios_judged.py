@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from openrbu.formats.smbios import Tables, make_entry_point, make_tables
-from openrbu.machine.factory import Order, make_machine
+from openrbu.machine.factory import MachineSpec, make_machine
 from openrbu.machine.models import MODELS
 from rigs.made_tables import BIOS, both_kinds, some_tables
 from rigs.needs import leave_out
@@ -85,7 +85,7 @@ def test_dmidecode_reads_in_our_machines_what_we_read(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENRBU_HOME", str(tmp_path))
-    machine = make_machine("judged", Order(model=model))
+    machine = make_machine("judged", MachineSpec(model=model))
     files = ((machine / name).read_bytes() for name in ("smbios_entry_point", "DMI"))
     tables = Tables.parse(*files)
     assert tables.problems == ()

@@ -162,13 +162,13 @@ def host(
     from openrbu.balloon.session import open_xen_host
     from openrbu.drivers.xen_balloon_profiles import DEFAULT_BALLOON_PROFILE
     from openrbu.machine.config import XenConfig
-    from openrbu.machine.factory import Order, make_machine
+    from openrbu.machine.factory import MachineSpec, make_machine
 
     if ram_in == "":
         raise UsageError("--ram-in takes a directory")
     ram_bytes = DEFAULT_RAM_BYTES if ram is None else size_of(ram, "--ram")
     dom0_bytes = _pages_of(dom0, "--dom0", default=ram_bytes // 4)
-    order = Order(
+    spec = MachineSpec(
         model=DEFAULT_HOST_MODEL if model is None else model,
         bios_version=bios_version,
         ram_bytes=ram_bytes,
@@ -180,7 +180,7 @@ def host(
         ),
         ram_directory=None if ram_in is None else Path(ram_in),
     )
-    _start(make_machine(name, order))
+    _start(make_machine(name, spec))
     with open_xen_host(name, clock=clock_of(context)) as session:
         status = session.status()
     said: list[Block] = [good(f"made and on: {name}"), *host_blocks(status)]

@@ -20,11 +20,11 @@ from openrbu.errors import DamagedInputError, UsageError
 
 if TYPE_CHECKING:
     from openrbu.bios.post_report import PostReport
-    from openrbu.lab.machine import LabMachine, Ran
-    from openrbu.lab.packages import Kit
+    from openrbu.lab.machine import LabMachine, ProgramResult
+    from openrbu.lab.packages import GuestSoftware
     from openrbu.lab.trial import Trial
     from openrbu.lab.xen import XenBoot
-    from openrbu.machine.factory import Order
+    from openrbu.machine.factory import MachineSpec
 
 _NOT_EXECUTABLE, _NOT_FOUND = 126, 127
 """What shells end with for a program that can't be run."""
@@ -113,7 +113,7 @@ def update(
     kind = model_for(loaded.image) if model is None else model
     words = ["--mode", mode.value, "--packet-size", packet_size]
     words += ["--allow-downgrade"] * allow_downgrade + ["--allow-any-system"] * allow_any_system
-    parts = _ordered(kind, bios_version, ram, len(loaded.image.flash_data), under_xen=xen)
+    parts = _make_parts(kind, bios_version, ram, len(loaded.image.flash_data), under_xen=xen)
     with _machine(parts, ram_file) as machine:
         trial = try_update(
             machine,
@@ -123,7 +123,7 @@ def update(
             step=note,
             output=lambda data: write_through(2 if as_json else 1, data),
         )
-        document = {"changed": False, "model": kind, "kernel": parts.kit.release, "xen": xen}
+        document = {"changed": False, "model": kind, "kernel": parts.software.release, "xen": xen}
     return _trial_answer(trial, document)
 
 
@@ -134,7 +134,7 @@ def _trial_answer(trial: Trial, document: dict[str, Any]) -> Answer:
         return Answer(document, [], trial.failure)
     post = trial.post
     rows = post_rows(post)
-    if trial.came_up:
+    if trial.started:
         rows += [
             ("console", f"SeaBIOS (version {trial.console_version})"),
             ("guest's tables", f"BIOS {trial.dmi_version}"),
@@ -143,7 +143,7 @@ def _trial_answer(trial: Trial, document: dict[str, Any]) -> Answer:
     document |= {
         "changed": post.version_after != post.version_before,
         "result": post_document(post),
-        "came_up": trial.came_up,
+        "came_up": trial.started,
         "console_version": trial.console_version,
         "dmi_version": trial.dmi_version,
         "status": trial.status_document,
@@ -197,7 +197,7 @@ def shell(
         raise UsageError("--xen takes a CMD, or a script on standard input: Xen has the terminal")
     standard_input = b"" if command or is_interactive else sys.stdin.buffer.read()
     flash_size_bytes = model_named(model).flash_size_bytes
-    parts = _ordered(model, bios_version, ram, flash_size_bytes, under_xen=xen)
+    parts = _make_parts(model, bios_version, ram, flash_size_bytes, under_xen=xen)
     with _machine(parts, ram_file, on_terminal=is_interactive) as machine:
         if is_interactive:
             return _interact(machine)
@@ -215,7 +215,7 @@ def shell(
         return status
 
 
-def _status_of(ran: Ran) -> int:
+def _status_of(ran: ProgramResult) -> int:
     """The exit code that a program comes to; what the BIOS did is said, where it restarted the
     machine."""
     return ran.status or 0 if ran.post is None else _tell_restart(ran.post)
@@ -244,12 +244,12 @@ def _tell_restart(post: PostReport) -> int:
 class _Parts:
     """What guests are made of, a machine to be made, and Xen, where it is to run there."""
 
-    kit: Kit
-    order: Order
+    software: GuestSoftware
+    spec: MachineSpec
     xen: XenBoot | None
 
 
-def _ordered(
+def _make_parts(
     model: str,
     bios_version: str | None,
     ram: str | None,
@@ -262,17 +262,17 @@ def _ordered(
         for a machine that can't be.
     """
     from openrbu.lab import board, xen
-    from openrbu.lab.packages import get_kit, get_xen
-    from openrbu.lab.trial import order_for
+    from openrbu.lab.packages import get_guest_software, get_xen
+    from openrbu.lab.trial import machine_spec_for
 
     default_bytes = xen.DEFAULT_RAM_BYTES if under_xen else board.DEFAULT_RAM_BYTES
     ram_bytes = default_bytes if ram is None else size_of(ram, "--ram")
     board.check_machine(model, ram_bytes)
     if under_xen:
         xen.check_ram(ram_bytes)
-    kit = get_kit(note)
-    order = order_for(kit, model, bios_version, flash_size_bytes, ram_bytes=ram_bytes)
-    return _Parts(kit, order, xen.XenBoot.of(get_xen(note), ram_bytes) if under_xen else None)
+    software = get_guest_software(note)
+    spec = machine_spec_for(software, model, bios_version, flash_size_bytes, ram_bytes=ram_bytes)
+    return _Parts(software, spec, xen.XenBoot.of(get_xen(note), ram_bytes) if under_xen else None)
 
 
 @contextlib.contextmanager
@@ -288,21 +288,21 @@ def _machine(
     from openrbu.lab.machine import CannotStartError, LabMachine
     from openrbu.lab.programs import find_qemu
 
-    kit, order = parts.kit, parts.order
-    found = accelerator(find_qemu(), kit.vmlinuz, note)
+    software, spec = parts.software, parts.spec
+    found = accelerator(find_qemu(), software.vmlinuz, note)
     how = "emulated" if found == TCG else found.upper()
     with (
         _terminal_kept(on_terminal),
         LabMachine(
-            kit,
-            order,
+            software,
+            spec,
             accelerator=found,
             ram_file=ram_file,
             xen=parts.xen,
             on_terminal=on_terminal,
         ) as machine,
     ):
-        note(f"starting a {order.model} with BIOS {order.bios_version} ({how}) …")
+        note(f"starting a {spec.model} with BIOS {spec.bios_version} ({how}) …")
         is_up = False
         try:
             machine.power_on()

@@ -69,9 +69,9 @@ def new(
     \b
     Example:  rbu machine new demo --model precision-390 --ram 2G
     """
-    from openrbu.api import Order
+    from openrbu.api import MachineSpec
 
-    order = Order(
+    spec = MachineSpec(
         model=model,
         bios_version=bios_version,
         ram_bytes=None if ram is None else size_of(ram, "--ram"),
@@ -85,7 +85,7 @@ def new(
         admin_password=None if admin_password_file is None else password_in(admin_password_file),
         entry_delay_s=entry_delay,
     )
-    api.make_machine(name, order)
+    api.make_machine(name, spec)
     with open_machine(name) as machine:
         document, facts = _shown(machine)
         lacks = [caution(f"note: {line}") for line in document["lacks"]]

@@ -25,7 +25,7 @@ TRIAL_LIMIT_S = 10.0
 
 _DEVICE = Path("/dev/kvm")
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-_LAST_WORDS = b"Unable to mount root fs"
+_FINAL_LINE = b"Unable to mount root fs"
 
 
 def accelerator(qemu: Path, vmlinuz: Path, say: Callable[[str], None]) -> str:
@@ -66,7 +66,7 @@ def boots(qemu: Path, vmlinuz: Path, name: str, limit_s: float = TRIAL_LIMIT_S) 
     with tempfile.TemporaryFile() as said, running(command, said, said) as process:
         wait(process, limit_s)
         said.seek(0)
-        return _LAST_WORDS in said.read()
+        return _FINAL_LINE in said.read()
 
 
 def _memory() -> Path:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from openrbu.errors import ObstacleError
-from openrbu.lab.programs import Ended, find_program, run
+from openrbu.lab.programs import ProcessResult, find_program, run
 from openrbu.units import KIB
 
 _LIKE_DEBIAN = "the lab's packages are Debian's for amd64; on other systems, fill the cache on a \
@@ -91,7 +91,7 @@ def download(package: Package, directory: Path) -> Path:
     debs = list(directory.glob("*.deb"))
     if ended.status != 0 or not debs:
         raise FetchError(
-            f"{package.name} {package.version} can't be fetched: {complaint(ended)} (apt-get "
+            f"{package.name} {package.version} can't be fetched: {failure_text(ended)} (apt-get "
             "update may help)"
         )
     return debs[0]
@@ -104,11 +104,11 @@ def unpack(deb: Path, root: Path) -> None:
     """
     ended = run(["dpkg-deb", "-x", deb, root])
     if ended.status != 0:
-        raise FetchError(f"{deb.name} can't be unpacked: {complaint(ended)}")
+        raise FetchError(f"{deb.name} can't be unpacked: {failure_text(ended)}")
     deb.unlink()
 
 
-def complaint(ended: Ended) -> str:
+def failure_text(ended: ProcessResult) -> str:
     """What a program said about why it failed: apt's first error, else the last line."""
     lines = [line.strip() for line in (ended.err + ended.out).splitlines() if line.strip()]
     errors = [line.removeprefix("E: ") for line in lines if line.startswith("E: ")]

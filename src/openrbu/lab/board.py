@@ -11,7 +11,7 @@ from openrbu.errors import ObstacleError, UsageError
 from openrbu.formats.smbios import Tables
 from openrbu.lab import boot
 from openrbu.lab.bzimage import unpacked
-from openrbu.lab.packages import Kit
+from openrbu.lab.packages import GuestSoftware
 from openrbu.lab.qemu import Qemu
 from openrbu.lab.scratch import memory_file
 from openrbu.lab.xen import XenBoot
@@ -47,7 +47,7 @@ def check_machine(name: str, ram_bytes: int) -> None:
 
 
 def start_qemu(
-    kit: Kit,
+    software: GuestSoftware,
     directory: Path,
     *,
     accelerator: str,
@@ -84,11 +84,11 @@ def start_qemu(
         modules: list[int] = []
         booted = None
         if xen is not None:
-            modules = [file_at(unpacked(kit.vmlinuz)), file_at(kit.initramfs)]
+            modules = [file_at(unpacked(software.vmlinuz)), file_at(software.initramfs)]
             booted = (xen, modules[0], modules[1])
         return Qemu(
             boot.arguments(
-                kit,
+                software,
                 directory,
                 accelerator=accelerator,
                 ram=ram,

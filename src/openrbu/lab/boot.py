@@ -21,7 +21,7 @@ import openrbu
 from openrbu.formats.smbios import Structure, Tables
 from openrbu.lab.agent import PORT_NAME
 from openrbu.lab.bzimage import unpacked
-from openrbu.lab.packages import Kit
+from openrbu.lab.packages import GuestSoftware
 from openrbu.lab.scratch import fd_path
 from openrbu.lab.xen import XenBoot
 from openrbu.system.home import HOME_VARIABLE
@@ -82,14 +82,14 @@ exec {busybox} $what -f
 """
 
 
-def write_init(kit: Kit, directory: Path) -> Path:
+def write_init(software: GuestSoftware, directory: Path) -> Path:
     """The first program, in a machine's directory."""
     script = directory / "init.sh"
     words = {
-        "power": _POWER.format(busybox=shlex.quote(str(kit.busybox))),
-        "busybox": kit.busybox,
-        "modules": kit.modules,
-        "release": kit.release,
+        "power": _POWER.format(busybox=shlex.quote(str(software.busybox))),
+        "busybox": software.busybox,
+        "modules": software.modules,
+        "release": software.release,
         "python": sys.executable,
         "port": PORT_NAME,
         "package": Path(openrbu.__file__).parent.parent,
@@ -114,9 +114,9 @@ def environment() -> dict[str, str]:
     }
 
 
-def on_terminal(kit: Kit, argv: Sequence[str]) -> list[str]:
+def on_terminal(software: GuestSoftware, argv: Sequence[str]) -> list[str]:
     """The words for a program that has the terminal for its own."""
-    return [str(kit.busybox), "setsid", "-c", *argv]
+    return [str(software.busybox), "setsid", "-c", *argv]
 
 
 def for_qemu(tables: Tables) -> list[Structure]:
@@ -125,7 +125,7 @@ def for_qemu(tables: Tables) -> list[Structure]:
 
 
 def arguments(
-    kit: Kit,
+    software: GuestSoftware,
     directory: Path,
     *,
     accelerator: str,
@@ -141,7 +141,7 @@ def arguments(
     and `console` are descriptors. Under `xen`, so are the kernel and the initial RAM file system.
     """
     ram_fd, ram_bytes = ram
-    init = write_init(kit, directory)
+    init = write_init(software, directory)
     words = ["-nodefaults", "-display", "none", "-accel", accelerator, "-cpu", "max", "-smp", "1"]
     words += ["-machine", "pc,memory-backend=ram,graphics=off", "-m", f"{ram_bytes // MIB}M"]
     backend = f"memory-backend-file,id=ram,size={ram_bytes},mem-path={fd_path(ram_fd)},share=on"
@@ -149,7 +149,7 @@ def arguments(
     for table in tables:
         words += ["-smbios", f"file={fd_path(table)}"]
     words += ["-action", "reboot=shutdown,shutdown=pause", "-rtc", "base=utc"]
-    words += _kernel(kit, init, xen)
+    words += _kernel(software, init, xen)
     for tag, path, readonly in (
         ("/dev/root", "/", "on"),  # virtme-ng's initial RAM file system mounts it
         ("host", "/", "on"),  # and we, cached
@@ -166,10 +166,10 @@ def arguments(
     return words
 
 
-def _kernel(kit: Kit, init: Path, xen: tuple[XenBoot, int, int] | None) -> list[str]:
+def _kernel(software: GuestSoftware, init: Path, xen: tuple[XenBoot, int, int] | None) -> list[str]:
     if xen is None:
         line = _KERNEL_LINE.format(console="ttyS0", init=init)
-        words = ["-kernel", str(unpacked(kit.vmlinuz)), "-initrd", str(kit.initramfs)]
+        words = ["-kernel", str(unpacked(software.vmlinuz)), "-initrd", str(software.initramfs)]
         return [*words, "-append", line]
     how, kernel, initramfs = xen
     return how.arguments(kernel, initramfs, _KERNEL_LINE.format(console="hvc0", init=init))

@@ -65,7 +65,7 @@ class GuestStoppedError(OpenRbuError):
         self.reason = reason
 
 
-class Guest:
+class QemuGuest:
     """What runs on `qemu`, whose agent is at the other end of `connection`. The console's output
     goes to the file `console`."""
 

@@ -36,14 +36,14 @@ from openrbu.errors import MachineError, OpenRbuError
 from openrbu.formats.smbios import Tables
 from openrbu.lab import boot, calls
 from openrbu.lab.board import DEFAULT_RAM_BYTES, check_machine, copy_cmos, start_qemu
-from openrbu.lab.guest import RESET, Guest, GuestLostError, GuestStoppedError, Output
-from openrbu.lab.packages import Kit
+from openrbu.lab.guest import RESET, GuestLostError, GuestStoppedError, Output, QemuGuest
+from openrbu.lab.packages import GuestSoftware
 from openrbu.lab.qemu import Qemu
 from openrbu.lab.scratch import fd_path, memory_file, new_file, remove_tree
 from openrbu.lab.seabios import is_seabios
 from openrbu.lab.xen import XenBoot
 from openrbu.machine.config import load_config, read_tables
-from openrbu.machine.factory import Order, put_tokens_right, write_parts
+from openrbu.machine.factory import MachineSpec, put_tokens_right, write_parts
 from openrbu.machine.models import DEFAULT_MODEL
 from openrbu.machine.virtual import Clock, local_now
 from openrbu.memory.physical import pc_regions
@@ -60,7 +60,7 @@ _PREFIX = "openrbu-lab-"
 
 
 @dataclass(frozen=True, slots=True)
-class Ran:
+class ProgramResult:
     """What became of a program: its exit status; or None, and what the BIOS did when the machine
     was restarted before the program ended (None, too, where it was switched off)."""
 
@@ -81,7 +81,7 @@ class CannotStartError(OpenRbuError):
 
 
 class LabMachine:
-    """A machine as `order` has it, off at first, held until `close`. The thread that switches it on
+    """A machine as `spec` has it, off at first, held until `close`. The thread that switches it on
     has to stay: QEMU ends with it.
 
     Its RAM is in `ram_file` where one is named, a new file that stays. With `xen` its Linux is a
@@ -94,8 +94,8 @@ class LabMachine:
 
     def __init__(
         self,
-        kit: Kit,
-        order: Order,
+        software: GuestSoftware,
+        spec: MachineSpec,
         *,
         accelerator: str = "tcg",
         ram_file: Path | None = None,
@@ -103,18 +103,18 @@ class LabMachine:
         on_terminal: bool = False,
         clock: Clock = local_now,
     ) -> None:
-        self._kit, self._accelerator, self._on_terminal = kit, accelerator, on_terminal
+        self._software, self._accelerator, self._on_terminal = software, accelerator, on_terminal
         self._clock, self._xen = clock, xen
-        self._ram_bytes = DEFAULT_RAM_BYTES if order.ram_bytes is None else order.ram_bytes
-        check_machine(order.model or DEFAULT_MODEL, self._ram_bytes)
+        self._ram_bytes = DEFAULT_RAM_BYTES if spec.ram_bytes is None else spec.ram_bytes
+        check_machine(spec.model or DEFAULT_MODEL, self._ram_bytes)
         self._qemu: Qemu | None = None
-        self._guest: Guest | None = None
+        self._guest: QemuGuest | None = None
         self._running = contextlib.ExitStack()
         with contextlib.ExitStack() as stack:
             with signals_deferred():
                 self.directory = fresh_directory(Path(tempfile.gettempdir()), _PREFIX)
                 stack.callback(remove_tree, self.directory)
-                write_parts(self.directory, replace(order, ram_bytes=self._ram_bytes), clock=clock)
+                write_parts(self.directory, replace(spec, ram_bytes=self._ram_bytes), clock=clock)
                 self.disk = self.directory / boot.DISK
                 self.disk.mkdir()
                 self._open_parts(stack)
@@ -213,7 +213,7 @@ class LabMachine:
             stack.callback(os.close, console)
             with theirs:
                 qemu = start_qemu(
-                    self._kit,
+                    self._software,
                     self.directory,
                     accelerator=self._accelerator,
                     ram=(self._ram_fd, self._ram_bytes),
@@ -226,7 +226,7 @@ class LabMachine:
                 )
                 stack.callback(qemu.close)
             self._load_cmos(qemu)
-            self._qemu, self._guest = qemu, Guest(qemu, ours, console)
+            self._qemu, self._guest = qemu, QemuGuest(qemu, ours, console)
             self._running = stack.pop_all()
         qemu.resume()
         try:
@@ -253,7 +253,7 @@ class LabMachine:
         return tables_of_boot(self._factory_tables, self.flash.current, self.nvram.contents)
 
     @property
-    def guest(self) -> Guest:
+    def guest(self) -> QemuGuest:
         """What runs on it.
 
         :raise MachineError: when it is off.
@@ -279,7 +279,7 @@ class LabMachine:
         """A file as the guest has it, up to 64 KiB.
 
         :raise OSError: as the guest's kernel answers.
-        :raise GuestLostError, GuestStoppedError: as `Guest.calls`.
+        :raise GuestLostError, GuestStoppedError: as `QemuGuest.calls`.
         """
         result = self.guest.calls([calls.Read(path, 0, 64 * KIB)])[0]
         if result.errno is not None:
@@ -298,7 +298,7 @@ class LabMachine:
         standard_input: bytes = b"",
         output: Output = lambda stream, data: None,
         cut_power: bool = False,
-    ) -> Ran:
+    ) -> ProgramResult:
         """Run a program, and go along with a restart of the machine: POST, and up again.
 
         `cut_power`: in place of a restart that it asks for, the power fails, and comes back.
@@ -313,21 +313,21 @@ class LabMachine:
                 argv, env=environment, cwd=cwd, standard_input=standard_input, output=output
             )
         except GuestStoppedError as stopped:
-            return Ran(None, self._go_on(stopped, cut_power))
-        return Ran(status)
+            return ProgramResult(None, self._go_on(stopped, cut_power))
+        return ProgramResult(status)
 
-    def shell(self, argv: Sequence[str], *, cwd: str = "/") -> Ran:
+    def shell(self, argv: Sequence[str], *, cwd: str = "/") -> ProgramResult:
         """Run a program on the terminal, and go along with a restart of the machine.
 
         :raise OSError, GuestLostError, CannotStartError: as `run`.
         """
-        command = boot.on_terminal(self._kit, argv)
+        command = boot.on_terminal(self._software, argv)
         environment = boot.environment()
         try:
             status = self.guest.shell(command, env=environment, cwd=cwd)
         except GuestStoppedError as stopped:
-            return Ran(None, self._go_on(stopped, False))
-        return Ran(status)
+            return ProgramResult(None, self._go_on(stopped, False))
+        return ProgramResult(status)
 
     def _go_on(self, stopped: GuestStoppedError, cut_power: bool) -> PostReport | None:
         if stopped.reason != RESET:

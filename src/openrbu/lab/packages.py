@@ -22,13 +22,13 @@ from pathlib import Path
 from openrbu.errors import ObstacleError, OpenRbuError
 from openrbu.lab.apt import (
     Package,
-    complaint,
     download,
+    failure_text,
     find_newest,
     find_packages,
     unpack,
 )
-from openrbu.lab.programs import INSTALL_EXTRA, QEMU, Ended, find_program, run, search_path
+from openrbu.lab.programs import INSTALL_EXTRA, QEMU, ProcessResult, find_program, run, search_path
 from openrbu.system.home import cache_home
 from openrbu.system.lockfile import LockFile
 from openrbu.system.signals import SIGNAL_CHECK_S
@@ -54,7 +54,7 @@ _PATTERNS = {
 """The packages by what they are for, as the cache's directories begin."""
 
 ROLES = ("kernel", "busybox", "kmod", "seabios")
-"""What a kit is made of. `xen` is fetched only where it is asked for."""
+"""What `GuestSoftware` is made of. `xen` is fetched only where it is asked for."""
 
 _NO_GUEST_HAS = ("gpu", "hid", "iio", "infiniband", "media", "net", "scsi", "staging", "usb")
 _LEFT_OUT = tuple(
@@ -72,7 +72,7 @@ _NEEDED_IN_INITRAMFS = (b"modules/9p.ko", b"modules/9pnet_virtio.ko", b"modules/
 
 
 @dataclass(frozen=True, slots=True)
-class Kit:
+class GuestSoftware:
     """What a guest is made of, unpacked in the cache.
 
     `modules` is `…/lib/modules/RELEASE`, with the lists that depmod makes. `initramfs` mounts the
@@ -89,35 +89,35 @@ class Kit:
     seabios: Path
 
 
-def get_kit(say: Callable[[str], None]) -> Kit:
-    """A kit, out of the cache where it is there. `say` gets a line about each thing that is fetched
-    or made, before it is.
+def get_guest_software(say: Callable[[str], None]) -> GuestSoftware:
+    """The software, from the cache where that has it. `say` gets a line before each thing that is
+    fetched or made.
 
     :raise ObstacleError: when something can't be had; it says what, and what to do.
     """
     cache = cache_home()
     with cache_errors(cache), contextlib.ExitStack() as stack:
-        return _Maker(cache, say, stack).kit()
+        return _SoftwareBuilder(cache, say, stack).software()
 
 
 def get_seabios(say: Callable[[str], None]) -> Path:
-    """SeaBIOS alone, as `get_kit` has it.
+    """SeaBIOS alone, as `get_guest_software` has it.
 
-    :raise ObstacleError: as `get_kit`.
+    :raise ObstacleError: as `get_guest_software`.
     """
     cache = cache_home()
     with cache_errors(cache), contextlib.ExitStack() as stack:
-        return _Maker(cache, say, stack).seabios()
+        return _SoftwareBuilder(cache, say, stack).seabios()
 
 
 def get_xen(say: Callable[[str], None]) -> Path:
     """The Xen hypervisor, the ELF file that a boot loader starts.
 
-    :raise ObstacleError: as `get_kit`.
+    :raise ObstacleError: as `get_guest_software`.
     """
     cache = cache_home()
     with cache_errors(cache), contextlib.ExitStack() as stack:
-        return _Maker(cache, say, stack).xen()
+        return _SoftwareBuilder(cache, say, stack).xen()
 
 
 @contextlib.contextmanager
@@ -145,7 +145,7 @@ def initramfs_place(cache: Path, kernel: Path, busybox: Path) -> Path:
 
 
 def wanted_packages() -> dict[str, Package]:
-    """The packages that a kit is made of, by what they are for, as apt knows them today.
+    """The packages that `GuestSoftware` is made of, by what they are for, as apt knows them today.
 
     :raise FetchError: when there is no apt, or it does not know one of them.
     """
@@ -157,7 +157,7 @@ def wanted_packages() -> dict[str, Package]:
     return {"kernel": kernel} | {role: known[name] for role, name in names.items()}
 
 
-class _Maker:
+class _SoftwareBuilder:
     """Takes what the cache has, and makes what it lacks. The lock is taken when it is needed first,
     and held as long as `stack`."""
 
@@ -172,12 +172,12 @@ class _Maker:
     def _wanted(self) -> dict[str, Package]:
         return wanted_packages()
 
-    def kit(self) -> Kit:
+    def software(self) -> GuestSoftware:
         if not any((self._cache / "initramfs").glob("*")):  # before much is fetched for nothing
             _programs_for_initramfs()
         kernel, busybox = self._need("kernel", self._list_modules), self._need("busybox")
         modules = _inside(kernel, "lib/modules/*")
-        return Kit(
+        return GuestSoftware(
             release=modules.name,
             vmlinuz=_inside(kernel, "boot/vmlinuz-*"),
             modules=modules,
@@ -226,9 +226,9 @@ class _Maker:
         release = _inside(kernel, "lib/modules/*").name
         ended = self._run_with_kmod(["depmod", "-b", kernel, release], kernel)
         if ended.status != 0:
-            raise ObstacleError(f"depmod failed on {kernel}: {complaint(ended)}")
+            raise ObstacleError(f"depmod failed on {kernel}: {failure_text(ended)}")
 
-    def _run_with_kmod(self, command: list[str | Path], directory: Path) -> Ended:
+    def _run_with_kmod(self, command: list[str | Path], directory: Path) -> ProcessResult:
         """Run a program that finds depmod and modprobe in its PATH."""
         kmod = _inside(self._need("kmod"), "bin/kmod")
         with self._fresh() as tools:
@@ -257,7 +257,7 @@ class _Maker:
             command += ["--dry-run", "--save-initramfs", made]
             ended = self._run_with_kmod(command, fresh)
             if ended.status != 0 or not made.exists():
-                raise ObstacleError(f"virtme-run made no initramfs: {complaint(ended)}")
+                raise ObstacleError(f"virtme-run made no initramfs: {failure_text(ended)}")
             data = made.read_bytes()
             missing = [name.decode() for name in _NEEDED_IN_INITRAMFS if name not in data]
             if missing:  # it does not tell when it finds no modules

@@ -27,7 +27,7 @@ _SYSTEM_PATH = ("/usr/sbin", "/sbin")
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class ProcessResult:
     """How a program ended: its exit status (negative: the signal), and what it said."""
 
     status: int
@@ -58,7 +58,7 @@ def search_path(*first: Path) -> str:
     return os.pathsep.join([*map(str, first), own, *_SYSTEM_PATH])
 
 
-def ends_with_us() -> list[str]:
+def killed_with_parent() -> list[str]:
     """The words before a command that have the kernel kill it when this thread ends, however that
     comes.
 
@@ -75,7 +75,7 @@ def run(
     *,
     directory: Path | None = None,
     environment: Mapping[str, str] | None = None,
-) -> Ended:
+) -> ProcessResult:
     """Run a program to its end, with nothing to read. `environment` is added to this process's own.
 
     :raise OSError: when it can't be started.
@@ -87,7 +87,7 @@ def run(
         for file in (out, err):
             file.seek(0)
             texts.append(file.read().decode("utf-8", "replace"))
-    return Ended(process.returncode, *texts)
+    return ProcessResult(process.returncode, *texts)
 
 
 @contextlib.contextmanager
@@ -106,7 +106,7 @@ def running(
     """
     with signals_deferred() as deferred:
         process = subprocess.Popen(
-            [*ends_with_us(), *map(str, command)],
+            [*killed_with_parent(), *map(str, command)],
             cwd=directory,
             env={**os.environ, "PATH": search_path(), "LC_ALL": "C", **(environment or {})},
             stdin=subprocess.DEVNULL,

@@ -21,7 +21,7 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from openrbu.errors import ObstacleError, OpenRbuError
-from openrbu.lab.programs import INSTALL_EXTRA, ends_with_us, find_qemu
+from openrbu.lab.programs import INSTALL_EXTRA, find_qemu, killed_with_parent
 from openrbu.lab.scratch import memory_file, text_of
 from openrbu.system.signals import SIGNAL_CHECK_S
 from openrbu.system.waiting import Deadline
@@ -78,7 +78,7 @@ class Qemu:
             undo.callback(ours.close)
             with theirs:
                 self._process = subprocess.Popen(
-                    [*ends_with_us(), *program, *_qmp(theirs.fileno())],
+                    [*killed_with_parent(), *program, *_qmp(theirs.fileno())],
                     pass_fds=[*fds, theirs.fileno()],
                     stdin=None if on_terminal else subprocess.DEVNULL,
                     stdout=None if on_terminal else subprocess.DEVNULL,

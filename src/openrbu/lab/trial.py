@@ -17,9 +17,9 @@ from openrbu.bios.post_report import PostReport
 from openrbu.errors import ExitCode, NotForThisMachineError, OpenRbuError, UpdateFailedError
 from openrbu.formats.hdr import Image
 from openrbu.lab.machine import CannotStartError, LabMachine
-from openrbu.lab.packages import Kit
+from openrbu.lab.packages import GuestSoftware
 from openrbu.lab.seabios import fill_flash, rename_bios
-from openrbu.machine.factory import Order
+from openrbu.machine.factory import MachineSpec
 from openrbu.machine.models import MODELS, TokenKind
 from openrbu.machine.models import model as model_named
 from openrbu.update.restarted import post_failure
@@ -45,16 +45,16 @@ class Trial:
     """What became of an update.
 
     `status` is the exit status of `rbu update` where that ended without a restart; then there is
-    nothing else but its `complaint`, what it wrote to standard error. `post` is what the BIOS did.
+    nothing else but its `error_text`, what it wrote to standard error. `post` is what the BIOS did.
     After the restart: the version that the BIOS said on the console (None: none), the version in
     the guest's SMBIOS tables, and the document that `rbu status --json` gave in the guest.
-    `came_up` is False where the new BIOS is none that QEMU can start; nothing was seen then.
+    `started` is False where the new BIOS is none that QEMU can start; nothing was seen then.
     """
 
     status: int | None = None
-    complaint: str = ""
+    error_text: str = ""
     post: PostReport | None = None
-    came_up: bool = True
+    started: bool = True
     console_version: str | None = None
     dmi_version: str | None = None
     status_document: dict[str, Any] | None = None
@@ -71,14 +71,14 @@ class Trial:
         if self.post is None:
             if self.status == 0:
                 return None
-            last = (self.complaint.splitlines() or ["nothing"])[-1].removeprefix("rbu: ")
+            last = (self.error_text.splitlines() or ["nothing"])[-1].removeprefix("rbu: ")
             text = f"rbu update failed in the guest: {last}"
             return GuestFailedError(text, self.status or ExitCode.FAILED)
         return post_failure(self.post) or self._difference(self.post.version_after)
 
     def _difference(self, version: str) -> OpenRbuError | None:
         """Where the machine does not run the version that its flash has."""
-        if not self.came_up:
+        if not self.started:
             return UpdateFailedError(
                 f"the flash has {version}, but QEMU can't start it: the image's BIOS is no "
                 "SeaBIOS; see: rbu lab bios --help"
@@ -108,17 +108,21 @@ def model_for(image: Image) -> str:
     )
 
 
-def order_for(
-    kit: Kit, model: str, bios_version: str | None, flash_size_bytes: int, **more: Any
-) -> Order:
+def machine_spec_for(
+    software: GuestSoftware,
+    model: str,
+    bios_version: str | None,
+    flash_size_bytes: int,
+    **more: Any,
+) -> MachineSpec:
     """A machine of `model` with a SeaBIOS in its flash, which says `bios_version` (None: the
     model's first).
 
     :raise UsageError: when the model, the version or the size does not go.
     """
     version = model_named(model).bios_version if bios_version is None else bios_version
-    rom = fill_flash(rename_bios(kit.seabios.read_bytes(), version), flash_size_bytes)
-    return Order(model=model, bios_version=version, firmware=rom, **more)
+    rom = fill_flash(rename_bios(software.seabios.read_bytes(), version), flash_size_bytes)
+    return MachineSpec(model=model, bios_version=version, firmware=rom, **more)
 
 
 def try_update(
@@ -139,20 +143,20 @@ def try_update(
     step("rbu update in the guest")
     shutil.copyfile(image, machine.disk / image.name)  # the guest has its own /run, /dev/shm, …
     command = [RBU, "update", f"/lab/{image.name}", "--reboot", *words]
-    complaint = bytearray()
+    error_text = bytearray()
 
     def take(stream: int, data: bytes) -> None:
         if stream == 1:
             output(data)
         else:
-            complaint.extend(data)
+            error_text.extend(data)
 
     try:
         ran = machine.run(command, output=take, cut_power=cut_power)
     except CannotStartError as error:
-        return Trial(post=error.post, came_up=False)
+        return Trial(post=error.post, started=False)
     if ran.post is None:
-        return Trial(ran.status, complaint.decode(errors="replace").strip())
+        return Trial(ran.status, error_text.decode(errors="replace").strip())
     step("rbu status in the guest")
     return Trial(
         post=ran.post,

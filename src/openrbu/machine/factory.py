@@ -60,15 +60,17 @@ SERVICE_TAG = "OPENRBU"
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """What is wanted. None: as the model has it. The model is `DEFAULT_MODEL` unless one is named;
-    with `tables` none may be named, because the machine is the one that they describe.
+class MachineSpec:
+    """What a new machine is to be. A field that is None: as the model has it.
 
-    `tables` is a file or a directory with a real machine's tables: see `factory_tables`. They get
-    `system_id` in, where one is given. `firmware` is the first BIOS, of the flash's
-    size; None: one of our own making. `bios_rules` None: those that fit the model, or the system
-    that the tables are of. `xen`: the machine runs Xen. `ram_directory`: where to keep
-    its RAM, such as a tmpfs; None: with its other files.
+    `model`: None is `DEFAULT_MODEL`. With `tables` no model may be named, because the tables
+    describe the machine.
+
+    `tables` is a file or a directory with a real machine's tables: see `factory_tables`.
+    `system_id`, where given, replaces the one in them. `firmware` is the first BIOS, of the
+    flash's size; None: openrbu makes one. `bios_rules` None: the rules for the model, or for the
+    system that the tables describe. `xen`: the machine runs Xen. `ram_directory`: where its RAM
+    is kept, such as a tmpfs; None: with its other files.
     """
 
     model: str | None = None
@@ -88,7 +90,7 @@ class Order:
     ram_directory: Path | None = None
 
 
-def make_machine(name: str, order: Order, *, clock: Clock = local_now) -> Path:
+def make_machine(name: str, spec: MachineSpec, *, clock: Clock = local_now) -> Path:
     """Make a machine, off, and return its directory. All or nothing.
 
     :raise UsageError: when what is wanted can't be: a name, a version, a size, a profile.
@@ -96,13 +98,13 @@ def make_machine(name: str, order: Order, *, clock: Clock = local_now) -> Path:
     :raise DamagedInputError: when the tables can't be used.
     """
     directory = store.machine_directory(name)
-    parts = _parts(order, clock())
+    parts = _parts(spec, clock())
     with store.disk_errors(directory):
         fresh = _fresh_directory(directory)
         try:
             _write(fresh, parts)
-            if order.ram_directory is not None:
-                _link_ram(fresh / "ram", name, order.ram_directory)
+            if spec.ram_directory is not None:
+                _link_ram(fresh / "ram", name, spec.ram_directory)
             RamFile.create(fresh / "ram", pc_regions(parts.config.ram_bytes)).close()
             _put_in_place(fresh, directory)
         except BaseException:
@@ -113,13 +115,13 @@ def make_machine(name: str, order: Order, *, clock: Clock = local_now) -> Path:
     return directory
 
 
-def write_parts(directory: Path, order: Order, *, clock: Clock = local_now) -> None:
+def write_parts(directory: Path, spec: MachineSpec, *, clock: Clock = local_now) -> None:
     """The files of a machine but for its RAM, in a directory that is there.
 
     :raise UsageError, DamagedInputError: as `make_machine`.
     :raise OSError: when the disk refuses.
     """
-    _write(directory, _parts(order, clock()))
+    _write(directory, _parts(spec, clock()))
 
 
 def _link_ram(link: Path, name: str, directory: Path) -> None:
@@ -146,55 +148,55 @@ class _Parts:
     admin_password: str | None = field(repr=False)
 
 
-def _parts(order: Order, now: dt.datetime) -> _Parts:
+def _parts(spec: MachineSpec, now: dt.datetime) -> _Parts:
     """What is wanted, made.
 
     :raise UsageError, DamagedInputError: as `make_machine`.
     """
-    profile(order.profile)
-    for label in order.faults:
+    profile(spec.profile)
+    for label in spec.faults:
         parse_fault(label)
-    check_entry_delay(order.entry_delay_s)
-    if order.tables is not None and order.model is not None:
+    check_entry_delay(spec.entry_delay_s)
+    if spec.tables is not None and spec.model is not None:
         raise UsageError(
-            f"the machine is either a {order.model} or the one that the tables in {order.tables} "
+            f"the machine is either a {spec.model} or the one that the tables in {spec.tables} "
             "describe: leave out --model or --from-tables"
         )
-    kind = model(DEFAULT_MODEL if order.model is None else order.model)
-    ram_bytes = _ram_bytes(kind.ram_bytes if order.ram_bytes is None else order.ram_bytes)
-    if order.xen is not None:
-        _check_xen(order.xen, ram_bytes)
-    if order.system_id is not None:
-        check_system_id(order.system_id)
-    tables, cmos = read_tables(order.tables) if order.tables else (_make_tables(kind), b"")
+    kind = model(DEFAULT_MODEL if spec.model is None else spec.model)
+    ram_bytes = _ram_bytes(kind.ram_bytes if spec.ram_bytes is None else spec.ram_bytes)
+    if spec.xen is not None:
+        _check_xen(spec.xen, ram_bytes)
+    if spec.system_id is not None:
+        check_system_id(spec.system_id)
+    tables, cmos = read_tables(spec.tables) if spec.tables else (_make_tables(kind), b"")
     tables = filled_in(
         tables,
-        system_id=order.system_id,
-        bios_version=order.bios_version,
-        flash_size_bytes=order.flash_size_bytes,
+        system_id=spec.system_id,
+        bios_version=spec.bios_version,
+        flash_size_bytes=spec.flash_size_bytes,
     )
-    tables, flash_size_bytes = _fit_bios(tables, kind, order)
-    rules = order.bios_rules
+    tables, flash_size_bytes = _fit_bios(tables, kind, spec)
+    rules = spec.bios_rules
     if rules is None:
-        rules = kind.bios_rules if order.tables is None else rules_for(tables).name
-    check_bios(rules, order.hardware_revision)
+        rules = kind.bios_rules if spec.tables is None else rules_for(tables).name
+    check_bios(rules, spec.hardware_revision)
     config = MachineConfig(
-        model=order.tables.resolve().name if order.tables else kind.name,
+        model=spec.tables.resolve().name if spec.tables else kind.name,
         ram_bytes=ram_bytes,
         tables_crc32=zlib.crc32(b"".join(tables.build())),
-        profile=order.profile,
+        profile=spec.profile,
         created_at=now.isoformat(timespec="seconds"),
         made_by=__version__,
-        faults=tuple(order.faults),
-        entry_delay_s=order.entry_delay_s,
-        xen=order.xen,
+        faults=tuple(spec.faults),
+        entry_delay_s=spec.entry_delay_s,
+        xen=spec.xen,
         bios_rules=rules,
-        hardware_revision=order.hardware_revision,
+        hardware_revision=spec.hardware_revision,
     )
     version = dell.BiosInformation.of(tables).version
     title = f"{dell.SystemInformation.of(tables).product} BIOS {version}"
-    firmware = make_firmware(title, flash_size_bytes) if order.firmware is None else order.firmware
-    return _Parts(config, tables, cmos, firmware, order.admin_password)
+    firmware = make_firmware(title, flash_size_bytes) if spec.firmware is None else spec.firmware
+    return _Parts(config, tables, cmos, firmware, spec.admin_password)
 
 
 def _write(directory: Path, parts: _Parts) -> None:
@@ -262,20 +264,20 @@ def _check_xen(xen: XenConfig, ram_bytes: int) -> None:
         raise UsageError(f"a guest may have {human_size(MAX_RAM_BYTES)} at most")
 
 
-def _fit_bios(tables: smbios.Tables, kind: Model, order: Order) -> tuple[smbios.Tables, int]:
+def _fit_bios(tables: smbios.Tables, kind: Model, spec: MachineSpec) -> tuple[smbios.Tables, int]:
     """The tables with the first BIOS's version in, and the size of the flash.
 
-    Tables and models can say another size of the ROM than the flash has; it stays unless a size
-    was ordered.
+    Tables and models can say another size of the ROM than the flash has; that size stays unless
+    the spec has a size.
     """
     information = dell.BiosInformation.of(tables)
-    ordered_version = order.bios_version
-    version = BiosVersion.parse(information.version if ordered_version is None else ordered_version)
-    if ordered_version is not None and version.style is VersionStyle.UNREADABLE:
-        raise UsageError(f"{ordered_version!r} is no BIOS version (examples: A05, 2.1.2)")
-    ordered = order.flash_size_bytes if order.firmware is None else len(order.firmware)
-    size, rom_size = ordered, ordered
-    if size is None and order.tables is None:
+    wanted_version = spec.bios_version
+    version = BiosVersion.parse(information.version if wanted_version is None else wanted_version)
+    if wanted_version is not None and version.style is VersionStyle.UNREADABLE:
+        raise UsageError(f"{wanted_version!r} is no BIOS version (examples: A05, 2.1.2)")
+    wanted = spec.flash_size_bytes if spec.firmware is None else len(spec.firmware)
+    size, rom_size = wanted, wanted
+    if size is None and spec.tables is None:
         size, rom_size = kind.flash_size_bytes, kind.rom_size_bytes or kind.flash_size_bytes
     elif size is None:
         rom_size = information.rom_size_bytes or 0

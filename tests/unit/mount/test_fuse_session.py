@@ -332,7 +332,7 @@ def test_a_link_that_has_come_into_a_path_is_not_followed(system: Mounted, tmp_p
     assert after == before
 
 
-def test_the_helpers_complaint_is_one_line(tmp_path: Path) -> None:
+def test_the_helpers_error_is_one_line(tmp_path: Path) -> None:
     needs_fuse()
     with pytest.raises(ObstacleError) as caught:
         fuse_mounts.mount_with_helper(str(tmp_path / "nowhere"), "x")
