@@ -18,6 +18,7 @@ from openrbu.units import GIB, PAGE_SIZE, human_size
 if TYPE_CHECKING:
     from openrbu.balloon.clock import Clock
     from openrbu.balloon.status import GuestStatus
+    from openrbu.cli.commands import Invocation
 
 DEFAULT_RAM_BYTES = 4 * GIB
 DEFAULT_GUEST = "512M"
@@ -29,7 +30,8 @@ def clock_of(context: typer.Context) -> Clock:
     """The clock that the caller of `main` passed; this computer's where there is none."""
     from openrbu.balloon.clock import SystemClock
 
-    return SystemClock() if context.obj is None else cast("Clock", context.obj)
+    clock = cast("Invocation", context.obj).clock
+    return SystemClock() if clock is None else clock
 
 
 def complete_hosts(incomplete: str) -> list[str]:

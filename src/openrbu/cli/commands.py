@@ -4,8 +4,9 @@ A command is a function that gives an `Answer` (or an exit code). Two things are
 
 - a parameter whose type is a dataclass becomes one option for each of its fields, so that commands
   that take the same options name that class and nothing else;
-- `--json`, for each command that gives an `Answer`. The function is told (`as_json`) only where it
-  asks for it, because it says something before the answer; `main` shows the answer either way.
+- `--json`, for each command that gives an `Answer`. `main` looks for it in the words, because a
+  command line that can't be parsed is answered in JSON, too, and shows the answer. A function that
+  says something before its answer has a parameter `as_json`, and is told what `main` has found.
 """
 
 from __future__ import annotations
@@ -14,11 +15,24 @@ import dataclasses
 import inspect
 from collections.abc import Callable
 from inspect import Parameter, Signature
-from typing import Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
 from openrbu.cli.show import Answer
+
+if TYPE_CHECKING:
+    from openrbu.balloon.clock import Clock
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Invocation:
+    """How `main` was called: `obj` of typer's context. Balloon commands go by `clock`; None: by
+    this computer's."""
+
+    as_json: bool
+    clock: Clock | None = None
+
 
 CommandFunction = Callable[..., "Answer | int"]
 
@@ -31,6 +45,9 @@ _JSON_OPTION = Parameter(
         bool, typer.Option("--json", help="Show the answer as one JSON document, errors too.")
     ],
 )
+
+_CONTEXT = "context"
+_CONTEXT_PARAMETER = Parameter(_CONTEXT, Parameter.KEYWORD_ONLY, annotation=typer.Context)
 
 
 def as_command(function: CommandFunction) -> CommandFunction:
@@ -49,14 +66,18 @@ def as_command(function: CommandFunction) -> CommandFunction:
             parameters.append(each)
     if own.return_annotation is not int:
         parameters.append(_JSON_OPTION)
+    own_context = [each.name for each in parameters if each.annotation is typer.Context]
+    if not own_context:  # typer passes one
+        parameters.append(_CONTEXT_PARAMETER)
 
     def command(**values: Any) -> Answer | int:
-        as_json = values.pop(_JSON, False)
+        values.pop(_JSON, None)
+        context = values[own_context[0]] if own_context else values.pop(_CONTEXT)
         for name, kind in groups.items():
             given = {field.name: values.pop(field.name) for field in dataclasses.fields(kind)}
             values[name] = kind(**given)
         if _JSON in own.parameters:
-            values[_JSON] = as_json
+            values[_JSON] = context.obj.as_json
         return function(**values)
 
     command.__name__, command.__doc__ = function.__name__, function.__doc__

@@ -24,6 +24,7 @@ from openrbu.system.interrupts import Stopped, signals_raised
 
 if TYPE_CHECKING:
     from openrbu.balloon.clock import Clock
+    from openrbu.cli.commands import Invocation
     from openrbu.cli.show import Answer
     from openrbu.errors import OpenRbuError
 
@@ -90,13 +91,14 @@ def _fill_streams() -> None:
 def _run(words: list[str], clock: Clock | None) -> int:
     """Run, show the answer or the error, return the exit code."""
     from openrbu.cli import show
+    from openrbu.cli.commands import Invocation
     from openrbu.errors import OpenRbuError
 
     as_json = "--json" in _own_words(words)
     show.prepare_streams()
     document: dict[str, Any] = {}
     try:
-        result = _call(words, clock)
+        result = _call(words, Invocation(as_json, clock))
         if isinstance(result, int):
             return result
         if not as_json:
@@ -131,7 +133,7 @@ def _own_words(words: list[str]) -> list[str]:
     return own
 
 
-def _call(words: list[str], clock: Clock | None) -> Answer | int:
+def _call(words: list[str], invocation: Invocation) -> Answer | int:
     """Parse the words and call the command.
 
     :raise UsageError: when the words make no command line.
@@ -145,7 +147,7 @@ def _call(words: list[str], clock: Clock | None) -> Answer | int:
     asked = words or ["--help"]
     try:
         result: Answer | int | None = command.main(
-            asked, prog_name="rbu", standalone_mode=False, obj=clock
+            asked, prog_name="rbu", standalone_mode=False, obj=invocation
         )
     except typer.TyperException as error:
         text = " ".join(error.format_message().split()).rstrip(".")
