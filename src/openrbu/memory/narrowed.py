@@ -44,8 +44,10 @@ class NarrowedMemory:
     def starts_with(self, address: int, data: bytes) -> bool:
         """Whether exactly these bytes are at an address, all of them in one region of RAM."""
         end = address + len(data)
-        is_ram = any(region.start <= address and end <= region.end for region in self.regions)
-        return is_ram and self.read(PhysAddr(address), len(data)) == data
+        for region in self.regions:
+            if region.start <= address and end <= region.end:
+                return self.read(PhysAddr(address), len(data)) == data
+        return False
 
     @property
     def headers(self) -> npt.NDArray[Any]:

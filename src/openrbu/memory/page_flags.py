@@ -68,10 +68,10 @@ class FreePages:
     def any_in(self, address: int, size_bytes: int) -> bool:
         """Whether any page in [address, address + size_bytes) is free or will be."""
         low, high = address >> PAGE_SHIFT, -(-(address + size_bytes) // PAGE_SIZE)
-        return any(
-            is_free.find(1, max(0, low - first), max(0, high - first)) >= 0
-            for first, is_free in self._parts
-        )
+        for first, is_free in self._parts:  # called for each packet
+            if high > first and is_free.find(1, max(0, low - first), high - first) >= 0:
+                return True
+        return False
 
 
 def _free_in(flags: bytes) -> npt.NDArray[np.uint8]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from openrbu.buffers import Buffer
 from openrbu.errors import UsageError
-from openrbu.units import GIB, KIB, MIB, PAGE_SIZE, PhysAddr, pages_for
+from openrbu.units import GIB, KIB, MIB, PAGE_SIZE, PhysAddr
 
 if TYPE_CHECKING:
     pass
@@ -87,15 +87,20 @@ class PhysicalMemory(ReadableMemory, Protocol):
         """
 
 
-def joined(parts: Iterable[Region]) -> tuple[Region, ...]:
-    """Join adjacent regions. `parts` ascend; two of them are adjacent when one begins at the end
-    of the last page of the other."""
+def joined(parts: Iterable[tuple[int, int]]) -> tuple[Region, ...]:
+    """Join adjacent parts of memory, each given as [start, end). They ascend; two of them are
+    adjacent when one begins at the end of the last page of the other."""
     extents: list[Region] = []
-    for part in parts:
-        start = part.start
-        if extents and pages_for(extents[-1].end) * PAGE_SIZE == start:
-            start = extents.pop().start
-        extents.append(Region(start, part.end))
+    first, last = 0, -1  # the bounds of the extent so far; none yet
+    for start, end in parts:
+        if last >= 0 and -(-last // PAGE_SIZE) * PAGE_SIZE != start:
+            extents.append(Region(PhysAddr(first), PhysAddr(last)))
+            last = -1
+        if last < 0:
+            first = start
+        last = end
+    if last >= 0:
+        extents.append(Region(PhysAddr(first), PhysAddr(last)))
     return tuple(extents)
 
 

@@ -99,7 +99,7 @@ class FoundSet:
     def extents(self) -> tuple[Region, ...]:
         """Where the packets are that `assemble` reads, ascending; adjacent ones are one extent."""
         lowest = sorted((at[0], number) for number, at in self.places.items())
-        return joined(Region(at, PhysAddr(at + self.size_of(number))) for at, number in lowest)
+        return joined((at, at + self.size_of(number)) for at, number in lowest)
 
     @property
     def extent_count(self) -> int:

@@ -158,7 +158,7 @@ class Collected:
     def extents(self) -> tuple[Region, ...]:
         """Where the packets lay at first, ascending; adjacent ones are one extent."""
         size = self.header_size + self.data_size
-        return joined(Region(at, PhysAddr(at + size)) for at in sorted(self.sources))
+        return joined((at, at + size) for at in sorted(self.sources))
 
 
 @dataclass(frozen=True, slots=True)
