@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from rigs.cli import Cli
+from rigs.privilege import WHY_LEFT_OUT, depends_on_the_user, left_out
 
 pytest_plugins = ["rigs.lab", "rigs.xen"]
 
@@ -27,6 +28,25 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.option.basetemp is None:
         config.option.basetemp = tempfile.mkdtemp(prefix="openrbu-tests-")
         config.add_cleanup(partial(shutil.rmtree, config.option.basetemp, ignore_errors=True))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what may depend on who runs it."""
+    for item in items:
+        if depends_on_the_user(item.path):
+            item.add_marker("privilege")
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """What `-m privilege` leaves out is named."""
+    if "privilege" not in config.option.markexpr:
+        return
+    files = left_out()
+    terminalreporter.write_line(f"left out, for {WHY_LEFT_OUT}: {len(files)} files")
+    terminalreporter.write_line(" ".join(files))
 
 
 @pytest.fixture

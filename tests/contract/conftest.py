@@ -26,7 +26,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     mark = metafunc.definition.get_closest_marker("profiles")
     assert mark is not None, "a contract test says which profiles it is about"
     served = (IN_PROCESS, MOUNTED) if mark.kwargs.get("in_process", True) else (MOUNTED,)
-    ways = [pytest.param(way, name) for name in mark.args for way in served]
+    ways = [
+        pytest.param(way, name, marks=[pytest.mark.privilege] if way == MOUNTED else [])
+        for name in mark.args
+        for way in served
+    ]
     if "linux" in mark.args:
         ways.append(pytest.param(KERNEL, "linux", marks=pytest.mark.lab))
     metafunc.parametrize(("way", "name"), ways)

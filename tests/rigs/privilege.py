@@ -1,0 +1,37 @@
+"""Tests whose outcome may depend on who runs them: the mark `privilege`, run as another user, too.
+
+A test module has the mark when its text names what asks for the user or sets what a user may, or
+one of `RIGS`; so whoever writes such a test need not think of it. A contract test has it, besides,
+where the driver is on a mount (`tests/contract/conftest.py`). The refusals of the virtual kernel do
+not count: whom it serves is an argument.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+
+TESTS = Path(__file__).parents[1]
+
+RIGS = ("held_files", "mounted", "mounts", "run", "served", "small_disks")
+"""Mounts, files of other processes and users, processes that own a machine, and full disks."""
+
+_USERS = (
+    r"as_nobody|geteuid|getuid|os\.access|chmod|chown|setpriv|unshare|fusermount|setrlimit|lockfile"
+)
+_NAMED = re.compile(rf"\b(?:{_USERS}|rigs(?:\.| import )(?:{'|'.join(RIGS)}))\b")
+
+WHY_LEFT_OUT = "nothing in them asks who runs them, mounts, or reaches a machine of another process"
+
+
+@cache
+def depends_on_the_user(module: Path) -> bool:
+    """Whether the tests of a module may do something else for another user."""
+    return module.parent.name == "mount" or _NAMED.search(module.read_text()) is not None
+
+
+def left_out() -> list[str]:
+    """The modules of unit tests without the mark, as paths from the folder of tests."""
+    modules = sorted((TESTS / "unit").rglob("test_*.py"))
+    return [str(path.relative_to(TESTS)) for path in modules if not depends_on_the_user(path)]
