@@ -22,7 +22,7 @@ from openrbu.memory.scan import search
 from openrbu.units import KIB, MIB, PAGE_SIZE, PhysAddr
 from openrbu.update import stage
 from openrbu.update.driver import LOADING, RbuDriver, ReadBack
-from openrbu.update.stage import Ground, OutOfMemoryError, Payload, make_payload
+from openrbu.update.stage import DriverState, OutOfMemoryError, Payload, make_payload
 from openrbu.update.verify import compare, find_staged
 from rigs.machines import (
     DEVICE,
@@ -66,7 +66,7 @@ def payload(mode: Any = "packet", data: bytes = IMAGE, size: int = 4096) -> Payl
 
 def staged(host: Any, what: Payload) -> ReadBack:
     """Prepare, stage and read back."""
-    stage.prepare(host, what.mode)
+    stage.load_driver(host, what.mode)
     stage.stage(host, what, quiet)
     return stage.read_back(host, what)
 
@@ -115,7 +115,7 @@ def test_what_is_staged_lies_in_memory_and_reads_back_as_the_kernel_does(
 def test_each_byte_that_goes_to_the_driver_is_told(usual: VirtualMachine) -> None:
     what = payload("mono", image_bytes(flash_size_bytes=3 * MIB))
     told: list[int] = []
-    stage.prepare(VirtualHost(usual), "mono")
+    stage.load_driver(VirtualHost(usual), "mono")
     stage.stage(VirtualHost(usual), what, told.append)
     assert sum(told) == len(what.staged)
     assert len(told) == 4
@@ -136,25 +136,25 @@ def test_restoring_leaves_the_kernel_as_it_was(
             host.load_module("dell_rbu", {"image_type": "packet"})
             host.write(f"{DEVICE}/packet_size", b"12345")
         before = standing(machine)
-        ground = stage.survey(host)
+        driver_before = stage.read_driver_state(host)
         staged(host, what)
         if profile == "linux-5.7" and mode == "packet":
             with pytest.raises(ObstacleError, match="kernel may die of dropping the packets"):
-                stage.restore(host, ground, delivered_bytes=len(what.staged))
+                stage.restore(host, driver_before, delivered_bytes=len(what.staged))
             assert not machine.running_kernel().is_dead
             return
-        stage.restore(host, ground, delivered_bytes=len(what.staged))
+        stage.restore(host, driver_before, delivered_bytes=len(what.staged))
         assert standing(machine) == before
 
 
 def test_restoring_gives_an_unfinished_delivery_up(machine: VirtualMachine) -> None:
     host = VirtualHost(machine)
     host.load_module("dell_rbu", {})
-    before, ground = standing(machine), stage.survey(host)
+    before, driver_before = standing(machine), stage.read_driver_state(host)
     RbuDriver(host).summon_entry()
     host.write(f"{ENTRY}/loading", b"1")
     host.write(f"{ENTRY}/data", IMAGE)
-    stage.restore(host, ground, delivered_bytes=len(IMAGE))
+    stage.restore(host, driver_before, delivered_bytes=len(IMAGE))
     assert standing(machine) == before
 
 
@@ -164,7 +164,7 @@ def test_restoring_gives_the_entry_up_that_could_not_be_given_up_at_first(
     host = VirtualHost(machine)
     host.load_module("dell_rbu", {})
     RbuDriver(host).abandon_entry()
-    before, ground = standing(machine), stage.survey(host)
+    before, driver_before = standing(machine), stage.read_driver_state(host)
     staged(host, payload("mono"))
     refused: list[str] = []
 
@@ -173,7 +173,7 @@ def test_restoring_gives_the_entry_up_that_could_not_be_given_up_at_first(
             refused.append(arguments[0])
             raise OSError(errno.EIO, "Input/output error")
 
-    stage.restore(Watched(host, refuse_once), ground, delivered_bytes=len(IMAGE))
+    stage.restore(Watched(host, refuse_once), driver_before, delivered_bytes=len(IMAGE))
     assert refused
     assert standing(machine) == before
 
@@ -195,7 +195,7 @@ def test_a_delivery_that_is_interrupted_is_aborted(machine: VirtualMachine) -> N
 
 def test_restoring_what_was_never_loaded_does_nothing(usual: VirtualMachine) -> None:
     before = standing(usual)
-    stage.restore(VirtualHost(usual), Ground(was_loaded=False), delivered_bytes=0)
+    stage.restore(VirtualHost(usual), DriverState(was_loaded=False), delivered_bytes=0)
     assert standing(usual) == before
 
 
@@ -476,7 +476,7 @@ def test_an_error_of_the_kernel_that_is_not_about_memory_goes_on_as_it_is(
             raise KernelError(5, arguments[0])
 
     host = Watched(VirtualHost(usual), refuse)
-    stage.prepare(host, "mono")
+    stage.load_driver(host, "mono")
     with pytest.raises(KernelError, match="Input/output error"):
         stage.stage(host, payload("mono"), quiet)
     assert not RbuDriver(host).has_entry

@@ -191,10 +191,10 @@ def _stage_somehow(
 
     :raise UpdateFailedError: when no way works; the message says what was tried.
     """
-    ground = stage.survey(host)
+    before = stage.read_driver_state(host)
     delivered = [0]
-    undo.add("the driver", lambda: stage.restore(host, ground, delivered_bytes=max(delivered)))
-    stage.prepare(host, plan.mode)
+    undo.add("the driver", lambda: stage.restore(host, before, delivered_bytes=max(delivered)))
+    stage.load_driver(host, plan.mode)
     rbu = plan.target.rbu
     packets_known = rbu is not None and rbu.packet_supported
     tried: list[str] = []

@@ -1,7 +1,6 @@
 """Stage: put the image into memory through the driver, and take it out again.
 
-What staging changes on the machine is remembered in a `Ground`, so that a failure or a cancel can
-leave it as it was.
+`DriverState` is how the driver was before; a failure or a cancel puts the driver back into it.
 """
 
 from __future__ import annotations
@@ -60,10 +59,11 @@ class OutOfMemoryError(UpdateFailedError):
 
 
 @dataclass(frozen=True, slots=True)
-class Ground:
-    """How the driver was before. Not loaded: what it shows when it has just been loaded.
+class DriverState:
+    """The state of the driver before staging. The other fields say what a driver shows when it has
+    just been loaded, where `was_loaded` is False.
 
-    `had_entry`: the firmware entry was there, or on its way.
+    `had_entry`: the firmware entry was there, or the kernel was making it.
     """
 
     was_loaded: bool
@@ -108,21 +108,22 @@ def make_payload(
     return Payload(mode, image, packets, packet_size_bytes)
 
 
-def survey(host: Host) -> Ground:
-    """How the driver is.
+def read_driver_state(host: Host) -> DriverState:
+    """Read the driver's state, for `restore`.
 
-    :raise OSError: as the kernel answers.
+    :raise OSError: what the kernel returns.
     """
     driver = RbuDriver(host)
     if not driver.is_loaded:
-        return Ground(host.module_is_loaded("dell_rbu"))
-    return Ground(True, driver.image_type, driver.packet_size_bytes, driver.is_in_use)
+        return DriverState(host.module_is_loaded("dell_rbu"))
+    return DriverState(True, driver.image_type, driver.packet_size_bytes, driver.is_in_use)
 
 
-def prepare(host: Host, mode: Mode) -> None:
-    """Have the driver there, fit to be used.
+def load_driver(host: Host, mode: Mode) -> None:
+    """Load the driver where it is not loaded.
 
-    :raise ObstacleError: when there is no driver to be had, or it must not be touched.
+    :raise ObstacleError: when it can't be loaded, or when what it has staged already can't be
+        dropped safely (see `RbuDriver.may_crash_on_clear`).
     """
     driver = RbuDriver(host)
     driver.load(mode)
@@ -244,7 +245,7 @@ def clear_memory(host: Host, delivered_bytes: int) -> None:
     _free(RbuDriver(host), delivered_bytes)
 
 
-def restore(host: Host, ground: Ground, *, delivered_bytes: int) -> None:
+def restore(host: Host, before: DriverState, *, delivered_bytes: int) -> None:
     """Free what is staged and leave the driver as it was. `delivered_bytes`: the most that it was
     given at a time; 0 when it was only loaded, and nothing was changed in it.
 
@@ -256,15 +257,15 @@ def restore(host: Host, ground: Ground, *, delivered_bytes: int) -> None:
         if driver.may_die_of_clearing:
             raise ObstacleError(f"{_DEADLY}: restart the machine")
         _free(driver, delivered_bytes)
-    if not ground.was_loaded:
+    if not before.was_loaded:
         if host.module_is_loaded("dell_rbu"):
             driver.unload()
     elif delivered_bytes:
-        if driver.image_type != ground.image_type:
-            driver.set_type(ground.image_type)
-        if driver.packet_size_bytes != ground.packet_size_bytes:
-            driver.set_packet_size(ground.packet_size_bytes)
-        if ground.had_entry:
+        if driver.image_type != before.image_type:
+            driver.set_type(before.image_type)
+        if driver.packet_size_bytes != before.packet_size_bytes:
+            driver.set_packet_size(before.packet_size_bytes)
+        if before.had_entry:
             driver.request_entry()
         else:
             driver.abandon_entry()

@@ -25,7 +25,7 @@ from openrbu.update import stage
 from openrbu.update.driver import Mode, ReadBack
 from openrbu.update.options import Options
 from openrbu.update.plan import make_plan
-from openrbu.update.stage import Ground, Payload, make_payload
+from openrbu.update.stage import DriverState, Payload, make_payload
 from openrbu.update.verify import read_free_pages
 from openrbu.xen.hypervisor import Hypervisor
 from rigs.machines import (
@@ -71,7 +71,7 @@ def put(machine: VirtualMachine, mode: Mode, packet_bytes: int = PAGE_SIZE) -> P
     """Stage an image, read it back, and find it right."""
     host = VirtualHost(machine)
     payload = make_payload(image_bytes(), mode=mode, packet_size_bytes=packet_bytes, password=None)
-    stage.prepare(host, payload.mode)
+    stage.load_driver(host, payload.mode)
     stage.stage(host, payload, lambda _: None)
     assert stage.read_back(host, payload) is ReadBack.RIGHT
     return payload
@@ -215,7 +215,7 @@ def test_what_is_free_in_dom0_is_told_by_its_place_in_the_machine(
     free = read_free_pages(host, places)
     assert free is not None
     assert not any(free.any_in(part.start, part.size_bytes) for part in verified.extents)
-    stage.restore(host, Ground(was_loaded=False), delivered_bytes=len(payload.staged))
+    stage.restore(host, DriverState(was_loaded=False), delivered_bytes=len(payload.staged))
     free = read_free_pages(host, places)
     assert free is not None
     assert all(free.any_in(part.start, part.size_bytes) for part in verified.extents)
