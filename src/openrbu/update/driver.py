@@ -138,15 +138,16 @@ class RbuDriver:
         self._host.write(LOADING, b"0\n")
         self._await_taken()
 
-    def wash(self, size_bytes: int) -> None:
-        """Put zeros where the kernel kept an image of this size while it was delivered.
+    def overwrite_freed(self, size_bytes: int) -> None:
+        """Overwrite the memory in which the kernel kept an image of this size during its delivery.
 
-        That memory is freed as it is, and what it holds looks like an image or like packets to a
-        BIOS. A load of zeros that is aborted gets the same memory, as far as one can choose. No
-        entry is left.
+        The kernel frees that memory without clearing it, and a BIOS would take its content for an
+        image or for packets. So this delivers as many zeros and aborts the delivery: the kernel
+        gives it the same memory, as far as a program can have an influence on that. Afterwards
+        there is no firmware entry.
 
-        :raise ObstacleError: when the entry does not come, or does not go.
-        :raise OSError: as the kernel answers.
+        :raise ObstacleError: when the entry does not appear, or does not disappear.
+        :raise OSError: what the kernel returns.
         """
         self.summon_entry()
         try:

@@ -40,10 +40,10 @@ _LOOKS = 3
 """How often physical memory is searched before a refusal counts. (Measured on Debian's 6.1.192: the
 first look is spoiled in 9 of 10 packet updates, the second was in none.)"""
 
-_WASH_FACTOR = 4
-"""A kernel hands out other pages first than those that were freed last. (Measured there: of 260
-packets that were dropped, 224 still lay in free memory after as many zeros, none after four times
-as many.)"""
+_OVERWRITE_FACTOR = 4
+"""How many times the delivered size is overwritten: a kernel does not hand out the pages first that
+were freed last. (Measured on the same kernel: of 260 packets that were dropped, 224 were still in
+free memory after as many zeros, none after four times as many.)"""
 
 
 _ON_XEN = (
@@ -279,4 +279,4 @@ def _free(driver: RbuDriver, delivered_bytes: int) -> None:
     kind = driver.image_type
     driver.set_type(kind if kind in ("mono", "packet") else "init")
     with contextlib.suppress(OSError, ObstacleError):
-        driver.wash(_WASH_FACTOR * delivered_bytes)
+        driver.overwrite_freed(_OVERWRITE_FACTOR * delivered_bytes)
