@@ -129,7 +129,7 @@ def load(host: Patient, ground: str) -> None:
     if ground != "not loaded":
         host.load_module("dell_rbu", {})
     if ground == "loaded":
-        RbuDriver(host).summon_entry()
+        RbuDriver(host).ensure_entry()
 
 
 # -- updates and taking them back -------------------------------------------------------------
@@ -167,7 +167,7 @@ def test_cancelling_and_unloading_right_after_an_update_leave_the_machine_as_it_
         if done.left_staged:  # by a kernel that would die of it, and of unloading
             assert (profile, mode) == ("linux-5.7", "packet")
             return
-        assert not RbuDriver(host).holds_something
+        assert not RbuDriver(host).has_staged_data
         RbuDriver(host).unload()
         assert standing(machine) == before
 
@@ -341,10 +341,10 @@ def test_an_entry_is_asked_for_again_where_the_one_before_was_still_going(
         host = Background(machine, clock)
         driver = RbuDriver(host)
         host.load_module("dell_rbu", {})
-        driver.summon_entry()
+        driver.ensure_entry()
         host.write(LOADING, b"-1\n")
         assert (driver.has_entry, driver.is_in_use) == (False, True)
-        driver.summon_entry()
+        driver.ensure_entry()
         assert driver.has_entry
 
 
@@ -357,7 +357,7 @@ def test_a_refused_abort_is_told_at_once(tmp_path: Path, clock: Clock) -> None:
         host = Patient(machine, clock)
         host.load_module("dell_rbu", {})
         with pytest.raises(PermissionError):
-            RbuDriver(Watched(host, refuse)).abandon_entry()
+            RbuDriver(Watched(host, refuse)).abort_entry()
         assert host.pauses == []
 
 
@@ -371,7 +371,7 @@ def test_what_is_staged_stays_while_an_entry_is_waited_for(tmp_path: Path, clock
         machine.running_kernel().write(LOADING, b"0", 0)  # no data: the entry goes for good
         assert not driver.is_in_use
         driver.deliver(b"another one", lambda _: None)
-        driver.abandon_entry()
+        driver.abort_entry()
         assert b"".join(host.chunks(STAGED, 4096)) == b"another one"
 
 

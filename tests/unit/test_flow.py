@@ -141,7 +141,7 @@ def test_what_is_not_known_to_be_safe_to_drop_stops_an_update(tmp_path: Path) ->
         host.write("/sys/class/firmware/dell_rbu/loading", b"1")
         host.write("/sys/class/firmware/dell_rbu/data", b"x" * 16 * KIB)
         host.write("/sys/class/firmware/dell_rbu/loading", b"0")
-        with pytest.raises(ObstacleError, match="may die of dropping"):
+        with pytest.raises(ObstacleError, match="may crash when its driver drops"):
             update(host, image())
         assert flow.cancel(host).left_staged
         assert not machine.running_kernel().is_dead

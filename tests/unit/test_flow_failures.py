@@ -63,7 +63,7 @@ def set_ground(machine: VirtualMachine, ground: str) -> None:
     elif ground == "packets chosen":
         host.load_module("dell_rbu", {"image_type": "packet"})
         host.write(f"{DEVICE}/packet_size", b"12345")
-        RbuDriver(host).abandon_entry()
+        RbuDriver(host).abort_entry()
 
 
 def take_back(machine: VirtualMachine, ground: str) -> None:
@@ -144,7 +144,7 @@ def test_where_undoing_fails_too_it_is_told_and_cancelling_later_helps(
                 break
             flow.cancel(host)
             assert not machine.is_armed
-            assert not RbuDriver(host).is_loaded or not RbuDriver(host).holds_something
+            assert not RbuDriver(host).is_loaded or not RbuDriver(host).has_staged_data
             assert read_text(host, REBOOT_MODE) == "cold"
             for module in machine.running_kernel().modules.copy():
                 if module == "dell_rbu":

@@ -139,7 +139,7 @@ def test_restoring_leaves_the_kernel_as_it_was(
         driver_before = stage.read_driver_state(host)
         staged(host, what)
         if profile == "linux-5.7" and mode == "packet":
-            with pytest.raises(ObstacleError, match="kernel may die of dropping the packets"):
+            with pytest.raises(ObstacleError, match="kernel may crash when its driver drops"):
                 stage.restore(host, driver_before, delivered_bytes=len(what.staged))
             assert not machine.running_kernel().is_dead
             return
@@ -151,7 +151,7 @@ def test_restoring_gives_an_unfinished_delivery_up(machine: VirtualMachine) -> N
     host = VirtualHost(machine)
     host.load_module("dell_rbu", {})
     before, driver_before = standing(machine), stage.read_driver_state(host)
-    RbuDriver(host).summon_entry()
+    RbuDriver(host).ensure_entry()
     host.write(f"{ENTRY}/loading", b"1")
     host.write(f"{ENTRY}/data", IMAGE)
     stage.restore(host, driver_before, delivered_bytes=len(IMAGE))
@@ -163,7 +163,7 @@ def test_restoring_gives_the_entry_up_that_could_not_be_given_up_at_first(
 ) -> None:
     host = VirtualHost(machine)
     host.load_module("dell_rbu", {})
-    RbuDriver(host).abandon_entry()
+    RbuDriver(host).abort_entry()
     before, driver_before = standing(machine), stage.read_driver_state(host)
     staged(host, payload("mono"))
     refused: list[str] = []
@@ -190,7 +190,7 @@ def test_a_delivery_that_is_interrupted_is_aborted(machine: VirtualMachine) -> N
     with pytest.raises(KeyboardInterrupt):
         driver.deliver(IMAGE, interrupt)
     assert not driver.is_in_use
-    assert not driver.holds_something
+    assert not driver.has_staged_data
 
 
 def test_restoring_what_was_never_loaded_does_nothing(usual: VirtualMachine) -> None:
@@ -209,7 +209,7 @@ def test_a_kernel_that_dies_of_clearing_is_known_wherever_its_read_position_is(
         staged(host, payload())
         if cursor:
             machine.running_kernel().read(f"{DEVICE}/data", 0, cursor)
-        assert RbuDriver(host).may_die_of_clearing == (profile == "linux-5.7")
+        assert RbuDriver(host).may_crash_on_clear == (profile == "linux-5.7")
         assert stage.clear(host) == (profile != "linux-5.7")
         assert not machine.running_kernel().is_dead
 
@@ -219,13 +219,13 @@ def test_a_single_packet_of_such_a_kernel_is_not_dropped_either(tmp_path: Path) 
         host = VirtualHost(machine)
         one = bytes(payload().staged[:4096])
         staged(host, Payload("packet", IMAGE, one, 4096))
-        assert RbuDriver(host).may_die_of_clearing
+        assert RbuDriver(host).may_crash_on_clear
 
 
 def test_a_driver_that_keeps_another_packet_size_is_an_error(usual: VirtualMachine) -> None:
     host = VirtualHost(usual)
     host.load_module("dell_rbu", {})
-    with pytest.raises(UpdateFailedError, match="keeps packet size 0 where 4294967295"):
+    with pytest.raises(UpdateFailedError, match="shows packet size 0 after 4294967295 was written"):
         RbuDriver(host).set_packet_size(0xFFFFFFFF)
 
 
@@ -239,7 +239,7 @@ def test_an_entry_that_does_not_come_is_an_obstacle_after_some_seconds(tmp_path:
             "exists": lambda path: ENTRY not in path and host.exists(path),
         }
         with pytest.raises(ObstacleError, match=r"did not appear within 10 s.*FW_LOADER"):
-            RbuDriver(Watched(host, lambda *_: None, replaced)).summon_entry()
+            RbuDriver(Watched(host, lambda *_: None, replaced)).ensure_entry()
     assert 10 <= sum(waited) < 12
 
 
@@ -268,7 +268,7 @@ def test_nothing_of_an_image_is_left_in_memory_when_it_is_cleared(
     assert stage.clear(host)
     after = search(usual.ram)
     assert (after.images, after.packet_sets, after.headers) == ((), (), ())
-    assert not RbuDriver(host).holds_something
+    assert not RbuDriver(host).has_staged_data
 
 
 # -- reading back ---------------------------------------------------------------------------

@@ -74,7 +74,7 @@ def unload(
             answer = [f"nothing to do: module {name} is not loaded"]
             return Answer({"changed": False, "module": name, "is_loaded": False}, answer)
         if abort and module is ModuleChoice.DELL_RBU:
-            RbuDriver(opened.host).abandon_entry()
+            RbuDriver(opened.host).abort_entry()
         try:
             opened.host.unload_module(name)
         except OSError as error:

@@ -1,7 +1,7 @@
-"""The `dell_rbu` driver as the application uses it: its files and the order of writing them.
+"""The `dell_rbu` driver as the application uses it: its files, and the sequence of writes.
 
-The order and the meaning of each file are those of the kernel's document and of the driver as it
-is today (docs/reference/driver-files.md, D8); `tests/contract` holds both to it.
+The sequence and the meaning of each file follow the kernel's document and the driver as it is
+today (docs/reference/driver-files.md, D8); `tests/contract` checks them.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ Progress = Callable[[int], None]
 
 CHUNK_BYTES = 1 * MIB
 ENTRY_WAIT_SECONDS = 10.0
-"""How long the entry may take to appear after `init`, or to go: the kernel does both in the
-background."""
+"""How long to wait for the entry to appear after `init`, or to disappear: the kernel does both in
+the background."""
 
 
 class ReadBack(Enum):
-    """What the driver's `data` file gives back."""
+    """What reading the driver's `data` file returned, compared with what was delivered."""
 
     RIGHT = "right"
     NOTHING = "nothing"
@@ -58,23 +58,25 @@ class RbuDriver:
 
     @property
     def has_entry(self) -> bool:
-        """Whether the firmware entry is there, which takes an image."""
+        """Whether the firmware entry exists, through which an image is delivered."""
         return self._host.exists(LOADING)
 
     @property
     def is_in_use(self) -> bool:
-        """Whether the firmware entry keeps the module in use: it is there, or on its way.
+        """Whether a firmware entry keeps the module in use: it exists, or the kernel makes or
+        removes it just now.
 
-        One that is on its way shows in the module's use count only (seen on Debian's 6.1.192).
+        While the kernel makes or removes it, only the module's use count shows it (seen on
+        Debian's 6.1.192).
         """
         if self.has_entry:
             return True
         return self._host.exists(USE_COUNT) and read_text(self._host, USE_COUNT) != "0"
 
     def load(self, mode: Mode) -> None:
-        """Have the module loaded.
+        """Load the module with this image type, where it is not loaded.
 
-        :raise ObstacleError: when it can't be.
+        :raise ObstacleError: when it can't be loaded.
         """
         if self._host.exists(IMAGE_TYPE):
             return
@@ -83,12 +85,12 @@ class RbuDriver:
             raise ObstacleError("the dell_rbu module is loaded, but its files are not there")
 
     def unload(self) -> None:
-        """Give the firmware entry up and unload the module; all that was staged is freed.
+        """Abort the firmware entry and unload the module, which frees everything that is staged.
 
-        :raise ObstacleError: when the entry does not go, or the host says why the module stays.
-        :raise OSError: as the kernel answers.
+        :raise ObstacleError: when the entry does not disappear, or the module can't be unloaded.
+        :raise OSError: what the kernel returns.
         """
-        self.abandon_entry()
+        self.abort_entry()
         self._host.unload_module("dell_rbu")
 
     @property
@@ -101,30 +103,30 @@ class RbuDriver:
         return int(text) if text.isdigit() else 0
 
     def set_type(self, image_type: str) -> None:
-        """Choose `mono` or `packet`; whatever is staged is freed."""
+        """Write `mono`, `packet` or `init`; the driver frees everything that is staged."""
         self._host.write(IMAGE_TYPE, f"{image_type}\n".encode())
 
     def set_packet_size(self, packet_size_bytes: int) -> None:
-        """Set the packet size; staged packets are dropped.
+        """Set the packet size; the driver drops the staged packets.
 
-        :raise UpdateFailedError: when the driver does not take it.
+        :raise UpdateFailedError: when the driver shows another size afterwards.
         """
         self._host.write(PACKET_SIZE, f"{packet_size_bytes}\n".encode())
         taken = self.packet_size_bytes
         if taken != packet_size_bytes:
             raise UpdateFailedError(
-                f"the driver keeps packet size {taken} where {packet_size_bytes} was written"
+                f"the driver shows packet size {taken} after {packet_size_bytes} was written"
             )
 
     def deliver(self, data: Buffer, progress: Progress) -> None:
-        """Hand `data` to the driver: `1` to loading, the bytes, `0` to loading.
+        """Deliver `data` to the driver: write `1` to loading, then the bytes, then `0` to loading.
 
-        Whether the driver could keep it is not said here: read it back.
+        The kernel does not report whether the driver had memory for it: read it back.
 
-        :raise ObstacleError: when there is no entry to hand it to.
-        :raise OSError: as the kernel answers; the load is aborted then.
+        :raise ObstacleError: when no firmware entry appears.
+        :raise OSError: what the kernel returns; the delivery is aborted.
         """
-        self.summon_entry()
+        self.ensure_entry()
         try:
             self._host.write(LOADING, b"1\n")
             for offset in range(0, len(data), CHUNK_BYTES):
@@ -133,7 +135,7 @@ class RbuDriver:
                 progress(len(chunk))
         except BaseException:
             with contextlib.suppress(OSError, ObstacleError):
-                self.abandon_entry()
+                self.abort_entry()
             raise
         self._host.write(LOADING, b"0\n")
         self._await_taken()
@@ -149,19 +151,20 @@ class RbuDriver:
         :raise ObstacleError: when the entry does not appear, or does not disappear.
         :raise OSError: what the kernel returns.
         """
-        self.summon_entry()
+        self.ensure_entry()
         try:
             self._host.write(LOADING, b"1\n")
             zeros = bytes(min(size_bytes, CHUNK_BYTES))
             for offset in range(0, size_bytes, CHUNK_BYTES):
                 self._host.write(DATA, zeros[: size_bytes - offset], offset)
         finally:
-            self.abandon_entry()
+            self.abort_entry()
 
     def staged(self) -> Iterator[bytes]:
-        """What the driver says it holds, in order. Nothing staged: nothing comes.
+        """The staged data as the driver gives it back, in chunks, in sequence; no chunk when
+        nothing is staged.
 
-        :raise OSError: as the kernel answers, but for ENOMEM, which means nothing is staged.
+        :raise OSError: what the kernel returns, except ENOMEM, which means that nothing is staged.
         """
         try:
             yield from self._host.chunks(STAGED, CHUNK_BYTES)
@@ -170,14 +173,14 @@ class RbuDriver:
                 raise
 
     @property
-    def may_die_of_clearing(self) -> bool:
-        """Whether this kernel may die when it drops the packets that it holds.
+    def may_crash_on_clear(self) -> bool:
+        """Whether this kernel may crash (oops) when its driver drops the staged packets.
 
         Kernels from 5.7 until the fix "platform/x86: dell_rbu: Fix list usage" do, and the same
-        bug makes them skip a packet at the start of what they read back. So what begins with the
-        packets 0 and 1 is safe to drop; of anything else nothing is known.
+        bug makes them skip a packet at the start of what they read back. So it is safe to drop
+        data that begins with packets 0 and 1; about anything else nothing is known.
         """
-        if self.image_type != "packet" or not self.holds_something:
+        if self.image_type != "packet" or not self.has_staged_data:
             return False
         from openrbu.formats.packet_header import PacketHeader  # noqa: PLC0415  (start-up time)
 
@@ -188,91 +191,94 @@ class RbuDriver:
                 PacketHeader.parse(staged, offset).number
                 for offset in range(0, min(2 * size_bytes, len(staged)), size_bytes)
             ]
-        except DamagedInputError:  # what is skipped leaves zeros behind; or no packets of ours
+        except DamagedInputError:  # the skipped packet leaves zeros; or these are not our packets
             return True
         return numbers != list(range(len(numbers)))
 
     @property
     def staged_size_bytes(self) -> int:
-        """How much is staged. This reads to the end, and so puts the read position of packets,
-        which is the driver's and all readers', back to the start."""
+        """How many bytes are staged. This reads to the end: so the driver's read position of
+        packets, which all readers share, is at the start again."""
         return sum(map(len, self.staged()))
 
     @property
-    def holds_something(self) -> bool:
+    def has_staged_data(self) -> bool:
         return self.staged_size_bytes > 0
 
     def request_entry(self) -> None:
-        """Ask for the firmware entry, which comes when the kernel has made it. What is staged is
-        freed.
+        """Write `init`: the kernel makes a firmware entry in the background, and the driver frees
+        what is staged.
 
-        :raise OSError: as the kernel answers.
+        :raise OSError: what the kernel returns.
         """
         self._host.write(IMAGE_TYPE, b"init\n")
 
-    def summon_entry(self) -> None:
-        """Have the firmware entry there. What is staged is freed, where it has to be asked for.
+    def ensure_entry(self) -> None:
+        """Wait until the firmware entry exists; request it where it does not, which frees what is
+        staged.
 
-        :raise ObstacleError: when it does not come within `ENTRY_WAIT_SECONDS`.
-        :raise OSError: as the kernel answers.
+        :raise ObstacleError: when it does not appear within `ENTRY_WAIT_SECONDS`.
+        :raise OSError: what the kernel returns.
         """
-        if not self._comes(self._is_there):
+        if not self._wait_until(self._is_entry_there):
             raise ObstacleError(
                 f"{ENTRY} did not appear within {ENTRY_WAIT_SECONDS:.0f} s after init was written "
-                "to image_type: try again, or see whether the kernel has the firmware loader "
+                "to image_type: try again, or check that the kernel has the firmware loader "
                 "fallback (CONFIG_FW_LOADER_USER_HELPER)"
             )
 
-    def _is_there(self) -> bool:
-        """Look for the entry, and ask for it where none is on its way.
+    def _is_entry_there(self) -> bool:
+        """Whether the entry exists; request one where the kernel is not busy with one.
 
-        While the one before is still going, asking is lost (seen on Debian's 6.1.192).
+        A request is lost while the kernel still removes the entry before (seen on Debian's
+        6.1.192).
         """
         if not self.is_in_use:
             self.request_entry()
         return self.has_entry
 
-    def abandon_entry(self) -> None:
-        """`-1`: the entry goes, and with it what was delivered and not taken. One that is on its
-        way is waited for.
+    def abort_entry(self) -> None:
+        """Write `-1`: the kernel removes the entry and drops what was delivered so far. An entry
+        that the kernel is still making is waited for, then removed.
 
         :raise ObstacleError: when the module is still in use after `ENTRY_WAIT_SECONDS`.
-        :raise OSError: as the kernel answers.
+        :raise OSError: what the kernel returns.
         """
-        if not self._comes(self._has_gone):
+        if not self._wait_until(self._is_entry_gone):
             raise ObstacleError(
                 f"dell_rbu is still in use after {ENTRY_WAIT_SECONDS:.0f} s of waiting for its "
-                f"firmware entry ({ENTRY}), which has to be given up first: try again later"
+                f"firmware entry ({ENTRY}) to disappear: try again later"
             )
 
-    def _has_gone(self) -> bool:
-        """Write `-1` where there is an entry, and see whether one is left or on its way."""
+    def _is_entry_gone(self) -> bool:
+        """Write `-1` where there is an entry. True: none exists, and the kernel is making none."""
         if self.has_entry:
             try:
                 self._host.write(LOADING, b"-1\n")
             except OSError as error:
-                if error.errno not in (errno.ENOENT, errno.ENODEV):  # it went by itself
+                if error.errno not in (errno.ENOENT, errno.ENODEV):  # it is gone already
                     raise
         return not self.is_in_use
 
     def _await_taken(self) -> None:
-        """Wait until the driver has had what was delivered: the kernel hands it over in the
-        background, and the entry holds the module until then (seen on Debian's 6.1.192 with two
-        processors, where more than half of all loads could not be read back at once).
+        """Wait until the driver has got what was delivered: the kernel passes it on in the
+        background, and the entry keeps the module in use until then (seen on Debian's 6.1.192 with
+        two processors, where more than half of all loads could not be read back at once).
 
-        Where the entry is to come back and takes its time, there is no telling: what was taken,
-        reading back shows.
+        A driver that makes a new entry after each delivery does not show when it is done: reading
+        back shows what it took.
         """
-        self._comes(lambda: self.has_entry or not self.is_in_use)
+        self._wait_until(lambda: self.has_entry or not self.is_in_use)
 
-    def _comes(self, is_so: Callable[[], bool]) -> bool:
-        """Whether it is so within `ENTRY_WAIT_SECONDS`, looked at less and less often."""
+    def _wait_until(self, is_so: Callable[[], bool]) -> bool:
+        """Whether the condition becomes true within `ENTRY_WAIT_SECONDS`; it is checked less and
+        less often."""
         deadline = Deadline(ENTRY, ENTRY_WAIT_SECONDS, clock=_HostClock(self._host))
         return comes_about(is_so, deadline, 0.01, longest_s=0.5)
 
 
 class _HostClock:
-    """Time as a host lets it pass: a virtual machine's entries come while it pauses."""
+    """A clock that counts a host's pauses: a virtual machine makes its entries during a pause."""
 
     def __init__(self, host: Host) -> None:
         self._host, self._now_s = host, 0.0

@@ -234,7 +234,7 @@ def _stage_and_verify(
         try:
             return stage.verify(host, payload, seen, plan.judges)
         except StrangerError as stranger:
-            if is_last or RbuDriver(host).may_die_of_clearing:
+            if is_last or RbuDriver(host).may_crash_on_clear:
                 raise
             tried.append(f"{stranger.why}: cleared free memory")
         watcher.step("clearing free memory, and staging once more")
@@ -360,7 +360,7 @@ def _take_back(host: Host, target: Target, restart_before: str | None) -> Cancel
         if was_armed:
             set_armed(switch, armed=False)
         driver = RbuDriver(host)
-        was_staged = driver.is_loaded and driver.holds_something
+        was_staged = driver.is_loaded and driver.has_staged_data
         left_staged = was_staged and not stage.clear(host)
         restart.restore(host, restart_before)
     finally:

@@ -31,9 +31,8 @@ from openrbu.update.verify import (
 
 DROP_CACHES = "/proc/sys/vm/drop_caches"
 
-_DEADLY = (
-    "this kernel may die of dropping the packets that its driver holds (a bug of 5.7, mended in "
-    "6.16)"
+_MAY_CRASH = (
+    "this kernel may crash when its driver drops the staged packets (a bug of 5.7, fixed in 6.16)"
 )
 
 _LOOKS = 3
@@ -127,8 +126,8 @@ def load_driver(host: Host, mode: Mode) -> None:
     """
     driver = RbuDriver(host)
     driver.load(mode)
-    if driver.may_die_of_clearing:
-        raise ObstacleError(f"{_DEADLY}: restart the machine first")
+    if driver.may_crash_on_clear:
+        raise ObstacleError(f"{_MAY_CRASH}: restart the machine first")
 
 
 def stage(host: Host, payload: Payload, progress: Progress) -> None:
@@ -223,7 +222,7 @@ def clear(host: Host) -> bool:
     :raise OSError: as the kernel answers.
     """
     driver = RbuDriver(host)
-    if driver.may_die_of_clearing:
+    if driver.may_crash_on_clear:
         return False
     had_entry = driver.is_in_use
     _free(driver, driver.staged_size_bytes)
@@ -254,8 +253,8 @@ def restore(host: Host, before: DriverState, *, delivered_bytes: int) -> None:
     """
     driver = RbuDriver(host)
     if delivered_bytes and driver.is_loaded:
-        if driver.may_die_of_clearing:
-            raise ObstacleError(f"{_DEADLY}: restart the machine")
+        if driver.may_crash_on_clear:
+            raise ObstacleError(f"{_MAY_CRASH}: restart the machine")
         _free(driver, delivered_bytes)
     if not before.was_loaded:
         if host.module_is_loaded("dell_rbu"):
@@ -268,7 +267,7 @@ def restore(host: Host, before: DriverState, *, delivered_bytes: int) -> None:
         if before.had_entry:
             driver.request_entry()
         else:
-            driver.abandon_entry()
+            driver.abort_entry()
 
 
 def _free(driver: RbuDriver, delivered_bytes: int) -> None:
