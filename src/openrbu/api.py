@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from openrbu.update.journal import Attempt
     from openrbu.update.options import Options
     from openrbu.update.plan import Plan
-    from openrbu.update.report import Status
+    from openrbu.update.report import UpdateStatus
     from openrbu.update.restarted import Restarted
     from openrbu.update.watcher import Watcher
 
@@ -65,8 +65,8 @@ __all__ = [
     "ReadableMemory",
     "Restarted",
     "SearchResult",
-    "Status",
     "SystemId",
+    "UpdateStatus",
     "VirtualMachine",
     "Watcher",
     "build_image",
@@ -103,7 +103,7 @@ _CLASSES: Mapping[str, tuple[str, str]] = MappingProxyType(
         "ReadableMemory": ("openrbu.memory.physical", "ReadableMemory"),
         "Restarted": ("openrbu.update.restarted", "Restarted"),
         "SearchResult": ("openrbu.memory.search_result", "SearchResult"),
-        "Status": ("openrbu.update.report", "Status"),
+        "UpdateStatus": ("openrbu.update.report", "UpdateStatus"),
         "SystemId": ("openrbu.formats.hdr", "SystemId"),
         "VirtualMachine": ("openrbu.machine.base", "Machine"),
         "Watcher": ("openrbu.update.watcher", "Watcher"),
@@ -197,7 +197,7 @@ class Machine:
 
         return perform(self.host, plan, SilentWatcher() if watcher is None else watcher)
 
-    def status(self) -> Status:
+    def status(self) -> UpdateStatus:
         """The machine as it is: its BIOS, what is staged and armed, how the last update ended.
 
         :raise ObstacleError: when it can't be looked at.

@@ -499,7 +499,7 @@ def test_nothing_is_done_while_another_process_is_at_an_update(tmp_path: Path) -
     with running(make(tmp_path)) as machine:
         host = VirtualHost(machine)
         before = standing(machine)
-        with Journal(host.journal_path).held():
+        with Journal(host.journal_path).locked():
             for call in (lambda: cancel(host), lambda: update(host, image())):
                 with pytest.raises(ObstacleError, match="an update is under way, wait for it"):
                     call()

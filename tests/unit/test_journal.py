@@ -148,7 +148,7 @@ def test_one_that_can_not_be_written_is_an_obstacle(path: Path) -> None:
     journal = Journal(path)
     calls: tuple[Callable[[], object], ...] = (
         lambda: journal.append("one", "started", AT),
-        lambda: journal.held().__enter__(),
+        lambda: journal.locked().__enter__(),
     )
     for call in calls:
         with pytest.raises(ObstacleError, match="can't be written: Is a directory"):
@@ -194,7 +194,7 @@ def test_only_one_process_is_at_an_update_at_a_time(path: Path) -> None:
     script = (
         "import sys; from pathlib import Path\n"
         "from openrbu.update.journal import Journal\n"
-        "with Journal(Path(sys.argv[1])).held(): print('held', flush=True); sys.stdin.read()\n"
+        "with Journal(Path(sys.argv[1])).locked(): print('held', flush=True); sys.stdin.read()\n"
     )
     other = subprocess.Popen(
         [sys.executable, "-c", script, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -203,18 +203,21 @@ def test_only_one_process_is_at_an_update_at_a_time(path: Path) -> None:
         assert other.stdout is not None
         assert other.stdin is not None
         assert other.stdout.readline() == b"held\n"
-        with pytest.raises(BusyError, match="an update is under way, wait for it"), journal.held():
+        with (
+            pytest.raises(BusyError, match="an update is under way, wait for it"),
+            journal.locked(),
+        ):
             pass
         assert journal.attempts() == []
         other.kill()
-    with journal.held():
+    with journal.locked():
         journal.append("one", "started", AT)
 
 
 def test_what_is_raised_while_it_is_held_is_not_taken_for_its_own(path: Path) -> None:
     with (
         pytest.raises(OSError, match="the driver") as raised,
-        Journal(path).held(),
+        Journal(path).locked(),
     ):
         raise OSError(errno.EIO, "the driver")
     assert not isinstance(raised.value, ObstacleError)

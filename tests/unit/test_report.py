@@ -23,7 +23,7 @@ from openrbu.update.driver import STAGED, RbuDriver
 from openrbu.update.journal import Attempt, Journal
 from openrbu.update.options import Options
 from openrbu.update.plan import make_plan
-from openrbu.update.report import NextRestart, Status, read_status
+from openrbu.update.report import NextRestart, UpdateStatus, read_status
 from openrbu.update.target import read_target
 from rigs.machines import (
     ENTRY,
@@ -42,7 +42,7 @@ from rigs.machines import (
 NOW = dt.datetime(2026, 3, 4, 5, 6, 7, tzinfo=dt.UTC)
 
 
-def status(machine: VirtualMachine) -> Status:
+def status(machine: VirtualMachine) -> UpdateStatus:
     return read_status(VirtualHost(machine))
 
 
@@ -107,7 +107,7 @@ def test_a_machine_that_is_restarted_while_it_is_looked_at_is_an_obstacle(tmp_pa
             if name == "chunk" and arguments[0] == STAGED:
                 machine.restart()
 
-        with pytest.raises(ObstacleError, match=r"while it was looked at: .*; try again"):
+        with pytest.raises(ObstacleError, match=r"while its status was read: .*; try again"):
             read_status(Watched(VirtualHost(machine), restart))
 
 

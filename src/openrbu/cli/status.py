@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from openrbu.formats.smbios import Tables
     from openrbu.memory.physical import Region
     from openrbu.update.journal import Attempt
-    from openrbu.update.report import Status
+    from openrbu.update.report import UpdateStatus
 
 MAX_EXTENTS = 16
 """How many extents are listed; packets may lie in thousands of places."""
@@ -58,7 +58,7 @@ def status(
         return Answer(document, [Facts("Status", _status_rows(opened, now))])
 
 
-def _status_rows(machine: Machine, now: Status) -> list[tuple[str, Cell]]:
+def _status_rows(machine: Machine, now: UpdateStatus) -> list[tuple[str, Cell]]:
     staged = "nothing"
     if now.staged_size_bytes:
         staged = human_size(now.staged_size_bytes)
@@ -82,7 +82,7 @@ def _status_rows(machine: Machine, now: Status) -> list[tuple[str, Cell]]:
     return rows
 
 
-def _armed_cell(machine: Machine, now: Status) -> Cell:
+def _armed_cell(machine: Machine, now: UpdateStatus) -> Cell:
     """Whether the BIOS is armed, with what the next restart will do."""
     from openrbu.update.report import NextRestart
     from openrbu.update.restart import REBOOT_MODE, WARM

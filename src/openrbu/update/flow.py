@@ -28,7 +28,7 @@ from openrbu.update.arm import Switch, set_armed, switch_for
 from openrbu.update.driver import Mode, RbuDriver
 from openrbu.update.journal import Attempt, BusyError, Journal
 from openrbu.update.plan import Plan
-from openrbu.update.report import bios_record, settle
+from openrbu.update.report import bios_record, record_result
 from openrbu.update.restart import boot_id
 from openrbu.update.target import Target, read_target
 from openrbu.update.trust import ARMED_ALREADY
@@ -97,7 +97,7 @@ def perform(host: Host, plan: Plan, watcher: Watcher = _NOBODY) -> Outcome | Non
         return None
     data = plan.image.build()
     journal, attempt_id = Journal(host.journal_path), uuid.uuid4().hex[:12]
-    with journal.held(), signals_deferred() as deferred:
+    with journal.locked(), signals_deferred() as deferred:
         _close_last(host, plan.target, journal)
         journal.append(attempt_id, "started", host.now(), **_facts(host, plan, data))
         undo = _Undo()
@@ -122,7 +122,7 @@ def _close_last(host: Host, target: Target, journal: Journal) -> None:
     :raise ObstacleError | DamagedInputError: when the journal does not allow it.
     """
     with _kernel_refusals():
-        settle(host, target)
+        record_result(host, target)
     last = journal.last
     if last is not None and last.outcome == "started":
         why = "the tool ended before the update was armed"
@@ -328,8 +328,8 @@ def cancel(host: Host) -> Cancelled:
         target = read_target(host)
         last, problem = None, ""
         try:
-            stack.enter_context(journal.held())
-            settle(host, target)
+            stack.enter_context(journal.locked())
+            record_result(host, target)
             last = journal.last
         except BusyError:
             raise

@@ -1,8 +1,9 @@
-"""The journal: what was tried on a machine, when, by which version of the tool, how it ended.
+"""The journal: which updates were tried on a machine, when, by which version of the tool, and how
+they ended.
 
-A file of JSON lines, one event each, only ever appended to, each line on the disk before the step
-that it announces. An update is the events with one `id`: `started`, then `armed`, then `result`
-when the BIOS's own answer is known; or `failed`, `interrupted`, `cancelled` on the way.
+A file of JSON lines, one event each. Lines are only appended, and each is on the disk before the
+step that it announces begins. The events with one `id` are one update: `started`, then `armed`,
+then `result` when the BIOS's own result is known; or `failed`, `interrupted`, `cancelled` instead.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ from openrbu.errors import DamagedInputError, ObstacleError
 
 SCHEMA = 1
 OPEN_EVENTS = ("started", "armed")
-"""Events that another one is still to follow."""
+"""Events after which another one is expected."""
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One update: its events and when they were, oldest first; `fields` of its `started` event, and
-    of each later one, merged."""
+    """One update. `events`: each event's name and time, oldest first. `fields`: the fields of all
+    its events, merged; those of later events win."""
 
     id: str
     events: tuple[tuple[str, dt.datetime], ...] = ()
@@ -37,7 +38,7 @@ class Attempt:
 
     @property
     def outcome(self) -> str:
-        """The last event."""
+        """The name of the last event."""
         return self.events[-1][0]
 
     @property
@@ -46,7 +47,7 @@ class Attempt:
 
 
 class BusyError(ObstacleError):
-    """Another process is at an update of the same machine."""
+    """Another process updates the same machine."""
 
     kind = "busy"
 
@@ -78,10 +79,10 @@ class Journal:
                 raise self._unwritable(error) from None
 
     @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
-        """Keep all other processes from an update of the same machine meanwhile.
+    def locked(self) -> Iterator[None]:
+        """Lock the journal for the block: no other process can update the same machine.
 
-        :raise BusyError: when one is at it.
+        :raise BusyError: when another process has locked it.
         :raise ObstacleError: when the journal can't be written.
         """
         with self._opened() as fd:
@@ -89,15 +90,16 @@ class Journal:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise BusyError(
-                    f"another process holds the journal {self._path}: an update is under way, wait "
-                    "for it"
+                    f"another process has locked the journal {self._path}: an update is under way, "
+                    "wait for it"
                 ) from None
             yield
 
     def attempts(self) -> list[Attempt]:
-        """All updates, oldest first. A last line that was cut off is left out.
+        """All updates, oldest first. A last line without its end is ignored.
 
-        :raise DamagedInputError: when another line is no event.
+        :raise ObstacleError: when the journal can't be read.
+        :raise DamagedInputError: when a whole line is not an event.
         """
         try:
             lines = self._path.read_bytes().split(b"\n")
@@ -125,7 +127,7 @@ class Journal:
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[int]:
-        """The open file, made where it is not there.
+        """The descriptor of the open file, which is made where it does not exist.
 
         :raise ObstacleError: when it can't be opened for writing.
         """
@@ -144,9 +146,9 @@ class Journal:
 
     @staticmethod
     def _add_line(fd: int, line: bytes) -> None:
-        """Add a line, all of it or nothing; behind a last one that a crash cut off, in its place.
+        """Append a whole line, or nothing. It replaces a last line that a crash has cut off.
 
-        :raise OSError: when the disk refuses.
+        :raise OSError: when the line can't be written.
         """
         size = os.fstat(fd).st_size
         tail = os.pread(fd, min(size, 1 << 16), max(0, size - (1 << 16)))

@@ -1,4 +1,4 @@
-"""Report: what became of an update, from the BIOS's own record after the restart."""
+"""Report: how an update ended, from the BIOS's own record after the restart."""
 
 from __future__ import annotations
 
@@ -31,20 +31,22 @@ class NextRestart(StrEnum):
     TAKES_NO_PACKETS = "takes_no_packets"
     """Packets are staged, and the BIOS does not look for any: it will record 0x000D."""
     CLEARS_MEMORY = "clears_memory"
-    """The same, because the restart is one that may clear memory and what is staged there."""
+    """The BIOS will find nothing, because this kind of restart may clear memory: 0x000D."""
     IGNORES_TOKEN = "ignores_token"
-    """The token is set in CMOS that the BIOS will not believe."""
+    """The token is set, and the BIOS will ignore it: a check value of CMOS is wrong."""
     UNKNOWN = "unknown"
     """The token can't be read from here."""
 
 
 @dataclass(frozen=True, slots=True)
-class Status:
-    """A machine as it stands. `is_armed` says whether the token is set, None where it can't be read
-    from here; `cmos_doubt` what is wrong with the CMOS that it is in (empty: nothing);
-    `restart_mode` is None where the kernel does not say what kind the next restart is.
-    `staged_mode` is the driver's image type; `is_staged_as_armed` is False where what is staged
-    differs from what the last update verified and armed, as far as that can be told."""
+class UpdateStatus:
+    """The status of a machine.
+
+    `is_armed` says whether the token is set; None where it can't be read from here. `cmos_doubt`
+    says what is wrong with the CMOS around the token; empty: nothing. `restart_mode` is the kind of
+    the next restart; None where the kernel does not say. `staged_mode` is the driver's image type.
+    `is_staged_as_armed` is False where what is staged is known to differ from what the last update
+    verified and armed."""
 
     target: Target
     module_is_loaded: bool
@@ -73,18 +75,20 @@ class Status:
         return next((what for is_so, what in cases if is_so), NextRestart.UPDATES)
 
 
-def read_status(host: Host) -> Status:
-    """Look at the machine; fill in the result of the last update, where the BIOS has given one.
+def read_status(host: Host) -> UpdateStatus:
+    """Read the status of the machine; record the result of the last update in the journal, where
+    the BIOS has given one.
 
-    :raise ObstacleError: when the machine can't be looked at.
+    :raise ObstacleError: when the machine's files or its journal can't be read or written.
+    :raise DamagedInputError: when its SMBIOS tables or its journal are damaged.
     """
     try:
         target = read_target(host)
-        settle(host, target)
+        record_result(host, target)
         driver = RbuDriver(host)
         staged, sha256 = _staged(driver) if driver.is_loaded else (0, "")
         last = Journal(host.journal_path).last
-        return Status(
+        return UpdateStatus(
             target,
             module_is_loaded=driver.is_loaded,
             staged_size_bytes=staged,
@@ -95,25 +99,25 @@ def read_status(host: Host) -> Status:
             restart_mode=restart_mode(host),
             last=last,
         )
-    except OSError as error:  # such as ENODEV of what was there a moment ago
+    except OSError as error:  # such as ENODEV for a file that existed a moment ago
         raise ObstacleError(
-            f"the machine changed, or ended, while it was looked at: {error.strerror}; try again"
+            f"the machine changed or ended while its status was read: {error.strerror}; try again"
         ) from None
 
 
 def read_history(host: Host) -> tuple[Attempt, ...]:
     """The updates that were tried on the machine, oldest first; with the result of the last one,
-    where the machine can be looked at and its BIOS has given one.
+    where the machine's status can be read and its BIOS has given a result.
 
     :raise ObstacleError | DamagedInputError: when the journal can't be read.
     """
     with contextlib.suppress(ObstacleError):  # off, or no SMBIOS: the journal is there anyway
-        settle(host, read_target(host))
+        record_result(host, read_target(host))
     return tuple(Journal(host.journal_path).attempts())
 
 
 def _staged(driver: RbuDriver) -> tuple[int, str]:
-    """How many bytes the driver has, and their SHA-256."""
+    """How many bytes are staged, and their SHA-256 as hexadecimal digits."""
     import hashlib  # noqa: PLC0415  (start-up time)
 
     sha256, size_bytes = hashlib.sha256(), 0
@@ -124,8 +128,8 @@ def _staged(driver: RbuDriver) -> tuple[int, str]:
 
 
 def _is_as_armed(last: Attempt | None, sha256: str) -> bool:
-    """Whether what is staged is what the last update armed; also where that can't be told: it was
-    armed by another program, or on a kernel that reads packets back wrongly."""
+    """Whether what is staged is what the last update armed. True also where that is not known:
+    another program armed it, or the kernel reads packets back wrongly."""
     if last is None or last.outcome != "armed":
         return True
     fields = last.fields
@@ -134,16 +138,17 @@ def _is_as_armed(last: Attempt | None, sha256: str) -> bool:
     return bool(fields.get("staged_sha256", sha256) == sha256)
 
 
-def settle(host: Host, target: Target) -> None:
-    """After a restart, write the BIOS's result behind the update that waits for it.
+def record_result(host: Host, target: Target) -> None:
+    """After a restart, record the BIOS's result in the journal, for the update that waits for it.
 
-    :raise ObstacleError: when the journal can't be written.
+    :raise ObstacleError: when the journal can't be read or written.
+    :raise DamagedInputError: when the journal is damaged.
     """
     journal = Journal(host.journal_path)
     last = journal.last
     if last is None or not last.is_open or last.fields.get("boot_id") == boot_id(host):
         return
-    if last.outcome == "started" and not _bios_has_tried(last, target):
+    if last.outcome == "started" and not _was_tried_unrecorded(last, target):
         why = "the tool or the machine ended before the update was armed"
         journal.append(last.id, "interrupted", host.now(), why=why)
         return
@@ -158,8 +163,8 @@ def settle(host: Host, target: Target) -> None:
 
 
 def _code_for(last: Attempt, target: Target) -> int | None:
-    """The BIOS's word on this update; None where it has none, or has only the word "completed" that
-    it gave on an update before: it has not tried this one."""
+    """The BIOS's completion code for this update. None where there is none, or where "completed" is
+    from an update before: the BIOS has not tried this one."""
     if target.rbu is None:
         return None
     code = target.rbu.completion_code
@@ -170,9 +175,9 @@ def _code_for(last: Attempt, target: Target) -> int | None:
 
 
 def bios_record(target: Target) -> list[Any] | None:
-    """What the BIOS says of the last update: completion code and time; None where it says nothing.
+    """The BIOS's record of the last update: completion code and time; None where there is none.
 
-    Two updates that end alike in the same minute have the same record.
+    Two updates with the same result in the same minute have the same record.
     """
     rbu = target.rbu
     if rbu is None:
@@ -180,17 +185,18 @@ def bios_record(target: Target) -> list[Any] | None:
     return [rbu.completion_code, rbu.when.isoformat() if rbu.when is not None else None]
 
 
-def _bios_has_tried(last: Attempt, target: Target) -> bool:
-    """Whether the BIOS met an update although its tool died before it wrote down that it armed."""
+def _was_tried_unrecorded(last: Attempt, target: Target) -> bool:
+    """Whether the BIOS tried an update that the journal does not call armed, because the tool died
+    after it armed the BIOS and before it wrote that down."""
     has_new_record = bios_record(target) != last.fields.get("bios_record")
     return has_new_record or bool(_succeeded(last, target))
 
 
 def _succeeded(last: Attempt, target: Target) -> bool | None:
-    """Both have to hold: the BIOS says completed, and it is the version that was staged.
+    """Whether the BIOS says "completed" and its version is the one that was staged.
 
-    None: that was so before the update, and the BIOS's record is the same: it did nothing, or the
-    same once more in the same minute.
+    None: both were so before the update, and the BIOS's record has not changed. Then it did
+    nothing, or it installed the same version once more in the same minute.
     """
     rbu = target.rbu
     is_complete = rbu is not None and rbu.completion_code == CompletionCode.COMPLETED

@@ -13,7 +13,7 @@ from openrbu.formats.dell import CompletionCode
 from openrbu.formats.version import BiosVersion
 from openrbu.hosts.base import Host
 from openrbu.update.journal import Journal
-from openrbu.update.report import Status
+from openrbu.update.report import UpdateStatus
 from openrbu.update.restart import REBOOT_MODE, WARM
 
 
@@ -23,7 +23,7 @@ class Restarted:
     an update that the BIOS tried, or that openrbu had armed; None: nothing."""
 
     post: PostReport
-    status: Status
+    status: UpdateStatus
     failure: UpdateFailedError | None
 
 
