@@ -19,7 +19,7 @@ from openrbu.formats.tokens import (
 )
 from openrbu.ports import BANK_BYTES, PC_BANKS, PC_PORTS, IoPorts
 
-_NOBODY = 0xFF
+_ALL_ONES = 0xFF
 """What a port reads as that nobody answers."""
 
 _FIRST_SETTING = 0x0E
@@ -79,15 +79,15 @@ def write_indexed(ports: IoPorts, token: IndexedIoToken, index: int, value: int)
     ports.out8(token.data_port, value)
 
 
-def answers(ports: IoPorts, token: IndexedIoToken) -> bool:
+def port_responds(ports: IoPorts, token: IndexedIoToken) -> bool:
     """Whether anything is behind the token's port pair: what nobody answers reads as all ones.
 
     As few bytes are read as it takes.
     """
-    if read_indexed(ports, token, token.location) != _NOBODY:
+    if read_indexed(ports, token, token.location) != _ALL_ONES:
         return True
     indexes = range(_FIRST_SETTING, BANK_BYTES)
-    return any(read_indexed(ports, token, index) != _NOBODY for index in indexes)
+    return any(read_indexed(ports, token, index) != _ALL_ONES for index in indexes)
 
 
 def token_is_active(ports: IoPorts, token: IndexedIoToken) -> bool:
@@ -107,7 +107,7 @@ def expected_check_bytes(
     return check_value(kind, data)
 
 
-def check_value_holds(ports: IoPorts, token: IndexedIoToken, system_id: int | None) -> bool:
+def check_value_is_right(ports: IoPorts, token: IndexedIoToken, system_id: int | None) -> bool:
     """Whether CMOS carries the check value that its bytes have (true where none is kept)."""
     expected = expected_check_bytes(ports, token, system_id)
     if expected is None:
@@ -132,10 +132,10 @@ def set_token(ports: IoPorts, token: IndexedIoToken, system_id: int | None) -> N
         write_check_value(ports, token, system_id)
 
 
-class IndexedSwitch:
+class IndexedActivation:
     """The activation token as a switch, where it is an indexed I/O token.
 
-    A `suspicious` one does not believe CMOS with a wrong check value, as a BIOS, which loads its
+    A `checks_cmos` one does not believe CMOS with a wrong check value, as a BIOS, which loads its
     defaults then; and by default no update is wanted.
     """
 
@@ -145,25 +145,25 @@ class IndexedSwitch:
         tokens: UpdateTokens,
         system_id: int | None,
         *,
-        suspicious: bool = False,
+        checks_cmos: bool = False,
     ) -> None:
         assert isinstance(tokens.activate, IndexedIoToken)
         assert isinstance(tokens.cancel, IndexedIoToken)
-        self._ports, self._system_id, self._suspicious = ports, system_id, suspicious
+        self._ports, self._system_id, self._checks_cmos = ports, system_id, checks_cmos
         self._activate, self._cancel = tokens.activate, tokens.cancel
         self._checked = tokens.checked or (tokens.activate,)
 
     @property
     def is_armed(self) -> bool:
         """Whether the token is in force."""
-        if self._suspicious and self.wrong_checks:
+        if self._checks_cmos and self.wrong_checks:
             return False
         return token_is_active(self._ports, self._activate)
 
     @property
-    def is_there(self) -> bool:
+    def responds(self) -> bool:
         """Whether anything answers behind the token's ports."""
-        return answers(self._ports, self._activate)
+        return port_responds(self._ports, self._activate)
 
     @property
     def wrong_checks(self) -> tuple[CheckRange, ...]:
@@ -171,7 +171,7 @@ class IndexedSwitch:
         return tuple(
             token.check
             for token in self._checked
-            if not check_value_holds(self._ports, token, self._system_id)
+            if not check_value_is_right(self._ports, token, self._system_id)
         )
 
     def arm(self) -> None:
@@ -180,12 +180,12 @@ class IndexedSwitch:
     def disarm(self) -> None:
         set_token(self._ports, self._cancel, self._system_id)
 
-    def mend(self) -> None:
+    def repair(self) -> None:
         """Make all check values right."""
         for token in self._checked:
             write_check_value(self._ports, token, self._system_id)
 
-    def kept_checks(self) -> Callable[[], None]:
+    def saved_checks(self) -> Callable[[], None]:
         """What puts the check values back as they are now."""
         kept: dict[int, int] = {}
         for token in self._checked:
@@ -199,14 +199,14 @@ class IndexedSwitch:
 
         return put_back
 
-    def drop_unbelieved(self) -> str:
+    def clear_if_check_is_wrong(self) -> str:
         """What a BIOS does at its start about CMOS that it does not believe: no update is wanted,
         and the check values are right again. Why; empty: it believes CMOS."""
         wrong = self.wrong_checks
         if not wrong:
             return ""
         self.disarm()  # first: a power cut here leaves it unbelieved
-        self.mend()
+        self.repair()
         return f"CMOS was not believed ({checks_text(wrong)}): the settings in it were dropped"
 
 

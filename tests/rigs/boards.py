@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from openrbu.bios.activation import bios_activation
 from openrbu.bios.cmos_file import CMOS_FILE_BYTES, CmosFile
 from openrbu.bios.cmos_result import CmosResult
 from openrbu.bios.faults import Fault
@@ -24,8 +25,7 @@ from openrbu.bios.post_report import PostReport
 from openrbu.bios.power import PowerRail
 from openrbu.bios.rules import rule_set
 from openrbu.bios.smi import SmiHandler
-from openrbu.bios.switch import bios_switch
-from openrbu.cmos import IndexedSwitch, check_value_holds, write_check_value
+from openrbu.cmos import IndexedActivation, check_value_is_right, write_check_value
 from openrbu.errors import PowerCutError
 from openrbu.formats import dell, smbios
 from openrbu.formats.check_words import check_words
@@ -162,7 +162,7 @@ class Computer:
                 memory=ram,
                 flash=Flash(device, faults=self._faults),
                 nvram=nvram,
-                switch=bios_switch(self._tables, cmos, nvram),
+                activation=bios_activation(self._tables, cmos, nvram),
                 system_id=self._system_id,
                 knows_packets=self._knows_packets,
                 rules=self.rules,
@@ -199,11 +199,11 @@ class Computer:
     def arm(self) -> None:
         """What the tool does."""
         with self.board() as board:
-            if isinstance(board.switch, IndexedSwitch):
-                board.switch.arm()
+            if isinstance(board.activation, IndexedActivation):
+                board.activation.arm()
             else:
-                assert isinstance(board.switch, SmiHandler)
-                board.switch.set_armed(True)
+                assert isinstance(board.activation, SmiHandler)
+                board.activation.set_armed(True)
 
     def start_armed(self) -> PostReport:
         self.arm()
@@ -212,7 +212,7 @@ class Computer:
     @property
     def is_armed(self) -> bool:
         with self.board() as board:
-            return board.switch is not None and board.switch.is_armed
+            return board.activation is not None and board.activation.is_armed
 
     @property
     def cmos_is_sound(self) -> bool:
@@ -220,7 +220,7 @@ class Computer:
         pair = tokens_for_update(self._tables)
         if pair is None or not isinstance(pair.activate, IndexedIoToken):
             return True
-        return check_value_holds(CmosFile(self.directory / "cmos"), pair.activate, SYSTEM_ID)
+        return check_value_is_right(CmosFile(self.directory / "cmos"), pair.activate, SYSTEM_ID)
 
     def cmos_bytes(self, index: int, count: int = 1) -> bytes:
         """Bytes of the CMOS that every PC has."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from openrbu.bios.rules import PUBLISHED, Find, Identity
+from openrbu.bios.rules import PUBLISHED, FoundUpdate, Identity
 from openrbu.formats.hdr import Image, SystemId, make_image
 from openrbu.formats.version import BiosVersion
 from openrbu.machine.factory import MachineSpec, make_machine
@@ -73,10 +73,10 @@ def published(image: Image, *, packets_known: bool = True) -> Judges:
         knows_packets=packets_known,
     )
 
-    def find(memory: ReadableMemory) -> Find:
-        return PUBLISHED.find(memory, identity)
+    def find(memory: ReadableMemory) -> FoundUpdate:
+        return PUBLISHED.find_update(memory, identity)
 
-    return Judges((Judge(PUBLISHED.name, find, looks_above_4_gib=False),))
+    return Judges((Judge(PUBLISHED.name, find, searches_above_4_gib=False),))
 
 
 def make(home: Path, model: str = "precision-390", *, name: str = "box", **spec: Any) -> Path:

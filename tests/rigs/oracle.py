@@ -189,7 +189,7 @@ def _our_piece(search: MonoSearch) -> Piece:
 
 
 def _our_packets(found: Collected) -> Joined:
-    if found.runs_wild:
+    if found.leaves_ram:
         return WILD
     return Joined(
         found.reason,

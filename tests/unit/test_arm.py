@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from openrbu.cmos import IndexedSwitch
+from openrbu.cmos import IndexedActivation
 from openrbu.drivers.dcdbas import Dcdbas
 from openrbu.errors import ObstacleError, UpdateFailedError
 from openrbu.formats.tokens import SmiCall
@@ -70,11 +70,11 @@ def test_where_the_token_is_decides_how_it_is_set(tmp_path: Path) -> None:
             host = VirtualHost(machine)
             kinds[name] = type(switch_for(host, read_target(host)))
     assert kinds == {
-        "poweredge-2650": IndexedSwitch,
-        "precision-390": IndexedSwitch,
+        "poweredge-2650": IndexedActivation,
+        "precision-390": IndexedActivation,
         "precision-t7600": SmiSwitch,
-        "poweredge-2950": IndexedSwitch,
-        "latitude-d500": IndexedSwitch,
+        "poweredge-2950": IndexedActivation,
+        "latitude-d500": IndexedActivation,
     }
 
 

@@ -267,7 +267,7 @@ def test_a_wrong_citation_is_found(text: str, wrong: int) -> None:
         ("[a](reference/image.md#i1-the-header)", 0),
         ("[a](reference/image.md#i1-the-footer)", 1),
         ("[a](reference/none.md)", 1),
-        ("`bios.rules.published.find` and `bios.post.Board`", 0),
+        ("`bios.rules.published.find_update` and `bios.post.Board`", 0),
         ("`bios.rules.unpublished`", 1),
         ("`bios.post.Bored`", 1),
         ("`drivers/sysfs.py` and `src/openrbu/bios/`", 0),

@@ -12,16 +12,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from openrbu.bios.activation import bios_activation
 from openrbu.bios.cmos_file import CMOS_FILE_BYTES, CmosFile, cmos_file_bytes
 from openrbu.bios.nvram import Nvram, NvramFile
 from openrbu.bios.power import PowerRail
-from openrbu.bios.switch import bios_switch
 from openrbu.cmos import (
-    IndexedSwitch,
-    answers,
+    IndexedActivation,
     banks_of,
-    check_value_holds,
+    check_value_is_right,
     expected_check_bytes,
+    port_responds,
     read_indexed,
     set_token,
     token_is_active,
@@ -75,8 +75,8 @@ def path(tmp_path: Path) -> Path:
     return path
 
 
-def switch(ports: CmosFile, tokens: UpdateTokens, *, suspicious: bool = True) -> IndexedSwitch:
-    return IndexedSwitch(ports, tokens, None, suspicious=suspicious)
+def switch(ports: CmosFile, tokens: UpdateTokens, *, checks_cmos: bool = True) -> IndexedActivation:
+    return IndexedActivation(ports, tokens, None, checks_cmos=checks_cmos)
 
 
 def made_right(path: Path, tokens: InCmos) -> None:
@@ -186,8 +186,8 @@ def test_a_port_pair_that_nobody_answers_is_told_from_one_with_all_bits_set(path
 
     ports = CmosFile(path)
     write_indexed(ports, at(0x70, 0x71), 0x78, 0xFF)
-    assert answers(ports, at(0x70, 0x71))
-    assert not answers(ports, at(0x74, 0x75))
+    assert port_responds(ports, at(0x70, 0x71))
+    assert not port_responds(ports, at(0x74, 0x75))
 
 
 def test_mending_makes_every_check_value_right_and_can_be_put_back(path: Path) -> None:
@@ -198,8 +198,8 @@ def test_mending_makes_every_check_value_right_and_can_be_put_back(path: Path) -
     before = path.read_bytes()
     bios = switch(CmosFile(path), tokens)
     assert bios.wrong_checks == (own.activate.check, lower)
-    put_back = bios.kept_checks()
-    bios.mend()
+    put_back = bios.saved_checks()
+    bios.repair()
     assert not switch(CmosFile(path), tokens).wrong_checks
     changed = {i - 256 * 0x70 for i, byte in enumerate(path.read_bytes()) if byte != before[i]}
     assert changed <= {0x6D, 0x6E, 0x2E}
@@ -213,16 +213,16 @@ def test_a_wrong_check_value_over_another_range_behind_the_same_ports_is_enough(
     own, beside = pair(OUTSIDE, CHECKS[1]), pair(0x20, CheckRange(0, 0x10, 0x2D, 0x2E)).activate
     tokens = replace(own, checked=(own.activate, beside))
     bios = switch(CmosFile(path), tokens)
-    bios.mend()
+    bios.repair()
     bios.arm()
     assert bios.is_armed
     write_indexed(CmosFile(path), beside, 0x11, 0x99)
     bios = switch(CmosFile(path), tokens)
     assert not bios.is_armed
-    assert "indexes 0x10 to 0x2d is wrong" in bios.drop_unbelieved()
-    assert not switch(CmosFile(path), tokens, suspicious=False).is_armed
+    assert "indexes 0x10 to 0x2d is wrong" in bios.clear_if_check_is_wrong()
+    assert not switch(CmosFile(path), tokens, checks_cmos=False).is_armed
     assert bios.wrong_checks == ()
-    assert bios.drop_unbelieved() == ""
+    assert bios.clear_if_check_is_wrong() == ""
 
 
 def test_a_cmos_file_that_is_missing_or_cut_is_refused(path: Path) -> None:
@@ -259,7 +259,7 @@ def test_arming_and_disarming_set_one_bit_and_keep_the_check_value_right(
     assert switch(ports, tokens).is_armed
     assert token_is_active(ports, tokens.activate)
     assert not token_is_active(ports, tokens.cancel)
-    assert check_value_holds(ports, tokens.activate, None)
+    assert check_value_is_right(ports, tokens.activate, None)
     changed = {i - 256 * 0x70 for i, byte in enumerate(path.read_bytes()) if byte != before[i]}
     check_bytes = {check.index, check.index + 1} if check.first <= location <= check.last else set()
     assert location in changed
@@ -289,7 +289,7 @@ def test_without_a_checked_range_there_is_no_check_value_and_none_is_written(pat
     ports = CmosFile(path)
     token = pair(INSIDE, NO_CHECK).activate
     assert expected_check_bytes(ports, token, None) is None
-    assert check_value_holds(ports, token, None)
+    assert check_value_is_right(ports, token, None)
     write_check_value(ports, token, None)
     assert path.read_bytes() == before
 
@@ -305,7 +305,7 @@ def test_cmos_with_a_wrong_check_value_is_not_believed_by_a_bios_but_read_by_a_t
     switch(ports, tokens).arm()
     write_indexed(ports, tokens.activate, index, read_indexed(ports, tokens.activate, index) ^ 1)
     assert not switch(ports, tokens).is_armed
-    assert switch(ports, tokens, suspicious=False).is_armed
+    assert switch(ports, tokens, checks_cmos=False).is_armed
 
 
 @pytest.mark.parametrize("check", CHECKS)
@@ -317,7 +317,7 @@ def test_a_power_cut_while_arming_or_disarming_never_leaves_a_bios_that_believes
     disarmed = path.read_bytes()
     switch(CmosFile(path), tokens).arm()
     armed = path.read_bytes()
-    for start, act in ((disarmed, IndexedSwitch.arm), (armed, IndexedSwitch.disarm)):
+    for start, act in ((disarmed, IndexedActivation.arm), (armed, IndexedActivation.disarm)):
         for cut_at in count(1):
             path.write_bytes(start)
             try:
@@ -337,7 +337,7 @@ def test_a_check_value_is_not_touched_by_a_token_outside_of_its_range(path: Path
     bios = switch(CmosFile(path), tokens)
     bios.arm()
     assert not bios.is_armed
-    assert not check_value_holds(CmosFile(path), tokens.activate, None)
+    assert not check_value_is_right(CmosFile(path), tokens.activate, None)
 
 
 @given(byte=st.integers(0, 255), kind=st.sampled_from(CheckType), location=st.integers(0x40, 0x5B))
@@ -366,8 +366,8 @@ def test_a_system_whose_tables_carry_a_wrong_check_type_gets_the_value_that_it_r
     token = IndexedIoToken(ACTIVATE, 0x70, 0x71, INSIDE, 0xBF, 0x40, check, 0xD402)
     ports = CmosFile(path)
     set_token(ports, token, 0x0121)
-    assert check_value_holds(ports, token, 0x0121)
-    assert not check_value_holds(ports, token, 0x0122)
+    assert check_value_is_right(ports, token, 0x0121)
+    assert not check_value_is_right(ports, token, 0x0122)
 
 
 def test_the_switch_of_a_machine_is_where_its_tables_say_and_none_where_they_say_nothing(
@@ -375,12 +375,12 @@ def test_the_switch_of_a_machine_is_where_its_tables_say_and_none_where_they_say
 ) -> None:
     NvramFile.create(path.with_name("nvram.json"), Nvram({ACTIVATE: 0, CANCEL: 0}))
     ports, nvram = CmosFile(path), NvramFile(path.with_name("nvram.json"))
-    assert bios_switch(make_tables(None), ports, nvram) is None
+    assert bios_activation(make_tables(None), ports, nvram) is None
     for place in ("checked-cmos", "smi"):
-        found = bios_switch(make_tables(place), ports, nvram)
+        found = bios_activation(make_tables(place), ports, nvram)
         assert found is not None
         kept = (path.read_bytes(), nvram.contents.build())
-        if isinstance(found, IndexedSwitch):
+        if isinstance(found, IndexedActivation):
             found.arm()
             assert path.read_bytes()[256 * 0x72 + 0x68] == 0x68 & 0xF8 | 0x02
             assert nvram.contents.build() == kept[1]
@@ -409,12 +409,12 @@ def test_on_the_cmos_of_real_machines_the_token_can_be_set_and_taken_back(tmp_pa
         cmos = (system / "cmos.dat").read_bytes()
         path.write_bytes(cmos[:CMOS_FILE_BYTES].ljust(CMOS_FILE_BYTES, b"\0"))
         before, ports, system_id = path.read_bytes(), CmosFile(path), dell.system_id(tables)
-        if not check_value_holds(ports, tokens.activate, system_id):
+        if not check_value_is_right(ports, tokens.activate, system_id):
             continue  # not a dump of all of its CMOS
-        bios = IndexedSwitch(ports, tokens, system_id, suspicious=True)
+        bios = IndexedActivation(ports, tokens, system_id, checks_cmos=True)
         assert not bios.is_armed, system.name
         bios.arm()
-        armed = IndexedSwitch(ports, tokens, system_id, suspicious=True)
+        armed = IndexedActivation(ports, tokens, system_id, checks_cmos=True)
         assert armed.is_armed, system.name
         bios.disarm()
         assert path.read_bytes() == before, system.name

@@ -11,7 +11,7 @@ import pytest
 from openrbu import __version__
 from openrbu.bios.cmos_file import CMOS_FILE_BYTES
 from openrbu.bios.firmware import make_firmware
-from openrbu.cmos import check_value_holds, token_is_active
+from openrbu.cmos import check_value_is_right, token_is_active
 from openrbu.errors import DamagedInputError, MachineError, UsageError
 from openrbu.formats import dell
 from openrbu.formats.packet import password_crc
@@ -67,7 +67,7 @@ def test_the_check_value_over_cmos_is_right_from_the_start(tmp_path: Path, name:
         assert tokens is not None
         assert isinstance(tokens.activate, IndexedIoToken)
         assert not tokens.activate.check.is_none
-        assert check_value_holds(machine.cmos, tokens.activate, machine.system_id)
+        assert check_value_is_right(machine.cmos, tokens.activate, machine.system_id)
 
 
 def test_a_wrong_check_value_in_a_real_machines_cmos_is_put_right(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_a_wrong_check_value_in_a_real_machines_cmos_is_put_right(tmp_path: Path
         tokens = tokens_for_update(machine.tables)
         assert tokens is not None
         assert isinstance(tokens.activate, IndexedIoToken)
-        assert check_value_holds(machine.cmos, tokens.activate, machine.system_id)
+        assert check_value_is_right(machine.cmos, tokens.activate, machine.system_id)
         assert not token_is_active(machine.cmos, tokens.activate)
         assert (machine.directory / "cmos").read_bytes()[256 * 0x70 + 0x40 :][:4] == b"some"
 

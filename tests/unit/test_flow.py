@@ -438,7 +438,7 @@ def test_what_was_staged_by_hand_is_freed_and_what_was_armed_by_hand_disarmed(
                 host.write("/sys/class/firmware/dell_rbu/data", b"an image")
         assert cancel(host) == Cancelled(False, True)
         assert host.exists(loading)
-        machine._switch.arm()  # type: ignore[union-attr]
+        machine._activation.arm()  # type: ignore[union-attr]
         assert cancel(host) == Cancelled(True, False)
         assert not machine.is_armed
 

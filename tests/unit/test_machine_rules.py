@@ -25,8 +25,8 @@ FLASH_BYTES = 1 * MIB
 
 def put_and_arm(machine: VirtualMachine, image: bytes) -> None:
     machine.ram.write(PhysAddr(8 * MIB), image)
-    assert machine._switch is not None
-    machine._switch.arm()  # type: ignore[union-attr]
+    assert machine._activation is not None
+    machine._activation.arm()  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -11,7 +11,7 @@ import pytest
 
 from openrbu.bios.faults import Fault
 from openrbu.bios.flash import Flash
-from openrbu.bios.post import Switch, post
+from openrbu.bios.post import ActivationToken, post
 from openrbu.bios.post_report import PostReport
 from openrbu.errors import MachineError
 from openrbu.formats.dell import CompletionCode
@@ -104,12 +104,12 @@ def test_cmos_that_is_not_believed_is_dropped_whole_or_still_not_believed_after_
 class Watched:
     """RAM that notes whether the token was set when anything of it was looked at."""
 
-    def __init__(self, memory: PhysicalMemory, switch: Switch) -> None:
-        self._memory, self._switch = memory, switch
+    def __init__(self, memory: PhysicalMemory, activation: ActivationToken) -> None:
+        self._memory, self._activation = memory, activation
         self.armed_at_looks: list[bool] = []
 
     def _look(self) -> PhysicalMemory:
-        self.armed_at_looks.append(self._switch.is_armed)
+        self.armed_at_looks.append(self._activation.is_armed)
         return self._memory
 
     @property
@@ -147,8 +147,8 @@ def test_the_token_is_clear_before_anything_in_memory_is_looked_at(
     computer.put(2 * MIB, IMAGE)
     computer.arm()
     with computer.board() as board:
-        assert board.switch is not None
-        watched = Watched(board.memory, board.switch)
+        assert board.activation is not None
+        watched = Watched(board.memory, board.activation)
         assert post(replace(board, memory=watched), NOW).completion_code == COMPLETED
     assert watched.armed_at_looks
     assert not any(watched.armed_at_looks)

@@ -13,12 +13,12 @@ import pytest
 
 from openrbu.bios.rules import (
     RULE_SETS,
-    Find,
+    FoundUpdate,
     Identity,
     RejectedError,
     collector,
     known_flash_size,
-    pieces,
+    mono_search,
     poweredge_2950,
     rule_set,
     rules_for,
@@ -78,13 +78,13 @@ def put(ram: RamFile, at: int, *parts: bytes) -> None:
         at += -(-len(part) // PAGE_SIZE) * PAGE_SIZE
 
 
-def takes(rules: str, ram: RamFile, machine: Identity) -> Find:
-    return rule_set(rules).find(ram, machine)
+def takes(rules: str, ram: RamFile, machine: Identity) -> FoundUpdate:
+    return rule_set(rules).find_update(ram, machine)
 
 
 def refuses(rules: str, ram: RamFile, machine: Identity) -> tuple[CompletionCode, str]:
     with pytest.raises(RejectedError) as caught:
-        rule_set(rules).find(ram, machine)
+        rule_set(rules).find_update(ram, machine)
     return caught.value.code, str(caught.value)
 
 
@@ -181,7 +181,7 @@ def test_the_highest_good_image_is_taken_and_one_that_fails_is_passed_over(ram: 
     assert same(found.image, IMAGE)
     failed = poweredge_2950.trace(ram, SERVER).first.candidates
     assert [(hex(each.address), each.failed) for each in failed] == [
-        (hex(16 * MIB), pieces.WHOLE_WORD),
+        (hex(16 * MIB), mono_search.WHOLE_WORD),
         (hex(12 * MIB), poweredge_2950.SYSTEM),
     ]
 
@@ -230,7 +230,7 @@ def test_of_two_packets_of_one_number_the_lower_wins(ram: RamFile) -> None:
     put(ram, HIGH, packets_of(OTHER)[5])
     assert same(takes("poweredge-2950", ram, SERVER).image, IMAGE)
     put(ram, 4 * MIB, packets_of(OTHER)[5])
-    assert pieces.WHOLE_WORD in refuses("poweredge-2950", ram, SERVER)[1]
+    assert mono_search.WHOLE_WORD in refuses("poweredge-2950", ram, SERVER)[1]
 
 
 @pytest.mark.parametrize(
@@ -312,7 +312,7 @@ def test_new_style_images_and_packets_are_nothing_to_it(ram: RamFile) -> None:
 def test_headers_by_the_thousand_are_not_all_checked(
     ram: RamFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pieces, "WORK_BYTES", 20 * len(IMAGE))
+    monkeypatch.setattr(mono_search, "WORK_BYTES", 20 * len(IMAGE))
     put(ram, LOW, *[IMAGE[:PAGE_SIZE]] * 100)
     code, why = refuses("poweredge-2950", ram, SERVER)
     assert code is NOT_FOUND

@@ -333,7 +333,7 @@ def bios_takes(machine: VirtualMachine, *, packets_known: bool = True) -> bool:
         memory=machine.ram,
         flash=machine.flash,
         nvram=machine.nvram,
-        switch=None,
+        activation=None,
         system_id=machine.system_id,
         knows_packets=packets_known,
     )

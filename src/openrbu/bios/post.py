@@ -1,28 +1,28 @@
 """POST: what the machine's BIOS does with a staged update when it starts.
 
-The BIOS trusts nothing that the driver or the tool says. It looks at memory, at CMOS and at its own
-NVRAM only. What it takes out of memory is its rule set's matter (`bios.rules`). Most clear the
-activation token first (docs/reference/bios-rules.md, B1):
+The BIOS does not rely on anything that the driver or the tool says. It reads only memory, CMOS and
+its own NVRAM. What it takes from memory is decided by its rule set (`bios.rules`). Most rule sets
+clear the activation token first (docs/reference/bios-rules.md, B1):
 
-1. finish what a power cut interrupted: say whether the programming got through;
-2. the activation token; without it, boot and change nothing (CMOS with a wrong check value is not
-   believed: the token is cleared then, and the check value made right);
-3. record 0x000D: what stands if the power fails from here on until the programming begins, because
-   the staged update is gone then (without it, the result of an earlier update would stand);
-4. clear the token, before anything in memory is looked at, so that a bad image can't loop;
+1. finish what a power cut interrupted: record whether the programming was completed;
+2. check the activation token; if it is not set, boot and change nothing (if a check value of CMOS
+   is wrong, clear the token and repair the check value);
+3. record 0x000D. This is the result if the power fails between here and the programming, because
+   the staged update is lost then (otherwise the result of an earlier update would stay);
+4. clear the token before memory is searched, so that a bad image is not tried at each start;
 5. search and check, as the rule set does;
 6. program the flash, block by block;
 7. record completion code, date and time.
 
-A rule set that clears the token last leaves out 3 and 4, and ends with
+With a rule set that clears the token last, steps 3 and 4 are left out, and the last steps are
 
-7. record code, date and time in NVRAM, and in the same write that the end is not done yet;
-8. record the result in CMOS, where the rule set does that, and clear the token;
-9. note in NVRAM that the end is done.
+7. record code, date and time in NVRAM, and in the same write that steps 8 and 9 are still to do;
+8. record the result in CMOS, if the rule set does that, and clear the token;
+9. record in NVRAM that all steps are done.
 
-If the power fails before 7, the next start finds the token still set and searches again, or finds
-that a programming was under way and goes on at 7; after 7 it goes on at 8. So a finished update is
-never taken for one that was not found, and none is tried for ever.
+If the power fails before step 7, the next start finds the token still set and searches again, or
+finds that a programming was interrupted and continues with step 7. After step 7 it continues with
+step 8. So a completed update is never recorded as not found, and no update is tried for ever.
 """
 
 from __future__ import annotations
@@ -35,7 +35,14 @@ from openrbu.bios.cmos_result import CmosResult
 from openrbu.bios.flash import Flash, FlashError
 from openrbu.bios.nvram import NvramFile
 from openrbu.bios.post_report import PostReport
-from openrbu.bios.rules import PUBLISHED, Find, Identity, RejectedError, RuleSet, TokenCleared
+from openrbu.bios.rules import (
+    PUBLISHED,
+    FoundUpdate,
+    Identity,
+    RejectedError,
+    RuleSet,
+    TokenCleared,
+)
 from openrbu.formats import dell
 from openrbu.formats.dell import CompletionCode
 from openrbu.formats.hdr import Image
@@ -45,29 +52,30 @@ from openrbu.memory.scan import search
 from openrbu.ports import IoPorts
 
 
-class Switch(Protocol):
-    """The activation token, wherever it is kept."""
+class ActivationToken(Protocol):
+    """The activation token, in CMOS or behind SMI calls."""
 
     @property
     def is_armed(self) -> bool: ...
 
     def disarm(self) -> None: ...
 
-    def drop_unbelieved(self) -> str:
-        """Have no update wanted where its settings can't be believed. Why; empty: they can."""
+    def clear_if_check_is_wrong(self) -> str:
+        """Clear the token if a check value over it is wrong. Returns the reason; empty if none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """What a BIOS has to work with. `switch` is None where the machine has no RBU tokens.
+    """The parts of a machine that its BIOS uses.
 
-    `revision` is the hardware's. `cmos_result` is None where the result stands in NVRAM alone.
+    `activation` is None if the machine has no RBU tokens. `revision` is the hardware's.
+    `cmos_result` is None if the result is recorded only in NVRAM.
     """
 
     memory: PhysicalMemory
     flash: Flash
     nvram: NvramFile
-    switch: Switch | None
+    activation: ActivationToken | None
     system_id: int | None
     knows_packets: bool
     rules: RuleSet = PUBLISHED
@@ -81,7 +89,7 @@ class Board:
         memory: PhysicalMemory,
         flash: Flash,
         nvram: NvramFile,
-        switch: Switch | None,
+        activation: ActivationToken | None,
         *,
         rules: RuleSet = PUBLISHED,
         revision: int = 0,
@@ -89,14 +97,14 @@ class Board:
     ) -> Board:
         """The board of the machine that left the factory with these SMBIOS tables.
 
-        `ports` lead to its CMOS: rule sets that record the result there need them.
+        `ports` are those of its CMOS; rule sets that record the result in CMOS need them.
         """
         rbu = dell.RbuInformation.of(tables)
         return cls(
             memory,
             flash,
             nvram,
-            switch,
+            activation,
             dell.system_id(tables),
             knows_packets=rbu is not None and rbu.packet_supported,
             rules=rules,
@@ -106,7 +114,7 @@ class Board:
 
     @property
     def identity(self) -> Identity:
-        """What the rule set has to know of this machine."""
+        """What the rule set has to know about this machine."""
         return Identity(
             system_id=self.system_id,
             flash_size_bytes=self.flash.size_bytes,
@@ -119,73 +127,76 @@ class Board:
 def post(board: Board, now: dt.datetime) -> PostReport:
     """Start the machine once; `now` is its clock.
 
-    :raise PowerCutError: when the power fails; the next start goes on from there.
-    :raise MachineError: when the flash holds no BIOS to start.
+    :raise PowerCutError: when the power fails; the next start continues.
+    :raise MachineError: when the flash has no BIOS to start.
     """
     before = board.flash.current.version
     report = _finish_interrupted(board, now)
-    dropped = board.switch.drop_unbelieved() if board.switch else ""
-    if board.switch is None or not board.switch.is_armed:
+    dropped = board.activation.clear_if_check_is_wrong() if board.activation else ""
+    if board.activation is None or not board.activation.is_armed:
         return report or PostReport(before, before, reason=dropped)
     if board.rules.token_cleared is TokenCleared.FIRST:
         _record(board, CompletionCode.IMAGE_NOT_FOUND, now)
-        board.switch.disarm()
-    found: Find | None = None
+        board.activation.disarm()
+    found: FoundUpdate | None = None
     code, reason = CompletionCode.COMPLETED, ""
     try:
         found = find_update(board)
         _program(board, found.image, now)
     except (RejectedError, FlashError) as refusal:
         code, reason = refusal.code, str(refusal)
-    _end(board, code, now)
+    _record_end(board, code, now)
     after = board.flash.current.version
     if found is None:
         return PostReport(before, after, code, reason)
     return PostReport(before, after, code, reason, found.mode, found.extents, found.copies)
 
 
-def find_update(board: Board) -> Find:
-    """What this BIOS takes out of memory.
+def find_update(board: Board) -> FoundUpdate:
+    """The update that this BIOS takes from memory.
 
-    :raise RejectedError: when there is no update, or not one that this machine takes.
+    :raise RejectedError: when there is no update, or none that this machine takes.
     """
     try:
-        return board.rules.find(board.memory, board.identity)
+        return board.rules.find_update(board.memory, board.identity)
     except RejectedError as refusal:
-        raise RejectedError(refusal.code, f"{refusal}{_packets_for_nobody(board)}") from None
+        raise RejectedError(refusal.code, f"{refusal}{_unread_packets_text(board)}") from None
 
 
-def _packets_for_nobody(board: Board) -> str:
-    """What to say where packets are in memory and this BIOS does not look for any."""
+def _unread_packets_text(board: Board) -> str:
+    """A text about packets in memory that this BIOS does not read; empty if there are none."""
     if board.knows_packets and board.rules.knows_packets:
         return ""
     count = sum(len(each.places) for each in search(board.memory).packet_sets)
     if not count:
         return ""
-    return f"; {count} RBU packets are, and this BIOS takes none: stage the image in one piece"
+    return (
+        f"; memory has {count} RBU packets, which this BIOS does not read: stage the image in one "
+        "piece"
+    )
 
 
 def _finish_interrupted(board: Board, now: dt.datetime) -> PostReport | None:
-    """After a power cut during programming, or before the end was done: say what became of it."""
+    """Finish an update that a power cut interrupted. None if there is none."""
     contents, current = board.nvram.contents, board.flash.current
     started_from = contents.flashing_from
     if started_from is not None:
         done = current.sequence > started_from
         code = CompletionCode.COMPLETED if done else CompletionCode.FLASH_FAILURE
-        what = "was complete" if done else "was not complete: the old BIOS is still in force"
+        what = "was complete" if done else "was not complete: the machine still runs the old BIOS"
         reason = f"the power failed; the programming {what}"
-        _end(board, code, now)
+        _record_end(board, code, now)
     elif contents.is_ending:
         code = CompletionCode(contents.completion_code)
         reason = "the power failed while the result was recorded"
-        _end_in_cmos(board)
+        _record_end_in_cmos(board)
     else:
         return None
     return PostReport(current.version, current.version, code, reason)
 
 
 def _program(board: Board, image: Image, now: dt.datetime) -> None:
-    """Write the flash. The header carries no release date; the day of the flash stands for it."""
+    """Write the flash. An image has no release date, so today's date is written for it."""
     nvram = board.nvram
     nvram.contents.flashing_from = board.flash.current.sequence
     nvram.save()
@@ -194,29 +205,29 @@ def _program(board: Board, image: Image, now: dt.datetime) -> None:
     )
 
 
-def _end(board: Board, code: CompletionCode, now: dt.datetime) -> None:
-    """Record what became of an update; the token is cleared then, whenever that is done."""
+def _record_end(board: Board, code: CompletionCode, now: dt.datetime) -> None:
+    """Record the result of an update. The token is cleared after this, or was before."""
     board.nvram.contents.is_ending = board.rules.token_cleared is TokenCleared.LAST
     _record(board, code, now)
     if board.nvram.contents.is_ending:
-        _end_in_cmos(board)
+        _record_end_in_cmos(board)
 
 
-def _end_in_cmos(board: Board) -> None:
-    """Put the result that NVRAM has in CMOS too, where it belongs there, and clear the token."""
+def _record_end_in_cmos(board: Board) -> None:
+    """Record the result in CMOS, too, if the rule set does that, and clear the token."""
     contents = board.nvram.contents
     if board.rules.records_in_cmos and board.cmos_result is not None:
         assert contents.completed_at is not None
         when = dt.datetime.fromisoformat(contents.completed_at)
         board.cmos_result.write(CompletionCode(contents.completion_code), when)
-    if board.switch is not None:
-        board.switch.disarm()
+    if board.activation is not None:
+        board.activation.disarm()
     contents.is_ending = False
     board.nvram.save()
 
 
 def _record(board: Board, code: CompletionCode, now: dt.datetime) -> None:
-    """Completion code and time, and that no programming is under way: one write."""
+    """Record completion code and time, and that no programming is in progress, in one write."""
     contents = board.nvram.contents
     contents.completion_code = int(code)
     contents.completed_at = now.replace(second=0, microsecond=0).isoformat()

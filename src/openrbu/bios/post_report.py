@@ -1,4 +1,4 @@
-"""What a BIOS did at a start: what a machine tells of, and what goes over the wire."""
+"""What a BIOS did at a start: a machine's report, which is also sent between processes."""
 
 from __future__ import annotations
 
@@ -10,8 +10,12 @@ from openrbu.memory.physical import Region
 
 @dataclass(frozen=True, slots=True)
 class PostReport:
-    """What one start did. `completion_code` is None when no update was tried or finished; `reason`
-    says then why none was armed, where the BIOS did not believe the token."""
+    """What the BIOS did at one start.
+
+    `completion_code` is None when no update was tried or finished. `reason` then says why the BIOS
+    cleared the token, if it did. `mode`, `extents` and `copies`: as in `FoundUpdate`, of the update
+    that it took.
+    """
 
     version_before: str
     version_after: str

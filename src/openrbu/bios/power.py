@@ -1,7 +1,7 @@
-"""Power that can fail: every operation on something non-volatile asks the rail first.
+"""Power that can fail: each write to non-volatile memory asks the power rail first.
 
-The machine comes up from any point at which the power failed. To try them all, a test lets the
-rail fail at operation 1, 2, 3 … until a run gets through.
+A machine has to start after a power cut at any point. A test tries all points: the rail fails at
+operation 1, 2, 3 … until a run is completed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The names of the rule sets, for those who don't need the rules: they take 15 ms to import."""
+"""The names of the rule sets, for code that does not need the rules: these take 15 ms to import."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ RULE_NAMES = ("published", "poweredge-2950", "latitude-d500")
 
 
 def check_rule_name(name: str) -> None:
-    """See that a rule set is called `name`.
+    """Check that there is a rule set called `name`.
 
-    :raise UsageError: when none is; the message names them all.
+    :raise UsageError: when there is none; the message names them all.
     """
     if name not in RULE_NAMES:
         raise UsageError(

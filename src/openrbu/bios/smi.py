@@ -68,7 +68,7 @@ class SmiHandler:
         """Put the cancel token in force."""
         self.set_armed(False)
 
-    def drop_unbelieved(self) -> str:
+    def clear_if_check_is_wrong(self) -> str:
         """Nothing: what the BIOS keeps itself, it believes."""
         return ""
 

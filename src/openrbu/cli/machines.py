@@ -105,7 +105,7 @@ def rules() -> Answer:
             "name": each.name,
             "summary": each.summary,
             "knows_packets": each.knows_packets,
-            "looks_above_4_gib": each.looks_above_4_gib,
+            "looks_above_4_gib": each.searches_above_4_gib,
             "token_cleared": each.token_cleared.value,
             "records_in_cmos": each.records_in_cmos,
         }

@@ -23,13 +23,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
+from openrbu.bios.activation import bios_activation
 from openrbu.bios.cmos_file import CmosFile
 from openrbu.bios.flash import Flash, FlashFile
 from openrbu.bios.nvram import NvramFile
 from openrbu.bios.post import Board, post
 from openrbu.bios.post_report import PostReport
 from openrbu.bios.rules import rule_set
-from openrbu.bios.switch import bios_switch
 from openrbu.bios.tables import tables_of_boot
 from openrbu.cmos import banks_of
 from openrbu.errors import MachineError, OpenRbuError
@@ -189,13 +189,13 @@ class LabMachine:
         if not keep_ram:
             self.ram.clear()
         tables = self._factory_tables
-        switch = bios_switch(tables, self.cmos, self.nvram)
+        activation = bios_activation(tables, self.cmos, self.nvram)
         board = Board.of(
             tables,
             self.ram,
             self.flash,
             self.nvram,
-            switch,
+            activation,
             rules=self._rules,
             revision=self._revision,
             ports=self.cmos,

@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from openrbu import __version__
+from openrbu.bios.activation import bios_activation
 from openrbu.bios.cmos_file import CmosFile, cmos_file_bytes
 from openrbu.bios.faults import parse_fault
 from openrbu.bios.firmware import make_firmware
 from openrbu.bios.flash import BLOCK_BYTES, Flash
 from openrbu.bios.nvram import Nvram, NvramFile
 from openrbu.bios.rules import known_flash_size, rules_for
-from openrbu.bios.switch import bios_switch
 from openrbu.cmos import banks_of
 from openrbu.drivers.dell_rbu_profiles import profile
 from openrbu.drivers.xen_balloon_profiles import balloon_profile
@@ -373,7 +373,7 @@ def put_tokens_right(tables: smbios.Tables, cmos: CmosFile, nvram: NvramFile) ->
     for token in tokens.all_tokens(tables):
         if isinstance(token, tokens.SmiToken):
             nvram.contents.settings.setdefault(token.location, 0)
-    switch = bios_switch(tables, cmos, nvram)
-    if switch is not None:
-        switch.disarm()
-        switch.drop_unbelieved()
+    activation = bios_activation(tables, cmos, nvram)
+    if activation is not None:
+        activation.disarm()
+        activation.clear_if_check_is_wrong()

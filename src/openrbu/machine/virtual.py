@@ -23,6 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from openrbu.bios.activation import bios_activation
 from openrbu.bios.cmos_file import CmosFile
 from openrbu.bios.faults import parse_fault
 from openrbu.bios.flash import Flash, FlashFile
@@ -30,7 +31,6 @@ from openrbu.bios.nvram import NvramFile
 from openrbu.bios.post_report import PostReport
 from openrbu.bios.power import PowerRail
 from openrbu.bios.smi import SmiHandler
-from openrbu.bios.switch import bios_switch
 from openrbu.bios.tables import tables_of_boot
 from openrbu.cmos import banks_of
 from openrbu.drivers.dell_rbu_profiles import profile
@@ -134,8 +134,8 @@ class VirtualMachine:
 
             self._dom0 = Dom0(directory, self.config.xen, self.ram)
             stack.callback(self._dom0.close)
-        self._switch = bios_switch(self._factory_tables, self.cmos, self.nvram)
-        self._smi = self._switch if isinstance(self._switch, SmiHandler) else None
+        self._activation = bios_activation(self._factory_tables, self.cmos, self.nvram)
+        self._smi = self._activation if isinstance(self._activation, SmiHandler) else None
 
     def _open_ram(self) -> RamFile:
         """Its RAM. What was kept in a tmpfs may be gone, and is made anew unless it is needed.
@@ -220,7 +220,7 @@ class VirtualMachine:
                 self.ram,
                 self.flash,
                 self.nvram,
-                self._switch,
+                self._activation,
                 rules=rule_set(self.config.bios_rules),
                 revision=self.config.hardware_revision,
                 ports=self.cmos,
@@ -264,7 +264,7 @@ class VirtualMachine:
     @property
     def is_armed(self) -> bool:
         """Whether the next start looks for an update."""
-        return self._switch is not None and self._switch.is_armed
+        return self._activation is not None and self._activation.is_armed
 
     def running_kernel(self) -> Kernel:
         """The kernel.

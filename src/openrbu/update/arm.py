@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from openrbu.cmos import IndexedSwitch
+from openrbu.cmos import IndexedActivation
 from openrbu.errors import ObstacleError, UpdateFailedError
 from openrbu.formats.tokens import READ_SETTING, WRITE_SETTING, IndexedIoToken, SmiCall, SmiToken
 from openrbu.hosts.base import Host, read_file
@@ -54,8 +54,8 @@ def switch_for(host: Host, target: Target) -> Switch:
                 "port I/O is not to be had: it takes root, /dev/port and a kernel that is not "
                 "locked down"
             )
-        switch = IndexedSwitch(ports, tokens, target.system_id)
-        if not switch.is_there:
+        switch = IndexedActivation(ports, tokens, target.system_id)
+        if not switch.responds:
             index_port, data_port = tokens.activate.ports
             raise NoAnswerError(
                 f"the CMOS that the token is in does not answer: ports {index_port:#04x} and "

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from openrbu.bios.rules import PUBLISHED, RULE_SETS, known_flash_size, rules_for
 from openrbu.bios.rules.published import find_anywhere
-from openrbu.bios.rules.ruleset import Find, Identity, RejectedError, RuleSet
+from openrbu.bios.rules.ruleset import FoundUpdate, Identity, RejectedError, RuleSet
 from openrbu.formats.hdr import Image, SystemId
 from openrbu.formats.packet import password_crc
 from openrbu.memory.physical import ReadableMemory, Region
@@ -36,14 +36,14 @@ _ALONE_AT = PhysAddr(8 * MIB)
 class Judge:
     """A BIOS that could be the machine's: `find` says what it takes out of a memory.
 
-    `looks_above_4_gib`: for packets. `find_anywhere` is the same without the limit of 4 GiB, where
-    only the published rules set it; None elsewhere.
+    `searches_above_4_gib`: for packets. `find_anywhere` is the same without the limit of 4 GiB, if
+    only the published rules set it; else None.
     """
 
     name: str
-    find: Callable[[ReadableMemory], Find]
-    looks_above_4_gib: bool
-    find_anywhere: Callable[[ReadableMemory], Find] | None = None
+    find: Callable[[ReadableMemory], FoundUpdate]
+    searches_above_4_gib: bool
+    find_anywhere: Callable[[ReadableMemory], FoundUpdate] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class Judges:
     @property
     def look_above_4_gib(self) -> bool:
         """Whether all of them find packets above 4 GiB."""
-        return all(judge.looks_above_4_gib for judge in self.all)
+        return all(judge.searches_above_4_gib for judge in self.all)
 
 
 def judges_for(image: Image, target: Target, options: Options) -> Judges:
@@ -86,17 +86,17 @@ def judges_for(image: Image, target: Target, options: Options) -> Judges:
 
 
 def _judge(rules: RuleSet, identity: Identity, options: Options) -> Judge:
-    def find(memory: ReadableMemory) -> Find:
-        return rules.find(memory, identity)
+    def find(memory: ReadableMemory) -> FoundUpdate:
+        return rules.find_update(memory, identity)
 
-    def anywhere(memory: ReadableMemory) -> Find:
+    def anywhere(memory: ReadableMemory) -> FoundUpdate:
         return find_anywhere(memory, identity)
 
     if rules is not PUBLISHED:
-        return Judge(rules.name, find, rules.looks_above_4_gib)
+        return Judge(rules.name, find, rules.searches_above_4_gib)
     if options.memory_above_4g:
-        return Judge(rules.name, anywhere, looks_above_4_gib=True)
-    return Judge(rules.name, find, looks_above_4_gib=False, find_anywhere=anywhere)
+        return Judge(rules.name, anywhere, searches_above_4_gib=True)
+    return Judge(rules.name, find, searches_above_4_gib=False, find_anywhere=anywhere)
 
 
 def _identity(image: Image, target: Target, options: Options) -> Identity:

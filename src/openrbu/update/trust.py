@@ -12,7 +12,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from openrbu.cmos import IndexedSwitch, checks_text
+from openrbu.cmos import IndexedActivation, checks_text
 from openrbu.errors import ObstacleError
 from openrbu.formats.security import PasswordStatus, admin_password_status
 from openrbu.hosts.base import Host
@@ -93,7 +93,7 @@ def _has_admin_password(target: Target) -> bool:
 
 def wrong_checks(switch: Switch) -> str:
     """Which check values of CMOS are wrong; empty: none, or the token is not there."""
-    if not isinstance(switch, IndexedSwitch):
+    if not isinstance(switch, IndexedActivation):
         return ""
     for _ in range(_LOOKS):
         wrong = switch.wrong_checks
@@ -126,6 +126,6 @@ def cmos_doubt(host: Host, target: Target) -> str:
 
 def mend(switch: Switch, undo: Callable[[str, Callable[[], None]], None]) -> None:
     """Make the check values of CMOS right; `undo` gets what puts them back, before."""
-    if isinstance(switch, IndexedSwitch) and wrong_checks(switch):
-        undo("the check values of CMOS", switch.kept_checks())
-        switch.mend()
+    if isinstance(switch, IndexedActivation) and wrong_checks(switch):
+        undo("the check values of CMOS", switch.saved_checks())
+        switch.repair()

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from openrbu.bios.rules.ruleset import Find, RejectedError
+from openrbu.bios.rules.ruleset import FoundUpdate, RejectedError
 from openrbu.buffers import Buffer, same_bytes
 from openrbu.errors import UpdateFailedError
 from openrbu.formats.hdr import MAGIC_WORD, Image
@@ -270,10 +270,10 @@ def _refusal(judge: Judge, problem: str, seen: NarrowedMemory, image: Image) -> 
     )
 
 
-def _place(find: Find) -> str:
+def _place(find: FoundUpdate) -> str:
     kind = "in packets" if find.mode == "packet" else "in one piece"
     return f"{kind} at {find.extents[0].start:#x}"
 
 
-def _is_image(find: Find, image: Image) -> bool:
+def _is_image(find: FoundUpdate, image: Image) -> bool:
     return find.image.header == image.header and same_bytes(find.image.body, image.body)

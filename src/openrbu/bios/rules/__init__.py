@@ -1,6 +1,6 @@
-"""Rule sets: what BIOSes do with a staged update, as the driver has profiles.
+"""Rule sets: what BIOSes do with a staged update. They are to a BIOS what profiles are to a driver.
 
-`published` is what the published rules say. The others are what the code of real BIOSes does: it
+`published` follows the published rules. The others do what the code of real BIOSes does: that code
 was run in an emulator, and the tests compare each rule set with it, step by step (`tests/oracle`).
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from openrbu.bios.rule_names import check_rule_name
 from openrbu.bios.rules import latitude_d500, poweredge_2950, published
 from openrbu.bios.rules.ruleset import (
-    Find,
+    FoundUpdate,
     Identity,
     RejectedError,
     RuleSet,
@@ -24,7 +24,7 @@ from openrbu.formats.smbios import Tables
 __all__ = [
     "PUBLISHED",
     "RULE_SETS",
-    "Find",
+    "FoundUpdate",
     "Identity",
     "RejectedError",
     "RuleSet",
@@ -45,8 +45,8 @@ _RULES_OF_SYSTEM = {
     **dict.fromkeys((0x01B1, 0x01B2, 0x01B3, 0x01B8, 0x01BB), poweredge_2950.RULES),
     0x0152: latitude_d500.RULES,
 }
-"""The systems whose BIOS's code is known, by the whole images of it: PowerEdge 2900, 2950, 1950,
-1900 and 1955 (0.2.8, 0.2.9), Latitude D500 (A10)."""
+"""The systems whose BIOS's code is known, because whole images of it exist: PowerEdge 2900, 2950,
+1950, 1900 and 1955 (0.2.8, 0.2.9), Latitude D500 (A10)."""
 
 
 def rule_set(name: str) -> RuleSet:
@@ -59,14 +59,14 @@ def rule_set(name: str) -> RuleSet:
 
 
 def rules_for(tables: Tables) -> RuleSet:
-    """The rule set that fits the machine with these tables: the one of its system's own code where
-    that is known, else `published`."""
+    """The rule set for the machine with these tables: the one of its BIOS's own code if that is
+    known, else `published`."""
     return _RULES_OF_SYSTEM.get(dell.system_id(tables) or 0, PUBLISHED)
 
 
 def known_flash_size(tables: Tables) -> int | None:
-    """How much data an image for this machine has to carry, where its BIOS's code says so.
+    """The size of the data in an image for this machine, in bytes, from its BIOS's own code.
 
-    In bytes; None where that is not known.
+    None if that code is not known.
     """
     return rules_for(tables).real_data_bytes

@@ -75,9 +75,9 @@ MAX_STEPS = 8_000_000
 class _StopError(Exception):
     """The collector is at an end, in whatever state it is."""
 
-    def __init__(self, reason: str, *, runs_wild: bool = False) -> None:
+    def __init__(self, reason: str, *, leaves_ram: bool = False) -> None:
         super().__init__(reason)
-        self.reason, self.runs_wild = reason, runs_wild
+        self.reason, self.leaves_ram = reason, leaves_ram
 
 
 def rounded_top(scratch: Scratch) -> int:
@@ -91,7 +91,7 @@ def collect(scratch: Scratch) -> Collected:
     try:
         collector.run()
     except _StopError as stop:
-        return collector.outcome(stop.reason, runs_wild=stop.runs_wild)
+        return collector.outcome(stop.reason, leaves_ram=stop.leaves_ram)
     return collector.outcome("")
 
 
@@ -150,7 +150,7 @@ class _Pages:
             raise _StopError(
                 f"the page at {address:#x} begins like a packet of 0 bytes: there the real BIOS "
                 "reads without an end",
-                runs_wild=True,
+                leaves_ram=True,
             )
         if size == -1:
             raise _StopError("too many overlapping packets claim to be in memory")
@@ -224,7 +224,7 @@ class _Collector:
             raise _StopError(NO_PACKETS)
         raise _StopError(f"{len(self.taken)} of {self.total} packets")
 
-    def outcome(self, reason: str, *, runs_wild: bool = False) -> Collected:
+    def outcome(self, reason: str, *, leaves_ram: bool = False) -> Collected:
         """What came of it; no reason: the set is complete."""
         size = max(0, self.total - 1) * self.data_size
         return Collected(
@@ -240,7 +240,7 @@ class _Collector:
             sources=tuple(PhysAddr(self._moved_from.get(at, at)) for at in self.taken),
             password_crc=self._password_crc,
             image=b"" if reason else self._scratch.read(JOINED_AT, size),
-            runs_wild=runs_wild,
+            leaves_ram=leaves_ram,
         )
 
     # -- what is low is moved up -----------------------------------------------------------------
@@ -324,7 +324,7 @@ class _Collector:
             raise _StopError(
                 f"the lowest packet, at {page:#x}, says {self.total} packets of {self.data_size} "
                 "bytes of data: the real BIOS writes over all memory then",
-                runs_wild=True,
+                leaves_ram=True,
             )
         if size > MAX_JOINED_BYTES:
             raise _StopError(f"the lowest packet, at {page:#x}, claims an image of {size} bytes")

@@ -1,38 +1,38 @@
 """Rule set `latitude-d500`: what BIOS A10 of a Latitude D500 does.
 
-Its own code was run, and is what this is held against (`tests/oracle`;
-docs/reference/bios-rules.md, B4): page by page from 1 MiB *up* to the end of RAM below 4 GiB, the
-first that passes is taken, one that fails is passed over. The checks, in order: `$RBU` (else it is
-no candidate); a header length of 84; major version 1; system ID and hardware revision in the
-*first* entry of the list, whatever `numSystems` says; the second check word; the first, over
-exactly this machine's data. Neither text nor version nor minor version counts, and it knows no
-packets.
+The code of that BIOS was run in an emulator, and the tests compare this rule set with it
+(`tests/oracle`; docs/reference/bios-rules.md, B4). It searches page by page from 1 MiB *up* to the
+end of RAM below 4 GiB. It takes the first candidate that passes and skips those that fail. The
+checks, in this sequence: `$RBU` (else it is not a candidate); a header length of 84; major version
+1; system ID and hardware revision in the *first* entry of the list, for any `numSystems`; the
+second check word; the first check word, over data of exactly this machine's flash size. Text,
+version and minor version are not checked. It does not know packets.
 
-A dock's firmware is taken too, without a look at its systems: "D-DOCK RBU UPDATE" and a zero byte
-at offset 0x64, and at 0x6094 the check word over all before it. A virtual machine has no dock, so
-that our BIOS refuses it.
+It takes a dock's firmware, too, and does not check the systems of it: "D-DOCK RBU UPDATE" and a
+zero byte at offset 0x64, and at 0x6094 the check word over all bytes before. A virtual machine has
+no dock, so its BIOS refuses such firmware.
 
-Read, not run: the activation bit is cleared first; battery and mains are wanted; the code that
-flashes is the new image's own.
+Read in the code, not run: the activation bit is cleared first; battery and mains power are
+required; the code that writes the flash is in the new image.
 """
 
 from __future__ import annotations
 
 import dataclasses
 
-from openrbu.bios.rules.pieces import (
+from openrbu.bios.rules.mono_search import (
     DATA_WORD,
     LENGTH,
     MAJOR,
     WHOLE_WORD,
-    FoundPiece,
-    found_piece,
-    look,
+    CandidateImage,
+    found_update,
     pages_with_images,
-    why_no_piece,
+    search_candidates,
+    why_none_taken,
 )
 from openrbu.bios.rules.ruleset import (
-    Find,
+    FoundUpdate,
     Identity,
     MonoSearch,
     RejectedError,
@@ -54,62 +54,62 @@ SYSTEM = "system ID and revision (first of the list)"
 DOCK_TEXT = b"D-DOCK RBU UPDATE\0"
 DOCK_TEXT_OFFSET = 0x64
 DOCK_BYTES = 0x6094
-"""What a dock's check word is over; it stands behind."""
+"""How many bytes a dock's check word is over; it follows them."""
 
 
 def trace(memory: ReadableMemory, machine: Identity) -> Trace:
-    """All that this BIOS does with a memory, step by step."""
+    """The steps of this BIOS's search in a memory."""
     return Trace(_search(Scratch(memory), machine))
 
 
-def find(memory: ReadableMemory, machine: Identity) -> Find:
-    """The update that this BIOS takes out of a memory.
+def find_update(memory: ReadableMemory, machine: Identity) -> FoundUpdate:
+    """The update that this BIOS takes from a memory.
 
     :raise RejectedError: when it takes none, or a dock's firmware.
     """
     scratch = Scratch(memory)
     search = _search(scratch, machine)
     if search.accepted is None:
-        raise RejectedError(CompletionCode.IMAGE_NOT_FOUND, why_no_piece(search))
+        raise RejectedError(CompletionCode.IMAGE_NOT_FOUND, why_none_taken(search))
     if search.is_dock:
         raise RejectedError(
             CompletionCode.INCONSISTENT_IMAGE,
             f"the firmware of a dock is at {search.accepted:#x}, which the real BIOS takes; this "
             "machine has no dock",
         )
-    return found_piece(scratch, search.accepted, machine, "mono")
+    return found_update(scratch, search.accepted, machine, "mono")
 
 
 def _search(scratch: Scratch, machine: Identity) -> MonoSearch:
     pages = pages_with_images(scratch, START, scratch.low_top)
-    search = look(scratch, machine, pages, _first_failure)
+    search = search_candidates(scratch, machine, pages, _first_failure)
     if search.accepted is None:
         return search
-    is_dock = _is_dock(FoundPiece(scratch, search.accepted, machine))
+    is_dock = _is_dock(CandidateImage(scratch, search.accepted, machine))
     return dataclasses.replace(search, is_dock=is_dock)
 
 
-def _first_failure(piece: FoundPiece, machine: Identity) -> str | None:
-    """The first check that a candidate fails."""
-    header = piece.fields
+def _first_failure(candidate: CandidateImage, machine: Identity) -> str | None:
+    """The name of the first check that a candidate fails, None if it passes all."""
+    header = candidate.fields
     if header["header_length"] != HEADER_SIZE_BYTES:
         return LENGTH
     if header["header_major_ver"] != 1:
         return MAJOR
-    if _is_dock(piece):
+    if _is_dock(candidate):
         return None
     if header["system_id_list"][0] != machine.system_word:
         return SYSTEM
-    if not piece.whole_word_is_right:
+    if not candidate.whole_word_is_right:
         return WHOLE_WORD
-    return None if piece.data_word_is_right else DATA_WORD
+    return None if candidate.data_word_is_right else DATA_WORD
 
 
-def _is_dock(piece: FoundPiece) -> bool:
-    if piece.bytes_at(DOCK_TEXT_OFFSET, len(DOCK_TEXT)) != DOCK_TEXT:
+def _is_dock(candidate: CandidateImage) -> bool:
+    if candidate.bytes_at(DOCK_TEXT_OFFSET, len(DOCK_TEXT)) != DOCK_TEXT:
         return False
-    word = int.from_bytes(piece.bytes_at(DOCK_BYTES, 4), "little")
-    return word == register(piece.bytes_at(0, DOCK_BYTES))
+    word = int.from_bytes(candidate.bytes_at(DOCK_BYTES, 4), "little")
+    return word == register(candidate.bytes_at(0, DOCK_BYTES))
 
 
 RULES = RuleSet(
@@ -118,7 +118,7 @@ RULES = RuleSet(
     token_cleared=TokenCleared.FIRST,
     records_in_cmos=False,
     knows_packets=False,
-    looks_above_4_gib=False,
+    searches_above_4_gib=False,
     real_data_bytes=1 * MIB,
-    find=find,
+    find_update=find_update,
 )

@@ -1,24 +1,26 @@
 """Rule set `poweredge-2950`: what BIOS 0.2.8 (2005) of PowerEdge 2900, 2950, 1950 and 1900 does.
 
-Its own code was run, and is what this is held against (`tests/oracle`;
-docs/reference/bios-rules.md, B4):
+The code of that BIOS was run in an emulator, and the tests compare this rule set with it
+(`tests/oracle`; docs/reference/bios-rules.md, B4):
 
-1. An image in one piece, page by page from the top of RAM below 4 GiB *down* to 64 KiB, without
-   640 KiB to 1 MiB. The top counts in whole 64 MiB, as CMOS index 0x2D does. The first that passes
-   is taken; one that fails is passed over. The checks, in order: `$RBU` and a header length of 84
-   (else it is no candidate); the second check word; major version 2; the quick check from
-   " Dell Inc." on; system ID and hardware revision in any of the 12 entries, whatever `numSystems`
-   says; the first check word, over exactly this machine's data; features and version. A failure of
-   the last *ends* the search. Features: unless the running BIOS has none (0, or 0xFFFF), the
-   header's minor version is 1 or more and each feature bit of the running BIOS is in
-   `compatFlags`. Version: one that begins with A or X goes on with "00" or more; any other passes.
-2. If none passed, packets (`collector`), and once more the same search over what they gave.
+1. It searches an image in one piece, page by page from the top of RAM below 4 GiB *down* to 64 KiB,
+   without 640 KiB to 1 MiB. The top is rounded up to 64 MiB, the unit of CMOS index 0x2D. It takes
+   the first candidate that passes and skips those that fail. The checks, in this sequence: `$RBU`
+   and a header length of 84 (else it is not a candidate); the second check word; major version 2;
+   the quick check from " Dell Inc." on; system ID and hardware revision in any of the 12 entries,
+   for any `numSystems`; the first check word, over data of exactly this machine's flash size;
+   features and version. A candidate that fails the last check *ends* the search. Features: the
+   header's minor version is 1 or more, and `compatFlags` has each feature bit of the running BIOS;
+   not checked if the running BIOS has none (0, or 0xFFFF). Version: after a first letter A or X,
+   "00" or more follows; any other version passes.
+2. If none passed, it collects packets (`collector`), and does the same search again: it finds the
+   joined image.
 
-The real code wants 1 MiB of data, and in it a module `_RIB` of the vendor's (processors, board
-revision), which made-up data does not have: that is not asked for here. Where the password of
-packet 0 is compared was not found: here it is before the image is looked at again, and a set with
-a wrong one is refused. The activation bit is cleared at the end, together with the result (read,
-not run): see `bios.cmos_result`.
+The real code demands 1 MiB of data and, in it, a module `_RIB` of the vendor's (processors, board
+revision), which invented data does not have: this is not checked here. Where the real code compares
+the password of packet 0 was not found. Here it is compared before the second search, and a set with
+a wrong password is refused. The activation bit is cleared at the end, together with the result
+(read, not run): see `bios.cmos_result`.
 """
 
 from __future__ import annotations
@@ -31,18 +33,18 @@ from openrbu.bios.rules.collector import (
     collect,
     rounded_top,
 )
-from openrbu.bios.rules.pieces import (
+from openrbu.bios.rules.mono_search import (
     DATA_WORD,
     MAJOR,
     WHOLE_WORD,
-    FoundPiece,
-    found_piece,
-    look,
+    CandidateImage,
+    found_update,
     pages_with_images,
-    why_no_piece,
+    search_candidates,
+    why_none_taken,
 )
 from openrbu.bios.rules.ruleset import (
-    Find,
+    FoundUpdate,
     Identity,
     MonoSearch,
     RejectedError,
@@ -68,12 +70,12 @@ _NO_FEATURES = (0, 0xFFFF)
 
 
 def trace(memory: ReadableMemory, machine: Identity) -> Trace:
-    """All that this BIOS does with a memory, step by step."""
+    """The steps of this BIOS's searches in a memory."""
     return _run(Scratch(memory), machine)
 
 
-def find(memory: ReadableMemory, machine: Identity) -> Find:
-    """The update that this BIOS takes out of a memory.
+def find_update(memory: ReadableMemory, machine: Identity) -> FoundUpdate:
+    """The update that this BIOS takes from a memory.
 
     :raise RejectedError: when it takes none.
     """
@@ -84,12 +86,12 @@ def find(memory: ReadableMemory, machine: Identity) -> Find:
         raise _refusal(happened)
     packets = happened.packets
     if packets is None or at != JOINED_AT:
-        return found_piece(scratch, at, machine, "mono")
+        return found_update(scratch, at, machine, "mono")
     if packets.password_crc != machine.password_crc:
         raise RejectedError(
             CompletionCode.INCONSISTENT_IMAGE, "packet 0 does not carry this machine's password"
         )
-    return found_piece(scratch, at, machine, "packet", packets.extents)
+    return found_update(scratch, at, machine, "packet", packets.extents)
 
 
 def _run(scratch: Scratch, machine: Identity) -> Trace:
@@ -110,21 +112,21 @@ def _search(scratch: Scratch, machine: Identity) -> MonoSearch:
         for page in reversed(pages)
         if not HOLE.start <= page < HOLE.end and scratch.read(page + 4, 1)[0] == HEADER_SIZE_BYTES
     ]
-    return look(scratch, machine, candidates, _first_failure, ends_search=FEATURES)
+    return search_candidates(scratch, machine, candidates, _first_failure, ends_search=FEATURES)
 
 
-def _first_failure(piece: FoundPiece, machine: Identity) -> str | None:
-    """The first check that a candidate fails."""
-    header = piece.fields
+def _first_failure(candidate: CandidateImage, machine: Identity) -> str | None:
+    """The name of the first check that a candidate fails, None if it passes all."""
+    header = candidate.fields
     checks = (
-        (WHOLE_WORD, lambda: piece.whole_word_is_right),
+        (WHOLE_WORD, lambda: candidate.whole_word_is_right),
         (MAJOR, lambda: header["header_major_ver"] == 2),
         (TEXT, lambda: header["quick_check"][_TEXT_START:] == _TEXT),
         (SYSTEM, lambda: machine.system_word in header["system_id_list"]),
-        (DATA_WORD, lambda: piece.data_word_is_right),
+        (DATA_WORD, lambda: candidate.data_word_is_right),
         (FEATURES, lambda: _has_features(header, machine) and _has_version(header)),
     )
-    return next((name for name, holds in checks if not holds()), None)
+    return next((name for name, passes in checks if not passes()), None)
 
 
 def _has_features(header: dict[str, Any], machine: Identity) -> bool:
@@ -140,9 +142,10 @@ def _has_version(header: dict[str, Any]) -> bool:
 
 
 def _refusal(happened: Trace) -> RejectedError:
-    """What is recorded, and why nothing was taken.
+    """The code to record, and why nothing was taken.
 
-    Result 2 ("failed a check") stands where the search was ended, else 3 ("not found").
+    The result is 2 ("failed a check") if a failed check ended the search, or if the real BIOS would
+    not stop; else 3 ("not found").
     """
     last = happened.first if happened.second is None else happened.second
     reasons = []
@@ -150,8 +153,8 @@ def _refusal(happened: Trace) -> RejectedError:
     if packets is not None and packets.reason not in ("", NO_PACKETS):
         reasons.append(f"packets: {packets.reason}")
     if last.unchecked or last.candidates:
-        reasons.append(why_no_piece(last))
-    is_failure = last.is_cut_short or (packets is not None and packets.runs_wild)
+        reasons.append(why_none_taken(last))
+    is_failure = last.is_cut_short or (packets is not None and packets.leaves_ram)
     code = CompletionCode.INCONSISTENT_IMAGE if is_failure else CompletionCode.IMAGE_NOT_FOUND
     return RejectedError(code, "; ".join(reasons) or "nothing in memory looks like an update")
 
@@ -165,7 +168,7 @@ RULES = RuleSet(
     token_cleared=TokenCleared.LAST,
     records_in_cmos=True,
     knows_packets=True,
-    looks_above_4_gib=True,
+    searches_above_4_gib=True,
     real_data_bytes=1 * MIB,
-    find=find,
+    find_update=find_update,
 )

@@ -1,15 +1,15 @@
-"""Rule set `published`: what the published rules say, and nothing laxer.
+"""Rule set `published`: the published rules, applied strictly.
 
 Facts: docs/reference/bios-rules.md, B3 and B4, and docs/reference/packets.md. RAM from 1 MiB to 4
-GiB is searched on 4 KiB boundaries, for packet sets (where this BIOS knows packets) and for whole
-images in one piece, past all ghosts: a page that only looks like a packet, and a candidate whose
-check words are not right, are skipped. Several copies of one image are one update, be they in
-packets or not; the packets' place is the one that is told then. Everything else that contradicts is
-refused: two sets, packets of one set that differ, two images.
+GiB is searched on 4 KiB boundaries, for packet sets (if this BIOS knows packets) and for whole
+images in one piece. A page that only looks like a packet, and a candidate with wrong check words,
+are skipped. Several copies of one image are one update, whether in packets or in one piece; if some
+are in packets, the update's extents are those of the packets. All other contradictions are refused:
+two sets, packets of one set that differ, two images.
 
-Codes where the rules leave a choice: 0x000D when there is nothing that looks like an update or no
-candidate in one piece is whole; 0x0001 when sound packets are there but not all of them, or
-anything contradicts (the update was staged, and it failed a check).
+Completion codes where the rules leave a choice: 0x000D when nothing looks like an update or no
+candidate in one piece is whole; 0x0001 when a packet set is not complete, or there is a
+contradiction (the update was staged, and it failed a check).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from openrbu.bios.rules.ruleset import (
-    Find,
+    FoundUpdate,
     Identity,
     RejectedError,
     RuleSet,
@@ -35,23 +35,23 @@ if TYPE_CHECKING:
     from openrbu.memory.search_result import FoundImage, FoundSet, SearchResult
 
 
-def find(memory: ReadableMemory, machine: Identity) -> Find:
-    """Search RAM and check what is found against this machine.
+def find_update(memory: ReadableMemory, machine: Identity) -> FoundUpdate:
+    """Search RAM, and check what is found against this machine.
 
-    :raise RejectedError: when there is no update, or not one that this machine takes.
+    :raise RejectedError: when there is no update, or none that this machine takes.
     """
     return _find(memory, machine, BIOS_SEARCH_END)
 
 
-def find_anywhere(memory: ReadableMemory, machine: Identity) -> Find:
-    """The same, but that RAM above 4 GiB is searched, too: as real BIOSes search it for packets.
+def find_anywhere(memory: ReadableMemory, machine: Identity) -> FoundUpdate:
+    """`find_update` that searches RAM above 4 GiB, too, as real BIOSes do for packets.
 
-    :raise RejectedError: as `find`.
+    :raise RejectedError: as `find_update`.
     """
     return _find(memory, machine, memory.regions[-1].end)
 
 
-def _find(memory: ReadableMemory, machine: Identity, end: PhysAddr) -> Find:
+def _find(memory: ReadableMemory, machine: Identity, end: PhysAddr) -> FoundUpdate:
     from openrbu.memory.scan import search  # noqa: PLC0415  (start-up time)
 
     result = search(memory, end=end, flash_size_bytes=machine.flash_size_bytes)
@@ -76,7 +76,7 @@ def _find(memory: ReadableMemory, machine: Identity, end: PhysAddr) -> Find:
 
 
 def _is_for(machine: Identity, systems: tuple[SystemId, ...]) -> bool:
-    """Whether a list has this machine, its hardware revision included."""
+    """Whether a list has this machine with its hardware revision."""
     return machine.system_id is not None and (
         SystemId(machine.system_id, machine.revision) in systems
     )
@@ -96,15 +96,21 @@ def _inconsistent(reason: str) -> RejectedError:
     return RejectedError(CompletionCode.INCONSISTENT_IMAGE, reason)
 
 
-def _monolithic(memory: ReadableMemory, found: FoundImage, *, copies: int) -> Find:
-    """An image that the search found whole."""
+def _monolithic(memory: ReadableMemory, found: FoundImage, *, copies: int) -> FoundUpdate:
+    """The update of an image in one piece."""
     image = Image.parse(memory.view(found.address, found.size_bytes))
     extent = Region(found.address, PhysAddr(found.address + found.size_bytes))
-    return Find("mono", image, (extent,), copies)
+    return FoundUpdate("mono", image, (extent,), copies)
 
 
-def _packets(memory: ReadableMemory, machine: Identity, packet_sets: tuple[FoundSet, ...]) -> Find:
-    """The one packet set, put together."""
+def _packets(
+    memory: ReadableMemory, machine: Identity, packet_sets: tuple[FoundSet, ...]
+) -> FoundUpdate:
+    """The update of the only packet set.
+
+    :raise RejectedError: when there are several sets, or it is not complete or not for this
+        machine.
+    """
     packet_set, *others = packet_sets
     if others:
         raise _inconsistent("packets of two different sets are in memory")
@@ -118,17 +124,20 @@ def _packets(memory: ReadableMemory, machine: Identity, packet_sets: tuple[Found
     if password != machine.password_crc:
         raise _inconsistent("packet 0 does not carry this machine's password")
     copies = min(map(len, packet_set.places.values()))
-    return Find("packet", _joined(memory, machine, packet_set), packet_set.extents, copies)
+    return FoundUpdate("packet", _joined(memory, machine, packet_set), packet_set.extents, copies)
 
 
 def _joined(memory: ReadableMemory, machine: Identity, packet_set: FoundSet) -> Image:
-    """The image in a sound set: nothing but zeros behind it, and none of them a packet's worth."""
+    """The image in a complete set. Only zeros may follow it, fewer than the data of one packet.
+
+    :raise RejectedError: when it is not such an image.
+    """
     wrong_size = _inconsistent("the image in the packets is not of this machine's flash size")
     flash_size = machine.flash_size_bytes
     room = packet_set.packet_size_bytes - packet_set.header_size_bytes
     largest = MAX_HEADER_LENGTH + flash_size + CHECK_WORDS_BYTES
     if (packet_set.total - 1) * room >= largest + room:
-        raise wrong_size  # before it is put together: overlapping packets can claim any size
+        raise wrong_size  # before it is joined: overlapping packets can claim any size
     padded = memoryview(packet_set.assemble(memory))
     try:
         image = image_at(padded) or Image.parse(padded)
@@ -149,7 +158,7 @@ RULES = RuleSet(
     token_cleared=TokenCleared.FIRST,
     records_in_cmos=False,
     knows_packets=True,
-    looks_above_4_gib=False,
+    searches_above_4_gib=False,
     real_data_bytes=None,
-    find=find,
+    find_update=find_update,
 )

@@ -1,8 +1,8 @@
-"""What a rule set is, and what it says of a memory: the words that all rule sets share.
+"""What a rule set is, and its results: the types that all rule sets share.
 
-A rule set is what one kind of BIOS does with a staged update: where it looks, in which order, what
-it checks, which of several finds it takes. It only looks: memory is never written, so it serves the
-BIOS at a restart and the tool before one alike.
+A rule set is what one kind of BIOS does with a staged update: where it searches, in which sequence,
+what it checks, which of several updates it takes. It never writes to memory. So both the BIOS, at a
+restart, and the tool, before a restart, use it.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _SYSTEM_ID_BITS = 0x1FFF
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What a BIOS knows of its own machine.
+    """What a BIOS knows about its own machine.
 
-    `revision` is the hardware's (0 to 7), `features` the running BIOS's own feature word (0: none),
-    `flash_size_bytes` how much data an image has to carry, exactly. `knows_packets` is what the
-    machine's RBU structure says. `password_crc` is that of its admin password, None without one.
+    `revision` is the hardware's (0 to 7). `features` is the running BIOS's own feature word (0:
+    none). `flash_size_bytes` is the exact size of the data in an image. `knows_packets` is what the
+    machine's RBU structure says. `password_crc` is the CRC of its admin password, None without one.
     """
 
     system_id: int | None
@@ -41,7 +41,7 @@ class Identity:
     def system_word(self) -> int | None:
         """The u16 that an image's system list has for this machine: 13 bits of ID, 3 of revision.
 
-        More bits of an ID do not count (run: PowerEdge 2950, Latitude D500).
+        Higher bits of an ID are ignored (run: PowerEdge 2950, Latitude D500).
         """
         if self.system_id is None:
             return None
@@ -49,10 +49,11 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True)
-class Find:
-    """The update that the BIOS took: `mode` is `mono` or `packet`, `extents` where it lay.
+class FoundUpdate:
+    """The update that the BIOS takes from memory.
 
-    Of several `copies` it is the one that the BIOS takes.
+    `mode` is `mono` or `packet`. `extents` are where it lies. `copies`: how many copies of it are
+    in memory; `extents` are those of the one that the BIOS takes.
     """
 
     mode: str
@@ -62,7 +63,7 @@ class Find:
 
 
 class RejectedError(OpenRbuError):
-    """The BIOS does not take the update; `code` is what it records."""
+    """The BIOS refuses the update; `code` is what it records."""
 
     kind = "rejected"
 
@@ -75,20 +76,21 @@ class TokenCleared(Enum):
     """When the activation token is cleared."""
 
     FIRST = "first"
-    """Before memory is looked at, so that a bad image can't loop."""
+    """Before memory is searched, so that a bad image is not tried at each start."""
 
     LAST = "last"
-    """When all is done, together with the result."""
+    """At the end, together with the result."""
 
 
 @dataclass(frozen=True, slots=True)
 class RuleSet:
     """What one kind of BIOS does.
 
-    `records_in_cmos`: the result stands in CMOS too, see `bios.cmos_result`. `looks_above_4_gib`:
-    for packets. `real_data_bytes`: how much data the real BIOS wants in an image, where there is
-    one; ours wants as much as its flash has. `find` says what such a BIOS takes out of a memory, or
-    raises `RejectedError`.
+    `records_in_cmos`: the result is recorded in CMOS, too; see `bios.cmos_result`.
+    `searches_above_4_gib`: whether it searches for packets there. `real_data_bytes`: how much data
+    the real BIOS demands in an image, None if there is no real one; a virtual machine demands as
+    much as its flash has. `find_update` returns what such a BIOS takes from a memory, or raises
+    `RejectedError`.
     """
 
     name: str
@@ -96,17 +98,17 @@ class RuleSet:
     token_cleared: TokenCleared
     records_in_cmos: bool
     knows_packets: bool
-    looks_above_4_gib: bool
+    searches_above_4_gib: bool
     real_data_bytes: int | None
-    find: Callable[[ReadableMemory, Identity], Find]
+    find_update: Callable[[ReadableMemory, Identity], FoundUpdate]
 
 
-# -- what happened, step by step: for the comparison with the real code ----------------------------
+# -- the steps of a search: for the comparison with the real code ----------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A page that begins like an image, and the first check that it failed."""
+    """A page that begins like an image, and the name of the first check that it failed."""
 
     address: PhysAddr
     failed: str
@@ -114,11 +116,12 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class MonoSearch:
-    """A search for an image in one piece. `candidates` are those that failed, in its order.
+    """The result of a search for an image in one piece.
 
-    `accepted` is where the image is that was taken, None without one. `is_cut_short`: a failed
-    check ended the search. `is_dock`: what was taken is a dock's firmware, not a BIOS.
-    `unchecked` counts candidates that would have been more work than anybody wants.
+    `accepted` is the address of the image that is taken, None if there is none. `candidates` are
+    those that failed, in the sequence of the search. `is_cut_short`: a failed check ended the
+    search. `is_dock`: the image is a dock's firmware, not a BIOS. `unchecked` counts the candidates
+    that were not checked because of the limit of work.
     """
 
     accepted: PhysAddr | None
@@ -130,14 +133,15 @@ class MonoSearch:
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """What a collector of packets came to. Sizes in bytes.
+    """The result of collecting packets. Sizes in bytes.
 
-    `reason` says why the set is not complete, empty where it is. `set_id` is None while no sound
-    packet was met; `total`, `data_size`, `header_size` are then 0. `taken` are the addresses, in
-    the order of the search, that packets were taken from, which may have been moved there;
-    `sources` where each lay at first.
-    `password_crc` is what packet 0 carries. `image` is what was put together, where complete.
-    `runs_wild`: the real BIOS writes or reads without an end then.
+    `reason` says why the set is not complete; it is empty if it is. `set_id` is None if no valid
+    packet was found; `total`, `data_size`, `header_size` are then 0. `seen` counts the pages that
+    begin like a packet, `sound` the valid packets. `taken` are the addresses from which packets
+    were taken, in the sequence of the search; packets may have been moved there, and `sources` are
+    the addresses where they were before. `password_crc` is the CRC in packet 0, None without one.
+    `image` is the joined image of a complete set, else empty. `leaves_ram`: the real BIOS would not
+    stop reading or writing.
     """
 
     is_complete: bool
@@ -152,20 +156,20 @@ class Collected:
     sources: tuple[PhysAddr, ...] = ()
     password_crc: int | None = None
     image: bytes = b""
-    runs_wild: bool = False
+    leaves_ram: bool = False
 
     @property
     def extents(self) -> tuple[Region, ...]:
-        """Where the packets lay at first, ascending; adjacent ones are one extent."""
+        """Where the packets were before any was moved, ascending; adjacent ones are one extent."""
         size = self.header_size + self.data_size
         return joined((at, at + size) for at in sorted(self.sources))
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """All that a BIOS did with a memory: in one piece; packets; once more in one piece.
+    """All searches of a BIOS: for an image in one piece; for packets; again for one in one piece.
 
-    What was not done is None.
+    A search that was not done is None.
     """
 
     first: MonoSearch
@@ -174,6 +178,6 @@ class Trace:
 
     @property
     def accepted(self) -> PhysAddr | None:
-        """Where the image is that is taken."""
+        """The address of the image that is taken, None if there is none."""
         last = self.first if self.second is None else self.second
         return last.accepted

@@ -1,4 +1,4 @@
-"""RAM as a BIOS has it while it works: what it writes is seen by it alone."""
+"""RAM as a BIOS sees it while it works: its own writes are seen only here."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from openrbu.memory.physical import ReadableMemory, Region
 from openrbu.units import GIB, KIB, MIB, PAGE_SIZE, PhysAddr
 
 HOLE = Region(PhysAddr(640 * KIB), PhysAddr(1 * MIB))
-"""No RAM on a PC: video and ROMs."""
+"""The area of a PC without RAM: video and ROMs."""
 
 
 class Scratch:
-    """A private copy of a memory, page by page as it is written.
+    """A private copy of a memory: a page is copied when it is written first.
 
-    Where there is no RAM zeros are read, as the real code was run (what a real machine has behind
-    its RAM is not known).
+    Reads where there is no RAM return zeros, as in the emulator in which the real code was run
+    (what a real machine returns there is not known).
     """
 
     def __init__(self, memory: ReadableMemory) -> None:
@@ -38,7 +38,7 @@ class Scratch:
         return sorted(page * PAGE_SIZE for page in self._pages)
 
     def is_changed(self, address: int, size_bytes: int) -> bool:
-        """Whether any page that these bytes are in was written."""
+        """Whether any page of these bytes was written."""
         if not self._pages:
             return False
         pages = range(address // PAGE_SIZE, -(-(address + size_bytes) // PAGE_SIZE))
@@ -72,7 +72,7 @@ class Scratch:
         return bytes(data)
 
     def write(self, address: int, data: Buffer) -> None:
-        """Put bytes at an address, RAM or not."""
+        """Write bytes at an address, whether RAM is there or not."""
         done, view = 0, memoryview(data)
         while done < len(view):
             page, offset = divmod(address + done, PAGE_SIZE)

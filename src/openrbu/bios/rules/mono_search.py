@@ -1,10 +1,10 @@
-"""An image in one piece: the parts of the search that real BIOSes have in common."""
+"""The search for an image in one piece: the parts that real BIOSes have in common."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from openrbu.bios.rules.ruleset import Candidate, Find, Identity, MonoSearch, RejectedError
+from openrbu.bios.rules.ruleset import Candidate, FoundUpdate, Identity, MonoSearch, RejectedError
 from openrbu.bios.rules.scratch import HOLE, Scratch
 from openrbu.errors import DamagedInputError
 from openrbu.formats.check_words import CHECK_WORDS, CHECK_WORDS_BYTES, register
@@ -20,13 +20,13 @@ MAJOR = "major version"
 LENGTH = "header length"
 
 WORK_BYTES = 4 * GIB
-"""How much is read behind all candidates together; a real BIOS goes on for days."""
+"""How much is read for all candidates together. (A real BIOS has no limit: it may take days.)"""
 
 _WORD_BYTES = 4
 
 
 def image_size_bytes(machine: Identity) -> int:
-    """Header, data and check words of an image for this machine."""
+    """The size of an image for this machine: header, data and check words."""
     return HEADER_SIZE_BYTES + machine.flash_size_bytes + CHECK_WORDS_BYTES
 
 
@@ -42,8 +42,8 @@ def pages_with_images(scratch: Scratch, start: int, end: int) -> list[int]:
     return sorted(pages)
 
 
-class FoundPiece:
-    """What begins at a candidate's page, as far as it is asked for."""
+class CandidateImage:
+    """A candidate: an image that may begin at `address`. Its bytes are read when needed."""
 
     def __init__(self, scratch: Scratch, address: int, machine: Identity) -> None:
         self._scratch, self.address, self._machine = scratch, address, machine
@@ -57,38 +57,38 @@ class FoundPiece:
 
     @property
     def whole(self) -> memoryview:
-        """Header, data of this machine's size and check words, wherever they came from."""
+        """Header, data of this machine's size and check words."""
         if self._data is None:
             size = image_size_bytes(self._machine)
             self._data = memoryview(self._scratch.read(self.address, size))
         return self._data
 
     @property
-    def is_in_the_hole(self) -> bool:
-        """Whether it would reach into what is no RAM below 1 MiB: that is no image."""
+    def is_in_hole(self) -> bool:
+        """Whether it reaches into the area below 1 MiB without RAM: then it is not an image."""
         end = self.address + image_size_bytes(self._machine)
         return self.address < HOLE.end and end > HOLE.start
 
     @property
     def whole_word_is_right(self) -> bool:
-        """The second check word, over all before it."""
+        """Whether the second check word, over all bytes before it, is right."""
         end = len(self.whole) - _WORD_BYTES
         words = CHECK_WORDS.unpack(self.whole, len(self.whole) - CHECK_WORDS_BYTES)
-        return not self.is_in_the_hole and bool(words["whole_word"] == register(self.whole[:end]))
+        return not self.is_in_hole and bool(words["whole_word"] == register(self.whole[:end]))
 
     @property
     def data_word_is_right(self) -> bool:
-        """The first check word, over the data."""
+        """Whether the first check word, over the data, is right."""
         end = len(self.whole) - CHECK_WORDS_BYTES
         words = CHECK_WORDS.unpack(self.whole, end)
         return bool(words["data_word"] == register(self.whole[HEADER_SIZE_BYTES:end]))
 
 
-Checks = Callable[[FoundPiece, Identity], str | None]
-"""The name of the first check that fails; None: it is taken."""
+Checks = Callable[[CandidateImage, Identity], str | None]
+"""Returns the name of the first check that a candidate fails, None if it passes all."""
 
 
-def look(
+def search_candidates(
     scratch: Scratch,
     machine: Identity,
     pages: Sequence[int],
@@ -96,10 +96,10 @@ def look(
     *,
     ends_search: str | None = None,
 ) -> MonoSearch:
-    """Go through candidates in this order; the first that passes is taken.
+    """Check candidates in this sequence; the first that passes is taken.
 
-    One that fails `ends_search` ends the search. No more than `WORK_BYTES` are read: what would be
-    more is not checked, and not taken.
+    A candidate that fails the check `ends_search` ends the search. No more than `WORK_BYTES` are
+    read: further candidates are not checked, and not taken.
     """
     failed: list[Candidate] = []
     work = WORK_BYTES
@@ -107,7 +107,7 @@ def look(
         work -= image_size_bytes(machine)
         if work < 0:
             return MonoSearch(None, tuple(failed), unchecked=len(pages) - number)
-        check = checks(FoundPiece(scratch, page, machine), machine)
+        check = checks(CandidateImage(scratch, page, machine), machine)
         if check is None:
             return MonoSearch(PhysAddr(page), tuple(failed))
         failed.append(Candidate(PhysAddr(page), check))
@@ -116,16 +116,17 @@ def look(
     return MonoSearch(None, tuple(failed))
 
 
-def found_piece(
+def found_update(
     scratch: Scratch,
     address: PhysAddr,
     machine: Identity,
     mode: str,
     extents: tuple[Region, ...] = (),
-) -> Find:
-    """The image that was taken; in one piece unless `extents` say where its packets are.
+) -> FoundUpdate:
+    """The update at `address`: in one piece, unless `extents` say where its packets are.
 
-    :raise RejectedError: when it is none by the published layout, which real BIOSes look at less.
+    :raise RejectedError: when it is not an image by the published layout, of which real BIOSes
+        check less.
     """
     size = image_size_bytes(machine)
     try:
@@ -134,16 +135,16 @@ def found_piece(
         raise RejectedError(
             CompletionCode.INCONSISTENT_IMAGE, f"the real BIOS takes it, but {error}"
         ) from None
-    return Find(mode, image, extents or (Region(address, PhysAddr(address + size)),))
+    return FoundUpdate(mode, image, extents or (Region(address, PhysAddr(address + size)),))
 
 
-def why_no_piece(search: MonoSearch) -> str:
-    """Why a search for an image in one piece took none of its candidates, in words."""
+def why_none_taken(search: MonoSearch) -> str:
+    """A text that says why a search for an image in one piece took no candidate."""
     text = "nothing in memory looks like an image"
     if search.candidates:
         last, count = search.candidates[-1], len(search.candidates)
         text = f"the image header at {last.address:#x} failed the check of: {last.failed}"
         text += f" (the last of {count})" if count > 1 else ""
     if search.unchecked:
-        text += f"; {search.unchecked} more headers were not checked: too many claim to be one"
+        text += f"; {search.unchecked} more headers were not checked: there are too many"
     return text
