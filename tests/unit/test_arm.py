@@ -157,9 +157,9 @@ def test_an_smi_is_size_reset_command_fire_under_the_lock(smi: VirtualMachine) -
     host.load_module("dcdbas", {})
     calls.clear()
     switch.arm()
-    wanted = [call[:3] for call in calls if call[0] in ("write", "exclusively")]
+    wanted = [call[:3] for call in calls if call[0] in ("write", "path_lock")]
     assert [call[:2] for call in wanted] == [
-        ("exclusively", f"{DCDBAS}/smi_request"),
+        ("path_lock", f"{DCDBAS}/smi_request"),
         ("write", f"{DCDBAS}/smi_data_buf_size"),
         ("write", f"{DCDBAS}/smi_request"),
         ("write", f"{DCDBAS}/smi_data"),

@@ -121,7 +121,7 @@ def test_what_the_kernel_refuses_names_the_file(tmp_path: Path, path: str) -> No
     for call in (
         lambda host: read_file(host, path),
         lambda host: host.write(path, b"x"),
-        lambda host: host.exclusively(path).__enter__(),
+        lambda host: host.path_lock(path).__enter__(),
     ):
         with pytest.raises(OSError, match=r"\[Errno") as refusal:
             call(LinuxHost(tmp_path))
@@ -163,7 +163,7 @@ def test_the_lock_is_had_by_one_process_at_a_time(tmp_path: Path) -> None:
         done = [sys.executable, "-c", script, str(file)]
         return subprocess.run(done, capture_output=True, text=True, check=True).stdout.strip()
 
-    with LinuxHost(tmp_path).exclusively("/smi_request"):
+    with LinuxHost(tmp_path).path_lock("/smi_request"):
         assert seen() == "taken"
     assert seen() == "free"
 
@@ -182,7 +182,7 @@ def test_a_file_of_sysfs_that_can_only_be_written_can_be_locked() -> None:
     path = str(candidates[0])
     with pytest.raises(PermissionError), open(path, "r+b"):  # noqa: PTH123
         pass
-    with LinuxHost().exclusively(path):
+    with LinuxHost().path_lock(path):
         pass
 
 

@@ -19,7 +19,7 @@ from rigs.machines import NEWER, image_bytes
 from rigs.mounted import needs_fuse
 from rigs.run import USERS, Runner, runner
 
-PATIENCE_S = 20.0
+TIMEOUT_S = 20.0
 
 
 @pytest.fixture(params=USERS)
@@ -49,7 +49,7 @@ def programs() -> Iterator[list[subprocess.Popen[str]]]:
 def line_of(program: subprocess.Popen[str]) -> str:
     """The next line that it says, which has to come in time. '' at the end of it."""
     assert program.stdout is not None
-    ready, _, _ = select.select([program.stdout], [], [], PATIENCE_S)
+    ready, _, _ = select.select([program.stdout], [], [], TIMEOUT_S)
     assert ready, "nothing was said in time"
     return program.stdout.readline().strip()
 
@@ -141,7 +141,7 @@ def test_sigterm_and_sighup_are_passed_on(
     assert line_of(program) == "ready"
     program.send_signal(signal.Signals[f"SIG{name}"])
     assert line_of(program) == "caught"
-    assert program.wait(PATIENCE_S) == 7
+    assert program.wait(TIMEOUT_S) == 7
 
 
 def test_ctrl_c_is_the_programs_own(run: Runner, programs: list[subprocess.Popen[str]]) -> None:
@@ -150,7 +150,7 @@ def test_ctrl_c_is_the_programs_own(run: Runner, programs: list[subprocess.Popen
     assert line_of(program) == "ready"
     os.killpg(program.pid, signal.SIGINT)  # what a terminal does
     assert line_of(program) == "caught"
-    assert program.wait(PATIENCE_S) == 7
+    assert program.wait(TIMEOUT_S) == 7
 
 
 def test_a_program_that_ctrl_c_ends_is_told_as_such(
@@ -160,7 +160,7 @@ def test_a_program_that_ctrl_c_ends_is_told_as_such(
     programs.append(program)
     assert line_of(program) == "ready"
     os.killpg(program.pid, signal.SIGINT)
-    assert program.wait(PATIENCE_S) == 128 + signal.SIGINT
+    assert program.wait(TIMEOUT_S) == 128 + signal.SIGINT
 
 
 def test_a_pipe_that_is_closed_ends_a_program_as_ever(run: Runner) -> None:
@@ -277,7 +277,7 @@ def test_entries_come_and_go_while_a_program_runs(
     assert look() == "/sys/module/dell_rbu"
     rbu.json("module", "unload", "dell_rbu", "--abort", "--machine", run_as_root.name)
     assert look() == "none"
-    program.communicate(timeout=PATIENCE_S)
+    program.communicate(timeout=TIMEOUT_S)
     assert program.returncode == 0
 
 
@@ -348,7 +348,7 @@ def test_two_programs_see_the_same_machine_at_once(
     said = run_as_root.says("sh", "-c", changing)
     assert "/sys/block" in said
     assert "Dell Inc." in said
-    assert first.communicate("\n", timeout=PATIENCE_S)[0] == "warm\n"
+    assert first.communicate("\n", timeout=TIMEOUT_S)[0] == "warm\n"
 
 
 def test_a_program_that_ends_waits_for_who_uses_the_machine_through_it(
@@ -366,8 +366,8 @@ def test_a_program_that_ends_waits_for_who_uses_the_machine_through_it(
     first.stdin.write("\n")
     first.stdin.flush()
     assert line_of(first) == "rbu: waiting for 1 program that uses the machine"
-    assert second.communicate("\n", timeout=PATIENCE_S)[0] == "Precision T7600\n"
-    assert first.wait(PATIENCE_S) == 0
+    assert second.communicate("\n", timeout=TIMEOUT_S)[0] == "Precision T7600\n"
+    assert first.wait(TIMEOUT_S) == 0
 
 
 # -- nothing is left --------------------------------------------------------------------------
@@ -416,7 +416,7 @@ def test_what_stays_in_the_background_loses_the_machine(
     waiting = f"(read line < {fifo}; cat /sys/class/dmi/id/product_name 2>&1) &"
     program = run.start("sh", "-c", waiting)
     programs.append(program)
-    assert program.wait(PATIENCE_S) == 0
+    assert program.wait(TIMEOUT_S) == 0
     fifo.write_text("\n")
     assert "Transport endpoint is not connected" in line_of(program)
 

@@ -21,7 +21,7 @@ from rigs.machines import in_child, make
 from rigs.mounted import needs_fuse
 from rigs.run import needs_root
 
-PATIENCE_S = 20.0
+TIMEOUT_S = 20.0
 
 
 def test_a_device_that_goes_while_dev_is_repeated_is_left_out() -> None:
@@ -67,7 +67,7 @@ def test_a_child_that_is_killed_before_it_goes_on_is_told_by_its_signal(tmp_path
         os.waitid(os.P_PID, pid, os.WSTOPPED)
 
         def kill() -> None:
-            until = time.monotonic() + PATIENCE_S
+            until = time.monotonic() + TIMEOUT_S
             while not unread_bytes(descriptor) and time.monotonic() < until:
                 time.sleep(0.001)
             os.kill(pid, signal.SIGKILL)

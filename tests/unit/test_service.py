@@ -184,13 +184,13 @@ def test_a_process_that_has_the_machine_and_does_not_serve_it_is_told_at_once(
         reach.reach(directory),
     ):
         pass
-    assert time.monotonic() - began < reach.PATIENCE_S
+    assert time.monotonic() - began < reach.TIMEOUT_S
 
 
 def test_a_process_that_never_begins_to_serve_is_told_after_a_while(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reach, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(reach, "TIMEOUT_S", 0.2)
     with (
         locked(directory, serving=True),
         pytest.raises(InUseError, match=rf"is served by process {os.getpid()} \(rbu mount"),
@@ -230,9 +230,9 @@ def test_a_service_that_has_stopped_does_nothing_more(directory: Path) -> None:
         before = set(threading.enumerate())
         service = Service(owner)
         service.start()
-        assert owner.holds.take("/path", "somebody")
+        assert owner.path_locks.acquire("/path", "somebody")
         raw = connected(directory)
-        wire.send(raw, {"do": "take", "with": {"path": "/path", "holder": 1}})
+        wire.send(raw, {"do": "acquire", "with": {"path": "/path", "holder": 1}})
         service.leave()
         service.stop()
         assert set(threading.enumerate()) == before

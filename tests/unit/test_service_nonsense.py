@@ -67,7 +67,7 @@ def test_any_call_with_any_arguments_harms_nobody(
         with connected(directory) as raw:
             for _ in range(60):
                 call = chance.choice(list(CALLS))
-                if call in ("take", "power_off", "restart"):
+                if call in ("acquire", "power_off", "restart"):
                     continue
                 values = {
                     name: _fitting(kind, chance)
@@ -142,7 +142,7 @@ CALLS_OF_A_PROGRAM: dict[str, Callable[[RemoteMachine], object]] = {
     "file_stat": lambda machine: RemoteFile(machine._line, 1).stat(),
     "file_read": lambda machine: RemoteFile(machine._line, 1).read(0, 4),
     "file_write": lambda machine: RemoteFile(machine._line, 1).write(0, b"four"),
-    "take": lambda machine: machine.exclusively("/x").__enter__(),
+    "acquire": lambda machine: machine.path_lock("/x").__enter__(),
 }
 
 POST = {

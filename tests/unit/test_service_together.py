@@ -17,7 +17,7 @@ from openrbu.errors import (
     MachineError,
     ObstacleError,
 )
-from openrbu.machine import holds
+from openrbu.machine import path_locks
 from openrbu.machine.base import Machine
 from openrbu.machine.virtual import VirtualMachine
 from openrbu.ports import PC_PORTS, OwnPorts
@@ -127,42 +127,42 @@ def test_a_path_that_is_held_keeps_other_programs_waiting(
     with reach.reach(directory) as other:
 
         def second() -> None:
-            with other.exclusively(path):
+            with other.path_lock(path):
                 order.append("second")
 
         thread = threading.Thread(target=second)
-        with machine.exclusively(path):
+        with machine.path_lock(path):
             thread.start()
-            with machine.exclusively("/another/path"):
-                thread.join(2 * holds.STEP_S)
+            with machine.path_lock("/another/path"):
+                thread.join(2 * path_locks.STEP_S)
             order.append("first")
         thread.join()
         assert order == ["first", "second"]
 
 
-def test_a_path_held_by_a_program_that_ends_is_free_again(
+def test_a_path_locked_by_a_program_that_ends_is_free_again(
     directory: Path, machine: Machine
 ) -> None:
     other = RemoteMachine(directory)
-    with contextlib.suppress(MachineError), other.exclusively("/path"):
+    with contextlib.suppress(MachineError), other.path_lock("/path"):
         other.close()
-        with machine.exclusively("/path"):
+        with machine.path_lock("/path"):
             pass
 
 
 def test_a_wait_for_a_path_is_ended_by_ctrl_c_and_by_time(
     directory: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with client(directory) as other, other.exclusively("/path"):
+    with client(directory) as other, other.path_lock("/path"):
         timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
         timer.start()
-        with pytest.raises(KeyboardInterrupt), machine.exclusively("/path"):
+        with pytest.raises(KeyboardInterrupt), machine.path_lock("/path"):
             pass
         timer.join()
-        monkeypatch.setattr(holds, "PATIENCE_S", 0.1)
-        with pytest.raises(ObstacleError, match="held /path"), machine.exclusively("/path"):
+        monkeypatch.setattr(path_locks, "TIMEOUT_S", 0.1)
+        with pytest.raises(ObstacleError, match="/path locked"), machine.path_lock("/path"):
             pass
-    with machine.exclusively("/path"):
+    with machine.path_lock("/path"):
         pass
 
 

@@ -74,8 +74,9 @@ class Host(Protocol):
         :raise OSError: as the kernel answers.
         """
 
-    def exclusively(self, path: str) -> AbstractContextManager[None]:
-        """Hold the lock on a file (`lockf`) that programs agree on before they use it."""
+    def path_lock(self, path: str) -> AbstractContextManager[None]:
+        """Lock a file (`lockf`) in the block: an advisory lock, which programs take before they use
+        the file."""
 
     def load_module(self, name: str, parameters: Mapping[str, str]) -> None:
         """Load a kernel module.

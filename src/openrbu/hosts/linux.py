@@ -124,7 +124,7 @@ class LinuxHost:
                 rest, offset = rest[done:], offset + done
 
     @contextlib.contextmanager
-    def exclusively(self, path: str) -> Iterator[None]:
+    def path_lock(self, path: str) -> Iterator[None]:
         with self._opened(path, os.O_WRONLY) as fd:  # sysfs has files that can't be read
             fcntl.lockf(fd, fcntl.LOCK_EX)
             yield

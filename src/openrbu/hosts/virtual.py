@@ -73,8 +73,8 @@ class VirtualHost:
             while done < len(data):
                 done += file.write(offset + done, memoryview(data)[done:])
 
-    def exclusively(self, path: str) -> AbstractContextManager[None]:
-        return self._machine.exclusively(path)
+    def path_lock(self, path: str) -> AbstractContextManager[None]:
+        return self._machine.path_lock(path)
 
     def load_module(self, name: str, parameters: Mapping[str, str]) -> None:
         try:

@@ -144,8 +144,8 @@ class Machine(Protocol):
         :raise MachineError: when the machine is off.
         """
 
-    def exclusively(self, path: str) -> AbstractContextManager[None]:
-        """Keep others who ask for the same path waiting.
+    def path_lock(self, path: str) -> AbstractContextManager[None]:
+        """Lock a path in the block: other programs that lock it wait until then.
 
-        :raise ObstacleError: when somebody keeps it for longer than `holds.PATIENCE_S`.
+        :raise ObstacleError: when another program has it locked for `path_locks.TIMEOUT_S`.
         """

@@ -43,7 +43,7 @@ from openrbu.kernel.states import KernelState
 from openrbu.machine import store
 from openrbu.machine.base import Standing
 from openrbu.machine.config import load_config, read_tables
-from openrbu.machine.holds import Holds, held
+from openrbu.machine.path_locks import PathLocks, path_lock
 from openrbu.machine.state import StateFile
 from openrbu.machine.state_formats import MachineState
 from openrbu.memory.frames import Frames
@@ -100,7 +100,7 @@ class VirtualMachine:
         self.directory, self.name = directory, directory.name
         self.lock = threading.RLock()
         self.files = MachineFiles(self, self.lock)
-        self.holds = Holds()
+        self.path_locks = PathLocks()
         self._clock, self._log = clock, log
         self._wrap_pages = wrap_pages
         self.kernel: Kernel | None = None
@@ -333,9 +333,13 @@ class VirtualMachine:
         with self.lock:
             self.running_kernel().unload_module(name)
 
-    def exclusively(self, path: str) -> AbstractContextManager[None]:
+    def path_lock(self, path: str) -> AbstractContextManager[None]:
         me = object()
-        return held(path, lambda: self.holds.take(path, me), lambda: self.holds.release(path, me))
+        return path_lock(
+            path,
+            lambda: self.path_locks.acquire(path, me),
+            lambda: self.path_locks.release(path, me),
+        )
 
     # -- kept between commands --------------------------------------------------------------
 

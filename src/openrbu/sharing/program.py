@@ -14,7 +14,7 @@ from openrbu.drivers.dev_port import PORTS
 from openrbu.drivers.sysfs import Caller
 from openrbu.errors import KernelError, OpenRbuError, PowerCutError
 from openrbu.kernel.files import File
-from openrbu.machine.holds import STEP_S
+from openrbu.machine.path_locks import STEP_S
 from openrbu.machine.virtual import VirtualMachine
 from openrbu.ports import OwnPorts
 from openrbu.sharing import answers, wire
@@ -44,7 +44,7 @@ class Program:
         self._ports = OwnPorts(machine.cmos, machine.lock)
         self._opened: dict[int, _Opened] = {}
         self._numbers = count(1)
-        self._holds: set[tuple[str, int]] = set()
+        self._path_locks: set[tuple[str, int]] = set()
 
     def answer(self, request: Message) -> Message:
         """Do what is asked for.
@@ -68,9 +68,9 @@ class Program:
     def leave(self) -> None:
         """The program has gone: nothing stays in others' way."""
         self._opened.clear()
-        for path, holder in self._holds:
-            self._machine.holds.release(path, (self, holder))
-        self._holds.clear()
+        for path, holder in self._path_locks:
+            self._machine.path_locks.release(path, (self, holder))
+        self._path_locks.clear()
 
     # -- power and hardware -----------------------------------------------------------------
 
@@ -111,14 +111,14 @@ class Program:
     def unload_module(self, name: str) -> None:
         self._machine.unload_module(name)
 
-    def take(self, path: str, holder: int) -> bool:
+    def acquire(self, path: str, holder: int) -> bool:
         """Lock a path; False when another program holds it, and it is time to ask again."""
-        self._holds.add((path, holder))
-        return self._machine.holds.take(path, (self, holder), wait_s=STEP_S)
+        self._path_locks.add((path, holder))
+        return self._machine.path_locks.acquire(path, (self, holder), wait_s=STEP_S)
 
     def release(self, path: str, holder: int) -> None:
-        self._holds.discard((path, holder))
-        self._machine.holds.release(path, (self, holder))
+        self._path_locks.discard((path, holder))
+        self._machine.path_locks.release(path, (self, holder))
 
     def exists(self, path: str) -> bool:
         return self._machine.exists(path)
@@ -202,7 +202,7 @@ OUT8 = Call("out8", Program.out8, port=int, value=int)
 MODULES = Call("modules", Program.modules)
 LOAD_MODULE = Call("load_module", Program.load_module, name=str, parameters=dict)
 UNLOAD_MODULE = Call("unload_module", Program.unload_module, name=str)
-TAKE = Call("take", Program.take, path=str, holder=int)
+ACQUIRE = Call("acquire", Program.acquire, path=str, holder=int)
 RELEASE = Call("release", Program.release, path=str, holder=int)
 EXISTS = Call("exists", Program.exists, path=str)
 STAT = Call("stat", Program.stat, path=str)
@@ -239,7 +239,7 @@ CALLS: Mapping[str, Call[...]] = MappingProxyType(
             MODULES,
             LOAD_MODULE,
             UNLOAD_MODULE,
-            TAKE,
+            ACQUIRE,
             RELEASE,
             EXISTS,
             STAT,

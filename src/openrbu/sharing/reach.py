@@ -18,7 +18,7 @@ from openrbu.system.fuse_mounts import remove_dead_mounts
 from openrbu.system.signals import signals_deferred
 from openrbu.system.waiting import Deadline
 
-PATIENCE_S = 5.0
+TIMEOUT_S = 5.0
 """How long a process may take to begin to serve, or to let go of the machine."""
 
 
@@ -90,7 +90,7 @@ def _enter(
 
     :raise MachineError: when it is not to be had.
     """
-    deadline = Deadline("the process that has the machine", PATIENCE_S)
+    deadline = Deadline("the process that has the machine", TIMEOUT_S)
     for is_last in deadline.looks():
         try:
             return stack.enter_context(own())

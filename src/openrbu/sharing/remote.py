@@ -26,7 +26,7 @@ from openrbu.kernel.files import File
 from openrbu.machine import store
 from openrbu.machine.base import Standing
 from openrbu.machine.config import load_config
-from openrbu.machine.holds import held
+from openrbu.machine.path_locks import path_lock
 from openrbu.memory.frames import Frames
 from openrbu.memory.physical import PhysicalMemory, pc_regions
 from openrbu.memory.ram_file import RamFile
@@ -347,14 +347,14 @@ class RemoteMachine:
     def unload_module(self, name: str) -> None:
         self._line.call(program.UNLOAD_MODULE, answers.nothing, name=name)
 
-    def exclusively(self, path: str) -> AbstractContextManager[None]:
+    def path_lock(self, path: str) -> AbstractContextManager[None]:
         holder = next(self._holders)
 
-        def take() -> bool:
-            return self._line.call(program.TAKE, answers.truth, path=path, holder=holder)
+        def acquire() -> bool:
+            return self._line.call(program.ACQUIRE, answers.truth, path=path, holder=holder)
 
         def release() -> None:
             with contextlib.suppress(MachineError):  # its connection ended, and that released it
                 self._line.call(program.RELEASE, answers.nothing, path=path, holder=holder)
 
-        return held(path, take, release)
+        return path_lock(path, acquire, release)

@@ -4,7 +4,7 @@ A message is two lengths (u32 each, big endian), a header of that many bytes (a 
 payload of that many bytes (what a file is read or written with). A request's header is
 `{"do": NAME, "with": {…}, "closed": […]}`; `closed` are files that the program let go of. An answer
 has `{"result": …}` or `{"error": {…}}`. The first message on a connection is the server's greeting,
-an answer with `{"protocol": 1, "owner": PID}`.
+an answer with `{"protocol": 2, "owner": PID}`.
 
 Both ends are one user's, so the limits are against mistakes, not against floods.
 """
@@ -25,7 +25,7 @@ from openrbu.buffers import Buffer
 from openrbu.errors import DamagedInputError, KernelError, OpenRbuError, PowerCutError
 from openrbu.units import MIB
 
-PROTOCOL = 1
+PROTOCOL = 2
 
 SOCKET_NAME = "socket"
 

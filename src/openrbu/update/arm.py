@@ -127,7 +127,7 @@ class SmiSwitch:
             arguments=(token.location, token.value, 0, 0),
         )
         request = call.pack()
-        with self.host.exclusively(f"{DCDBAS}/smi_request"):
+        with self.host.path_lock(f"{DCDBAS}/smi_request"):
             # the size goes first: without a buffer, resetting is answered with ENODEV
             self.host.write(f"{DCDBAS}/smi_data_buf_size", f"{len(request)}".encode())
             self.host.write(f"{DCDBAS}/smi_request", b"0")

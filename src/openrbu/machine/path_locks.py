@@ -1,4 +1,4 @@
-"""Paths that one program at a time holds, by agreement: what `lockf` is to files on a disk."""
+"""Advisory locks on the paths of a virtual machine: what `lockf` is for files on a disk."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ from collections.abc import Callable, Hashable, Iterator
 from openrbu.errors import ObstacleError
 from openrbu.system.waiting import CLOCK, Clock, Deadline, comes_about
 
-PATIENCE_S = 30.0
+TIMEOUT_S = 30.0
 """How long to wait for a path: far more than an SMI call takes."""
 
 STEP_S = 0.2
-"""How long one try waits; between two tries a signal comes through."""
+"""How long one try waits. Signals are handled between two tries."""
 
 
-class Holds:
-    """Who holds which path. Any thread may call."""
+class PathLocks:
+    """Which holder has locked which path. Any thread may call."""
 
     def __init__(self) -> None:
         self._holders: dict[str, Hashable] = {}
         self._changed = threading.Condition()
 
-    def take(self, path: str, holder: Hashable, *, wait_s: float = STEP_S) -> bool:
-        """Have `holder` hold `path`, which it may do already; False when another one still does."""
+    def acquire(self, path: str, holder: Hashable, *, wait_s: float = STEP_S) -> bool:
+        """Lock `path` for `holder`, which may have locked it already. False when another holder
+        still has it after `wait_s` seconds."""
         with self._changed:
             if self._changed.wait_for(lambda: self._is_free(path, holder), wait_s):
                 self._holders[path] = holder
@@ -35,7 +36,7 @@ class Holds:
         return self._holders.get(path, holder) == holder
 
     def release(self, path: str, holder: Hashable) -> None:
-        """Let go of `path`, where this holder has it."""
+        """Unlock `path` if this holder has locked it."""
         with self._changed:
             if self._holders.get(path) == holder:
                 del self._holders[path]
@@ -43,25 +44,26 @@ class Holds:
 
 
 @contextlib.contextmanager
-def held(
+def path_lock(
     path: str,
-    take: Callable[[], bool],
+    acquire: Callable[[], bool],
     release: Callable[[], None],
     *,
     clock: Clock = CLOCK,
 ) -> Iterator[None]:
-    """Lock a path in the block: `take` is tried until it gets it.
+    """Lock a path in the block: `acquire` is tried until it succeeds.
 
-    `release` is called even when it is not known whether `take` got it: a signal may have come in
-    between.
+    `release` is called even when it is not known whether `acquire` succeeded: a signal may have
+    come in between.
 
-    :raise ObstacleError: when `take` does not get it for `PATIENCE_S` seconds.
+    :raise ObstacleError: when `acquire` has not succeeded after `TIMEOUT_S` seconds.
     """
-    deadline = Deadline(path, PATIENCE_S, clock=clock)
+    deadline = Deadline(path, TIMEOUT_S, clock=clock)
     try:
-        if not comes_about(take, deadline, pause_s=0):  # `take` waits itself
+        if not comes_about(acquire, deadline, pause_s=0):  # `acquire` itself waits
             raise ObstacleError(
-                f"another program has held {path} for {PATIENCE_S:.0f} s: wait for it, or end it"
+                f"another program has had {path} locked for {TIMEOUT_S:.0f} s: wait for it, or end "
+                "it"
             )
         yield
     finally:
