@@ -242,7 +242,7 @@ class Machine:
             return None
         from openrbu.update import restarted
 
-        mode = "cold" if cold else self.virtual.standing().reboot_mode
+        mode = "cold" if cold else self.virtual.status().reboot_mode
         wanted = restarted.armed_version(self.host)
         on_xen = self.virtual.config.xen is not None
         post = self.virtual.restart(cold=cold or None)

@@ -134,7 +134,7 @@ def update(host: Any, what: Image, **options: Any) -> flow.Outcome:
     return outcome
 
 
-def standing(machine: VirtualMachine) -> dict[str, Any]:
+def status(machine: VirtualMachine) -> dict[str, Any]:
     """How a machine that is on stands: all that an update that failed must leave as it was."""
     assert machine.kernel is not None
     return {

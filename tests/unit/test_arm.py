@@ -17,7 +17,7 @@ from openrbu.machine.models import MODELS
 from openrbu.machine.virtual import VirtualMachine
 from openrbu.update.arm import SmiSwitch, read_armed, set_armed, switch_for
 from openrbu.update.target import read_target
-from rigs.machines import Watched, image, make, running, standing, update
+from rigs.machines import Watched, image, make, running, status, update
 
 DCDBAS = "/sys/devices/platform/dcdbas"
 
@@ -56,11 +56,11 @@ def test_arming_and_disarming_leaves_cmos_and_settings_as_they_were(
     host = VirtualHost(machine)
     switch = switch_for(host, read_target(host))
     set_armed(switch, armed=False)
-    before = standing(machine)
+    before = status(machine)
     set_armed(switch, armed=True)
-    assert standing(machine) != before
+    assert status(machine) != before
     set_armed(switch, armed=False)
-    assert standing(machine) == before
+    assert status(machine) == before
 
 
 def test_where_the_token_is_decides_how_it_is_set(tmp_path: Path) -> None:
@@ -129,10 +129,10 @@ def test_a_token_that_does_not_stay_set_is_an_error_and_the_update_is_undone(
         switch = switch_for(stuck, read_target(host))
         with pytest.raises(UpdateFailedError, match="the BIOS's token does not stay set"):
             set_armed(switch, armed=True)
-        before = standing(machine)
+        before = status(machine)
         with pytest.raises(UpdateFailedError, match=r"token does not stay set$"):
             update(stuck, image())
-        assert standing(machine) == before
+        assert status(machine) == before
 
 
 def test_a_token_that_does_not_stay_clear_is_an_error(machine: VirtualMachine) -> None:
@@ -197,7 +197,7 @@ def test_a_machine_whose_dcdbas_can_not_be_had_says_so_before_anything_is_staged
         if name == "load_module" and arguments[0] == "dcdbas":
             raise ObstacleError("module dcdbas can't be loaded: no such module")
 
-    before = standing(smi)
+    before = status(smi)
     with pytest.raises(ObstacleError, match=r"dcdbas can't be loaded: no such module$"):
         update(Watched(VirtualHost(smi), no_dcdbas), image("precision-t7600"))
-    assert standing(smi) == before
+    assert status(smi) == before

@@ -34,7 +34,7 @@ from rigs.machines import (
     image,
     make,
     running,
-    standing,
+    status,
     update,
 )
 
@@ -119,7 +119,7 @@ def settled(machine: VirtualMachine, clock: Clock) -> dict[str, Any]:
     """How the machine stands when all entries that were on their way are there."""
     clock.advance(machine.config.entry_delay_s)
     machine.running_kernel().exists(ENTRY)
-    stands: dict[str, Any] = standing(machine)
+    stands: dict[str, Any] = status(machine)
     return stands
 
 
@@ -160,7 +160,7 @@ def test_cancelling_and_unloading_right_after_an_update_leave_the_machine_as_it_
 ) -> None:
     directory = make(tmp_path, profile=profile, entry_delay_s=delay)
     with running(directory, clock=clock) as machine:
-        host, before = Patient(machine, clock), standing(machine)
+        host, before = Patient(machine, clock), status(machine)
         update(host, image(), mode=mode)
         done = flow.cancel(host)
         assert done.was_armed
@@ -169,7 +169,7 @@ def test_cancelling_and_unloading_right_after_an_update_leave_the_machine_as_it_
             return
         assert not RbuDriver(host).has_staged_data
         RbuDriver(host).unload()
-        assert standing(machine) == before
+        assert status(machine) == before
 
 
 @pytest.mark.parametrize("delay", DELAYS)
@@ -265,7 +265,7 @@ def test_an_entry_that_takes_too_long_ends_the_update_and_nothing_is_changed(
 ) -> None:
     directory = make(tmp_path, profile=profile, entry_delay_s=20.0)
     with running(directory, clock=clock) as machine:
-        host, before = Patient(machine, clock), standing(machine)
+        host, before = Patient(machine, clock), status(machine)
         load(host, ground)
         with pytest.raises(ObstacleError, match=r"did not appear within 10 s after init .* try"):
             update(host, image(), mode=mode)
@@ -273,20 +273,20 @@ def test_an_entry_that_takes_too_long_ends_the_update_and_nothing_is_changed(
         if ground == "just loaded":
             clock.advance(20)
             RbuDriver(host).unload()
-        assert standing(machine) == before
+        assert status(machine) == before
 
 
 def test_an_entry_that_takes_far_too_long_to_be_given_up_is_told(
     tmp_path: Path, clock: Clock
 ) -> None:
     with running(make(tmp_path, entry_delay_s=100.0), clock=clock) as machine:
-        host, before = Patient(machine, clock), standing(machine)
+        host, before = Patient(machine, clock), status(machine)
         with pytest.raises(UpdateFailedError, match=r"put back: the driver \(dell_rbu is still in"):
             update(host, image(), mode="mono")
         assert sum(host.pauses) < 4 * (ENTRY_WAIT_SECONDS + 1)
         clock.advance(100)
         RbuDriver(host).unload()
-        assert standing(machine) == before
+        assert status(machine) == before
 
 
 def test_an_entry_that_is_there_needs_no_waiting_for_the_next_one(

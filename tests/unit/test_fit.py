@@ -34,7 +34,7 @@ from rigs.machines import (
     image_bytes,
     make,
     running,
-    standing,
+    status,
     update,
 )
 from rigs.made_tables import dell_tables, put_tables
@@ -367,10 +367,10 @@ def test_every_kind_of_damage_is_refused_before_anything_is_touched(
         (obstacle,) = planned.obstacles
         assert (obstacle.kind, obstacle.exit_code) == ("damaged_image", ExitCode.DAMAGED_INPUT)
         assert obstacle.message == what.damage
-        before = standing(machine), files(machine.directory)
+        before = status(machine), files(machine.directory)
         with pytest.raises(DamagedInputError, match=re.escape(str(what.damage))):
             flow.perform(host, planned, Quiet())
-        assert (standing(machine), files(machine.directory)) == before
+        assert (status(machine), files(machine.directory)) == before
         assert not host.journal_path.exists()
 
 

@@ -34,7 +34,7 @@ from rigs.machines import (
     image_bytes,
     make,
     running,
-    standing,
+    status,
     update,
 )
 
@@ -74,10 +74,10 @@ def test_a_machine_that_runs_the_version_already_is_left_alone(tmp_path: Path) -
     """By the library, too: nothing is staged or armed, and the journal has nothing of it."""
     with running(make(tmp_path)) as machine:
         host, same = VirtualHost(machine), image(version="2.1.2")
-        before = standing(machine)
+        before = status(machine)
         planned = make_plan(host, same, Options())
         assert flow.perform(host, planned, Quiet()) is None
-        assert standing(machine) == before
+        assert status(machine) == before
         assert not host.journal_path.exists()
         update(host, same, reinstall=True)
         assert ends_well(machine, "2.1.2")
@@ -184,13 +184,13 @@ def test_packets_that_lie_above_4_gib_are_noticed_and_one_block_is_tried_by_itse
 ) -> None:
     with running(make(tmp_path, ram_bytes=6 * GIB, profile="linux")) as machine:
         host = VirtualHost(machine)
-        before = standing(machine)
+        before = status(machine)
         with pytest.raises(
             UpdateFailedError,
             match=r"packets lie above 4 GiB.*--mode mono.*mem=3G.*--memory-above-4g",
         ):
             update(host, image(), mode="packet")
-        assert standing(machine) == before
+        assert status(machine) == before
         assert update(host, image()).mode == "mono"
         assert ends_well(machine, "2.3.0")
 
@@ -368,10 +368,10 @@ def test_a_stranger_in_memory_is_refused_before_arming_and_the_advice_works(
     with running(make(tmp_path)) as machine:
         host = VirtualHost(machine)
         machine.ram.write(PhysAddr(50 * MIB), data)
-        before = standing(machine)
+        before = status(machine)
         with pytest.raises(UpdateFailedError, match="power cycle the machine, which clears"):
             update(host, image(), mode=mode)
-        assert standing(machine) == before
+        assert status(machine) == before
         machine.restart(cold=True)
         update(host, image(), mode=mode)
         assert ends_well(machine, "2.3.0")
@@ -418,11 +418,11 @@ def test_cancelling_takes_token_memory_and_kind_of_restart_back(
 
 def test_there_may_be_nothing_to_cancel(tmp_path: Path) -> None:
     with running(make(tmp_path, "precision-t7600")) as machine:
-        before = standing(machine)
+        before = status(machine)
         done = cancel(VirtualHost(machine))
         assert done == Cancelled(False, False)
         assert not done.changed
-        assert standing(machine) == before
+        assert status(machine) == before
 
 
 def test_what_was_staged_by_hand_is_freed_and_what_was_armed_by_hand_disarmed(
@@ -498,12 +498,12 @@ def test_an_update_that_the_bios_has_met_is_not_called_cancelled(tmp_path: Path)
 def test_nothing_is_done_while_another_process_is_at_an_update(tmp_path: Path) -> None:
     with running(make(tmp_path)) as machine:
         host = VirtualHost(machine)
-        before = standing(machine)
+        before = status(machine)
         with Journal(host.journal_path).locked():
             for call in (lambda: cancel(host), lambda: update(host, image())):
                 with pytest.raises(ObstacleError, match="an update is under way, wait for it"):
                     call()
-        assert standing(machine) == before
+        assert status(machine) == before
 
 
 def test_a_machine_that_is_off_has_nothing_to_cancel_and_says_why(tmp_path: Path) -> None:

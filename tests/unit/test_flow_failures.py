@@ -37,7 +37,7 @@ from rigs.machines import (
     image,
     make,
     running,
-    standing,
+    status,
     update,
 )
 
@@ -99,7 +99,7 @@ def test_a_failure_at_any_call_leaves_the_machine_as_it_was(
     with running(make(tmp_path, model)) as machine:
         host, plan = VirtualHost(machine), planned(machine, mode)
         set_ground(machine, ground)
-        before, number, failures = standing(machine), 0, 0
+        before, number, failures = status(machine), 0, 0
         while True:
             number += 1
             fail = FailAt(number, ERRORS[error]())
@@ -109,14 +109,14 @@ def test_a_failure_at_any_call_leaves_the_machine_as_it_was(
                 failures += 1
                 assert isinstance(ended, KeyboardInterrupt) == (error == "ctrl-c")  # noqa: PT017
                 assert "could not be put back" not in str(ended)  # noqa: PT017
-                assert standing(machine) == before
+                assert status(machine) == before
                 continue
             if not fail.has_failed:
                 break
             if error != "no memory":  # which is tried again, as a look at memory is
                 assert {KPAGEFLAGS, HYPERVISOR_PATH} & set(fail.failed)
             take_back(machine, ground)
-            assert standing(machine) == before
+            assert status(machine) == before
         assert failures > 25
         assert machine.restart().completion_code == 0
         outcomes = {each.outcome for each in Journal(host.journal_path).attempts()}
@@ -130,7 +130,7 @@ def test_where_undoing_fails_too_it_is_told_and_cancelling_later_helps(
     """From some call on none works any more; then all do again."""
     with running(make(tmp_path, model)) as machine:
         host, plan, number = VirtualHost(machine), planned(machine, mode), 0
-        before, told = standing(machine), 0
+        before, told = status(machine), 0
         while True:
             number += 1
             fail = FailAt(number, OSError(errno.EIO, "Input/output error"), on=True)
@@ -139,7 +139,7 @@ def test_where_undoing_fails_too_it_is_told_and_cancelling_later_helps(
             except UpdateFailedError as ended:
                 told += "could not be put back: " in str(ended)
                 if "could not be put back: " not in str(ended):
-                    assert standing(machine) == before
+                    assert status(machine) == before
             if not fail.has_failed:
                 break
             flow.cancel(host)
@@ -151,7 +151,7 @@ def test_where_undoing_fails_too_it_is_told_and_cancelling_later_helps(
                     RbuDriver(host).unload()
                 else:
                     host.unload_module(module)
-            assert standing(machine) == before
+            assert status(machine) == before
         assert told > 10
 
 
@@ -163,7 +163,7 @@ def test_a_kernel_that_dies_of_dropping_packets_is_not_killed_by_any_failure(
     while True:
         number += 1
         with running(directory) as machine:
-            before, fail = standing(machine), FailAt(number, OSError(errno.EIO, "broken"))
+            before, fail = status(machine), FailAt(number, OSError(errno.EIO, "broken"))
             try:
                 host = Watched(VirtualHost(machine), fail)
                 flow.perform(host, planned(machine, "packet"), Quiet())
@@ -178,7 +178,7 @@ def test_a_kernel_that_dies_of_dropping_packets_is_not_killed_by_any_failure(
                         update(VirtualHost(machine), image())
                     assert not machine.running_kernel().is_dead
                 else:
-                    assert standing(machine) == before
+                    assert status(machine) == before
             machine.restart(cold=True)
     assert left > 3
 
@@ -205,11 +205,11 @@ def test_an_interrupt_on_such_a_kernel_does_not_kill_it_either(tmp_path: Path) -
 def with_faults(directory: Path, plan_mode: str | None, **faults: int) -> str:
     """How an update ends with these faults: `worked`, or the message; as it was in that case."""
     with running(directory, faulty_pages=faults) as machine:
-        before = standing(machine)
+        before = status(machine)
         try:
             outcome = flow.perform(VirtualHost(machine), planned(machine, plan_mode), Quiet())
         except UpdateFailedError as error:
-            assert standing(machine) == before
+            assert status(machine) == before
             message = str(error)
         else:
             assert machine.is_armed
@@ -307,7 +307,7 @@ def test_memory_that_was_changed_after_staging_is_noticed_and_not_armed(
 ) -> None:
     """Every copy of a byte, the ghosts' included."""
     with running(make(tmp_path)) as machine:
-        before = standing(machine)
+        before = status(machine)
         needle = bytes(image().flash_data[70_000:70_016])
 
         def flip(name: str, arguments: tuple[Any, ...]) -> None:
@@ -326,12 +326,12 @@ def test_memory_that_was_changed_after_staging_is_noticed_and_not_armed(
         says = "gives back something else" if moment.startswith("before") else "a BIOS would|would"
         with pytest.raises(UpdateFailedError, match=says):
             flow.perform(Watched(VirtualHost(machine), flip), planned(machine, mode), Quiet())
-        assert standing(machine) == before
+        assert status(machine) == before
 
 
 def test_what_the_driver_gives_back_is_compared_where_memory_is_hidden(tmp_path: Path) -> None:
     with running(make(tmp_path)) as machine:
-        before, host = standing(machine), VirtualHost(machine)
+        before, host = status(machine), VirtualHost(machine)
 
         class Corrupting(Quiet):
             def step(self, text: str) -> None:
@@ -341,7 +341,7 @@ def test_what_the_driver_gives_back_is_compared_where_memory_is_hidden(tmp_path:
 
         with pytest.raises(UpdateFailedError, match="gives back something else"):
             flow.perform(hidden_memory(host), planned(machine, "mono"), Corrupting())
-        assert standing(machine) == before
+        assert status(machine) == before
 
 
 # -- the token and the kind of restart ------------------------------------------------------
@@ -350,7 +350,7 @@ def test_what_the_driver_gives_back_is_compared_where_memory_is_hidden(tmp_path:
 def test_a_kernel_that_keeps_a_cold_restart_is_an_obstacle(tmp_path: Path) -> None:
     with running(make(tmp_path)) as machine:
         host = VirtualHost(machine)
-        before = standing(machine)
+        before = status(machine)
 
         def write(path: str, data: bytes, offset: int = 0) -> None:
             if path != REBOOT_MODE:
@@ -359,7 +359,7 @@ def test_a_kernel_that_keeps_a_cold_restart_is_an_obstacle(tmp_path: Path) -> No
         stubborn = Watched(host, lambda *_: None, {"write": write})
         with pytest.raises(ObstacleError, match=r"keeps a cold restart.*boot with reboot=w"):
             flow.perform(stubborn, planned(machine, None), Quiet())
-        assert standing(machine) == before
+        assert status(machine) == before
 
 
 @pytest.mark.parametrize("model", ["precision-390", "precision-t7600"])
@@ -368,10 +368,10 @@ def test_what_was_armed_after_the_plan_was_made_is_not_touched(tmp_path: Path, m
         host = VirtualHost(machine)
         late = planned(machine, None)
         update(host, image(model), mode="packet")
-        before = standing(machine)
+        before = status(machine)
         with pytest.raises(ObstacleError, match="armed already: restart, or `rbu cancel` first"):
             flow.perform(host, late, Quiet())
-        assert standing(machine) == before
+        assert status(machine) == before
         assert machine.restart().completion_code == 0
 
 
@@ -420,7 +420,7 @@ def test_a_real_signal_during_staging_is_undone(
 ) -> None:
     directory = make(tmp_path)
     with running(directory) as machine:
-        before = standing(machine)
+        before = status(machine)
     tool = subprocess.Popen(
         [sys.executable, "-c", SCRIPT, str(directory), str(Path(__file__).parents[1]), mode],
         stdin=subprocess.PIPE,
@@ -433,7 +433,7 @@ def test_a_real_signal_during_staging_is_undone(
     assert tool.communicate()[0] == "stopped\n"
     assert tool.returncode == 0
     with VirtualMachine(directory) as machine:
-        assert standing(machine) == before
+        assert status(machine) == before
         last = Journal(directory / "journal.jsonl").last
         assert last is not None
         assert last.outcome == "interrupted"
@@ -442,7 +442,7 @@ def test_a_real_signal_during_staging_is_undone(
 def test_a_second_ctrl_c_during_the_undoing_waits_until_it_is_through(tmp_path: Path) -> None:
     """One at each call that undoes; numpy's threads are there, too."""
     with running(make(tmp_path, "precision-t7600")) as machine:
-        before, interrupts = standing(machine), 0
+        before, interrupts = status(machine), 0
 
         class First(Quiet):
             def step(self, text: str) -> None:
@@ -463,7 +463,7 @@ def test_a_second_ctrl_c_during_the_undoing_waits_until_it_is_through(tmp_path: 
         with pytest.raises(KeyboardInterrupt):
             flow.perform(Watched(VirtualHost(machine), hook), planned(machine, "packet"), First())
         assert interrupts > 20
-        assert standing(machine) == before
+        assert status(machine) == before
         last = Journal(VirtualHost(machine).journal_path).last
         assert last is not None
         assert (last.outcome, last.fields["left"]) == ("interrupted", [])
@@ -497,18 +497,18 @@ def test_without_a_journal_nothing_is_begun(tmp_path: Path) -> None:
     with running(make(tmp_path)) as machine:
         host = VirtualHost(machine)
         host.journal_path.mkdir()
-        before, calls = standing(machine), []
+        before, calls = status(machine), []
         watched = Watched(host, lambda name, arguments: calls.append(name))
         with pytest.raises(ObstacleError, match=r"journal .* can't be written"):
             flow.perform(watched, planned(machine, None), Quiet())
-        assert standing(machine) == before
+        assert status(machine) == before
         assert calls == []
 
 
 def test_an_update_that_can_not_be_written_down_as_armed_is_undone(tmp_path: Path) -> None:
     with running(make(tmp_path)) as machine:
         host = VirtualHost(machine)
-        before = standing(machine)
+        before = status(machine)
 
         class Breaking(Quiet):
             def step(self, text: str) -> None:
@@ -518,17 +518,17 @@ def test_an_update_that_can_not_be_written_down_as_armed_is_undone(tmp_path: Pat
 
         with pytest.raises(ObstacleError, match=r"journal .* can't be written: Is a directory$"):
             flow.perform(host, planned(machine, None), Breaking())
-        assert standing(machine) == before
+        assert status(machine) == before
 
 
 def test_a_damaged_journal_stops_an_update_before_it_begins(tmp_path: Path) -> None:
     with running(make(tmp_path)) as machine:
         host = VirtualHost(machine)
         host.journal_path.write_bytes(b"junk\n")
-        before = standing(machine)
+        before = status(machine)
         with pytest.raises(OpenRbuError, match=r"line 1 of the journal .* move the file away"):
             update(host, image())
-        assert standing(machine) == before
+        assert status(machine) == before
         host.journal_path.rename(tmp_path / "away")
         update(host, image())
         assert machine.is_armed

@@ -28,7 +28,7 @@ from openrbu.update.plan import make_plan
 from openrbu.update.target import Target, read_target
 from openrbu.update.verify import StrangerError, find_staged
 from rigs.boards import changed, packets_of
-from rigs.machines import image, image_bytes, make, running, standing, update
+from rigs.machines import image, image_bytes, make, running, status, update
 from rigs.made_tables import dell_tables
 
 SERVER = 0x01B2
@@ -255,10 +255,10 @@ def test_a_stale_set_that_can_not_be_cleared_is_refused_and_nothing_is_armed(
 ) -> None:
     with running(make(tmp_path, ram_bytes=256 * MIB, flash_size_bytes=MIB)) as machine:
         machine.ram.write(PhysAddr(highest_free_page(machine)), STALE[3])
-        before = standing(machine)
+        before = status(machine)
         with pytest.raises(StrangerError, match="power cycle the machine"):
             update(VirtualHost(machine), image(flash_size_bytes=MIB), mode="packet")
-        assert standing(machine) == before
+        assert status(machine) == before
         machine.restart(cold=True)
         update(VirtualHost(machine), image(flash_size_bytes=MIB), mode="packet")
 

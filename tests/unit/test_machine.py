@@ -35,7 +35,7 @@ from rigs.machines import (
     killed_at_line,
     make,
     running,
-    standing,
+    status,
     update,
 )
 
@@ -202,7 +202,7 @@ def test_the_kernel_is_the_same_in_the_next_process(tmp_path: Path) -> None:
     directory = make(tmp_path, "precision-t7600")
     with running(directory) as machine:
         stage_by_hand(machine)
-        before = standing(machine)
+        before = status(machine)
     script = (
         "import sys; from pathlib import Path\n"
         "from openrbu.typed_json import to_text\n"
@@ -215,7 +215,7 @@ def test_the_kernel_is_the_same_in_the_next_process(tmp_path: Path) -> None:
     )
     assert json.loads(seen.stdout) == to_document(before["kernel"])
     with VirtualMachine(directory) as machine:
-        assert standing(machine) == before
+        assert status(machine) == before
         host = VirtualHost(machine)
         expected = image_bytes()[12345 : 20 * 4096]
         assert machine.running_kernel().read(f"{DEVICE}/data", 12345, 1 << 20) == expected
@@ -305,7 +305,7 @@ def test_a_process_that_only_looked_dies_and_the_machine_stays_on(tmp_path: Path
     directory = make(tmp_path)
     with running(directory) as machine:
         stage_by_hand_without_smi(machine)
-        before = standing(machine)
+        before = status(machine)
 
     def look() -> None:
         with VirtualMachine(directory) as machine:
@@ -314,7 +314,7 @@ def test_a_process_that_only_looked_dies_and_the_machine_stays_on(tmp_path: Path
 
     assert in_child(look) == -signal.SIGKILL
     with VirtualMachine(directory) as machine:
-        assert standing(machine) == before
+        assert status(machine) == before
 
 
 def stage_by_hand_without_smi(machine: VirtualMachine) -> None:

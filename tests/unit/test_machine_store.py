@@ -34,7 +34,7 @@ from rigs.machines import (
     make,
     opened_up,
     running,
-    standing,
+    status,
     update,
 )
 from rigs.needs import leave_out
@@ -90,13 +90,13 @@ def test_a_machine_without_one_of_its_files_is_refused_and_works_when_it_is_back
 ) -> None:
     directory = make(tmp_path)
     with running(directory) as machine:
-        before = standing(machine)
+        before = status(machine)
     (directory / part).rename(tmp_path / "away")
     with pytest.raises(MachineError, match=part):
         VirtualMachine(directory)
     (tmp_path / "away").rename(directory / part)
     with VirtualMachine(directory) as machine:
-        assert standing(machine) == before
+        assert status(machine) == before
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -194,7 +194,7 @@ def test_a_state_that_is_damaged_anywhere_is_refused_and_left_alone(tmp_path: Pa
     directory = make(tmp_path)
     with running(directory) as machine:
         update(VirtualHost(machine), image())
-        whole_kernel = standing(machine)
+        whole_kernel = status(machine)
     path = directory / "state.json"
     whole = path.read_bytes()
     size = len(whole.rstrip())
@@ -207,11 +207,11 @@ def test_a_state_that_is_damaged_anywhere_is_refused_and_left_alone(tmp_path: Pa
     for data in damaged:
         path.write_bytes(data)
         with contextlib.suppress(StateRefusedError), VirtualMachine(directory) as machine:
-            assert standing(machine) == whole_kernel  # a byte that says nothing, as a blank
+            assert status(machine) == whole_kernel  # a byte that says nothing, as a blank
         assert path.read_bytes() == data
     path.write_bytes(whole)
     with VirtualMachine(directory) as machine:
-        assert standing(machine) == whole_kernel
+        assert status(machine) == whole_kernel
 
 
 # -- one owner ------------------------------------------------------------------------------
@@ -356,10 +356,10 @@ def test_no_machine_is_made_on_a_full_disk_and_nothing_is_left(disk: Disk) -> No
 def test_a_machine_on_a_full_disk_can_still_be_looked_at(disk: Disk) -> None:
     directory = make(disk.home)
     with running(directory) as machine:
-        before = standing(machine)
+        before = status(machine)
     disk.fill()
     with VirtualMachine(directory) as machine:
-        assert standing(machine) == before
+        assert status(machine) == before
         assert make_plan(VirtualHost(machine), image(), Options()).obstacles == ()
 
 
@@ -373,9 +373,9 @@ def test_the_state_of_a_machine_is_put_away_on_a_disk_that_has_filled_up_meanwhi
         host = VirtualHost(machine)
         update(host, image(), mode="packet")
         disk.fill()
-        after = standing(machine)
+        after = status(machine)
     with VirtualMachine(directory) as machine:
-        assert standing(machine) == after
+        assert status(machine) == after
     disk.free()
     with VirtualMachine(directory) as machine:
         assert machine.restart().version_after == "2.3.0"
@@ -404,14 +404,14 @@ def test_a_change_is_refused_while_there_is_no_room_to_put_its_outcome_away(disk
     (directory / "state.spare").unlink(missing_ok=True)
     disk.leave(SPARE_BYTES // 2)
     with VirtualMachine(directory) as machine:
-        before = standing(machine)
+        before = status(machine)
         with pytest.raises(MachineError, match=FULL):
             VirtualHost(machine).write(REBOOT_MODE, b"warm")
         with pytest.raises(MachineError, match=FULL):
             VirtualHost(machine).load_module("dell_rbu", {})
-        assert standing(machine) == before
+        assert status(machine) == before
     with VirtualMachine(directory) as machine:
-        assert standing(machine) == before
+        assert status(machine) == before
 
 
 @pytest.mark.parametrize("model", ["poweredge-2650", "precision-390", "precision-t7600"])
@@ -424,14 +424,14 @@ def test_an_update_on_a_disk_that_fills_up_leaves_the_machine_as_it_was(
         VirtualHost(machine).write(REBOOT_MODE, b"cold")
     with VirtualMachine(directory) as machine:
         VirtualHost(machine).write(REBOOT_MODE, b"hard")
-        before = standing(machine)
+        before = status(machine)
         disk.leave(left_kib * KIB)
         host = VirtualHost(machine)
         plan = make_plan(host, image(model), Options())
         if left_kib < 300:
             with pytest.raises(ObstacleError, match=r"the disk is full|No space left on device"):
                 perform(host, plan, Quiet())
-            assert standing(machine) == before
+            assert status(machine) == before
         else:
             perform(host, plan, Quiet())
             cancel(host)

@@ -137,10 +137,10 @@ def test_a_server_of_another_user_is_not_trusted(directory: Path) -> None:
 @pytest.mark.parametrize(
     "greeting",
     [
-        {"result": {"protocol": 2, "owner": 1}},
+        {"result": {"protocol": wire.PROTOCOL + 1, "owner": 1}},
         {"result": {"protocol": True, "owner": 1}},
-        {"result": {"protocol": 1}},
-        {"result": {"protocol": 1, "owner": "init"}},
+        {"result": {"protocol": wire.PROTOCOL}},
+        {"result": {"protocol": wire.PROTOCOL, "owner": "init"}},
         {"result": [1, 1]},
         {"welcome": {}},
     ],
@@ -293,8 +293,8 @@ def test_a_server_that_is_killed_takes_the_power_with_it_and_every_call_says_so(
                 file.read(0, 100)
         file.close()
     with reach.reach(directory) as machine:
-        standing = machine.standing()
-        assert (standing.is_on, standing.lost_power) == (False, True)
+        status = machine.status()
+        assert (status.is_on, status.lost_power) == (False, True)
 
 
 def test_the_power_cut_of_a_served_machine_comes_as_one(directory: Path) -> None:

@@ -124,7 +124,7 @@ def test_a_program_may_have_only_so_many_files_open(machine: Machine, directory:
 
 CALLS_OF_A_PROGRAM: dict[str, Callable[[RemoteMachine], object]] = {
     "is_on": lambda machine: machine.is_on,
-    "standing": lambda machine: machine.standing(),
+    "status": lambda machine: machine.status(),
     "power_on": lambda machine: machine.power_on(),
     "restart": lambda machine: machine.restart(),
     "power_off": lambda machine: machine.power_off(),
@@ -155,7 +155,7 @@ POST = {
     "copies": 1,
 }
 
-STANDING = {
+STATUS = {
     "entry_point": "",
     "is_on": True,
     "lost_power": False,
@@ -199,9 +199,9 @@ NONSENSE: list[tuple[str, Any]] = [
     ("restart", POST | {"extents": [7]}),
     ("restart", POST | {"extents": [["a", "b"]]}),
     ("power_on", POST | {"version_after": None}),
-    ("standing", STANDING),
-    ("standing", STANDING | {"entry_point": "xy"}),
-    ("standing", STANDING | {"is_on": None}),
+    ("status", STATUS),
+    ("status", STATUS | {"entry_point": "xy"}),
+    ("status", STATUS | {"is_on": None}),
 ]
 
 
@@ -271,7 +271,7 @@ def test_each_call_takes_on_the_wire_what_its_method_takes() -> None:
 def test_any_answers_to_any_calls_bring_results_or_errors_of_ours(directory: Path) -> None:
     chance = random.Random(5)
     assert CALLS_OF_A_PROGRAM.keys() == CALLS.keys() - {"release"}  # nobody waits for that one
-    values = [*_values(), POST, STANDING, [1, 2, 3, 4, 5.0], ["dell_rbu"], 300, 0.0]
+    values = [*_values(), POST, STATUS, [1, 2, 3, 4, 5.0], ["dell_rbu"], 300, 0.0]
 
     def answer(request: Message) -> Message:
         keys = chance.choice([["result"], ["result"], ["error"], [], ["result", "x"]])
@@ -290,7 +290,7 @@ def test_any_answers_to_any_calls_bring_results_or_errors_of_ours(directory: Pat
     assert min(outcomes.values()) > 20, outcomes
 
 
-@pytest.mark.parametrize("result", [{"is_on": True}, [], None, STANDING], ids=repr)
+@pytest.mark.parametrize("result", [{"is_on": True}, [], None, STATUS], ids=repr)
 def test_a_command_that_meets_a_broken_server_says_so_in_one_line(rbu: Cli, result: Any) -> None:
     directory = make(state_home())
     with answering(directory, lambda request: Message({"result": result})):

@@ -62,7 +62,7 @@ def test_ctrl_c_ends_a_call_of_a_stopped_server_and_the_next_one_says_why(
 ) -> None:
     machine.load_module("dell_rbu", {})
     file = machine.open(f"{ENTRY}/data", writing=True)
-    call: Callable[[], object] = machine.standing
+    call: Callable[[], object] = machine.status
     if what != "asks":
         call = partial(file.write, 0, bytes(MAX_PAYLOAD_BYTES))
     server.signal(signal.SIGSTOP)
@@ -74,7 +74,7 @@ def test_ctrl_c_ends_a_call_of_a_stopped_server_and_the_next_one_says_why(
             call()
         assert time.monotonic() - began < ANSWER_WITHIN_S / 2
         with pytest.raises(MachineError, match=rf"{server.pid}, .*(does not answer|CONT \d+\))$"):
-            machine.standing()
+            machine.status()
     finally:
         server.signal(signal.SIGCONT)
         timer.join()
@@ -88,7 +88,7 @@ def test_a_server_that_does_not_answer_is_told_of_after_a_while(
     try:
         for _ in range(2):
             with pytest.raises(MachineError, match="does not answer for 1 s"):
-                machine.standing()
+                machine.status()
     finally:
         server.signal(signal.SIGCONT)
 
@@ -103,7 +103,7 @@ def test_a_server_that_is_stopped_is_told_of_at_once_and_how_it_goes_on(
     began = time.monotonic()
     try:
         with pytest.raises(MachineError, match=advice):
-            machine.standing()
+            machine.status()
         with pytest.raises(MachineError, match=advice), reach(directory):
             pass
         assert time.monotonic() - began < ANSWER_WITHIN_S / 2
@@ -117,7 +117,7 @@ def test_an_update_interrupted_at_any_call_is_undone_on_a_served_machine(
     machine: Machine,
 ) -> None:
     host = VirtualHost(machine)
-    before, number, was_stopped = machine.standing(), 1, True
+    before, number, was_stopped = machine.status(), 1, True
     while was_stopped:
         hook = SignalAt(number)
         was_stopped = False
@@ -126,11 +126,11 @@ def test_an_update_interrupted_at_any_call_is_undone_on_a_served_machine(
                 update(Watched(host, hook), image())
         except Stopped:
             was_stopped = True
-            assert machine.standing() == before, number
+            assert machine.status() == before, number
             seen = search(machine.ram, PhysAddr(0), PhysAddr(64 * MIB))
             assert seen.images == ()
         number += 7
-    assert machine.standing().is_armed
+    assert machine.status().is_armed
     assert number > 5 * 7
 
 

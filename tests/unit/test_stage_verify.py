@@ -35,7 +35,7 @@ from rigs.machines import (
     make,
     published,
     running,
-    standing,
+    status,
 )
 
 IMAGE = image_bytes()
@@ -135,7 +135,7 @@ def test_restoring_leaves_the_kernel_as_it_was(
         if was_loaded:
             host.load_module("dell_rbu", {"image_type": "packet"})
             host.write(f"{DEVICE}/packet_size", b"12345")
-        before = standing(machine)
+        before = status(machine)
         driver_before = stage.read_driver_state(host)
         staged(host, what)
         if profile == "linux-5.7" and mode == "packet":
@@ -144,18 +144,18 @@ def test_restoring_leaves_the_kernel_as_it_was(
             assert not machine.running_kernel().is_dead
             return
         stage.restore(host, driver_before, delivered_bytes=len(what.staged))
-        assert standing(machine) == before
+        assert status(machine) == before
 
 
 def test_restoring_gives_an_unfinished_delivery_up(machine: VirtualMachine) -> None:
     host = VirtualHost(machine)
     host.load_module("dell_rbu", {})
-    before, driver_before = standing(machine), stage.read_driver_state(host)
+    before, driver_before = status(machine), stage.read_driver_state(host)
     RbuDriver(host).ensure_entry()
     host.write(f"{ENTRY}/loading", b"1")
     host.write(f"{ENTRY}/data", IMAGE)
     stage.restore(host, driver_before, delivered_bytes=len(IMAGE))
-    assert standing(machine) == before
+    assert status(machine) == before
 
 
 def test_restoring_gives_the_entry_up_that_could_not_be_given_up_at_first(
@@ -164,7 +164,7 @@ def test_restoring_gives_the_entry_up_that_could_not_be_given_up_at_first(
     host = VirtualHost(machine)
     host.load_module("dell_rbu", {})
     RbuDriver(host).abort_entry()
-    before, driver_before = standing(machine), stage.read_driver_state(host)
+    before, driver_before = status(machine), stage.read_driver_state(host)
     staged(host, payload("mono"))
     refused: list[str] = []
 
@@ -175,7 +175,7 @@ def test_restoring_gives_the_entry_up_that_could_not_be_given_up_at_first(
 
     stage.restore(Watched(host, refuse_once), driver_before, delivered_bytes=len(IMAGE))
     assert refused
-    assert standing(machine) == before
+    assert status(machine) == before
 
 
 def test_a_delivery_that_is_interrupted_is_aborted(machine: VirtualMachine) -> None:
@@ -194,9 +194,9 @@ def test_a_delivery_that_is_interrupted_is_aborted(machine: VirtualMachine) -> N
 
 
 def test_restoring_what_was_never_loaded_does_nothing(usual: VirtualMachine) -> None:
-    before = standing(usual)
+    before = status(usual)
     stage.restore(VirtualHost(usual), DriverState(was_loaded=False), delivered_bytes=0)
-    assert standing(usual) == before
+    assert status(usual) == before
 
 
 @pytest.mark.parametrize("cursor", [0, 1, 4096, 5000])

@@ -37,7 +37,7 @@ from rigs.machines import (
     image,
     make,
     running,
-    standing,
+    status,
     update,
 )
 from rigs.real_systems import each, tables_of
@@ -63,7 +63,7 @@ def test_a_wrong_check_value_is_an_obstacle_with_its_range(tmp_path: Path, model
     with running(make(tmp_path, model)) as machine:
         host = VirtualHost(machine)
         spoil(machine.cmos)
-        before = standing(machine)
+        before = status(machine)
         plan = make_plan(host, image(model), Options())
         (obstacle,) = plan.obstacles
         assert (obstacle.kind, obstacle.exit_code) == ("cmos_not_believed", ExitCode.OBSTACLE)
@@ -71,7 +71,7 @@ def test_a_wrong_check_value_is_an_obstacle_with_its_range(tmp_path: Path, model
         assert "--mend-cmos" in obstacle.message
         with pytest.raises(ObstacleError, match=RANGE):
             flow.perform(host, plan, Quiet())
-        assert standing(machine) == before
+        assert status(machine) == before
 
 
 def test_a_check_value_that_went_wrong_after_the_plan_is_seen_before_anything_is_staged(
@@ -81,10 +81,10 @@ def test_a_check_value_that_went_wrong_after_the_plan_is_seen_before_anything_is
         host = VirtualHost(machine)
         plan = make_plan(host, image(), Options())
         spoil(machine.cmos)
-        before = standing(machine)
+        before = status(machine)
         with pytest.raises(ObstacleError, match=RANGE):
             flow.perform(host, plan, Quiet())
-        assert standing(machine) == before
+        assert status(machine) == before
 
 
 def test_a_check_value_that_goes_wrong_while_it_is_staged_is_seen_after_arming(
@@ -165,11 +165,11 @@ def test_a_byte_that_was_read_wrong_once_is_no_wrong_check_value(
 def test_a_mended_check_value_is_put_back_when_the_update_fails(tmp_path: Path) -> None:
     with running(make(tmp_path)) as machine:
         spoil(machine.cmos)
-        before = standing(machine)
+        before = status(machine)
         host = Watched(VirtualHost(machine), lambda *_: None, {"ports": Deaf(machine.cmos, 0x78)})
         with pytest.raises(UpdateFailedError, match=r"token does not stay set$"):
             update(host, image(), mend_cmos=True)
-        assert standing(machine) == before
+        assert status(machine) == before
 
 
 def test_where_nothing_is_wrong_there_is_nothing_to_mend(tmp_path: Path) -> None:

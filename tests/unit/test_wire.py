@@ -51,7 +51,7 @@ def deeds(machine: Machine) -> Iterator[Callable[[], Any]]:
     """What can be done with a machine, and what it answers."""
     host, files = VirtualHost(machine), machine.files
     yield lambda: (machine.name, machine.config)
-    yield machine.standing
+    yield machine.status
     yield lambda: machine.load_module("dell_rbu", {"image_type": "packet"})
     yield lambda: machine.load_module("dell_rbu", {})
     yield lambda: machine.load_module("dell_rbu", {"x": "1"})

@@ -41,7 +41,7 @@ from openrbu.sharing.session import open_machine
 from openrbu.units import human_size
 
 if TYPE_CHECKING:
-    from openrbu.machine.base import Machine, Standing
+    from openrbu.machine.base import Machine, MachineStatus
 
 
 def new(
@@ -126,13 +126,13 @@ def list_machines() -> Answer:
     for name in api.machine_names():
         try:
             with open_machine(name) as machine:
-                standing = machine.standing()
-                document = _machine_document(machine, standing)
+                status = machine.status()
+                document = _machine_document(machine, status)
                 cells: tuple[Cell, ...] = (
                     name,
                     document["product"] or document["model"],
                     document["bios_version"],
-                    _power(standing),
+                    _power(status),
                     human_size(machine.config.ram_bytes),
                 )
         except OpenRbuError as error:  # one that is in use or damaged does not hide the others
@@ -213,23 +213,23 @@ def remove(
     return Answer({"changed": True, "name": name}, [good(f"removed {name}")])
 
 
-def _power(standing: Standing) -> Cell:
-    if standing.is_on:
+def _power(status: MachineStatus) -> Cell:
+    if status.is_on:
         return good("on")
-    return caution("off: lost its power") if standing.lost_power else "off"
+    return caution("off: lost its power") if status.lost_power else "off"
 
 
 def _shown(machine: Machine) -> tuple[dict[str, Any], Block]:
     """A machine as it stands now, for `--json` and for people."""
-    standing = machine.standing()
-    return _machine_document(machine, standing), _machine_facts(machine, standing)
+    status = machine.status()
+    return _machine_document(machine, status), _machine_facts(machine, status)
 
 
-def _machine_document(machine: Machine, standing: Standing) -> dict[str, Any]:
+def _machine_document(machine: Machine, status: MachineStatus) -> dict[str, Any]:
     from openrbu.formats import dell
     from openrbu.machine.factory_tables import lacking
 
-    config, tables = machine.config, standing.tables
+    config, tables = machine.config, status.tables
     system, bios = dell.SystemInformation.of(tables), dell.BiosInformation.of(tables)
     system_id = dell.system_id(tables)
     return {
@@ -242,7 +242,7 @@ def _machine_document(machine: Machine, standing: Standing) -> dict[str, Any]:
         "system_name": system_name(system_id),
         "bios_version": bios.version,
         "bios_release_date": bios.release_date,
-        "flash_size_bytes": standing.flash_size_bytes,
+        "flash_size_bytes": status.flash_size_bytes,
         "ram_bytes": config.ram_bytes,
         "profile": config.profile,
         "bios_rules": config.bios_rules,
@@ -250,11 +250,11 @@ def _machine_document(machine: Machine, standing: Standing) -> dict[str, Any]:
         "entry_delay_s": config.entry_delay_s,
         "xen": None if config.xen is None else asdict(config.xen),
         "faults": list(config.faults),
-        "is_on": standing.is_on,
-        "lost_power": standing.lost_power,
-        "is_armed": standing.is_armed,
-        "modules": list(standing.modules),
-        "reboot_mode": standing.reboot_mode,
+        "is_on": status.is_on,
+        "lost_power": status.lost_power,
+        "is_armed": status.is_armed,
+        "modules": list(status.modules),
+        "reboot_mode": status.reboot_mode,
         "completion": completion_document(dell.RbuInformation.of(tables)),
         "table_problems": list(tables.problems),
         "lacks": list(lacking(tables)),
@@ -271,11 +271,11 @@ def _system_words(document: dict[str, Any]) -> str:
     return f"{document['system_id']} ({name})" if name else str(document["system_id"])
 
 
-def _machine_facts(machine: Machine, standing: Standing) -> Block:
+def _machine_facts(machine: Machine, status: MachineStatus) -> Block:
     from openrbu.formats import dell
 
-    document = _machine_document(machine, standing)
-    rbu = dell.RbuInformation.of(standing.tables)
+    document = _machine_document(machine, status)
+    rbu = dell.RbuInformation.of(status.tables)
     rows: list[tuple[str, Cell]] = [
         ("machine", f"{document['product']} ({document['model']})"),
         ("service tag", document["service_tag"] or "none"),
@@ -285,15 +285,15 @@ def _machine_facts(machine: Machine, standing: Standing) -> Block:
         ("hardware revision", str(document["hardware_revision"])),
         ("flash", human_size(document["flash_size_bytes"])),
         ("RAM", human_size(document["ram_bytes"])),
-        ("power", _power(standing)),
+        ("power", _power(status)),
         ("armed", caution("yes") if document["is_armed"] else "no"),
     ]
     if rbu is not None:
         kinds = "monolithic images and packets" if rbu.packet_supported else "monolithic images"
         rows.append(("updates by", kinds))
         rows.append(("BIOS says", completion_words(rbu.completion_code)))
-    rows += table_rows(standing.tables)
-    if standing.is_on:
+    rows += table_rows(status.tables)
+    if status.is_on:
         rows.append(("modules", ", ".join(document["modules"]) or "none"))
         rows.append(("reboot mode", document["reboot_mode"]))
     rows.append(("driver profile", document["profile"]))

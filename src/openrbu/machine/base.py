@@ -18,11 +18,12 @@ from openrbu.ports import IoPorts
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """How a machine stands at one moment.
+class MachineStatus:
+    """The status of a machine at one moment.
 
-    `lost_power`: it is off because a process that ran it died. `modules` are the kernel's, sorted,
-    and `reboot_mode` is its kind of restart, None while the machine is off.
+    `lost_power`: it is off because a process that ran it died. `modules`: the names of the loaded
+    kernel modules, sorted; empty while it is off. `reboot_mode`: the kernel's kind of restart
+    (`kernel.REBOOT_MODES`); None while it is off.
     """
 
     tables: Tables
@@ -58,8 +59,8 @@ class Machine(Protocol):
     def last_post(self) -> PostReport | None:
         """What the last start did that was asked for here."""
 
-    def standing(self) -> Standing:
-        """How it stands."""
+    def status(self) -> MachineStatus:
+        """Its status now."""
 
     def look(self) -> None:
         """See that it can be reached, without asking it for anything.

@@ -41,7 +41,7 @@ from openrbu.kernel.files import File, MachineFiles
 from openrbu.kernel.kernel import Kernel
 from openrbu.kernel.states import KernelState
 from openrbu.machine import store
-from openrbu.machine.base import Standing
+from openrbu.machine.base import MachineStatus
 from openrbu.machine.config import load_config, read_tables
 from openrbu.machine.path_locks import PathLocks, path_lock
 from openrbu.machine.state import StateFile
@@ -280,11 +280,11 @@ class VirtualMachine:
             )
         return self.kernel
 
-    def standing(self) -> Standing:
-        """How it stands."""
+    def status(self) -> MachineStatus:
+        """Its status now."""
         with self.lock:
             kernel = self.kernel
-            return Standing(
+            return MachineStatus(
                 tables=self.tables,
                 is_on=self.is_on,
                 lost_power=self.lost_power,

@@ -17,7 +17,7 @@ from openrbu.drivers.sysfs import Stat
 from openrbu.errors import DamagedInputError
 from openrbu.formats.dell import CompletionCode
 from openrbu.formats.smbios import Tables
-from openrbu.machine.base import Standing
+from openrbu.machine.base import MachineStatus
 from openrbu.memory.physical import Region
 from openrbu.sharing.wire import MAX_INT, Message, WireError, fields
 
@@ -33,7 +33,7 @@ _POST: Mapping[str, Any] = {
     "copies": int,
 }
 
-_STANDING: Mapping[str, Any] = {
+_STATUS: Mapping[str, Any] = {
     "entry_point": str,
     "is_on": bool,
     "lost_power": bool,
@@ -161,33 +161,33 @@ def _row(value: object, kinds: Mapping[str, Any]) -> dict[str, Any]:
     return fields(dict(zip(kinds, value, strict=True)), kinds)
 
 
-# -- how it stands --------------------------------------------------------------------------
+# -- its status -----------------------------------------------------------------------------
 
 
-def standing_message(standing: Standing) -> Message:
+def status_message(status: MachineStatus) -> Message:
     """For the wire: the machine's SMBIOS table is the payload."""
-    entry_point, table = standing.tables.build()
+    entry_point, table = status.tables.build()
     document = {
         "entry_point": entry_point.hex(),
-        "is_on": standing.is_on,
-        "lost_power": standing.lost_power,
-        "is_armed": standing.is_armed,
-        "flash_size_bytes": standing.flash_size_bytes,
-        "modules": standing.modules,
-        "reboot_mode": standing.reboot_mode,
+        "is_on": status.is_on,
+        "lost_power": status.lost_power,
+        "is_armed": status.is_armed,
+        "flash_size_bytes": status.flash_size_bytes,
+        "modules": status.modules,
+        "reboot_mode": status.reboot_mode,
     }
     return Message(document, table)
 
 
-def standing(answer: Message) -> Standing:
+def status(answer: Message) -> MachineStatus:
     """The same out of an answer."""
-    document = dict(fields(_document(answer), _STANDING))
+    document = dict(fields(_document(answer), _STATUS))
     try:
         tables = Tables.parse(bytes.fromhex(document.pop("entry_point")), answer.payload)
     except (ValueError, DamagedInputError):
         raise WireError("SMBIOS tables without an entry point") from None
     modules = tuple(_checked_name(each) for each in document["modules"])
-    return Standing(**document | {"tables": tables, "modules": modules})
+    return MachineStatus(**document | {"tables": tables, "modules": modules})
 
 
 # -- a file ---------------------------------------------------------------------------------

@@ -77,8 +77,8 @@ class Program:
     def is_on(self) -> bool:
         return self._machine.is_on
 
-    def standing(self) -> Message:
-        return answers.standing_message(self._machine.standing())
+    def status(self) -> Message:
+        return answers.status_message(self._machine.status())
 
     def power_on(self) -> dict[str, Any]:
         return answers.post_document(self._machine.power_on())
@@ -192,7 +192,7 @@ class Call(Generic[P]):
 
 
 IS_ON = Call("is_on", Program.is_on)
-STANDING = Call("standing", Program.standing)
+STATUS = Call("status", Program.status)
 POWER_ON = Call("power_on", Program.power_on)
 RESTART = Call("restart", Program.restart, cold=bool | None)
 POWER_OFF = Call("power_off", Program.power_off)
@@ -229,7 +229,7 @@ CALLS: Mapping[str, Call[...]] = MappingProxyType(
         call.name: call
         for call in (
             IS_ON,
-            STANDING,
+            STATUS,
             POWER_ON,
             RESTART,
             POWER_OFF,

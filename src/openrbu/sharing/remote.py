@@ -24,7 +24,7 @@ from openrbu.drivers.sysfs import ROOT, Caller, Stat
 from openrbu.errors import MachineError
 from openrbu.kernel.files import File
 from openrbu.machine import store
-from openrbu.machine.base import Standing
+from openrbu.machine.base import MachineStatus
 from openrbu.machine.config import load_config
 from openrbu.machine.path_locks import path_lock
 from openrbu.memory.frames import Frames
@@ -289,8 +289,8 @@ class RemoteMachine:
     def is_on(self) -> bool:
         return self._line.call(program.IS_ON, answers.truth)
 
-    def standing(self) -> Standing:
-        return self._line.call(program.STANDING, answers.standing)
+    def status(self) -> MachineStatus:
+        return self._line.call(program.STATUS, answers.status)
 
     def power_on(self) -> PostReport:
         self.last_post = post = self._line.call(program.POWER_ON, answers.post)
