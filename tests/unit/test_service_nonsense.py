@@ -129,8 +129,8 @@ CALLS_OF_A_PROGRAM: dict[str, Callable[[RemoteMachine], object]] = {
     "restart": lambda machine: machine.restart(),
     "power_off": lambda machine: machine.power_off(),
     "check_running": lambda machine: machine.ports,
-    "in8": lambda machine: RemotePorts(machine._line).in8(0x70),
-    "out8": lambda machine: RemotePorts(machine._line).out8(0x70, 1),
+    "in8": lambda machine: RemotePorts(machine._connection).in8(0x70),
+    "out8": lambda machine: RemotePorts(machine._connection).out8(0x70, 1),
     "modules": lambda machine: machine.modules,
     "load_module": lambda machine: machine.load_module("dell_rbu", {}),
     "unload_module": lambda machine: machine.unload_module("dell_rbu"),
@@ -139,9 +139,9 @@ CALLS_OF_A_PROGRAM: dict[str, Callable[[RemoteMachine], object]] = {
     "list": lambda machine: machine.files.list("/sys"),
     "readlink": lambda machine: machine.files.readlink("/sys"),
     "open": lambda machine: machine.open("/sys", reading=True),
-    "file_stat": lambda machine: RemoteFile(machine._line, 1).stat(),
-    "file_read": lambda machine: RemoteFile(machine._line, 1).read(0, 4),
-    "file_write": lambda machine: RemoteFile(machine._line, 1).write(0, b"four"),
+    "file_stat": lambda machine: RemoteFile(machine._connection, 1).stat(),
+    "file_read": lambda machine: RemoteFile(machine._connection, 1).read(0, 4),
+    "file_write": lambda machine: RemoteFile(machine._connection, 1).write(0, b"four"),
     "acquire": lambda machine: machine.path_lock("/x").__enter__(),
 }
 

@@ -72,7 +72,7 @@ def _device(name: str) -> str:
     raise FileNotFoundError(f"no virtio-serial port has the name {name}")
 
 
-def serve(port: wire.Connection) -> None:
+def serve(port: wire.Transport) -> None:
     """Answer requests until the other end is gone. What is wrong with one is its answer."""
     wire.send(port, {"protocol": PROTOCOL, "release": os.uname().release})
     while (message := wire.receive(port)) is not None:
@@ -96,7 +96,7 @@ def serve(port: wire.Connection) -> None:
 
 
 def _run(
-    port: wire.Connection,
+    port: wire.Transport,
     argv: Sequence[str],
     env: Mapping[str, str],
     cwd: str,

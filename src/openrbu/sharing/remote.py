@@ -47,7 +47,7 @@ class NotServedError(Exception):
     """Nobody serves this machine: not yet, or not any more."""
 
 
-class Line:
+class Connection:
     """The connection to the process that has a machine. Any thread may call; one at a time does.
 
     :raise NotServedError: when nobody answers.
@@ -182,29 +182,29 @@ def _connect(directory: Path) -> socket.socket:
 class RemotePorts:
     """A machine's I/O ports; the index register is this program's own."""
 
-    def __init__(self, line: Line) -> None:
-        self._line = line
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
 
     def out8(self, port: int, value: int) -> None:
-        self._line.call(program.OUT8, answers.nothing, port=port, value=value)
+        self._connection.call(program.OUT8, answers.nothing, port=port, value=value)
 
     def in8(self, port: int) -> int:
-        return self._line.call(program.IN8, answers.number(0xFF), port=port)
+        return self._connection.call(program.IN8, answers.number(0xFF), port=port)
 
 
 class RemoteFile:
     """A file of the machine that is open there."""
 
-    def __init__(self, line: Line, number: int) -> None:
-        self._line, self._number = line, number
+    def __init__(self, connection: Connection, number: int) -> None:
+        self._connection, self._number = connection, number
 
     def stat(self) -> Stat:
-        return self._line.call(program.FILE_STAT, answers.stat, file=self._number)
+        return self._connection.call(program.FILE_STAT, answers.stat, file=self._number)
 
     def read(self, offset: int, size_bytes: int) -> bytes:
         """One `pread`; of more than `wire.MAX_PAYLOAD_BYTES` a part comes."""
         bounded = answers.data(size_bytes)
-        return self._line.call(
+        return self._connection.call(
             program.FILE_READ, bounded, file=self._number, offset=offset, size_bytes=size_bytes
         )
 
@@ -212,7 +212,7 @@ class RemoteFile:
         """One `pwrite`; of more than `wire.MAX_PAYLOAD_BYTES` a part is taken."""
         part = memoryview(data)[: wire.MAX_PAYLOAD_BYTES]
         bounded = answers.number(len(part))
-        return self._line.call(
+        return self._connection.call(
             program.FILE_WRITE,
             bounded,
             file=self._number,
@@ -222,23 +222,23 @@ class RemoteFile:
         )
 
     def close(self) -> None:
-        self._line.forget_file(self._number)
+        self._connection.forget_file(self._number)
 
 
 class RemoteFiles:
     """The machine's files, as `kernel.files.Files`."""
 
-    def __init__(self, line: Line) -> None:
-        self._line = line
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
 
     def stat(self, path: str) -> Stat:
-        return self._line.call(program.STAT, answers.stat, path=path)
+        return self._connection.call(program.STAT, answers.stat, path=path)
 
     def list(self, path: str) -> list[str]:
-        return self._line.call(program.LIST, answers.names, path=path)
+        return self._connection.call(program.LIST, answers.names, path=path)
 
     def readlink(self, path: str) -> str:
-        return self._line.call(program.READLINK, answers.text, path=path)
+        return self._connection.call(program.READLINK, answers.text, path=path)
 
     def open(
         self,
@@ -250,7 +250,7 @@ class RemoteFiles:
         must_be_on: bool = False,
     ) -> File:
         """Open a file; `must_be_on`: on a machine that is off it is MachineError, not ENOENT."""
-        number = self._line.call(
+        number = self._connection.call(
             program.OPEN,
             answers.number(),
             path=path,
@@ -260,7 +260,7 @@ class RemoteFiles:
             sys_rawio=caller.sys_rawio,
             must_be_on=must_be_on,
         )
-        return RemoteFile(self._line, number)
+        return RemoteFile(self._connection, number)
 
 
 class RemoteMachine:
@@ -276,32 +276,32 @@ class RemoteMachine:
         self._ram: RamFile | None = None
         self._holders = count(1)
         self.config = load_config(directory)
-        self._line = Line(directory)
-        self.files = RemoteFiles(self._line)
+        self._connection = Connection(directory)
+        self.files = RemoteFiles(self._connection)
 
     def close(self) -> None:
         """Let go of it. The machine stays as it is."""
-        self._line.close()
+        self._connection.close()
         if self._ram is not None:
             self._ram.close()
 
     @property
     def is_on(self) -> bool:
-        return self._line.call(program.IS_ON, answers.truth)
+        return self._connection.call(program.IS_ON, answers.truth)
 
     def status(self) -> MachineStatus:
-        return self._line.call(program.STATUS, answers.status)
+        return self._connection.call(program.STATUS, answers.status)
 
     def power_on(self) -> PostReport:
-        self.last_post = post = self._line.call(program.POWER_ON, answers.post)
+        self.last_post = post = self._connection.call(program.POWER_ON, answers.post)
         return post
 
     def restart(self, *, cold: bool | None = None) -> PostReport:
-        self.last_post = post = self._line.call(program.RESTART, answers.post, cold=cold)
+        self.last_post = post = self._connection.call(program.RESTART, answers.post, cold=cold)
         return post
 
     def power_off(self) -> None:
-        self._line.call(program.POWER_OFF, answers.nothing)
+        self._connection.call(program.POWER_OFF, answers.nothing)
 
     @property
     def ram(self) -> PhysicalMemory:
@@ -323,38 +323,38 @@ class RemoteMachine:
 
     @property
     def ports(self) -> IoPorts:
-        self._line.call(program.CHECK_RUNNING, answers.nothing)
-        return RemotePorts(self._line)
+        self._connection.call(program.CHECK_RUNNING, answers.nothing)
+        return RemotePorts(self._connection)
 
     def look(self) -> None:
-        self._line.look()
+        self._connection.look()
 
     def exists(self, path: str) -> bool:
-        return self._line.call(program.EXISTS, answers.truth, path=path)
+        return self._connection.call(program.EXISTS, answers.truth, path=path)
 
     def open(self, path: str, *, reading: bool = False, writing: bool = False) -> File:
         return self.files.open(path, reading=reading, writing=writing, must_be_on=True)
 
     @property
     def modules(self) -> tuple[str, ...]:
-        return tuple(self._line.call(program.MODULES, answers.names))
+        return tuple(self._connection.call(program.MODULES, answers.names))
 
     def load_module(self, name: str, parameters: Mapping[str, str]) -> None:
-        self._line.call(
+        self._connection.call(
             program.LOAD_MODULE, answers.nothing, name=name, parameters=dict(parameters)
         )
 
     def unload_module(self, name: str) -> None:
-        self._line.call(program.UNLOAD_MODULE, answers.nothing, name=name)
+        self._connection.call(program.UNLOAD_MODULE, answers.nothing, name=name)
 
     def path_lock(self, path: str) -> AbstractContextManager[None]:
         holder = next(self._holders)
 
         def acquire() -> bool:
-            return self._line.call(program.ACQUIRE, answers.truth, path=path, holder=holder)
+            return self._connection.call(program.ACQUIRE, answers.truth, path=path, holder=holder)
 
         def release() -> None:
             with contextlib.suppress(MachineError):  # its connection ended, and that released it
-                self._line.call(program.RELEASE, answers.nothing, path=path, holder=holder)
+                self._connection.call(program.RELEASE, answers.nothing, path=path, holder=holder)
 
         return path_lock(path, acquire, release)

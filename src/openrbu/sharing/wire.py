@@ -70,7 +70,7 @@ class Message(NamedTuple):
     payload: bytes = b""
 
 
-class Connection(Protocol):
+class Transport(Protocol):
     """What of a socket is used here."""
 
     def sendall(self, data: Buffer, flags: int, /) -> None: ...
@@ -78,7 +78,7 @@ class Connection(Protocol):
     def recv(self, size_bytes: int, /) -> bytes: ...
 
 
-def send(connection: Connection, header: Mapping[str, Any], payload: Buffer = b"") -> None:
+def send(connection: Transport, header: Mapping[str, Any], payload: Buffer = b"") -> None:
     """Send a message.
 
     :raise OSError: when the other end is gone.
@@ -90,7 +90,7 @@ def send(connection: Connection, header: Mapping[str, Any], payload: Buffer = b"
         connection.sendall(payload, socket.MSG_NOSIGNAL)
 
 
-def receive(connection: Connection) -> Message | None:
+def receive(connection: Transport) -> Message | None:
     """The next message; None when the other end has closed the connection before it.
 
     :raise WireError: when it is none.
@@ -112,7 +112,7 @@ def receive(connection: Connection) -> Message | None:
     return Message(header, _whole(_take(connection, payload_bytes), payload_bytes))
 
 
-def _take(connection: Connection, size_bytes: int) -> bytes:
+def _take(connection: Transport, size_bytes: int) -> bytes:
     """So many bytes, or what comes before the end."""
     data = bytearray()
     while len(data) < size_bytes:
