@@ -322,11 +322,11 @@ def remove_machine(name: str) -> None:
     :raise MachineError: when there is none, a process has it, or the disk refuses.
     """
     from openrbu.machine import removal, store
-    from openrbu.sharing.reach import remove_remains
+    from openrbu.sharing.access import remove_dead_mounts_of
 
     directory = store.existing_directory(name)
     with store.locked(directory):
-        remove_remains(directory)
+        remove_dead_mounts_of(directory)
         removal.remove_machine(directory)
 
 

@@ -23,12 +23,15 @@ GREETING = Message({"result": {"protocol": wire.PROTOCOL, "owner": 4711}})
 _SERVER = """
 import sys
 from pathlib import Path
-from openrbu.sharing.reach import keep
+from openrbu.sharing.access import serve_or_connect
 
 def say(text):
     print(text, flush=True)
 
-with keep(Path(sys.argv[1]), waiting=lambda programs: say(f"waiting for {programs}")) as machine:
+def waiting(programs):
+    say(f"waiting for {programs}")
+
+with serve_or_connect(Path(sys.argv[1]), waiting=waiting) as machine:
     if not machine.is_on:
         machine.power_on()
     say("ready")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from openrbu.machine.base import Machine
-from openrbu.sharing import reach
+from openrbu.sharing import access
 from rigs.boards import Computer
 from rigs.machines import make
 from rigs.served import Server, serving
@@ -29,7 +29,7 @@ def server(directory: Path) -> Iterator[Server]:
 @pytest.fixture
 def machine(server: Server, directory: Path) -> Iterator[Machine]:
     """The same as a program uses it."""
-    with reach.reach(directory) as machine:
+    with access.open_or_connect(directory) as machine:
         yield machine
 
 

@@ -25,7 +25,7 @@ from openrbu.hosts.virtual import VirtualHost
 from openrbu.machine.base import Machine
 from openrbu.machine.store import InUseError, locked
 from openrbu.machine.virtual import VirtualMachine
-from openrbu.sharing import reach, wire
+from openrbu.sharing import access, wire
 from openrbu.sharing.remote import NotServedError, RemoteMachine
 from openrbu.sharing.service import Service
 from openrbu.sharing.wire import Message
@@ -54,7 +54,7 @@ def test_the_socket_is_the_owners_alone_and_gone_afterwards(
 
 def test_a_machine_with_a_path_of_over_two_hundred_bytes_is_served(tmp_path: Path) -> None:
     directory = make(tmp_path / ("x" * 120) / ("y" * 120))
-    with serving(directory), reach.reach(directory) as machine:
+    with serving(directory), access.open_or_connect(directory) as machine:
         assert machine.is_on
 
 
@@ -64,7 +64,7 @@ def test_the_socket_of_a_server_that_was_killed_is_replaced_by_the_next_one(
     server.kill()
     with pytest.raises(NotServedError):
         RemoteMachine(directory)
-    with serving(directory), reach.reach(directory) as machine:
+    with serving(directory), access.open_or_connect(directory) as machine:
         assert machine.is_on
 
 
@@ -75,7 +75,7 @@ def test_anything_in_the_sockets_place_makes_way(directory: Path, what: str) -> 
         path.write_bytes(b"")
     else:
         path.symlink_to(directory.parent / "elsewhere")
-    with serving(directory), reach.reach(directory) as machine:
+    with serving(directory), access.open_or_connect(directory) as machine:
         assert machine.is_on
         assert path.is_socket()
     assert not (directory.parent / "elsewhere").exists()
@@ -103,7 +103,7 @@ def test_another_user_is_not_answered_even_where_nothing_else_stands_in_the_way(
             RemoteMachine(directory)
 
     as_nobody(knock)
-    with reach.reach(directory) as machine:
+    with access.open_or_connect(directory) as machine:
         assert machine.is_on
 
 
@@ -181,20 +181,20 @@ def test_a_process_that_has_the_machine_and_does_not_serve_it_is_told_at_once(
     with (
         locked(directory),
         pytest.raises(MachineError, match=f"in use by process {os.getpid()}: wait"),
-        reach.reach(directory),
+        access.open_or_connect(directory),
     ):
         pass
-    assert time.monotonic() - began < reach.TIMEOUT_S
+    assert time.monotonic() - began < access.TIMEOUT_S
 
 
 def test_a_process_that_never_begins_to_serve_is_told_after_a_while(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reach, "TIMEOUT_S", 0.2)
+    monkeypatch.setattr(access, "TIMEOUT_S", 0.2)
     with (
         locked(directory, serving=True),
         pytest.raises(InUseError, match=rf"is served by process {os.getpid()} \(rbu mount"),
-        reach.reach(directory),
+        access.open_or_connect(directory),
     ):
         pass
 
@@ -207,9 +207,9 @@ def test_a_server_that_is_just_starting_is_waited_for(directory: Path) -> None:
         timer.start()
         stack.callback(owner.close)
         stack.callback(service.stop)
-        stack.callback(service.leave)
+        stack.callback(service.stop_accepting)
         stack.callback(timer.join)
-        with reach.reach(directory) as machine:
+        with access.open_or_connect(directory) as machine:
             assert machine.is_on is False
 
 
@@ -219,7 +219,7 @@ def test_an_owner_that_has_not_yet_said_who_it_is_is_waited_for(directory: Path)
         (directory / "lock").write_bytes(b" " * 32)
         timer = threading.Timer(0.3, lock.close)
         timer.start()
-        with reach.reach(directory) as machine:
+        with access.open_or_connect(directory) as machine:
             assert machine.is_on is False
         timer.join()
     assert (directory / "lock").read_bytes() == b" " * 32  # nobody is taken for the next owner
@@ -233,7 +233,7 @@ def test_a_service_that_has_stopped_does_nothing_more(directory: Path) -> None:
         assert owner.path_locks.acquire("/path", "somebody")
         raw = connected(directory)
         wire.send(raw, {"do": "acquire", "with": {"path": "/path", "holder": 1}})
-        service.leave()
+        service.stop_accepting()
         service.stop()
         assert set(threading.enumerate()) == before
         raw.close()
@@ -242,7 +242,7 @@ def test_a_service_that_has_stopped_does_nothing_more(directory: Path) -> None:
 
 
 def test_to_keep_a_machine_that_is_served_is_to_use_it(directory: Path, server: Server) -> None:
-    with reach.keep(directory) as machine:
+    with access.serve_or_connect(directory) as machine:
         assert isinstance(machine, RemoteMachine)
         assert read_text(VirtualHost(machine), REBOOT_MODE) == "cold"
 
@@ -284,7 +284,7 @@ def test_ctrl_c_ends_the_owners_wait_and_the_machine_is_put_away(
 def test_a_server_that_is_killed_takes_the_power_with_it_and_every_call_says_so(
     directory: Path, server: Server
 ) -> None:
-    with reach.reach(directory) as machine:
+    with access.open_or_connect(directory) as machine:
         file = machine.open(f"{REBOOT_MODE}", reading=True)
         machine.load_module("dell_rbu", {})
         server.kill()
@@ -292,7 +292,7 @@ def test_a_server_that_is_killed_takes_the_power_with_it_and_every_call_says_so(
             with pytest.raises(MachineError, match=f"process {server.pid}, .* has ended, and"):
                 file.read(0, 100)
         file.close()
-    with reach.reach(directory) as machine:
+    with access.open_or_connect(directory) as machine:
         status = machine.status()
         assert (status.is_on, status.lost_power) == (False, True)
 
@@ -312,7 +312,7 @@ def test_the_power_cut_of_a_served_machine_comes_as_one(directory: Path) -> None
                     ports.out8(0x71, ports.in8(0x71) ^ 0xFF)
                 assert machine.is_on is False
         finally:
-            service.leave()
+            service.stop_accepting()
             service.stop()
     with VirtualMachine(directory) as owner:
         assert owner.lost_power

@@ -20,7 +20,7 @@ import pytest
 from openrbu.errors import KernelError, MachineError, OpenRbuError
 from openrbu.machine.base import Machine
 from openrbu.sharing import wire
-from openrbu.sharing.program import CALLS, MAX_OPEN_FILES
+from openrbu.sharing.client import CALLS, MAX_OPEN_FILES
 from openrbu.sharing.remote import RemoteFile, RemoteMachine, RemotePorts
 from openrbu.sharing.wire import Message
 from openrbu.system.home import state_home

@@ -18,9 +18,9 @@ from openrbu.errors import MachineError
 from openrbu.hosts.virtual import VirtualHost
 from openrbu.machine.base import Machine
 from openrbu.memory.scan import search
-from openrbu.sharing import patience
-from openrbu.sharing.patience import ANSWER_WITHIN_S
-from openrbu.sharing.reach import reach
+from openrbu.sharing import deadline
+from openrbu.sharing.access import open_or_connect
+from openrbu.sharing.deadline import ANSWER_WITHIN_S
 from openrbu.sharing.wire import MAX_PAYLOAD_BYTES
 from openrbu.system.interrupts import Stopped, signals_raised
 from openrbu.units import MIB, PhysAddr
@@ -83,7 +83,7 @@ def test_ctrl_c_ends_a_call_of_a_stopped_server_and_the_next_one_says_why(
 def test_a_server_that_does_not_answer_is_told_of_after_a_while(
     server: Server, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(patience, "ANSWER_WITHIN_S", 1.0)
+    monkeypatch.setattr(deadline, "ANSWER_WITHIN_S", 1.0)
     server.signal(signal.SIGSTOP)
     try:
         for _ in range(2):
@@ -104,12 +104,12 @@ def test_a_server_that_is_stopped_is_told_of_at_once_and_how_it_goes_on(
     try:
         with pytest.raises(MachineError, match=advice):
             machine.status()
-        with pytest.raises(MachineError, match=advice), reach(directory):
+        with pytest.raises(MachineError, match=advice), open_or_connect(directory):
             pass
         assert time.monotonic() - began < ANSWER_WITHIN_S / 2
     finally:
         server.signal(signal.SIGCONT)
-    with reach(directory) as again:
+    with open_or_connect(directory) as again:
         assert again.is_on
 
 

@@ -21,7 +21,7 @@ from openrbu.machine import path_locks
 from openrbu.machine.base import Machine
 from openrbu.machine.virtual import VirtualMachine
 from openrbu.ports import PC_PORTS, OwnPorts
-from openrbu.sharing import reach
+from openrbu.sharing import access
 from openrbu.sharing.remote import RemoteMachine
 from openrbu.units import MIB, PhysAddr
 from rigs.machines import (
@@ -33,7 +33,7 @@ from rigs.served import client
 
 
 def test_what_one_program_does_the_other_sees(directory: Path, machine: Machine) -> None:
-    with reach.reach(directory) as other:
+    with access.open_or_connect(directory) as other:
         machine.load_module("dell_rbu", {})
         file = other.open(f"{DEVICE}/image_type", reading=True)
         assert file.read(0, 100) == b"mono\n"
@@ -44,7 +44,7 @@ def test_what_one_program_does_the_other_sees(directory: Path, machine: Machine)
 
 
 def test_two_programs_each_have_their_own_index_of_cmos(directory: Path, machine: Machine) -> None:
-    with reach.reach(directory) as other:
+    with access.open_or_connect(directory) as other:
         one, two = machine.ports, other.ports
         for index_port, data_port in PC_PORTS:
             one.out8(index_port, 0x40)
@@ -108,7 +108,7 @@ def test_sixteen_threads_of_two_programs_get_their_own_answers(
                     wrong.append(error)
         file.close()
 
-    with reach.reach(directory) as other:
+    with access.open_or_connect(directory) as other:
         threads = [
             threading.Thread(target=work, args=((machine, other)[number % 2], number))
             for number in range(16)
@@ -124,7 +124,7 @@ def test_a_path_that_is_held_keeps_other_programs_waiting(
     directory: Path, machine: Machine
 ) -> None:
     path, order = "/sys/devices/platform/dcdbas/smi_request", []
-    with reach.reach(directory) as other:
+    with access.open_or_connect(directory) as other:
 
         def second() -> None:
             with other.path_lock(path):
@@ -168,7 +168,7 @@ def test_a_wait_for_a_path_is_ended_by_ctrl_c_and_by_time(
 
 def test_ram_can_be_looked_at_while_its_owner_clears_it(directory: Path, machine: Machine) -> None:
     def look() -> None:
-        with reach.reach(directory) as mine:
+        with access.open_or_connect(directory) as mine:
             ram = mine.ram
             view = ram.view(PhysAddr(32 * MIB), 32 * MIB)
             looks = 0

@@ -30,7 +30,7 @@ from openrbu.hosts.virtual import VirtualHost
 from openrbu.machine.base import Machine
 from openrbu.machine.store import InUseError
 from openrbu.memory.physical import Region
-from openrbu.sharing import answers, reach, wire
+from openrbu.sharing import access, replies, wire
 from openrbu.sharing.remote import RemoteMachine
 from openrbu.sharing.wire import Message
 from openrbu.units import MIB, PhysAddr
@@ -111,7 +111,7 @@ def test_a_served_machine_answers_as_one_of_this_process(tmp_path: Path, model: 
     here, there = [make(tmp_path / side, model) for side in ("here", "there")]
     with running(here) as machine:
         expected = list(told(machine))
-    with serving(there), reach.reach(there) as machine:
+    with serving(there), access.open_or_connect(there) as machine:
         assert isinstance(machine, RemoteMachine)
         assert [_without_time(each) for each in told(machine)] == [
             _without_time(each) for each in expected
@@ -174,10 +174,10 @@ def test_a_report_with_thousands_of_extents_goes_over_the_wire_whole() -> None:
     report = PostReport("A05", "A06", code, "because ä", "packet", extents, 3)
     one, other = socket.socketpair()
     with one, other:
-        document = answers.post_document(report)
+        document = replies.post_document(report)
         sender = threading.Thread(target=wire.send, args=(one, document))
         sender.start()
         message = wire.receive(other)
         sender.join()
     assert message is not None
-    assert answers.post(Message({"result": message.header})) == report
+    assert replies.post(Message({"result": message.header})) == report

@@ -22,7 +22,7 @@ from openrbu.machine.config import MachineConfig
 from openrbu.machine.store import InUseError
 from openrbu.machine.xen_guests import GuestInUseError
 from openrbu.machine.xen_host import xen_config
-from openrbu.sharing.reach import reach
+from openrbu.sharing.access import open_or_connect
 from openrbu.system.waiting import Deadline
 from openrbu.units import PAGE_KIB
 
@@ -132,7 +132,9 @@ def open_dom0(directory: Path, clock: Clock, timeout_s: float = TIMEOUT_S) -> It
     :raise MachineError: when the machine can't be opened, or runs no Xen.
     """
     with contextlib.ExitStack() as stack:
-        machine = when_free(lambda: stack.enter_context(reach(directory)), clock, timeout_s)
+        machine = when_free(
+            lambda: stack.enter_context(open_or_connect(directory)), clock, timeout_s
+        )
         yield Dom0(VirtualHost(machine), directory, machine.config)
 
 

@@ -41,8 +41,8 @@ def serve(
 ) -> None:
     """Mount the machine in `directory` at `target`, and serve it until it is unmounted.
 
-    `ready` is called when it is mounted, `waiting` as `sharing.reach.keep` does. An exception that
-    a signal raises ends it in order.
+    `ready` is called when it is mounted. `waiting` is called as `access.serve_or_connect` says.
+    An exception that a signal raises ends the mount in the same way as unmounting does.
 
     :raise ObstacleError: when it can't be mounted or served.
     :raise MachineError: when the machine can't be had, or not be put away.
@@ -50,11 +50,11 @@ def serve(
     # Before anything is begun: libfuse may be missing, and who only unmounts does without.
     from openrbu.fuse.callers import Callers  # noqa: PLC0415  (start-up time)
     from openrbu.fuse.session import Session  # noqa: PLC0415  (start-up time)
-    from openrbu.sharing.reach import keep  # noqa: PLC0415  (start-up time)
+    from openrbu.sharing.access import serve_or_connect  # noqa: PLC0415  (start-up time)
 
     with (
         _recorded(directory, target) as record,
-        keep(directory, waiting=_noted(record, waiting)) as machine,
+        serve_or_connect(directory, waiting=_noted(record, waiting)) as machine,
     ):
         with signals_deferred():
             fd = _mount(target, str(directory), allow_other=allow_other)
@@ -62,7 +62,7 @@ def serve(
         try:
             session.start()
             ready()
-            session.wait(machine.look)
+            session.wait(machine.check_connection)
         finally:
             with signals_deferred():
                 session.stop()

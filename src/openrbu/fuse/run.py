@@ -74,8 +74,8 @@ def run(
     the signal that ended it, less than 0.
 
     Call it in the main thread, and in a process without other threads. When the program has ended
-    and others use the machine through this process, it waits for them: see `sharing.reach.keep`,
-    which gets `waiting`. `log` gets a line for what should not happen.
+    and others use the machine through this process, it waits for them: see
+    `access.serve_or_connect`, which gets `waiting`. `log` gets a line for what should not happen.
 
     :raise MachineError: when the machine is off, or can't be had.
     :raise ObstacleError: when this computer does not let such a program be run.
@@ -87,9 +87,9 @@ def run(
         # After the fork, because numpy starts threads when it is imported.
         from openrbu.fuse.callers import Callers  # noqa: PLC0415  (threads)
         from openrbu.fuse.session import Session  # noqa: PLC0415  (threads)
-        from openrbu.sharing.reach import keep  # noqa: PLC0415  (threads)
+        from openrbu.sharing.access import serve_or_connect  # noqa: PLC0415  (threads)
 
-        with keep(directory, waiting=waiting) as machine:
+        with serve_or_connect(directory, waiting=waiting) as machine:
             machine.exists("/sys")  # one that is off says so
             files = Overlay(machine.files, real)
             session = Session(files, child.device(), Callers(), log=log)

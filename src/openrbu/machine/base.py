@@ -62,7 +62,7 @@ class Machine(Protocol):
     def status(self) -> MachineStatus:
         """Its status now."""
 
-    def look(self) -> None:
+    def check_connection(self) -> None:
         """See that it can be reached, without asking it for anything.
 
         :raise MachineError: when the process that has it has ended.

@@ -308,7 +308,7 @@ class VirtualMachine:
         self.running_kernel()
         return OwnPorts(self.cmos, self.lock)
 
-    def look(self) -> None:
+    def check_connection(self) -> None:
         """It is in this process."""
 
     def exists(self, path: str) -> bool:

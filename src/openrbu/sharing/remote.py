@@ -31,9 +31,9 @@ from openrbu.memory.frames import Frames
 from openrbu.memory.physical import PhysicalMemory, pc_regions
 from openrbu.memory.ram_file import RamFile
 from openrbu.ports import IoPorts
-from openrbu.sharing import answers, patience, program, wire
-from openrbu.sharing.patience import Patience, StoppedError
-from openrbu.sharing.program import Call
+from openrbu.sharing import client, deadline, replies, wire
+from openrbu.sharing.client import Call
+from openrbu.sharing.deadline import DeadlineTransport, PeerStoppedError
 from openrbu.sharing.wire import Message, WireError, fields
 from openrbu.system.signals import SIGNAL_CHECK_S, DeferredSignals, signals_deferred
 
@@ -62,12 +62,12 @@ class Connection:
         self._owner: int | None = None
         self._socket = _connect(directory)
         try:
-            self._greet()
+            self._check_greeting()
         except BaseException:
             self._socket.close()
             raise
 
-    def _greet(self) -> None:
+    def _check_greeting(self) -> None:
         server = wire.peer(self._socket)
         if server.uid != os.geteuid():
             raise MachineError(
@@ -75,8 +75,8 @@ class Connection:
             )
         self._owner = server.pid
         try:
-            greeting = wire.receive(Patience(self._socket, DeferredSignals()))
-        except StoppedError:
+            greeting = wire.receive(DeadlineTransport(self._socket, DeferredSignals()))
+        except PeerStoppedError:
             raise self._broken(self._stopped()) from None
         except (OSError, WireError):
             greeting = None
@@ -112,7 +112,7 @@ class Connection:
             closed = [self._closed_files.popleft() for _ in range(len(self._closed_files))]
             request = {"do": call.name, "with": given, "closed": closed}
             try:
-                connection = Patience(self._socket, deferred)
+                connection = DeadlineTransport(self._socket, deferred)
                 wire.send(connection, request, payload)
                 answer = wire.receive(connection)
                 if answer is None:
@@ -121,9 +121,9 @@ class Connection:
                     return read(answer)
                 failure = wire.error_of(answer.header["error"])
             except TimeoutError:
-                how_long = "" if deferred.has_pending else f" for {patience.ANSWER_WITHIN_S:.0f} s"
+                how_long = "" if deferred.has_pending else f" for {deadline.ANSWER_WITHIN_S:.0f} s"
                 raise self._broken(f"does not answer{how_long}") from None
-            except StoppedError:
+            except PeerStoppedError:
                 raise self._broken(self._stopped()) from None
             except WireError as nonsense:
                 raise self._broken(f"answers nonsense ({nonsense})") from None
@@ -131,7 +131,7 @@ class Connection:
                 raise self._broken(_HAS_ENDED) from None
         raise failure
 
-    def look(self) -> None:
+    def check_connection(self) -> None:
         """:raise MachineError: when the process that has the machine has ended."""
         if not self._lock.acquire(blocking=False):
             return  # a call is under way, which will tell
@@ -152,7 +152,7 @@ class Connection:
         self._socket.close()
         return MachineError(self._problem)
 
-    def forget_file(self, number: int) -> None:
+    def close_later(self, number: int) -> None:
         """Let go of an open file. The next request says so, which nothing has to wait for."""
         self._closed_files.append(number)
 
@@ -186,10 +186,10 @@ class RemotePorts:
         self._connection = connection
 
     def out8(self, port: int, value: int) -> None:
-        self._connection.call(program.OUT8, answers.nothing, port=port, value=value)
+        self._connection.call(client.OUT8, replies.no_value, port=port, value=value)
 
     def in8(self, port: int) -> int:
-        return self._connection.call(program.IN8, answers.number(0xFF), port=port)
+        return self._connection.call(client.IN8, replies.number(0xFF), port=port)
 
 
 class RemoteFile:
@@ -199,21 +199,21 @@ class RemoteFile:
         self._connection, self._number = connection, number
 
     def stat(self) -> Stat:
-        return self._connection.call(program.FILE_STAT, answers.stat, file=self._number)
+        return self._connection.call(client.FILE_STAT, replies.stat, file=self._number)
 
     def read(self, offset: int, size_bytes: int) -> bytes:
         """One `pread`; of more than `wire.MAX_PAYLOAD_BYTES` a part comes."""
-        bounded = answers.data(size_bytes)
+        bounded = replies.data(size_bytes)
         return self._connection.call(
-            program.FILE_READ, bounded, file=self._number, offset=offset, size_bytes=size_bytes
+            client.FILE_READ, bounded, file=self._number, offset=offset, size_bytes=size_bytes
         )
 
     def write(self, offset: int, data: Buffer, *, sys_rawio: bool = True) -> int:
         """One `pwrite`; of more than `wire.MAX_PAYLOAD_BYTES` a part is taken."""
         part = memoryview(data)[: wire.MAX_PAYLOAD_BYTES]
-        bounded = answers.number(len(part))
+        bounded = replies.number(len(part))
         return self._connection.call(
-            program.FILE_WRITE,
+            client.FILE_WRITE,
             bounded,
             file=self._number,
             offset=offset,
@@ -222,7 +222,7 @@ class RemoteFile:
         )
 
     def close(self) -> None:
-        self._connection.forget_file(self._number)
+        self._connection.close_later(self._number)
 
 
 class RemoteFiles:
@@ -232,13 +232,13 @@ class RemoteFiles:
         self._connection = connection
 
     def stat(self, path: str) -> Stat:
-        return self._connection.call(program.STAT, answers.stat, path=path)
+        return self._connection.call(client.STAT, replies.stat, path=path)
 
     def list(self, path: str) -> list[str]:
-        return self._connection.call(program.LIST, answers.names, path=path)
+        return self._connection.call(client.LIST, replies.names, path=path)
 
     def readlink(self, path: str) -> str:
-        return self._connection.call(program.READLINK, answers.text, path=path)
+        return self._connection.call(client.READLINK, replies.text, path=path)
 
     def open(
         self,
@@ -251,8 +251,8 @@ class RemoteFiles:
     ) -> File:
         """Open a file; `must_be_on`: on a machine that is off it is MachineError, not ENOENT."""
         number = self._connection.call(
-            program.OPEN,
-            answers.number(),
+            client.OPEN,
+            replies.number(),
             path=path,
             reading=reading,
             writing=writing,
@@ -287,21 +287,21 @@ class RemoteMachine:
 
     @property
     def is_on(self) -> bool:
-        return self._connection.call(program.IS_ON, answers.truth)
+        return self._connection.call(client.IS_ON, replies.boolean)
 
     def status(self) -> MachineStatus:
-        return self._connection.call(program.STATUS, answers.status)
+        return self._connection.call(client.STATUS, replies.status)
 
     def power_on(self) -> PostReport:
-        self.last_post = post = self._connection.call(program.POWER_ON, answers.post)
+        self.last_post = post = self._connection.call(client.POWER_ON, replies.post)
         return post
 
     def restart(self, *, cold: bool | None = None) -> PostReport:
-        self.last_post = post = self._connection.call(program.RESTART, answers.post, cold=cold)
+        self.last_post = post = self._connection.call(client.RESTART, replies.post, cold=cold)
         return post
 
     def power_off(self) -> None:
-        self._connection.call(program.POWER_OFF, answers.nothing)
+        self._connection.call(client.POWER_OFF, replies.no_value)
 
     @property
     def ram(self) -> PhysicalMemory:
@@ -323,38 +323,38 @@ class RemoteMachine:
 
     @property
     def ports(self) -> IoPorts:
-        self._connection.call(program.CHECK_RUNNING, answers.nothing)
+        self._connection.call(client.CHECK_RUNNING, replies.no_value)
         return RemotePorts(self._connection)
 
-    def look(self) -> None:
-        self._connection.look()
+    def check_connection(self) -> None:
+        self._connection.check_connection()
 
     def exists(self, path: str) -> bool:
-        return self._connection.call(program.EXISTS, answers.truth, path=path)
+        return self._connection.call(client.EXISTS, replies.boolean, path=path)
 
     def open(self, path: str, *, reading: bool = False, writing: bool = False) -> File:
         return self.files.open(path, reading=reading, writing=writing, must_be_on=True)
 
     @property
     def modules(self) -> tuple[str, ...]:
-        return tuple(self._connection.call(program.MODULES, answers.names))
+        return tuple(self._connection.call(client.MODULES, replies.names))
 
     def load_module(self, name: str, parameters: Mapping[str, str]) -> None:
         self._connection.call(
-            program.LOAD_MODULE, answers.nothing, name=name, parameters=dict(parameters)
+            client.LOAD_MODULE, replies.no_value, name=name, parameters=dict(parameters)
         )
 
     def unload_module(self, name: str) -> None:
-        self._connection.call(program.UNLOAD_MODULE, answers.nothing, name=name)
+        self._connection.call(client.UNLOAD_MODULE, replies.no_value, name=name)
 
     def path_lock(self, path: str) -> AbstractContextManager[None]:
         holder = next(self._holders)
 
         def acquire() -> bool:
-            return self._connection.call(program.ACQUIRE, answers.truth, path=path, holder=holder)
+            return self._connection.call(client.ACQUIRE, replies.boolean, path=path, holder=holder)
 
         def release() -> None:
             with contextlib.suppress(MachineError):  # its connection ended, and that released it
-                self._connection.call(program.RELEASE, answers.nothing, path=path, holder=holder)
+                self._connection.call(client.RELEASE, replies.no_value, path=path, holder=holder)
 
         return path_lock(path, acquire, release)

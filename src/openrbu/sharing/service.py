@@ -20,7 +20,7 @@ from collections.abc import Callable
 from openrbu.machine import store
 from openrbu.machine.virtual import VirtualMachine
 from openrbu.sharing import wire
-from openrbu.sharing.program import Program
+from openrbu.sharing.client import Client
 from openrbu.system.signals import SIGNAL_CHECK_S
 
 MAX_CONNECTIONS = 256
@@ -37,7 +37,7 @@ class Service:
         self._path = machine.directory / wire.SOCKET_NAME
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._accepting = threading.Thread(target=self._accept, name="accept", daemon=True)
-        self._leaving = threading.Event()
+        self._is_stopping = threading.Event()
         self._changed = threading.Condition()
         self._connections: dict[socket.socket, threading.Thread] = {}
 
@@ -58,9 +58,9 @@ class Service:
             raise
         self._accepting.start()
 
-    def leave(self) -> None:
+    def stop_accepting(self) -> None:
         """Take no new connections; those that there are stay."""
-        self._leaving.set()
+        self._is_stopping.set()
         with contextlib.suppress(OSError):
             self._path.unlink()
         with contextlib.suppress(OSError):
@@ -95,7 +95,7 @@ class Service:
             try:
                 connection, _ = self._socket.accept()
             except OSError:
-                if self._leaving.wait(_NEXT_TRY_S):
+                if self._is_stopping.wait(_NEXT_TRY_S):
                     return
                 continue
             if not self._begin(connection):
@@ -133,11 +133,11 @@ class Service:
         :raise OSError: when it has gone.
         :raise WireError: when it makes no sense.
         """
-        program = Program(self._machine)
+        client = Client(self._machine)
         try:
             greeting = {"protocol": wire.PROTOCOL, "owner": os.getpid()}
             wire.send(connection, {"result": greeting})
             while (request := wire.receive(connection)) is not None:
-                wire.send(connection, *program.answer(request))
+                wire.send(connection, *client.answer(request))
         finally:
-            program.leave()
+            client.release_all()

@@ -28,9 +28,11 @@ def open_machine(name: str, *, serve: bool = False) -> Iterator[Machine]:
     :raise MachineError: when there is none, or another process has it that does not serve it.
     """
     from openrbu.machine.store import existing_directory  # noqa: PLC0415  (start-up time)
-    from openrbu.sharing.reach import keep, reach  # noqa: PLC0415  (start-up time)
+    from openrbu.sharing import access  # noqa: PLC0415  (start-up time)
 
-    with (keep if serve else reach)(existing_directory(name)) as machine:
+    with (access.serve_or_connect if serve else access.open_or_connect)(
+        existing_directory(name)
+    ) as machine:
         yield machine
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from openrbu.sharing.reach import reach
+from openrbu.sharing.access import open_or_connect
 from openrbu.units import KIB, PAGE_SIZE
 from openrbu.xen.hypervisor import INVALID
 from rigs.cli import Cli
@@ -50,7 +50,7 @@ def shell(script: str, *prefix: str, where: Path) -> subprocess.CompletedProcess
 
 def owned_kib(directory: Path) -> int:
     """What the hypervisor has given the machine's Linux now."""
-    with reach(directory) as machine:
+    with open_or_connect(directory) as machine:
         assert machine.frame_table is not None
         return int((machine.frame_table != INVALID).sum()) * PAGE_SIZE // KIB
 

@@ -25,16 +25,16 @@ STOPPED_S = 2.0
 T = TypeVar("T")
 
 
-class StoppedError(Exception):
+class PeerStoppedError(Exception):
     """The process at the other end is stopped: it answers when somebody lets it go on."""
 
 
-class Patience:
+class DeadlineTransport:
     """A connection that waits for the other end for so long, and not much longer once a signal of
     `deferred` has come, or that process is stopped.
 
     :raise TimeoutError: in every call, when the time is over.
-    :raise StoppedError: in every call, when the other end has been stopped for a while.
+    :raise PeerStoppedError: in every call, when the other end has been stopped for a while.
     """
 
     def __init__(self, connection: socket.socket, deferred: DeferredSignals) -> None:
@@ -57,16 +57,16 @@ class Patience:
             except TimeoutError:
                 if self._deferred.has_pending:
                     self._deadline.shorten(AFTER_A_SIGNAL_S)
-                self._look_at_the_other_end()
+                self._check_peer()
         raise TimeoutError
 
-    def _look_at_the_other_end(self) -> None:
+    def _check_peer(self) -> None:
         if not _is_stopped(wire.peer(self._socket).pid):
             self._until_stopped = None
         elif self._until_stopped is None:
             self._until_stopped = Deadline("the process at the other end", STOPPED_S)
         elif self._until_stopped.is_over:
-            raise StoppedError
+            raise PeerStoppedError
 
 
 def _is_stopped(pid: int) -> bool:

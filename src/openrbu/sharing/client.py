@@ -17,7 +17,7 @@ from openrbu.kernel.files import File
 from openrbu.machine.path_locks import STEP_S
 from openrbu.machine.virtual import VirtualMachine
 from openrbu.ports import OwnPorts
-from openrbu.sharing import answers, wire
+from openrbu.sharing import replies, wire
 from openrbu.sharing.wire import Message, WireError
 
 MAX_OPEN_FILES = 4096
@@ -36,7 +36,7 @@ class _Opened:
     writing: bool
 
 
-class Program:
+class Client:
     """What a program has of the machine, and the answers to its requests."""
 
     def __init__(self, machine: VirtualMachine) -> None:
@@ -65,7 +65,7 @@ class Program:
             return Message({"result": result.header}, result.payload)
         return Message({"result": result})
 
-    def leave(self) -> None:
+    def release_all(self) -> None:
         """The program has gone: nothing stays in others' way."""
         self._opened.clear()
         for path, holder in self._path_locks:
@@ -78,13 +78,13 @@ class Program:
         return self._machine.is_on
 
     def status(self) -> Message:
-        return answers.status_message(self._machine.status())
+        return replies.status_message(self._machine.status())
 
     def power_on(self) -> dict[str, Any]:
-        return answers.post_document(self._machine.power_on())
+        return replies.post_document(self._machine.power_on())
 
     def restart(self, cold: bool | None) -> dict[str, Any]:
-        return answers.post_document(self._machine.restart(cold=cold))
+        return replies.post_document(self._machine.restart(cold=cold))
 
     def power_off(self) -> None:
         self._machine.power_off()
@@ -124,7 +124,7 @@ class Program:
         return self._machine.exists(path)
 
     def stat(self, path: str) -> list[float]:
-        return answers.stat_list(self._files.stat(path))
+        return replies.stat_list(self._files.stat(path))
 
     def list_directory(self, path: str) -> list[str]:
         return self._files.list(path)
@@ -156,7 +156,7 @@ class Program:
         return number
 
     def file_stat(self, file: int) -> list[float]:
-        return answers.stat_list(self._find(file).file.stat())
+        return replies.stat_list(self._find(file).file.stat())
 
     def file_read(self, file: int, offset: int, size_bytes: int) -> Message:
         opened = self._find(file)
@@ -186,31 +186,31 @@ class Call(Generic[P]):
     """
 
     def __init__(
-        self, name: str, answer: Callable[Concatenate[Program, P], object], /, **kinds: Any
+        self, name: str, answer: Callable[Concatenate[Client, P], object], /, **kinds: Any
     ) -> None:
         self.name, self.answer, self.kinds = name, answer, kinds
 
 
-IS_ON = Call("is_on", Program.is_on)
-STATUS = Call("status", Program.status)
-POWER_ON = Call("power_on", Program.power_on)
-RESTART = Call("restart", Program.restart, cold=bool | None)
-POWER_OFF = Call("power_off", Program.power_off)
-CHECK_RUNNING = Call("check_running", Program.check_running)
-IN8 = Call("in8", Program.in8, port=int)
-OUT8 = Call("out8", Program.out8, port=int, value=int)
-MODULES = Call("modules", Program.modules)
-LOAD_MODULE = Call("load_module", Program.load_module, name=str, parameters=dict)
-UNLOAD_MODULE = Call("unload_module", Program.unload_module, name=str)
-ACQUIRE = Call("acquire", Program.acquire, path=str, holder=int)
-RELEASE = Call("release", Program.release, path=str, holder=int)
-EXISTS = Call("exists", Program.exists, path=str)
-STAT = Call("stat", Program.stat, path=str)
-LIST = Call("list", Program.list_directory, path=str)
-READLINK = Call("readlink", Program.readlink, path=str)
+IS_ON = Call("is_on", Client.is_on)
+STATUS = Call("status", Client.status)
+POWER_ON = Call("power_on", Client.power_on)
+RESTART = Call("restart", Client.restart, cold=bool | None)
+POWER_OFF = Call("power_off", Client.power_off)
+CHECK_RUNNING = Call("check_running", Client.check_running)
+IN8 = Call("in8", Client.in8, port=int)
+OUT8 = Call("out8", Client.out8, port=int, value=int)
+MODULES = Call("modules", Client.modules)
+LOAD_MODULE = Call("load_module", Client.load_module, name=str, parameters=dict)
+UNLOAD_MODULE = Call("unload_module", Client.unload_module, name=str)
+ACQUIRE = Call("acquire", Client.acquire, path=str, holder=int)
+RELEASE = Call("release", Client.release, path=str, holder=int)
+EXISTS = Call("exists", Client.exists, path=str)
+STAT = Call("stat", Client.stat, path=str)
+LIST = Call("list", Client.list_directory, path=str)
+READLINK = Call("readlink", Client.readlink, path=str)
 OPEN = Call(
     "open",
-    Program.open_file,
+    Client.open_file,
     path=str,
     reading=bool,
     writing=bool,
@@ -218,11 +218,9 @@ OPEN = Call(
     sys_rawio=bool,
     must_be_on=bool,
 )
-FILE_STAT = Call("file_stat", Program.file_stat, file=int)
-FILE_READ = Call("file_read", Program.file_read, file=int, offset=int, size_bytes=int)
-FILE_WRITE = Call(
-    "file_write", Program.file_write, file=int, offset=int, sys_rawio=bool, data=bytes
-)
+FILE_STAT = Call("file_stat", Client.file_stat, file=int)
+FILE_READ = Call("file_read", Client.file_read, file=int, offset=int, size_bytes=int)
+FILE_WRITE = Call("file_write", Client.file_write, file=int, offset=int, sys_rawio=bool, data=bytes)
 
 CALLS: Mapping[str, Call[...]] = MappingProxyType(
     {

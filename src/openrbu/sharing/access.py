@@ -23,17 +23,17 @@ TIMEOUT_S = 5.0
 
 
 @contextlib.contextmanager
-def reach(directory: Path) -> Iterator[Machine]:
+def open_or_connect(directory: Path) -> Iterator[Machine]:
     """The machine in a directory, until the end of the block.
 
     :raise MachineError: when a process has it that does not serve it, or its files don't allow it.
     """
     with contextlib.ExitStack() as stack:
-        yield _enter(stack, directory, lambda: _owned(directory))
+        yield _open_when_free(stack, directory, lambda: _owned(directory))
 
 
 @contextlib.contextmanager
-def keep(
+def serve_or_connect(
     directory: Path, *, waiting: Callable[[int], None] = lambda programs: None
 ) -> Iterator[Machine]:
     """The machine in a directory, served to other programs until the end of the block, be it by
@@ -43,17 +43,17 @@ def keep(
     then; `waiting` is called with how many do, at first and whenever that changes. An exception
     that is raised meanwhile (Ctrl-C) ends the wait and their connections.
 
-    :raise MachineError: as `reach`.
+    :raise MachineError: as `open_or_connect`.
     """
     with contextlib.ExitStack() as stack:
-        yield _enter(stack, directory, lambda: _served(directory, waiting))
+        yield _open_when_free(stack, directory, lambda: _served(directory, waiting))
 
 
 @contextlib.contextmanager
 def _owned(directory: Path, *, serving: bool = False) -> Iterator[VirtualMachine]:
     """:raise InUseError: when another process has it."""
     with VirtualMachine(directory, serving=serving) as machine:
-        remove_remains(directory)
+        remove_dead_mounts_of(directory)
         yield machine
 
 
@@ -71,15 +71,15 @@ def _served(directory: Path, waiting: Callable[[int], None]) -> Iterator[Machine
             try:
                 service.wait_until_unused(waiting)
                 with signals_deferred():
-                    service.leave()
+                    service.stop_accepting()
                 service.wait_until_unused(waiting)  # for who came at the last moment
             finally:
                 with signals_deferred():
-                    service.leave()
+                    service.stop_accepting()
                     service.stop()
 
 
-def _enter(
+def _open_when_free(
     stack: contextlib.ExitStack,
     directory: Path,
     own: Callable[[], AbstractContextManager[Machine]],
@@ -109,6 +109,6 @@ def _enter(
     raise deadline.error()
 
 
-def remove_remains(directory: Path) -> None:
+def remove_dead_mounts_of(directory: Path) -> None:
     """Remove the mounts of a machine whose server was killed. The caller holds the lock."""
     remove_dead_mounts(str(directory))

@@ -65,8 +65,8 @@ def _plain(kind: type[T]) -> Callable[[Message], T]:
     return read
 
 
-nothing = _plain(NoneType)
-truth = _plain(bool)
+no_value = _plain(NoneType)
+boolean = _plain(bool)
 _any_text = _plain(str)
 _list = _plain(list)
 _document = _plain(dict)
