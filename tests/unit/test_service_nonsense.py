@@ -256,7 +256,7 @@ def refused(directory: Path, call: str) -> None:
     with client(directory) as machine:
         for _ in range(2):  # what the server says now is of no interest any more
             with pytest.raises(
-                MachineError, match=rf"process {os.getpid()}, .* answers nonsense"
+                MachineError, match=rf"process {os.getpid()}, .* sends invalid replies"
             ) as refusal:
                 CALLS_OF_A_PROGRAM[call](machine)
             assert "\n" not in str(refusal.value)
@@ -264,7 +264,7 @@ def refused(directory: Path, call: str) -> None:
 
 def test_each_call_takes_on_the_wire_what_its_method_takes() -> None:
     for call in CALLS.values():
-        names = set(inspect.signature(call.answer).parameters)
+        names = set(inspect.signature(call.method).parameters)
         assert names == {"self", *call.kinds}, call.name
 
 
@@ -301,6 +301,6 @@ def test_a_command_that_meets_a_broken_server_says_so_in_one_line(rbu: Cli, resu
         ):
             line = rbu.fails(4, *words)
             assert line.startswith(
-                f"rbu: process {os.getpid()}, which has machine 'box', answers nonsense"
+                f"rbu: process {os.getpid()}, which has machine 'box', sends invalid replies"
             )
             assert line.count("\n") == 1

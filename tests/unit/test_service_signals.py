@@ -20,7 +20,7 @@ from openrbu.machine.base import Machine
 from openrbu.memory.scan import search
 from openrbu.sharing import deadline
 from openrbu.sharing.access import open_or_connect
-from openrbu.sharing.deadline import ANSWER_WITHIN_S
+from openrbu.sharing.deadline import REPLY_WITHIN_S
 from openrbu.sharing.wire import MAX_PAYLOAD_BYTES
 from openrbu.system.interrupts import Stopped, signals_raised
 from openrbu.units import MIB, PhysAddr
@@ -72,8 +72,8 @@ def test_ctrl_c_ends_a_call_of_a_stopped_server_and_the_next_one_says_why(
         timer.start()
         with pytest.raises(KeyboardInterrupt):
             call()
-        assert time.monotonic() - began < ANSWER_WITHIN_S / 2
-        with pytest.raises(MachineError, match=rf"{server.pid}, .*(does not answer|CONT \d+\))$"):
+        assert time.monotonic() - began < REPLY_WITHIN_S / 2
+        with pytest.raises(MachineError, match=rf"{server.pid}, .*(does not reply|CONT \d+\))$"):
             machine.status()
     finally:
         server.signal(signal.SIGCONT)
@@ -83,11 +83,11 @@ def test_ctrl_c_ends_a_call_of_a_stopped_server_and_the_next_one_says_why(
 def test_a_server_that_does_not_answer_is_told_of_after_a_while(
     server: Server, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(deadline, "ANSWER_WITHIN_S", 1.0)
+    monkeypatch.setattr(deadline, "REPLY_WITHIN_S", 1.0)
     server.signal(signal.SIGSTOP)
     try:
         for _ in range(2):
-            with pytest.raises(MachineError, match="does not answer for 1 s"):
+            with pytest.raises(MachineError, match="does not reply for 1 s"):
                 machine.status()
     finally:
         server.signal(signal.SIGCONT)
@@ -106,7 +106,7 @@ def test_a_server_that_is_stopped_is_told_of_at_once_and_how_it_goes_on(
             machine.status()
         with pytest.raises(MachineError, match=advice), open_or_connect(directory):
             pass
-        assert time.monotonic() - began < ANSWER_WITHIN_S / 2
+        assert time.monotonic() - began < REPLY_WITHIN_S / 2
     finally:
         server.signal(signal.SIGCONT)
     with open_or_connect(directory) as again:

@@ -23,7 +23,7 @@ class MachineStatus:
 
     `lost_power`: it is off because a process that ran it died. `modules`: the names of the loaded
     kernel modules, sorted; empty while it is off. `reboot_mode`: the kernel's kind of restart
-    (`kernel.REBOOT_MODES`); None while it is off.
+    (`kernel.kernel.REBOOT_MODES`); None while it is off.
     """
 
     tables: Tables

@@ -1,7 +1,8 @@
-"""The way to a machine: in this process, or through the process that serves it.
+"""Access to a machine: opened in this process, or through the process that serves it.
 
-Whoever gets a machine's lock has the machine. Where another process has it and serves it, that
-process is asked. Only this module knows which of the two it is.
+The process that gets a machine's lock has the machine. Where another process has the lock and
+serves the machine, this module connects to that process. No other module knows which of the two it
+is.
 """
 
 from __future__ import annotations
@@ -19,14 +20,15 @@ from openrbu.system.signals import signals_deferred
 from openrbu.system.waiting import Deadline
 
 TIMEOUT_S = 5.0
-"""How long a process may take to begin to serve, or to let go of the machine."""
+"""How long a process may take until it serves the machine, or until it closes it."""
 
 
 @contextlib.contextmanager
 def open_or_connect(directory: Path) -> Iterator[Machine]:
-    """The machine in a directory, until the end of the block.
+    """The machine in `directory`, until the end of the block.
 
-    :raise MachineError: when a process has it that does not serve it, or its files don't allow it.
+    :raise MachineError: when another process has the machine and does not serve it, or when the
+        machine's files can't be used.
     """
     with contextlib.ExitStack() as stack:
         yield _open_when_free(stack, directory, lambda: _owned(directory))
@@ -36,12 +38,13 @@ def open_or_connect(directory: Path) -> Iterator[Machine]:
 def serve_or_connect(
     directory: Path, *, waiting: Callable[[int], None] = lambda programs: None
 ) -> Iterator[Machine]:
-    """The machine in a directory, served to other programs until the end of the block, be it by
-    this process or by one that does so already.
+    """The machine in `directory`, served to other programs until the end of the block: by this
+    process, or by one that serves it already.
 
-    At the end this process waits until no other program uses the machine, and serves new ones until
-    then; `waiting` is called with how many do, at first and whenever that changes. An exception
-    that is raised meanwhile (Ctrl-C) ends the wait and their connections.
+    At the end of the block this process waits until no other program uses the machine; programs
+    that come meanwhile are served too. `waiting` is called with the number of these programs, first
+    when the wait begins and then at each change. An exception that is raised meanwhile (Ctrl-C)
+    ends the wait and closes their connections.
 
     :raise MachineError: as `open_or_connect`.
     """
@@ -72,7 +75,7 @@ def _served(directory: Path, waiting: Callable[[int], None]) -> Iterator[Machine
                 service.wait_until_unused(waiting)
                 with signals_deferred():
                     service.stop_accepting()
-                service.wait_until_unused(waiting)  # for who came at the last moment
+                service.wait_until_unused(waiting)  # for programs that came at the last moment
             finally:
                 with signals_deferred():
                     service.stop_accepting()
@@ -84,11 +87,11 @@ def _open_when_free(
     directory: Path,
     own: Callable[[], AbstractContextManager[Machine]],
 ) -> Machine:
-    """Have the machine, in whichever way it is to be had.
+    """Open the machine with `own`, or connect to the process that serves it, whichever works.
 
-    A process that is about to serve, or to stop, is waited for.
+    A process that is about to serve the machine, or to close it, is waited for: `TIMEOUT_S`.
 
-    :raise MachineError: when it is not to be had.
+    :raise MachineError: when neither works.
     """
     deadline = Deadline("the process that has the machine", TIMEOUT_S)
     for is_last in deadline.looks():
@@ -110,5 +113,5 @@ def _open_when_free(
 
 
 def remove_dead_mounts_of(directory: Path) -> None:
-    """Remove the mounts of a machine whose server was killed. The caller holds the lock."""
+    """Remove the mounts of a machine whose server was killed. The caller has the machine's lock."""
     remove_dead_mounts(str(directory))

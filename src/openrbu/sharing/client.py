@@ -1,4 +1,4 @@
-"""A program that uses a machine over the wire, as the process that has the machine sees it."""
+"""The server's side of one connection: what a client has open, and how its requests are done."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from openrbu.sharing import replies, wire
 from openrbu.sharing.wire import Message, WireError
 
 MAX_OPEN_FILES = 4096
-"""As of a Linux process by default (RLIMIT_NOFILE, the hard limit)."""
+"""The default hard limit of a Linux process: RLIMIT_NOFILE, getrlimit(2)."""
 
 P = ParamSpec("P")
 
 
 @dataclass(frozen=True, slots=True)
 class _Opened:
-    """A file, and what it was opened for."""
+    """An open file, and for what it was opened."""
 
     file: File
     path: str
@@ -37,7 +37,7 @@ class _Opened:
 
 
 class Client:
-    """What a program has of the machine, and the answers to its requests."""
+    """One client of `machine`: its open files, index registers and path locks."""
 
     def __init__(self, machine: VirtualMachine) -> None:
         self._machine, self._files = machine, machine.files
@@ -46,16 +46,16 @@ class Client:
         self._numbers = count(1)
         self._path_locks: set[tuple[str, int]] = set()
 
-    def answer(self, request: Message) -> Message:
-        """Do what is asked for.
+    def handle(self, request: Message) -> Message:
+        """Do what a request asks for, and return the reply. An error of the call is a reply too.
 
-        :raise WireError: when it is nothing that can be asked for.
+        :raise WireError: when there is no such call, or its arguments are not of their types.
         """
         call, arguments = _checked(request)
         for number in _closed(request):
             self._opened.pop(number, None)
         try:
-            result = call.answer(self, **arguments)
+            result = call.method(self, **arguments)
         except PowerCutError as cut:
             self._machine.lose_power()
             return Message({"error": wire.error_document(cut)})
@@ -66,7 +66,7 @@ class Client:
         return Message({"result": result})
 
     def release_all(self) -> None:
-        """The program has gone: nothing stays in others' way."""
+        """Close the files and release the path locks of a client that has disconnected."""
         self._opened.clear()
         for path, holder in self._path_locks:
             self._machine.path_locks.release(path, (self, holder))
@@ -112,7 +112,8 @@ class Client:
         self._machine.unload_module(name)
 
     def acquire(self, path: str, holder: int) -> bool:
-        """Lock a path; False when another program holds it, and it is time to ask again."""
+        """Lock a path. False after `STEP_S` when another program still has it locked: the client
+        asks again."""
         self._path_locks.add((path, holder))
         return self._machine.path_locks.acquire(path, (self, holder), wait_s=STEP_S)
 
@@ -178,17 +179,17 @@ class Client:
 
 
 class Call(Generic[P]):
-    """Something that a program may ask for: its name on the wire, the method that answers, and what
-    types its arguments have there. `data` is the payload; integers are not negative.
+    """A call that a client may ask for: its name on the wire, the method of `Client` that does it,
+    and the types of its arguments on the wire. `data` is the payload; integers are not negative.
 
-    Who asks passes the call with its arguments, so their names and types are checked against the
-    method's (`sharing.remote`).
+    `sharing.remote` passes a `Call` together with its arguments, so that mypy checks their names
+    and types against the method's.
     """
 
     def __init__(
-        self, name: str, answer: Callable[Concatenate[Client, P], object], /, **kinds: Any
+        self, name: str, method: Callable[Concatenate[Client, P], object], /, **kinds: Any
     ) -> None:
-        self.name, self.answer, self.kinds = name, answer, kinds
+        self.name, self.method, self.kinds = name, method, kinds
 
 
 IS_ON = Call("is_on", Client.is_on)
@@ -250,7 +251,7 @@ CALLS: Mapping[str, Call[...]] = MappingProxyType(
         )
     }
 )
-"""All that a program may ask for, by name."""
+"""All calls that a client may ask for, by name."""
 
 
 def _checked(request: Message) -> tuple[Call[...], dict[str, Any]]:
@@ -260,18 +261,18 @@ def _checked(request: Message) -> tuple[Call[...], dict[str, Any]]:
     """
     name, given = request.header.get("do"), request.header.get("with")
     if not (isinstance(name, str) and name in CALLS and isinstance(given, dict)):
-        raise WireError("no such call")
+        raise WireError("there is no such call")
     call = CALLS[name]
     arguments = given | {"data": request.payload} if "data" in call.kinds else given
     return call, wire.fields(arguments, call.kinds)
 
 
 def _closed(request: Message) -> list[int]:
-    """The files that the program let go of since its last request.
+    """The numbers of the files that the client has closed since its last request.
 
-    :raise WireError: when they are no list of numbers.
+    :raise WireError: when they are not a list of integers.
     """
     closed = request.header.get("closed", [])
     if not (isinstance(closed, list) and all(isinstance(each, int) for each in closed)):
-        raise WireError("no list of files")
+        raise WireError("not a list of files")
     return closed

@@ -1,4 +1,4 @@
-"""Waiting for an answer from another process, but not for ever."""
+"""Wait for a reply from another process, with a time limit."""
 
 from __future__ import annotations
 
@@ -13,33 +13,35 @@ from openrbu.sharing import wire
 from openrbu.system.signals import DeferredSignals
 from openrbu.system.waiting import Deadline
 
-ANSWER_WITHIN_S = 60.0
-"""What takes longest is a restart that programs the flash: a second."""
+REPLY_WITHIN_S = 60.0
+"""The longest wait for a reply. The slowest call is a restart that programs the flash: it takes
+one second."""
 
 AFTER_A_SIGNAL_S = 2.0
-"""How much longer an answer is waited for when Ctrl-C has come."""
+"""How much longer to wait for a reply after Ctrl-C."""
 
 STOPPED_S = 2.0
-"""How long a process may be stopped (Ctrl-Z) before it is no use to wait for it."""
+"""How long to wait for a process that is stopped (Ctrl-Z)."""
 
 T = TypeVar("T")
 
 
 class PeerStoppedError(Exception):
-    """The process at the other end is stopped: it answers when somebody lets it go on."""
+    """The process at the other end is stopped (SIGSTOP). It replies only after SIGCONT."""
 
 
 class DeadlineTransport:
-    """A connection that waits for the other end for so long, and not much longer once a signal of
-    `deferred` has come, or that process is stopped.
+    """A socket as a `wire.Transport` that waits `REPLY_WITHIN_S` for the other end in all its
+    calls together, and at most `AFTER_A_SIGNAL_S` more once a signal of `deferred` is pending.
 
     :raise TimeoutError: in every call, when the time is over.
-    :raise PeerStoppedError: in every call, when the other end has been stopped for a while.
+    :raise PeerStoppedError: in every call, when the process at the other end has been stopped for
+        `STOPPED_S`.
     """
 
     def __init__(self, connection: socket.socket, deferred: DeferredSignals) -> None:
         self._socket, self._deferred = connection, deferred
-        self._deadline = Deadline("an answer", ANSWER_WITHIN_S)
+        self._deadline = Deadline("a reply", REPLY_WITHIN_S)
         self._until_stopped: Deadline | None = None  # while the other end is stopped
 
     def sendall(self, data: Buffer, flags: int, /) -> None:
@@ -53,7 +55,7 @@ class DeadlineTransport:
     def _wait(self, step: Callable[[], T]) -> T:
         for _ in self._deadline.looks(pause_s=0):
             try:
-                return step()  # it takes SIGNAL_CHECK_S at most
+                return step()  # it waits SIGNAL_CHECK_S at most
             except TimeoutError:
                 if self._deferred.has_pending:
                     self._deadline.shorten(AFTER_A_SIGNAL_S)
@@ -70,7 +72,8 @@ class DeadlineTransport:
 
 
 def _is_stopped(pid: int) -> bool:
-    """Whether a process is (proc(5)): its state comes after its name, which may hold anything."""
+    """Whether a process is stopped. Its state is behind its name, which may contain anything:
+    proc(5)."""
     try:
         state = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0]
     except (OSError, IndexError):

@@ -1,7 +1,7 @@
 """A machine that another process has and serves.
 
-Everything is asked over a socket (`sharing.wire`), but for what never changes, and for its RAM,
-whose file is looked at here. When that process ends, every call is a MachineError.
+Every call goes over a socket (`sharing.wire`), except for what never changes and for RAM: its file
+is read here. When that process ends, every call raises MachineError.
 """
 
 from __future__ import annotations
@@ -44,14 +44,16 @@ P = ParamSpec("P")
 
 
 class NotServedError(Exception):
-    """Nobody serves this machine: not yet, or not any more."""
+    """No process serves this machine, not yet or not any more."""
 
 
 class Connection:
-    """The connection to the process that has a machine. Any thread may call; one at a time does.
+    """The connection to the process that has the machine in `directory`. Any thread may call;
+    calls of several threads are done one after another.
 
-    :raise NotServedError: when nobody answers.
-    :raise MachineError: when it may not be used from here.
+    :raise NotServedError: when no process serves the machine.
+    :raise MachineError: when that process is another user's, another version of openrbu's, or is
+        stopped.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -95,14 +97,15 @@ class Connection:
     def call(
         self, call: Call[P], read: Callable[[Message], T], /, *_: P.args, **arguments: P.kwargs
     ) -> T:
-        """Ask for something, wait for the answer, and read it with `read`. Arguments have names.
+        """Make a call, wait for its reply, and read that with `read`. Arguments have names.
 
-        Signals wait meanwhile, or the next answer would be taken for this one's. An owner that does
-        not answer can't have them wait for long.
+        Signals are deferred until the reply has come; otherwise it would be taken for the reply to
+        the next call. A process that does not reply can defer them for
+        `deadline.AFTER_A_SIGNAL_S` only.
 
-        :raise MachineError: when the process that has the machine has ended, does not answer, or
-            answers what can't be.
-        :raise OpenRbuError | OSError | PowerCutError: what the machine answers.
+        :raise MachineError: when the process that has the machine has ended, does not reply, or
+            replies with what the call can't return.
+        :raise OpenRbuError | OSError | PowerCutError: as the machine's call raises it.
         """
         given: dict[str, Any] = dict(arguments)
         payload: Buffer = given.pop("data", b"")
@@ -114,19 +117,19 @@ class Connection:
             try:
                 connection = DeadlineTransport(self._socket, deferred)
                 wire.send(connection, request, payload)
-                answer = wire.receive(connection)
-                if answer is None:
+                reply = wire.receive(connection)
+                if reply is None:
                     raise ConnectionResetError
-                if "error" not in answer.header:
-                    return read(answer)
-                failure = wire.error_of(answer.header["error"])
+                if "error" not in reply.header:
+                    return read(reply)
+                failure = wire.error_of(reply.header["error"])
             except TimeoutError:
-                how_long = "" if deferred.has_pending else f" for {deadline.ANSWER_WITHIN_S:.0f} s"
-                raise self._broken(f"does not answer{how_long}") from None
+                how_long = "" if deferred.has_pending else f" for {deadline.REPLY_WITHIN_S:.0f} s"
+                raise self._broken(f"does not reply{how_long}") from None
             except PeerStoppedError:
                 raise self._broken(self._stopped()) from None
             except WireError as nonsense:
-                raise self._broken(f"answers nonsense ({nonsense})") from None
+                raise self._broken(f"sends invalid replies ({nonsense})") from None
             except OSError:
                 raise self._broken(_HAS_ENDED) from None
         raise failure
@@ -134,11 +137,11 @@ class Connection:
     def check_connection(self) -> None:
         """:raise MachineError: when the process that has the machine has ended."""
         if not self._lock.acquire(blocking=False):
-            return  # a call is under way, which will tell
+            return  # a call is under way: it raises the error
         try:
             if self._problem:
                 raise MachineError(self._problem)
-            if select.select([self._socket], [], [], 0)[0]:  # nobody sends unasked: it is the end
+            if select.select([self._socket], [], [], 0)[0]:  # no reply is due: it has closed it
                 raise self._broken(_HAS_ENDED)
         finally:
             self._lock.release()
@@ -147,13 +150,13 @@ class Connection:
         return f"is stopped: let it go on (fg, or kill -CONT {self._owner})"
 
     def _broken(self, what: str) -> MachineError:
-        """The connection is of no use any more, and why."""
+        """Close the connection, and remember why for later calls; the error to raise."""
         self._problem = f"process {self._owner}, which has machine {self._name!r}, {what}"
         self._socket.close()
         return MachineError(self._problem)
 
     def close_later(self, number: int) -> None:
-        """Let go of an open file. The next request says so, which nothing has to wait for."""
+        """Close a file with the next request, so that closing needs no request of its own."""
         self._closed_files.append(number)
 
     def close(self) -> None:
@@ -165,7 +168,7 @@ class Connection:
 def _connect(directory: Path) -> socket.socket:
     """A connection to the socket in a directory.
 
-    :raise NotServedError: when there is none, or nobody behind it.
+    :raise NotServedError: when there is no socket, or no process accepts connections at it.
     """
     with contextlib.ExitStack() as stack, store.disk_errors(directory):
         connection = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
@@ -180,7 +183,7 @@ def _connect(directory: Path) -> socket.socket:
 
 
 class RemotePorts:
-    """A machine's I/O ports; the index register is this program's own."""
+    """A machine's I/O ports, with an index register of this client's own: see `ports.OwnPorts`."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -202,14 +205,14 @@ class RemoteFile:
         return self._connection.call(client.FILE_STAT, replies.stat, file=self._number)
 
     def read(self, offset: int, size_bytes: int) -> bytes:
-        """One `pread`; of more than `wire.MAX_PAYLOAD_BYTES` a part comes."""
+        """One `pread`, of `wire.MAX_PAYLOAD_BYTES` at most."""
         bounded = replies.data(size_bytes)
         return self._connection.call(
             client.FILE_READ, bounded, file=self._number, offset=offset, size_bytes=size_bytes
         )
 
     def write(self, offset: int, data: Buffer, *, sys_rawio: bool = True) -> int:
-        """One `pwrite`; of more than `wire.MAX_PAYLOAD_BYTES` a part is taken."""
+        """One `pwrite`, of `wire.MAX_PAYLOAD_BYTES` at most; the number of bytes written."""
         part = memoryview(data)[: wire.MAX_PAYLOAD_BYTES]
         bounded = replies.number(len(part))
         return self._connection.call(
@@ -249,7 +252,7 @@ class RemoteFiles:
         caller: Caller = ROOT,
         must_be_on: bool = False,
     ) -> File:
-        """Open a file; `must_be_on`: on a machine that is off it is MachineError, not ENOENT."""
+        """Open a file. `must_be_on`: raise MachineError, not ENOENT, when the machine is off."""
         number = self._connection.call(
             client.OPEN,
             replies.number(),
@@ -266,8 +269,7 @@ class RemoteFiles:
 class RemoteMachine:
     """The machine in `directory`, through the process that serves it: see `machine.base.Machine`.
 
-    :raise NotServedError: when nobody serves it.
-    :raise MachineError: when it may not be used from here.
+    :raise NotServedError, MachineError: as `Connection`.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -280,7 +282,7 @@ class RemoteMachine:
         self.files = RemoteFiles(self._connection)
 
     def close(self) -> None:
-        """Let go of it. The machine stays as it is."""
+        """Disconnect. The machine stays as it is."""
         self._connection.close()
         if self._ram is not None:
             self._ram.close()

@@ -1,7 +1,7 @@
-"""What the calls of a served machine bring: for the wire, and out of it.
+"""What the calls of a served machine return: written for the wire, and read from it.
 
-A reader makes of an answer what the call promises, and raises WireError for everything else, so
-that a server that is broken does not break who asks it.
+A reader turns a reply into the type that the call promises, and raises WireError for everything
+else, so that a broken server does not break its clients.
 """
 
 from __future__ import annotations
@@ -56,10 +56,10 @@ _STAT: Mapping[str, Any] = {
 
 
 def _plain(kind: type[T]) -> Callable[[Message], T]:
-    """Reads one value of a type."""
+    """A reader of one value of type `kind`."""
 
-    def read(answer: Message) -> T:
-        value: T = fields(answer.header, {"result": kind})["result"]
+    def read(reply: Message) -> T:
+        value: T = fields(reply.header, {"result": kind})["result"]
         return value
 
     return read
@@ -73,10 +73,10 @@ _document = _plain(dict)
 
 
 def number(most: int = MAX_INT) -> Callable[[Message], int]:
-    """Reads a number from 0 to `most`."""
+    """A reader of a number from 0 to `most`."""
 
-    def read(answer: Message) -> int:
-        value = _plain(int)(answer)
+    def read(reply: Message) -> int:
+        value = _plain(int)(reply)
         if value > most:
             raise WireError(f"{value}, which is more than {most}")
         return value
@@ -85,40 +85,40 @@ def number(most: int = MAX_INT) -> Callable[[Message], int]:
 
 
 def data(most_bytes: int) -> Callable[[Message], bytes]:
-    """Reads a payload of no more than this size."""
+    """A reader of a payload of at most `most_bytes`."""
 
-    def read(answer: Message) -> bytes:
-        _document(answer)
-        if len(answer.payload) > most_bytes:
-            raise WireError(f"{len(answer.payload)} bytes, which is more than {most_bytes}")
-        return answer.payload
+    def read(reply: Message) -> bytes:
+        _document(reply)
+        if len(reply.payload) > most_bytes:
+            raise WireError(f"{len(reply.payload)} bytes, which is more than {most_bytes}")
+        return reply.payload
 
     return read
 
 
-def text(answer: Message) -> str:
-    """Reads what a link or a file's name can be."""
-    return _checked_text(_any_text(answer))
+def text(reply: Message) -> str:
+    """Reads the target of a link: text without NUL that can be encoded as a file name."""
+    return _checked_text(_any_text(reply))
 
 
-def names(answer: Message) -> list[str]:
+def names(reply: Message) -> list[str]:
     """Reads the names in a directory, or of modules."""
-    return [_checked_name(each) for each in _list(answer)]
+    return [_checked_name(each) for each in _list(reply)]
 
 
 def _checked_name(name: object) -> str:
     if name in ("", ".", "..") or "/" in (checked := _checked_text(name)):
-        raise WireError("a name that can't be one")
+        raise WireError("not a file name")
     return checked
 
 
 def _checked_text(value: object) -> str:
     if not isinstance(value, str) or "\0" in value:
-        raise WireError("a text that is none")
+        raise WireError("not text without NUL")
     try:
         os.fsencode(value)
     except UnicodeEncodeError:
-        raise WireError("a text that is no bytes") from None
+        raise WireError("text that can't be encoded") from None
     return value
 
 
@@ -126,7 +126,7 @@ def _checked_text(value: object) -> str:
 
 
 def post_document(post: PostReport) -> dict[str, Any]:
-    """For the wire."""
+    """A report of a start, as JSON for the wire."""
     return {
         "version_before": post.version_before,
         "version_after": post.version_after,
@@ -138,9 +138,9 @@ def post_document(post: PostReport) -> dict[str, Any]:
     }
 
 
-def post(answer: Message) -> PostReport:
-    """The same out of an answer."""
-    document = fields(_document(answer), _POST)
+def post(reply: Message) -> PostReport:
+    """Reads what `post_document` wrote."""
+    document = fields(_document(reply), _POST)
     code = document["completion_code"]
     try:
         completion_code = None if code is None else CompletionCode(code)
@@ -155,9 +155,9 @@ def _region(value: object) -> Region:
 
 
 def _row(value: object, kinds: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields that come as a list of their values."""
+    """The fields of a list of values, in the order of `kinds`."""
     if not isinstance(value, list) or len(value) != len(kinds):
-        raise WireError(f"no list of {', '.join(kinds)}")
+        raise WireError(f"not a list of {', '.join(kinds)}")
     return fields(dict(zip(kinds, value, strict=True)), kinds)
 
 
@@ -165,7 +165,7 @@ def _row(value: object, kinds: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def status_message(status: MachineStatus) -> Message:
-    """For the wire: the machine's SMBIOS table is the payload."""
+    """A status for the wire: the payload is the machine's SMBIOS table."""
     entry_point, table = status.tables.build()
     document = {
         "entry_point": entry_point.hex(),
@@ -179,11 +179,11 @@ def status_message(status: MachineStatus) -> Message:
     return Message(document, table)
 
 
-def status(answer: Message) -> MachineStatus:
-    """The same out of an answer."""
-    document = dict(fields(_document(answer), _STATUS))
+def status(reply: Message) -> MachineStatus:
+    """Reads what `status_message` wrote."""
+    document = dict(fields(_document(reply), _STATUS))
     try:
-        tables = Tables.parse(bytes.fromhex(document.pop("entry_point")), answer.payload)
+        tables = Tables.parse(bytes.fromhex(document.pop("entry_point")), reply.payload)
     except (ValueError, DamagedInputError):
         raise WireError("SMBIOS tables without an entry point") from None
     modules = tuple(_checked_name(each) for each in document["modules"])
@@ -194,13 +194,13 @@ def status(answer: Message) -> MachineStatus:
 
 
 def stat_list(stat: Stat) -> list[float]:
-    """For the wire."""
+    """The fields of a `Stat`, as a list for the wire."""
     return [stat.mode, stat.link_count, stat.size_bytes, stat.inode, stat.changed_at]
 
 
-def stat(answer: Message) -> Stat:
-    """The same out of an answer."""
-    document = _row(_list(answer), _STAT)
+def stat(reply: Message) -> Stat:
+    """Reads what `stat_list` wrote."""
+    document = _row(_list(reply), _STAT)
     if not math.isfinite(document["changed_at"]):
-        raise WireError("a time that is none")
+        raise WireError("not a finite time")
     return Stat(**document)

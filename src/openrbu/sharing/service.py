@@ -1,12 +1,12 @@
 """Lets other programs use a machine that this process has, through a socket in its directory.
 
-Theory of operation. A thread accepts connections, and each has a thread that answers its requests
-one by one. What a request does is a call of the machine, which has a lock of its own. A connection
-is a program: the files that it has open, its index registers and the paths that it holds are let
-go of when it ends, be it by SIGKILL.
+Theory of operation. One thread accepts connections, and each connection has a thread that handles
+its requests one after another. A request is a call of the machine, which has its own lock. Each
+connection is a client: its open files, index registers and path locks are released when the
+connection ends, also by SIGKILL.
 
-Only this process's user is answered: the socket is that user's by its mode, and the kernel is asked
-who is at the other end.
+Only this process's user is served: the socket's mode admits no other user, and the kernel says
+which user is at the other end (SO_PEERCRED).
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from openrbu.system.signals import SIGNAL_CHECK_S
 MAX_CONNECTIONS = 256
 
 _NEXT_TRY_S = 0.1
-"""When a connection can't be accepted, such as for want of descriptors, until it is tried again."""
+"""How long to wait before the next try when a connection can't be accepted, for example because
+this process has no descriptor left."""
 
 
 class Service:
@@ -42,16 +43,16 @@ class Service:
         self._connections: dict[socket.socket, threading.Thread] = {}
 
     def start(self) -> None:
-        """Make the socket, in place of one that a process left that was killed; begin to serve.
+        """Make the socket, replacing one that a killed process left, and begin to serve.
 
-        :raise MachineError: when the directory does not allow it.
+        :raise MachineError: when the socket can't be made in the machine's directory.
         """
         try:
             with store.disk_errors(self._machine.directory):
                 self._path.unlink(missing_ok=True)
                 with wire.socket_address(self._machine.directory) as address:
                     self._socket.bind(address)
-                self._path.chmod(0o600)  # nobody connects before `listen`
+                self._path.chmod(0o600)  # no process can connect before `listen`
                 self._socket.listen(MAX_CONNECTIONS)
         except BaseException:
             self._socket.close()
@@ -59,7 +60,7 @@ class Service:
         self._accepting.start()
 
     def stop_accepting(self) -> None:
-        """Take no new connections; those that there are stay."""
+        """Accept no more connections. Existing ones stay."""
         self._is_stopping.set()
         with contextlib.suppress(OSError):
             self._path.unlink()
@@ -69,20 +70,21 @@ class Service:
         self._socket.close()
 
     def wait_until_unused(self, waiting: Callable[[int], None]) -> None:
-        """Wait until all connections have ended, of themselves.
+        """Wait until the clients have closed all connections.
 
-        `waiting` is called with how many there are, at first and whenever that changes.
+        `waiting` is called with the number of connections, first when the wait begins and then at
+        each change.
         """
-        told = 0
+        reported = 0
         with self._changed:
             while now := len(self._connections):
-                if now != told:
-                    told = now
+                if now != reported:
+                    reported = now
                     waiting(now)
                 self._changed.wait(SIGNAL_CHECK_S)
 
     def stop(self) -> None:
-        """End the connections that there still are; what each is doing is done first."""
+        """Close the connections that are left, each after the request that it is handling."""
         with self._changed:
             left = dict(self._connections)
         for connection, thread in left.items():
@@ -102,7 +104,8 @@ class Service:
                 connection.close()
 
     def _begin(self, connection: socket.socket) -> bool:
-        """Answer a program, in a thread of its own; False when it is not to be, or can't be."""
+        """Serve a client in a new thread. False when it is another user's, or when there are too
+        many connections or threads."""
         thread = threading.Thread(target=self._serve, args=(connection,), daemon=True)
         with self._changed:
             if wire.peer(connection).uid != os.geteuid():
@@ -118,8 +121,8 @@ class Service:
 
     def _serve(self, connection: socket.socket) -> None:
         try:
-            self._answer(connection)
-        except (OSError, wire.WireError):  # it has gone, or makes no sense
+            self._handle_requests(connection)
+        except (OSError, wire.WireError):  # it has disconnected, or breaks the protocol
             pass
         finally:
             with self._changed:
@@ -127,17 +130,17 @@ class Service:
                 connection.close()
                 self._changed.notify_all()
 
-    def _answer(self, connection: socket.socket) -> None:
-        """Answer a program until it hangs up.
+    def _handle_requests(self, connection: socket.socket) -> None:
+        """Reply to a client's requests until it disconnects.
 
-        :raise OSError: when it has gone.
-        :raise WireError: when it makes no sense.
+        :raise OSError: when the connection breaks.
+        :raise WireError: when a message is not one of this protocol.
         """
         client = Client(self._machine)
         try:
             greeting = {"protocol": wire.PROTOCOL, "owner": os.getpid()}
             wire.send(connection, {"result": greeting})
             while (request := wire.receive(connection)) is not None:
-                wire.send(connection, *client.answer(request))
+                wire.send(connection, *client.handle(request))
         finally:
             client.release_all()

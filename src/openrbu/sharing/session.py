@@ -1,4 +1,4 @@
-"""Where work is done: on a virtual machine, or on the machine that this runs on."""
+"""The machine to work on: a virtual machine, or the computer that this runs on."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A host to work on; `machine` is the virtual machine behind it, where it is one."""
+    """A host to work on. `machine` is its virtual machine; None when the host is this computer."""
 
     host: Host
     machine: Machine | None = None
@@ -22,10 +22,11 @@ class Session:
 
 @contextlib.contextmanager
 def open_machine(name: str, *, serve: bool = False) -> Iterator[Machine]:
-    """The virtual machine of that name, until the end of the block; `serve`: served to other
-    programs meanwhile.
+    """The virtual machine `name`, until the end of the block. With `serve` other programs can use
+    it meanwhile.
 
-    :raise MachineError: when there is none, or another process has it that does not serve it.
+    :raise MachineError: when there is no such machine, or another process has it and does not
+        serve it.
     """
     from openrbu.machine.store import existing_directory  # noqa: PLC0415  (start-up time)
     from openrbu.sharing import access  # noqa: PLC0415  (start-up time)
@@ -38,7 +39,7 @@ def open_machine(name: str, *, serve: bool = False) -> Iterator[Machine]:
 
 @contextlib.contextmanager
 def open_session(name: str | None, *, serve: bool = False) -> Iterator[Session]:
-    """The virtual machine of that name; without one, the machine that this runs on.
+    """The virtual machine `name`; None: the computer that this runs on.
 
     :raise MachineError: as `open_machine`.
     """

@@ -2,11 +2,11 @@
 
 A message is two lengths (u32 each, big endian), a header of that many bytes (a JSON object) and a
 payload of that many bytes (what a file is read or written with). A request's header is
-`{"do": NAME, "with": {…}, "closed": […]}`; `closed` are files that the program let go of. An answer
-has `{"result": …}` or `{"error": {…}}`. The first message on a connection is the server's greeting,
-an answer with `{"protocol": 2, "owner": PID}`.
+`{"do": NAME, "with": {…}, "closed": […]}`; `closed` are the numbers of files that the program has
+closed. A reply has `{"result": …}` or `{"error": {…}}`. The first message on a connection is the
+server's greeting, a reply with `{"protocol": 2, "owner": PID}`.
 
-Both ends are one user's, so the limits are against mistakes, not against floods.
+Both ends belong to one user, so the limits are against mistakes, not against attacks.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _LENGTHS = struct.Struct(">II")
 _CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid (unix(7), SO_PEERCRED)
 
 Failure = OpenRbuError | OSError | PowerCutError
-"""What goes over the wire as an error. Anything else is a mistake in this program."""
+"""The exceptions that are sent as an error. Any other exception is a defect of openrbu."""
 
 _PLAIN: Mapping[str, type[Exception]] = {
     kind.__name__: kind
@@ -56,11 +56,11 @@ _PLAIN: Mapping[str, type[Exception]] = {
         PowerCutError,
     )
 }
-"""The errors that are their text and nothing else."""
+"""The errors that have a text and nothing else, by class name."""
 
 
 class WireError(Exception):
-    """What came is no message of this protocol, or it was cut off."""
+    """What was received is not a message of this protocol, or was cut off."""
 
 
 class Message(NamedTuple):
@@ -71,7 +71,7 @@ class Message(NamedTuple):
 
 
 class Transport(Protocol):
-    """What of a socket is used here."""
+    """What this module needs of a socket."""
 
     def sendall(self, data: Buffer, flags: int, /) -> None: ...
 
@@ -93,7 +93,7 @@ def send(connection: Transport, header: Mapping[str, Any], payload: Buffer = b""
 def receive(connection: Transport) -> Message | None:
     """The next message; None when the other end has closed the connection before it.
 
-    :raise WireError: when it is none.
+    :raise WireError: when what comes is not a message.
     :raise OSError: when the connection is broken.
     """
     start = _take(connection, _LENGTHS.size)
@@ -106,20 +106,20 @@ def receive(connection: Transport) -> Message | None:
     try:
         header = json.loads(text)
     except (ValueError, RecursionError):
-        raise WireError("a header that is no JSON") from None
+        raise WireError("a header that is not JSON") from None
     if not isinstance(header, dict):
-        raise WireError("a header that is no object")
+        raise WireError("a header that is not an object")
     return Message(header, _whole(_take(connection, payload_bytes), payload_bytes))
 
 
 def _take(connection: Transport, size_bytes: int) -> bytes:
-    """So many bytes, or what comes before the end."""
+    """`size_bytes`, or less where the connection ends before."""
     data = bytearray()
     while len(data) < size_bytes:
-        piece = connection.recv(min(size_bytes - len(data), MIB))
-        if not piece:
+        chunk = connection.recv(min(size_bytes - len(data), MIB))
+        if not chunk:
             break
-        data += piece
+        data += chunk
     return bytes(data)
 
 
@@ -130,16 +130,17 @@ def _whole(data: bytes, size_bytes: int) -> bytes:
 
 
 def fields(document: object, kinds: Mapping[str, Any]) -> dict[str, Any]:
-    """A document that has these fields and no others, each of its kind: a type, or a union of some.
+    """`document`, checked: it has the fields of `kinds` and no others, each of its type or of one
+    of the types of its union.
 
-    :raise WireError: when it has not, or an integer is negative or has over 63 bits.
+    :raise WireError: when it is not so, or an integer is negative or has more than 63 bits.
     """
     if not isinstance(document, dict) or document.keys() != kinds.keys():
         raise WireError(f"not the fields {', '.join(kinds) or '(none)'}")
     for name, kind in kinds.items():
         value = document[name]
         if type(value) not in (get_args(kind) or (kind,)):
-            raise WireError(f"{name} is of another kind")
+            raise WireError(f"{name} is of another type")
         if type(value) is int and not 0 <= value <= MAX_INT:
             raise WireError(f"{name} is out of range")
     return document
@@ -147,9 +148,9 @@ def fields(document: object, kinds: Mapping[str, Any]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def socket_address(directory: Path) -> Iterator[str]:
-    """A short way to the socket in a directory: an address has no more than 107 bytes (unix(7)).
+    """A short path to the socket in `directory`, because an address has at most 107 bytes: unix(7).
 
-    :raise OSError: when there is no such directory, or it may not be passed.
+    :raise OSError: when there is no such directory, or this user may not enter it.
     """
     fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -159,14 +160,14 @@ def socket_address(directory: Path) -> Iterator[str]:
 
 
 class Peer(NamedTuple):
-    """A process at the other end of a connection, and its user."""
+    """The process at the other end of a connection, and its user."""
 
     pid: int
     uid: int
 
 
 def peer(connection: socket.socket) -> Peer:
-    """Who is at the other end, as the kernel knows it."""
+    """The process at the other end, as the kernel knows it."""
     data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     return Peer(*_CREDENTIALS.unpack(data)[:2])
 
@@ -175,7 +176,7 @@ def peer(connection: socket.socket) -> Peer:
 
 
 def error_document(error: Failure) -> dict[str, Any]:
-    """An error for the wire."""
+    """An exception as JSON for the wire. `error_of` is its inverse."""
     if isinstance(error, KernelError):
         text = (error.strerror or "").removeprefix(os.strerror(error.errno or 0))
         detail = text.removeprefix(": ")
@@ -191,12 +192,12 @@ def error_document(error: Failure) -> dict[str, Any]:
 
 
 def error_of(document: object) -> Exception:
-    """The error that was sent: of the same class, with the same text and errno.
+    """The exception that was sent: of the same class, with the same text and errno.
 
-    :raise WireError: when it is none.
+    :raise WireError: when `document` is not an error of `error_document`.
     """
     if not isinstance(document, dict):
-        raise WireError("an error that is none")
+        raise WireError("an error that is not an object")
     if "kernel" in document:
         fields(document, {"kernel": int, "path": str | None, "detail": str})
         return KernelError(_errno(document["kernel"]), document["path"], document["detail"])
@@ -208,7 +209,7 @@ def error_of(document: object) -> Exception:
         return DamagedInputError(document["damage"], offset=document["offset"])
     fields(document, {"kind": str, "text": str})
     if document["kind"] not in _PLAIN:
-        raise WireError("an error of a kind that there is not")
+        raise WireError("an error of an unknown kind")
     return _PLAIN[document["kind"]](document["text"])
 
 
