@@ -20,20 +20,20 @@ from openrbu.formats.tokens import (
 from openrbu.ports import BANK_BYTES, PC_BANKS, PC_PORTS, IoPorts
 
 _ALL_ONES = 0xFF
-"""What a port reads as that nobody answers."""
+"""What a port without a device reads as."""
 
 _FIRST_SETTING = 0x0E
-"""Below this a PC's first bank is its clock, of which reading one register changes others."""
+"""The indexes below this are a PC's clock in the first bank, where a read may change registers."""
 
 _MAX_READS = 16
-"""A byte that changes all the time, as a clock's seconds may, has to be something."""
+"""After so many reads the last one counts: a byte such as a clock's seconds may always change."""
 
 
 def banks_of(tables: Tables) -> dict[int, int]:
-    """The index port behind which each data port's bank of CMOS is: a PC's, and those that the
-    tables' tokens name. Real ones name 0x70, 0x72 and 0x74, each with the next port for its data.
+    """The index port of each data port: a PC's two pairs, and those that the tables' tokens name.
+    Real tables name 0x70, 0x72 and 0x74, each with the next port for its data.
 
-    A pair of which one port has the other's part in a pair before it is not there.
+    A pair is left out when one of its ports has the other role in an earlier pair.
     """
     banks = dict(PC_BANKS)
     for index_port, data_port in port_pairs(tables):
@@ -58,9 +58,10 @@ def write_first_bank(ports: IoPorts, index: int, value: int) -> None:
 
 
 def read_indexed(ports: IoPorts, token: IndexedIoToken, index: int) -> int:
-    """The CMOS byte at `index`, through the token's port pair: what two reads in a row agree on.
+    """The CMOS byte at `index`, through the token's port pair: the value that two reads in a row
+    agree on.
 
-    Where a kernel's clock driver uses the same ports, single reads are another byte's now and then
+    When a kernel's clock driver uses the same ports, some single reads return another byte
     (measured on Debian's 6.1.192: 1,177 of 22,585).
     """
     before = None
@@ -80,9 +81,9 @@ def write_indexed(ports: IoPorts, token: IndexedIoToken, index: int, value: int)
 
 
 def port_responds(ports: IoPorts, token: IndexedIoToken) -> bool:
-    """Whether anything is behind the token's port pair: what nobody answers reads as all ones.
+    """Whether a device responds at the token's port pair. If none does, all bytes read as 0xFF.
 
-    As few bytes are read as it takes.
+    It stops at the first byte that is not 0xFF.
     """
     if read_indexed(ports, token, token.location) != _ALL_ONES:
         return True
@@ -91,14 +92,14 @@ def port_responds(ports: IoPorts, token: IndexedIoToken) -> bool:
 
 
 def token_is_active(ports: IoPorts, token: IndexedIoToken) -> bool:
-    """Whether the token's bits in CMOS are those that it stands for."""
+    """Whether the bits in CMOS have the value that makes the token active."""
     return token.is_active(read_indexed(ports, token, token.location))
 
 
 def expected_check_bytes(
     ports: IoPorts, token: IndexedIoToken, system_id: int | None
 ) -> bytes | None:
-    """What the check value over the token's range should be, as stored; None where none is kept."""
+    """The right check value over the token's range, as stored; None if it has no check value."""
     check = token.check
     if check.is_none:
         return None
@@ -108,7 +109,7 @@ def expected_check_bytes(
 
 
 def check_value_is_right(ports: IoPorts, token: IndexedIoToken, system_id: int | None) -> bool:
-    """Whether CMOS carries the check value that its bytes have (true where none is kept)."""
+    """Whether the check value in CMOS is right for its bytes (True if there is no check value)."""
     expected = expected_check_bytes(ports, token, system_id)
     if expected is None:
         return True
@@ -117,14 +118,14 @@ def check_value_is_right(ports: IoPorts, token: IndexedIoToken, system_id: int |
 
 
 def write_check_value(ports: IoPorts, token: IndexedIoToken, system_id: int | None) -> None:
-    """Bring the stored check value in line with the bytes of its range."""
+    """Store the right check value for the bytes of its range."""
     expected = expected_check_bytes(ports, token, system_id)
     for offset, value in enumerate(expected or b""):
         write_indexed(ports, token, token.check.index + offset, value)
 
 
 def set_token(ports: IoPorts, token: IndexedIoToken, system_id: int | None) -> None:
-    """Set a token's bits, and the check value where the byte is in a checked range."""
+    """Set a token's bits, and the check value if the byte is in a checked range."""
     old = read_indexed(ports, token, token.location)
     write_indexed(ports, token, token.location, token.apply(old))
     check = token.check
@@ -133,10 +134,10 @@ def set_token(ports: IoPorts, token: IndexedIoToken, system_id: int | None) -> N
 
 
 class IndexedActivation:
-    """The activation token as a switch, where it is an indexed I/O token.
+    """The activation token, if it is an indexed I/O token.
 
-    A `checks_cmos` one does not believe CMOS with a wrong check value, as a BIOS, which loads its
-    defaults then; and by default no update is wanted.
+    `checks_cmos`: whether the token counts as clear while a check value of CMOS is wrong. A BIOS
+    does that: it loads its defaults then, and by default no update is requested.
     """
 
     def __init__(
@@ -155,19 +156,19 @@ class IndexedActivation:
 
     @property
     def is_armed(self) -> bool:
-        """Whether the token is in force."""
+        """Whether the token is active (and, with `checks_cmos`, all check values are right)."""
         if self._checks_cmos and self.wrong_checks:
             return False
         return token_is_active(self._ports, self._activate)
 
     @property
     def responds(self) -> bool:
-        """Whether anything answers behind the token's ports."""
+        """Whether a device responds at the token's ports."""
         return port_responds(self._ports, self._activate)
 
     @property
     def wrong_checks(self) -> tuple[CheckRange, ...]:
-        """The ranges behind the token's ports whose check value is wrong."""
+        """The checked ranges in the token's bank whose check value is wrong."""
         return tuple(
             token.check
             for token in self._checked
@@ -181,12 +182,12 @@ class IndexedActivation:
         set_token(self._ports, self._cancel, self._system_id)
 
     def repair(self) -> None:
-        """Make all check values right."""
+        """Repair all check values."""
         for token in self._checked:
             write_check_value(self._ports, token, self._system_id)
 
     def saved_checks(self) -> Callable[[], None]:
-        """What puts the check values back as they are now."""
+        """A function that restores the check values as they are now."""
         kept: dict[int, int] = {}
         for token in self._checked:
             size = len(expected_check_bytes(self._ports, token, self._system_id) or b"")
@@ -200,18 +201,18 @@ class IndexedActivation:
         return put_back
 
     def clear_if_check_is_wrong(self) -> str:
-        """What a BIOS does at its start about CMOS that it does not believe: no update is wanted,
-        and the check values are right again. Why; empty: it believes CMOS."""
+        """Do what a BIOS does at its start if a check value is wrong: clear the token and repair
+        the check values. Returns the reason; empty if all are right."""
         wrong = self.wrong_checks
         if not wrong:
             return ""
-        self.disarm()  # first: a power cut here leaves it unbelieved
+        self.disarm()  # first: after a power cut here, a check value is still wrong
         self.repair()
-        return f"CMOS was not believed ({checks_text(wrong)}): the settings in it were dropped"
+        return f"in CMOS {checks_text(wrong)}: the BIOS cleared the activation token"
 
 
 def checks_text(wrong: Sequence[CheckRange]) -> str:
-    """Which check values are wrong, in words."""
+    """A text that says which check values are wrong."""
     ranges = ", ".join(f"{check.first:#04x} to {check.last:#04x}" for check in wrong)
     values = "the check values" if len(wrong) > 1 else "the check value"
     verb = "are" if len(wrong) > 1 else "is"

@@ -50,7 +50,7 @@ def test_an_nvram_with_no_time_or_code_in_it_is_a_machine_error(damaged: dict[st
     fields: dict[str, Any] = {"completion_code": 0, "completed_at": WHEN}
     nvram = Nvram(**fields | damaged)
     with pytest.raises(
-        MachineError, match=r"nvram\.json is damaged: no time or no completion code"
+        MachineError, match=r"nvram\.json is damaged: its time or its completion code"
     ):
         tables_of_boot(TABLES, record(), nvram)
 

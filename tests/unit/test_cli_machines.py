@@ -304,5 +304,5 @@ def test_a_restart_that_was_armed_for_another_version_ends_with_1(rbu: Cli) -> N
         write_first_bank(session.host.ports, 0x45, 0x99)
     ended = rbu("machine", "reboot", "box")
     assert ended.code == 1
-    assert "the restart brought no update: CMOS was not believed" in ended.err
+    assert "the restart brought no update: in CMOS the check value" in ended.err
     assert "failed: the BIOS did not try it; A05 runs" in rbu("status", "-m", "box").out

@@ -73,8 +73,8 @@ def test_cmos_whose_check_value_is_wrong_over_the_range_of_the_token_is_not_beli
     report = computer.start()
     assert not report.attempted
     assert report.reason == (
-        "CMOS was not believed (the check value over the indexes 0x60 to 0x6f is wrong): "
-        "the settings in it were dropped"
+        "in CMOS the check value over the indexes 0x60 to 0x6f is wrong: "
+        "the BIOS cleared the activation token"
     )
     assert computer.version == OLD_VERSION
     assert computer.start() == PostReport(OLD_VERSION, OLD_VERSION)

@@ -333,7 +333,7 @@ def test_packets_that_are_in_the_way_again_and_again_are_counted(
     monkeypatch.setattr(collector, "MAX_STEPS", 1000)
     put(ram, 4 * MIB, *[PACKETS[1]] * 200)
     put(ram, MIB, *PACKETS)
-    assert "in the way" in refuses("poweredge-2950", ram, SERVER)[1]
+    assert "too many packets are above" in refuses("poweredge-2950", ram, SERVER)[1]
 
 
 def test_it_takes_no_longer_than_the_search_that_all_share(ram: RamFile) -> None:

@@ -307,7 +307,7 @@ def test_a_restart_in_which_cmos_was_not_believed_ends_with_1_and_why(
     document = demo.json("update", demo.image(), "-m", "m", "--reboot", code=1)
     assert (document["restarted"], document["is_armed"]) == (True, False)
     message = document["error"]["message"]
-    assert message.startswith("the restart brought no update: CMOS was not believed")
+    assert message.startswith("the restart brought no update: in CMOS the check value")
     assert RANGE in message
     assert message.endswith("A05 runs")
     assert RANGE in document["result"]["reason"]

@@ -1,4 +1,4 @@
-"""The activation token as the BIOS itself has it, wherever its tables say that it is kept."""
+"""The BIOS's own access to the activation token, in CMOS or in NVRAM, as its tables say."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from openrbu.ports import IoPorts
 def bios_activation(
     tables: Tables, ports: IoPorts, nvram: NvramFile
 ) -> IndexedActivation | SmiHandler | None:
-    """The switch; None where the tables have no RBU tokens."""
+    """The activation token of a machine; None if its tables have no RBU tokens."""
     tokens = tokens_for_update(tables)
     if tokens is None:
         return None

@@ -11,7 +11,8 @@ from openrbu.errors import MachineError
 from openrbu.ports import BANK_BYTES, PC_BANKS, PC_PORTS
 
 CMOS_FILE_BYTES = BANK_BYTES * (max(index_port for index_port, _ in PC_PORTS) + 1)
-"""The size of a file with a PC's two banks: CMOS index i of index port p is at offset 256·p + i."""
+"""The size of a file with a PC's two banks. Index i of the bank with index port p is at offset
+256·p + i."""
 
 
 def cmos_file_bytes(banks: Mapping[int, int]) -> int:
@@ -20,12 +21,13 @@ def cmos_file_bytes(banks: Mapping[int, int]) -> int:
 
 
 class CmosFile:
-    """A machine's CMOS, kept in a file. A power cut leaves each byte old or new.
+    """A machine's CMOS, saved in a file. After a power cut each byte is old or new.
 
-    `banks` has the index port of each data port. A file with a PC's two banks only, as machines
-    made before openrbu 0.2 have it, has zeros in the others, and grows when one is written to.
+    `banks` has the index port of each data port. A file with only a PC's two banks (machines made
+    before openrbu 0.2 have such files) reads as zeros in the other banks. It grows when one of them
+    is written.
 
-    :raise MachineError: when the file is missing or cut.
+    :raise MachineError: when the file is missing or has another size.
     """
 
     def __init__(
@@ -51,16 +53,16 @@ class CmosFile:
         if port in self._index:
             self._index[port] = value & 0xFF
         elif port in self.banks:
-            self._store(self._place(port), value & 0xFF)
+            self._store(self._offset(port), value & 0xFF)
 
     def in8(self, port: int) -> int:
-        """Read a port; one with nothing behind it floats high: 0xFF."""
+        """Read a port. A port without a device floats high and reads as 0xFF."""
         if port in self._index:
             return self._index[port]
-        return self._bytes[self._place(port)] if port in self.banks else 0xFF
+        return self._bytes[self._offset(port)] if port in self.banks else 0xFF
 
-    def _place(self, data_port: int) -> int:
-        """Where in the file the byte is that is behind a data port now."""
+    def _offset(self, data_port: int) -> int:
+        """The offset in the file of the byte that the data port's bank has selected."""
         index_port = self.banks[data_port]
         return BANK_BYTES * index_port + self._index[index_port]
 

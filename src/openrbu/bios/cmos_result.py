@@ -1,10 +1,10 @@
-"""The result of an update as a PowerEdge 2950's BIOS keeps it in CMOS.
+"""The result of an update as a PowerEdge 2950's BIOS records it in CMOS.
 
 Read in that BIOS's code, not run (docs/reference/bios-rules.md, B6): bits 5:4 of index 0x78 are 0
-when an update is done, 2 when it failed a check or the programming, 3 when none was found; they are
-written together with the cleared activation bit (bit 6). A date goes to indexes 0x50 to 0x53. What
-is in each of those four bytes is not known: here they are year, month, day and hour, BCD, as in the
-RBU structure of SMBIOS.
+when an update was completed, 2 when it failed a check or the programming, 3 when none was found;
+they are written together with the cleared activation bit (bit 6). A date is written to indexes 0x50
+to 0x53. What each of these four bytes means is not known: here they are year, month, day and hour,
+BCD, as in the RBU structure of SMBIOS.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def result_of(code: CompletionCode) -> int:
 
 
 class CmosResult:
-    """Writes the result, and keeps every check value right that is over one of its bytes."""
+    """Writes the result, and updates every check value over a range with one of its bytes."""
 
     def __init__(self, ports: IoPorts, tables: Tables) -> None:
         self._ports = ports
@@ -46,9 +46,9 @@ class CmosResult:
         self._checked = _checked_over_the_result(tables)
 
     def write(self, code: CompletionCode, when: dt.datetime) -> None:
-        """Record a result, and clear the activation bit in the same byte where it is there.
+        """Record a result, and clear the activation bit if it is in the same byte.
 
-        :raise PowerCutError: when the power fails: some bytes are old then, others new.
+        :raise PowerCutError: when the power fails. Some bytes are old then, others new.
         """
         value = read_first_bank(self._ports, RESULT_INDEX) & ~RESULT_MASK
         value |= result_of(code) << RESULT_SHIFT

@@ -1,6 +1,6 @@
-"""What can be broken in a machine on purpose, so that each completion code can be met.
+"""Faults that a machine can have on purpose, so that each completion code can be produced.
 
-Each fault is the cause of one completion code of the RBU structure (SMBIOS type 0xDE).
+Each fault causes one completion code of the RBU structure (SMBIOS type 0xDE).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from openrbu.formats.dell import CompletionCode
 
 
 class Fault(Enum):
-    """A broken part: its name on the command line, and the code that its failure has."""
+    """A broken part: its name on the command line, and the completion code that it causes."""
 
     FLASH_NOT_ACCESSIBLE = ("flash-not-accessible", CompletionCode.FLASH_NOT_ACCESSIBLE)
     FLASH_NOT_READY = ("flash-not-ready", CompletionCode.FLASH_NOT_READY)
@@ -39,7 +39,7 @@ BEFORE_PROGRAMMING = (
     Fault.NO_EXTERNAL_POWER,
     Fault.TWELVE_VOLTS_NOT_SET,
 )
-"""What a BIOS finds out before it touches the flash."""
+"""The faults that a BIOS finds before it writes to the flash."""
 
 
 def parse_fault(label: str) -> Fault:

@@ -1,7 +1,7 @@
-"""A BIOS of our own making: what a virtual machine leaves the factory with.
+"""openrbu's own BIOS, with which a virtual machine leaves the factory.
 
-It is a real one as far as it goes: at the reset vector, 16 bytes below the end of the flash, a PC's
-processor finds a jump to code that writes one line to the first serial port and halts.
+It is small but real: at the reset vector, 16 bytes below the end of the flash, a PC's processor
+finds a jump to code that writes one line to the first serial port and halts.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from openrbu.units import KIB
 
 _CODE_OFFSET = 0xE000
-"""Of the code in the last 64 KiB, which a processor sees as segment F000 after a reset."""
+"""The offset of the code in the last 64 KiB, which is segment F000 after a reset."""
 
 _MESSAGE_OFFSET = 0xE020
 
@@ -28,7 +28,8 @@ _CODE = bytes.fromhex(
 
 
 def make_firmware(title: str, size_bytes: int) -> bytes:
-    """A flash of `size_bytes` (at least 64 KiB) that says `title` on the serial port."""
+    """The contents of a flash of `size_bytes` (at least 64 KiB) whose code writes `title` to the
+    serial port."""
     message = f"{title}\r\n".encode("ascii", "replace") + b"\0"
     last = bytearray(b"\xff" * (64 * KIB))
     last[_CODE_OFFSET : _CODE_OFFSET + len(_CODE)] = _CODE

@@ -1,15 +1,15 @@
-"""Flash that survives a power cut at any operation: two banks, and a selector written last.
+"""Flash that survives a power cut at any operation: two banks, and a selector that is written last.
 
 Facts: docs/reference/bios-rules.md, B2. Layout of the device: bank 0, bank 1, selector block 0,
-selector block 1. A bank holds a whole BIOS. A selector block holds one record: which bank, which
-version, the data's CRC-32, a sequence number, and a CRC-32 over the record. The sound record with
-the highest number says what the machine runs. To install: erase and program the *other* bank block
-by block, reading each back; then write a record with the next number into the *other* selector
-block. Whenever the power fails, the record that was in force before is untouched, and so is the
-bank that it names. (Two banks and not a recovery block, because then no moment needs a special boot
-path.)
+selector block 1. A bank has a whole BIOS. A selector block has one record: which bank, which
+version, the data's CRC-32, a sequence number, and a CRC-32 over the record. The valid record with
+the highest number says what the machine runs. To install a BIOS: erase and program the *other* bank
+block by block, and read each block back; then write a record with the next number into the *other*
+selector block. If the power fails at any point, the current record is unchanged, and so is the bank
+that it names. (There are two banks instead of a recovery block, because then no point needs a
+special way to boot.)
 
-NOR flash: erasing sets a block's bits to 1; programming can only clear bits.
+NOR flash: to erase a block sets its bits to 1; programming can only clear bits.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ RECORD = Layout(
 
 
 class FlashError(OpenRbuError):
-    """The flash refused; `code` is what the BIOS records."""
+    """An operation of the flash failed; `code` is what the BIOS records."""
 
     kind = "flash"
 
@@ -55,7 +55,7 @@ class FlashError(OpenRbuError):
 
 @dataclass(frozen=True, slots=True)
 class BankRecord:
-    """What a selector block says: the machine runs `version` from `bank`."""
+    """The record in a selector block: the machine runs `version` from `bank`."""
 
     sequence: int
     bank: int
@@ -75,7 +75,7 @@ class BankRecord:
 
     @classmethod
     def parse(cls, data: bytes) -> BankRecord | None:
-        """The record in a selector block, or None when it holds no sound one."""
+        """The record in a selector block; None if there is no valid one."""
         values = RECORD.unpack(data)
         if RECORD.violation(values) or values["bank"] not in (0, 1):
             return None
@@ -91,7 +91,10 @@ class BankRecord:
 
 
 class FlashFile:
-    """The device: a file, erased in blocks, programmed in place. Knows nothing of banks."""
+    """The device: a file that is erased in blocks and programmed in place. It does not know banks.
+
+    :raise MachineError: when the file is missing.
+    """
 
     def __init__(
         self, path: Path, *, rail: PowerRail | None = None, faults: Collection[Fault] = ()
@@ -113,16 +116,16 @@ class FlashFile:
     def erase(self, offset: int) -> None:
         """Set the block at `offset` to 0xFF.
 
-        :raise FlashError: with the code of the fault that is in the way.
+        :raise FlashError: when a fault prevents it; with that fault's code.
         """
         self._stop_for(Fault.FLASH_NOT_READY)
         self._stop_for(Fault.ERASE_FAILS)
         self._put(offset, _ERASED)
 
     def program(self, offset: int, data: Buffer) -> None:
-        """Clear bits so that `data` is there, where the block was erased before.
+        """Clear bits at `offset` so that `data` is there, if the block was erased before.
 
-        :raise FlashError: with the code of the fault that is in the way.
+        :raise FlashError: when a fault prevents it; with that fault's code.
         """
         self._stop_for(Fault.FLASH_FAILS)
         old = self.read(offset, len(data))
@@ -149,7 +152,7 @@ _ERASED = b"\xff" * BLOCK_BYTES
 class Flash:
     """A machine's BIOS flash: two banks on a device.
 
-    :raise MachineError: when the device's size fits no pair of banks, or no sound BIOS is there.
+    :raise MachineError: when the device's size is not that of two banks.
     """
 
     def __init__(self, device: FlashFile, *, faults: Collection[Fault] = ()) -> None:
@@ -158,11 +161,11 @@ class Flash:
         self._current: BankRecord | None = None
         self.size_bytes = device.size_bytes // 2 - BLOCK_BYTES
         if self.size_bytes <= 0 or device.size_bytes % (2 * BLOCK_BYTES):
-            raise MachineError("the flash file is damaged: its size fits no pair of banks")
+            raise MachineError("the flash file is damaged: its size is not that of two banks")
 
     @staticmethod
     def create(path: Path, data: Buffer, *, version: str, release_date: str) -> None:
-        """Make the file of a machine that left the factory with `data` as its BIOS."""
+        """Make the flash file of a machine that leaves the factory with `data` as its BIOS."""
         record = BankRecord(1, 0, version, release_date, zlib.crc32(data)).build()
         with path.open("xb") as file:
             file.write(data)
@@ -172,9 +175,9 @@ class Flash:
 
     @property
     def current(self) -> BankRecord:
-        """The record in force: of those whose bank is whole, the one with the highest number.
+        """The current record: the one with the highest number whose bank is whole.
 
-        :raise MachineError: when there is none: the machine is dead.
+        :raise MachineError: when there is none: the machine can't start.
         """
         if self._current is not None:
             return self._current
@@ -183,18 +186,18 @@ class Flash:
             if zlib.crc32(self._bank(record.bank)) == record.data_crc32:
                 self._current = record
                 return record
-        raise MachineError("the flash holds no whole BIOS: this machine can't start any more")
+        raise MachineError("the flash has no whole BIOS: this machine can't start any more")
 
     def image(self) -> bytes:
         """The BIOS that the machine runs."""
         return self._bank(self.current.bank)
 
     def install(self, data: Buffer, *, version: str, release_date: str) -> None:
-        """Make `data` the machine's BIOS, or leave the old one in force.
+        """Make `data` the machine's BIOS, or keep the old one.
 
-        :raise FlashError: when the flash refuses; the old BIOS stays in force, but for 12 V that
-            stays on: then the new one is.
-        :raise PowerCutError: when the power fails; old or new is in force, whole.
+        :raise FlashError: when the flash fails. The machine runs the old BIOS, except with the
+            fault 12v-not-removed: then it runs the new one.
+        :raise PowerCutError: when the power fails. The machine runs the whole old or new BIOS.
         """
         for fault in BEFORE_PROGRAMMING:
             if fault in self._faults:
@@ -218,7 +221,7 @@ class Flash:
             raise FlashError(CompletionCode.MISCOMPARE)
 
     def _records(self) -> list[tuple[int, BankRecord]]:
-        """The sound records, each with the selector block that it is in."""
+        """The valid records, each with the number of its selector block."""
         found = []
         for slot in (0, 1):
             record = BankRecord.parse(self._device.read(self._selector(slot), RECORD.size_bytes))

@@ -1,7 +1,7 @@
-"""What a BIOS remembers besides CMOS and flash: settings, the last update, an update under way.
+"""What a BIOS stores outside of CMOS and flash banks: settings, the last update, a running update.
 
-A real BIOS keeps this in a corner of its flash. Here it is one small file, replaced whole by a
-rename, so that a power cut leaves the old one or the new one.
+A real BIOS stores this in a part of its flash. Here it is one small file that a rename replaces, so
+that after a power cut it is the old file or the new one.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from openrbu.typed_json import Natural, read
 class Nvram:
     """The contents.
 
-    `settings`: SMI token location → value. `completion_code` and `completed_at` (ISO 8601, None
-    where no update was ever tried) are what SMBIOS 0xDE shows. `flashing_from` is the sequence
-    number of the flash record that was in force when programming began, None when no programming
-    is under way: it tells after a power cut whether the update got through. `is_ending`: the
-    result is recorded here, and what goes to CMOS may not be.
+    `settings`: the value at each location of an SMI token. `completion_code` and `completed_at`
+    (ISO 8601; None if no update was ever tried) are what SMBIOS 0xDE shows. `flashing_from` is the
+    sequence number of the flash record that was current when programming began; None when no
+    programming is in progress. After a power cut it tells whether the update was completed.
+    `is_ending`: the result is recorded here, but perhaps not yet in CMOS.
     """
 
     settings: dict[int, int] = field(default_factory=dict)
@@ -39,9 +39,9 @@ class Nvram:
 
     @classmethod
     def parse(cls, data: bytes) -> Nvram:
-        """The contents, out of what `build` made.
+        """The contents in bytes that `build` made.
 
-        :raise ValueError: when it is anything else.
+        :raise ValueError: when `data` is something else.
         """
         try:
             document = parse_object(data)
@@ -69,8 +69,8 @@ class Nvram:
 
 @dataclass(frozen=True, slots=True)
 class NvramRecord:
-    """An `Nvram` as it is in its file. There is no number: the openrbu that made a machine can
-    always read it."""
+    """An `Nvram` as it is in its file. The file has no format number: the openrbu that made the
+    machine can always read it."""
 
     settings: dict[str, Natural]
     completion_code: Natural
@@ -84,24 +84,25 @@ _CODES = frozenset(map(int, CompletionCode))
 
 
 def _check(kept: NvramRecord) -> None:
-    """
-    :raise ValueError: when a value is one that it can't have.
+    """Check the values.
+
+    :raise ValueError: when one of them is not possible.
     """
     if kept.completed_at is not None:
         dt.datetime.fromisoformat(kept.completed_at)
     if kept.is_ending and (kept.completed_at is None or kept.completion_code not in _CODES):
-        raise ValueError("a result is being recorded, and there is none")
+        raise ValueError("a result is being recorded, but there is no result")
     locations = [int(location) for location in kept.settings]
     words = [kept.completion_code, *locations, *kept.settings.values()]
     optional = [kept.flashing_from or 0, kept.admin_password_crc or 0]
     if min(words) < 0 or max(words) >= 1 << 16 or max(optional) >= 1 << 32:
-        raise ValueError("a number is larger than NVRAM has room for it")
+        raise ValueError("a number is too large for its field")
 
 
 class NvramFile:
-    """An `Nvram` kept in a file.
+    """An `Nvram` saved in a file.
 
-    :raise MachineError: when the file is missing or does not hold one.
+    :raise MachineError: when the file is missing or damaged.
     """
 
     def __init__(self, path: Path, rail: PowerRail | None = None) -> None:
@@ -119,9 +120,9 @@ class NvramFile:
         path.write_bytes(contents.build())
 
     def save(self) -> None:
-        """Make what is in `contents` last.
+        """Save `contents` in the file.
 
-        :raise PowerCutError: when the power fails; then the file is as it was.
+        :raise PowerCutError: when the power fails. The file is as it was before.
         """
         if self._rail.operation():
             self._rail.fail()

@@ -1,16 +1,16 @@
-"""The BIOS behind the SMI calling interface: tokens of SMBIOS type 0xDA are read and set here.
+"""The BIOS's side of the SMI calling interface: reads and sets tokens of SMBIOS type 0xDA.
 
 Facts: docs/reference/smbios-and-tokens.md, S14 and S15.
 
 Class 0, select 0 reads the setting at location arg1; class 1, select 0 writes value arg2 there.
-Every other class or select, the password questions included, is answered with -2, unsupported. A
-location that no token has and a value over 16 bits are answered with -1, failure. The answer is in
-res1: 0 for success, negative for an error; a value read is in res2. Nothing else of the buffer
-changes. These are the calls that libsmbios makes and the answers that it takes; its
-smbios-token-ctl sets tokens here in the tests.
+Any other class or select, also those about passwords, returns -2, unsupported. A location without a
+token, and a value over 16 bits, return -1, failure. The return code is in res1: 0 for success,
+negative for an error; a value that was read is in res2. Nothing else in the buffer changes. These
+are the calls and the return codes that libsmbios uses; its smbios-token-ctl sets tokens here in the
+tests.
 
-Activate (0x5C) and cancel (0x5D) have a location each, and it is the BIOS that makes a write to
-one of them end the other.
+Activate (0x5C) and cancel (0x5D) have a location each; a write that sets one of them makes the BIOS
+clear the other.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ _RESULTS = struct.Struct("<4i")
 
 
 class SmiHandler:
-    """Answers calls out of NVRAM, on the command port and code that the tables name."""
+    """Handles calls on the command port and code that the tables name; settings are in NVRAM."""
 
     def __init__(self, nvram: NvramFile, activate: SmiToken, cancel: SmiToken) -> None:
         self._nvram = nvram
         self._activate, self._cancel = activate, cancel
 
     def __call__(self, buffer: bytes) -> bytes:
-        """The buffer as the BIOS leaves it; one that is no call for this BIOS stays as it is."""
+        """The buffer after the call; unchanged if it is not a call for this BIOS."""
         try:
             call = SmiCall.unpack(buffer)
         except DamagedInputError:
@@ -51,7 +51,7 @@ class SmiHandler:
         return buffer[:start] + _RESULTS.pack(*self._answer(call)) + buffer[start + _RESULTS.size :]
 
     def set_armed(self, armed: bool) -> None:
-        """Put exactly one of the two tokens in force."""
+        """Make exactly one of the two tokens active."""
         settings = self._nvram.contents.settings
         on, off = (self._activate, self._cancel) if armed else (self._cancel, self._activate)
         settings[off.location] = 0 if off.value else 1
@@ -60,16 +60,16 @@ class SmiHandler:
 
     @property
     def is_armed(self) -> bool:
-        """Whether the activate token is in force."""
+        """Whether the activate token is active."""
         settings = self._nvram.contents.settings
         return settings.get(self._activate.location) == self._activate.value
 
     def disarm(self) -> None:
-        """Put the cancel token in force."""
+        """Make the cancel token active."""
         self.set_armed(False)
 
     def clear_if_check_is_wrong(self) -> str:
-        """Nothing: what the BIOS keeps itself, it believes."""
+        """Empty: settings in NVRAM have no check value."""
         return ""
 
     def _answer(self, call: SmiCall) -> tuple[int, int, int, int]:

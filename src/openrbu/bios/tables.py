@@ -12,10 +12,10 @@ from openrbu.formats.smbios import Tables
 
 
 def tables_of_boot(factory: Tables, current: BankRecord, nvram: Nvram) -> Tables:
-    """The tables the machine left the factory with, with the BIOS that runs, whether there is an
-    admin password, and what became of the last update in.
+    """The factory's tables, with the current BIOS, whether there is an admin password, and the
+    result of the last update.
 
-    :raise MachineError: when NVRAM has a time or a completion code that is none.
+    :raise MachineError: when the time or the completion code in NVRAM is not valid.
     """
     tables = dell.with_bios(factory, current.version, current.release_date)
     has_password = nvram.admin_password_crc is not None
@@ -26,4 +26,6 @@ def tables_of_boot(factory: Tables, current: BankRecord, nvram: Nvram) -> Tables
         when = dt.datetime.fromisoformat(nvram.completed_at)
         return dell.with_result(tables, nvram.completion_code, when)
     except (ValueError, TypeError, AttributeError, OverflowError):
-        raise MachineError("nvram.json is damaged: no time or no completion code") from None
+        raise MachineError(
+            "nvram.json is damaged: its time or its completion code is not valid"
+        ) from None

@@ -1,33 +1,33 @@
-"""How the BIOS of a PowerEdge 2950 puts packets together, step by step.
+"""How the BIOS of a PowerEdge 2950 joins packets, step by step.
 
-All of it was found by running that BIOS's code over memories made for it
-(docs/reference/bios-rules.md, B5):
+All of this was found by running that BIOS's code on memories made for it
+(docs/reference/bios-rules.md, B5). A packet is *valid* when its words sum to 0 over `pktSize` KiB.
 
-1. Packets in 128 to 640 KiB, then those in 1 to 4 MiB, are moved up. A sound one, of any set, is
-   copied to the first free place above 4 MiB, and the search goes on behind it. For a packet of s
-   bytes (whole pages) the place is looked for from 4 MiB + s on: where a sound packet is in the
-   way, behind that one. Packets in the way are met by going from 4 MiB up, each sound one as a
-   whole, everything else page by page.
+1. Valid packets of any set in 128 to 640 KiB, then those in 1 to 4 MiB, are copied to the first
+   free space above 4 MiB; the search continues after the packet. For a packet of s bytes (whole
+   pages) the space is searched from 4 MiB + s on. If a valid packet is in that space, the search
+   continues after it. To find packets in the space, the BIOS goes from 4 MiB upwards, over each
+   valid packet as a whole and over everything else page by page.
 2. From 4 MiB up to the end of RAM below 4 GiB, then above 4 GiB in windows of 4092 MiB, each page
-   that begins with `$RPK` is looked at, those inside of packets too. It is sound when its words sum
-   to 0 over `pktSize` KiB. While none was taken, a sound one decides what the set is: `pktSetId`,
-   `totPkts`, `hdrSize`, and how much data is in each: `pktSize` less the header. (It is not taken
-   itself where its number is none of the set.)
-3. Then the place for the image is prepared, from 0x101000 on: all zeros, and
-   at the start of each packet's data the mark GEOR. A packet of the set whose mark is still there
-   is taken; so of duplicates the lowest is, unless its data begins with GEOR itself. Only the mark
-   says that a number is one of the set: a larger one counts where GEOR lies in memory by chance.
-   What lies in that place from 4 MiB on is lost. In a window above 4 GiB, what is behind 4 MiB of
-   that place is in the window.
+   that begins with `$RPK` is checked, also pages inside packets. As long as no packet was taken, a
+   valid one defines the set: `pktSetId`, `totPkts`, `hdrSize`, and the size of each packet's data:
+   `pktSize` less the header. (It is not itself taken if its number is not one of the set.)
+3. Then the space for the image, from 0x101000 on, is prepared: zeros, and the mark GEOR at the
+   start of each packet's data. A packet of the set is taken if its mark is still there. So the
+   lowest duplicate is taken, unless its data begins with GEOR. Only the mark decides whether a
+   number is one of the set: a larger number counts if GEOR is in memory there by chance. Anything
+   in that space from 4 MiB on is overwritten. For a window above 4 GiB, the part of that space from
+   4 MiB on is in the window.
 4. Packet 0 is taken once. Bit 7 of the byte at offset 0x20 says that a password's CRC-32 follows.
-5. When as many packets were taken as the set has, it is complete, and nothing more is looked at.
+5. The set is complete when as many packets were taken as it has; then the search ends.
 
-One page that begins with `$RPK` and has `pktSize` 0, of whatever set, makes this BIOS read on and
-on, if it comes to it before the set is complete. So does a lowest packet with `totPkts` 0 or 1, or
-with more header than packet, write on and on.
+A page that begins with `$RPK` and has `pktSize` 0, of any set, makes this BIOS read without an end,
+if it reaches the page before the set is complete. A lowest packet with `totPkts` 0 or 1, or with a
+header larger than the packet, makes it write without an end.
 
-The end of RAM counts in whole 64 MiB, as CMOS index 0x2D does. Behind RAM zeros are read. The work
-is bounded here, other than there: checksums as in `memory.packet_sums`, steps, the image's size.
+The end of RAM is rounded up to 64 MiB, the unit of CMOS index 0x2D. Reads after the end of RAM
+return zeros. Other than in the real BIOS, the work is limited: checksums as in
+`memory.packet_sums`, the steps of 1, the size of the image.
 """
 
 from __future__ import annotations
@@ -52,17 +52,17 @@ from openrbu.units import GIB, KIB, MIB, PAGE_SIZE, PhysAddr
 
 PACKETS_START = PhysAddr(128 * KIB)
 JOINED_AT = PhysAddr(0x101000)
-"""Where the image is put together."""
+"""Where the image is joined."""
 
 MOVED_FROM = ((128 * KIB, 640 * KIB), (1 * MIB, 4 * MIB))
 FLOOR = 4 * MIB
-"""Where the search of packets begins, once those below are moved."""
+"""Where the search for packets begins, after those below were moved."""
 
 TOP_UNIT_BYTES = 64 * MIB
 WINDOW_BYTES = 4092 * MIB
 
 MAX_JOINED_BYTES = 128 * MIB
-"""No image is so large: the most that a flash can have here is 64 MiB."""
+"""More than the largest image: a flash has at most 64 MiB here."""
 
 NO_PACKETS = "no packets"
 
@@ -73,7 +73,7 @@ MAX_STEPS = 8_000_000
 
 
 class _StopError(Exception):
-    """The collector is at an end, in whatever state it is."""
+    """The collector stops, and its set is not complete."""
 
     def __init__(self, reason: str, *, leaves_ram: bool = False) -> None:
         super().__init__(reason)
@@ -81,12 +81,12 @@ class _StopError(Exception):
 
 
 def rounded_top(scratch: Scratch) -> int:
-    """The end of RAM below 4 GiB, as CMOS counts it."""
+    """The end of RAM below 4 GiB, rounded up to the unit of CMOS."""
     return -(-scratch.low_top // TOP_UNIT_BYTES) * TOP_UNIT_BYTES
 
 
 def collect(scratch: Scratch) -> Collected:
-    """Put packets together; what the BIOS writes is in `scratch` then."""
+    """Join packets. Everything that the BIOS writes is in `scratch` afterwards."""
     collector = _Collector(scratch)
     try:
         collector.run()
@@ -96,7 +96,8 @@ def collect(scratch: Scratch) -> Collected:
 
 
 class _Pages:
-    """The pages that begin with `$RPK`, and which of them are sound packets, as they change."""
+    """The pages that begin with `$RPK`, and which of them are valid packets; kept up to date when
+    memory is written."""
 
     def __init__(self, scratch: Scratch) -> None:
         self._scratch = scratch
@@ -105,19 +106,19 @@ class _Pages:
         self.addresses, looked_through = pages_beginning_with(scratch.memory, *bounds, PACKET_MAGIC)
         self._work = 4 * looked_through + WORK_BYTES
         self._largest = 0
-        # address: bytes of a sound packet; 0 unsound; -1 not checked; -2 of no size.
+        # address: bytes of a valid packet; 0 not valid; -1 not checked; -2 its size is 0.
         self._known = dict.fromkeys(self.addresses, -2)
         if self.addresses:
             self._check(RamArray(scratch.memory, *bounds))
 
     def _check(self, ram: RamArray) -> None:
-        """Look at all of them, as they are in memory."""
+        """Check all of them as they are in memory."""
         addresses = np.array(self.addresses, np.int64)
         headers = ram.at(addresses, PACKET_HEADER.dtype)
         claimed = headers["pktSize"].astype("int64") * KIB
         room = ram.bytes_left(addresses)
         ends = [self._end_for(address) for address in addresses.tolist()]
-        sizes = claimed.clip(max=room)  # behind RAM there are zeros: they add nothing
+        sizes = claimed.clip(max=room)  # after RAM there are zeros: they add nothing
         checkable = claimed > 0
         sums, affordable = packet_sums(ram, addresses[checkable], sizes[checkable])
         self._largest = int(claimed.max(initial=0))
@@ -135,17 +136,17 @@ class _Pages:
             self._known[address] = (size if is_sound else 0) if is_affordable else -1
 
     def _end_for(self, address: int) -> int:
-        """Where the zeros behind RAM begin for a packet at `address`."""
+        """Where the zeros after RAM begin for a packet at `address`."""
         return self._scratch.low_top if address < 4 * GIB else self._scratch.top
 
     def size_of_sound(self, address: int) -> int:
-        """The bytes of the sound packet at a page; 0 where there is none.
+        """The size in bytes of the valid packet at a page; 0 if there is none.
 
-        :raise _StopError: when the BIOS does not come back from there, or that can't be told.
+        :raise _StopError: when the BIOS would not stop there, or the limit of work is reached.
         """
         size = self._known.get(address)
         if size is None:
-            size = self._known[address] = self._judge(address)
+            size = self._known[address] = self._read_size(address)
         if size == -2:
             raise _StopError(
                 f"the page at {address:#x} begins like a packet of 0 bytes: there the real BIOS "
@@ -153,10 +154,10 @@ class _Pages:
                 leaves_ram=True,
             )
         if size == -1:
-            raise _StopError("too many overlapping packets claim to be in memory")
+            raise _StopError("not all packets were checked: too many overlap")
         return size
 
-    def _judge(self, address: int) -> int:
+    def _read_size(self, address: int) -> int:
         head = self._scratch.read(address, HEADER_SIZE_BYTES)
         if not head.startswith(_MAGIC):
             return 0
@@ -177,7 +178,7 @@ class _Pages:
         return self._scratch.read(address, len(_MAGIC)) == _MAGIC
 
     def write(self, address: int, data: bytes) -> None:
-        """Write, and forget what is not known any more."""
+        """Write, and forget the packets whose bytes may have changed."""
         self._scratch.write(address, data)
         end = address + len(data)
         first = bisect_left(self.addresses, address - self._largest)
@@ -186,8 +187,8 @@ class _Pages:
         for page in range(-(-address // PAGE_SIZE) * PAGE_SIZE, end, PAGE_SIZE):
             offset = page - address
             if data[offset : offset + len(_MAGIC)] == _MAGIC:
-                place = bisect_left(self.addresses, page)
-                if place == len(self.addresses) or self.addresses[place] != page:
+                index = bisect_left(self.addresses, page)
+                if index == len(self.addresses) or self.addresses[index] != page:
                     insort(self.addresses, page)
                 if len(data) >= offset + 6:
                     claims = int.from_bytes(data[offset + 4 : offset + 6], "little") * KIB
@@ -195,7 +196,7 @@ class _Pages:
 
 
 class _Collector:
-    """The state of the work."""
+    """The state while packets are collected."""
 
     def __init__(self, scratch: Scratch) -> None:
         self._scratch = scratch
@@ -211,7 +212,7 @@ class _Collector:
         self._password_crc: int | None = None
 
     def run(self) -> None:
-        """All of it.
+        """Do all steps.
 
         :raise _StopError: when the set is not complete.
         """
@@ -225,7 +226,7 @@ class _Collector:
         raise _StopError(f"{len(self.taken)} of {self.total} packets")
 
     def outcome(self, reason: str, *, leaves_ram: bool = False) -> Collected:
-        """What came of it; no reason: the set is complete."""
+        """The result. An empty `reason`: the set is complete."""
         size = max(0, self.total - 1) * self.data_size
         return Collected(
             is_complete=not reason,
@@ -243,7 +244,7 @@ class _Collector:
             leaves_ram=leaves_ram,
         )
 
-    # -- what is low is moved up -----------------------------------------------------------------
+    # -- low packets are moved up ----------------------------------------------------------------
 
     def _move_up(self, start: int, end: int) -> None:
         addresses = self._pages.addresses
@@ -259,7 +260,7 @@ class _Collector:
                 self._moved_from[place] = source
 
     def _free_place(self, size_bytes: int) -> int:
-        """Where a packet of so many bytes is moved to."""
+        """The address to which a packet of so many bytes is moved."""
         place, behind = FLOOR + size_bytes, FLOOR
         addresses = self._pages.addresses
         for index in range(bisect_left(addresses, FLOOR), len(addresses)):
@@ -278,14 +279,16 @@ class _Collector:
     def _step(self) -> None:
         self._steps += 1
         if self._steps > MAX_STEPS:
-            raise _StopError("too many packets are in the way of those below 4 MiB")
+            raise _StopError(
+                "no space was found for packets below 4 MiB: too many packets are above"
+            )
 
-    # -- all are put together ------------------------------------------------------------------
+    # -- packets are joined --------------------------------------------------------------------
 
     def _windows(self) -> Iterator[tuple[int, int]]:
-        """Each stretch of memory: what is added to an address from 4 MiB on, and the last address.
+        """For each range of memory: the offset of addresses from 4 MiB on, and the end.
 
-        Above 4 GiB a window of memory is where RAM from 4 MiB on was.
+        For a range above 4 GiB, addresses from 4 MiB on lead into a window of memory there.
         """
         yield 0, self._top
         start = 4 * GIB
@@ -295,10 +298,10 @@ class _Collector:
             start += size
 
     def _sweep(self, base: int, end: int) -> bool:
-        """Look at each page from 4 MiB to `end`, seen at `base`; whether the set is complete."""
+        """Check each page from 4 MiB to `end`, at offset `base`. Whether the set is complete."""
         addresses, at = self._pages.addresses, base + FLOOR
         while True:
-            index = bisect_left(addresses, at)  # writing may have put pages in
+            index = bisect_left(addresses, at)  # a write may have added pages
             if index == len(addresses) or addresses[index] >= base + end:
                 return False
             page = addresses[index]
@@ -314,7 +317,7 @@ class _Collector:
                     return True
 
     def _begin_set(self, page: int, base: int) -> None:
-        """The set is that of the packet at `page`."""
+        """Define the set by the packet at `page`, and prepare the space for the image."""
         header = PACKET_HEADER.unpack(self._scratch.read(page, HEADER_SIZE_BYTES))
         self.set_id, self.total = header["pktSetId"], header["totPkts"]
         self.header_size = header["hdrSize"] * PARAGRAPH_BYTES
@@ -333,7 +336,7 @@ class _Collector:
             self._put(self._place_of(number), _MARK, base)
 
     def _take(self, page: int, base: int) -> bool:
-        """Take a sound packet, if it is of the set and there for the first time."""
+        """Take a valid packet if it is of the set and new. Whether it was taken."""
         head = self._scratch.read(page, HEADER_SIZE_BYTES + PASSWORD_ITEM.size_bytes)
         header = PACKET_HEADER.unpack(head)
         number = header["pktNum"]
@@ -361,7 +364,7 @@ class _Collector:
         return self._scratch.read(address + (base if address >= FLOOR else 0), len(_MARK))
 
     def _put(self, address: int, data: bytes, base: int) -> None:
-        """Write where the BIOS sees `address`."""
+        """Write at `address`, as the BIOS sees memory with the offset `base`."""
         below = min(len(data), max(0, FLOOR - address))
         self._pages.write(address, data[:below])
         if below < len(data):
