@@ -9,7 +9,7 @@ import errno
 
 import pytest
 
-from openrbu.drivers.dell_rbu_profiles import GARBAGE_PACKET_SIZE, PROFILES, KernelDiedError
+from openrbu.drivers.dell_rbu_profiles import GARBAGE_PACKET_SIZE, PROFILES, KernelOopsError
 from openrbu.errors import KernelError
 from openrbu.units import KIB, PAGE_SIZE
 from rigs.driver import (
@@ -139,7 +139,7 @@ def test_linux_5_7_dies_of_clearing_a_packet_list(new_system: NewSystem, path: s
     system = ready(new_system, "linux-5.7")
     system.write(path, system.read(path))  # an empty one is no trouble
     stage_packets(system, PACKETS, PACKET_SIZE)
-    with pytest.raises(KernelDiedError):
+    with pytest.raises(KernelOopsError):
         system.write(path, system.read(path))
 
 
@@ -147,7 +147,7 @@ def test_linux_5_7_dies_of_clearing_a_packet_list(new_system: NewSystem, path: s
 def test_linux_5_7_dies_of_unloading_with_packets_staged(new_system: NewSystem) -> None:
     system = ready(new_system, "linux-5.7")
     stage_packets(system, PACKETS, PACKET_SIZE)
-    with pytest.raises(KernelDiedError):
+    with pytest.raises(KernelOopsError):
         system.unload_module()
 
 

@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from openrbu.drivers.dell_rbu_profiles import KernelDiedError
+from openrbu.drivers.dell_rbu_profiles import KernelOopsError
 from openrbu.errors import KernelError
 from openrbu.machine.virtual import VirtualMachine
 from openrbu.system.fuse_mounts import mount_device, mount_with_helper, open_device, unmount
@@ -101,7 +101,7 @@ class Mounted:
                 os.close(fd)
         except OSError as error:
             if error.errno == errno.EIO and self._is_dead:
-                raise KernelDiedError("that was seen on the mount") from None
+                raise KernelOopsError("that was seen on the mount") from None
             raise KernelError(error.errno or 0, path) from None
 
     @property
@@ -124,7 +124,7 @@ class Mounted:
             kernel.unload_module("dell_rbu")
         finally:
             if kernel.is_dead:
-                raise KernelDiedError("the module was unloaded")
+                raise KernelOopsError("the module was unloaded")
 
     def settle(self) -> None:
         """A write returns when all that it sets off is done."""

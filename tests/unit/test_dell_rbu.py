@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from openrbu.drivers.dell_rbu import DellRbu
-from openrbu.drivers.dell_rbu_profiles import PROFILES, KernelDiedError, profile
+from openrbu.drivers.dell_rbu_profiles import PROFILES, KernelOopsError, profile
 from openrbu.errors import KernelError, UsageError
 from openrbu.memory.buddy import BuddyAllocator
 from openrbu.memory.pages import PageSource
@@ -439,7 +439,7 @@ def test_in_linux_5_7_clearing_a_short_packet_clears_packet_size_bytes(tmp_path:
     first, _, last = machine.driver.staged_blocks
     free_page = PhysAddr(last.address + PAGE_SIZE)
     machine.memory.write(free_page, b"\xaa" * PAGE_SIZE)
-    with pytest.raises(KernelDiedError):
+    with pytest.raises(KernelOopsError):
         machine.write(f"{DEVICE}/image_type", b"mono")
     assert machine.memory.read(free_page, PAGE_SIZE) == bytes(PAGE_SIZE)
     lost = last.address + 16 * KIB - first.address  # of the packet that is not itself cleared
@@ -464,7 +464,7 @@ def test_when_linux_5_7_dies_the_first_packet_is_left_in_memory(tmp_path: Path) 
     machine.load_module()
     stage_packets(machine, pattern(3 * PAGE_SIZE), PAGE_SIZE)
     blocks = machine.driver.staged_blocks
-    with pytest.raises(KernelDiedError):
+    with pytest.raises(KernelOopsError):
         machine.write(f"{DEVICE}/packet_size", b"4096")
     left = [machine.memory.read(block.address, PAGE_SIZE) for block in blocks]
     assert left == [pattern(PAGE_SIZE), bytes(PAGE_SIZE), bytes(PAGE_SIZE)]

@@ -24,7 +24,7 @@ KINDS = {
     "HypercallError": "hypercall",
     "InUseError": "in_use",
     "KernelError": "kernel",
-    "KernelDiedError": "kernel_died",
+    "KernelOopsError": "kernel_died",
     "MachineError": "machine",
     "NewerFormatError": "newer_format",
     "NoAnswerError": "no_answer",

@@ -384,7 +384,7 @@ def test_a_file_opened_through_a_link_outlives_the_link(tree: SysfsTree) -> None
     ],
 )
 def test_a_tree_holds_a_node_at_its_own_path_only(tree: SysfsTree, path: str, held: bool) -> None:
-    assert tree.holds(path, tree.lookup(LOADING)) is held
+    assert tree.is_at(path, tree.lookup(LOADING)) is held
 
 
 def test_a_binary_file_moves_no_more_than_the_limit_and_text_does(recorder: Recorder) -> None:

@@ -5,20 +5,22 @@ never shrinks. What a number written to `smi_request` does:
 
 ======  =======================================================================
  0      clears the buffer
- 1      fires: the handler gets the buffer's bytes, its answer is put back.
-        EBADR when the buffer does not start with a command's magic number
+ 1      calls the BIOS: the handler gets the buffer's bytes, and the bytes that
+        it returns replace them. EBADR when the buffer does not start with a
+        command's magic number
 other   EINVAL
 ======  =======================================================================
 
-All of them are ENODEV while the buffer has no room for more than a command's 16 bytes of header.
-Text that is no number counts as 0. Each write is a request of its own, whatever its offset.
+All of them return ENODEV while the buffer is not larger than a command's 16 bytes of header. Text
+that is not a number counts as 0. Each write is a separate request, at any offset.
 
-The `host_control_*` files are shown and stored, and do nothing: this driver has no shutdown hook.
+The `host_control_*` files can be read and written, and do nothing: this driver has no shutdown
+hook.
 
-Sources: docs/reference/driver-files.md, D9 and D10; the calls that libsmbios makes, whose
-smbios-token-ctl works through these files in the tests; errors, modes and limits were seen on
-Debian's 6.1.192. Two things that the kernel does are not done here: a raw SMI (request 2), and
-putting the buffer's address into the command's `ebx`.
+Sources: docs/reference/driver-files.md, D9 and D10; the calls that libsmbios makes (its
+smbios-token-ctl works through these files in the tests); errors, modes and limits were measured on
+Debian's 6.1.192. Two things that the kernel does are not done here: a raw SMI (request 2), and to
+put the buffer's address into the command's `ebx`.
 """
 
 from __future__ import annotations
@@ -49,11 +51,11 @@ _FIRE = 1
 _HOST_CONTROLS = ("host_control_action", "host_control_smi_type", "host_control_on_shutdown")
 
 SmiHandler = Callable[[bytes], bytes]
-"""Gets all of the buffer and returns it as the BIOS leaves it, of the same size."""
+"""Gets the whole buffer and returns it after the call, with the same size."""
 
 
 class Dcdbas:
-    """One loaded module. Make it, then `load` it or `restore` it; `unload` ends it."""
+    """One loaded module: first `load` or `restore`, at the end `unload`."""
 
     def __init__(
         self,
@@ -85,18 +87,18 @@ class Dcdbas:
             self._tree.add(f"{DEVICE_PATH}/{name}", self._host_control(name))
 
     def unload(self) -> None:
-        """`rmmod`: free the buffer and take the files away."""
+        """`rmmod`: free the buffer and remove the files."""
         self._drop_buffer()
         remove_driver(self._tree, NAME)
 
     def snapshot(self) -> DcdbasState:
-        """What `restore` needs. The address stays; memory is not in it."""
+        """The state that `restore` needs. The buffer's bytes stay in memory and are not in it."""
         return DcdbasState(NAME, self._buffer, dict(self._host_controls))
 
     def restore(self, state: DcdbasState) -> None:
-        """Instead of `load`: go on where the snapshot was taken, in a fresh tree.
+        """Instead of `load`: continue from a snapshot, in a new tree.
 
-        :raise DamagedInputError: when it has other host controls.
+        :raise DamagedInputError: when the snapshot has other host controls.
         """
         if state.host_controls.keys() != self._host_controls.keys():
             raise DamagedInputError(
@@ -137,7 +139,9 @@ class Dcdbas:
         buffer = self._buffer
         if buffer is None or buffer.size_bytes <= _COMMAND_HEADER_BYTES:
             raise KernelError(
-                errno.ENODEV, f"{DEVICE_PATH}/smi_request", "the buffer has no room for a command"
+                errno.ENODEV,
+                f"{DEVICE_PATH}/smi_request",
+                "the buffer is too small for a command: write one to smi_data first",
             )
         request = simple_strtoul(text)
         if request == _CLEAR:
@@ -157,11 +161,11 @@ class Dcdbas:
             )
         answer = self._smi(command)
         if len(answer) != len(command):
-            self._log(f"{NAME}: the BIOS answered {len(answer)} bytes, not {len(command)}")
+            self._log(f"{NAME}: the BIOS returned {len(answer)} bytes, not {len(command)}")
         memory.write(buffer.address, answer[: len(command)])
 
     def _grow(self, size_bytes: int) -> Block:
-        """The buffer, with room for `size_bytes` bytes; what was in it still is.
+        """Make the buffer at least `size_bytes` large; its bytes stay. Returns it.
 
         :raise KernelError: EINVAL above 256 KiB; ENOMEM when there are no pages below 4 GiB.
         """
@@ -185,7 +189,7 @@ class Dcdbas:
         return new
 
     def _drop_buffer(self) -> None:
-        """A command may hold a password: what is given back is cleared."""
+        """Clear the buffer, as a command may contain a password, and free it."""
         if self._buffer is not None:
             zero_whole(self._pages.memory, [self._buffer])
             free_all(self._pages, [self._buffer])

@@ -1,8 +1,8 @@
-"""The `dell_rbu` driver: puts a BIOS image where a BIOS finds it after a restart, in memory.
+"""The `dell_rbu` driver: stages a BIOS image in memory, where a BIOS finds it after a restart.
 
-Theory of operation. The driver knows an image type, a packet size and what is staged: one block of
-pages with a monolithic image, or a list of blocks with packets. The firmware class brings an image,
-the device's files change the rest. What each event does:
+Theory of operation. The driver has an image type, a packet size and the staged data: one block of
+pages with a monolithic image, or a list of blocks with packets. The firmware class delivers an
+image; the device's files set the rest. What each event does:
 
 =====================  ============  ============  =================================  ==========
 event                  packets       monolithic    sets                               entry
@@ -17,20 +17,20 @@ image, type packet     replaced      (none there)  nothing                      
 unload                 dropped       dropped                                          EBUSY if any
 =====================  ============  ============  =================================  ==========
 
-Dropped is zeroed and freed, so that no stale packet is left for the BIOS. What differs between
-kernels is in the profile. A load that can't be staged is no error on `loading`: only reading
-`data` tells, with ENOMEM.
+Dropped data is zeroed and freed, so that no old packet remains for the BIOS. Differences between
+kernels are in the profile. If an image can't be staged, the write to `loading` returns no error;
+only a read of `data` does, with ENOMEM.
 
-Packets are read back through a *cursor* that all readers share. A read gets as many bytes as its
-offset lets it, but they are the next ones after the last read; where there are none left they are
-zeros. A read that reaches past the end puts the cursor back to the start. So only reading in order
-from the start gives what is staged.
+Packets are read back through a *cursor* that all readers share. The offset of a read decides how
+many bytes it returns, but these are the bytes after those of the last read; at the end they are
+zeros. A read past the end sets the cursor back to the start. So only reads in sequence from the
+start return what is staged.
 
-Sources: docs/reference/driver-files.md, D1 to D6; the kernel's document of this driver; where it is
-silent, Debian's 6.1.192, which the profile `linux` is compared with. Only seen there: what the
-module parameter takes (any text of up to 16 characters; a type other than `mono` and `packet`
-stages nothing and `data` reads as empty), the zeros above, the offset of a write, which does not
-matter, and the byte that a short read of the text files is short of.
+Sources: docs/reference/driver-files.md, D1 to D6; the kernel's document of this driver; for what it
+does not say, Debian's 6.1.192, with which the profile `linux` is compared. Only measured there:
+what the module parameter accepts (any text of up to 16 characters; with a type other than `mono`
+and `packet` nothing is staged and `data` reads as empty), the zeros above, that the offset of a
+write does not matter, and that a short read of the text files returns one byte less.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from openrbu.buffers import Buffer
 from openrbu.drivers.dell_rbu_profiles import (
     GARBAGE_PACKET_SIZE,
     BadPacketSize,
-    KernelDiedError,
+    KernelOopsError,
     Profile,
 )
 from openrbu.drivers.extents import Block, Extents, blocks_in, free_all, to_rows, zero_whole
@@ -70,11 +70,11 @@ _PACKET_SIZE_LIMIT = 0xFFFFFFFF
 _WORD_LIMIT = 1 << 64
 
 _KEYWORDS = (b"mono", b"packet", b"init")
-"""What decides about a text written to `image_type`: the first of these that is in it."""
+"""The first of these that is in a text written to `image_type` decides what the text means."""
 
 
 class DellRbu:
-    """One loaded module. Make it, then `load` it or `restore` it; `unload` ends it.
+    """One loaded module: first `load` or `restore`, at the end `unload`.
 
     `image_type` and `allocation_floor` (a physical address) are the module's parameters.
     """
@@ -100,11 +100,11 @@ class DellRbu:
         self._staged = Extents(pages.memory)
         self._cursor = 0
 
-    # -- what it shows ----------------------------------------------------------------------
+    # -- properties -------------------------------------------------------------------------
 
     @property
     def image_type(self) -> str:
-        """`mono` or `packet`, or whatever else was given at load."""
+        """`mono` or `packet`, or another text that was given at load."""
         return self._image_type
 
     @property
@@ -113,14 +113,14 @@ class DellRbu:
 
     @property
     def staged_blocks(self) -> tuple[Block, ...]:
-        """(address, order, size in bytes) of all that is staged, in order."""
+        """All staged blocks, in sequence."""
         return tuple(self._blocks)
 
     @property
     def staged_size_bytes(self) -> int:
         return self._staged.size_bytes
 
-    # -- its life ---------------------------------------------------------------------------
+    # -- load and unload --------------------------------------------------------------------
 
     def load(self) -> None:
         """`modprobe`: add the files.
@@ -139,10 +139,10 @@ class DellRbu:
             self._request_entry()
 
     def unload(self) -> None:
-        """`rmmod`: free everything and take the files away.
+        """`rmmod`: free everything and remove the files.
 
-        :raise KernelError: EBUSY while the firmware entry exists; nothing happens then.
-        :raise KernelDiedError: when packets are staged and the profile has that bug.
+        :raise KernelError: EBUSY while the firmware entry exists; nothing is changed then.
+        :raise KernelOopsError: when packets are staged and the profile has that bug.
         """
         if self._firmware.is_requested(NAME):
             raise KernelError(
@@ -152,7 +152,7 @@ class DellRbu:
         remove_driver(self._tree, NAME)
 
     def snapshot(self) -> DellRbuState:
-        """What `restore` needs. Addresses stay; memory is not in it."""
+        """The state that `restore` needs. Staged bytes stay in memory and are not in it."""
         return DellRbuState(
             module=NAME,
             image_type=self._image_type,
@@ -165,11 +165,11 @@ class DellRbu:
         )
 
     def restore(self, state: DellRbuState) -> None:
-        """Instead of `load`: go on where the snapshot was taken, in a fresh tree.
+        """Instead of `load`: continue from a snapshot, in a new tree.
 
-        The page allocator is restored apart from this; so is the firmware class, after this.
+        The page allocator is restored separately, and the firmware class after this.
 
-        :raise ValueError: when an image in one piece has not just one block.
+        :raise ValueError: when a monolithic image does not have exactly one block.
         """
         self._image_type = state.image_type
         self._packet_size_bytes = state.packet_size_bytes
@@ -267,7 +267,7 @@ class DellRbu:
     # -- staging ----------------------------------------------------------------------------
 
     def _on_image(self, image: FirmwareImage) -> None:
-        """The firmware class has an image; the entry is gone."""
+        """Stage an image that the firmware class delivers; its entry is removed already."""
         if not image.size_bytes:
             return
         if self._image_type == "mono":
@@ -316,10 +316,11 @@ class DellRbu:
             free_all(self._pages, held)
 
     def _allocate_packet(self, size_bytes: int, held: list[Block]) -> Block:
-        """A block at or above the floor; the ones below it that came first go to `held`.
+        """Allocate a block at or above the floor; blocks below it are added to `held`.
 
-        They are held until all packets have their place. For the result that is the same as
-        looking for each packet anew, and a high floor does not cost its square.
+        The blocks in `held` stay allocated until all packets have one. The result is the same as if
+        each packet were searched from the start, but the time does not grow with the square of the
+        floor.
         """
         order = order_for(size_bytes)
         while True:
@@ -335,10 +336,10 @@ class DellRbu:
         return self._pages.allocate(order, below=below)
 
     def _fill(self, blocks: list[Block], image: FirmwareImage) -> None:
-        """Put the image into its blocks, and zeros into what is left of each.
+        """Write the image into its blocks, and zeros into the rest of each block.
 
-        :raise OSError: when the memory does not take it (RAM kept in a file, on a full disk);
-            nothing is staged then.
+        :raise OSError: when memory can't be written (RAM in a file on a full disk). Nothing is
+            staged then.
         """
         self._staged = self._extents_of(blocks)
         memory = self._pages.memory
@@ -369,13 +370,13 @@ class DellRbu:
     def _drop_packets(self) -> None:
         if not self._packets:
             return
-        dies = self._profile.dies_on_clearing
-        cleared = self._packets[1:] if dies else self._packets
+        oopses = self._profile.oopses_on_clearing
+        cleared = self._packets[1:] if oopses else self._packets
         zero_whole(self._pages.memory, cleared)
         if self._profile.clears_past_a_short_packet:
             self._zero_past_short_packets(cleared)
-        if dies:
-            raise KernelDiedError("dell_rbu cleared a packet list that was not empty")
+        if oopses:
+            raise KernelOopsError("dell_rbu cleared a packet list that was not empty")
         self._free(self._packets)
         self._packets = []
 
@@ -402,8 +403,8 @@ class DellRbu:
 
 
 def _first_read(text: str, offset: int, size_bytes: int) -> bytes:
-    """These files give all they have to a read at offset 0 and nothing at any other.
+    """The bytes for a read of a text file: all at offset 0, none at any other offset.
 
-    One byte of the reader's buffer stays unused, as for a C string's NUL.
+    One byte of the reader's buffer is not used, as for the NUL of a C string.
     """
     return b"" if offset else os.fsencode(f"{text}\n")[: max(0, size_bytes - 1)]

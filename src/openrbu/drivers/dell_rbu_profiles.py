@@ -1,7 +1,7 @@
-"""What `dell_rbu` does on which kernel, as named behaviours.
+"""The differences of `dell_rbu` between kernels, as named behaviours.
 
 Theory of operation. The driver asks its profile *what* to do and never *which kernel* it is: each
-difference between the document and the kernels is one field here, and one `if` in the driver.
+difference between the document and the kernels is one field here and one `if` in the driver.
 
 ==============================  ==========  ============  =========  ==========  =====
 field                           documented  linux-2.6.16  linux-5.7  linux-6.16  linux
@@ -14,13 +14,13 @@ field                           documented  linux-2.6.16  linux-5.7  linux-6.16 
 `most_packets_below_floor`                  524,288       524,288    524,288     524,288
 `bad_packet_size`               keep        garbage       garbage    garbage     refuse
 `skips_first_packet`                                      yes
-`dies_on_clearing`                                        yes
+`oopses_on_clearing`                                      yes
 `clears_past_a_short_packet`                              yes
 ==============================  ==========  ============  =========  ==========  =====
 
 Sources: docs/reference/driver-files.md, D7. `documented` does what the kernel's document says.
-`linux` was compared with Debian's 6.1.192. The profiles in between are of kernels that were not
-tried here, after published descriptions of their bugs (CVE-2025-38197 for those of 5.7).
+`linux` was compared with Debian's 6.1.192. The other profiles follow published descriptions of
+kernels' bugs (CVE-2025-38197 for those of 5.7); these kernels were not tried here.
 """
 
 from __future__ import annotations
@@ -35,52 +35,52 @@ from openrbu.errors import KernelError, UsageError
 from openrbu.units import BIOS_SEARCH_END, MAX_BLOCK_BYTES, PAGE_SIZE, PhysAddr
 
 
-class KernelDiedError(KernelError):
-    """The kernel oopsed inside the call: nothing works any more until the machine is restarted."""
+class KernelOopsError(KernelError):
+    """The kernel crashed (an oops) in the call: nothing works until the machine is restarted."""
 
     kind = "kernel_died"
 
     def __init__(self, detail: str) -> None:
-        super().__init__(errno.EIO, detail=f"the kernel died: {detail}")
+        super().__init__(errno.EIO, detail=f"the kernel crashed: {detail}")
         self.detail = detail
 
 
 class BadPacketSize(Enum):
-    """What becomes of `packet_size` when text that is no number is written to it."""
+    """What happens when text that is not a number is written to `packet_size`."""
 
     KEEP = "keep"  # the packets are dropped, the value stays
-    GARBAGE = "garbage"  # the packets are dropped, the value is GARBAGE_PACKET_SIZE
-    REFUSE = "refuse"  # EINVAL, and the packets stay; what counts as a number is stricter, too
+    GARBAGE = "garbage"  # the packets are dropped, the value becomes GARBAGE_PACKET_SIZE
+    REFUSE = "refuse"  # EINVAL, the packets stay; also, fewer texts count as numbers
 
 
 GARBAGE_PACKET_SIZE = 0x5A5A5A5A
-"""Stands for whatever an old kernel had on its stack: large, so that nobody takes it for a size."""
+"""Stands for the unknown value on an old kernel's stack. It is larger than any real packet."""
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """One way that the driver is known to behave.
+    """One known behaviour of the driver.
 
-    - `entry_at_load`: loading the module makes the firmware entry; otherwise `init` has to.
-    - `entry_comes_back`: a load that brought data is followed by a new entry.
-    - `data_before_loading`: an entry takes data before `1` is written, and `1` throws it away;
-      otherwise that is ENODEV.
-    - `packets_below`: packets lie wholly below this address, which is where a BIOS looks. None:
-      they are ordinary kernel pages, and memory above 4 GiB goes first. That is what makes packet
-      mode fail on machines with more RAM than fits below 4 GiB: the BIOS never sees the packets.
-    - `transfer_limit_bytes`: one read or write of a binary file moves no more than this; the
-      caller has to come again. None: as much as is asked for, which no kernel does.
-    - `most_packets_below_floor`: where more packets than this would fit below `allocation_floor`,
-      none can be staged: with the usual floor, not with a packet size of 1. (The kernel's list of
-      them would take over 4 MiB, at 8 bytes each.) None: no limit.
+    - `entry_at_load`: loading the module makes the firmware entry. If not, `init` makes it.
+    - `entry_comes_back`: after a load that delivered data there is a new entry.
+    - `data_before_loading`: an entry accepts data before `1` is written, and `1` discards them. If
+      not, such a write returns ENODEV.
+    - `packets_below`: packets lie wholly below this address, up to which a BIOS searches. None:
+      they are ordinary kernel pages, and memory above 4 GiB is used first. That is why packet mode
+      fails on machines with more RAM than fits below 4 GiB: the BIOS never finds the packets.
+    - `transfer_limit_bytes`: one read or write of a binary file moves at most this much; the caller
+      has to call again. None: no limit (every kernel has one).
+    - `most_packets_below_floor`: if more packets than this would fit below `allocation_floor`, none
+      can be staged. With the default floor, this excludes only a packet size of 1. (The kernel's
+      list of these packets would take over 4 MiB, at 8 bytes each.) None: no limit.
     - `bad_packet_size`: see `BadPacketSize`.
-    - `skips_first_packet`: reading packets back leaves out the first of the list, and as many
-      bytes at the end are never filled (they are zeros here). The size is right.
-    - `dies_on_clearing`: clearing a packet list that is not empty kills the kernel, after all
-      packets but the first have been cleared.
-    - `clears_past_a_short_packet`: clearing a packet clears `packet_size` bytes, even where the
-      packet is shorter than the others and so has a smaller block: its neighbour in memory loses
-      the rest. Packets of up to a page never notice.
+    - `skips_first_packet`: when packets are read back, the first of the list is left out, and as
+      many bytes at the end are not filled (they are zeros here). The size is right.
+    - `oopses_on_clearing`: to clear a packet list that is not empty crashes the kernel, after all
+      packets except the first were cleared.
+    - `clears_past_a_short_packet`: to clear a packet clears `packet_size` bytes, even if the packet
+      is shorter and so has a smaller block: the memory after that block is cleared, too. Packets of
+      up to a page are not affected.
     """
 
     name: str
@@ -92,7 +92,7 @@ class Profile:
     most_packets_below_floor: int | None = MAX_BLOCK_BYTES // 8
     bad_packet_size: BadPacketSize = BadPacketSize.GARBAGE
     skips_first_packet: bool = False
-    dies_on_clearing: bool = False
+    oopses_on_clearing: bool = False
     clears_past_a_short_packet: bool = False
 
 
@@ -111,7 +111,7 @@ _BROKEN = replace(
     _OLD,
     name="linux-5.7",
     skips_first_packet=True,
-    dies_on_clearing=True,
+    oopses_on_clearing=True,
     clears_past_a_short_packet=True,
 )
 _REPAIRED = replace(_OLD, name="linux-6.16")
@@ -120,7 +120,7 @@ _CURRENT = replace(_OLD, name="linux", bad_packet_size=BadPacketSize.REFUSE)
 PROFILES: Mapping[str, Profile] = MappingProxyType(
     {each.name: each for each in (_DOCUMENTED, _OLD, _BROKEN, _REPAIRED, _CURRENT)}
 )
-"""All profiles by name; `documented` is the one to use where nothing else is asked for."""
+"""All profiles by name; `documented` is the default."""
 
 
 def profile(name: str) -> Profile:

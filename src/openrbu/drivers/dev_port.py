@@ -11,9 +11,9 @@ PORTS = 0x10000
 
 
 def port_file(ports: IoPorts) -> BinaryAttribute:
-    """`/dev/port`: the byte at offset P of the file is what is behind I/O port P.
+    """The file `/dev/port`: its byte at offset P is I/O port P.
 
-    What is written behind the last port goes nowhere.
+    Bytes written after the last port are ignored.
     """
 
     def read(offset: int, size_bytes: int) -> bytes:

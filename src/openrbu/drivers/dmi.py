@@ -1,13 +1,13 @@
-"""What Linux shows of a machine's SMBIOS tables: the tables, and some of their values as files.
+"""The files in which Linux shows a machine's SMBIOS tables and some of their values.
 
-`/sys/firmware/dmi/tables` has the entry point and the table as they are; `/sys/class/dmi/id` has
-one file for each value that programs ask for most. A field that the structure is too short for,
-or a structure that is not there, has no file. A string that is not there, or is all blanks, has an
-empty line; others are shown byte for byte, with the blanks around them.
+`/sys/firmware/dmi/tables` has the entry point and the table unchanged. `/sys/class/dmi/id` has one
+file for each of the values that programs read most. If the structure is missing or too short for a
+field, there is no file. A string that is missing or all blanks is an empty line; other strings are
+shown byte for byte, with the blanks around them.
 
-Source: docs/reference/linux-files.md, L3; seen on Debian's 6.1.192 with structures made for it. (It
-has more there: `modalias`, `uevent`, `product_uuid` and `power`, which nobody has asked for yet.)
-The structures and their fields are those of the SMBIOS specification (DSP0134).
+Source: docs/reference/linux-files.md, L3; measured on Debian's 6.1.192 with structures made for it.
+(It has more files, which are not made here: `modalias`, `uevent`, `product_uuid` and `power`.) The
+structures and their fields are those of the SMBIOS specification (DSP0134).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ TABLES_PATH = "/firmware/dmi/tables"
 ID_PATH = "/devices/virtual/dmi/id"
 
 _CHASSIS_TYPE = 0x7F
-"""The bits of that byte that are the type; the other one says whether there is a lock."""
+"""The bits of the byte that are the type; the other bit says whether there is a lock."""
 
 _STRINGS = (
     ("bios_vendor", 0, 0x04, 0o444),
@@ -51,7 +51,7 @@ _RELEASES = (("bios_release", 0x14), ("ec_firmware_release", 0x16))
 
 
 def add_dmi(tree: SysfsTree, entry_point: bytes, table: bytes) -> None:
-    """Add both. Tables that can't be read are there, and their values are not."""
+    """Add both directories. For tables that can't be parsed, only the tables are added."""
     for name, data in (("smbios_entry_point", entry_point), ("DMI", table)):
         node = BinaryAttribute(_slicer(data), mode=0o400, size_bytes=len(data))
         tree.add(f"{TABLES_PATH}/{name}", node)
@@ -66,7 +66,7 @@ def add_dmi(tree: SysfsTree, entry_point: bytes, table: bytes) -> None:
 
 
 def _values(tables: Tables) -> Iterator[tuple[str, str, int]]:
-    """File, what it shows, mode."""
+    """For each file of `ID_PATH`: its name, its text, its mode."""
     for name, kind, offset, mode in _STRINGS:
         structure = tables.first(kind)
         number = structure.byte(offset) if structure is not None else None

@@ -1,8 +1,8 @@
-"""Bytes in order that lie scattered over physical memory, and the page blocks they lie in.
+"""A sequence of bytes that is scattered over physical memory, and its page blocks.
 
-The firmware buffer, the packets and the monolithic image are all this. Neighbours in order that
-are neighbours in memory, too, become one extent, so that thousands of packets are read, written
-and cleared in a few calls.
+The firmware buffer, the packets and the monolithic image are such sequences. Blocks that follow
+each other in the sequence and in memory become one extent, so that thousands of packets are read,
+written and cleared in a few calls.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Block(NamedTuple):
 
 
 class Extents:
-    """The bytes of pieces of memory, one behind the other; `size_bytes` of them."""
+    """The bytes of several ranges of memory, in sequence; `size_bytes` in all."""
 
     def __init__(self, memory: PhysicalMemory, pieces: Iterable[tuple[PhysAddr, int]] = ()) -> None:
         self._memory = memory
@@ -54,7 +54,7 @@ class Extents:
         self.size_bytes += size_bytes
 
     def pieces(self, start: int, size_bytes: int) -> Iterator[tuple[PhysAddr, int]]:
-        """Where the bytes [start, start + size_bytes) lie, as (address, size), clipped."""
+        """Where the bytes [start, start + size_bytes) lie, as (address, size), up to the end."""
         end = min(start + size_bytes, self.size_bytes)
         index = bisect_right(self._starts, start) - 1
         while start < end:
@@ -64,19 +64,19 @@ class Extents:
             start, index = stop, index + 1
 
     def views(self, start: int, size_bytes: int) -> Iterator[memoryview]:
-        """The bytes themselves, clipped at the end, without a copy."""
+        """Views of the bytes, up to the end, without a copy."""
         for address, size in self.pieces(start, size_bytes):
             yield self._memory.view(address, size)
 
     def read(self, start: int, size_bytes: int) -> bytes:
-        """A copy of the bytes, clipped at the end."""
+        """A copy of the bytes, up to the end."""
         return b"".join(self.views(start, size_bytes))
 
     def write(self, start: int, data: Buffer) -> None:
-        """Put `data` in at `start`; it has to fit."""
+        """Write `data` at `start`; it has to fit."""
         last = len(self._starts) - 1
         if last >= 0 and self._starts[last] <= start and start + len(data) <= self.size_bytes:
-            # Most writes are behind the one before, and in one piece.
+            # Most writes follow the one before and are in one extent.
             address = self._addresses[last] + start - self._starts[last]
             self._memory.write(PhysAddr(address), data)
             return
@@ -86,25 +86,25 @@ class Extents:
             done += size
 
     def zero(self, start: int, size_bytes: int) -> None:
-        """Clear bytes, clipped at the end."""
+        """Clear bytes, up to the end."""
         for address, size in self.pieces(start, size_bytes):
             self._memory.zero(address, size)
 
 
 def zero_whole(memory: PhysicalMemory, blocks: Iterable[Block]) -> None:
-    """Clear blocks, the bytes not in use included."""
+    """Clear blocks, also the bytes not in use."""
     everything = Extents(memory, ((block.address, block.capacity_bytes) for block in blocks))
     everything.zero(0, everything.size_bytes)
 
 
 def free_all(pages: PageSource, blocks: Iterable[Block]) -> None:
-    """Give blocks back. Nothing is cleared."""
+    """Free blocks. Their bytes stay."""
     for block in blocks:
         pages.free(block.address, block.order)
 
 
 def to_rows(blocks: Sequence[Block]) -> BlockRows:
-    """Blocks as they are kept on the disk."""
+    """Blocks as they are saved on disk."""
     rows: list[tuple[int, int, int, int]] = []
     expected = -1
     for block in blocks:
@@ -117,12 +117,16 @@ def to_rows(blocks: Sequence[Block]) -> BlockRows:
 
 
 def blocks_in(rows: Iterable[tuple[int, int, int, int]]) -> Iterator[Block]:
-    """The blocks that `to_rows` was given.
+    """The blocks that were given to `to_rows`.
 
-    :raise DamagedInputError: when there can't be a block of such an order.
+    :raise DamagedInputError: when an order is larger than 10.
     """
     for address, order, size_bytes, count in rows:
         if order > MAX_ORDER:
-            raise DamagedInputError("no block has this order", expected=MAX_ORDER, actual=order)
+            raise DamagedInputError(
+                f"a saved block has order {order}: orders are 0 to {MAX_ORDER}",
+                expected=MAX_ORDER,
+                actual=order,
+            )
         for number in range(count):
             yield Block(PhysAddr(address + number * (PAGE_SIZE << order)), order, size_bytes)

@@ -1,8 +1,8 @@
-"""The kernel's firmware class: how user space hands an image to a driver that asks for one.
+"""The kernel's firmware class: user space delivers an image to a driver that requests one.
 
-Theory of operation. A driver *requests* an image by name. That makes an entry, a directory with the
-files `loading` and `data`, which lives until user space has delivered or given up; then the entry
-is gone and the driver has to request again. What is written to `loading` is a command:
+Theory of operation. A driver *requests* an image by name. This makes an entry: a directory with the
+files `loading` and `data`. The entry exists until user space has delivered the image or aborted;
+then it is removed, and the driver has to request again. A number written to `loading` is a command:
 
 ========  ========================  =========================  ==========================
           `1` begin                 `0` end                    `-1` abort, other: complain
@@ -11,18 +11,18 @@ waiting   start -> loading          complain -> gone           drop -> gone
 loading   start again -> loading    deliver -> gone            drop -> gone
 ========  ========================  =========================  ==========================
 
-The image being loaded lives in physical memory, in whatever page blocks are to be had, as in a
-kernel's vmalloc buffer. When the load ends they are freed and *not cleared*. So page-aligned
-copies of the image, whole by luck or not, stay behind in free memory for a BIOS to meet.
+An image that is being loaded is in physical memory, in page blocks that need not be adjacent, as in
+a kernel's vmalloc buffer. When the load ends, they are freed and *not cleared*. So page-aligned
+copies of the image, complete or not, remain in free memory, where a BIOS may find them.
 
-A kernel makes the entry in the background, some time after it was asked for. `delay_s` is that
-time here: `run_due`, called before each access, makes the entries that are due. `timeout` is shown
-and stored, and never runs out.
+A kernel makes the entry in the background, some time after the request. Here that time is
+`delay_s`: `run_due`, which is called before each access, makes the entries that are due. `timeout`
+can be read and written, but has no effect.
 
 Sources: docs/reference/firmware-class.md, F1 to F4; the kernel's document of `dell_rbu` for `1`,
-`0` and `-1`; where it is silent, Debian's 6.1.192, which this is compared with. Only seen there:
-numbers are read with `simple_int`, `data` reads as empty before a load, and an entry that takes
-data before `1` throws it away then.
+`0` and `-1`; for what it does not say, Debian's 6.1.192, with which this is compared. Only measured
+there: numbers are read with `simple_int`; `data` reads as empty before a load; an entry that
+accepts data before `1` discards them at `1`.
 """
 
 from __future__ import annotations
@@ -49,18 +49,18 @@ CLASS_PATH = "/class/firmware"
 DEFAULT_TIMEOUT_S = 60
 
 MAX_IMAGE_BYTES = 1 * GIB
-"""No image is larger: a write behind it is EFBIG, so that an absurd offset can't eat the memory.
-(A real 6.1 crashes on an offset of 2 GiB.)"""
+"""The largest image: a write beyond this size is EFBIG, so that a wrong offset can't take all
+memory. (A real 6.1 crashes on an offset of 2 GiB.)"""
 
 
 _AHEAD_SHARE, _AHEAD_PAGES = 16, 16
-"""An image that is written in small pieces gets a sixteenth of its pages ahead, 16 at most."""
+"""For small writes, a sixteenth of the image's pages, 16 at most, are allocated ahead."""
 
 
 class FirmwareImage:
-    """The `size_bytes` bytes loaded so far. A driver that is handed one only reads it.
+    """The `size_bytes` bytes that were loaded. A driver only reads it.
 
-    It is gone when the driver's callback returns: nothing of it may be kept, no view either.
+    Its memory is freed when the driver's callback returns: the driver must not keep a view of it.
     """
 
     def __init__(self, pages: PageSource) -> None:
@@ -70,7 +70,7 @@ class FirmwareImage:
         self.size_bytes = 0
 
     def views(self, start: int = 0, size_bytes: int | None = None) -> Iterator[memoryview]:
-        """The bytes from `start` on, at most `size_bytes` of them, in pieces, without a copy."""
+        """Views of the bytes from `start` on, at most `size_bytes` in all, without a copy."""
         left = max(0, self.size_bytes - start)
         return self._extents.views(start, left if size_bytes is None else min(left, size_bytes))
 
@@ -79,10 +79,10 @@ class FirmwareImage:
         return b"".join(self.views(start, size_bytes))
 
     def write(self, offset: int, data: Buffer) -> None:
-        """Put bytes in, making the image longer where need be. What is skipped is zeros.
+        """Write bytes; the image grows if it has to. Bytes that are skipped are zeros.
 
         :raise KernelError: EFBIG above MAX_IMAGE_BYTES; ENOMEM when there are no pages. The image
-            is as it was then.
+            is not changed then.
         """
         end = offset + len(data)
         if end > MAX_IMAGE_BYTES:
@@ -94,19 +94,19 @@ class FirmwareImage:
         self.size_bytes = max(self.size_bytes, end)
 
     def release(self) -> None:
-        """Free the memory, as it is."""
+        """Free the memory without clearing it."""
         free_all(self._pages, self._blocks)
         self._blocks, self._extents, self.size_bytes = [], Extents(self._pages.memory), 0
 
     def snapshot(self) -> FirmwareImageState:
-        """What `restore` makes the same image from, in the same memory."""
+        """The state from which `restore` makes the same image, in the same memory."""
         return FirmwareImageState(self.size_bytes, to_rows(self._blocks))
 
     @classmethod
     def restore(cls, pages: PageSource, state: FirmwareImageState) -> FirmwareImage:
-        """The image that the snapshot was taken of.
+        """The image of which the snapshot was taken.
 
-        :raise DamagedInputError: when its blocks have no room for it.
+        :raise DamagedInputError: when its blocks are too small for it.
         """
         image = cls(pages)
         image._append(list(blocks_in(state.blocks)))
@@ -120,7 +120,7 @@ class FirmwareImage:
         return image
 
     def _reserve(self, size_bytes: int) -> None:
-        """Have room for `size_bytes` bytes, and a little more for small writes to come."""
+        """Allocate pages for `size_bytes` bytes, and some more for further small writes."""
         room_bytes = self._extents.size_bytes
         if size_bytes <= room_bytes:
             return
@@ -133,9 +133,9 @@ class FirmwareImage:
         self._append(self._allocated(missing))
 
     def _allocated(self, missing: int) -> list[Block]:
-        """Blocks of `missing` pages in all: large where they are justified, then smaller.
+        """Allocate blocks of `missing` pages in all, each as large as possible.
 
-        :raise KernelError: ENOMEM when there are not as many pages. None is taken then.
+        :raise KernelError: ENOMEM when there are not as many pages. None is allocated then.
         """
         added: list[Block] = []
         largest = MAX_ORDER
@@ -198,14 +198,14 @@ _TABLE: Mapping[tuple[_State, _Command], tuple[_Step, _State]] = MappingProxyTyp
 
 @dataclass(slots=True)
 class _Request:
-    """What a driver has asked for, and how far it has come."""
+    """A driver's request, and its state."""
 
     name: str
     device_path: str
     on_image: OnImage
     data_before_loading: bool
     image: FirmwareImage
-    due_at: float | None  # when the entry comes; None: it is there
+    due_at: float | None  # when the entry appears; None: it exists
     state: _State = _State.WAITING
 
     @property
@@ -214,9 +214,9 @@ class _Request:
 
 
 class FirmwareClass:
-    """Entries below `/class/firmware` in `tree`. `log` gets what a kernel would log.
+    """The entries below `/class/firmware` in `tree`. `log` gets the lines that a kernel would log.
 
-    An entry comes `delay_s` seconds, by the clock `now`, after it was requested.
+    An entry appears `delay_s` seconds, by the clock `now`, after it was requested.
     """
 
     def __init__(
@@ -234,7 +234,7 @@ class FirmwareClass:
         self._requests: dict[str, _Request] = {}
 
     def install(self) -> None:
-        """Add the class's directory and `timeout`. Once, before the first request."""
+        """Add the class's directory and `timeout`. Call it once, before the first request."""
         timeout = TextAttribute(lambda: f"{self._timeout_s}\n", self._store_timeout)
         self._tree.add(f"{CLASS_PATH}/timeout", timeout)
 
@@ -246,12 +246,12 @@ class FirmwareClass:
         *,
         data_before_loading: bool = False,
     ) -> None:
-        """Make an entry for `name` below the device, and wait for user space.
+        """Make an entry for `name` below the device, for user space to deliver an image.
 
-        `on_image` is called at most once, when a load ends, with the entry already gone: it may
-        request again. An aborted load calls nothing. `data_before_loading` is as in `Profile`.
+        `on_image` is called at most once, when a load ends. The entry is removed then, so it may
+        request again. After an abort it is not called. `data_before_loading` is as in `Profile`.
 
-        :raise KernelError: EEXIST when one of that name is requested already.
+        :raise KernelError: EEXIST when an image of that name is requested already.
         """
         if name in self._requests:
             raise KernelError(errno.EEXIST, f"{CLASS_PATH}/{name}")
@@ -263,12 +263,12 @@ class FirmwareClass:
         self.run_due()
 
     def run_due(self) -> None:
-        """Make the entries whose time has come.
+        """Make the entries that are due.
 
-        The clock is one that can be put back: none waits for longer than `delay_s` from now.
+        The clock may be set back: no entry waits for longer than `delay_s` from now.
         """
         if all(request.due_at is None for request in self._requests.values()):
-            return  # as nearly always, and reading a clock takes longer than all else here
+            return  # the usual case, without reading the clock, which takes most of the time
         now = self._now()
         for request in self._requests.values():
             if request.due_at is None:
@@ -305,11 +305,11 @@ class FirmwareClass:
         )
 
     def is_requested(self, name: str) -> bool:
-        """Whether there is an entry of that name, or one will come."""
+        """Whether there is an entry of that name, or there will be one."""
         return name in self._requests
 
     def snapshot(self) -> FirmwareState:
-        """What `restore` needs."""
+        """The state that `restore` needs."""
         requests = {
             name: FirmwareRequestState(
                 is_loading=request.state is _State.LOADING,
@@ -321,16 +321,16 @@ class FirmwareClass:
         return FirmwareState(self._timeout_s, requests)
 
     def restore(self, state: FirmwareState) -> None:
-        """Go on where the snapshot was taken.
+        """Continue from a snapshot.
 
-        The drivers come first: each makes its own requests again when it is restored. The page
-        allocator is restored apart from this.
+        The drivers are restored first: each makes its own requests again. The page allocator is
+        restored separately.
 
-        :raise DamagedInputError: when these are not the requests of the drivers.
+        :raise DamagedInputError: when the snapshot has other requests than the drivers.
         """
         if state.requests.keys() != self._requests.keys():
             raise DamagedInputError(
-                "the firmware class and the drivers differ about who has requested an image",
+                "the firmware class has other requests for an image than the drivers",
                 expected=sorted(self._requests),
                 actual=sorted(state.requests),
             )
@@ -339,7 +339,7 @@ class FirmwareClass:
             request = self._requests[name]
             request.state = _State.LOADING if saved.is_loading else _State.WAITING
             request.image = FirmwareImage.restore(self._pages, saved.image)
-            if request.due_at is not None:  # the driver has just requested it anew
+            if request.due_at is not None:  # the driver has just requested it again
                 request.due_at = saved.due_at
                 if request.due_at is None:
                     self._add_entry(request)
@@ -359,7 +359,7 @@ class FirmwareClass:
             if step is _Step.DELIVER:
                 request.on_image(request.image)
         finally:
-            request.image.release()  # a start drops what was there, too
+            request.image.release()  # also at a start, which drops the bytes loaded before
 
     def _remove_entry(self, request: _Request) -> None:
         del self._requests[request.name]
@@ -379,7 +379,7 @@ def _write_data(request: _Request, offset: int, data: Buffer) -> None:
         request.state is _State.WAITING and request.data_before_loading
     )
     if not may_write:
-        raise KernelError(errno.ENODEV, detail="no load is under way; write 1 to loading first")
+        raise KernelError(errno.ENODEV, detail="no load has begun: write 1 to loading first")
     request.image.write(offset, data)
 
 
@@ -388,5 +388,5 @@ def _base(path: str) -> str:
 
 
 def _relative(target: str, directory: str) -> str:
-    """The path from `directory` to `target`, which have no part in common."""
+    """The path from `directory` to `target`; the two have no common part."""
     return "../" * directory.strip("/").count("/") + "../" + target.lstrip("/")

@@ -1,7 +1,7 @@
-"""The ways in which Linux reads a number that was written to an attribute.
+"""The functions with which Linux reads a number that was written to an attribute.
 
-They differ in what they forgive, and each attribute has its own. All of them read C strings: a NUL
-ends the text. Seen on Debian's 6.1.192 (docs/reference/linux-files.md, L2).
+They differ in the texts that they accept; each attribute uses one of them. All of them read C
+strings: a NUL ends the text. Measured on Debian's 6.1.192 (docs/reference/linux-files.md, L2).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from openrbu.errors import KernelError
 _WORD = 1 << 64
 _INT_LIMIT = 1 << 31
 _SUFFIXES = (b"K", b"M", b"G", b"T", b"P", b"E")
-_MOST_DIGITS = 25  # more than any 64-bit number has; a larger number is too large anyway
+_MOST_DIGITS = 25  # more than any 64-bit number has; more digits are too large in any case
 
 _STRTOL = re.compile(rb"(-?)([0-9]{1,4096})")  # a store has a page of text at most
 _SCANF = re.compile(rb"[ \t\n\v\f\r]*([+-]?)([0-9]+)")
@@ -26,14 +26,14 @@ _BOOL = re.compile(rb"([yYtT1]|[oO][nN])|[nNfF0]|[oO][fF]")
 
 
 def c_string(data: Buffer) -> bytes:
-    """What was written, up to the first NUL."""
+    """The bytes that were written, up to the first NUL."""
     return bytes(data).partition(b"\0")[0]
 
 
 def simple_int(text: bytes) -> int:
-    """Digits at the very start, a `-` before them; what follows is ignored. No digits: 0.
+    """The number at the very start, perhaps with a `-`; what follows is ignored. No digits: 0.
 
-    It becomes an int: only the lowest 32 bits count.
+    The result is an int of C: only the lowest 32 bits count.
     """
     match = _STRTOL.match(text)
     if match is None:
@@ -44,7 +44,7 @@ def simple_int(text: bytes) -> int:
 
 
 def simple_strtoul(text: bytes) -> int:
-    """As `simple_int`, but for an unsigned long, and no sign is taken: `-1` is no number, so 0."""
+    """As `simple_int`, but for an unsigned long and without a sign: `-1` is 0."""
     match = _STRTOL.match(text)
     return 0 if match is None or match[1] else int(match[2]) % _WORD
 
@@ -55,9 +55,9 @@ def simple_strtoull_any_base(text: bytes) -> int:
 
 
 def memparse(text: bytes) -> int:
-    """A number as `simple_strtoull_any_base` takes it, with a suffix right behind it or not.
+    """A number as for `simple_strtoull_any_base`, perhaps directly followed by a suffix.
 
-    K, M, G, T, P and E, small or large, stand for powers of 1024. What is above 64 bits is lost.
+    K, M, G, T, P and E, small or large, stand for powers of 1024. Only the lowest 64 bits count.
     """
     value, end = _leading_any_base(text)
     suffix = text[end : end + 1].upper()
@@ -77,7 +77,7 @@ def scan_unsigned(text: bytes) -> int | None:
 
 
 def strict_unsigned(text: bytes) -> int | None:
-    """Decimal digits and nothing else but a `+` before and one newline behind. Otherwise None."""
+    """Decimal digits, perhaps with a `+` before and one newline after. For other texts None."""
     match = _STRICT.fullmatch(c_string(text))
     return None if match is None else _number(match[1])
 
@@ -94,8 +94,8 @@ def strict_unsigned_any_base(text: bytes) -> int | None:
 
 
 def strict_bool(text: bytes) -> bool | None:
-    """What the start of a text says: `1`, `y`, `t` and `on`, or `0`, `n`, `f` and `of`, small
-    or large. Otherwise None."""
+    """The value at the start of a text: `1`, `y`, `t` and `on` are True, `0`, `n`, `f` and `of` are
+    False, small or large. For other texts None."""
     match = _BOOL.match(text)
     return None if match is None else match[1] is not None
 
@@ -103,7 +103,7 @@ def strict_bool(text: bytes) -> bool | None:
 def unsigned_long(text: bytes, path: str) -> int:
     """The value of a module parameter that is an unsigned long; `path` is for the error.
 
-    :raise KernelError: EINVAL when it is no number, ERANGE when it has more than 64 bits.
+    :raise KernelError: EINVAL when it is not a number, ERANGE when it has more than 64 bits.
     """
     value = strict_unsigned_any_base(text)
     if value is None:

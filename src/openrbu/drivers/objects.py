@@ -1,10 +1,10 @@
-"""What every device, platform device and module shows in sysfs, whatever the driver.
+"""The files of every device, platform device and module in sysfs, for any driver.
 
-Names, modes, contents and link counts were seen on Debian's 6.1.192
-(docs/reference/linux-files.md, L8). Nothing here manages power,
-binds drivers to devices or listens to events: what is written to those files is refused with EPERM,
-but for `uevent`, which takes it and does nothing. A module's notes, sections and checksum are those
-of a compiled file, which these drivers have not got.
+Names, modes, contents and link counts were measured on Debian's 6.1.192
+(docs/reference/linux-files.md, L8). Power management, binding drivers to devices and events are not
+simulated: writes to those files are refused with EPERM, except `uevent`, which accepts them and
+does nothing. A module's notes, sections and checksum come from a compiled file; these drivers have
+none.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def module_path(name: str) -> str:
 
 
 def add_device(tree: SysfsTree, path: str, *, subsystem: str, uevent: Callable[[], str]) -> None:
-    """Add what a device's directory has. `subsystem` is where its link leads, as `readlink` shows
-    it; `uevent` makes the text that describes the device to udev.
+    """Add the files of a device's directory. `subsystem` is the target of its link, as `readlink`
+    shows it; `uevent` makes the text that describes the device to udev.
 
     :raise KernelError: EEXIST when there is such a device.
     """
@@ -57,9 +57,10 @@ def add_device(tree: SysfsTree, path: str, *, subsystem: str, uevent: Callable[[
 def add_driver(
     tree: SysfsTree, name: str, *, version: str = "", users: Callable[[], int] = lambda: 0
 ) -> None:
-    """Add what there is of the module `name` and of its platform device of that name.
+    """Add the files of the module `name` and of its platform device of that name.
 
-    `version` is the module's, where one is known; `users` counts what keeps it from being unloaded.
+    `version` is the module's, empty if it has none; `users` returns the reference count: while it
+    is not 0, the module can't be unloaded.
 
     :raise KernelError: EEXIST when the driver is loaded in this tree.
     """
@@ -81,7 +82,7 @@ def add_driver(
 
 
 def remove_driver(tree: SysfsTree, name: str) -> None:
-    """Take both away again, with all that a driver has added to their directories."""
+    """Remove both, with everything that a driver added to their directories."""
     tree.remove(f"/bus/platform/devices/{name}")
     tree.remove(device_path(name))
     tree.remove(module_path(name))
@@ -93,9 +94,9 @@ def system_device_path(name: str) -> str:
 
 
 def add_system_device(tree: SysfsTree, name: str) -> None:
-    """Add what there is of the system subsystem `name` and of its one device.
+    """Add the files of the system subsystem `name` and of its only device.
 
-    :raise KernelError: EEXIST when it is there in this tree.
+    :raise KernelError: EEXIST when the subsystem is in this tree already.
     """
     device, bus = system_device_path(name), f"/bus/{name}"
     add_device(tree, device, subsystem=f"../../../..{bus}", uevent=lambda: "")
@@ -116,7 +117,7 @@ def _add_device_files(tree: SysfsTree, path: str, uevent: Callable[[], str]) -> 
 
 
 def add_text(tree: SysfsTree, path: str, text: str, mode: int = 0o444) -> None:
-    """Add an attribute that always shows this text. What is written to it is refused with EPERM."""
+    """Add an attribute that always shows this text. A write is refused with EPERM."""
     tree.add(path, TextAttribute(lambda: text, _refuse if mode & 0o222 else None, mode=mode))
 
 

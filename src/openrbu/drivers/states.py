@@ -1,7 +1,7 @@
-"""What is kept on the disk of each driver: one record for each `snapshot`, in `restore`'s words.
+"""The saved state of each driver: `snapshot` returns one of these records, `restore` takes it.
 
-Memory is not in it: it stays where it is, and so do addresses. A change here changes the format of
-a machine's state: see docs/state.md.
+The contents of memory are not in it: they stay in memory, at the same addresses. A change here
+changes the format of a machine's state: see docs/state.md.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Literal, TypeAlias
 from openrbu.typed_json import Natural
 
 BlockRows: TypeAlias = tuple[tuple[Natural, Natural, Natural, Natural], ...]
-"""Page blocks in order: `[address, order, size in bytes, count]` for like ones side by side."""
+"""Page blocks in sequence: `[address, order, size in bytes, count]` for adjacent equal ones."""
 
 FrameRuns: TypeAlias = tuple[tuple[Natural, Natural, int], ...]
-"""Page frame numbers in order: `[first, count, step]`."""
+"""Page frame numbers in sequence: `[first, count, step]`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class FirmwareImageState:
 
 @dataclass(frozen=True, slots=True)
 class FirmwareRequestState:
-    """What a driver has asked for. `due_at`: when its entry comes; None: it is there."""
+    """A driver's request. `due_at`: when its entry appears, in seconds; None: the entry exists."""
 
     is_loading: bool
     due_at: float | None
@@ -59,7 +59,7 @@ class DellRbuState:
 
 @dataclass(frozen=True, slots=True)
 class DcdbasState:
-    """`dcdbas`. `buffer`: `[address, order, size in bytes]`, None where there is none yet."""
+    """`dcdbas`. `buffer`: `[address, order, size in bytes]`; None if there is none yet."""
 
     module: Literal["dcdbas"]
     buffer: tuple[Natural, Natural, Natural] | None
@@ -71,8 +71,7 @@ ModuleState: TypeAlias = DellRbuState | DcdbasState
 
 @dataclass(frozen=True, slots=True)
 class XenBalloonState:
-    """The Xen balloon driver. `frames`: those in the balloon, the last one the first to come
-    back."""
+    """The Xen balloon driver. `frames`: those in the balloon; the last one is returned first."""
 
     current_pages: Natural
     target_pages: Natural

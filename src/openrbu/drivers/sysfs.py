@@ -1,19 +1,19 @@
-"""A tree of attributes: the contract between a driver and whatever serves its files.
+"""A tree of attributes: the interface between a driver and the code that serves its files.
 
 A driver adds directories, attributes and links. In-process callers, FUSE and the tests all use
 `SysfsTree.read`, `write`, `list` and `lookup`, and get the kernel's errno in a `KernelError`.
 
-What sysfs does (docs/reference/linux-files.md, L1; each seen on Linux):
+What sysfs does (docs/reference/linux-files.md, L1; each measured on Linux):
 
-- A text attribute is shown whole when it is read. A read that goes on where the last one of the
-  same open file ended gets more of what was shown then; one at another offset, and one at 0, has
-  it shown anew. Every write is a fresh store, whatever its offset.
-- A binary attribute gets offset and size as they are.
-- A kernel moves a page at most in one call, and writing nothing is no store.
-- Nobody, root included, opens for reading what has no read bit or for writing what has no write
-  bit: EACCES. Other users than root are held to the mode bits.
-- A file that is open when its attribute goes answers ENODEV from then on, also when another one
-  comes in its place.
+- A text attribute makes its whole text when it is read. A read that begins where the last read of
+  the same open file ended continues with the same text; a read at another offset, or at 0, makes
+  the text again. Every write is a new store, at any offset.
+- A binary attribute gets offset and size unchanged.
+- One call moves at most a page. A write of no bytes is not a store.
+- No user, not even root, can open a file without a read bit for reading, or one without a write bit
+  for writing: EACCES. For users other than root, the mode bits for others apply.
+- When an attribute is removed, a file that is open returns ENODEV from then on, also when another
+  attribute is added at the same path.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _MAX_LINKS = 40  # Linux follows no more than 40 links in one path (path_resolut
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who makes a system call: a user, and whether CAP_SYS_RAWIO is among its capabilities."""
+    """The user that makes a system call, and whether it has the capability CAP_SYS_RAWIO."""
 
     uid: int = 0
     sys_rawio: bool = True
@@ -54,7 +54,7 @@ BinaryWrite = Callable[[int, Buffer], None]
 
 @dataclass(slots=True, eq=False)
 class _Inode:
-    """What every node has. The tree gives it a number and a time (seconds) when it is added."""
+    """What every node has. The tree sets its number and its time (seconds) when it is added."""
 
     number: int = field(default=0, kw_only=True)
     born_at: float = field(default=0.0, kw_only=True)
@@ -62,8 +62,8 @@ class _Inode:
 
 @dataclass(slots=True, eq=False)
 class TextAttribute(_Inode):
-    """An attribute of text: `show` makes all of it, one character for a byte; `store` takes one
-    write. `size_bytes` is what `stat` shows: a page in sysfs, 0 in `/proc`."""
+    """An attribute of text. `show` makes the whole text, one character for each byte; `store` gets
+    the bytes of one write. `size_bytes` is what `stat` shows: a page in sysfs, 0 in `/proc`."""
 
     show: Show | None = None
     store: Store | None = None
@@ -73,10 +73,10 @@ class TextAttribute(_Inode):
 
 @dataclass(slots=True, eq=False)
 class BinaryAttribute(_Inode):
-    """An attribute of bytes: `reader(offset, size)` and `writer(offset, data)` see every call.
+    """An attribute of bytes. `reader(offset, size)` and `writer(offset, data)` get every call.
 
-    `rawio` means that writing takes CAP_SYS_RAWIO. `size_bytes` is what `stat` shows; 0 means no
-    size was declared, and no limit.
+    `rawio`: a write needs CAP_SYS_RAWIO. `size_bytes` is what `stat` shows; 0: no size is declared,
+    and there is no limit.
     """
 
     reader: BinaryRead | None = None
@@ -136,7 +136,7 @@ class Stat:
 
 
 class OpenFile:
-    """An attribute that a program has open. What the file's mode lets it do was checked before."""
+    """An attribute that a program has opened. The file's mode was checked before."""
 
     __slots__ = ("_changes", "_path", "_read_to", "_shown", "_tree", "attribute")
 
@@ -144,12 +144,12 @@ class OpenFile:
         self._tree, self._path = tree, path
         self.attribute = attribute
         self._shown, self._read_to = b"", 0
-        self._changes = -1  # of the tree, up to which the attribute is known to be there
+        self._changes = -1  # of the tree, at the last check that the attribute is there
 
     def read(self, offset: int, size_bytes: int) -> bytes:
         """One `pread`.
 
-        :raise KernelError: ENODEV when the attribute is gone, or what it answers.
+        :raise KernelError: ENODEV when the attribute was removed, or the attribute's own error.
         """
         self._require_there()
         attribute = self.attribute
@@ -165,15 +165,15 @@ class OpenFile:
         if offset == 0 or offset != self._read_to:
             assert attribute.show is not None
             self._shown = attribute.show().encode("latin-1")
-        piece = self._shown[offset : offset + size_bytes]
-        self._read_to = offset + len(piece)
-        return piece
+        part = self._shown[offset : offset + size_bytes]
+        self._read_to = offset + len(part)
+        return part
 
     def write(self, offset: int, data: Buffer, *, sys_rawio: bool = True) -> int:
-        """One `pwrite`; the number of bytes taken, which may be less than all.
+        """One `pwrite`. Returns the number of bytes written, which may be less than all.
 
-        :raise KernelError: ENODEV when the attribute is gone, EPERM without CAP_SYS_RAWIO where
-            that is needed, or what the attribute answers.
+        :raise KernelError: ENODEV when the attribute was removed, EPERM without CAP_SYS_RAWIO if
+            that is needed, or the attribute's own error.
         """
         self._require_there()
         attribute = self.attribute
@@ -194,16 +194,16 @@ class OpenFile:
     def _require_there(self) -> None:
         if self._changes == self._tree.changes:
             return
-        if not self._tree.holds(self._path, self.attribute):
+        if not self._tree.is_at(self._path, self.attribute):
             raise KernelError(errno.ENODEV, self._path)
         self._changes = self._tree.changes
 
 
 class SysfsTree:
-    """Paths to nodes. Paths are absolute in the tree: `/devices/…` in a tree mounted at `/sys`.
+    """A tree of nodes. Paths are absolute in the tree: `/devices/…` in a tree mounted at `/sys`.
 
-    `numbers` are the inode numbers to give out, `now` is the time in seconds. A binary file moves
-    `transfer_limit_bytes` at most in one call; None: as many as are asked for.
+    `numbers` are the inode numbers for new nodes, `now` is the time in seconds. A binary file moves
+    at most `transfer_limit_bytes` in one call; None: no limit.
     """
 
     def __init__(
@@ -227,9 +227,9 @@ class SysfsTree:
     # -- for drivers ------------------------------------------------------------------------
 
     def add(self, path: str, node: Node) -> None:
-        """Put `node` at `path`, making the directories above it.
+        """Add `node` at `path`, and the directories above it.
 
-        :raise KernelError: EEXIST when something is there, ENOTDIR when a part is no directory.
+        :raise KernelError: EEXIST when there is a node, ENOTDIR when a part is not a directory.
         """
         *above, name = _parts(path)
         directory = self.root
@@ -246,9 +246,9 @@ class SysfsTree:
         self.changes += 1
 
     def remove(self, path: str) -> None:
-        """Take away what is at `path`, and all below it. Links are not followed.
+        """Remove the node at `path`, and all nodes below it. Links are not followed.
 
-        :raise KernelError: ENOENT when nothing is there.
+        :raise KernelError: ENOENT when there is no node.
         """
         *above, name = _parts(path)
         directory = self.lookup("/" + "/".join(above))
@@ -265,7 +265,7 @@ class SysfsTree:
         :raise KernelError: ENOENT, ENOTDIR or ELOOP, as path lookup in Linux does.
         """
         node: Node | None = self.root
-        for part in path.split("/"):  # straight through directories, as nearly all paths lead
+        for part in path.split("/"):  # the fast way for paths without links: nearly all paths
             if part:
                 node = node.children.get(part) if isinstance(node, Directory) else None
         if node is None or (follow and isinstance(node, Symlink)):
@@ -273,7 +273,7 @@ class SysfsTree:
         return node
 
     def _walk(self, path: str, *, follow: bool) -> tuple[list[str], Node]:
-        """Where `path` really leads: the names from the root down, and the node."""
+        """Follow `path`. Returns the names from the root to the node, and the node."""
         todo = _parts(path)[::-1]
         names: list[str] = []
         trail: list[Directory] = [self.root]
@@ -306,8 +306,8 @@ class SysfsTree:
                 trail.append(child)
         return names, node
 
-    def holds(self, path: str, node: Node) -> bool:
-        """Whether `node` is at `path`, which has no link in it."""
+    def is_at(self, path: str, node: Node) -> bool:
+        """Whether `node` is at `path`, a path without links."""
         here: Node | None = self.root
         for part in _parts(path):
             if not isinstance(here, Directory):
@@ -316,7 +316,7 @@ class SysfsTree:
         return here is node
 
     def exists(self, path: str) -> bool:
-        """Whether `path` leads to anything, links followed."""
+        """Whether `path` leads to a node; links are followed."""
         try:
             self.lookup(path)
         except KernelError:
@@ -333,7 +333,7 @@ class SysfsTree:
     def list(self, path: str) -> list[str]:
         """The names in a directory, sorted.
 
-        :raise KernelError: ENOTDIR when it is none.
+        :raise KernelError: ENOTDIR when it is not a directory.
         """
         node = self.lookup(path)
         if not isinstance(node, Directory):
@@ -341,9 +341,9 @@ class SysfsTree:
         return sorted(node.children)
 
     def readlink(self, path: str) -> str:
-        """Where a link leads.
+        """The target of a link.
 
-        :raise KernelError: EINVAL when it is no link.
+        :raise KernelError: EINVAL when it is not a link.
         """
         node = self.lookup(path, follow=False)
         if not isinstance(node, Symlink):
@@ -377,7 +377,7 @@ class SysfsTree:
         return self.open(path, reading=True, caller=caller).read(offset, size_bytes)
 
     def write(self, path: str, data: Buffer, offset: int = 0, *, caller: Caller = ROOT) -> int:
-        """Open, one `pwrite`, close; the number of bytes taken.
+        """Open, one `pwrite`, close. Returns the number of bytes written.
 
         :raise KernelError: as `open` and `OpenFile.write`.
         """
@@ -390,7 +390,11 @@ def _parts(path: str) -> list[str]:
 
 
 def _require(mode: int, wanted: int, caller: Caller, path: str) -> None:
-    """Every attribute belongs to root; `wanted` is 0o444 to read, 0o222 to write."""
+    """Check a caller's mode bits. Every attribute belongs to root; `wanted` is 0o444 for reading,
+    0o222 for writing.
+
+    :raise KernelError: EACCES when none of them is set.
+    """
     bits = mode & wanted & (0o777 if caller.is_root else 0o007)
     if not bits:
         raise KernelError(errno.EACCES, path)

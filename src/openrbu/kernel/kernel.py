@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 from openrbu.buffers import Buffer
 from openrbu.drivers.dcdbas import Dcdbas
 from openrbu.drivers.dell_rbu import FLOOR_PATH, DellRbu
-from openrbu.drivers.dell_rbu_profiles import KernelDiedError, Profile
+from openrbu.drivers.dell_rbu_profiles import KernelOopsError, Profile
 from openrbu.drivers.dev_port import port_file
 from openrbu.drivers.dmi import add_dmi
 from openrbu.drivers.firmware_class import FirmwareClass
@@ -358,10 +358,10 @@ class _Changing(DeferredSignals):
 
     def __exit__(self, *raised: object) -> None:
         _, error, _ = raised
-        if isinstance(error, KernelDiedError):
+        if isinstance(error, KernelOopsError):
             self._kernel.is_dead = True
         super().__exit__(*raised)
-        if isinstance(error, KernelDiedError):
+        if isinstance(error, KernelOopsError):
             raise MachineError(
                 f"the machine's kernel died ({error.detail}): restart the machine"
             ) from None
