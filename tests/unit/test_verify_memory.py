@@ -1,0 +1,117 @@
+"""What verifying asks of the kernel and of its judges, at the borders."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from openrbu.bios.rules.ruleset import FoundUpdate, RejectedError
+from openrbu.errors import UpdateFailedError
+from openrbu.formats.dell import CompletionCode
+from openrbu.formats.hdr import Image, SystemId, make_image
+from openrbu.formats.version import BiosVersion
+from openrbu.hosts.linux import LinuxHost
+from openrbu.memory.page_flags import BUDDY_BIT, ENTRY_BYTES
+from openrbu.memory.physical import ReadableMemory, Region, pc_regions
+from openrbu.memory.ram_file import RamFile
+from openrbu.units import KIB, MIB, PAGE_SIZE, PhysAddr
+from openrbu.update.driver import CHUNK_BYTES
+from openrbu.update.judges import Judge, Judges
+from openrbu.update.verify import KPAGEFLAGS, find_staged, read_free_pages
+from rigs.machines import Watched
+
+PLACE = PhysAddr(20 * MIB)
+
+
+def an_image(size_bytes: int = 64 * KIB, version: str = "A06") -> Image:
+    data = random.Random(7).randbytes(size_bytes)
+    made = make_image(data, version=BiosVersion.parse(version), systems=[SystemId(0x0121)])
+    return Image.parse(made)
+
+
+@pytest.fixture
+def ram(tmp_path: Path) -> RamFile:
+    return RamFile.create(tmp_path / "ram", pc_regions(64 * MIB))
+
+
+# -- /proc/kpageflags -----------------------------------------------------------------------
+
+
+def host_with_flags(root: Path, free_frame: int, size_bytes: int) -> LinuxHost:
+    """A directory of files whose kernel has one free page."""
+    path = root / KPAGEFLAGS.lstrip("/")
+    path.parent.mkdir(parents=True)
+    with path.open("wb") as file:
+        file.truncate(size_bytes)
+        file.seek(free_frame * ENTRY_BYTES)
+        file.write((1 << BUDDY_BIT).to_bytes(ENTRY_BYTES, "little"))
+    return LinuxHost(root)
+
+
+def test_the_flags_of_what_reaches_into_the_next_part_are_read_as_well(tmp_path: Path) -> None:
+    border = CHUNK_BYTES // ENTRY_BYTES
+    host = host_with_flags(tmp_path, free_frame=border, size_bytes=4 * CHUNK_BYTES)
+    last = (border - 1) * PAGE_SIZE
+    free = read_free_pages(host, np.array([last], np.uint64))
+    assert free is not None
+    assert free.any_in(last, 2 * PAGE_SIZE)
+    assert not free.any_in(last, PAGE_SIZE)
+
+
+def test_no_more_of_the_flags_is_read_than_is_asked_for(tmp_path: Path) -> None:
+    """The file of a machine with 64 GiB has 128 MiB."""
+    chunks: list[str] = []
+
+    def count(name: str, arguments: tuple[Any, ...]) -> None:
+        if name == "chunk":
+            chunks.append(arguments[0])
+
+    host = host_with_flags(tmp_path, free_frame=0, size_bytes=16 * CHUNK_BYTES)
+    read_free_pages(Watched(host, count), np.array([0], np.uint64))
+    assert len(chunks) <= 2  # the part of the page, and the next one
+
+
+# -- judges ---------------------------------------------------------------------------------
+
+
+def judge_that_takes(what: Image | None, anywhere: Image | None = None) -> Judges:
+    """A BIOS that takes an image from memory, or refuses it and would take one from above 4 GiB."""
+
+    def taken(image: Image | None) -> FoundUpdate:
+        if image is None:
+            raise RejectedError(CompletionCode.IMAGE_NOT_FOUND, "nothing is there")
+        return FoundUpdate("mono", image, (Region(PLACE, PhysAddr(PLACE + MIB)),))
+
+    def find(memory: ReadableMemory) -> FoundUpdate:
+        return taken(what)
+
+    def find_anywhere(memory: ReadableMemory) -> FoundUpdate:
+        return taken(anywhere)
+
+    return Judges((Judge("odd", find, False, find_anywhere),))
+
+
+def test_the_same_data_behind_another_header_is_another_image(ram: RamFile) -> None:
+    ours = an_image()
+    other = Image(an_image(version="A07").header, ours.body)
+    ram.write(PLACE, ours.build())
+    (finding,) = find_staged(ram, ours, judge_that_takes(ours))
+    assert finding.extents[0].start == PLACE
+    with pytest.raises(
+        UpdateFailedError, match="it takes another image, in one piece at 0x1400000"
+    ):
+        find_staged(ram, ours, judge_that_takes(other))
+
+
+@pytest.mark.parametrize(("size_bytes", "advised"), [(64 * KIB, True), (5 * MIB, False)])
+def test_one_piece_is_advised_where_there_are_blocks_of_the_size(
+    ram: RamFile, size_bytes: int, advised: bool
+) -> None:
+    ours = an_image(size_bytes)
+    with pytest.raises(UpdateFailedError, match="packets lie above 4 GiB") as caught:
+        find_staged(ram, ours, judge_that_takes(None, anywhere=ours))
+    assert ("use --mode mono, or start Linux" in str(caught.value)) is advised
