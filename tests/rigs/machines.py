@@ -23,9 +23,9 @@ from openrbu.machine.virtual import VirtualMachine
 from openrbu.memory.physical import ReadableMemory
 from openrbu.units import KIB, MIB
 from openrbu.update import flow
-from openrbu.update.judges import Judge, Judges
 from openrbu.update.options import Options
 from openrbu.update.plan import make_plan
+from openrbu.update.possible_bioses import PossibleBios, PossibleBioses
 from openrbu.update.watcher import SilentWatcher
 from rigs.faulty_pages import FaultyPages
 
@@ -65,8 +65,8 @@ OLDER = {
 }
 
 
-def published(image: Image, *, packets_known: bool = True) -> Judges:
-    """The published rules as the only judge, of a machine that the image is for."""
+def published(image: Image, *, packets_known: bool = True) -> PossibleBioses:
+    """The published rules as the only possible BIOS, of a machine that the image is for."""
     identity = Identity(
         system_id=image.header.systems[0].id,
         flash_size_bytes=image.flash_size_bytes,
@@ -76,7 +76,7 @@ def published(image: Image, *, packets_known: bool = True) -> Judges:
     def find(memory: ReadableMemory) -> FoundUpdate:
         return PUBLISHED.find_update(memory, identity)
 
-    return Judges((Judge(PUBLISHED.name, find, searches_above_4_gib=False),))
+    return PossibleBioses((PossibleBios(PUBLISHED.name, find, searches_above_4_gib=False),))
 
 
 def make(home: Path, model: str = "precision-390", *, name: str = "box", **spec: Any) -> Path:

@@ -101,7 +101,7 @@ def test_without_port_io_a_cmos_token_can_not_be_had(tmp_path: Path) -> None:
     with running(make(tmp_path)) as machine:
         host = Watched(VirtualHost(machine), lambda *_: None, {"ports": None})
         target = read_target(host)
-        with pytest.raises(ObstacleError, match=r"port I/O is not to be had: it takes root"):
+        with pytest.raises(ObstacleError, match=r"port I/O is not available: it needs root"):
             switch_for(host, target)
         assert read_armed(host, target) is None
 
@@ -186,7 +186,7 @@ def test_an_smi_that_the_bios_refuses_is_an_error(smi: VirtualMachine, answer: i
     module = smi.running_kernel().modules["dcdbas"]
     assert isinstance(module, Dcdbas)
     module._smi = refusing  # a BIOS of another mind
-    with pytest.raises(UpdateFailedError, match=f"answers a token request with error {answer}"):
+    with pytest.raises(UpdateFailedError, match=f"returned error {answer} to a token request"):
         switch.arm()
 
 

@@ -114,7 +114,7 @@ def test_an_image_for_another_revision_ends_with_3(demo: Cli) -> None:
     for command in ("plan", "update"):
         ended = demo(command, "b.hdr", "--machine", "demo")
         assert ended.code == 3
-        assert "for revision 1 of this system, and PowerEdge 2650 (0x0121) is of" in ended.err
+        assert "for revision 1 of this system, and PowerEdge 2650 (0x0121) has" in ended.err
 
 
 def test_an_image_of_another_size_is_planned_with_a_note_and_the_bios_judges(demo: Cli) -> None:
@@ -131,5 +131,8 @@ def test_a_version_that_can_not_be_read_asks_for_an_option(rbu: Cli, tmp_path: P
     path, on = rbu.image("A06"), ("--machine", "made")
     (obstacle,) = rbu.json("plan", path, *on, code=4)["obstacles"]
     assert obstacle["kind"] == "unclear_age"
-    assert "of unclear age: this machine's version '1.100.0' can't be read" in obstacle["message"]
+    assert (
+        "the age is not clear: this machine's version '1.100.0' can't be read"
+        in obstacle["message"]
+    )
     assert rbu.json("plan", path, *on, "--allow-downgrade")["obstacles"] == []

@@ -376,9 +376,7 @@ def test_an_interrupt_at_any_step_leaves_the_machine_as_it_was(
     interrupt(monkeypatch, signal.SIGINT, at)
     ended = demo("update", path, "--machine", machine)
     assert ended.code == 130
-    expected = (
-        "rbu: interrupted; what was begun is undone: nothing is staged, the BIOS is not armed\n"
-    )
+    expected = "rbu: interrupted; the update was undone: nothing is staged, the BIOS is not armed\n"
     assert ended.err == expected
     assert at_rest(demo, machine)
     assert demo.json("machine", "show", machine) == before
@@ -409,7 +407,7 @@ def test_an_interrupt_after_arming_says_that_the_update_is_armed(
 
     monkeypatch.setattr(progress, "watching", watching)
     ended = demo("update", demo.image("A06"), "--machine", "demo")
-    says = "rbu: interrupted; the update is armed: rbu cancel takes it back\n"
+    says = "rbu: interrupted; the update is armed: rbu cancel undoes it\n"
     assert (ended.code, ended.err) == (130, says)
     assert demo.json("status", "--machine", "demo")["is_armed"] is True
 

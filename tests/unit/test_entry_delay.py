@@ -206,7 +206,7 @@ def test_a_failure_at_any_call_is_undone_in_spite_of_the_delay(
             try:
                 flow.perform(Watched(host, fail), plan, Quiet())
             except (OpenRbuError, KeyboardInterrupt) as ended:
-                assert "could not be put back" not in str(ended)  # noqa: PT017
+                assert "could not be undone" not in str(ended)  # noqa: PT017
                 assert settled(machine, clock) == before
                 continue
             if not fail.has_failed:
@@ -281,7 +281,7 @@ def test_an_entry_that_takes_far_too_long_to_be_given_up_is_told(
 ) -> None:
     with running(make(tmp_path, entry_delay_s=100.0), clock=clock) as machine:
         host, before = Patient(machine, clock), status(machine)
-        with pytest.raises(UpdateFailedError, match=r"put back: the driver \(dell_rbu is still in"):
+        with pytest.raises(UpdateFailedError, match=r"undone: the driver \(dell_rbu is still in"):
             update(host, image(), mode="mono")
         assert sum(host.pauses) < 4 * (ENTRY_WAIT_SECONDS + 1)
         clock.advance(100)

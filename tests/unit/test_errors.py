@@ -37,7 +37,7 @@ KINDS = {
     "RamGoneError": "ram_gone",
     "RejectedError": "rejected",
     "StateRefusedError": "state_refused",
-    "StrangerError": "stranger",
+    "LeftoverCopyError": "stranger",
     "UpdateFailedError": "update_failed",
     "UsageError": "usage",
 }

@@ -50,8 +50,7 @@ EVERYTHING_ALLOWED = {
 }
 
 UNSEEN = (
-    "the image is for revision 1 of this system; which revision this machine is of can't be seen "
-    "here"
+    "the image is for revision 1 of this system; the revision of this machine can't be read here"
 )
 
 
@@ -123,8 +122,8 @@ def test_an_image_for_another_revision_is_not_for_this_machine(machine: VirtualM
     (obstacle,) = planned.obstacles
     assert (obstacle.kind, obstacle.exit_code) == ("wrong_revision", ExitCode.NOT_FOR_THIS_MACHINE)
     assert obstacle.message == (
-        "the image is for revisions 1, 3 of this system, and Precision WorkStation 390 (0x01de) is "
-        "of revision 0"
+        "the image is for revisions 1, 3 of this system, and Precision WorkStation 390 (0x01de) "
+        "has revision 0"
     )
     with pytest.raises(NotForThisMachineError, match="revisions 1, 3"):
         flow.refuse(planned)
@@ -135,11 +134,11 @@ def test_an_image_for_another_revision_is_not_for_this_machine(machine: VirtualM
     [
         (0, (0,), None),
         (None, (0,), None),
-        (1, (1,), "the image is for revision 1 of this system; this machine is of revision 1"),
+        (1, (1,), "the image is for revision 1 of this system; this machine has revision 1"),
         (
             1,
             (0, 1),
-            "the image is for revisions 0, 1 of this system; this machine is of revision 1",
+            "the image is for revisions 0, 1 of this system; this machine has revision 1",
         ),
         (
             None,
@@ -172,8 +171,7 @@ def test_a_system_on_which_rbu_is_known_to_be_broken_is_an_obstacle_of_its_own(
         assert (obstacle.kind, obstacle.exit_code) == ("rbu_known_broken", ExitCode.OBSTACLE)
         assert obstacle.message == (
             "RBU is known to be broken on 0x01ad (OptiPlex GX620): RBU sometimes leaves it unable "
-            "to start; version A11 breaks USB keyboards, too (--allow-known-broken goes on all the "
-            "same)"
+            "to start; version A11 breaks USB keyboards, too (--allow-known-broken ignores this)"
         )
         with pytest.raises(ObstacleError, match="known to be broken"):
             update(host, what)
@@ -186,7 +184,9 @@ def test_what_else_is_known_of_a_system_is_a_note(tmp_path: Path) -> None:
     with running(make(tmp_path, tables=put_tables(tmp_path / "t", tables))) as machine:
         planned = plan_for(VirtualHost(machine), image_for(SystemId(0x022E), version="A07"))
     assert kinds(planned) == []
-    assert "known of 0x022e (XPS M1530): version A07 breaks its wireless network" in planned.notes
+    assert (
+        "known about 0x022e (XPS M1530): version A07 breaks its wireless network" in planned.notes
+    )
 
 
 # -- versions -------------------------------------------------------------------------------
@@ -197,7 +197,7 @@ UNREADABLE = [
     (with_version(b"\0\xff1", 1), r"the image's version '\x00\xff1' can't be read"),
     (with_version(bytes([49, 0, 48]), 2), "the image's version '49.0.48' can't be read"),
     (with_version(b"A06", 0), "the image's version 'A06' can't be read"),
-    (with_version(b"   ", 1), "the image's version is not told"),
+    (with_version(b"   ", 1), "the image's version is empty"),
 ]
 
 
@@ -207,9 +207,7 @@ def test_an_image_whose_version_can_not_be_read_is_of_unclear_age(
 ) -> None:
     (obstacle,) = fit.obstacles(what, target, Options())
     assert (obstacle.kind, obstacle.exit_code) == ("unclear_age", ExitCode.OBSTACLE)
-    assert obstacle.message == (
-        f"of unclear age: {says} (--allow-downgrade installs it all the same)"
-    )
+    assert obstacle.message == (f"the age is not clear: {says} (--allow-downgrade installs it)")
     assert list(fit.obstacles(what, target, Options(allow_downgrade=True))) == []
 
 
@@ -220,7 +218,7 @@ def test_an_image_whose_version_can_not_be_read_is_of_unclear_age(
         ("v1.2.3", "this machine's version 'v1.2.3' can't be read"),
         ("unknown", "this machine's version 'unknown' can't be read"),
         ("49.0.48", "this machine's version '49.0.48' can't be read"),
-        ("", "this machine's version is not told"),
+        ("", "this machine's version is empty"),
     ],
 )
 def test_an_image_for_a_machine_whose_version_can_not_be_read_is_of_unclear_age(
@@ -229,9 +227,7 @@ def test_an_image_for_a_machine_whose_version_can_not_be_read_is_of_unclear_age(
     here = running_version(target, text)
     (obstacle,) = fit.obstacles(image(), here, Options())
     assert obstacle.kind == "unclear_age"
-    assert obstacle.message == (
-        f"of unclear age: {says} (--allow-downgrade installs it all the same)"
-    )
+    assert obstacle.message == (f"the age is not clear: {says} (--allow-downgrade installs it)")
     assert not is_same_version(image(), here)
     assert list(fit.obstacles(image(), here, Options(allow_downgrade=True))) == []
 
@@ -246,8 +242,8 @@ def test_two_versions_that_can_not_be_read_are_the_same_where_they_are_written_t
     assert not is_same_version(what, other)
     (obstacle,) = fit.obstacles(what, other, Options())
     assert obstacle.message.startswith(
-        "of unclear age: the image's version '1.100.0' can't be read and this machine's version "
-        "'1.100.1' can't be read (--allow"
+        "the age is not clear: the image's version '1.100.0' can't be read and this machine's "
+        "version '1.100.1' can't be read (--allow"
     )
 
 
@@ -267,7 +263,7 @@ def test_a_machine_with_a_version_that_can_not_be_read_is_updated_when_that_is_w
         host, what = VirtualHost(machine), image("poweredge-2650")
         planned = plan_for(host, what)
         assert (kinds(planned), planned.is_needed) == (["unclear_age"], True)
-        with pytest.raises(ObstacleError, match="unclear age: this machine's version"):
+        with pytest.raises(ObstacleError, match="age is not clear: this machine's version"):
             update(host, what)
         update(host, what, allow_downgrade=True)
         assert machine.restart().version_after == "A06"

@@ -187,7 +187,7 @@ def test_packets_that_lie_above_4_gib_are_noticed_and_one_block_is_tried_by_itse
         before = status(machine)
         with pytest.raises(
             UpdateFailedError,
-            match=r"packets lie above 4 GiB.*--mode mono.*mem=3G.*--memory-above-4g",
+            match=r"packets are above 4 GiB.*--mode mono.*mem=3G.*--memory-above-4g",
         ):
             update(host, image(), mode="packet")
         assert status(machine) == before

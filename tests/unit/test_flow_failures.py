@@ -108,7 +108,7 @@ def test_a_failure_at_any_call_leaves_the_machine_as_it_was(
             except (OpenRbuError, KeyboardInterrupt) as ended:
                 failures += 1
                 assert isinstance(ended, KeyboardInterrupt) == (error == "ctrl-c")  # noqa: PT017
-                assert "could not be put back" not in str(ended)  # noqa: PT017
+                assert "could not be undone" not in str(ended)  # noqa: PT017
                 assert status(machine) == before
                 continue
             if not fail.has_failed:
@@ -137,8 +137,8 @@ def test_where_undoing_fails_too_it_is_told_and_cancelling_later_helps(
             try:
                 flow.perform(Watched(host, fail), plan, Quiet())
             except UpdateFailedError as ended:
-                told += "could not be put back: " in str(ended)
-                if "could not be put back: " not in str(ended):
+                told += "could not be undone: " in str(ended)
+                if "could not be undone: " not in str(ended):
                     assert status(machine) == before
             if not fail.has_failed:
                 break
@@ -171,7 +171,7 @@ def test_a_kernel_that_dies_of_dropping_packets_is_not_killed_by_any_failure(
             except UpdateFailedError as ended:
                 assert not machine.running_kernel().is_dead
                 assert not machine.is_armed
-                if "could not be put back" in str(ended):
+                if "could not be undone" in str(ended):
                     left += 1
                     assert "restart the machine" in str(ended)  # noqa: PT017
                     with pytest.raises(ObstacleError, match="restart the machine first"):
@@ -246,7 +246,7 @@ def test_memory_that_runs_out_for_good_is_a_failure_that_says_what_was_tried(
         assert ended.endswith(": free some memory or restart the machine")
         assert " once more" in ended
         ends.add(ended.partition(";")[0])
-    assert "no memory for the kernel to take" in "".join(ends)
+    assert "the kernel has no memory to receive" in "".join(ends)
     assert "no free memory for" in "".join(ends)
 
 

@@ -215,7 +215,7 @@ def test_the_hardware_revision_is_what_the_bios_keeps_in_its_rom(root: Path) -> 
     plan = make_plan(LinuxHost(root), image(), Options())
     (obstacle,) = [each for each in plan.obstacles if each.kind == "wrong_revision"]
     assert "revision 0 of this system" in obstacle.message
-    assert obstacle.message.endswith("(0x01de) is of revision 5")
+    assert obstacle.message.endswith("(0x01de) has revision 5")
 
 
 @pytest.mark.parametrize("what", ["no file", "another system", "cut short"])
@@ -308,7 +308,7 @@ def test_a_plan_is_made_from_the_files_and_changes_none(root: Path) -> None:
     plan = make_plan(LinuxHost(root), image(), Options())
     assert plan.obstacles == ()
     assert plan.target.system_id == 0x01DE
-    assert any("physical memory can't be seen here" in note for note in plan.notes)
+    assert any("physical memory can't be read here" in note for note in plan.notes)
     after = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
     changed = {path.name for path in before if before[path] != after[path]}
     assert changed <= {"port"}  # the index register: a byte of CMOS has to be asked for
@@ -321,7 +321,7 @@ def test_an_update_that_finds_no_driver_says_so_and_leaves_the_machine_alone(roo
     before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
     with pytest.raises(ObstacleError, match="dell_rbu can't be loaded") as refusal:
         flow.perform(host, plan, Quiet())
-    assert "could not be put back" not in str(refusal.value)
+    assert "could not be undone" not in str(refusal.value)
     assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
     assert report.read_status(host).last is not None
 
@@ -342,7 +342,9 @@ def test_a_driver_whose_file_refuses_a_write_is_told_by_its_path(root: Path) -> 
 )
 def test_a_machine_that_shows_no_tables_can_not_be_known(root: Path, missing: str) -> None:
     (root / missing).unlink()
-    with pytest.raises(ObstacleError, match="shows no SMBIOS tables: it can't be known"):
+    with pytest.raises(
+        ObstacleError, match="has no SMBIOS tables: which machine it is can't be known"
+    ):
         read_target(LinuxHost(root))
 
 

@@ -186,8 +186,8 @@ def verified_in(root: Path, memory: Callable[[], Noting], *, ghosts: int = 0) ->
         packet_1 = bytes(payload.staged[PAGE_SIZE : 2 * PAGE_SIZE])
         put(root, 2 * MIB + number * PAGE_SIZE, packet_1)
     host = Watched(LinuxHost(root), lambda name, arguments: None, {"physical_memory": memory()})
-    judges = published(Image.parse(image_bytes()))
-    return verify(host, payload, ReadBack.RIGHT, judges)
+    bioses = published(Image.parse(image_bytes()))
+    return verify(host, payload, ReadBack.RIGHT, bioses)
 
 
 def test_packets_are_found_where_they_lie(tmp_path: Path) -> None:

@@ -164,7 +164,7 @@ def test_names_of_rule_sets_are_completed() -> None:
 
 
 def test_a_plan_shows_the_rules_that_the_machines_own_bios_follows(rbu: Cli) -> None:
-    """Beside those that judge the update, because nobody sees from the outside which they are."""
+    """Beside those that the update is checked with: outside it is not known which one it has."""
     path = rbu.image()
     for rules in ("published", "poweredge-2950", "latitude-d500"):
         rbu("machine", "new", rules, "--bios", rules, *RAM)

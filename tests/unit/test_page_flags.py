@@ -139,8 +139,8 @@ def test_packets_count_where_they_are_held_and_nowhere_else(ram: RamFile) -> Non
         ram.write(place, packets)
     third = 3 * PAGE_SIZE
     one_free = free_pages(PLACE + third, size_bytes=PAGE_SIZE)
-    judges = published(image())
-    (found,) = find_staged(ram, image(), judges, packets=packets, free_pages=lambda _: one_free)
+    bioses = published(image())
+    (found,) = find_staged(ram, image(), bioses, packets=packets, free_pages=lambda _: one_free)
     assert [extent.start for extent in found.extents] == [
         PLACE,
         PLACE + 4 * PAGE_SIZE,
@@ -148,4 +148,4 @@ def test_packets_count_where_they_are_held_and_nowhere_else(ram: RamFile) -> Non
     ]
     both_free = free_pages(PLACE + third, ELSEWHERE + third, size_bytes=PAGE_SIZE)
     with pytest.raises(UpdateFailedError, match=r"only in memory that is free.*1 of the set's 18"):
-        find_staged(ram, image(), judges, packets=packets, free_pages=lambda _: both_free)
+        find_staged(ram, image(), bioses, packets=packets, free_pages=lambda _: both_free)

@@ -86,7 +86,7 @@ def test_a_bios_that_takes_no_packets_gets_a_monolithic_image(tmp_path: Path) ->
 
 def test_packets_are_chosen_where_the_bios_takes_them(host: VirtualHost) -> None:
     planned = plan_for(host, image())
-    assert (planned.mode, planned.why_mode) == ("packet", "packets fit any free memory")
+    assert (planned.mode, planned.why_mode) == ("packet", "packets fit into any free memory")
     assert planned.packet_count == 1 + -(-planned.image.size_bytes // (4096 - 32))
     assert planned.staged_size_bytes == 4096 * planned.packet_count
     assert planned.block_size_bytes == 4096
@@ -334,9 +334,9 @@ def test_what_is_worth_knowing_is_noted(tmp_path: Path) -> None:
     with running(make(tmp_path, faults=("no-battery",))) as machine:
         host = VirtualHost(machine)
         hidden = plan_for(hidden_memory(host), image()).notes
-        assert any("physical memory can't be seen here" in note for note in hidden)
+        assert any("physical memory can't be read here" in note for note in hidden)
         notes = plan_for(host, image()).notes
-        assert notes == ("the dell_rbu module is not loaded: it will be, for this update",)
+        assert notes == ("the dell_rbu module is not loaded: the update loads it",)
         host.load_module("dell_rbu", {})
         assert plan_for(host, image()).notes == ()
         update(host, image())

@@ -268,7 +268,9 @@ def test_a_version_that_ran_before_is_no_proof_that_it_was_installed_again(tmp_p
         ended = last(machine)
         assert (ended.outcome, ended.fields["succeeded"]) == ("result", None)
         words = how_it_ended(ended)
-        assert words.text == "not known: 2.3.0 runs as before, and the BIOS's record is the old one"
+        assert (
+            words.text == "not known: 2.3.0 runs as before, and the BIOS's record has not changed"
+        )
         assert words.meaning is Meaning.CAUTION
 
 

@@ -248,7 +248,7 @@ def test_memory_that_is_short_is_told_by_its_shape(tmp_path: Path) -> None:
     for mode, faults, says in (
         ("mono", {"fail_above_order": 4}, "no free memory for one block of 128.1 KiB"),
         ("packet", {"fail_all_after": 20}, "no free memory for 34 blocks of 4 KiB"),
-        ("mono", {"fail_all_after": 0}, "no memory for the kernel to take 128.1 KiB in"),
+        ("mono", {"fail_all_after": 0}, "the kernel has no memory to receive 128.1 KiB"),
     ):
         with running(directory, faulty_pages=faults) as machine:
             with pytest.raises(OutOfMemoryError, match=says):
@@ -313,7 +313,7 @@ def test_where_memory_is_hidden_the_drivers_word_is_all_there_is(usual: VirtualM
     host, what = hidden_memory(VirtualHost(usual)), payload("mono")
     verified = stage.verify(host, what, staged(host, what), published(Image.parse(IMAGE)))
     assert (verified.read_back, verified.extents) == (ReadBack.RIGHT, None)
-    with pytest.raises(UpdateFailedError, match="gives back something else than it was given"):
+    with pytest.raises(UpdateFailedError, match="gives back something else than was delivered"):
         stage.verify(host, what, ReadBack.DIFFERENT, published(Image.parse(IMAGE)))
 
 
@@ -322,8 +322,8 @@ def test_where_memory_is_hidden_the_drivers_word_is_all_there_is(usual: VirtualM
 
 def look(machine: VirtualMachine, mode: str, *, packets_known: bool = True) -> Any:
     image, packets = Image.parse(IMAGE), payload().staged if mode == "packet" else None
-    judges = published(image, packets_known=packets_known)
-    (finding,) = find_staged(machine.ram, image, judges, packets=packets)
+    bioses = published(image, packets_known=packets_known)
+    (finding,) = find_staged(machine.ram, image, bioses, packets=packets)
     return finding.extents
 
 

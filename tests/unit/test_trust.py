@@ -96,9 +96,7 @@ def test_a_check_value_that_goes_wrong_while_it_is_staged_is_seen_after_arming(
             if name == "write" and arguments[0] == REBOOT_MODE:
                 spoil(machine.cmos)
 
-        with pytest.raises(
-            UpdateFailedError, match=f"would not believe its token: in CMOS {RANGE}"
-        ):
+        with pytest.raises(UpdateFailedError, match=f"would ignore its token: in CMOS {RANGE}"):
             update(Watched(VirtualHost(machine), at_the_end), image())
         now = read_status(VirtualHost(machine))
         assert (now.is_armed, now.staged_size_bytes, now.restart_mode) == (False, 0, "cold")
@@ -277,11 +275,11 @@ def arm_with_nothing_staged() -> None:
     ("step", "word", "says"),
     [
         (lambda rbu: None, "updates", "yes: the next restart updates the BIOS"),
-        (lambda rbu: poke(spoil), "ignores_token", "the BIOS will not believe it"),
+        (lambda rbu: poke(spoil), "ignores_token", "the BIOS will ignore it"),
         (
             lambda rbu: arm_with_nothing_staged(),
             "finds_nothing",
-            "yes, but nothing is staged: the next restart finds no image (0x000d), or what",
+            "yes, but nothing is staged: the next restart finds no image (0x000d), or one that",
         ),
         (lambda rbu: rbu("cancel", "-m", "m"), "changes_nothing", "armed:        no"),
     ],
@@ -396,7 +394,7 @@ def test_ports_that_nobody_answers_are_an_obstacle_of_their_own_and_not_an_armed
         assert read_armed(host, target) is None
         now = read_status(host)
         assert (now.next_restart, now.is_armed) == (NextRestart.UNKNOWN, None)
-        assert "does not answer" in now.cmos_doubt
+        assert "does not respond" in now.cmos_doubt
         with pytest.raises(NoAnswerError, match="read as all ones"):
             flow.cancel(host)
         with pytest.raises(ObstacleError, match="read as all ones"):
@@ -520,7 +518,7 @@ def test_a_monolithic_image_without_room_is_not_tried_as_packets_without_the_pas
         ways = [
             mode
             for options in (Options(), Options(password="secret"), Options(without_password=True))
-            for mode, _ in flow._ways(
+            for mode, _ in flow._modes_to_try(
                 host, _as_mono(make_plan(host, image(), options)), packets_known=True
             )
         ]

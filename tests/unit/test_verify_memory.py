@@ -1,4 +1,4 @@
-"""What verifying asks of the kernel and of its judges, at the borders."""
+"""What verifying asks of the kernel and of the possible BIOSes, at the borders."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from openrbu.memory.physical import ReadableMemory, Region, pc_regions
 from openrbu.memory.ram_file import RamFile
 from openrbu.units import KIB, MIB, PAGE_SIZE, PhysAddr
 from openrbu.update.driver import CHUNK_BYTES
-from openrbu.update.judges import Judge, Judges
+from openrbu.update.possible_bioses import PossibleBios, PossibleBioses
 from openrbu.update.verify import KPAGEFLAGS, find_staged, read_free_pages
 from rigs.machines import Watched
 
@@ -75,10 +75,10 @@ def test_no_more_of_the_flags_is_read_than_is_asked_for(tmp_path: Path) -> None:
     assert len(chunks) <= 2  # the part of the page, and the next one
 
 
-# -- judges ---------------------------------------------------------------------------------
+# -- possible BIOSes ------------------------------------------------------------------------
 
 
-def judge_that_takes(what: Image | None, anywhere: Image | None = None) -> Judges:
+def judge_that_takes(what: Image | None, anywhere: Image | None = None) -> PossibleBioses:
     """A BIOS that takes an image from memory, or refuses it and would take one from above 4 GiB."""
 
     def taken(image: Image | None) -> FoundUpdate:
@@ -92,7 +92,7 @@ def judge_that_takes(what: Image | None, anywhere: Image | None = None) -> Judge
     def find_anywhere(memory: ReadableMemory) -> FoundUpdate:
         return taken(anywhere)
 
-    return Judges((Judge("odd", find, False, find_anywhere),))
+    return PossibleBioses((PossibleBios("odd", find, False, find_anywhere),))
 
 
 def test_the_same_data_behind_another_header_is_another_image(ram: RamFile) -> None:
@@ -112,6 +112,6 @@ def test_one_piece_is_advised_where_there_are_blocks_of_the_size(
     ram: RamFile, size_bytes: int, advised: bool
 ) -> None:
     ours = an_image(size_bytes)
-    with pytest.raises(UpdateFailedError, match="packets lie above 4 GiB") as caught:
+    with pytest.raises(UpdateFailedError, match="packets are above 4 GiB") as caught:
         find_staged(ram, ours, judge_that_takes(None, anywhere=ours))
     assert ("use --mode mono, or start Linux" in str(caught.value)) is advised

@@ -1,8 +1,8 @@
-"""The commands and how they hang together.
+"""The table of all commands, and the parser made from it.
 
-A command is a row of a table: its name, and the function as `module:function`, imported when the
-command is asked for. So a command line loads the module of one command, and builds one parser; help
-and completion go through all of them. (`tests/unit/test_startup.py` goes through the table.)
+A command is a row of the table: its name, and its function as `module:function`, which is imported
+when the command is used. So a command line loads the module of one command and builds one parser;
+help and completion load all of them. (`tests/unit/test_startup.py` goes through the table.)
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
 
 EXIT_CODES = (
     "Exit codes: 0 done, or nothing to do; 1 the update failed; 2 usage; 3 the image is not for "
-    "this machine; 4 something stands in the way; 5 the input is damaged."
+    "this machine; 4 an obstacle prevents it; 5 the input is damaged."
 )
 
 ANY_WORDS = {"allow_interspersed_args": False}
-"""Parsing ends at the first word that is no option: what follows is the program's own."""
+"""Parsing ends at the first word that is not an option: the rest belongs to the program."""
 
 
 class Row(NamedTuple):
     """One command: where its function is, and which panel of help it is in.
 
-    `runs_program`: the words behind its own are a program's; and so are the exit codes.
+    `runs_program`: it runs a program, whose words follow, and returns that program's exit code.
     """
 
     where: str
@@ -44,7 +44,7 @@ class Row(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Commands of two words: what help says of the first one, and the second ones."""
+    """Commands of two words: the help text of the first word, and the rows of the second ones."""
 
     text: str
     rows: Mapping[str, Row]
@@ -91,7 +91,7 @@ COMMANDS: Mapping[str, Row | Group] = {
         _MACHINES,
     ),
     "balloon": Group(
-        "Xen hosts, and the memory that their guests hand to and fro.",
+        "Xen hosts, and the memory that their guests give and take.",
         {
             "host": Row("openrbu.cli.balloon:host"),
             "guest": Row("openrbu.cli.balloon:guest"),
@@ -115,11 +115,11 @@ COMMANDS: Mapping[str, Row | Group] = {
 """All commands, in the order in which help lists them."""
 
 _AS_TYPED = "\b\n"
-"""Begins a paragraph of help whose lines are not filled."""
+"""Begins a paragraph of help whose lines are kept as they are."""
 
 
 class _Commands(Mapping[str, "Command"]):
-    """The commands of a table, each built when it is first asked for."""
+    """The commands of a table, each built when it is first used."""
 
     def __init__(self, rows: Mapping[str, Row | Group], is_rich: bool) -> None:
         self._rows = rows
@@ -144,7 +144,7 @@ class _Commands(Mapping[str, "Command"]):
 
 
 def build_command() -> Command:
-    """All of `rbu`. Help has boxes and colours on a terminal, and is plain text elsewhere."""
+    """The parser of `rbu`. Help has boxes and colours on a terminal, else it is plain text."""
     return _build_root(is_rich=sys.stdout is not None and sys.stdout.isatty())
 
 
@@ -180,7 +180,7 @@ def _build_one(name: str, row: Row, is_rich: bool) -> Command:
 
 
 def _fill(group: TyperGroup, rows: Mapping[str, Row | Group], is_rich: bool) -> None:
-    """Give a group its commands. Typer only looks them up, so that they need not be there yet."""
+    """Give a group its commands. Typer only looks them up, so they can be built later."""
     group.commands = cast("MutableMapping[str, Command]", _Commands(rows, is_rich))
 
 

@@ -1,12 +1,12 @@
-"""A function as a command for typer: what many commands have is written once, and added here.
+"""Makes a command for typer out of a function, and adds what many commands have.
 
-A command is a function that gives an `Answer` (or an exit code). Two things are added:
+A command is a function that returns an `Answer` (or an exit code). Two things are added:
 
 - a parameter whose type is a dataclass becomes one option for each of its fields, so that commands
-  that take the same options name that class and nothing else;
-- `--json`, for each command that gives an `Answer`. `main` looks for it in the words, because a
-  command line that can't be parsed is answered in JSON, too, and shows the answer. A function that
-  says something before its answer has a parameter `as_json`, and is told what `main` has found.
+  with the same options only name that class;
+- `--json`, for each command that returns an `Answer`. `main` searches the words for it, because the
+  error of a command line that can't be parsed is JSON, too. A function that prints something before
+  it returns has a parameter `as_json`, and gets what `main` has found.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Invocation:
-    """How `main` was called: `obj` of typer's context. Balloon commands go by `clock`; None: by
-    this computer's."""
+    """How `main` was called: `obj` of typer's context. `clock`: the time for balloon commands;
+    None: this computer's."""
 
     as_json: bool
     clock: Clock | None = None
@@ -51,7 +51,7 @@ _CONTEXT_PARAMETER = Parameter(_CONTEXT, Parameter.KEYWORD_ONLY, annotation=type
 
 
 def as_command(function: CommandFunction) -> CommandFunction:
-    """What typer is given for `function`: see above."""
+    """The function that typer gets for `function`: see above."""
     own = inspect.signature(function, eval_str=True)
     groups: dict[str, type[Any]] = {
         each.name: each.annotation

@@ -1,4 +1,4 @@
-"""The files that a command writes: nothing that differs is overwritten unasked."""
+"""The files that a command writes. A file with other content is overwritten only with --force."""
 
 from __future__ import annotations
 
@@ -16,27 +16,28 @@ if TYPE_CHECKING:
 def would_change(path: Path, data: Buffer, *, force: bool) -> bool:
     """Whether writing `data` to `path` would change anything.
 
-    :raise ObstacleError: when another file is there, and `force` is not given.
-    :raise UsageError: when something else than a file is there.
+    :raise ObstacleError: when the file exists with other content, and `force` is False.
+    :raise UsageError: when `path` exists and is not a regular file.
+    :raise OutputError: when it can't be read.
     """
     try:
         status = path.lstat()
         if stat.S_ISDIR(status.st_mode):
             raise UsageError(f"{path} is a directory, not a file to write")
         if not stat.S_ISREG(status.st_mode):
-            raise UsageError(f"{path} is no plain file: nothing else is overwritten")
+            raise UsageError(f"{path} is not a regular file: only regular files are overwritten")
         same = status.st_size == len(data) and path.read_bytes() == data
     except (FileNotFoundError, NotADirectoryError):
         return True
     except OSError as error:
         raise OutputError(f"{path} can't be written: {error.strerror}") from None
     if not (same or force):
-        raise ObstacleError(f"{path} is there already and differs: --force overwrites it")
+        raise ObstacleError(f"{path} exists with other content: --force overwrites it")
     return not same
 
 
 def save(path: Path, data: Buffer, *, force: bool) -> bool:
-    """Write a file where it is not there just so already; whether it was written.
+    """Write a file, unless it has this content already. True: it was written.
 
     :raise ObstacleError | UsageError: as `would_change`.
     :raise OutputError: when it can't be written.
@@ -51,7 +52,7 @@ def save(path: Path, data: Buffer, *, force: bool) -> bool:
 
 
 def make_directory(path: Path) -> None:
-    """Have a directory there.
+    """Make a directory, with its parents, where it does not exist.
 
     :raise OutputError: when it can't be made.
     """

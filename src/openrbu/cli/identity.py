@@ -1,4 +1,4 @@
-"""How an answer names the machine that it is about."""
+"""How an answer names its machine."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 
 
 def machine_words(machine: Machine) -> str:
-    """What a command line needs to come to the same machine again."""
+    """The option that names the same machine in another command line; empty: this computer."""
     return "" if machine.virtual is None else f" --machine {machine.virtual.name}"
 
 
 def machine_document(machine: Machine, target: Target) -> dict[str, Any]:
-    """Which machine it is."""
+    """Which machine it is, for `--json`."""
     system_id = target.system_id
     return {
         "name": machine.virtual.name if machine.virtual is not None else None,
@@ -29,7 +29,7 @@ def machine_document(machine: Machine, target: Target) -> dict[str, Any]:
 
 
 def machine_title(machine: Machine, target: Target) -> str:
-    """Which machine it is, for people. The name of its ID where it calls itself something else."""
+    """Which machine it is, for people; with the product of its system ID, where that differs."""
     system_id = target.system_id
     identity = "no system ID" if system_id is None else f"system {system_id:#06x}"
     known = system_name(system_id)
@@ -40,7 +40,7 @@ def machine_title(machine: Machine, target: Target) -> str:
 
 
 def system_name(system_id: int | None) -> str | None:
-    """The product that a system ID is known to be of; None: not known."""
+    """The product that has this system ID; None: not known."""
     if system_id is None:
         return None
     from openrbu.formats.systems import known_system

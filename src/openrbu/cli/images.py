@@ -1,4 +1,4 @@
-"""Commands on image files: build, packets, join; and how an image is shown."""
+"""The commands build, packets and join; and how an image is shown."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 
 def image_document(image: Image) -> dict[str, Any]:
-    """All that an image says of itself, and its digest.
+    """An image for `--json`: what its header says, its state, sizes and digest.
 
-    `ends_at_bytes` is where its check words hold, if anywhere; what is behind is none of it.
+    `ends_at_bytes`: where its check words are right, or None; later bytes don't belong to it.
     """
     end, whole = image.check.end, image.up_to_its_end
     return {
@@ -60,7 +60,7 @@ def header_document(header: Header) -> dict[str, Any]:
 
 
 def _system_document(system: SystemId) -> dict[str, Any]:
-    """A system that an image is for, and what is known of it."""
+    """A system that an image is for, and what is known about it."""
     from openrbu.formats.systems import known_system
 
     known = known_system(system.id)
@@ -81,7 +81,7 @@ def systems_text(header: Header) -> str:
 
 
 def _system_rows(header: Header) -> list[tuple[str, Cell]]:
-    """A row for each system that an image is for, with what is known against RBU there."""
+    """A row for each system that an image is for, with the known problems of RBU there."""
     from openrbu.formats.systems import known_system, title_of
 
     rows: list[tuple[str, Cell]] = []
@@ -94,7 +94,7 @@ def _system_rows(header: Header) -> list[tuple[str, Cell]]:
 
 
 def _sha256(image: Image) -> str:
-    """Of the whole file: there the CRC-32 of every intact image is the same."""
+    """The SHA-256 of the whole file. (Its CRC-32 would be the same for every intact image.)"""
     import hashlib
 
     sha256 = hashlib.sha256(image.header.build())
@@ -104,7 +104,7 @@ def _sha256(image: Image) -> str:
 
 def image_rows(image: Image) -> list[tuple[str, Cell]]:
     header, end, whole = image.header, image.check.end, image.up_to_its_end
-    flash_data: Cell = caution("of unknown size: nothing says where it ends")
+    flash_data: Cell = caution("of unknown size: its end is not known")
     if end is not None and whole is not None:
         flash_data = f"{human_size(end.data_size_bytes)} ({end.data_size_bytes} bytes)"
     words: Cell = good("right: header and data are whole")
@@ -122,7 +122,9 @@ def image_rows(image: Image) -> list[tuple[str, Cell]]:
     ]
     if whole is not None and whole.size_bytes != image.size_bytes:
         place = [name for name, _ in rows].index("size") + 1
-        rows.insert(place, ("ends at", f"{whole.size_bytes} bytes: there its check words hold"))
+        rows.insert(
+            place, ("ends at", f"{whole.size_bytes} bytes: its check words are right there")
+        )
     return rows
 
 
@@ -136,15 +138,18 @@ def _style_words(version: BiosVersion) -> str:
 def saved(path: Path, is_new: bool, what: str) -> Block:
     if is_new:
         return good(f"wrote {path} ({what})")
-    return f"{path} is there already, just so ({what})"
+    return f"{path} exists already with this content ({what})"
 
 
 def build(
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="What goes into the flash.")],
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="The file with the flash data.")],
     *,
     output: OutputFile,
     bios_version: Annotated[
-        str, typer.Option("--bios-version", metavar="VERSION", help="Such as A06 or 1.2.8.")
+        str,
+        typer.Option(
+            "--bios-version", metavar="VERSION", help="The BIOS version, such as A06 or 1.2.8."
+        ),
     ],
     system: Annotated[
         list[str],
@@ -155,14 +160,14 @@ def build(
     flash_size: Annotated[
         str | None,
         typer.Option(
-            "--flash-size", metavar="SIZE", help="Fill DATA up to this, in front (512K, 1M)."
+            "--flash-size", metavar="SIZE", help="Put 0xFF before DATA up to this size (512K, 1M)."
         ),
     ] = None,
     force: Force = False,
 ) -> Answer:
-    """Make a .HDR image out of flash data.
+    """Make a .HDR image from flash data.
 
-    With --flash-size, 0xFF bytes go in front of the data: a BIOS sits at the end of its flash.
+    With --flash-size, 0xFF bytes are put before the data: a BIOS is at the end of its flash.
 
     \b
     Example:  rbu build bios.bin -o A06.hdr --bios-version A06 --system 0x0121
@@ -189,7 +194,9 @@ def packets(
     set_id: Annotated[
         str | None,
         typer.Option(
-            "--set-id", metavar="ID", help="Four characters (_A05) or 0x…; else the image's own."
+            "--set-id",
+            metavar="ID",
+            help="The set's ID: four characters (_A05) or 0x…. Without it: made from the image.",
         ),
     ] = None,
     password_crc: Annotated[
@@ -235,14 +242,16 @@ def packets(
 
 
 def join(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Packets, back to back.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A file with the packets, back to back.")
+    ],
     *,
     output: OutputFile,
     force: Force = False,
 ) -> Answer:
-    """Put an image together out of a file of RBU packets.
+    """Join the RBU packets in a file into an image.
 
-    Each packet is checked, and all have to be there, in order.
+    Each packet is checked. All have to be there, in sequence.
 
     \b
     Example:  rbu join A06.packets -o A06.hdr

@@ -1,4 +1,4 @@
-"""What became of an update that Ctrl-C, SIGTERM or SIGHUP interrupted."""
+"""How an update ended that Ctrl-C, SIGTERM or SIGHUP interrupted."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ if TYPE_CHECKING:
 
 
 class UpdateTeller:
-    """Notes on an interrupt what became of an update: the journal has it."""
+    """Adds to an interrupt's message how the update ended, which the journal says."""
 
     def __init__(self) -> None:
         self._journal: Journal | None = None
         self._before: str | None = None
 
     def begin(self, journal: Journal) -> None:
-        """An update is about to begin, and will be the last one in this journal."""
+        """An update will begin now. It becomes the last one in this journal."""
         last = journal.last
         self._before = None if last is None else last.id
         self._journal = journal
 
     def end(self) -> None:
-        """What comes now is not the update any more."""
+        """The update is done: later interrupts don't concern it."""
         self._journal = None
 
     @contextlib.contextmanager
     def telling(self) -> Iterator[None]:
-        """Note it for an interrupt in the block."""
+        """Add the note to an interrupt in the block."""
         try:
             yield
         except Stopped as stop:
@@ -44,7 +44,7 @@ class UpdateTeller:
         if last is None or last.id == self._before:
             return "nothing was changed"
         if last.outcome == "armed":
-            return "the update is armed: rbu cancel takes it back"
+            return "the update is armed: rbu cancel undoes it"
         if left := last.fields.get("left"):
-            return f"could not be put back: {', '.join(left)}"
-        return "what was begun is undone: nothing is staged, the BIOS is not armed"
+            return f"could not be undone: {', '.join(left)}"
+        return "the update was undone: nothing is staged, the BIOS is not armed"

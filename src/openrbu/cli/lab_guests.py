@@ -27,15 +27,17 @@ if TYPE_CHECKING:
     from openrbu.machine.factory import MachineSpec
 
 _NOT_EXECUTABLE, _NOT_FOUND = 126, 127
-"""What shells end with for a program that can't be run."""
+"""The exit codes of shells for a program that can't be run."""
 
 _CONSOLE_LINES = 8
-"""So many of a lost guest's console are shown."""
+"""How many lines of a lost guest's console are shown."""
 
 BiosVersionOption = Annotated[
     str | None,
     typer.Option(
-        "--bios-version", metavar="VERSION", help="Its first BIOS. Without it: the model's own."
+        "--bios-version",
+        metavar="VERSION",
+        help="The version of its BIOS. Without it: the model's.",
     ),
 ]
 Ram = Annotated[
@@ -50,7 +52,7 @@ Xen = Annotated[
     bool,
     typer.Option(
         "--xen",
-        help="Run Xen on it, and Linux as its dom0, with half of the memory, and up to 3/4.",
+        help="Run Xen on it, and Linux as dom0 with half of the memory (at most 3/4).",
     ),
 ]
 RamFile = Annotated[
@@ -58,7 +60,7 @@ RamFile = Annotated[
     typer.Option(
         "--ram-file",
         metavar="FILE",
-        help="Have its memory in FILE, which is made, and stays: to be looked at, with rbu scan.",
+        help="Keep its memory in FILE, a new file that stays: rbu scan can search it.",
     ),
 ]
 
@@ -71,7 +73,7 @@ def update(
     image: ImageFile,
     *,
     model: Annotated[
-        str | None, _model_option("Be this machine. Without it: one that the image is for.")
+        str | None, _model_option("The machine's model. Without it: one that the image is for.")
     ] = None,
     bios_version: BiosVersionOption = None,
     ram: Ram = None,
@@ -83,18 +85,18 @@ def update(
     allow_any_system: AllowAnySystem = False,
     power_cut: Annotated[
         bool,
-        typer.Option("--power-cut", help="Cut the power in place of the restart: RAM is lost."),
+        typer.Option("--power-cut", help="Cut the power instead of the restart: RAM is lost."),
     ] = False,
     as_json: bool,
 ) -> Answer:
     """Try an update in QEMU: real Linux, the real driver, a real BIOS.
 
-    A Dell machine is made for the image, and started with a SeaBIOS in its flash. In it, rbu update
-    stages the image through the kernel's own dell_rbu and restarts. The BIOS of the virtual
-    machines searches the guest's RAM then, checks, and writes the flash. The machine comes up on
-    the new BIOS, if that is one that QEMU can start: rbu lab bios makes one.
+    A Dell machine is made for the image and started with a SeaBIOS in its flash. In it, rbu update
+    stages the image through the kernel's own dell_rbu and restarts. Then the BIOS of openrbu's
+    virtual machines searches the guest's RAM, checks the image and writes the flash. The machine
+    starts the new BIOS, if QEMU can start it: rbu lab bios makes one that it can.
 
-    Ends as the update does. Nothing is left behind.
+    The exit code is the update's. Nothing is left afterwards.
 
     \b
     Examples:  rbu lab bios 2.3.0 -o bios.bin --size 1M
@@ -157,7 +159,7 @@ def shell(
         typer.Argument(metavar="[CMD …]", help="A program, and its own arguments."),
     ] = None,
     *,
-    model: Annotated[str, _model_option("Be this machine.")] = "precision-390",
+    model: Annotated[str, _model_option("The machine's model.")] = "precision-390",
     bios_version: BiosVersionOption = None,
     ram: Ram = None,
     ram_file: RamFile = None,
@@ -167,20 +169,20 @@ def shell(
         typer.Option(
             "--after-restart",
             metavar="COMMANDS",
-            help="Shell commands for when CMD has restarted the machine.",
+            help="Shell commands to run after CMD has restarted the machine.",
         ),
     ] = None,
 ) -> int:
     """Run a shell, or a program, as root on a Dell machine in QEMU.
 
-    It runs Debian's kernel, with the real dell_rbu to be loaded: modprobe dell_rbu. Its files are
-    this computer's, where it writes nothing but to /lab, the machine's own disk. A restart goes as
-    a Dell's does: an update that is staged and armed is carried out, with a report, and the machine
-    comes up again.
+    The machine runs Debian's kernel; modprobe dell_rbu loads the real driver. It sees this
+    computer's files and changes none of them; what it writes to /lab, its own disk, lasts over a
+    restart. A restart works as on a Dell: the BIOS installs an update that is staged and armed,
+    reports it, and the machine starts again.
 
-    With no CMD, and no terminal: runs the shell commands on standard input. (A CMD has nothing to
-    read.) The exit code is the program's, 126 or 127 where it can't be run; where it restarts the
-    machine, that of --after-restart, or 1 when the BIOS refused an update.
+    Without CMD and without a terminal, the shell commands on standard input are run. (A CMD gets
+    no standard input.) The exit code is the program's; 126 or 127 if it can't be run. If it
+    restarts the machine, it is that of --after-restart, or 1 when the BIOS refused an update.
 
     \b
     Examples:  rbu lab shell
@@ -192,9 +194,9 @@ def shell(
 
     is_interactive = not command and sys.stdin.isatty() and sys.stdout.isatty()
     if after_restart is not None and is_interactive:
-        raise UsageError("--after-restart takes a CMD: a shell is there again after a restart")
+        raise UsageError("--after-restart needs a CMD: a shell starts again after a restart")
     if xen and is_interactive:
-        raise UsageError("--xen takes a CMD, or a script on standard input: Xen has the terminal")
+        raise UsageError("--xen needs a CMD, or a script on standard input: Xen uses the terminal")
     standard_input = b"" if command or is_interactive else sys.stdin.buffer.read()
     flash_size_bytes = model_named(model).flash_size_bytes
     parts = _make_parts(model, bios_version, ram, flash_size_bytes, under_xen=xen)
@@ -216,13 +218,12 @@ def shell(
 
 
 def _status_of(ran: ProgramResult) -> int:
-    """The exit code that a program comes to; what the BIOS did is said, where it restarted the
-    machine."""
+    """The exit code for a program. Where it restarted the machine, print what the BIOS did."""
     return ran.status or 0 if ran.post is None else _tell_restart(ran.post)
 
 
 def _interact(machine: LabMachine) -> int:
-    """A shell on the terminal; another one after each restart. Its exit code."""
+    """Run a shell on the terminal, and another one after each restart. Returns its exit code."""
     while True:
         ran = machine.shell(["/bin/sh", "-i"], cwd=str(Path.cwd()))
         if ran.post is None:
@@ -231,7 +232,7 @@ def _interact(machine: LabMachine) -> int:
 
 
 def _tell_restart(post: PostReport) -> int:
-    """Say what the BIOS did; the exit code that it comes to."""
+    """Print what the BIOS did. Returns the exit code for that."""
     from openrbu.update.restarted import post_failure
 
     told = "; ".join(f"{name}: {cell_text(cell)}" for name, cell in post_rows(post))
@@ -242,7 +243,7 @@ def _tell_restart(post: PostReport) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
-    """What guests are made of, a machine to be made, and Xen, where it is to run there."""
+    """What a lab machine is made of: the guest's software, the machine's spec, and Xen or None."""
 
     software: GuestSoftware
     spec: MachineSpec
@@ -257,9 +258,10 @@ def _make_parts(
     *,
     under_xen: bool,
 ) -> _Parts:
-    """
-    :raise OpenRbuError: when the machine can't be, or the lab misses something; nothing is fetched
-        for a machine that can't be.
+    """Check the options, then get what the machine needs.
+
+    :raise OpenRbuError: when such a machine is not possible (then nothing is fetched), or the lab
+        lacks something.
     """
     from openrbu.lab import board, xen
     from openrbu.lab.packages import get_guest_software, get_xen
@@ -279,9 +281,9 @@ def _make_parts(
 def _machine(
     parts: _Parts, ram_file: Path | None, *, on_terminal: bool = False
 ) -> Iterator[LabMachine]:
-    """A machine that is on, for the length of the block.
+    """A machine that is on during the block.
 
-    :raise OpenRbuError: when there can't be one.
+    :raise OpenRbuError: when it can't be started.
     """
     from openrbu.lab.accel import TCG, accelerator
     from openrbu.lab.guest import GuestLostError
@@ -308,7 +310,7 @@ def _machine(
             machine.power_on()
             is_up = True
             where = "" if parts.xen is None else ", dom0 of Xen"
-            note(f"it is up: Linux {machine.guest.release}{where}")
+            note(f"started: Linux {machine.guest.release}{where}")
             yield machine
         except CannotStartError as error:
             _tell_restart(error.post)
@@ -324,7 +326,7 @@ def _machine(
 
 @contextlib.contextmanager
 def _terminal_kept(is_used: bool) -> Iterator[None]:
-    """Have the terminal as it was after the block, whatever became of a QEMU that had it."""
+    """Restore the terminal's settings after the block, also when a QEMU that used it was killed."""
     if not is_used:
         yield
         return

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 def check() -> Answer:
-    """Show what a lab needs, what of it is here, and the command that gets the rest.
+    """Show what a lab needs, what is installed, and the command that gets the rest.
 
-    Nothing is fetched. What is "to fetch", a lab gets from Debian's archive at its first need: it
-    is unpacked in a cache (OPENRBU_CACHE), and not installed.
+    Nothing is fetched. What is "to fetch" is fetched from Debian's archive when it is first
+    needed: it is unpacked in a cache (OPENRBU_CACHE), and not installed.
 
     \b
     Example:  rbu lab check
@@ -42,7 +42,7 @@ def check() -> Answer:
 
 
 def _needs_table(needs: list[Need]) -> Table:
-    """The column of remedies is there when one is."""
+    """The needs as a table; with a column of remedies where there are any."""
     columns, with_remedy = ["need", "state", "what is here"], any(need.remedy for need in needs)
     rows: list[list[Cell]] = [[need.name, _state(need), need.text] for need in needs]
     if with_remedy:
@@ -60,21 +60,21 @@ def _state(need: Need) -> Cell:
 
 
 def bios(
-    version: Annotated[
-        str, typer.Argument(metavar="VERSION", help="The version that it is to say it has.")
-    ],
+    version: Annotated[str, typer.Argument(metavar="VERSION", help="The version that it reports.")],
     *,
     output: OutputFile,
     size: Annotated[
         str | None,
-        typer.Option("--size", metavar="SIZE", help="Fill it up to this, in front (512K, 1M)."),
+        typer.Option(
+            "--size", metavar="SIZE", help="Put 0xFF before it up to this size (512K, 1M)."
+        ),
     ] = None,
     force: Force = False,
 ) -> Answer:
-    """Make a BIOS that starts in the lab: the real SeaBIOS under another version.
+    """Make a BIOS that starts in the lab: the real SeaBIOS with another version.
 
-    It sits at the end of what is in front of it filled with 0xFF, as in a machine's flash. rbu
-    build makes an image of it.
+    With --size, 0xFF bytes are put before it, as in a machine's flash. rbu build makes an image
+    from it.
 
     \b
     Example:  rbu lab bios 2.3.0 -o bios.bin --size 1M
@@ -103,5 +103,5 @@ def bios(
         "seabios_version": seabios_version,
         "size_bytes": len(renamed),
     }
-    saved = good(f"wrote {output}") if changed else f"{output} is there already, just so"
+    saved = good(f"wrote {output}") if changed else f"{output} exists already with this content"
     return Answer(document, [Facts(str(output), rows), saved])

@@ -1,4 +1,4 @@
-"""What `rbu machine new` is told."""
+"""The options of `rbu machine new`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ModelName = Annotated[
     typer.Option(
         "--model",
         metavar="MODEL",
-        help="poweredge-2650 (if none is named), poweredge-2950, latitude-d500, precision-390, "
+        help="poweredge-2650 (the default), poweredge-2950, latitude-d500, precision-390, "
         "precision-t7600.",
         autocompletion=complete_models,
     ),
@@ -29,7 +29,7 @@ ProfileName = Annotated[
     typer.Option(
         "--profile",
         metavar="PROFILE",
-        help="Whose dell_rbu it has: documented (if none is named), linux, linux-5.7, …",
+        help="Which kernel's dell_rbu it has: documented (the default), linux, linux-5.7, …",
         autocompletion=complete_profiles,
     ),
 ]
@@ -38,8 +38,8 @@ TablesDirectory = Annotated[
     typer.Option(
         "--from-tables",
         metavar="FILE|DIR",
-        help="Be the machine with these SMBIOS tables: a dump by dmidecode --dump-bin, the file "
-        "DMI alone, or a directory with them.",
+        help="Make the machine with these SMBIOS tables: a dump by dmidecode --dump-bin, the file "
+        "DMI alone, or a directory with the files.",
     ),
 ]
 OfSystem = Annotated[
@@ -51,16 +51,18 @@ BiosRules = Annotated[
     typer.Option(
         "--bios",
         metavar="RULES",
-        help="What its BIOS does: a rule set, see rbu machine rules. Without it: what fits.",
+        help="The rule set of its BIOS, see rbu machine rules. Without it: the system's own.",
         autocompletion=complete_rules,
     ),
 ]
 Revision = Annotated[
-    int, typer.Option("--revision", metavar="N", help="Its hardware's revision, 0 to 7.")
+    int, typer.Option("--revision", metavar="N", help="The revision of its hardware, 0 to 7.")
 ]
 FlashSize = Annotated[
     str | None,
-    typer.Option("--flash-size", metavar="SIZE", help="Of its flash (1M): an image's data."),
+    typer.Option(
+        "--flash-size", metavar="SIZE", help="The size of its flash (1M), as an image's data."
+    ),
 ]
 Faults = Annotated[
     list[str] | None,
@@ -74,7 +76,7 @@ Faults = Annotated[
 AdminPasswordFile = Annotated[
     Path | None,
     typer.Option(
-        "--admin-password-file", metavar="FILE", help="Its BIOS admin password is in FILE."
+        "--admin-password-file", metavar="FILE", help="File with its BIOS admin password."
     ),
 ]
 EntryDelay = Annotated[

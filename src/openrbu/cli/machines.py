@@ -45,11 +45,12 @@ if TYPE_CHECKING:
 
 
 def new(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="What to call it.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The new machine's name.")],
     *,
     model: ModelName = None,
     bios_version: Annotated[
-        str | None, typer.Option("--bios-version", metavar="VERSION", help="Its first BIOS.")
+        str | None,
+        typer.Option("--bios-version", metavar="VERSION", help="The version of its BIOS."),
     ] = None,
     ram: Annotated[
         str | None, typer.Option("--ram", metavar="SIZE", help="Its memory (512M, 4G, 1T).")
@@ -93,7 +94,7 @@ def new(
 
 
 def rules() -> Answer:
-    """List what the BIOSes of virtual machines can be like: the rule sets.
+    """List the rule sets that a virtual machine's BIOS can follow.
 
     \b
     Example:  rbu machine rules
@@ -135,7 +136,7 @@ def list_machines() -> Answer:
                     _power(status),
                     human_size(machine.config.ram_bytes),
                 )
-        except OpenRbuError as error:  # one that is in use or damaged does not hide the others
+        except OpenRbuError as error:  # a machine in use or damaged does not hide the others
             document = {"name": name, "problem": str(error)}
             cells = (name, bad(str(error)), "", "", "")
         documents.append(document)
@@ -148,7 +149,7 @@ def list_machines() -> Answer:
 def show_machine(
     name: MachineName,
 ) -> Answer:
-    """Show what a virtual machine is, and how it stands.
+    """Show what a virtual machine is made of, and its status.
 
     \b
     Example:  rbu machine show demo
@@ -162,21 +163,24 @@ def reboot(
     name: MachineName,
     *,
     cold: Annotated[
-        bool, typer.Option("--cold", help="A power cycle: memory is cleared, a staged image lost.")
+        bool,
+        typer.Option(
+            "--cold", help="Do a power cycle: it clears memory, and a staged image is lost."
+        ),
     ] = False,
 ) -> Answer:
     """Restart a virtual machine, and show what its BIOS did.
 
-    One that is off is switched on. Memory is kept if the kernel's reboot mode is warm, as an
-    update chooses it. Ends with 1 when the BIOS tried an update and failed, and when one was armed
-    and its version does not run now.
+    A machine that is off is switched on. Memory is kept if the kernel's reboot mode is warm; an
+    update sets that. The exit code is 1 when the BIOS tried an update and failed, or when an
+    update was armed and its version does not run now.
 
     \b
     Example:  rbu machine reboot demo
     """
     with api.open_machine(name) as machine:
         restarted = machine.restart(cold=cold)
-    assert restarted is not None, "a virtual machine tells at once what its BIOS did"
+    assert restarted is not None, "a virtual machine returns its BIOS's report"
     post = restarted.post
     document = {"changed": True, "name": name, **post_document(post)}
     return Answer(document, [Facts(f"{name} restarted", post_rows(post))], restarted.failure)
@@ -207,7 +211,7 @@ def remove(
     """
     from openrbu.machine.store import existing_directory
 
-    existing_directory(name)  # nobody is asked about one that is not there
+    existing_directory(name)  # no question about a machine that does not exist
     confirm(f"Remove machine {name} for good?", yes=yes)
     api.remove_machine(name)
     return Answer({"changed": True, "name": name}, [good(f"removed {name}")])
@@ -220,7 +224,7 @@ def _power(status: MachineStatus) -> Cell:
 
 
 def _shown(machine: Machine) -> tuple[dict[str, Any], Block]:
-    """A machine as it stands now, for `--json` and for people."""
+    """A machine with its status, for `--json` and for people."""
     status = machine.status()
     return _machine_document(machine, status), _machine_facts(machine, status)
 
@@ -264,7 +268,7 @@ def _machine_document(machine: Machine, status: MachineStatus) -> dict[str, Any]
 
 
 def _system_words(document: dict[str, Any]) -> str:
-    """A machine's system ID, and the name of it where that is known."""
+    """A machine's system ID, and the product with that ID where it is known."""
     if document["system_id"] is None:
         return "none"
     name = document["system_name"]

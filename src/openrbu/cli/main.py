@@ -1,11 +1,11 @@
-"""The command `rbu`: runs one command line, shows its answer, says in one line what went wrong.
+"""The command `rbu`: runs one command line, prints its answer, or one line that says what failed.
 
 Theory of operation. A command is a function that returns an `Answer`: a document for `--json`,
-blocks for people, and the error that the command ends with although it has something to show (a
-plan with something in its way). All else that goes wrong is raised. Only this module turns errors
-into a line on standard error, a document on standard output and an exit code.
+blocks for people, and the error with which the command ends although it has something to show (such
+as a plan with obstacles). All other errors are raised. Only this module turns errors into a line on
+standard error, a document on standard output and an exit code.
 
-Ctrl-C, SIGTERM and SIGHUP are raised as `Stopped`, so that what was begun is undone on the way out.
+Ctrl-C, SIGTERM and SIGHUP are raised as `Stopped`, so that a command undoes what it has begun.
 Nothing is imported at the top that `rbu --version` does not need: start-up time.
 """
 
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from openrbu.errors import OpenRbuError
 
 _YOUNG_OBJECTS = 50_000
-"""New objects between two looks for garbage; Python's own number, 700, is for long-lived programs
-of fewer objects."""
+"""How many new objects start a garbage collection; Python's own number, 700, is for programs that
+run longer and have fewer objects."""
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -39,15 +39,15 @@ _TAKE_A_WORD: dict[tuple[str, ...], tuple[str, ...]] = {
     ("run",): ("-m", "--machine"),
     ("lab", "shell"): ("--model", "--bios-version", "--ram", "--ram-file", "--after-restart"),
 }
-"""The commands that run a program, and those of their options that the next word belongs to."""
+"""The commands that run a program, and those of their options that take the next word as value."""
 
 
 def entry() -> int:
-    """What the program `rbu` is: `main`, with a garbage collector that is out of its way.
+    """The program `rbu`: `main`, with less garbage collection.
 
-    A command makes some 100,000 objects when it is loaded, and few of them are garbage. Looking
-    through them takes 6 ms on the way, and 15 ms more at the end of the process, when Python looks
-    for cycles among all that there is: they are frozen, so that it does not. Returns as `main`.
+    A command makes some 100,000 objects when it is loaded, and few of them are garbage. Collections
+    take 6 ms during the run, and 15 ms more at the end of the process, when Python searches all
+    objects for cycles; frozen objects are not searched. Returns the exit code.
     """
     gc.set_threshold(_YOUNG_OBJECTS)
     try:
@@ -57,10 +57,10 @@ def entry() -> int:
 
 
 def main(arguments: Sequence[str] | None = None, *, clock: Clock | None = None) -> int:
-    """Run one command line, without the program's name; the process's own where none is given.
-    `clock` is what balloon commands go by; None: this computer's.
+    """Run one command line. `arguments`: its words without the program's name; None: the process's
+    own. `clock`: the time for balloon commands; None: this computer's.
 
-    Returns the exit code. SystemExit comes out of shell completion only.
+    Returns the exit code. Only shell completion raises SystemExit.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words == ["--version"]:  # without the import of everything else
@@ -73,16 +73,16 @@ def main(arguments: Sequence[str] | None = None, *, clock: Clock | None = None) 
     with signals_raised():
         try:
             return _run(words, clock)
-        except Stopped as stop:  # before anything was begun, or while another one was told of
+        except Stopped as stop:  # before a command began, or while another signal was reported
             if sys.stderr is not None:
                 print(f"rbu: {stop.text}", file=sys.stderr)
             return stop.exit_code
 
 
 def _fill_streams() -> None:
-    """Have the standard streams that the caller closed lead nowhere. Else what is opened next would
-    get their numbers, and what is said its text."""
-    with contextlib.suppress(OSError):  # where /dev has none
+    """Open /dev/null for each standard stream that the caller has closed. Else the next files would
+    be opened with their numbers, and output would be written into those files."""
+    with contextlib.suppress(OSError):  # no /dev/null
         while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
             pass
         os.close(fd)
@@ -113,7 +113,7 @@ def _run(words: list[str], clock: Clock | None) -> int:
         return _fail_as(error, document, as_json=as_json)
     except (Stopped, RuntimeError) as error:
         stop = error if isinstance(error, Stopped) else error.__cause__
-        if not isinstance(stop, Stopped):  # up to 3.11 a class that is being made wraps it
+        if not isinstance(stop, Stopped):  # Python up to 3.11 wraps it while a class is made
             raise
         kind, text, exit_code = "interrupted", stop.text, stop.exit_code
     except OSError as error:
@@ -123,7 +123,7 @@ def _run(words: list[str], clock: Clock | None) -> int:
 
 
 def _own_words(words: list[str]) -> list[str]:
-    """Those in which an option is rbu's own: up to `--`, or up to the program that is to run."""
+    """The words that are options and arguments of rbu: up to `--`, or up to the program to run."""
     own = words[: words.index("--")] if "--" in words else words
     for command, take_a_word in _TAKE_A_WORD.items():
         if tuple(own[: len(command)]) == command:
@@ -136,7 +136,7 @@ def _own_words(words: list[str]) -> list[str]:
 def _call(words: list[str], invocation: Invocation) -> Answer | int:
     """Parse the words and call the command.
 
-    :raise UsageError: when the words make no command line.
+    :raise UsageError: when the words are not a valid command line.
     """
     import typer
 
@@ -154,7 +154,7 @@ def _call(words: list[str], invocation: Invocation) -> Answer | int:
         context = getattr(error, "ctx", None)
         path = context.command_path if context is not None else "rbu"
         raise UsageError(f"{text}; see: {path} --help") from None
-    except typer.Abort:  # end of file where a question was asked
+    except typer.Abort:  # end of file in place of an answer
         raise UsageError("no answer was given; nothing was changed") from None
     if not words:
         return EXIT_USAGE
@@ -162,7 +162,7 @@ def _call(words: list[str], invocation: Invocation) -> Answer | int:
 
 
 def _fail_as(error: OpenRbuError, document: dict[str, Any], *, as_json: bool) -> int:
-    """Say what is wrong; what there is to show is shown in the document beside it."""
+    """Show an error; the document has it beside what the command has to show."""
     from openrbu.cli import show
     from openrbu.errors import DamagedInputError
 
@@ -181,16 +181,16 @@ def _fail_as(error: OpenRbuError, document: dict[str, Any], *, as_json: bool) ->
 
 
 def _fail(document: dict[str, Any], *, as_json: bool) -> int:
-    """Show a document with an error: as a line on standard error, and whole where JSON is wanted.
+    """Print the error as a line on standard error, and with --json the whole document.
 
-    Returns its exit code.
+    Returns the error's exit code.
     """
     from openrbu.cli import show
     from openrbu.errors import OpenRbuError
 
     failure = document["error"]
     if as_json:
-        # What keeps the document from being written can't be told in it; the line is still there.
+        # An error in writing the document can't be in the document; the line is still printed.
         with contextlib.suppress(OpenRbuError):
             show.emit_document(document)
     show.complain(failure["message"])

@@ -29,7 +29,7 @@ def load(
     *,
     machine: OnMachine = None,
 ) -> Answer:
-    """Load a module, with parameters where it is to have some.
+    """Load a kernel module, with parameters.
 
     \b
     Example:  rbu module load dell_rbu image_type=packet --machine demo
@@ -53,13 +53,15 @@ def unload(
     *,
     abort: Annotated[
         bool,
-        typer.Option("--abort", help="Give the firmware entry up first, which holds dell_rbu."),
+        typer.Option(
+            "--abort", help="First abort the firmware entry, which keeps dell_rbu in use."
+        ),
     ] = False,
     machine: OnMachine = None,
 ) -> Answer:
-    """Unload a module. With dell_rbu goes all that is staged.
+    """Unload a kernel module. Unloading dell_rbu frees everything that is staged.
 
-    While its firmware entry is there, dell_rbu can't be unloaded; --abort does what
+    While its firmware entry exists, dell_rbu can't be unloaded; --abort removes the entry, as
     `echo -1 > /sys/class/firmware/dell_rbu/loading` does.
 
     \b
@@ -81,8 +83,8 @@ def unload(
             if error.errno != errno.EBUSY:
                 raise
             raise ObstacleError(
-                f"module {name} can't be unloaded: {error.strerror}; --abort gives its firmware "
-                "entry up first, as echo -1 > /sys/class/firmware/dell_rbu/loading does"
+                f"module {name} can't be unloaded: {error.strerror}; --abort removes its firmware "
+                "entry first, as echo -1 > /sys/class/firmware/dell_rbu/loading does"
             ) from None
     return Answer(
         {"changed": True, "module": name, "is_loaded": False}, [good(f"module {name} is unloaded")]
@@ -90,7 +92,7 @@ def unload(
 
 
 def _built_in(machine: api.Machine) -> Answer:
-    """The balloon driver is no module; a kernel that runs on Xen has it.
+    """The answer for the balloon driver, which is not a module but part of a kernel on Xen.
 
     :raise ObstacleError: when this one does not run on Xen.
     """
@@ -99,8 +101,8 @@ def _built_in(machine: api.Machine) -> Answer:
     name = ModuleChoice.XEN_BALLOON.value
     if not machine.host.exists(f"/sys{DEVICE_PATH}"):
         raise ObstacleError(
-            f"{name} is built into kernels, and works where they run on Xen; {machine.host.name} "
-            "does not (rbu balloon host makes a machine that does)"
+            f"{name} is built into kernels and works only on Xen; {machine.host.name} does not run "
+            "on Xen (rbu balloon host makes a machine that does)"
         )
     document = {"changed": False, "module": name, "is_loaded": True}
     return Answer(document, [f"nothing to do: {name} is built into this kernel"])
@@ -109,13 +111,13 @@ def _built_in(machine: api.Machine) -> Answer:
 def _parameters(words: Sequence[str]) -> dict[str, str]:
     """`PARAM=VALUE` words as a mapping.
 
-    :raise UsageError: when one is none, or a parameter is there twice.
+    :raise UsageError: when a word is not one, or a parameter is given twice.
     """
     parameters: dict[str, str] = {}
     for word in words:
         name, equals, value = word.partition("=")
         if not (name and equals):
-            raise UsageError(f"{word!r} is no PARAM=VALUE (example: image_type=packet)")
+            raise UsageError(f"{word!r} is not PARAM=VALUE (example: image_type=packet)")
         if name in parameters:
             raise UsageError(f"parameter {name} is given twice")
         parameters[name] = value

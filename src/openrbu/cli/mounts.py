@@ -14,19 +14,19 @@ from openrbu.errors import UsageError
 
 LOG_NAME = "mount.log"
 
-# No Path, which typer looks at: what is mounted there may answer no more. (The shell completes both
-# in the same way, by itself.)
+# Not a Path: typer would access it, and a dead mount there may not respond. (The shell completes
+# both in the same way.)
 Directory = Annotated[str, typer.Argument(metavar="DIR", help="An empty directory to mount it at.")]
 MachineName = Annotated[str | None, machine_option("The virtual machine.")]
 Detach = Annotated[
-    bool, typer.Option("--detach", help="Serve it in the background; return when it is there.")
+    bool, typer.Option("--detach", help="Serve it in the background; return when it is mounted.")
 ]
 AllowOther = Annotated[
     bool,
     typer.Option(
         "--allow-other",
-        help="Let other users in, as far as the files' modes let them. For a plain user that "
-        "takes user_allow_other in /etc/fuse.conf.",
+        help="Let other users access it, as far as the files' modes allow. Without root this "
+        "needs user_allow_other in /etc/fuse.conf.",
     ),
 ]
 Stop = Annotated[
@@ -45,9 +45,9 @@ def mount(
 ) -> Answer:
     """Mount a virtual machine's /sys, /proc and /dev at a directory.
 
-    They are files like a kernel's: read and write them with any program. Other commands reach the
-    machine meanwhile. It is served until it is unmounted or told to stop, by Ctrl-C, SIGTERM or
-    --stop; a machine that is off shows nothing until it is on.
+    They are files like a kernel's: read and write them with any program. Other commands can use
+    the machine at the same time. The mount ends when it is unmounted, or with Ctrl-C, SIGTERM or
+    --stop. While the machine is off, the directory is empty.
 
     \b
     Examples:  rbu mount /mnt --machine demo

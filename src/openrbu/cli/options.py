@@ -1,4 +1,4 @@
-"""Arguments and options that several commands have, their completion, and reading their values."""
+"""Arguments and options that several commands have: completion and reading of their values."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MAX_PASSWORD_FILE_BYTES = 4096
 
 
 class ModeChoice(StrEnum):
-    """How to stage: one block of memory, packets, or whatever fits the machine."""
+    """How to stage: in one block of memory, in packets, or in the mode that fits the machine."""
 
     AUTO = "auto"
     MONO = "mono"
@@ -72,7 +72,7 @@ def _starting(incomplete: str, names: list[str]) -> list[str]:
 
 
 def machine_option(text: str) -> Any:
-    """The option `--machine`, of which help says `text`."""
+    """The option `--machine` with the help text `text`."""
     return typer.Option(
         "--machine", "-m", metavar="NAME", help=text, autocompletion=complete_machines
     )
@@ -80,7 +80,7 @@ def machine_option(text: str) -> Any:
 
 OnMachine = Annotated[
     str | None,
-    machine_option("A virtual machine. Without it: the machine that this runs on."),
+    machine_option("A virtual machine. Without it: the computer that rbu runs on."),
 ]
 MachineName = Annotated[
     str,
@@ -92,12 +92,14 @@ ImageFile = Annotated[
     Path,
     typer.Argument(metavar="IMAGE", help="A BIOS image (.HDR), or a package with one inside."),
 ]
-OutputFile = Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Where to.")]
-Force = Annotated[bool, typer.Option("--force", help="Overwrite a file that is there and differs.")]
+OutputFile = Annotated[
+    Path, typer.Option("--output", "-o", metavar="FILE", help="The file to write.")
+]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite a file with other content.")]
 PacketSize = Annotated[
     str,
     typer.Option(
-        "--packet-size", metavar="SIZE", help="Bytes of a packet, header included (4096, 8K)."
+        "--packet-size", metavar="SIZE", help="Size of a packet with its header (4096, 8K)."
     ),
 ]
 PasswordFile = Annotated[
@@ -105,24 +107,24 @@ PasswordFile = Annotated[
     typer.Option(
         "--password-file",
         metavar="FILE",
-        help=f"The BIOS admin password is in this file (or in ${PASSWORD_VARIABLE}).",
+        help=f"File with the BIOS admin password (or set ${PASSWORD_VARIABLE}).",
     ),
 ]
 AllowKnownBroken = Annotated[
     bool,
     typer.Option(
-        "--allow-known-broken", help="Try it although RBU is known to be broken on this system."
+        "--allow-known-broken", help="Try it even if RBU is known to be broken on this system."
     ),
 ]
 Reinstall = Annotated[
-    bool, typer.Option("--reinstall", help="Install the version that it runs already once more.")
+    bool, typer.Option("--reinstall", help="Install the version again that it runs already.")
 ]
 
 
 def size_of(text: str, what: str) -> int:
-    """The bytes of a size such as `512K`.
+    """The number of bytes in a size such as `512K`.
 
-    :raise UsageError: when it is none; `what` names it.
+    :raise UsageError: when `text` is not a size; the message begins with `what`.
     """
     return _number(parse_size, text, what)
 
@@ -130,7 +132,7 @@ def size_of(text: str, what: str) -> int:
 def hex_number_of(text: str, what: str) -> int:
     """A number such as `0x1234abcd`.
 
-    :raise UsageError: when it is none; `what` names it.
+    :raise UsageError: when `text` is not one; the message begins with `what`.
     """
     if not text.lower().startswith("0x"):
         raise UsageError(f"{what}: {text!r} is not a hexadecimal number (example: 0x1234abcd)")
@@ -157,7 +159,7 @@ def set_id_of(text: str) -> int | bytes:
 
 
 def password_of(file: Path | None) -> str | None:
-    """The BIOS admin password: out of a file, else out of the environment, else none.
+    """The BIOS admin password: from the file, else from the environment, else None.
 
     :raise UsageError: as `password_in`.
     """
@@ -165,9 +167,9 @@ def password_of(file: Path | None) -> str | None:
 
 
 def password_in(file: Path) -> str:
-    """The password that is in a file. A line end behind it does not count.
+    """The password in a file, without a line end after it.
 
-    :raise UsageError: when the file can't be read, or there is no password in it.
+    :raise UsageError: when the file can't be read, or is empty.
     """
     from openrbu.system.files import read_input
 
@@ -179,13 +181,13 @@ def password_in(file: Path) -> str:
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Ask on a terminal whether to go on.
+    """Ask on a terminal whether to continue.
 
-    :raise UsageError: when the answer is no, or when nobody can be asked.
+    :raise UsageError: when the answer is no, or standard input is not a terminal.
     """
     if yes:
         return
     if not (sys.stdin and sys.stdin.isatty()):
-        raise UsageError(f"{question} There is nobody to ask here: say it with --yes")
+        raise UsageError(f"{question} This is not a terminal: use --yes to confirm")
     if not typer.confirm(question, err=True):
         raise UsageError("the answer was no; nothing was changed")

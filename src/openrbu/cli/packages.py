@@ -1,4 +1,4 @@
-"""`rbu extract`, and how a package and the images in it are shown."""
+"""The commands info and extract: a package and the images in it."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def info(
 ) -> Answer:
     """Show what an image is: version, systems, sizes, check words, digest.
 
-    Looks into packages too: what the package says of itself, and each image that is inside. Ends
-    with 5 when one is not whole: changed, cut, or with bytes behind it.
+    Of a package it shows the description and each image inside. The exit code is 5 when an image
+    is not whole: changed, cut, or with bytes after its end.
 
     \b
     Example:  rbu info A06.hdr
@@ -37,7 +37,7 @@ def info(
     inside = api.read_images(image)
     damage = next((why for each in inside.images if (why := each.damage)), None)
     error = None if damage is None else DamagedInputError(f"{image}: {damage}")
-    # Not both are made: each goes through all of the image for its digest.
+    # Make only one of both: each reads the whole image for its digest.
     if as_json:
         document = {
             "file": str(image),
@@ -66,13 +66,13 @@ def extract(
 ) -> Answer:
     """Get the .HDR images out of a vendor's package.
 
-    Finds them in gzip, xz, bzip2 and LZMA streams, in tar and zip archives and cabinets, behind a
-    shell script or a program, and bare in any file. Nothing is run. A file is named after the
-    package and the BIOS version.
+    Finds them in gzip, xz, bzip2 and LZMA streams, in tar and zip archives and cabinets, after a
+    shell script or a program, and directly in any file. Nothing is run. The names of the written
+    files are made of the package's name and the BIOS version.
 
-    An image is written up to where its check words hold, and only when it is whole. A file that
-    holds nothing for RBU is named for what it is, with what to do instead, and ends with 3; one
-    that another program has to take apart ends with 4.
+    An image is written up to where its check words are right, and only when it is whole. For a
+    file that contains nothing for RBU, rbu says what it is and what to do instead, and ends with
+    3; with 4 when another program has to unpack it.
 
     \b
     Example:  rbu extract PE2650-BIOS-LX-A06.BIN -o images
@@ -84,7 +84,7 @@ def extract(
     outputs = [
         (directory / name, each.image.build()) for name, each in zip(names, found, strict=True)
     ]
-    for path, data in outputs:  # all of them first: nothing is written when one is in the way
+    for path, data in outputs:  # check all first: write nothing when one can't be written
         would_change(path, data, force=force)
     if outputs:
         make_directory(directory)
@@ -113,7 +113,7 @@ def extract(
 def _refusal(
     file: Path, found: Sequence[LoadedImage], left_out: Sequence[LoadedImage]
 ) -> DamagedInputError | None:
-    """How it ends when an image was not written: one that is damaged, or nothing but headers."""
+    """The error when an image was not written: it is damaged, or only headers were found."""
     worst = [each for each in left_out if each.end_is_known or not found]
     if not worst:
         return None
@@ -126,7 +126,7 @@ def _where(loaded: LoadedImage) -> str:
 
 
 def _names(package: Path, versions: Sequence[str]) -> list[str]:
-    """A file name for each version, all different, and safe whatever the package says."""
+    """A file name for each version: all different, and safe for any version text."""
     names: list[str] = []
     for version in versions:
         stem = re.sub(r"[^A-Za-z0-9._-]+", "_", f"{package.stem}-{version}").lstrip(".-")[:100]
@@ -138,7 +138,7 @@ def _names(package: Path, versions: Sequence[str]) -> list[str]:
 
 
 def _document(loaded: LoadedImage) -> dict[str, Any]:
-    """An image, and where it is; of one without an end only what its header says."""
+    """An image for `--json`, and where it was found; without a known end only its header."""
     if loaded.end_is_known:
         return {"found_at": loaded.found_at, **image_document(loaded.image)}
     header = header_document(loaded.image.header)
@@ -163,7 +163,7 @@ def _rows(loaded: LoadedImage) -> list[tuple[str, Cell]]:
 
 
 def _package_document(inside: LoadedFile) -> dict[str, Any]:
-    """What a package says of itself, and what else is known of it."""
+    """A package's description of itself, and notes on it, for `--json`."""
     return {
         "package": None if inside.manifest is None else manifest_document(inside.manifest),
         "notes": list(inside.notes),

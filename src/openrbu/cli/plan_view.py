@@ -1,4 +1,4 @@
-"""How a plan, and an update that is armed, are shown."""
+"""How a plan and an armed update are shown."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def plan_rows(machine: Machine, planned: Plan) -> list[tuple[str, Cell]]:
         ("image", f"for {systems_text(header)}, {human_size(planned.image.size_bytes)}"),
         ("mode", f"{planned.mode}: {planned.why_mode}"),
         *_own_rules_row(machine, planned),
-        ("BIOS rules", ", ".join(planned.judges.names)),
+        ("BIOS rules", ", ".join(planned.possible_bioses.names)),
         ("staged", pieces),
         (
             "memory",
@@ -44,19 +44,20 @@ def plan_rows(machine: Machine, planned: Plan) -> list[tuple[str, Cell]]:
 
 
 def _own_rules_row(machine: Machine, planned: Plan) -> list[tuple[str, Cell]]:
-    """The rules that a virtual machine's BIOS follows, where others judge the update, too: from
-    the outside nobody can see which they are."""
+    """The rules that a virtual machine's BIOS follows, where they are not the only ones that the
+    update is checked with: outside of the machine it is not known which ones it follows."""
     if machine.virtual is None:
         return []
     rules = machine.virtual.config.bios_rules
-    if planned.judges.names == (rules,):
+    if planned.possible_bioses.names == (rules,):
         return []
-    is_judge = rules in planned.judges.names
-    return [("its BIOS rules", rules if is_judge else caution(f"{rules}, not among those below"))]
+    is_judge = rules in planned.possible_bioses.names
+    own = rules if is_judge else caution(f"{rules}, which are not among those below")
+    return [("its BIOS rules", own)]
 
 
 def hints(planned: Plan) -> list[Block]:
-    """Notes and obstacles, a line each."""
+    """The notes and the obstacles, one line each."""
     notes = [caution(f"note: {note}") for note in planned.notes]
     return [*notes, *(bad(f"in the way: {each.message}") for each in planned.obstacles)]
 
@@ -77,7 +78,7 @@ def plan_document(machine: Machine, planned: Plan, loaded: LoadedImage) -> dict[
         "packet_count": planned.packet_count,
         "staged_size_bytes": planned.staged_size_bytes,
         "block_size_bytes": planned.block_size_bytes,
-        "bios_rules": list(planned.judges.names),
+        "bios_rules": list(planned.possible_bioses.names),
         "machine_bios_rules": None
         if machine.virtual is None
         else machine.virtual.config.bios_rules,
@@ -119,10 +120,10 @@ def armed_blocks(planned: Plan, outcome: Outcome) -> list[Block]:
     if extents:
         seen = f"read back, and found in physical memory at {extents_words(extents)}"
     else:
-        seen = "read back (physical memory can't be seen here)"
+        seen = "read back (physical memory can't be read here)"
     blocks.append(good(f"verified: {seen}"))
     for finding in outcome.verified.findings or ():
         taken = f"{finding.mode}, {extents_words(finding.extents)}"
-        blocks.append(good(f"  a BIOS by the {finding.rules} rules takes it: {taken}"))
+        blocks.append(good(f"  a BIOS with the {finding.rules} rules takes it: {taken}"))
     blocks.append(good(f"armed: the next restart hands {planned.image.header.version} to the BIOS"))
     return blocks

@@ -1,4 +1,4 @@
-"""Progress of an update: bars on standard error of a terminal, nothing anywhere else."""
+"""Progress of an update: bars on standard error where that is a terminal, else nothing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class BarWatcher:
-    """A line for each step; the bar of the one that delivers fills up with its bytes."""
+    """Shows a line for each step, with a bar for the delivered bytes."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -33,14 +33,14 @@ class BarWatcher:
         return lambda count: self._progress.advance(task, count)
 
     def finish(self) -> None:
-        """The step under way is done."""
+        """The current step is done."""
         if self._task is not None:
             self._progress.update(self._task, total=1, completed=1)
 
 
 @contextlib.contextmanager
 def watching() -> Iterator[Watcher]:
-    """Somebody who shows how an update goes, for the length of the block."""
+    """What shows the progress of an update in the block."""
     console = show.error_console()
     if console is None:
         from openrbu.update.watcher import SilentWatcher

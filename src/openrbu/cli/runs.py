@@ -1,4 +1,4 @@
-"""The command `rbu run`: a program that sees a virtual machine's files in place."""
+"""The command `rbu run`: runs a program that finds a virtual machine's files at their paths."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ def run(
     *,
     machine: Annotated[str, machine_option("The virtual machine.")],
 ) -> int:
-    """Run a program that finds a virtual machine's files in place.
+    """Run a program that finds a virtual machine's files at their true paths.
 
     It sees this computer's /sys with the machine's entries at their true paths: its firmware class,
-    its drivers, its SMBIOS tables. Nothing of that is seen outside of the program, and nothing is
-    left behind. Other commands reach the machine while it runs.
+    its drivers, its SMBIOS tables. Other programs don't see them, and nothing is left afterwards.
+    Other commands can use the machine while the program runs.
 
     The exit code is the program's; 126 if it can't be executed, 127 if it isn't found, and 4 if
-    something stands in the way. Without root it takes a kernel that lets plain users have
-    namespaces; the program is then root in its own.
+    an obstacle prevents it. Without root this needs a kernel that allows namespaces to all users;
+    the program is then root in its own namespace.
 
     \b
     Examples:  rbu run --machine demo -- dmidecode -t bios

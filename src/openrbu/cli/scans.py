@@ -1,4 +1,4 @@
-"""The command that looks for images and packets in memory: scan."""
+"""The command scan, which searches memory for images and packets."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def scan(
     ],
     *,
     bios: Annotated[
-        bool, typer.Option("--bios", help="Only where a BIOS looks: from 1 MiB to 4 GiB.")
+        bool, typer.Option("--bios", help="Search only where a BIOS does: from 1 MiB to 4 GiB.")
     ] = False,
 ) -> Answer:
     """Find packet sets and images in memory, as a BIOS does.
 
-    A file that is called like a machine: name it with a path, ./NAME.
+    For a file with the name of a machine, give a path: ./NAME.
 
     \b
     Example:  rbu scan demo
@@ -160,12 +160,12 @@ def _blocks(seen: SearchResult) -> list[Block]:
             )
         )
     if not blocks:
-        blocks.append("nothing that looks like an update is in this memory")
+        blocks.append("this memory contains nothing that looks like an update")
     return blocks + _reject_lines(seen)
 
 
 def _bare_headers(seen: SearchResult) -> list[FoundHeader]:
-    """The headers that no whole image begins with."""
+    """The headers without a whole image after them."""
     whole = {each.address for each in seen.images}
     return [each for each in seen.headers if each.address not in whole]
 

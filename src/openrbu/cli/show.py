@@ -1,8 +1,8 @@
-"""How a command's answer looks: a JSON document, rich text on a terminal, plain text in a pipe.
+"""Prints a command's answer: a JSON document, rich text on a terminal, plain text in a pipe.
 
-Commands say *what* there is to show (facts, tables, lines, and what is good or bad about them); how
-it is drawn is decided here and nowhere else. Text may come from damaged files, so nothing of it
-reaches a terminal that is not printable.
+Commands say *what* to show (facts, tables, lines, and what is good or bad about them); only this
+module decides how it looks. Text may come from damaged files, so characters that are not printable
+are escaped.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SCHEMA = 1
 
 
 class Meaning(Enum):
-    """What a colour stands for."""
+    """The meaning of a text, and its colour."""
 
     GOOD = "green"
     CAUTION = "yellow"
@@ -35,7 +35,7 @@ class Meaning(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Marked:
-    """Text that means something."""
+    """Text with a meaning, shown as a colour."""
 
     text: str
     meaning: Meaning
@@ -58,7 +58,7 @@ def bad(text: str) -> Marked:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Names and values. A row without a name goes on with the one before it."""
+    """Names and values. A row with an empty name continues the row before it."""
 
     title: str
     rows: Sequence[tuple[str, Cell]]
@@ -72,12 +72,13 @@ class Table:
 
 
 Block = Facts | Table | Marked | str
-"""A piece of an answer; a text alone is a line."""
+"""A part of an answer; a string is one line."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a command has to say. `error`: it ends so, although there is something to show."""
+    """The result of a command: `document` for `--json`, `blocks` for people. `error`: the error
+    with which it ends after these were shown."""
 
     document: Mapping[str, Any]
     blocks: Sequence[Block] = ()
@@ -85,14 +86,14 @@ class Answer:
 
 
 def prepare_streams() -> None:
-    """Have standard output and error take any text, whatever the locale can't write."""
+    """Make standard output and error accept any text: escape what the locale can't encode."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def printable(text: str) -> str:
-    """`text` on one line, control characters and broken bytes as escapes."""
+    """`text` on one line; control characters and undecodable bytes are escaped."""
     if text.isprintable():
         return text
     return "".join(
@@ -101,20 +102,20 @@ def printable(text: str) -> str:
 
 
 def hex_address(address: int) -> str:
-    """An address as documents have it."""
+    """An address as it is written in JSON documents."""
     return f"{address:#x}"
 
 
 def os_error_text(error: OSError) -> str:
-    """What the system refused, and about which file."""
+    """The file's name and the system's error text."""
     text = error.strerror or str(error) or type(error).__name__
     return f"{error.filename}: {text}" if error.filename else text
 
 
 def emit(blocks: Sequence[Block]) -> None:
-    """Write blocks on standard output.
+    """Write blocks on standard output. A closed pipe is not an error.
 
-    :raise OutputError: when they can't be written; a reader that went away is no error.
+    :raise OutputError: when they can't be written.
     """
     if blocks:
         draw = _draw_rich if _is_rich(sys.stdout) else _draw_plain
@@ -122,35 +123,35 @@ def emit(blocks: Sequence[Block]) -> None:
 
 
 def emit_document(document: Mapping[str, Any]) -> None:
-    """Write a JSON document on standard output.
+    """Write a JSON document on standard output. A closed pipe is not an error.
 
-    :raise OutputError: when it can't be written; a reader that went away is no error.
+    :raise OutputError: when it can't be written.
     """
     text = json.dumps({"schema": SCHEMA, **document}, indent=2)
     _write_out(lambda: print(text))
 
 
 def check_output() -> None:
-    """See that standard output takes what a document will tell of, before that is done: a blank
-    line, which JSON may have before it (RFC 8259, section 2).
+    """Check that standard output can be written, before a command changes anything: write a blank
+    line, which is allowed before a JSON document (RFC 8259, section 2).
 
-    :raise OutputError: when it does not; a reader that went away is no error.
+    :raise OutputError: when it can't be written. A closed pipe is not an error.
     """
     _write_out(print)
 
 
 def complain(text: str) -> None:
-    """One line on standard error. Nobody can be told when that fails."""
+    """Print an error as one line on standard error. A failure to write it is ignored."""
     _aside(text, "31")
 
 
 def note(text: str) -> None:
-    """The same for what is no complaint: what is under way, or was seen."""
+    """Print a note as one line on standard error: what is being done, or what was found."""
     _aside(text, "2")
 
 
 def _aside(text: str, style: str) -> None:
-    """A line on standard error; `style` is what a terminal is told (ECMA-48, SGR)."""
+    """Print a line on standard error, on a terminal in `style` (ECMA-48, SGR)."""
     if sys.stderr is None:  # closed by the caller
         return
     line = "rbu: " + printable(text)
@@ -163,7 +164,7 @@ def _aside(text: str, style: str) -> None:
 
 
 def write_through(stream: int, data: bytes) -> None:
-    """Write what a program wrote to its standard output (1) or error (2) to ours, as it is.
+    """Copy what a program wrote to its standard output (1) or error (2) to this process's own.
 
     :raise OutputError: as `emit`.
     """
@@ -173,7 +174,7 @@ def write_through(stream: int, data: bytes) -> None:
 
 
 def _is_rich(stream: TextIO | None) -> bool:
-    """Whether there is a terminal behind a stream that takes more than plain lines."""
+    """Whether a stream is a terminal that can show more than plain lines."""
     return stream is not None and stream.isatty() and os.environ.get("TERM") not in (None, "dumb")
 
 
@@ -193,7 +194,7 @@ def _write_out(write: Callable[[], object], stream: TextIO | None = None) -> Non
 
 
 def _discard(stream: TextIO) -> None:
-    """Have what is written to `stream`, and what it still holds, go nowhere."""
+    """Discard what is in the stream's buffer, and what is written to it later."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
     os.close(nowhere)
@@ -220,7 +221,7 @@ def _draw_plain(blocks: Sequence[Block]) -> None:
 
 
 def _print_columns(head: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
-    """Rows in aligned columns, indented where there is a head above them."""
+    """Print rows in aligned columns, indented below a head."""
     indent = "  " if head else ""
     for line in head:
         print(printable(line))
@@ -271,7 +272,7 @@ def _rich_text(cell: Cell) -> Text:
 
 
 def error_console() -> Console | None:
-    """A console on standard error for progress; None where there is no terminal behind it."""
+    """A console on standard error for progress; None where that is not a terminal."""
     if not _is_rich(sys.stderr):
         return None
     from rich.console import Console

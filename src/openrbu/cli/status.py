@@ -1,4 +1,4 @@
-"""Commands that look at a machine's updates: status, history."""
+"""The commands status and history, and how a BIOS's results are shown."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     from openrbu.update.report import UpdateStatus
 
 MAX_EXTENTS = 16
-"""How many extents are listed; packets may lie in thousands of places."""
+"""How many extents are listed; packets may have thousands."""
 
 
 def status(
     *,
     machine: OnMachine = None,
 ) -> Answer:
-    """Show how a machine stands: its BIOS, what is staged and armed.
+    """Show a machine's status: its BIOS, what is staged and armed.
 
-    After a restart this is also where the BIOS's own result gets into the history.
+    After a restart, this also records the BIOS's own result in the history.
 
     \b
     Example:  rbu status --machine demo
@@ -87,14 +87,14 @@ def _armed_cell(machine: Machine, now: UpdateStatus) -> Cell:
     from openrbu.update.report import NextRestart
     from openrbu.update.restart import REBOOT_MODE, WARM
 
-    cancel = f"rbu cancel{machine_words(machine)} takes it back"
+    cancel = f"rbu cancel{machine_words(machine)} undoes it"
     words: dict[NextRestart, Cell] = {
-        NextRestart.UNKNOWN: ("can't be read from here (it may take root, or the dcdbas module)"),
+        NextRestart.UNKNOWN: ("can't be read from here (it may need root, or the dcdbas module)"),
         NextRestart.CHANGES_NOTHING: "no",
         NextRestart.UPDATES: caution("yes: the next restart updates the BIOS"),
         NextRestart.FINDS_NOTHING: bad(
-            "yes, but nothing is staged: the next restart finds no image (0x000d), or what freed "
-            f"memory still has of one; {cancel}"
+            "yes, but nothing is staged: the next restart finds no image (0x000d), or one that is "
+            f"still in freed memory; {cancel}"
         ),
         NextRestart.FINDS_ANOTHER: bad(
             f"yes, but something else is staged than was verified and armed; {cancel}"
@@ -108,7 +108,7 @@ def _armed_cell(machine: Machine, now: UpdateStatus) -> Cell:
             f"warm one: echo {WARM} > {REBOOT_MODE}"
         ),
         NextRestart.IGNORES_TOKEN: bad(
-            f"the token is set, but the BIOS will not believe it at the next restart; {cancel}"
+            f"the token is set, but the BIOS will ignore it at the next restart; {cancel}"
         ),
     }
     if now.next_restart is NextRestart.UNKNOWN and now.cmos_doubt:
@@ -117,12 +117,12 @@ def _armed_cell(machine: Machine, now: UpdateStatus) -> Cell:
 
 
 def table_rows(tables: Tables) -> list[tuple[str, Cell]]:
-    """That a machine's SMBIOS tables are broken, where they are."""
+    """A row that says that a machine's SMBIOS tables are broken, where they are."""
     return [("tables", bad(f"broken: {'; '.join(tables.problems)}"))] if tables.problems else []
 
 
 def completion_document(rbu: RbuInformation | None) -> dict[str, Any] | None:
-    """The BIOS's own word on the last update."""
+    """The BIOS's record of the last update, for `--json`."""
     if rbu is None:
         return None
     from openrbu.formats.dell import describe_completion
@@ -145,7 +145,7 @@ def completion_words(code: int) -> Cell:
 
 
 def extents_document(extents: Sequence[Region]) -> dict[str, Any]:
-    """Where in physical memory something lies: the first extents, and how many there are."""
+    """Extents of physical memory for `--json`: how many there are, and the first ones."""
     return {
         "extent_count": len(extents),
         "extents": [
@@ -160,7 +160,7 @@ def extents_words(extents: Sequence[Region]) -> str:
     if len(extents) == 1:
         return f"{first.start:#x} to {first.end:#x}"
     last = extents[-1]
-    return f"{len(extents)} pieces between {first.start:#x} and {last.end:#x}"
+    return f"{len(extents)} extents between {first.start:#x} and {last.end:#x}"
 
 
 def post_rows(post: PostReport) -> list[tuple[str, Cell]]:
@@ -197,7 +197,7 @@ def post_document(post: PostReport) -> dict[str, Any]:
 
 
 def attempt_document(attempt: Attempt) -> dict[str, Any]:
-    """One update out of the journal."""
+    """One update of the journal, for `--json`."""
     fields = attempt.fields
     code = fields.get("completion_code")
     return {
@@ -218,21 +218,21 @@ def attempt_document(attempt: Attempt) -> dict[str, Any]:
 
 
 def how_it_ended(attempt: Attempt) -> Marked:
-    """The end of an update in words, or how far it is."""
+    """How an update ended, or its state, in words."""
     fields, outcome = attempt.fields, attempt.outcome
     if outcome == "result":
         if fields.get("succeeded"):
-            return good("done: the BIOS says completed, and runs it")
+            return good("done: the BIOS says completed, and the new version runs")
         if fields.get("succeeded", False) is None:
             version = fields.get("version_now")
             return caution(
-                f"not known: {version} runs as before, and the BIOS's record is the old one"
+                f"not known: {version} runs as before, and the BIOS's record has not changed"
             )
         return bad(_failure_words(attempt))
     if outcome == "armed":
-        return caution("armed: waits for a restart")
+        return caution("armed: waiting for a restart")
     if outcome == "started":
-        return caution("under way, or cut off")
+        return caution("in progress, or ended without a result")
     why = fields.get("why")
     text = f"{outcome}: {why}" if why else outcome
     return caution(text) if outcome == "cancelled" else bad(text)
@@ -241,7 +241,7 @@ def how_it_ended(attempt: Attempt) -> Marked:
 def _failure_words(attempt: Attempt) -> str:
     code, version = attempt.fields.get("completion_code"), attempt.fields.get("version_now")
     if not isinstance(code, int):
-        return f"failed: the BIOS says nothing of it; {version} runs"
+        return f"failed: the BIOS has no record of it; {version} runs"
     from openrbu.formats.dell import CompletionCode, describe_completion
 
     if code == CompletionCode.NEVER_TRIED:

@@ -32,39 +32,42 @@ Mode = Annotated[
     typer.Option("--mode", help="How to stage: in one block of memory, or in packets."),
 ]
 AllowDowngrade = Annotated[
-    bool, typer.Option("--allow-downgrade", help="Take an older version, or one of unclear age.")
+    bool,
+    typer.Option(
+        "--allow-downgrade", help="Install an older version, or one whose age is not clear."
+    ),
 ]
 AllowAnySystem = Annotated[
     bool,
     typer.Option(
         "--allow-any-system",
-        help="Try it although the image is for another system or hardware revision.",
+        help="Try it even if the image is for another system or hardware revision.",
     ),
 ]
 WithoutPassword = Annotated[
     bool,
     typer.Option(
-        "--without-password", help="There is no BIOS admin password, whatever SMBIOS says."
+        "--without-password", help="There is no BIOS admin password, even if SMBIOS says so."
     ),
 ]
 MemoryAbove4g = Annotated[
     bool,
     typer.Option(
         "--memory-above-4g",
-        help="Packets may lie above 4 GiB, where the published rules have no BIOS look.",
+        help="Packets may be above 4 GiB, where a BIOS with the published rules does not search.",
     ),
 ]
 MendCmos = Annotated[
     bool,
     typer.Option(
-        "--mend-cmos", help="Make wrong check values of CMOS right, so that the BIOS believes it."
+        "--mend-cmos", help="Repair wrong check values of CMOS, so that the BIOS reads the token."
     ),
 ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateOptions:
-    """What the operator asks for, as it stands on the command line."""
+    """The options of an update, as they are on the command line."""
 
     mode: Mode = ModeChoice.AUTO
     packet_size: PacketSize = "4096"
@@ -78,9 +81,9 @@ class UpdateOptions:
     mend_cmos: MendCmos = False
 
     def options(self) -> Options:
-        """The same for `openrbu.api`.
+        """The same options for `openrbu.api`.
 
-        :raise UsageError: when the packet size is none, or the password can't be read.
+        :raise UsageError: when the packet size is not valid, or the password can't be read.
         """
         from openrbu.api import Options
         from openrbu.formats.packet import check_packet_size
@@ -102,7 +105,7 @@ class UpdateOptions:
 
     @property
     def words(self) -> str:
-        """Those that take an obstacle away, to be given again."""
+        """Those of the given options that ignore an obstacle, to be given to `rbu update`, too."""
         given = {
             "--reinstall": self.reinstall,
             "--allow-downgrade": self.allow_downgrade,

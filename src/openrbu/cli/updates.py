@@ -1,4 +1,4 @@
-"""Commands that plan, do and take back an update."""
+"""The commands plan, update and cancel."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def plan(
     asked: UpdateOptions,
     as_json: bool,
 ) -> Answer:
-    """Show what an update would do, and what stands in its way.
+    """Show what an update would do, and what prevents it.
 
-    Changes nothing. Ends with 0 when the update could be done or is not needed, else as the
-    update itself would.
+    Changes nothing. The exit code is 0 when the update could be done or is not needed, else the
+    one that the update would have.
 
     \b
     Example:  rbu plan A06.hdr --machine demo
@@ -46,7 +46,7 @@ def plan(
     with api.open_machine(machine) as opened:
         planned = opened.plan(loaded, options)
         refusal = planned.refusal
-        if as_json:  # not in vain: it has the image's digest
+        if as_json:  # only then: it computes the image's digest
             document = {"changed": False, **plan_document(opened, planned, loaded)}
             return Answer(document, (), refusal)
         blocks: list[Block] = [Facts("Plan", plan_rows(opened, planned))]
@@ -69,10 +69,10 @@ def update(
 ) -> Answer:
     """Stage and verify an image, and arm the BIOS.
 
-    The next restart updates the BIOS; --reboot does that too.
+    The next restart updates the BIOS; --reboot restarts the machine, too.
 
-    Whatever goes wrong before the end, Ctrl-C included, leaves the machine as it was. A machine
-    that runs this version already is left alone.
+    An error or Ctrl-C before the end leaves the machine as it was. A machine that runs this
+    version already is left alone.
 
     \b
     Example:  rbu update A06.hdr --machine demo --reboot
@@ -104,9 +104,9 @@ def update(
 
 
 def _begin(machine: Machine, planned: Plan, *, as_json: bool) -> None:
-    """Show what is about to be done.
+    """Show what will be done now.
 
-    :raise OutputError: when that, or the answer that is to come, can't be written.
+    :raise OutputError: when standard output can't be written.
     """
     if as_json:
         show.check_output()
@@ -122,32 +122,32 @@ def _nothing_to_do(planned: Plan) -> Block:
 def _what_now(machine: Machine) -> Block:
     if machine.virtual is not None:
         return f"next: rbu machine reboot {machine.virtual.name}"
-    return "next: restart this machine (no power cycle: it would lose the image), then: rbu status"
+    return "next: restart this machine (a power cycle would lose the image), then: rbu status"
 
 
 def _restart(machine: Machine, document: dict[str, Any]) -> Answer:
-    """Restart, and show what the BIOS made of it where that is known at once. Without the new
-    version it is a failure, whatever the BIOS says."""
+    """Restart, and show what the BIOS did, where that is known at once. It is a failure when the
+    new version does not run, even when the BIOS says "completed"."""
     try:
         restarted = machine.restart()
-    except OpenRbuError as error:  # the update is armed all the same
+    except OpenRbuError as error:  # the update is armed anyway
         return Answer(document | {"restarted": False}, [_what_now(machine)], error)
     document = document | {"restarted": True, "is_armed": None}
     if restarted is None:
-        return Answer(document, ["restarting; rbu status tells how it ended"])
+        return Answer(document, ["restarting; rbu status shows afterwards how it ended"])
     post = restarted.post
     document |= {"is_armed": restarted.status.is_armed, "result": post_document(post)}
     return Answer(document, [Facts("Restarted", post_rows(post))], restarted.failure)
 
 
-# -- taking it back -------------------------------------------------------------------------
+# -- cancelling -----------------------------------------------------------------------------
 
 
 def cancel(
     *,
     machine: OnMachine = None,
 ) -> Answer:
-    """Take an armed or staged update back.
+    """Cancel an armed or staged update.
 
     First the BIOS's token is cleared, then the image in memory.
 
@@ -169,12 +169,12 @@ def cancel(
     if done.left_staged:
         lines.append(
             caution(
-                "note: this kernel can't drop the packets that its driver holds; they do nothing "
-                "without the token, and a power cycle clears them"
+                "note: this kernel can't safely drop the staged packets; without the token they "
+                "have no effect, and a power cycle clears them"
             )
         )
     elif done.was_staged:
-        lines.append(good("freed: nothing is staged any more"))
+        lines.append(good("freed: nothing is staged now"))
     if done.problem:
         lines.append(caution(f"note: {done.problem}"))
     return Answer(document, lines or ["nothing to cancel: nothing is staged or armed"])

@@ -1,8 +1,8 @@
-"""Arm: tell the BIOS to look for an update at the next start, by setting its activation token.
+"""Arm: have the BIOS search for an update at the next start, by setting its activation token.
 
-Where the token is an indexed I/O token it is a CMOS bit, set with port I/O. Where it is a calling
-interface token it is set by the BIOS, asked through the `dcdbas` driver's files. Both are switches:
-`is_armed`, `arm`, `disarm`. A setting is read back; a token that does not stay set is an error.
+An indexed I/O token is a CMOS bit, which is set with port I/O. A calling interface token is set by
+the BIOS, which is called through the files of the `dcdbas` driver. `ActivationToken` is what both
+have in common. A setting is read back; a token that does not stay set is an error.
 
 Facts: docs/reference/smbios-and-tokens.md, S12 to S17.
 """
@@ -33,16 +33,16 @@ class Switch(Protocol):
 
 
 class NoAnswerError(ObstacleError):
-    """Nobody answers the ports that the machine's tables name."""
+    """No device responds at the ports that the machine's tables name."""
 
     kind = "no_answer"
 
 
 def switch_for(host: Host, target: Target) -> Switch:
-    """The switch that this machine has.
+    """The activation token of this machine.
 
-    :raise ObstacleError: when it has none, or the host does not let it be used; `NoAnswerError`
-        when there is nothing behind its ports.
+    :raise ObstacleError: when it has none, or this process can't access it; `NoAnswerError` when no
+        device responds at its ports.
     """
     tokens = target.tokens
     if tokens is None:
@@ -51,14 +51,14 @@ def switch_for(host: Host, target: Target) -> Switch:
         ports = host.ports
         if ports is None:
             raise ObstacleError(
-                "port I/O is not to be had: it takes root, /dev/port and a kernel that is not "
+                "port I/O is not available: it needs root, /dev/port and a kernel that is not "
                 "locked down"
             )
         switch = IndexedActivation(ports, tokens, target.system_id)
         if not switch.responds:
             index_port, data_port = tokens.activate.ports
             raise NoAnswerError(
-                f"the CMOS that the token is in does not answer: ports {index_port:#04x} and "
+                f"the CMOS with the token does not respond: ports {index_port:#04x} and "
                 f"{data_port:#04x} read as all ones"
             )
         return switch
@@ -67,8 +67,8 @@ def switch_for(host: Host, target: Target) -> Switch:
 
 
 def read_armed(host: Host, target: Target) -> bool | None:
-    """Whether the activation token is set; None where asking is not possible, or would take
-    loading a module."""
+    """Whether the activation token is set. None where it can't be read, or a module would have to
+    be loaded for that."""
     tokens = target.tokens
     needs_module = tokens is not None and isinstance(tokens.activate, SmiToken)
     if needs_module and not host.exists(f"{DCDBAS}/smi_request"):
@@ -80,9 +80,9 @@ def read_armed(host: Host, target: Target) -> bool | None:
 
 
 def set_armed(switch: Switch, *, armed: bool) -> None:
-    """Set or clear the token, and see that it stays.
+    """Set or clear the token, and read it back.
 
-    :raise UpdateFailedError: when it reads otherwise afterwards.
+    :raise UpdateFailedError: when it does not read as it was set.
     """
     if armed:
         switch.arm()
@@ -94,7 +94,7 @@ def set_armed(switch: Switch, *, armed: bool) -> None:
 
 @dataclass(frozen=True, slots=True)
 class SmiSwitch:
-    """The tokens of the calling interface, through `dcdbas`; the module is loaded on demand."""
+    """The tokens of the calling interface, through `dcdbas`; the module is loaded when needed."""
 
     host: Host
     activate: SmiToken
@@ -112,10 +112,11 @@ class SmiSwitch:
         self._call(self.cancel, WRITE_SETTING)
 
     def _call(self, token: SmiToken, operation: tuple[int, int]) -> tuple[int, ...]:
-        """One SMI: size, reset, command, fire, answer; under the lock that all callers take.
+        """One SMI: write size, reset, request and start, read the reply. The file is locked, as all
+        programs that use it do.
 
-        :raise ObstacleError: when dcdbas can't be had.
-        :raise UpdateFailedError: when the BIOS answers with an error.
+        :raise ObstacleError: when dcdbas can't be loaded.
+        :raise UpdateFailedError: when the BIOS returns an error.
         """
         if not self.host.exists(f"{DCDBAS}/smi_request"):
             self.host.load_module("dcdbas", {})
@@ -128,7 +129,7 @@ class SmiSwitch:
         )
         request = call.pack()
         with self.host.path_lock(f"{DCDBAS}/smi_request"):
-            # the size goes first: without a buffer, resetting is answered with ENODEV
+            # the size first: without a buffer a reset returns ENODEV
             self.host.write(f"{DCDBAS}/smi_data_buf_size", f"{len(request)}".encode())
             self.host.write(f"{DCDBAS}/smi_request", b"0")
             self.host.write(f"{DCDBAS}/smi_data", request)
@@ -136,6 +137,6 @@ class SmiSwitch:
             answer = SmiCall.unpack(read_file(self.host, f"{DCDBAS}/smi_data"))
         if answer.results[0] != 0:
             raise UpdateFailedError(
-                f"the BIOS answers a token request with error {answer.results[0]}"
+                f"the BIOS returned error {answer.results[0]} to a token request"
             )
         return answer.results

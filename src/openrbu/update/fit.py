@@ -1,4 +1,5 @@
-"""Fit: whether an image is for a machine. Damage, another machine, age, what is known of RBU there.
+"""Fit: whether an image is for a machine: damage, the system, the version, and whether RBU is known
+to work there.
 
 How it is staged, and whether the BIOS can be armed, is in `plan`.
 """
@@ -19,7 +20,7 @@ from openrbu.update.target import Target
 
 
 def obstacles(image: Image, target: Target, options: Options) -> Iterator[Obstacle]:
-    """What keeps this image from this machine, however it is staged."""
+    """Why this image can't be installed on this machine, in whichever mode it is staged."""
     if image.damage is not None:
         yield Obstacle("damaged_image", image.damage, ExitCode.DAMAGED_INPUT)
     if not options.allow_any_system:
@@ -38,21 +39,21 @@ def obstacles(image: Image, target: Target, options: Options) -> Iterator[Obstac
 
 
 def notes(image: Image, target: Target, options: Options) -> Iterator[str]:
-    """What is worth knowing of that, and in no way of an update."""
+    """Notes on that which do not prevent an update."""
     if options.allow_any_system:
         for obstacle in _wrong_machine(image, target):
-            yield f"{obstacle.message}: the BIOS refuses it, unless it does not look"
+            yield f"{obstacle.message}: the BIOS refuses it, unless it does not check that"
     systems = options.package_systems
     if systems and target.system_id is not None and target.system_id not in systems:
-        yield f"the package's own list of systems does not have {target.system_id:#06x}"
+        yield f"the package's own list of systems does not include {target.system_id:#06x}"
     yield from options.package_notes
     revisions, revision = _revisions_for(image, target), target.hardware_revision
     if any(revisions):
         of_this = f"the image is for {_revisions_text(revisions)} of this system"
         if revision is None:
-            yield f"{of_this}; which revision this machine is of can't be seen here"
+            yield f"{of_this}; the revision of this machine can't be read here"
         elif revision in revisions:
-            yield f"{of_this}; this machine is of revision {revision}"
+            yield f"{of_this}; this machine has revision {revision}"
     size, rom = image.flash_size_bytes, target.flash_size_bytes
     is_known = known_flash_size(target.tables) is not None
     if image.is_whole and not is_known and rom is not None and size != rom:
@@ -63,12 +64,12 @@ def notes(image: Image, target: Target, options: Options) -> Iterator[str]:
         )
     if target.system_id is not None:
         known = known_system(target.system_id)
-        if known.what and not known.is_broken:  # that is an obstacle
-            yield f"known of {title_of(SystemId(known.id))}: {known.what}"
+        if known.what and not known.is_broken:  # broken is an obstacle, not a note
+            yield f"known about {title_of(SystemId(known.id))}: {known.what}"
 
 
 def is_same_version(image: Image, target: Target) -> bool:
-    """Whether the machine runs the image's version. (Two empty ones are not known to be one.)"""
+    """Whether the machine runs the image's version. (Two empty versions may differ: False.)"""
     version = image.header.version
     return bool(version.text) and target.version.same_as(version)
 
@@ -85,7 +86,7 @@ def _revisions_text(revisions: Sequence[int]) -> str:
 
 
 def _wrong_machine(image: Image, target: Target) -> Iterator[Obstacle]:
-    """What makes this an image for another machine."""
+    """Why the image is for another machine."""
     end = ExitCode.NOT_FOR_THIS_MACHINE
     header, system_id, revision = image.header, target.system_id, target.hardware_revision
     if system_id is None:
@@ -104,7 +105,7 @@ def _wrong_machine(image: Image, target: Target) -> Iterator[Obstacle]:
         yield Obstacle(
             "wrong_revision",
             f"the image is for {listed} of this system, and "
-            f"{target.title} ({system_id:#06x}) is of revision {revision}",
+            f"{target.title} ({system_id:#06x}) has revision {revision}",
             end,
         )
 
@@ -117,26 +118,26 @@ def _known_broken(target: Target) -> Iterator[Obstacle]:
         yield Obstacle(
             "rbu_known_broken",
             f"RBU is known to be broken on {title_of(SystemId(known.id))}: {known.what} "
-            "(--allow-known-broken goes on all the same)",
+            "(--allow-known-broken ignores this)",
         )
 
 
 def _wrong_version(new: BiosVersion, current: BiosVersion) -> Iterator[Obstacle]:
-    """What makes another version no update: older, or not comparable."""
+    """Why the version is not an update: it is older, or can't be compared."""
     kind = "downgrade"
     unclear = [
         f"{whose} version '{version.text}' can't be read"
         if version.text
-        else f"{whose} version is not told"
+        else f"{whose} version is empty"
         for whose, version in (("the image's", new), ("this machine's", current))
         if version.style is VersionStyle.UNREADABLE
     ]
     if unclear:
-        kind, text = "unclear_age", f"of unclear age: {' and '.join(unclear)}"
+        kind, text = "unclear_age", f"the age is not clear: {' and '.join(unclear)}"
     elif new.is_special and not current.is_special:
         text = f"{new.text} is a special build: it never counts as newer than {current.text}"
     elif new.beats(current):
         return
     else:
         text = f"{new.text} is not newer than {current.text}, which this machine runs"
-    yield Obstacle(kind, f"{text} (--allow-downgrade installs it all the same)")
+    yield Obstacle(kind, f"{text} (--allow-downgrade installs it)")

@@ -1,8 +1,8 @@
 """The whole of an update, step by step: plan → stage → verify → restart kind → arm.
 
-The token is set last, and only after both looks of `verify`. Whatever goes wrong before that, an
-interrupt included, leaves the machine as it was: not armed, nothing staged, the driver and the kind
-of restart as before. Undoing goes the other way round, the token first.
+The token is set last, and only after both checks of `verify`. An error or an interrupt before that
+leaves the machine as it was: not armed, nothing staged, the driver and the kind of restart as
+before. The steps are undone in reverse, the token first.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from openrbu.update.report import bios_record, record_result
 from openrbu.update.restart import boot_id
 from openrbu.update.target import Target, read_target
 from openrbu.update.trust import ARMED_ALREADY
-from openrbu.update.verify import StrangerError, Verified
+from openrbu.update.verify import LeftoverCopyError, Verified
 from openrbu.update.watcher import SilentWatcher, Watcher
 
 COMPACT_MEMORY = "/proc/sys/vm/compact_memory"
@@ -42,7 +42,8 @@ _NOBODY = SilentWatcher()
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A staged, verified and armed update: `tried` says what did not work on the way."""
+    """A staged, verified and armed update. `tried`: one text for each attempt to stage it that
+    failed before."""
 
     attempt_id: str
     mode: Mode
@@ -53,7 +54,7 @@ class Outcome:
 
 @dataclass(slots=True)
 class _Undo:
-    """What has to be taken back, last first."""
+    """The steps that undo what was done, in the order in which they were added; run in reverse."""
 
     steps: list[tuple[str, Callable[[], None]]] = field(default_factory=list)
 
@@ -61,7 +62,7 @@ class _Undo:
         self.steps.append((what, step))
 
     def run(self) -> list[str]:
-        """Take all back; what could not be is told."""
+        """Undo everything. Returns what could not be undone, and why."""
         left = []
         with signals_deferred():  # again: a second signal may have ended the first deferral
             for what, step in reversed(self.steps):
@@ -73,9 +74,9 @@ class _Undo:
 
 
 def refuse(plan: Plan) -> None:
-    """Raise what keeps an update from beginning, where something does: see `Plan.refusal`.
+    """Raise `Plan.refusal`, where an update can't begin.
 
-    :raise UsageError | NotForThisMachineError | ObstacleError | DamagedInputError: as it ends.
+    :raise UsageError | NotForThisMachineError | ObstacleError | DamagedInputError: the refusal.
     """
     if (refusal := plan.refusal) is not None:
         raise refusal
@@ -84,13 +85,14 @@ def refuse(plan: Plan) -> None:
 def perform(host: Host, plan: Plan, watcher: Watcher = _NOBODY) -> Outcome | None:
     """Stage, verify and arm what was planned.
 
-    A machine that runs the version already is left alone, nothing is written in its journal, and
+    A machine that runs the version already is left alone: nothing is written in its journal, and
     the result is None; `Options.reinstall` installs that version once more.
 
-    Signals are let through while there is something to undo, and not while it is undone. One that
-    comes after that, while the journal is told that the update is armed, finds it armed.
+    Signals are delivered during the steps that can be undone, and deferred while those are undone.
+    A signal that arrives later, while the journal is written, leaves the update armed.
 
-    :raise OpenRbuError: as `refuse`, or `UpdateFailedError`; the machine is as it was then.
+    :raise OpenRbuError: as `refuse`, or `UpdateFailedError`; the machine is then as it was before,
+        or the message says what could not be undone.
     """
     refuse(plan)
     if plan.nothing_to_do:
@@ -98,13 +100,15 @@ def perform(host: Host, plan: Plan, watcher: Watcher = _NOBODY) -> Outcome | Non
     data = plan.image.build()
     journal, attempt_id = Journal(host.journal_path), uuid.uuid4().hex[:12]
     with journal.locked(), signals_deferred() as deferred:
-        _close_last(host, plan.target, journal)
+        _record_last(host, plan.target, journal)
         journal.append(attempt_id, "started", host.now(), **_facts(host, plan, data))
         undo = _Undo()
         try:
             with deferred.deliver_pending():
-                switch = _ready_switch(host, plan, undo)
-                outcome = Outcome(attempt_id, *_stage_somehow(host, plan, data, watcher, undo))
+                switch = _check_token_is_clear(host, plan, undo)
+                outcome = Outcome(
+                    attempt_id, *_stage_with_fallbacks(host, plan, data, watcher, undo)
+                )
                 _arm(host, plan, switch, watcher, undo)
             journal.append(attempt_id, "armed", host.now(), **_evidence(outcome))
         except BaseException as error:  # noqa: BLE001  (an interrupt is undone like a failure)
@@ -112,14 +116,14 @@ def perform(host: Host, plan: Plan, watcher: Watcher = _NOBODY) -> Outcome | Non
             with contextlib.suppress(ObstacleError):
                 event = "failed" if isinstance(error, (OpenRbuError, OSError)) else "interrupted"
                 journal.append(attempt_id, event, host.now(), why=str(error), left=left)
-            raise _told(error, left) from None
+            raise _with_what_is_left(error, left) from None
     return outcome
 
 
-def _close_last(host: Host, target: Target, journal: Journal) -> None:
-    """Write down how the update before this one ended; one that never got to arming has failed.
+def _record_last(host: Host, target: Target, journal: Journal) -> None:
+    """Record how the update before this one ended. One that did not arm the BIOS was interrupted.
 
-    :raise ObstacleError | DamagedInputError: when the journal does not allow it.
+    :raise ObstacleError | DamagedInputError: when the journal can't be read or written.
     """
     with _kernel_refusals():
         record_result(host, target)
@@ -130,9 +134,9 @@ def _close_last(host: Host, target: Target, journal: Journal) -> None:
 
 
 def _facts(host: Host, plan: Plan, data: bytes) -> dict[str, Any]:
-    """What is known before anything is done.
+    """The fields of the journal's `started` event: what is known before anything is done.
 
-    :raise UpdateFailedError: when the kernel does not tell.
+    :raise UpdateFailedError: when the kernel returns an error.
     """
     with _kernel_refusals():
         return {
@@ -150,7 +154,8 @@ def _facts(host: Host, plan: Plan, data: bytes) -> dict[str, Any]:
 
 
 def _evidence(outcome: Outcome) -> dict[str, Any]:
-    """What was seen before arming; of many extents the first are kept."""
+    """The fields of the journal's `armed` event: what was seen before arming, with the first 16
+    extents."""
     extents = outcome.verified.extents
     return {
         "mode": outcome.mode,
@@ -164,10 +169,11 @@ def _evidence(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _ready_switch(host: Host, plan: Plan, undo: _Undo) -> Switch:
-    """The BIOS's token, seen to be clear before anything else is touched.
+def _check_token_is_clear(host: Host, plan: Plan, undo: _Undo) -> Switch:
+    """The BIOS's token, which was checked to be clear before anything is changed.
 
-    :raise ObstacleError: when it can't be had, would not be believed, or is set already.
+    :raise ObstacleError: when it can't be accessed, when the BIOS would ignore it (a check value of
+        CMOS is wrong), or when it is set already.
     """
     if not host.module_is_loaded("dcdbas"):
         undo.add("the dcdbas module", lambda: _unload(host, "dcdbas"))
@@ -184,12 +190,13 @@ def _unload(host: Host, module: str) -> None:
         host.unload_module(module)
 
 
-def _stage_somehow(
+def _stage_with_fallbacks(
     host: Host, plan: Plan, data: bytes, watcher: Watcher, undo: _Undo
 ) -> tuple[Mode, Verified, tuple[str, ...], str]:
-    """Stage in the planned way; where memory does not allow it, in the next best.
+    """Stage in the planned mode; where there is no memory for that, in the other ways of
+    `_modes_to_try`.
 
-    :raise UpdateFailedError: when no way works; the message says what was tried.
+    :raise UpdateFailedError: when none works; the message says what was tried.
     """
     before = stage.read_driver_state(host)
     delivered = [0]
@@ -198,7 +205,7 @@ def _stage_somehow(
     rbu = plan.target.rbu
     packets_known = rbu is not None and rbu.packet_supported
     tried: list[str] = []
-    for mode, how in _ways(host, plan, packets_known):
+    for mode, how in _modes_to_try(host, plan, packets_known):
         payload = stage.make_payload(
             data,
             mode=mode,
@@ -222,8 +229,8 @@ def _stage_somehow(
 def _stage_and_verify(
     host: Host, plan: Plan, payload: stage.Payload, watcher: Watcher, tried: list[str]
 ) -> Verified:
-    """Stage, and see that it is there. Where it would be found but for what else lies in free
-    memory, that is cleared, and it is staged once more.
+    """Stage, and verify. Where only a leftover copy in free memory keeps a BIOS from the image,
+    free memory is cleared and the image is staged once more.
 
     :raise OutOfMemoryError | UpdateFailedError: as `stage`, `read_back` and `verify`.
     """
@@ -232,19 +239,20 @@ def _stage_and_verify(
         watcher.step("verifying in the driver and in physical memory")
         seen = stage.read_back(host, payload)
         try:
-            return stage.verify(host, payload, seen, plan.judges)
-        except StrangerError as stranger:
+            return stage.verify(host, payload, seen, plan.possible_bioses)
+        except LeftoverCopyError as leftover:
             if is_last or RbuDriver(host).may_crash_on_clear:
                 raise
-            tried.append(f"{stranger.why}: cleared free memory")
+            tried.append(f"{leftover.why}: cleared free memory")
         watcher.step("clearing free memory, and staging once more")
         stage.clear_memory(host, len(payload.staged))
-    raise AssertionError("the last look returns or raises")
+    raise AssertionError("the last attempt returns or raises")
 
 
-def _ways(host: Host, plan: Plan, packets_known: bool) -> Iterator[tuple[Mode, str]]:
-    """The planned mode; once more, memory compacted where the kernel does that; then packets,
-    where they may be chosen. With each, words for how it is tried."""
+def _modes_to_try(host: Host, plan: Plan, packets_known: bool) -> Iterator[tuple[Mode, str]]:
+    """The planned mode; the same once more, after memory was compacted where the kernel can do
+    that; then packets, where the operator has not chosen a mode. With each mode, words that say how
+    it is tried."""
     yield plan.mode, ""
     how = " once more"
     if host.exists(COMPACT_MEMORY):
@@ -260,7 +268,7 @@ def _ways(host: Host, plan: Plan, packets_known: bool) -> Iterator[tuple[Mode, s
 def _arm(host: Host, plan: Plan, switch: Switch, watcher: Watcher, undo: _Undo) -> None:
     """Set the kind of restart, then the token.
 
-    :raise UpdateFailedError: when the token does not stay, or the BIOS would not believe it.
+    :raise UpdateFailedError: when the token does not stay set, or the BIOS would ignore it.
     """
     watcher.step("choosing a warm restart")
     before = restart.restart_mode(host)
@@ -272,15 +280,16 @@ def _arm(host: Host, plan: Plan, switch: Switch, watcher: Watcher, undo: _Undo) 
     undo.add("the BIOS's token", lambda: set_armed(switch, armed=False))
     set_armed(switch, armed=True)
     if doubt := trust.wrong_checks(switch):
-        raise UpdateFailedError(f"the BIOS would not believe its token: {doubt}")
+        raise UpdateFailedError(f"the BIOS would ignore its token: {doubt}")
 
 
-def _told(error: BaseException, left: list[str]) -> BaseException:
-    """The error to go on with: a system call's is made one of ours, and what is left is told."""
+def _with_what_is_left(error: BaseException, left: list[str]) -> BaseException:
+    """The error to raise: an `OSError` becomes an `UpdateFailedError`, and the message says what is
+    left."""
     if isinstance(error, OSError):
         error = _refusal(error)
     if left and isinstance(error, OpenRbuError):
-        return UpdateFailedError(f"{error}; could not be put back: {', '.join(left)}")
+        return UpdateFailedError(f"{error}; could not be undone: {', '.join(left)}")
     return error
 
 
@@ -291,7 +300,7 @@ def _refusal(error: OSError) -> UpdateFailedError:
 
 @contextlib.contextmanager
 def _kernel_refusals() -> Iterator[None]:
-    """:raise UpdateFailedError: for what the kernel refuses in the block."""
+    """:raise UpdateFailedError: for an `OSError` in the block."""
     try:
         yield
     except OSError as error:
@@ -300,9 +309,9 @@ def _kernel_refusals() -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
-    """What a cancel took back. `left_staged`: this kernel can't drop what its driver holds; it is
-    harmless without the token, and gone after a power cycle. `problem`: why it could not be
-    written down, where it could not."""
+    """What a cancel undid. `left_staged`: this kernel can't safely drop the staged packets; they
+    are harmless without the token, and a power cycle clears them. `problem`: why the journal could
+    not be read or written; empty: it could."""
 
     was_armed: bool
     was_staged: bool
@@ -315,13 +324,13 @@ class Cancelled:
 
 
 def cancel(host: Host) -> Cancelled:
-    """Take an armed or staged update back: the token first, then memory, then the restart kind.
+    """Cancel an armed or staged update: clear the token, then memory, then the kind of restart.
 
-    A journal that can't be read or written is in nobody's way here; it is told of.
+    It goes on where the journal can't be read or written; `Cancelled.problem` says so.
 
-    :raise BusyError: when another process is at an update of this machine.
-    :raise ObstacleError: when the machine does not let the token be cleared.
-    :raise UpdateFailedError: when the token stays set, or the kernel refuses.
+    :raise BusyError: when another process updates this machine.
+    :raise ObstacleError: when the token can't be accessed.
+    :raise UpdateFailedError: when the token stays set, or the kernel returns an error.
     """
     journal = Journal(host.journal_path)
     with _kernel_refusals(), contextlib.ExitStack() as stack:
@@ -336,7 +345,7 @@ def cancel(host: Host) -> Cancelled:
         except (ObstacleError, DamagedInputError) as error:
             problem = str(error)
         stack.enter_context(signals_deferred())
-        if last is None or not (last.is_open or _is_left(host, last)):
+        if last is None or not (last.is_open or _is_not_undone(host, last)):
             return replace(_take_back(host, target, None), problem=problem)
         done = _take_back(host, target, last.fields.get("restart_before"))
         try:
@@ -346,13 +355,14 @@ def cancel(host: Host) -> Cancelled:
         return replace(done, problem=problem)
 
 
-def _is_left(host: Host, last: Attempt) -> bool:
-    """Whether an update failed in this boot and could not be undone."""
+def _is_not_undone(host: Host, last: Attempt) -> bool:
+    """Whether an update failed in this boot and something of it could not be undone."""
     return bool(last.fields.get("left")) and last.fields.get("boot_id") == boot_id(host)
 
 
 def _take_back(host: Host, target: Target, restart_before: str | None) -> Cancelled:
-    """The token, the memory, the kind of restart; and `dcdbas`, where it is loaded for this."""
+    """Undo: the token, the staged data, the kind of restart; unload `dcdbas`, where it was loaded
+    for this."""
     had_dcdbas = host.module_is_loaded("dcdbas")
     switch = switch_for(host, target)
     try:

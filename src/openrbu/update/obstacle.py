@@ -1,4 +1,4 @@
-"""What stands in an update's way."""
+"""Why an update can't be done."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from openrbu.errors import ExitCode
 
 @dataclass(frozen=True, slots=True)
 class Obstacle:
-    """Something in the way: a name for scripts, one line for people, how the command ends."""
+    """A reason why an update can't be done: `kind` for scripts, `message` (one line) for people,
+    and the exit code of the command."""
 
     kind: str
     message: str

@@ -1,4 +1,4 @@
-"""What the operator asks of an update."""
+"""The options of an update."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the operator asks for. `mode` None: choose one that fits.
+    """The options of an update. `mode` None: choose one that fits.
 
-    `reinstall`: the version that the machine runs already is installed again. The `allow_…` take
-    an obstacle out of the way: an older version or one of unclear age; an image for another system
-    or hardware revision; a system on which RBU is known to be broken. `without_password`: the BIOS
-    has no admin password, whatever SMBIOS says. `mend_cmos`: make wrong check values of CMOS right.
-    `minimum_version`: what the machine has to run already, as the image's package says;
-    `package_systems`: what that is for, where it says so; `package_notes`: what else of it is told.
-    `memory_above_4g`: packets may lie above 4 GiB, where the published rules have no BIOS look.
+    `reinstall`: install the version again that the machine runs already. Each `allow_…` ignores an
+    obstacle: an older version, or one whose age is not clear; an image for another system or
+    hardware revision; a system on which RBU is known to be broken. `without_password`: the BIOS has
+    no admin password, even where SMBIOS says that it has one. `mend_cmos`: repair wrong check
+    values of CMOS. `memory_above_4g`: packets may be above 4 GiB, where a BIOS with the published
+    rules does not search.
+
+    From the image's package: `minimum_version`, which the machine has to run already;
+    `package_systems`, the IDs of the systems that it names; `package_notes`, to be shown.
     """
 
     mode: Mode | None = None
@@ -41,7 +43,7 @@ class Options:
     mend_cmos: bool = False
 
     def for_image(self, loaded: LoadedImage) -> Options:
-        """These options, and what the package that the image is out of says of its use."""
+        """These options, with the requirements of the package that the image was in."""
         manifest = loaded.manifest
         if manifest is None:
             return replace(self, package_notes=loaded.notes)

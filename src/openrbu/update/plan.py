@@ -1,4 +1,4 @@
-"""Plan: what an update would do here, and what stands in its way. Changes nothing."""
+"""Plan: what an update would do here, and what prevents it. Changes nothing."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from openrbu.hosts.base import Host, read_text
 from openrbu.units import MAX_BLOCK_BYTES, PAGE_SIZE, human_size, order_for
 from openrbu.update import fit, trust
 from openrbu.update.driver import Mode, RbuDriver
-from openrbu.update.judges import Judges, judges_for
 from openrbu.update.obstacle import Obstacle
 from openrbu.update.options import Options
+from openrbu.update.possible_bioses import PossibleBioses, possible_bioses
 from openrbu.update.target import Target, is_on_xen, read_target
 
 BUDDYINFO = "/proc/buddyinfo"
@@ -39,30 +39,34 @@ _REFUSALS: Mapping[ExitCode, type[OpenRbuError]] = {
     ExitCode.USAGE: UsageError,
     ExitCode.OBSTACLE: ObstacleError,
 }
-"""The errors that obstacles end as, the worst first: damage, then the wrong machine, which no
-option and no waiting can mend."""
+"""The errors that obstacles become, the worst first: damage, then the wrong machine, which no
+option and no waiting changes."""
 
 _SCATTERED = (
-    "on Xen what is one piece for the driver, and reads back right, may lie scattered in the "
-    "machine's memory, where no BIOS finds it"
+    "on Xen one block of the driver's memory may be scattered in the machine's memory, where no "
+    "BIOS finds it, although it reads back right"
 )
 
 _MAY_BE_HIGH = (
-    "packets may come to lie above 4 GiB, where the published rules have no BIOS look (that of a "
-    "PowerEdge 2950 does): verify will tell; start Linux with mem=3G for the update to keep them "
-    "below, or use --memory-above-4g to go on all the same"
+    "packets may be placed above 4 GiB, where a BIOS with the published rules does not search "
+    "(that of a PowerEdge 2950 does): verification will show it; start Linux with mem=3G for the "
+    "update to keep them below, or ignore this with --memory-above-4g"
 )
 
 _XEN_RESTARTS = (
-    "on Xen the kernel's reboot mode counts for nothing: Xen has to be started with reboot=warm, "
-    "or the restart clears memory and the update with it"
+    "on Xen the kernel's reboot mode has no effect: start Xen with reboot=warm, or the restart "
+    "clears memory and the update with it"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What would be done. `is_needed` is False when the machine runs this version already, and it
-    is not to be installed again. `judges`: who has to take what is staged."""
+    """What an update would do.
+
+    `is_needed` is False when the machine runs this version already and `Options.reinstall` is not
+    set. `packet_count` is 0 in mono mode. `why_mode` and `notes` are text for people.
+    `possible_bioses` are the BIOSes that could be the machine's; all have to take what is staged.
+    """
 
     image: Image
     target: Target
@@ -74,11 +78,11 @@ class Plan:
     is_needed: bool
     obstacles: tuple[Obstacle, ...]
     notes: tuple[str, ...]
-    judges: Judges
+    possible_bioses: PossibleBioses
 
     @property
     def block_size_bytes(self) -> int:
-        """The largest block of contiguous memory that staging takes."""
+        """The size of the blocks of contiguous memory that staging needs."""
         piece = self.staged_size_bytes
         if self.mode == "packet":
             piece = self.options.packet_size_bytes
@@ -86,11 +90,11 @@ class Plan:
 
     @property
     def refusal(self) -> OpenRbuError | None:
-        """How an update would end before it begins: with the worst obstacle. None: it can begin,
-        or there is nothing to do.
+        """The error with which an update would end before it begins: the worst obstacle. None: it
+        can begin, or there is nothing to do.
 
-        A machine that runs the version already needs no obstacle removed; but an image that is
-        damaged, or for another machine, is refused in any case.
+        Most obstacles don't matter on a machine that runs the version already; but an image that is
+        damaged, or for another machine, is always refused.
         """
         if not self.obstacles:
             return None
@@ -107,22 +111,23 @@ class Plan:
 
 
 def make_plan(host: Host, image: Image, options: Options) -> Plan:
-    """Look at the machine and at the image; change nothing.
+    """Check the machine and the image; change nothing.
 
-    :raise UsageError: when the packet size can't be one.
-    :raise ObstacleError: when the machine can't be looked at.
+    :raise UsageError: when the packet size is not valid.
+    :raise ObstacleError: when the machine's SMBIOS tables can't be read.
+    :raise DamagedInputError: when they are damaged.
     """
     packet.check_packet_size(options.packet_size_bytes)
     target = read_target(host)
     zones = _zones(host)
     on_xen = is_on_xen(host)
-    judges = judges_for(image, target, options)
-    is_high = has_high_memory(zones) and not judges.look_above_4_gib
+    bioses = possible_bioses(image, target, options)
+    is_high = has_high_memory(zones) and not bioses.search_above_4_gib
     mode, why_mode = _choose_mode(image, target, options, zones, is_high=is_high, on_xen=on_xen)
     packet_count, staged = 0, image.size_bytes
     obstacles = list(fit.obstacles(image, target, options))
-    if judges.refusal and not obstacles:
-        obstacles.append(_own_bios_refuses(target, judges))
+    if bioses.refusal and not obstacles:
+        obstacles.append(_own_bios_refuses(target, bioses))
     if mode == "packet":
         try:
             packet_count = packet.packets_needed(image.size_bytes, options.packet_size_bytes)
@@ -142,7 +147,7 @@ def make_plan(host: Host, image: Image, options: Options) -> Plan:
         if host.physical_memory is None:
             obstacles.append(_scattered_unseen(piece))
         else:
-            notes.append(_SCATTERED + ": verify will tell")
+            notes.append(_SCATTERED + ": verification will show it")
     is_needed = options.reinstall or not fit.is_same_version(image, target)
     return Plan(
         image,
@@ -155,21 +160,21 @@ def make_plan(host: Host, image: Image, options: Options) -> Plan:
         is_needed,
         tuple(obstacles),
         tuple(notes),
-        judges,
+        bioses,
     )
 
 
-def _own_bios_refuses(target: Target, judges: Judges) -> Obstacle:
+def _own_bios_refuses(target: Target, bioses: PossibleBioses) -> Obstacle:
     return Obstacle(
         "bios_refuses",
-        f"the BIOS of {target.title} (rule set {', '.join(judges.names)}) takes this image from "
-        f"nowhere: {judges.refusal}",
+        f"the BIOS of {target.title} (rule set {', '.join(bioses.names)}) does not take this "
+        f"image: {bioses.refusal}",
         ExitCode.NOT_FOR_THIS_MACHINE,
     )
 
 
 def _zones(host: Host) -> list[ZoneFree]:
-    """The free memory of each zone; nothing where the host does not say, or not to this user."""
+    """The free memory of each zone; empty where this user can't read it."""
     try:
         return parse_buddyinfo(read_text(host, BUDDYINFO))
     except (OSError, DamagedInputError):
@@ -185,7 +190,8 @@ def _choose_mode(
     is_high: bool,
     on_xen: bool,
 ) -> tuple[Mode, str]:
-    """`is_high`: packets may come to lie above 4 GiB, and a BIOS may not look there."""
+    """The mode, and why. `is_high`: packets may be placed above 4 GiB, and a possible BIOS does not
+    search there."""
     if options.mode is not None:
         return options.mode, "as asked for"
     if target.rbu is None or not target.rbu.packet_supported:
@@ -193,10 +199,10 @@ def _choose_mode(
     if image.size_bytes > MAX_BLOCK_BYTES:
         return "packet", f"no block of memory is larger than {human_size(MAX_BLOCK_BYTES)}"
     if on_xen:
-        return "packet", "on Xen only a page is sure to lie in one piece in the machine's memory"
+        return "packet", "on Xen only single pages are sure to be contiguous in machine memory"
     if is_high and largest_low_block_bytes(zones) >= image.size_bytes:
-        return "mono", "packets may come to lie above 4 GiB, where not every BIOS looks"
-    return "packet", "packets fit any free memory"
+        return "mono", "packets may be placed above 4 GiB, where not every BIOS searches"
+    return "packet", "packets fit into any free memory"
 
 
 def _mode_obstacles(
@@ -228,17 +234,17 @@ def _mode_obstacles(
             )
     elif options.password is not None:
         yield Obstacle(
-            "password_needs_packets", "a password travels in packet 0: it takes packet mode"
+            "password_needs_packets", "a password is sent in packet 0: use --mode packet"
         )
 
 
 def _scattered_unseen(piece_bytes: int) -> Obstacle:
-    """Read-back alone proves nothing there, and nobody can see the machine's memory."""
+    """The obstacle where read-back proves nothing and the machine's memory can't be read."""
     return Obstacle(
         "scattered_on_xen",
-        f"{_SCATTERED}, and that can't be seen from here: {human_size(piece_bytes)} in one piece "
-        f"are too much (--mode packet --packet-size {PAGE_SIZE}; or start Linux without Xen for "
-        "the update)",
+        f"{_SCATTERED}, and that can't be checked from here: blocks of {human_size(piece_bytes)} "
+        f"are too large (use --mode packet --packet-size {PAGE_SIZE}, or start Linux without Xen "
+        "for the update)",
     )
 
 
@@ -254,9 +260,9 @@ def _notes(
     if mode == "mono" and zones and largest_low_block_bytes(zones) < image.size_bytes:
         yield (
             f"the largest free block of memory below 4 GiB is "
-            f"{human_size(largest_low_block_bytes(zones))}: there may be no room in one piece"
+            f"{human_size(largest_low_block_bytes(zones))}: it may not fit in one piece"
         )
     if host.physical_memory is None:
-        yield "physical memory can't be seen here: only the driver's own read-back is compared"
+        yield "physical memory can't be read here: only the driver's read-back is compared"
     if not RbuDriver(host).is_loaded:
-        yield "the dell_rbu module is not loaded: it will be, for this update"
+        yield "the dell_rbu module is not loaded: the update loads it"

@@ -1,4 +1,4 @@
-"""Restart: a kind that keeps RAM. A cold one clears it, and the staged image with it.
+"""Restart: choose the kind that keeps RAM. A cold one clears RAM, and the staged image with it.
 
 Facts: docs/reference/linux-files.md, L7.
 """
@@ -14,7 +14,7 @@ BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
 def boot_id(host: Host) -> str | None:
-    """What tells one boot of the machine from another; None where the kernel does not say."""
+    """The ID of this boot of the machine; None where the kernel does not say."""
     return read_text(host, BOOT_ID) if host.exists(BOOT_ID) else None
 
 
@@ -24,9 +24,9 @@ def restart_mode(host: Host) -> str | None:
 
 
 def choose_warm(host: Host) -> None:
-    """Have the next restart be a warm one, where that can be chosen.
+    """Make the next restart a warm one, where that can be chosen.
 
-    :raise ObstacleError: when the kernel does not take it.
+    :raise ObstacleError: when the kernel keeps another kind.
     """
     before = restart_mode(host)
     if before in (None, WARM):
@@ -39,9 +39,9 @@ def choose_warm(host: Host) -> None:
 
 
 def restore(host: Host, mode: str | None) -> None:
-    """Have the next restart be of the kind that it was before `choose_warm`.
+    """Make the next restart the kind that it was before `choose_warm`.
 
-    One that somebody else has chosen since stays.
+    A kind that another program has chosen since then stays.
     """
     if mode is not None and mode != WARM and restart_mode(host) == WARM:
         host.write(REBOOT_MODE, mode.encode())

@@ -1,6 +1,7 @@
-"""What a restart brought: the BIOS's own result, held against what was armed.
+"""The result of a restart: the BIOS's own result, compared with what was armed.
 
-Only a virtual machine tells it at once. A real one is asked after it came up: `report.read_status`.
+Only a virtual machine gives it at once. For a real one, call `report.read_status` after it has
+restarted.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from openrbu.update.restart import REBOOT_MODE, WARM
 
 @dataclass(frozen=True, slots=True)
 class Restarted:
-    """`post` is what the BIOS did, `status` how the machine is now. `failure`: what went wrong with
-    an update that the BIOS tried, or that openrbu had armed; None: nothing."""
+    """The result of a restart. `post` is what the BIOS did, `status` the machine's status now.
+    `failure`: why an update failed that the BIOS tried, or that openrbu had armed; None: none
+    failed."""
 
     post: PostReport
     status: UpdateStatus
@@ -28,7 +30,7 @@ class Restarted:
 
 
 def armed_version(host: Host) -> BiosVersion | None:
-    """The version that openrbu has armed, for the next restart to bring; None: none.
+    """The version that openrbu has armed for the next restart; None: none.
 
     :raise ObstacleError | DamagedInputError: when the journal can't be read.
     """
@@ -39,9 +41,10 @@ def armed_version(host: Host) -> BiosVersion | None:
 
 
 def explained(post: PostReport, mode: str | None, *, on_xen: bool) -> PostReport:
-    """What a start did, with what a BIOS can't know: that memory was cleared before it looked.
+    """The report of a start, with a reason that a BIOS can't know: memory was cleared before it
+    searched.
 
-    `mode` is the kind of restart that it was, None where the machine was off.
+    `mode` is the kind of the restart, None where the machine was off.
     """
     if post.completion_code is not CompletionCode.IMAGE_NOT_FOUND or mode in (None, WARM):
         return post
@@ -50,7 +53,7 @@ def explained(post: PostReport, mode: str | None, *, on_xen: bool) -> PostReport
 
 
 def post_failure(post: PostReport) -> UpdateFailedError | None:
-    """The error that a start ends with, where an update was tried in it and did not work."""
+    """The error for a start in which the BIOS tried an update and failed; None: it did not fail."""
     code = post.completion_code
     if code is None or code is CompletionCode.COMPLETED:
         return None
@@ -61,8 +64,8 @@ def post_failure(post: PostReport) -> UpdateFailedError | None:
 
 
 def update_failure(post: PostReport, wanted: BiosVersion | None) -> UpdateFailedError | None:
-    """The error that a start ends with which was to bring an update to `wanted`, and did not; as
-    `post_failure` where it was to bring none."""
+    """The error for a start that was expected to install version `wanted` and did not; None: it
+    did. As `post_failure` where no version was expected."""
     failure = post_failure(post)
     if failure is not None or wanted is None:
         return failure

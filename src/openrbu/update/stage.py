@@ -18,11 +18,11 @@ from openrbu.hosts.base import Host
 from openrbu.memory.physical import ReadableMemory
 from openrbu.units import PAGE_SIZE, human_size
 from openrbu.update.driver import Mode, Progress, RbuDriver, ReadBack
-from openrbu.update.judges import Judges
+from openrbu.update.possible_bioses import PossibleBioses
 from openrbu.update.target import is_on_xen
 from openrbu.update.verify import (
     Finding,
-    StrangerError,
+    LeftoverCopyError,
     Verified,
     compare,
     find_staged,
@@ -35,9 +35,9 @@ _MAY_CRASH = (
     "this kernel may crash when its driver drops the staged packets (a bug of 5.7, fixed in 6.16)"
 )
 
-_LOOKS = 3
-"""How often physical memory is searched before a refusal counts. (Measured on Debian's 6.1.192: the
-first look is spoiled in 9 of 10 packet updates, the second was in none.)"""
+_MAX_SEARCHES = 3
+"""How many searches of physical memory have to fail before it is an error. (Measured on Debian's
+6.1.192: the first search was disturbed in 9 of 10 packet updates, the second in none.)"""
 
 _OVERWRITE_FACTOR = 4
 """How many times the delivered size is overwritten: a kernel does not hand out the pages first that
@@ -52,7 +52,7 @@ _ON_XEN = (
 
 
 class OutOfMemoryError(UpdateFailedError):
-    """There is no memory of the shape that the image takes."""
+    """The kernel has no free memory in blocks as large as the image or the packets need."""
 
     kind = "out_of_memory"
 
@@ -73,7 +73,8 @@ class DriverState:
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """What the driver is given: the image as it is, or cut into packets."""
+    """What is delivered to the driver: `staged` is the image as it is, or cut into packets of
+    `packet_size_bytes` (None: not packets)."""
 
     mode: Mode
     image: Buffer
@@ -82,7 +83,7 @@ class Payload:
 
     @property
     def shape(self) -> str:
-        """What memory it takes, for people."""
+        """Which blocks of memory it needs, as text."""
         if self.packet_size_bytes is None:
             return f"one block of {human_size(len(self.image))}"
         count = len(self.staged) // self.packet_size_bytes
@@ -92,10 +93,10 @@ class Payload:
 def make_payload(
     image: Buffer, *, mode: Mode, packet_size_bytes: int, password: str | None
 ) -> Payload:
-    """Make what the driver gets. A packet set has its own ID: stale packets of another one in
-    memory are not taken for its.
+    """Make what is delivered to the driver. A packet set has its own ID, so that packets of another
+    set that are still in memory are not mixed in.
 
-    :raise UsageError: when the packet size does not do.
+    :raise UsageError: when the packet size is not valid, or the image needs too many packets.
     """
     if mode == "mono":
         return Payload(mode, image, image, None)
@@ -131,10 +132,10 @@ def load_driver(host: Host, mode: Mode) -> None:
 
 
 def stage(host: Host, payload: Payload, progress: Progress) -> None:
-    """Hand the payload to the driver. Whether it could keep it, `verify` says.
+    """Deliver the payload to the driver. `read_back` says whether the driver had memory for it.
 
-    :raise OutOfMemoryError: when the kernel has no memory to take it in.
-    :raise OSError: as the kernel answers.
+    :raise OutOfMemoryError: when the kernel has no memory for the delivery.
+    :raise OSError: what the kernel returns.
     """
     driver = RbuDriver(host)
     driver.set_type(payload.mode)
@@ -146,13 +147,13 @@ def stage(host: Host, payload: Payload, progress: Progress) -> None:
         if error.errno != errno.ENOMEM:
             raise
         size = human_size(len(payload.staged))
-        raise OutOfMemoryError(f"no memory for the kernel to take {size} in") from None
+        raise OutOfMemoryError(f"the kernel has no memory to receive {size}") from None
 
 
 def read_back(host: Host, payload: Payload) -> ReadBack:
-    """Compare what the driver holds with what it was given.
+    """Compare what the driver gives back with what was delivered.
 
-    :raise OutOfMemoryError: when it holds nothing.
+    :raise OutOfMemoryError: when it gives nothing back.
     """
     seen = compare(
         RbuDriver(host).staged(), payload.staged, packet_size_bytes=payload.packet_size_bytes
@@ -162,52 +163,52 @@ def read_back(host: Host, payload: Payload) -> ReadBack:
     return seen
 
 
-def verify(host: Host, payload: Payload, seen: ReadBack, judges: Judges) -> Verified:
-    """Judge what was read back, and find it in physical memory where that can be seen.
+def verify(host: Host, payload: Payload, seen: ReadBack, bioses: PossibleBioses) -> Verified:
+    """Check what was read back, and find it in physical memory where that can be read.
 
-    :raise UpdateFailedError: when the driver holds something else, or one of the judges would not
-        take it from where it lies.
+    :raise UpdateFailedError: when the driver gives back something else, or when one of the possible
+        BIOSes would not take it from where it is.
     """
     if seen is ReadBack.DIFFERENT:
-        raise UpdateFailedError("the driver gives back something else than it was given")
+        raise UpdateFailedError("the driver gives back something else than was delivered")
     memory = host.physical_memory
     if memory is not None:
-        return Verified(seen, _find(host, memory, payload, judges))
+        return Verified(seen, _find(host, memory, payload, bioses))
     if seen is ReadBack.SKIPS_A_PACKET:
         raise UpdateFailedError(
-            "this kernel's driver reads packets back wrongly (a bug of 5.7, mended in 6.16), so "
+            "this kernel's driver reads packets back wrongly (a bug of 5.7, fixed in 6.16), so "
             "they can't be checked: restart, then use --mode mono or another kernel"
         )
     return Verified(seen, None)
 
 
 def _find(
-    host: Host, memory: ReadableMemory, payload: Payload, judges: Judges
+    host: Host, memory: ReadableMemory, payload: Payload, bioses: PossibleBioses
 ) -> tuple[Finding, ...]:
-    """What each judge takes out of memory.
+    """What each possible BIOS takes out of memory.
 
-    The memory of a running machine changes while it is searched: a free page that holds a packet
-    is another program's, often this one's, by the time that it is compared. So what is refused, or
-    can't be read, is looked at again.
+    The memory of a running machine changes while it is searched: a free page with a packet may
+    belong to another program, often to this one, when it is compared. So a search that fails is
+    repeated.
 
-    :raise UpdateFailedError: when every look ends in a refusal.
-    :raise OSError: when the last look could not be finished, as the kernel answers.
+    :raise UpdateFailedError: when every search fails.
+    :raise OSError: what the kernel returns to the last search.
     """
     image = Image.parse(payload.image)
-    look = partial(
+    search = partial(
         find_staged,
         memory,
         image,
-        judges,
+        bioses,
         packets=None if payload.mode == "mono" else payload.staged,
         free_pages=partial(read_free_pages, host),
     )
-    for _ in range(_LOOKS - 1):
+    for _ in range(_MAX_SEARCHES - 1):
         with contextlib.suppress(UpdateFailedError, DamagedInputError, OSError):
-            return look()
+            return search()
     try:
-        return look()
-    except StrangerError:
+        return search()
+    except LeftoverCopyError:
         raise
     except UpdateFailedError as refused:
         piece = payload.packet_size_bytes or len(payload.image)
@@ -217,9 +218,9 @@ def _find(
 
 
 def clear(host: Host) -> bool:
-    """Free what is staged, where that does not kill the kernel; True when it was done.
+    """Free what is staged, unless that may crash the kernel. True when it was freed.
 
-    :raise OSError: as the kernel answers.
+    :raise OSError: what the kernel returns.
     """
     driver = RbuDriver(host)
     if driver.may_crash_on_clear:
@@ -232,11 +233,11 @@ def clear(host: Host) -> bool:
 
 
 def clear_memory(host: Host, delivered_bytes: int) -> None:
-    """Free what is staged, and clear memory that nobody holds, as far as one can choose: the page
-    cache is dropped, and zeros are put where the kernel takes memory from next. Not for a driver
-    that may die of clearing.
+    """Free what is staged, and clear free memory, as far as a program can: the page cache is
+    dropped, and the memory that the kernel hands out next is overwritten with zeros. Don't call it
+    where `RbuDriver.may_crash_on_clear`.
 
-    :raise OSError: as the kernel answers.
+    :raise OSError: what the kernel returns.
     """
     with contextlib.suppress(OSError):
         if host.exists(DROP_CACHES):
@@ -245,11 +246,11 @@ def clear_memory(host: Host, delivered_bytes: int) -> None:
 
 
 def restore(host: Host, before: DriverState, *, delivered_bytes: int) -> None:
-    """Free what is staged and leave the driver as it was. `delivered_bytes`: the most that it was
-    given at a time; 0 when it was only loaded, and nothing was changed in it.
+    """Free what is staged and put the driver back into the state before. `delivered_bytes`: the
+    size of the largest delivery; 0 when the driver was only loaded and not changed.
 
-    :raise ObstacleError: when that would kill the kernel.
-    :raise OSError: as the kernel answers.
+    :raise ObstacleError: when that may crash the kernel.
+    :raise OSError: what the kernel returns.
     """
     driver = RbuDriver(host)
     if delivered_bytes and driver.is_loaded:
@@ -271,9 +272,9 @@ def restore(host: Host, before: DriverState, *, delivered_bytes: int) -> None:
 
 
 def _free(driver: RbuDriver, delivered_bytes: int) -> None:
-    """Free what is staged, and clear what its delivery left behind.
+    """Free what is staged, and overwrite what its delivery left in memory.
 
-    :raise OSError: as the kernel answers to the first; the second is done as well as it goes.
+    :raise OSError: what the kernel returns to the first; a failure of the second is ignored.
     """
     kind = driver.image_type
     driver.set_type(kind if kind in ("mono", "packet") else "init")

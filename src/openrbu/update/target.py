@@ -1,4 +1,4 @@
-"""What an update has to know of the machine that it is for, read through the host's files."""
+"""What an update needs to know about its machine, read from the host's files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HYPERVISOR_PATH = "/sys/hypervisor/type"
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A machine: who it is, what BIOS it runs, what kind of update that BIOS takes."""
+    """A machine: its system, the BIOS that it runs, and what kind of update that BIOS takes."""
 
     tables: Tables
     system_id: int | None
@@ -26,7 +26,7 @@ class Target:
     rbu: dell.RbuInformation | None
     tokens: UpdateTokens | None
     hardware_revision: int | None = None
-    """Of this system; None: it can't be seen from here."""
+    """The revision of the machine's hardware; None: it can't be read from here."""
 
     @classmethod
     def of(cls, tables: Tables, hardware_revision: int | None) -> Target:
@@ -47,21 +47,21 @@ class Target:
 
     @property
     def flash_size_bytes(self) -> int | None:
-        """The size of its flash, as SMBIOS type 0 says it; None where that says nothing useful."""
+        """The size of its flash by SMBIOS type 0; None where that has no usable value."""
         size = self.bios.rom_size_bytes
         return None if size is None or size <= FLASH_UNIT_BYTES else size
 
     @property
     def title(self) -> str:
-        """Its product name, or what stands for one."""
+        """Its product name, or a text in place of an empty one."""
         return self.system.product or "a machine without a name"
 
 
 def is_on_xen(host: Host) -> bool:
-    """Whether this Linux is a guest of Xen, as dom0 is: what it takes for physical memory is not
-    the machine's, and its page frames may lie anywhere there.
+    """Whether this Linux is a guest of Xen, such as dom0: its page frames are not the machine's,
+    and may be anywhere in the machine's memory.
 
-    :raise OSError: when the host does not tell.
+    :raise OSError: when the file exists and can't be read.
     """
     return host.exists(HYPERVISOR_PATH) and read_text(host, HYPERVISOR_PATH) == "xen"
 
@@ -75,7 +75,9 @@ def read_target(host: Host) -> Target:
     try:
         tables = Tables.parse(read_file(host, ENTRY_POINT), read_file(host, DMI_TABLE))
     except FileNotFoundError:
-        raise ObstacleError(f"{host.name} shows no SMBIOS tables: it can't be known") from None
+        raise ObstacleError(
+            f"{host.name} has no SMBIOS tables: which machine it is can't be known"
+        ) from None
     except PermissionError:
         raise ObstacleError("only root can read the SMBIOS tables: run this as root") from None
     return Target.of(tables, host.hardware_revision(dell.system_id(tables)))

@@ -1,9 +1,9 @@
-"""Trust: whether this machine's BIOS will believe that it is armed, and take what it is given.
+"""Checks before arming: whether this machine's BIOS will act on its token, and take the packets.
 
-The token alone does not tell. It may be behind ports that nobody answers; CMOS around it may have
-a wrong check value, for which a BIOS loads its defaults at the next start, and by default no update
-is wanted; and a BIOS with an admin password takes no packets without it. What of that can be known
-beforehand is an obstacle of the plan, and is looked at again when the token is set.
+The token alone is not enough. Its ports may belong to no device. CMOS around it may have a wrong
+check value: then a BIOS loads its defaults at the next start, and by default the token is clear.
+And a BIOS with an admin password takes no packets without it. What can be known of that before an
+update is an obstacle of the plan, and is checked again when the token is set.
 """
 
 from __future__ import annotations
@@ -26,14 +26,15 @@ if TYPE_CHECKING:
 
 ARMED_ALREADY = "the BIOS is armed already: restart, or `rbu cancel` first"
 
-_LOOKS = 3
-"""How often CMOS has to look wrong. A kernel's clock driver uses the same ports: with it at work, 5
-of 100 bytes that a program read through `/dev/port` were others (measured on 6.1)."""
+_MAX_READS = 3
+"""How many reads of CMOS have to give a wrong check value. A kernel's clock driver uses the same
+ports: at the same time, 5 of 100 bytes that a program read through `/dev/port` were wrong (measured
+on 6.1)."""
 
 _NO_PASSWORD = (
     "SMBIOS says that a BIOS admin password is set, and then the BIOS takes no packets without it: "
     "give it (--password-file), or say that there is none (--without-password); some Dell BIOSes "
-    "of 2003 to 2006 seem to say so whether there is one or not"
+    "of 2003 to 2006 seem to say so even when none is set"
 )
 
 _NO_PLACE_FOR_IT = (
@@ -42,12 +43,12 @@ _NO_PLACE_FOR_IT = (
 )
 
 _NOT_WANTED = (
-    "a password is given, and SMBIOS says that none is set: a BIOS may refuse packets with one"
+    "a password was given, but SMBIOS says that none is set: a BIOS may refuse packets with one"
 )
 
 
 def obstacles(host: Host, target: Target, options: Options, mode: Mode) -> Iterator[Obstacle]:
-    """What keeps this machine's BIOS from being armed, or from taking what it is armed for."""
+    """Why this machine's BIOS can't be armed, or would not take what is staged."""
     if target.rbu is None:
         return
     try:
@@ -67,7 +68,7 @@ def obstacles(host: Host, target: Target, options: Options, mode: Mode) -> Itera
 
 
 def notes(host: Host, target: Target, options: Options, mode: Mode) -> Iterator[str]:
-    """What else there is to know of that."""
+    """Notes on that which do not prevent an update."""
     if target.tables.problems:
         yield f"the SMBIOS tables are broken: {'; '.join(target.tables.problems)}"
     if mode == "mono" and _has_admin_password(target):
@@ -78,11 +79,11 @@ def notes(host: Host, target: Target, options: Options, mode: Mode) -> Iterator[
     if options.mend_cmos and target.rbu is not None:
         with contextlib.suppress(ObstacleError):  # an obstacle of the plan
             if wrong := wrong_checks(switch_for(host, target)):
-                yield f"{wrong}: --mend-cmos makes it right before the BIOS is armed"
+                yield f"{wrong}: --mend-cmos repairs this before the BIOS is armed"
 
 
 def lacks_password(target: Target, options: Options) -> bool:
-    """Whether the BIOS will take no packets, for want of a password."""
+    """Whether the BIOS will refuse packets because no password was given."""
     is_silent = options.password is None and not options.without_password
     return is_silent and _has_admin_password(target)
 
@@ -92,10 +93,10 @@ def _has_admin_password(target: Target) -> bool:
 
 
 def wrong_checks(switch: Switch) -> str:
-    """Which check values of CMOS are wrong; empty: none, or the token is not there."""
+    """Which check values of CMOS are wrong, as text; empty: none, or the token is not in CMOS."""
     if not isinstance(switch, IndexedActivation):
         return ""
-    for _ in range(_LOOKS):
+    for _ in range(_MAX_READS):
         wrong = switch.wrong_checks
         if not wrong:
             return ""
@@ -103,19 +104,19 @@ def wrong_checks(switch: Switch) -> str:
 
 
 def disbelief(switch: Switch) -> str:
-    """Why a BIOS would not believe the token, and what to do; empty: it would."""
+    """Why a BIOS would ignore the token, and what to do; empty: it would not."""
     wrong = wrong_checks(switch)
     if not wrong:
         return ""
     return (
-        f"{wrong}: at the next start a BIOS loads its defaults for that, and drops the token; "
-        "restart once and look at its setup"
+        f"{wrong}: because of that a BIOS loads its defaults at the next start and clears the "
+        "token; restart once and check its setup"
     )
 
 
 def cmos_doubt(host: Host, target: Target) -> str:
-    """What is wrong with CMOS, where the token is in it: nobody answers, or which check values are
-    wrong; empty: nothing, or it can't be read from here."""
+    """What is wrong with the CMOS that the token is in: no device responds, or check values are
+    wrong. Empty: nothing, or it can't be read from here."""
     try:
         return wrong_checks(switch_for(host, target))
     except NoAnswerError as error:
@@ -125,7 +126,7 @@ def cmos_doubt(host: Host, target: Target) -> str:
 
 
 def mend(switch: Switch, undo: Callable[[str, Callable[[], None]], None]) -> None:
-    """Make the check values of CMOS right; `undo` gets what puts them back, before."""
+    """Repair the check values of CMOS. `undo` is called before, with a step that restores them."""
     if isinstance(switch, IndexedActivation) and wrong_checks(switch):
         undo("the check values of CMOS", switch.saved_checks())
         switch.repair()

@@ -1,13 +1,13 @@
-"""Verify: what was staged is what was meant, and any BIOS that could be the machine's takes it.
+"""Verify: the driver has what was delivered, and any BIOS that could be the machine's takes it.
 
-Two looks, because each alone has been wrong on real machines: a driver's read-back can be right
-while no BIOS would find the image (pages of a Xen guest are not contiguous in machine memory), and
-can be wrong while the memory is right (kernels since 5.7 skipped a packet).
+There are two checks, because each alone has been wrong on real machines: what a driver gives back
+can be right while no BIOS would find the image (pages of a Xen guest are not contiguous in machine
+memory), and can be wrong while the memory is right (kernels since 5.7 skipped a packet).
 
-Physical memory is shown to each judge twice. Once as it is: a ghost of another update may be what
-a BIOS takes. And once without what may be overwritten before the restart is done: the buffer that
-the image came in by is freed, not cleared; the page cache has the file; this program has the image.
-So the pages have to be held by the kernel, as far as it says which are.
+Each possible BIOS searches physical memory twice. Once as it is: a BIOS may take a leftover copy of
+another update. And once without what may be overwritten before the restart: the buffer of the
+delivery is freed, not cleared; the page cache has the file; this program has the image. So the
+image has to be in pages that the kernel uses, as far as the kernel says which ones those are.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from openrbu.memory.physical import ReadableMemory, Region
 from openrbu.memory.ram_array import Addresses
 from openrbu.units import KIB, MAX_BLOCK_BYTES, MIB, PAGE_SHIFT
 from openrbu.update.driver import CHUNK_BYTES, ReadBack
-from openrbu.update.judges import Judge, Judges
+from openrbu.update.possible_bioses import PossibleBios, PossibleBioses
 from openrbu.update.target import is_on_xen
 
 KPAGEFLAGS = "/proc/kpageflags"
 
 _FURTHEST_BYTES = MAX_DATA_BYTES + MIB
-"""How far behind its first page an image or a packet may reach."""
+"""How far from the start of its first page an image or a packet may reach."""
 
 _POWER_CYCLE = "; power cycle the machine, which clears its memory, and try again"
 
@@ -48,15 +48,16 @@ _PART_FRAMES = CHUNK_BYTES // ENTRY_BYTES
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """That a BIOS by the rule set `rules` takes the image: as `mode`, from `extents`."""
+    """A BIOS with the rule set `rules` takes the image: in `mode`, from `extents`."""
 
     rules: str
     mode: str
     extents: tuple[Region, ...]
 
 
-class StrangerError(UpdateFailedError):
-    """Memory that nobody holds keeps a BIOS from what is staged; `why`. Clearing it may help."""
+class LeftoverCopyError(UpdateFailedError):
+    """A leftover copy in free memory keeps a BIOS from what is staged; `why` says how. Clearing
+    free memory may help."""
 
     kind = "stranger"
 
@@ -67,20 +68,21 @@ class StrangerError(UpdateFailedError):
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What was seen. `findings`: what each BIOS that could be the machine's takes out of physical
-    memory; None where the host shows none."""
+    """What was verified. `findings`: what each possible BIOS takes out of physical memory; None
+    where physical memory can't be read."""
 
     read_back: ReadBack
     findings: tuple[Finding, ...] | None
 
     @property
     def extents(self) -> tuple[Region, ...] | None:
-        """Where in physical memory the image lies; None where the host shows none."""
+        """Where in physical memory the image is; None where that can't be read."""
         return None if self.findings is None else self.findings[0].extents
 
 
 def compare(staged: Iterable[bytes], meant: Buffer, *, packet_size_bytes: int | None) -> ReadBack:
-    """Compare what the driver gives back with what it was given, byte for byte."""
+    """Compare what the driver gives back (`staged`) with what was delivered (`meant`), byte by
+    byte. `packet_size_bytes`: None for one monolithic image."""
     expected = memoryview(meant)
     chunks: list[bytes] = []
     size_bytes, is_right = 0, True
@@ -100,8 +102,8 @@ def compare(staged: Iterable[bytes], meant: Buffer, *, packet_size_bytes: int | 
 
 
 def _skips_a_packet(given: bytes, meant: memoryview, packet_size_bytes: int) -> bool:
-    """Whether packet 0 or 1 is left out and the rest moved up: the bug of kernels since 5.7. The
-    size is right; what stands at the end is anything."""
+    """Whether packet 0 or 1 is missing and the others moved up: the bug of kernels since 5.7. The
+    size is right; the last packet's bytes are arbitrary."""
     if len(given) != len(meant):
         return False
     view = memoryview(given)
@@ -113,10 +115,10 @@ def _skips_a_packet(given: bytes, meant: memoryview, packet_size_bytes: int) -> 
 
 
 def read_free_pages(host: Host, pages: Addresses) -> FreePages | None:
-    """Which pages are free or will be, of those at these addresses and near them; None where the
-    host does not say, or on Xen does not say where they are.
+    """Which of the pages at these addresses, and near them, are free or will be freed. None where
+    the host does not say, or where it is on Xen and does not say which machine frames they are.
 
-    :raise OSError: as the kernel answers.
+    :raise OSError: what the kernel returns.
     """
     if not host.exists(KPAGEFLAGS):
         return None
@@ -127,7 +129,7 @@ def read_free_pages(host: Host, pages: Addresses) -> FreePages | None:
     if is_on_xen(host):
         return None
     parts = {int(part) for part in np.unique(pages >> PAGE_SHIFT) // _PART_FRAMES}
-    parts |= {part + 1 for part in parts}  # what begins in a part may end in the next one
+    parts |= {part + 1 for part in parts}  # an image that begins in one part may end in the next
     return FreePages(
         (part * _PART_FRAMES, _flags(host, part * CHUNK_BYTES, CHUNK_BYTES))
         for part in sorted(parts)
@@ -135,7 +137,7 @@ def read_free_pages(host: Host, pages: Addresses) -> FreePages | None:
 
 
 def _flags(host: Host, offset: int, size_bytes: int) -> bytes:
-    """A part of the file, as far as it goes."""
+    """A part of the file; less at the end of the file."""
     flags = bytearray()
     for chunk in host.chunks(KPAGEFLAGS, CHUNK_BYTES, offset):
         flags += chunk
@@ -147,62 +149,67 @@ def _flags(host: Host, offset: int, size_bytes: int) -> bytes:
 def find_staged(
     memory: ReadableMemory,
     image: Image,
-    judges: Judges,
+    bioses: PossibleBioses,
     *,
     packets: Buffer | None = None,
     free_pages: Callable[[Addresses], FreePages | None] = lambda pages: None,
 ) -> tuple[Finding, ...]:
-    """What each judge takes out of memory, if all of them take this image.
+    """What each possible BIOS takes out of memory, if all of them take this image.
 
-    `packets` are those that it was staged in, back to back; None: in one piece. `free_pages` tells
-    which of the pages at some addresses are free or will be. A copy there does not count as staged,
-    and a BIOS may meet it all the same.
+    `packets` are those that it was staged in, back to back; None: in one piece. `free_pages` says
+    which of the pages at some addresses are free or will be freed. A copy there does not count as
+    staged, but a BIOS may find it.
 
-    :raise StrangerError: when one of them would, but for what lies in free memory.
-    :raise UpdateFailedError: when one of them would not.
-    :raise OSError: as the kernel answers.
+    :raise LeftoverCopyError: when one of them does not take it because of a leftover copy in free
+        memory.
+    :raise UpdateFailedError: when one of them does not take it for another reason.
+    :raise OSError: what the kernel returns.
     """
     seen = NarrowedMemory.of(memory)
     free = free_pages(seen.pages)
     ours = _of_image(seen, image) if packets is None else _of_packets(seen, memoryview(packets))
-    fleeting = np.zeros(len(seen.pages), np.bool_) if free is None else _fleeting(seen, free, image)
-    views = _Views(seen, seen.only(ours), seen.only(~fleeting), seen.only(ours & ~fleeting))
-    return tuple(_judged(judge, views, image) for judge in judges)
+    freed = (
+        np.zeros(len(seen.pages), np.bool_) if free is None else _in_free_memory(seen, free, image)
+    )
+    views = _Views(seen, seen.only(ours), seen.only(~freed), seen.only(ours & ~freed))
+    return tuple(_take(bios, views, image) for bios in bioses)
 
 
 @dataclass(frozen=True, slots=True)
 class _Views:
-    """The same memory: as it is; with nothing but what is staged; with nothing that may be
-    overwritten before the restart; with neither."""
+    """The same memory: as it is (`all`); only what is staged (`ours`); only what the kernel keeps
+    in use until the restart (`in_use`); only what is staged and in use."""
 
     all: NarrowedMemory
     ours: NarrowedMemory
-    held: NarrowedMemory
-    ours_held: NarrowedMemory
+    in_use: NarrowedMemory
+    ours_in_use: NarrowedMemory
 
 
-def _judged(judge: Judge, views: _Views, image: Image) -> Finding:
-    """What a judge takes out of what is staged; and nothing else in memory keeps it from that.
+def _take(bios: PossibleBios, views: _Views, image: Image) -> Finding:
+    """What a possible BIOS takes out of what is staged, when nothing else in memory keeps it from
+    that.
 
-    :raise StrangerError | UpdateFailedError: as `find_staged`.
+    :raise LeftoverCopyError | UpdateFailedError: as `find_staged`.
     """
-    found = _look(judge, views.ours_held, image)
+    found = _search(bios, views.ours_in_use, image)
     if isinstance(found, str):
-        among_free = _look(judge, views.ours, image)
+        among_free = _search(bios, views.ours, image)
         if isinstance(among_free, Finding):
             raise UpdateFailedError(
-                "what is staged is only in memory that is free, a file's or a program's, where it "
-                f"may be overwritten; of the rest a BIOS by the {judge.name} rules says: {found}"
+                "what is staged is only in memory that is free, or in use by a file or a program, "
+                f"where it may be overwritten; a BIOS with the {bios.name} rules says of the "
+                f"rest: {found}"
             )
-        raise UpdateFailedError(_refusal(judge, among_free, views.ours, image))
-    for view, is_free in ((views.held, False), (views.all, True)):
-        among_others = _look(judge, view, image)
+        raise UpdateFailedError(_refusal(bios, among_free, views.ours, image))
+    for view, is_free in ((views.in_use, False), (views.all, True)):
+        among_others = _search(bios, view, image)
         if isinstance(among_others, str):
             why = (
-                f"a BIOS by the {judge.name} rules would not come to what is staged, for what else "
-                f"lies in memory: {among_others}"
+                f"a BIOS with the {bios.name} rules would not take what is staged, because of "
+                f"other data in memory: {among_others}"
             )
-            raise StrangerError(why) if is_free else UpdateFailedError(f"{why}{_POWER_CYCLE}")
+            raise LeftoverCopyError(why) if is_free else UpdateFailedError(f"{why}{_POWER_CYCLE}")
     return found
 
 
@@ -229,8 +236,8 @@ def _of_packets(seen: NarrowedMemory, packets: memoryview) -> npt.NDArray[np.boo
     return is_ours
 
 
-def _fleeting(seen: NarrowedMemory, free: FreePages, image: Image) -> npt.NDArray[np.bool_]:
-    """Which packets and images lie, if only in part, in memory that is free or will be."""
+def _in_free_memory(seen: NarrowedMemory, free: FreePages, image: Image) -> npt.NDArray[np.bool_]:
+    """Which packets and images are, fully or partly, in memory that is free or will be freed."""
     headers = seen.headers
     sizes = np.where(
         seen.words == PACKET_MAGIC, headers["pktSize"].astype(np.int64) * KIB, image.size_bytes
@@ -240,33 +247,33 @@ def _fleeting(seen: NarrowedMemory, free: FreePages, image: Image) -> npt.NDArra
     return np.array([free.any_in(address, size) for address, size in places], np.bool_)
 
 
-def _look(judge: Judge, memory: ReadableMemory, image: Image) -> Finding | str:
-    """That a BIOS takes this image out of a memory, or why it does not."""
+def _search(bios: PossibleBios, memory: ReadableMemory, image: Image) -> Finding | str:
+    """How this BIOS takes this image out of a memory; or a text that says why it does not."""
     try:
-        find = judge.find(memory)
+        find = bios.find(memory)
     except RejectedError as refused:
         return str(refused)
     if _is_image(find, image):
-        return Finding(judge.name, find.mode, find.extents)
+        return Finding(bios.name, find.mode, find.extents)
     return f"it takes another image, {_place(find)}"
 
 
-def _refusal(judge: Judge, problem: str, seen: NarrowedMemory, image: Image) -> str:
-    """What to say when a BIOS would not take what is staged."""
-    text = f"a BIOS by the {judge.name} rules would not take what is staged: {problem}"
-    if judge.find_anywhere is None:
+def _refusal(bios: PossibleBios, problem: str, seen: NarrowedMemory, image: Image) -> str:
+    """The error message for a BIOS that would not take what is staged."""
+    text = f"a BIOS with the {bios.name} rules would not take what is staged: {problem}"
+    if bios.find_anywhere is None:
         return text
     try:
-        is_above = _is_image(judge.find_anywhere(seen), image)
+        is_above = _is_image(bios.find_anywhere(seen), image)
     except RejectedError:
         return text
     if not is_above:
         return text
     mono = "use --mode mono, or " if image.size_bytes <= MAX_BLOCK_BYTES else ""
     return (
-        "packets lie above 4 GiB, where the published rules have no BIOS look (that of a PowerEdge "
-        f"2950 does): {mono}start Linux with mem=3G for the update; --memory-above-4g goes on all "
-        "the same"
+        "packets are above 4 GiB, where a BIOS with the published rules does not search (that of a "
+        f"PowerEdge 2950 does): {mono}start Linux with mem=3G for the update; --memory-above-4g "
+        "ignores this"
     )
 
 

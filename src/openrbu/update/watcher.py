@@ -1,4 +1,4 @@
-"""Who is shown how an update goes."""
+"""Reports of the progress of an update."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from openrbu.update.driver import Progress
 
 
 class Watcher(Protocol):
-    """Somebody who is shown how it goes."""
+    """An object whose methods are called as an update progresses."""
 
     def step(self, text: str) -> None:
-        """A step begins."""
+        """A step begins; `text` says which."""
 
     def delivering(self, total_bytes: int) -> Progress:
-        """Bytes are about to go to the driver; the result is called with how many went."""
+        """The delivery of so many bytes begins. Returns a function that is called with the number
+        of bytes delivered since its last call."""
 
 
 class SilentWatcher:
-    """Shows nothing."""
+    """Reports nothing."""
 
     def step(self, text: str) -> None:
         pass

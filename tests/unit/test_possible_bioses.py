@@ -22,11 +22,11 @@ from openrbu.memory.physical import pc_regions
 from openrbu.memory.ram_file import RamFile
 from openrbu.units import GIB, KIB, MIB, PAGE_SIZE, PhysAddr
 from openrbu.update.arm import switch_for
-from openrbu.update.judges import Judges, judges_for
 from openrbu.update.options import Options
 from openrbu.update.plan import make_plan
+from openrbu.update.possible_bioses import PossibleBioses, possible_bioses
 from openrbu.update.target import Target, read_target
-from openrbu.update.verify import StrangerError, find_staged
+from openrbu.update.verify import LeftoverCopyError, find_staged
 from rigs.boards import changed, packets_of
 from rigs.machines import image, image_bytes, make, running, status, update
 from rigs.made_tables import dell_tables
@@ -42,15 +42,15 @@ def an_image(version: str, *systems: int, size_bytes: int = MIB, seed: int = 1) 
     return Image.parse(make_image(data, version=BiosVersion.parse(version), systems=listed))
 
 
-def judges_on(
+def bioses_on(
     what: Image, system_id: int, *, packets: bool | None = True, **options: Any
-) -> Judges:
+) -> PossibleBioses:
     tables = dell_tables(system_id=system_id, product="A Dell", packets=packets)
     target = Target.of(tables, hardware_revision=None)
-    return judges_for(what, target, Options(**options))
+    return possible_bioses(what, target, Options(**options))
 
 
-# -- who judges -----------------------------------------------------------------------------
+# -- which BIOSes are possible -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def judges_on(
         (0x0152, "A11", (0x0152,), MIB, ("latitude-d500",)),
     ],
 )
-def test_the_judges_are_the_bioses_that_could_be_the_machines(
+def test_the_possible_bioses_are_those_that_could_be_the_machines(
     system_id: int,
     version: str,
     listed: tuple[int, ...],
@@ -73,8 +73,8 @@ def test_the_judges_are_the_bioses_that_could_be_the_machines(
     names: tuple[str, ...],
 ) -> None:
     what = an_image(version, *listed, size_bytes=size_bytes)
-    judges = judges_on(what, system_id)
-    assert (judges.names, judges.refusal) == (names, "")
+    bioses = bioses_on(what, system_id)
+    assert (bioses.names, bioses.refusal) == (names, "")
 
 
 @pytest.mark.parametrize(
@@ -85,10 +85,10 @@ def test_the_judges_are_the_bioses_that_could_be_the_machines(
         ("2.3.0", (UNKNOWN,), ("published", "poweredge-2950")),
     ],
 )
-def test_a_bios_without_packets_is_a_judge_where_the_machine_takes_none(
+def test_a_bios_without_packets_is_possible_where_the_machine_takes_none(
     version: str, listed: tuple[int, ...], names: tuple[str, ...]
 ) -> None:
-    assert judges_on(an_image(version, *listed), UNKNOWN, packets=None).names == names
+    assert bioses_on(an_image(version, *listed), UNKNOWN, packets=None).names == names
 
 
 @pytest.mark.parametrize(
@@ -122,9 +122,9 @@ def ram(tmp_path: Path) -> Iterator[RamFile]:
 
 
 @pytest.fixture
-def judges() -> Judges:
+def bioses() -> PossibleBioses:
     """Those of a machine of an unknown kind: the published rules and a PowerEdge 2950."""
-    return judges_on(IMAGE, UNKNOWN)
+    return bioses_on(IMAGE, UNKNOWN)
 
 
 IMAGE = an_image("2.3.0", UNKNOWN)
@@ -143,86 +143,90 @@ def put(ram: RamFile, at: int, *pieces: bytes) -> None:
         ram.write(PhysAddr(at + number * PAGE_SIZE), piece)
 
 
-def look(ram: RamFile, judges: Judges, *free: int) -> list[str]:
+def look(ram: RamFile, bioses: PossibleBioses, *free: int) -> list[str]:
     """Who takes the packets; the pages at `free` are free."""
     flags = bytearray(8 * (ram.regions[-1].end // PAGE_SIZE))
     for address in free:
         flags[address // PAGE_SIZE * 8 + 1] = 1 << 2  # bit 10
     pages = FreePages([(0, bytes(flags))])
-    found = find_staged(ram, IMAGE, judges, packets=b"".join(PACKETS), free_pages=lambda _: pages)
+    found = find_staged(ram, IMAGE, bioses, packets=b"".join(PACKETS), free_pages=lambda _: pages)
     return [finding.rules for finding in found]
 
 
-def test_all_judges_take_what_nothing_else_is_beside(ram: RamFile, judges: Judges) -> None:
+def test_all_possible_bioses_take_what_nothing_else_is_beside(
+    ram: RamFile, bioses: PossibleBioses
+) -> None:
     put(ram, HIGH, *PACKETS)
-    assert look(ram, judges) == ["published", "poweredge-2950"]
+    assert look(ram, bioses) == ["published", "poweredge-2950"]
 
 
 @pytest.mark.parametrize("at", [HIGH - 8 * MIB, HIGH + 8 * MIB])
-@pytest.mark.parametrize("stranger", [STALE[5], SAME_ID], ids=["another set", "of our set's ID"])
-def test_a_stranger_is_told_from_one_in_free_memory_which_may_be_cleared(
-    ram: RamFile, judges: Judges, at: int, stranger: bytes
+@pytest.mark.parametrize("leftover", [STALE[5], SAME_ID], ids=["another set", "of our set's ID"])
+def test_a_leftover_copy_is_told_from_one_in_free_memory_which_may_be_cleared(
+    ram: RamFile, bioses: PossibleBioses, at: int, leftover: bytes
 ) -> None:
     put(ram, HIGH, *PACKETS)
-    put(ram, at, stranger)
+    put(ram, at, leftover)
     with pytest.raises(UpdateFailedError, match="power cycle the machine") as held:
-        look(ram, judges)
-    assert not isinstance(held.value, StrangerError)
-    with pytest.raises(StrangerError, match="power cycle the machine"):
-        look(ram, judges, at)
+        look(ram, bioses)
+    assert not isinstance(held.value, LeftoverCopyError)
+    with pytest.raises(LeftoverCopyError, match="power cycle the machine"):
+        look(ram, bioses, at)
 
 
 @pytest.mark.parametrize("at", [HIGH - 8 * MIB, HIGH + 8 * MIB])
 def test_only_what_lies_lower_keeps_a_poweredge_from_packets(ram: RamFile, at: int) -> None:
     what = an_image("0.2.9", SERVER)
-    judges = judges_on(what, SERVER)
+    bioses = bioses_on(what, SERVER)
     put(ram, HIGH, *packets_of(what.build(), set_id=SET_ID.to_bytes(4, "little")))
     put(ram, at, *STALE[:9])
     if at > HIGH:
-        (finding,) = find_staged(ram, what, judges, packets=joined(what))
+        (finding,) = find_staged(ram, what, bioses, packets=joined(what))
         assert (finding.rules, finding.mode) == ("poweredge-2950", "packet")
         assert finding.extents[0].start == HIGH
         return
-    with pytest.raises(UpdateFailedError, match="poweredge-2950 rules would not come to"):
-        find_staged(ram, what, judges, packets=joined(what))
+    with pytest.raises(
+        UpdateFailedError, match="poweredge-2950 rules would not take what is staged, because"
+    ):
+        find_staged(ram, what, bioses, packets=joined(what))
 
 
 def test_another_image_that_a_poweredge_takes_first_is_noticed(ram: RamFile) -> None:
     what, other = an_image("0.2.9", SERVER), an_image("0.2.7", SERVER, seed=2)
-    judges = judges_on(what, SERVER)
+    bioses = bioses_on(what, SERVER)
     ram.write(PhysAddr(HIGH), what.build())
     ram.write(PhysAddr(HIGH - 8 * MIB), other.build())
-    (finding,) = find_staged(ram, what, judges)
+    (finding,) = find_staged(ram, what, bioses)
     assert finding.extents[0].start == HIGH
     ram.write(PhysAddr(HIGH + 8 * MIB), other.build())
     with pytest.raises(UpdateFailedError, match=r"takes another image, in one piece at 0x2800000"):
-        find_staged(ram, what, judges)
+        find_staged(ram, what, bioses)
 
 
 @pytest.mark.parametrize(
-    ("at", "judge"),
+    ("at", "bios"),
     [(0x8000, "published"), (512 * KIB, "published"), (0x8000, "poweredge-2950")],
 )
-def test_a_packet_where_a_bios_does_not_look_is_noticed(ram: RamFile, at: int, judge: str) -> None:
-    system_id = SERVER if judge == "poweredge-2950" else UNKNOWN
+def test_a_packet_where_a_bios_does_not_look_is_noticed(ram: RamFile, at: int, bios: str) -> None:
+    system_id = SERVER if bios == "poweredge-2950" else UNKNOWN
     what = an_image("2.3.0", system_id)
     packets = packets_of(what.build(), set_id=SET_ID.to_bytes(4, "little"))
     put(ram, HIGH, *packets[1:])
     put(ram, at, packets[0])
-    judges = judges_on(what, system_id)
-    with pytest.raises(UpdateFailedError, match=f"a BIOS by the {judge} rules would not take"):
-        find_staged(ram, what, judges, packets=joined(what))
+    bioses = bioses_on(what, system_id)
+    with pytest.raises(UpdateFailedError, match=f"a BIOS with the {bios} rules would not take"):
+        find_staged(ram, what, bioses, packets=joined(what))
 
 
 def test_above_4_gib_only_the_published_rules_see_nothing(ram: RamFile) -> None:
     put(ram, 4 * GIB + MIB, *PACKETS)
     with pytest.raises(UpdateFailedError, match=r"mem=3G.*--memory-above-4g"):
-        look(ram, judges_on(IMAGE, UNKNOWN))
-    going_on = judges_on(IMAGE, UNKNOWN, memory_above_4g=True)
+        look(ram, bioses_on(IMAGE, UNKNOWN))
+    going_on = bioses_on(IMAGE, UNKNOWN, memory_above_4g=True)
     assert look(ram, going_on) == ["published", "poweredge-2950"]
     what = an_image("0.2.9", SERVER)
     put(ram, 4 * GIB + MIB, *packets_of(what.build(), set_id=SET_ID.to_bytes(4, "little")))
-    (finding,) = find_staged(ram, what, judges_on(what, SERVER), packets=joined(what))
+    (finding,) = find_staged(ram, what, bioses_on(what, SERVER), packets=joined(what))
     assert finding.extents[0].start == 4 * GIB + MIB
 
 
@@ -256,7 +260,7 @@ def test_a_stale_set_that_can_not_be_cleared_is_refused_and_nothing_is_armed(
     with running(make(tmp_path, ram_bytes=256 * MIB, flash_size_bytes=MIB)) as machine:
         machine.ram.write(PhysAddr(highest_free_page(machine)), STALE[3])
         before = status(machine)
-        with pytest.raises(StrangerError, match="power cycle the machine"):
+        with pytest.raises(LeftoverCopyError, match="power cycle the machine"):
             update(VirtualHost(machine), image(flash_size_bytes=MIB), mode="packet")
         assert status(machine) == before
         machine.restart(cold=True)
@@ -272,7 +276,9 @@ def test_a_kernel_that_dies_of_dropping_packets_is_not_made_to(tmp_path: Path) -
     }
     with running(make(tmp_path, **order)) as machine:
         machine.ram.write(PhysAddr(HIGH + 3 * MIB), STALE[3])
-        with pytest.raises(UpdateFailedError, match="would not come to what is staged"):
+        with pytest.raises(
+            UpdateFailedError, match="would not take what is staged, because of other"
+        ):
             update(VirtualHost(machine), image(flash_size_bytes=MIB), mode="packet")
         assert machine.kernel is not None
         assert not machine.kernel.is_dead
@@ -280,13 +286,13 @@ def test_a_kernel_that_dies_of_dropping_packets_is_not_made_to(tmp_path: Path) -
 
 
 def test_a_stale_header_whose_packet_would_reach_over_a_gap_is_none_of_ours(
-    ram: RamFile, judges: Judges
+    ram: RamFile, bioses: PossibleBioses
 ) -> None:
     packets = packets_of(IMAGE.build(), set_id=SET_ID.to_bytes(4, "little"), size=64 * KIB)
     for number, piece in enumerate(packets):
         ram.write(PhysAddr(HIGH + number * 64 * KIB), piece)
     ram.write(PhysAddr(636 * KIB), packets[3][:PAGE_SIZE])
-    found = find_staged(ram, IMAGE, judges, packets=b"".join(packets))
+    found = find_staged(ram, IMAGE, bioses, packets=b"".join(packets))
     assert [finding.rules for finding in found] == ["published", "poweredge-2950"]
 
 
@@ -312,17 +318,19 @@ def test_packets_for_a_bios_that_takes_none_are_told_of(tmp_path: Path) -> None:
         assert "; memory has 34 RBU packets, which this BIOS does not read: " in report.reason
 
 
-def test_a_stranger_that_only_the_machines_own_kind_of_bios_takes_is_noticed_at_any_size(
+def test_a_leftover_copy_that_only_the_machines_own_kind_of_bios_takes_is_noticed_at_any_size(
     ram: RamFile,
 ) -> None:
     """A Latitude D500 does not look at the text of an image, and the published rules do."""
     what = an_image("A06", UNKNOWN, size_bytes=512 * KIB)
-    judges = judges_on(what, UNKNOWN, packets=None)
-    assert judges.names == ("published", "latitude-d500")
+    bioses = bioses_on(what, UNKNOWN, packets=None)
+    assert bioses.names == ("published", "latitude-d500")
     other = bytearray(an_image("A99", UNKNOWN, size_bytes=512 * KIB, seed=2).build())
     other[8:12] = b"Xopy"
     other[-8:] = check_words(bytes(other[:84]), bytes(other[84:-8]))
     ram.write(PhysAddr(HIGH), what.build())
     ram.write(PhysAddr(HIGH - 8 * MIB), bytes(other))
-    with pytest.raises(UpdateFailedError, match="latitude-d500 rules would not come to"):
-        find_staged(ram, what, judges)
+    with pytest.raises(
+        UpdateFailedError, match="latitude-d500 rules would not take what is staged, because"
+    ):
+        find_staged(ram, what, bioses)
