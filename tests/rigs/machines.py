@@ -170,7 +170,7 @@ class Watched:
     def __getattr__(self, name: str) -> Any:
         if name in self._replaced:
             return self._replaced[name]
-        if name in ("name", "journal_path", "now", "pause", "frame_table"):
+        if name in ("name", "journal_path", "now", "sleep", "frame_table"):
             return getattr(self._host, name)
         if name in ("ports", "physical_memory"):
             self._before(name, ())

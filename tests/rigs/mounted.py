@@ -39,8 +39,8 @@ class Mounted:
 
     def __init__(self, directory: Path, profile_name: str = "documented") -> None:
         needs_fuse()
-        from openrbu.fuse.callers import Callers
-        from openrbu.fuse.session import Session
+        from openrbu.fuse.callers import CallerMap
+        from openrbu.fuse.session import FuseSession
 
         self.log: list[str] = []
         with contextlib.ExitStack() as stack:
@@ -56,8 +56,8 @@ class Mounted:
             else:
                 fd = open_device()
                 mount_device(fd, str(self.root), source)
-            session = Session(
-                self.machine.files, fd, Callers.of_this_process(), log=self.log.append
+            session = FuseSession(
+                self.machine.files, fd, CallerMap.of_this_process(), log=self.log.append
             )
             stack.callback(unmount, str(self.root))
             stack.callback(session.stop)

@@ -64,7 +64,7 @@ class Patient(VirtualHost):
         self.pauses: list[float] = []
         self.interrupt_at = 0
 
-    def pause(self, seconds: float) -> None:
+    def sleep(self, seconds: float) -> None:
         self.pauses.append(seconds)
         self.clock.advance(seconds)
         if len(self.pauses) == self.interrupt_at:
@@ -94,8 +94,8 @@ class Background(Patient):
             return iter([b"1\n"])
         return super().chunks(path, 4096, offset)
 
-    def pause(self, seconds: float) -> None:
-        super().pause(seconds)
+    def sleep(self, seconds: float) -> None:
+        super().sleep(seconds)
         if self.late:
             super().write(LOADING, self.late)
             self.late = None

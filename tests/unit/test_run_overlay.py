@@ -11,7 +11,7 @@ import pytest
 
 from openrbu.drivers.xen_balloon_profiles import BALLOON_PROFILES
 from openrbu.errors import KernelError
-from openrbu.fuse.overlay import MERGED, OURS, PROCESSES, REFUSED, Overlay, real_entries
+from openrbu.fuse.overlay import MACHINE_ONLY, MERGED, PROCESSES, REFUSED, Overlay, real_entries
 from openrbu.kernel.files import Files
 from openrbu.machine.virtual import VirtualMachine
 from rigs.machines import make, running
@@ -228,7 +228,7 @@ def leftovers(files: Files, directory: str) -> Iterator[str]:
         path = f"{directory}/{name}"
         if path in MERGED:
             yield from leftovers(files, path)
-        elif path not in OURS:
+        elif path not in MACHINE_ONLY:
             yield path
 
 
@@ -253,4 +253,4 @@ def test_this_computers_own_entries_can_be_taken() -> None:
     names = {path for path in real if path.count("/") == 2}
     there = {str(path) for above in ("/sys", "/proc") for path in Path(above).iterdir()}
     processes = {path for path in there if path[len("/proc/") :].isdecimal()}
-    assert names == there - OURS - processes - {"/proc/self", "/proc/thread-self"}
+    assert names == there - MACHINE_ONLY - processes - {"/proc/self", "/proc/thread-self"}

@@ -235,7 +235,7 @@ def test_an_entry_that_does_not_come_is_an_obstacle_after_some_seconds(tmp_path:
         host = VirtualHost(machine)
         host.load_module("dell_rbu", {})
         replaced: dict[str, Callable[[Any], Any]] = {
-            "pause": waited.append,
+            "sleep": waited.append,
             "exists": lambda path: ENTRY not in path and host.exists(path),
         }
         with pytest.raises(ObstacleError, match=r"did not appear within 10 s.*FW_LOADER"):

@@ -86,7 +86,7 @@ def mount(
         line = good(f"{is_at}; rbu mount {target} --stop ends it")
         return Answer({**document, "pid": pid}, [line])
     told = [] if as_json else [good(f"{is_at}; Ctrl-C or umount {target} ends it")]
-    detached.serve_here(serve, lambda: emit(told))
+    detached.serve_in_foreground(serve, lambda: emit(told))
     return Answer(document, [f"machine {machine} is not mounted at {target} any more"])
 
 

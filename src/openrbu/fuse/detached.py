@@ -1,4 +1,4 @@
-"""A mount that is served in this process, or in a process of its own in the background."""
+"""Serve a mount in this process, or in a new process in the background."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from openrbu.sharing import wire
 from openrbu.system.interrupts import EXIT_SIGNAL, Stopped
 
 _READY = b"ready"
-_TOLD_TO_STOP = {EXIT_SIGNAL + signum for signum in (signal.SIGINT, signal.SIGTERM)}
+_STOP_EXIT_CODES = {EXIT_SIGNAL + signum for signum in (signal.SIGINT, signal.SIGTERM)}
 
 Serve = Callable[[Callable[[], None]], None]
-"""Serves a mount; calls what it is given when it is mounted."""
+"""A function that serves a mount. It calls its argument when the mount is ready."""
 
 
-def serve_here(serve: Serve, ready: Callable[[], None]) -> None:
-    """Serve until it is unmounted. To be told to stop is no failure, once it is mounted."""
+def serve_in_foreground(serve: Serve, ready: Callable[[], None]) -> None:
+    """Serve until it is unmounted. SIGINT or SIGTERM is not a failure once it is mounted."""
     is_ready = False
 
     def on_ready() -> None:
@@ -35,15 +35,15 @@ def serve_here(serve: Serve, ready: Callable[[], None]) -> None:
     try:
         serve(on_ready)
     except Stopped as stopped:
-        if not is_ready or stopped.exit_code not in _TOLD_TO_STOP:
+        if not is_ready or stopped.exit_code not in _STOP_EXIT_CODES:
             raise
 
 
 def serve_detached(serve: Serve, log: Path, complain: Callable[[str], None]) -> int:
-    """Serve in a process of its own, which keeps no terminal; its number, when it is ready. What
-    goes wrong there later is said with `complain`, whose standard error is the file `log`.
+    """Serve in a new process without a terminal; its PID, when the mount is ready. Later errors
+    there are passed to `complain`. Standard error of that process is the file `log`.
 
-    :raise OpenRbuError: what that process fails with before it is ready.
+    :raise OpenRbuError: the error with which that process fails before the mount is ready.
     """
     with disk_errors(log.parent):
         log_fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
@@ -51,7 +51,7 @@ def serve_detached(serve: Serve, log: Path, complain: Callable[[str], None]) -> 
     pid = os.fork()
     if not pid:
         os.close(reading)
-        _be_server(serve, log_fd, writing, complain)
+        _run_server(serve, log_fd, writing, complain)
     os.close(writing)
     os.close(log_fd)
     try:
@@ -65,18 +65,18 @@ def serve_detached(serve: Serve, log: Path, complain: Callable[[str], None]) -> 
         return pid
     os.waitpid(pid, 0)
     if not message:
-        raise OpenRbuError(f"the server has ended; what it said is in {log}")
+        raise OpenRbuError(f"the server has ended; its messages are in {log}")
     raise wire.error_of(json.loads(message))
 
 
-def _be_server(
+def _run_server(
     serve: Serve, log_fd: int, channel: int, complain: Callable[[str], None]
 ) -> NoReturn:
-    """Serve in this process, and end with it. Tell through `channel` that it is ready, or why not;
-    later troubles go to the log."""
+    """Serve in this process, then exit. Send through `channel` that it is ready, or the error;
+    later errors go to the log."""
     code = 1
     try:
-        _leave_caller(log_fd, channel)
+        _detach_from_caller(log_fd, channel)
 
         def ready() -> None:
             nonlocal channel
@@ -84,7 +84,7 @@ def _be_server(
             os.close(channel)
             channel = -1
 
-        serve_here(serve, ready)
+        serve_in_foreground(serve, ready)
         code = 0
     except (OpenRbuError, OSError) as error:
         complain(str(error))
@@ -99,9 +99,9 @@ def _be_server(
         os._exit(code)
 
 
-def _leave_caller(log_fd: int, channel: int) -> None:
-    """Keep nothing of what the caller has: its terminal, its directory, what it has open or locked.
-    What is said goes to the log."""
+def _detach_from_caller(log_fd: int, channel: int) -> None:
+    """Give up the caller's terminal, working directory, open files and locks. Output goes to the
+    log."""
     os.setsid()
     os.chdir("/")
     nowhere = os.open(os.devnull, os.O_RDONLY)
@@ -109,7 +109,7 @@ def _leave_caller(log_fd: int, channel: int) -> None:
         os.dup2(fd, number)
     for fd in [int(link.name) for link in Path("/proc/self/fd").iterdir()]:
         if fd > 2 and fd != channel:
-            with contextlib.suppress(OSError):  # that of the listing is closed already
+            with contextlib.suppress(OSError):  # the listing's own descriptor is closed already
                 os.close(fd)
     if sys.stderr is None:  # the caller had closed it
         sys.stderr = os.fdopen(2, "w", errors="backslashreplace")

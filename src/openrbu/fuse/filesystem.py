@@ -1,13 +1,13 @@
-"""A machine's files as a FUSE file system. It translates, and nothing else.
+"""A machine's files as a FUSE file system. This module only translates requests.
 
-What the kernel's own VFS and FUSE do before a request comes here, or in place of one:
+What the kernel's own VFS and FUSE do before a request comes here, or without one:
 
-- Links are followed, `O_EXCL` is checked, execute permission is read out of the mode.
-- What is not implemented here is answered with ENOSYS, which the kernel turns into what sysfs
-  answers, too: EOPNOTSUPP for extended attributes and fallocate, ENOTTY for ioctl, success for
-  fsync and flush. It does not ask again, which saves a request with each close.
-- No name and no attribute is kept in the kernel (all timeouts are 0), no data either (direct I/O).
-- Permissions are not checked: that is done here and in `SysfsTree`.
+- They follow links, check `O_EXCL`, and read execute permission from the mode.
+- For a request that is not implemented here libfuse returns ENOSYS. The kernel turns that into what
+  sysfs returns too: EOPNOTSUPP for extended attributes and fallocate, ENOTTY for ioctl, success for
+  fsync and flush. It sends such a request only once, which saves a request with each close.
+- They cache no name and no attribute (all timeouts are 0), and no data (direct I/O).
+- They do not check permissions: this module and `SysfsTree` do.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any, NoReturn, TypeVar, cast
 
 from openrbu.drivers.sysfs import Caller, Stat
 from openrbu.errors import KernelError, MachineError
-from openrbu.fuse.callers import Callers
+from openrbu.fuse.callers import CallerMap
 from openrbu.fuse.library import mfusepy
 from openrbu.kernel.files import File, Files
 from openrbu.units import PAGE_SIZE
@@ -39,8 +39,8 @@ _MAX_NAME_BYTES = 255
 class _Handle:
     """A file that a program has open.
 
-    `position` is where the next write goes, for one opened with O_APPEND: sysfs ignores that flag,
-    but FUSE gives the file's size as the offset then. None: the offset that FUSE gives is right.
+    `position`: the offset of the next write to a file that was opened with O_APPEND. sysfs ignores
+    that flag, but FUSE gives the file's size as the offset. None: FUSE gives the right offset.
     """
 
     file: File
@@ -48,7 +48,7 @@ class _Handle:
 
 
 def _answering(operation: _Operation) -> _Operation:
-    """Whatever goes wrong in an operation becomes an errno; what should not happen is logged."""
+    """Turn every exception of an operation into an errno; log those that are defects."""
 
     @functools.wraps(operation)
     def answer(self: FileSystem, *arguments: Any) -> Any:
@@ -58,21 +58,21 @@ def _answering(operation: _Operation) -> _Operation:
             if error.errno:
                 raise
             raise self.unexpected(operation.__name__, error) from None
-        except MachineError:  # the machine's kernel is dead, or the process that has it
+        except MachineError:  # the machine's kernel has crashed, or the process that has it ended
             raise KernelError(errno.EIO) from None
-        except Exception as error:  # noqa: BLE001  (a defect must not end the mount, nor be lost)
+        except Exception as error:  # noqa: BLE001  (a defect is logged, and does not end the mount)
             raise self.unexpected(operation.__name__, error) from None
 
     return cast("_Operation", answer)
 
 
 class FileSystem(mfusepy.Operations):  # type: ignore[misc]  # mfusepy has no types
-    """What libfuse calls. `log` gets a line for what should not happen."""
+    """The operations that libfuse calls. `log` gets a line for each defect."""
 
     use_ns = True  # times are whole nanoseconds
 
     def __init__(
-        self, files: Files, callers: Callers, log: Callable[[str], None] = lambda line: None
+        self, files: Files, callers: CallerMap, log: Callable[[str], None] = lambda line: None
     ) -> None:
         self._files, self._callers, self._log = files, callers, log
         self.root_uid, self.root_gid = callers.root_uid, callers.root_gid
@@ -81,7 +81,7 @@ class FileSystem(mfusepy.Operations):  # type: ignore[misc]  # mfusepy has no ty
         self._numbers = count(1)
 
     def unexpected(self, name: str, error: Exception) -> OSError:
-        """Log an error that no program can have caused; what to answer."""
+        """Log an error that no program can have caused; the error to return for it."""
         self._log(f"{name}: {type(error).__name__}: {error}")
         return KernelError(errno.EIO)
 
@@ -90,11 +90,11 @@ class FileSystem(mfusepy.Operations):  # type: ignore[misc]  # mfusepy has no ty
         config.entry_timeout = config.attr_timeout = config.negative_timeout = 0.0
         config.direct_io = config.use_ino = config.nullpath_ok = 1
 
-    # -- looking ----------------------------------------------------------------------------
+    # -- names and attributes ---------------------------------------------------------------
 
     @_answering
     def stat_of(self, path: str | None, handle: int | None) -> Stat:
-        """What `getattr` answers: of a path, or of an open file. (`Translation` asks for it.)"""
+        """The attributes of a path, or of an open file. `Translation` calls this for `getattr`."""
         if path is None:
             assert handle is not None
             return self._handles[handle].file.stat()
@@ -111,7 +111,7 @@ class FileSystem(mfusepy.Operations):  # type: ignore[misc]  # mfusepy has no ty
         path = self._directories[fh]
         entries = [(".", self._entry(path), 0), ("..", self._entry(posixpath.dirname(path)), 0)]
         for name in self._files.list(path):
-            with contextlib.suppress(FileNotFoundError):  # it went in between
+            with contextlib.suppress(FileNotFoundError):  # removed meanwhile
                 entries.append((name, self._entry(posixpath.join(path, name)), 0))
         return entries
 
@@ -130,10 +130,10 @@ class FileSystem(mfusepy.Operations):  # type: ignore[misc]  # mfusepy has no ty
 
     @_answering
     def access(self, path: str, amode: int) -> int:
-        """`access`, and `chdir` as a search."""
+        """access(2). The kernel also asks this for chdir(2), as a search."""
         mode = self._files.stat(path).mode
         if self._caller().is_root:
-            # root reads and writes anything, and executes what anybody may
+            # root may read and write everything, and execute what any user may execute
             allowed = os.R_OK | os.W_OK
             if stat.S_ISDIR(mode) or mode & 0o111:
                 allowed |= os.X_OK
@@ -187,7 +187,8 @@ class FileSystem(mfusepy.Operations):  # type: ignore[misc]  # mfusepy has no ty
 
     @_answering
     def truncate(self, path: str | None, _length: int, fh: int | None = None) -> int:
-        """Ignored, as in sysfs, for those who may write. (mfusepy has no path with a handle.)"""
+        """Does nothing, as in sysfs, when the caller may write. mfusepy gives no path together with
+        a handle."""
         if fh is None and path is not None:
             self._require_writable(path)
         return 0
@@ -201,7 +202,7 @@ class FileSystem(mfusepy.Operations):  # type: ignore[misc]  # mfusepy has no ty
 
     @_answering
     def create(self, path: str, _mode: int, _flags: int) -> NoReturn:
-        """Also what libfuse makes of `mknod` for a plain file."""
+        """libfuse also calls this for `mknod` of a plain file."""
         raise KernelError(errno.EACCES, path)
 
     @_answering
@@ -229,14 +230,14 @@ class FileSystem(mfusepy.Operations):  # type: ignore[misc]  # mfusepy has no ty
         self._refuse(path)
 
     def _refuse(self, path: str) -> NoReturn:
-        """A change of a directory: nobody but root may, and root can't."""
+        """Refuse to change a directory: EPERM for root, EACCES for other users."""
         raise KernelError(errno.EPERM if self._caller().is_root else errno.EACCES, path)
 
     @_answering
     def link(self, path: str, _source: str) -> NoReturn:
         raise KernelError(errno.EPERM, path)
 
-    # A kernel lets root do these three. A machine's files keep their modes, owners and times.
+    # A real kernel lets root do these three. Here modes, owners and times never change.
 
     @_answering
     def chmod(self, path: str, _mode: int) -> NoReturn:

@@ -1,14 +1,16 @@
-"""What keeps a program under `rbu run` from this computer's own firmware, and from its power.
+"""Keeps a program under `rbu run` from this computer's own firmware, and from restarting it.
 
-The program believes that it runs on the virtual machine. As root it could reach what no file shows:
+The program believes that it runs on the virtual machine. As root it could reach more of this
+computer than files:
 
-- `reboot(2)`, `kexec` and kernel modules: CAP_SYS_BOOT and CAP_SYS_MODULE are taken from it and
-  from all it starts (capabilities(7): the bounding set).
-- Port I/O by `iopl(2)` and `ioperm(2)`, where this computer's CMOS is, and signals to process 1,
-  which some programs restart a computer with: a seccomp filter answers EPERM. It knows the calls of
-  x86, which alone has ports; on other architectures signals to process 1 pass.
+- `reboot(2)`, `kexec` and kernel modules: the program and all its children lose CAP_SYS_BOOT and
+  CAP_SYS_MODULE (capabilities(7): the bounding set).
+- Port I/O by `iopl(2)` and `ioperm(2)`, which reaches this computer's CMOS, and signals to process
+  1, with which some programs restart a computer: a seccomp filter returns EPERM. The filter knows
+  the system calls of x86, because only x86 has ports. On other architectures signals to process 1
+  pass.
 
-CAP_SYS_RAWIO stays: the driver's firmware `data` asks for it.
+CAP_SYS_RAWIO stays, because the driver requires it for writing to its firmware `data`.
 """
 
 from __future__ import annotations
@@ -39,12 +41,12 @@ _X32_BIT = 0x40000000
 
 
 def guard() -> None:
-    """Guard this computer against this process, and what it runs, for good.
+    """Guard this computer against this process and all programs that it runs. It can't be undone.
 
-    :raise OSError: as the kernel answers.
+    :raise OSError: the kernel's error.
     """
     Capabilities().drop(CAP_SYS_BOOT, CAP_SYS_MODULE)
-    # Whatever uname(2) says: that is a personality, which setarch(8) sets.
+    # uname(2) is not asked: it shows a personality, which setarch(8) can set.
     _filter(_refusals())
 
 
@@ -54,7 +56,7 @@ def _instruction(code: int, value: int, if_true: int = 0, if_false: int = 0) -> 
 
 
 def _table(kill: int, iopl: int, ioperm: int) -> list[bytes]:
-    """What is answered to calls with these numbers, and to all others."""
+    """The filter's verdict for calls with these numbers, and for all others."""
     return [
         _instruction(_JUMP_IF, iopl, if_true=5),
         _instruction(_JUMP_IF, ioperm, if_true=4),
@@ -67,8 +69,8 @@ def _table(kill: int, iopl: int, ioperm: int) -> list[bytes]:
 
 
 def _refusals() -> bytes:
-    """The filter, for x86-64 and the 32-bit calls that such a kernel takes as well. The calls of
-    another architecture pass."""
+    """The filter, for x86-64 and for the 32-bit calls that such a kernel also has. Calls of other
+    architectures pass."""
     wide = _table(kill=62, iopl=172, ioperm=173)
     narrow = _table(kill=37, iopl=110, ioperm=101)
     load_number = [_instruction(_LOAD, _NUMBER), _instruction(_AND, ~_X32_BIT & 0xFFFFFFFF)]

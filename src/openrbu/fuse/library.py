@@ -1,6 +1,6 @@
 """libfuse 3, through mfusepy. Importing this module loads it.
 
-:raise ObstacleError: (by the import) when one of the two is not there.
+:raise ObstacleError: (by the import) when mfusepy or libfuse is missing.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from openrbu.errors import ObstacleError
 _NAME = "mfusepy"
 
 _SONAMES = ("libfuse3.so.4", "libfuse3.so.3")
-"""Since 3.17, and before it."""
+"""Of libfuse from 3.17 on, and before."""
 
 _PATH_VARIABLE = "FUSE_LIBRARY_PATH"
 
 
 def _load() -> Any:
-    """mfusepy with libfuse 3."""
+    """mfusepy, which has loaded libfuse 3."""
     given = os.environ.get(_PATH_VARIABLE)
     try:
         module = sys.modules.get(_NAME) or _execute(given or _soname())
@@ -43,13 +43,13 @@ def _load() -> Any:
 
 
 def _execute(library: str) -> ModuleType:
-    """Import mfusepy, which is to load this library.
+    """Import mfusepy and have it load `library`.
 
-    By itself it prefers libfuse 2, which can't serve a descriptor, and searches with a compiler;
-    it takes another library from the environment only. That is shared by all threads, and by the
-    programs that they start, so mfusepy gets an `os` with an environment of its own instead.
+    mfusepy prefers libfuse 2, which can't serve a descriptor, and it searches with a compiler. Only
+    an environment variable makes it load another library. All threads share the environment, and
+    programs inherit it; so mfusepy gets a module `os` whose environment is a copy.
 
-    :raise ImportError: when there is no mfusepy.
+    :raise ImportError: when mfusepy is not installed.
     :raise OSError: when there is no such library.
     """
     spec = find_spec(_NAME)

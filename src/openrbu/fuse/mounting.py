@@ -1,8 +1,9 @@
 """A machine mounted at a directory: what `rbu mount` runs, and how another process ends it.
 
-While it runs it holds a file in the machine's directory, `mount-….json`, locked. That says which
-process serves which directory; the lock says that it still does, machine and all. What the end
-waits for is written there, too, and what goes wrong in it, for whoever waits for that end.
+The process that serves has a record in the machine's directory, `mount-….json`, and keeps it
+locked. The record says which process serves the mount; the lock says that the process still runs
+and has the machine. When the mount is being ended, the record also says how many programs that
+waits for, and what went wrong: another process that waits for the end reads it there.
 """
 
 from __future__ import annotations
@@ -45,20 +46,20 @@ def serve(
     An exception that a signal raises ends the mount in the same way as unmounting does.
 
     :raise ObstacleError: when it can't be mounted or served.
-    :raise MachineError: when the machine can't be had, or not be put away.
+    :raise MachineError: when the machine can't be opened, or its state not be saved.
     """
-    # Before anything is begun: libfuse may be missing, and who only unmounts does without.
-    from openrbu.fuse.callers import Callers  # noqa: PLC0415  (start-up time)
-    from openrbu.fuse.session import Session  # noqa: PLC0415  (start-up time)
+    # First of all, because libfuse may be missing. Unmounting does not need it.
+    from openrbu.fuse.callers import CallerMap  # noqa: PLC0415  (start-up time)
+    from openrbu.fuse.session import FuseSession  # noqa: PLC0415  (start-up time)
     from openrbu.sharing.access import serve_or_connect  # noqa: PLC0415  (start-up time)
 
     with (
         _recorded(directory, target) as record,
-        serve_or_connect(directory, waiting=_noted(record, waiting)) as machine,
+        serve_or_connect(directory, waiting=_recorded_waiting(record, waiting)) as machine,
     ):
         with signals_deferred():
             fd = _mount(target, str(directory), allow_other=allow_other)
-            session = Session(machine.files, fd, Callers.of_this_process(), log=log)
+            session = FuseSession(machine.files, fd, CallerMap.of_this_process(), log=log)
         try:
             session.start()
             ready()
@@ -88,10 +89,10 @@ def source_of(target: str) -> str | None:
 
 
 def served_at(target: str) -> str | None:
-    """The directory of the machine that is mounted at `target`, or that a process still has which
-    had it mounted there; None when there is none.
+    """The directory of the machine that is mounted at `target`, or that was mounted there by a
+    process that has not ended yet; None when there is none.
 
-    :raise MachineError: when this user's machines can't be looked at.
+    :raise MachineError: when this user's machines can't be listed.
     """
     if (source := source_of(target)) is not None:
         return source
@@ -104,10 +105,10 @@ def served_at(target: str) -> str | None:
 
 
 def check_target(target: str) -> None:
-    """See that a machine can be mounted at `target`. A dead mount there is removed.
+    """Check that a machine can be mounted at `target`. A dead mount there is removed.
 
-    :raise UsageError: when it is no directory that can be read.
-    :raise ObstacleError: when something is mounted there, or in it.
+    :raise UsageError: when it is not a directory that this user can read.
+    :raise ObstacleError: when a machine is mounted there, or the directory is not empty.
     """
     while source := source_of(target):
         if _is_served(target, source) or not _is_dead(target):
@@ -120,7 +121,7 @@ def check_target(target: str) -> None:
     try:
         is_empty = not any(Path(target).iterdir())
     except FileNotFoundError:
-        raise UsageError(f"{target} is not there; make it: mkdir {target}") from None
+        raise UsageError(f"{target} does not exist; make it: mkdir {target}") from None
     except OSError as error:
         raise UsageError(f"{target} can't be mounted on: {error.strerror}") from None
     if not is_empty:
@@ -128,7 +129,7 @@ def check_target(target: str) -> None:
 
 
 def _is_served(target: str, source: str) -> bool:
-    """Whether a process holds the record. It need not answer: it may be a stopped one."""
+    """Whether a process has the record locked. That process may be stopped (Ctrl-Z)."""
     try:
         with LockFile(_record(Path(source), target), create=False) as record:
             return record.is_held()
@@ -153,7 +154,7 @@ def _record(directory: Path, target: str) -> Path:
 
 @contextlib.contextmanager
 def _recorded(directory: Path, target: str) -> Iterator[LockFile]:
-    """Be known as the server of `target` until the end of the block."""
+    """Have the record of the mount at `target`, locked, until the end of the block."""
     with contextlib.ExitStack() as stack:
         with store.disk_errors(directory):
             record = stack.enter_context(LockFile(_record(directory, target), create=True))
@@ -171,15 +172,15 @@ def _recorded(directory: Path, target: str) -> Iterator[LockFile]:
             raise
 
 
-def _noted(record: LockFile, waiting: Callable[[int], None]) -> Callable[[int], None]:
-    """`waiting`, and the number is in the record as well."""
+def _recorded_waiting(record: LockFile, waiting: Callable[[int], None]) -> Callable[[int], None]:
+    """`waiting`, and a call of it also writes the number into the record."""
 
-    def tell(programs: int) -> None:
+    def report(programs: int) -> None:
         with contextlib.suppress(OSError):
             _write(record, {"pid": os.getpid(), "waiting": programs})
         waiting(programs)
 
-    return tell
+    return report
 
 
 def _write(record: LockFile, document: dict[str, int | str]) -> None:
@@ -195,13 +196,13 @@ def _read(record: LockFile) -> dict[str, int | str]:
 
 
 def stop(target: str, source: str, *, waiting: Callable[[int], None]) -> None:
-    """End the server of the mount at `target` of the machine in `source`, and wait until it has put
-    the machine away. A mount that has no server is removed.
+    """End the server of the mount at `target` of the machine in `source`, and wait until it has
+    saved the machine's state. A mount that has no server is removed.
 
-    `waiting` is called with how many other programs use the machine through that server, which ends
-    when they have; at first and whenever that changes.
+    The server ends when no other program uses the machine through it. `waiting` is called with the
+    number of these programs, first when the wait begins and then at each change.
 
-    :raise ObstacleError: when it is another user's, or the server failed in the end.
+    :raise ObstacleError: when the mount is another user's, or the server failed while it ended.
     """
     try:
         record = LockFile(_record(Path(source), target), create=False)
@@ -219,23 +220,23 @@ def stop(target: str, source: str, *, waiting: Callable[[int], None]) -> None:
 
 
 def _end_server(record: LockFile, waiting: Callable[[int], None]) -> str | None:
-    """End the process that holds the record; what went wrong in that process."""
-    is_told, programs = False, 0
+    """End the process that has the record locked; what went wrong in that process."""
+    is_signalled, programs = False, 0
     for _ in Deadline("the process that serves the mount").looks():
         if not record.is_held():
             break
         document = _read(record)
         pid, now = document.get("pid"), document.get("waiting", 0)
-        # One that waits has been told. To be told again ends what it waits for.
-        if isinstance(pid, int) and not is_told and not now:
-            is_told = True
+        # A process that waits had the signal already. A second signal would end the programs' use.
+        if isinstance(pid, int) and not is_signalled and not now:
+            is_signalled = True
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
         if isinstance(now, int) and now != programs:
             programs = now
             waiting(now)
     failure = _read(record).get("error")
-    with contextlib.suppress(OSError):  # mostly it is gone already
+    with contextlib.suppress(OSError):  # usually the server has removed it
         if record.take():  # its server was killed
             record.remove()
     return None if failure is None else str(failure)

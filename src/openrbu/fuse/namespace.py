@@ -1,16 +1,17 @@
-"""A mount namespace of its own, in which a program finds a virtual machine's files in place.
+"""A mount namespace in which a program finds a virtual machine's files at their usual paths.
 
-Theory of operation. The process enters a mount namespace (`enter`), opens `/dev/fuse` there and has
-a FUSE file system mounted on `/sys`, whose root has the machine's `sys`, `proc` and `dev`
-(`openrbu.fuse.overlay`). Once that is served, `furnish` binds its `sys` over `/sys` and this
-computer's own entries on the placeholders in it, and files of its `proc` and `dev` on those that
-are there. Nothing of it is seen outside of the namespace, and all of it goes with the last process
-in it.
+Theory of operation. The process enters a new mount namespace (`enter`), opens `/dev/fuse` there and
+mounts a FUSE file system on `/sys`. The root of that file system has the machine's `sys`, `proc`
+and `dev` (`openrbu.fuse.overlay`). Once it is served, `install_files` binds the machine's `sys`
+over `/sys`, this computer's own entries on the placeholders in it, and the machine's files of
+`proc` and `dev` on the files of this computer. All this is visible only inside of the namespace,
+and ends with the last process in it.
 
-Nothing can be made in a real `/proc`. Where the machine has files in `/proc/xen`, and this computer
-has no such directory, the machine's `proc` is bound over `/proc` as its `sys` over `/sys`.
+No file can be made in a real `/proc`. Where the machine has files in `/proc/xen`, and this computer
+has no such directory, the machine's `proc` is bound over `/proc`, as its `sys` over `/sys`.
 
-Binding takes MS_REC throughout: in a user namespace nothing may be uncovered that a mount hides.
+Every bind mount needs MS_REC: in a user namespace the kernel does not allow to uncover what another
+mount hides.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from openrbu.errors import ObstacleError
-from openrbu.fuse.overlay import LINKS_TO_SELF, MERGED, PROCESSES, REFUSED, Real
+from openrbu.fuse.overlay import LINKS_TO_SELF, MERGED, PROCESSES, REFUSED, RealEntry
 from openrbu.system.libc import MS_BIND, MS_NOSUID, MS_PRIVATE, MS_REC, call
 
 # linux/sched.h
@@ -42,15 +43,16 @@ PROC_FILES = (
     "/proc/modules",
     "/proc/sys/kernel/random/boot_id",
 )
-"""What of the machine's `/proc` is shown, where this computer has such a file to bind it on."""
+"""The files of the machine's `/proc` that are shown, each where this computer has such a file to
+bind it on."""
 
 PORTS = "/dev/port"
 
 XEN = "/proc/xen"
-"""Files of Linux as a guest of Xen, which this computer may have no directory for."""
+"""The directory of Linux's files as a guest of Xen. This computer may not have it."""
 
 NO_ENTRY = (
-    # This computer's firmware, past the files that are served.
+    # This computer's firmware, by ways other than the files that are served.
     "/dev/cpu/*/msr",
     "/dev/ipmi*",
     "/dev/ipmi/*",
@@ -61,13 +63,13 @@ NO_ENTRY = (
     "/dev/mtd/*",
     "/dev/nvram",
     "/dev/wmi/dell-smbios",
-    # This computer's memory, in which nothing of the machine's is to be found.
+    # This computer's memory: the machine's memory is not in it.
     "/proc/kcore",
-    # The hypervisor that this computer runs on, and who else is a guest of it.
+    # The hypervisor that this computer runs on, and its other guests.
     "/dev/xen/*",
     "/proc/xen/*",
     "/run/xenstored/*",
-    # This computer's power: who answers there would restart it.
+    # This computer's power: with these a program would restart it.
     "/dev/initctl",
     "/dev/watchdog*",
     "/proc/sysrq-trigger",
@@ -76,15 +78,16 @@ NO_ENTRY = (
     "/run/openrc/init.ctl",
     "/run/systemd/private",
 )
-"""What a program must not reach that believes it runs on the virtual machine: glob patterns."""
+"""Glob patterns of files of this computer that a program under `rbu run` must not open: it would
+take them for the virtual machine's."""
 
 Where = str | Path
 
 
 def enter() -> None:
-    """Give this process a mount namespace of its own, and a user namespace where it needs one.
+    """Give this process a new mount namespace, and a new user namespace where it needs one.
 
-    In that one it is uid 0, and a file that uid 0 owns is one that its user owns outside.
+    In the user namespace the process is uid 0, and files of its user outside belong to uid 0.
 
     :raise ObstacleError: when this computer does not allow it.
     """
@@ -104,17 +107,17 @@ def _enter_user_namespace(uid: int, gid: int) -> None:
         Path("/proc/self/gid_map").write_text(f"0 {gid} 1")
     except OSError as error:
         raise ObstacleError(
-            f"this process may have no namespace here ({error.strerror}): run it as root with "
+            f"this process may not make a namespace ({error.strerror}): run it as root with "
             "CAP_SYS_ADMIN (a container: --cap-add SYS_ADMIN --device /dev/fuse), or have the "
-            "administrator look at these sysctls: user.max_user_namespaces, "
+            "administrator check these sysctls: user.max_user_namespaces, "
             "kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns"
         ) from None
 
 
 def bind(source: Where, target: Where) -> None:
-    """Show `source`, and what is mounted below it, at `target` as well.
+    """Show `source`, and what is mounted below it, at `target` too: a bind mount, mount(2).
 
-    :raise OSError: as the kernel answers; it names the target.
+    :raise OSError: the kernel's error; its file name is `target`.
     """
     try:
         call("mount", os.fsencode(source), os.fsencode(target), None, MS_BIND | MS_REC, None)
@@ -125,10 +128,10 @@ def bind(source: Where, target: Where) -> None:
 
 @contextlib.contextmanager
 def cloned(path: str) -> Iterator[int]:
-    """What is at `path` now, and what is mounted below it, to be shown elsewhere, too (`attach`). A
-    link stands for itself: open_tree(2).
+    """A descriptor of what is at `path` now, with what is mounted below it, for `attach`. A
+    symbolic link is not followed: open_tree(2).
 
-    :raise OSError: as the kernel answers.
+    :raise OSError: the kernel's error.
     """
     flags = _OPEN_TREE_CLONE | _AT_RECURSIVE | _AT_SYMLINK_NOFOLLOW | os.O_CLOEXEC
     fd = call("syscall", _OPEN_TREE, _AT_FDCWD, os.fsencode(path), flags)
@@ -139,16 +142,17 @@ def cloned(path: str) -> Iterator[int]:
 
 
 def attach(tree: int, path: str) -> None:
-    """Show what was `cloned` at `path`, which may be a link: move_mount(2).
+    """Show a `cloned` tree at `path`, which may be a symbolic link: move_mount(2).
 
-    :raise OSError: as the kernel answers.
+    :raise OSError: the kernel's error.
     """
     call("syscall", _MOVE_MOUNT, tree, b"", _AT_FDCWD, os.fsencode(path), _F_EMPTY_PATH)
 
 
 @contextlib.contextmanager
 def pinned(path: Where) -> Iterator[Path]:
-    """What is at `path` now, as a path that leads there whatever is mounted over it."""
+    """Another path to the directory that is at `path` now. It stays valid when something is mounted
+    over `path`."""
     fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield Path(f"/proc/self/fd/{fd}")
@@ -156,11 +160,14 @@ def pinned(path: Where) -> Iterator[Path]:
         os.close(fd)
 
 
-def furnish(served: Path, real_sys: Path, real: Mapping[str, Real]) -> None:
-    """Put a machine's files in place. `served` is the root of the file system that has them,
-    `real_sys` what was at `/sys` before, `real` the placeholders in it. Both paths are `pinned`.
+def install_files(served: Path, real_sys: Path, real: Mapping[str, RealEntry]) -> None:
+    """Mount a machine's files at their usual paths.
 
-    :raise OSError: as the kernel answers.
+    `served` is the root of the file system that has them, `real_sys` the directory that was at
+    `/sys` before; both are `pinned` paths. `real` are this computer's entries in the merged
+    directories, by path.
+
+    :raise OSError: the kernel's error.
     """
     here = Path.cwd()
     bind(served / "sys", "/sys")
@@ -183,17 +190,17 @@ def furnish(served: Path, real_sys: Path, real: Mapping[str, Real]) -> None:
             os.chdir(here)
 
 
-def _placeholders(real: Mapping[str, Real], above: str) -> Iterator[str]:
-    """Where something real is to be bound, of what begins with `above`."""
+def _placeholders(real: Mapping[str, RealEntry], above: str) -> Iterator[str]:
+    """The paths of `real` that begin with `above` and on which the real entry is to be bound."""
     for path, entry in real.items():
         if path.startswith(above) and path not in MERGED and entry.kind != stat.S_IFLNK:
             yield path
 
 
-def _show_xen(served: Path, real: Mapping[str, Real]) -> None:
-    """Show what the machine has in `/proc/xen`, if anything, and nothing of this computer's.
+def _show_xen(served: Path, real: Mapping[str, RealEntry]) -> None:
+    """Show the machine's `/proc/xen`, if it has files there, and hide this computer's.
 
-    :raise OSError: as the kernel answers.
+    :raise OSError: the kernel's error.
     """
     xen = served / XEN[1:]
     if Path(XEN).exists():
@@ -202,16 +209,16 @@ def _show_xen(served: Path, real: Mapping[str, Real]) -> None:
         _replace_proc(served, real)
 
 
-def _replace_proc(served: Path, real: Mapping[str, Real]) -> None:
-    """Put the served `/proc` in place, and what is at `/proc` now, as far as it is furnished by
-    then, in that.
+def _replace_proc(served: Path, real: Mapping[str, RealEntry]) -> None:
+    """Bind the served `/proc` over `/proc`, and attach what was at `/proc` until then, with its
+    mounts, to it at `PROCESSES`.
 
-    :raise OSError: as the kernel answers.
+    :raise OSError: the kernel's error.
     """
     with cloned("/proc") as before:
         bind(served / "proc", "/proc")
         attach(before, PROCESSES)
-    for name in LINKS_TO_SELF:  # who reads one of them wants a number
+    for name in LINKS_TO_SELF:  # programs expect a number when they read one of these
         with cloned(f"{PROCESSES}/{name}") as link:
             attach(link, f"/proc/{name}")
     for path in _placeholders(real, "/proc/"):
@@ -219,7 +226,7 @@ def _replace_proc(served: Path, real: Mapping[str, Real]) -> None:
 
 
 def _bind_if_there(source: Path, target: Where) -> None:
-    """Bind unless one of the two is missing, or behind a directory that nobody here may enter."""
+    """Bind, unless one of the two paths is missing or in a directory that may not be entered."""
     try:
         bind(source, target)
     except OSError as error:
@@ -228,21 +235,21 @@ def _bind_if_there(source: Path, target: Where) -> None:
 
 
 def replace_dev() -> None:
-    """Put a `/dev` with the same entries over it, in which more can be made.
+    """Mount a tmpfs over `/dev` that has the same entries, so that more can be made there.
 
-    :raise OSError: as the kernel answers.
+    :raise OSError: the kernel's error.
     """
     with pinned("/dev") as real:
         call("mount", b"none", b"/dev", b"tmpfs", MS_NOSUID, b"mode=755")
         for entry in real.iterdir():
             with contextlib.suppress(FileNotFoundError):  # gone since it was listed
-                _repeat(entry, Path("/dev", entry.name))
+                _mirror_entry(entry, Path("/dev", entry.name))
 
 
-def _repeat(entry: Path, path: Path) -> None:
-    """Show an entry at `path` as well, where nothing is.
+def _mirror_entry(entry: Path, path: Path) -> None:
+    """Make the same entry at `path`, which does not exist: a link, or a bind mount.
 
-    :raise FileNotFoundError: when it goes meanwhile; nothing is at `path` then.
+    :raise FileNotFoundError: when `entry` has been removed; `path` does not exist then.
     """
     mode = entry.lstat().st_mode
     if stat.S_ISLNK(mode):

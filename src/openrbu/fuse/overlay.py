@@ -1,19 +1,20 @@
-"""A machine's files with those of this computer beside them: what a program under `rbu run` sees.
+"""A machine's files together with this computer's: what a program under `rbu run` sees.
 
-Theory of operation. Every path under `/sys` and `/proc` is one of three things, and which one never
-changes while the view is there:
+Theory of operation. Every path under `/sys` and `/proc` is of one of three kinds, and its kind does
+not change while the program runs:
 
 - A *merged* directory (`MERGED`) shows the names of both.
-- What is in `OURS`, and all below it, is the virtual machine's alone, there or not: where it has no
-  `dell_rbu`, one of this computer must not show through and be written to by mistake.
+- A path in `MACHINE_ONLY`, and all below it, is the virtual machine's, even where the machine does
+  not have it: when the machine has no `dell_rbu`, a program must not find this computer's and write
+  to it by mistake.
 - Any other name that this computer has in a merged directory is a *placeholder*: a directory or a
-  file that the real one is bound on (`openrbu.fuse.namespace`), or a link as the real one is.
+  file on which the real one is bound (`openrbu.fuse.namespace`), or a copy of a real link.
 
-The names of this computer are taken once. A placeholder has to stay as it is: Linux drops what is
-mounted on a name that changes.
+The names of this computer are read once. A placeholder must not change, because Linux removes a
+mount when the name that it is mounted on changes.
 
-Processes come and go, so nothing can be bound on them: in `/proc` they are links into `PROCESSES`,
-a directory that the real `/proc` is bound on. It is not listed.
+Processes start and end, so they can't be bound. In `/proc` they are links into `PROCESSES`, a
+directory on which the real `/proc` is bound. That directory is not listed.
 """
 
 from __future__ import annotations
@@ -51,9 +52,9 @@ MERGED = frozenset(
         "/sys/module",
     )
 )
-"""Directories that show what the virtual machine has, and what this computer has."""
+"""Directories that show the entries of the virtual machine and of this computer."""
 
-OURS = frozenset(
+MACHINE_ONLY = frozenset(
     (
         "/proc/buddyinfo",
         "/proc/kpageflags",
@@ -83,90 +84,91 @@ OURS = frozenset(
         "/sys/devices/virtual/firmware-attributes",
     )
 )
-"""What this computer's own entries never show through."""
+"""Paths, with all below them, at which a program finds the virtual machine's entries or none."""
 
 REFUSED = "/refused"
-"""A file that nobody can open (EPERM). It is not listed; it is there to be bound on others."""
+"""A file that can't be opened (EPERM), to be bound on other files. It is not listed."""
 
 PROCESSES = "/proc/.processes"
-"""A directory, there to have the real `/proc` bound on it."""
+"""A directory on which the real `/proc` is bound."""
 
 LINKS_TO_SELF = ("self", "thread-self")
 
 _LINKS_OF_MERGED = 1
-"""What overlayfs, too, shows of a directory whose entries come from two places."""
+"""The link count of a directory whose entries come from two directories, as in overlayfs."""
 
 _FIRST_INODE = 1 << 32
-"""Far above those that a machine's files have."""
+"""Far above the inode numbers of a machine's files."""
 
 _FIRST_PROCESS_INODE = 1 << 33
 
 
 @dataclass(frozen=True, slots=True)
-class Real:
-    """An entry of this computer in a merged directory. `target`: where a link leads."""
+class RealEntry:
+    """An entry of this computer in a merged directory. `target`: of a symbolic link."""
 
     stat: Stat
     target: str = ""
 
     @property
     def kind(self) -> int:
-        """The type's bits of its mode."""
+        """The file type: `S_IFMT` of its mode."""
         return stat.S_IFMT(self.stat.mode)
 
 
-def real_entries(root: Path = Path("/")) -> dict[str, Real]:
-    """What this computer has in the merged directories now, by its path, `OURS` and processes left
-    out.
+def real_entries(root: Path = Path("/")) -> dict[str, RealEntry]:
+    """This computer's entries in the merged directories now, by path, without `MACHINE_ONLY` and
+    without processes.
 
-    `root` is where its `/sys` and `/proc` are found.
+    `root` is the directory of its `/sys` and `/proc`.
 
-    :raise OSError: when that can't be read.
+    :raise OSError: when they can't be read.
     """
-    found: dict[str, Real] = {}
+    found: dict[str, RealEntry] = {}
     for directory in sorted(MERGED):
         above = root / directory[1:]
         with contextlib.suppress(FileNotFoundError), os.scandir(above) as entries:
             found.setdefault(directory, _real(above, _FIRST_INODE + len(found)))
             for entry in entries:
                 path = f"{directory}/{entry.name}"
-                if path in OURS or _process_name(path):
+                if path in MACHINE_ONLY or _process_name(path):
                     continue
                 with contextlib.suppress(FileNotFoundError):  # gone since it was listed
                     found[path] = _real(entry, _FIRST_INODE + len(found))
     return found
 
 
-def _real(entry: os.DirEntry[str] | Path, inode: int) -> Real:
+def _real(entry: os.DirEntry[str] | Path, inode: int) -> RealEntry:
     seen = entry.stat(follow_symlinks=False)
     mode, target = seen.st_mode, ""
     if stat.S_ISLNK(mode):
         target = str(Path(entry).readlink())
     elif not stat.S_ISDIR(mode):
         mode = stat.S_IFREG | stat.S_IMODE(mode)
-    return Real(Stat(mode, _LINKS_OF_MERGED, 0, inode, seen.st_mtime), target)
+    return RealEntry(Stat(mode, _LINKS_OF_MERGED, 0, inode, seen.st_mtime), target)
 
 
 def _processes(proc: Path) -> list[str]:
-    """The names of processes, in the order that the real `/proc` has: ps(1) shows them in that."""
+    """The names of processes, in the order of the real `/proc`, in which ps(1) shows them."""
     return [name for name in os.listdir(proc) if _process_name(f"/proc/{name}")]  # noqa: PTH208
 
 
 def _process_name(path: str) -> str:
-    """The name in `/proc` of one process, where that is what `path` is; or ''."""
+    """The name of a process in `/proc`, where `path` is one; else ''."""
     directory, _, name = path.rpartition("/")
     is_one = name in LINKS_TO_SELF or (name.isascii() and name.isdecimal())
     return name if is_one and directory == "/proc" else ""
 
 
 class Overlay:
-    """`files`, with `real` in the merged directories: a `Files` as well. Any thread may call.
+    """`files` together with the entries `real` in the merged directories, as `kernel.files.Files`.
+    Any thread may call.
 
-    `proc` has the processes of this computer.
+    `proc` is the directory with the processes of this computer.
     """
 
     def __init__(
-        self, files: Files, real: Mapping[str, Real], *, proc: Path = Path("/proc")
+        self, files: Files, real: Mapping[str, RealEntry], *, proc: Path = Path("/proc")
     ) -> None:
         self._files, self._real, self._proc = files, real, proc
         self._names: dict[str, list[str]] = defaultdict(list)
@@ -189,7 +191,7 @@ class Overlay:
         try:
             names.update(self._files.list(path))
         except OSError as error:
-            if error.errno != errno.ENOENT or not names:  # ENOENT: it has none, or is off
+            if error.errno != errno.ENOENT or not names:  # the machine has none, or is off
                 raise
         return sorted(names) + (_processes(self._proc) if path == "/proc" else [])
 
@@ -208,10 +210,10 @@ class Overlay:
             raise KernelError(errno.EPERM, path)
         return self._files.open(path, reading=reading, writing=writing, caller=caller)
 
-    def _real_at(self, path: str) -> Real | None:
-        """The entry of this computer at a path, where it is none of the machine's.
+    def _real_at(self, path: str) -> RealEntry | None:
+        """This computer's entry at a path; None where the path is the machine's.
 
-        :raise OSError: when it is a process that is not there.
+        :raise OSError: when it is the name of a process that does not run.
         """
         name = _process_name(path)
         if not name:
@@ -219,4 +221,4 @@ class Overlay:
         seen = (self._proc / name).lstat()
         inode = _FIRST_PROCESS_INODE + seen.st_ino
         what = Stat(stat.S_IFLNK | 0o777, _LINKS_OF_MERGED, 0, inode, seen.st_mtime)
-        return Real(what, f"{PROCESSES.rpartition('/')[2]}/{name}")
+        return RealEntry(what, f"{PROCESSES.rpartition('/')[2]}/{name}")

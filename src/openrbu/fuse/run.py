@@ -1,4 +1,4 @@
-"""Runs a program that finds a virtual machine's files at their true paths: `rbu run`.
+"""Runs a program that finds a virtual machine's files at their usual paths: `rbu run`.
 
 Theory of operation. Two processes. The parent has the machine and serves its files from a thread.
 The child becomes the program; it is forked before the parent has any thread::
@@ -8,14 +8,15 @@ The child becomes the program; it is forked before the parent has any thread::
     opens /dev/fuse, mounts it on /sys
     sends the descriptor            ── fd ──▶   serves it
                                     ◀─ "go" ──
-    puts the files in place
+    mounts the files at their paths
     guards this computer, execs     ── EOF ─▶   waits for the program's end
 
-What goes wrong in the child comes to the parent as a message in place of what it waits for. The
-parent's end is the machine's power cut, and the child's end too (PR_SET_PDEATHSIG).
+When something goes wrong in the child, it sends a message with the error in place of what the
+parent waits for. When the parent ends, the machine has a power cut, and the child is killed
+(PR_SET_PDEATHSIG).
 
-While the program runs, Ctrl-C and Ctrl-\\ are its own affair: the terminal sends them to it.
-SIGTERM and SIGHUP are passed on.
+While the program runs, the terminal sends Ctrl-C and Ctrl-\\ to the program, and the parent ignores
+them. The parent passes SIGTERM and SIGHUP on to the program.
 """
 
 from __future__ import annotations
@@ -35,12 +36,12 @@ from typing import NoReturn
 
 from openrbu.errors import ObstacleError
 from openrbu.fuse import guard, namespace
-from openrbu.fuse.overlay import Overlay, Real, real_entries
+from openrbu.fuse.overlay import Overlay, RealEntry, real_entries
 from openrbu.system.fuse_mounts import RUN_TYPE, mount_device, open_device
 from openrbu.system.libc import call
 from openrbu.system.signals import SIGNAL_CHECK_S
 
-# What env(1) and the shells end with, too.
+# The same exit statuses as of env(1) and of shells.
 EXIT_CANNOT_RUN = 126
 EXIT_NOT_FOUND = 127
 
@@ -49,12 +50,12 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _GO = b"go"
 _MAX_MESSAGE_BYTES = 16384
 _MAX_WORD = 256
-"""Characters of the command that a message has; any word may be longer than a message."""
+"""How many characters of the command a message quotes. A command may be longer than a message."""
 _ENDED: Mapping[str, str | int] = {"text": "the process of the program was ended before it began"}
 
 
 class CommandError(ObstacleError):
-    """The program can't be executed. `status` is the exit status that says so."""
+    """The program can't be executed. `status` is the exit status for it: 126 or 127."""
 
     kind = "command"
 
@@ -70,29 +71,29 @@ def run(
     waiting: Callable[[int], None] = lambda programs: None,
     log: Callable[[str], None] = lambda line: None,
 ) -> int:
-    """Run `command` with the files of the machine in `directory`; its exit status, or the number of
-    the signal that ended it, less than 0.
+    """Run `command` with the files of the machine in `directory`; its exit status, or the negative
+    number of the signal that ended it.
 
     Call it in the main thread, and in a process without other threads. When the program has ended
     and others use the machine through this process, it waits for them: see
-    `access.serve_or_connect`, which gets `waiting`. `log` gets a line for what should not happen.
+    `access.serve_or_connect`, which gets `waiting`. `log` gets a line for each defect.
 
-    :raise MachineError: when the machine is off, or can't be had.
-    :raise ObstacleError: when this computer does not let such a program be run.
+    :raise MachineError: when the machine is off, or can't be opened.
+    :raise ObstacleError: when this computer does not allow to run a program in this way.
     :raise CommandError: when there is no such program, or it can't be executed.
     """
     real = real_entries()
     child = _Child(directory, command, real)
     with contextlib.closing(child):
         # After the fork, because numpy starts threads when it is imported.
-        from openrbu.fuse.callers import Callers  # noqa: PLC0415  (threads)
-        from openrbu.fuse.session import Session  # noqa: PLC0415  (threads)
+        from openrbu.fuse.callers import CallerMap  # noqa: PLC0415  (threads)
+        from openrbu.fuse.session import FuseSession  # noqa: PLC0415  (threads)
         from openrbu.sharing.access import serve_or_connect  # noqa: PLC0415  (threads)
 
         with serve_or_connect(directory, waiting=waiting) as machine:
-            machine.exists("/sys")  # one that is off says so
+            machine.exists("/sys")  # raises when the machine is off
             files = Overlay(machine.files, real)
-            session = Session(files, child.device(), Callers(), log=log)
+            session = FuseSession(files, child.device(), CallerMap(), log=log)
             try:
                 session.start()
                 with child.signals():
@@ -104,7 +105,9 @@ def run(
 class _Child:
     """The process that becomes the program, as its parent sees it."""
 
-    def __init__(self, directory: Path, command: Sequence[str], real: Mapping[str, Real]) -> None:
+    def __init__(
+        self, directory: Path, command: Sequence[str], real: Mapping[str, RealEntry]
+    ) -> None:
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         parent = os.getpid()
         for stream in (sys.stdout, sys.stderr):
@@ -113,39 +116,39 @@ class _Child:
         self._pid: int | None = os.fork()
         if not self._pid:
             self._channel.close()
-            _become(directory, command, real, theirs, parent)
+            _run_child(directory, command, real, theirs, parent)
         theirs.close()
 
     def device(self) -> int:
         """The descriptor of the FUSE device that the child has mounted.
 
-        :raise ObstacleError: when it could not.
+        :raise ObstacleError: when the child could not mount it.
         """
         message, fds, _, _ = socket.recv_fds(self._channel, _MAX_MESSAGE_BYTES, 1)
         if not fds:
-            _raise_told(message)
+            _raise_childs_error(message)
         return fds[0]
 
     def result(self) -> int:
-        """Have the child go on, and wait for the end of the program; how that ended, as `run` says.
+        """Have the child continue, and wait for the end of the program; its status, as of `run`.
 
-        :raise CommandError: when it can't be executed.
-        :raise ObstacleError: when the files could not be put in place.
+        :raise CommandError: when the program can't be executed.
+        :raise ObstacleError: when the files could not be mounted at their paths.
         """
         message = b""
-        # A child that was ended: its status tells.
+        # Where the child was killed, its status says so.
         with contextlib.suppress(BrokenPipeError):
             self._channel.send(_GO)
-        with contextlib.suppress(ConnectionResetError):  # it has not even read that
+        with contextlib.suppress(ConnectionResetError):  # it was killed before it read that
             message = self._channel.recv(_MAX_MESSAGE_BYTES)
         status = self._wait()
         if message:
-            _raise_told(message)
+            _raise_childs_error(message)
         return status
 
     @contextlib.contextmanager
     def signals(self) -> Iterator[None]:
-        """In this block signals are for the program, and none ends this process but SIGKILL."""
+        """In this block signals are for the program. Only SIGKILL ends this process."""
 
         def pass_on(signum: int, _frame: FrameType | None) -> None:
             if self._pid is not None:
@@ -166,14 +169,14 @@ class _Child:
                 signal.signal(signum, handler)
 
     def close(self) -> None:
-        """End the child where it still is there."""
+        """Kill the child if it still runs."""
         self._channel.close()
         if self._pid is not None:
             os.kill(self._pid, signal.SIGKILL)
             self._wait()
 
     def _wait(self) -> int:
-        """How the child ended: its exit status, or less than 0 for a signal."""
+        """Wait for the child; its exit status, or the negative number of a signal."""
         assert self._pid is not None
         end = os.pidfd_open(self._pid)
         try:
@@ -186,48 +189,48 @@ class _Child:
         return os.waitstatus_to_exitcode(status)
 
 
-def _raise_told(message: bytes) -> NoReturn:
+def _raise_childs_error(message: bytes) -> NoReturn:
     try:
-        told = json.loads(message)
-    except ValueError:  # nothing, or not all of it
-        told = _ENDED
-    if "status" in told:
-        raise CommandError(told["text"], told["status"])
-    raise ObstacleError(told["text"])
+        document = json.loads(message)
+    except ValueError:  # empty, or cut off
+        document = _ENDED
+    if "status" in document:
+        raise CommandError(document["text"], document["status"])
+    raise ObstacleError(document["text"])
 
 
 # -- in the child -----------------------------------------------------------------------------
 
 
-def _become(
+def _run_child(
     directory: Path,
     command: Sequence[str],
-    real: Mapping[str, Real],
+    real: Mapping[str, RealEntry],
     channel: socket.socket,
     parent: int,
 ) -> NoReturn:
-    """Be the child: become the program, or tell the parent why not."""
-    told = dict(_ENDED)
+    """In the child: execute the program, or send the error to the parent."""
+    document = dict(_ENDED)
     try:
         _restore_signals()
         _prepare(directory, real, channel, parent)
-        told = _execute(command)
+        document = _execute(command)
     except ObstacleError as error:
-        told = {"text": str(error)}
+        document = {"text": str(error)}
     except OSError as error:
-        told = {"text": _text(error)}
-    except Exception:  # noqa: BLE001  (this process ends here: nobody else would tell of it)
+        document = {"text": _text(error)}
+    except Exception:  # noqa: BLE001  (this process ends here, so a defect must be printed here)
         sys.excepthook(*sys.exc_info())
     finally:
         with contextlib.suppress(OSError):
-            channel.send(json.dumps(told).encode())
+            channel.send(json.dumps(document).encode())
         os._exit(EXIT_CANNOT_RUN)
 
 
 def _execute(command: Sequence[str]) -> dict[str, str | int]:
-    """Become the program; returns only to say why not."""
+    """Execute the program. Returns only when that fails: the error, for the parent."""
     try:
-        if not command[0]:  # a shell looks for it, and finds nothing; Python refuses to look
+        if not command[0]:  # a shell does not find it; Python would raise another error
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         os.execvp(command[0], list(command))
     except OSError as error:
@@ -243,7 +246,8 @@ def _text(error: OSError) -> str:
 
 
 def _restore_signals() -> None:
-    """As this process found them: Python ignores some, and the command line catches some."""
+    """Set the handlers as they were when this process began: Python ignores some signals, and the
+    command line handles some."""
     for signum in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(signum, signal.SIG_DFL)
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -252,12 +256,12 @@ def _restore_signals() -> None:
 
 
 def _prepare(
-    directory: Path, real: Mapping[str, Real], channel: socket.socket, parent: int
+    directory: Path, real: Mapping[str, RealEntry], channel: socket.socket, parent: int
 ) -> None:
-    """Make this process one that sees the machine.
+    """Mount the machine's files in this process's namespace, and guard this computer.
 
     :raise ObstacleError: when this computer does not allow it.
-    :raise OSError: as the kernel answers.
+    :raise OSError: the kernel's error.
     """
     namespace.enter()
     call("prctl", _PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
@@ -268,8 +272,8 @@ def _prepare(
         mount_device(fd, "/sys", str(directory), kind=RUN_TYPE, allow_other=True)
         socket.send_fds(channel, [b"device"], [fd])
         os.close(fd)
-        if channel.recv(len(_GO)) != _GO:  # the parent has said what is wrong, and closed it
+        if channel.recv(len(_GO)) != _GO:  # the parent reports an error, and has closed it
             os._exit(EXIT_CANNOT_RUN)
         with namespace.pinned("/sys") as served:
-            namespace.furnish(served, real_sys, real)
+            namespace.install_files(served, real_sys, real)
     guard.guard()

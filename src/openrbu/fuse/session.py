@@ -1,8 +1,8 @@
-"""Serving a machine's files on a descriptor of /dev/fuse, by libfuse in a thread.
+"""Serves a machine's files on a descriptor of /dev/fuse, with libfuse in a thread.
 
-libfuse wants to be a program: it changes to the root directory, takes signals that nobody has a
-handler for, says on standard error what goes wrong, and can be stopped by a signal only. All of
-that is kept from the rest of this process here.
+libfuse is made for a program of its own: it changes to the root directory, sets handlers for
+signals that have none, writes errors to standard error, and can be stopped only by a signal. This
+module keeps all that from the rest of the process.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from openrbu.errors import ObstacleError
-from openrbu.fuse.callers import Callers
+from openrbu.fuse.callers import CallerMap
 from openrbu.fuse.filesystem import FileSystem
 from openrbu.fuse.library import mfusepy
 from openrbu.fuse.translation import Translation
@@ -36,23 +36,23 @@ _libfuse.fuse_get_session.restype = ctypes.c_void_p
 _libfuse.fuse_get_context.restype = ctypes.POINTER(mfusepy.fuse_context)
 
 
-class Session:
-    """One mount, served from `start` until it is unmounted or `stop`.
+class FuseSession:
+    """One mount, served from `start` until it is unmounted or until `stop`.
 
-    It takes the descriptor `fd` over, and closes it at the end: whoever is still in the mount gets
-    ENOTCONN then. `log` gets a line for what should not happen; it is called in another thread.
+    The session owns the descriptor `fd` and closes it at the end; programs that still use the mount
+    get ENOTCONN then. `log` gets a line for each defect; it is called in another thread.
     """
 
     def __init__(
         self,
         files: Files,
         fd: int,
-        callers: Callers,
+        callers: CallerMap,
         *,
         log: Callable[[str], None] = lambda line: None,
     ) -> None:
         self._fd, self._log = fd, log
-        self._system = _Watched(files, callers, log, self._on_init, self._on_destroy)
+        self._system = _ObservedFileSystem(files, callers, log, self._on_init, self._on_destroy)
         self._on_line = _LogFunction(self._take_line)
         self._last_line = ""
         self._failure: str | None = None  # known when it has ended
@@ -62,26 +62,27 @@ class Session:
         self._thread = threading.Thread(target=self._run, name="fuse", daemon=True)
 
     def start(self) -> None:
-        """Begin; it is served when this returns.
+        """Begin to serve. The mount can be used when this returns.
 
         :raise ObstacleError: when libfuse can't serve it.
         """
         self._thread.start()
         self._has_started.wait()
-        self._tell()
+        self._raise_failure()
 
-    def wait(self, look: Callable[[], None] = lambda: None) -> None:
-        """Wait until it is unmounted, or stopped. Signals are handled meanwhile, and `look` is
-        called now and then: what it raises ends the wait.
+    def wait(self, check: Callable[[], None] = lambda: None) -> None:
+        """Wait until it is unmounted, or stopped. Signals are handled meanwhile. `check` is called
+        every `SIGNAL_CHECK_S`; an exception of it ends the wait.
 
         :raise ObstacleError: when it ended in another way.
         """
         while not self._has_ended.wait(SIGNAL_CHECK_S):
-            look()
-        self._tell()
+            check()
+        self._raise_failure()
 
     def stop(self) -> None:
-        """End it, whoever is still in the mount. The mount itself stays, dead, until `unmount`."""
+        """Stop serving, even when programs still use the mount. The dead mount stays until
+        `unmount`."""
         if self._thread.ident is None:
             os.close(self._fd)
             return
@@ -89,28 +90,28 @@ class Session:
         with self._lock:
             if self._handle is not None:
                 _libfuse.fuse_session_exit(ctypes.c_void_p(self._handle))
-        _make_harmless(signal.SIGRTMAX)
+        _make_interrupting(signal.SIGRTMAX)
         while not self._has_ended.wait(_WAKE_UP_S):
-            # It waits for a request in read(2). A signal just before that is lost: again, then.
-            with self._lock:  # a thread that is no more can't be sent one
+            # It waits for a request in read(2). A signal just before that has no effect: again.
+            with self._lock:  # a thread that has ended can't get a signal
                 if not self._has_ended.is_set():
                     signal.pthread_kill(self._thread.ident, signal.SIGRTMAX)
 
-    def _tell(self) -> None:
+    def _raise_failure(self) -> None:
         if self._has_ended.is_set() and self._failure is not None:
             raise ObstacleError(f"the mount can't be served: {self._failure}")
 
     # -- in the thread ----------------------------------------------------------------------
 
     def _run(self) -> None:
-        self._failure = "something unexpected; what it was is on standard error"
+        self._failure = "an unexpected error, which is on standard error"
         _libfuse.fuse_set_log_func(self._on_line)
         try:
             call("unshare", _CLONE_FS)  # the working directory is this thread's own from here on
             Translation(self._system, f"/dev/fd/{self._fd}", foreground=True, nothreads=True)
             self._failure = None
         except OSError as error:
-            self._failure = f"it can't have a working directory of its own: {error.strerror}"
+            self._failure = f"its thread can't have its own working directory: {error.strerror}"
         except RuntimeError as error:
             self._failure = self._last_line or f"libfuse ended with {error}"
         finally:
@@ -138,13 +139,13 @@ class Session:
             self._handle = None
 
 
-class _Watched(FileSystem):
-    """Tells when libfuse begins and when it ends."""
+class _ObservedFileSystem(FileSystem):
+    """Calls `on_init` when libfuse begins to serve, and `on_destroy` when it ends."""
 
     def __init__(
         self,
         files: Files,
-        callers: Callers,
+        callers: CallerMap,
         log: Callable[[str], None],
         on_init: Callable[[], None],
         on_destroy: Callable[[], None],
@@ -160,8 +161,8 @@ class _Watched(FileSystem):
         self._on_destroy()
 
 
-def _make_harmless(signum: int) -> None:
-    """Have a signal interrupt a system call, and do nothing else. Python could set a handler in the
-    main thread only; `abs` is a function that takes a number and does nothing."""
+def _make_interrupting(signum: int) -> None:
+    """Have a signal interrupt system calls and do nothing else. Python can set a handler only in
+    the main thread, so the handler is C's `abs`, a function of a number that has no effect."""
     LIBC.signal(int(signum), LIBC.abs)
     LIBC.siginterrupt(int(signum), 1)

@@ -2,7 +2,7 @@
 
 The application knows a machine only through this interface. Paths are absolute, as a program on
 that machine sees them (`/sys/class/firmware/dell_rbu/loading`). No code of `update/` asks what kind
-of host it has; it asks for what it needs, and some hosts have not got it (`None`).
+of host it has. It asks for what it needs, and gets `None` where the host does not have that.
 """
 
 from __future__ import annotations
@@ -30,48 +30,48 @@ class Host(Protocol):
 
     @property
     def name(self) -> str:
-        """What to call it in a message."""
+        """Its name in messages."""
 
     @property
     def journal_path(self) -> Path:
-        """The file that the journal of this machine is kept in."""
+        """The file of this machine's journal."""
 
     @property
     def ports(self) -> IoPorts | None:
-        """Port I/O, where the host lets a program do that."""
+        """Port I/O; None where the host does not allow it."""
 
     @property
     def physical_memory(self) -> ReadableMemory | None:
-        """Physical memory as the BIOS has it, where the host lets it be seen."""
+        """Physical memory as the BIOS sees it; None where the host does not show it."""
 
     @property
     def frame_table(self) -> Frames | None:
-        """The machine frame in which each page frame of this host's kernel lies, where they differ
-        because there is a hypervisor below it, and the host lets that be seen."""
+        """The machine frame of each page frame of this host's kernel, where the kernel runs on a
+        hypervisor and the host shows that; else None."""
 
     def hardware_revision(self, system_id: int | None) -> int | None:
-        """The hardware revision (0 to 7) that the BIOS compares an image's system list with, where
-        that can be known. `system_id` is what SMBIOS says; None: nothing."""
+        """The hardware revision (0 to 7) that the BIOS looks for in an image's system list; None
+        where it is not known. `system_id` is the one in SMBIOS; None: there is none."""
 
     def now(self) -> dt.datetime:
         """The time, with its zone."""
 
-    def pause(self, seconds: float) -> None:
-        """Wait, when something was asked for and is not there yet."""
+    def sleep(self, seconds: float) -> None:
+        """Wait, before it is checked again whether something has happened."""
 
     def exists(self, path: str) -> bool:
-        """Whether there is such a file."""
+        """Whether this path exists, links followed."""
 
     def chunks(self, path: str, size_bytes: int, offset: int = 0) -> Iterator[bytes]:
-        """A file from `offset` to its end, read in order, at most `size_bytes` at a time.
+        """A file from `offset` to its end, read in sequence, at most `size_bytes` at a time.
 
-        :raise OSError: as the kernel answers.
+        :raise OSError: the kernel's error.
         """
 
     def write(self, path: str, data: Buffer, offset: int = 0) -> None:
-        """Write all of `data` at `offset`. Where the file takes only a part, the rest follows.
+        """Write all of `data` at `offset`, in several writes where one takes only a part.
 
-        :raise OSError: as the kernel answers.
+        :raise OSError: the kernel's error.
         """
 
     def path_lock(self, path: str) -> AbstractContextManager[None]:
@@ -81,37 +81,37 @@ class Host(Protocol):
     def load_module(self, name: str, parameters: Mapping[str, str]) -> None:
         """Load a kernel module.
 
-        :raise ObstacleError: when it can't be loaded, and why.
+        :raise ObstacleError: when it can't be loaded; the text says why.
         """
 
     def unload_module(self, name: str) -> None:
         """Unload a kernel module.
 
-        :raise OSError: as the kernel answers.
-        :raise ObstacleError: where a program does it, and says why it can't.
+        :raise OSError: the kernel's error, on a virtual machine.
+        :raise ObstacleError: when rmmod(8) fails; the text is its error.
         """
 
     def module_is_loaded(self, name: str) -> bool:
-        """Whether a kernel module is there, built in or loaded."""
+        """Whether a kernel module is loaded or built in."""
 
     def restart(self) -> None:
         """Restart the machine in the way that `/sys/kernel/reboot/mode` says.
 
-        :raise ObstacleError: when that is not allowed.
+        :raise ObstacleError: when it can't be restarted; the text says why.
         """
 
 
 def read_file(host: Host, path: str) -> bytes:
     """A whole file.
 
-    :raise OSError: as the kernel answers.
+    :raise OSError: the kernel's error.
     """
     return b"".join(host.chunks(path, 1 << 16))
 
 
 def read_text(host: Host, path: str) -> str:
-    """A whole file as text, blanks around it removed.
+    """A whole file as text, without blanks at its ends.
 
-    :raise OSError: as the kernel answers.
+    :raise OSError: the kernel's error.
     """
     return read_file(host, path).decode("latin-1").strip()

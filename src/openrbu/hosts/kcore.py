@@ -1,19 +1,20 @@
-"""`/proc/kcore`: the RAM of the machine that this process runs on, to be looked at.
+"""`/proc/kcore`: the RAM of the computer that this process runs on, for reading.
 
-The file is an ELF core (elf(5)). Its loadable segments are stretches of the kernel's address
-space; `p_paddr` says where in physical memory one lies. All of RAM is there in the *direct map*,
-where file offset and physical address differ by the same number everywhere. Seen on Debian's
-6.1.192, x86-64 (docs/reference/linux-files.md, L6):
+The file is an ELF core (elf(5)). Its loadable segments are ranges of the kernel's address space;
+`p_paddr` is the physical address of a segment. The *direct map* has all of RAM: in its segments the
+difference of file offset and physical address is the same everywhere. Seen on Debian's 6.1.192,
+x86-64 (docs/reference/linux-files.md, L6):
 
 ==========================  ====================================================================
-direct map                  one segment for each stretch of RAM; `p_paddr` is its address
-the kernel's own text       a `p_paddr`, too, with another difference; these bytes are in the
-                            direct map as well
-vmalloc, modules, vmemmap   `p_paddr` is all ones: no place in physical memory
+direct map                  one segment for each range of RAM; `p_paddr` is its address
+the kernel's own text       has a `p_paddr` too, with another difference; the direct map also has
+                            these bytes
+vmalloc, modules, vmemmap   `p_paddr` is all ones: no physical address
 ==========================  ====================================================================
 
-A segment may hold more than RAM, and reading a device's registers can do anything. So only what
-`/proc/iomem` calls System RAM is read. It shows that to root alone; others see zeros.
+A segment may contain more than RAM, and a read of a device's registers can have any effect. So only
+the ranges that `/proc/iomem` calls System RAM are read. Only root sees their addresses there; other
+users see zeros.
 """
 
 from __future__ import annotations
@@ -45,14 +46,14 @@ _PROGRAM_HEADER = struct.Struct("<IIQQQQQQ")
 """Elf64_Phdr: type, flags, offset, vaddr, paddr, filesz, memsz, align."""
 
 _ELFCLASS64, _ELFDATA2LSB, _ET_CORE, _PT_LOAD = 2, 1, 4, 1
-_NO_PLACE = (0, (1 << 64) - 1)
-"""`p_paddr` of a segment that has no place in physical memory; kernels before 4.11 say 0 of all."""
+_NO_ADDRESS = (0, (1 << 64) - 1)
+"""`p_paddr` of a segment without a physical address. Kernels before 4.11 have 0 in all segments."""
 
 _SYSTEM_RAM = re.compile(r"^ *([0-9a-f]+)-([0-9a-f]+) : System RAM\b", re.MULTILINE)
 
 
 class _Segment(NamedTuple):
-    """A stretch of physical memory. Its first byte is the file's byte `start + distance`."""
+    """A range of physical memory. Its first byte is at offset `start + distance` of the file."""
 
     start: int
     end: int
@@ -60,10 +61,10 @@ class _Segment(NamedTuple):
 
 
 class Kcore:
-    """RAM through `/proc/kcore`. It can be read only, and changes while one looks.
+    """RAM through `/proc/kcore`. It can only be read, and it changes while it is read.
 
-    `fd` is the open file, closed when this object is gone; the byte at physical address A is its
-    byte A + `distance`.
+    `fd` is the open file, which is closed when this object is collected. The byte at physical
+    address A is at offset A + `distance` of the file.
     """
 
     def __init__(self, fd: int, regions: tuple[Region, ...], distance: int) -> None:
@@ -100,7 +101,7 @@ class Kcore:
         return copy.toreadonly()
 
     def populated(self, start: PhysAddr, end: PhysAddr) -> Iterator[Region]:
-        """All of RAM in [start, end): nobody knows of holes."""
+        """All of RAM in [start, end), because the file does not show which pages are unused."""
         parts = (region.clip(start, end) for region in self._regions)
         return (part for part in parts if part is not None)
 
@@ -108,10 +109,10 @@ class Kcore:
 def open_kcore(root: Path) -> Kcore | None:
     """The RAM of the machine whose `/proc` is below `root`.
 
-    None where the kernel shows none (no such file, not root, lockdown), where of the RAM that a
-    BIOS searches a part is not in the file, and where its addresses are not the machine's (Xen).
+    None where the kernel does not show it (no such file, not root, lockdown), where the file lacks
+    a part of the RAM that a BIOS searches, and where its addresses are not the machine's (Xen).
     """
-    if _has_made_up_addresses(root):
+    if _has_pseudo_physical_addresses(root):
         return None
     try:
         system_ram = _parse_iomem((root / IOMEM).read_bytes().decode("latin-1"))
@@ -130,11 +131,11 @@ def open_kcore(root: Path) -> Kcore | None:
     return Kcore(fd, regions, segments[0].distance)
 
 
-def _has_made_up_addresses(root: Path) -> bool:
-    """Whether this is Xen's dom0 or a paravirtual guest: Linux counts pages there by numbers of its
-    own, and `p_paddr` is such a one. A BIOS looks at the machine's memory.
+def _has_pseudo_physical_addresses(root: Path) -> bool:
+    """Whether this is Xen's dom0 or a paravirtual guest. There Linux has page numbers of its own,
+    and `p_paddr` is made from them; a BIOS searches the machine's memory.
 
-    Sources: the kernel's sysfs-hypervisor-xen; dom0 is where the capabilities have `control_d`.
+    Source: the kernel's document sysfs-hypervisor-xen. In dom0 the capabilities have `control_d`.
     """
     if _words(root / HYPERVISOR) != ["xen"]:
         return False
@@ -142,7 +143,7 @@ def _has_made_up_addresses(root: Path) -> bool:
 
 
 def _words(path: Path) -> list[str]:
-    """What is in a file; nothing where there is no such file."""
+    """The words in a file; none where the file can't be read."""
     try:
         return path.read_bytes().decode("latin-1").split()
     except OSError:
@@ -150,7 +151,7 @@ def _words(path: Path) -> list[str]:
 
 
 def _parse_iomem(text: str) -> tuple[Region, ...]:
-    """The whole pages of System RAM, ascending; ranges without a gap between them are one."""
+    """The whole pages of System RAM, ascending. Adjacent ranges are joined."""
     ranges = [(int(first, 16), int(last, 16) + 1) for first, last in _SYSTEM_RAM.findall(text)]
     regions: list[Region] = []
     for start, end in _joined(ranges):
@@ -161,17 +162,17 @@ def _parse_iomem(text: str) -> tuple[Region, ...]:
 
 
 def _parse_segments(fd: int) -> list[_Segment]:
-    """The loadable segments that have a place in physical memory.
+    """The loadable segments that have a physical address.
 
-    :raise OSError: as the kernel answers.
-    :raise DamagedInputError: when it is no 64-bit little-endian ELF core.
+    :raise OSError: the kernel's error.
+    :raise DamagedInputError: when the file is not a 64-bit little-endian ELF core.
     """
     header = os.pread(fd, _FILE_HEADER.size, 0)
     if len(header) < _FILE_HEADER.size:
-        raise DamagedInputError("no ELF file: too short")
+        raise DamagedInputError("not an ELF file: too short")
     magic, kind, order, elf_type, *_ = fields = _FILE_HEADER.unpack(header)
     if (magic, kind, order, elf_type) != (b"\x7fELF", _ELFCLASS64, _ELFDATA2LSB, _ET_CORE):
-        raise DamagedInputError("no 64-bit little-endian ELF core")
+        raise DamagedInputError("not a 64-bit little-endian ELF core")
     table_offset, entry_size, count = fields[7], fields[11], fields[12]
     table = os.pread(fd, entry_size * count, table_offset)
     if entry_size != _PROGRAM_HEADER.size or len(table) < entry_size * count:
@@ -179,33 +180,33 @@ def _parse_segments(fd: int) -> list[_Segment]:
     return [
         _Segment(address, address + file_size, offset - address)
         for kind, _, offset, _, address, file_size, _, _ in _PROGRAM_HEADER.iter_unpack(table)
-        if kind == _PT_LOAD and address not in _NO_PLACE
+        if kind == _PT_LOAD and address not in _NO_ADDRESS
     ]
 
 
 def _direct_map(segments: list[_Segment]) -> list[_Segment]:
-    """The segments with the distance of the largest one, ascending.
+    """The segments of the direct map: those with the distance of the largest one, ascending.
 
-    :raise DamagedInputError: when there is none at all.
+    :raise DamagedInputError: when there are no segments.
     """
     if not segments:
-        raise DamagedInputError("no segment of this core says where in physical memory it is")
+        raise DamagedInputError("no segment of this core has a physical address")
     distance = max(segments, key=lambda segment: segment.end - segment.start).distance
     return sorted(segment for segment in segments if segment.distance == distance)
 
 
 def _intersection(regions: Iterable[Region], segments: list[_Segment]) -> Iterator[Region]:
-    """What of the regions is in the segments, ascending."""
-    stretches = list(_joined((segment.start, segment.end) for segment in segments))
+    """The parts of the regions that are in the segments, ascending."""
+    ranges = list(_joined((segment.start, segment.end) for segment in segments))
     for region in regions:
-        for start, end in stretches:
+        for start, end in ranges:
             part = region.clip(start, end)
             if part is not None:
                 yield part
 
 
 def _joined(ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """The same ranges, ascending, with those that touch made one."""
+    """The same ranges, ascending. Ranges that overlap or are adjacent are joined."""
     low = high = -1
     for start, end in sorted(ranges):
         if start <= high:

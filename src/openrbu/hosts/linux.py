@@ -1,7 +1,7 @@
-"""The machine that this process runs on, or another one whose file systems are under a directory.
+"""The computer that this process runs on, or a machine whose file systems are below a directory.
 
-`root` is where `/sys`, `/proc` and `/dev` are looked up: `/` on a real machine, a mount of a
-virtual machine's files, or a tree made for the purpose.
+`root` is the directory of `/sys`, `/proc` and `/dev`: `/` for this computer, else a mount of a
+virtual machine's files, or a directory made for a test.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from openrbu.system.home import state_home
 
 
 class DevPort:
-    """Port I/O through `/dev/port`: seek to the port's number, read or write a byte.
+    """Port I/O through `/dev/port`: a byte is read or written at the offset of the port's number.
 
-    :raise OSError: when the kernel does not let this process do that.
+    :raise OSError: when the kernel does not allow it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -54,7 +54,7 @@ class DevPort:
 
 
 class LinuxHost:
-    """A Linux machine, by its files."""
+    """A Linux machine, used through its files."""
 
     def __init__(self, root: Path = Path("/")) -> None:
         self._root = root
@@ -76,16 +76,16 @@ class LinuxHost:
 
     @property
     def physical_memory(self) -> ReadableMemory | None:
-        """What `/proc/kcore` shows. (Kernels of today show no RAM through `/dev/mem`.)"""
+        """RAM through `/proc/kcore`. (Today's kernels show no RAM through `/dev/mem`.)"""
         return open_kcore(self._root)
 
     @property
     def frame_table(self) -> None:
-        """Xen lets no program see that."""
+        """None: Xen does not show it to programs."""
 
     def hardware_revision(self, system_id: int | None) -> int | None:
-        """What the BIOS's identity in the ROM says, where it is of the system that SMBIOS tells
-        of. (Kernels show the first MiB through `/dev/mem`, unless they are locked down.)"""
+        """The revision in the BIOS's identity in the ROM, if that has the system ID of SMBIOS.
+        (Kernels show the first MiB through `/dev/mem`, except under lockdown.)"""
         if system_id is None:
             return None
         try:
@@ -98,13 +98,13 @@ class LinuxHost:
     def now(self) -> dt.datetime:
         return dt.datetime.now().astimezone()
 
-    def pause(self, seconds: float) -> None:
+    def sleep(self, seconds: float) -> None:
         time.sleep(seconds)
 
     def exists(self, path: str) -> bool:
         try:
             return self._path(path).exists()
-        except PermissionError:  # nothing that this process could use
+        except PermissionError:  # this process can't use it
             return False
 
     def chunks(self, path: str, size_bytes: int, offset: int = 0) -> Iterator[bytes]:
@@ -120,7 +120,7 @@ class LinuxHost:
             while rest:
                 done = os.pwrite(fd, rest, offset) if offset else os.write(fd, rest)
                 if not done:
-                    raise OSError(errno.EIO, "the file takes no more")
+                    raise OSError(errno.EIO, "the file takes no more data")
                 rest, offset = rest[done:], offset + done
 
     @contextlib.contextmanager
@@ -140,7 +140,8 @@ class LinuxHost:
         return self.exists(f"/sys/module/{name}")
 
     def restart(self) -> None:
-        """By the init system: systemd where it runs (sd_booted(3)), else what `reboot` is of."""
+        """Through the init system: `systemctl reboot` where systemd runs (sd_booted(3)), else the
+        program `reboot` of another init system."""
         words = ["systemctl", "reboot"] if self.exists("/run/systemd/system") else ["reboot"]
         self._run(*words, what="the machine can't be restarted")
 
@@ -149,9 +150,9 @@ class LinuxHost:
 
     @contextlib.contextmanager
     def _opened(self, path: str, flags: int) -> Iterator[int]:
-        """An open file; what the kernel refuses names it.
+        """An open file, for the block. Errors in the block name the file.
 
-        :raise OSError: as the kernel answers.
+        :raise OSError: the kernel's error.
         """
         fd = os.open(self._path(path), flags | os.O_CLOEXEC)
         try:
@@ -164,10 +165,10 @@ class LinuxHost:
 
     def _run(self, program: str, *arguments: str, what: str) -> None:
         if self._root != Path("/"):
-            raise ObstacleError(f"{what}: {self.name} is only a directory of files")
+            raise ObstacleError(f"{what}: {self.name} is only a directory, not a running machine")
         found = shutil.which(program)
         if found is None:
-            raise ObstacleError(f"{what}: there is no program {program} here")
+            raise ObstacleError(f"{what}: the program {program} is not installed")
         done = subprocess.run([found, *arguments], capture_output=True, text=True, check=False)
         if done.returncode:
             said = " ".join(done.stderr.split()) or f"{program} ended with {done.returncode}"

@@ -1,4 +1,4 @@
-"""A virtual machine as a host: what a program running on it would see."""
+"""A virtual machine as a host, as a program that runs on it sees it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from openrbu.ports import IoPorts
 
 
 class VirtualHost:
-    """The host that runs on `machine`; the machine has to be on for most of it."""
+    """The host that runs on `machine`. Most calls need the machine to be on."""
 
     def __init__(self, machine: Machine, *, clock: Clock = local_now) -> None:
         self._machine = machine
@@ -52,7 +52,7 @@ class VirtualHost:
     def now(self) -> dt.datetime:
         return self._clock()
 
-    def pause(self, seconds: float) -> None:
+    def sleep(self, seconds: float) -> None:
         time.sleep(seconds)
 
     def exists(self, path: str) -> bool:

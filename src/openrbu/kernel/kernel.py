@@ -73,7 +73,7 @@ class KernelFile:
 
         :raise KernelError: as the kernel answers.
         """
-        self._kernel.check_alive()
+        self._kernel.check_not_crashed()
         self._kernel.run_balloon()
         return self._file.read(offset, size_bytes)
 
@@ -83,7 +83,7 @@ class KernelFile:
         :raise KernelError: as the kernel answers.
         :raise MachineError: when the kernel dies of it.
         """
-        self._kernel.check_alive()
+        self._kernel.check_not_crashed()
         with self._kernel.changing():
             taken = self._file.write(offset, data, sys_rawio=sys_rawio)
         self._kernel.run_balloon()
@@ -211,7 +211,7 @@ class Kernel:
 
         :raise KernelError: ENOENT when it leads into none.
         """
-        self.check_alive()
+        self.check_not_crashed()
         self.run_due()
         for prefix, tree in (("/sys", self.sys), ("/proc", self.proc), ("/dev", self.dev)):
             if path == prefix or path.startswith(prefix + "/"):
@@ -233,7 +233,7 @@ class Kernel:
         """The power is off, or another kernel comes: files that are open here are no good."""
         self._has_stopped = True
 
-    def check_alive(self) -> None:
+    def check_not_crashed(self) -> None:
         """See that this kernel runs.
 
         :raise KernelError: ENODEV when it has stopped.
@@ -250,7 +250,7 @@ class Kernel:
         :raise KernelError: EEXIST when it is loaded; ENODEV when this machine has not got it.
         :raise UsageError: for a module or a parameter that does not exist.
         """
-        self.check_alive()
+        self.check_not_crashed()
         if name in self.modules:
             raise KernelError(errno.EEXIST, detail=f"module {name} is loaded")
         module = self._make_module(name, parameters)
@@ -263,7 +263,7 @@ class Kernel:
 
         :raise KernelError: ENOENT when it is not loaded, EBUSY when it is in use.
         """
-        self.check_alive()
+        self.check_not_crashed()
         module = self.modules.get(name)
         if module is None:
             raise KernelError(errno.ENOENT, detail=f"module {name} is not loaded")
@@ -308,10 +308,10 @@ class Kernel:
 
     # -- inside -----------------------------------------------------------------------------
 
-    def changing(self) -> _Changing:
+    def changing(self) -> _ChangeInProgress:
         """Something inside the kernel that no signal interrupts, as in a real one."""
         self._before_change()
-        return _Changing(self)
+        return _ChangeInProgress(self)
 
     def _make_module(self, name: str, parameters: Mapping[str, str]) -> Module:
         if name == "dell_rbu":
@@ -349,7 +349,7 @@ class Kernel:
         )
 
 
-class _Changing(DeferredSignals):
+class _ChangeInProgress(DeferredSignals):
     """A class, and no generator, because every write to a file goes through it."""
 
     def __init__(self, kernel: Kernel) -> None:

@@ -313,7 +313,7 @@ class LabMachine:
                 argv, env=environment, cwd=cwd, standard_input=standard_input, output=output
             )
         except GuestStoppedError as stopped:
-            return ProgramResult(None, self._go_on(stopped, cut_power))
+            return ProgramResult(None, self._handle_stop(stopped, cut_power))
         return ProgramResult(status)
 
     def shell(self, argv: Sequence[str], *, cwd: str = "/") -> ProgramResult:
@@ -326,10 +326,10 @@ class LabMachine:
         try:
             status = self.guest.shell(command, env=environment, cwd=cwd)
         except GuestStoppedError as stopped:
-            return ProgramResult(None, self._go_on(stopped, False))
+            return ProgramResult(None, self._handle_stop(stopped, False))
         return ProgramResult(status)
 
-    def _go_on(self, stopped: GuestStoppedError, cut_power: bool) -> PostReport | None:
+    def _handle_stop(self, stopped: GuestStoppedError, cut_power: bool) -> PostReport | None:
         if stopped.reason != RESET:
             self.cut_power()
             return None

@@ -113,7 +113,7 @@ class VirtualMachine:
             self._state = StateFile.of_machine(directory)
             with store.disk_errors(directory):
                 self._open_parts(stack, rail or PowerRail())
-                self._wake()
+                self._resume()
             self._open = stack.pop_all()
 
     def _open_parts(self, stack: contextlib.ExitStack, rail: PowerRail) -> None:
@@ -233,7 +233,7 @@ class VirtualMachine:
             self.kernel = self._make_kernel(str(uuid.uuid4()))
         return report
 
-    def lose_power(self) -> None:
+    def cut_power(self) -> None:
         """What a power cut does to a machine that is on."""
         with self.lock:
             self._stop_kernel()
@@ -361,7 +361,7 @@ class VirtualMachine:
             log=self._log,
         )
 
-    def _wake(self) -> None:
+    def _resume(self) -> None:
         """Go on with the kernel that was put away, where there is one.
 
         :raise StateRefusedError: when it is not understood, or does not fit this machine. Then
@@ -405,5 +405,5 @@ class VirtualMachine:
         traceback: TracebackType | None,
     ) -> None:
         if isinstance(error, PowerCutError):
-            self.lose_power()
+            self.cut_power()
         self.close()

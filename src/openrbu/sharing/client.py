@@ -57,7 +57,7 @@ class Client:
         try:
             result = call.method(self, **arguments)
         except PowerCutError as cut:
-            self._machine.lose_power()
+            self._machine.cut_power()
             return Message({"error": wire.error_document(cut)})
         except (OpenRbuError, OSError) as error:
             return Message({"error": wire.error_document(error)})

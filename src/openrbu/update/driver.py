@@ -287,5 +287,5 @@ class _HostClock:
         return self._now_s
 
     def wait(self, seconds: float) -> None:
-        self._host.pause(seconds)
+        self._host.sleep(seconds)
         self._now_s += seconds

@@ -99,7 +99,7 @@ def test_what_can_not_be_mounted_on_is_told_in_one_line(
     here = rbu.directory
     rbu.write("file", b"")
     assert rbu.fails(2, "mount", "nowhere", "--machine", "box") == (
-        f"rbu: {here}/nowhere is not there; make it: mkdir {here}/nowhere\n"
+        f"rbu: {here}/nowhere does not exist; make it: mkdir {here}/nowhere\n"
     )
     assert rbu.fails(2, "mount", "file", "--machine", "box") == (
         f"rbu: {here}/file can't be mounted on: Not a directory\n"

@@ -240,7 +240,7 @@ sys.exit(main(sys.argv[1:]))
         text=True,
     )
     log = directory / "mount.log"
-    expected = f"rbu: the server has ended; what it said is in {log}\n"
+    expected = f"rbu: the server has ended; its messages are in {log}\n"
     assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", expected)
     said = log.read_text()
     assert said.startswith("Traceback")

@@ -34,7 +34,7 @@ def system(tmp_path: Path) -> Iterator[Mounted]:
 _ALONE = """
 import os, sys, threading
 from pathlib import Path
-from openrbu.fuse.callers import Callers
+from openrbu.fuse.callers import CallerMap
 from openrbu.fuse.session import Session
 from openrbu.machine.virtual import VirtualMachine
 from openrbu.system import fuse_mounts
@@ -43,7 +43,7 @@ directory, target = sys.argv[1:]
 with VirtualMachine(Path(directory)) as machine:
     fd = fuse_mounts.open_device()
     fuse_mounts.mount_device(fd, target, directory)
-    session = Session(machine.files, fd, Callers.of_this_process(), log=print)
+    session = Session(machine.files, fd, CallerMap.of_this_process(), log=print)
     session.start()
     print("ready", os.getcwd(), flush=True)
     END
@@ -121,11 +121,11 @@ def test_sessions_follow_one_another_at_one_place(tmp_path: Path) -> None:
 
 
 def test_a_session_that_never_began_closes_its_descriptor(system: Mounted) -> None:
-    from openrbu.fuse.callers import Callers
-    from openrbu.fuse.session import Session
+    from openrbu.fuse.callers import CallerMap
+    from openrbu.fuse.session import FuseSession
 
     reading, writing = os.pipe()
-    Session(system.machine.files, reading, Callers()).stop()
+    FuseSession(system.machine.files, reading, CallerMap()).stop()
     with pytest.raises(OSError, match="descriptor"):
         os.fstat(reading)
     os.close(writing)
@@ -134,12 +134,12 @@ def test_a_session_that_never_began_closes_its_descriptor(system: Mounted) -> No
 def test_what_is_no_fuse_device_fails_with_what_libfuse_says(
     system: Mounted, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    from openrbu.fuse.callers import Callers
-    from openrbu.fuse.session import Session
+    from openrbu.fuse.callers import CallerMap
+    from openrbu.fuse.session import FuseSession
 
     said: list[str] = []
     nowhere = os.open("/dev/null", os.O_RDWR)
-    session = Session(system.machine.files, nowhere, Callers(), log=said.append)
+    session = FuseSession(system.machine.files, nowhere, CallerMap(), log=said.append)
     with pytest.raises(ObstacleError, match="the mount can't be served"):
         session.start()
     assert capfd.readouterr() == ("", "")
@@ -148,7 +148,7 @@ def test_what_is_no_fuse_device_fails_with_what_libfuse_says(
 @pytest.mark.parametrize(
     ("name", "error", "says"),
     [
-        ("Translation", MemoryError(), "something unexpected; what it was is on standard error"),
+        ("Translation", MemoryError(), "an unexpected error, which is on standard error"),
         ("call", PermissionError(errno.EPERM, "Not permitted"), "directory of its own: Not perm"),
     ],
 )
@@ -156,7 +156,7 @@ def test_whatever_ends_the_thread_it_is_not_said_to_serve(
     system: Mounted, monkeypatch: pytest.MonkeyPatch, name: str, error: Exception, says: str
 ) -> None:
     from openrbu.fuse import session as module
-    from openrbu.fuse.callers import Callers
+    from openrbu.fuse.callers import CallerMap
 
     def fail(*_: object, **__: object) -> None:
         raise error
@@ -165,7 +165,7 @@ def test_whatever_ends_the_thread_it_is_not_said_to_serve(
     monkeypatch.setattr(threading, "excepthook", lambda told: unexpected.append(told.exc_value))
     monkeypatch.setattr(module, name, fail)
     nowhere = os.open("/dev/null", os.O_RDWR)
-    session = module.Session(system.machine.files, nowhere, Callers())
+    session = module.FuseSession(system.machine.files, nowhere, CallerMap())
     for call in (session.start, session.wait):
         with pytest.raises(ObstacleError, match=f"the mount can't be served: .*{says}"):
             call()
@@ -351,8 +351,8 @@ def test_a_missing_helper_is_told_with_what_to_install(
 
 def test_the_helper_mounts_and_passes_the_descriptor(tmp_path: Path) -> None:
     needs_fuse()
-    from openrbu.fuse.callers import Callers
-    from openrbu.fuse.session import Session
+    from openrbu.fuse.callers import CallerMap
+    from openrbu.fuse.session import FuseSession
 
     odd = tmp_path / "a,b\\c d"
     directory = machine_with_driver(odd / "home")
@@ -360,7 +360,7 @@ def test_the_helper_mounts_and_passes_the_descriptor(tmp_path: Path) -> None:
     target.mkdir()
     with running(directory) as machine, unmounted(directory):
         fd = fuse_mounts.mount_with_helper(str(target), str(directory))
-        session = Session(machine.files, fd, Callers.of_this_process())
+        session = FuseSession(machine.files, fd, CallerMap.of_this_process())
         try:
             session.start()
             assert are_mounted(directory) == [str(target)]
