@@ -149,11 +149,11 @@ def test_a_guest_that_is_lost_is_no_difference_and_is_not_asked_again(
         nonlocal asked
         asked += 1
         if asked == 20:
-            raise GuestLostError("its kernel died")
+            raise GuestLostError("its kernel panicked")
         assert asked < 20
         return kernel(calls)
 
-    with pytest.raises(GuestLostError, match="its kernel died") as lost:
+    with pytest.raises(GuestLostError, match="its kernel panicked") as lost:
         hunt(mortal, ProfileSide(tmp_path, LINUX), seed=SEED, enough=enough)
     assert "in this sequence:\n#!/bin/sh\n" in "".join(lost.value.__notes__)
     assert asked == 20
@@ -171,7 +171,7 @@ def test_a_guest_that_is_lost_while_a_difference_is_shrunk_is_lost(
         elif left:
             left.pop()
             if not left:
-                raise GuestLostError("its kernel died")
+                raise GuestLostError("its kernel panicked")
         return kernel(calls)
 
     with pytest.raises(GuestLostError):

@@ -34,7 +34,7 @@ def test_a_kernel_that_dies_is_a_loss_and_the_next_call_gets_a_new_one(
     from openrbu.lab.guest import GuestLostError
 
     starts = seen_up(shared_machine)
-    said = "its kernel died: Kernel panic - not syncing: sysrq triggered crash"
+    said = "its kernel panicked: Kernel panic - not syncing: sysrq triggered crash"
     with pytest.raises(GuestLostError, match=said) as lost:
         shared_machine.calls([Write("/proc/sysrq-trigger", b"c"), Exists("/proc")])
     assert "Kernel Offset: " in lost.value.console, "a panic ends with that"
@@ -91,7 +91,7 @@ def test_a_lost_guest_makes_a_test_an_error_and_no_failure(lab: Lab, tmp_path: P
             from openrbu.lab.guest import GuestLostError
 
             def test_that_loses_its_guest():
-                raise GuestLostError("its kernel died", "the last words")
+                raise GuestLostError("its kernel panicked", "the last words")
 
             def test_that_is_contradicted():
                 assert 1 == 2
@@ -109,7 +109,7 @@ def test_a_lost_guest_makes_a_test_an_error_and_no_failure(lab: Lab, tmp_path: P
     assert "1 failed, 1 error in" in ran.stdout
     errors, failures = ran.stdout.split("= ERRORS =")[1].split("= FAILURES =")
     assert "test_that_loses_its_guest" in errors
-    assert "the guest was lost: its kernel died" in errors
+    assert "the guest was lost: its kernel panicked" in errors
     assert "its console:\nE       the last words" in errors
     assert "test_that_is_contradicted" in failures
     assert "test_that_loses_its_guest" not in failures.split("= short test summary info =")[0]

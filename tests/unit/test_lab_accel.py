@@ -44,7 +44,7 @@ def test_kvm_is_tried_once_for_each_boot_of_the_computer(
     runs: Path, text: str, expected: str
 ) -> None:
     it = qemu(runs, text)
-    assert found(it) == (expected, ["trying whether KVM works here (up to 10 s) …"])
+    assert found(it) == (expected, ["checking whether KVM works here (up to 10 s) …"])
     assert found(it) == (expected, [])
     assert runs.read_text() == "run\n"
     (runs.parent / "boot_id").write_text("boot-2\n")

@@ -144,7 +144,7 @@ def test_a_disk_too_small_for_what_is_to_be_fetched_is_found_out(archive: Archiv
     archive.add("linux-image-amd64", "9.9.1-2", {}, f"Depends: {KERNEL} (= 9.9.1-2)\n")
     archive.update()
     disk = needs()["disk"]
-    assert (disk.state, disk.remedy) == (State.MISSING, "OPENRBU_CACHE=DIR names another place")
+    assert (disk.state, disk.remedy) == (State.MISSING, "OPENRBU_CACHE=DIR names another directory")
 
 
 @pytest.mark.usefixtures("archive")

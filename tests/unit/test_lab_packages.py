@@ -137,7 +137,7 @@ def test_a_package_that_is_not_what_the_archive_signed_is_not_taken(
 
 @pytest.mark.usefixtures("archive", "cache")
 def test_an_apt_that_does_not_know_the_packages_is_to_be_updated() -> None:
-    assert "apt knows no package linux-image-amd64: try apt-get update" in refusal()
+    assert "apt does not know the package linux-image-amd64: try apt-get update" in refusal()
 
 
 @pytest.mark.usefixtures("cache")
@@ -145,7 +145,7 @@ def test_without_apt_and_with_nothing_in_the_cache_it_is_said_what_to_do(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(FetchError, match=r"no apt-cache here: .* copy it here"):
+    with pytest.raises(FetchError, match=r"apt-cache is not installed: .* copy it here"):
         packages.wanted_packages()
 
 
@@ -172,7 +172,7 @@ def test_a_package_that_does_not_fit_on_the_disk_is_not_fetched(full: Archive, c
     full.update()
     text = refusal()
     assert f"the cache {cache} has room for" in text
-    assert "OPENRBU_CACHE names another place" in text
+    assert "OPENRBU_CACHE=DIR names another directory" in text
     assert names_in(cache / "packages") == []
 
 
@@ -187,7 +187,10 @@ def test_what_was_taken_out_of_the_cache_is_asked_to_be_taken_out_whole(
     software, _ = software_and_lines()
     software.vmlinuz.unlink()
     place = cache / "packages" / KERNEL_DIRECTORY
-    assert refusal() == f"there is no boot/vmlinuz-* in {place}: remove that, to have it made anew"
+    assert (
+        refusal()
+        == f"there is no boot/vmlinuz-* in {place}: remove that directory, and it is made again"
+    )
     shutil.rmtree(place)
     again, lines = software_and_lines()
     assert again == software

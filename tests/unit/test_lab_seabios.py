@@ -62,9 +62,9 @@ def test_a_version_that_does_not_fit_is_refused(version: str) -> None:
 
 @pytest.mark.parametrize("data", [b"", b"\xff" * 4096, ROM + ROM])
 def test_what_is_no_seabios_is_refused(data: bytes) -> None:
-    with pytest.raises(DamagedInputError, match="no SeaBIOS"):
+    with pytest.raises(DamagedInputError, match="not a SeaBIOS"):
         bios_version(data)
-    with pytest.raises(DamagedInputError, match="no SeaBIOS"):
+    with pytest.raises(DamagedInputError, match="not a SeaBIOS"):
         rename_bios(data, "A06")
 
 

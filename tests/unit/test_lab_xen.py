@@ -52,8 +52,8 @@ def test_a_comma_in_the_kernels_words_ends_no_module() -> None:
 
 
 def test_a_machine_that_is_too_small_for_xen_is_refused(rbu: Cli) -> None:
-    with pytest.raises(UsageError, match="takes 640 MiB of RAM or more, not 639 MiB"):
+    with pytest.raises(UsageError, match="needs 640 MiB of RAM or more, not 639 MiB"):
         xen.check_ram(639 * MIB)
     ended = rbu("lab", "shell", "--xen", "--ram", "512M", "--", "true")
     assert ended.code == 2
-    assert ended.err == "rbu: a machine under Xen takes 640 MiB of RAM or more, not 512 MiB\n"
+    assert ended.err == "rbu: a machine with Xen needs 640 MiB of RAM or more, not 512 MiB\n"

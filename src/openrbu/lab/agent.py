@@ -1,9 +1,9 @@
-"""What runs in a guest: it makes system calls and runs programs, as it is told from outside.
+"""The program in a guest that makes system calls and runs programs, as requested from outside.
 
 Its channel is a virtio-serial port, and the messages are those of `sharing.wire`:
 
 ===========  ===========================================  ==========================================
-do           with                                         answers
+do           with                                         reply
 ===========  ===========================================  ==========================================
 ``calls``    what `lab.calls` makes of a list of calls    their results, as `lab.calls` makes them
 ``run``      ``argv``, ``env``, ``cwd``; payload:         ``{"out": 1 or 2}`` with what the program
@@ -12,8 +12,8 @@ do           with                                         answers
              ``columns``                                  guest's terminal has ended
 ===========  ===========================================  ==========================================
 
-The first message is the agent's: ``{"protocol": 2, "release": …}``. A request that fails is
-answered with ``{"error": …}``.
+The agent sends the first message: ``{"protocol": 2, "release": …}``. The reply to a request that
+fails is ``{"error": …}``.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ _CHUNK_BYTES = 64 * KIB
 
 
 class Port:
-    """A virtio-serial port as a connection.
+    """A virtio-serial port as a `wire.Transport`.
 
-    :raise OSError: when there is none of that name.
+    :raise OSError: when there is no port `name`.
     """
 
     def __init__(self, name: str) -> None:
@@ -65,15 +65,15 @@ class Port:
 
 
 def _device(name: str) -> str:
-    """The device of a port, found without udev: it makes the names in /dev/virtio-ports."""
-    for file in Path("/sys/class/virtio-ports").glob("*/name"):  # a console's port has none
+    """The device of a port. (The names in /dev/virtio-ports are udev's, which does not run.)"""
+    for file in Path("/sys/class/virtio-ports").glob("*/name"):  # a console's port has no name
         if file.read_text().strip() == name:
             return f"/dev/{file.parent.name}"
     raise FileNotFoundError(f"no virtio-serial port has the name {name}")
 
 
 def serve(port: wire.Transport) -> None:
-    """Answer requests until the other end is gone. What is wrong with one is its answer."""
+    """Handle requests until the other end disconnects. An error is the reply to its request."""
     wire.send(port, {"protocol": PROTOCOL, "release": os.uname().release})
     while (message := wire.receive(port)) is not None:
         words = message.header["with"]
@@ -102,7 +102,7 @@ def _run(
     cwd: str,
     standard_input: bytes,
 ) -> int:
-    """Run a program; its status, as a shell has it.
+    """Run a program; its exit status as a shell gives it (a signal: 128 and its number).
 
     :raise OSError: when it can't be run.
     """
@@ -138,7 +138,8 @@ def _file_with(data: bytes) -> Any:
 
 
 def _shell(argv: Sequence[str], env: Mapping[str, str], cwd: str, rows: int, columns: int) -> int:
-    """Run a program on the guest's terminal. It has to take that for its own (`setsid -c`).
+    """Run a program on the guest's terminal. The program has to make that its controlling terminal
+    (`setsid -c`).
 
     :raise OSError: when it can't be run.
     """

@@ -1,4 +1,4 @@
-"""Debian's packages: what apt knows of them, how they are downloaded and unpacked.
+"""Debian's packages: what apt knows about them, and how they are downloaded and unpacked.
 
 Nothing is installed, and root is not needed.
 """
@@ -19,15 +19,15 @@ Debian system and copy it here"
 
 
 class FetchError(ObstacleError):
-    """A package can't be had."""
+    """A package is not available."""
 
     kind = "fetch"
 
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """A package that apt knows: sizes in bytes, of the download and unpacked; `depends` is what it
-    depends on, in apt's words."""
+    """A package that apt knows. `size_bytes`: of the download. `unpacked_bytes`: when unpacked.
+    `depends`: the text of its field Depends."""
 
     name: str
     version: str
@@ -37,18 +37,18 @@ class Package:
 
     @property
     def directory_name(self) -> str:
-        """Its directory in the cache. A version's colon would cut a search path in two."""
+        """The name of its directory in the cache, without colons: they separate search paths."""
         return f"{self.name}_{self.version.replace(':', '%3a')}"
 
 
 def find_packages(names: Sequence[str]) -> dict[str, Package]:
     """The packages of these names, each in the version that apt would install.
 
-    :raise FetchError: when there is no apt, or it does not know one of them.
+    :raise FetchError: when apt is not installed, or does not know one of the packages.
     """
     for program in ("apt-cache", "apt-get", "dpkg-deb"):
         if find_program(program) is None:
-            raise FetchError(f"there is no {program} here: {_LIKE_DEBIAN}")
+            raise FetchError(f"{program} is not installed: {_LIKE_DEBIAN}")
     ended = run(["apt-cache", "show", "--no-all-versions", *names])
     known = {}
     for paragraph in ended.out.split("\n\n"):
@@ -57,7 +57,9 @@ def find_packages(names: Sequence[str]) -> dict[str, Package]:
             known[fields["Package"]] = _package(fields)
     for name in names:
         if name not in known:
-            raise FetchError(f"apt knows no package {name}: try apt-get update ({_LIKE_DEBIAN})")
+            raise FetchError(
+                f"apt does not know the package {name}: try apt-get update ({_LIKE_DEBIAN})"
+            )
     return known
 
 
@@ -68,24 +70,24 @@ def _package(fields: dict[str, str]) -> Package:
 
 
 def find_newest(empty: str, pattern: str) -> Package:
-    """The package that an empty one depends on: that is how apt says which one is of the day.
+    """The newest package of a kind: the one on which the empty package `empty` depends.
 
-    :raise FetchError: when it depends on none whose name begins as `pattern` says.
+    :raise FetchError: when it depends on no package whose name matches `pattern`.
     """
     depends = find_packages([empty])[empty].depends
     found = re.search(pattern + "[^ ,]*", depends)
     if found is None:
-        raise FetchError(f"apt's package {empty} depends on no {pattern}…, but on {depends!r}")
+        raise FetchError(f"apt's package {empty} does not depend on {pattern}…: {depends!r}")
     return find_packages([found[0]])[found[0]]
 
 
 def download(package: Package, directory: Path) -> Path:
-    """A package's file, in `directory`.
+    """Download a package into `directory`; its file.
 
     :raise FetchError: when apt can't fetch it.
     """
     name = f"{package.name}={package.version}"
-    # Root's apt would warn that a user of its own can't write here.
+    # As root, apt would warn that the user _apt can't write here.
     as_this_user = ("-o", "APT::Sandbox::User=root")
     ended = run(["apt-get", "--quiet", *as_this_user, "download", name], directory=directory)
     debs = list(directory.glob("*.deb"))
@@ -98,9 +100,9 @@ def download(package: Package, directory: Path) -> Path:
 
 
 def unpack(deb: Path, root: Path) -> None:
-    """Unpack a package, and remove its file.
+    """Unpack a package into `root`, and remove its file.
 
-    :raise FetchError: when it is damaged, or does not fit on the disk.
+    :raise FetchError: when it is damaged, or the disk has no room for it.
     """
     ended = run(["dpkg-deb", "-x", deb, root])
     if ended.status != 0:
@@ -109,7 +111,7 @@ def unpack(deb: Path, root: Path) -> None:
 
 
 def failure_text(ended: ProcessResult) -> str:
-    """What a program said about why it failed: apt's first error, else the last line."""
+    """Why a program failed, as it wrote it: apt's first error, else the last line."""
     lines = [line.strip() for line in (ended.err + ended.out).splitlines() if line.strip()]
     errors = [line.removeprefix("E: ") for line in lines if line.startswith("E: ")]
     return (errors or lines[-1:] or [f"it ended with status {ended.status}"])[0]

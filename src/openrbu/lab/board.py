@@ -1,4 +1,4 @@
-"""QEMU as the board of a lab machine: what it can be, how it is started, and its CMOS."""
+"""QEMU as the hardware of a lab machine: which machines it can be, its start, and its CMOS."""
 
 from __future__ import annotations
 
@@ -22,22 +22,23 @@ from openrbu.units import GIB, MIB, human_size
 DEFAULT_RAM_BYTES = 512 * MIB
 MIN_RAM_BYTES = 256 * MIB
 MAX_RAM_BYTES = 3 * GIB
-"""Up to here QEMU's RAM file has each byte at its physical address."""
+"""Up to this size each byte of RAM is in QEMU's RAM file at the offset of its physical address."""
 
 _CMOS_KEPT = range(0x0E, 0x80)
-"""What a PC's first bank of CMOS has besides its clock. QEMU has no more."""
+"""The bytes of a PC's first bank of CMOS behind the clock's. QEMU has no other bank."""
 
 
 def check_machine(name: str, ram_bytes: int) -> None:
-    """Refuse what QEMU can't be. `name` is the model's.
+    """Refuse a machine that QEMU can't be. `name` is the model's.
 
-    :raise ObstacleError: for tokens that are reached through SMIs, which QEMU has not got.
-    :raise UsageError: for a model that there is not, or a size that does not go.
+    :raise ObstacleError: for a model whose tokens are reached through SMIs: QEMU does not have
+    them.
+    :raise UsageError: when there is no such model, or the size of RAM is not possible.
     """
     if model(name).tokens is not TokenKind.INDEXED_IO:
         raise ObstacleError(
-            f"the lab can't be a {name}: its tokens are the BIOS's, by SMI, which QEMU has "
-            "no handler for; try it on a virtual machine: rbu machine new --help"
+            f"the lab can't be a {name}: its tokens are reached by SMI, for which QEMU has no "
+            "handler; use a virtual machine instead: rbu machine new --help"
         )
     if not MIN_RAM_BYTES <= ram_bytes <= MAX_RAM_BYTES or ram_bytes % MIB:
         raise UsageError(
@@ -59,15 +60,15 @@ def start_qemu(
     on_terminal: bool,
     xen: XenBoot | None,
 ) -> Qemu:
-    """A QEMU whose processor stands still.
+    """Start a QEMU whose processor is halted.
 
-    `ram` is the descriptor of the RAM file, and its size in bytes. `rom` is the BIOS. `agent` and
-    `console` are the descriptors of the channel to the agent, and of the file that gets what the
-    guest says on its console. The descriptors stay the caller's.
+    `ram` is the descriptor of the RAM file, and its size in bytes. `rom` is the BIOS. `agent` is
+    the descriptor of the channel to the agent, `console` that of the file for the output of the
+    guest's console. The caller has to close the descriptors.
 
     :raise QemuError: when QEMU does not start.
     """
-    with contextlib.ExitStack() as files:  # those that QEMU reads at its start
+    with contextlib.ExitStack() as files:  # the files that QEMU reads when it starts
 
         def file_with(data: bytes) -> int:
             fd = memory_file("openrbu", data)
@@ -105,7 +106,8 @@ def start_qemu(
 
 
 def copy_cmos(source: IoPorts, target: IoPorts, *, but_zeros: bool = False) -> None:
-    """Copy what CMOS has besides its clock; `but_zeros`: bytes that are 0 stay as they were."""
+    """Copy CMOS except for its clock. With `but_zeros` bytes that are 0 in `source` are left
+    out."""
     for index in _CMOS_KEPT:
         value = read_first_bank(source, index)
         if value or not but_zeros:

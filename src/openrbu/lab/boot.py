@@ -1,12 +1,12 @@
-"""How a guest is started: QEMU's arguments, the first program, what programs find.
+"""How a guest is started: QEMU's arguments, the first program, the environment of programs.
 
-The guest's root is this computer's, copy on write: 9p brings it in, read-only, and a file system in
-the guest's memory lies over it. So Python, openrbu and the user's own files are at the paths that
-they have here, and nothing that the guest does to them is seen here. Only `/lab` is written
-through: the machine's disk, which lasts over a restart.
+The guest's root is this computer's root, copy on write: it is mounted read-only through 9p, with a
+file system in the guest's memory over it. So Python, openrbu and the user's files have the same
+paths as on this computer, and the guest's changes do not reach this computer. Only `/lab` is
+written through: it is the machine's disk, which keeps its content over a restart.
 
-QEMU's initial RAM file system is virtme-ng's: it mounts the root and starts the program named by
-`init=`, which is a shell here that reads `init.sh`. It stays, as the parent of orphans.
+QEMU's initial RAM file system is virtme-ng's: it mounts the root and starts the program of `init=`.
+Here that is a shell which reads `init.sh`. It keeps running, as the parent of orphaned processes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from openrbu.system.home import HOME_VARIABLE
 from openrbu.units import MIB
 
 DISK = "disk"
-"""The directory, in a machine's, that the guest has as `/lab`."""
+"""The directory in a machine's directory that the guest has as `/lab`."""
 
 _KERNEL_LINE = 'console={console} quiet loglevel=1 oops=panic panic=-1 init=/bin/sh -- "{init}"'
 
@@ -71,7 +71,7 @@ b chroot . /usr/bin/env PYTHONPATH={package} {python} -m openrbu.lab.agent {port
 
 _POWER = """\
 #!/bin/sh
-# In place of an init system's programs, which there is none of in the lab.
+# In place of the programs of an init system: the lab has no init system.
 case "${{0##*/}} $*" in
   reboot* | "shutdown "*-r* | "systemctl "*reboot*) what=reboot ;;
   poweroff* | halt* | shutdown* | "systemctl "*poweroff* | "systemctl "*halt*) what=poweroff ;;
@@ -83,7 +83,7 @@ exec {busybox} $what -f
 
 
 def write_init(software: GuestSoftware, directory: Path) -> Path:
-    """The first program, in a machine's directory."""
+    """Write the guest's first program into a machine's directory; its path."""
     script = directory / "init.sh"
     words = {
         "power": _POWER.format(busybox=shlex.quote(str(software.busybox))),
@@ -101,7 +101,7 @@ def write_init(software: GuestSoftware, directory: Path) -> Path:
 
 
 def environment() -> dict[str, str]:
-    """What a program in the guest finds in its environment."""
+    """The environment of programs in the guest."""
     here = os.environ
     path = [str(Path(sys.executable).parent), here.get("PATH", os.defpath), "/usr/sbin:/sbin"]
     kept = {name: here[name] for name in ("TERM", "LANG", "LC_ALL", "COLUMNS") if name in here}
@@ -115,12 +115,12 @@ def environment() -> dict[str, str]:
 
 
 def on_terminal(software: GuestSoftware, argv: Sequence[str]) -> list[str]:
-    """The words for a program that has the terminal for its own."""
+    """The command that runs `argv` with the terminal as its controlling terminal."""
     return [str(software.busybox), "setsid", "-c", *argv]
 
 
 def for_qemu(tables: Tables) -> list[Structure]:
-    """The structures that QEMU takes from us; it ends the table itself."""
+    """The structures to give to QEMU: all but the end of the table, which QEMU adds itself."""
     return [each for each in tables.structures if each.type != _END_OF_TABLE]
 
 
@@ -137,8 +137,9 @@ def arguments(
     on_terminal: bool,
     xen: tuple[XenBoot, int, int] | None,
 ) -> list[str]:
-    """QEMU's words. `ram` is a descriptor and a size in bytes; `rom`, `tables`, `agent` (a socket)
-    and `console` are descriptors. Under `xen`, so are the kernel and the initial RAM file system.
+    """QEMU's arguments. `ram` is a descriptor and a size in bytes; `rom`, `tables`, `agent` (a
+    socket) and `console` are descriptors. `xen` has the descriptors of the kernel and of the
+    initial RAM file system.
     """
     ram_fd, ram_bytes = ram
     init = write_init(software, directory)
@@ -152,7 +153,7 @@ def arguments(
     words += _kernel(software, init, xen)
     for tag, path, readonly in (
         ("/dev/root", "/", "on"),  # virtme-ng's initial RAM file system mounts it
-        ("host", "/", "on"),  # and we, cached
+        ("host", "/", "on"),  # `init.sh` mounts it again, cached
         ("lab", str(directory / DISK), "off"),
     ):
         words += _shared(tag, path, readonly)
@@ -176,7 +177,7 @@ def _kernel(software: GuestSoftware, init: Path, xen: tuple[XenBoot, int, int] |
 
 
 def _shared(tag: str, path: str, readonly: str) -> list[str]:
-    """A directory of this computer as a 9p file system."""
+    """QEMU's arguments for a directory of this computer as a 9p file system."""
     name = tag.strip("/").replace("/", "-")
     where = path.replace(",", ",,")
     options = f"security_model=none,readonly={readonly},multidevs=remap"

@@ -1,8 +1,8 @@
-"""A kernel without its own decompressor, which takes an emulated guest half of its start.
+"""Unpack a kernel here, because an emulated guest takes half of its start for it.
 
-A bzImage carries the kernel as a compressed ELF file and unpacks it when it starts: measured under
-emulation, 4 to 6 seconds of 14. QEMU starts the ELF file itself, by its PVH entry. Where things
-are in a bzImage: the kernel's document "The Linux/x86 Boot Protocol".
+A bzImage has the kernel as a compressed ELF file and unpacks it when it starts: measured under
+emulation, that takes 4 to 6 seconds of 14. QEMU can start the ELF file itself, by its PVH entry.
+Source for the layout of a bzImage: the kernel's document "The Linux/x86 Boot Protocol".
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ _SECTOR_BYTES = 512
 _SETUP_SECTORS_AT = 0x1F1
 _MAGIC_AT, _MAGIC = 0x202, b"HdrS"
 _PAYLOAD_AT = 0x248
-"""Two u32: where the compressed kernel begins behind the setup, and its length."""
+"""Two u32: the offset of the compressed kernel from the end of the setup, and its length."""
 
 _ELF = b"\x7fELF"
 
 
 def unpack(image: bytes) -> bytes | None:
-    """The ELF file in a bzImage; None where there is none that is packed with xz, as Debian's."""
+    """The ELF file in a bzImage; None when the image has none that is packed with xz, as Debian's
+    is."""
     if image[_MAGIC_AT : _MAGIC_AT + len(_MAGIC)] != _MAGIC:
         return None
     start, size = (
@@ -30,7 +31,7 @@ def unpack(image: bytes) -> bytes | None:
     )
     setup_bytes = (image[_SETUP_SECTORS_AT] + 1) * _SECTOR_BYTES
     payload = image[setup_bytes + start : setup_bytes + start + size]
-    try:  # behind it is its length, which a decompressor in the kernel wants
+    try:  # behind the stream is its length, for the kernel's own decompressor
         kernel = lzma.LZMADecompressor(lzma.FORMAT_XZ).decompress(payload)
     except lzma.LZMAError:
         return None
@@ -38,16 +39,16 @@ def unpack(image: bytes) -> bytes | None:
 
 
 def unpacked(vmlinuz: Path) -> Path:
-    """The file to start: the ELF file, made beside `vmlinuz` at the first need; or `vmlinuz`, where
-    that can't be."""
-    place = vmlinuz.with_name(vmlinuz.name.replace("vmlinuz", "vmlinux"))
-    if place.exists():
-        return place
+    """The file to start: the ELF file, which the first call makes beside `vmlinuz`; or `vmlinuz`
+    where that is not possible."""
+    elf = vmlinuz.with_name(vmlinuz.name.replace("vmlinuz", "vmlinux"))
+    if elf.exists():
+        return elf
     kernel = unpack(vmlinuz.read_bytes())
-    if kernel is None or place == vmlinuz:
+    if kernel is None or elf == vmlinuz:
         return vmlinuz
     try:
-        write_whole(place, kernel)
-    except OSError:  # the cache is another user's, or full
+        write_whole(elf, kernel)
+    except OSError:  # the cache is another user's, or its disk is full
         return vmlinuz
-    return place
+    return elf

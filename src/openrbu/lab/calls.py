@@ -2,10 +2,10 @@
 
 A call is one of the classes of `Call`; `perform` makes it on the Linux that this runs on and gives
 a `Result`, a value or an errno. Lists of both go over the framing of `sharing/wire.py`, many in one
-message: the header says what each is, the payload has the bytes of all of them, one behind the
+message: the header says what each is, the payload has the bytes of all of them, one after the
 other.
 
-The agent imports this in an emulated guest, so it imports little.
+The agent imports this module in an emulated guest, where imports are slow; so it imports little.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ DATA = "/sys/class/firmware/dell_rbu/data"
 USE_COUNT = "/sys/module/dell_rbu/refcnt"
 
 MAX_CALLS = 10_000
-"""How many calls `split` puts into one message: their header stays well below what wire allows."""
+"""How many calls `split` puts into one message. Their header is well below `wire`'s limit."""
 
 _IDLE_WITHIN_S = 10.0
 _IDLE_CHECK_S = 0.001
@@ -36,7 +36,7 @@ _FINIT_MODULE, _DELETE_MODULE = 313, 176  # system call numbers of x86-64 (asm/u
 
 
 class LinkStatus(NamedTuple):
-    """Of `lstat`: the mode with its type bits, and the size in bytes."""
+    """The result of `lstat`: the mode with its type bits, and the size in bytes."""
 
     mode: int
     size_bytes: int
@@ -47,7 +47,7 @@ Value = bytes | bool | int | str | tuple[str, ...] | LinkStatus | None
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a call came to: its value, or an errno."""
+    """The result of a call: its value, or an errno."""
 
     value: Value = None
     errno: int | None = None
@@ -87,7 +87,7 @@ class Write:
 
 @dataclass(frozen=True, slots=True)
 class Exists:
-    """Its value: whether the path leads to anything, links followed."""
+    """Its value: whether the path exists, links followed."""
 
     path: str
 
@@ -118,7 +118,7 @@ class Stat:
 
 @dataclass(frozen=True, slots=True)
 class ReadLink:
-    """Its value: where a symbolic link leads."""
+    """Its value: the target of a symbolic link."""
 
     path: str
 
@@ -144,7 +144,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Unload:
-    """`delete_module`, not waiting. It has no value.
+    """`delete_module`, without waiting. It has no value.
 
     A module in use is EAGAIN here (seen on Debian's 6.1.192), where `rmmod` says `is in use`.
     """
@@ -178,9 +178,9 @@ Call = Read | Write | Exists | ListDir | Stat | ReadLink | Load | Unload | WaitF
 
 
 def perform(call: Call) -> Result:
-    """Make the call here.
+    """Make the call on this Linux.
 
-    :raise ObstacleError: when the running kernel's `modules.dep` has no such module as is to load.
+    :raise ObstacleError: when the running kernel's `modules.dep` does not have the module to load.
     """
     try:
         return Result(call.make())
@@ -190,10 +190,10 @@ def perform(call: Call) -> Result:
 
 @cache
 def module_files(modules: Path, name: str) -> tuple[Path, ...]:
-    """What to load for the module `name`, in order: what it needs first, itself last. `modules`
-    is a kernel's `/lib/modules/RELEASE`.
+    """The files to load for the module `name`, in sequence: the modules that it needs, then itself.
+    `modules` is a kernel's `/lib/modules/RELEASE`.
 
-    :raise ObstacleError: when `modules.dep` has no such module.
+    :raise ObstacleError: when `modules.dep` does not have the module.
     """
     with (modules / "modules.dep").open() as lines:  # modules.dep(5)
         for line in lines:
@@ -241,13 +241,14 @@ _KINDS: Mapping[str, tuple[type[Call], Mapping[str, Any]]] = {
     "unload": (Unload, {"module": str}),
     "wait_for_driver": (WaitForDriver, {}),
 }
-"""By name: the class, and its fields in the header. Of bytes, the header has the length."""
+"""By name on the wire: the class, and its fields in the header. For bytes that is their length."""
 
 _NAMES = {kind: name for name, (kind, _) in _KINDS.items()}
 
 
 def split(calls: Sequence[Call]) -> Iterator[Sequence[Call]]:
-    """The calls in groups such that each, and its results, fit into one message.
+    """The calls in groups, so that the calls of a group, and also their results, fit into one
+    message.
 
     A single call of more than `wire.MAX_PAYLOAD_BYTES` is a group of its own, and does not fit.
     """
@@ -265,90 +266,90 @@ def split(calls: Sequence[Call]) -> Iterator[Sequence[Call]]:
 
 
 def calls_to_message(calls: Sequence[Call]) -> Message:
-    """What asks for the calls."""
-    documents, pieces = [], []
+    """The message that requests the calls."""
+    documents, chunks = [], []
     for call in calls:
         name = _NAMES[type(call)]
         document = {each: getattr(call, each) for each in _KINDS[name][1]}
         if isinstance(call, Write):
             document["data"] = len(call.data)
-            pieces.append(call.data)
+            chunks.append(call.data)
         elif isinstance(call, Load):
             document["parameters"] = dict(call.parameters)
         documents.append({"call": name, "with": document})
-    return Message({"calls": documents}, b"".join(pieces))
+    return Message({"calls": documents}, b"".join(chunks))
 
 
 def perform_message(header: Mapping[str, Any], payload: bytes) -> Message:
-    """Make the calls that a message asks for; what answers it.
+    """Make the calls that a message requests; the reply.
 
-    :raise WireError: when it is no such message.
+    :raise WireError: as `calls_of_message`.
     :raise ObstacleError: as `perform`.
     """
     return results_to_message([perform(call) for call in calls_of_message(header, payload)])
 
 
 def calls_of_message(header: Mapping[str, Any], payload: bytes) -> list[Call]:
-    """The calls that a message asks for.
+    """The calls that a message of `calls_to_message` requests.
 
-    :raise WireError: when it is no such message.
+    :raise WireError: when it is not such a message.
     """
-    pieces = _Pieces(payload)
-    calls = [_call_of(each, pieces) for each in _list_of(header, "calls")]
-    pieces.end()
+    chunks = _Chunks(payload)
+    calls = [_call_of(each, chunks) for each in _list_of(header, "calls")]
+    chunks.check_end()
     return calls
 
 
-def _call_of(document: object, pieces: _Pieces) -> Call:
+def _call_of(document: object, chunks: _Chunks) -> Call:
     whole = fields(document, {"call": str, "with": dict})
     if whole["call"] not in _KINDS:
         raise WireError(f"there is no call {whole['call']!r}")
     kind, kinds = _KINDS[whole["call"]]
     values = dict(fields(whole["with"], kinds))
     if kind is Write:
-        values["data"] = pieces.take(values["data"])
+        values["data"] = chunks.take(values["data"])
     elif kind is Load and not all(isinstance(text, str) for text in values["parameters"].values()):
-        raise WireError("a parameter that is no text")
+        raise WireError("a parameter that is not text")
     return kind(**values)
 
 
 def results_to_message(results: Sequence[Result]) -> Message:
-    """What answers `calls_to_message`: as many results as calls, in their order."""
+    """The reply to `calls_to_message`: a result for each call, in the same sequence."""
     documents: list[dict[str, object]] = []
-    pieces = []
+    chunks = []
     for result in results:
         value = result.value
         if result.errno is not None:
             documents.append({"errno": result.errno})
         elif isinstance(value, bytes):
             documents.append({"bytes": len(value)})
-            pieces.append(value)
+            chunks.append(value)
         elif isinstance(value, LinkStatus):
             documents.append({"status": value})
         elif isinstance(value, tuple):
             documents.append({"names": value})
         else:
             documents.append({"value": value})
-    return Message({"results": documents}, b"".join(pieces))
+    return Message({"results": documents}, b"".join(chunks))
 
 
 def results_of_message(header: Mapping[str, Any], payload: bytes) -> list[Result]:
-    """The results that a message brings.
+    """The results in a message of `results_to_message`.
 
-    :raise WireError: when it is no such message.
+    :raise WireError: when it is not such a message.
     """
-    pieces = _Pieces(payload)
-    results = [_result_of(each, pieces) for each in _list_of(header, "results")]
-    pieces.end()
+    chunks = _Chunks(payload)
+    results = [_result_of(each, chunks) for each in _list_of(header, "results")]
+    chunks.check_end()
     return results
 
 
-def _result_of(document: object, pieces: _Pieces) -> Result:
+def _result_of(document: object, chunks: _Chunks) -> Result:
     match document:
         case {"errno": int(number)}:
             return Result(errno=number)
         case {"bytes": int(size_bytes)}:
-            return Result(pieces.take(size_bytes))
+            return Result(chunks.take(size_bytes))
         case {"status": [int(mode), int(size_bytes)]}:
             return Result(LinkStatus(mode, size_bytes))
         case {"names": list(names)} if all(isinstance(name, str) for name in names):
@@ -356,7 +357,7 @@ def _result_of(document: object, pieces: _Pieces) -> Result:
         case {"value": bool() | int() | str() | None as value}:
             return Result(value)
         case _:
-            raise WireError("a result that is none")
+            raise WireError("not a result of a call")
 
 
 def _list_of(header: Mapping[str, Any], name: str) -> list[object]:
@@ -365,8 +366,8 @@ def _list_of(header: Mapping[str, Any], name: str) -> list[object]:
     return found
 
 
-class _Pieces:
-    """The payload of a message, handed out piece by piece."""
+class _Chunks:
+    """The payload of a message, taken in chunks from its start."""
 
     def __init__(self, payload: bytes) -> None:
         self._payload, self._taken = payload, 0
@@ -377,6 +378,6 @@ class _Pieces:
             raise WireError("a payload that is shorter than its header says")
         return self._payload[start : self._taken]
 
-    def end(self) -> None:
+    def check_end(self) -> None:
         if self._taken != len(self._payload):
             raise WireError("a payload that is longer than its header says")

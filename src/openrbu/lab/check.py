@@ -1,4 +1,4 @@
-"""What a lab needs, what of it is here, and the command that gets the rest."""
+"""What a lab needs, which of it is on this computer, and the commands that get the rest."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from openrbu.system.home import cache_home
 from openrbu.units import KIB, MIB, human_size
 
 MEMORY_BYTES = 768 * MIB
-"""A guest's 512 MiB, and the emulator's own."""
+"""For a guest's 512 MiB of RAM, and for the emulator."""
 
 DISK_BYTES = 64 * MIB
-"""Beside packages: what machines and their consoles take."""
+"""For machines and their consoles, in addition to packages."""
 
 _COPY = "copy the cache of a Debian system here"
 
@@ -36,7 +36,7 @@ _MEMINFO = Path("/proc/meminfo")
 
 
 class State(StrEnum):
-    """Whether a need is met. What is to be fetched, a lab gets by itself."""
+    """Whether a need is met. A lab fetches what is `TO_FETCH` itself when it starts."""
 
     HERE = "here"
     TO_FETCH = "to fetch"
@@ -45,7 +45,8 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """One of the things that a lab needs: what is here of it, and what gets it if it is missing."""
+    """Something that a lab needs. `text`: what was found, or why nothing. `remedy`: the command
+    that gets it, when it is missing."""
 
     name: str
     state: State
@@ -54,7 +55,7 @@ class Need:
 
 
 def check(say: Callable[[str], None]) -> list[Need]:
-    """All that a lab needs. `say` gets a line before what takes seconds.
+    """All that a lab needs. `say` gets a line before a check that takes seconds.
 
     :raise ObstacleError: when the cache can't be read.
     """
@@ -113,13 +114,13 @@ def _program(name: str, package: str) -> Need:
 
 
 def _packages(cache: Path) -> tuple[list[Need], int]:
-    """The packages; and how many bytes take those that are to be fetched, while they are."""
+    """The needs for packages; and the bytes on disk for fetching and unpacking the missing ones."""
     have = {role: cached_package(cache, role) for role in ROLES}
     if INSTALLED_SEABIOS.exists():
         have["seabios"] = INSTALLED_SEABIOS
     kernel, busybox = have["kernel"], have["busybox"]
     is_made = kernel and busybox and initramfs_place(cache, kernel, busybox).exists()
-    if is_made and have["kmod"] is None:  # it is needed to unpack a kernel and for the initramfs
+    if is_made and have["kmod"] is None:  # only unpacking a kernel and making the initramfs need it
         del have["kmod"]
     wanted: dict[str, Package] = {}
     why, remedy = "", None
@@ -129,10 +130,10 @@ def _packages(cache: Path) -> tuple[list[Need], int]:
         except FetchError as error:
             why, remedy = str(error), "apt-get update" if find_program("apt-get") else _COPY
     needs, size_bytes = [], 0
-    for role, place in have.items():
+    for role, path in have.items():
         package = wanted.get(role)
-        if place is not None:
-            needs.append(Need(role, State.HERE, str(place)))
+        if path is not None:
+            needs.append(Need(role, State.HERE, str(path)))
         elif package is not None:
             text = f"{package.name} {package.version} ({human_size(package.size_bytes)})"
             needs.append(Need(role, State.TO_FETCH, text))
@@ -143,17 +144,17 @@ def _packages(cache: Path) -> tuple[list[Need], int]:
 
 
 def _accelerator(cache: Path, say: Callable[[str], None]) -> Need:
-    """Emulation always works."""
+    """The accelerator. It is never missing, because emulation always works."""
     name = "accelerator"
     if not is_kvm_usable():
-        return Need(name, State.HERE, "tcg: emulation, for there is no usable /dev/kvm")
+        return Need(name, State.HERE, "tcg: emulation, because there is no usable /dev/kvm")
     program, kernel = find_program(QEMU), cached_package(cache, "kernel")
     vmlinuz = kernel and next(kernel.glob("boot/vmlinuz-*"), None)
     if program is None or vmlinuz is None:
-        return Need(name, State.HERE, "tcg, or kvm: it is tried when there are QEMU and a kernel")
+        return Need(name, State.HERE, "tcg, or kvm: checked once QEMU and a kernel are here")
     if accelerator(program, vmlinuz, say) == KVM:
         return Need(name, State.HERE, "kvm")
-    return Need(name, State.HERE, "tcg: emulation, for KVM was tried, and a guest hangs with it")
+    return Need(name, State.HERE, "tcg: emulation, because a guest hung with KVM in a trial")
 
 
 def _memory() -> Need:
@@ -168,7 +169,7 @@ def _disk(cache: Path, needed_bytes: int) -> Need:
     existing = next(path for path in (cache, *cache.parents) if path.exists())
     free_bytes = shutil.disk_usage(existing).free
     return _room(
-        "disk", free_bytes, needed_bytes, "OPENRBU_CACHE=DIR names another place", str(cache)
+        "disk", free_bytes, needed_bytes, "OPENRBU_CACHE=DIR names another directory", str(cache)
     )
 
 
@@ -181,7 +182,8 @@ def _room(name: str, free_bytes: int, needed_bytes: int, remedy: str, where: str
 
 
 def obstacle(needs: list[Need]) -> ObstacleError | None:
-    """What is missing, and what gets it, in one line; None when nothing is."""
+    """An error that names in one line what is missing and the commands that get it; None when
+    nothing is missing."""
     missing = [need for need in needs if need.state is State.MISSING]
     if not missing:
         return None

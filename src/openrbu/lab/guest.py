@@ -1,9 +1,9 @@
-"""A guest that is up: calls are made in it, and programs run.
+"""A running guest: makes system calls and runs programs in it.
 
-Three things can become of a guest meanwhile. It restarts or switches itself off: then it stands
-still, RAM and all, and `GuestStoppedError` says which. It is lost: its kernel died, QEMU ended, or
-it does not answer; `GuestLostError` says so, and has what it wrote to its console last. That is
-never to be taken for an answer of the kernel's.
+While a guest runs, it may restart or switch itself off: then QEMU halts it with its RAM as it is,
+and `GuestStoppedError` says which of the two. Or the guest is lost: its kernel panicked, QEMU
+ended, or the agent does not reply. Then `GuestLostError` says which, and has the end of the
+console's output. A lost guest must never be taken for a result of a system call.
 """
 
 from __future__ import annotations
@@ -27,24 +27,26 @@ from openrbu.system.waiting import Deadline
 from openrbu.units import human_size
 
 START_LIMIT_S = 300.0
-"""From the processor's start to the agent's first word. Emulated: 6 s; on a busy machine, 30 s."""
+"""From the processor's start to the agent's greeting. Emulated it takes 6 s, on a busy computer
+30 s."""
 
 CALLS_LIMIT_S = 120.0
 
 RESET, SHUTDOWN = "guest-reset", "guest-shutdown"
-"""QEMU's words for a restart, and for being switched off, that the guest asked for."""
+"""QEMU's words for a restart and for a power-off that the guest requested."""
 
 _TAIL_CHARACTERS = 2000
 
 _DEATH = re.compile(r"Kernel panic.*|Panic on CPU.*|Hardware Dom0 crashed")
-"""What the console says last of a kernel that is told to panic at an oops; and what Xen says."""
+"""What a kernel that panics (at an oops, too) writes to the console; and what Xen writes."""
 
 Output = Callable[[int, bytes], None]
-"""Takes what a program writes: to 1, standard output, or 2, standard error."""
+"""Gets what a program writes, with the number of the stream: 1, standard output, or 2, standard
+error."""
 
 
 class GuestLostError(OpenRbuError):
-    """The guest is gone, and what was asked of it has no answer. `console`: what it said last."""
+    """The guest is lost, and a request to it has no reply. `console`: the end of its output."""
 
     kind = "guest_lost"
 
@@ -56,7 +58,7 @@ class GuestLostError(OpenRbuError):
 
 
 class GuestStoppedError(OpenRbuError):
-    """The guest asked for it: `reason` is `RESET` or `SHUTDOWN`."""
+    """The guest has stopped at its own request: `reason` is `RESET` or `SHUTDOWN`."""
 
     kind = "guest_stopped"
 
@@ -66,8 +68,8 @@ class GuestStoppedError(OpenRbuError):
 
 
 class QemuGuest:
-    """What runs on `qemu`, whose agent is at the other end of `connection`. The console's output
-    goes to the file `console`."""
+    """The guest of `qemu`. Its agent is at the other end of `connection`; its console's output is
+    in the file with the descriptor `console`."""
 
     def __init__(self, qemu: Qemu, connection: socket.socket, console: int) -> None:
         self._qemu, self._connection, self._console = qemu, connection, console
@@ -77,19 +79,19 @@ class QemuGuest:
     def wait_until_up(self, limit_s: float = START_LIMIT_S) -> None:
         """Wait for the agent's greeting.
 
-        :raise GuestLostError: when it does not come.
-        :raise GuestStoppedError: when the guest stopped before.
+        :raise GuestLostError: when it does not come within `limit_s`.
+        :raise GuestStoppedError: when the guest stops before.
         """
         header = self._receive(limit_s).header
         if header.get("protocol") != agent.PROTOCOL:
-            raise GuestLostError("its agent speaks another language", self.console_text)
+            raise GuestLostError("its agent has another protocol", self.console_text)
         self.release = header["release"]
 
     def calls(self, wanted: Sequence[calls.Call]) -> list[calls.Result]:
-        """Make system calls, one after the other; what each of them answered.
+        """Make system calls, one after the other; the result of each.
 
-        :raise GuestLostError: when there is no answer.
-        :raise GuestStoppedError: when the guest stopped before.
+        :raise GuestLostError: when there is no reply.
+        :raise GuestStoppedError: when the guest stops before.
         """
         header, payload = calls.calls_to_message(wanted)
         answer = self._ask("calls", header, payload, limit_s=CALLS_LIMIT_S)
@@ -108,8 +110,8 @@ class QemuGuest:
         """Run a program to its end; its exit status.
 
         :raise OSError: when it can't be run.
-        :raise GuestStoppedError: when the guest stopped before.
-        :raise GuestLostError: when the guest was lost.
+        :raise GuestStoppedError: when the guest stops before.
+        :raise GuestLostError: when the guest is lost, or `limit_s` is over.
         """
         words = {"argv": list(argv), "env": dict(env), "cwd": cwd}
         answer = self._ask("run", words, standard_input, limit_s=limit_s, output=output)
@@ -127,7 +129,7 @@ class QemuGuest:
 
     @property
     def console_text(self) -> str:
-        """All that the BIOS and the kernel said."""
+        """All that the BIOS and the kernel have written to the console."""
         return text_of(self._console).replace("\r", "")
 
     # -- the channel ------------------------------------------------------------------------
@@ -144,14 +146,14 @@ class QemuGuest:
         if len(payload) > wire.MAX_PAYLOAD_BYTES:
             limit = human_size(wire.MAX_PAYLOAD_BYTES)
             raise UsageError(
-                f"a guest takes no more than {limit} at once, not {len(payload)} bytes"
+                f"a request to a guest may have {limit} at most, not {len(payload)} bytes"
             )
         self._set_deadline(limit_s)
         try:
             wire.send(self, {"do": what, "with": words}, payload)
         except OSError:
             self._check_on_qemu()
-            raise GuestLostError("it takes no requests any more", self.console_text) from None
+            raise GuestLostError("it accepts no more requests", self.console_text) from None
         while True:
             message = self._receive(limit_s)
             if "out" in message.header and output is not None:
@@ -162,7 +164,7 @@ class QemuGuest:
             return message
 
     def _receive(self, limit_s: float | None) -> wire.Message:
-        """The next message, or why none will come."""
+        """The next message, or the error because of which none will come."""
         self._set_deadline(limit_s)
         try:
             message = wire.receive(self)
@@ -174,9 +176,9 @@ class QemuGuest:
         return message
 
     def sendall(self, data: Buffer, flags: int = 0, /) -> None:
-        """For `wire`. A guest that stands still takes nothing: that must not be waited for.
+        """Of `wire.Transport`. A halted guest receives nothing, so this must not wait for it.
 
-        :raise BrokenPipeError: when the guest takes no more.
+        :raise BrokenPipeError: when the guest has halted or ended.
         :raise GuestLostError: when the time is over.
         """
         rest = memoryview(data)
@@ -186,7 +188,7 @@ class QemuGuest:
             rest = rest[self._connection.send(rest, flags | socket.MSG_DONTWAIT) :]
 
     def recv(self, size_bytes: int, /) -> bytes:
-        """For `wire`: what has come, or b"" when no more will.
+        """Of `wire.Transport`: what has been received, or b"" when no more will come.
 
         :raise GuestLostError: when the time is over.
         """
@@ -196,8 +198,8 @@ class QemuGuest:
         self._deadline = Deadline("the guest", math.inf if limit_s is None else limit_s)
 
     def _wait_for_channel(self, *, to_send: bool = False) -> bool:
-        """Wait until there is something to receive, or room to send; False when QEMU has ended or
-        stands still, and there will be none.
+        """Wait until data can be received or sent. False when QEMU has halted the guest, or has
+        ended, so that it will never be possible.
 
         :raise GuestLostError: when the time is over.
         """
@@ -209,13 +211,17 @@ class QemuGuest:
                 return True
             if readable:
                 return False
-        raise GuestLostError("it does not answer", self.console_text)
+        raise GuestLostError("it does not reply", self.console_text)
 
     def _check_on_qemu(self) -> None:
-        """Say what became of it, where it is QEMU that ended or stands still."""
+        """Raise the error for a guest that has panicked, stopped, or whose QEMU has ended.
+
+        :raise GuestLostError: when its kernel panicked, or QEMU has ended.
+        :raise GuestStoppedError: when it has stopped at its own request.
+        """
         console = self.console_text
         if death := _DEATH.search(console):
-            raise GuestLostError(f"its kernel died: {death[0]}", console)
+            raise GuestLostError(f"its kernel panicked: {death[0]}", console)
         if self._qemu.stop_reason in (RESET, SHUTDOWN):
             raise GuestStoppedError(self._qemu.stop_reason)
         if self._qemu.has_ended():

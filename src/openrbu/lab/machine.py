@@ -1,14 +1,14 @@
-"""A Dell machine in QEMU: real Linux and the real driver, and our BIOS at its restart.
+"""A Dell machine in QEMU: real Linux and the real driver, and openrbu's BIOS at its restart.
 
-QEMU is the board, its ROM a real SeaBIOS. Identity, flash, NVRAM and CMOS are a virtual machine's,
-made by the same factory, in a temporary directory. RAM is a file in memory that QEMU and this
-process share.
+QEMU is the hardware, with a real SeaBIOS as its ROM. Identity, flash, NVRAM and CMOS are those of a
+virtual machine, made by the same factory, in a temporary directory. RAM is a file in memory that
+QEMU and this process share.
 
-At a restart QEMU stands still, RAM and CMOS as the kernel left them. `bios.post` works on them, as
-it does in a virtual machine. Then another QEMU starts, with what is now in the flash as its ROM, on
-the same RAM, or on empty RAM after a cold restart or an update; the CMOS bytes go along. Whether a
-restart is warm is told by what a real BIOS looks at, too: the word at 0x472, which the kernel sets
-to 0x1234 for a warm one (measured: `warm` in /sys/kernel/reboot/mode does that, `cold` leaves 0).
+At a restart QEMU halts, with RAM and CMOS as the kernel left them. `bios.post` works on them, as in
+a virtual machine. Then a new QEMU starts, with the content of the flash as its ROM. It has the same
+RAM, or empty RAM after a cold restart or an update, and the same CMOS bytes. Whether a restart is
+warm says the word at 0x472, as for a real BIOS: the kernel sets it to 0x1234 for a warm restart
+(measured: `warm` in /sys/kernel/reboot/mode does that, `cold` leaves 0).
 """
 
 from __future__ import annotations
@@ -61,32 +61,33 @@ _PREFIX = "openrbu-lab-"
 
 @dataclass(frozen=True, slots=True)
 class ProgramResult:
-    """What became of a program: its exit status; or None, and what the BIOS did when the machine
-    was restarted before the program ended (None, too, where it was switched off)."""
+    """How a program ended. `status`: its exit status; None when the machine restarted or was
+    switched off before the program ended. `post`: what the BIOS did at that restart."""
 
     status: int | None
     post: PostReport | None = None
 
 
 class CannotStartError(OpenRbuError):
-    """What is in the flash now is no BIOS that QEMU can start. `post`: what put it there."""
+    """The flash contains no BIOS that QEMU can start. `post`: the start that wrote the flash."""
 
     kind = "cannot_start"
 
     def __init__(self, post: PostReport) -> None:
         super().__init__(
-            f"QEMU can't start the BIOS {post.version_after}: only a SeaBIOS; see: rbu lab bios"
+            f"QEMU can't start the BIOS {post.version_after}: it is not a SeaBIOS; to make one: "
+            "rbu lab bios"
         )
         self.post = post
 
 
 class LabMachine:
-    """A machine as `spec` has it, off at first, held until `close`. The thread that switches it on
-    has to stay: QEMU ends with it.
+    """A machine made from `spec`, off at first. Its files exist until `close`. The thread that
+    switches it on must not end before the machine is off: QEMU is killed with that thread.
 
-    Its RAM is in `ram_file` where one is named, a new file that stays. With `xen` its Linux is a
-    dom0, and its RAM is as Xen gives it out. What is in the directory `disk` its guest has as
-    `/lab`. `on_terminal`: a shell may run on the terminal of this process.
+    `ram_file`: a new file for its RAM, which stays after `close`. With `xen` its Linux is a dom0,
+    and has the memory that Xen gives it. The guest has the directory `disk` as `/lab`.
+    `on_terminal`: a shell may run on the terminal of this process.
 
     :raise ObstacleError: when QEMU can't be such a machine.
     :raise UsageError, DamagedInputError: as `machine.factory.make_machine`.
@@ -146,18 +147,18 @@ class LabMachine:
     # -- power ------------------------------------------------------------------------------
 
     def power_on(self) -> PostReport:
-        """Start with empty RAM: POST, then the kernel, until it can be used.
+        """Start with empty RAM: POST, then the kernel, until its agent replies.
 
         :raise MachineError: when it is on.
-        :raise GuestLostError: when it does not come up.
-        :raise CannotStartError: when its flash holds nothing that QEMU can start.
+        :raise GuestLostError: when its agent does not start.
+        :raise CannotStartError: when its flash contains no BIOS that QEMU can start.
         """
         if self._qemu is not None:
             raise MachineError("the lab's machine is on already")
         return self._start(keep_ram=False)
 
     def restart(self) -> PostReport:
-        """What the machine does at the reset that its kernel asked for.
+        """Restart the machine after the reset that its kernel requested.
 
         :raise GuestLostError, CannotStartError: as `power_on`.
         """
@@ -166,12 +167,12 @@ class LabMachine:
         return self._start(keep_ram=is_warm)
 
     def cut_power(self) -> None:
-        """Take the power away: RAM is lost; CMOS, NVRAM and flash are not."""
+        """Cut the power: RAM is lost; CMOS, NVRAM and flash are not."""
         self._halt()
         self.ram.clear()
 
     def _halt(self) -> None:
-        """End QEMU; what is in its CMOS stays."""
+        """End QEMU, and keep the content of its CMOS."""
         try:
             if self._qemu is not None:
                 self._qemu.halt()
@@ -233,12 +234,12 @@ class LabMachine:
             self._guest.wait_until_up()
         except GuestStoppedError as stopped:
             said = self._guest.console_text
-            raise GuestLostError(f"it does not come up: {stopped}", said) from None
+            raise GuestLostError(f"it stopped while it started: {stopped}", said) from None
         return report
 
     def _load_cmos(self, qemu: Qemu) -> None:
-        """Bring CMOS into a new QEMU. The first one's says what the machine has, memory and drives;
-        that is taken over, and the check values then made to fit."""
+        """Copy CMOS into a new QEMU. The CMOS of the first QEMU describes the machine's memory and
+        drives: that is copied into ours first, and the check values are set again."""
         if not self._cmos_is_qemus:
             copy_cmos(qemu, self.cmos, but_zeros=True)
             put_tokens_right(self._factory_tables, self.cmos, self.nvram)
@@ -254,7 +255,7 @@ class LabMachine:
 
     @property
     def guest(self) -> QemuGuest:
-        """What runs on it.
+        """The guest that runs on it.
 
         :raise MachineError: when it is off.
         """
@@ -268,7 +269,7 @@ class LabMachine:
 
     @property
     def bios_on_console(self) -> str | None:
-        """The version that the BIOS said of itself on the console when it started.
+        """The version that the BIOS wrote to the console when it started; None when it wrote none.
 
         :raise MachineError: when the machine is off.
         """
@@ -278,7 +279,7 @@ class LabMachine:
     def read_file(self, path: str) -> bytes:
         """A file as the guest has it, up to 64 KiB.
 
-        :raise OSError: as the guest's kernel answers.
+        :raise OSError: the error of the guest's kernel.
         :raise GuestLostError, GuestStoppedError: as `QemuGuest.calls`.
         """
         result = self.guest.calls([calls.Read(path, 0, 64 * KIB)])[0]
@@ -299,13 +300,13 @@ class LabMachine:
         output: Output = lambda stream, data: None,
         cut_power: bool = False,
     ) -> ProgramResult:
-        """Run a program, and go along with a restart of the machine: POST, and up again.
+        """Run a program. When it restarts the machine, return after POST and the next start.
 
-        `cut_power`: in place of a restart that it asks for, the power fails, and comes back.
+        `cut_power`: the power is cut in place of a restart, and then the machine is switched on.
 
         :raise OSError: when the program can't be run.
-        :raise GuestLostError: when the machine is lost.
-        :raise CannotStartError: when it can't come up again.
+        :raise GuestLostError: when the guest is lost.
+        :raise CannotStartError: when QEMU can't start the BIOS after the restart.
         """
         environment = boot.environment() | dict(env or {})
         try:
@@ -317,7 +318,7 @@ class LabMachine:
         return ProgramResult(status)
 
     def shell(self, argv: Sequence[str], *, cwd: str = "/") -> ProgramResult:
-        """Run a program on the terminal, and go along with a restart of the machine.
+        """Run a program on the terminal. A restart of the machine is handled as by `run`.
 
         :raise OSError, GuestLostError, CannotStartError: as `run`.
         """
@@ -341,7 +342,7 @@ class LabMachine:
     # -- its end ----------------------------------------------------------------------------
 
     def close(self) -> None:
-        """End it; its files are gone."""
+        """Switch it off, and remove its files."""
         with signals_deferred():
             self._open.close()
 

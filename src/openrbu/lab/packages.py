@@ -1,10 +1,10 @@
-"""What a guest is made of: Debian's packages, fetched into a cache and unpacked there.
+"""The software of a guest: Debian's packages, fetched into a cache and unpacked there.
 
-Theory of operation. apt says which versions there are; `apt-get download` fetches a package and
-checks it against the archive's signatures; nothing is installed, and root is not needed. The cache
-has a directory for each package and version. It is made beside, under another name, and renamed
-when it is whole, by one process at a time: who finds a directory may use it without a lock. What
-is in the cache is used as it is, without asking apt: removing it is the way to get newer ones.
+Theory of operation. apt says which versions there are. `apt-get download` fetches a package and
+checks it against the archive's signatures. Nothing is installed, and root is not needed. The cache
+has a directory for each package and version. One process at a time makes such a directory under
+another name, and renames it when it is complete; so a directory that is there can be used without
+a lock. What is in the cache is used without asking apt: remove the cache to get newer packages.
 """
 
 from __future__ import annotations
@@ -36,13 +36,14 @@ from openrbu.system.waiting import Deadline, wait_for
 from openrbu.units import human_size
 
 INSTALLED_SEABIOS = Path("/usr/share/seabios/bios-256k.bin")
-"""Of the package seabios, which Debian's QEMU needs anyway."""
+"""A file of the package seabios, which Debian's QEMU depends on."""
 
 _NEWEST = {
     "kernel": ("linux-image-amd64", "linux-image-[0-9]"),
     "xen": ("xen-system-amd64", "xen-hypervisor-[0-9]"),
 }
-"""Packages that depend on the one of the day (in Debian 12), and how its name begins."""
+"""Packages that depend on the newest kernel and hypervisor (Debian 12), and how their names
+begin."""
 
 _PATTERNS = {
     "kernel": "linux-image-[0-9]*",
@@ -51,34 +52,34 @@ _PATTERNS = {
     "seabios": "seabios",
     "xen": "xen-hypervisor-[0-9]*",
 }
-"""The packages by what they are for, as the cache's directories begin."""
+"""By role: how the names of the packages, and of their directories in the cache, begin."""
 
 ROLES = ("kernel", "busybox", "kmod", "seabios")
-"""What `GuestSoftware` is made of. `xen` is fetched only where it is asked for."""
+"""The roles of the packages in `GuestSoftware`. `xen` is fetched only for a Xen host."""
 
 _NO_GUEST_HAS = ("gpu", "hid", "iio", "infiniband", "media", "net", "scsi", "staging", "usb")
 _LEFT_OUT = tuple(
     f"**/lib/modules/*/kernel/{kind}"
     for kind in ("sound", *(f"drivers/{kind}" for kind in _NO_GUEST_HAS))
 )
-"""Drivers for what no guest has. Debian 12's kernel takes 400 MB with them, and 160 without."""
+"""Drivers for devices that no guest has. Debian 12's kernel has 400 MB with them, 160 without."""
 
 _XEN_ELF = "boot/xen.elf-"
 
 _FRESH = ".new-"
-"""How the names of directories begin in which something is being made."""
+"""The beginning of the names of directories that are not complete yet."""
 
 _NEEDED_IN_INITRAMFS = (b"modules/9p.ko", b"modules/9pnet_virtio.ko", b"modules/virtio_console.ko")
 
 
 @dataclass(frozen=True, slots=True)
 class GuestSoftware:
-    """What a guest is made of, unpacked in the cache.
+    """A guest's software, unpacked in the cache.
 
-    `modules` is `…/lib/modules/RELEASE`, with the lists that depmod makes. `initramfs` mounts the
-    host's root, which it expects as the 9p share `/dev/root`, read-only, and runs what `init=` on
-    the kernel's command line names there; it has loaded the modules of 9p and virtio consoles by
-    then. `busybox` is static. `seabios` is 256 KiB.
+    `modules` is `…/lib/modules/RELEASE`, with the lists that depmod makes. `initramfs` loads the
+    modules for 9p and for virtio consoles, mounts the host's root, which is the 9p share
+    `/dev/root`, read-only, and runs the program there that `init=` on the kernel's command line
+    names. `busybox` is linked statically. `seabios` has 256 KiB.
     """
 
     release: str
@@ -93,7 +94,7 @@ def get_guest_software(say: Callable[[str], None]) -> GuestSoftware:
     """The software, from the cache where that has it. `say` gets a line before each thing that is
     fetched or made.
 
-    :raise ObstacleError: when something can't be had; it says what, and what to do.
+    :raise ObstacleError: when something is not available; the text says what to do.
     """
     cache = cache_home()
     with cache_errors(cache), contextlib.ExitStack() as stack:
@@ -111,7 +112,7 @@ def get_seabios(say: Callable[[str], None]) -> Path:
 
 
 def get_xen(say: Callable[[str], None]) -> Path:
-    """The Xen hypervisor, the ELF file that a boot loader starts.
+    """The Xen hypervisor: the ELF file that a boot loader starts.
 
     :raise ObstacleError: as `get_guest_software`.
     """
@@ -122,32 +123,33 @@ def get_xen(say: Callable[[str], None]) -> Path:
 
 @contextlib.contextmanager
 def cache_errors(cache: Path) -> Iterator[None]:
-    """What the disk under the cache refuses, as an `ObstacleError` that says what to do."""
+    """Turn an OSError in the block into an `ObstacleError` that says what to do."""
     try:
         yield
     except OSError as error:
         if isinstance(error, OpenRbuError):
             raise
         raise ObstacleError(
-            f"the cache {cache} can't be used: {error.strerror}; OPENRBU_CACHE names another place"
+            f"the cache {cache} can't be used: {error.strerror}; OPENRBU_CACHE=DIR names another "
+            "directory"
         ) from None
 
 
 def cached_package(cache: Path, role: str) -> Path | None:
-    """The directory of the package for `role` ("kernel" …) in the cache; of several the last one by
-    name."""
+    """The directory in the cache of the package for `role` (a key of `_PATTERNS`), of several the
+    last by name; None when there is none."""
     return max((cache / "packages").glob(f"{_PATTERNS[role]}_*"), default=None)
 
 
 def initramfs_place(cache: Path, kernel: Path, busybox: Path) -> Path:
-    """Where the initramfs for the packages in these directories is, once it is made."""
+    """The path of the initramfs for the packages in these directories, made or not."""
     return cache / "initramfs" / f"{kernel.name}+{busybox.name}.cpio"
 
 
 def wanted_packages() -> dict[str, Package]:
-    """The packages that `GuestSoftware` is made of, by what they are for, as apt knows them today.
+    """The packages of `GuestSoftware` by role, as apt knows them now.
 
-    :raise FetchError: when there is no apt, or it does not know one of them.
+    :raise FetchError: when apt is not installed, or does not know one of them.
     """
     names = {"busybox": "busybox-static", "kmod": "kmod"}
     if not INSTALLED_SEABIOS.exists():
@@ -158,8 +160,8 @@ def wanted_packages() -> dict[str, Package]:
 
 
 class _SoftwareBuilder:
-    """Takes what the cache has, and makes what it lacks. The lock is taken when it is needed first,
-    and held as long as `stack`."""
+    """Finds software in the cache, and makes what is missing there. The cache is locked at the
+    first need, until `stack` is closed."""
 
     def __init__(
         self, cache: Path, say: Callable[[str], None], stack: contextlib.ExitStack
@@ -173,7 +175,7 @@ class _SoftwareBuilder:
         return wanted_packages()
 
     def software(self) -> GuestSoftware:
-        if not any((self._cache / "initramfs").glob("*")):  # before much is fetched for nothing
+        if not any((self._cache / "initramfs").glob("*")):  # checked before anything is fetched
             _programs_for_initramfs()
         kernel, busybox = self._need("kernel", self._list_modules), self._need("busybox")
         modules = _inside(kernel, "lib/modules/*")
@@ -195,9 +197,9 @@ class _SoftwareBuilder:
         return _inside(self._need("xen", _unpack_xen), f"{_XEN_ELF}*")
 
     def _need(self, role: str, finish: Callable[[Path], None] | None = None) -> Path:
-        """The directory of a package. `finish` does what is to be done to it before it is whole.
+        """The directory of the package for `role`. `finish` completes a new one after unpacking.
 
-        :raise FetchError: when it is not there and can't be fetched.
+        :raise FetchError: when it is not in the cache and can't be fetched.
         """
         found = cached_package(self._cache, role)
         if found is None:
@@ -222,19 +224,19 @@ class _SoftwareBuilder:
             return root.rename(self._packages / package.directory_name)
 
     def _list_modules(self, kernel: Path) -> None:
-        """Have depmod list what modules there are and what they need."""
+        """Have depmod write the lists of modules and of their dependencies."""
         release = _inside(kernel, "lib/modules/*").name
         ended = self._run_with_kmod(["depmod", "-b", kernel, release], kernel)
         if ended.status != 0:
             raise ObstacleError(f"depmod failed on {kernel}: {failure_text(ended)}")
 
     def _run_with_kmod(self, command: list[str | Path], directory: Path) -> ProcessResult:
-        """Run a program that finds depmod and modprobe in its PATH."""
+        """Run a program with depmod and modprobe in its PATH."""
         kmod = _inside(self._need("kmod"), "bin/kmod")
         with self._fresh() as tools:
-            for name in ("depmod", "modprobe"):  # the package's own links lead to /bin
+            for name in ("depmod", "modprobe"):  # the package's own links point to /bin
                 (tools / name).symlink_to(kmod)
-            # virtme-run makes links in a directory of its own, which is not to outlive it.
+            # virtme-run makes a temporary directory and does not remove it.
             environment = {"PATH": search_path(tools), "TMPDIR": str(tools)}
             return run(command, directory=directory, environment=environment)
 
@@ -260,13 +262,14 @@ class _SoftwareBuilder:
                 raise ObstacleError(f"virtme-run made no initramfs: {failure_text(ended)}")
             data = made.read_bytes()
             missing = [name.decode() for name in _NEEDED_IN_INITRAMFS if name not in data]
-            if missing:  # it does not tell when it finds no modules
+            if missing:  # it does not fail when it finds no modules
                 raise ObstacleError(f"virtme-run made an initramfs without {', '.join(missing)}")
             made.rename(place)
         return place
 
     def _lock(self) -> None:
-        """Be the one process that makes something; what a killed one left behind is removed."""
+        """Lock the cache, so that only this process makes something in it. Incomplete directories
+        of killed processes are removed."""
         if self._is_locked:
             return
         self._packages.mkdir(parents=True, exist_ok=True)
@@ -280,30 +283,30 @@ class _SoftwareBuilder:
 
     @contextlib.contextmanager
     def _fresh(self) -> Iterator[Path]:
-        """A directory to make something in, which goes with the block."""
+        """A directory to make something in, removed at the end of the block."""
         self._lock()
         with tempfile.TemporaryDirectory(prefix=_FRESH, dir=self._packages) as directory:
             yield Path(directory)
 
     def _check_room(self, size_bytes: int) -> None:
-        """:raise ObstacleError: when this much does not fit on the cache's disk."""
+        """:raise ObstacleError: when the cache's disk does not have `size_bytes` free."""
         free = shutil.disk_usage(self._packages).free
         if free < size_bytes:
             raise ObstacleError(
                 f"the cache {self._cache} has room for {human_size(free)}, and "
-                f"{human_size(size_bytes)} are needed; OPENRBU_CACHE names another place"
+                f"{human_size(size_bytes)} are needed; OPENRBU_CACHE=DIR names another directory"
             )
 
 
 def _leave_out(root: Path) -> None:
-    """Remove what no guest needs."""
+    """Remove the drivers that no guest needs."""
     for pattern in _LEFT_OUT:
         for directory in root.glob(pattern):
             shutil.rmtree(directory)
 
 
 def _unpack_xen(root: Path) -> None:
-    """Put the hypervisor beside the compressed one that the package has."""
+    """Unpack the package's compressed hypervisor to a file beside it."""
     packed = _inside(root, "boot/xen-*.gz")
     name = packed.name.removeprefix("xen-").removesuffix(".gz")
     with gzip.open(packed) as source, (root / f"{_XEN_ELF}{name}").open("wb") as elf:
@@ -311,20 +314,22 @@ def _unpack_xen(root: Path) -> None:
 
 
 def _inside(root: Path, pattern: str) -> Path:
-    """What a package has at a path, which may be a pattern.
+    """The first path in a package's directory that matches the glob `pattern`.
 
-    :raise ObstacleError: when it is not there.
+    :raise ObstacleError: when there is none.
     """
     found = next(root.glob(pattern), None)
     if found is None:
-        raise ObstacleError(f"there is no {pattern} in {root}: remove that, to have it made anew")
+        raise ObstacleError(
+            f"there is no {pattern} in {root}: remove that directory, and it is made again"
+        )
     return found
 
 
 def _programs_for_initramfs() -> Path:
-    """See that virtme-run can do its work; where it is.
+    """The path of virtme-run.
 
-    :raise ObstacleError: when it, or a program that it runs, is not there.
+    :raise ObstacleError: when it, or a program that it runs, is not installed.
     """
     for name, package in ((QEMU, "qemu-system-x86"), ("file", "file")):
         if find_program(name) is None:
@@ -336,6 +341,6 @@ def _programs_for_initramfs() -> Path:
 
 
 def virtme_run() -> Path | None:
-    """virtme-ng's program, of this Python's own or of the system; None where it is not."""
+    """virtme-ng's program, of this Python or of the system; None when it is not installed."""
     program = Path(sysconfig.get_path("scripts"), "virtme-run")
     return program if program.exists() else find_program("virtme-run")

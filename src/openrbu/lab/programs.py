@@ -1,4 +1,4 @@
-"""Other programs, run to their end: no Ctrl-C leaves one behind."""
+"""Runs other programs to their end. After Ctrl-C none of them is left running."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ QEMU = "qemu-system-x86_64"
 INSTALL_EXTRA = "pip install 'openrbu[lab]'"
 
 _SYSTEM_PATH = ("/usr/sbin", "/sbin")
-"""Where a plain user's PATH often does not lead."""
+"""Directories that are often not in a plain user's PATH."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessResult:
-    """How a program ended: its exit status (negative: the signal), and what it said."""
+    """How a process ended: its exit status (negative: the signal's number), and its output."""
 
     status: int
     out: str
@@ -36,19 +36,19 @@ class ProcessResult:
 
 
 def find_program(name: str) -> Path | None:
-    """Where a program is; None where it is not."""
+    """The path of a program; None when it is not installed."""
     found = shutil.which(name, path=search_path())
     return None if found is None else Path(found)
 
 
 def find_qemu() -> Path:
-    """The program.
+    """The path of QEMU.
 
-    :raise ObstacleError: when there is none.
+    :raise ObstacleError: when it is not installed.
     """
     found = find_program(QEMU)
     if found is None:
-        raise ObstacleError(f"there is no {QEMU} here; rbu lab check says what gets it")
+        raise ObstacleError(f"{QEMU} is not installed; rbu lab check says how to get it")
     return found
 
 
@@ -59,14 +59,14 @@ def search_path(*first: Path) -> str:
 
 
 def killed_with_parent() -> list[str]:
-    """The words before a command that have the kernel kill it when this thread ends, however that
-    comes.
+    """The words in front of a command with which the kernel kills it when this thread ends, for any
+    reason.
 
-    :raise ObstacleError: when util-linux is not there.
+    :raise ObstacleError: when util-linux is not installed.
     """
     setpriv = find_program("setpriv")
     if setpriv is None:
-        raise ObstacleError("there is no setpriv here: apt-get install util-linux")
+        raise ObstacleError("setpriv is not installed: apt-get install util-linux")
     return [str(setpriv), "--pdeathsig", "KILL"]
 
 
@@ -76,7 +76,7 @@ def run(
     directory: Path | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> ProcessResult:
-    """Run a program to its end, with nothing to read. `environment` is added to this process's own.
+    """Run a program to its end, without input. `environment` is added to this process's own.
 
     :raise OSError: when it can't be started.
     """
@@ -99,8 +99,7 @@ def running(
     directory: Path | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A program that runs as long as the block at most, and so do those that it starts. It speaks
-    English.
+    """Start a program in English. It is killed at the end of the block, with all that it started.
 
     :raise OSError: when it can't be started.
     """
@@ -124,7 +123,7 @@ def running(
 
 
 def wait(process: subprocess.Popen[bytes], limit_s: float = math.inf) -> int | None:
-    """The exit status, when there is one; None when there is none after `limit_s` seconds."""
+    """Wait for the exit status; None when the program still runs after `limit_s` seconds."""
     deadline = Deadline("a program", limit_s)
     for _ in deadline.looks(pause_s=0):
         with contextlib.suppress(subprocess.TimeoutExpired):

@@ -1,10 +1,10 @@
-"""A QEMU process: it is told what to do over QMP, and tells when it stops.
+"""A QEMU process, controlled over QMP, which also reports when it stops.
 
-Nothing of it is in a file system: sockets are pairs, and RAM, BIOS and tables are files without a
-name that it inherits (`/proc/self/fd/N`). When this process ends, however it ends, so does QEMU.
+It needs no path in a file system: sockets are pairs, and RAM, BIOS and tables are files without a
+name that it inherits (`/proc/self/fd/N`). When this process ends, for any reason, QEMU ends too.
 
-QMP is asynchronous and has a thread of its own, so that a signal's handler runs in a main thread
-that waits for nothing but `waker`.
+QMP is asynchronous and has its own thread. So the main thread waits only for `waker`, and can run
+handlers of signals.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ try:
 except ModuleNotFoundError:
     raise ObstacleError(f"the lab needs the Python package qemu.qmp: {INSTALL_EXTRA}") from None
 
-_ANSWER_LIMIT_S = 60.0
-"""For one QMP command. They take milliseconds; an emulator that is starved may need seconds."""
+_REPLY_LIMIT_S = 60.0
+"""For one QMP command. They take milliseconds; on a busy computer QEMU may need seconds."""
 
 _END_LIMIT_S = 10.0
 
@@ -42,7 +42,7 @@ T = TypeVar("T")
 
 
 class QemuError(OpenRbuError):
-    """QEMU did not start, or it ended; `said` is what it had to say."""
+    """QEMU did not start, or it has ended, or a command failed; `said` is its output."""
 
     kind = "qemu"
 
@@ -53,12 +53,12 @@ class QemuError(OpenRbuError):
 
 
 class Qemu:
-    """QEMU with `arguments`, its processor not started yet; `fds` are what it inherits.
+    """QEMU with `arguments`, its processor halted. It inherits the descriptors `fds`.
 
-    It shares this process's standard input and output when `on_terminal`.
+    With `on_terminal` it shares this process's standard input and output.
 
     :raise QemuError: when it does not start.
-    :raise ObstacleError: when there is no QEMU.
+    :raise ObstacleError: when QEMU is not installed.
     """
 
     def __init__(
@@ -97,7 +97,8 @@ class Qemu:
         self._watching = asyncio.ensure_future(self._watch())
 
     async def _watch(self) -> None:
-        """Note why the machine stopped; and wake who waits, then and when QEMU ends."""
+        """Wait until the machine stops or QEMU ends; record the reason, and make `waker`
+        readable."""
         with self._monitor.listener("SHUTDOWN") as events:
             ended = asyncio.ensure_future(self._monitor.runstate_changed())
             stopped = asyncio.ensure_future(events.get())
@@ -110,9 +111,9 @@ class Qemu:
         os.write(self._wake, b"!")
 
     def _await(self, work: Coroutine[Any, Any, T]) -> T:
-        """What `work`, done in the loop's thread, returns.
+        """Run `work` in the loop's thread; what it returns.
 
-        :raise QemuError: when QEMU has ended, or does not answer.
+        :raise QemuError: when QEMU has ended, or does not reply.
         """
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
@@ -120,21 +121,21 @@ class Qemu:
         except QMPError as error:
             text = str(error)
         except TimeoutError:
-            text = "it does not answer"
+            text = "it does not reply"
         finally:
             future.cancel()
-        self.has_ended()  # and has said all
+        self.has_ended()  # waits a moment for its end, and so for all of its output
         raise QemuError("QEMU failed", self.said or text)
 
     def _result(self, future: Future[T]) -> T:
-        for is_last in Deadline("an answer of QEMU", _ANSWER_LIMIT_S).looks(pause_s=0):
+        for is_last in Deadline("a reply of QEMU", _REPLY_LIMIT_S).looks(pause_s=0):
             if is_last or future.done():
                 break
             with contextlib.suppress(TimeoutError):
                 return future.result(SIGNAL_CHECK_S)
         return future.result(0)
 
-    # -- what it can be told ----------------------------------------------------------------
+    # -- commands ---------------------------------------------------------------------------
 
     def execute(self, command: str, **arguments: object) -> object:
         """A QMP command.
@@ -144,14 +145,14 @@ class Qemu:
         return self._await(self._monitor.execute(command, arguments))
 
     def human(self, line: str) -> str:
-        """A line of the human monitor, and what it prints (`human-monitor-command`).
+        """Run a command of the human monitor (`human-monitor-command`); its output.
 
         :raise QemuError: as `execute`.
         """
         return str(self.execute("human-monitor-command", **{"command-line": line}))
 
     def halt(self) -> None:
-        """Have the processor stand still, so that nothing changes while it is looked at.
+        """Halt the processor, so that nothing changes while RAM and CMOS are read.
 
         :raise QemuError: as `execute`.
         """
@@ -179,13 +180,14 @@ class Qemu:
         said = self.human(f"i /b {port:#x}")
         value = _PORT_VALUE.search(said)
         if value is None:
-            raise QemuError("QEMU does not read a port", said)
+            raise QemuError("QEMU can't read a port", said)
         return int(value[1], 16)
 
     # -- its end ----------------------------------------------------------------------------
 
     def has_ended(self) -> bool:
-        """Whether it has, or does so now: its sockets close a moment before."""
+        """Whether QEMU has ended. Waits up to `SIGNAL_CHECK_S`, because its sockets close
+        before."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(SIGNAL_CHECK_S)
         return self._process.returncode is not None
@@ -196,8 +198,8 @@ class Qemu:
         return text_of(self._errors)
 
     def close(self) -> None:
-        """End QEMU, and let go of all that it had."""
-        self._process.kill()  # it has nothing of its own that would have to be put in order
+        """End QEMU, and close all its files."""
+        self._process.kill()  # it has no state that would have to be saved
         self._process.wait()
         if self._thread.is_alive():
             future = asyncio.run_coroutine_threadsafe(self._disconnect(), self._loop)

@@ -1,4 +1,4 @@
-"""Files for a lab's machine: without a name where that goes, and gone with the machine."""
+"""Files for a lab's machine, without a name where possible, removed with the machine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from openrbu.errors import ObstacleError
 
 
 def memory_file(name: str, data: bytes = b"", size_bytes: int | None = None) -> int:
-    """A file without a name, in memory: its descriptor."""
+    """Make a file in memory, memfd_create(2), with `data`, and with zeros behind it up to
+    `size_bytes` where that is given; its descriptor."""
     fd = os.memfd_create(name, os.MFD_CLOEXEC)
     with open(fd, "wb", closefd=False) as file:
         file.write(data)
@@ -19,20 +20,20 @@ def memory_file(name: str, data: bytes = b"", size_bytes: int | None = None) -> 
 
 
 def text_of(fd: int) -> str:
-    """All that is in a file now, as text."""
+    """The whole content of a file now, as text."""
     return os.pread(fd, os.fstat(fd).st_size, 0).decode(errors="replace")
 
 
 def fd_path(fd: int) -> str:
-    """A path to a descriptor, for the process that has it."""
+    """A path to an open descriptor, valid in the process that has it."""
     return f"/proc/self/fd/{fd}"
 
 
 def new_file(path: Path, size_bytes: int) -> int:
-    """A descriptor of a file that was not there, with room for all of it on the disk: QEMU would
-    die where there is none.
+    """Make a file with all its disk space allocated, because QEMU crashes when the disk is full;
+    its descriptor.
 
-    :raise ObstacleError: when it was, or can't be made.
+    :raise ObstacleError: when the file exists, or can't be made.
     """
     try:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -44,13 +45,13 @@ def new_file(path: Path, size_bytes: int) -> int:
             raise
         return fd
     except FileExistsError:
-        raise ObstacleError(f"{path} is there already, and is not written over") from None
+        raise ObstacleError(f"{path} exists already, and is not overwritten") from None
     except OSError as error:
         raise ObstacleError(f"{path} can't be made: {error.strerror}") from None
 
 
 def remove_tree(directory: Path) -> None:
-    """Remove a machine's directory, whatever its guest has done to the modes of those in `disk`."""
+    """Remove a machine's directory, also where the guest has changed modes of directories in it."""
     for path, names, _ in os.walk(directory):
         for each in (Path(path, name) for name in names):
             if not each.is_symlink():

@@ -1,8 +1,8 @@
-"""SeaBIOS, the BIOS that QEMU's machines have, under another version.
+"""SeaBIOS, the BIOS of QEMU's machines, with another version text in it.
 
-Its version is text behind the names of the tools that it was built with (measured: the three ROMs
-of Debian 12's package seabios, 1.16.2). It is what the ROM says on the serial console, and what the
-guest's SMBIOS tables have. SeaBIOS checks no checksum over itself.
+The version is text behind the names of the tools that built the ROM (measured: the three ROMs of
+Debian 12's package seabios, 1.16.2). The ROM writes it to the serial console, and the guest's
+SMBIOS tables have it. SeaBIOS does not check a checksum over itself.
 """
 
 from __future__ import annotations
@@ -16,32 +16,32 @@ from openrbu.units import KIB, human_size
 _VERSION = re.compile(rb"gcc: [ -~]* binutils: [ -~]*\0(?P<version>[ -~]+)\0")
 
 _SIZE_STEP_BYTES = 64 * KIB
-"""QEMU takes a BIOS that is a multiple of this."""
+"""The size of a BIOS for QEMU is a multiple of this."""
 
 
 def bios_version(rom: bytes) -> str:
-    """The version that a SeaBIOS says it has.
+    """The version text in a SeaBIOS.
 
-    :raise DamagedInputError: when `rom` is no SeaBIOS.
+    :raise DamagedInputError: when `rom` is not a SeaBIOS.
     """
     return _find_version(rom)["version"].decode("ascii")
 
 
 def is_seabios(rom: bytes) -> bool:
-    """Whether it is one, so that QEMU can start it."""
+    """Whether `rom` is a SeaBIOS, so that QEMU can start it."""
     return len(_VERSION.findall(rom)) == 1
 
 
 def rename_bios(rom: bytes, version: str) -> bytes:
-    """The same SeaBIOS under another version, which is no longer than the one it has.
+    """The same SeaBIOS with another version, which may not be longer than the one in `rom`.
 
-    :raise UsageError: when `version` does not fit, or is not printable ASCII.
-    :raise DamagedInputError: when `rom` is no SeaBIOS.
+    :raise UsageError: when `version` is too long, or is not printable ASCII.
+    :raise DamagedInputError: when `rom` is not a SeaBIOS.
     """
     found = _find_version(rom)
     start, end = found.span("version")
     if not (version and version.isascii() and version.isprintable()):
-        raise UsageError(f"{version!r} can't be a BIOS version: it takes printable ASCII")
+        raise UsageError(f"{version!r} can't be a BIOS version: it must be printable ASCII")
     if len(version) > end - start:
         raise UsageError(
             f"the BIOS version {version!r} has {len(version)} characters, and this SeaBIOS has "
@@ -51,9 +51,9 @@ def rename_bios(rom: bytes, version: str) -> bytes:
 
 
 def fill_flash(rom: bytes, size_bytes: int) -> bytes:
-    """A ROM at the end of a flash of `size_bytes`, where a PC's processor starts.
+    """The content of a flash of `size_bytes` with a ROM at its end, where a PC's processor starts.
 
-    :raise UsageError: when the ROM is larger than that, or QEMU takes no flash of that size.
+    :raise UsageError: when the ROM is larger than that, or QEMU can't have a flash of that size.
     """
     if size_bytes < len(rom):
         raise UsageError(
@@ -71,5 +71,5 @@ def fill_flash(rom: bytes, size_bytes: int) -> bytes:
 def _find_version(rom: bytes) -> re.Match[bytes]:
     found = list(_VERSION.finditer(rom))
     if len(found) != 1:
-        raise DamagedInputError(f"no SeaBIOS: it has {len(found)} version strings, not one")
+        raise DamagedInputError(f"not a SeaBIOS: it has {len(found)} version strings, not one")
     return found[0]

@@ -1,7 +1,7 @@
-"""An update tried in the lab, from end to end: `rbu update --reboot` in a guest, and its result.
+"""An update tried in the lab from start to end: `rbu update --reboot` in a guest, and its result.
 
-The machine is made for the image: the model that the header names, a flash of the size of the
-image's data, and a SeaBIOS under an older version in it.
+The machine is made for the image: it is a model that the image's header names, and its flash has
+the size of the image's data and contains a SeaBIOS with an older version.
 """
 
 from __future__ import annotations
@@ -42,13 +42,14 @@ class GuestFailedError(OpenRbuError):
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What became of an update.
+    """The result of an update in a guest.
 
-    `status` is the exit status of `rbu update` where that ended without a restart; then there is
-    nothing else but its `error_text`, what it wrote to standard error. `post` is what the BIOS did.
-    After the restart: the version that the BIOS said on the console (None: none), the version in
-    the guest's SMBIOS tables, and the document that `rbu status --json` gave in the guest.
-    `started` is False where the new BIOS is none that QEMU can start; nothing was seen then.
+    `status`: the exit status of `rbu update` when it ended without a restart. Then only
+    `error_text` is set besides: what it wrote to standard error. `post`: what the BIOS did at the
+    restart. `started`: False when QEMU can't start the new BIOS; then the fields after it are not
+    set. They are from after the restart: the version that the BIOS wrote to the console (None: it
+    wrote none), the version in the guest's SMBIOS tables, and the document of `rbu status --json`
+    in the guest.
     """
 
     status: int | None = None
@@ -61,13 +62,13 @@ class Trial:
 
     @property
     def completion(self) -> Mapping[str, Any]:
-        """What `rbu status` says in the guest of how the update ended; nothing where none came."""
+        """The field `completion` of `rbu status --json` in the guest; empty when it has none."""
         return (self.status_document or {}).get("completion") or {}
 
     @property
     def failure(self) -> OpenRbuError | None:
-        """What is wrong: `rbu update` failed, the BIOS says that the update did, or the machine
-        does not run what its BIOS says. None: nothing."""
+        """The error: `rbu update` failed, the BIOS reports that the update failed, or the machine
+        does not run the version that its BIOS reports. None: the update worked."""
         if self.post is None:
             if self.status == 0:
                 return None
@@ -77,11 +78,11 @@ class Trial:
         return post_failure(self.post) or self._difference(self.post.version_after)
 
     def _difference(self, version: str) -> OpenRbuError | None:
-        """Where the machine does not run the version that its flash has."""
+        """The error when the machine does not run `version`, which its flash has; None: it does."""
         if not self.started:
             return UpdateFailedError(
-                f"the flash has {version}, but QEMU can't start it: the image's BIOS is no "
-                "SeaBIOS; see: rbu lab bios --help"
+                f"the flash has {version}, but QEMU can't start it: the image's BIOS is not a "
+                "SeaBIOS; to make such an image: rbu lab bios --help"
             )
         seen = (self.console_version, self.dmi_version, self.completion.get("code"))
         if seen == (version, version, "0x0000"):
@@ -93,9 +94,9 @@ class Trial:
 
 
 def model_for(image: Image) -> str:
-    """The model that can be had in the lab and that an image is for.
+    """The first model of the lab that an image is for.
 
-    :raise NotForThisMachineError: when there is none.
+    :raise NotForThisMachineError: when the image is for none of the lab's models.
     """
     lab_models = [name for name, kind in MODELS.items() if kind.tokens is TokenKind.INDEXED_IO]
     for name in lab_models:
@@ -115,10 +116,10 @@ def machine_spec_for(
     flash_size_bytes: int,
     **more: Any,
 ) -> MachineSpec:
-    """A machine of `model` with a SeaBIOS in its flash, which says `bios_version` (None: the
-    model's first).
+    """The spec of a machine of `model` with a SeaBIOS in its flash that has the version
+    `bios_version` (None: the model's first).
 
-    :raise UsageError: when the model, the version or the size does not go.
+    :raise UsageError: when there is no such model, or the version or the size is not possible.
     """
     version = model_named(model).bios_version if bios_version is None else bios_version
     rom = fill_flash(rename_bios(software.seabios.read_bytes(), version), flash_size_bytes)
@@ -134,11 +135,11 @@ def try_update(
     step: Callable[[str], None],
     output: Callable[[bytes], None],
 ) -> Trial:
-    """Update a machine that is on. `words` are more of `rbu update`'s options, `cut_power` takes
-    the power away in place of the restart; `step` is told what begins, `output` gets what
+    """Update a machine that is on. `words` are further options of `rbu update`. With `cut_power`
+    the power is cut in place of the restart. `step` gets a line before each step, `output` what
     `rbu update` writes to standard output.
 
-    :raise GuestLostError: when the machine is lost.
+    :raise GuestLostError: when the guest is lost.
     """
     step("rbu update in the guest")
     shutil.copyfile(image, machine.disk / image.name)  # the guest has its own /run, /dev/shm, …
@@ -167,9 +168,9 @@ def try_update(
 
 
 def _status(machine: LabMachine) -> dict[str, Any]:
-    """What `rbu status --json` says in the guest.
+    """The document of `rbu status --json` in the guest.
 
-    :raise UpdateFailedError: when it says nothing of that kind.
+    :raise UpdateFailedError: when its output is not JSON.
     """
     said = {1: bytearray(), 2: bytearray()}
     machine.run([RBU, "status", "--json"], output=lambda stream, data: said[stream].extend(data))
@@ -177,5 +178,5 @@ def _status(machine: LabMachine) -> dict[str, Any]:
         document: dict[str, Any] = json.loads(said[1])
     except ValueError:
         text = " ".join(said[2].decode(errors="replace").split())
-        raise UpdateFailedError(f"rbu status gives no answer in the guest: {text}") from None
+        raise UpdateFailedError(f"rbu status failed in the guest: {text}") from None
     return document

@@ -1,9 +1,9 @@
-"""A lab's machine under Xen: the hypervisor starts first, the kernel is its dom0.
+"""A lab's machine with Xen: the hypervisor starts first, and the kernel is its dom0.
 
 QEMU starts the hypervisor by the Multiboot entry. The kernel and its initial RAM file system are
-the hypervisor's modules: `-initrd "FILE WORDS,FILE"`, where a comma in the words is two.
+the hypervisor's modules: `-initrd "FILE WORDS,FILE"`, where a comma in WORDS is written twice.
 
-Xen resets the machine itself, and its own command line says whether that is a warm restart
+Xen itself resets the machine, and its own command line says whether that is a warm restart
 (measured on 4.17: `reboot=warm` leaves 0x1234 at 0x472, whatever dom0 has written to
 `/sys/kernel/reboot/mode`; without it the word is 0).
 """
@@ -20,7 +20,7 @@ from openrbu.units import GIB, MIB, human_size
 MIN_RAM_BYTES = 640 * MIB
 DEFAULT_RAM_BYTES = 1 * GIB
 
-# `smap=off`: with QEMU's emulation of it dom0 dies on its first instructions.
+# `smap=off`: dom0 crashes at its first instructions with QEMU's emulation of SMAP.
 _XEN_LINE = "console=com1 com1=115200,8n1 dom0_mem={dom0}M,max:{dom0_max}M reboot=warm smap=off"
 
 
@@ -28,8 +28,8 @@ _XEN_LINE = "console=com1 com1=115200,8n1 dom0_mem={dom0}M,max:{dom0_max}M reboo
 class XenBoot:
     """How a machine starts as a Xen host.
 
-    `hypervisor` is an ELF file. dom0 starts with `dom0_bytes` of the machine's RAM, and can be
-    ballooned up to `dom0_max_bytes`, as far as there is RAM for it: whole MiB, both.
+    `hypervisor` is an ELF file. dom0 starts with `dom0_bytes` of the machine's RAM, and can balloon
+    up to `dom0_max_bytes` as far as there is RAM. Both are whole MiB.
     """
 
     hypervisor: Path
@@ -47,8 +47,8 @@ class XenBoot:
         return cls(hypervisor, mib // 2 * MIB, mib * 3 // 4 * MIB)
 
     def arguments(self, kernel: int, initramfs: int, kernel_line: str) -> list[str]:
-        """QEMU's words. `kernel` and `initramfs` are descriptors, because a path could have a
-        blank in it, where QEMU would end it."""
+        """QEMU's arguments. `kernel` and `initramfs` are descriptors, because QEMU would end a path
+        at a blank in it."""
         words = kernel_line.replace(",", ",,")
         line = _XEN_LINE.format(dom0=self.dom0_bytes // MIB, dom0_max=self.dom0_max_bytes // MIB)
         modules = f"{fd_path(kernel)} {words},{fd_path(initramfs)}"
@@ -56,12 +56,9 @@ class XenBoot:
 
 
 def check_ram(ram_bytes: int) -> None:
-    """Refuse a machine that is too small for Xen and a dom0.
-
-    :raise UsageError: when it is.
-    """
+    """:raise UsageError: when a machine with `ram_bytes` is too small for Xen and a dom0."""
     if ram_bytes < MIN_RAM_BYTES:
         raise UsageError(
-            f"a machine under Xen takes {human_size(MIN_RAM_BYTES)} of RAM or more, not "
+            f"a machine with Xen needs {human_size(MIN_RAM_BYTES)} of RAM or more, not "
             f"{human_size(ram_bytes)}"
         )

@@ -35,7 +35,7 @@ _ALONE = """
 import os, sys, threading
 from pathlib import Path
 from openrbu.fuse.callers import CallerMap
-from openrbu.fuse.session import Session
+from openrbu.fuse.session import FuseSession
 from openrbu.machine.virtual import VirtualMachine
 from openrbu.system import fuse_mounts
 
@@ -43,7 +43,7 @@ directory, target = sys.argv[1:]
 with VirtualMachine(Path(directory)) as machine:
     fd = fuse_mounts.open_device()
     fuse_mounts.mount_device(fd, target, directory)
-    session = Session(machine.files, fd, CallerMap.of_this_process(), log=print)
+    session = FuseSession(machine.files, fd, CallerMap.of_this_process(), log=print)
     session.start()
     print("ready", os.getcwd(), flush=True)
     END
@@ -149,7 +149,7 @@ def test_what_is_no_fuse_device_fails_with_what_libfuse_says(
     ("name", "error", "says"),
     [
         ("Translation", MemoryError(), "an unexpected error, which is on standard error"),
-        ("call", PermissionError(errno.EPERM, "Not permitted"), "directory of its own: Not perm"),
+        ("call", PermissionError(errno.EPERM, "Not permitted"), "own working directory: Not perm"),
     ],
 )
 def test_whatever_ends_the_thread_it_is_not_said_to_serve(
