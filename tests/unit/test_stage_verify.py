@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,13 +22,14 @@ from openrbu.machine.virtual import VirtualMachine
 from openrbu.memory.scan import search
 from openrbu.units import KIB, MIB, PAGE_SIZE, PhysAddr
 from openrbu.update import stage
-from openrbu.update.driver import LOADING, RbuDriver, ReadBack
+from openrbu.update.driver import CHUNK_BYTES, DATA, LOADING, RbuDriver, ReadBack
 from openrbu.update.stage import DriverState, OutOfMemoryError, Payload, make_payload
 from openrbu.update.verify import compare, find_staged
 from rigs.machines import (
     DEVICE,
     ENTRY,
     PROFILES,
+    Hook,
     Watched,
     hidden_memory,
     image,
@@ -40,6 +42,9 @@ from rigs.machines import (
 
 IMAGE = image_bytes()
 OTHER = image_bytes(version="2.4.0", seed=2)
+SKIPPING = ("linux-5.7",)
+"""The profiles that leave a packet out when packets are read back."""
+
 HIGH = PhysAddr(40 * MIB)
 """Memory that nothing here is staged in."""
 
@@ -191,6 +196,67 @@ def test_a_delivery_that_is_interrupted_is_aborted(machine: VirtualMachine) -> N
         driver.deliver(IMAGE, interrupt)
     assert not driver.is_in_use
     assert not driver.has_staged_data
+
+
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.ENODEV])
+def test_an_entry_that_goes_by_itself_while_it_is_given_up_is_gone(
+    usual: VirtualMachine, number: int
+) -> None:
+    host = VirtualHost(usual)
+    host.load_module("dell_rbu", {})
+    gone: list[str] = []
+
+    def goes(name: str, arguments: tuple[Any, ...]) -> None:
+        if name == "write" and arguments[0] == LOADING:
+            gone.append(arguments[0])
+            host.write(*arguments)
+            raise OSError(number, os.strerror(number), LOADING)
+
+    driver = RbuDriver(Watched(host, goes))
+    driver.abort_entry()
+    assert gone == [LOADING]
+    assert not driver.is_in_use
+
+
+@pytest.mark.parametrize("size_bytes", [1, 4096, CHUNK_BYTES, 2 * CHUNK_BYTES + 5])
+def test_so_many_zeros_are_put_into_memory_as_are_asked_for(
+    usual: VirtualMachine, size_bytes: int
+) -> None:
+    host, zeros = VirtualHost(usual), bytearray()
+    host.load_module("dell_rbu", {})
+    RbuDriver(Watched(host, collect(zeros))).overwrite_freed(size_bytes)
+    assert zeros == bytes(size_bytes)
+
+
+def test_four_times_as_many_zeros_follow_what_is_cleared(usual: VirtualMachine) -> None:
+    """A kernel hands out other pages first than those that were freed last."""
+    host, zeros, what = VirtualHost(usual), bytearray(), payload()
+    staged(host, what)
+    stage.clear(Watched(host, collect(zeros)))
+    assert zeros == bytes(4 * len(what.staged))
+
+
+def collect(data: bytearray) -> Hook:
+    """A hook that puts what is delivered to the driver into `data`."""
+
+    def collect_piece(name: str, arguments: tuple[Any, ...]) -> None:
+        if name == "write" and arguments[0] == DATA:
+            data.extend(arguments[1])
+
+    return collect_piece
+
+
+def test_what_begins_with_the_packets_0_and_1_is_safe_to_drop_whatever_follows(
+    machine: VirtualMachine,
+) -> None:
+    """A kernel that skips a packet shows that at the start."""
+    host = VirtualHost(machine)
+    stage.load_driver(host, "packet")
+    driver = RbuDriver(host)
+    driver.set_type("packet")
+    driver.set_packet_size(4096)
+    driver.deliver(bytes(payload().staged[: 2 * 4096]) + bytes(4096), quiet)
+    assert driver.may_crash_on_clear is (machine.config.profile in SKIPPING)
 
 
 def test_restoring_what_was_never_loaded_does_nothing(usual: VirtualMachine) -> None:
