@@ -360,3 +360,10 @@ def test_finding_an_end_does_not_copy() -> None:
     assert image is not None
     raw[100] = 9
     assert image.body[16] == 9
+
+
+@pytest.mark.parametrize("size_bytes", [0, 1, 7])
+def test_an_image_without_room_for_check_words_has_none(size_bytes: int) -> None:
+    made = make_image(b"data", version=BiosVersion.parse("A06"), systems=[SystemId(0x0121)])
+    image = Image.parse(made[: HEADER.size_bytes + size_bytes])
+    assert (image.data_word, image.flash_size_bytes, bytes(image.flash_data)) == (0, 0, b"")

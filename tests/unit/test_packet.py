@@ -11,13 +11,16 @@ from hypothesis import strategies as st
 
 from openrbu.errors import DamagedInputError, UsageError
 from openrbu.formats.packet import (
+    DEFAULT_PACKET_BYTES,
     HEADER_SIZE_BYTES,
+    MAX_PACKET_BYTES,
     MAX_PACKETS,
     PACKET_HEADER,
     PacketHeader,
     PasswordItem,
     check_packet_size,
     join,
+    own_set_id,
     packets_needed,
     parse_password_item,
     password_crc,
@@ -377,3 +380,32 @@ def test_only_the_packets_in_order_are_a_set(packets: list[bytes]) -> None:
 def test_importing_the_module_does_not_import_numpy() -> None:
     code = "import sys, openrbu.formats.packet; sys.exit('numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_largest_image_that_a_set_carries_is_at_the_largest_packet_size() -> None:
+    most = (MAX_PACKETS - 1) * (MAX_PACKET_BYTES - HEADER_SIZE_BYTES)
+    assert packets_needed(most, MAX_PACKET_BYTES) == MAX_PACKETS
+    with pytest.raises(UsageError, match=f"use packets of {MAX_PACKET_BYTES} bytes or more"):
+        packets_needed(most, DEFAULT_PACKET_BYTES)
+    with pytest.raises(UsageError, match="too large for any packet set"):
+        packets_needed(most + 1, MAX_PACKET_BYTES)
+
+
+def test_the_packet_that_dells_old_client_writes_behind_a_set_is_taken_if_it_is_sound() -> None:
+    """One, whose number is the total, with a right checksum; nothing else is."""
+    packets = packet_list()
+    surplus = with_field(packets[-1], "pktNum", len(packets))
+    whole = b"".join(packets)
+    assert bytes(join(whole + surplus).image) == bytes(join(whole).image)
+    wrong = bytearray(surplus)
+    wrong[-1] ^= 1
+    for behind in (bytes(wrong), surplus + surplus, surplus + bytes(len(surplus))):
+        with pytest.raises(DamagedInputError):
+            join(whole + behind)
+
+
+def test_a_sets_own_id_stands_for_its_data_its_packet_size_and_its_password() -> None:
+    changed = IMAGE[:-1] + bytes([IMAGE[-1] ^ 1])
+    made_of = [(IMAGE, 4096, None), (IMAGE, 8192, None), (IMAGE, 4096, 5), (changed, 4096, None)]
+    assert len({own_set_id(*each) for each in made_of}) == len(made_of)
+    assert own_set_id(IMAGE, 4096, None) == own_set_id(bytearray(IMAGE), 4096, None)
