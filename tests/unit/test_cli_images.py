@@ -401,7 +401,7 @@ def other_set() -> bytes:
         (lambda p: [*p[:3], p[3][:-1] + b"?", *p[4:]], "wrong checksum"),
         (lambda p: p[:-1], "is missing"),
         (lambda p: [*p[:-1], p[-1][:100]], "cut short"),
-        (lambda p: [*p, b"junk"], "behind the last packet"),
+        (lambda p: [*p, b"junk"], "follow the last packet"),
         (lambda p: [], "cut short"),
         (lambda p: [b"no packets at all" * 9], "packet 0"),
     ],

@@ -105,7 +105,7 @@ def test_what_holds_nothing_for_rbu_is_named_with_what_to_do(
     data, _, what, advice = HOLD_NOTHING[layout]
     path = rbu.write("P.BIN", data)
     line = rbu.fails(3, command, path)
-    assert "P.BIN: nothing for RBU in it: " in line
+    assert "P.BIN: it has nothing for RBU: " in line
     assert what in line
     assert advice in line
     error = rbu.json(command, path, code=3)["error"]
@@ -228,7 +228,7 @@ def test_an_image_whose_end_is_not_known_is_not_written(rbu: Cli) -> None:
     path = rbu.write("dump", bytes(4096) + CUT + NOISE)
     ended = rbu("extract", path, "-o", "out")
     assert ended.code == 5
-    assert "nothing says where the image ends" in ended.err
+    assert "the end of the image is not known" in ended.err
     document = rbu.json("extract", path, "-o", "out", code=5)
     assert (document["changed"], document["images"]) == (False, [])
     [left_out] = document["left_out"]
@@ -297,15 +297,15 @@ def test_of_several_images_the_whole_one_is_taken(rbu: Cli) -> None:
 
 def test_of_several_whole_images_none_is_guessed(rbu: Cli) -> None:
     path = rbu.write("P.BIN", tar_of(("a", IMAGE), ("b", OTHER)))
-    with pytest.raises(UsageError, match=r"holds 2 images \(A06, A07\)"):
+    with pytest.raises(UsageError, match=r"has 2 images \(A06, A07\)"):
         load_image(path)
 
 
 def test_an_image_without_an_end_is_not_gone_on_with(rbu: Cli) -> None:
     path = rbu.write("dump", bytes(4096) + CUT)
-    with pytest.raises(DamagedInputError, match="nothing says where the image ends"):
+    with pytest.raises(DamagedInputError, match="the end of the image is not known"):
         load_image(path)
-    assert "nothing says where" in rbu.fails(5, "packets", path, "-o", "p")
+    assert "the end of the image is not known" in rbu.fails(5, "packets", path, "-o", "p")
 
 
 # -- real files -----------------------------------------------------------------------------

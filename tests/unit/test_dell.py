@@ -287,16 +287,16 @@ def test_a_large_rom_size_is_written_and_read(size: int) -> None:
 
 @pytest.mark.parametrize("size", [0, 1, 63 * KIB, 65 * KIB, 16 * MIB + 64 * KIB, 16384 * MIB])
 def test_a_rom_size_that_smbios_can_not_say_is_refused(size: int) -> None:
-    with pytest.raises(UsageError, match="SMBIOS can't say"):
+    with pytest.raises(UsageError, match="SMBIOS can't express"):
         bios(size)
-    with pytest.raises(UsageError, match="SMBIOS can't say"):
+    with pytest.raises(UsageError, match="SMBIOS can't express"):
         dell.with_rom_size(tables_with(bios()), size)
 
 
 def test_an_old_structure_has_no_room_for_a_rom_above_16_mib() -> None:
     old = tables_with(Structure(bios().formatted[:0x12], bios().tail))
     assert BiosInformation.of(dell.with_rom_size(old, 16 * MIB)).rom_size_bytes == 16 * MIB
-    with pytest.raises(UsageError, match="too old to say that a ROM has 17 MiB"):
+    with pytest.raises(UsageError, match="too old to express a ROM size of 17 MiB"):
         dell.with_rom_size(old, 17 * MIB)
 
 

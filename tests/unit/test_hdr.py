@@ -317,7 +317,7 @@ def test_a_new_image_is_for_the_systems_it_was_made_for(systems: list[SystemId])
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"flash_data": b""}, "no flash data"),
+        ({"flash_data": b""}, "an image needs flash data"),
         ({"systems": []}, "1 to 12 systems, not 0"),
         ({"systems": [POWEREDGE_2650] * 13}, "1 to 12 systems, not 13"),
         ({"systems": [SystemId(0x8012)]}, "0x8012 does not fit"),

@@ -156,14 +156,14 @@ def test_blocks_of_nothing_do_not_take_for_ever(monkeypatch: pytest.MonkeyPatch)
     blocks = struct.pack("<IHH", 0, 0, 0) * 2000
     struct.pack_into("<H", made, 40, 2000)
     struct.pack_into("<I", made, 8, len(made) + len(blocks))
-    with pytest.raises(DamagedInputError, match="more than 1000 pieces"):
+    with pytest.raises(DamagedInputError, match="more than 1000 chunks"):
         search_package(bytes(made) + blocks)
 
 
 def test_streams_of_nothing_do_not_take_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "MAX_PIECES", 1000)
     assert search_package(bz2.compress(b"") * 9 + IMAGE).images
-    with pytest.raises(DamagedInputError, match="more than 1000 pieces"):
+    with pytest.raises(DamagedInputError, match="more than 1000 chunks"):
         search_package(bytes(9) + zlib.compress(b"", wbits=31) * 2000)
 
 
@@ -171,7 +171,7 @@ def test_starts_that_are_none_do_not_take_for_ever(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(limits, "MAX_FALSE_STARTS", 100)
     for sign in (b"$RBU....", zlib.compress(b"", wbits=31)[:10] + b"\xff", b"MSCF" + bytes(40)):
         assert search_package(sign * 50 + IMAGE).images
-        with pytest.raises(DamagedInputError, match="more than 100 places"):
+        with pytest.raises(DamagedInputError, match="more than 100 positions"):
             search_package(sign * 200)
 
 
@@ -264,5 +264,5 @@ def test_files_that_lie_over_each_other_are_damage() -> None:
     packed = bytearray(cabinet_of(("a", IMAGE), ("b", b"behind")))
     second = packed.index(b"b\0") - 12
     packed[second : second + 4] = bytes(4)
-    with pytest.raises(DamagedInputError, match="lies over another"):
+    with pytest.raises(DamagedInputError, match="overlaps another"):
         contents(bytes(packed))

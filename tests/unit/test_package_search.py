@@ -14,7 +14,7 @@ from openrbu.buffers import Buffer
 from openrbu.errors import DamagedInputError
 from openrbu.formats.image_check import ImageState
 from openrbu.formats.packages import limits
-from openrbu.formats.packages.search import FoundImage, search_package
+from openrbu.formats.packages.search import PackagedImage, search_package
 from rigs.package_makers import (
     CUT,
     IMAGE,
@@ -34,10 +34,10 @@ Wrap = Callable[[bytes], bytes]
 FORMER = IMAGE[:-8] + (len(IMAGE) - 92).to_bytes(4, "little") + b"crc?"
 
 
-def find_images(data: Buffer, name: str = "") -> list[FoundImage]:
+def find_images(data: Buffer, name: str = "") -> list[PackagedImage]:
     contents = search_package(data, name)
     if not contents.images and contents.damage:
-        error = contents.why_nothing()
+        error = contents.why_no_images()
         assert error is not None
         raise error
     return contents.images
@@ -122,7 +122,7 @@ def test_an_image_without_an_end_has_none_of_what_is_behind_its_header(behind: b
     [item] = find_images(b"before" + CUT + behind)
     assert (item.path, item.image.build(), item.end_is_known) == ("offset 6", CUT[:84], False)
     assert item.damage is not None
-    assert "nothing says where the image ends" in item.damage
+    assert "the end of the image is not known" in item.damage
 
 
 def test_a_whole_image_over_the_data_of_one_without_an_end_is_found() -> None:
@@ -199,7 +199,7 @@ def test_what_only_looks_like_a_header_is_passed_over(offset: int, new: bytes) -
 @pytest.mark.parametrize("data", [b"", b"$RBU", bytes(5000), SCRIPT, as_tar(b"no"), as_zip(b"no")])
 def test_where_there_is_no_image_none_is_found(data: bytes) -> None:
     assert found(data) == []
-    assert search_package(data).why_nothing() is None
+    assert search_package(data).why_no_images() is None
 
 
 # Archives

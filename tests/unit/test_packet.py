@@ -115,8 +115,8 @@ def test_a_whole_number_of_kib_that_16_bits_can_say_is_a_packet_size(size: int) 
 @pytest.mark.parametrize(
     ("size", "says"),
     [
-        (-4096, "is no size"),
-        (0, "is no size"),
+        (-4096, "is not a size"),
+        (0, "is not a size"),
         (1, "below 1 KiB"),
         (33, "below 1 KiB"),
         (4097, "not a whole number of KiB"),
@@ -294,10 +294,13 @@ BROKEN_SETS = {
         "packet 2 is there twice, the second time at offset 0x3000",
     ),
     "packet 4 twice": ([*P, P[4]], "packet 4 is there twice, the second time at offset 0x5000"),
-    "0 after 1": (swapped(P[:], 0, 1), "packet 1 at offset 0x0 is out of order: packet 0 is due"),
+    "0 after 1": (
+        swapped(P[:], 0, 1),
+        "packet 1 at offset 0x0 is out of order: packet 0 should be there",
+    ),
     "2 after 3": (
         swapped(P[:], 2, 3),
-        "packet 3 at offset 0x2000 is out of order: packet 2 is due",
+        "packet 3 at offset 0x2000 is out of order: packet 2 should be there",
     ),
     "another set": (
         [*P[:2], OTHER[2], *P[3:]],
@@ -332,7 +335,7 @@ BROKEN_SETS = {
         [P[0], b"\0" + P[1][1:], *P[2:]],
         "packet 1 at offset 0x1000: pktId is not $RPK",
     ),
-    "junk behind": ([*P, b"junk"], "4 bytes behind the last packet, at offset 0x5000"),
+    "junk behind": ([*P, b"junk"], "4 bytes follow the last packet, at offset 0x5000"),
 }
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from openrbu.formats import systems
 from openrbu.formats.hdr import SystemId
-from openrbu.formats.systems import Against, known_system, title_of
+from openrbu.formats.systems import KnownProblem, known_system, title_of
 from openrbu.machine.models import MODELS
 from rigs.real_systems import DATA, each_system, expected_of
 
@@ -41,37 +41,37 @@ def test_every_row_is_found_by_its_id() -> None:
     for line in ROWS:
         fields = line.split("\t")
         found = known_system(int(fields[0], 16))
-        assert [found.name, found.against.value, found.what] == [*fields[1:], "", ""][:3]
+        assert [found.name, found.problem.value, found.what] == [*fields[1:], "", ""][:3]
 
 
 def test_an_id_that_is_not_known_has_nothing_against_it() -> None:
     for system_id in (0, 0x0076, 0x1ABC, 0xFFFF, 0x12345):
         unknown = known_system(system_id)
-        assert (unknown.name, unknown.against, unknown.what) == ("", Against.NOTHING, "")
+        assert (unknown.name, unknown.problem, unknown.what) == ("", KnownProblem.NOTHING, "")
         assert title_of(SystemId(system_id)) == f"{system_id:#06x}"
 
 
 @pytest.mark.parametrize(
-    ("system_id", "title", "against"),
+    ("system_id", "title", "problem"),
     [
-        (0x0121, "0x0121 (PowerEdge 2650)", Against.NOTHING),
-        (0x0152, "0x0152 (Latitude D500)", Against.NOTHING),
-        (0x0126, "0x0126 (OptiPlex GX620)", Against.BROKEN),
-        (0x01AD, "0x01ad (OptiPlex GX620)", Against.BROKEN),
-        (0x01BC, "0x01bc (OptiPlex GX620)", Against.BROKEN),
-        (0x02A5, "0x02a5 (PowerEdge R210)", Against.BROKEN),
-        (0x02A6, "0x02a6 (PowerEdge T110)", Against.BROKEN),
-        (0x0092, "0x0092", Against.BROKEN),
-        (0x014B, "0x014b", Against.BROKEN),
-        (0x022E, "0x022e (XPS M1530)", Against.CAUTION),
+        (0x0121, "0x0121 (PowerEdge 2650)", KnownProblem.NOTHING),
+        (0x0152, "0x0152 (Latitude D500)", KnownProblem.NOTHING),
+        (0x0126, "0x0126 (OptiPlex GX620)", KnownProblem.BROKEN),
+        (0x01AD, "0x01ad (OptiPlex GX620)", KnownProblem.BROKEN),
+        (0x01BC, "0x01bc (OptiPlex GX620)", KnownProblem.BROKEN),
+        (0x02A5, "0x02a5 (PowerEdge R210)", KnownProblem.BROKEN),
+        (0x02A6, "0x02a6 (PowerEdge T110)", KnownProblem.BROKEN),
+        (0x0092, "0x0092", KnownProblem.BROKEN),
+        (0x014B, "0x014b", KnownProblem.BROKEN),
+        (0x022E, "0x022e (XPS M1530)", KnownProblem.CAUTION),
     ],
 )
 def test_what_the_image_facts_say_of_a_system_is_known(
-    system_id: int, title: str, against: Against
+    system_id: int, title: str, problem: KnownProblem
 ) -> None:
     found = known_system(system_id)
-    assert (title_of(SystemId(system_id)), found.against) == (title, against)
-    assert bool(found.what) == (against is not Against.NOTHING)
+    assert (title_of(SystemId(system_id)), found.problem) == (title, problem)
+    assert bool(found.what) == (problem is not KnownProblem.NOTHING)
 
 
 def test_a_title_has_the_revision_where_it_is_not_0() -> None:
@@ -100,11 +100,11 @@ def test_the_table_holds_all_that_dells_data_files_said() -> None:
     if not source.exists():
         pytest.skip(f"there is no {source} (OPENRBU_DATA names another place)")
     lines = [line for line in source.read_text().splitlines() if not line.startswith("#")]
-    for number, name, against in csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE):
+    for number, name, problem in csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE):
         found = known_system(int(number, 16))
         plain = re.sub(r" 0x[0-9A-F]+$", "", name).casefold()
         assert found.name.casefold() == plain or not plain
-        assert bool(against) == (found.against is not Against.NOTHING)
+        assert bool(problem) == (found.problem is not KnownProblem.NOTHING)
 
 
 def test_the_table_is_in_the_wheel(tmp_path: Path) -> None:

@@ -47,16 +47,16 @@ versions = st.one_of(
 
 @pytest.mark.parametrize(("newer", "older"), PAIRS)
 def test_the_newer_version_beats_the_older_and_not_the_reverse(newer: str, older: str) -> None:
-    assert parse(newer).beats(parse(older))
-    assert not parse(older).beats(parse(newer))
+    assert parse(newer).is_newer_than(parse(older))
+    assert not parse(older).is_newer_than(parse(newer))
     assert not parse(newer).same_as(parse(older))
 
 
 @settings(deadline=None)
 @given(versions, versions)
 def test_of_two_versions_at_most_one_beats_the_other(one: BiosVersion, two: BiosVersion) -> None:
-    assert not one.beats(one)
-    assert not (one.beats(two) and two.beats(one))
+    assert not one.is_newer_than(one)
+    assert not (one.is_newer_than(two) and two.is_newer_than(one))
 
 
 @settings(deadline=None)
@@ -64,10 +64,10 @@ def test_of_two_versions_at_most_one_beats_the_other(one: BiosVersion, two: Bios
 def test_beating_and_not_being_beaten_are_transitive(
     one: BiosVersion, two: BiosVersion, three: BiosVersion
 ) -> None:
-    if one.beats(two) and two.beats(three):
-        assert one.beats(three)
-    if not one.beats(two) and not two.beats(three):
-        assert not one.beats(three)
+    if one.is_newer_than(two) and two.is_newer_than(three):
+        assert one.is_newer_than(three)
+    if not one.is_newer_than(two) and not two.is_newer_than(three):
+        assert not one.is_newer_than(three)
 
 
 @settings(deadline=None)
@@ -75,7 +75,7 @@ def test_beating_and_not_being_beaten_are_transitive(
 def test_readable_versions_are_the_same_exactly_when_neither_beats_the_other(
     one: BiosVersion, two: BiosVersion
 ) -> None:
-    neither = not one.beats(two) and not two.beats(one)
+    neither = not one.is_newer_than(two) and not two.is_newer_than(one)
     if one.style is not VersionStyle.UNREADABLE:
         assert one.same_as(two) == neither
     elif one.same_as(two):
@@ -138,7 +138,7 @@ def test_what_is_no_version_is_unreadable_and_fits_no_header(text: str) -> None:
 
 def test_an_unreadable_version_is_not_the_same_as_another_one() -> None:
     assert not parse("unknown").same_as(parse("49.0.48"))
-    assert not parse("unknown").beats(parse("49.0.48"))
+    assert not parse("unknown").is_newer_than(parse("49.0.48"))
 
 
 @settings(deadline=None)

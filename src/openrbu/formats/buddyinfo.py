@@ -1,4 +1,4 @@
-"""`/proc/buddyinfo`: how many free blocks of each order each zone of memory has.
+"""`/proc/buddyinfo`: how many free blocks of each order are in each zone of memory.
 
 Facts: docs/reference/linux-files.md, L4.
 """
@@ -23,7 +23,7 @@ class ZoneFree:
 
 
 def format_buddyinfo(zones: Iterable[ZoneFree]) -> str:
-    """The file as Linux writes it (seen on Linux 6: columns, and the blank that ends a line)."""
+    """The file as Linux 6 writes it (measured: the columns, and the blank at a line's end)."""
     return "".join(
         f"Node {zone.node}, zone {zone.zone:>8} "
         + "".join(f"{count:6} " for count in zone.counts)
@@ -33,9 +33,9 @@ def format_buddyinfo(zones: Iterable[ZoneFree]) -> str:
 
 
 def parse_buddyinfo(text: str) -> list[ZoneFree]:
-    """The lines of the file, of any machine: any nodes, zones and number of orders.
+    """The lines of the file of any machine: any nodes, zones and number of orders.
 
-    :raise DamagedInputError: when a line is none of its lines, or there is none at all.
+    :raise DamagedInputError: when a line has another form, or there are no lines.
     """
     zones: list[ZoneFree] = []
     offset = 0
@@ -58,7 +58,8 @@ def parse_buddyinfo(text: str) -> list[ZoneFree]:
 
 
 def largest_low_block_bytes(zones: Sequence[ZoneFree]) -> int:
-    """The largest free block below 4 GiB; zone Normal lies above where there is a zone DMA32."""
+    """The size in bytes of the largest free block below 4 GiB; 0 if there is none. Zone Normal is
+    above 4 GiB if there is a zone DMA32."""
     has_dma32 = any(zone.zone == "DMA32" for zone in zones)
     orders = [
         order

@@ -1,8 +1,8 @@
-"""What Dell puts into SMBIOS: who the machine is, what BIOS it runs, and its word on updates.
+"""Dell's data in SMBIOS: the machine's identity, its BIOS, and the result of the last update.
 
-Facts: docs/reference/smbios-and-tokens.md, S4 to S9. SMBIOS types 0, 1 and 0x0B as the SMBIOS
-specification (DSP0134) has them; Dell's types 0xD0 (revisions and IDs) and 0xDE (RBU) as seen in
-the tables of real machines.
+Facts: docs/reference/smbios-and-tokens.md, S4 to S9. SMBIOS types 0, 1 and 0x0B are those of the
+SMBIOS specification (DSP0134); Dell's types 0xD0 (revisions and IDs) and 0xDE (RBU) are as in the
+tables of real machines.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _ROM_SIZE_BYTE = 0x09
 _ROM_SIZE_WORD = 0x18
 
 _LARGE_ROM = 0xFF
-"""A ROM size byte that means 16 MiB or more: the word tells (SMBIOS 3.1)."""
+"""A ROM size byte that means 16 MiB or more: the extended word has the size (SMBIOS 3.1)."""
 
 _LARGE_ROM_BYTES = 16 * MIB
 _MAX_ROM_MIB = 0x3FFF
 
 _EXTENDED_ID = 0xFE
-"""A system ID byte that means: the word behind it is the ID."""
+"""A system ID byte that means: the ID is in the word after it."""
 
 _BIOS_BODY = Layout(
     "BIOS information",
@@ -94,7 +94,7 @@ _BODY = 4
 
 
 class CompletionCode(IntEnum):
-    """The BIOS's word on the last update."""
+    """The result of the last update, as the BIOS records it."""
 
     COMPLETED = 0x0000
     INCONSISTENT_IMAGE = 0x0001
@@ -138,7 +138,7 @@ _COMPLETION_TEXTS = {
 
 
 def describe_completion(code: int) -> str:
-    """Any completion code in words, one that is not known included."""
+    """Any completion code in words, also an unknown one."""
     try:
         return CompletionCode(code).text
     except ValueError:
@@ -160,7 +160,7 @@ def system_id(tables: Tables) -> int | None:
 
 
 def _oem_value(tables: Tables, tag: str) -> str | None:
-    """The value of `tag[value]` among the OEM strings that Dell's mark stands before."""
+    """The value of `tag[value]` among the OEM strings that follow Dell's mark."""
     for structure in tables.all(OEM_STRINGS):
         if structure.string(1) != "Dell System":
             continue
@@ -173,7 +173,7 @@ def _oem_value(tables: Tables, tag: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class BiosInformation:
-    """Type 0. `rom_size_bytes` is None where the structure does not say."""
+    """Type 0. `rom_size_bytes` is None if the structure does not say it."""
 
     vendor: str
     version: str
@@ -182,7 +182,7 @@ class BiosInformation:
 
     @classmethod
     def of(cls, tables: Tables) -> BiosInformation:
-        """What the first structure of type 0 says; empty where there is none."""
+        """The values of the first structure of type 0; empty if there is none."""
         structure = tables.first(BIOS_INFORMATION)
         if structure is None:
             return cls("", "", "", None)
@@ -206,9 +206,9 @@ def _rom_size_bytes(structure: Structure) -> int | None:
 
 
 def _rom_size_fields(size_bytes: int) -> tuple[int, int]:
-    """The ROM size byte, and the extended word (0 where the byte is enough).
+    """The ROM size byte, and the extended word (0 if the byte is enough).
 
-    :raise UsageError: when SMBIOS has no way to say this size.
+    :raise UsageError: when SMBIOS can't express this size.
     """
     units, rest = divmod(size_bytes, FLASH_UNIT_BYTES)
     if 1 <= units <= _LARGE_ROM and not rest:
@@ -217,8 +217,8 @@ def _rom_size_fields(size_bytes: int) -> tuple[int, int]:
     if units > _LARGE_ROM and mebibytes <= _MAX_ROM_MIB and not rest:
         return _LARGE_ROM, mebibytes
     raise UsageError(
-        f"SMBIOS can't say that a ROM has {human_size(size_bytes)}: it counts in 64 KiB, and in "
-        "whole MiB from 16 MiB up"
+        f"SMBIOS can't express a ROM size of {human_size(size_bytes)}: it counts in 64 KiB, and "
+        "from 16 MiB up in whole MiB"
     )
 
 
@@ -226,7 +226,7 @@ def _rom_size_fields(size_bytes: int) -> tuple[int, int]:
 class SystemInformation:
     """Type 1; Dell's serial number is the service tag.
 
-    Where it is blank, the tag is in the UUID: see `_tag_in_uuid`.
+    If it is blank, the tag is in the UUID: see `_tag_in_uuid`.
     """
 
     vendor: str
@@ -235,7 +235,7 @@ class SystemInformation:
 
     @classmethod
     def of(cls, tables: Tables) -> SystemInformation:
-        """What the first structure of type 1 says; empty where there is none."""
+        """The values of the first structure of type 1; empty if there is none."""
         structure = tables.first(SYSTEM_INFORMATION)
         if structure is None:
             return cls("", "", "")
@@ -250,12 +250,12 @@ _MIRRORED_OUI = b"\x4f\xc0"
 
 
 def _tag_in_uuid(uuid: bytes) -> str:
-    """The service tag that Dell's UUIDs, which start with `DELL`, are made of; empty: none.
+    """The service tag in a UUID of Dell's, which starts with `DELL`; empty if there is none.
 
-    Measured on 22 real machines: 21 have such a UUID, in 19 it spells the service tag that is known
-    from elsewhere. A tag of five letters has NULs before it. The oldest machine, a PowerEdge 1300
-    of 1999, has Dell's Ethernet prefix (00:C0:4F) the wrong way round in its UUID, and so its tag.
-    The last one, a Precision T7600 without a service tag, has only NULs there.
+    Measured on 22 real machines: 21 have such a UUID, and in 19 of these it has the service tag
+    that is known from elsewhere. A tag of five letters has NULs before it. The oldest machine, a
+    PowerEdge 1300 of 1999, has Dell's Ethernet prefix (00:C0:4F) in reverse in its UUID, and the
+    tag in reverse, too. A Precision T7600 without a service tag has only NULs there.
     """
     if len(uuid) != 16 or not uuid.startswith(b"DELL"):
         return ""
@@ -267,9 +267,9 @@ def _tag_in_uuid(uuid: bytes) -> str:
 
 @dataclass(frozen=True, slots=True)
 class RbuInformation:
-    """Type 0xDE. `when` is None where no date, or nonsense, stands there.
+    """Type 0xDE. `when` is None if there is no date or an impossible one.
 
-    That the minimum size is in KiB is taken from real machines: 513 and 449 stand there, where
+    That the minimum size is in KiB follows from real machines: it is 513 and 449 on machines whose
     images have 524,380 and 458,844 bytes.
     """
 
@@ -281,7 +281,7 @@ class RbuInformation:
 
     @classmethod
     def of(cls, tables: Tables) -> RbuInformation | None:
-        """What the machine's BIOS says of updates; None where it says nothing."""
+        """What the machine's BIOS says about updates; None if it says nothing."""
         structure = tables.first(RBU)
         if structure is None or len(structure.formatted) < _BODY + _RBU_BODY.size_bytes:
             return None
@@ -300,7 +300,7 @@ class RbuInformation:
 
 
 def _from_bcd(fields: Sequence[int]) -> dt.datetime | None:
-    """Two BCD digits each; a year below 80 is in this century."""
+    """The time in fields of two BCD digits; a year below 80 is 20xx. None if it is not possible."""
     if any(value & 0x0F > 9 or value >> 4 > 9 for value in fields):
         return None
     year, *rest = (10 * (value >> 4) + (value & 0x0F) for value in fields)
@@ -312,7 +312,7 @@ def _from_bcd(fields: Sequence[int]) -> dt.datetime | None:
 
 
 def with_result(tables: Tables, code: int, when: dt.datetime) -> Tables:
-    """The tables with the BIOS's word on an update; unchanged where they have no room for it."""
+    """The tables with the result of an update; unchanged if they have no field for it."""
     structure = tables.first(RBU)
     if structure is None or len(structure.formatted) < _BODY + _RBU_BODY.size_bytes:
         return tables
@@ -323,7 +323,7 @@ def with_result(tables: Tables, code: int, when: dt.datetime) -> Tables:
 
 
 def with_bios(tables: Tables, version: str, release_date: str) -> Tables:
-    """The tables with another BIOS in type 0; unchanged where they have no room for it."""
+    """The tables with another BIOS in type 0; unchanged if they have no field for it."""
     structure = tables.first(BIOS_INFORMATION)
     if structure is None or structure.byte(8) is None:
         return tables
@@ -332,9 +332,9 @@ def with_bios(tables: Tables, version: str, release_date: str) -> Tables:
 
 
 def with_rom_size(tables: Tables, size_bytes: int) -> Tables:
-    """The tables with a flash of `size_bytes` in type 0; unchanged where they don't say a size.
+    """The tables with a flash of `size_bytes` in type 0; unchanged if they have no size.
 
-    :raise UsageError: when they, or SMBIOS as such, have no way to say this size.
+    :raise UsageError: when these tables, or SMBIOS in general, can't express this size.
     """
     structure = tables.first(BIOS_INFORMATION)
     if structure is None or _rom_size_bytes(structure) in (None, size_bytes):
@@ -345,7 +345,7 @@ def with_rom_size(tables: Tables, size_bytes: int) -> Tables:
         fresh = fresh.with_field(_ROM_SIZE_WORD, extended.to_bytes(2, "little"))
     elif size_bytes > _LARGE_ROM_BYTES:
         raise UsageError(
-            f"these SMBIOS tables are too old to say that a ROM has {human_size(size_bytes)}"
+            f"these SMBIOS tables are too old to express a ROM size of {human_size(size_bytes)}"
         )
     return tables.replaced(structure, fresh)
 
@@ -376,7 +376,7 @@ def make_revisions_and_ids(system_id: int) -> Structure:
 
 
 def make_rbu(*, packet: bool | None, minimum_size_kib: int = 0) -> Structure:
-    """Type 0xDE; `packet` None: 13 bytes, which has no word on packets and means none."""
+    """Type 0xDE. `packet` None: the 13 bytes without the packet part, which means no packets."""
     body = _RBU_BODY.pack(minimum_size=minimum_size_kib)
     if packet is not None:
         body += _RBU_PACKET_PART.pack(characteristics=int(packet))

@@ -1,8 +1,8 @@
-"""The SMBIOS entry point: where a machine's table is, and how large.
+"""The SMBIOS entry point: the address and the size of a machine's table.
 
 Facts: docs/reference/smbios-and-tokens.md, S1 and S2; the SMBIOS specification (DSP0134) for the
 two kinds, `_SM_` and `_SM3_`, and their checksums; the entry points of real machines for the
-lengths that the old kind claims. Every byte is kept: build(parse(x)) == x.
+lengths in the old kind. All bytes are kept: build(parse(x)) == x.
 """
 
 from __future__ import annotations
@@ -47,26 +47,26 @@ ENTRY_POINT_3 = Layout(
 )
 
 _DMI_PART = slice(ENTRY_POINT_2.offset_of("dmi_anchor"), ENTRY_POINT_2.size_bytes)
-"""The part of the old entry point that has a checksum of its own."""
+"""The part of the old entry point with a separate checksum."""
 
 _SHORT_ENTRY_POINT_BYTES = 30
-"""What SMBIOS 2.1 gave as the old entry point's length, by mistake: its last byte is missing."""
+"""The length of the old entry point in SMBIOS 2.1, by mistake: it does not count the last byte."""
 
 MAX_TABLE_BYTES = 0xFFFF
-"""What the old entry point can say of a table's size."""
+"""The largest table size in an old entry point."""
 
 
 @dataclass(frozen=True, slots=True)
 class EntryPoint:
-    """An entry point, every byte of it, and what follows it where more was given."""
+    """All bytes of an entry point, and the bytes after it, if any were given."""
 
     raw: bytes
 
     @classmethod
     def parse(cls, data: bytes) -> EntryPoint:
-        """The entry point at the start of `data`, of either kind; what follows it is kept.
+        """The entry point at the start of `data`, of either kind. Bytes after it are kept.
 
-        :raise DamagedInputError: when it is none, is cut short, or has a wrong checksum.
+        :raise DamagedInputError: when it is not one, is cut short, or has a wrong checksum.
         """
         if not data.startswith((b"_SM_", b"_SM3_")):
             raise DamagedInputError(
@@ -94,7 +94,7 @@ class EntryPoint:
 
     @property
     def _is_short(self) -> bool:
-        """It claims to have 30 bytes, and has no more."""
+        """Whether its length field says 30 bytes, and it has no more."""
         size = _SHORT_ENTRY_POINT_BYTES
         return self._layout is ENTRY_POINT_2 and len(self.raw) == size == self.raw[5]
 
@@ -102,10 +102,10 @@ class EntryPoint:
         return self._layout.unpack(self.raw + b"\0" if self._is_short else self.raw)
 
     def _summed_sizes(self) -> list[int]:
-        """How many bytes the checksum may be over: as many as are claimed, or all that belong.
+        """Over how many bytes the checksum may be: the length field's, or the real size.
 
-        The two differ where the old entry point claims 30 bytes (see above), or 32, which two of
-        the real machines at hand do.
+        They differ if the length field of an old entry point says 30 (see above), or 32, as on two
+        real machines whose tables are known.
         """
         size = self._layout.size_bytes
         claimed = int(self._values()["length"])
@@ -127,13 +127,13 @@ class EntryPoint:
 
     @property
     def version(self) -> tuple[int, int]:
-        """The version of SMBIOS that the tables claim: major, minor."""
+        """The version of SMBIOS that the entry point gives: major, minor."""
         values = self._values()
         return values["major"], values["minor"]
 
     @property
     def table_size_bytes(self) -> int:
-        """The table's size; for a version 3 entry point the most that it can be."""
+        """The table's size in bytes; in a version 3 entry point the largest possible size."""
         return int(self._values()["table_size"])
 
     @property
@@ -143,12 +143,13 @@ class EntryPoint:
 
     @property
     def structure_count(self) -> int | None:
-        """How many structures there are; version 3 entry points do not say."""
+        """How many structures there are; None in version 3 entry points, which do not say."""
         count: int | None = self._values().get("structure_count")
         return count
 
     def updated(self, structure_sizes: Sequence[int], table_size_bytes: int) -> EntryPoint:
-        """The same for another table: its size, how many structures, the largest, the checksums.
+        """The entry point for another table: new size, number of structures, largest structure,
+        and checksums.
 
         :raise UsageError: when the table is too large for an entry point of this kind.
         """
@@ -163,7 +164,7 @@ class EntryPoint:
                 "max_structure_size": max(structure_sizes, default=0),
                 "dmi_checksum": 0,
             }
-        # A checksum stays over as many bytes as it was.
+        # The checksum stays over the same number of bytes.
         sizes = self._summed_sizes()
         size = next((size for size in sizes if not sum(self.raw[:size]) & 0xFF), sizes[0])
         body = bytearray(self._layout.pack(values)[: len(self.raw)])

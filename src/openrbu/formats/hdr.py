@@ -1,7 +1,7 @@
 """The `.HDR` file: an 84-byte header, the flash data, and two check words.
 
-Facts: docs/reference/image.md, I1 to I4. The whole file, header included, is what gets staged in
-memory. The words are in `check_words`, what they tell of an image is in `check`.
+Facts: docs/reference/image.md, I1 to I4. The whole file is staged in memory, header included. The
+check words are in `check_words`; `image_check` says what is wrong with an image.
 """
 
 import re
@@ -46,8 +46,8 @@ HEADER = Layout(
 HEADER_SIZE_BYTES = HEADER.size_bytes
 
 MAX_HEADER_LENGTH = 128
-"""Every real header is 84 bytes. Somewhat longer ones are read, in case a later header version has
-them; beyond this the length field is taken for a lie."""
+"""Every real header has 84 bytes. Longer ones, as a later header version may have, are read up to
+this length; a larger length is damage."""
 
 _QUICK_CHECK = re.compile(rb"Copyright[ -~]{31}")
 
@@ -71,7 +71,7 @@ class SystemId:
     def parse(cls, text: str) -> "SystemId":
         """From `0x0121` or `0x0121:2`. The `0x` is required: 121 could mean either base.
 
-        :raise UsageError: when the text is neither, or a header has no room for the value.
+        :raise UsageError: when the text is neither, or the value does not fit in a header.
         """
         match = _SYSTEM_ID_TEXT.fullmatch(text.strip())
         if match is None:
@@ -97,9 +97,9 @@ class SystemId:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """An image's header, every byte of it. The fields are the format's own, in its order.
+    """All bytes of an image's header. The fields are the format's own, in its sequence.
 
-    `extra` is what a header longer than 84 bytes has behind the known fields.
+    `extra` are the bytes after the known fields, in a header longer than 84 bytes.
     """
 
     header_major_ver: int
@@ -156,17 +156,17 @@ class Header:
 
     @property
     def header_version(self) -> str:
-        """The header's own version, such as `2.1`; not the BIOS's."""
+        """The version of the header, such as `2.1`; not that of the BIOS."""
         return f"{self.header_major_ver}.{self.header_minor_ver}"
 
     @property
     def version(self) -> BiosVersion:
-        """The version of the BIOS that is in the image."""
+        """The version of the BIOS in the image."""
         return BiosVersion.from_header(self.header_major_ver, self.bios_version)
 
     @property
     def systems(self) -> tuple[SystemId, ...]:
-        """The systems that the image is for; list entries that do not count are left out."""
+        """The systems that the image is for: the first `num_systems` entries of the list."""
         return tuple(map(SystemId.unpack, self.system_id_list[: self.num_systems]))
 
     @property
@@ -174,7 +174,7 @@ class Header:
         return self.quick_check.decode("ascii").rstrip(" ")
 
     def is_for(self, system_id: int, revision: int | None = None) -> bool:
-        """Whether the image is for a system, of this hardware revision; None: of any."""
+        """Whether the image is for a system of this hardware revision; None: of any revision."""
         return any(
             system.id == system_id and revision in (None, system.revision)
             for system in self.systems
@@ -182,7 +182,10 @@ class Header:
 
 
 def _check_fields(length: int, num_systems: int, quick_check: bytes, offset: int) -> None:
-    """What makes a header one, beside its magic. `offset` is where the header starts."""
+    """Check a header, except its magic. `offset` is where the header starts.
+
+    :raise DamagedInputError: when the length, the number of systems or the quick check is wrong.
+    """
     if not HEADER_SIZE_BYTES <= length <= MAX_HEADER_LENGTH:
         raise DamagedInputError(
             f"the image header says that it is {length} bytes long; real ones are 84",
@@ -206,12 +209,12 @@ def _check_fields(length: int, num_systems: int, quick_check: bytes, offset: int
         )
 
 
-# No slots: the cached property needs a place.
+# No slots: the cached property needs a dictionary.
 @dataclass(frozen=True)
 class Image:
-    """An image: the header, and everything behind it as a view (no copy).
+    """An image: the header, and all bytes after it as a view (no copy).
 
-    The memory behind the view must not change while the image is in use.
+    The memory of the view must not change while the image is in use.
     """
 
     header: Header
@@ -219,9 +222,9 @@ class Image:
 
     @classmethod
     def parse(cls, data: Buffer) -> "Image":
-        """The image that `data` is, from its first byte to its last.
+        """The image of which `data` are all bytes.
 
-        :raise DamagedInputError: when `data` is empty, is no image, or ends within the header.
+        :raise DamagedInputError: when `data` is empty, is not an image, or ends in the header.
         """
         if not len(data):
             raise DamagedInputError("the file is empty", offset=0, expected=MAGIC, actual=b"")
@@ -238,7 +241,7 @@ class Image:
 
     @cached_property
     def check(self) -> ImageCheck:
-        """What its check words say of it. Goes through the data once, where they are right."""
+        """What its check words say about it. If they are right, the data is read once."""
         return check_image(self.header.build(), self.body)
 
     @property
@@ -251,12 +254,12 @@ class Image:
 
     @property
     def damage(self) -> str | None:
-        """What is wrong with an image whose header is sound, in one line; None: nothing."""
+        """What is wrong with the image and what to do, in one line; None if it is whole."""
         return describe_damage(self.check, len(self.body))
 
     @property
     def up_to_its_end(self) -> "Image | None":
-        """The image without what is behind its check words; None where they hold nowhere."""
+        """The image without the bytes after its check words; None if they are right nowhere."""
         end = self.check.end
         if end is None:
             return None
@@ -264,7 +267,7 @@ class Image:
 
     @property
     def data_word(self) -> int:
-        """The check word over the data, as it stands in the image; 0 where there is no room."""
+        """The check word over the data, as it is in the image; 0 if the image is too short."""
         if len(self.body) < CHECK_WORDS_BYTES:
             return 0
         word: int = CHECK_WORDS.unpack(self.body, self.flash_size_bytes)["data_word"]
@@ -272,7 +275,7 @@ class Image:
 
     @property
     def flash_data(self) -> memoryview:
-        """What goes into the flash: the body, without the 8 bytes of the check words."""
+        """The data for the flash: the body without the 8 bytes of the check words."""
         return self.body[: self.flash_size_bytes]
 
     @property
@@ -281,8 +284,8 @@ class Image:
 
 
 def image_at(view: memoryview, offset: int = 0) -> Image | None:
-    """The image that starts at `offset`, up to where its check words hold; `Image.state` says
-    whether it was changed. None where no header is there, or nothing tells where the image ends.
+    """The image that starts at `offset`, up to its check words; `Image.state` says whether it was
+    changed. None if there is no header, or the end of the image is not known.
     """
     try:
         header = Header.parse(view, offset)
@@ -303,17 +306,17 @@ def make_image(
 ) -> bytes:
     """A new image: header, `flash_data`, and the check words.
 
-    With `flash_size_bytes`, `flash_data` is at the end of so much erased flash (0xFF), where the
-    BIOS of a smaller ROM sits.
+    `flash_size_bytes`: if given, `flash_data` is put at the end of so much erased flash (0xFF), as
+    the BIOS of a smaller ROM is.
 
-    The header's minor version is that of real files: 0 beside an old-style version, 1 beside a
+    The header's minor version is that of real files: 0 with an old-style version, 1 with a
     new-style one.
 
-    :raise UsageError: when there is no data, no system, more than 12 systems, or a value that the
-        header can't hold.
+    :raise UsageError: when there is no data, no system, more than 12 systems, or a value that does
+        not fit in the header.
     """
     if not len(flash_data):
-        raise UsageError("there is no flash data to put into the image")
+        raise UsageError("an image needs flash data: the file with it is empty")
     if flash_size_bytes is not None:
         flash_data = _filled_up(flash_data, flash_size_bytes)
     if not 1 <= len(systems) <= MAX_SYSTEMS:
@@ -343,7 +346,7 @@ def _filled_up(flash_data: Buffer, size_bytes: int) -> bytes:
     """
     if len(flash_data) > size_bytes:
         raise UsageError(
-            f"the data's {human_size(len(flash_data))} are more than a flash of "
-            f"{human_size(size_bytes)} has room for"
+            f"the data ({human_size(len(flash_data))}) does not fit in a flash of "
+            f"{human_size(size_bytes)}"
         )
     return bytes(flash_data).rjust(size_bytes, b"\xff")

@@ -1,6 +1,6 @@
-"""An image as RBU packets, and back: the layer between `hdr` and `packet`, which know only bytes.
+"""An image as RBU packets, and back: the layer between `hdr` (images) and `packet` (any bytes).
 
-What is made of a damaged image would be refused by a BIOS, so it is refused here.
+A damaged image is refused here, as a BIOS would refuse its packets.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class ImagePackets:
 
     @property
     def count(self) -> int:
-        """How many they are, packet 0 included."""
+        """The number of packets, packet 0 included."""
         return len(self.data) // self.packet_size_bytes
 
 
@@ -38,11 +38,11 @@ def packets_of(
 ) -> ImagePackets:
     """The packets of a whole image.
 
-    `set_id` None: the one that only packets of this image, size and password have. `password_crc`
-    goes into packet 0: see `packet.password_crc`.
+    `set_id` None: `packet.own_set_id`. `password_crc` goes into packet 0: see
+    `packet.password_crc`.
 
     :raise DamagedInputError: when the image is damaged.
-    :raise UsageError: when the size or the set ID is none that packets can have.
+    :raise UsageError: when packets can't have this size or this set ID.
     """
     packet.check_packet_size(packet_size_bytes)
     if image.damage is not None:
@@ -59,7 +59,7 @@ def packets_of(
 
 @dataclass(frozen=True, slots=True)
 class JoinedImage:
-    """A whole image out of a checked packet set."""
+    """A whole image from a checked packet set."""
 
     image: Image
     packets: PacketSet

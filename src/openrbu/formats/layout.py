@@ -23,8 +23,8 @@ Value = int | bytes | tuple[int, ...]
 class Field:
     """One field: `code` is a `struct` letter (`B`, `H`, `I`, `Q`, `i`) or `Ns` for N bytes.
 
-    `count` above 1 makes it a tuple of that many. `required` is a constant that every sound
-    structure has; it is also what `pack` writes. `default` is what `pack` writes otherwise.
+    With a `count` above 1 the value is a tuple of that length. `required` is the constant of every
+    valid structure; `pack` writes it. `default` is what `pack` writes if it is given no value.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Field:
         return struct.calcsize("<" + self.format)
 
     def initial(self) -> Value:
-        """What `pack` writes for a field that it is given no value for."""
+        """What `pack` writes if it is given no value for this field."""
         for value in (self.required, self.default):
             if value is not None:
                 return value
@@ -53,7 +53,7 @@ class Field:
 
 
 class Layout:
-    """A structure of fixed fields, one behind the other."""
+    """A structure of fields with fixed sizes, in sequence."""
 
     def __init__(self, name: str, *fields: Field) -> None:
         self.name = name
@@ -73,7 +73,7 @@ class Layout:
     def unpack(self, data: Buffer, offset: int = 0) -> dict[str, Any]:
         """The fields by name. Constants are not checked here: see `violation`.
 
-        :raise DamagedInputError: when fewer bytes are there than the structure has.
+        :raise DamagedInputError: when `data` ends before the end of the structure.
         """
         available = len(data) - offset
         if available < self.size_bytes:
@@ -93,11 +93,11 @@ class Layout:
         return values
 
     def pack(self, values: Mapping[str, Value] | None = None, /, **more: Value) -> bytes:
-        """The bytes of a structure; fields not named get their constant, default or zero.
+        """The bytes of a structure. Fields that are not given get their constant, default or zero.
 
-        Bytes shorter than their field are filled up with zeros.
+        Bytes shorter than their field are padded with zeros.
 
-        :raise TypeError: when a name is no field's.
+        :raise TypeError: when there is no field of a name.
         :raise ValueError: when bytes are longer than their field, or a tuple has another length.
         :raise struct.error: when a number does not fit its field.
         """
@@ -119,7 +119,7 @@ class Layout:
         return self._struct.pack(*flat)
 
     def violation(self, values: Mapping[str, Any], *skip: str) -> tuple[Field, Any] | None:
-        """The first field whose required constant is not there, and what is there instead."""
+        """The first field that has not its required constant, and its value; None if all have."""
         for field in self.fields:
             if field.required is not None and field.name not in skip:
                 actual = values[field.name]

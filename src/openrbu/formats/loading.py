@@ -1,6 +1,6 @@
-"""The images in a file that somebody names: the one that it is, or those in a package.
+"""The images in a file that the user names: the file itself, or those in a package.
 
-What a package says of itself comes with each image, because it counts when an update is planned.
+What a package says about itself comes with each image, because planning an update uses it.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LoadedImage:
-    """An image out of a file; `found_at` says where inside, where the file is a package.
+    """An image from a file. `found_at` says where in the file it is, if the file is a package.
 
-    `manifest` is what the package says of itself, a minimum version for instance. Where the end of
-    the image is not known, `image` has a header and no data. `notes`: what else is to be told.
+    `manifest` is what the package says about itself, such as a minimum version. If the end of the
+    image is not known, `image` has a header and no data. `notes`: further lines for the user.
     """
 
     image: Image
@@ -36,7 +36,7 @@ class LoadedImage:
 
     @property
     def damage(self) -> str | None:
-        """What is wrong with the image, in one line; None: it is whole."""
+        """What is wrong with the image, in one line; None if it is whole."""
         if self.end_is_known:
             return self.image.damage
         from openrbu.formats.packages.search import NO_END  # noqa: PLC0415  (start-up time)
@@ -46,8 +46,8 @@ class LoadedImage:
 
 @dataclass(frozen=True, slots=True)
 class LoadedFile:
-    """What a file of `size_bytes` is or holds: one image or more, and in `notes` what else is known
-    of it, a line each."""
+    """The contents of a file of `size_bytes`: one image or more, and in `notes` further lines about
+    it for the user."""
 
     images: tuple[LoadedImage, ...]
     size_bytes: int
@@ -57,7 +57,7 @@ class LoadedFile:
 
 @contextlib.contextmanager
 def about(path: Path) -> Iterator[None]:
-    """Name the file in what is said about damage in it, or of what it is."""
+    """Add the file's path to the text of errors about its contents."""
     try:
         yield
     except DamagedInputError as error:
@@ -71,35 +71,36 @@ def about(path: Path) -> Iterator[None]:
 
 
 def load_images(data: bytes, *, up_to_its_end: bool = False) -> LoadedFile:
-    """The images in a file's bytes: the one that it is, or all those inside a package.
+    """The images in a file's bytes: the file itself, or all images in a package.
 
-    `up_to_its_end`: where the file is an image that is not whole, look in it for one that is, up to
-    where its check words hold.
+    `up_to_its_end`: if the file is an image that is not whole, search in it for one that is, up to
+    its check words.
 
-    :raise DamagedInputError: when there is none; when it should be one and has no sound header.
-    :raise NotForRbuError: when there is none, and the file is known to be for something else.
-    :raise ObstacleError: when there may be one, and another program has to get it out.
+    :raise DamagedInputError: when there is no image, or the file begins like one and its header is
+        not valid.
+    :raise NotForRbuError: when there is no image, and the file is known to be for something else.
+    :raise ObstacleError: when there may be an image, but another program has to unpack it.
     """
     start = data[: len(MAGIC)]
-    if MAGIC.startswith(start):  # an image, a scrap of one, or nothing: say precisely which
+    if MAGIC.startswith(start):  # an image, its start, or nothing: the error says which
         image = Image.parse(data)
         if image.is_whole or not up_to_its_end:
             return LoadedFile((LoadedImage(image),), len(data))
     if start == PACKET_ID:
         raise DamagedInputError(
-            "RBU packets, not an image: put them together first with rbu join", offset=0
+            "RBU packets, not an image: join them first with rbu join", offset=0
         )
     from openrbu.formats.packages.search import search_package  # noqa: PLC0415  (start-up time)
 
     contents = search_package(data)
     if not contents.images:
-        raise contents.why_nothing() or DamagedInputError(
-            f"neither a BIOS image (.HDR) nor a package with one inside: it starts with {start!r}",
+        raise contents.why_no_images() or DamagedInputError(
+            f"neither a BIOS image (.HDR) nor a package with an image: it starts with {start!r}",
             offset=0,
             expected=MAGIC,
             actual=start,
         )
-    notes = [f"what the package says of itself is not known: {contents.manifest_problem}"]
+    notes = [f"the package's description can't be read: {contents.manifest_problem}"]
     return LoadedFile(
         tuple(
             LoadedImage(each.image, each.path, contents.manifest, each.end_is_known)
@@ -115,7 +116,7 @@ def load_images(data: bytes, *, up_to_its_end: bool = False) -> LoadedFile:
 
 
 def load_file(path: Path, *, up_to_its_end: bool = False) -> LoadedFile:
-    """The same of a file that is to be read.
+    """`load_images` for the file at a path.
 
     :raise UsageError: when it can't be read.
     :raise DamagedInputError | NotForRbuError | ObstacleError: as `load_images`.
@@ -125,11 +126,11 @@ def load_file(path: Path, *, up_to_its_end: bool = False) -> LoadedFile:
 
 
 def load_image(path: Path) -> LoadedImage:
-    """The one image that a file is or holds; it may be damaged: see `Image.damage`. Of several,
-    the one that is whole.
+    """The only image in a file; it may be damaged: see `Image.damage`. If there are several, the
+    only one that is whole.
 
-    :raise UsageError: when the file can't be read, or holds several.
-    :raise DamagedInputError: when there is none in it, or one whose end is not known.
+    :raise UsageError: when the file can't be read, or has several images.
+    :raise DamagedInputError: when it has no image, or one whose end is not known.
     :raise NotForRbuError | ObstacleError: as `load_images`.
     """
     with about(path):
@@ -142,7 +143,7 @@ def load_image(path: Path) -> LoadedImage:
     if len(found) > 1:
         versions = ", ".join(each.image.header.version.text for each in found)
         raise UsageError(
-            f"{path} holds {len(found)} images ({versions}): get them out with rbu extract, and "
-            "name the one that is meant"
+            f"{path} has {len(found)} images ({versions}): extract them with rbu extract, and name "
+            "one of them"
         )
     return replace(found[0], notes=inside.notes)

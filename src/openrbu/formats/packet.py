@@ -1,8 +1,8 @@
-"""Packet sets: an image cut into packets, and put together again.
+"""Packet sets: splits an image into packets, and joins packets.
 
-A set is packet 0, which carries a list of items and no image data, and packets 1 … total-1, which
-carry the image in order, the last one zero padded. Facts: docs/reference/packets.md.
-One packet, its header and its rules are in `packet_header`.
+A set is packet 0, which has a list of items and no image data, and packets 1 … total-1, which have
+the image in sequence, the last one padded with zeros. Facts: docs/reference/packets.md. One packet,
+its header and its rules are in `packet_header`.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ DEFAULT_PACKET_BYTES = 4 * KIB
 MIN_PACKET_BYTES = KIB
 
 _IDENTITY_BYTES = 128
-"""The longest header that is read; behind a shorter one some data counts twice."""
+"""The longest header that is read. After a shorter one, some data counts twice."""
 
 _BLOCK_BYTES = 512 * KIB
 """Packets are copied and summed in blocks that stay in the processor's cache."""
@@ -76,9 +76,9 @@ _BLOCK_BYTES = 512 * KIB
 
 @dataclass(frozen=True, slots=True)
 class PacketSet:
-    """A whole, checked set. `image` is zero padded to the end of the last packet's data.
+    """A complete and checked set. `image` is padded with zeros to the end of the last packet.
 
-    `packet_size_bytes` is that of packets 1 and up; `total` counts packet 0 too.
+    `packet_size_bytes` is that of packets 1 and up; `total` counts packet 0, too.
     """
 
     image: memoryview
@@ -89,29 +89,29 @@ class PacketSet:
 
 
 def check_packet_size(packet_size_bytes: int) -> None:
-    """That packets can have this size. (What a machine's memory has room for is not looked at.)
+    """Check that packets can have this size. (A machine's memory is not considered.)
 
     :raise UsageError: when it is not a whole number of KiB from 1 to 65,535.
     """
     advice = f"give a multiple of {KIB} bytes, such as {DEFAULT_PACKET_BYTES}"
     if packet_size_bytes <= 0:
-        raise UsageError(f"packet size {packet_size_bytes} is no size: {advice}")
+        raise UsageError(f"packet size {packet_size_bytes} is not a size: {advice}")
     if packet_size_bytes < MIN_PACKET_BYTES:
         raise UsageError(f"packet size {packet_size_bytes} is below 1 KiB: {advice}")
     if packet_size_bytes > MAX_PACKET_BYTES:
         raise UsageError(
             f"packet size {packet_size_bytes} is over the {MAX_PACKET_BYTES} bytes "
-            f"({MAX_PACKET_BYTES // KIB} KiB) that a packet header can say: {advice}"
+            f"({MAX_PACKET_BYTES // KIB} KiB) that fit in a packet header: {advice}"
         )
     if packet_size_bytes % KIB:
         raise UsageError(f"packet size {packet_size_bytes} is not a whole number of KiB: {advice}")
 
 
 def packets_needed(image_size_bytes: int, packet_size_bytes: int) -> int:
-    """How many packets of this size, packet 0 included, carry an image of this size.
+    """How many packets of this size, packet 0 included, an image of this size needs.
 
-    :raise UsageError: when the size is not one for packets, there is no image, or the packets
-        are more than a set can count.
+    :raise UsageError: when packets can't have this size, the image has 0 bytes, or a set can't
+        have so many packets.
     """
     check_packet_size(packet_size_bytes)
     if image_size_bytes <= 0:
@@ -130,7 +130,7 @@ def packets_needed(image_size_bytes: int, packet_size_bytes: int) -> int:
 
 
 def block_rows(packet_size_bytes: int) -> int:
-    """How many packets of a size to handle at once so that they stay in the cache."""
+    """How many packets of a size to process at once so that they stay in the cache."""
     return max(1, _BLOCK_BYTES // packet_size_bytes)
 
 
@@ -145,7 +145,7 @@ def split(
 
     `password_crc` (see the function of that name) goes into packet 0; None says "no password".
 
-    :raise UsageError: when the sizes or the set ID are none that a set can have.
+    :raise UsageError: when a set can't have these sizes or this set ID.
     """
     total = packets_needed(len(image), packet_size_bytes)
     header = PacketHeader(packet_size_bytes, HEADER_SIZE_BYTES, set_id_number(set_id), 0, total, 0)
@@ -171,11 +171,11 @@ def split(
 
 
 def own_set_id(image: Buffer, packet_size_bytes: int, password_crc: int | None) -> int:
-    """The set ID that only packets of this image, size and password have (but for chance: 1 in
-    2**32).
+    """The set ID that only packets of this image, size and password have (two sets have the same
+    one by chance: 1 in 2**32).
 
-    It comes from the header, the check words, which stand for the data, and what else the set is
-    made of. The CRC-32 of the whole image would not do: it is the same for every intact one.
+    It is made from the header, the check words (which depend on the data), the size and the
+    password. The CRC-32 of the whole image can't be used: it is the same for all intact images.
     """
     view = memoryview(image)
     made_of = f"{packet_size_bytes} {password_crc}".encode()
@@ -190,28 +190,28 @@ def _numbered(model: PacketHeader, count: int) -> npt.NDArray[np.void]:
 
 
 def _fill(room: npt.NDArray[np.uint8], data: Buffer) -> None:
-    """Put `data` at the start of `room`, zeros behind it."""
+    """Write `data` at the start of `room`, and zeros after it."""
     room[: len(data)] = np.frombuffer(data, np.uint8)
     room[len(data) :] = 0
 
 
 def join(data: Buffer) -> PacketSet:
-    """The image in a file of packets back to back: what `split` made, or another tool.
+    """Join a file of packets back to back, made by `split` or another tool.
 
-    Packet 0 may have a size of its own. The image keeps the last packet's padding: nothing in a
-    set says how long the image is. One more packet than the set has is taken, where its number is
-    their total: Dell's old client writes one behind an image that fills its packets
-    (docs/reference/packets.md, P12), and no BIOS minds it.
+    Packet 0 may have a different size. The image keeps the last packet's padding: a set does not
+    say how long the image is. One more packet is accepted if its number is the set's total: Dell's
+    old client writes one after an image that fills its packets (docs/reference/packets.md, P12),
+    and BIOSes ignore it.
 
     :raise DamagedInputError: when a packet breaks a header rule, has a wrong checksum, is missing,
-        there twice, out of order, of another set or cut short, or when something is behind the
-        last one. The text has the packet's number and its offset in the file.
+        a duplicate, out of sequence, of another set or cut short, or when bytes follow the last
+        one. The text has the packet's number and its offset in the file.
     """
     first = _header_in_file(data, 0, 0)
     source = np.frombuffer(data, np.uint8)
     start = first.size_bytes  # of packet 1
     lead = source[: len(source) // start * start].reshape(-1, start)
-    due = _Due(0, 0, start, first)
+    due = _ExpectedPacket(0, 0, start, first)
     _check_packets(data, lead, due, lead[:1, :HEADER_SIZE_BYTES], word_sums(lead[:1]))
     second = _header_in_file(data, 1, start, first.total)
     size, skip = second.size_bytes, second.header_size_bytes
@@ -226,8 +226,8 @@ def join(data: Buffer) -> PacketSet:
         image[low:high] = packets[low:high, skip:]
         headers[low:high] = packets[low:high, :HEADER_SIZE_BYTES]
         sums[low:high] = word_sums(packets[low:high])
-    _check_packets(data, packets, _Due(1, start, size, first), headers, sums)
-    due = _Due(count + 1, start + count * size, size, first)
+    _check_packets(data, packets, _ExpectedPacket(1, start, size, first), headers, sums)
+    due = _ExpectedPacket(count + 1, start + count * size, size, first)
     if not _is_surplus(packets[count:], due):
         _check_end(data, due)
     return PacketSet(
@@ -240,8 +240,8 @@ def join(data: Buffer) -> PacketSet:
 
 
 @dataclass(frozen=True, slots=True)
-class _Due:
-    """What should be at an offset in a file of packets. `first` is the header of packet 0."""
+class _ExpectedPacket:
+    """The packet that should be at an offset in a file. `first` is the header of packet 0."""
 
     number: int
     offset: int
@@ -252,7 +252,10 @@ class _Due:
 def _header_in_file(
     data: Buffer, number: int, offset: int, total: int = MAX_PACKETS
 ) -> PacketHeader:
-    """The header at `offset`, where packet `number` of `total` should be, whole."""
+    """The header at `offset`, where packet `number` of `total` should be.
+
+    :raise DamagedInputError: when that packet is missing, cut short, or its header breaks a rule.
+    """
     left = len(data) - offset
     if number > 0 and left == 0:
         raise DamagedInputError(
@@ -279,16 +282,18 @@ def _header_in_file(
 def _check_packets(
     data: Buffer,
     packets: npt.NDArray[np.uint8],
-    due: _Due,
+    due: _ExpectedPacket,
     headers: npt.NDArray[np.uint8],
     sums: npt.NDArray[np.uint16],
 ) -> None:
-    """That the packets in a file are sound, in order and all of one set.
+    """Check that the packets in a file are valid, in sequence and all of one set.
 
-    `packets` are the file's rows from `due.offset` on. Checked are as many of them as there are
-    `headers`, shape (n, 32), and `sums`, shape (n,).
+    `packets` are the file's rows from `due.offset` on, shape (≥n, size). As many of them are
+    checked as there are `headers`, shape (n, 32), and `sums`, shape (n,).
+
+    :raise DamagedInputError: when one of them is not.
     """
-    # Packet 0's header keeps the rules, and all others are like it (docs/reference/packets.md, P1).
+    # Packet 0's header follows the rules, and all others equal it (docs/reference/packets.md, P1).
     model = replace(due.first, size_bytes=due.size_bytes, number=due.number)
     expected = _numbered(model, len(sums))
     expected["pktChksum"] = header_array(headers)["pktChksum"]
@@ -300,11 +305,13 @@ def _check_packets(
         _explain(data, culprit, int(sums[row]), set(header_array(packets)["pktNum"][row:].tolist()))
 
 
-def _explain(data: Buffer, due: _Due, word_sum: int, later: Set[int]) -> NoReturn:
-    """Say why what is at an offset is not what is due there.
+def _explain(data: Buffer, due: _ExpectedPacket, word_sum: int, later: Set[int]) -> NoReturn:
+    """Raise the error for a packet that is not the expected one.
 
     `word_sum` is 0 unless the checksum is wrong; `later` are the numbers of the packets from there
     to the end of the file.
+
+    :raise DamagedInputError: always.
     """
     first, at = due.first, f"offset {due.offset:#x}"
     header = _header_in_file(data, due.number, due.offset, first.total)
@@ -328,14 +335,15 @@ def _explain(data: Buffer, due: _Due, word_sum: int, later: Set[int]) -> NoRetur
     elif actual < expected:
         text = f"packet {actual} is there twice, the second time at {at}"
     elif expected in later:
-        text = f"packet {actual} at {at} is out of order: packet {expected} is due there"
+        text = f"packet {actual} at {at} is out of order: packet {expected} should be there"
     else:
         text = f"packet {expected} is missing: packet {actual} is at {at}, where it should be"
     raise DamagedInputError(text, offset=due.offset, expected=expected, actual=actual)
 
 
-def _is_surplus(left: npt.NDArray[np.uint8], due: _Due) -> bool:
-    """Whether the one packet that is `left` in a file, shape (1, size), only counts too far."""
+def _is_surplus(left: npt.NDArray[np.uint8], due: _ExpectedPacket) -> bool:
+    """Whether a file ends with one packet too many: `left`, shape (1, size), is valid and its
+    number is the total."""
     if len(left) != 1 or due.number != due.first.total or word_sums(left)[0]:
         return False
     model = replace(due.first, size_bytes=due.size_bytes, number=due.number)
@@ -345,15 +353,18 @@ def _is_surplus(left: npt.NDArray[np.uint8], due: _Due) -> bool:
     return bool((header == expected)[0])
 
 
-def _check_end(data: Buffer, due: _Due) -> None:
-    """That a file of packets ends with the last one of the set."""
+def _check_end(data: Buffer, due: _ExpectedPacket) -> None:
+    """Check that a file ends with the last packet of the set.
+
+    :raise DamagedInputError: when it does not.
+    """
     left = len(data) - due.offset
     magic = PACKET_MAGIC.to_bytes(4, "little")
     if due.number < due.first.total or bytes(data[due.offset : due.offset + 4]) == magic:
         _explain(data, due, 0, frozenset())
     if left:
         raise DamagedInputError(
-            f"{left} bytes behind the last packet, at offset {due.offset:#x}, belong to no packet",
+            f"{left} bytes follow the last packet, at offset {due.offset:#x}",
             offset=due.offset,
             expected=0,
             actual=left,

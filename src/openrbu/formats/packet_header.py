@@ -1,9 +1,9 @@
-"""One RBU packet: its header, the rules that every header keeps, its checksum, the password item.
+"""One RBU packet: its header, the rules for all headers, its checksum, the password item.
 
 Facts: docs/reference/packets.md, P0 to P10.
 
-The header rules are stated once, in `HEADER_RULES`, as comparisons that work on one header (a
-dict of ints) and on a numpy array of headers alike: the search through RAM uses the same ones.
+The header rules are stated once, in `HEADER_RULES`, as comparisons for both one header (a dict of
+ints) and a numpy array of headers: the search through RAM uses them, too.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ HEADER_SIZE_BYTES = PACKET_HEADER.size_bytes
 PARAGRAPH_BYTES = 16
 MAX_HEADER_BYTES = 4 * KIB
 MAX_PACKET_BYTES = 64 * MIB - KIB
-"""What the u16 count of KiB can say (docs/reference/packets.md, P7)."""
+"""The largest size in the u16 count of KiB (docs/reference/packets.md, P7)."""
 MAX_PACKETS = 0xFFFF
 """Packets of a set, packet 0 included (docs/reference/packets.md, P7)."""
 MIN_PACKETS = 2
-"""Packet 0 has no image data (docs/reference/packets.md, P2): a set of one holds no image."""
+"""Packet 0 has no image data (docs/reference/packets.md, P2): a set of one has no image."""
 
 PASSWORD_ITEM = Layout("password item", Field("info", "B"), Field("crc", "I"))
 PASSWORD_INFO_BITS = 0x81
@@ -58,9 +58,10 @@ PASSWORD_INFO_BITS = 0x81
 
 @dataclass(frozen=True, slots=True)
 class HeaderRule:
-    """One rule. `is_broken` takes a header's fields: ints, or arrays, and then it answers with one.
+    """One rule. `is_broken` takes a header's fields: for ints it returns a bool, for arrays of
+    shape (n,) an array of bools, shape (n,).
 
-    No product is formed, so that u16 arrays can't overflow.
+    The rules multiply nothing, so that u16 arrays can't overflow.
     """
 
     field: str
@@ -85,15 +86,15 @@ HEADER_RULES: tuple[HeaderRule, ...] = (
     HeaderRule("totPkts", "is below 2: no image", lambda h: h["totPkts"] < MIN_PACKETS),
     HeaderRule("pktNum", "is not below totPkts", lambda h: h["pktNum"] >= h["totPkts"]),
 )
-"""What every packet header keeps. A pktSize of 0 has no room for data; its u16 can't say over
+"""The rules for every packet header. A pktSize of 0 has no room for data; a u16 can't be over
 64 MiB (docs/reference/packets.md, P3, P4 and P7)."""
 
 
 @dataclass(frozen=True, slots=True)
 class PacketHeader:
-    """A packet's header. Sizes in bytes; `size_bytes` is the whole packet's, this header included.
+    """A packet's header. Sizes in bytes; `size_bytes` is that of the whole packet with this header.
 
-    `checksum` makes the sum of all 16-bit words of the packet 0 modulo 65536.
+    With the right `checksum`, the sum of all 16-bit words of the packet is 0 modulo 65536.
     """
 
     size_bytes: int
@@ -105,9 +106,9 @@ class PacketHeader:
 
     @classmethod
     def parse(cls, data: Buffer, offset: int = 0, name: str = "packet header") -> PacketHeader:
-        """The header at `offset`; every rule of `HEADER_RULES` is checked, the checksum is not.
+        """The header at `offset`. All `HEADER_RULES` are checked, the checksum is not.
 
-        `name` is what an error's text calls it.
+        `name` is the header's name in the text of an error.
 
         :raise DamagedInputError: when the header is cut short or breaks a rule.
         """
@@ -143,9 +144,9 @@ class PacketHeader:
 
 @dataclass(frozen=True, slots=True)
 class PasswordItem:
-    """The first item of packet 0: the CRC-32 of the BIOS admin password, where one was given.
+    """The first item of packet 0: the CRC-32 of the BIOS admin password, if one was given.
 
-    An absent item's `crc` is 0.
+    `crc` is 0 if it is not present.
     """
 
     present: bool
@@ -157,7 +158,7 @@ class PasswordItem:
 
 
 def parse_password_item(data: Buffer) -> PasswordItem:
-    """The password item that packet 0's data (what is behind its header) begins with.
+    """The password item at the start of packet 0's data, which follows its header.
 
     :raise DamagedInputError: when the data is too short for it.
     """
@@ -170,17 +171,19 @@ def parse_password_item(data: Buffer) -> PasswordItem:
 def password_crc(password: str) -> int:
     """CRC-32 of a BIOS admin password's bytes, as packet 0 carries it.
 
-    :raise UsageError: when the password is not ASCII: what bytes the BIOS keeps is not known then.
+    :raise UsageError: when the password is not ASCII: it is not known then which bytes a BIOS uses.
     """
     if not password.isascii():
-        raise UsageError("the BIOS password is not plain ASCII: no BIOS setup could have taken it")
+        raise UsageError(
+            "the BIOS password is not plain ASCII: a BIOS setup does not accept such a password"
+        )
     return zlib.crc32(password.encode("ascii"))
 
 
 def set_id_number(set_id: bytes | int) -> int:
-    """A set ID as the u32 of the header; four bytes stand for themselves.
+    """A set ID as the u32 of the header; four bytes are taken as they are.
 
-    :raise UsageError: when it is not four bytes, or no u32.
+    :raise UsageError: when it is not four bytes, or not a u32.
     """
     if isinstance(set_id, bytes):
         if len(set_id) != 4:
@@ -192,7 +195,7 @@ def set_id_number(set_id: bytes | int) -> int:
 
 
 def set_id_text(set_id: int) -> str:
-    """A set ID as people read it: `_A05` where it is printable ASCII, else `0x0000beef`."""
+    """A set ID for people: `_A05` if it is printable ASCII, else `0x0000beef`."""
     raw = set_id.to_bytes(4, "little")
     text = raw.decode("latin-1")
     return text if text.isascii() and text.isprintable() else f"{set_id:#010x}"
@@ -201,12 +204,12 @@ def set_id_text(set_id: int) -> str:
 def word_sums(packets: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint16]:
     """The sum of each row's 16-bit words modulo 65536; shape (n, size) gives (n,).
 
-    0 where a packet is intact. Rows are contiguous and of even length.
+    The sum is 0 if a packet is intact. Rows are contiguous and of even length.
     """
     sums: npt.NDArray[np.uint16] = packets.view("<u2").sum(axis=1, dtype="u2")
     return sums
 
 
 def header_array(packets: npt.NDArray[np.uint8]) -> npt.NDArray[np.void]:
-    """The headers that the rows begin with, as structures in place; shape (n, ≥32) gives (n,)."""
+    """The headers at the start of the rows, a view of them; shape (n, ≥32) gives (n,)."""
     return packets[:, :HEADER_SIZE_BYTES].view(PACKET_HEADER.dtype)[:, 0]

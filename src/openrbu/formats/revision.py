@@ -1,4 +1,4 @@
-"""The hardware revision of a system, which stands beside its ID in an image's list of systems."""
+"""The hardware revision of a system, which an image's list of systems has with its ID."""
 
 MAX_REVISION = 7
 """The list has 3 bits for it (docs/reference/image.md, I2)."""

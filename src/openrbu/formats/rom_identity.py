@@ -1,9 +1,9 @@
-"""The 12 bytes in which a PowerEdge's BIOS keeps who the machine is: system ID and revision.
+"""The 12 bytes in which a PowerEdge's BIOS stores the machine's system ID and hardware revision.
 
 Fact (docs/reference/smbios-and-tokens.md, S11): the code of a PowerEdge 2900, 2950, 1950 and 1900
-BIOS (0.2.8), run in an emulator, compares an image's system list with what stands at physical
-0xFE840, ID and hardware revision. Where else BIOSes keep that is not known, so the bytes count only
-where they are of the right system.
+BIOS (0.2.8), run in an emulator, compares an image's system list with the ID and the hardware
+revision at physical address 0xFE840. Where other BIOSes store them is not known, so these bytes
+count only if they have the right system ID.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from openrbu.formats.layout import Field, Layout
 from openrbu.formats.revision import MAX_REVISION
 
 ADDRESS = 0xFE840
-"""Where it is, physical: in the last 64 KiB below 1 MiB, where the running BIOS is."""
+"""Its physical address: in the last 64 KiB below 1 MiB, where the running BIOS is."""
 
 IDENTITY = Layout(
     "the BIOS's identity",
@@ -26,7 +26,7 @@ IDENTITY = Layout(
 
 
 def revision_in(identity: Buffer, system_id: int) -> int | None:
-    """The hardware revision; None: these bytes are no identity of that system."""
+    """The hardware revision; None if these bytes are not the identity of that system."""
     if len(identity) < IDENTITY.size_bytes:
         return None
     fields = IDENTITY.unpack(identity)

@@ -1,10 +1,10 @@
-"""What SMBIOS says of a machine's passwords: type 24, hardware security.
+"""What SMBIOS says about a machine's passwords: type 24, hardware security.
 
 Facts: docs/reference/smbios-and-tokens.md, S10; the SMBIOS specification (DSP0134) for the
-structure; the tables of real machines for what it says there. A Precision T7600's byte is 0x00, an
-XPS 13 9365's 0x82. Four machines of 2003 to 2006 (PowerEdge 400SC and SC420, Precision 390 and 490)
-all have 0x66: power-on and admin password enabled. That all four had both set is not likely, so
-"enabled" may mean no more there than that there can be one.
+structure; the tables of real machines for its values. A Precision T7600's byte is 0x00, an XPS 13
+9365's 0x82. Four machines of 2003 to 2006 (PowerEdge 400SC and SC420, Precision 390 and 490) all
+have 0x66: power-on and admin password enabled. It is not likely that all four had both set, so
+"enabled" may only mean there that a password can be set.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _STATUS_MASK = 0b11
 
 
 class PasswordStatus(IntEnum):
-    """What the two bits of a password say."""
+    """The value of a password's two bits."""
 
     DISABLED = 0
     ENABLED = 1
@@ -30,7 +30,7 @@ class PasswordStatus(IntEnum):
 
 
 def admin_password_status(tables: Tables) -> PasswordStatus:
-    """What the tables say of the BIOS admin password; unknown where they say nothing."""
+    """What the tables say about the BIOS admin password; unknown if they say nothing."""
     structure = tables.first(HARDWARE_SECURITY)
     settings = None if structure is None else structure.byte(_SETTINGS)
     if settings is None:
@@ -39,8 +39,7 @@ def admin_password_status(tables: Tables) -> PasswordStatus:
 
 
 def with_admin_password(tables: Tables, *, is_set: bool) -> Tables:
-    """The tables of a machine with an admin password, or without one; unchanged where they have no
-    room to say it."""
+    """The tables with the admin password set or not set; unchanged if they have no field for it."""
     structure = tables.first(HARDWARE_SECURITY)
     settings = None if structure is None else structure.byte(_SETTINGS)
     if structure is None or settings is None:
@@ -53,5 +52,5 @@ def with_admin_password(tables: Tables, *, is_set: bool) -> Tables:
 
 
 def make_hardware_security() -> Structure:
-    """Type 24, as a Precision T7600 has it: every password can be, and none is set."""
+    """Type 24 as in a Precision T7600: each password is supported, none is set."""
     return make_structure(HARDWARE_SECURITY, 0x1800, bytes(1))

@@ -1,11 +1,11 @@
-"""SMBIOS tables: an entry point, and structures one behind the other.
+"""SMBIOS tables: an entry point, and structures that follow each other.
 
-Facts: docs/reference/smbios-and-tokens.md, S3; the SMBIOS specification (DSP0134) for the shape of
-a structure; the tables of real machines for what they hold besides. A structure is type, length of
-the formatted part, handle, fields, then its strings, each NUL terminated, and one NUL more. Type
-127 ends the table. Real tables hold junk, so reading a *table* never fails: what can be read is
-read, the rest is kept as it is, and `problems` says what was wrong. Every byte is kept:
-build(parse(x)) == x.
+Facts: docs/reference/smbios-and-tokens.md, S3; the SMBIOS specification (DSP0134) for the form of a
+structure; the tables of real machines for their deviations. A structure is type, length of the
+formatted part, handle, fields, then its strings, each with a NUL at its end, and one more NUL. Type
+127 ends the table. Real tables may be damaged, so reading a *table* never fails: the structures
+that can be read are read, the rest is kept as bytes, and `problems` says what was wrong. All bytes
+are kept: build(parse(x)) == x.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ __all__ = [
 END_OF_TABLE = 127
 
 _TABLE_IN_DUMP = 32
-"""Where the table starts in a memory dump: on the paragraph behind the entry point."""
+"""Where the table starts in a memory dump: at the next paragraph after the entry point."""
 
 _OLD_KIND, _NEW_KIND = (2, 6), (3, 0)
-"""The version of SMBIOS in an entry point that is made for a table that has none."""
+"""The version of SMBIOS in an entry point that is made for a table without one."""
 
 STRUCTURE_HEADER = Layout(
     "SMBIOS structure header",
@@ -56,7 +56,7 @@ _MAX_FORMATTED_BYTES = 0xFF
 
 @dataclass(frozen=True, slots=True)
 class Structure:
-    """One structure: `formatted` with its 4-byte header, and `tail`, the strings as they stand."""
+    """One structure: `formatted`, with its 4-byte header, and `tail`, the bytes of its strings."""
 
     formatted: bytes
     tail: bytes
@@ -71,27 +71,27 @@ class Structure:
 
     @property
     def strings(self) -> tuple[bytes, ...]:
-        """The strings in order; the first one is number 1."""
+        """The strings in sequence; the first one is number 1."""
         text = self.tail.rstrip(b"\0")
         return tuple(text.split(b"\0")) if text else ()
 
     def string(self, number: int) -> str:
-        """String `number` without the blanks around it; empty where there is none."""
+        """String `number` without the blanks around it; empty if there is none."""
         strings = self.strings
         if not 1 <= number <= len(strings):
             return ""
         return strings[number - 1].decode("latin-1").strip()
 
     def string_at(self, offset: int) -> str:
-        """The string whose number is the byte at `offset`; empty where there is none."""
+        """The string whose number is the byte at `offset`; empty if there is none."""
         return self.string(self.byte(offset) or 0)
 
     def byte(self, offset: int) -> int | None:
-        """The u8 at `offset`; None where the structure is too short."""
+        """The u8 at `offset`; None if the structure is too short."""
         return self._number(offset, 1)
 
     def word(self, offset: int) -> int | None:
-        """The u16 at `offset`; None where the structure is too short."""
+        """The u16 at `offset`; None if the structure is too short."""
         return self._number(offset, 2)
 
     def _number(self, offset: int, width: int) -> int | None:
@@ -99,7 +99,7 @@ class Structure:
         return int.from_bytes(data, "little") if len(data) == width else None
 
     def with_field(self, offset: int, data: bytes) -> Structure:
-        """The same with `data` at `offset` of the formatted part, which keeps its length.
+        """A copy with `data` at `offset` of the formatted part, which keeps its length.
 
         :raise ValueError: when it does not fit.
         """
@@ -109,11 +109,11 @@ class Structure:
         return replace(self, formatted=self.formatted[:offset] + data + self.formatted[end:])
 
     def with_string_at(self, offset: int, text: str) -> Structure:
-        """The same with the string of the byte at `offset` being `text`; added where there was
-        none. An empty text makes the byte 0: no string. Another byte with the same number gets
-        the same text.
+        """A copy in which the string of the byte at `offset` is `text`; it is added if there was
+        none. An empty text sets the byte to 0: no string. Another byte with the same string
+        number gets the same text.
 
-        :raise ValueError: when there is no such byte, the text has a NUL, or 255 strings are there.
+        :raise ValueError: when there is no such byte, the text has a NUL, or there are 255 strings.
         """
         if self.string_at(offset) == text:
             return self
@@ -131,7 +131,7 @@ class Structure:
 
     @property
     def size_bytes(self) -> int:
-        """Its size with its strings."""
+        """The size in bytes, strings included."""
         return len(self.formatted) + len(self.tail)
 
     def build(self) -> bytes:
@@ -144,7 +144,7 @@ def _tail(strings: Sequence[bytes]) -> bytes:
 
 
 def _encoded(text: str) -> bytes:
-    """A text as a string of a structure, where a NUL ends a string and an empty one ends them all.
+    """A text as bytes of a structure, in which a NUL ends a string and an empty string ends all.
 
     :raise ValueError: when it is empty or has a NUL.
     """
@@ -169,7 +169,8 @@ def make_structure(kind: int, handle: int, body: bytes, strings: Sequence[str] =
 class Tables:
     """An entry point and its structures.
 
-    `junk` is everything from where reading stopped, `problems` what was wrong then.
+    `junk` are the bytes after the last structure that could be read; `problems` says what is wrong
+    with the tables.
     """
 
     entry_point: EntryPoint
@@ -179,17 +180,17 @@ class Tables:
 
     @classmethod
     def parse(cls, entry_point: bytes, table: bytes) -> Tables:
-        """Read a table. A broken one gives what can be read of it.
+        """Read a table; of a damaged one, what can be read.
 
-        What is behind the size that the entry point gives is not the table's, and not read.
+        Bytes after the size in the entry point do not belong to the table and are not read.
 
-        :raise DamagedInputError: when the *entry point* is broken.
+        :raise DamagedInputError: when the *entry point* is damaged.
         """
         entry = EntryPoint.parse(entry_point)
         size = entry.table_size_bytes
         structures, stop, problem = _read_structures(table[:size])
         problems = [problem] if problem else []
-        # A version 3 entry point gives the most that the table can be: less is no problem.
+        # A version 3 entry point gives the largest possible size: a smaller table is right.
         if len(table) > size or (len(table) < size and entry.structure_count is not None):
             problems.append(f"the entry point gives the table {size} bytes, it has {len(table)}")
         if entry.structure_count not in (None, len(structures)):
@@ -213,9 +214,9 @@ class Tables:
         return [found for found in self.structures if found.type == kind]
 
     def replaced(self, old: Structure, new: Structure) -> Tables:
-        """The same with `old`, one of its structures, changed; and the entry point made to fit.
+        """The tables with `new` instead of `old`, and a matching entry point.
 
-        :raise ValueError: when `old` is none of its structures.
+        :raise ValueError: when `old` is not one of the structures.
         :raise UsageError: when the table becomes too large for its entry point.
         """
         if old not in self.structures:
@@ -225,8 +226,8 @@ class Tables:
         return self._with(structures, new.size_bytes - old.size_bytes)
 
     def added(self, new: Structure) -> Tables:
-        """The same with one structure more, the last one before the end; and the entry point made
-        to fit.
+        """The tables with one more structure, the last one before the end, and a matching entry
+        point.
 
         :raise UsageError: when the table becomes too large for its entry point.
         """
@@ -241,16 +242,16 @@ class Tables:
 
 
 def make_tables(entry_point: EntryPoint, structures: Sequence[Structure]) -> Tables:
-    """Tables of these structures, with the entry point made to fit.
+    """Tables of these structures, with a matching entry point.
 
-    :raise UsageError: when they are too many for it.
+    :raise UsageError: when the table becomes too large for it.
     """
     sizes = [structure.size_bytes for structure in structures]
     return Tables(entry_point.updated(sizes, sum(sizes)), tuple(structures))
 
 
 def _read_structures(table: bytes) -> tuple[list[Structure], int, str]:
-    """The structures, where reading stopped, and what was wrong there (empty: nothing)."""
+    """The structures, the offset where reading stopped, and the problem there (empty: none)."""
     structures: list[Structure] = []
     position = 0
     while position < len(table):
@@ -276,10 +277,10 @@ def _read_structures(table: bytes) -> tuple[list[Structure], int, str]:
 
 
 def parse_memory_dump(data: bytes) -> Tables:
-    """Tables out of a dump that starts at an entry point of either kind, the table on the next
-    paragraph behind it: memory, or what `dmidecode --dump-bin` writes.
+    """Tables from a dump that starts with an entry point of either kind, with the table at the next
+    paragraph after it: a dump of memory, or a file that `dmidecode --dump-bin` wrote.
 
-    :raise DamagedInputError: when there is no sound entry point at the start.
+    :raise DamagedInputError: when there is no valid entry point at the start.
     """
     if data.startswith(b"_SM3_"):
         size = ENTRY_POINT_3.size_bytes
@@ -291,9 +292,9 @@ def parse_memory_dump(data: bytes) -> Tables:
 
 
 def parse_structures(table: bytes) -> Tables:
-    """Tables out of their structures alone, such as the file `DMI`; the entry point is made anew.
+    """Tables from structures without an entry point, such as the file `DMI`; one is made for them.
 
-    Reading never fails: see above. `problems` does not miss the entry point.
+    Reading never fails: see above. The missing entry point is not one of the `problems`.
     """
     structures, _, _ = _read_structures(table)
     version = _OLD_KIND if len(table) <= MAX_TABLE_BYTES else _NEW_KIND

@@ -1,8 +1,8 @@
-"""What is known of a Dell system ID: whose it is, and what speaks against RBU there.
+"""What is known about a Dell system ID: the system's name, and known problems of RBU on it.
 
-The facts (docs/reference/packages.md, K5) are in `systems.tsv` beside this module; its head says
-where they are from. An ID that is not there is no worse for that: the table ends in 2010, but for a
-few.
+The facts (docs/reference/packages.md, K5) are in `systems.tsv` beside this module, with their
+sources at its start. That an ID is missing there means nothing: with few exceptions, the table ends
+in 2010.
 """
 
 from __future__ import annotations
@@ -19,48 +19,49 @@ if TYPE_CHECKING:
 _TABLE = "systems.tsv"
 
 
-class Against(Enum):
-    """How much speaks against RBU on a system."""
+class KnownProblem(Enum):
+    """How serious the known problem of RBU on a system is."""
 
     NOTHING = ""
-    """Nothing that is known here."""
+    """No problem is known."""
 
     CAUTION = "caution"
-    """Something to know before an update."""
+    """The user should know about it before an update."""
 
     BROKEN = "broken"
-    """RBU does not work there, or does harm: Dell's own tool would not use it."""
+    """RBU does not work on it, or does damage: Dell's own tool does not use it."""
 
 
 @dataclass(frozen=True, slots=True)
 class KnownSystem:
-    """A system. `name` is empty where only the ID is known, `what` where nothing is `against`."""
+    """A system. `name` is empty if only the ID is known. `what` describes the problem; it is empty
+    if there is none."""
 
     id: int
     name: str
-    against: Against
+    problem: KnownProblem
     what: str
 
     @property
     def is_broken(self) -> bool:
-        return self.against is Against.BROKEN
+        return self.problem is KnownProblem.BROKEN
 
 
 def known_system(system_id: int) -> KnownSystem:
-    """What is known of a system; of most IDs that a u16 can be that is nothing."""
+    """What is known about a system; nothing for most IDs."""
     line = _lines().get(system_id)
-    return KnownSystem(system_id, "", Against.NOTHING, "") if line is None else _parse(line)
+    return KnownSystem(system_id, "", KnownProblem.NOTHING, "") if line is None else _parse(line)
 
 
 def title_of(system: SystemId) -> str:
-    """A system's ID (and revision, where that is not 0), and its name where that is known."""
+    """A system's ID (and revision, if that is not 0), and its name if that is known."""
     name = known_system(system.id).name
     return f"{system} ({name})" if name else str(system)
 
 
 @cache
 def _lines() -> dict[int, str]:
-    """The lines of the table by their IDs, read when somebody asks for the first time."""
+    """The lines of the table by their IDs; they are read at the first call."""
     data = pkgutil.get_data(__package__, _TABLE)
     assert data is not None, f"{_TABLE} is a part of this package"
     lines = data.decode("utf-8").splitlines()
@@ -72,6 +73,6 @@ def _id_in(line: str) -> int:
 
 
 def _parse(line: str) -> KnownSystem:
-    """From a line of the table: ID, name, how much is against it, in what words."""
-    _, name, against, what = (line.split("\t") + [""] * 3)[:4]
-    return KnownSystem(_id_in(line), name, Against(against), what)
+    """A line of the table: ID, name, how serious the problem is, its description."""
+    _, name, problem, what = (line.split("\t") + [""] * 3)[:4]
+    return KnownSystem(_id_in(line), name, KnownProblem(problem), what)

@@ -1,12 +1,13 @@
-"""Dell tokens: named settings, and where a machine keeps them.
+"""Dell tokens: named settings, and where a machine stores them.
 
-Two kinds: *indexed I/O tokens* (SMBIOS type 0xD4) are bits of CMOS, reached through an index and a
-data port; *calling interface tokens* (type 0xDA) are kept by the BIOS, which is asked by SMI. RBU
-has two tokens: 0x005C makes the BIOS look for an update at the next start, 0x005D takes that back.
+There are two kinds. *Indexed I/O tokens* (SMBIOS type 0xD4) are bits of CMOS, which is accessed
+through an index port and a data port. *Calling interface tokens* (type 0xDA) are stored by the BIOS
+and accessed by SMI calls. RBU has two tokens: 0x005C makes the BIOS search for an update at the
+next start, 0x005D cancels that.
 
-Facts: docs/reference/smbios-and-tokens.md, S12 to S15. The structures are as seen in the tables of
-real machines; the check values, computed over the CMOS of the real machines at hand, and right on
-all of them (`tests/unit/test_tokens.py`).
+Facts: docs/reference/smbios-and-tokens.md, S12 to S15. The structures are those in the tables of
+real machines. The check values were calculated over the known CMOS contents of real machines, and
+are right for all of them (`tests/unit/test_tokens.py`).
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ _CALLING_TOKEN = Layout(
 
 
 class CheckType(IntEnum):
-    """How the check value over a range of CMOS is made."""
+    """How the check value over a range of CMOS is calculated."""
 
     WORD_SUM = 0
     BYTE_SUM = 1
@@ -87,7 +88,7 @@ _BYTE_SUM_SYSTEMS = frozenset((0x008E,))
 
 
 def effective_check_type(declared: int, structure_handle: int, system_id: int | None) -> int:
-    """The check type that a system really uses, where its tables carry a wrong one."""
+    """The check type that a system really uses; the tables of some systems have a wrong one."""
     if structure_handle == _WRONG_CHECK_HANDLE and declared == CheckType.NEGATED_WORD_SUM:
         if system_id in _WORD_SUM_SYSTEMS:
             return CheckType.WORD_SUM
@@ -97,8 +98,8 @@ def effective_check_type(declared: int, structure_handle: int, system_id: int | 
 
 
 def check_value(check_type: int, data: bytes) -> bytes:
-    """The check value over `data` as CMOS holds it: two bytes, the high one first; the byte sum
-    is one byte.
+    """The check value over `data` as it is in CMOS: two bytes, the high one first, or one byte for
+    the byte sum.
 
     :raise ValueError: when there is no such check type.
     """
@@ -114,7 +115,7 @@ def check_value(check_type: int, data: bytes) -> bytes:
 
 
 def _crc(data: bytes) -> int:
-    """A CRC-16 (0xA001, reflected) that shifts seven times a byte, and not eight."""
+    """A CRC-16 (0xA001, reflected) that shifts seven times for each byte, not eight times."""
     value = 0
     for byte in data:
         value ^= byte
@@ -137,18 +138,18 @@ class CheckRange:
 
     @property
     def is_none(self) -> bool:
-        """No check value is kept: all three are 0."""
+        """Whether there is no check value: all three are 0."""
         return self.first == self.last == self.index == 0
 
     @property
     def is_sound(self) -> bool:
-        """A check value of this kind can be computed, or none is kept."""
+        """Whether the check value can be calculated, or there is none."""
         return self.is_none or (self.type in tuple(CheckType) and self.first <= self.last)
 
 
 @dataclass(frozen=True, slots=True)
 class IndexedIoToken:
-    """A setting in CMOS: bits of the byte at index `location` behind a pair of ports."""
+    """A setting in CMOS: bits of the byte at index `location` of the bank of a pair of ports."""
 
     id: int
     index_port: int
@@ -166,21 +167,21 @@ class IndexedIoToken:
 
     @property
     def is_string(self) -> bool:
-        """The token is a text, not bits: its mask is 0."""
+        """Whether the token is a text, not bits: its mask is 0."""
         return self.and_mask == _STRING_MASK
 
     def apply(self, data: int) -> int:
-        """The byte with the token in force."""
+        """The byte with the token active."""
         return (data & self.and_mask) | self.or_value
 
     def is_active(self, data: int) -> bool:
-        """Whether the token is in force in this byte."""
+        """Whether the token is active in this byte."""
         return data & ~self.and_mask & 0xFF == self.or_value
 
 
 @dataclass(frozen=True, slots=True)
 class SmiToken:
-    """A setting that the BIOS keeps: in force when the value at `location` is `value`."""
+    """A setting that the BIOS stores. It is active when the value at `location` is `value`."""
 
     id: int
     location: int
@@ -194,10 +195,10 @@ Token = IndexedIoToken | SmiToken
 
 @dataclass(frozen=True, slots=True)
 class UpdateTokens:
-    """The two tokens of RBU; both of one kind.
+    """The two tokens of RBU; both are of the same kind.
 
-    `checked` has a token of each checked range behind their ports, for a BIOS that finds one of
-    its check values wrong believes none of its CMOS.
+    `checked` has one token for each checked range in their bank: if one check value is wrong, a
+    BIOS ignores all of its CMOS.
     """
 
     activate: Token
@@ -206,7 +207,7 @@ class UpdateTokens:
 
 
 def all_tokens(tables: Tables) -> list[Token]:
-    """Every token of a machine, those in CMOS first."""
+    """All tokens of a machine, those in CMOS first."""
     found: list[Token] = []
     for structure in tables.all(INDEXED_IO):
         found.extend(_indexed_tokens(structure))
@@ -216,9 +217,9 @@ def all_tokens(tables: Tables) -> list[Token]:
 
 
 def tokens_for_update(tables: Tables) -> UpdateTokens | None:
-    """The first pair of activate and cancel that is of one kind; None where there is none.
+    """The first activate token and the first cancel token of the same kind; None if there are none.
 
-    A token that is no switch, or in a range of CMOS that can't be kept sound, is none.
+    Tokens that are texts, and those in a range whose check value can't be calculated, do not count.
     """
     tokens = [token for token in all_tokens(tables) if _can_be_switched(token)]
     for kind in (IndexedIoToken, SmiToken):
@@ -233,11 +234,11 @@ def tokens_for_update(tables: Tables) -> UpdateTokens | None:
 
 
 def checked_ranges(tokens: Sequence[Token]) -> tuple[IndexedIoToken, ...]:
-    """A token of each checked range behind the ports of the first token, its own range first.
+    """One token for each checked range in the bank of the first token, that token's range first.
 
-    Several structures name one check value; what the first one says of it holds. Seen on real
-    machines: two ranges in the first bank, 0x10 to 0x2D and one from 0x40 on, and both check values
-    right on each of the 13 whose CMOS is known.
+    If several structures name one check value, the first one counts. Real machines have two ranges
+    in the first bank, 0x10 to 0x2D and one from 0x40 on; both check values are right on each of the
+    13 machines whose CMOS is known.
     """
     if not tokens or not isinstance(one := tokens[0], IndexedIoToken):
         return ()
@@ -261,7 +262,7 @@ def _can_be_switched(token: Token) -> bool:
 
 
 def _rows(structure: Structure, body: Layout, row: Layout) -> Iterator[dict[str, int]]:
-    """The whole rows behind a structure's fixed fields, up to the end mark where there is one."""
+    """The whole rows after a structure's fixed fields, up to the end mark if there is one."""
     formatted = structure.formatted
     start = _BODY + body.size_bytes
     for offset in range(start, len(formatted) - row.size_bytes + 1, row.size_bytes):
@@ -335,7 +336,7 @@ def make_calling_interface(
 
 READ_SETTING = (0, 0)
 WRITE_SETTING = (1, 0)
-"""Class and select of the calls that read the setting at location arg1, and write arg2 there."""
+"""Class and select of two calls: read the setting at location arg1; write arg2 there."""
 
 SMI_CALL = Layout(
     "SMI calling interface buffer",

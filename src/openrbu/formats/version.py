@@ -1,11 +1,11 @@
 """BIOS versions and which of two is newer (docs/reference/image.md, I7 and I8).
 
-Two styles exist. Old: a letter and two characters, `A05`. New: three numbers, `1.2.8`. Everything
-else can't be read. From oldest to newest::
+There are two styles. Old: a letter and two characters, `A05`. New: three numbers, `1.2.8`. All
+other texts can't be read. From oldest to newest::
 
     unreadable  <  old style  <  special builds (90 to 99 in front)  <  ordinary new style
 
-so `beats` is a strict weak order: any list of versions has a newest one, however it is sorted.
+so `is_newer_than` is a strict weak order: any list of versions has a newest one.
 """
 
 import re
@@ -27,13 +27,13 @@ _OLD = re.compile(r"[A-Za-z][A-Za-z0-9]{2}")
 
 _LEADING_DIGITS = re.compile(r"0*([0-9]*)")
 
-_LEAKED = (49, 0, 48)
-"""The characters `1`, NUL, `0` read as numbers: it leaked from a broken BIOS and means nothing."""
+_MEANINGLESS = (49, 0, 48)
+"""The characters `1`, NUL, `0` read as numbers. A faulty BIOS reports them; they mean nothing."""
 
 _SPECIAL_FROM = 90
 
 _LETTER_RANKS = {"A": 3, "X": 2, "P": 1}
-"""A beats X beats P beats any other letter."""
+"""From newest to oldest: A, X, P, any other letter."""
 
 _HEADER_MAJOR_OLD = 1
 _HEADER_MAJOR_NEW = 2
@@ -43,9 +43,9 @@ _Key = tuple[int | str, ...]
 
 @dataclass(frozen=True, slots=True)
 class BiosVersion:
-    """A version as it was written, and how to read it. Made by `parse` or `from_header`.
+    """A version's text and style. Made by `parse` or `from_header`.
 
-    `==` compares the writing; `same_as` compares the version.
+    `==` compares the texts, `same_as` the versions.
     """
 
     text: str
@@ -53,7 +53,8 @@ class BiosVersion:
 
     @classmethod
     def parse(cls, text: str) -> "BiosVersion":
-        """Any text, blanks around it removed. What can't be read becomes `UNREADABLE`."""
+        """The version in any text, without the blanks around it. If it can't be read, its style is
+        `UNREADABLE`."""
         text = text.strip()
         if _OLD.fullmatch(text):
             return cls(text, VersionStyle.OLD)
@@ -63,10 +64,10 @@ class BiosVersion:
 
     @classmethod
     def from_header(cls, major: int, three_bytes: bytes) -> "BiosVersion":
-        """The version in an image's header of header version `major`.
+        """The version in an image's header with the header version `major`.
 
-        Major 1 has three ASCII characters, 2 and up three numbers. Bytes that are not what the
-        major version promises are shown, but can't be read.
+        With major 1 the bytes are three ASCII characters, with 2 and up three numbers. Other bytes
+        are shown, but the version counts as unreadable.
         """
         if major >= _HEADER_MAJOR_NEW:
             promised, text = VersionStyle.NEW, ".".join(map(str, three_bytes))
@@ -77,14 +78,14 @@ class BiosVersion:
             return cls(version.text, VersionStyle.UNREADABLE)
         return version
 
-    def beats(self, other: "BiosVersion") -> bool:
+    def is_newer_than(self, other: "BiosVersion") -> bool:
         """Whether this version is strictly newer than `other`."""
         return self._key() > other._key()
 
     def same_as(self, other: "BiosVersion") -> bool:
         """Whether both are one version: `a05` and `A05`, `1.2` and `1.2.0`.
 
-        Two that can't be read are the same only where they are written the same.
+        Two versions that can't be read are the same if their texts are.
         """
         if self.style is other.style is VersionStyle.UNREADABLE:
             return self.text.upper() == other.text.upper()
@@ -92,7 +93,7 @@ class BiosVersion:
 
     @property
     def is_special(self) -> bool:
-        """Whether this is a special build: new style with 90 to 99 in front."""
+        """Whether this is a special build: new style, the first number is 90 to 99."""
         return self.style is VersionStyle.NEW and self._new_numbers()[0] >= _SPECIAL_FROM
 
     def __str__(self) -> str:
@@ -101,7 +102,7 @@ class BiosVersion:
     def header_fields(self) -> tuple[int, bytes]:
         """What a header stores: its major version (1 or 2) and the three bytes.
 
-        :raise UsageError: when the version can't be read, so that no header can hold it.
+        :raise UsageError: when the version can't be read: a header can't store it.
         """
         if self.style is VersionStyle.OLD:
             return _HEADER_MAJOR_OLD, self.text.encode("ascii")
@@ -118,7 +119,7 @@ class BiosVersion:
         return numbers
 
     def _key(self) -> _Key:
-        """Sorts as the rules say; the first item is the style's rank."""
+        """A key that sorts by the rules above; its first item is the style's rank."""
         if self.style is VersionStyle.UNREADABLE:
             return (0,)
         if self.style is VersionStyle.OLD:
@@ -128,10 +129,10 @@ class BiosVersion:
 
 
 def _numbers(text: str) -> tuple[int, int, int] | None:
-    """The three numbers of a new-style version, or nothing where `text` is not one.
+    """The three numbers of a new-style version; None if `text` is not one.
 
-    Trailing numbers that are missing count as 0; what follows a number's digits is ignored, and so
-    is what follows the third number.
+    Missing numbers at the end count as 0. Characters after a number's digits, and all after the
+    third number, are ignored.
     """
     digits = []
     for part in text.split(".")[:3]:
@@ -143,9 +144,9 @@ def _numbers(text: str) -> tuple[int, int, int] | None:
     if not digits or any(not 1 <= len(number) <= 2 for number in digits):
         return None
     first, second, third = ([int(number) for number in digits] + [0, 0])[:3]
-    return None if (first, second, third) == _LEAKED else (first, second, third)
+    return None if (first, second, third) == _MEANINGLESS else (first, second, third)
 
 
 def _printable(raw: bytes) -> str:
-    """ASCII as it is, any other byte as `\\x00`, so that it is safe to show."""
+    """Printable ASCII unchanged, any other byte as `\\x00`, so that it is safe to print."""
     return "".join(chr(byte) if 0x20 <= byte < 0x7F else f"\\x{byte:02x}" for byte in raw)

@@ -30,7 +30,7 @@ def obstacles(image: Image, target: Target, options: Options) -> Iterator[Obstac
     if not (options.allow_downgrade or is_same_version(image, target)):
         yield from _wrong_version(image.header.version, target.version)
     minimum = options.minimum_version
-    if minimum is not None and minimum.beats(target.version):
+    if minimum is not None and minimum.is_newer_than(target.version):
         yield Obstacle(
             "below_minimum_version",
             f"the package is for machines that run {minimum.text} or newer, and this one runs "
@@ -136,7 +136,7 @@ def _wrong_version(new: BiosVersion, current: BiosVersion) -> Iterator[Obstacle]
         kind, text = "unclear_age", f"the age is not clear: {' and '.join(unclear)}"
     elif new.is_special and not current.is_special:
         text = f"{new.text} is a special build: it never counts as newer than {current.text}"
-    elif new.beats(current):
+    elif new.is_newer_than(current):
         return
     else:
         text = f"{new.text} is not newer than {current.text}, which this machine runs"

@@ -1,6 +1,6 @@
-"""Vendors' packages: what is inside of them for RBU, and what they are when nothing is.
+"""Vendors' packages: the images in them, and what the other packages are.
 
-`search.search_package` looks through a file; `limits` says how far. `streams`, `archives` and
-`cabinet` unpack, `signs` says where something may start, `manifest` reads what a package says of
-itself, and `not_for_rbu` names what holds nothing.
+`search.search_package` searches a file, within `limits`. `streams`, `archives` and `cabinet`
+unpack; `signatures` finds where an image or an archive may start; `manifest` reads what a package
+says about itself; `not_for_rbu` recognises files without an image.
 """

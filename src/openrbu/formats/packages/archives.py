@@ -1,6 +1,6 @@
-"""Members of tar and zip archives, by the standard library's readers.
+"""Members of tar and zip archives, read with the standard library.
 
-What `zipfile` does not unpack in bounded pieces (bzip2, LZMA) is unpacked by `streams`.
+`zipfile` can't unpack bzip2 and LZMA in chunks of limited size; `streams` does that.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ BROKEN_ARCHIVE = (
     OverflowError,
     struct.error,
 )
-"""What the standard library's readers raise on damaged archives."""
+"""The errors that the standard library raises for damaged archives."""
 
 TAR_MAGIC = rb"ustar(?:\x0000|  \x00)"  # as POSIX and as GNU write it
 TAR_MAGIC_OFFSET = 257
@@ -48,10 +48,10 @@ _ZIP_END = b"PK\x05\x06"
 _ZIP64_LOCATOR = b"PK\x06\x07"
 _ZIP_END_BYTES = 22
 _ZIP_END_WITHIN_BYTES = _ZIP_END_BYTES + 0xFFFF
-"""The end record of a zip and the longest comment behind it."""
+"""The size of a zip's end record and the longest comment after it."""
 
 _MAX_ZIP_DIRECTORY_BYTES = 4 * MIB
-"""`zipfile` reads all of it: some 90,000 members at most. A size of 64 bits is beyond it."""
+"""`zipfile` reads the whole directory: about 90,000 members at most. 64-bit sizes are refused."""
 
 _ZIP_LOCAL_HEADER_BYTES = 30
 _ZIP_ENCRYPTED = 0x1
@@ -60,7 +60,8 @@ _ZIP_LZMA_HAS_END_MARK = 0x2
 
 @dataclass(frozen=True, slots=True)
 class TarMember:
-    """What is not a plain file has empty content. `end`: where the archive goes on behind it."""
+    """A member of a tar archive; `content` is empty if it is not a regular file. `end`: where the
+    archive continues after it."""
 
     name: str
     content: memoryview
@@ -84,7 +85,8 @@ def tar_members(view: memoryview, start: int) -> Iterator[TarMember]:
 
 
 def zip_start(view: memoryview) -> int | None:
-    """Where the zip archive at the end of `view` starts; of a damaged one, where that shows."""
+    """The offset at which the zip archive at the end of `view` starts; of a damaged archive, that
+    of its end record. None if there is none."""
     zip_end = _zip_end(view)
     if zip_end is None:
         return 0 if bytes(view[:4]) == _ZIP_MEMBER else None
@@ -96,20 +98,21 @@ def zip_start(view: memoryview) -> int | None:
 
 
 def _zip_end(view: memoryview) -> int | None:
-    """Where the end record of a zip archive is: where `zipfile` looks for it."""
+    """The offset of a zip archive's end record, found in the same way as `zipfile` does."""
     without_comment = bytes(view[-_ZIP_END_BYTES:])
     if without_comment.startswith(_ZIP_END) and without_comment.endswith(b"\0\0"):
         return len(view) - len(without_comment)
     tail = bytes(view[-_ZIP_END_WITHIN_BYTES:])
-    place = tail.rfind(_ZIP_END)
-    return None if place < 0 else len(view) - len(tail) + place
+    position = tail.rfind(_ZIP_END)
+    return None if position < 0 else len(view) - len(tail) + position
 
 
 def open_zip(view: memoryview) -> zipfile.ZipFile:
     """The zip archive at the end of `view`.
 
-    :raise EOFError: when its end is missing. Else one of `BROKEN_ARCHIVE` when it is damaged, or
-        has a directory that would fill the memory.
+    :raise EOFError: when its end is missing.
+    :raise zipfile.BadZipFile: (or another of `BROKEN_ARCHIVE`) when it is damaged, or its directory
+        is too large.
     """
     end = _zip_end(view)
     if end is None or len(view) < end + _ZIP_END_BYTES:
@@ -124,7 +127,7 @@ def open_zip(view: memoryview) -> zipfile.ZipFile:
 def zip_content(
     view: memoryview, archive: zipfile.ZipFile, info: zipfile.ZipInfo, count: Take
 ) -> memoryview:
-    """What a member holds. `count` sees each piece first, and may object.
+    """The content of a member. `count` is called with each chunk first, and may raise.
 
     :raise zipfile.BadZipFile: (or another of `BROKEN_ARCHIVE`) when it is damaged, has a password,
         or is packed in a way that is not known.
@@ -153,7 +156,12 @@ def _read_all(archive: zipfile.ZipFile, info: zipfile.ZipInfo, take: Take) -> No
 
 
 def _packed_bytes(view: memoryview, info: zipfile.ZipInfo) -> memoryview:
-    """A member's bytes as they are packed: behind its header, its name and its extra field."""
+    """A member's packed bytes, which follow its header, its name and its extra field.
+
+    :raise RuntimeError: when it is encrypted.
+    :raise zipfile.BadZipFile: when its header is damaged.
+    :raise EOFError: when it is cut short.
+    """
     if info.flag_bits & _ZIP_ENCRYPTED:
         raise RuntimeError("it is encrypted: a password is required")
     header = view[max(0, info.header_offset) :]
@@ -168,7 +176,7 @@ def _packed_bytes(view: memoryview, info: zipfile.ZipInfo) -> memoryview:
 
 
 class _ViewFile(io.RawIOBase):
-    """A view as the file that `tarfile` and `zipfile` want, without a copy of it."""
+    """A view as a file for `tarfile` and `zipfile`, without a copy."""
 
     def __init__(self, view: memoryview, position: int = 0) -> None:
         self._view = view

@@ -1,7 +1,7 @@
 """Microsoft cabinets (`MSCF`): stored and MSZIP folders, unpacked a block of 32 KiB at a time.
 
-The layout is Microsoft's published one ("Microsoft Cabinet Format", MS-CAB). A folder is what was
-compressed in one go; files are parts of it. LZX and Quantum are not read: see
+The layout is the one that Microsoft published ("Microsoft Cabinet Format", MS-CAB). A folder is
+compressed as one stream; files are parts of it. LZX and Quantum are not read: see
 docs/decisions/0019.
 """
 
@@ -66,11 +66,11 @@ _STORED, _MSZIP = 0, 1
 _OTHER_COMPRESSIONS = {2: "Quantum", 3: "LZX"}
 _NAME_IS_UTF8 = 0x80
 _CONTINUED_FROM = 0xFFFD
-"""Folder numbers from here on: a file that began in another cabinet, or goes on there."""
+"""Folder numbers from here on: a file that begins or continues in another cabinet."""
 
 
 class OtherCompressionError(ValueError):
-    """A cabinet that is packed in a way that is not read here; the text is its name."""
+    """A cabinet with a compression that is not read here; the text is its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class CabinetMember:
 class Cabinet:
     """The cabinet at `start` of `view`. Its directory is read here, its contents by `members`.
 
-    :raise DamagedInputError: when it is none, or is damaged.
+    :raise DamagedInputError: when it is not a cabinet, or is damaged.
     :raise EOFError: when it is cut short.
     """
 
@@ -122,14 +122,15 @@ class Cabinet:
 
     @property
     def names(self) -> list[str]:
-        """Of its files."""
+        """The names of its files."""
         return [name for name, _ in self._files]
 
     def members(self, count: Take) -> Iterator[CabinetMember]:
-        """Its files, folder by folder. `count` sees each unpacked piece first, and may object.
+        """Its files, folder by folder. `count` is called with each unpacked chunk first, and may
+        raise.
 
         :raise DamagedInputError: (or one of `BROKEN_STREAM`) when a folder or file is damaged.
-        :raise OtherCompressionError: when a folder is packed in a way that is not read here.
+        :raise OtherCompressionError: when a folder has a compression that is not read here.
         """
         content, unpacked = memoryview(b""), None
         behind = 0
@@ -146,7 +147,7 @@ class Cabinet:
                 behind = 0
             first, end = fields["offset"], fields["offset"] + fields["size"]
             if first < behind:
-                raise DamagedInputError(f"file {name} lies over another")
+                raise DamagedInputError(f"file {name} overlaps another")
             behind = end
             if end > len(content):
                 raise DamagedInputError(f"file {name} is cut short")
@@ -182,7 +183,7 @@ class Cabinet:
         return piece
 
     def _text_at(self, position: int) -> tuple[bytes, int]:
-        """The bytes up to a NUL, and where to go on."""
+        """The bytes up to a NUL, and the position after it."""
         raw = bytes(self._view[position : position + _MAX_NAME_BYTES + 1])
         end = raw.find(b"\0")
         if end < 0:
@@ -191,7 +192,8 @@ class Cabinet:
 
 
 def _inflate(packed: memoryview, window: bytes) -> bytes:
-    """A block of MSZIP: `CK`, then deflate that may refer to the block before."""
+    """Unpack a block of MSZIP: `CK`, then deflate data that may refer to the block before,
+    `window`."""
     if bytes(packed[:2]) != b"CK":
         raise DamagedInputError("a block does not start with 'CK'")
     content = bytearray()
@@ -206,7 +208,7 @@ def _inflate(packed: memoryview, window: bytes) -> bytes:
 
 
 def _checksum(block: dict[str, Any], packed: Buffer) -> int:
-    """XOR of all u32, the sizes last; what is left over is one number, most significant first."""
+    """XOR of all u32 and of the sizes. The remaining bytes are one big-endian number."""
     whole = len(packed) & ~3
     words = np.frombuffer(packed[:whole], "<u4")
     rest = int.from_bytes(packed[whole:], "big")

@@ -1,4 +1,4 @@
-"""How much of a package is unpacked: what holds against archives made to fill a memory."""
+"""How much of a package is unpacked: limits against archives that are made to fill memory."""
 
 from __future__ import annotations
 
@@ -14,27 +14,28 @@ MAX_UNPACKED_BYTES = 256 * MIB
 """What all archives in a file may unpack to, together."""
 
 MAX_PIECES = 500_000
-"""Pieces that archives are unpacked in: empty ones take time, too."""
+"""In how many chunks archives may be unpacked: empty ones take time, too."""
 
 MAX_IMAGES = 256
 
 MAX_ENDLESS = 64
-"""Headers whose image has no end: each is searched for up to 2 s (64 MiB, at every byte)."""
+"""Headers of images without an end: the search for each end takes up to 2 s (64 MiB, at every
+byte)."""
 
 MAX_FALSE_STARTS = 10_000
-"""Places that look like the start of something and are none."""
+"""Positions that look like the start of something but are not."""
 
 
 class BeyondLimitError(Exception):
     """A file is not searched to its end; the text says why and where.
 
-    It comes out of `search_package` as `DamagedInputError`. On the way there it is no sign of
-    damage, which would be passed over.
+    `search_package` raises it as `DamagedInputError`. Inside of it, this is a separate class, as a
+    damaged archive is skipped and the search continues.
     """
 
 
 class Budget:
-    """What one search has used up. `place` is where it is, for the error.
+    """What one search has used. `place` is where in the file it is, for the text of the error.
 
     Each method raises `BeyondLimitError` when its limit is passed.
     """
@@ -69,13 +70,16 @@ class Budget:
     def false_start(self, place: str) -> None:
         self._false_starts += 1
         if self._false_starts > MAX_FALSE_STARTS:
-            raise _beyond(f"more than {MAX_FALSE_STARTS} places that look like something", place)
+            raise _beyond(
+                f"more than {MAX_FALSE_STARTS} positions that look like an image or an archive",
+                place,
+            )
 
     def unpacked(self, size_bytes: int, place: str) -> None:
         self._pieces += 1
         self._unpacked_bytes += size_bytes
         if self._pieces > MAX_PIECES:
-            raise _beyond(f"more than {MAX_PIECES} pieces of archives", place)
+            raise _beyond(f"more than {MAX_PIECES} chunks of archives", place)
         if self._unpacked_bytes > MAX_UNPACKED_BYTES:
             limit = human_size(MAX_UNPACKED_BYTES)
             raise _beyond(f"its archives unpack to more than {limit}", place)

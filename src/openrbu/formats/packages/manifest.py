@@ -1,16 +1,17 @@
-"""What a Dell update package says of itself: its `package.xml`.
+"""What a Dell update package says about itself: its `package.xml`.
 
-It is a member of the package's archive, or stands in front of the archive, behind the line
+It is a member of the package's archive, or is in front of the archive, after the line
 `#####Startofpackage#####` (docs/reference/packages.md, K2). The parts that are read are those of
 the vendor's published catalogs, whose entries have the same form: a `SoftwareComponent` with
 `vendorVersion`, `dellVersion`, `releaseDate` and `dateTime`; in it `Name/Display`, `ComponentType`,
 and `SupportedSystems/Brand/Model` with a hexadecimal `systemID`.
 
-Where a minimum version stands is not published. So anything counts whose name says minimum version
-(`minimumVersion`, `MinBIOSVersion`, …), except of an operating system, and of several the newest.
+Where a minimum version is stored is not published. So each element or attribute counts whose name
+means minimum version (`minimumVersion`, `MinBIOSVersion`, …), except that of an operating system;
+of several, the newest counts.
 
-Real files say UTF-16 and are UTF-8 at times, so their own declaration is not believed. A document
-type is refused: entities are what XML is attacked with, and a manifest has none.
+Some real files declare UTF-16 but are UTF-8, so the declaration is ignored. A document type is
+refused: attacks with XML use entities, and a manifest has none.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ _MAX_TEXT = 200
 _MAX_DEPTH = 50
 
 _DECLARATION = re.compile(r"\s*<\?xml[^>]{0,200}\?>")
-_UTF16_SIGNS = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be", b"<\0": "utf-16-le"}
+_UTF16_SIGNATURES = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be", b"<\0": "utf-16-le"}
 _MINIMUM = re.compile(r"min(imum)?(bios|system|package|vendor)*version")
 
 
@@ -52,7 +53,7 @@ class SupportedSystem:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a package says of itself. Texts are as they stand there; None: it does not say."""
+    """What a package says about itself. Texts are unchanged; None: the package does not say."""
 
     name: str | None
     component_type: str | None
@@ -61,15 +62,15 @@ class Manifest:
     release_date: str | None
     systems: tuple[SupportedSystem, ...]
     minimum_version: BiosVersion | None
-    """The BIOS has to be this or newer before the update."""
+    """Before the update, the BIOS must have this version or a newer one."""
 
 
 def parse_manifest(data: Buffer) -> Manifest | None:
-    """Read a `package.xml`; what is behind the end of the document is ignored.
+    """Read a `package.xml`. Bytes after the end of the document are ignored.
 
-    None: it is XML, but of something else.
+    None: it is XML, but does not describe a package.
 
-    :raise DamagedInputError: when it is no XML, has a document type, or is larger than
+    :raise DamagedInputError: when it is not XML, has a document type, or is larger than
         `MAX_MANIFEST_BYTES`.
     """
     root = _parse(_text_of(data))
@@ -89,9 +90,9 @@ def parse_manifest(data: Buffer) -> Manifest | None:
 
 
 def manifest_start(view: memoryview, position: int) -> int | None:
-    """Where the XML starts behind a marker that ends at `position`; None: it is none.
+    """The offset of the XML after a marker that ends at `position`; None if no XML follows.
 
-    A script may speak of the marker without being one.
+    A script may have the marker's text in its code.
     """
     head = bytes(view[position : position + 64])
     match = re.match(rb"[\r\n\t \0]*(?:\xef\xbb\xbf|\xff\xfe|\xfe\xff\0?)?<", head)
@@ -105,17 +106,17 @@ def manifest_start(view: memoryview, position: int) -> int | None:
 def _text_of(data: Buffer) -> str:
     head = bytes(data[:2])
     raw = bytes(data[: MAX_MANIFEST_BYTES + 1])
-    text = raw.decode(_UTF16_SIGNS.get(head, "utf-8"), "replace").lstrip("\ufeff")
+    text = raw.decode(_UTF16_SIGNATURES.get(head, "utf-8"), "replace").lstrip("\ufeff")
     declaration = _DECLARATION.match(text)
     return text[declaration.end() :] if declaration else text
 
 
 class _TooMuchError(Exception):
-    """The document goes beyond a limit, or has what no manifest has; the text says it."""
+    """The document exceeds a limit, or has a part that no manifest has; the text says it."""
 
 
 class _EndOfDocumentError(Exception):
-    """Not an error: what is behind the document is not read."""
+    """Not an error: it ends the parser at the end of the document."""
 
 
 def _parse(text: str) -> Element:
@@ -161,12 +162,12 @@ def _local(tag: str) -> str:
 
 
 def _first(root: Element, name: str) -> Element | None:
-    """The first element of that name in `root`, itself included."""
+    """The first element of that name in `root`, or `root` itself."""
     return next((each for each in root.iter() if _local(each.tag) == name.lower()), None)
 
 
 def _display(element: Element | None) -> str | None:
-    """The text that is for people: the English one, else the first, else the element's own."""
+    """An element's text for people: the English one, else the first, else the element's own."""
     if element is None:
         return None
     texts = [each for each in element if _local(each.tag) == "display"]
@@ -175,13 +176,13 @@ def _display(element: Element | None) -> str | None:
 
 
 def _clean(text: str | None) -> str | None:
-    """On one line and of a bounded length; None where there is nothing."""
+    """The text on one line and with a limited length; None if it is empty."""
     words = " ".join((text or "").split())[:_MAX_TEXT]
     return words or None
 
 
 def _systems(component: Element) -> Iterator[SupportedSystem]:
-    """Each system once, in the order of the file. IDs that can't be read are left out."""
+    """Each system once, in the sequence of the file, without IDs that can't be read."""
     known: set[int] = set()
     for brand in component.iter():
         if _local(brand.tag) != "brand":
@@ -204,7 +205,7 @@ def _minimum_version(component: Element) -> BiosVersion | None:
     for text in _minimum_texts(component):
         version = BiosVersion.parse(text)
         is_one = version.style is not VersionStyle.UNREADABLE and re.search(r"[0-9]", text)
-        if is_one and (newest is None or version.beats(newest)):
+        if is_one and (newest is None or version.is_newer_than(newest)):
             newest = version
     return newest
 

@@ -1,17 +1,17 @@
 """Finds the `.HDR` images inside another file, such as a vendor's update package.
 
-Dell ships self-extracting `.exe` files and `.BIN` packages, a shell script with an archive behind
-it; an `.HDR` can also sit bare in a bigger file (docs/reference/packages.md, K4). So a file is
-looked through from front to back for image headers, compressed streams, tar archives and cabinets,
-at any offset, and for a zip archive at its end. What is inside an archive is looked through in the
-same way, in memory only: nothing is written to disk.
+Dell ships self-extracting `.exe` files and `.BIN` packages (a shell script followed by an archive);
+an `.HDR` can also be inside a larger file without an archive (docs/reference/packages.md, K4). So a
+file is searched from front to back for image headers, compressed streams, tar archives and
+cabinets, at any offset, and for a zip archive at its end. The contents of an archive are searched
+in the same way, in memory only: nothing is written to disk.
 
-An image ends where its check words hold. Where they hold nowhere its end is not known, and nothing
-behind its header is taken for a part of it, so that no foreign bytes come along.
+An image ends after its check words. If they are right nowhere, the end is not known, and no byte
+after the header is taken, so that an image never has bytes of something else.
 
-The bytes of an archive or of an image are not looked at a second time as something else; neither
-is what is left of an archive that was cut short. Behind the header of an image that is not whole
-only further headers count: flash data is full of compressed modules that are nobody's packages.
+The bytes of an archive or of an image are not searched again for something else, nor is the rest of
+an archive that was cut short. After the header of an image that is not whole, only further headers
+are searched: flash data has many compressed modules, which are not packages.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from openrbu.buffers import Buffer
 from openrbu.errors import DamagedInputError, NotForRbuError, ObstacleError, OpenRbuError
 from openrbu.formats.hdr import HEADER_SIZE_BYTES, Header, Image, image_at
 from openrbu.formats.image_check import MAX_DATA_BYTES, ImageState
-from openrbu.formats.packages import archives, not_for_rbu, signs, streams
+from openrbu.formats.packages import archives, not_for_rbu, signatures, streams
 from openrbu.formats.packages.cabinet import Cabinet, OtherCompressionError
 from openrbu.formats.packages.limits import BeyondLimitError, Budget
 from openrbu.formats.packages.manifest import (
@@ -35,7 +35,7 @@ from openrbu.formats.packages.manifest import (
     manifest_start,
     parse_manifest,
 )
-from openrbu.formats.packages.not_for_rbu import Kind, Why
+from openrbu.formats.packages.not_for_rbu import FileKind, NoImageReason
 
 _MAX_MANIFEST_TRIES = 16
 
@@ -43,16 +43,16 @@ _T = TypeVar("_T")
 _Steps = tuple[str, ...]
 
 NO_END = (
-    "nothing says where the image ends: its check words are nowhere behind its header, so what is "
-    "there may be another's"
+    "the end of the image is not known: its check words are nowhere after its header, so the bytes "
+    "there may belong to something else"
 )
 
 
 @dataclass(frozen=True, slots=True)
-class FoundImage:
-    """An image, and the way to it: `offset 4096`, `gzip at 512 > tar member bios.hdr`.
+class PackagedImage:
+    """An image, and where it is: `offset 4096`, `gzip at 512 > tar member bios.hdr`.
 
-    Where its end is not known, `image` has a header and no data.
+    If its end is not known, `image` has a header and no data.
     """
 
     image: Image
@@ -61,15 +61,15 @@ class FoundImage:
 
     @property
     def damage(self) -> str | None:
-        """What is wrong with it, in one line; None: it is whole."""
+        """What is wrong with the image, in one line; None if it is whole."""
         return self.image.damage if self.end_is_known else NO_END
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
-    """Something that holds no image which can be read here, and the way to it."""
+class RecognisedFile:
+    """A file without an image that can be read here: its kind, and where it is."""
 
-    kind: Kind
+    kind: FileKind
     path: str
 
     def __str__(self) -> str:
@@ -80,36 +80,36 @@ class Named:
 class Contents:
     """What was found in a file.
 
-    `manifest_problem` says why a manifest that is there could not be read; `damage` is the first
-    archive that turned out to be damaged.
+    `manifest_problem` says why a manifest could not be read. `damage` says which archive is
+    damaged, the first one if there are several.
     """
 
-    images: list[FoundImage] = field(default_factory=list)
+    images: list[PackagedImage] = field(default_factory=list)
     manifest: Manifest | None = None
     manifest_problem: str | None = None
-    named: list[Named] = field(default_factory=list)
+    named: list[RecognisedFile] = field(default_factory=list)
     damage: str | None = None
 
-    def why_nothing(self) -> OpenRbuError | None:
-        """Why there is no image in the file, as far as it is known."""
+    def why_no_images(self) -> OpenRbuError | None:
+        """The error that says why the file has no image; None if that is not known."""
         first = {each.kind.why: each for each in reversed(self.named)}
-        if Why.NOTHING_FOR_RBU in first:
-            return NotForRbuError(f"nothing for RBU in it: {first[Why.NOTHING_FOR_RBU]}")
+        if NoImageReason.NOTHING_FOR_RBU in first:
+            return NotForRbuError(f"it has nothing for RBU: {first[NoImageReason.NOTHING_FOR_RBU]}")
         if self.damage:
             return DamagedInputError(f"no BIOS image found; {self.damage}")
-        if Why.NOT_READ_HERE in first:
-            return ObstacleError(f"no BIOS image found: {first[Why.NOT_READ_HERE]}")
+        if NoImageReason.NOT_READ_HERE in first:
+            return ObstacleError(f"no BIOS image found: {first[NoImageReason.NOT_READ_HERE]}")
         return None
 
 
 def search_package(data: Buffer, name: str = "") -> Contents:
-    """All that is in a file's bytes: the images in the order that they are met, each different one
-    once, and what else is known of it.
+    """Search a file's bytes: the images, in the sequence in which they are found, each different
+    one once, and what else is known about the file.
 
-    `name`, where given, is the file's: paths and messages begin with it. An image is a view into
-    `data` or into what was unpacked. A `.HDR` itself is found at `offset 0`.
+    `name` is the file's name, if any: paths and messages begin with it. An image is a view of
+    `data` or of unpacked bytes. An `.HDR` file itself is found at `offset 0`.
 
-    :raise DamagedInputError: when it goes beyond one of the `limits`.
+    :raise DamagedInputError: when it exceeds one of the `limits`.
     """
     search = _Search(name)
     try:
@@ -120,7 +120,7 @@ def search_package(data: Buffer, name: str = "") -> Contents:
 
 
 class _Search:
-    """One walk through a file and everything in it, with the limits that hold for all of it."""
+    """The search of a file and everything in it, with limits for all of it together."""
 
     def __init__(self, name: str) -> None:
         self.contents = Contents()
@@ -129,14 +129,14 @@ class _Search:
         self._manifest_tries = 0
 
     def look_into(self, view: memoryview, steps: _Steps) -> None:
-        """Search `view`, which `steps` lead to."""
+        """Search `view`; `steps` say where it is."""
         self._budget.depth(len(steps), self._path(steps))
         before = len(self.contents.images), len(self.contents.named)
         position = only_headers_to = 0
-        for start, kind in signs.signs(view):
-            if start < (position if kind == signs.IMAGE else max(position, only_headers_to)):
+        for start, kind in signatures.find_signatures(view):
+            if start < (position if kind == signatures.IMAGE else max(position, only_headers_to)):
                 continue
-            if kind == signs.IMAGE:
+            if kind == signatures.IMAGE:
                 if self._is_capsule(view, start, steps):
                     break
                 position, end = self._image(view, start, steps)
@@ -146,15 +146,15 @@ class _Search:
         if before == (len(self.contents.images), len(self.contents.named)):
             known = not_for_rbu.kind_of(view)
             if known is not None:
-                self._name_it(known, steps)
+                self._recognise(known, steps)
 
     def _visit(self, kind: str) -> Callable[[memoryview, int, _Steps], int]:
-        """What searches a kind; it returns where to go on."""
+        """The method that searches a kind; it returns the offset at which to continue."""
         visits = {
-            signs.TAR: self._tar,
-            signs.ZIP: self._zip,
-            signs.CABINET: self._cabinet,
-            signs.MANIFEST: self._manifest,
+            signatures.TAR: self._tar,
+            signatures.ZIP: self._zip,
+            signatures.CABINET: self._cabinet,
+            signatures.MANIFEST: self._manifest,
         }
         streams_of = {each.name: partial(self._stream, each) for each in streams.STREAM_KINDS}
         return visits.get(kind) or streams_of[kind]
@@ -162,9 +162,10 @@ class _Search:
     # -- images -----------------------------------------------------------------------------
 
     def _image(self, view: memoryview, start: int, steps: _Steps) -> tuple[int, int]:
-        """Keep the image at `start`; returns where to go on, and where it ends as far as is known.
+        """Add the image at `start`. Returns the offset at which to continue, and the image's end or
+        the end of `view`.
 
-        They differ where it is not whole: another image may lie over its data.
+        They differ if the image is not whole: another image may have overwritten its data.
         """
         try:
             header = Header.parse(view, start)
@@ -177,17 +178,17 @@ class _Search:
         is_small = len(rest.body) <= MAX_DATA_BYTES
         image = rest.up_to_its_end if is_small else image_at(view, start)
         if image is not None:
-            self._add(FoundImage(image, path))
+            self._add(PackagedImage(image, path))
             end = start + image.size_bytes
             return (end if image.is_whole else behind_header), end
         self._budget.endless(path)
         if is_small and (start == 0 or rest.state is ImageState.FORMER):
-            self._add(FoundImage(rest, path))  # it has all of a file, or of a member
+            self._add(PackagedImage(rest, path))  # the image is the whole file or member
         else:
-            self._add(FoundImage(Image(header, view[:0]), path, end_is_known=False))
+            self._add(PackagedImage(Image(header, view[:0]), path, end_is_known=False))
         return behind_header, len(view)
 
-    def _add(self, found: FoundImage) -> None:
+    def _add(self, found: PackagedImage) -> None:
         self._budget.image(found.path)
         is_known = any(
             found.image == known.image and found.end_is_known == known.end_is_known
@@ -197,14 +198,14 @@ class _Search:
             self.contents.images.append(found)
 
     def _is_capsule(self, view: memoryview, start: int, steps: _Steps) -> bool:
-        """Whether `view` is a server's capsule: named, and searched only where an image is whole.
+        """Whether `view` is a server's capsule without a whole image, which is not searched.
 
-        In the outer image's data is another one, with two more images behind it, and which of
-        them a BIOS wants staged is not known.
+        The data of the outer image has another image, followed by two more, and it is not known
+        which of them has to be staged. A capsule is recognised in both cases.
         """
         if start != HEADER_SIZE_BYTES or not not_for_rbu.is_server_capsule(view):
             return False
-        self._name_it(not_for_rbu.SERVER_CAPSULE, steps)
+        self._recognise(not_for_rbu.SERVER_CAPSULE, steps)
         return image_at(view, start) is None
 
     # -- archives ---------------------------------------------------------------------------
@@ -230,7 +231,7 @@ class _Search:
         before = self._seen
         self.look_into(unpacked, steps)
         if kind is streams.XZ and before == self._seen:
-            self._name_it(not_for_rbu.THINOS, steps)
+            self._recognise(not_for_rbu.THINOS, steps)
         return end
 
     def _tar(self, view: memoryview, start: int, steps: _Steps) -> int:
@@ -272,12 +273,12 @@ class _Search:
         outer = steps_in if start else steps
         known = not_for_rbu.kind_of_cabinet(cabinet.names)
         if known is not None:
-            self._name_it(known, outer)
+            self._recognise(known, outer)
         try:
             for member in self._until_broken(steps_in, cabinet.members(self._counter(steps_in))):
                 self._member(member.name, member.content, f"{label} member", steps)
         except OtherCompressionError:
-            self._name_it(not_for_rbu.CABINET_LZX, outer)
+            self._recognise(not_for_rbu.CABINET_LZX, outer)
         return cabinet.end
 
     def _member(self, name: str, content: memoryview, label: str, steps: _Steps) -> None:
@@ -290,9 +291,9 @@ class _Search:
             self.look_into(content, inner)
 
     def _until_broken(self, steps: _Steps, parts: Iterable[_T]) -> Iterator[_T]:
-        """`parts` of an archive, up to where it turns out to be damaged.
+        """The `parts` of an archive up to the first damage.
 
-        What is raised while a part is searched does not come through here.
+        An error that is raised while a part is searched does not pass through here.
         """
         try:
             yield from parts
@@ -302,7 +303,7 @@ class _Search:
             self._budget.false_start(self._path(steps))
             self._note_damage(steps, error)
 
-    # -- what a package says of itself ------------------------------------------------------
+    # -- what a package says about itself ---------------------------------------------------
 
     def _manifest(self, view: memoryview, start: int, steps: _Steps) -> int:
         xml = manifest_start(view, start + len(MARKER))
@@ -311,7 +312,7 @@ class _Search:
         return start
 
     def _read_manifest(self, data: memoryview, steps: _Steps) -> None:
-        """Keep the first manifest that can be read."""
+        """Read a manifest; the first one that can be read is kept."""
         self._manifest_tries += 1
         if self.contents.manifest is not None or self._manifest_tries > _MAX_MANIFEST_TRIES:
             return
@@ -321,19 +322,19 @@ class _Search:
             problem = f"{self._path(steps)}: {error}"
             self.contents.manifest_problem = self.contents.manifest_problem or problem
 
-    # -- telling ----------------------------------------------------------------------------
+    # -- records ----------------------------------------------------------------------------
 
     @property
     def _seen(self) -> tuple[int, int, str | None]:
-        """What changes when something was met."""
+        """A value that changes when something is found."""
         return len(self.contents.images), len(self.contents.named), self.contents.damage
 
-    def _name_it(self, kind: Kind, steps: _Steps) -> None:
+    def _recognise(self, kind: FileKind, steps: _Steps) -> None:
         if all(kind is not known.kind for known in self.contents.named):
-            self.contents.named.append(Named(kind, self._path(steps)))
+            self.contents.named.append(RecognisedFile(kind, self._path(steps)))
 
     def _note_damage(self, steps: _Steps, error: Exception) -> None:
-        """Keep the first damage: it explains why nothing was found, if nothing is."""
+        """Keep the first damage: if nothing is found, it explains why."""
         reason = str(error) or type(error).__name__
         damage = f"{self._path(steps)} is damaged: {_shown(reason)}"
         self.contents.damage = self.contents.damage or damage
@@ -347,5 +348,5 @@ class _Search:
 
 
 def _shown(text: str) -> str:
-    """`text` on one line, safe to show."""
+    """`text` on one line, safe to print."""
     return text if text.isprintable() else repr(text)

@@ -1,7 +1,7 @@
-"""Compressed streams, unpacked a bounded piece at a time: gzip, xz, bzip2, LZMA.
+"""Compressed streams, unpacked in chunks of limited size: gzip, xz, bzip2, LZMA.
 
-A small piece of bzip2 may hold gigabytes (a block of 900 kB is 45 MB before its run lengths are
-packed, and zeros make it 40 bytes), so it is the output of each step that is bounded.
+A few bytes of bzip2 may unpack to gigabytes (a block of 900 kB is 45 MB before run-length coding,
+and 40 bytes if it is all zeros), so the output of each step is limited.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _XZ_MEMORY_BYTES = 128 * MIB
 _LZMA_SIZE_UNKNOWN = b"\xff" * 8
 
 BROKEN_STREAM = (zlib.error, lzma.LZMAError, EOFError, OSError, ValueError, struct.error)
-"""What is raised on a damaged stream."""
+"""The errors that are raised for a damaged stream."""
 
 Take = Callable[[bytes], object]
-"""Is given each unpacked piece in order, and an empty one at the end of each stream."""
+"""Called with each unpacked chunk in sequence, and with an empty one at the end of each stream."""
 
 
 class Decompressor(Protocol):
@@ -44,9 +44,9 @@ class Decompressor(Protocol):
 
 
 class Inflate:
-    """zlib's decompressor, with the names that those of `bz2` and `lzma` have.
+    """zlib's decompressor with the same attributes as those of `bz2` and `lzma`.
 
-    `window` is what went before, which a later block of a cabinet refers to.
+    `window` are the bytes before, to which a later block of a cabinet may refer.
     """
 
     def __init__(self, wbits: int, window: bytes = b"") -> None:
@@ -73,8 +73,8 @@ class Inflate:
 
 @dataclass(frozen=True, slots=True)
 class StreamKind:
-    """`pattern` is what a stream of this kind starts with. Where it `repeats`, several streams
-    right behind each other are one content."""
+    """A kind of stream. `pattern` matches its start. `repeats`: several streams that directly
+    follow each other are one content."""
 
     name: str
     pattern: bytes
@@ -84,7 +84,7 @@ class StreamKind:
 
 GZIP = StreamKind(
     "gzip",
-    # Behind the magic: flags, a time, how hard it was tried, the system (RFC 1952, 2.3).
+    # After the magic number: flags, a time, the compression level, the system (RFC 1952, 2.3).
     rb"\x1f\x8b\x08[\x00-\x1f][\x00-\xff]{4}[\x00\x02\x04][\x00-\x0d\xff]",
     lambda: Inflate(31),
 )
@@ -97,7 +97,7 @@ BZIP2 = StreamKind("bzip2", rb"BZh[1-9]1AY&SY", bz2.BZ2Decompressor)
 LZMA = StreamKind(
     "lzma",
     # The usual properties, a dictionary of 64 KiB up, a size below 4 GiB or none, and the first
-    # byte of the coder, which is zero. It is still a weak sign: see `looks_like_lzma`.
+    # byte of the coder, which is zero. Other bytes may match by chance: see `looks_like_lzma`.
     rb"\x5d\x00\x00[\x00-\xff][\x00-\x08](?:\xff{8}|[\x00-\xff]{4}\x00{4})\x00",
     lambda: lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=_XZ_MEMORY_BYTES),
     repeats=False,
@@ -106,9 +106,10 @@ STREAM_KINDS = (GZIP, XZ, BZIP2, LZMA)
 
 
 def looks_like_lzma(view: memoryview, start: int) -> bool:
-    """Whether a stream with the weak sign of `.lzma` unpacks, as far as its first piece goes.
+    """Whether bytes that match the pattern of `.lzma` are such a stream: the first chunk unpacks.
 
-    Its dictionary is a power of two, or one and a half of it, as all programs write it.
+    The size of the dictionary must be a power of two, or one and a half of it, as all programs
+    write it.
     """
     (dictionary,) = struct.unpack_from("<I", view, start + 1)
     if (
@@ -128,7 +129,7 @@ def looks_like_lzma(view: memoryview, start: int) -> bool:
 
 
 def unpack(kind: StreamKind, view: memoryview, start: int, take: Take) -> int:
-    """Unpack the stream at `start`, or several of a kind; returns where it ends.
+    """Unpack the stream at `start`, and those of the same kind that follow. Returns the end.
 
     :raise EOFError: when it is cut short. Else one of `BROKEN_STREAM` when it is damaged.
     """
@@ -140,7 +141,7 @@ def unpack(kind: StreamKind, view: memoryview, start: int, take: Take) -> int:
 
 
 def unpack_one(decompressor: Decompressor, view: memoryview, position: int, take: Take) -> int:
-    """Unpack one stream at `position`; returns where it ends.
+    """Unpack one stream at `position`. Returns the end.
 
     :raise EOFError: when it is cut short. Else one of `BROKEN_STREAM` when it is damaged.
     """
@@ -158,13 +159,13 @@ def unpack_one(decompressor: Decompressor, view: memoryview, position: int, take
 
 
 def lzma_of_zip(view: memoryview, size_bytes: int | None) -> tuple[memoryview, Decompressor]:
-    """The LZMA stream in a zip member, whose header is shorter, as one that `lzma` reads.
+    """Prepare the LZMA stream in a zip member, which has a shorter header than `lzma` reads.
 
-    `size_bytes` is that of the content; None: the stream has a mark at its end. Returns what is
-    behind the header, and the decompressor for it (PKWARE's APPNOTE, 5.8.8: two bytes of version,
-    a u16 with the size of the properties, and these).
+    `size_bytes` is the size of the content; None: the stream has a mark at its end. Returns the
+    bytes after the header, and the decompressor for them. The header (PKWARE's APPNOTE, 5.8.8) is
+    two bytes of version, a u16 with the size of the properties, and the properties.
 
-    :raise lzma.LZMAError: when the properties are no LZMA's.
+    :raise lzma.LZMAError: when the properties are not those of LZMA.
     :raise EOFError: when it is cut short.
     """
     if len(view) < 9:
@@ -179,7 +180,7 @@ def lzma_of_zip(view: memoryview, size_bytes: int | None) -> tuple[memoryview, D
 
 
 def collected(unpacking: Callable[[Take], object], count: Take) -> memoryview:
-    """All that an unpacking gives, in one; `count` sees each piece first, and may object."""
+    """The whole output of `unpacking`. `count` is called with each chunk first, and may raise."""
     content = bytearray()
 
     def take(piece: bytes) -> None:

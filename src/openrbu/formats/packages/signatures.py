@@ -1,4 +1,4 @@
-"""Where in a file something may start that is worth looking at."""
+"""Finds where in a file an image, an archive, a stream or a manifest may start."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ CABINET = "cabinet"
 MANIFEST = "manifest"
 
 
-def signs(view: memoryview) -> Iterator[tuple[int, str]]:
-    """Where something may start, and what, from front to back. A stream has its kind's name."""
+def find_signatures(view: memoryview) -> Iterator[tuple[int, str]]:
+    """The offsets where something may start, ascending, each with its kind. The kind of a stream is
+    the name of its `StreamKind`."""
 
     # One pattern at a time is several times faster than all of them in one expression.
     def places(kind: str, pattern: bytes, offset: int = 0) -> Iterator[tuple[int, str]]:
