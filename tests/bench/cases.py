@@ -24,7 +24,7 @@ from openrbu.units import GIB, MIB, PAGE_SIZE, PhysAddr
 from openrbu.update import flow
 from openrbu.update.options import Options
 from openrbu.update.plan import make_plan
-from openrbu.update.watcher import SilentWatcher as Quiet
+from openrbu.update.progress import SilentProgress as Quiet
 
 IMAGE_BYTES = 16 * MIB
 

@@ -14,7 +14,7 @@ from openrbu.formats.hdr import Image
 from openrbu.hosts.virtual import VirtualHost
 from openrbu.machine.virtual import VirtualMachine
 from openrbu.units import GIB, MIB, PAGE_SIZE, PhysAddr
-from openrbu.update.arm import set_armed, switch_for
+from openrbu.update.arm import activation_for, set_armed
 from openrbu.update.target import read_target
 from rigs.boards import packets_of
 from rigs.machines import REBOOT_MODE, image_bytes, make, running, update
@@ -52,7 +52,7 @@ def stage(machine: VirtualMachine, image: bytes, mode: str, **options: object) -
 def arm(machine: VirtualMachine) -> None:
     """Arm, and have the next restart keep memory."""
     host = VirtualHost(machine)
-    set_armed(switch_for(host, read_target(host)), armed=True)
+    set_armed(activation_for(host, read_target(host)), armed=True)
     host.write(REBOOT_MODE, b"warm")
 
 

@@ -26,10 +26,10 @@ from openrbu.update import flow
 from openrbu.update.options import Options
 from openrbu.update.plan import make_plan
 from openrbu.update.possible_bioses import PossibleBios, PossibleBioses
-from openrbu.update.watcher import SilentWatcher
+from openrbu.update.progress import SilentProgress
 from rigs.faulty_pages import FaultyPages
 
-Quiet = SilentWatcher
+Quiet = SilentProgress
 
 FLASH_BYTES = 128 * KIB
 REBOOT_MODE = "/sys/kernel/reboot/mode"

@@ -45,7 +45,7 @@ class Runner:
         return subprocess.Popen(self.line(*words), text=True, **pipes | how)
 
     def says(self, *words: object, **how: Any) -> str:
-        """What a program writes; it has to end well and to complain of nothing."""
+        """What a program writes; it has to end well and to print_error of nothing."""
         ended = self(*words, **how)
         assert (ended.returncode, ended.stderr) == (0, ""), ended
         return ended.stdout

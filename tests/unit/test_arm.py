@@ -15,7 +15,7 @@ from openrbu.formats.tokens import SmiCall
 from openrbu.hosts.virtual import VirtualHost
 from openrbu.machine.models import MODELS
 from openrbu.machine.virtual import VirtualMachine
-from openrbu.update.arm import SmiSwitch, read_armed, set_armed, switch_for
+from openrbu.update.arm import SmiActivation, activation_for, read_armed, set_armed
 from openrbu.update.target import read_target
 from rigs.machines import Watched, image, make, running, status, update
 
@@ -36,7 +36,7 @@ def smi(tmp_path: Path) -> Iterator[VirtualMachine]:
 
 def test_the_token_is_set_and_cleared_and_the_bios_sees_it(machine: VirtualMachine) -> None:
     host = VirtualHost(machine)
-    switch = switch_for(host, read_target(host))
+    switch = activation_for(host, read_target(host))
     for armed in (True, True, False, False, True):
         set_armed(switch, armed=armed)
         assert switch.is_armed == armed == machine.is_armed
@@ -44,7 +44,7 @@ def test_the_token_is_set_and_cleared_and_the_bios_sees_it(machine: VirtualMachi
 
 def test_it_stays_set_in_the_next_process(machine: VirtualMachine) -> None:
     host = VirtualHost(machine)
-    set_armed(switch_for(host, read_target(host)), armed=True)
+    set_armed(activation_for(host, read_target(host)), armed=True)
     machine.close()
     with VirtualMachine(machine.directory) as again:
         assert again.is_armed
@@ -54,7 +54,7 @@ def test_arming_and_disarming_leaves_cmos_and_settings_as_they_were(
     machine: VirtualMachine,
 ) -> None:
     host = VirtualHost(machine)
-    switch = switch_for(host, read_target(host))
+    switch = activation_for(host, read_target(host))
     set_armed(switch, armed=False)
     before = status(machine)
     set_armed(switch, armed=True)
@@ -68,11 +68,11 @@ def test_where_the_token_is_decides_how_it_is_set(tmp_path: Path) -> None:
     for name in MODELS:
         with running(make(tmp_path, name, name=name)) as machine:
             host = VirtualHost(machine)
-            kinds[name] = type(switch_for(host, read_target(host)))
+            kinds[name] = type(activation_for(host, read_target(host)))
     assert kinds == {
         "poweredge-2650": IndexedActivation,
         "precision-390": IndexedActivation,
-        "precision-t7600": SmiSwitch,
+        "precision-t7600": SmiActivation,
         "poweredge-2950": IndexedActivation,
         "latitude-d500": IndexedActivation,
     }
@@ -93,7 +93,7 @@ def test_a_machine_without_a_token_can_not_be_armed(machine: VirtualMachine) -> 
     host = VirtualHost(machine)
     target = replace(read_target(host), tokens=None)
     with pytest.raises(ObstacleError, match="has no token that activates an update"):
-        switch_for(host, target)
+        activation_for(host, target)
     assert read_armed(host, target) is None
 
 
@@ -102,7 +102,7 @@ def test_without_port_io_a_cmos_token_can_not_be_had(tmp_path: Path) -> None:
         host = Watched(VirtualHost(machine), lambda *_: None, {"ports": None})
         target = read_target(host)
         with pytest.raises(ObstacleError, match=r"port I/O is not available: it needs root"):
-            switch_for(host, target)
+            activation_for(host, target)
         assert read_armed(host, target) is None
 
 
@@ -126,7 +126,7 @@ def test_a_token_that_does_not_stay_set_is_an_error_and_the_update_is_undone(
     with running(make(tmp_path)) as machine:
         host = VirtualHost(machine)
         stuck = Watched(host, lambda *_: None, {"ports": Stuck(machine.cmos)})
-        switch = switch_for(stuck, read_target(host))
+        switch = activation_for(stuck, read_target(host))
         with pytest.raises(UpdateFailedError, match="the BIOS's token does not stay set"):
             set_armed(switch, armed=True)
         before = status(machine)
@@ -153,7 +153,7 @@ def test_a_token_that_does_not_stay_clear_is_an_error(machine: VirtualMachine) -
 def test_an_smi_is_size_reset_command_fire_under_the_lock(smi: VirtualMachine) -> None:
     calls: list[tuple[Any, ...]] = []
     host = Watched(VirtualHost(smi), lambda name, arguments: calls.append((name, *arguments)))
-    switch = switch_for(host, read_target(host))
+    switch = activation_for(host, read_target(host))
     host.load_module("dcdbas", {})
     calls.clear()
     switch.arm()
@@ -176,7 +176,7 @@ def test_an_smi_that_the_bios_refuses_is_an_error(smi: VirtualMachine, answer: i
     from dataclasses import replace
 
     host = VirtualHost(smi)
-    switch = switch_for(host, read_target(host))
+    switch = activation_for(host, read_target(host))
 
     def refusing(buffer: bytes) -> bytes:
         call = SmiCall.unpack(buffer)

@@ -337,7 +337,7 @@ def test_an_empty_password_file_is_a_usage_error(guarded: Cli) -> None:
 
 
 class Interrupter:
-    """A watcher that sends this process a signal when a step begins, or bytes are delivered."""
+    """A progress reporter that sends this process a signal when a step begins, or bytes are delivered."""
 
     def __init__(self, signum: int, at: str) -> None:
         self._signum, self._at = signum, at
@@ -360,10 +360,10 @@ class Interrupter:
 
 def interrupt(monkeypatch: pytest.MonkeyPatch, signum: int, at: str) -> None:
     @contextlib.contextmanager
-    def watching() -> Iterator[Interrupter]:
+    def reporter() -> Iterator[Interrupter]:
         yield Interrupter(signum, at)
 
-    monkeypatch.setattr(progress, "watching", watching)
+    monkeypatch.setattr(progress, "progress_reporter", reporter)
 
 
 @pytest.mark.parametrize("at", ["staging", "delivering", "verifying", "choosing", "arming"])
@@ -387,11 +387,11 @@ def test_an_interrupt_before_anything_is_done_says_that_nothing_was(
     demo: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @contextlib.contextmanager
-    def watching() -> Iterator[Interrupter]:
+    def reporter() -> Iterator[Interrupter]:
         signal.raise_signal(signal.SIGINT)
         yield Interrupter(signal.SIGINT, "never")
 
-    monkeypatch.setattr(progress, "watching", watching)
+    monkeypatch.setattr(progress, "progress_reporter", reporter)
     ended = demo("update", demo.image("A06"), "--machine", "demo")
     assert (ended.code, ended.err) == (130, "rbu: interrupted; nothing was changed\n")
     assert demo.json("history", "--machine", "demo")["updates"] == []
@@ -401,11 +401,11 @@ def test_an_interrupt_after_arming_says_that_the_update_is_armed(
     demo: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @contextlib.contextmanager
-    def watching() -> Iterator[Interrupter]:
+    def reporter() -> Iterator[Interrupter]:
         yield Interrupter(signal.SIGINT, "never")
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(progress, "watching", watching)
+    monkeypatch.setattr(progress, "progress_reporter", reporter)
     ended = demo("update", demo.image("A06"), "--machine", "demo")
     says = "rbu: interrupted; the update is armed: rbu cancel undoes it\n"
     assert (ended.code, ended.err) == (130, says)

@@ -21,7 +21,7 @@ from openrbu.memory.page_flags import FreePages
 from openrbu.memory.physical import pc_regions
 from openrbu.memory.ram_file import RamFile
 from openrbu.units import GIB, KIB, MIB, PAGE_SIZE, PhysAddr
-from openrbu.update.arm import switch_for
+from openrbu.update.arm import activation_for
 from openrbu.update.options import Options
 from openrbu.update.plan import make_plan
 from openrbu.update.possible_bioses import PossibleBioses, possible_bioses
@@ -311,7 +311,7 @@ def test_packets_for_a_bios_that_takes_none_are_told_of(tmp_path: Path) -> None:
         for number, piece in enumerate(packets_of(image_bytes("poweredge-2650"))):
             machine.ram.write(PhysAddr(HIGH + number * PAGE_SIZE), piece)
         VirtualHost(machine).write("/sys/kernel/reboot/mode", b"warm")
-        switch = switch_for(VirtualHost(machine), read_target(VirtualHost(machine)))
+        switch = activation_for(VirtualHost(machine), read_target(VirtualHost(machine)))
         switch.arm()
         report = machine.restart()
         assert report.completion_code == 0x000D

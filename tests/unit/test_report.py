@@ -18,7 +18,7 @@ from openrbu.formats.dell import CompletionCode
 from openrbu.hosts.virtual import VirtualHost
 from openrbu.machine.virtual import VirtualMachine
 from openrbu.update import flow
-from openrbu.update.arm import set_armed, switch_for
+from openrbu.update.arm import activation_for, set_armed
 from openrbu.update.driver import STAGED, RbuDriver
 from openrbu.update.journal import Attempt, Journal
 from openrbu.update.options import Options
@@ -262,7 +262,7 @@ def test_a_version_that_ran_before_is_no_proof_that_it_was_installed_again(tmp_p
         update(host, image())
         machine.restart()
         update(host, image(), reinstall=True)
-        switch = switch_for(host, read_target(host))
+        switch = activation_for(host, read_target(host))
         set_armed(switch, armed=False)
         assert not machine.restart().attempted
         ended = last(machine)

@@ -203,7 +203,7 @@ def test_lsof_shows_what_a_program_has_open(run: Runner) -> None:
     lsof = program("lsof", "lsof")
     ended = run("sh", "-c", f"exec 7< {BALLOON}; {lsof} -p $$ -a -d 7 -Fn; true")
     assert ended.stdout.splitlines()[-1].startswith(f"n{BALLOON}")
-    # Other mounts of this computer it may complain of.
+    # Other mounts of this computer it may print_error of.
     assert "/proc" not in ended.stderr
     assert "openrbu-run" not in ended.stderr
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from openrbu.cli import show
 from openrbu.cli.balloon_view import driver_cell, free_line, orphan_lines, size_of_pages
-from openrbu.cli.show import Block, Cell, Marked, cell_text
+from openrbu.cli.show import Block, Cell, StyledText, cell_text
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -124,7 +124,7 @@ def _plain(cell: Cell) -> str:
 def _styled(cell: Cell) -> Text:
     from rich.text import Text
 
-    return Text(_plain(cell), style=cell.meaning.value if isinstance(cell, Marked) else "")
+    return Text(_plain(cell), style=cell.meaning.value if isinstance(cell, StyledText) else "")
 
 
 def _bar(each: GuestStatus, most: int, width: int) -> Text:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from openrbu.update.journal import Journal
 
 
-class UpdateTeller:
+class InterruptReport:
     """Adds to an interrupt's message how the update ended, which the journal says."""
 
     def __init__(self) -> None:
@@ -30,16 +30,16 @@ class UpdateTeller:
         self._journal = None
 
     @contextlib.contextmanager
-    def telling(self) -> Iterator[None]:
+    def reporting(self) -> Iterator[None]:
         """Add the note to an interrupt in the block."""
         try:
             yield
         except Stopped as stop:
             if self._journal is not None:
-                stop.add_note(self._what_became(self._journal))
+                stop.add_note(self._outcome_text(self._journal))
             raise
 
-    def _what_became(self, journal: Journal) -> str:
+    def _outcome_text(self, journal: Journal) -> str:
         last = journal.last
         if last is None or last.id == self._before:
             return "nothing was changed"

@@ -13,7 +13,7 @@ import typer
 
 from openrbu import api
 from openrbu.cli.options import ImageFile, ModeChoice, PacketSize, complete_models, size_of
-from openrbu.cli.show import Answer, Facts, cell_text, complain, note, write_through
+from openrbu.cli.show import Answer, Facts, cell_text, print_error, print_note, write_through
 from openrbu.cli.status import post_document, post_rows
 from openrbu.cli.update_options import AllowAnySystem, AllowDowngrade, Mode
 from openrbu.errors import DamagedInputError, UsageError
@@ -122,7 +122,7 @@ def update(
             image.absolute(),
             words,
             cut_power=power_cut,
-            step=note,
+            step=print_note,
             output=lambda data: write_through(2 if as_json else 1, data),
         )
         document = {"changed": False, "model": kind, "kernel": parts.software.release, "xen": xen}
@@ -208,7 +208,7 @@ def shell(
         try:
             ran = machine.run(words, cwd=here, standard_input=standard_input, output=write_through)
         except (FileNotFoundError, PermissionError, NotADirectoryError) as error:
-            complain(f"{words[0]} can't be run: {error.strerror}")
+            print_error(f"{words[0]} can't be run: {error.strerror}")
             return _NOT_FOUND if isinstance(error, FileNotFoundError) else _NOT_EXECUTABLE
         status = _status_of(ran)
         if ran.post is not None and after_restart is not None:
@@ -219,7 +219,7 @@ def shell(
 
 def _status_of(ran: ProgramResult) -> int:
     """The exit code for a program. Where it restarted the machine, print what the BIOS did."""
-    return ran.status or 0 if ran.post is None else _tell_restart(ran.post)
+    return ran.status or 0 if ran.post is None else _print_restart(ran.post)
 
 
 def _interact(machine: LabMachine) -> int:
@@ -228,15 +228,15 @@ def _interact(machine: LabMachine) -> int:
         ran = machine.shell(["/bin/sh", "-i"], cwd=str(Path.cwd()))
         if ran.post is None:
             return ran.status or 0
-        _tell_restart(ran.post)
+        _print_restart(ran.post)
 
 
-def _tell_restart(post: PostReport) -> int:
+def _print_restart(post: PostReport) -> int:
     """Print what the BIOS did. Returns the exit code for that."""
     from openrbu.update.restarted import post_failure
 
     told = "; ".join(f"{name}: {cell_text(cell)}" for name, cell in post_rows(post))
-    note(f"restarted; {told}")
+    print_note(f"restarted; {told}")
     failure = post_failure(post)
     return 0 if failure is None else int(failure.exit_code)
 
@@ -272,9 +272,11 @@ def _make_parts(
     board.check_machine(model, ram_bytes)
     if under_xen:
         xen.check_ram(ram_bytes)
-    software = get_guest_software(note)
+    software = get_guest_software(print_note)
     spec = machine_spec_for(software, model, bios_version, flash_size_bytes, ram_bytes=ram_bytes)
-    return _Parts(software, spec, xen.XenBoot.of(get_xen(note), ram_bytes) if under_xen else None)
+    return _Parts(
+        software, spec, xen.XenBoot.of(get_xen(print_note), ram_bytes) if under_xen else None
+    )
 
 
 @contextlib.contextmanager
@@ -291,10 +293,10 @@ def _machine(
     from openrbu.lab.programs import find_qemu
 
     software, spec = parts.software, parts.spec
-    found = accelerator(find_qemu(), software.vmlinuz, note)
+    found = accelerator(find_qemu(), software.vmlinuz, print_note)
     how = "emulated" if found == TCG else found.upper()
     with (
-        _terminal_kept(on_terminal),
+        _terminal_restored(on_terminal),
         LabMachine(
             software,
             spec,
@@ -304,20 +306,20 @@ def _machine(
             on_terminal=on_terminal,
         ) as machine,
     ):
-        note(f"starting a {spec.model} with BIOS {spec.bios_version} ({how}) …")
+        print_note(f"starting a {spec.model} with BIOS {spec.bios_version} ({how}) …")
         is_up = False
         try:
             machine.power_on()
             is_up = True
             where = "" if parts.xen is None else ", dom0 of Xen"
-            note(f"started: Linux {machine.guest.release}{where}")
+            print_note(f"started: Linux {machine.guest.release}{where}")
             yield machine
         except CannotStartError as error:
-            _tell_restart(error.post)
+            _print_restart(error.post)
             raise
         except GuestLostError as error:
             for line in error.console.splitlines()[-_CONSOLE_LINES:]:
-                note(f"console: {line}")
+                print_note(f"console: {line}")
             raise
         finally:
             if ram_file is not None and not is_up:
@@ -325,7 +327,7 @@ def _machine(
 
 
 @contextlib.contextmanager
-def _terminal_kept(is_used: bool) -> Iterator[None]:
+def _terminal_restored(is_used: bool) -> Iterator[None]:
     """Restore the terminal's settings after the block, also when a QEMU that used it was killed."""
     if not is_used:
         yield

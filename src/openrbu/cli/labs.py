@@ -9,7 +9,7 @@ import typer
 
 from openrbu.cli.files import save
 from openrbu.cli.options import Force, OutputFile, size_of
-from openrbu.cli.show import Answer, Cell, Facts, Table, bad, caution, good, note
+from openrbu.cli.show import Answer, Cell, Facts, Table, bad, caution, good, print_note
 
 if TYPE_CHECKING:
     from openrbu.lab.check import Need
@@ -28,7 +28,7 @@ def check() -> Answer:
     from openrbu.lab.check import obstacle
     from openrbu.system.home import cache_home
 
-    needs = check_needs(note)
+    needs = check_needs(print_note)
     error = obstacle(needs)
     document = {
         "is_ready": error is None,
@@ -85,7 +85,7 @@ def bios(
     from openrbu.system.files import read_input
     from openrbu.units import human_size
 
-    rom = read_input(get_seabios(note))
+    rom = read_input(get_seabios(print_note))
     renamed = rename_bios(rom, version)
     if size is not None:
         renamed = fill_flash(renamed, size_of(size, "--size"))

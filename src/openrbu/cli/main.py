@@ -35,7 +35,7 @@ run longer and have fewer objects."""
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 
-_TAKE_A_WORD: dict[tuple[str, ...], tuple[str, ...]] = {
+_OPTIONS_WITH_VALUE: dict[tuple[str, ...], tuple[str, ...]] = {
     ("run",): ("-m", "--machine"),
     ("lab", "shell"): ("--model", "--bios-version", "--ram", "--ram-file", "--after-restart"),
 }
@@ -125,10 +125,10 @@ def _run(words: list[str], clock: Clock | None) -> int:
 def _own_words(words: list[str]) -> list[str]:
     """The words that are options and arguments of rbu: up to `--`, or up to the program to run."""
     own = words[: words.index("--")] if "--" in words else words
-    for command, take_a_word in _TAKE_A_WORD.items():
+    for command, with_value in _OPTIONS_WITH_VALUE.items():
         if tuple(own[: len(command)]) == command:
             for number in range(len(command), len(own)):
-                if not own[number].startswith("-") and own[number - 1] not in take_a_word:
+                if not own[number].startswith("-") and own[number - 1] not in with_value:
                     return own[:number]
     return own
 
@@ -193,6 +193,6 @@ def _fail(document: dict[str, Any], *, as_json: bool) -> int:
         # An error in writing the document can't be in the document; the line is still printed.
         with contextlib.suppress(OpenRbuError):
             show.emit_document(document)
-    show.complain(failure["message"])
+    show.print_error(failure["message"])
     exit_code: int = failure["exit_code"]
     return exit_code

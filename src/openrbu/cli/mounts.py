@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from openrbu.cli.options import machine_option
-from openrbu.cli.show import Answer, complain, emit, good
+from openrbu.cli.show import Answer, emit, good, print_error
 from openrbu.errors import UsageError
 
 LOG_NAME = "mount.log"
@@ -75,14 +75,14 @@ def mount(
             target,
             allow_other=allow_other,
             ready=ready,
-            waiting=tell_waiting,
-            log=complain,
+            waiting=print_waiting,
+            log=print_error,
         )
 
     document = {"changed": True, "machine": machine, "directory": target}
     is_at = f"machine {machine} is mounted at {target}"
     if detach:
-        pid = detached.serve_detached(serve, source / LOG_NAME, complain)
+        pid = detached.serve_detached(serve, source / LOG_NAME, print_error)
         line = good(f"{is_at}; rbu mount {target} --stop ends it")
         return Answer({**document, "pid": pid}, [line])
     told = [] if as_json else [good(f"{is_at}; Ctrl-C or umount {target} ends it")]
@@ -98,13 +98,13 @@ def _stop(target: str) -> Answer:
     if source is None:
         nothing = f"nothing to do: no machine is mounted at {target}"
         return Answer({"changed": False, **document}, [nothing])
-    mounting.stop(target, source, waiting=tell_waiting)
+    mounting.stop(target, source, waiting=print_waiting)
     name = Path(source).name
     line = good(f"machine {name} is not mounted at {target} any more")
     return Answer({"changed": True, "machine": name, **document}, [line])
 
 
-def tell_waiting(programs: int) -> None:
+def print_waiting(programs: int) -> None:
     if programs:
         noun = "program that uses" if programs == 1 else "programs that use"
-        complain(f"waiting for {programs} {noun} the machine")
+        print_error(f"waiting for {programs} {noun} the machine")

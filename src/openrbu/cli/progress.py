@@ -11,10 +11,10 @@ from openrbu.cli import show
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from openrbu.update.watcher import Watcher
+    from openrbu.update.progress import ProgressReporter
 
 
-class BarWatcher:
+class ProgressBars:
     """Shows a line for each step, with a bar for the delivered bytes."""
 
     def __init__(self, progress: Progress) -> None:
@@ -39,18 +39,18 @@ class BarWatcher:
 
 
 @contextlib.contextmanager
-def watching() -> Iterator[Watcher]:
+def progress_reporter() -> Iterator[ProgressReporter]:
     """What shows the progress of an update in the block."""
     console = show.error_console()
     if console is None:
-        from openrbu.update.watcher import SilentWatcher
+        from openrbu.update.progress import SilentProgress
 
-        yield SilentWatcher()
+        yield SilentProgress()
         return
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
-        watcher = BarWatcher(progress)
-        yield watcher
-        watcher.finish()
+        reporter = ProgressBars(progress)
+        yield reporter
+        reporter.finish()

@@ -33,14 +33,14 @@ def run(
                rbu run --machine demo -- \\
                    sh -c 'echo 1 > /sys/class/firmware/dell_rbu/loading'
     """
-    from openrbu.cli.mounts import tell_waiting
-    from openrbu.cli.show import complain
+    from openrbu.cli.mounts import print_waiting
+    from openrbu.cli.show import print_error
     from openrbu.fuse.run import CommandError
     from openrbu.system.interrupts import EXIT_SIGNAL
 
     try:
-        status = api.run(machine, command, waiting=tell_waiting, log=complain)
+        status = api.run(machine, command, waiting=print_waiting, log=print_error)
     except CommandError as error:
-        complain(str(error))
+        print_error(str(error))
         return error.status
     return EXIT_SIGNAL - status if status < 0 else status

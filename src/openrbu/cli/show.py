@@ -34,26 +34,26 @@ class Meaning(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Marked:
+class StyledText:
     """Text with a meaning, shown as a colour."""
 
     text: str
     meaning: Meaning
 
 
-Cell = str | Marked
+Cell = str | StyledText
 
 
-def good(text: str) -> Marked:
-    return Marked(text, Meaning.GOOD)
+def good(text: str) -> StyledText:
+    return StyledText(text, Meaning.GOOD)
 
 
-def caution(text: str) -> Marked:
-    return Marked(text, Meaning.CAUTION)
+def caution(text: str) -> StyledText:
+    return StyledText(text, Meaning.CAUTION)
 
 
-def bad(text: str) -> Marked:
-    return Marked(text, Meaning.BAD)
+def bad(text: str) -> StyledText:
+    return StyledText(text, Meaning.BAD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class Table:
     rows: Sequence[Sequence[Cell]]
 
 
-Block = Facts | Table | Marked | str
+Block = Facts | Table | StyledText | str
 """A part of an answer; a string is one line."""
 
 
@@ -140,17 +140,17 @@ def check_output() -> None:
     _write_out(print)
 
 
-def complain(text: str) -> None:
+def print_error(text: str) -> None:
     """Print an error as one line on standard error. A failure to write it is ignored."""
-    _aside(text, "31")
+    _print_on_stderr(text, "31")
 
 
-def note(text: str) -> None:
+def print_note(text: str) -> None:
     """Print a note as one line on standard error: what is being done, or what was found."""
-    _aside(text, "2")
+    _print_on_stderr(text, "2")
 
 
-def _aside(text: str, style: str) -> None:
+def _print_on_stderr(text: str, style: str) -> None:
     """Print a line on standard error, on a terminal in `style` (ECMA-48, SGR)."""
     if sys.stderr is None:  # closed by the caller
         return
@@ -205,7 +205,7 @@ def _discard(stream: TextIO) -> None:
 
 def cell_text(cell: Cell) -> str:
     """A cell as plain text."""
-    return printable(cell.text if isinstance(cell, Marked) else cell)
+    return printable(cell.text if isinstance(cell, StyledText) else cell)
 
 
 def _draw_plain(blocks: Sequence[Block]) -> None:
@@ -240,7 +240,7 @@ def _draw_rich(blocks: Sequence[Block]) -> None:
 
     console = Console(file=sys.stdout, highlight=False)
     for block in blocks:
-        console.print(_renderable(block), soft_wrap=isinstance(block, (str, Marked)))
+        console.print(_renderable(block), soft_wrap=isinstance(block, (str, StyledText)))
 
 
 def _renderable(block: Block) -> RenderableType:
@@ -268,7 +268,7 @@ def _renderable(block: Block) -> RenderableType:
 def _rich_text(cell: Cell) -> Text:
     from rich.text import Text
 
-    return Text(cell_text(cell), style=cell.meaning.value if isinstance(cell, Marked) else "")
+    return Text(cell_text(cell), style=cell.meaning.value if isinstance(cell, StyledText) else "")
 
 
 def error_console() -> Console | None:

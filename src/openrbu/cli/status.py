@@ -9,7 +9,7 @@ from openrbu import api
 from openrbu.cli import identity
 from openrbu.cli.identity import machine_words
 from openrbu.cli.options import OnMachine
-from openrbu.cli.show import Answer, Cell, Facts, Marked, Table, bad, caution, good, hex_address
+from openrbu.cli.show import Answer, Cell, Facts, StyledText, Table, bad, caution, good, hex_address
 from openrbu.units import human_size
 
 if TYPE_CHECKING:
@@ -217,7 +217,7 @@ def attempt_document(attempt: Attempt) -> dict[str, Any]:
     }
 
 
-def how_it_ended(attempt: Attempt) -> Marked:
+def how_it_ended(attempt: Attempt) -> StyledText:
     """How an update ended, or its state, in words."""
     fields, outcome = attempt.fields, attempt.outcome
     if outcome == "result":

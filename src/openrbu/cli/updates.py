@@ -9,7 +9,7 @@ import typer
 from openrbu import api
 from openrbu.cli import progress, show
 from openrbu.cli.identity import machine_words
-from openrbu.cli.interrupts import UpdateTeller
+from openrbu.cli.interrupts import InterruptReport
 from openrbu.cli.options import ImageFile, OnMachine
 from openrbu.cli.plan_view import (
     armed_blocks,
@@ -80,26 +80,26 @@ def update(
     from openrbu.update.journal import Journal
 
     loaded, options = api.read_image(image), asked.options()
-    teller = UpdateTeller()
-    with teller.telling(), api.open_machine(machine) as opened:
+    interrupts = InterruptReport()
+    with interrupts.reporting(), api.open_machine(machine) as opened:
         planned = opened.plan(loaded, options)
         document = {"changed": False, "plan": plan_document(opened, planned, loaded)}
         if planned.refusal is not None:
             return Answer(document, hints(planned), planned.refusal)
         if not planned.nothing_to_do:
             _begin(opened, planned, as_json=as_json)
-            teller.begin(Journal(opened.host.journal_path))
-        with progress.watching() as watcher:
-            outcome = opened.update(planned, watcher=watcher)
+            interrupts.begin(Journal(opened.host.journal_path))
+        with progress.progress_reporter() as reporter:
+            outcome = opened.update(planned, progress=reporter)
         if outcome is None:
             return Answer(document, [_nothing_to_do(planned)])
         document |= {"changed": True, **outcome_document(outcome)}
         armed = armed_blocks(planned, outcome)
         if not reboot:
-            return Answer(document | {"restarted": False}, [*armed, _what_now(opened)])
+            return Answer(document | {"restarted": False}, [*armed, _next_step_text(opened)])
         if not as_json:
             show.emit(armed)
-        teller.end()
+        interrupts.end()
         return _restart(opened, document)
 
 
@@ -119,7 +119,7 @@ def _nothing_to_do(planned: Plan) -> Block:
     return good(f"nothing to do: {running} (--reinstall installs it once more)")
 
 
-def _what_now(machine: Machine) -> Block:
+def _next_step_text(machine: Machine) -> Block:
     if machine.virtual is not None:
         return f"next: rbu machine reboot {machine.virtual.name}"
     return "next: restart this machine (a power cycle would lose the image), then: rbu status"
@@ -131,7 +131,7 @@ def _restart(machine: Machine, document: dict[str, Any]) -> Answer:
     try:
         restarted = machine.restart()
     except OpenRbuError as error:  # the update is armed anyway
-        return Answer(document | {"restarted": False}, [_what_now(machine)], error)
+        return Answer(document | {"restarted": False}, [_next_step_text(machine)], error)
     document = document | {"restarted": True, "is_armed": None}
     if restarted is None:
         return Answer(document, ["restarting; rbu status shows afterwards how it ended"])

@@ -21,7 +21,7 @@ from openrbu.update.target import Target
 DCDBAS = "/sys/devices/platform/dcdbas"
 
 
-class Switch(Protocol):
+class ActivationToken(Protocol):
     """The activation token of a machine."""
 
     @property
@@ -38,7 +38,7 @@ class NoAnswerError(ObstacleError):
     kind = "no_answer"
 
 
-def switch_for(host: Host, target: Target) -> Switch:
+def activation_for(host: Host, target: Target) -> ActivationToken:
     """The activation token of this machine.
 
     :raise ObstacleError: when it has none, or this process can't access it; `NoAnswerError` when no
@@ -54,16 +54,16 @@ def switch_for(host: Host, target: Target) -> Switch:
                 "port I/O is not available: it needs root, /dev/port and a kernel that is not "
                 "locked down"
             )
-        switch = IndexedActivation(ports, tokens, target.system_id)
-        if not switch.responds:
+        activation = IndexedActivation(ports, tokens, target.system_id)
+        if not activation.responds:
             index_port, data_port = tokens.activate.ports
             raise NoAnswerError(
                 f"the CMOS with the token does not respond: ports {index_port:#04x} and "
                 f"{data_port:#04x} read as all ones"
             )
-        return switch
+        return activation
     assert isinstance(tokens.cancel, SmiToken)
-    return SmiSwitch(host, tokens.activate, tokens.cancel)
+    return SmiActivation(host, tokens.activate, tokens.cancel)
 
 
 def read_armed(host: Host, target: Target) -> bool | None:
@@ -74,26 +74,26 @@ def read_armed(host: Host, target: Target) -> bool | None:
     if needs_module and not host.exists(f"{DCDBAS}/smi_request"):
         return None
     try:
-        return switch_for(host, target).is_armed
+        return activation_for(host, target).is_armed
     except ObstacleError:
         return None
 
 
-def set_armed(switch: Switch, *, armed: bool) -> None:
+def set_armed(token: ActivationToken, *, armed: bool) -> None:
     """Set or clear the token, and read it back.
 
     :raise UpdateFailedError: when it does not read as it was set.
     """
     if armed:
-        switch.arm()
+        token.arm()
     else:
-        switch.disarm()
-    if switch.is_armed != armed:
+        token.disarm()
+    if token.is_armed != armed:
         raise UpdateFailedError(f"the BIOS's token does not stay {'set' if armed else 'clear'}")
 
 
 @dataclass(frozen=True, slots=True)
-class SmiSwitch:
+class SmiActivation:
     """The tokens of the calling interface, through `dcdbas`; the module is loaded when needed."""
 
     host: Host

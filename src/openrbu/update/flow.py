@@ -23,21 +23,21 @@ from openrbu.errors import (
 from openrbu.hosts.base import Host
 from openrbu.system.signals import signals_deferred
 from openrbu.units import PAGE_SIZE
-from openrbu.update import restart, stage, trust
-from openrbu.update.arm import Switch, set_armed, switch_for
+from openrbu.update import arming_checks, restart, stage
+from openrbu.update.arm import ActivationToken, activation_for, set_armed
+from openrbu.update.arming_checks import ARMED_ALREADY
 from openrbu.update.driver import Mode, RbuDriver
 from openrbu.update.journal import Attempt, BusyError, Journal
 from openrbu.update.plan import Plan
+from openrbu.update.progress import ProgressReporter, SilentProgress
 from openrbu.update.report import bios_record, record_result
 from openrbu.update.restart import boot_id
 from openrbu.update.target import Target, read_target
-from openrbu.update.trust import ARMED_ALREADY
 from openrbu.update.verify import LeftoverCopyError, Verified
-from openrbu.update.watcher import SilentWatcher, Watcher
 
 COMPACT_MEMORY = "/proc/sys/vm/compact_memory"
 
-_NOBODY = SilentWatcher()
+_SILENT = SilentProgress()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ def refuse(plan: Plan) -> None:
         raise refusal
 
 
-def perform(host: Host, plan: Plan, watcher: Watcher = _NOBODY) -> Outcome | None:
+def perform(host: Host, plan: Plan, progress: ProgressReporter = _SILENT) -> Outcome | None:
     """Stage, verify and arm what was planned.
 
     A machine that runs the version already is left alone: nothing is written in its journal, and
@@ -105,11 +105,11 @@ def perform(host: Host, plan: Plan, watcher: Watcher = _NOBODY) -> Outcome | Non
         undo = _Undo()
         try:
             with deferred.deliver_pending():
-                switch = _check_token_is_clear(host, plan, undo)
+                token = _check_token_is_clear(host, plan, undo)
                 outcome = Outcome(
-                    attempt_id, *_stage_with_fallbacks(host, plan, data, watcher, undo)
+                    attempt_id, *_stage_with_fallbacks(host, plan, data, progress, undo)
                 )
-                _arm(host, plan, switch, watcher, undo)
+                _arm(host, plan, token, progress, undo)
             journal.append(attempt_id, "armed", host.now(), **_evidence(outcome))
         except BaseException as error:  # noqa: BLE001  (an interrupt is undone like a failure)
             left = undo.run()
@@ -169,7 +169,7 @@ def _evidence(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _check_token_is_clear(host: Host, plan: Plan, undo: _Undo) -> Switch:
+def _check_token_is_clear(host: Host, plan: Plan, undo: _Undo) -> ActivationToken:
     """The BIOS's token, which was checked to be clear before anything is changed.
 
     :raise ObstacleError: when it can't be accessed, when the BIOS would ignore it (a check value of
@@ -177,12 +177,12 @@ def _check_token_is_clear(host: Host, plan: Plan, undo: _Undo) -> Switch:
     """
     if not host.module_is_loaded("dcdbas"):
         undo.add("the dcdbas module", lambda: _unload(host, "dcdbas"))
-    switch = switch_for(host, plan.target)
-    if not plan.options.mend_cmos and (doubt := trust.disbelief(switch)):
+    token = activation_for(host, plan.target)
+    if not plan.options.mend_cmos and (doubt := arming_checks.token_problem(token)):
         raise ObstacleError(doubt)
-    if switch.is_armed:
+    if token.is_armed:
         raise ObstacleError(ARMED_ALREADY)
-    return switch
+    return token
 
 
 def _unload(host: Host, module: str) -> None:
@@ -191,7 +191,7 @@ def _unload(host: Host, module: str) -> None:
 
 
 def _stage_with_fallbacks(
-    host: Host, plan: Plan, data: bytes, watcher: Watcher, undo: _Undo
+    host: Host, plan: Plan, data: bytes, progress: ProgressReporter, undo: _Undo
 ) -> tuple[Mode, Verified, tuple[str, ...], str]:
     """Stage in the planned mode; where there is no memory for that, in the other ways of
     `_modes_to_try`.
@@ -212,10 +212,10 @@ def _stage_with_fallbacks(
             packet_size_bytes=plan.options.packet_size_bytes,
             password=plan.options.password,
         )
-        watcher.step(f"staging {payload.shape} ({mode}){how}")
+        progress.step(f"staging {payload.shape} ({mode}){how}")
         delivered.append(len(payload.staged))
         try:
-            verified = _stage_and_verify(host, plan, payload, watcher, tried)
+            verified = _stage_and_verify(host, plan, payload, progress, tried)
         except stage.OutOfMemoryError as error:
             tried.append(f"{error}{how}")
             continue
@@ -227,7 +227,7 @@ def _stage_with_fallbacks(
 
 
 def _stage_and_verify(
-    host: Host, plan: Plan, payload: stage.Payload, watcher: Watcher, tried: list[str]
+    host: Host, plan: Plan, payload: stage.Payload, progress: ProgressReporter, tried: list[str]
 ) -> Verified:
     """Stage, and verify. Where only a leftover copy in free memory keeps a BIOS from the image,
     free memory is cleared and the image is staged once more.
@@ -235,8 +235,8 @@ def _stage_and_verify(
     :raise OutOfMemoryError | UpdateFailedError: as `stage`, `read_back` and `verify`.
     """
     for is_last in (False, True):
-        stage.stage(host, payload, watcher.delivering(len(payload.staged)))
-        watcher.step("verifying in the driver and in physical memory")
+        stage.stage(host, payload, progress.delivering(len(payload.staged)))
+        progress.step("verifying in the driver and in physical memory")
         seen = stage.read_back(host, payload)
         try:
             return stage.verify(host, payload, seen, plan.possible_bioses)
@@ -244,7 +244,7 @@ def _stage_and_verify(
             if is_last or RbuDriver(host).may_crash_on_clear:
                 raise
             tried.append(f"{leftover.why}: cleared free memory")
-        watcher.step("clearing free memory, and staging once more")
+        progress.step("clearing free memory, and staging once more")
         stage.clear_memory(host, len(payload.staged))
     raise AssertionError("the last attempt returns or raises")
 
@@ -261,25 +261,31 @@ def _modes_to_try(host: Host, plan: Plan, packets_known: bool) -> Iterator[tuple
             how = " once more, memory compacted"
     yield plan.mode, how
     may_choose = plan.options.mode is None and packets_known
-    if plan.mode == "mono" and may_choose and not trust.lacks_password(plan.target, plan.options):
+    if (
+        plan.mode == "mono"
+        and may_choose
+        and not arming_checks.lacks_password(plan.target, plan.options)
+    ):
         yield "packet", ""
 
 
-def _arm(host: Host, plan: Plan, switch: Switch, watcher: Watcher, undo: _Undo) -> None:
+def _arm(
+    host: Host, plan: Plan, token: ActivationToken, progress: ProgressReporter, undo: _Undo
+) -> None:
     """Set the kind of restart, then the token.
 
     :raise UpdateFailedError: when the token does not stay set, or the BIOS would ignore it.
     """
-    watcher.step("choosing a warm restart")
+    progress.step("choosing a warm restart")
     before = restart.restart_mode(host)
     undo.add("the kind of restart", lambda: restart.restore(host, before))
     restart.choose_warm(host)
-    watcher.step("arming the BIOS")
+    progress.step("arming the BIOS")
     if plan.options.mend_cmos:
-        trust.mend(switch, undo.add)
-    undo.add("the BIOS's token", lambda: set_armed(switch, armed=False))
-    set_armed(switch, armed=True)
-    if doubt := trust.wrong_checks(switch):
+        arming_checks.repair_checks(token, undo.add)
+    undo.add("the BIOS's token", lambda: set_armed(token, armed=False))
+    set_armed(token, armed=True)
+    if doubt := arming_checks.wrong_checks(token):
         raise UpdateFailedError(f"the BIOS would ignore its token: {doubt}")
 
 
@@ -364,11 +370,11 @@ def _take_back(host: Host, target: Target, restart_before: str | None) -> Cancel
     """Undo: the token, the staged data, the kind of restart; unload `dcdbas`, where it was loaded
     for this."""
     had_dcdbas = host.module_is_loaded("dcdbas")
-    switch = switch_for(host, target)
+    token = activation_for(host, target)
     try:
-        was_armed = switch.is_armed
+        was_armed = token.is_armed
         if was_armed:
-            set_armed(switch, armed=False)
+            set_armed(token, armed=False)
         driver = RbuDriver(host)
         was_staged = driver.is_loaded and driver.has_staged_data
         left_staged = was_staged and not stage.clear(host)

@@ -24,7 +24,7 @@ from openrbu.formats.dell import CompletionCode, describe_completion
 from openrbu.formats.hdr import Image
 from openrbu.hosts.base import Host, read_text
 from openrbu.units import MAX_BLOCK_BYTES, PAGE_SIZE, human_size, order_for
-from openrbu.update import fit, trust
+from openrbu.update import arming_checks, fit
 from openrbu.update.driver import Mode, RbuDriver
 from openrbu.update.obstacle import Obstacle
 from openrbu.update.options import Options
@@ -135,11 +135,11 @@ def make_plan(host: Host, image: Image, options: Options) -> Plan:
             obstacles.append(Obstacle("too_many_packets", str(error), ExitCode.USAGE))
         staged = packet_count * options.packet_size_bytes
     obstacles += _mode_obstacles(image, target, options, mode)
-    obstacles += trust.obstacles(host, target, options, mode)
+    obstacles += arming_checks.obstacles(host, target, options, mode)
     notes = [*fit.notes(image, target, options), *_notes(host, image, target, mode, zones)]
     if mode == "packet" and is_high:
         notes.append(_MAY_BE_HIGH)
-    notes += trust.notes(host, target, options, mode)
+    notes += arming_checks.notes(host, target, options, mode)
     piece = image.size_bytes if mode == "mono" else options.packet_size_bytes
     if on_xen:
         notes.append(_XEN_RESTARTS)

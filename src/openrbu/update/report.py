@@ -12,11 +12,11 @@ from openrbu.formats.dell import CompletionCode
 from openrbu.formats.version import BiosVersion
 from openrbu.hosts.base import Host
 from openrbu.update.arm import read_armed
+from openrbu.update.arming_checks import cmos_doubt
 from openrbu.update.driver import RbuDriver, ReadBack
 from openrbu.update.journal import Attempt, Journal
 from openrbu.update.restart import WARM, boot_id, restart_mode
 from openrbu.update.target import Target, read_target
-from openrbu.update.trust import cmos_doubt
 
 
 class NextRestart(StrEnum):

@@ -8,7 +8,7 @@ from typing import Protocol
 from openrbu.update.driver import Progress
 
 
-class Watcher(Protocol):
+class ProgressReporter(Protocol):
     """An object whose methods are called as an update progresses."""
 
     def step(self, text: str) -> None:
@@ -19,7 +19,7 @@ class Watcher(Protocol):
         of bytes delivered since its last call."""
 
 
-class SilentWatcher:
+class SilentProgress:
     """Reports nothing."""
 
     def step(self, text: str) -> None:

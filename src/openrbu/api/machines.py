@@ -43,9 +43,9 @@ if TYPE_CHECKING:
     from openrbu.update.journal import Attempt
     from openrbu.update.options import Options
     from openrbu.update.plan import Plan
+    from openrbu.update.progress import ProgressReporter
     from openrbu.update.report import UpdateStatus
     from openrbu.update.restarted import Restarted
-    from openrbu.update.watcher import Watcher
 
 __all__ = [
     "Attempt",
@@ -62,13 +62,13 @@ __all__ = [
     "Outcome",
     "Plan",
     "PostReport",
+    "ProgressReporter",
     "ReadableMemory",
     "Restarted",
     "SearchResult",
     "SystemId",
     "UpdateStatus",
     "VirtualMachine",
-    "Watcher",
     "build_image",
     "errors",
     "join",
@@ -106,7 +106,7 @@ _CLASSES: Mapping[str, tuple[str, str]] = MappingProxyType(
         "UpdateStatus": ("openrbu.update.report", "UpdateStatus"),
         "SystemId": ("openrbu.formats.hdr", "SystemId"),
         "VirtualMachine": ("openrbu.machine.base", "Machine"),
-        "Watcher": ("openrbu.update.watcher", "Watcher"),
+        "ProgressReporter": ("openrbu.update.progress", "ProgressReporter"),
     }
 )
 """Where the public classes are: module, and name in it."""
@@ -181,7 +181,7 @@ class Machine:
             return make_plan(self.host, image.image, asked.for_image(image))
         return make_plan(self.host, image, asked)
 
-    def update(self, plan: Plan, *, watcher: Watcher | None = None) -> Outcome | None:
+    def update(self, plan: Plan, *, progress: ProgressReporter | None = None) -> Outcome | None:
         """Do what was planned: stage and verify the image, and arm the BIOS. The next restart
         updates it.
 
@@ -193,9 +193,9 @@ class Machine:
         :raise UpdateFailedError: when it was tried, and did not work.
         """
         from openrbu.update.flow import perform
-        from openrbu.update.watcher import SilentWatcher
+        from openrbu.update.progress import SilentProgress
 
-        return perform(self.host, plan, SilentWatcher() if watcher is None else watcher)
+        return perform(self.host, plan, SilentProgress() if progress is None else progress)
 
     def status(self) -> UpdateStatus:
         """The machine as it is: its BIOS, what is staged and armed, how the last update ended.

@@ -16,7 +16,7 @@ from openrbu.cmos import IndexedActivation, checks_text
 from openrbu.errors import ObstacleError
 from openrbu.formats.security import PasswordStatus, admin_password_status
 from openrbu.hosts.base import Host
-from openrbu.update.arm import NoAnswerError, Switch, read_armed, switch_for
+from openrbu.update.arm import ActivationToken, NoAnswerError, activation_for, read_armed
 from openrbu.update.obstacle import Obstacle
 from openrbu.update.target import Target
 
@@ -52,13 +52,13 @@ def obstacles(host: Host, target: Target, options: Options, mode: Mode) -> Itera
     if target.rbu is None:
         return
     try:
-        switch = switch_for(host, target)
+        token = activation_for(host, target)
     except NoAnswerError as error:
         yield Obstacle("ports_do_not_answer", str(error))
     except ObstacleError as error:
         yield Obstacle("no_switch", str(error))
     else:
-        doubt = "" if options.mend_cmos else disbelief(switch)
+        doubt = "" if options.mend_cmos else token_problem(token)
         if doubt:
             yield Obstacle("cmos_not_believed", f"{doubt}, or use --mend-cmos")
         if read_armed(host, target):
@@ -78,7 +78,7 @@ def notes(host: Host, target: Target, options: Options, mode: Mode) -> Iterator[
         yield _NOT_WANTED
     if options.mend_cmos and target.rbu is not None:
         with contextlib.suppress(ObstacleError):  # an obstacle of the plan
-            if wrong := wrong_checks(switch_for(host, target)):
+            if wrong := wrong_checks(activation_for(host, target)):
                 yield f"{wrong}: --mend-cmos repairs this before the BIOS is armed"
 
 
@@ -92,20 +92,20 @@ def _has_admin_password(target: Target) -> bool:
     return admin_password_status(target.tables) is PasswordStatus.ENABLED
 
 
-def wrong_checks(switch: Switch) -> str:
+def wrong_checks(token: ActivationToken) -> str:
     """Which check values of CMOS are wrong, as text; empty: none, or the token is not in CMOS."""
-    if not isinstance(switch, IndexedActivation):
+    if not isinstance(token, IndexedActivation):
         return ""
     for _ in range(_MAX_READS):
-        wrong = switch.wrong_checks
+        wrong = token.wrong_checks
         if not wrong:
             return ""
     return f"in CMOS {checks_text(wrong)}"
 
 
-def disbelief(switch: Switch) -> str:
+def token_problem(token: ActivationToken) -> str:
     """Why a BIOS would ignore the token, and what to do; empty: it would not."""
-    wrong = wrong_checks(switch)
+    wrong = wrong_checks(token)
     if not wrong:
         return ""
     return (
@@ -118,15 +118,15 @@ def cmos_doubt(host: Host, target: Target) -> str:
     """What is wrong with the CMOS that the token is in: no device responds, or check values are
     wrong. Empty: nothing, or it can't be read from here."""
     try:
-        return wrong_checks(switch_for(host, target))
+        return wrong_checks(activation_for(host, target))
     except NoAnswerError as error:
         return str(error)
     except ObstacleError:
         return ""
 
 
-def mend(switch: Switch, undo: Callable[[str, Callable[[], None]], None]) -> None:
+def repair_checks(token: ActivationToken, undo: Callable[[str, Callable[[], None]], None]) -> None:
     """Repair the check values of CMOS. `undo` is called before, with a step that restores them."""
-    if isinstance(switch, IndexedActivation) and wrong_checks(switch):
-        undo("the check values of CMOS", switch.saved_checks())
-        switch.repair()
+    if isinstance(token, IndexedActivation) and wrong_checks(token):
+        undo("the check values of CMOS", token.saved_checks())
+        token.repair()

@@ -22,8 +22,8 @@ from openrbu.machine.models import MODELS
 from openrbu.machine.virtual import VirtualMachine
 from openrbu.ports import IoPorts
 from openrbu.sharing.session import open_machine
-from openrbu.update import flow, trust
-from openrbu.update.arm import NoAnswerError, read_armed, switch_for
+from openrbu.update import arming_checks, flow
+from openrbu.update.arm import NoAnswerError, activation_for, read_armed
 from openrbu.update.options import Options
 from openrbu.update.plan import make_plan
 from openrbu.update.report import NextRestart, read_status
@@ -167,9 +167,9 @@ def test_nor_is_one_that_was_read_wrong_twice_in_the_same_way(tmp_path: Path, nu
     with running(make(tmp_path)) as machine:
         disturbed = Disturbed(machine.cmos, number, times=2)
         host = Watched(VirtualHost(machine), lambda *_: None, {"ports": disturbed})
-        switch = switch_for(host, read_target(host))
+        switch = activation_for(host, read_target(host))
         disturbed._left = number
-        assert trust.wrong_checks(switch) == ""
+        assert arming_checks.wrong_checks(switch) == ""
         assert disturbed._left < 0
 
 
@@ -190,7 +190,9 @@ def test_where_nothing_is_wrong_there_is_nothing_to_mend(tmp_path: Path) -> None
         assert not any("--mend-cmos" in note for note in plan.notes)
         before = (machine.directory / "cmos").read_bytes()
         undone: list[str] = []
-        trust.mend(switch_for(host, plan.target), lambda what, _: undone.append(what))
+        arming_checks.repair_checks(
+            activation_for(host, plan.target), lambda what, _: undone.append(what)
+        )
         assert undone == []
         flow.perform(host, plan, Quiet())
         flow.cancel(host)
@@ -237,12 +239,12 @@ def test_status_says_what_the_next_restart_will_do(tmp_path: Path) -> None:
         assert machine.restart().completion_code is CompletionCode.IMAGE_NOT_FOUND
         update(host, image())
         flow.cancel(host)
-        switch_for(host, read_target(host)).arm()
+        activation_for(host, read_target(host)).arm()
         assert next_restart() is NextRestart.FINDS_NOTHING
         spoil(machine.cmos)
         assert next_restart() is NextRestart.IGNORES_TOKEN
         assert not machine.restart().attempted
-        switch_for(host, read_target(host)).arm()
+        activation_for(host, read_target(host)).arm()
         assert next_restart() is NextRestart.FINDS_NOTHING
         assert machine.restart().completion_code is CompletionCode.IMAGE_NOT_FOUND
 
@@ -268,7 +270,7 @@ def arm_with_nothing_staged() -> None:
     with open_machine("m") as machine:
         host = VirtualHost(machine)
         flow.cancel(host)
-        switch_for(host, read_target(host)).arm()
+        activation_for(host, read_target(host)).arm()
 
 
 @pytest.mark.parametrize(
@@ -334,7 +336,7 @@ def test_a_restart_that_found_none_armed_ends_with_1(
 
     def disarmed(machine: VirtualMachine, *, cold: bool | None) -> PostReport:
         host = VirtualHost(machine)
-        switch_for(host, read_target(host)).disarm()
+        activation_for(host, read_target(host)).disarm()
         return restart(machine, cold=cold)
 
     monkeypatch.setattr(VirtualMachine, "restart", disarmed)
@@ -504,7 +506,7 @@ def test_a_password_is_not_told_where_nothing_says_that_none_is_set(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: PasswordStatus
 ) -> None:
     with running(make(tmp_path)) as machine:
-        monkeypatch.setattr(trust, "admin_password_status", lambda tables: status)
+        monkeypatch.setattr(arming_checks, "admin_password_status", lambda tables: status)
         plan = make_plan(VirtualHost(machine), image(), Options(mode="packet", password="secret"))
         assert not any("none is set" in note for note in plan.notes)
 
