@@ -12,10 +12,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from openrbu import api, errors
+from openrbu.api import images, machines, memory
 
 ROOT = Path(__file__).parents[2]
 LIBRARY = ROOT / "docs" / "library.md"
@@ -113,14 +115,20 @@ def test_a_change_of_what_is_public_is_seen() -> None:
 
 
 def test_all_that_is_public_is_there_and_documented() -> None:
-    own = {
-        name
-        for name, value in vars(api).items()
-        if not name.startswith("_") and getattr(value, "__module__", "") == api.__name__
-    }
-    assert set(api.__all__) == own | set(api._CLASSES) | {"errors"}
+    assert set(api.__all__) == {*api._PUBLIC, "errors"}
     for name in api.__all__:
         assert getattr(api, name).__doc__, name
+
+
+@pytest.mark.parametrize("module", [images, machines, memory])
+def test_what_the_modules_of_the_api_define_is_public(module: ModuleType) -> None:
+    own = {
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_") and getattr(value, "__module__", "") == module.__name__
+    }
+    assert own
+    assert {name: (module.__name__, name) for name in own}.items() <= api._PUBLIC.items()
 
 
 def test_what_is_not_there_is_said_to_be_missing() -> None:
@@ -133,12 +141,12 @@ def test_the_import_costs_a_program_next_to_nothing() -> None:
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
     modules = set(json.loads(ended.stdout))
     ours = {name for name in modules if name.startswith("openrbu.")}
-    assert ours == {"openrbu.api", "openrbu.errors", "openrbu.units"}
+    assert ours == {"openrbu.api", "openrbu.errors"}
     assert not modules & {"numpy", "typer", "rich", "platformdirs"}
 
 
 def test_the_package_says_that_it_has_types() -> None:
-    assert (Path(inspect.getfile(api)).parent / "py.typed").exists()
+    assert (Path(inspect.getfile(errors)).parent / "py.typed").exists()
 
 
 def test_the_tree_of_errors_is_drawn_as_it_is() -> None:

@@ -1,0 +1,143 @@
+"""openrbu as a library: what `rbu` does with images, memory and machines. See docs/library.md.
+
+    from openrbu import api
+
+    image = api.read_image("A06.hdr")
+    with api.open_machine("demo") as machine:
+        outcome = machine.update(machine.plan(image))
+        if outcome is not None:
+            machine.restart()
+
+Results are frozen. Errors are `openrbu.errors.OpenRbuError`, whose classes say what is at fault.
+The names in `__all__` are public; everything else in openrbu may change at any time.
+
+A name is imported from its module (`_PUBLIC`) when it is first used, and a function imports what it
+needs when it is called. So the import of `openrbu.api` itself loads almost nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from openrbu import errors
+
+if TYPE_CHECKING:
+    from openrbu.api.images import build_image, join, packets, read_image, read_images
+    from openrbu.api.machines import (
+        Machine,
+        machine_names,
+        make_machine,
+        open_machine,
+        remove_machine,
+        run,
+        switch_off,
+    )
+    from openrbu.api.memory import open_dump, scan
+    from openrbu.bios.post_report import PostReport
+    from openrbu.formats.hdr import Image, SystemId
+    from openrbu.formats.image_packets import ImagePackets, JoinedImage
+    from openrbu.formats.loading import LoadedFile, LoadedImage
+    from openrbu.hosts.base import Host
+    from openrbu.machine.base import Machine as VirtualMachine
+    from openrbu.machine.factory import MachineSpec
+    from openrbu.memory.physical import ReadableMemory
+    from openrbu.memory.search_result import SearchResult
+    from openrbu.update.flow import Cancelled, Outcome
+    from openrbu.update.journal import Attempt
+    from openrbu.update.options import Options
+    from openrbu.update.plan import Plan
+    from openrbu.update.progress import ProgressReporter
+    from openrbu.update.report import UpdateStatus
+    from openrbu.update.restarted import Restarted
+
+__all__ = [
+    "Attempt",
+    "Cancelled",
+    "Host",
+    "Image",
+    "ImagePackets",
+    "JoinedImage",
+    "LoadedFile",
+    "LoadedImage",
+    "Machine",
+    "MachineSpec",
+    "Options",
+    "Outcome",
+    "Plan",
+    "PostReport",
+    "ProgressReporter",
+    "ReadableMemory",
+    "Restarted",
+    "SearchResult",
+    "SystemId",
+    "UpdateStatus",
+    "VirtualMachine",
+    "build_image",
+    "errors",
+    "join",
+    "machine_names",
+    "make_machine",
+    "open_dump",
+    "open_machine",
+    "packets",
+    "read_image",
+    "read_images",
+    "remove_machine",
+    "run",
+    "scan",
+    "switch_off",
+]
+
+_PUBLIC: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "Attempt": ("openrbu.update.journal", "Attempt"),
+        "Cancelled": ("openrbu.update.flow", "Cancelled"),
+        "Host": ("openrbu.hosts.base", "Host"),
+        "Image": ("openrbu.formats.hdr", "Image"),
+        "ImagePackets": ("openrbu.formats.image_packets", "ImagePackets"),
+        "JoinedImage": ("openrbu.formats.image_packets", "JoinedImage"),
+        "LoadedFile": ("openrbu.formats.loading", "LoadedFile"),
+        "LoadedImage": ("openrbu.formats.loading", "LoadedImage"),
+        "Machine": ("openrbu.api.machines", "Machine"),
+        "MachineSpec": ("openrbu.machine.factory", "MachineSpec"),
+        "Options": ("openrbu.update.options", "Options"),
+        "Outcome": ("openrbu.update.flow", "Outcome"),
+        "Plan": ("openrbu.update.plan", "Plan"),
+        "PostReport": ("openrbu.bios.post_report", "PostReport"),
+        "ProgressReporter": ("openrbu.update.progress", "ProgressReporter"),
+        "ReadableMemory": ("openrbu.memory.physical", "ReadableMemory"),
+        "Restarted": ("openrbu.update.restarted", "Restarted"),
+        "SearchResult": ("openrbu.memory.search_result", "SearchResult"),
+        "SystemId": ("openrbu.formats.hdr", "SystemId"),
+        "UpdateStatus": ("openrbu.update.report", "UpdateStatus"),
+        "VirtualMachine": ("openrbu.machine.base", "Machine"),
+        "build_image": ("openrbu.api.images", "build_image"),
+        "join": ("openrbu.api.images", "join"),
+        "machine_names": ("openrbu.api.machines", "machine_names"),
+        "make_machine": ("openrbu.api.machines", "make_machine"),
+        "open_dump": ("openrbu.api.memory", "open_dump"),
+        "open_machine": ("openrbu.api.machines", "open_machine"),
+        "packets": ("openrbu.api.images", "packets"),
+        "read_image": ("openrbu.api.images", "read_image"),
+        "read_images": ("openrbu.api.images", "read_images"),
+        "remove_machine": ("openrbu.api.machines", "remove_machine"),
+        "run": ("openrbu.api.machines", "run"),
+        "scan": ("openrbu.api.memory", "scan"),
+        "switch_off": ("openrbu.api.machines", "switch_off"),
+    }
+)
+"""Where the public names are: module, and name in it."""
+
+
+def __getattr__(name: str) -> object:
+    """A public name, imported from its module (PEP 562).
+
+    :raise AttributeError: when there is no such name.
+    """
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, attribute = _PUBLIC[name]
+    return getattr(importlib.import_module(module), attribute)
