@@ -1,4 +1,4 @@
-"""Arming: the token of each kind of machine, seen to be set, and what stands in the way."""
+"""Arming: the token of each kind of machine, read back, and what prevents it."""
 
 from __future__ import annotations
 

@@ -168,7 +168,7 @@ def test_history_of_a_machine_that_is_off_can_be_read(demo: Cli) -> None:
     assert len(demo.json("history", "--machine", "demo")["updates"]) == 1
 
 
-# -- what stands in the way -----------------------------------------------------------------
+# -- obstacles ------------------------------------------------------------------------------
 
 
 def changed_image() -> bytes:
@@ -199,7 +199,7 @@ def test_an_obstacle_ends_plan_and_update_with_its_code(
     assert update["error"]["message"] == plan["error"]["message"]
     ended = demo("update", path, "--machine", "demo")
     assert (ended.code, ended.err.count("\n")) == (code, 1)
-    assert "in the way" in ended.out
+    assert "obstacle: " in ended.out
     assert at_rest(demo)
 
 
@@ -337,7 +337,7 @@ def test_an_empty_password_file_is_a_usage_error(guarded: Cli) -> None:
 
 
 class Interrupter:
-    """A progress reporter that sends this process a signal when a step begins, or bytes are delivered."""
+    """Sends this process a signal when a step begins, or when bytes are delivered."""
 
     def __init__(self, signum: int, at: str) -> None:
         self._signum, self._at = signum, at

@@ -268,7 +268,7 @@ def test_a_stale_set_that_can_not_be_cleared_is_refused_and_nothing_is_armed(
 
 
 def test_a_kernel_that_dies_of_dropping_packets_is_not_made_to(tmp_path: Path) -> None:
-    """What is in the way is told, and that the packets stay."""
+    """The messages name the obstacle, and say that the packets stay."""
     order: dict[str, Any] = {
         "ram_bytes": 256 * MIB,
         "flash_size_bytes": MIB,

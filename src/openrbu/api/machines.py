@@ -125,6 +125,7 @@ class Machine:
 
         :raise ObstacleError: when the token can't be accessed, or another process updates the
             machine.
+        :raise DamagedInputError: when its SMBIOS tables are damaged.
         :raise UpdateFailedError: when the token stays set, or the kernel returns an error.
         """
         from openrbu.update.flow import cancel
@@ -175,11 +176,11 @@ def open_machine(name: str | None = None, *, serve: bool = False) -> Iterator[Ma
 
 
 def make_machine(name: str, spec: MachineSpec | None = None) -> Path:
-    """Make a virtual machine and switch it on. The directory that it is kept in.
+    """Make a virtual machine and switch it on. Returns its directory.
 
-    :raise UsageError: when what is ordered can't be: a name, a version, a size, a profile.
-    :raise MachineError: when there is one of that name, or the disk refuses.
-    :raise DamagedInputError: when the tables that it is to have can't be used.
+    :raise UsageError: when the spec has a name, a version, a size or a profile that is not valid.
+    :raise MachineError: when a machine of that name exists, or the files can't be written.
+    :raise DamagedInputError: when the SMBIOS tables in the spec can't be used.
     """
     from openrbu.machine import factory
     from openrbu.machine.virtual import VirtualMachine

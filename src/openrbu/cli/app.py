@@ -228,9 +228,9 @@ def _root(
         ),
     ] = False,
 ) -> None:
-    """Update the BIOS of Dell machines from Linux, real and virtual ones.
+    """Update the BIOS of Dell machines, real and virtual ones, from Linux.
 
-    A first session: make a machine, look, update, look again.
+    A first session: make a machine, plan an update, do it, and show the history.
 
     \b
     rbu machine new demo

@@ -59,7 +59,7 @@ def _own_rules_row(machine: Machine, planned: Plan) -> list[tuple[str, Cell]]:
 def hints(planned: Plan) -> list[Block]:
     """The notes and the obstacles, one line each."""
     notes = [caution(f"note: {note}") for note in planned.notes]
-    return [*notes, *(bad(f"in the way: {each.message}") for each in planned.obstacles)]
+    return [*notes, *(bad(f"obstacle: {each.message}") for each in planned.obstacles)]
 
 
 def plan_document(machine: Machine, planned: Plan, loaded: LoadedImage) -> dict[str, Any]:

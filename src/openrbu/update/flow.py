@@ -335,7 +335,8 @@ def cancel(host: Host) -> Cancelled:
     It goes on where the journal can't be read or written; `Cancelled.problem` says so.
 
     :raise BusyError: when another process updates this machine.
-    :raise ObstacleError: when the token can't be accessed.
+    :raise ObstacleError: when the token can't be accessed, or the SMBIOS tables can't be read.
+    :raise DamagedInputError: when the SMBIOS tables are damaged.
     :raise UpdateFailedError: when the token stays set, or the kernel returns an error.
     """
     journal = Journal(host.journal_path)

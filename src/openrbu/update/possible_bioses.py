@@ -37,7 +37,7 @@ class PossibleBios:
     """A BIOS that could be the machine's. `find` returns the image that it takes out of a memory.
 
     `searches_above_4_gib`: whether it searches for packets there. `find_anywhere` is `find` without
-    the limit of 4 GiB, for the published rules; None for others.
+    the limit of 4 GiB that the published rules have; None: `find` has no such limit, or another.
     """
 
     name: str

@@ -90,7 +90,7 @@ def test_other_commands_work_on_a_mounted_machine(rbu: Cli, directory: Path, tar
     assert rbu.json("mount", target, "--stop")["changed"] is True
 
 
-# -- what stands in the way -----------------------------------------------------------------
+# -- obstacles ------------------------------------------------------------------------------
 
 
 def test_what_can_not_be_mounted_on_is_told_in_one_line(

@@ -264,7 +264,7 @@ def test_loading_the_library_changes_no_environment() -> None:
     assert done.stdout == "set() True 3\n"
 
 
-# -- what stands in the way -----------------------------------------------------------------
+# -- obstacles ------------------------------------------------------------------------------
 
 
 def test_a_missing_device_is_told_with_what_to_do(
