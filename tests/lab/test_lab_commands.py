@@ -83,7 +83,7 @@ def test_what_the_guest_refuses_ends_as_rbu_update_ends(
     assert "--model: poweredge-2650, precision-390" in unknown.stderr
     no_model = rbu("lab", "update", "other.hdr", "--model", "optiplex")
     assert no_model.returncode == 2
-    assert "no model is called 'optiplex'" in no_model.stderr
+    assert "there is no model 'optiplex'" in no_model.stderr
     refused = rbu("lab", "update", "other.hdr", "--model", "precision-390")
     assert refused.returncode == 3, refused
     assert "the image is for 0x01df" in refused.stderr

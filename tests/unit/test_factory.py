@@ -133,13 +133,13 @@ def test_the_first_bios_begins_where_a_processor_does() -> None:
 @pytest.mark.parametrize(
     ("order", "says"),
     [
-        ({"model": "optiplex"}, "no model is called 'optiplex'; there are: poweredge-2650"),
+        ({"model": "optiplex"}, "there is no model 'optiplex'; there are: poweredge-2650"),
         ({"ram_bytes": 0}, "64 MiB to 8 TiB of RAM in whole MiB, not 0 bytes"),
         ({"ram_bytes": 63 * MIB}, "not 63 MiB"),
         ({"ram_bytes": 64 * MIB + 4096}, "whole MiB"),
         ({"ram_bytes": 9 * 1024 * GIB}, "not 9 TiB"),
-        ({"bios_version": "fresh"}, "'fresh' is no BIOS version"),
-        ({"bios_version": "49.0.48"}, "is no BIOS version"),
+        ({"bios_version": "fresh"}, "'fresh' is not a BIOS version"),
+        ({"bios_version": "49.0.48"}, "is not a BIOS version"),
         ({"profile": "windows"}, "no profile 'windows'"),
         ({"faults": ("gremlins",)}, "no fault is called 'gremlins'"),
         ({"flash_size_bytes": 0}, "whole blocks of 64 KiB"),

@@ -101,7 +101,7 @@ def test_a_dump_with_a_new_entry_point_is_read_as_one() -> None:
 @pytest.mark.parametrize(
     ("data", "error", "says"),
     [
-        (b"", DamagedInputError, "has no SMBIOS tables: it starts with no entry point"),
+        (b"", DamagedInputError, "has no SMBIOS tables: it does not start with an entry point"),
         (b"BIOS Information\n\tVendor: Dell", DamagedInputError, "has no SMBIOS tables"),
         (b"_SM_".ljust(4096, b"\0"), DamagedInputError, "entry point is damaged"),
         (b"_SM3_".ljust(4096, b"\0"), DamagedInputError, "entry point is damaged"),
@@ -199,8 +199,8 @@ def test_what_tables_lack_is_told_with_the_options_that_give_it() -> None:
     """As a PowerEdge 8450's: an Intel BIOS version, no Dell system ID."""
     intel = make_structure(0, 0, b"\1\2\0\xf0\3\7", ["Intel", "SABR1.86J.0012.P12", "03/05/2001"])
     first, second = lacking(tables_of(intel, SYSTEM, END))
-    assert first.endswith("no image is for it: --system gives one")
-    assert "'SABR1.86J.0012.P12' is none that can be compared: --bios-version" in second
+    assert first.endswith("no image fits the machine: --system gives one")
+    assert "'SABR1.86J.0012.P12' can't be compared with an image's: --bios-version" in second
     assert lacking(tables_of()) == ()
 
 

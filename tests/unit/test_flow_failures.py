@@ -290,7 +290,7 @@ def test_a_kernel_of_5_7_that_runs_out_of_memory_half_way_dies_and_that_is_told(
     tmp_path: Path,
 ) -> None:
     with running(make(tmp_path, profile="linux-5.7"), faulty_pages={"fail_nth": 50}) as machine:
-        with pytest.raises(OpenRbuError, match=r"kernel died .*: restart the machine"):
+        with pytest.raises(OpenRbuError, match=r"kernel has crashed .*: restart the machine"):
             flow.perform(VirtualHost(machine), planned(machine, "packet"), Quiet())
         machine.restart()
         update(VirtualHost(machine), image(), mode="mono")

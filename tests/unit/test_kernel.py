@@ -316,7 +316,7 @@ def test_a_kernel_that_dies_says_what_to_do_and_does_nothing_any_more(tmp_path: 
     machine.write(f"{ENTRY}/loading", b"1")
     machine.write(f"{ENTRY}/data", b"x" * 8192)
     machine.write(f"{ENTRY}/loading", b"0")
-    with pytest.raises(MachineError, match=r"kernel died \(.*\): restart the machine"):
+    with pytest.raises(MachineError, match=r"kernel has crashed \(.*\): restart the machine"):
         machine.write(f"{DEVICE}/image_type", b"mono")
     again = machine.fresh(kept(kernel.snapshot()))
     for dead in (kernel, again):
@@ -328,7 +328,7 @@ def test_a_kernel_that_dies_says_what_to_do_and_does_nothing_any_more(tmp_path: 
             partial(dead.unload_module, "dell_rbu"),
         ]
         for call in calls:
-            with pytest.raises(MachineError, match="kernel is dead: restart the machine"):
+            with pytest.raises(MachineError, match="kernel has crashed: restart the machine"):
                 call()
     machine.memory.close()
 

@@ -244,7 +244,7 @@ def test_a_dead_kernel_stays_dead_until_the_restart(tmp_path: Path) -> None:
     with running(directory) as machine:
         host = VirtualHost(machine)
         update(host, image(), mode="packet")
-        with pytest.raises(MachineError, match=r"kernel died.*restart the machine"):
+        with pytest.raises(MachineError, match=r"kernel has crashed.*restart the machine"):
             host.write(f"{DEVICE}/image_type", b"mono")
     with VirtualMachine(directory) as machine:
         for look in (
@@ -252,7 +252,7 @@ def test_a_dead_kernel_stays_dead_until_the_restart(tmp_path: Path) -> None:
             lambda: VirtualHost(machine).exists(DEVICE),
             lambda: VirtualHost(machine).load_module("dcdbas", {}),
         ):
-            with pytest.raises(MachineError, match="kernel is dead: restart the machine"):
+            with pytest.raises(MachineError, match="kernel has crashed: restart the machine"):
                 look()
         machine.restart()
         assert read_text(VirtualHost(machine), REBOOT_MODE) == "cold"

@@ -135,7 +135,7 @@ def test_a_kernel_that_has_died_has_no_files(machine: VirtualMachine, files: Mac
         lambda: files.list("/sys"),
         lambda: files.open(REBOOT_MODE, reading=True),
     ):
-        with pytest.raises(MachineError, match="kernel is dead: restart the machine"):
+        with pytest.raises(MachineError, match="kernel has crashed: restart the machine"):
             call()
 
 

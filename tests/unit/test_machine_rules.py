@@ -190,5 +190,5 @@ def test_a_model_beside_tables_is_a_matter_of_usage(rbu: Cli) -> None:
 def test_an_empty_bios_version_is_a_matter_of_usage(rbu: Cli) -> None:
     """It was taken for the model's own."""
     told = rbu.fails(2, "machine", "new", "m", "--bios-version", "", *RAM)
-    assert "'' is no BIOS version" in told
+    assert "'' is not a BIOS version" in told
     assert rbu.json("machine", "list")["machines"] == []

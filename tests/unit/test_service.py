@@ -237,7 +237,7 @@ def test_a_service_that_has_stopped_does_nothing_more(directory: Path) -> None:
         service.stop()
         assert set(threading.enumerate()) == before
         raw.close()
-    with pytest.raises(MachineError, match="not held by this process any more"):
+    with pytest.raises(MachineError, match="this process has closed the machine"):
         owner.restart()
 
 

@@ -123,7 +123,7 @@ def test_a_kernel_that_died_stays_dead_and_a_power_cut_is_one(
     cli: Cli, home: Path, version: str
 ) -> None:
     dead = restored(home, f"{version}/dead-kernel").name
-    assert "kernel is dead" in cli.fails(4, "status", "--machine", dead)
+    assert "kernel has crashed" in cli.fails(4, "status", "--machine", dead)
     killed = restored(home, f"{version}/killed").name
     assert "lost its power" in cli.fails(4, "status", "--machine", killed)
 

@@ -25,8 +25,9 @@ from openrbu.xen.hypervisor import INVALID, Domain
 from openrbu.xen.simulation import BalloonSimulation
 
 CATCH_UP_S = 120.0
-"""The longest time that a balloon catches up on. It bounds what a call costs after months without
-one. What happened on the host before that time counts as if it had been so all the time."""
+"""The longest time for which the missed steps of a balloon are made. It limits the cost of a call
+after months without one. What the host is like at the start of that time counts as if it had been
+so always."""
 
 _HYPERVISOR = (
     ("type", "xen"),
@@ -41,17 +42,18 @@ _HYPERVISOR = (
 
 @dataclass(frozen=True, slots=True)
 class XenGuest:
-    """What a kernel has to know of the hypervisor: its own domain, and how its balloon driver
-    works."""
+    """What a kernel needs as a guest of Xen: its own domain, and the behaviour of its balloon
+    driver."""
 
     domain: Domain
     profile: BalloonProfile
 
 
 class KernelBalloon:
-    """The driver of the guest `xen`, whose kernel has these pages and trees.
+    """The balloon driver of the guest `xen`, whose kernel has the allocator `pages` and the trees
+    `sys` and `proc`.
 
-    A page of the guest that has no machine page at the start is in the balloon.
+    Pages of the guest that have no machine page at the start are in the balloon.
     """
 
     def __init__(
@@ -80,7 +82,7 @@ class KernelBalloon:
         XenMemory(self.driver, sys, proc).install()
         for name, text in _HYPERVISOR:
             add_text(sys, f"/hypervisor/{name}", f"{text}\n")
-        if xen.profile.has_proc_file:  # today they are in a file system that nobody has mounted
+        if xen.profile.has_proc_file:  # newer kernels have them in xenfs, which is not mounted
             add_text(proc, "/xen/capabilities", "control_d\n" if xen.domain.id == 0 else "")
 
     def is_due(self, now_s: float) -> bool:
@@ -102,7 +104,8 @@ class KernelBalloon:
         return due_s is not None and -math.inf < due_s <= now_s
 
     def adopt_target(self) -> bool:
-        """Take the toolstack's target over, if it has set one since. Returns whether it has."""
+        """Give the driver the toolstack's target, if the toolstack has set one since the last call.
+        Returns whether it has."""
         serial = self._domain.target_serial
         if serial == self._serial:
             return False
@@ -111,17 +114,18 @@ class KernelBalloon:
         return True
 
     def snapshot(self) -> KernelBalloonState:
-        """What `restore` needs."""
+        """The driver's state, for `restore`."""
         return KernelBalloonState(self._serial, self.driver.snapshot())
 
     def restore(self, state: KernelBalloonState) -> None:
-        """Be the driver that the snapshot was taken of.
+        """Continue as the driver that `snapshot` was called on.
 
-        :raise DamagedInputError: when the hypervisor has another idea of what the guest has.
+        :raise DamagedInputError: when the state and the hypervisor's frame table disagree about the
+            guest's pages.
         """
         ballooned = np.flatnonzero(self._domain.table == INVALID)
         count = sum(count for _, count, _ in state.driver.frames)
-        if count == len(ballooned):  # asked first: a number may be of any size
+        if count == len(ballooned):  # checked first, because a damaged count may be of any size
             self.driver.restore(state.driver)
         if (
             count != len(ballooned)

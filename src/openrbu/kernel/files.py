@@ -1,6 +1,7 @@
-"""A machine's files as system calls see them: what a mount serves.
+"""The files of a machine, with the operations of system calls: a mount serves them.
 
-Paths are absolute on the machine: `/sys/…`, `/proc/…`, `/dev/…`. A machine that is off has none.
+Paths are absolute on the machine: `/sys/…`, `/proc/…`, `/dev/…`. A machine that is off has no
+files.
 """
 
 from __future__ import annotations
@@ -25,39 +26,39 @@ class File(Protocol):
     """A file that a program has open."""
 
     def stat(self) -> Stat:
-        """What `fstat` shows."""
+        """fstat(2)."""
 
     def read(self, offset: int, size_bytes: int) -> bytes:
-        """One `pread`.
+        """One pread(2).
 
-        :raise OSError: as the machine's kernel answers.
+        :raise OSError: the error of the machine's kernel.
         """
 
     def write(self, offset: int, data: Buffer, *, sys_rawio: bool = True) -> int:
-        """One `pwrite`; the number of bytes taken.
+        """One pwrite(2); the number of bytes written. `sys_rawio`: the caller has CAP_SYS_RAWIO.
 
-        :raise OSError: as the machine's kernel answers.
+        :raise OSError: the error of the machine's kernel.
         """
 
     def close(self) -> None:
-        """Let go of it."""
+        """close(2)."""
 
 
 class Files(Protocol):
     """All files of a machine. Any thread may call.
 
-    Every call raises OSError as the machine's kernel answers, and MachineError when that kernel has
-    died.
+    Every call raises OSError with the error of the machine's kernel, and MachineError when that
+    kernel has crashed.
     """
 
     def stat(self, path: str) -> Stat:
-        """What `lstat` shows."""
+        """lstat(2)."""
 
     def list(self, path: str) -> list[str]:
         """The names in a directory."""
 
     def readlink(self, path: str) -> str:
-        """Where a symbolic link leads."""
+        """The target of a symbolic link."""
 
     def open(
         self, path: str, *, reading: bool = False, writing: bool = False, caller: Caller = ROOT
@@ -66,14 +67,15 @@ class Files(Protocol):
 
 
 class HasKernel(Protocol):
-    """A machine: its kernel, while it is on."""
+    """A machine with a kernel."""
 
     @property
-    def kernel(self) -> Kernel | None: ...
+    def kernel(self) -> Kernel | None:
+        """The running kernel; None while the machine is off."""
 
 
 class MachineFiles:
-    """The files of a machine that this process has. `lock` is held in every call."""
+    """The files of a machine that this process has. Every call locks `lock`."""
 
     def __init__(self, machine: HasKernel, lock: AbstractContextManager[object]) -> None:
         self._machine, self._lock = machine, lock
@@ -136,4 +138,4 @@ class _LockedFile:
             return self._file.write(offset, data, sys_rawio=sys_rawio)
 
     def close(self) -> None:
-        """Nothing is kept."""
+        """Does nothing: a kernel's file has no state of its own."""

@@ -1,8 +1,8 @@
 """The Linux that runs on a virtual machine: pages, modules, and the files that they show.
 
-It is no more of a kernel than the update needs: a page allocator over the machine's RAM, the
-attribute trees behind `/sys`, `/proc` and `/dev`, and the modules `dell_rbu` and `dcdbas`. Its
-state can be put away (`snapshot`), so that the machine stays on between two commands.
+It has only what an update needs: a page allocator over the machine's RAM, the attribute trees
+behind `/sys`, `/proc` and `/dev`, and the modules `dell_rbu` and `dcdbas`. Its state can be saved
+(`snapshot`), so that the machine stays on between two commands.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ Module: TypeAlias = DellRbu | Dcdbas
 MODULES = ("dell_rbu", "dcdbas")
 
 RESERVED = (Region(PhysAddr(0), PhysAddr(1 * MIB)), Region(PhysAddr(16 * MIB), PhysAddr(32 * MIB)))
-"""What never is free: the first MiB, and the kernel's own text and data."""
+"""RAM that is never free: the first MiB, and the kernel's own text and data."""
 
 REBOOT_MODES: tuple[RebootMode, ...] = get_args(RebootMode)
 
@@ -58,30 +58,31 @@ REBOOT_MODES: tuple[RebootMode, ...] = get_args(RebootMode)
 class KernelFile:
     """A file of a running kernel that a program has open.
 
-    Once that kernel has stopped, everything is ENODEV.
+    After that kernel has stopped, `read` and `write` raise ENODEV.
     """
 
     def __init__(self, kernel: Kernel, file: OpenFile) -> None:
         self._kernel, self._file = kernel, file
 
     def stat(self) -> Stat:
-        """What `fstat` shows."""
+        """fstat(2)."""
         return Stat.of(self._file.attribute)
 
     def read(self, offset: int, size_bytes: int) -> bytes:
-        """One `pread`.
+        """One pread(2).
 
-        :raise KernelError: as the kernel answers.
+        :raise KernelError: the kernel's error.
+        :raise MachineError: when the kernel has crashed.
         """
         self._kernel.check_not_crashed()
         self._kernel.run_balloon()
         return self._file.read(offset, size_bytes)
 
     def write(self, offset: int, data: Buffer, *, sys_rawio: bool = True) -> int:
-        """One `pwrite`; the number of bytes taken.
+        """One pwrite(2); the number of bytes written.
 
-        :raise KernelError: as the kernel answers.
-        :raise MachineError: when the kernel dies of it.
+        :raise KernelError: the kernel's error.
+        :raise MachineError: when the kernel has crashed, or this write crashes it.
         """
         self._kernel.check_not_crashed()
         with self._kernel.changing():
@@ -91,14 +92,17 @@ class KernelFile:
 
 
 class Kernel:
-    """A running kernel. `log` gets its log lines.
+    """A running kernel.
 
-    `smi` answers SMI calls; a machine without the calling interface has none, and no `dcdbas`.
-    `ports` is what its `/dev/port` reaches. `dmi` is the SMBIOS entry point and table, which no
-    guest of Xen but dom0 has. A firmware entry takes `entry_delay_s` seconds to come. `xen` is
-    which guest it is, where it is one, and `memory` that guest's. With `saved` it goes on as the
-    kernel that this snapshot was taken of, on the same RAM.
-    `before_change` is called before anything that changes the kernel or its memory.
+    `profile`: how its driver behaves. `boot_id`: the content of `/proc/sys/kernel/random/boot_id`.
+    `dmi`: the SMBIOS entry point and table; None in a guest of Xen other than dom0. `ports`: the
+    ports behind `/dev/port`. `entry_delay_s`: the seconds until a requested firmware entry appears.
+    `xen`: which guest of Xen it is; then `memory` is that guest's. `saved`: a snapshot, which this
+    kernel continues on the same RAM. `now`: the clock. `smi`: handles SMI calls; None on a machine
+    without the calling interface, which has no `dcdbas` either. `before_change`: called before each
+    change of the kernel or its memory. `log`: gets the lines of the kernel's log.
+
+    :raise DamagedInputError: when `saved` does not fit this machine.
     """
 
     def __init__(
@@ -132,7 +136,7 @@ class Kernel:
             self._restore(saved)
 
     def _assemble(self, allocator: BuddyAllocator) -> None:
-        """Build the trees around these pages."""
+        """Make the parts of the kernel, and its files, with these pages."""
         self.allocator = allocator
         self.pages: PageSource = self.allocator
         if self._wrap_pages is not None:
@@ -147,7 +151,7 @@ class Kernel:
         )
         self.firmware.install()
         self.modules: dict[str, Module] = {}
-        for path in ("/devices/platform", "/module"):  # there without a driver, too
+        for path in ("/devices/platform", "/module"):  # these exist without a driver, too
             self.sys.add(path, Directory())
         self.sys.add("/kernel/reboot/mode", TextAttribute(self._show_mode, self._store_mode))
         if self._dmi is not None:
@@ -177,23 +181,23 @@ class Kernel:
     ) -> KernelFile:
         """Open a file under `/sys`, `/proc` or `/dev`.
 
-        :raise KernelError: as the kernel answers.
+        :raise KernelError: the kernel's error.
         """
         tree, inner = self.tree(path)
         return KernelFile(self, tree.open(inner, reading=reading, writing=writing, caller=caller))
 
     def read(self, path: str, offset: int, size_bytes: int, *, caller: Caller = ROOT) -> bytes:
-        """Open, one `pread`, close.
+        """Open, one pread(2), close.
 
-        :raise KernelError: as the kernel answers.
+        :raise KernelError: the kernel's error.
         """
         return self.open(path, reading=True, caller=caller).read(offset, size_bytes)
 
     def write(self, path: str, data: Buffer, offset: int, *, caller: Caller = ROOT) -> int:
-        """Open, one `pwrite`, close; the number of bytes taken.
+        """Open, one pwrite(2), close; the number of bytes written.
 
-        :raise KernelError: as the kernel answers.
-        :raise MachineError: when the kernel dies of it.
+        :raise KernelError: the kernel's error.
+        :raise MachineError: when the kernel has crashed, or this write crashes it.
         """
         file = self.open(path, writing=True, caller=caller)
         return file.write(offset, data, sys_rawio=caller.sys_rawio)
@@ -207,9 +211,9 @@ class Kernel:
         return tree.list(inner)
 
     def tree(self, path: str) -> tuple[SysfsTree, str]:
-        """The tree that `path` leads into, as it is now, and the path in it.
+        """The tree that `path` is in, after what is due has been run, and the path in that tree.
 
-        :raise KernelError: ENOENT when it leads into none.
+        :raise KernelError: ENOENT when it is not under `/sys`, `/proc` or `/dev`.
         """
         self.check_not_crashed()
         self.run_due()
@@ -224,30 +228,31 @@ class Kernel:
         self.run_balloon()
 
     def run_balloon(self) -> None:
-        """Let the balloon driver do what has become due."""
+        """Run what is due in the balloon driver."""
         if self.balloon is not None and self.balloon.is_due(self._now()):
             with self.changing():
                 self.balloon.run_due(self._now())
 
     def stop(self) -> None:
-        """The power is off, or another kernel comes: files that are open here are no good."""
+        """Stop this kernel: the power goes off, or another kernel starts. Its open files can't be
+        used any more."""
         self._has_stopped = True
 
     def check_not_crashed(self) -> None:
-        """See that this kernel runs.
+        """Check that this kernel runs.
 
         :raise KernelError: ENODEV when it has stopped.
-        :raise MachineError: when it has died.
+        :raise MachineError: when it has crashed.
         """
         if self._has_stopped:
             raise KernelError(errno.ENODEV, detail="the machine has been restarted, or is off")
         if self.is_dead:
-            raise MachineError("the machine's kernel is dead: restart the machine")
+            raise MachineError("the machine's kernel has crashed: restart the machine")
 
     def load_module(self, name: str, parameters: Mapping[str, str]) -> None:
         """`modprobe name parameter=value …`.
 
-        :raise KernelError: EEXIST when it is loaded; ENODEV when this machine has not got it.
+        :raise KernelError: EEXIST when it is loaded; ENODEV when this machine lacks its device.
         :raise UsageError: for a module or a parameter that does not exist.
         """
         self.check_not_crashed()
@@ -271,10 +276,10 @@ class Kernel:
             module.unload()
             del self.modules[name]
 
-    # -- put away and taken out again -------------------------------------------------------
+    # -- state ------------------------------------------------------------------------------
 
     def snapshot(self) -> KernelState:
-        """All of it; another kernel goes on from it."""
+        """The kernel's whole state, for `saved` of another kernel."""
         return KernelState(
             allocator=self.allocator.snapshot(),
             reboot_mode=self.reboot_mode,
@@ -309,7 +314,7 @@ class Kernel:
     # -- inside -----------------------------------------------------------------------------
 
     def changing(self) -> _ChangeInProgress:
-        """Something inside the kernel that no signal interrupts, as in a real one."""
+        """A block that changes the kernel. Signals are deferred in it, as in a real kernel."""
         self._before_change()
         return _ChangeInProgress(self)
 
@@ -328,14 +333,14 @@ class Kernel:
 
     def _make_dcdbas(self) -> Dcdbas:
         if self._smi is None:
-            raise KernelError(errno.ENODEV, detail="no SMI calling interface in this machine")
+            raise KernelError(errno.ENODEV, detail="this machine has no SMI calling interface")
         return Dcdbas(self.sys, self.pages, self._smi, log=self._log)
 
     def _show_mode(self) -> str:
         return self.reboot_mode + "\n"
 
     def _store_mode(self, data: bytes) -> None:
-        """The words that Linux takes; each is known by its start."""
+        """A write to `/sys/kernel/reboot/mode`. Linux accepts what begins with a mode's name."""
         for mode in REBOOT_MODES:
             if data.startswith(mode.encode()):
                 self.reboot_mode = mode
@@ -350,7 +355,8 @@ class Kernel:
 
 
 class _ChangeInProgress(DeferredSignals):
-    """A class, and no generator, because every write to a file goes through it."""
+    """The block of `Kernel.changing`. It is a class and not a generator, because every write to a
+    file uses it."""
 
     def __init__(self, kernel: Kernel) -> None:
         super().__init__()
@@ -363,7 +369,7 @@ class _ChangeInProgress(DeferredSignals):
         super().__exit__(*raised)
         if isinstance(error, KernelOopsError):
             raise MachineError(
-                f"the machine's kernel died ({error.detail}): restart the machine"
+                f"the machine's kernel has crashed ({error.detail}): restart the machine"
             ) from None
 
 
@@ -373,7 +379,7 @@ def _dell_rbu_parameters(parameters: Mapping[str, str]) -> dict[str, Any]:
     if "allocation_floor" in known:
         text = parameters["allocation_floor"]
         try:
-            # What is not UTF-8 comes from a command line as surrogates. It is no digit either way.
+            # Bytes that are not UTF-8 come from a command line as surrogates. They become "?".
             known["allocation_floor"] = unsigned_long(text.encode(errors="replace"), FLOOR_PATH)
         except KernelError as error:
             if error.errno != errno.EINVAL:

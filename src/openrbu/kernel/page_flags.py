@@ -1,4 +1,4 @@
-"""`/proc/kpageflags` of a simulated kernel; what the bits mean: see `memory.page_flags`."""
+"""`/proc/kpageflags` of a simulated kernel. For the meaning of the bits see `memory.page_flags`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _CHUNK_PAGES = 1 << MAX_ORDER
 
 
 class PageFlags:
-    """The file, made of an allocator's state; other bits than BUDDY are 0."""
+    """The file, made from an allocator's state. All bits except BUDDY are 0."""
 
     def __init__(self, allocator: BuddyAllocator) -> None:
         self._allocator = allocator
@@ -23,7 +23,7 @@ class PageFlags:
     def read(self, offset: int, size_bytes: int) -> bytes:
         """One `pread`.
 
-        :raise KernelError: EINVAL when offset or size is no multiple of 8, as Linux answers.
+        :raise KernelError: EINVAL when offset or size is not a multiple of 8, as on Linux.
         """
         if offset % ENTRY_BYTES or size_bytes % ENTRY_BYTES:
             raise KernelError(errno.EINVAL, "/proc/kpageflags")

@@ -1,4 +1,4 @@
-"""What is kept on the disk of a running kernel."""
+"""The state of a running kernel, as it is saved on the disk."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ RebootMode: TypeAlias = Literal["warm", "cold", "hard", "soft", "gpio"]
 
 @dataclass(frozen=True, slots=True)
 class KernelBalloonState:
-    """The balloon of a guest of Xen. `serial`: the toolstack's target that it has taken up."""
+    """The balloon of a guest of Xen. `serial`: the number of the toolstack's target that the driver
+    has."""
 
     serial: Natural
     driver: XenBalloonState
@@ -26,8 +27,8 @@ class KernelBalloonState:
 
 @dataclass(frozen=True, slots=True)
 class KernelState:
-    """A kernel. `modules`: in the order in which they were loaded. `balloon`: None where Linux runs
-    on the machine itself."""
+    """A kernel. `modules`: in the sequence in which they were loaded. `balloon`: None where Linux
+    does not run on Xen."""
 
     allocator: AllocatorState
     reboot_mode: RebootMode
@@ -38,7 +39,7 @@ class KernelState:
 
 
 def check_blocks(allocator: BuddyAllocator, state: KernelState) -> None:
-    """See that what the drivers have is allocated, and each block only one's.
+    """Check that all blocks of the drivers are allocated, and that no two drivers have the same.
 
     :raise DamagedInputError: when it is not so.
     """

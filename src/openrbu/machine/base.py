@@ -1,4 +1,4 @@
-"""A virtual machine as commands use it, be it in this process or in another one that serves it."""
+"""A virtual machine as commands use it, in this process or in another process that serves it."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ class MachineStatus:
 
 
 class Machine(Protocol):
-    """A virtual machine. Any thread may call; each call is done whole before another one is.
+    """A virtual machine. Any thread may call; calls are done one after another.
 
-    Every call raises MachineError when the machine's directory or its state does not allow it, or
-    the process that has the machine has ended; and OSError when the disk under it refuses.
+    Every call raises MachineError when the machine's files or its status do not allow it, or when
+    the process that has the machine has ended; and OSError for an error of the disk.
     """
 
     @property
@@ -50,20 +50,20 @@ class Machine(Protocol):
 
     @property
     def config(self) -> MachineConfig:
-        """What it is."""
+        """What it is: the content of its `machine.json`."""
 
     @property
     def is_on(self) -> bool: ...
 
     @property
     def last_post(self) -> PostReport | None:
-        """What the last start did that was asked for here."""
+        """What the BIOS did at the last start that was requested through this object."""
 
     def status(self) -> MachineStatus:
         """Its status now."""
 
     def check_connection(self) -> None:
-        """See that it can be reached, without asking it for anything.
+        """Check that the process that has it still runs, without a request to it.
 
         :raise MachineError: when the process that has it has ended.
         """
@@ -71,16 +71,16 @@ class Machine(Protocol):
     # -- power ------------------------------------------------------------------------------
 
     def power_on(self) -> PostReport:
-        """Start with empty RAM.
+        """Start with empty RAM; what the BIOS did.
 
-        :raise MachineError: when it is on already, or its flash holds no BIOS.
+        :raise MachineError: when it is on already, or its flash contains no BIOS.
         """
 
     def restart(self, *, cold: bool | None = None) -> PostReport:
-        """Restart, or start a machine that is off; `cold` clears RAM. None: what the kernel's
-        reboot mode says.
+        """Restart, or start a machine that is off; what the BIOS did. `cold` clears RAM; None: the
+        kernel's reboot mode decides.
 
-        :raise MachineError: when its flash holds no BIOS, or there is no room on the disk.
+        :raise MachineError: when its flash contains no BIOS, or the disk is full.
         """
 
     def power_off(self) -> None:
@@ -90,16 +90,16 @@ class Machine(Protocol):
 
     @property
     def ram(self) -> PhysicalMemory:
-        """Its RAM, to be looked at."""
+        """Its RAM, for reading."""
 
     @property
     def frame_table(self) -> Frames | None:
-        """Where in RAM each page frame of the kernel that runs on it is, where that is a guest of
-        Xen; None: at its own number."""
+        """The machine frame of each page frame of its kernel, where that is a guest of Xen; None
+        where the two are the same."""
 
     @property
     def ports(self) -> IoPorts:
-        """Its I/O ports, with an index register of one's own: see `ports.OwnPorts`.
+        """Its I/O ports, with an index register for this user alone: see `ports.OwnPorts`.
 
         :raise MachineError: when the machine is off.
         """
@@ -108,10 +108,10 @@ class Machine(Protocol):
 
     @property
     def files(self) -> Files:
-        """All its files; none while it is off."""
+        """All its files. It has none while it is off."""
 
     def exists(self, path: str) -> bool:
-        """Whether `path` leads to anything, links followed.
+        """Whether `path` exists, links followed.
 
         :raise MachineError: when the machine is off.
         """
@@ -119,7 +119,7 @@ class Machine(Protocol):
     def open(self, path: str, *, reading: bool = False, writing: bool = False) -> File:
         """Open a file as root.
 
-        :raise OSError: as the machine's kernel answers.
+        :raise OSError: the error of the machine's kernel.
         :raise MachineError: when the machine is off.
         """
 
@@ -131,17 +131,17 @@ class Machine(Protocol):
         """
 
     def load_module(self, name: str, parameters: Mapping[str, str]) -> None:
-        """`modprobe`.
+        """modprobe(8).
 
-        :raise OSError: as the machine's kernel answers.
+        :raise OSError: the error of the machine's kernel.
         :raise UsageError: for a module or a parameter that does not exist.
         :raise MachineError: when the machine is off.
         """
 
     def unload_module(self, name: str) -> None:
-        """`rmmod`.
+        """rmmod(8).
 
-        :raise OSError: as the machine's kernel answers.
+        :raise OSError: the error of the machine's kernel.
         :raise MachineError: when the machine is off.
         """
 

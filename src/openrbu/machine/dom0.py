@@ -1,4 +1,4 @@
-"""Xen on a virtual machine, and its first guest: dom0, the Linux that the machine's user sees."""
+"""Xen on a virtual machine, and its first guest, dom0: the Linux that the machine's user sees."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from openrbu.xen.guest_memory import GuestMemory
 from openrbu.xen.hypervisor import DOM0, Hypervisor
 
 XEN = "xen"
-"""The subdirectory of a machine in which the hypervisor is kept while it runs."""
+"""The subdirectory of a machine with the files of the hypervisor, while that runs."""
 
 
 def read_frame_table(machine: Path) -> Frames | None:
@@ -31,7 +31,7 @@ def read_frame_table(machine: Path) -> Frames | None:
 
 
 class Dom0:
-    """Xen on the machine in a directory, with this RAM, and its first guest.
+    """Xen on the machine in the directory `machine`, whose RAM is `ram`, and its first guest.
 
     :raise MachineError: when Xen's files are damaged.
     """
@@ -41,8 +41,8 @@ class Dom0:
         self._hypervisor: Hypervisor | None = None
 
     def start(self) -> None:
-        """Start Xen: memory is cleared, and dom0 is the only guest. Its memory is contiguous, and
-        it has no more frames than the machine has.
+        """Start Xen with cleared memory and dom0 as the only guest. The memory of dom0 is
+        contiguous, and it has at most as many frames as the machine.
 
         :raise MachineError: when there is not enough memory.
         """
@@ -65,10 +65,10 @@ class Dom0:
             raise MachineError(f"dom0 can't be started: {error.strerror}") from None
 
     def resume(self) -> None:
-        """Open the Xen that runs.
+        """Open the files of the Xen that runs.
 
-        :raise HypercallError: when another process stays inside of a hypercall.
-        :raise DamagedInputError: when nothing runs, or its files are damaged.
+        :raise HypercallError: when another process does not end its hypercall.
+        :raise DamagedInputError: when Xen does not run, or its files are damaged.
         """
         try:
             self._hypervisor = Hypervisor.open(self._directory, backing=self._ram)
@@ -94,7 +94,7 @@ class Dom0:
 
     @property
     def guest(self) -> XenGuest:
-        """What dom0's kernel has to know of Xen."""
+        """What dom0's kernel needs as a guest of Xen."""
         return XenGuest(self.domain, balloon_profile(self._config.profile))
 
     @property

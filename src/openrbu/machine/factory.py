@@ -1,4 +1,4 @@
-"""Making a machine: its tables, its first BIOS, its files."""
+"""Makes a machine: its tables, its first BIOS, its files."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ MAX_RAM_BYTES = 8 * 1024 * GIB
 MAX_FLASH_BYTES = 64 * MIB
 
 _FRESH = ".new-"
-"""Begins the name of a directory that a machine is being made in."""
+"""The beginning of the name of a directory in which a machine is being made."""
 
 SERVICE_TAG = "OPENRBU"
 
@@ -91,10 +91,10 @@ class MachineSpec:
 
 
 def make_machine(name: str, spec: MachineSpec, *, clock: Clock = local_now) -> Path:
-    """Make a machine, off, and return its directory. All or nothing.
+    """Make a machine, which is off, and return its directory. After an error nothing is left.
 
-    :raise UsageError: when what is wanted can't be: a name, a version, a size, a profile.
-    :raise MachineError: when there is one of that name, or the disk refuses.
+    :raise UsageError: when a name, version, size or profile in the spec is not possible.
+    :raise MachineError: when there is a machine `name`, or for an error of the disk.
     :raise DamagedInputError: when the tables can't be used.
     """
     directory = store.machine_directory(name)
@@ -116,30 +116,30 @@ def make_machine(name: str, spec: MachineSpec, *, clock: Clock = local_now) -> P
 
 
 def write_parts(directory: Path, spec: MachineSpec, *, clock: Clock = local_now) -> None:
-    """The files of a machine but for its RAM, in a directory that is there.
+    """Write the files of a machine, except for its RAM, into an existing directory.
 
     :raise UsageError, DamagedInputError: as `make_machine`.
-    :raise OSError: when the disk refuses.
+    :raise OSError: for an error of the disk.
     """
     _write(directory, _parts(spec, clock()))
 
 
 def _link_ram(link: Path, name: str, directory: Path) -> None:
-    """Have the RAM of the machine `name` in a new file in `directory`.
+    """Make a file in `directory` for the RAM of the machine `name`, and `link` a link to it.
 
-    :raise UsageError: when it can't be there.
+    :raise UsageError: when the file can't be made.
     """
     try:
         fd, path = tempfile.mkstemp(".ram", f"openrbu-{name}-", directory.resolve(strict=True))
     except OSError as error:
-        raise UsageError(f"no RAM can be kept in {directory}: {error.strerror}") from None
+        raise UsageError(f"RAM can't be kept in {directory}: {error.strerror}") from None
     os.close(fd)
     link.symlink_to(path)
 
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
-    """What goes into a machine's files."""
+    """The content of a machine's files."""
 
     config: MachineConfig
     tables: smbios.Tables
@@ -149,7 +149,7 @@ class _Parts:
 
 
 def _parts(spec: MachineSpec, now: dt.datetime) -> _Parts:
-    """What is wanted, made.
+    """The content of the files of a machine made from `spec`.
 
     :raise UsageError, DamagedInputError: as `make_machine`.
     """
@@ -206,7 +206,8 @@ def _write(directory: Path, parts: _Parts) -> None:
 
 
 def _fresh_directory(directory: Path) -> Path:
-    """A directory to make a machine in, beside its place: nobody sees a machine half made."""
+    """A directory beside `directory`, to make a machine in, so that no process sees an incomplete
+    machine."""
     machines = directory.parent
     for path in (machines.parent, machines):
         path.mkdir(0o700, parents=True, exist_ok=True)
@@ -215,9 +216,9 @@ def _fresh_directory(directory: Path) -> Path:
 
 
 def _put_in_place(fresh: Path, directory: Path) -> None:
-    """Give a machine its name.
+    """Rename a complete machine to its name.
 
-    :raise MachineError: when something has that name.
+    :raise MachineError: when there is a machine of that name already.
     """
     try:
         fresh.rename(directory)
@@ -226,8 +227,8 @@ def _put_in_place(fresh: Path, directory: Path) -> None:
             raise
         name = directory.name
         raise MachineError(
-            f"there is a machine {name!r} already; to have another one in its place, remove it "
-            f"first: rbu machine rm {name}"
+            f"there is a machine {name!r} already; to make another one, remove it first: "
+            f"rbu machine rm {name}"
         ) from None
 
 
@@ -241,15 +242,15 @@ def _ram_bytes(wanted: int) -> int:
 
 
 def _check_xen(xen: XenConfig, ram_bytes: int) -> None:
-    """See that a host can be like this.
+    """Check the sizes of a Xen host.
 
-    :raise UsageError: when it can't.
+    :raise UsageError: when they are not possible.
     """
     balloon_profile(xen.profile)
     room = ram_bytes - XEN_RESERVED[0].size_bytes
     if room < MIN_GUEST_BYTES:
         least = human_size(MIN_GUEST_BYTES + XEN_RESERVED[0].size_bytes)
-        raise UsageError(f"a Xen host takes {least} of RAM at least, not {human_size(ram_bytes)}")
+        raise UsageError(f"a Xen host needs {least} of RAM or more, not {human_size(ram_bytes)}")
     if not MIN_GUEST_BYTES <= xen.dom0_bytes <= room or xen.dom0_bytes % PAGE_SIZE:
         raise UsageError(
             f"dom0 has {human_size(MIN_GUEST_BYTES)} to {human_size(room)} of this machine's "
@@ -257,15 +258,15 @@ def _check_xen(xen: XenConfig, ram_bytes: int) -> None:
         )
     if xen.dom0_max_bytes < xen.dom0_bytes or xen.dom0_max_bytes % PAGE_SIZE:
         raise UsageError(
-            f"the most that dom0 may have is no less than what it starts with, in whole pages, not "
-            f"{human_size(xen.dom0_max_bytes)}"
+            "dom0's maximum is in whole pages, and not less than what it starts with "
+            f"({human_size(xen.dom0_bytes)}); it can't be {human_size(xen.dom0_max_bytes)}"
         )
     if xen.dom0_max_bytes > MAX_RAM_BYTES:
         raise UsageError(f"a guest may have {human_size(MAX_RAM_BYTES)} at most")
 
 
 def _fit_bios(tables: smbios.Tables, kind: Model, spec: MachineSpec) -> tuple[smbios.Tables, int]:
-    """The tables with the first BIOS's version in, and the size of the flash.
+    """The tables with the first BIOS's version in them, and the size of the flash in bytes.
 
     Tables and models can say another size of the ROM than the flash has; that size stays unless
     the spec has a size.
@@ -274,7 +275,7 @@ def _fit_bios(tables: smbios.Tables, kind: Model, spec: MachineSpec) -> tuple[sm
     wanted_version = spec.bios_version
     version = BiosVersion.parse(information.version if wanted_version is None else wanted_version)
     if wanted_version is not None and version.style is VersionStyle.UNREADABLE:
-        raise UsageError(f"{wanted_version!r} is no BIOS version (examples: A05, 2.1.2)")
+        raise UsageError(f"{wanted_version!r} is not a BIOS version (examples: A05, 2.1.2)")
     wanted = spec.flash_size_bytes if spec.firmware is None else len(spec.firmware)
     size, rom_size = wanted, wanted
     if size is None and spec.tables is None:
@@ -292,7 +293,7 @@ def _fit_bios(tables: smbios.Tables, kind: Model, spec: MachineSpec) -> tuple[sm
 
 
 def _make_tables(kind: Model) -> smbios.Tables:
-    """The tables of a model, made from nothing."""
+    """New tables of a model."""
     rom_size = kind.rom_size_bytes or kind.flash_size_bytes
     structures = [
         dell.make_bios_information(
@@ -348,8 +349,8 @@ def _write_tables_and_flash(directory: Path, tables: smbios.Tables, firmware: by
 
 
 def _fill_holes(path: Path) -> None:
-    """Have room on the disk for all of a file: a disk that fills up later can't stop the BIOS
-    half-way through its flash."""
+    """Allocate disk space for a whole file, so that a full disk later can't stop the BIOS while it
+    writes its flash."""
     with path.open("r+b") as file:
         os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
@@ -369,7 +370,8 @@ def _write_settings(
 
 
 def put_tokens_right(tables: smbios.Tables, cmos: CmosFile, nvram: NvramFile) -> None:
-    """As a BIOS does at its first start: no update wanted, the check values right."""
+    """What a BIOS does at its first start: clear the activation token, and correct the check
+    values."""
     for token in tokens.all_tokens(tables):
         if isinstance(token, tokens.SmiToken):
             nvram.contents.settings.setdefault(token.location, 0)

@@ -1,9 +1,9 @@
-"""The SMBIOS tables that a machine is made with, where they are a real machine's.
+"""A real machine's SMBIOS tables, from which a virtual machine is made.
 
-People have them in several shapes: the file that `dmidecode --dump-bin` writes; the two files of
-`/sys/firmware/dmi/tables`, or only `DMI`, the bigger one. What such tables do not say, and a
-machine can't do without, is filled in: a PowerEdge 8450's have no Dell system ID, and a BIOS
-version that is not Dell's.
+They come in several forms: the file that `dmidecode --dump-bin` writes; the two files of
+`/sys/firmware/dmi/tables`, or only the larger one, `DMI`. What a machine needs and such tables do
+not have is filled in: a PowerEdge 8450's have no Dell system ID, and a BIOS version that is not in
+one of Dell's styles.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ ENTRY_POINT, TABLE = "smbios_entry_point", "DMI"
 DUMP, CMOS = "smbios.dat", "cmos.dat"
 
 MAX_FILE_BYTES = 16 << 20
-"""More than any table has: the old kind has 64 KiB at most."""
+"""Larger than any tables: those of SMBIOS 2.x have 64 KiB at most."""
 
 MAX_SYSTEM_ID = 0xFFFF
 
 _OEM_ID = re.compile(r"^1\[.*\]$")
-"""How Dell's OEM strings say a system ID."""
+"""The OEM string in which Dell's tables have the system ID."""
 
 _UNKNOWN_DATE = "01/01/1980"
 
 
 def read_tables(path: Path) -> tuple[Tables, bytes]:
-    """A real machine's tables, out of a file or a directory, and its CMOS (empty: unknown).
+    """A real machine's tables, from a file or a directory, and its CMOS (empty: unknown).
 
-    :raise UsageError: when there are none, or they can't be read.
-    :raise DamagedInputError: when their entry point is damaged, or there is no structure in them.
+    :raise UsageError: when there are no tables, or they can't be read.
+    :raise DamagedInputError: when their entry point is damaged, or they have no system information.
     """
     try:
         if not path.is_dir():
@@ -48,7 +48,7 @@ def read_tables(path: Path) -> tuple[Tables, bytes]:
 
 
 def _of_directory(directory: Path) -> Tables:
-    """:raise OSError: as the system answers. Else as `read_tables`."""
+    """:raise OSError: when a file can't be read. Else as `read_tables`."""
     dump, entry, table = directory / DUMP, directory / ENTRY_POINT, directory / TABLE
     if dump.exists():
         return _of_file(_read(dump), dump)
@@ -63,20 +63,20 @@ def _of_directory(directory: Path) -> Tables:
 
 
 def _of_file(data: bytes, path: Path) -> Tables:
-    """Tables behind their entry point, or bare."""
+    """Tables in one file, with or without an entry point in front."""
     if data.startswith((b"_SM_", b"_SM3_")):
         return parse_memory_dump(data)
     tables = parse_structures(data)
     if not any(found.type == dell.SYSTEM_INFORMATION for found in tables.structures):
         raise DamagedInputError(
-            f"{path} has no SMBIOS tables: it starts with no entry point, and there is no system "
-            "information (type 1) in it"
+            f"{path} has no SMBIOS tables: it does not start with an entry point, and there is no "
+            "system information (type 1) in it"
         )
     return tables
 
 
 def _read(path: Path) -> bytes:
-    """:raise OSError: as the system answers."""
+    """:raise OSError: when the file can't be read."""
     with path.open("rb") as file:
         data = file.read(MAX_FILE_BYTES + 1)
     if len(data) > MAX_FILE_BYTES:
@@ -85,10 +85,7 @@ def _read(path: Path) -> bytes:
 
 
 def check_system_id(system_id: int) -> None:
-    """See that it can be one.
-
-    :raise UsageError: when it is 0, or more than 16 bits.
-    """
+    """:raise UsageError: when a system ID is 0, or has more than 16 bits."""
     if not 0 < system_id <= MAX_SYSTEM_ID:
         raise UsageError(
             f"a Dell system ID is from 0x0001 to {MAX_SYSTEM_ID:#06x}, not {system_id:#x}"
@@ -102,10 +99,12 @@ def filled_in(
     bios_version: str | None,
     flash_size_bytes: int | None,
 ) -> Tables:
-    """The tables with what they lack, of what was given; a system ID that was given is theirs then.
+    """The tables with what they lack. `system_id` replaces theirs; `bios_version` and
+    `flash_size_bytes` are used only where the tables have no BIOS version.
 
-    :raise DamagedInputError: when they have no BIOS version, and none was given.
-    :raise UsageError: when there is no room for it.
+    :raise DamagedInputError: when they have no BIOS version, and none is given.
+    :raise UsageError: when they have no BIOS information and no flash size is given, or when they
+        become too large for their entry point.
     """
     if system_id is not None:
         tables = _with_system_id(tables, system_id)
@@ -130,7 +129,7 @@ def filled_in(
 
 
 def _with_system_id(tables: Tables, system_id: int) -> Tables:
-    """The tables of a machine with this Dell system ID, wherever they say it, or nowhere yet."""
+    """The tables with this Dell system ID: replaced wherever they have one, else added."""
     if dell.system_id(tables) == system_id:
         return tables
     for structure in tables.all(dell.OEM_STRINGS):
@@ -138,7 +137,7 @@ def _with_system_id(tables: Tables, system_id: int) -> Tables:
         fresh = dell.make_oem_strings([_OEM_ID.sub(f"1[{system_id:04X}]", text) for text in texts])
         tables = tables.replaced(structure, _with_handle(fresh, structure.handle))
     for structure in tables.all(dell.REVISIONS_AND_IDS):
-        fresh = dell.make_revisions_and_ids(system_id)  # what else is in it is not known
+        fresh = dell.make_revisions_and_ids(system_id)  # its other fields are not known
         tables = tables.replaced(structure, _with_handle(fresh, structure.handle))
     if dell.system_id(tables) == system_id:
         return tables
@@ -146,7 +145,7 @@ def _with_system_id(tables: Tables, system_id: int) -> Tables:
 
 
 def _with_free_handle(tables: Tables, structure: Structure) -> Structure:
-    """The same with a handle that no structure has, its own where that is free."""
+    """`structure` with a handle that no structure of the tables has: its own if that is free."""
     taken = {found.handle for found in tables.structures}
     free = (handle for handle in (structure.handle, *range(0xFEFF)) if handle not in taken)
     return _with_handle(structure, next(free))
@@ -157,14 +156,16 @@ def _with_handle(structure: Structure, handle: int) -> Structure:
 
 
 def lacking(tables: Tables) -> tuple[str, ...]:
-    """What tables do not say that an update needs, each with the option that gives it."""
+    """A line for each thing that an update needs and the tables lack, with the option for it."""
     lines = []
     if dell.system_id(tables) is None:
-        lines.append("the tables give no Dell system ID, so no image is for it: --system gives one")
+        lines.append(
+            "the tables have no Dell system ID, so no image fits the machine: --system gives one"
+        )
     version = dell.BiosInformation.of(tables).version
     if BiosVersion.parse(version).style is VersionStyle.UNREADABLE:
         lines.append(
-            f"the tables' BIOS version {version!r} is none that can be compared: --bios-version "
-            "gives another"
+            f"the tables' BIOS version {version!r} can't be compared with an image's: "
+            "--bios-version gives another"
         )
     return tuple(lines)

@@ -1,15 +1,16 @@
 """The models that a virtual machine can be: identity, flash, kind of RBU, tokens.
 
-What is taken from real tables of these machines: system ID, names, the size that SMBIOS type 0
+These values are from real tables of these machines: system ID, names, the size that SMBIOS type 0
 gives for the ROM, the length of the RBU structure, the ports, masks, locations and check ranges of
-the tokens. The rest of a real machine's tables is not there. The Precision T7600 differs in one
-point: a real one's RBU structure does not claim packets, and its 10 MiB flash is too large for a
-monolithic image, so that it could not be updated this way at all; ours claims packets. Of a
-PowerEdge 2950 and a Latitude D500 no tables are at hand: theirs are made after those of their age,
-and after what is known of the D500's ROM and RBU structure.
+the tokens. The other structures of a real machine's tables are left out. The Precision T7600
+differs in one point: the RBU structure of a real one does not say that it takes packets, and its
+10 MiB flash is too large for a monolithic image, so it could not be updated this way. Here its
+structure says that it takes packets. For the PowerEdge 2950 and the Latitude D500 no real tables
+are known: theirs are made like those of machines of the same age, with what is known about the
+D500's ROM and RBU structure.
 
 The rule set of each BIOS (`bios.rules`) is that of its own code where that is known, else that of
-the known code that is nearest in age and kind.
+the known code that is closest in age and kind.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from openrbu.units import GIB, KIB, MIB
 
 
 class TokenKind(Enum):
-    """Where the RBU tokens are."""
+    """Where a machine has the RBU tokens."""
 
     INDEXED_IO = "0xD4: CMOS, by port I/O"
     CALLING_INTERFACE = "0xDA: the BIOS, by SMI"
@@ -31,10 +32,11 @@ class TokenKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A kind of machine. `packets` None: an RBU structure of 13 bytes, monolithic only.
+    """A kind of machine.
 
-    `bios_rules` is the name of its BIOS's rule set. `rom_size_bytes` is what SMBIOS type 0 says,
-    None: the flash's size.
+    `packets`: whether the RBU structure says that the BIOS takes packets; None: the structure has
+    13 bytes, and the BIOS takes monolithic images only. `bios_rules`: the name of its BIOS's rule
+    set. `rom_size_bytes`: the size in SMBIOS type 0; None: that of the flash.
     """
 
     name: str
@@ -119,7 +121,7 @@ _ALL = (
         tokens=TokenKind.INDEXED_IO,
         packets=None,
         bios_rules="latitude-d500",  # its own
-        rom_size_bytes=512 * KIB,  # so says its SMBIOS; its BIOS's code demands 1 MiB
+        rom_size_bytes=512 * KIB,  # the size in its SMBIOS; its BIOS's code requires 1 MiB
     ),
 )
 
@@ -129,11 +131,11 @@ DEFAULT_MODEL = "poweredge-2650"
 
 
 def model(name: str) -> Model:
-    """The model called `name`.
+    """The model `name`.
 
-    :raise UsageError: when there is none; the message names them all.
+    :raise UsageError: when there is no such model; the message names all models.
     """
     try:
         return MODELS[name]
     except KeyError:
-        raise UsageError(f"no model is called {name!r}; there are: {', '.join(MODELS)}") from None
+        raise UsageError(f"there is no model {name!r}; there are: {', '.join(MODELS)}") from None

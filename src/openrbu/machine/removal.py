@@ -1,5 +1,4 @@
-"""How a virtual machine is removed, with all that it has; and how one is switched off that can't go
-on from its state."""
+"""Removes a virtual machine, and switches one off whose saved state can't be used."""
 
 from __future__ import annotations
 
@@ -18,19 +17,19 @@ from openrbu.xen.hypervisor import Hypervisor
 
 
 def remove_machine(directory: Path) -> None:
-    """Remove a machine and all that it has. The caller holds its lock.
+    """Remove a machine with all its files. The caller has its lock.
 
-    :raise MachineError: when the disk refuses, or a process stays inside of a hypercall.
+    :raise MachineError: for an error of the disk, or when a process does not end its hypercall.
     """
     with disk_errors(directory), signals_deferred():
         (directory / "machine.json").unlink(missing_ok=True)
-        Hypervisor.remove(directory / XEN)  # processes that have it open can do no harm then
+        Hypervisor.remove(directory / XEN)  # after this, processes that have it open can't use it
         remove_ram(directory)
         shutil.rmtree(directory)
 
 
 def remove_ram(directory: Path) -> None:
-    """Remove a machine's RAM that is kept elsewhere: `ram` is a link to it then.
+    """Remove a machine's RAM that is in another directory; then `ram` is a link to it.
 
     :raise OSError: when that is not allowed.
     """
@@ -40,10 +39,11 @@ def remove_ram(directory: Path) -> None:
 
 
 def discard_state(directory: Path) -> None:
-    """Switch a machine off that can't go on: its RAM is gone, or its state is not understood.
+    """Switch a machine off that can't be continued: its RAM is missing, or its saved state is not
+    understood.
 
-    :raise MachineError: when another process has it, its machine.json can't be read, or the disk
-        refuses.
+    :raise MachineError: when another process has it, its machine.json can't be read, or for an
+        error of the disk.
     """
     with locked(directory), disk_errors(directory), signals_deferred():
         config = load_config(directory)

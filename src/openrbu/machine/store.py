@@ -1,4 +1,4 @@
-"""Where virtual machines are kept: a directory each, one owner at a time.
+"""The directories of virtual machines, and the lock that gives one process at a time a machine.
 
 ::
 
@@ -8,13 +8,13 @@
         DMI
         cmos, flash, nvram.json
         ram                 a sparse file, or a link to one
-        xen/                where it runs Xen: its guests, see `machine.xen_host`
-        state.*             the running kernel, put away: see `machine.state`
-        journal.jsonl       what updates were tried here
-        lock                held by the process that has the machine
-        socket              there the process that serves the machine to others can be reached
+        xen/                on a Xen host: its guests, see `machine.xen_host`
+        state.*             the saved state of the running kernel: see `machine.state`
+        journal.jsonl       the updates that were tried on it
+        lock                locked by the process that has the machine
+        socket              of the process that serves the machine to other processes
 
-`machine.json` is written last when a machine is made: a directory without it is no machine.
+`machine.json` is written last when a machine is made: a directory without it is not a machine.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ _DISK_ERRORS = {
     errno.EROFS: "its file system is read-only",
     errno.EACCES: "permission denied: it, or its directory, belongs to another user",
     errno.EPERM: "permission denied: it, or its directory, belongs to another user",
-    errno.EFBIG: "its file system can't hold so large a file",
-    errno.ENOMEM: "its RAM is more than a process may map here: make one with less",
-    errno.EMFILE: "this process may have no more files open (ulimit -n)",
+    errno.EFBIG: "its file system can't have so large a file",
+    errno.ENOMEM: "its RAM is more than a process may map here: make a machine with less",
+    errno.EMFILE: "this process has too many files open (ulimit -n)",
     errno.EIO: "the disk reports an input/output error",
 }
 
@@ -48,9 +48,9 @@ _SERVING = "serving"
 
 
 class InUseError(MachineError):
-    """Another process has the machine: `owner`, None while it has not said so yet.
+    """Another process has the machine. `owner`: its PID, or None when it has not written it yet.
 
-    `is_served`: it lets other programs use the machine through its socket.
+    `is_served`: that process lets other programs use the machine through its socket.
     """
 
     kind = "in_use"
@@ -65,9 +65,9 @@ class InUseError(MachineError):
 
 
 def machine_directory(name: str) -> Path:
-    """The directory of the machine called `name`, there or not.
+    """The directory of the machine `name`, which need not exist.
 
-    :raise UsageError: when it can't be a name.
+    :raise UsageError: when `name` can't be a machine's name.
     """
     if not _NAME.fullmatch(name):
         raise UsageError(
@@ -77,9 +77,10 @@ def machine_directory(name: str) -> Path:
 
 
 def existing_directory(name: str) -> Path:
-    """The directory of the machine called `name`.
+    """The directory of the machine `name`.
 
-    :raise MachineError: when there is no such machine.
+    :raise UsageError: as `machine_directory`.
+    :raise MachineError: when there is no such machine, or as `check_owner`.
     """
     directory = machine_directory(name)
     with disk_errors(directory):
@@ -90,23 +91,27 @@ def existing_directory(name: str) -> Path:
 
 
 def check_owner(directory: Path) -> None:
-    """See that a machine, and what it is in, is this user's. (What is missing is nobody's.)
+    """Check that a machine's directory, and the two directories above it, belong to this user or to
+    root. A directory that does not exist is not checked.
 
-    A machine's files are opened, made and removed by name. Whoever could put links in their places
-    would have this user write where they lead.
+    A machine's files are opened, made and removed by name. Another user who could replace them by
+    links would make this user write to the targets of the links.
 
-    :raise MachineError: when another user has one of the directories, or has put a link there.
+    :raise MachineError: when one of the directories, or a link in its place, is another user's.
     """
     machines = directory.parent
     for path in (machines.parent, machines, directory):
-        for look in (path.lstat, path.stat):
+        for stat in (path.lstat, path.stat):
             with disk_errors(directory), contextlib.suppress(FileNotFoundError):
-                if look().st_uid not in (os.geteuid(), 0):
+                if stat().st_uid not in (os.geteuid(), 0):
                     raise PermissionError(errno.EACCES, None)
 
 
 def machine_names() -> list[str]:
-    """The machines that there are, sorted."""
+    """The names of all machines, sorted.
+
+    :raise MachineError: when the directory of machines can't be read.
+    """
     machines = state_home() / "machines"
     with disk_errors(machines):
         if not machines.is_dir():
@@ -115,21 +120,21 @@ def machine_names() -> list[str]:
 
 
 def _is_machine(directory: Path) -> bool:
-    if not _NAME.fullmatch(directory.name):  # one that is being made
+    if not _NAME.fullmatch(directory.name):  # a machine that is being made
         return False
     try:
         return (directory / "machine.json").exists()
-    except PermissionError:  # another user's: opening it says so
+    except PermissionError:  # another user's; the error comes when it is opened
         return True
 
 
 @contextlib.contextmanager
 def disk_errors(directory: Path) -> Iterator[None]:
-    """What the disk under a machine refuses, as a `MachineError` that says what to do."""
+    """Turn an OSError of the disk in the block into a `MachineError` that says what to do."""
     try:
         yield
     except OSError as error:
-        if isinstance(error, OpenRbuError):  # what the machine's own kernel answered
+        if isinstance(error, OpenRbuError):  # an error of the machine's own kernel
             raise
         text = _DISK_ERRORS.get(error.errno or 0) or f"{error.filename}: {error.strerror}"
         raise MachineError(f"machine {directory.name!r} ({directory}): {text}") from None
@@ -137,9 +142,11 @@ def disk_errors(directory: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def locked(directory: Path, *, serving: bool = False) -> Iterator[None]:
-    """Lock a machine for this process, which means to serve it to others or not.
+    """Lock a machine for this process in the block. `serving`: this process is going to serve it to
+    other programs.
 
-    :raise InUseError: when another process has it; the message says which.
+    :raise InUseError: when another process has it.
+    :raise MachineError: for an error of the disk.
     """
     with contextlib.ExitStack() as stack:
         with disk_errors(directory):

@@ -2,13 +2,12 @@
 
 Power: `off` → `power_on` → on → `restart` (warm keeps RAM, cold clears it) → on → `power_off`.
 
-Any thread may call: `lock` is held in each call, and in those of `files` and `ports`. What is in
-`kernel`, `cmos`, `nvram` and `flash` is for this module and for a process with one thread.
+Any thread may call: each call locks `lock`, and so do those of `files` and `ports`. `kernel`,
+`cmos`, `nvram` and `flash` are for this module, and for processes with one thread.
 
-Between two commands the machine stays on: its kernel is put away (`machine.state`) when the machine
-is closed. A process that dies after the first change takes the machine's power with it, as a power
-cut does. What is left then is what a real machine has left: flash, CMOS, NVRAM, and empty RAM at
-the next start.
+Between two commands the machine stays on: when it is closed, the state of its kernel is saved
+(`machine.state`). When a process dies after its first change, the machine loses its power. Then it
+has what a real machine has after a power cut: flash, CMOS, NVRAM, and empty RAM at the next start.
 """
 
 from __future__ import annotations
@@ -58,7 +57,8 @@ from openrbu.units import KIB
 Clock = Callable[[], dt.datetime]
 
 _NVRAM_ROOM_BYTES = 64 * KIB
-"""More than what a BIOS writes beside its flash, whose room is taken when a machine is made."""
+"""More than what a BIOS writes apart from its flash. The space for the flash is allocated when a
+machine is made."""
 
 
 def local_now() -> dt.datetime:
@@ -67,24 +67,24 @@ def local_now() -> dt.datetime:
 
 
 class RamGoneError(MachineError):
-    """A machine is on, and the file system that has its RAM is not there."""
+    """A machine is on, and the file system with its RAM is not mounted."""
 
     kind = "ram_gone"
 
     def __init__(self, name: str, ram: Path) -> None:
         super().__init__(
-            f"machine {name!r} has its RAM in {ram}, which is not there: mount {ram.parent} again, "
-            f"or switch the machine off: rbu machine off {name}"
+            f"machine {name!r} has its RAM in {ram}, which does not exist: mount {ram.parent} "
+            f"again, or switch the machine off: rbu machine off {name}"
         )
 
 
 class VirtualMachine:
-    """A machine out of its directory, held by this process until `close`.
+    """The machine in `directory`, opened and locked by this process until `close`.
 
-    `serving`: other programs will be let use it, see `sharing.service`.
+    `serving`: this process is going to serve it to other programs, see `sharing.service`.
 
     :raise InUseError: when another process has it.
-    :raise MachineError: when its files don't allow it.
+    :raise MachineError: when its files can't be used.
     """
 
     def __init__(
@@ -138,9 +138,10 @@ class VirtualMachine:
         self._smi = self._activation if isinstance(self._activation, SmiHandler) else None
 
     def _open_ram(self) -> RamFile:
-        """Its RAM. What was kept in a tmpfs may be gone, and is made anew unless it is needed.
+        """Open its RAM. A RAM file in another directory (a tmpfs) may have been removed; it is made
+        again when the machine is off.
 
-        :raise RamGoneError: then.
+        :raise RamGoneError: when the file is missing and the machine is on.
         """
         path, regions = self.directory / "ram", pc_regions(self.config.ram_bytes)
         if path.is_symlink() and not path.exists():
@@ -161,9 +162,9 @@ class VirtualMachine:
         return not self.is_on and self._state.is_lost
 
     def power_on(self) -> PostReport:
-        """Start with empty RAM.
+        """Start with empty RAM; what the BIOS did.
 
-        :raise MachineError: when it is on already, or its flash holds no BIOS.
+        :raise MachineError: when it is on already, or its flash contains no BIOS.
         """
         with self.lock:
             if self.is_on:
@@ -171,14 +172,13 @@ class VirtualMachine:
             return self._start(keep_ram=False)
 
     def restart(self, *, cold: bool | None = None) -> PostReport:
-        """Restart; `cold` clears RAM. None: what the kernel's reboot mode says; on Xen that counts
-        for nothing, and Xen restarts warm here, as one does whose command line has `reboot=warm`.
+        """Restart, or start a machine that is off; what the BIOS did. `cold` clears RAM; None: the
+        kernel's reboot mode decides. On Xen that mode has no effect: Xen restarts warm here, as
+        with `reboot=warm` on its command line.
 
-        A machine that is off is started.
-
-        :raise MachineError: when its flash holds no BIOS; or when there is no room on the disk for
-            what a BIOS may have to write, and then nothing happened.
-        :raise PowerCutError: when the power rail fails in it; the machine is off then.
+        :raise MachineError: when its flash contains no BIOS; or when the disk has no room for what
+            a BIOS may have to write: then nothing has changed.
+        :raise PowerCutError: when the power rail fails meanwhile; the machine is off then.
         """
         with self.lock:
             if self.kernel is None:
@@ -199,9 +199,7 @@ class VirtualMachine:
 
     def _start(self, *, keep_ram: bool) -> PostReport:
         """POST, then the kernel. A BIOS that tried an update resets and clears RAM after it, and
-        Xen clears it whenever it starts.
-
-        A signal to this process is none to the machine's BIOS: it waits.
+        Xen clears RAM whenever it starts. Signals are deferred meanwhile.
         """
         from openrbu.bios.post import Board, post  # noqa: PLC0415  (start-up time)
         from openrbu.bios.rules import rule_set  # noqa: PLC0415  (start-up time)
@@ -210,7 +208,7 @@ class VirtualMachine:
             make_room(self.directory, _NVRAM_ROOM_BYTES)
             self._state.take()
             self._stop_kernel()
-            if self._dom0 is not None:  # its guests may be other processes', which go on
+            if self._dom0 is not None:  # other processes may run its guests
                 self._dom0.stop()
             if not keep_ram:
                 self.ram.clear()
@@ -234,19 +232,19 @@ class VirtualMachine:
         return report
 
     def cut_power(self) -> None:
-        """What a power cut does to a machine that is on."""
+        """Cut the power of a machine that is on."""
         with self.lock:
             self._stop_kernel()
 
     @contextlib.contextmanager
     def _changing(self) -> Iterator[None]:
-        """Something that is done whole: no other thread, and no signal, comes in between.
+        """A block that no other thread and no signal interrupts.
 
-        :raise MachineError: when this process has let go of the machine.
+        :raise MachineError: when this process has closed the machine, or for an error of the disk.
         """
         with self.lock, signals_deferred(), store.disk_errors(self.directory):
             if not self._is_open:
-                raise MachineError(f"machine {self.name!r} is not held by this process any more")
+                raise MachineError(f"this process has closed the machine {self.name!r}")
             yield
 
     def _stop_kernel(self) -> None:
@@ -258,7 +256,8 @@ class VirtualMachine:
 
     @property
     def tables(self) -> Tables:
-        """The SMBIOS tables of this boot: the factory's, with the BIOS and the last update in."""
+        """The SMBIOS tables of this boot: the factory's, with the BIOS in the flash and the result
+        of the last update in them."""
         return tables_of_boot(self._factory_tables, self.flash.current, self.nvram.contents)
 
     @property
@@ -309,7 +308,7 @@ class VirtualMachine:
         return OwnPorts(self.cmos, self.lock)
 
     def check_connection(self) -> None:
-        """It is in this process."""
+        """Does nothing: the machine is in this process."""
 
     def exists(self, path: str) -> bool:
         with self.lock:
@@ -341,7 +340,7 @@ class VirtualMachine:
             lambda: self.path_locks.release(path, me),
         )
 
-    # -- kept between commands --------------------------------------------------------------
+    # -- saved between commands -------------------------------------------------------------
 
     def _make_kernel(self, boot_id: str, saved: KernelState | None = None) -> Kernel:
         self._boot_id = boot_id
@@ -362,10 +361,10 @@ class VirtualMachine:
         )
 
     def _resume(self) -> None:
-        """Go on with the kernel that was put away, where there is one.
+        """Continue the kernel whose state was saved, if there is one.
 
-        :raise StateRefusedError: when it is not understood, or does not fit this machine. Then
-            nothing has changed.
+        :raise StateRefusedError: when the state is not understood, or does not fit this machine.
+            Then nothing has changed.
         """
         state = self._state.read()
         if state is not None:
@@ -377,13 +376,13 @@ class VirtualMachine:
             self._dom0.stop()
 
     def _before_change(self) -> None:
-        if self._state.is_taken:  # with each write to a file: no word more than that
+        if self._state.is_taken:  # this runs at each write to a file, so it must be quick
             return
         with store.disk_errors(self.directory):
             self._state.take()
 
     def close(self) -> None:
-        """Put the kernel away and let go of the machine."""
+        """Save the kernel's state, and release the machine."""
         with self.lock:
             if not self._is_open:
                 return
@@ -391,7 +390,7 @@ class VirtualMachine:
             with signals_deferred(), self._open:
                 if self.kernel is not None:
                     state = MachineState(self._boot_id, self.kernel.snapshot())
-                    self.kernel.stop()  # for whom a file of it is open
+                    self.kernel.stop()  # for programs that have a file of it open
                     with store.disk_errors(self.directory):
                         self._state.put(state)
 
