@@ -8,7 +8,7 @@ MEMORIES ?= 5000
 NO_LIMIT := -o timeout=0 -o faulthandler_timeout=0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-balloon test test-here test-nobody test-lab lab-soak oracle-soak bench lint lock clean
+.PHONY: help setup demo demo-balloon test test-here coverage test-nobody test-lab lab-soak oracle-soak bench lint lock clean
 
 help:  ## Show what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -34,6 +34,12 @@ test: test-here test-lab  ## All tests
 
 test-here: setup  ## The tests but for those in the lab
 	$(BIN)/python -m pytest -m "not lab" --numprocesses 2 --dist loadfile
+
+coverage: setup  ## Lines and branches that the tests but for those in the lab run; what none runs
+	rm -rf build/coverage && mkdir -p build/coverage
+	$(BIN)/python -m coverage run -m pytest -m "not lab and not untraced" --numprocesses 2 --dist loadfile
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage report
 
 test-nobody: setup  ## Those that may do something else for another user, to be run as one
 	$(BIN)/python -m pytest -m "privilege and not lab" --numprocesses 2 --dist loadfile tests/unit tests/contract

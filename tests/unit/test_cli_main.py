@@ -136,6 +136,7 @@ def test_a_closed_output_is_no_traceback(rbu: Cli) -> None:
         assert (done.returncode, done.stdout, done.stderr) == (code, b"", b"")
 
 
+@pytest.mark.untraced
 def test_a_disk_that_fills_up_under_an_output_file_leaves_none(rbu: Cli) -> None:
     path = rbu.write("bios.bin", bytes(65536))
 
@@ -174,6 +175,7 @@ def imports(rbu: Cli, *words: object) -> set[str]:
     return {line.rpartition("|")[2].strip() for line in lines if "|" in line}
 
 
+@pytest.mark.untraced
 def test_the_version_needs_next_to_nothing(rbu: Cli) -> None:
     modules = imports(rbu, "--version")
     assert "openrbu.cli.main" in modules

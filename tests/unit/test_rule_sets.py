@@ -336,6 +336,7 @@ def test_packets_that_are_in_the_way_again_and_again_are_counted(
     assert "too many packets are above" in refuses("poweredge-2950", ram, SERVER)[1]
 
 
+@pytest.mark.untraced
 def test_it_takes_no_longer_than_the_search_that_all_share(ram: RamFile) -> None:
     for page in range(8 * MIB, 60 * MIB, PAGE_SIZE):
         ram.write(PhysAddr(page), DATA[:PAGE_SIZE])

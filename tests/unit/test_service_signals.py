@@ -28,6 +28,7 @@ from rigs.machines import DEVICE, ENTRY, FailAt, Watched, image, update
 from rigs.served import Server
 
 
+@pytest.mark.untraced
 def test_ctrl_c_in_the_middle_of_calls_never_mixes_their_answers_up(machine: Machine) -> None:
     machine.load_module("dell_rbu", {})
     stop, interrupts = threading.Event(), 0

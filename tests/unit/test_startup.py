@@ -17,6 +17,8 @@ from openrbu.bios.rules import RULE_SETS
 from openrbu.cli.app import COMMANDS, Group, Row, load
 from rigs.cli import Cli
 
+pytestmark = pytest.mark.untraced
+
 SLOW = ("numpy", "rich")
 """What the commands below do without."""
 

@@ -239,6 +239,7 @@ def test_the_dead_mounts_of_one_machine_are_removed_whatever_their_names_are(
         assert remove_dead_mounts(str(one)) == 0
 
 
+@pytest.mark.untraced
 def test_looking_for_dead_mounts_loads_no_library(tmp_path: Path) -> None:
     code = (
         "import sys; from openrbu.system.fuse_mounts import remove_dead_mounts; "

@@ -55,6 +55,7 @@ def is_asleep(pid: int) -> bool:
 # -- a minute of everything -----------------------------------------------------------------
 
 
+@pytest.mark.untraced
 def test_a_minute_of_32_programs_loses_nothing_and_leaves_nothing(
     rbu: Cli, directory: Path, target: Path, tmp_path: Path
 ) -> None:

@@ -251,6 +251,7 @@ AFTER = {
 }
 
 
+@pytest.mark.untraced
 @pytest.mark.parametrize("call", CALLS)
 def test_a_hypercall_killed_at_any_line_was_made_or_was_not(shm: Path, call: str) -> None:
     """Guests as `name:pages+claim`, and how many pages the RAM file takes: just what they have."""
