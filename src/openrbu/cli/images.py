@@ -214,7 +214,7 @@ def packets(
     \b
     Example:  rbu packets A06.hdr -o A06.packets --packet-size 8K
     """
-    from openrbu.formats.loading import about
+    from openrbu.formats.loading import naming_file
     from openrbu.formats.packet import check_packet_size
 
     size = size_of(packet_size, "--packet-size")
@@ -224,7 +224,7 @@ def packets(
         raise UsageError(f"--password-crc: {password_crc} has more than 32 bits")
     identity = None if set_id is None else set_id_of(set_id)
     loaded = api.read_image(image).image
-    with about(image):
+    with naming_file(image):
         made = api.packets(loaded, packet_size_bytes=size, set_id=identity, password_crc=crc)
     changed = save(output, made.data, force=force)
     document = {
@@ -256,11 +256,11 @@ def join(
     \b
     Example:  rbu join A06.packets -o A06.hdr
     """
-    from openrbu.formats.loading import about
+    from openrbu.formats.loading import naming_file
     from openrbu.system.files import read_input
 
     data = read_input(file)
-    with about(file):
+    with naming_file(file):
         joined = api.join(data)
     image, packets = joined.image, joined.packets
     changed = save(output, image.build(), force=force)

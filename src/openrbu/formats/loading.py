@@ -56,7 +56,7 @@ class LoadedFile:
 
 
 @contextlib.contextmanager
-def about(path: Path) -> Iterator[None]:
+def naming_file(path: Path) -> Iterator[None]:
     """Add the file's path to the text of errors about its contents."""
     try:
         yield
@@ -121,7 +121,7 @@ def load_file(path: Path, *, up_to_its_end: bool = False) -> LoadedFile:
     :raise UsageError: when it can't be read.
     :raise DamagedInputError | NotForRbuError | ObstacleError: as `load_images`.
     """
-    with about(path):
+    with naming_file(path):
         return load_images(read_input(path), up_to_its_end=up_to_its_end)
 
 
@@ -133,7 +133,7 @@ def load_image(path: Path) -> LoadedImage:
     :raise DamagedInputError: when it has no image, or one whose end is not known.
     :raise NotForRbuError | ObstacleError: as `load_images`.
     """
-    with about(path):
+    with naming_file(path):
         inside = load_images(read_input(path))
         found = inside.images
         if len(found) > 1:
