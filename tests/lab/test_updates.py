@@ -20,7 +20,7 @@ from openrbu.units import PAGE_SIZE, PhysAddr
 pytestmark = pytest.mark.lab
 
 MODES = ("mono", "packet")
-GHOSTS = 20
+LEFTOVERS = 20
 JUST_FREED = 26
 """How many pages may stray: those on a processor's own list of free pages look as if they were in
 use (measured: one in four updates tells one such page)."""
@@ -30,8 +30,8 @@ REBOOT_MODE = "/sys/kernel/reboot/mode"
 
 def leave_ghosts(story: Story, image: str) -> None:
     """Leave copies of an image's pages all over the memory, in files and in freed pages."""
-    copies = f"for n in $(seq {2 * GHOSTS}); do cp {image} /dev/shm/$n; done"
-    story.shell(f"{copies}; for n in $(seq 1 2 {2 * GHOSTS}); do rm /dev/shm/$n; done")
+    copies = f"for n in $(seq {2 * LEFTOVERS}); do cp {image} /dev/shm/$n; done"
+    story.shell(f"{copies}; for n in $(seq 1 2 {2 * LEFTOVERS}); do rm /dev/shm/$n; done")
 
 
 def pages_of(regions: list[Region]) -> set[int]:
@@ -65,7 +65,7 @@ def test_an_update_is_done(story: Story, mode: str) -> None:
     assert (armed["event"], armed["mode"], armed["read_back"]) == ("armed", mode, "right")
     assert re.search(f"found in physical memory at .*{extents[0].start:#x}", said)
     seen = story.search()
-    assert len(seen.headers) > GHOSTS, "there are copies that a BIOS must not fall for"
+    assert len(seen.headers) > LEFTOVERS, "there are copies that a BIOS must not fall for"
     assert is_staged_in(seen, mode, extents)
 
     post = story.machine.restart()

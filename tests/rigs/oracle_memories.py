@@ -1,4 +1,4 @@
-"""Random memories that BIOSes are tried on: sets, ghosts, cut images, and what only looks like one.
+"""Random memories that BIOSes are tried on: sets, leftovers, cut images, and lookalikes.
 
 A memory is a list of pieces that are put into a RAM file one after the other, later ones over
 earlier ones. Each piece is a few numbers that say what it is, so that a memory that makes trouble

@@ -242,8 +242,8 @@ def test_the_image_lies_in_few_blocks_and_is_viewed_without_a_copy(
     views = list(image.views(0, 5 * MIB))
     assert b"".join(views) == pattern(5 * MIB)
     assert len(views) <= 2
-    ghost = next(memory.populated(PhysAddr(0), PhysAddr(32 * MIB)))
-    memory.write(ghost.start, b"changed")
+    leftover = next(memory.populated(PhysAddr(0), PhysAddr(32 * MIB)))
+    memory.write(leftover.start, b"changed")
     assert bytes(views[0][:7]) == b"changed" or bytes(views[-1][:7]) == b"changed"
 
 
@@ -255,12 +255,14 @@ def test_when_the_load_ends_the_memory_is_freed_and_not_cleared(
     bench.tree.write(DATA, pattern(PAGE_SIZE))
     bench.tree.write(LOADING, b"0")
     assert pages.free_bytes == before
-    ghosts = [
+    leftovers = [
         r
         for r in memory.populated(PhysAddr(0), PhysAddr(32 * MIB))
         if memory.read(r.start, 16) != bytes(16)
     ]
-    assert [memory.read(ghost.start, PAGE_SIZE) for ghost in ghosts] == [pattern(PAGE_SIZE)]
+    assert [memory.read(leftover.start, PAGE_SIZE) for leftover in leftovers] == [
+        pattern(PAGE_SIZE)
+    ]
 
 
 def test_memory_is_freed_when_the_driver_fails(pages: BuddyAllocator) -> None:

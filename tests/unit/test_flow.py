@@ -355,15 +355,15 @@ class Dead:
         return int(self._ports.in8(port))
 
 
-@pytest.mark.parametrize("stranger", ["image", "packets"])
+@pytest.mark.parametrize("leftover", ["image", "packets"])
 @pytest.mark.parametrize("mode", ["mono", "packet"])
 def test_a_stranger_in_memory_is_refused_before_arming_and_the_advice_works(
-    tmp_path: Path, stranger: str, mode: str
+    tmp_path: Path, leftover: str, mode: str
 ) -> None:
     from openrbu.formats import packet
 
     data = image_bytes(version="2.2.0", seed=9)
-    if stranger == "packets":
+    if leftover == "packets":
         data = bytes(packet.split(data, packet_size_bytes=4096, set_id=b"_220"))
     with running(make(tmp_path)) as machine:
         host = VirtualHost(machine)

@@ -305,7 +305,7 @@ def test_a_kernel_of_5_7_that_runs_out_of_memory_half_way_dies_and_that_is_told(
 def test_memory_that_was_changed_after_staging_is_noticed_and_not_armed(
     tmp_path: Path, mode: str, moment: str
 ) -> None:
-    """Every copy of a byte, the ghosts' included."""
+    """Every copy of a byte, the leftovers' included."""
     with running(make(tmp_path)) as machine:
         before = status(machine)
         needle = bytes(image().flash_data[70_000:70_016])

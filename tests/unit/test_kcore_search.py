@@ -172,17 +172,17 @@ class Moving(Noting):
 PLACE = 6 * MIB
 
 
-def verified(root: Path, *takes: int, ghosts: int) -> Verified:
-    """Verify packets in memory that has ghosts of packet 1 at 2 MiB and up; `takes`: see above."""
-    return verified_in(root, lambda: Moving(root, *takes), ghosts=ghosts)
+def verified(root: Path, *takes: int, leftovers: int) -> Verified:
+    """Verify packets in memory that has leftovers of packet 1 from 2 MiB on; `takes`: see above."""
+    return verified_in(root, lambda: Moving(root, *takes), leftovers=leftovers)
 
 
-def verified_in(root: Path, memory: Callable[[], Noting], *, ghosts: int = 0) -> Verified:
+def verified_in(root: Path, memory: Callable[[], Noting], *, leftovers: int = 0) -> Verified:
     """The same in a memory of another kind."""
     payload = make_payload(image_bytes(), mode="packet", packet_size_bytes=4 * KIB, password=None)
     put_core(root)
     put(root, PLACE, bytes(payload.staged))
-    for number in range(ghosts):
+    for number in range(leftovers):
         packet_1 = bytes(payload.staged[PAGE_SIZE : 2 * PAGE_SIZE])
         put(root, 2 * MIB + number * PAGE_SIZE, packet_1)
     host = Watched(LinuxHost(root), lambda name, arguments: None, {"physical_memory": memory()})
@@ -192,12 +192,12 @@ def verified_in(root: Path, memory: Callable[[], Noting], *, ghosts: int = 0) ->
 
 def test_packets_are_found_where_they_lie(tmp_path: Path) -> None:
     size = len(packet.split(image_bytes(), set_id=1))
-    assert verified(tmp_path, ghosts=0).extents == regions((PLACE, PLACE + size))
+    assert verified(tmp_path, leftovers=0).extents == regions((PLACE, PLACE + size))
 
 
 def test_a_page_that_is_taken_during_the_search_is_no_reason_to_refuse(tmp_path: Path) -> None:
     """Seen on Debian's 6.1.192: the loader's freed pages become the searcher's own memory."""
-    extents = verified(tmp_path, 2 * MIB, 2 * MIB + PAGE_SIZE, ghosts=2).extents
+    extents = verified(tmp_path, 2 * MIB, 2 * MIB + PAGE_SIZE, leftovers=2).extents
     assert extents is not None
     assert extents[0].start == PLACE
 

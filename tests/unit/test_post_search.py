@@ -89,14 +89,14 @@ def test_an_image_of_another_flash_size_is_not_this_machines(
 
 def test_ghosts_of_an_image_do_not_keep_it_from_being_found(computer: Computer) -> None:
     broken = IMAGE[: 20 * PAGE_SIZE] + bytes(PAGE_SIZE) + IMAGE[21 * PAGE_SIZE :]
-    ghosts = [
+    leftovers = [
         broken,  # a freed buffer
         IMAGE[: 9 * PAGE_SIZE],  # the start of a file in the page cache
         IMAGE[:PAGE_SIZE],  # a bare header, stale
         OTHER_IMAGE[:PAGE_SIZE],
         *pages_of(IMAGE),  # a file in the page cache, one page here, one there
     ]
-    places = scatter(computer, *ghosts, IMAGE)
+    places = scatter(computer, *leftovers, IMAGE)
     report = computer.start_armed()
     check_took(computer, report, "mono")
     assert report.extents[0].start == places[-1]

@@ -244,10 +244,10 @@ def test_packets_of_one_set_id_that_differ_in_a_common_field_are_a_conflict(
 ) -> None:
     packets = packet_list()
     value = {"totPkts": 12, "pktSize": 2, "hdrSize": 3}[field]
-    stranger = changed(packets[4], **{field: value})
+    leftover = changed(packets[4], **{field: value})
     if field == "pktSize":
-        stranger = resummed(stranger[: 2 * KIB])
-    put(ram, PAGES[-1], stranger)
+        leftover = resummed(leftover[: 2 * KIB])
+    put(ram, PAGES[-1], leftover)
     for address, packet in zip(PAGES, packets, strict=False):
         put(ram, address, packet)
     found = only_set(search(ram))
@@ -344,12 +344,12 @@ def test_sets_beyond_the_cap_are_rejected(ram: RamFile, monkeypatch: pytest.Monk
 
 @st.composite
 def crowds(draw: st.DrawFn) -> tuple[list[bytes], list[tuple[int, bytes]]]:
-    """A set's packets, and where in RAM they lie together with all sorts of ghosts."""
+    """A set's packets, and where in RAM they lie together with all sorts of leftovers."""
     payload = draw(st.binary(min_size=1, max_size=9000))
     size = draw(st.sampled_from([1, 4, 8])) * KIB
     packets = packet_list(payload, size=size)
     slots = draw(st.permutations(range(40)))
-    ghosts = draw(
+    leftovers = draw(
         st.lists(
             st.one_of(
                 st.sampled_from(packets),  # a copy
@@ -361,7 +361,7 @@ def crowds(draw: st.DrawFn) -> tuple[list[bytes], list[tuple[int, bytes]]]:
         )
     )
     places = [MIB + slot * 2 * PAGE_SIZE for slot in slots]
-    return packets, list(zip(places, packets + ghosts, strict=False))
+    return packets, list(zip(places, packets + leftovers, strict=False))
 
 
 quick = settings(

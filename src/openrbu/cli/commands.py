@@ -42,7 +42,7 @@ _JSON_OPTION = Parameter(
     Parameter.KEYWORD_ONLY,
     default=False,
     annotation=Annotated[
-        bool, typer.Option("--json", help="Show the answer as one JSON document, errors too.")
+        bool, typer.Option("--json", help="Print the result, or the error, as one JSON document.")
     ],
 )
 
