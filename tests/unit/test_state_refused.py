@@ -118,7 +118,7 @@ def test_every_command_refuses_it_in_one_line_and_changes_nothing(
         said = json.loads(ended.out)["error"]["message"] + "\n" if ended.out else ended.err
         assert (ended.code, said.count("\n")) == (4, 1), (command, ended)
         assert says in said
-        assert said.endswith("to throw the state away: rbu machine off box\n")
+        assert said.endswith("to discard the state: rbu machine off box\n")
         assert files(armed) == before
 
 
@@ -205,7 +205,7 @@ def test_commands_on_a_host_refuse_a_guest_that_is_not_understood(
         ["watch", "xen"],
     ):
         line = cli.fails(4, "balloon", *command)
-        assert line.endswith("to throw the state away: rbu balloon guest xen a --rm\n")
+        assert line.endswith("to discard the state: rbu balloon guest xen a --rm\n")
         assert files(xen / "xen" / "guests") == before
     for name in ("a", "b"):
         cli.json("balloon", "guest", "xen", name, "--rm")
@@ -223,7 +223,7 @@ def test_a_host_whose_dom0_is_not_understood_is_refused_until_it_is_switched_off
     before = files(xen)
     for command in (["machine", "show", "xen"], ["status", "--machine", "xen"]):
         line = cli.fails(4, *command)
-        assert line.endswith("to throw the state away: rbu machine off xen\n")
+        assert line.endswith("to discard the state: rbu machine off xen\n")
     cli.fails(4, "balloon", "show", "xen")
     assert files(xen) == before
     assert cli.json("machine", "off", "xen")["changed"]

@@ -48,11 +48,11 @@ def discard_state(directory: Path) -> None:
     with locked(directory), disk_errors(directory), signals_deferred():
         config = load_config(directory)
         state = StateFile.of_machine(directory)
-        state.lose()
+        state.mark_lost()
         if config.xen is not None:
             Hypervisor.remove(directory / XEN)
         ram = directory / "ram"
         if ram.exists():
             with contextlib.closing(RamFile(ram, pc_regions(config.ram_bytes))) as memory:
                 memory.clear()
-        state.drop()
+        state.delete()

@@ -1,23 +1,24 @@
-"""The kernel of a machine that is on, put away on the disk between two commands.
+"""The state of the kernel of a machine that is on, saved on the disk between two commands.
 
-Theory of operation. Which of three files is there says how the machine stands:
+Theory of operation. Three files tell the status of the machine:
 
 ===========  ==============================================================================
-state.json   the machine is on, and no process has changed anything since it was put away
-state.lost   and no state.json: the machine is on in a process, or lost its power with it
-state.spare  room on the disk, taken beforehand, that the next state will be written into
+state.json   exists: the machine is on, and no process has changed it since the state was saved
+state.lost   exists without state.json: the machine is on in a process, or that process died,
+             and the machine lost its power
+state.spare  disk space, allocated in advance, for the next state
 ===========  ==============================================================================
 
-`take` makes state.json the state.lost, before the first change. `put` writes into the spare, makes
-that state.json, and state.lost the next spare. So a process that dies in between takes the
-machine's power with it, as a power cut does; and a disk that fills up in between does not keep the
-state from being put away, because it goes where there is room already. (Not where a file system
-never writes in place, such as btrfs.)
+`mark_in_use` renames state.json to state.lost before the first change. `save` writes into
+state.spare, renames that to state.json, and state.lost to state.spare. So when a process dies in
+between, the machine loses its power, as by a power cut. And when the disk becomes full in between,
+the state can still be saved, because its space is allocated already. (This does not hold for a file
+system that never writes in place, such as btrfs.)
 
-A state.json is replaced whole and is on the disk before it has that name, so no death of a process
-leaves half of one. One that is damaged was damaged by something else, and one that is not
-understood was written by another openrbu: neither is a power cut. Both are refused, and left as
-they are (`docs/state.md`).
+A state.json is complete and on the disk before it gets that name, so the death of a process leaves
+no incomplete one. A damaged state.json was damaged by something else, and one that is not
+understood was written by another version of openrbu. Neither is a power cut: both are refused, and
+stay as they are (`docs/state.md`).
 """
 
 from __future__ import annotations
@@ -35,24 +36,25 @@ from openrbu.typed_json import to_text
 from openrbu.units import KIB
 
 SPARE_BYTES = 256 * KIB
-"""Room for the state of a kernel with thousands of scattered packets. A usual one has 2 KiB."""
+"""Enough for the state of a kernel with thousands of scattered packets. A usual state has 2 KiB."""
 
 
 _UNFIT = (LookupError, TypeError, ValueError, ArithmeticError, MemoryError, OpenRbuError)
-"""What parts raise that are to go on from a state with impossible values in it."""
+"""What the parts of a machine raise when they are to continue from a state with impossible
+values."""
 
 
 class StateRefusedError(MachineError):
-    """A state is there that this openrbu does not understand. It is left as it is."""
+    """There is a saved state that this openrbu does not understand. The file stays as it is."""
 
     kind = "state_refused"
 
 
 class StateFile:
-    """The three files in a directory, a machine's or a guest's. The caller holds its lock.
+    """The three files in the directory of a machine or a guest. The caller has its lock.
 
-    In messages it is called `whose` ("machine 'demo'"), and `way_out` is the command that throws
-    the state away.
+    `whose` is the name for it in messages ("machine 'demo'"), and `way_out` the command that
+    discards the state.
     """
 
     def __init__(self, directory: Path, whose: str, way_out: str) -> None:
@@ -61,7 +63,7 @@ class StateFile:
         self._lost = directory / "state.lost"
         self._spare = directory / "state.spare"
         self._last: str | None = None
-        self.is_taken = False
+        self.is_in_use = False
 
     @classmethod
     def of_machine(cls, directory: Path) -> StateFile:
@@ -82,10 +84,10 @@ class StateFile:
         return self._lost.exists() and not self._path.exists()
 
     def read(self) -> MachineState | None:
-        """The state that was put away; None when there is none.
+        """The saved state; None when there is none.
 
-        :raise StateRefusedError: when it can't be understood: it is of a newer format, says what
-            this openrbu does not know, or is damaged. The file stays as it is.
+        :raise StateRefusedError: when it has a newer format, contains what this openrbu does not
+            know, or is damaged. The file stays as it is.
         """
         try:
             data = self._path.read_bytes()
@@ -101,17 +103,17 @@ class StateFile:
         return state
 
     def refusal(self, why: str) -> StateRefusedError:
-        """That the state can't be gone on from."""
+        """The error for a state that can't be used, and why."""
         return StateRefusedError(
-            f"{self._whose} can't go on from its state: {why}; nothing was changed; to throw the "
-            f"state away: {self._way_out}"
+            f"{self._whose} can't continue from its state: {why}; nothing was changed; to discard "
+            f"the state: {self._way_out}"
         )
 
     @contextlib.contextmanager
     def refused_if_unfit(self) -> Iterator[None]:
-        """Go on, inside of it, from a state that was read.
+        """A block that continues from a state that was read.
 
-        :raise StateRefusedError: when what it says can't be of this machine.
+        :raise StateRefusedError: when the state does not fit this machine.
         """
         try:
             yield
@@ -120,16 +122,17 @@ class StateFile:
         except _UNFIT as error:
             raise self.refusal(f"it does not fit ({str(error) or repr(error)})") from None
 
-    def take(self) -> None:
-        """From here on until `put`, the death of this process is a power cut.
+    def mark_in_use(self) -> None:
+        """Mark the machine as in use by this process: until `save`, the death of this process is a
+        power cut.
 
-        :raise OSError: when there is no room to put the state away later; then nothing happened.
+        :raise OSError: when the disk has no room to save the state later; then nothing has changed.
         """
-        if self.is_taken:
+        if self.is_in_use:
             return
         self._make_spare()
-        self.lose()
-        self.is_taken = True
+        self.mark_lost()
+        self.is_in_use = True
 
     def _make_spare(self) -> None:
         fd = os.open(self._spare, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -138,23 +141,23 @@ class StateFile:
         finally:
             os.close(fd)
 
-    def lose(self) -> None:
-        """The machine is not on any more, unless a process says so with `put`."""
+    def mark_lost(self) -> None:
+        """Mark the machine as off without power, until `save`."""
         try:
             self._path.replace(self._lost)
         except FileNotFoundError:
             self._lost.touch()
 
-    def put(self, state: MachineState) -> None:
-        """Put the state away, whole or not at all.
+    def save(self, state: MachineState) -> None:
+        """Save the state. After an error state.json and state.lost are unchanged.
 
-        :raise OSError: when the disk refuses.
+        :raise OSError: for an error of the disk.
         """
         text = to_text(state)
         if text == self._last:
-            if self.is_taken:
+            if self.is_in_use:
                 self._lost.replace(self._path)
-                self.is_taken = False
+                self.is_in_use = False
             return
         fd = os.open(self._spare, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -170,12 +173,12 @@ class StateFile:
         self._spare.replace(self._path)
         with contextlib.suppress(FileNotFoundError):
             self._lost.replace(self._spare)
-        with contextlib.suppress(OSError):  # the next `take` tells, if there is no room then
+        with contextlib.suppress(OSError):  # `mark_in_use` raises it when there is no room then
             self._make_spare()
-        self._last, self.is_taken = text, False
+        self._last, self.is_in_use = text, False
 
-    def drop(self) -> None:
-        """The machine was switched off."""
+    def delete(self) -> None:
+        """Delete all three files, because the machine was switched off."""
         for path in (self._path, self._lost, self._spare):
             path.unlink(missing_ok=True)
-        self._last, self.is_taken = None, False
+        self._last, self.is_in_use = None, False

@@ -191,11 +191,11 @@ class VirtualMachine:
         """Switch off; RAM is lost."""
         with self._changing():
             self._stop_kernel()
-            self._state.lose()
+            self._state.mark_lost()
             if self._dom0 is not None:
                 self._dom0.stop()
             self.ram.clear()
-            self._state.drop()
+            self._state.delete()
 
     def _start(self, *, keep_ram: bool) -> PostReport:
         """POST, then the kernel. A BIOS that tried an update resets and clears RAM after it, and
@@ -206,7 +206,7 @@ class VirtualMachine:
 
         with self._changing():
             make_room(self.directory, _NVRAM_ROOM_BYTES)
-            self._state.take()
+            self._state.mark_in_use()
             self._stop_kernel()
             if self._dom0 is not None:  # other processes may run its guests
                 self._dom0.stop()
@@ -376,10 +376,10 @@ class VirtualMachine:
             self._dom0.stop()
 
     def _before_change(self) -> None:
-        if self._state.is_taken:  # this runs at each write to a file, so it must be quick
+        if self._state.is_in_use:  # this runs at each write to a file, so it must be quick
             return
         with store.disk_errors(self.directory):
-            self._state.take()
+            self._state.mark_in_use()
 
     def close(self) -> None:
         """Save the kernel's state, and release the machine."""
@@ -392,7 +392,7 @@ class VirtualMachine:
                     state = MachineState(self._boot_id, self.kernel.snapshot())
                     self.kernel.stop()  # for programs that have a file of it open
                     with store.disk_errors(self.directory):
-                        self._state.put(state)
+                        self._state.save(state)
 
     def __enter__(self) -> Self:
         return self

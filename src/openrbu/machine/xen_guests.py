@@ -143,12 +143,12 @@ class AttachedGuest:
         :raise MachineError: when there is no room on the disk to save the guest later, or the guest
             was destroyed.
         """
-        if self._state.is_taken:
+        if self._state.is_in_use:
             return
         if not self._is_there:
             raise MachineError(f"guest {self.name!r} was destroyed")
         with store.disk_errors(self._host.directory):
-            self._state.take()
+            self._state.mark_in_use()
 
     @property
     def _is_there(self) -> bool:
@@ -163,7 +163,7 @@ class AttachedGuest:
         with signals_deferred(), self._open, store.disk_errors(self._host.directory):
             if not self._is_there:  # its host was switched off, or removed
                 return
-            self._state.put(MachineState(self._boot_id, self.kernel.snapshot()))
+            self._state.save(MachineState(self._boot_id, self.kernel.snapshot()))
 
     def __enter__(self) -> Self:
         return self

@@ -147,14 +147,14 @@ class XenHost:
             undo = stack.enter_context(contextlib.ExitStack())
             undo.callback(self._remove_leftover, directory)
             state = StateFile.of_guest(directory, self.name)
-            state.take()
+            state.mark_in_use()
             self._create_domain(name, spec)
             undo.callback(self.hypervisor.destroy, name)
             boot_id = str(uuid.uuid4())
             kernel = self.make_kernel(name, spec, boot_id)
             _allocate_used(kernel.allocator, spec)
             write_guest_spec(directory, spec)
-            state.put(MachineState(boot_id, kernel.snapshot()))
+            state.save(MachineState(boot_id, kernel.snapshot()))
             undo.pop_all()
 
     @contextlib.contextmanager

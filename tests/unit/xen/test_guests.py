@@ -357,7 +357,7 @@ def test_a_guest_whose_making_was_cut_short_leaves_nothing(
 ) -> None:
     before = free_mib(host)
     with monkeypatch.context() as patched:
-        patched.setattr(StateFile, "put", lambda *_: kill_self())
+        patched.setattr(StateFile, "save", lambda *_: kill_self())
         assert in_child(lambda: host.create("a", guest_spec())) == -signal.SIGKILL
     assert free_mib(host) == before - 100
     assert host.destroy_orphans() == ["a"]
