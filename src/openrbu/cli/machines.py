@@ -204,7 +204,7 @@ def remove(
     *,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
 ) -> Answer:
-    """Remove a virtual machine and all that it has, its journal included.
+    """Remove a virtual machine with all its files, its journal included.
 
     \b
     Example:  rbu machine rm demo --yes

@@ -117,7 +117,8 @@ AllowKnownBroken = Annotated[
     ),
 ]
 Reinstall = Annotated[
-    bool, typer.Option("--reinstall", help="Install the version again that it runs already.")
+    bool,
+    typer.Option("--reinstall", help="Install the version even if the machine runs it already."),
 ]
 
 

@@ -67,8 +67,8 @@ def extract(
     """Get the .HDR images out of a vendor's package.
 
     Finds them in gzip, xz, bzip2 and LZMA streams, in tar and zip archives and cabinets, after a
-    shell script or a program, and directly in any file. Nothing is run. The names of the written
-    files are made of the package's name and the BIOS version.
+    shell script or a program, and directly in any file. Nothing is run. The name of a written
+    file consists of the package's name and the BIOS version.
 
     An image is written up to where its check words are right, and only when it is whole. For a
     file that contains nothing for RBU, rbu says what it is and what to do instead, and ends with
