@@ -1,7 +1,7 @@
-"""I/O ports, and CMOS behind them, whose bytes are reached by an index.
+"""I/O ports, and CMOS, whose bytes are accessed through an index port and a data port.
 
-The same interface serves the BIOS, the tool on a virtual machine, and the tool on a real one
-through `/dev/port`.
+The BIOS, the tool on a virtual machine, and the tool on a real machine (through `/dev/port`) use
+the same interface.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 PC_PORTS = ((0x70, 0x71), (0x72, 0x73))
-"""Index port and data port of the two banks of CMOS that every PC has."""
+"""The index port and the data port of each of the two banks of CMOS that every PC has."""
 
 PC_BANKS = {data_port: index_port for index_port, data_port in PC_PORTS}
 
@@ -28,7 +28,7 @@ class IoPorts(Protocol):
 
 
 class CmosPorts(IoPorts, Protocol):
-    """Ports with CMOS behind some of them; an index port reads back what was written to it."""
+    """Ports of which some lead to CMOS. An index port reads as the index that was written to it."""
 
     @property
     def banks(self) -> Mapping[int, int]:
@@ -36,12 +36,11 @@ class CmosPorts(IoPorts, Protocol):
 
 
 class OwnPorts:
-    """A machine's ports for one program of several.
+    """A machine's ports for one of several programs.
 
-    To reach a byte of CMOS takes two accesses, its index and then the byte. Another program's
-    access in between would send the second one astray. So the index that a program selects here is
-    its own, put in place for each access to the byte and taken away after it. `lock` is held in
-    every call.
+    A byte of CMOS needs two accesses: its index, then the byte. If another program selected an
+    index in between, the second access would be to a wrong byte. So each program has its own index
+    here, which is set for each access to a byte and reset after it. Every call acquires `lock`.
     """
 
     def __init__(self, cmos: CmosPorts, lock: AbstractContextManager[object]) -> None:
@@ -66,7 +65,7 @@ class OwnPorts:
 
     @contextlib.contextmanager
     def _selected(self, data_port: int) -> Iterator[None]:
-        """One's own index in the place of the one that is there, where the port is a bank's."""
+        """Select this program's index for the block, if `data_port` is a bank's."""
         index_port = self._cmos.banks.get(data_port)
         if index_port is None:
             yield

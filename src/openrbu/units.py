@@ -11,7 +11,7 @@ MIB = 1024 * KIB
 GIB = 1024 * MIB
 
 PAGE_SIZE = 4 * KIB
-"""Bytes of a page. A page of every machine that this project knows."""
+"""Bytes of a page, on every machine that this project supports."""
 
 PAGE_KIB = PAGE_SIZE // KIB
 PAGES_PER_MIB = MIB // PAGE_SIZE
@@ -19,32 +19,31 @@ PAGES_PER_MIB = MIB // PAGE_SIZE
 PAGE_SHIFT = 12
 
 FLASH_UNIT_BYTES = 64 * KIB
-"""What SMBIOS type 0 counts a ROM in."""
+"""The unit of ROM sizes in SMBIOS type 0."""
 
 MAX_ORDER = 10
-"""The largest order that the page allocator hands out: 2**10 pages are 4 MiB (Linux on
-x86)."""
+"""The largest order of the page allocator: 2**10 pages are 4 MiB (Linux on x86)."""
 
 MAX_BLOCK_BYTES = PAGE_SIZE << MAX_ORDER
 """The largest block of contiguous memory that a driver can get: 4 MiB."""
 
 BIOS_SEARCH_START = PhysAddr(1 * MIB)
 BIOS_SEARCH_END = PhysAddr(4 * GIB)
-"""Where a BIOS looks for an image: from 1 MiB up to 4 GiB (docs/reference/bios-rules.md, B3)."""
+"""Where a BIOS searches for an image: from 1 MiB up to 4 GiB (docs/reference/bios-rules.md, B3)."""
 
 
 def pages_for(size_bytes: int) -> int:
-    """How many pages hold `size_bytes` bytes."""
+    """How many pages `size_bytes` bytes need."""
     return -(-size_bytes // PAGE_SIZE)
 
 
 def order_for(size_bytes: int) -> int:
-    """The order of the smallest power-of-two block of pages that holds `size_bytes` bytes."""
+    """The order of the smallest power-of-two block of pages for `size_bytes` bytes."""
     return (max(1, pages_for(size_bytes)) - 1).bit_length()
 
 
 def human_size(size_bytes: int) -> str:
-    """`size_bytes` as people read it: `512 KiB`, `1.5 MiB`, `17 bytes`."""
+    """`size_bytes` as a text for people: `512 KiB`, `1.5 MiB`, `17 bytes`."""
     if size_bytes == 1:
         return "1 byte"
     if size_bytes < KIB:
@@ -52,14 +51,14 @@ def human_size(size_bytes: int) -> str:
     value, unit = float(size_bytes), "bytes"
     for unit in ("KiB", "MiB", "GiB", "TiB"):  # noqa: B007
         value /= KIB
-        if round(value, 1) < KIB:  # 1023.99 KiB reads 1 MiB, not 1024 KiB
+        if round(value, 1) < KIB:  # 1023.99 KiB is shown as 1 MiB, not as 1024 KiB
             break
     text = f"{value:.1f}".removesuffix(".0")
     return f"{text} {unit}"
 
 
 def parse_size(text: str) -> int:
-    """Bytes of a size such as `512`, `512K`, `512KiB`, `1G` or `1TiB` (powers of 1024).
+    """The bytes of a size such as `512`, `512K`, `512KiB`, `1G` or `1TiB` (powers of 1024).
 
     :raise ValueError: when `text` is not a size.
     """

@@ -214,7 +214,7 @@ def test_cmos_outlasts_a_restart_and_a_power_cut(own_lab: Lab) -> None:
 
 OWNER = """
 import sys
-from openrbu.system.interrupts import Stopped, signals_raised
+from openrbu.system.interrupts import TerminatedBySignal, signals_raised
 from openrbu.errors import OpenRbuError
 from rigs.lab import find_lab
 
@@ -230,7 +230,7 @@ with signals_raised():
             machine.power_on()
             machine.run(["sh", "-c", "echo up; exec sleep 3600"],
                         output=lambda stream, data: say(data.decode().strip()))
-    except Stopped as stop:
+    except TerminatedBySignal as stop:
         sys.exit(stop.exit_code)
 """
 

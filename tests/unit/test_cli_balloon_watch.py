@@ -16,7 +16,7 @@ from openrbu.machine.guest_spec import GuestSpec
 from openrbu.machine.removal import remove_machine
 from openrbu.machine.virtual import VirtualMachine
 from openrbu.machine.xen_host import XenHost
-from openrbu.system.interrupts import Stopped
+from openrbu.system.interrupts import TerminatedBySignal
 from rigs.cli import Cli
 from rigs.served import serving
 from rigs.xen import (
@@ -98,7 +98,7 @@ def test_a_guest_that_tries_for_ever_is_watched_for_a_time(xen: Cli, clock: Cloc
 
 def test_ctrl_c_ends_watching_and_is_no_failure(xen: Cli, clock: Clock) -> None:
     def interrupt() -> None:
-        raise Stopped(signal.SIGINT)
+        raise TerminatedBySignal(signal.SIGINT)
 
     xen.json("balloon", "guest", "xen", "a", "--memory", "300M")
     xen.json("balloon", "target", "xen", "a", "480M")

@@ -224,7 +224,7 @@ def test_a_signal_in_a_download_ends_it_and_all_that_it_started(
         assert len(in_the_making(cache)) == 1
         process.send_signal(signum)
         _, err = process.communicate()
-        assert f"Stopped: interrupted by {signum.name}" in err
+        assert f"TerminatedBySignal: interrupted by {signum.name}" in err
         has_ended, _, _ = select.select([said], [], [], END_LIMIT_S)
         assert has_ended
     assert names_in(cache / "packages") == []
@@ -249,7 +249,7 @@ def test_what_a_killed_download_left_is_not_taken_for_whole_and_goes_with_the_ne
 def test_who_comes_while_another_one_fetches_waits_for_it(full: Archive, cache: Path) -> None:
     cache.mkdir()
     with LockFile(cache / "lock", create=True) as lock:
-        assert lock.take()
+        assert lock.acquire()
         process = _fetching()
         assert process.stdout is not None
         line = process.stdout.readline()

@@ -11,7 +11,7 @@ import pytest
 from openrbu.errors import MachineError
 from openrbu.machine import store
 from openrbu.machine.removal import remove_machine
-from openrbu.system.lockfile import LockFile, TakenError, owned, owner_of, take_within
+from openrbu.system.lockfile import LockFile, TakenError, acquire_within, owned, owner_of
 from rigs.machines import make
 from rigs.small_disks import no_writes
 
@@ -24,24 +24,24 @@ def path(tmp_path: Path) -> Path:
 def test_one_has_it_and_another_one_reads_who_until_it_is_let_go_of(path: Path) -> None:
     with LockFile(path, create=True) as other:
         with LockFile(path, create=True) as one:
-            assert one.take()
+            assert one.acquire()
             one.write("somebody")
-            assert (other.take(), other.is_held(), other.read()) == (False, True, "somebody")
-        assert not other.is_held()
-        assert other.take()
+            assert (other.acquire(), other.is_locked(), other.read()) == (False, True, "somebody")
+        assert not other.is_locked()
+        assert other.acquire()
 
 
 def test_a_file_that_was_removed_is_not_what_is_taken(path: Path) -> None:
     with LockFile(path, create=True) as late:
         with LockFile(path, create=True) as first:
-            assert first.take()
+            assert first.acquire()
             first.remove()
         with LockFile(path, create=True) as second:
-            assert second.take()
-            assert not late.take()
-        assert late.take()
+            assert second.acquire()
+            assert not late.acquire()
+        assert late.acquire()
         with LockFile(path, create=False) as again:
-            assert again.is_held()
+            assert again.is_locked()
 
 
 def test_a_file_that_was_removed_is_made_anew_only_where_it_is_to_be(path: Path) -> None:
@@ -50,19 +50,19 @@ def test_a_file_that_was_removed_is_made_anew_only_where_it_is_to_be(path: Path)
     with LockFile(path, create=True) as maker, LockFile(path, create=False) as finder:
         path.unlink()
         with pytest.raises(FileNotFoundError):
-            finder.take()
-        assert maker.take()
+            finder.acquire()
+        assert maker.acquire()
         assert path.exists()
 
 
 def test_the_last_words_of_a_holder_can_be_read_after_it_removed_the_file(path: Path) -> None:
     with LockFile(path, create=True) as waiting:
         with LockFile(path, create=True) as holder:
-            assert holder.take()
+            assert holder.acquire()
             holder.remove()
-            assert waiting.is_held()
+            assert waiting.is_locked()
             holder.write("the disk is full")
-        assert not waiting.is_held()
+        assert not waiting.is_locked()
         assert waiting.read() == "the disk is full"
 
 
@@ -70,7 +70,7 @@ def test_what_was_written_is_gone_with_the_next_text_and_the_file_never_gets_sma
     path: Path,
 ) -> None:
     with LockFile(path, create=True) as lock:
-        assert lock.take()
+        assert lock.acquire()
         lock.write("a long text")
         lock.write("short")
         assert lock.read() == "short"
@@ -98,17 +98,17 @@ def test_who_opened_the_lock_of_a_machine_that_was_removed_has_no_other_machine(
             remove_machine(directory)
         make(tmp_path)
         with store.locked(directory):
-            assert not late.take()
+            assert not late.acquire()
 
 
 def test_a_lock_is_waited_for_but_not_for_ever(path: Path) -> None:
     one = LockFile(path, create=True)
     with LockFile(path, create=True) as other:
-        assert take_within(one.take, 0.0)
-        assert not take_within(other.take, 0.02)
+        assert acquire_within(one.acquire, 0.0)
+        assert not acquire_within(other.acquire, 0.02)
         closing = threading.Timer(0.05, one.close)
         closing.start()
-        assert take_within(other.take, 60.0)
+        assert acquire_within(other.acquire, 60.0)
         closing.join()
 
 
@@ -130,7 +130,7 @@ def test_an_owner_says_who_it_is_and_what_it_does_until_it_lets_go(path: Path) -
 
 def test_an_owner_that_has_not_said_so_yet_is_unknown(path: Path) -> None:
     with LockFile(path, create=True) as silent:
-        assert silent.take()
+        assert silent.acquire()
         with pytest.raises(TakenError, match="taken by process unknown") as caught, owned(path):
             pass
         assert caught.value.owner is None

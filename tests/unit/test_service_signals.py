@@ -22,7 +22,7 @@ from openrbu.sharing import deadline
 from openrbu.sharing.access import open_or_connect
 from openrbu.sharing.deadline import REPLY_WITHIN_S
 from openrbu.sharing.wire import MAX_PAYLOAD_BYTES
-from openrbu.system.interrupts import Stopped, signals_raised
+from openrbu.system.interrupts import TerminatedBySignal, signals_raised
 from openrbu.units import MIB, PhysAddr
 from rigs.machines import DEVICE, ENTRY, FailAt, Watched, image, update
 from rigs.served import Server
@@ -125,7 +125,7 @@ def test_an_update_interrupted_at_any_call_is_undone_on_a_served_machine(
         try:
             with signals_raised():
                 update(Watched(host, hook), image())
-        except Stopped:
+        except TerminatedBySignal:
             was_stopped = True
             assert machine.status() == before, number
             seen = search(machine.ram, PhysAddr(0), PhysAddr(64 * MIB))

@@ -73,8 +73,8 @@ def test_a_look_is_the_last_one_when_the_time_is_over(clock: FakeClock) -> None:
 
 
 def test_each_look_says_whether_it_is_the_last(clock: FakeClock) -> None:
-    assert list(Deadline("it", 0.5, clock=clock).looks(0.25)) == [False, False, True]
-    assert list(Deadline("it", 0.0, clock=clock).looks(0.25)) == [True]
+    assert list(Deadline("it", 0.5, clock=clock).checks(0.25)) == [False, False, True]
+    assert list(Deadline("it", 0.0, clock=clock).checks(0.25)) == [True]
 
 
 def test_who_waits_in_the_look_is_not_paused(clock: FakeClock) -> None:

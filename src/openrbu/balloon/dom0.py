@@ -39,7 +39,7 @@ def when_free(attempt: Callable[[], _T], clock: Clock, timeout_s: float = TIMEOU
     :raise GuestInUseError: when another process has the guest then, or keeps it.
     """
     deadline = Deadline("another command", timeout_s, clock=clock)
-    for is_last in deadline.looks():
+    for is_last in deadline.checks():
         try:
             return attempt()
         except (InUseError, GuestInUseError) as error:

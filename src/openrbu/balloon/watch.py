@@ -17,7 +17,7 @@ from openrbu.machine.state import StateRefusedError
 from openrbu.machine.store import existing_directory
 from openrbu.machine.xen_guests import AttachedGuest, catch_up
 from openrbu.machine.xen_host import XenHost
-from openrbu.system.interrupts import EXIT_SIGNAL, Stopped
+from openrbu.system.interrupts import EXIT_SIGNAL, TerminatedBySignal
 from openrbu.system.signals import DeferredSignals, signals_deferred
 from openrbu.xen.hypervisor import DOM0
 from openrbu.xen.simulation import BalloonSimulation
@@ -124,7 +124,7 @@ class WatchedHost:
         try:
             with self._signals.deliver_pending():
                 self._clock.wait(FRAME_S)
-        except Stopped as stopped:
+        except TerminatedBySignal as stopped:
             if stopped.exit_code != EXIT_SIGNAL + signal.SIGINT:
                 raise
             return False

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from openrbu.system.interrupts import Stopped
+from openrbu.system.interrupts import TerminatedBySignal
 
 if TYPE_CHECKING:
     from openrbu.update.journal import Journal
@@ -34,7 +34,7 @@ class InterruptReport:
         """Add the note to an interrupt in the block."""
         try:
             yield
-        except Stopped as stop:
+        except TerminatedBySignal as stop:
             if self._journal is not None:
                 stop.add_note(self._outcome_text(self._journal))
             raise

@@ -5,8 +5,8 @@ blocks for people, and the error with which the command ends although it has som
 as a plan with obstacles). All other errors are raised. Only this module turns errors into a line on
 standard error, a document on standard output and an exit code.
 
-Ctrl-C, SIGTERM and SIGHUP are raised as `Stopped`, so that a command undoes what it has begun.
-Nothing is imported at the top that `rbu --version` does not need: start-up time.
+Ctrl-C, SIGTERM and SIGHUP are raised as `TerminatedBySignal`, so that a command undoes what it has
+begun. Nothing is imported at the top that `rbu --version` does not need: start-up time.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from openrbu import __version__
 from openrbu.lazy import use_one_blas_thread
-from openrbu.system.interrupts import Stopped, signals_raised
+from openrbu.system.interrupts import TerminatedBySignal, signals_raised
 
 if TYPE_CHECKING:
     from openrbu.balloon.clock import Clock
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None, *, clock: Clock | None = None) 
     with signals_raised():
         try:
             return _run(words, clock)
-        except Stopped as stop:  # before a command began, or while another signal was reported
+        except TerminatedBySignal as stop:  # before a command, or while a signal was reported
             if sys.stderr is not None:
                 print(f"rbu: {stop.text}", file=sys.stderr)
             return stop.exit_code
@@ -111,9 +111,10 @@ def _run(words: list[str], clock: Clock | None) -> int:
         return 0
     except OpenRbuError as error:
         return _fail_as(error, document, as_json=as_json)
-    except (Stopped, RuntimeError) as error:
-        stop = error if isinstance(error, Stopped) else error.__cause__
-        if not isinstance(stop, Stopped):  # Python up to 3.11 wraps it while a class is made
+    except (TerminatedBySignal, RuntimeError) as error:
+        stop = error if isinstance(error, TerminatedBySignal) else error.__cause__
+        # Python up to 3.11 wraps it while a class is made.
+        if not isinstance(stop, TerminatedBySignal):
             raise
         kind, text, exit_code = "interrupted", stop.text, stop.exit_code
     except OSError as error:

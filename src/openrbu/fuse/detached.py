@@ -14,7 +14,7 @@ from typing import NoReturn
 from openrbu.errors import OpenRbuError
 from openrbu.machine.store import disk_errors
 from openrbu.sharing import wire
-from openrbu.system.interrupts import EXIT_SIGNAL, Stopped
+from openrbu.system.interrupts import EXIT_SIGNAL, TerminatedBySignal
 
 _READY = b"ready"
 _STOP_EXIT_CODES = {EXIT_SIGNAL + signum for signum in (signal.SIGINT, signal.SIGTERM)}
@@ -34,7 +34,7 @@ def serve_in_foreground(serve: Serve, ready: Callable[[], None]) -> None:
 
     try:
         serve(on_ready)
-    except Stopped as stopped:
+    except TerminatedBySignal as stopped:
         if not is_ready or stopped.exit_code not in _STOP_EXIT_CODES:
             raise
 
@@ -57,7 +57,7 @@ def serve_detached(serve: Serve, log: Path, complain: Callable[[str], None]) -> 
     try:
         with os.fdopen(reading, "rb") as pipe:
             message = pipe.read()
-    except Stopped:
+    except TerminatedBySignal:
         os.kill(pid, signal.SIGTERM)
         os.waitpid(pid, 0)
         raise
@@ -91,7 +91,7 @@ def _run_server(
         code = int(error.exit_code) if isinstance(error, OpenRbuError) else code
         if channel >= 0:
             os.write(channel, json.dumps(wire.error_document(error)).encode())
-    except Stopped as stopped:
+    except TerminatedBySignal as stopped:
         complain(stopped.text)
     except BaseException:  # noqa: BLE001  (this process ends here, whatever it is)
         sys.excepthook(*sys.exc_info())

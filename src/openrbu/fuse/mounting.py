@@ -132,7 +132,7 @@ def _is_served(target: str, source: str) -> bool:
     """Whether a process has the record locked. That process may be stopped (Ctrl-Z)."""
     try:
         with LockFile(_record(Path(source), target), create=False) as record:
-            return record.is_held()
+            return record.is_locked()
     except OSError:
         return False
 
@@ -158,7 +158,7 @@ def _recorded(directory: Path, target: str) -> Iterator[LockFile]:
     with contextlib.ExitStack() as stack:
         with store.disk_errors(directory):
             record = stack.enter_context(LockFile(_record(directory, target), create=True))
-            if not record.take():
+            if not record.acquire():
                 raise ObstacleError(
                     f"another process is about to mount at {target}, or to end: try again"
                 )
@@ -222,8 +222,8 @@ def stop(target: str, source: str, *, waiting: Callable[[int], None]) -> None:
 def _end_server(record: LockFile, waiting: Callable[[int], None]) -> str | None:
     """End the process that has the record locked; what went wrong in that process."""
     is_signalled, programs = False, 0
-    for _ in Deadline("the process that serves the mount").looks():
-        if not record.is_held():
+    for _ in Deadline("the process that serves the mount").checks():
+        if not record.is_locked():
             break
         document = _read(record)
         pid, now = document.get("pid"), document.get("waiting", 0)
@@ -237,6 +237,6 @@ def _end_server(record: LockFile, waiting: Callable[[int], None]) -> str | None:
             waiting(now)
     failure = _read(record).get("error")
     with contextlib.suppress(OSError):  # usually the server has removed it
-        if record.take():  # its server was killed
+        if record.acquire():  # its server was killed
             record.remove()
     return None if failure is None else str(failure)

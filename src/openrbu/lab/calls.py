@@ -167,7 +167,7 @@ class WaitForDriver:
 
     def make(self) -> bool:
         in_a_row = 0
-        for _ in Deadline("dell_rbu", _IDLE_WITHIN_S).looks(_IDLE_CHECK_S):
+        for _ in Deadline("dell_rbu", _IDLE_WITHIN_S).checks(_IDLE_CHECK_S):
             in_a_row = in_a_row + 1 if _driver_is_idle() else 0
             if in_a_row == 2:
                 return True

@@ -205,7 +205,7 @@ class QemuGuest:
         """
         channel, waker = self._connection.fileno(), self._qemu.waker
         to_read, to_write = ([], [channel]) if to_send else ([channel], [])
-        for _ in self._deadline.looks(pause_s=0):
+        for _ in self._deadline.checks(pause_s=0):
             readable, writable, _ = select.select([*to_read, waker], to_write, [], SIGNAL_CHECK_S)
             if channel in readable or writable:
                 return True

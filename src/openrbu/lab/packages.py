@@ -274,9 +274,9 @@ class _SoftwareBuilder:
             return
         self._packages.mkdir(parents=True, exist_ok=True)
         lock = self._stack.enter_context(LockFile(self._cache / "lock", create=True))
-        if not lock.take():
+        if not lock.acquire():
             self._say("waiting for another process that fetches packages …")
-            wait_for(lock.take, Deadline("the packages"), SIGNAL_CHECK_S)
+            wait_for(lock.acquire, Deadline("the packages"), SIGNAL_CHECK_S)
         self._is_locked = True
         for left in self._packages.glob(f"{_FRESH}*"):
             shutil.rmtree(left)

@@ -125,7 +125,7 @@ def running(
 def wait(process: subprocess.Popen[bytes], limit_s: float = math.inf) -> int | None:
     """Wait for the exit status; None when the program still runs after `limit_s` seconds."""
     deadline = Deadline("a program", limit_s)
-    for _ in deadline.looks(pause_s=0):
+    for _ in deadline.checks(pause_s=0):
         with contextlib.suppress(subprocess.TimeoutExpired):
             return process.wait(min(deadline.left_s, SIGNAL_CHECK_S))
     return None

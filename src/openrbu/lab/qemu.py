@@ -128,7 +128,7 @@ class Qemu:
         raise QemuError("QEMU failed", self.said or text)
 
     def _result(self, future: Future[T]) -> T:
-        for is_last in Deadline("a reply of QEMU", _REPLY_LIMIT_S).looks(pause_s=0):
+        for is_last in Deadline("a reply of QEMU", _REPLY_LIMIT_S).checks(pause_s=0):
             if is_last or future.done():
                 break
             with contextlib.suppress(TimeoutError):

@@ -28,7 +28,7 @@ from openrbu.machine.xen_guests import AttachedGuest, GuestInUseError, lock_gues
 from openrbu.memory.buddy import BuddyAllocator
 from openrbu.memory.physical import pc_regions
 from openrbu.memory.ram_file import RamFile
-from openrbu.system.lockfile import LockFile, owner_of, take_within
+from openrbu.system.lockfile import LockFile, acquire_within, owner_of
 from openrbu.system.signals import signals_deferred
 from openrbu.units import MAX_ORDER, PAGE_SIZE, human_size, pages_for
 from openrbu.xen.arrays import LOCK_WITHIN_S
@@ -167,7 +167,7 @@ class XenHost:
         :raise FileNotFoundError: when the host has no directory for guests.
         """
         with LockFile(self._guests / ".making", create=True) as lock:
-            if not take_within(lock.take, LOCK_WITHIN_S):
+            if not acquire_within(lock.acquire, LOCK_WITHIN_S):
                 raise MachineError(
                     f"another process makes or removes a guest of {self.name!r}, and does not end: "
                     "let it go on (fg), or end it"
@@ -350,7 +350,7 @@ def _has_power(directory: Path) -> bool:
     if (directory / "state.json").exists():
         return True
     with contextlib.suppress(FileNotFoundError), LockFile(directory / "lock", create=False) as lock:
-        if lock.is_held():
+        if lock.is_locked():
             return True
     return (directory / "state.json").exists()  # it may have been saved just now
 

@@ -94,7 +94,7 @@ def _open_when_free(
     :raise MachineError: when neither works.
     """
     deadline = Deadline("the process that has the machine", TIMEOUT_S)
-    for is_last in deadline.looks():
+    for is_last in deadline.checks():
         try:
             return stack.enter_context(own())
         except InUseError as in_use:

@@ -53,7 +53,7 @@ class DeadlineTransport:
         return self._wait(partial(self._socket.recv, size_bytes))
 
     def _wait(self, step: Callable[[], T]) -> T:
-        for _ in self._deadline.looks(pause_s=0):
+        for _ in self._deadline.checks(pause_s=0):
             try:
                 return step()  # it waits SIGNAL_CHECK_S at most
             except TimeoutError:

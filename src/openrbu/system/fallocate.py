@@ -1,6 +1,6 @@
-"""Space for parts of a file, taken and given back: fallocate(2).
+"""Allocates and frees disk space for parts of a file: fallocate(2).
 
-Python has it without its flags.
+Python's own function has no flags.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ _KEEP_SIZE, _PUNCH_HOLE = 0x01, 0x02
 
 
 def take_space(fd: int, start: int, size_bytes: int) -> bool:
-    """Have space for these bytes of a file, so that writing there can't fail for want of it. What
-    they hold stays. False where the file system has no such call.
+    """Allocate space for these bytes of a file, so that a later write there can't fail with a full
+    disk. The bytes stay. False if the file system has no such call.
 
-    :raise OSError: when the disk refuses: ENOSPC when it is full. Some may have been taken then.
+    :raise OSError: when it fails: ENOSPC when the disk is full. Some space may be allocated then.
     """
     return _fallocate(fd, _KEEP_SIZE, start, size_bytes)
 
 
 def punch_hole(fd: int, start: int, size_bytes: int) -> bool:
-    """Make these bytes of a file a hole, its size kept. False where the file system has no such
-    call.
+    """Make these bytes of a file a hole; the file keeps its size. False if the file system has no
+    such call.
 
-    :raise OSError: when the disk refuses.
+    :raise OSError: when it fails.
     """
     return _fallocate(fd, _PUNCH_HOLE | _KEEP_SIZE, start, size_bytes)
 

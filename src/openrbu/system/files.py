@@ -1,4 +1,4 @@
-"""Files that are read with a limit, or written whole or not at all; and room on the disk."""
+"""Reads files with a limit, writes files whole or not at all, and checks for disk space."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 
 
 MAX_INPUT_BYTES = 512 * MIB
-"""More than any vendor's package; less than what an endless file would fill memory with."""
+"""Larger than any vendor's package, and small enough that a file without an end can't fill memory.
+"""
 
 
 def read_input(path: Path, *, max_size_bytes: int = MAX_INPUT_BYTES) -> bytes:
-    """A whole file that the user named.
+    """All bytes of a file that the user named.
 
     :raise UsageError: when it can't be read, or is too large.
     """
@@ -37,8 +38,8 @@ def read_input(path: Path, *, max_size_bytes: int = MAX_INPUT_BYTES) -> bytes:
 
 
 def fresh_directory(parent: Path, prefix: str) -> Path:
-    """A directory of this process's own, in `parent`: its name begins with `prefix`, the process ID
-    follows. What a process that was killed has left of such directories goes.
+    """Make a directory for this process in `parent`. Its name is `prefix`, the process ID and a
+    random part. Such directories of processes that were killed are removed.
 
     :raise OSError: when it can't be made.
     """
@@ -52,9 +53,9 @@ def fresh_directory(parent: Path, prefix: str) -> Path:
 
 
 def make_room(directory: Path, size_bytes: int) -> None:
-    """See that this much can be written to the disk, before something begins that needs it.
+    """Check that the disk has space for so many bytes.
 
-    :raise OSError: when it can't.
+    :raise OSError: when it has not.
     """
     path = directory / "room"
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -66,14 +67,14 @@ def make_room(directory: Path, size_bytes: int) -> None:
 
 
 def write_whole(path: Path, data: Buffer, *, lasting: bool = False) -> None:
-    """Write a file so that it is there whole, or as it was before.
+    """Write a file so that it is the whole new file or stays as it was before.
 
-    Processes that write the same file at once do not disturb each other; the last one's is there.
-    `lasting`: it is on the disk when this returns, so that a crash of this computer keeps it.
+    Several processes may write the same file at once; the last one's data remains. `lasting`: the
+    data is on the disk when this returns, so that it survives a crash of this computer.
 
     :raise OSError: when it can't be written.
     """
-    # A name that nobody can have put a link at, or a killed process have left a file at.
+    # A random name: no link, and no file of a killed process, can be there already.
     fresh = path.with_name(f".{path.name[:200]}.{os.urandom(6).hex()}.new")
     try:
         with fresh.open("xb") as file:

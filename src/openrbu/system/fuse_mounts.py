@@ -1,10 +1,11 @@
-"""/dev/fuse, and mounting what is served through it.
+"""/dev/fuse, and mounts of file systems that are served through it.
 
-A mount of ours has the type `fuse.openrbu` and the machine's directory as its source. What
-`rbu run` mounts has another type: it covers this computer's own files, and must not be taken for a
-dead mount, which any command removes.
+A mount of openrbu has the type `fuse.openrbu` and the machine's directory as its source. A mount of
+`rbu run` has another type: it covers this computer's own files, and must not be mistaken for a dead
+mount, which any command removes.
 
-Every command looks for dead mounts, so what only mounting needs is imported where it is used.
+Every command searches for dead mounts, so modules that only mounting needs are imported where they
+are used.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _ESCAPE = re.compile(rb"\\([0-7]{3})")
 
 
 class Mount(NamedTuple):
-    """One mount of ours: where it is, and the machine's directory."""
+    """A mount of openrbu: its mount point, and the machine's directory."""
 
     target: str
     source: str
@@ -38,14 +39,16 @@ class Mount(NamedTuple):
 def open_device() -> int:
     """A descriptor of /dev/fuse.
 
-    :raise ObstacleError: when it is not there, or not for this user.
+    :raise ObstacleError: when it does not exist, or this user can't open it.
     """
     try:
         return os.open(FUSE_DEVICE, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
-        text = "is not there: load the kernel module (modprobe fuse); a container needs the device"
+        text = (
+            "does not exist: load the kernel module (modprobe fuse); a container needs the device"
+        )
     except PermissionError:
-        text = "can't be opened by this user: give it mode 0666, as distributions do, or be root"
+        text = "can't be opened by this user: give it mode 0666, as distributions do, or use root"
     except OSError as error:
         text = f"can't be opened: {error.strerror}; load the kernel module: modprobe fuse"
     raise ObstacleError(f"{FUSE_DEVICE} {text}")
@@ -54,10 +57,10 @@ def open_device() -> int:
 def mount_device(
     fd: int, target: str, source: str, *, kind: str = FILE_SYSTEM_TYPE, allow_other: bool = False
 ) -> None:
-    """Mount what `fd` serves at `target`, a path without links. That takes CAP_SYS_ADMIN in this
-    user namespace.
+    """Mount the file system that `fd` serves at `target`, a path without links. This needs
+    CAP_SYS_ADMIN in this user namespace.
 
-    :raise ObstacleError: when the kernel refuses, or there is a link in the path by now.
+    :raise ObstacleError: when the kernel refuses, or the path has a link now.
     """
     # mount(8), fuse.txt of the kernel: rootmode is octal
     options = f"fd={fd},rootmode=40000,user_id={os.geteuid()},group_id={os.getegid()}"
@@ -66,22 +69,23 @@ def mount_device(
     from openrbu.system.libc import MS_NODEV, MS_NOSUID, call  # noqa: PLC0415  (start-up time)
 
     try:
-        with _held(target) as place:
-            texts = [os.fsencode(text) for text in (source, place, kind)]
+        with _pinned(target) as pinned:
+            texts = [os.fsencode(text) for text in (source, pinned, kind)]
             call("mount", *texts, MS_NOSUID | MS_NODEV, options.encode())
     except PermissionError:
         raise ObstacleError(
-            f"{target} can't be mounted on: mounting takes CAP_SYS_ADMIN, which this root has not "
-            "got (a container: --cap-add SYS_ADMIN --device /dev/fuse)"
+            f"{target} can't be mounted on: mounting needs CAP_SYS_ADMIN, which this root does not "
+            "have (in a container: --cap-add SYS_ADMIN --device /dev/fuse)"
         ) from None
     except OSError as error:
         raise ObstacleError(f"{target} can't be mounted on: {error.strerror}") from None
 
 
 def mount_with_helper(target: str, source: str, *, allow_other: bool = False) -> int:
-    """Mount at `target` as a plain user, through fusermount3; the descriptor to serve.
+    """Mount at `target` as a user without privileges, through fusermount3. Returns the descriptor
+    to serve.
 
-    :raise ObstacleError: when there is no such helper, or it refuses.
+    :raise ObstacleError: when fusermount3 is not installed, or it refuses.
     """
     import socket  # noqa: PLC0415  (start-up time)
 
@@ -99,21 +103,21 @@ def mount_with_helper(target: str, source: str, *, allow_other: bool = False) ->
         theirs.close()
         _, descriptors, _, _ = socket.recv_fds(ours, 1, 1)
     if not descriptors:
-        raise ObstacleError(f"{HELPER} mounted {target}, but passed no descriptor on")
+        raise ObstacleError(f"{HELPER} mounted {target}, but returned no descriptor")
     os.set_inheritable(descriptors[0], False)
     return descriptors[0]
 
 
 def unmount(target: str) -> None:
-    """Unmount what is at `target`, a path without links, lazily: whoever is in it stays in it.
+    """Unmount `target`, a path without links, lazily: a process with open files in it keeps them.
 
-    :raise ObstacleError: when that is refused, or there is a link in the path by now.
+    :raise ObstacleError: when the kernel refuses, or the path has a link now.
     """
     from openrbu.system.libc import call  # noqa: PLC0415  (start-up time)
 
     try:
-        with _held(target) as place:
-            call("umount2", os.fsencode(place), _MNT_DETACH)
+        with _pinned(target) as pinned:
+            call("umount2", os.fsencode(pinned), _MNT_DETACH)
     except OSError as error:
         if not os.geteuid():
             raise ObstacleError(f"{target} can't be unmounted: {error.strerror}") from None
@@ -121,24 +125,25 @@ def unmount(target: str) -> None:
 
 
 @contextlib.contextmanager
-def _held(target: str) -> Iterator[str]:
-    """Another name of what is at `target`: it means the same until the end of the block, whatever
-    becomes of the path. Who may write to a directory above could put a link in its place.
+def _pinned(target: str) -> Iterator[str]:
+    """Another path to the node at `target`; it leads to that node until the end of the block.
+    (A user who may write to a directory above `target` could put a link there.)
 
-    :raise OSError: when nothing is there, or there is a link in the path.
+    :raise OSError: when `target` does not exist, or the path has a link.
     """
     fd = os.open(target, os.O_PATH | os.O_CLOEXEC)
     try:
-        place = f"/proc/self/fd/{fd}"
-        if str(Path(place).readlink()) != target:
+        pinned = f"/proc/self/fd/{fd}"
+        if str(Path(pinned).readlink()) != target:
             raise OSError(errno.ELOOP, "there is a link in its path")
-        yield place
+        yield pinned
     finally:
         os.close(fd)
 
 
 def real_path(path: str) -> str:
-    """A path without links. What is mounted there is not asked, which may be of no use any more."""
+    """`path` without links. A file system that is mounted there is not called: its server may be
+    dead."""
     try:
         fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except OSError:
@@ -150,9 +155,9 @@ def real_path(path: str) -> str:
 
 
 def mounts() -> Iterator[Mount]:
-    """The mounts of ours in this mount namespace, the latest first: those that this user made.
+    """The mounts of openrbu in this mount namespace that this user made, the latest first.
 
-    Another user's may have any source: what it says of a machine is not to be believed.
+    Those of other users are left out: they may have any text as their source.
     """
     mine = f"user_id={os.geteuid()}".encode()
     lines = Path("/proc/self/mountinfo").read_bytes()
@@ -166,9 +171,9 @@ def mounts() -> Iterator[Mount]:
 
 
 def remove_dead_mounts(source: str) -> int:
-    """Unmount everything of the machine whose directory is `source`; how many mounts that were.
+    """Unmount all mounts of the machine whose directory is `source`. Returns how many there were.
 
-    The caller holds the machine's lock, so no process serves them. One that can't be unmounted,
+    The caller has the machine's lock, so no process serves them. A mount that can't be unmounted,
     such as another user's, stays.
     """
     removed = 0
@@ -193,7 +198,9 @@ def _run_helper(
     import subprocess  # noqa: PLC0415  (start-up time)
 
     if shutil.which(HELPER) is None:
-        raise ObstacleError(f"a plain user mounts through {HELPER}: install the package fuse3")
+        raise ObstacleError(
+            f"{HELPER} is needed for mounting without root: install the package fuse3"
+        )
     done = subprocess.run(
         [HELPER, *arguments],
         pass_fds=pass_fds or (),

@@ -1,4 +1,4 @@
-"""Where openrbu keeps what it has to keep on this computer."""
+"""The directories in which openrbu stores its files on this computer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ HOME_VARIABLE = "OPENRBU_HOME"
 
 
 def state_home() -> Path:
-    """Where openrbu keeps its things: `$OPENRBU_HOME`, else the platform's user state directory."""
+    """The directory of machines and journals: `$OPENRBU_HOME`, else the platform's user state
+    directory."""
     given = os.environ.get(HOME_VARIABLE)
     if given:
         return Path(given).absolute()
@@ -19,7 +20,8 @@ def state_home() -> Path:
 
 
 def cache_home() -> Path:
-    """Where packages are kept: `$OPENRBU_CACHE`, else the platform's user cache directory."""
+    """The directory of downloaded packages: `$OPENRBU_CACHE`, else the platform's user cache
+    directory."""
     given = os.environ.get("OPENRBU_CACHE")
     if given:
         return Path(given).absolute()

@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from types import FrameType
 
 EXIT_SIGNAL = 128
-"""Plus the number of the signal: what a shell says of a process that a signal ended."""
+"""Plus the number of the signal: the exit code that a shell shows for a process that a signal
+ended."""
 
 
-class Stopped(BaseException):
-    """A signal asked this process to end. Its notes say what became of what was under way.
+class TerminatedBySignal(BaseException):
+    """A signal asked this process to end. Its notes say what happened to the operation.
 
-    No KeyboardInterrupt, which libraries turn into other things on the way.
+    It is not a KeyboardInterrupt, because libraries catch that.
     """
 
     def __init__(self, signum: int) -> None:
@@ -23,16 +24,17 @@ class Stopped(BaseException):
 
     @property
     def text(self) -> str:
-        """It and its notes, as one line."""
+        """The message and its notes, as one line."""
         return "; ".join(["interrupted", *getattr(self, "__notes__", [])])
 
 
 @contextlib.contextmanager
 def signals_raised() -> Iterator[None]:
-    """Raise `Stopped` for the signals that ask a process to end; one that is ignored stays so."""
+    """Raise `TerminatedBySignal` for SIGINT, SIGTERM and SIGHUP in the block; a signal that is
+    ignored stays ignored."""
 
     def raise_it(signum: int, _frame: FrameType | None) -> None:
-        raise Stopped(signum)
+        raise TerminatedBySignal(signum)
 
     before = {}
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

@@ -1,4 +1,4 @@
-"""System calls that Python 3.11 has no functions for, through the C library."""
+"""System calls for which Python 3.11 has no functions, through the C library."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MS_PRIVATE = 1 << 18
 Argument = int | bytes | ctypes.Array[ctypes.c_uint32] | ctypes.Array[ctypes.c_char] | None
 
 LIBC = ctypes.CDLL(None, use_errno=True)
-"""The C library, for functions that `call` is too slow or too strict for."""
+"""The C library, for functions that need something faster or more general than `call`."""
 
 
 def call(name: str, *arguments: Argument) -> int:
@@ -24,7 +24,7 @@ def call(name: str, *arguments: Argument) -> int:
     :raise OSError: when it returns -1, with its errno.
     """
     function = getattr(LIBC, name)
-    # An int would go as a C int, and the upper half of a long be anything.
+    # An int would be passed as a C int, and the upper half of a long would be undefined.
     result: int = function(*(ctypes.c_long(a) if isinstance(a, int) else a for a in arguments))
     if result == -1:
         number = ctypes.get_errno()

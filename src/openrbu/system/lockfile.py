@@ -1,11 +1,11 @@
-"""A file that one process at a time has locked, and that says something about that process.
+"""A file that one process at a time locks, with a text about that process.
 
-`owned` is what a thing with one owner needs: the lock, and in the file who has it. `LockFile` is
-for those who say something else in it.
+`owned` is for a resource with one owner: it takes the lock, and writes the owner into the file.
+`LockFile` is for other texts.
 
-The lock is the kernel's (flock(2)): it ends with its process, however that ends. Its holder may
-remove the file. Who opened it before then has a lock that nobody else looks at, so `take` sees to
-it that what it locked is what is there.
+The lock is the kernel's (flock(2)): it is released when its process ends in any way. The process
+that has the lock may remove the file. A process that opened the file before has a file that no
+other process can open, so `acquire` checks that the file it locked is the one at the path.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from openrbu.system.waiting import CLOCK, Clock, Deadline, comes_about
 _MAX_BYTES = 64 * 1024
 
 _OWNER_BYTES = 32
-"""What an owner writes: its number, its role, and blanks. The file never grows afterwards, so a
-full disk is no reason to fail."""
+"""The size of an owner's text: its process ID, its role, and blanks. The file never grows after
+this, so it can be written on a full disk."""
 
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 1e-4, 1e-3
 
 
 class LockFile:
-    """The file at `path`, open. It is made where it is missing, if `create`.
+    """The file at `path`, open. With `create`, it is made if it is missing.
 
-    :raise FileNotFoundError: when it is missing, and not to be made.
-    :raise OSError: when it can't be opened, or is no regular file (a symbolic link is none).
+    :raise FileNotFoundError: when it is missing, without `create`.
+    :raise OSError: when it can't be opened, or is not a regular file (a symbolic link is not one).
     """
 
     def __init__(self, path: Path, *, create: bool) -> None:
@@ -49,10 +49,10 @@ class LockFile:
             raise OSError(errno.EINVAL, "not a regular file", str(self.path))
         return fd
 
-    def take(self) -> bool:
-        """Lock the file that is at the path now; False when another process has it.
+    def acquire(self) -> bool:
+        """Lock the file that is at the path now; False when another process has the lock.
 
-        :raise FileNotFoundError: when it has been removed, and is not to be made.
+        :raise FileNotFoundError: when it was removed, without `create`.
         :raise OSError: when it can't be opened any more.
         """
         while True:
@@ -63,10 +63,11 @@ class LockFile:
             os.close(self._fd)
             self._fd = fresh
 
-    def is_held(self) -> bool:
-        """Whether another process has the file that was opened here, removed meanwhile or not.
+    def is_locked(self) -> bool:
+        """Whether another process has locked the file that was opened here, even if the file was
+        removed since.
 
-        For who does not have it: asking lets go of it.
+        Only for a process without the lock: this call releases it.
         """
         if not try_lock(self._fd, fcntl.LOCK_SH):
             return True
@@ -74,34 +75,34 @@ class LockFile:
         return False
 
     def is_in_place(self) -> bool:
-        """Whether the file that is open here is the one at the path still."""
+        """Whether the file that is open here is still the one at the path."""
         try:
             return os.path.samestat(os.fstat(self._fd), self.path.lstat())
         except FileNotFoundError:
             return False
 
     def read(self) -> str:
-        """What the file says, without blanks around it; empty when its holder wrote nothing yet.
+        """The file's text without the blanks around it; empty if its owner wrote nothing yet.
 
         :raise OSError: when it can't be read.
         """
         return os.pread(self._fd, _MAX_BYTES, 0).decode("utf-8", "replace").strip()
 
     def write(self, text: str) -> None:
-        """Have the file say `text` and nothing else. Only who has the lock may.
+        """Replace the file's text. Only the process with the lock may.
 
-        It never gets smaller: what once fitted fits again, on a full disk too.
+        The file never gets smaller: a text of the same length fits again, on a full disk, too.
 
-        :raise OSError: when the disk refuses.
+        :raise OSError: when it can't be written.
         """
         os.pwrite(self._fd, text.encode().ljust(os.fstat(self._fd).st_size), 0)
 
     def remove(self) -> None:
-        """Remove the file. Only who has the lock may; `read` and `write` go on working."""
+        """Remove the file. Only the process with the lock may; `read` and `write` still work."""
         self.path.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Let go of the file, and of the lock."""
+        """Close the file and release the lock."""
         os.close(self._fd)
 
     def __enter__(self) -> Self:
@@ -112,10 +113,10 @@ class LockFile:
 
 
 class TakenError(Exception):
-    """Another process has the file.
+    """Another process has the lock.
 
-    `owner` is the number of that process, None while it has not said so yet. `role` is what it said
-    of itself besides, mostly nothing.
+    `owner` is the ID of that process, None if it has not written it yet. `role` is its role, mostly
+    empty.
     """
 
     def __init__(self, owner: str | None, role: str) -> None:
@@ -125,27 +126,27 @@ class TakenError(Exception):
 
 @contextlib.contextmanager
 def owned(path: Path, role: str = "", *, create: bool = True) -> Iterator[LockFile]:
-    """Have the file at `path` for this process in the block; the file says so, and the `role`: one
-    word. It is made where it is missing, if `create`.
+    """Lock the file at `path` for the block, and write this process's ID and its `role` (one word)
+    into it. With `create`, the file is made if it is missing.
 
-    :raise TakenError: when another process has it.
-    :raise FileNotFoundError: when it is missing, and not to be made.
-    :raise OSError: when it can't be opened, or the disk has no room for the owner's number.
+    :raise TakenError: when another process has the lock.
+    :raise FileNotFoundError: when the file is missing, without `create`.
+    :raise OSError: when it can't be opened, or the disk is too full for the owner's ID.
     """
     with LockFile(path, create=create) as lock:
-        if not lock.take():
+        if not lock.acquire():
             raise TakenError(*_owner_in(lock))
         lock.write(f"{os.getpid()} {role}".ljust(_OWNER_BYTES))
         try:
             yield lock
         finally:
-            # Only so that the next owner is not taken for this one: who has the lock counts.
+            # So that this process is not shown as the next owner. Only the lock itself counts.
             with contextlib.suppress(OSError):
                 lock.write("")
 
 
 def owner_of(path: Path) -> str | None:
-    """The process that `owned` a file last, where it is there and says so."""
+    """The ID of the process that is in the file as its owner; None if there is none."""
     with contextlib.suppress(OSError), LockFile(path, create=False) as lock:
         return _owner_in(lock)[0]
     return None
@@ -158,7 +159,7 @@ def _owner_in(lock: LockFile) -> tuple[str | None, str]:
 
 
 def try_lock(fd: int, kind: int = fcntl.LOCK_EX) -> bool:
-    """Lock an open file; False when another process has it."""
+    """Lock an open file; False when another process has the lock."""
     try:
         fcntl.flock(fd, kind | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -166,10 +167,10 @@ def try_lock(fd: int, kind: int = fcntl.LOCK_EX) -> bool:
     return True
 
 
-def take_within(take: Callable[[], bool], seconds: float, *, clock: Clock = CLOCK) -> bool:
-    """Try to take a lock that its holders have for a moment only, again and again. False
-    when it could not be taken in that time: a holder may be stopped (Ctrl-Z)."""
-    if take():  # mostly it is free, and a hypercall is short
+def acquire_within(acquire: Callable[[], bool], seconds: float, *, clock: Clock = CLOCK) -> bool:
+    """Try again and again to acquire a lock that processes have only for a moment. False when it
+    was not free in that time: a process with the lock may be stopped (Ctrl-Z)."""
+    if acquire():  # it is free in most cases
         return True
     deadline = Deadline("a lock", seconds, clock=clock)
-    return comes_about(take, deadline, _FIRST_WAIT_S, longest_s=_LONGEST_WAIT_S)
+    return comes_about(acquire, deadline, _FIRST_WAIT_S, longest_s=_LONGEST_WAIT_S)

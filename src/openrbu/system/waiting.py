@@ -1,13 +1,12 @@
-"""Waiting for something that another process, a kernel or a guest does: the one loop for it.
+"""The loop that waits for something that another process, a kernel or a guest does.
 
-A `Deadline` says what is waited for, and how long. Its `looks` are the loop: at once, after each
-pause, and a last time when the time is over. `wait_for` and `comes_about` are the loop with a
-function that looks.
+A `Deadline` says what is waited for, and how long. Its `checks` are the loop: one check at once,
+one after each pause, and a last one when the time is over. `wait_for` and `comes_about` are this
+loop with a function that checks.
 
-A function that looks may itself wait, for `signals.SIGNAL_CHECK_S` at most, so that signals are
-handled; then the pause between two looks is 0. Who waits without a limit for what Python or the
-kernel tells of by itself (an event of a thread, a descriptor that gets readable) does not need
-this loop.
+A function that checks may itself wait, at most `signals.SIGNAL_CHECK_S`, so that signals are
+handled; the pause between two checks is 0 then. This loop is not needed for a wait without a limit
+that Python or the kernel ends (an event of a thread, a descriptor that gets readable).
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ class Clock(Protocol):
     """A clock, and a way to wait. It is passed in, so that a test can pass its own."""
 
     def monotonic(self) -> float:
-        """Seconds since a fixed moment. It is never set."""
+        """Seconds since a fixed moment. The clock is never set."""
 
     def wait(self, seconds: float) -> None:
         """Return when so many seconds have passed."""
@@ -46,7 +45,7 @@ CLOCK = MonotonicClock()
 
 
 class TimeIsOverError(Exception):
-    """What was waited for did not come about in time: `reason` says what, `limit_s` how long."""
+    """The time of a wait is over: `reason` says what was waited for, `limit_s` how long."""
 
     def __init__(self, reason: str, limit_s: float) -> None:
         super().__init__(f"waited {limit_s:g} s for {reason}")
@@ -54,7 +53,7 @@ class TimeIsOverError(Exception):
 
 
 class Deadline:
-    """`reason` (a noun: what is waited for) has `limit_s` seconds to come about, from now on."""
+    """A wait of at most `limit_s` seconds from now on. `reason`: what is waited for, a noun."""
 
     def __init__(self, reason: str, limit_s: float = math.inf, *, clock: Clock = CLOCK) -> None:
         self.reason, self.limit_s = reason, limit_s
@@ -71,16 +70,16 @@ class Deadline:
         return self.left_s <= 0
 
     def shorten(self, left_s: float) -> None:
-        """Have no more than `left_s` seconds left from now on."""
+        """Set the time that is left to `left_s` seconds, if it is longer."""
         passed_s = self._clock.monotonic() - self._start_s
         self.limit_s = min(self.limit_s, passed_s + left_s)
 
-    def looks(self, pause_s: float = PAUSE_S, *, longest_s: float = 0.0) -> Iterator[bool]:
-        """Go through the loop's body once for each look; whether it is the last one.
+    def checks(self, pause_s: float = PAUSE_S, *, longest_s: float = 0.0) -> Iterator[bool]:
+        """Run the loop's body once for each check. Yields whether it is the last one.
 
-        The first look is at once. Pauses of `pause_s` seconds are between two looks, each twice as
-        long as the one before up to `longest_s`, where that is longer. The last look comes when the
-        time is over, so there is one look even without any time.
+        The first check is at once. Between two checks is a pause of `pause_s` seconds; if
+        `longest_s` is longer, each pause is twice as long as the one before, up to `longest_s`. The
+        last check is when the time is over, so there is at least one.
         """
         while not self.is_over:
             yield False
@@ -90,35 +89,35 @@ class Deadline:
         yield True
 
     def error(self) -> TimeIsOverError:
-        """To be raised when the last look was in vain."""
+        """The error to raise when the last check was not successful."""
         return TimeIsOverError(self.reason, self.limit_s)
 
 
 def wait_for(
-    look: Callable[[], T | None],
+    check: Callable[[], T | None],
     deadline: Deadline,
     pause_s: float = PAUSE_S,
     *,
     longest_s: float = 0.0,
 ) -> T:
-    """What `look` returns, which is called until that is neither None nor False. See
-    `Deadline.looks` for the pauses.
+    """Call `check` until it returns something other than None and False; returns that. See
+    `Deadline.checks` for the pauses.
 
-    :raise TimeIsOverError: when that is not before the deadline.
+    :raise TimeIsOverError: when it does not before the deadline.
     """
-    for _ in deadline.looks(pause_s, longest_s=longest_s):
-        found = look()
+    for _ in deadline.checks(pause_s, longest_s=longest_s):
+        found = check()
         if found is not None and found is not False:
             return found
     raise deadline.error()
 
 
 def comes_about(
-    look: Callable[[], bool],
+    check: Callable[[], bool],
     deadline: Deadline,
     pause_s: float = PAUSE_S,
     *,
     longest_s: float = 0.0,
 ) -> bool:
-    """Whether `look` says so before the deadline. See `Deadline.looks` for the pauses."""
-    return any(look() for _ in deadline.looks(pause_s, longest_s=longest_s))
+    """Whether `check` returns True before the deadline. See `Deadline.checks` for the pauses."""
+    return any(check() for _ in deadline.checks(pause_s, longest_s=longest_s))

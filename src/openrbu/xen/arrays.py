@@ -27,7 +27,7 @@ from typing import Protocol
 from openrbu.errors import MachineError
 from openrbu.lazy import np
 from openrbu.memory.frames import Frames
-from openrbu.system.lockfile import take_within, try_lock
+from openrbu.system.lockfile import acquire_within, try_lock
 from openrbu.units import MIB
 
 _FRAME_BYTES = 4
@@ -159,7 +159,7 @@ class SharedArrays:
             raise
 
     def _flock(self, fd: int) -> None:
-        if not take_within(lambda: try_lock(fd), LOCK_WITHIN_S):
+        if not acquire_within(lambda: try_lock(fd), LOCK_WITHIN_S):
             raise HypercallError(
                 f"another process is inside of a hypercall on the Xen host in {self._directory}, "
                 "and stays there: let it go on (fg), or end it"

@@ -272,7 +272,7 @@ def test_a_missing_device_is_told_with_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fuse_mounts, "FUSE_DEVICE", str(tmp_path / "fuse"))
-    with pytest.raises(ObstacleError, match=r"fuse is not there: load the kernel module"):
+    with pytest.raises(ObstacleError, match=r"fuse does not exist: load the kernel module"):
         fuse_mounts.open_device()
 
 
