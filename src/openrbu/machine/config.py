@@ -23,16 +23,16 @@ from openrbu.typed_json import Natural, read, to_text
 
 
 def _from_1(document: Document) -> Document:
-    """What the BIOS does was not said, nor what newer kinds of machines are."""
-    said = {"bios_rules": "published", "hardware_revision": 0, **document}
-    if said.get("xen") is not None:
-        said["xen"] = {"takes_memory": False, **said["xen"]}
-    return {"faults": [], "entry_delay_s": 0.0, "xen": None, **said}
+    """Format 1 has no rule set of the BIOS, and may lack the fields of newer kinds of machines."""
+    fresh = {"bios_rules": "published", "hardware_revision": 0, **document}
+    if fresh.get("xen") is not None:
+        fresh["xen"] = {"takes_memory": False, **fresh["xen"]}
+    return {"faults": [], "entry_delay_s": 0.0, "xen": None, **fresh}
 
 
 FORMAT = FileFormat(2, {1: _from_1})
-"""The layout of a machine's directory. 2: rule set and hardware revision; NVRAM notes that a result
-is being recorded."""
+"""The format of a machine's directory. 2 has a rule set and a hardware revision, and NVRAM records
+that the BIOS is writing a result."""
 
 MAX_ENTRY_DELAY_S = 3600.0
 
@@ -54,11 +54,14 @@ class XenConfig:
 
 @dataclass(frozen=True, slots=True)
 class MachineConfig:
-    """What a machine is. `faults` are labels of `bios.faults`; sizes in bytes. `tables_crc32` is
-    over its SMBIOS entry point and table, which may be odd, but must not change. Its kernel takes
-    `entry_delay_s` seconds to make a firmware entry. `xen` is None where Linux runs on the machine
-    itself. `bios_rules` names what its BIOS does (`bios.rules`), which takes images for
-    `hardware_revision`; machines made before openrbu 0.2 say neither."""
+    """What a machine is: the content of its `machine.json`. Sizes are in bytes.
+
+    `faults`: labels of `bios.faults`. `tables_crc32`: the CRC-32 of its SMBIOS entry point and
+    table, which must not change. `entry_delay_s`: the seconds that its kernel needs to make a
+    firmware entry. `xen`: None where Linux does not run on Xen. `bios_rules`: the rule set of its
+    BIOS (`bios.rules`). `hardware_revision`: the one for which the BIOS takes images. Machines made
+    before openrbu 0.2 have neither of the last two.
+    """
 
     model: str
     ram_bytes: Natural
@@ -75,10 +78,10 @@ class MachineConfig:
 
 
 def load_config(directory: Path) -> MachineConfig:
-    """What the machine in `directory` is.
+    """The configuration of the machine in `directory`.
 
-    :raise MachineError: when that can't be read, or is from a newer openrbu; or when one of the
-        machine's files is of a kind that nobody could open without waiting.
+    :raise MachineError: when it can't be read, or is from a newer openrbu; or when the directory
+        contains something other than files, directories and sockets.
     """
     path = directory / "machine.json"
     with disk_errors(directory):
@@ -87,8 +90,8 @@ def load_config(directory: Path) -> MachineConfig:
             return _parse_config(path.read_bytes())
         except FileNotFoundError:
             raise MachineError(
-                f"machine {directory.name!r} has no machine.json: its making was cut short, or it "
-                f"was damaged; remove it: rbu machine rm {directory.name}"
+                f"machine {directory.name!r} has no machine.json: it was not made completely, or "
+                f"is damaged; remove it: rbu machine rm {directory.name}"
             ) from None
         except NewerFormatError as error:
             raise MachineError(
@@ -103,9 +106,9 @@ def load_config(directory: Path) -> MachineConfig:
 
 
 def _check_kinds(directory: Path) -> None:
-    """See that what is in a machine's directory can be opened: a FIFO would wait for a writer.
+    """Check that opening an entry of a machine's directory does not block, as a FIFO does.
 
-    :raise MachineError: when something is there that is no file.
+    :raise MachineError: when an entry is not a file, a directory or a socket.
     """
     for path in directory.iterdir():
         with contextlib.suppress(FileNotFoundError):  # it may have been removed just now
@@ -115,11 +118,11 @@ def _check_kinds(directory: Path) -> None:
 
 
 def _parse_config(data: bytes) -> MachineConfig:
-    """What a `machine.json` says.
+    """The configuration in a `machine.json`.
 
     :raise NewerFormatError: when it is from a newer openrbu.
-    :raise DamagedInputError: when it is not what its format says.
-    :raise UsageError: when there can't be such a machine; so does a ValueError.
+    :raise DamagedInputError: when it does not have its format.
+    :raise UsageError, ValueError: when a value in it is not possible.
     """
     document = parse_object(data)
     config = read(MachineConfig, FORMAT.convert(document, FORMAT.number_of(document)))
@@ -139,20 +142,15 @@ def _parse_config(data: bytes) -> MachineConfig:
 
 
 def check_bios(rules: str, revision: int) -> None:
-    """See that a machine's BIOS can be like this.
-
-    :raise UsageError: when there is no such rule set, or a header has no room for the revision.
-    """
+    """:raise UsageError: when there is no such rule set, or an image's header can't have the
+    hardware revision."""
     check_rule_name(rules)
     if not 0 <= operator.index(revision) <= MAX_REVISION:
         raise UsageError(f"a hardware revision is from 0 to {MAX_REVISION}, not {revision}")
 
 
 def check_entry_delay(seconds: float) -> None:
-    """See that it can be one.
-
-    :raise UsageError: when it is negative, or longer than anybody would wait.
-    """
+    """:raise UsageError: when the delay is negative, or longer than `MAX_ENTRY_DELAY_S`."""
     if not 0 <= seconds <= MAX_ENTRY_DELAY_S:
         raise UsageError(
             f"a firmware entry comes after 0 to {MAX_ENTRY_DELAY_S:.0f} seconds, not {seconds}"
@@ -160,7 +158,7 @@ def check_entry_delay(seconds: float) -> None:
 
 
 def save_config(directory: Path, config: MachineConfig) -> None:
-    """Make the directory a machine."""
+    """Write `machine.json`, which makes the directory a machine."""
     text = to_text(config, indent=2)
     write_whole(directory / "machine.json", f"{text}\n".encode())
 
@@ -168,7 +166,7 @@ def save_config(directory: Path, config: MachineConfig) -> None:
 def read_tables(directory: Path, config: MachineConfig) -> Tables:
     """The SMBIOS tables that a machine was made with.
 
-    :raise MachineError: when they are not there, or damaged.
+    :raise MachineError: when a file is missing, or they are damaged.
     """
     try:
         names = ("smbios_entry_point", "DMI")

@@ -60,9 +60,9 @@ class GuestSpec:
 
 
 def read_guest_spec(directory: Path) -> GuestSpec | None:
-    """What the guest in a directory was made from; None when its making never ended.
+    """The spec of the guest in a directory; None when the guest was not made completely.
 
-    :raise MachineError: when that can't be read, or is from a newer openrbu.
+    :raise MachineError: when it can't be read, or is from a newer openrbu.
     """
     path = directory / _FILE_NAME
     try:
@@ -81,9 +81,9 @@ def read_guest_spec(directory: Path) -> GuestSpec | None:
 
 
 def write_guest_spec(directory: Path, spec: GuestSpec) -> None:
-    """Write what a guest is made from into its directory.
+    """Write the spec of a guest into its directory.
 
-    :raise OSError: when the disk refuses.
+    :raise OSError: for an error of the disk.
     """
     document = {"format": FORMAT.number, **to_document(spec)}
     text = json.dumps(document, indent=2)

@@ -1,4 +1,4 @@
-"""The formats of a state file, and how older ones become today's.
+"""The formats of a state file, and how older formats are converted.
 
 A state file is an object of `format`, `crc32` and `state`; the checksum is over the state as
 `json.dumps` writes it. An older state is converted to today's format, which is read as a
@@ -19,14 +19,14 @@ from openrbu.typed_json import read as read_record
 
 @dataclass(frozen=True, slots=True)
 class MachineState:
-    """A kernel that was put away, and the ID of its boot."""
+    """The saved state of a machine: the kernel's state, and the ID of its boot."""
 
     boot_id: str
     kernel: KernelState
 
 
 def build(text: str) -> bytes:
-    """What is in the file for a state, given as JSON text."""
+    """The content of the file for a state that is given as JSON text."""
     crc = zlib.crc32(text.encode())
     return f'{{"format": {FORMAT.number}, "crc32": {crc}, "state": {text}}}'.encode()
 
@@ -34,8 +34,8 @@ def build(text: str) -> bytes:
 def read(data: bytes) -> MachineState:
     """The state in a file.
 
-    :raise NewerFormatError: when its format is newer than these.
-    :raise DamagedInputError: when it is damaged, or not what its format says.
+    :raise NewerFormatError: when its format is newer than `FORMAT`.
+    :raise DamagedInputError: when it is damaged, or does not have its format.
     """
     try:
         document = parse_object(data)
@@ -53,8 +53,8 @@ def read(data: bytes) -> MachineState:
 
 
 def _from_1(state: Document) -> Document:
-    """Modules were an object, and their parameters beside them. Those are in what a module itself
-    keeps."""
+    """In format 1 modules are an object, and `parameters` another one. The state of a module has
+    its parameters too."""
     kernel = dict(state["kernel"])
     modules, parameters = kernel["modules"], kernel.pop("parameters")
     if modules.keys() != parameters.keys():
