@@ -23,7 +23,6 @@ know is in attributes, not in the text.
 import errno as errno_module
 import os
 from enum import IntEnum
-from typing import ClassVar
 
 
 class ExitCode(IntEnum):
@@ -44,7 +43,7 @@ class OpenRbuError(Exception):
     `exit_code` is the exit code of the command line.
     """
 
-    kind: ClassVar[str] = "open_rbu"
+    kind: str = "open_rbu"
     exit_code: ExitCode = ExitCode.FAILED
 
 

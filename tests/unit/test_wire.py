@@ -24,6 +24,7 @@ from openrbu.errors import (
     UpdateFailedError,
     UsageError,
 )
+from openrbu.file_format import NewerFormatError
 from openrbu.formats.dell import CompletionCode
 from openrbu.hosts.base import read_text
 from openrbu.hosts.virtual import VirtualHost
@@ -155,17 +156,20 @@ def test_an_error_comes_out_of_the_wire_as_it_went_in(error: Any) -> None:
     assert type(came) is type(error)
     assert str(came) == str(error)
     assert message.payload == b"beside"
-    for name in ("errno", "strerror", "filename", "exit_code", "offset"):
+    for name in ("errno", "strerror", "filename", "exit_code", "offset", "kind"):
         assert getattr(came, name, None) == getattr(error, name, None)
 
 
-def test_an_error_of_a_kind_that_the_wire_does_not_know_comes_as_the_next_above_it() -> None:
-    for error, kind in (
-        (BusyError("b"), ObstacleError),
-        (InUseError("m", "1", is_served=True), MachineError),
+def test_an_error_of_a_class_that_the_wire_does_not_know_comes_as_the_next_above_it() -> None:
+    for error, known, kind in (
+        (BusyError("b"), ObstacleError, "busy"),
+        (InUseError("m", "1", is_served=True), MachineError, "in_use"),
+        (NewerFormatError(3, 2), DamagedInputError, "newer_format"),
     ):
         came = wire.error_of(wire.error_document(error))
-        assert (type(came), str(came)) == (kind, str(error))
+        assert isinstance(came, known)
+        assert (type(came), str(came), came.kind) == (known, str(error), kind)
+        assert known.kind != kind  # the class's own stays
 
 
 def test_a_report_with_thousands_of_extents_goes_over_the_wire_whole() -> None:

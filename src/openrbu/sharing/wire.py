@@ -185,14 +185,16 @@ def error_document(error: Failure) -> dict[str, Any]:
         path = None if error.filename is None else str(error.filename)
         return {"errno": error.errno, "text": error.strerror, "path": path}
     if isinstance(error, DamagedInputError):
-        return {"damage": str(error), "offset": error.offset}
-    kinds = (kind.__name__ for kind in type(error).__mro__)
-    known = next((name for name in kinds if name in _PLAIN), OpenRbuError.__name__)
-    return {"kind": known, "text": str(error)}
+        return {"damage": str(error), "offset": error.offset, "kind": error.kind}
+    names = (each.__name__ for each in type(error).__mro__)
+    known = next((name for name in names if name in _PLAIN), OpenRbuError.__name__)
+    kind = error.kind if isinstance(error, OpenRbuError) else None
+    return {"class": known, "text": str(error), "kind": kind}
 
 
 def error_of(document: object) -> Exception:
-    """The exception that was sent: of the same class, with the same text and errno.
+    """The exception that was sent: with the same text, errno and kind; of the same class, or of
+    the nearest class above it that this module knows.
 
     :raise WireError: when `document` is not an error of `error_document`.
     """
@@ -205,12 +207,16 @@ def error_of(document: object) -> Exception:
         fields(document, {"errno": int, "text": str | None, "path": str | None})
         return OSError(_errno(document["errno"]), document["text"], document["path"])
     if "damage" in document:
-        fields(document, {"damage": str, "offset": int | None})
-        return DamagedInputError(document["damage"], offset=document["offset"])
-    fields(document, {"kind": str, "text": str})
-    if document["kind"] not in _PLAIN:
-        raise WireError("an error of an unknown kind")
-    return _PLAIN[document["kind"]](document["text"])
+        fields(document, {"damage": str, "offset": int | None, "kind": str})
+        error: Exception = DamagedInputError(document["damage"], offset=document["offset"])
+    else:
+        fields(document, {"class": str, "text": str, "kind": str | None})
+        if document["class"] not in _PLAIN:
+            raise WireError("an error of an unknown class")
+        error = _PLAIN[document["class"]](document["text"])
+    if isinstance(error, OpenRbuError) and document["kind"] is not None:
+        error.kind = document["kind"]
+    return error
 
 
 def _errno(number: int) -> int:
