@@ -4,6 +4,7 @@ import contextlib
 import errno
 import gzip
 import os
+import shlex
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -105,6 +106,23 @@ def test_update_in_packets_with_reboot(packety: Cli) -> None:
     result = packety.json(*words, "--packet-size", "8K")["result"]
     assert (result["version_before"], result["version_after"]) == ("2.1.2", "2.3.0")
     assert (result["mode"], result["completion_code"]) == ("packet", "0x0000")
+
+
+def test_the_command_that_a_plan_ends_with_does_what_was_planned(packety: Cli) -> None:
+    (path := packety.write("a password", b"secret\n")).chmod(0o600)
+    words = ("--mode", "packet", "--packet-size", "8K", "--password-file", path, "--reinstall")
+    planned = packety("plan", new_bios(packety), "--machine", "packety", *words)
+    ready = planned.out.splitlines()[-1].removeprefix("ready: rbu ")
+    done = packety.json(*shlex.split(ready))
+    assert done["plan"]["packet_size_bytes"] == 8192
+    assert set(map(str, words)) <= set(shlex.split(ready))
+
+
+def test_what_another_program_armed_is_not_promised(demo: Cli) -> None:
+    demo("update", demo.image("A06"), "--machine", "demo")
+    next((demo.directory.parent / "home").rglob("journal.jsonl")).unlink()
+    shown = demo("status", "--machine", "demo").out
+    assert "yes, by another program: at the next restart the BIOS searches for an update" in shown
 
 
 def test_a_machine_that_runs_the_version_needs_nothing(demo: Cli) -> None:

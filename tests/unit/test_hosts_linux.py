@@ -344,9 +344,7 @@ def test_a_driver_whose_file_refuses_a_write_is_told_by_its_path(root: Path) -> 
 )
 def test_a_machine_that_shows_no_tables_can_not_be_known(root: Path, missing: str) -> None:
     (root / missing).unlink()
-    with pytest.raises(
-        ObstacleError, match="has no SMBIOS tables: which machine it is can't be known"
-    ):
+    with pytest.raises(ObstacleError, match="has no SMBIOS tables, so its model can't be known"):
         read_target(LinuxHost(root))
 
 

@@ -207,7 +207,9 @@ def test_what_is_wrong_at_every_look_is_refused(tmp_path: Path) -> None:
         put(tmp_path, PLACE + 5 * PAGE_SIZE, bytes(PAGE_SIZE))
         return Noting(opened(tmp_path))
 
-    with pytest.raises(UpdateFailedError, match="1 of the set's 18 packets are missing"):
+    with pytest.raises(
+        UpdateFailedError, match="1 of the set's 18 packets is missing or damaged: "
+    ):
         verified_in(tmp_path, memory)
 
 

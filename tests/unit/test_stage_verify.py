@@ -451,7 +451,9 @@ def test_packets_are_found_scattered_in_any_order_and_more_than_once(
 def test_a_missing_packet_is_noticed(usual: VirtualMachine) -> None:
     put_packets(usual, IMAGE, HIGH)
     usual.ram.zero(PhysAddr(HIGH + 2 * PAGE_SIZE * 5), PAGE_SIZE)
-    with pytest.raises(UpdateFailedError, match="1 of the set's 34 packets are missing"):
+    with pytest.raises(
+        UpdateFailedError, match="1 of the set's 34 packets is missing or damaged: "
+    ):
         look(usual, "packet")
 
 

@@ -91,7 +91,11 @@ def _armed_cell(machine: Machine, now: UpdateStatus) -> Cell:
     words: dict[NextRestart, Cell] = {
         NextRestart.UNKNOWN: ("can't be read from here (it may need root, or the dcdbas module)"),
         NextRestart.CHANGES_NOTHING: "no",
-        NextRestart.UPDATES: caution("yes: the next restart updates the BIOS"),
+        NextRestart.UPDATES: caution(
+            "yes: the next restart updates the BIOS"
+            if now.is_verified
+            else "yes, by another program: at the next restart the BIOS searches for an update"
+        ),
         NextRestart.FINDS_NOTHING: bad(
             "yes, but nothing is staged: the next restart finds no image (0x000d), or one that is "
             f"still in freed memory; {cancel}"
@@ -272,7 +276,7 @@ def history(
         attempts = opened.history()
         document = {"updates": [attempt_document(attempt) for attempt in attempts]}
         if not attempts:
-            return Answer(document, [f"no update was tried on {opened.host.name}"])
+            return Answer(document, [f"the journal of {opened.host.name} has no update"])
         rows = [
             (
                 _when(attempt),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,6 +27,8 @@ _MODES: dict[ModeChoice, StagingMode | None] = {
     ModeChoice.MONO: "mono",
     ModeChoice.PACKET: "packet",
 }
+
+_PACKET_SIZE = "4096"
 
 Mode = Annotated[
     ModeChoice,
@@ -70,7 +73,7 @@ class UpdateOptions:
     """The options of an update, as they are on the command line."""
 
     mode: Mode = ModeChoice.AUTO
-    packet_size: PacketSize = "4096"
+    packet_size: PacketSize = _PACKET_SIZE
     reinstall: Reinstall = False
     allow_downgrade: AllowDowngrade = False
     allow_any_system: AllowAnySystem = False
@@ -105,8 +108,8 @@ class UpdateOptions:
 
     @property
     def words(self) -> str:
-        """Those of the given options that ignore an obstacle, to be given to `rbu update`, too."""
-        given = {
+        """The given options as words of a command, so that `rbu update` does what was planned."""
+        flags = {
             "--reinstall": self.reinstall,
             "--allow-downgrade": self.allow_downgrade,
             "--allow-any-system": self.allow_any_system,
@@ -115,4 +118,11 @@ class UpdateOptions:
             "--without-password": self.without_password,
             "--mend-cmos": self.mend_cmos,
         }
-        return "".join(f" {option}" for option, is_given in given.items() if is_given)
+        words = [option for option, is_given in flags.items() if is_given]
+        if self.mode is not ModeChoice.AUTO:
+            words += ["--mode", self.mode.value]
+        if self.packet_size != _PACKET_SIZE:
+            words += ["--packet-size", self.packet_size]
+        if self.password_file is not None:
+            words += ["--password-file", shlex.quote(str(self.password_file))]
+        return "".join(f" {word}" for word in words)

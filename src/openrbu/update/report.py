@@ -59,6 +59,12 @@ class UpdateStatus:
     last: Attempt | None
 
     @property
+    def is_verified(self) -> bool:
+        """Whether openrbu armed the BIOS, after it had verified what is staged."""
+        armed_by_us = self.last is not None and self.last.outcome == "armed"
+        return armed_by_us and self.is_staged_as_armed
+
+    @property
     def next_restart(self) -> NextRestart:
         """What the next restart will do, as far as can be seen from here."""
         rbu = self.target.rbu

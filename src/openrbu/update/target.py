@@ -76,7 +76,8 @@ def read_target(host: Host) -> Target:
         tables = Tables.parse(read_file(host, ENTRY_POINT), read_file(host, DMI_TABLE))
     except FileNotFoundError:
         raise ObstacleError(
-            f"{host.name} has no SMBIOS tables: which machine it is can't be known"
+            f"{host.name} has no SMBIOS tables, so its model can't be known; "
+            "for a virtual machine: --machine NAME"
         ) from None
     except PermissionError:
         raise ObstacleError("only root can read the SMBIOS tables: run this as root") from None

@@ -34,6 +34,9 @@ from openrbu.units import BIOS_SEARCH_END, PhysAddr
 if TYPE_CHECKING:
     from openrbu.memory.search_result import FoundImage, FoundSet, SearchResult
 
+_MISSING_SHOWN = 5
+"""So many numbers of missing packets are in a message."""
+
 
 def find_update(memory: ReadableMemory, machine: Identity) -> FoundUpdate:
     """Search RAM, and check what is found against this machine.
@@ -117,14 +120,24 @@ def _packets(
     if packet_set.conflicts:
         raise _inconsistent(f"packets of one set contradict each other: {packet_set.conflicts[0]}")
     if not packet_set.is_complete:
-        raise _inconsistent(
-            f"{len(packet_set.missing)} of the set's {packet_set.total} packets are missing"
-        )
+        raise _inconsistent(_missing_text(packet_set))
     password = packet_set.password.crc if packet_set.password.present else None
     if password != machine.password_crc:
         raise _inconsistent("packet 0 does not carry this machine's password")
     copies = min(map(len, packet_set.places.values()))
     return FoundUpdate("packet", _joined(memory, machine, packet_set), packet_set.extents, copies)
+
+
+def _missing_text(packet_set: FoundSet) -> str:
+    """How many packets the BIOS lacks, and the first of their numbers."""
+    missing = packet_set.missing
+    numbers = ", ".join(map(str, missing[:_MISSING_SHOWN]))
+    rest = ", …" if len(missing) > _MISSING_SHOWN else ""
+    are = "is" if len(missing) == 1 else "are"
+    return (
+        f"{len(missing)} of the set's {packet_set.total} packets {are} missing or damaged: "
+        f"{numbers}{rest}"
+    )
 
 
 def _joined(memory: ReadableMemory, machine: Identity, packet_set: FoundSet) -> Image:
