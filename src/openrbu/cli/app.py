@@ -102,7 +102,7 @@ COMMANDS: Mapping[str, Row | Group] = {
         _MACHINES,
     ),
     "lab": Group(
-        "Real Linux with the real dell_rbu module, and a real BIOS, in QEMU.",
+        "Real Linux with the real dell_rbu, and a real BIOS, in QEMU.",
         {
             "check": Row("openrbu.cli.labs:check"),
             "bios": Row("openrbu.cli.labs:bios"),

@@ -51,7 +51,7 @@ BiosRules = Annotated[
     typer.Option(
         "--bios",
         metavar="RULES",
-        help="The rule set of its BIOS, see rbu machine rules. Without it: the system's own.",
+        help="The rule set of its BIOS, see rbu machine rules (default: that of the model).",
         autocompletion=complete_rules,
     ),
 ]
@@ -61,7 +61,9 @@ Revision = Annotated[
 FlashSize = Annotated[
     str | None,
     typer.Option(
-        "--flash-size", metavar="SIZE", help="The size of its flash (1M), as an image's data."
+        "--flash-size",
+        metavar="SIZE",
+        help="The size of its flash (1M). The data of an image must be as large.",
     ),
 ]
 Faults = Annotated[

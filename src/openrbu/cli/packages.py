@@ -26,7 +26,9 @@ def info(
     *,
     as_json: bool,
 ) -> Answer:
-    """Show what an image is: version, systems, sizes, check words, digest.
+    """Show what an image is.
+
+    It shows the version, the systems, sizes, check words and the digest.
 
     Of a package it shows the description and each image inside. The exit code is 5 when an image
     is not whole: changed, cut, or with bytes after its end.

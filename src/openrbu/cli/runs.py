@@ -17,7 +17,7 @@ def run(
     *,
     machine: Annotated[str, machine_option("The virtual machine.")],
 ) -> int:
-    """Run a program that finds a virtual machine's files at their true paths.
+    """Run a program that sees a virtual machine's files.
 
     It sees this computer's /sys with the machine's entries at their true paths: its firmware class,
     its drivers, its SMBIOS tables. Other programs don't see them, and nothing is left afterwards.

@@ -3,22 +3,8 @@
 Theory of operation. The driver asks its profile *what* to do and never *which kernel* it is: each
 difference between the document and the kernels is one field here and one `if` in the driver.
 
-==============================  ==========  ============  =========  ==========  =====
-field                           documented  linux-2.6.16  linux-5.7  linux-6.16  linux
-==============================  ==========  ============  =========  ==========  =====
-`entry_at_load`                 yes
-`entry_comes_back`              yes
-`data_before_loading`                       yes           yes        yes         yes
-`packets_below`                 4 GiB
-`transfer_limit_bytes`                      4 KiB         4 KiB      4 KiB       4 KiB
-`most_packets_below_floor`                  524,288       524,288    524,288     524,288
-`bad_packet_size`               keep        garbage       garbage    garbage     refuse
-`skips_first_packet`                                      yes
-`oopses_on_clearing`                                      yes
-`clears_past_a_short_packet`                              yes
-==============================  ==========  ============  =========  ==========  =====
-
-Sources: docs/reference/driver-files.md, D7. `documented` does what the kernel's document says.
+The table of fields and profiles: docs/reference/driver-files.md, D7. `documented` does what the
+kernel's document says.
 `linux` was compared with Debian's 6.1.192. The other profiles follow published descriptions of
 kernels' bugs (CVE-2025-38197 for those of 5.7); these kernels were not tried here.
 """

@@ -94,7 +94,7 @@ HEADER_RULES: tuple[HeaderRule, ...] = (
 class PacketHeader:
     """A packet's header. Sizes in bytes; `size_bytes` is that of the whole packet with this header.
 
-    With the right `checksum`, the sum of all 16-bit words of the packet is 0 modulo 65536.
+    With the right `checksum`, all 16-bit words of the packet add up to 0 modulo 65536.
     """
 
     size_bytes: int
