@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from openrbu.errors import DamagedInputError
 from openrbu.formats.check_words import check_words
-from openrbu.formats.hdr import SystemId, make_image
+from openrbu.formats.hdr import Image, SystemId, make_image
 from openrbu.formats.image_check import ImageState
 from openrbu.formats.packet import (
     HEADER_SIZE_BYTES,
@@ -544,6 +544,46 @@ def test_data_that_claims_check_words_everywhere_costs_a_few_looks_only(
     result = search(ram)
     assert result.images == ()
     assert [why.split(":")[1] for _, why in whys(result)] == [" overwritten"]
+    assert [seen.size_bytes for seen in result.headers] == [len(header) + KIB + 8]  # the first
+
+
+@pytest.mark.parametrize("flash_size", [len(FLASH), None])
+def test_a_header_that_changes_while_it_is_read_is_neither_whole_nor_cut(
+    ram: RamFile, flash_size: int | None
+) -> None:
+    """Memory has another version's header by now, before the check words of the one that was."""
+    was = Image.parse(IMAGE).header
+    put(ram, 2 * MIB, OTHER_IMAGE[: was.size_bytes] + IMAGE[was.size_bytes :])
+    memory = ram_array.RamArray(ram, PhysAddr(0), REGIONS[-1].end)
+    checked = image_search.ImageSearch(memory, flash_size).check_body(PhysAddr(2 * MIB), was)
+    assert (checked.state, checked.size_bytes) == (ImageState.DATA_CHANGED, 0)
+    assert checked.why == "image: its header changed while it was read"
+
+
+@pytest.mark.parametrize("bytes_before_the_border", [1, 2, 3])
+def test_a_check_word_across_the_border_of_two_chunks_is_found(
+    ram: RamFile, bytes_before_the_border: int
+) -> None:
+    """The memory behind a header is searched in chunks of 1 MiB."""
+    data = random.Random(9).randbytes(MIB - 4 - bytes_before_the_border)
+    image = make_image(data, version=BiosVersion.parse("A05"), systems=[SystemId(0x121)])
+    put(ram, 2 * MIB, image)
+    assert [found.size_bytes for found in search(ram).images] == [len(image)]
+
+
+@pytest.mark.parametrize(("times", "is_found"), [(17, False), (20, True)])
+def test_the_search_at_each_byte_counts_as_sixteen_times_the_work(
+    ram: RamFile, monkeypatch: pytest.MonkeyPatch, times: int, is_found: bool
+) -> None:
+    """A search at each KiB comes first: that is one time the work; and a checksum at the end."""
+    image = make_image(FLASH[:-92], version=BiosVersion.parse("A05"), systems=[SystemId(0x121)])
+    put(ram, 2 * MIB, image)
+    monkeypatch.setattr(image_search, "WORK_BYTES", times * len(image))
+    result = search(ram)
+    assert [found.address for found in result.images] == [2 * MIB] * is_found
+    assert [why for _, why in whys(result)] == [
+        "image: not checked, too many headers claim to be one"
+    ] * (not is_found)
 
 
 def test_headers_that_claim_more_work_than_allowed_are_not_checked(

@@ -19,6 +19,8 @@ from openrbu.formats.hdr import Image
 from openrbu.hosts.base import read_text
 from openrbu.hosts.virtual import VirtualHost
 from openrbu.machine.virtual import VirtualMachine
+from openrbu.memory.physical import Region
+from openrbu.memory.ram_file import RamFile
 from openrbu.memory.scan import search
 from openrbu.units import KIB, MIB, PAGE_SIZE, PhysAddr
 from openrbu.update import stage
@@ -381,6 +383,36 @@ def test_where_memory_is_hidden_the_drivers_word_is_all_there_is(usual: VirtualM
     assert (verified.read_back, verified.extents) == (ReadBack.RIGHT, None)
     with pytest.raises(UpdateFailedError, match="gives back something else than was delivered"):
         stage.verify(host, what, ReadBack.DIFFERENT, published(Image.parse(IMAGE)))
+
+
+@pytest.mark.parametrize("failures", [0, 1, 2, 3])
+def test_a_search_of_memory_is_repeated_twice_before_its_failure_is_an_error(
+    usual: VirtualMachine, failures: int
+) -> None:
+    """Another program writes to a page with a packet while it is compared."""
+
+    class Disturbed(RamFile):
+        """The machine's memory, whose first searches fail."""
+
+        searches = 0
+
+        def populated(self, start: PhysAddr, end: PhysAddr) -> Iterator[Region]:
+            self.searches += 1
+            if self.searches <= failures:
+                raise OSError(errno.EFAULT, os.strerror(errno.EFAULT))
+            return super().populated(start, end)
+
+    host, what = VirtualHost(usual), payload()
+    seen = staged(host, what)
+    memory = Disturbed(usual.directory / "ram", usual.ram.regions, writable=False)
+    shown = Watched(host, lambda *_: None, {"physical_memory": memory})
+    if failures < 3:
+        assert stage.verify(shown, what, seen, published(Image.parse(IMAGE))).extents
+    else:
+        with pytest.raises(OSError, match="Bad address"):
+            stage.verify(shown, what, seen, published(Image.parse(IMAGE)))
+        assert memory.searches == failures
+    memory.close()
 
 
 # -- in physical memory ---------------------------------------------------------------------
