@@ -81,7 +81,7 @@ def test_a_host_whose_memory_is_not_there_is_not_made(rbu: Cli, tmp_path: Path) 
     (tmp_path / "ram").mkdir()
     with small_tmpfs(tmp_path / "ram", 64 * MIB) as ram:
         line = rbu.fails(4, "balloon", "host", "xen", "--ram", "1G", "--ram-in", ram)
-        assert "host 'xen' was not made: dom0 can't be started" in line
+        assert "machine 'xen' was not made: dom0 can't be started" in line
         assert rbu.json("machine", "list")["machines"] == []
         assert list(ram.iterdir()) == []
 

@@ -176,18 +176,27 @@ def open_machine(name: str | None = None, *, serve: bool = False) -> Iterator[Ma
 
 
 def make_machine(name: str, spec: MachineSpec | None = None) -> Path:
-    """Make a virtual machine and switch it on. Returns its directory.
+    """Make a virtual machine and switch it on. Returns its directory. One that can't be switched on
+    is removed again.
 
     :raise UsageError: when the spec has a name, a version, a size or a profile that is not valid.
     :raise MachineError: when a machine of that name exists, or the files can't be written.
+    :raise ObstacleError: when it can't be switched on, such as for lack of memory.
     :raise DamagedInputError: when the SMBIOS tables in the spec can't be used.
     """
-    from openrbu.machine import factory
+    from openrbu.machine import factory, removal, store
     from openrbu.machine.virtual import VirtualMachine
 
     directory = factory.make_machine(name, factory.MachineSpec() if spec is None else spec)
-    with VirtualMachine(directory) as machine:
-        machine.power_on()
+    try:
+        with VirtualMachine(directory) as machine:
+            machine.power_on()
+    except store.InUseError:  # another process has opened the new machine
+        raise
+    except errors.MachineError as error:
+        with store.locked(directory):
+            removal.remove_machine(directory)
+        raise errors.ObstacleError(f"machine {name!r} was not made: {error}") from None
     return directory
 
 
@@ -207,10 +216,10 @@ def switch_off(name: str) -> bool:
 
     :raise MachineError: as `open_machine`.
     """
+    from openrbu.machine.ram import RamGoneError
     from openrbu.machine.removal import discard_state
     from openrbu.machine.state import StateRefusedError
     from openrbu.machine.store import existing_directory
-    from openrbu.machine.virtual import RamGoneError
     from openrbu.sharing.session import open_machine
 
     try:

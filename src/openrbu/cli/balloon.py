@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from openrbu import api
 from openrbu.cli.balloon_view import driver_cell, host_blocks, orphan_lines, size_of_pages
 from openrbu.cli.options import complete_machines, complete_models, size_of
 from openrbu.cli.show import Answer, Block, caution, cell_text, good
-from openrbu.errors import ObstacleError, OpenRbuError, UsageError
+from openrbu.errors import OpenRbuError, UsageError
 from openrbu.units import GIB, PAGE_SIZE, human_size
 
 if TYPE_CHECKING:
@@ -164,13 +165,12 @@ def host(
     from openrbu.balloon.session import open_xen_host
     from openrbu.drivers.xen_balloon_profiles import DEFAULT_BALLOON_PROFILE
     from openrbu.machine.config import XenConfig
-    from openrbu.machine.factory import MachineSpec, make_machine
 
     if ram_in == "":
         raise UsageError("--ram-in takes a directory")
     ram_bytes = DEFAULT_RAM_BYTES if ram is None else size_of(ram, "--ram")
     dom0_bytes = _pages_of(dom0, "--dom0", default=ram_bytes // 4)
-    spec = MachineSpec(
+    spec = api.MachineSpec(
         model=DEFAULT_HOST_MODEL if model is None else model,
         bios_version=bios_version,
         ram_bytes=ram_bytes,
@@ -182,31 +182,11 @@ def host(
         ),
         ram_directory=None if ram_in is None else Path(ram_in),
     )
-    _start(make_machine(name, spec))
+    api.make_machine(name, spec)
     with open_xen_host(name, clock=clock_of(context)) as session:
         status = session.status()
     said: list[Block] = [good(f"made and on: {name}"), *host_blocks(status)]
     return Answer({"changed": True, **status.document()}, said)
-
-
-def _start(directory: Path) -> None:
-    """Switch a new host on. A host that can't start, because there is too little memory, is removed
-    again.
-
-    :raise ObstacleError: when it can't start.
-    """
-    from openrbu.errors import MachineError
-    from openrbu.machine import store
-    from openrbu.machine.removal import remove_machine
-    from openrbu.machine.virtual import VirtualMachine
-
-    try:
-        with VirtualMachine(directory) as machine:
-            machine.power_on()
-    except MachineError as error:
-        with store.locked(directory):
-            remove_machine(directory)
-        raise ObstacleError(f"host {directory.name!r} was not made: {error}") from None
 
 
 def guest(

@@ -6,7 +6,6 @@ import datetime as dt
 import errno
 import os
 import shutil
-import tempfile
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -40,10 +39,8 @@ from openrbu.machine.config import (
 from openrbu.machine.factory_tables import check_system_id, filled_in, read_tables
 from openrbu.machine.guest_spec import MIN_GUEST_BYTES
 from openrbu.machine.models import DEFAULT_MODEL, Model, TokenKind, model
-from openrbu.machine.removal import remove_ram
+from openrbu.machine.ram import create_ram, link_ram, remove_ram
 from openrbu.machine.virtual import Clock, local_now
-from openrbu.memory.physical import pc_regions
-from openrbu.memory.ram_file import RamFile
 from openrbu.system.files import fresh_directory
 from openrbu.system.signals import signals_deferred
 from openrbu.units import GIB, KIB, MIB, PAGE_SIZE, human_size
@@ -104,8 +101,8 @@ def make_machine(name: str, spec: MachineSpec, *, clock: Clock = local_now) -> P
         try:
             _write(fresh, parts)
             if spec.ram_directory is not None:
-                _link_ram(fresh / "ram", name, spec.ram_directory)
-            RamFile.create(fresh / "ram", pc_regions(parts.config.ram_bytes)).close()
+                link_ram(fresh, name, spec.ram_directory)
+            create_ram(fresh, parts.config)
             _put_in_place(fresh, directory)
         except BaseException:
             with signals_deferred():
@@ -122,19 +119,6 @@ def write_parts(directory: Path, spec: MachineSpec, *, clock: Clock = local_now)
     :raise OSError: for an error of the disk.
     """
     _write(directory, _parts(spec, clock()))
-
-
-def _link_ram(link: Path, name: str, directory: Path) -> None:
-    """Make a file in `directory` for the RAM of the machine `name`, and `link` a link to it.
-
-    :raise UsageError: when the file can't be made.
-    """
-    try:
-        fd, path = tempfile.mkstemp(".ram", f"openrbu-{name}-", directory.resolve(strict=True))
-    except OSError as error:
-        raise UsageError(f"RAM can't be kept in {directory}: {error.strerror}") from None
-    os.close(fd)
-    link.symlink_to(path)
 
 
 @dataclass(frozen=True, slots=True)

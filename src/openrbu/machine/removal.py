@@ -8,6 +8,7 @@ from pathlib import Path
 
 from openrbu.machine.config import load_config
 from openrbu.machine.dom0 import XEN
+from openrbu.machine.ram import remove_ram
 from openrbu.machine.state import StateFile
 from openrbu.machine.store import disk_errors, locked
 from openrbu.memory.physical import pc_regions
@@ -26,16 +27,6 @@ def remove_machine(directory: Path) -> None:
         Hypervisor.remove(directory / XEN)  # after this, processes that have it open can't use it
         remove_ram(directory)
         shutil.rmtree(directory)
-
-
-def remove_ram(directory: Path) -> None:
-    """Remove a machine's RAM that is in another directory; then `ram` is a link to it.
-
-    :raise OSError: when that is not allowed.
-    """
-    ram = directory / "ram"
-    if ram.is_symlink():
-        ram.readlink().unlink(missing_ok=True)
 
 
 def discard_state(directory: Path) -> None:

@@ -43,12 +43,11 @@ from openrbu.machine import store
 from openrbu.machine.base import MachineStatus
 from openrbu.machine.config import load_config, read_tables
 from openrbu.machine.path_locks import PathLocks, path_lock
+from openrbu.machine.ram import open_ram
 from openrbu.machine.state import StateFile
 from openrbu.machine.state_formats import MachineState
 from openrbu.memory.frames import Frames
 from openrbu.memory.pages import PageSource
-from openrbu.memory.physical import pc_regions
-from openrbu.memory.ram_file import RamFile
 from openrbu.ports import IoPorts, OwnPorts
 from openrbu.system.files import make_room
 from openrbu.system.signals import signals_deferred
@@ -64,18 +63,6 @@ machine is made."""
 def local_now() -> dt.datetime:
     """The wall clock, as a PC's real-time clock shows it."""
     return dt.datetime.now().astimezone()
-
-
-class RamGoneError(MachineError):
-    """A machine is on, and the file system with its RAM is not mounted."""
-
-    kind = "ram_gone"
-
-    def __init__(self, name: str, ram: Path) -> None:
-        super().__init__(
-            f"machine {name!r} has its RAM in {ram}, which does not exist: mount {ram.parent} "
-            f"again, or switch the machine off: rbu machine off {name}"
-        )
 
 
 class VirtualMachine:
@@ -126,7 +113,7 @@ class VirtualMachine:
         device = FlashFile(directory / "flash", rail=rail, faults=faults)
         stack.callback(device.close)
         self.flash = Flash(device, faults=faults)
-        self.ram = self._open_ram()
+        self.ram = open_ram(directory, self.config, lambda: self._state.read() is not None)
         stack.callback(self.ram.close)
         self._dom0: Dom0 | None = None
         if self.config.xen is not None:
@@ -136,19 +123,6 @@ class VirtualMachine:
             stack.callback(self._dom0.close)
         self._activation = bios_activation(self._factory_tables, self.cmos, self.nvram)
         self._smi = self._activation if isinstance(self._activation, SmiHandler) else None
-
-    def _open_ram(self) -> RamFile:
-        """Open its RAM. A RAM file in another directory (a tmpfs) may have been removed; it is made
-        again when the machine is off.
-
-        :raise RamGoneError: when the file is missing and the machine is on.
-        """
-        path, regions = self.directory / "ram", pc_regions(self.config.ram_bytes)
-        if path.is_symlink() and not path.exists():
-            if self._state.read() is not None:
-                raise RamGoneError(self.name, path.readlink())
-            RamFile.create(path, regions).close()
-        return RamFile(path, regions, is_mapped=self.config.xen is None)
 
     # -- power ------------------------------------------------------------------------------
 

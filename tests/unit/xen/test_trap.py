@@ -17,8 +17,9 @@ from openrbu.formats.dell import CompletionCode
 from openrbu.hosts.virtual import VirtualHost
 from openrbu.machine.config import XenConfig
 from openrbu.machine.dom0 import read_frame_table
+from openrbu.machine.ram import RamGoneError
 from openrbu.machine.removal import discard_state
-from openrbu.machine.virtual import RamGoneError, VirtualMachine
+from openrbu.machine.virtual import VirtualMachine
 from openrbu.memory.scan import search
 from openrbu.units import GIB, KIB, MIB, PAGE_SIZE, PhysAddr
 from openrbu.update import stage
