@@ -70,9 +70,7 @@ def new(
     \b
     Example:  rbu machine new demo --model precision-390 --ram 2G
     """
-    from openrbu.api import MachineSpec
-
-    spec = MachineSpec(
+    spec = api.MachineSpec(
         model=model,
         bios_version=bios_version,
         ram_bytes=None if ram is None else size_of(ram, "--ram"),
@@ -226,7 +224,8 @@ def _power(status: MachineStatus) -> Cell:
 def _shown(machine: Machine) -> tuple[dict[str, Any], Block]:
     """A machine with its status, for `--json` and for people."""
     status = machine.status()
-    return _machine_document(machine, status), _machine_facts(machine, status)
+    document = _machine_document(machine, status)
+    return document, _machine_facts(machine, status, document)
 
 
 def _machine_document(machine: Machine, status: MachineStatus) -> dict[str, Any]:
@@ -275,10 +274,9 @@ def _system_words(document: dict[str, Any]) -> str:
     return f"{document['system_id']} ({name})" if name else str(document["system_id"])
 
 
-def _machine_facts(machine: Machine, status: MachineStatus) -> Block:
+def _machine_facts(machine: Machine, status: MachineStatus, document: dict[str, Any]) -> Block:
     from openrbu.formats import dell
 
-    document = _machine_document(machine, status)
     rbu = dell.RbuInformation.of(status.tables)
     rows: list[tuple[str, Cell]] = [
         ("machine", f"{document['product']} ({document['model']})"),
