@@ -354,7 +354,7 @@ def test_fragmenting_down_to_single_pages_takes_every_other_page() -> None:
     assert allocator.free_bytes == before // 2
 
 
-def test_keeping_the_largest_order_holds_nothing() -> None:
+def test_keeping_the_largest_order_allocates_nothing() -> None:
     assert gib_machine().fragment(keep_free_order=MAX_ORDER).pages == ()
 
 

@@ -74,7 +74,7 @@ def test_pages_that_come_back_one_by_one_are_found_by_the_next_search(
     assert allocator.allocate(0) == (4096 + 7) * PAGE_SIZE
 
 
-def test_held_pages_are_not_free(allocator: BuddyAllocator) -> None:
+def test_withdrawn_pages_are_not_free(allocator: BuddyAllocator) -> None:
     allocator.withdraw_pages(frames(4096, 8191, 5000))
     assert allocator.take_pages(2).tolist() == [4097, 4098]
     assert [allocator.free_bits(chunk).bit_count() for chunk in (4, 5, 6, 7)] == [
@@ -108,7 +108,7 @@ def test_giving_back_what_was_not_taken_is_refused_whole(
 
 
 @pytest.mark.parametrize("wrong", [(4097, 4096), (4097, 4097), (4097, 0), (4097, 2**32 - 1)])
-def test_holding_what_is_not_free_is_refused_whole(
+def test_withdrawing_a_page_that_is_not_free_withdraws_none(
     allocator: BuddyAllocator, wrong: tuple[int, ...]
 ) -> None:
     allocator.allocate(0)
@@ -125,7 +125,7 @@ def test_a_page_is_given_back_once(allocator: BuddyAllocator) -> None:
     assert allocator.free_bytes == 16 * MIB
 
 
-def test_a_page_that_is_held_is_no_block(allocator: BuddyAllocator) -> None:
+def test_a_withdrawn_page_is_not_a_block(allocator: BuddyAllocator) -> None:
     taken = allocator.take_pages(1)
     with pytest.raises(ValueError, match="no block is allocated"):
         allocator.free(PhysAddr(int(taken[0]) * PAGE_SIZE), 0)
@@ -137,7 +137,7 @@ def test_a_block_is_not_given_back_as_pages(allocator: BuddyAllocator) -> None:
         allocator.give_pages(frames(block // PAGE_SIZE))
 
 
-def test_a_million_held_pages_cost_no_memory_to_speak_of() -> None:
+def test_a_million_withdrawn_pages_cost_no_memory_to_speak_of() -> None:
     allocator = BuddyAllocator(ram((4 * GIB, 8 * GIB)))
     tracemalloc.start()
     for _ in range(2048):

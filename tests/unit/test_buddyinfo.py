@@ -55,7 +55,7 @@ def test_other_nodes_zones_and_numbers_of_orders_are_read_too() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "\n", "Node 0, zone DMA\n", "MemFree: 1 kB\n", "\0"])
-def test_what_is_no_buddyinfo_is_damaged_input(text: str) -> None:
+def test_what_is_not_buddyinfo_is_damaged_input(text: str) -> None:
     with pytest.raises(DamagedInputError):
         parse_buddyinfo(text)
 

@@ -94,7 +94,7 @@ def test_claimed_sizes_are_found_far_behind_and_across_blocks() -> None:
 
 @pytest.mark.skipif(not VENDOR.is_dir(), reason=f"no whole vendor images at {VENDOR}")
 @pytest.mark.parametrize(("name", "state"), VENDOR_STATES.items())
-def test_a_vendors_image_is_judged_as_it_is(name: str, state: ImageState) -> None:
+def test_the_check_of_a_vendors_image_tells_its_state(name: str, state: ImageState) -> None:
     raw = gzip.decompress((VENDOR / f"{name}.gz").read_bytes())
     image = Image.parse(raw)
     assert (image.state, image.flash_size_bytes) == (state, MIB)
@@ -149,7 +149,7 @@ def test_header_and_data_changed_is_like_cut() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 100, 1023, 3_017_904 % MIB, 64 * KIB + 256])
-def test_data_of_any_size_is_judged_by_the_words_alone(size: int) -> None:
+def test_data_of_any_size_is_checked_by_the_words_alone(size: int) -> None:
     raw = image_of(random.Random(size).randbytes(size))
     assert state_of(raw) is ImageState.WHOLE
     assert state_of(raw + bytes(8)) is ImageState.BYTES_BEHIND

@@ -180,7 +180,7 @@ def test_tables_can_not_take_a_pcs_own_banks_away(ports: tuple[int, int]) -> Non
     assert banks_of(tables_with(odd)) == PC_BANKS
 
 
-def test_a_port_pair_that_nobody_answers_is_told_from_one_with_all_bits_set(path: Path) -> None:
+def test_a_port_pair_without_a_device_is_told_from_one_with_all_bits_set(path: Path) -> None:
     def at(index_port: int, data_port: int) -> IndexedIoToken:
         return IndexedIoToken(ACTIVATE, index_port, data_port, 0x78, 0xBF, 0x40, CHECKS[0], 0xD401)
 

@@ -243,7 +243,7 @@ def test_a_larger_image_takes_another_block_and_the_old_one_is_freed(machine: In
     assert machine.free_bytes() == before - 256 * KIB
 
 
-def test_what_a_block_holds_behind_the_image_is_cleared(machine: InProcess) -> None:
+def test_the_rest_of_a_block_after_the_image_is_cleared(machine: InProcess) -> None:
     fill_memory(machine, 0xFF)
     stage(machine, pattern(5000))
     (block,) = machine.driver.staged_blocks

@@ -233,7 +233,7 @@ def test_a_longer_header_moves_the_data() -> None:
         (changed(image_of(), 47, b"\x7f"), "quick check"),
     ],
 )
-def test_what_is_no_sound_image_is_refused_in_one_clear_line(raw: bytes, message: str) -> None:
+def test_what_is_not_a_valid_image_is_refused_in_one_clear_line(raw: bytes, message: str) -> None:
     with pytest.raises(DamagedInputError, match=message) as caught:
         Image.parse(raw)
     assert "\n" not in str(caught.value)

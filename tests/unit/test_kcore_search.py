@@ -139,7 +139,7 @@ class Reused(Noting):
     ids=["nothing", "a longer one", "one too long", "a damaged one", "another one"],
 )
 @pytest.mark.parametrize("flash_size", [64 * KIB, None])
-def test_a_header_that_changes_while_it_is_looked_at_is_a_reject(
+def test_a_header_that_changes_while_it_is_read_is_a_reject(
     tmp_path: Path, other: bytes, flash_size: int | None
 ) -> None:
     put_core(tmp_path)
@@ -202,7 +202,7 @@ def test_a_page_that_is_taken_during_the_search_is_no_reason_to_refuse(tmp_path:
     assert extents[0].start == PLACE
 
 
-def test_what_is_wrong_at_every_look_is_refused(tmp_path: Path) -> None:
+def test_what_is_wrong_at_every_search_is_refused(tmp_path: Path) -> None:
     def memory() -> Noting:
         put(tmp_path, PLACE + 5 * PAGE_SIZE, bytes(PAGE_SIZE))
         return Noting(opened(tmp_path))

@@ -55,7 +55,7 @@ def test_a_file_that_was_removed_is_made_anew_only_where_it_is_to_be(path: Path)
         assert path.exists()
 
 
-def test_the_last_words_of_a_holder_can_be_read_after_it_removed_the_file(path: Path) -> None:
+def test_the_last_text_of_an_owner_can_be_read_after_it_removed_the_file(path: Path) -> None:
     with LockFile(path, create=True) as waiting:
         with LockFile(path, create=True) as holder:
             assert holder.acquire()
@@ -78,7 +78,7 @@ def test_what_was_written_is_gone_with_the_next_text_and_the_file_never_gets_sma
 
 
 @pytest.mark.parametrize("what", ["a link", "a FIFO"])
-def test_what_is_no_file_is_refused_at_once(tmp_path: Path, what: str) -> None:
+def test_what_is_not_a_file_is_refused_at_once(tmp_path: Path, what: str) -> None:
     directory = make(tmp_path)
     if what == "a link":
         (directory / "lock").symlink_to(tmp_path / "victim")

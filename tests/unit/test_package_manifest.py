@@ -92,7 +92,7 @@ def test_an_id_that_is_none_is_left_out() -> None:
     assert [system.id for system in manifest.systems] == [0x0121]
 
 
-def test_other_xml_is_no_manifest() -> None:
+def test_other_xml_is_not_a_manifest() -> None:
     assert parse_manifest(b"<component type='firmware'/>") is None
 
 

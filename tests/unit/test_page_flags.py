@@ -98,7 +98,7 @@ def test_only_whole_entries_can_be_read(ram: RamFile, offset: int, size_bytes: i
     assert caught.value.errno == errno.EINVAL
 
 
-def test_a_copy_in_free_memory_is_passed_over_for_the_one_that_is_held(ram: RamFile) -> None:
+def test_a_copy_in_free_memory_is_skipped_for_the_one_of_the_driver(ram: RamFile) -> None:
     for place in (PLACE, ELSEWHERE):
         ram.write(place, image().build())
     free = free_pages(PLACE, size_bytes=MIB)
@@ -115,7 +115,7 @@ def test_an_image_in_free_memory_only_does_not_count_as_staged(ram: RamFile) -> 
 
 
 @pytest.mark.parametrize("bit", [LRU_BIT, MMAP_BIT, ANON_BIT, BUDDY_BIT])
-def test_a_copy_that_is_free_after_the_restart_does_not_count_as_held(bit: int) -> None:
+def test_a_copy_that_is_free_after_the_restart_does_not_count_as_staged(bit: int) -> None:
     """A file's pages and a program's: on Debian's 6.1.192 this program's own copy of the packets
     was taken for the driver's, which lay above 4 GiB."""
     flags = b"".join(flags.to_bytes(8, "little") for flags in (0, 1 << bit, 1 << 39))
@@ -133,7 +133,7 @@ def test_on_a_hypervisor_what_is_in_no_frame_of_the_table_counts_as_free() -> No
     assert seen == [of_others, False, of_others, True, of_others, False, of_others, end, end]
 
 
-def test_packets_count_where_they_are_held_and_nowhere_else(ram: RamFile) -> None:
+def test_packets_count_only_in_memory_of_the_driver(ram: RamFile) -> None:
     packets = packet.split(image().build(), set_id=1)
     for place in (PLACE, ELSEWHERE):
         ram.write(place, packets)

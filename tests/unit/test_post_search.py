@@ -107,7 +107,7 @@ def test_whole_copies_of_an_image_are_one_update(computer: Computer) -> None:
     check_took(computer, computer.start_armed(), "mono")
 
 
-def test_nothing_but_ghosts_is_no_update(computer: Computer) -> None:
+def test_pages_that_only_look_like_updates_are_not_one(computer: Computer) -> None:
     scatter(computer, IMAGE[:-PAGE_SIZE], IMAGE[:PAGE_SIZE], *pages_of(IMAGE), STRAY)
     check_refused(computer, computer.start_armed(), NOT_FOUND)
 

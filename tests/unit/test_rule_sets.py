@@ -243,7 +243,7 @@ def test_of_two_packets_of_one_number_the_lower_wins(ram: RamFile) -> None:
         PACKETS[0][:4] + bytes(28),
     ],
 )
-def test_where_the_real_bios_runs_wild_ours_refuses_and_says_so(
+def test_where_the_real_bios_leaves_ram_ours_refuses_and_says_so(
     ram: RamFile, lowest: bytes
 ) -> None:
     put(ram, HIGH, *PACKETS)

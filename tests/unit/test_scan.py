@@ -173,7 +173,7 @@ def test_a_packet_that_is_not_on_a_page_boundary_is_never_found(ram: RamFile) ->
 
 
 @pytest.mark.parametrize("end", [4 * MIB, 8 * MIB])
-def test_a_packet_that_the_end_of_a_region_cuts_is_no_packet(ram: RamFile, end: int) -> None:
+def test_a_packet_that_the_end_of_a_region_cuts_is_not_a_packet(ram: RamFile, end: int) -> None:
     packet = packet_list(size=8 * KIB)[1]
     put(ram, end - PAGE_SIZE, packet[:PAGE_SIZE])
     if end == 4 * MIB:
@@ -183,7 +183,7 @@ def test_a_packet_that_the_end_of_a_region_cuts_is_no_packet(ram: RamFile, end: 
     assert whys(result) == [(end - PAGE_SIZE, "packet: cut by the end of RAM")]
 
 
-def test_a_packet_that_the_end_of_the_searched_range_cuts_is_no_packet(ram: RamFile) -> None:
+def test_a_packet_that_the_end_of_the_searched_range_cuts_is_not_a_packet(ram: RamFile) -> None:
     put(ram, 2 * MIB, packet_list(size=8 * KIB)[1])
     assert search(ram, end=PhysAddr(2 * MIB + PAGE_SIZE)).packet_sets == ()
     assert len(search(ram, end=PhysAddr(2 * MIB + 2 * PAGE_SIZE)).packet_sets) == 1
@@ -533,7 +533,7 @@ def test_an_image_whose_data_is_mostly_holes_is_found(ram: RamFile) -> None:
         assert [found.address for found in search(ram, flash_size_bytes=size).images] == [2 * MIB]
 
 
-def test_data_that_claims_check_words_everywhere_costs_a_few_looks_only(
+def test_data_that_claims_check_words_everywhere_costs_only_a_few_checks(
     ram: RamFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(image_search, "WORK_BYTES", 32 * MIB)

@@ -146,13 +146,13 @@ def test_what_is_not_there_is_enoent_with_the_path(tree: SysfsTree) -> None:
     assert caught.value.filename == "/class/firmware/none"
 
 
-def test_an_attribute_is_no_directory(tree: SysfsTree) -> None:
+def test_an_attribute_is_not_a_directory(tree: SysfsTree) -> None:
     assert error_of(lambda: tree.lookup("/class/firmware/timeout/x")) == "ENOTDIR"
     assert error_of(lambda: tree.lookup("/class/firmware/timeout/..")) == "ENOTDIR"
     assert error_of(lambda: tree.list("/class/firmware/timeout")) == "ENOTDIR"
 
 
-def test_a_directory_is_no_attribute(tree: SysfsTree) -> None:
+def test_a_directory_is_not_an_attribute(tree: SysfsTree) -> None:
     assert error_of(lambda: tree.read("/class/firmware")) == "EISDIR"
     assert error_of(lambda: tree.write("/class/firmware/dell_rbu", b"1")) == "EISDIR"
 
@@ -383,7 +383,7 @@ def test_a_file_opened_through_a_link_outlives_the_link(tree: SysfsTree) -> None
         ("/", False),
     ],
 )
-def test_a_tree_holds_a_node_at_its_own_path_only(tree: SysfsTree, path: str, held: bool) -> None:
+def test_a_node_is_at_its_own_path_only(tree: SysfsTree, path: str, held: bool) -> None:
     assert tree.is_at(path, tree.lookup(LOADING)) is held
 
 
@@ -424,7 +424,7 @@ def test_stat_shows_what_linux_shows() -> None:
     assert tree.stat("/dir").link_count == 2
 
 
-def test_writing_nothing_is_no_store(tree: SysfsTree, recorder: Recorder) -> None:
+def test_writing_nothing_is_not_a_store(tree: SysfsTree, recorder: Recorder) -> None:
     for path in ("/class/firmware/timeout", "/class/firmware/dell_rbu/data"):
         assert tree.write(path, b"") == 0
     assert recorder.calls == []

@@ -128,7 +128,7 @@ def test_two_ways_to_write_a_version_are_the_same(text: str, same: str) -> None:
         "TR440BXA.86B.0026.P08.0008311605",
     ],
 )
-def test_what_is_no_version_is_unreadable_and_fits_no_header(text: str) -> None:
+def test_what_is_not_a_version_is_unreadable_and_fits_no_header(text: str) -> None:
     version = parse(text)
     assert version.style is VersionStyle.UNREADABLE
     assert not version.is_special
@@ -159,7 +159,7 @@ def test_only_new_style_from_90_is_special(text: str, special: bool) -> None:
     ("text", "major", "three_bytes"),
     [("A09", 1, b"A09"), ("a0z", 1, b"a0z"), ("0.2.8", 2, b"\x00\x02\x08"), ("1.2", 2, b"\1\2\0")],
 )
-def test_a_header_holds_a_version_by_its_style(text: str, major: int, three_bytes: bytes) -> None:
+def test_a_header_stores_a_version_by_its_style(text: str, major: int, three_bytes: bytes) -> None:
     assert parse(text).header_fields() == (major, three_bytes)
 
 

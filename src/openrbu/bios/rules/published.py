@@ -91,7 +91,7 @@ def _why_none(result: SearchResult) -> str:
         return "nothing in memory looks like one"
     return (
         f"the image header at {result.headers[0].address:#x} has no data of this flash's size "
-        "with the right check words behind it"
+        "followed by the right check words"
     )
 
 
