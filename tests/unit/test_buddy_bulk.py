@@ -89,11 +89,11 @@ def test_withdrawn_pages_are_not_free(allocator: BuddyAllocator) -> None:
 @pytest.mark.parametrize(
     ("wrong", "why"),
     [
-        ((4096,), "not held"),
-        ((4100, 4096), "not held"),
-        ((4100, 4100), "there twice"),
-        ((0,), "not held"),
-        ((2**32 - 1,), "not held"),
+        ((4096,), "not withdrawn"),
+        ((4100, 4096), "not withdrawn"),
+        ((4100, 4100), "given twice"),
+        ((0,), "not withdrawn"),
+        ((2**32 - 1,), "not withdrawn"),
     ],
 )
 def test_giving_back_what_was_not_taken_is_refused_whole(
@@ -133,7 +133,7 @@ def test_a_withdrawn_page_is_not_a_block(allocator: BuddyAllocator) -> None:
 
 def test_a_block_is_not_given_back_as_pages(allocator: BuddyAllocator) -> None:
     block = allocator.allocate(1)
-    with pytest.raises(ValueError, match="not held"):
+    with pytest.raises(ValueError, match="not withdrawn"):
         allocator.give_pages(frames(block // PAGE_SIZE))
 
 
