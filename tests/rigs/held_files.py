@@ -16,7 +16,7 @@ from pathlib import Path
 
 MODES = {"r": os.O_RDONLY, "w": os.O_WRONLY, "rw": os.O_RDWR, "wt": os.O_WRONLY | os.O_TRUNC}
 
-_IDLE_CHECK_S = 0.001
+_CHECK_S = 0.001
 
 
 class Files:
@@ -62,14 +62,15 @@ class Files:
 
     def _settle(self) -> None:
         """Wait until the kernel has done what the call set off: twice in a row as many entries as
-        there are uses of the module."""
+        there are uses of the module. A kernel tells nobody when a use of a module begins or ends,
+        so this looks again and again."""
         in_a_row = 0
         while in_a_row < 2:
             uses = int(self._at("/sys/module/dell_rbu/refcnt").read_text())
             is_there = self._at("/sys/class/firmware/dell_rbu/loading").exists()
             in_a_row = in_a_row + 1 if uses == is_there else 0
             if in_a_row < 2:
-                time.sleep(_IDLE_CHECK_S)
+                time.sleep(_CHECK_S)
 
 
 def main() -> None:

@@ -160,7 +160,7 @@ class Load:
             self._look(partial(os.fstat, fd))
             self._look(partial(os.pread, fd, 4096, 0))
             os.close(fd)
-        time.sleep(0.05)
+        time.sleep(0.05)  # so that others change something while the handles are open
 
     def status(self) -> None:
         ended = subprocess.run(

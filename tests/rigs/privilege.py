@@ -1,9 +1,9 @@
 """Tests whose outcome may depend on who runs them: the mark `privilege`, run as another user, too.
 
-A test module has the mark when its text names what asks for the user or sets what a user may, or
-one of `RIGS`; so whoever writes such a test need not think of it. A contract test has it, besides,
-where the driver is on a mount (`tests/contract/conftest.py`). The refusals of the virtual kernel do
-not count: whom it serves is an argument.
+A test module has the mark when its text names what asks for the user, or what sets what a user may,
+or a module of `RIGS` or `_ASKING`; so whoever writes such a test need not think of it. A contract
+test has it, besides, where the driver is on a mount (`tests/contract/conftest.py`). The refusals of
+the virtual kernel do not count: whom it serves is an argument.
 """
 
 from __future__ import annotations
@@ -20,7 +20,14 @@ RIGS = ("held_files", "mounted", "mounts", "run", "served", "small_disks")
 _USERS = (
     r"as_nobody|geteuid|getuid|os\.access|chmod|chown|setpriv|unshare|fusermount|setrlimit|lockfile"
 )
-_NAMED = re.compile(rf"\b(?:{_USERS}|rigs(?:\.| import )(?:{'|'.join(RIGS)}))\b")
+_ASKING = ("lab.accel",)
+"""Modules of ours that ask what the user may: `lab.accel` asks os.access of /dev/kvm."""
+
+_IMPORTED = "|".join(
+    [rf"rigs(?:\.| import ){name}" for name in RIGS]
+    + [name.replace(".", r"(?:\.| import )") for name in _ASKING]
+)
+_NAMED = re.compile(rf"\b(?:{_USERS}|{_IMPORTED})\b")
 
 WHY_LEFT_OUT = "nothing in them asks who runs them, mounts, or reaches a machine of another process"
 

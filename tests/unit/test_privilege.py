@@ -17,6 +17,8 @@ from rigs.privilege import RIGS, TESTS, depends_on_the_user, left_out
         "path.chmod(0o500)",
         "from rigs.mounts import Served",
         "from rigs import mounted",
+        "from openrbu.lab import accel",
+        "from openrbu.lab.accel import accelerator",
     ],
 )
 def test_a_module_that_names_the_user_is_one_of_them(tmp_path: Path, text: str) -> None:
@@ -43,3 +45,4 @@ def test_the_rigs_are_called_so() -> None:
 def test_what_is_left_out_is_named_and_not_all_there_is() -> None:
     assert "unit/test_packet.py" in left_out()
     assert "unit/test_service.py" not in left_out()
+    assert not {"unit/test_lab_accel.py", "unit/test_lab_cli.py"} & set(left_out())

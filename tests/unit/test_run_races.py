@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
-import struct
 import sys
-import termios
-import threading
-import time
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from openrbu.fuse import namespace
@@ -20,8 +16,6 @@ from rigs.cli import names_in
 from rigs.machines import in_child, make
 from rigs.mounted import needs_fuse
 from rigs.run import needs_root
-
-TIMEOUT_S = 20.0
 
 
 def test_a_device_that_goes_while_dev_is_repeated_is_left_out() -> None:
@@ -53,29 +47,25 @@ def test_a_device_that_goes_while_dev_is_repeated_is_left_out() -> None:
 def test_a_child_that_is_killed_before_it_goes_on_is_told_by_its_signal(tmp_path: Path) -> None:
     directory = make(tmp_path)
 
-    def unread_bytes(descriptor: int) -> int:
-        """Of what was sent, those that the other end has not taken: unix(7)."""
-        size: int = struct.unpack("i", fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4)))[0]
-        return size
-
     def work() -> None:
         child = _Child(directory, ["true"], {})
         os.close(child.device())
-        pid, descriptor = child._pid, child._channel.fileno()
+        pid = child._pid
         assert pid is not None
         os.kill(pid, signal.SIGSTOP)
         os.waitid(os.P_PID, pid, os.WSTOPPED)
 
-        def kill() -> None:
-            until = time.monotonic() + TIMEOUT_S
-            while not unread_bytes(descriptor) and time.monotonic() < until:
-                time.sleep(0.001)
-            os.kill(pid, signal.SIGKILL)
+        def kill(frame: FrameType, event: str, function: Any) -> None:
+            """The word to go on was sent, and a process that is stopped has not read it."""
+            if event == "c_return" and function.__name__ == "send":
+                os.kill(pid, signal.SIGKILL)
+                sent.append(pid)
 
-        killing = threading.Thread(target=kill)
-        killing.start()
-        assert child.result() == -signal.SIGKILL
-        killing.join()
+        sent: list[int] = []
+        sys.setprofile(kill)
+        result = child.result()
+        sys.setprofile(None)
+        assert (result, sent) == (-signal.SIGKILL, [pid])
         child.close()
 
     needs_root()

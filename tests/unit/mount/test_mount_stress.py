@@ -39,7 +39,7 @@ def descriptors(pid: int) -> int:
 
 
 def wait_until(is_so: Callable[[], bool]) -> None:
-    """For what there is no event for."""
+    """For what the kernel tells nobody: that another process waits, or has closed a file."""
     until = time.monotonic() + 30
     while not is_so():
         assert time.monotonic() < until
