@@ -45,13 +45,13 @@ from openrbu.buffers import Buffer
 from openrbu.drivers.dell_rbu_profiles import (
     GARBAGE_PACKET_SIZE,
     BadPacketSize,
-    KernelOopsError,
     Profile,
 )
-from openrbu.drivers.extents import Block, Extents, blocks_in, free_all, to_rows, zero_whole
+from openrbu.drivers.extents import Block, blocks_in, free_all, to_rows
 from openrbu.drivers.firmware_class import FirmwareClass, FirmwareImage
 from openrbu.drivers.numbers import c_string, scan_unsigned, strict_unsigned, unsigned_long
 from openrbu.drivers.objects import add_driver, device_path, module_path, remove_driver
+from openrbu.drivers.staged_data import StagedData
 from openrbu.drivers.states import DellRbuState
 from openrbu.drivers.sysfs import BinaryAttribute, SysfsTree, TextAttribute
 from openrbu.errors import KernelError
@@ -95,10 +95,7 @@ class DellRbu:
         self._image_type = image_type
         self._allocation_floor = allocation_floor
         self._packet_size_bytes = 0
-        self._mono: Block | None = None
-        self._packets: list[Block] = []
-        self._staged = Extents(pages.memory)
-        self._cursor = 0
+        self._staged = StagedData(pages, profile)
 
     # -- properties -------------------------------------------------------------------------
 
@@ -114,7 +111,7 @@ class DellRbu:
     @property
     def staged_blocks(self) -> tuple[Block, ...]:
         """All staged blocks, in sequence."""
-        return tuple(self._blocks)
+        return tuple(self._staged.blocks)
 
     @property
     def staged_size_bytes(self) -> int:
@@ -158,9 +155,9 @@ class DellRbu:
             image_type=self._image_type,
             packet_size_bytes=self._packet_size_bytes,
             allocation_floor=self._allocation_floor,
-            staged=to_rows(self._blocks),
-            is_mono=self._mono is not None,
-            cursor=self._cursor,
+            staged=to_rows(self._staged.blocks),
+            is_mono=self._staged.mono is not None,
+            cursor=self._staged.cursor,
             has_entry=self._firmware.is_requested(NAME),
         )
 
@@ -175,12 +172,7 @@ class DellRbu:
         self._packet_size_bytes = state.packet_size_bytes
         self._allocation_floor = state.allocation_floor
         blocks = list(blocks_in(state.staged))
-        if state.is_mono:
-            (self._mono,) = blocks
-        else:
-            self._packets = blocks
-        self._staged = self._extents_of(blocks)
-        self._cursor = state.cursor
+        self._staged.restore(blocks, is_mono=state.is_mono, cursor=state.cursor)
         self._add_files()
         if state.has_entry:
             self._request_entry()
@@ -247,22 +239,9 @@ class DellRbu:
     def _read_data(self, offset: int, size_bytes: int) -> bytes:
         if self._image_type not in ("mono", "packet"):
             return b""
-        if not self._blocks:
+        if not self._staged.blocks:
             raise KernelError(errno.ENOMEM, f"{DEVICE_PATH}/data", "no image is staged")
-        if self._mono is not None:
-            return self._staged.read(offset, size_bytes)
-        return self._read_packets(offset, size_bytes)
-
-    def _read_packets(self, offset: int, size_bytes: int) -> bytes:
-        total = self._staged.size_bytes
-        if offset > total:
-            return b""
-        wanted = min(size_bytes, total - offset)
-        skipped = self._packets[0].size_bytes if self._profile.skips_first_packet else 0
-        data = self._staged.read(skipped + self._cursor, wanted)
-        is_past_the_end = offset + size_bytes > total
-        self._cursor = 0 if is_past_the_end else min(self._cursor + wanted, total)
-        return data.ljust(wanted, b"\0")
+        return self._staged.read(offset, size_bytes)
 
     # -- staging ----------------------------------------------------------------------------
 
@@ -278,11 +257,11 @@ class DellRbu:
             self._request_entry()
 
     def _stage_mono(self, image: FirmwareImage) -> None:
-        size_bytes = image.size_bytes
-        if self._mono is not None and self._mono.capacity_bytes >= size_bytes:
-            block = self._mono._replace(size_bytes=size_bytes)
+        size_bytes, mono = image.size_bytes, self._staged.mono
+        if mono is not None and mono.capacity_bytes >= size_bytes:
+            block = mono._replace(size_bytes=size_bytes)
         else:
-            self._drop_mono()
+            self._staged.drop_mono()
             order = order_for(size_bytes)
             try:
                 address = self._allocate(order, below=_MONO_BELOW)
@@ -290,8 +269,8 @@ class DellRbu:
                 self._log(f"{NAME}: no memory for an image of {size_bytes} bytes: {error}")
                 return
             block = Block(address, order, size_bytes)
-        self._mono = block
-        self._fill([block], image)
+        self._staged.mono = block
+        self._fill(image)
 
     def _stage_packets(self, image: FirmwareImage) -> None:
         self._drop_packets()
@@ -302,16 +281,16 @@ class DellRbu:
         if most is not None and self._allocation_floor // self._packet_size_bytes > most:
             self._log(f"{NAME}: no memory to list all packets that fit below allocation_floor")
             return
-        held: list[Block] = []
+        packets, held = self._staged.packets, list[Block]()
         try:
             for start in range(0, image.size_bytes, self._packet_size_bytes):
                 size_bytes = min(self._packet_size_bytes, image.size_bytes - start)
-                self._packets.append(self._allocate_packet(size_bytes, held))
+                packets.append(self._allocate_packet(size_bytes, held))
         except KernelError as error:
-            self._log(f"{NAME}: no memory for packet {len(self._packets)}: {error}")
+            self._log(f"{NAME}: no memory for packet {len(packets)}: {error}")
             self._drop_packets()
         else:
-            self._fill(self._packets, image)
+            self._fill(image)
         finally:
             free_all(self._pages, held)
 
@@ -335,71 +314,14 @@ class DellRbu:
             raise KernelError(errno.ENOMEM, detail=f"no block is larger than order {MAX_ORDER}")
         return self._pages.allocate(order, below=below)
 
-    def _fill(self, blocks: list[Block], image: FirmwareImage) -> None:
-        """Write the image into its blocks, and zeros into the rest of each block.
-
-        :raise OSError: when memory can't be written (RAM in a file on a full disk). Nothing is
-            staged then.
-        """
-        self._staged = self._extents_of(blocks)
-        memory = self._pages.memory
-        try:
-            position = 0
-            for view in image.views():
-                self._staged.write(position, view)
-                position += len(view)
-            for block in blocks:
-                if rest := block.capacity_bytes - block.size_bytes:
-                    memory.zero(PhysAddr(block.address + block.size_bytes), rest)
-        except OSError:
-            self._drop_everything()
-            raise
-
-    # -- dropping ---------------------------------------------------------------------------
+    def _fill(self, image: FirmwareImage) -> None:
+        self._staged.fill(image, packet_size_bytes=self._packet_size_bytes)
 
     def _drop_everything(self) -> None:
-        self._drop_packets()
-        self._drop_mono()
-
-    def _drop_mono(self) -> None:
-        if self._mono is not None:
-            zero_whole(self._pages.memory, [self._mono])
-            self._free([self._mono])
-            self._mono = None
+        self._staged.drop(self._packet_size_bytes)
 
     def _drop_packets(self) -> None:
-        if not self._packets:
-            return
-        oopses = self._profile.oopses_on_clearing
-        cleared = self._packets[1:] if oopses else self._packets
-        zero_whole(self._pages.memory, cleared)
-        if self._profile.clears_past_a_short_packet:
-            self._zero_past_short_packets(cleared)
-        if oopses:
-            raise KernelOopsError("dell_rbu cleared a packet list that was not empty")
-        self._free(self._packets)
-        self._packets = []
-
-    def _zero_past_short_packets(self, packets: list[Block]) -> None:
-        memory = self._pages.memory
-        for block in packets:
-            start = block.address + block.capacity_bytes
-            end = block.address + self._packet_size_bytes
-            for region in memory.regions:
-                part = region.clip(start, end)
-                if part is not None:
-                    memory.zero(part.start, part.size_bytes)
-
-    def _free(self, blocks: list[Block]) -> None:
-        free_all(self._pages, blocks)
-        self._staged, self._cursor = Extents(self._pages.memory), 0
-
-    @property
-    def _blocks(self) -> list[Block]:
-        return self._packets if self._mono is None else [self._mono]
-
-    def _extents_of(self, blocks: list[Block]) -> Extents:
-        return Extents(self._pages.memory, ((b.address, b.size_bytes) for b in blocks))
+        self._staged.drop_packets(self._packet_size_bytes)
 
 
 def _first_read(text: str, offset: int, size_bytes: int) -> bytes:
