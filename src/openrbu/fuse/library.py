@@ -37,7 +37,8 @@ def _load() -> Any:
     except OSError:
         raise ObstacleError(f"the library {given} of {_PATH_VARIABLE} can't be loaded") from None
     if module.fuse_version_major < 3:
-        raise ObstacleError(f"mounting needs libfuse 3, and {given} is older")
+        older = given or "the one that mfusepy has loaded"
+        raise ObstacleError(f"mounting needs libfuse 3, and {older} is older")
     logging.getLogger("fuse").addHandler(logging.NullHandler())  # else it writes on standard error
     return module
 

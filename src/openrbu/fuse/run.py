@@ -38,6 +38,7 @@ from openrbu.errors import ObstacleError
 from openrbu.fuse import guard, namespace
 from openrbu.fuse.overlay import Overlay, RealEntry, real_entries
 from openrbu.system.fuse_mounts import RUN_TYPE, mount_device, open_device
+from openrbu.system.interrupts import ENDING_SIGNALS
 from openrbu.system.libc import call
 from openrbu.system.signals import SIGNAL_CHECK_S
 
@@ -250,7 +251,7 @@ def _restore_signals() -> None:
     command line handles some."""
     for signum in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(signum, signal.SIG_DFL)
-    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for signum in ENDING_SIGNALS:
         if signal.getsignal(signum) is not signal.SIG_IGN:
             signal.signal(signum, signal.SIG_DFL)
 

@@ -20,14 +20,13 @@ from openrbu.fuse.filesystem import FileSystem
 from openrbu.fuse.library import mfusepy
 from openrbu.fuse.translation import Translation
 from openrbu.kernel.files import Files
+from openrbu.system.interrupts import ENDING_SIGNALS
 from openrbu.system.libc import LIBC, call
 from openrbu.system.signals import SIGNAL_CHECK_S
 
 _CLONE_FS = 0x200  # linux/sched.h
 _LOG_LINE_BYTES = 1024
 _WAKE_UP_S = 0.01
-
-_TAKEN_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 
 _LogFunction = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
 
@@ -129,7 +128,7 @@ class FuseSession:
     def _on_init(self) -> None:
         context = _libfuse.fuse_get_context().contents
         self._handle = _libfuse.fuse_get_session(ctypes.c_void_p(context.fuse))
-        for signum in _TAKEN_SIGNALS:
+        for signum in ENDING_SIGNALS:
             if signal.getsignal(signum) is signal.SIG_DFL:
                 LIBC.signal(int(signum), None)
         self._has_started.set()

@@ -7,6 +7,9 @@ import signal
 from collections.abc import Iterator
 from types import FrameType
 
+ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""The signals that ask a process to end."""
+
 EXIT_SIGNAL = 128
 """Plus the number of the signal: the exit code that a shell shows for a process that a signal
 ended."""
@@ -37,7 +40,7 @@ def signals_raised() -> Iterator[None]:
         raise TerminatedBySignal(signum)
 
     before = {}
-    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for signum in ENDING_SIGNALS:
         if signal.getsignal(signum) is not signal.SIG_IGN:
             before[signum] = signal.signal(signum, raise_it)
     try:

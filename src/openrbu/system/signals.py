@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Self
 
-DEFERRED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+from openrbu.system.interrupts import ENDING_SIGNALS
 
 SIGNAL_CHECK_S = 0.25
 """The longest time that the main thread may wait for another thread, or for a process, in one call.
@@ -48,7 +48,7 @@ class DeferredSignals:
         thread runs handlers."""
         if threading.current_thread() is not threading.main_thread():
             return
-        found = {signum: signal.getsignal(signum) for signum in DEFERRED}
+        found = {signum: signal.getsignal(signum) for signum in ENDING_SIGNALS}
         self._handlers = {
             signum: handler
             for signum, handler in found.items()
