@@ -120,6 +120,7 @@ def test_a_first_line_that_is_cut_off_is_written_over_too(path: Path) -> None:
         b"junk",
         b"\xff\xfe",
         b"[]",
+        b"[" * 100_000,
         b"7",
         b'"text"',
         b"{}",

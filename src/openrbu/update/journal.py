@@ -21,6 +21,7 @@ from typing import Any
 
 from openrbu import __version__
 from openrbu.errors import DamagedInputError, ObstacleError
+from openrbu.file_format import parse_object
 
 SCHEMA = 1
 OPEN_EVENTS = ("started", "armed")
@@ -112,8 +113,8 @@ class Journal:
         attempts: dict[str, Attempt] = {}
         for number, line in enumerate(lines[:-1], start=1):
             try:
-                self._take(json.loads(line), attempts)
-            except (ValueError, KeyError, TypeError, AttributeError):
+                self._take(parse_object(line), attempts)
+            except (DamagedInputError, ValueError, KeyError, TypeError):
                 raise DamagedInputError(
                     f"line {number} of the journal {self._path} is damaged: move the file away; "
                     "the next update begins a new one"
