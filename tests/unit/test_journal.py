@@ -152,9 +152,9 @@ def test_one_that_can_not_be_written_is_an_obstacle(path: Path) -> None:
         lambda: journal.locked().__enter__(),
     )
     for call in calls:
-        with pytest.raises(ObstacleError, match="can't be written: Is a directory"):
+        with pytest.raises(ObstacleError, match="can't be written: it is a directory, not a file"):
             call()
-    with pytest.raises(ObstacleError, match="can't be read: Is a directory"):
+    with pytest.raises(ObstacleError, match="can't be read: it is a directory, not a file"):
         journal.attempts()
 
 

@@ -242,6 +242,7 @@ def remove_machine(name: str) -> None:
     from openrbu.sharing.access import remove_dead_mounts_of
 
     directory = store.existing_directory(name)
+    removal.remove_odd_lock(directory)
     with store.locked(directory):
         remove_dead_mounts_of(directory)
         removal.remove_machine(directory)

@@ -9,6 +9,7 @@ from pathlib import Path
 from openrbu.bios.power import PowerRail
 from openrbu.errors import MachineError
 from openrbu.ports import BANK_BYTES, PC_BANKS, PC_PORTS
+from openrbu.system.kept_files import OddFileError, read_kept
 
 CMOS_FILE_BYTES = BANK_BYTES * (max(index_port for index_port, _ in PC_PORTS) + 1)
 """The size of a file with a PC's two banks. Index i of the bank with index port p is at offset
@@ -39,9 +40,11 @@ class CmosFile:
         self._index = dict.fromkeys(self.banks.values(), 0)
         self._size_bytes = cmos_file_bytes(self.banks)
         try:
-            data = path.read_bytes()
+            data = read_kept(path)
         except FileNotFoundError:
             raise MachineError(f"the CMOS file {path} is missing") from None
+        except OddFileError as error:
+            raise MachineError(f"the CMOS file {path} is damaged: {error.strerror}") from None
         if len(data) not in (CMOS_FILE_BYTES, self._size_bytes):
             raise MachineError(
                 f"the CMOS file {path} has {len(data)} bytes, not {self._size_bytes}"

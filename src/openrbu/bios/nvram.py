@@ -16,6 +16,7 @@ from openrbu.errors import DamagedInputError, MachineError
 from openrbu.file_format import parse_object
 from openrbu.formats.dell import CompletionCode
 from openrbu.system.files import write_whole
+from openrbu.system.kept_files import OddFileError, read_kept
 from openrbu.typed_json import Natural, read
 
 
@@ -109,9 +110,11 @@ class NvramFile:
         self._path = path
         self._rail = rail or PowerRail()
         try:
-            self.contents = Nvram.parse(path.read_bytes())
+            self.contents = Nvram.parse(read_kept(path))
         except FileNotFoundError:
             raise MachineError(f"the NVRAM file {path} is missing") from None
+        except OddFileError as error:
+            raise MachineError(f"the NVRAM file {path} is damaged: {error.strerror}") from None
         except (ValueError, RecursionError):
             raise MachineError(f"the NVRAM file {path} is damaged") from None
 

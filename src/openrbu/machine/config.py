@@ -19,6 +19,7 @@ from openrbu.formats.smbios import Tables
 from openrbu.machine.store import disk_errors
 from openrbu.memory.physical import pc_regions
 from openrbu.system.files import write_whole
+from openrbu.system.kept_files import OddFileError, read_kept
 from openrbu.typed_json import Natural, read, to_text
 
 
@@ -87,7 +88,7 @@ def load_config(directory: Path) -> MachineConfig:
     with disk_errors(directory):
         _check_kinds(directory)
         try:
-            return _parse_config(path.read_bytes())
+            return _parse_config(read_kept(path))
         except FileNotFoundError:
             raise MachineError(
                 f"machine {directory.name!r} has no machine.json: it was not made completely, or "
@@ -96,6 +97,11 @@ def load_config(directory: Path) -> MachineConfig:
         except NewerFormatError as error:
             raise MachineError(
                 f"{path}: {error}: update openrbu, or remove the machine: rbu machine rm "
+                f"{directory.name}"
+            ) from None
+        except OddFileError as error:
+            raise MachineError(
+                f"{path} is damaged ({error.strerror}); to remove the machine: rbu machine rm "
                 f"{directory.name}"
             ) from None
         except (DamagedInputError, ValueError, OverflowError, UsageError) as error:
@@ -111,6 +117,8 @@ def _check_kinds(directory: Path) -> None:
     :raise MachineError: when an entry is not a file, a directory or a socket.
     """
     for path in directory.iterdir():
+        if path.name.startswith("state."):  # `StateFile` looks itself, and knows the way out
+            continue
         with contextlib.suppress(FileNotFoundError):  # it may have been removed just now
             kind = stat.S_IFMT(path.stat().st_mode)
             if kind not in (stat.S_IFREG, stat.S_IFDIR, stat.S_IFSOCK):
@@ -170,10 +178,13 @@ def read_tables(directory: Path, config: MachineConfig) -> Tables:
     """
     try:
         names = ("smbios_entry_point", "DMI")
-        entry_point, table = [(directory / name).read_bytes() for name in names]
+        entry_point, table = [read_kept(directory / name) for name in names]
     except FileNotFoundError as error:
         text = f"machine {directory.name!r} has lost its file {error.filename}"
         raise MachineError(text) from None
+    except OddFileError as error:
+        text = f"machine {directory.name!r} has damaged SMBIOS tables: {error.filename}: "
+        raise MachineError(f"{text}{error.strerror}") from None
     if zlib.crc32(entry_point + table) != config.tables_crc32:
         raise MachineError(
             f"machine {directory.name!r} has damaged SMBIOS tables: they are not those it was made "

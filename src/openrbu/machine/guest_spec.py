@@ -10,6 +10,7 @@ from openrbu.drivers.xen_balloon_profiles import DEFAULT_BALLOON_PROFILE, balloo
 from openrbu.errors import DamagedInputError, MachineError, UsageError
 from openrbu.file_format import FileFormat, NewerFormatError, parse_object
 from openrbu.system.files import write_whole
+from openrbu.system.kept_files import OddFileError, read_kept
 from openrbu.typed_json import Natural, read, to_document
 from openrbu.units import MIB, PAGE_SIZE, human_size
 
@@ -66,7 +67,7 @@ def read_guest_spec(directory: Path) -> GuestSpec | None:
     """
     path = directory / _FILE_NAME
     try:
-        document = parse_object(path.read_bytes())
+        document = parse_object(read_kept(path))
         document = FORMAT.convert(document, FORMAT.number_of(document))
         del document["format"]
         spec = read(GuestSpec, document)
@@ -75,6 +76,8 @@ def read_guest_spec(directory: Path) -> GuestSpec | None:
         return None
     except NewerFormatError as error:
         raise MachineError(f"{path}: {error}: update openrbu") from None
+    except OddFileError as error:
+        raise MachineError(f"{path} is damaged ({error.strerror})") from None
     except (DamagedInputError, UsageError) as error:
         raise MachineError(f"{path} is damaged ({error})") from None
     return spec

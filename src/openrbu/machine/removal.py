@@ -13,6 +13,7 @@ from openrbu.machine.state import StateFile
 from openrbu.machine.store import disk_errors, locked
 from openrbu.memory.physical import pc_regions
 from openrbu.memory.ram_file import RamFile
+from openrbu.system.kept_files import is_odd, remove_whatever
 from openrbu.system.signals import signals_deferred
 from openrbu.xen.hypervisor import Hypervisor
 
@@ -23,10 +24,21 @@ def remove_machine(directory: Path) -> None:
     :raise MachineError: for an error of the disk, or when a process does not end its hypercall.
     """
     with disk_errors(directory), signals_deferred():
-        (directory / "machine.json").unlink(missing_ok=True)
+        remove_whatever(directory / "machine.json")
         Hypervisor.remove(directory / XEN)  # after this, processes that have it open can't use it
         remove_ram(directory)
         shutil.rmtree(directory)
+
+
+def remove_odd_lock(directory: Path) -> None:
+    """Remove what is in place of a machine's lock, where it is not a file, so that no process can
+    have it.
+
+    :raise MachineError: for an error of the disk.
+    """
+    with disk_errors(directory):
+        if is_odd(directory / "lock"):
+            remove_whatever(directory / "lock")
 
 
 def discard_state(directory: Path) -> None:
@@ -39,7 +51,7 @@ def discard_state(directory: Path) -> None:
     with locked(directory), disk_errors(directory), signals_deferred():
         config = load_config(directory)
         state = StateFile.of_machine(directory)
-        state.mark_lost()
+        state.discard()
         if config.xen is not None:
             Hypervisor.remove(directory / XEN)
         ram = directory / "ram"

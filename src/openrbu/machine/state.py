@@ -24,6 +24,7 @@ stay as they are (`docs/state.md`).
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,12 +33,18 @@ from openrbu.errors import DamagedInputError, MachineError, OpenRbuError
 from openrbu.file_format import NewerFormatError
 from openrbu.machine import state_formats
 from openrbu.machine.state_formats import MachineState
+from openrbu.system.kept_files import is_odd, open_kept, read_kept, remove_whatever
 from openrbu.typed_json import to_text
-from openrbu.units import KIB
+from openrbu.units import KIB, MIB
 
 SPARE_BYTES = 256 * KIB
 """Enough for the state of a kernel with thousands of scattered packets. A usual state has 2 KiB."""
 
+MAX_STATE_BYTES = 64 * MIB
+"""More than the state of any machine has: a million runs of pages in a balloon have 15 MiB."""
+
+_NOT_THE_FILES_FAULT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""Errors of opening a file that come from this process or this computer."""
 
 _UNFIT = (LookupError, TypeError, ValueError, ArithmeticError, MemoryError, OpenRbuError)
 """What the parts of a machine raise when they are to continue from a state with impossible
@@ -81,18 +88,23 @@ class StateFile:
     @property
     def is_lost(self) -> bool:
         """Whether the machine was on in a process that died."""
-        return self._lost.exists() and not self._path.exists()
+        return os.path.lexists(self._lost) and not os.path.lexists(self._path)
 
     def read(self) -> MachineState | None:
         """The saved state; None when there is none.
 
         :raise StateRefusedError: when it has a newer format, contains what this openrbu does not
-            know, or is damaged. The file stays as it is.
+            know, is damaged, can't be read, or is something other than a file. What is there stays
+            as it is.
         """
         try:
-            data = self._path.read_bytes()
+            data = read_kept(self._path, max_bytes=MAX_STATE_BYTES)
         except FileNotFoundError:
             return None
+        except OSError as error:
+            if error.errno in _NOT_THE_FILES_FAULT:
+                raise
+            raise self.refusal(f"state.json can't be read: {error.strerror}") from None
         try:
             state = state_formats.read(data)
         except NewerFormatError as error:
@@ -135,11 +147,30 @@ class StateFile:
         self.is_in_use = True
 
     def _make_spare(self) -> None:
-        fd = os.open(self._spare, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = self._open_spare()
         try:
             os.posix_fallocate(fd, 0, SPARE_BYTES)
         finally:
             os.close(fd)
+
+    def _open_spare(self) -> int:
+        """Open the spare; its descriptor. It is emptied when no state can have its size.
+
+        :raise OSError: when it can't be opened.
+        """
+        if is_odd(self._spare):
+            remove_whatever(self._spare)
+        fd = open_kept(self._spare, os.O_RDWR | os.O_CREAT)
+        if os.fstat(fd).st_size > MAX_STATE_BYTES:
+            os.ftruncate(fd, 0)
+        return fd
+
+    def discard(self) -> None:
+        """`mark_lost`, whatever is in place of the three files."""
+        for path in (self._path, self._lost, self._spare):
+            if is_odd(path):
+                remove_whatever(path)
+        self.mark_lost()
 
     def mark_lost(self) -> None:
         """Mark the machine as off without power, until `save`."""
@@ -159,7 +190,7 @@ class StateFile:
                 self._lost.replace(self._path)
                 self.is_in_use = False
             return
-        fd = os.open(self._spare, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = self._open_spare()
         try:
             data = state_formats.build(text)
             data = data.ljust(os.fstat(fd).st_size)  # the spare has an older state in it
@@ -180,5 +211,5 @@ class StateFile:
     def delete(self) -> None:
         """Delete all three files, because the machine was switched off."""
         for path in (self._path, self._lost, self._spare):
-            path.unlink(missing_ok=True)
+            remove_whatever(path)
         self._last, self.is_in_use = None, False

@@ -125,9 +125,13 @@ class AttachedGuest:
 
         :raise StateRefusedError: when the saved state is not understood, or does not fit this
             guest. Then nothing has changed.
-        :raise MachineError: when there is no saved state.
+        :raise MachineError: when it lost its power.
         """
         spec, state = read_guest_spec(directory), self._state.read()
+        if state is None and not self._state.is_lost:
+            raise self._state.refusal("state.json is missing")
+        if state is not None and spec is None:
+            raise self._state.refusal("guest.json is missing")
         if spec is None or state is None:
             raise MachineError(
                 f"guest {self.name!r} of {self._host.name!r} has lost its power; it is destroyed "

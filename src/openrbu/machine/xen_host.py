@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import re
 import shutil
 import uuid
@@ -247,7 +248,8 @@ class XenHost:
             except (GuestInUseError, FileNotFoundError):  # alive; or removed just now
                 return False
             # checked first: it raises when the directory has a guest of a newer host by now
-            if self._has(directory.name) and (directory / "state.json").exists():
+            has_state = not StateFile.of_guest(directory, self.name).is_lost
+            if self._has(directory.name) and has_state:
                 return False
             self._destroy(directory)
             return True
@@ -347,12 +349,12 @@ def _check_power(directory: Path) -> None:
 
 def _has_power(directory: Path) -> bool:
     """Whether the machine in a directory may be on: its kernel was saved, or runs in a process."""
-    if (directory / "state.json").exists():
+    if os.path.lexists(directory / "state.json"):
         return True
     with contextlib.suppress(FileNotFoundError), LockFile(directory / "lock", create=False) as lock:
         if lock.is_locked():
             return True
-    return (directory / "state.json").exists()  # it may have been saved just now
+    return os.path.lexists(directory / "state.json")  # it may have been saved just now
 
 
 def _allocate_used(allocator: BuddyAllocator, spec: GuestSpec) -> None:

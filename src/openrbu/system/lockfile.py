@@ -95,7 +95,8 @@ class LockFile:
 
         :raise OSError: when it can't be written.
         """
-        os.pwrite(self._fd, text.encode().ljust(os.fstat(self._fd).st_size), 0)
+        size = min(os.fstat(self._fd).st_size, _MAX_BYTES)  # `read` reads no more
+        os.pwrite(self._fd, text.encode().ljust(size), 0)
 
     def remove(self) -> None:
         """Remove the file. Only the process with the lock may; `read` and `write` still work."""

@@ -22,10 +22,15 @@ from typing import Any
 from openrbu import __version__
 from openrbu.errors import DamagedInputError, ObstacleError
 from openrbu.file_format import parse_object
+from openrbu.system.kept_files import open_kept, read_kept
+from openrbu.units import MIB
 
 SCHEMA = 1
 OPEN_EVENTS = ("started", "armed")
 """Events after which another one is expected."""
+
+MAX_JOURNAL_BYTES = 64 * MIB
+"""More than a hundred thousand updates write."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +108,7 @@ class Journal:
         :raise DamagedInputError: when a whole line is not an event.
         """
         try:
-            lines = self._path.read_bytes().split(b"\n")
+            lines = read_kept(self._path, max_bytes=MAX_JOURNAL_BYTES).split(b"\n")
         except FileNotFoundError:
             return []
         except OSError as error:
@@ -134,7 +139,7 @@ class Journal:
         """
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            fd = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fd = open_kept(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
         except OSError as error:
             raise self._unwritable(error) from None
         try:

@@ -25,6 +25,7 @@ from openrbu.file_format import FileFormat, NewerFormatError, parse_object
 from openrbu.memory.physical import Region
 from openrbu.memory.zones import unreserved
 from openrbu.system.files import write_whole
+from openrbu.system.kept_files import OddFileError, read_kept, remove_whatever
 from openrbu.typed_json import Natural, read, to_document
 from openrbu.units import KIB, MIB, PAGE_SIZE, PhysAddr
 from openrbu.xen.arrays import HostArrays, PrivateArrays, SharedArrays
@@ -121,7 +122,7 @@ class Hypervisor:
         :raise OSError: when the disk refuses.
         """
         cls._end(directory)
-        (directory / _CONFIG).unlink(missing_ok=True)  # first: without it there is no host
+        remove_whatever(directory / _CONFIG)  # first: without it there is no host
         if directory.exists():
             shutil.rmtree(directory)
 
@@ -307,7 +308,7 @@ def _load_config(path: Path) -> HostConfig:
     :raise MachineError: when it is missing, damaged, or from a newer openrbu.
     """
     try:
-        document = parse_object(path.read_bytes())
+        document = parse_object(read_kept(path))
         document = FORMAT.convert(document, FORMAT.number_of(document))
         del document["format"]
         config = read(HostConfig, document)
@@ -317,6 +318,8 @@ def _load_config(path: Path) -> HostConfig:
         raise MachineError(f"there is no Xen host in {path.parent}") from None
     except NewerFormatError as error:
         raise MachineError(f"{path}: {error}: update openrbu") from None
+    except OddFileError as error:
+        raise MachineError(f"{path} is damaged ({error.strerror})") from None
     except DamagedInputError as error:
         raise MachineError(f"{path} is damaged ({error})") from None
     return config
