@@ -40,7 +40,7 @@ from rigs.machines import (
     status,
     update,
 )
-from rigs.real_systems import each, tables_of
+from rigs.systems import each, tables_of
 
 RANGE = "the check value over the indexes 0x40 to 0x5b is wrong"
 

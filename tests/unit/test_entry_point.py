@@ -8,7 +8,7 @@ from openrbu.errors import DamagedInputError
 from openrbu.formats.entry_point import ENTRY_POINT_2, ENTRY_POINT_3, EntryPoint
 from openrbu.formats.smbios import Tables, parse_memory_dump
 from rigs.made_tables import BARE, BIOS, END, SYSTEM, both_kinds, some_tables
-from rigs.real_systems import each_system, tables_of
+from rigs.systems import each_system, tables_of
 
 
 def resummed(entry: bytearray, summed_bytes: int) -> bytes:

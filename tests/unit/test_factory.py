@@ -28,7 +28,7 @@ from openrbu.update.options import Options
 from openrbu.update.plan import make_plan
 from openrbu.update.target import read_target
 from rigs.machines import OLDER, Quiet, image, in_child, kill_self, make, running, update
-from rigs.real_systems import NAMES, SYSTEMS, each_system, tables_of
+from rigs.systems import NAMES, directory_of, each_system, tables_of
 
 # -- models ---------------------------------------------------------------------------------
 
@@ -208,7 +208,7 @@ def test_any_real_machine_can_be_made_again_and_updated_where_it_has_what_it_tak
     tmp_path: Path, name: str
 ) -> None:
     directory = make(
-        tmp_path, name="real", tables=SYSTEMS / name, ram_bytes=None, flash_size_bytes=None
+        tmp_path, name="real", tables=directory_of(name), ram_bytes=None, flash_size_bytes=None
     )
     with running(directory) as machine:
         host = VirtualHost(machine)
@@ -232,20 +232,18 @@ def test_any_real_machine_can_be_made_again_and_updated_where_it_has_what_it_tak
 
 def test_most_real_machines_are_ones_that_can_be_updated() -> None:
     """Lest the test above prove nothing."""
-    if not NAMES:
-        pytest.skip(f"there are no tables of real machines in {SYSTEMS}")
     able = [
         name
         for name in NAMES
         if dell.RbuInformation.of(tables_of(name)) and tokens_for_update(tables_of(name))
     ]
-    assert len(able) > 10
+    assert len(able) > len(NAMES) // 2
 
 
 @each_system
 def test_a_real_machine_can_be_given_another_first_bios(tmp_path: Path, name: str) -> None:
     directory = make(
-        tmp_path, name="real", tables=SYSTEMS / name, bios_version="A01", flash_size_bytes=None
+        tmp_path, name="real", tables=directory_of(name), bios_version="A01", flash_size_bytes=None
     )
     with running(directory) as machine:
         assert read_target(VirtualHost(machine)).bios.version == "A01"

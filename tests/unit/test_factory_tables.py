@@ -24,7 +24,7 @@ from openrbu.machine.factory_tables import MAX_FILE_BYTES, filled_in, lacking, r
 from openrbu.units import KIB
 from rigs.cli import Cli
 from rigs.made_tables import BARE, BIOS, END, SYSTEM
-from rigs.real_systems import each, each_directory
+from rigs.systems import directory_of, each, each_table
 
 ID = dell.make_oem_strings(["Dell System", "1[0121]", "7[reseller]"])
 TOKENS = make_indexed_io(
@@ -207,11 +207,10 @@ def test_what_tables_lack_is_told_with_the_options_that_give_it() -> None:
 # -- machines -------------------------------------------------------------------------------
 
 
-@each_directory
-def test_a_machine_is_made_of_any_real_tables_or_says_what_they_lack(
-    rbu: Cli, directory: Path
-) -> None:
-    made = rbu.json("machine", "new", "real", "--ram", "64M", "--from-tables", directory)
+@each_table
+def test_a_machine_is_made_of_any_real_tables_or_says_what_they_lack(rbu: Cli, name: str) -> None:
+    tables = directory_of(name)
+    made = rbu.json("machine", "new", "real", "--ram", "64M", "--from-tables", tables)
     assert made["is_on"] is True
     assert made["is_armed"] is False
     assert all("--system" in line or "--bios-version" in line for line in made["lacks"])
@@ -226,9 +225,7 @@ def test_a_machine_is_made_of_any_real_tables_or_says_what_they_lack(
 def test_a_poweredge_8450s_tables_are_completed_by_two_options_and_updated(
     rbu: Cli, name: str
 ) -> None:
-    from rigs.real_systems import SYSTEMS
-
-    words = ("machine", "new", "pe", "--ram", "64M", "--from-tables", SYSTEMS / name)
+    words = ("machine", "new", "pe", "--ram", "64M", "--from-tables", directory_of(name))
     made = rbu.json(*words, "--system", "0x008C", "--bios-version", "A06")
     assert (made["system_id"], made["bios_version"], made["lacks"]) == ("0x008c", "A06", [])
     assert made["table_problems"] == ["the table has no end marker (type 127)"]

@@ -38,7 +38,7 @@ from rigs.machines import (
     update,
 )
 from rigs.made_tables import dell_tables, put_tables
-from rigs.real_systems import DATA
+from rigs.systems import DATA
 
 SYSTEM = 0x01DE
 

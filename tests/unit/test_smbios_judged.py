@@ -14,7 +14,7 @@ from openrbu.machine.factory import MachineSpec, make_machine
 from openrbu.machine.models import MODELS
 from rigs.made_tables import BIOS, both_kinds, some_tables
 from rigs.needs import leave_out
-from rigs.real_systems import each_system, tables_of
+from rigs.systems import each_system, tables_of
 
 
 def dmidecode(*arguments: str) -> str:

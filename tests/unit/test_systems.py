@@ -16,7 +16,7 @@ from openrbu.formats import systems
 from openrbu.formats.hdr import SystemId
 from openrbu.formats.systems import KnownProblem, known_system, title_of
 from openrbu.machine.models import MODELS
-from rigs.real_systems import DATA, each_system, expected_of
+from rigs.systems import DATA, each_system, expected_of
 
 ROOT = Path(__file__).parents[2]
 TABLE = Path(systems.__file__).with_name("systems.tsv")

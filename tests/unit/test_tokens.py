@@ -38,7 +38,7 @@ from openrbu.formats.tokens import (
     port_pairs,
     tokens_for_update,
 )
-from rigs.real_systems import cmos_of, each, each_system, files_of, tables_of
+from rigs.systems import cmos_of, each, each_system, files_of, like, tables_of
 
 NO_CHECK = CheckRange(CheckType.WORD_SUM, 0, 0, 0)
 UPPER_RANGE = CheckRange(CheckType.NEGATED_WORD_SUM, 0x40, 0x5B, 0x6D)
@@ -100,7 +100,7 @@ def test_every_check_value_in_a_real_cmos_is_the_one_that_we_compute(name: str) 
         bank = cmos[256 * port :]
         kind = effective_check_type(check.type, handle, dell.system_id(tables))
         expected = check_value(kind, bank[check.first : check.last + 1])
-        assert bank[check.index : check.index + 2] == expected, f"structure {handle:#x}"
+        assert bank[check.index :].startswith(expected), f"structure {handle:#x}"
 
 
 def kinds_that_hold(cmos: bytes, port: int, check: CheckRange) -> set[CheckType]:
@@ -140,7 +140,7 @@ def test_a_real_machine_has_the_two_tokens_of_rbu_where_it_can_be_updated(name: 
         return
     assert tokens is not None
     assert (tokens.activate.id, tokens.cancel.id) == (0x5C, 0x5D)
-    if isinstance(tokens.activate, IndexedIoToken) and name != "PE8450":
+    if isinstance(tokens.activate, IndexedIoToken) and like(name) != "PE8450":
         for token, or_value in ((tokens.activate, 0x40), (tokens.cancel, 0x00)):
             assert isinstance(token, IndexedIoToken)
             assert (token.index_port, token.data_port) == (0x70, 0x71)
