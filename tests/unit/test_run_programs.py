@@ -425,7 +425,7 @@ def test_a_computer_without_fuse_says_so(run_as_root: Runner) -> None:
     run = run_as_root.privately("mount -t tmpfs none /dev")
     ended = run("true")
     assert (ended.returncode, ended.stdout) == (4, "")
-    assert ended.stderr.startswith("rbu: /dev/fuse is not there")
+    assert ended.stderr.startswith("rbu: /dev/fuse does not exist")
     assert ended.stderr.count("\n") == 1
 
 
