@@ -24,6 +24,7 @@ from openrbu.ports import IoPorts
 from openrbu.sharing.session import open_machine
 from openrbu.update import arming_checks, flow
 from openrbu.update.arm import NoAnswerError, activation_for, read_armed
+from openrbu.update.cancelling import cancel
 from openrbu.update.options import Options
 from openrbu.update.plan import make_plan
 from openrbu.update.report import NextRestart, read_status
@@ -195,7 +196,7 @@ def test_where_nothing_is_wrong_there_is_nothing_to_mend(tmp_path: Path) -> None
         )
         assert undone == []
         flow.perform(host, plan, Quiet())
-        flow.cancel(host)
+        cancel(host)
         assert (machine.directory / "cmos").read_bytes() == before
 
 
@@ -238,7 +239,7 @@ def test_status_says_what_the_next_restart_will_do(tmp_path: Path) -> None:
         assert next_restart() is NextRestart.CLEARS_MEMORY
         assert machine.restart().completion_code is CompletionCode.IMAGE_NOT_FOUND
         update(host, image())
-        flow.cancel(host)
+        cancel(host)
         activation_for(host, read_target(host)).arm()
         assert next_restart() is NextRestart.FINDS_NOTHING
         spoil(machine.cmos)
@@ -269,7 +270,7 @@ def poke(act: Callable[[IoPorts], None]) -> None:
 def arm_with_nothing_staged() -> None:
     with open_machine("m") as machine:
         host = VirtualHost(machine)
-        flow.cancel(host)
+        cancel(host)
         activation_for(host, read_target(host)).arm()
 
 
@@ -398,7 +399,7 @@ def test_ports_that_nobody_answers_are_an_obstacle_of_their_own_and_not_an_armed
         assert (now.next_restart, now.is_armed) == (NextRestart.UNKNOWN, None)
         assert "does not respond" in now.cmos_doubt
         with pytest.raises(NoAnswerError, match="read as all ones"):
-            flow.cancel(host)
+            cancel(host)
         with pytest.raises(ObstacleError, match="read as all ones"):
             flow.perform(host, plan, Quiet())
 

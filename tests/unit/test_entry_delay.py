@@ -18,6 +18,7 @@ from openrbu.hosts.virtual import VirtualHost
 from openrbu.machine.config import MAX_ENTRY_DELAY_S
 from openrbu.machine.virtual import VirtualMachine
 from openrbu.update import flow
+from openrbu.update.cancelling import cancel
 from openrbu.update.driver import ENTRY_WAIT_SECONDS, LOADING, STAGED, USE_COUNT, RbuDriver
 from openrbu.update.options import Options
 from openrbu.update.plan import make_plan
@@ -162,7 +163,7 @@ def test_cancelling_and_unloading_right_after_an_update_leave_the_machine_as_it_
     with running(directory, clock=clock) as machine:
         host, before = Patient(machine, clock), status(machine)
         update(host, image(), mode=mode)
-        done = flow.cancel(host)
+        done = cancel(host)
         assert done.was_armed
         if done.left_staged:  # by a kernel that would die of it, and of unloading
             assert (profile, mode) == ("linux-5.7", "packet")
@@ -182,7 +183,7 @@ def test_cancelling_leaves_an_entry_where_one_was_or_was_to_come(
         load(host, ground)
         before = settled(machine, clock)
         update(host, image(), mode="mono")
-        flow.cancel(host)
+        cancel(host)
         assert RbuDriver(host).is_in_use
         assert settled(machine, clock) == before
 
@@ -212,7 +213,7 @@ def test_a_failure_at_any_call_is_undone_in_spite_of_the_delay(
             if not fail.has_failed:
                 break
             assert {KPAGEFLAGS, HYPERVISOR_PATH} & set(fail.failed)  # which is looked at again
-            flow.cancel(host)
+            cancel(host)
             if ground == "not loaded":
                 RbuDriver(host).unload()
             before = settled(machine, clock)

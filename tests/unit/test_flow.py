@@ -16,8 +16,9 @@ from openrbu.machine.virtual import VirtualMachine
 from openrbu.memory.buddy import Fragmentation
 from openrbu.units import GIB, KIB, MIB, PhysAddr
 from openrbu.update import flow
+from openrbu.update.cancelling import Cancelled, cancel
 from openrbu.update.driver import ReadBack
-from openrbu.update.flow import COMPACT_MEMORY, Cancelled, cancel
+from openrbu.update.flow import COMPACT_MEMORY
 from openrbu.update.journal import Journal
 from openrbu.update.options import Options
 from openrbu.update.plan import make_plan
@@ -143,7 +144,7 @@ def test_what_is_not_known_to_be_safe_to_drop_stops_an_update(tmp_path: Path) ->
         host.write("/sys/class/firmware/dell_rbu/loading", b"0")
         with pytest.raises(ObstacleError, match="may crash when its driver drops"):
             update(host, image())
-        assert flow.cancel(host).left_staged
+        assert cancel(host).left_staged
         assert not machine.running_kernel().is_dead
 
 
@@ -151,7 +152,7 @@ def test_what_is_not_known_to_be_safe_to_drop_stops_an_update(tmp_path: Path) ->
 def test_cancel_on_5_7_leaves_sets_of_two_three_and_four_packets(tmp_path: Path, size: int) -> None:
     with running(make(tmp_path, profile="linux-5.7")) as machine:
         update(VirtualHost(machine), image(), mode="packet", packet_size_bytes=size)
-        cancelled = flow.cancel(VirtualHost(machine))
+        cancelled = cancel(VirtualHost(machine))
         assert cancelled.was_armed
         assert cancelled.left_staged
         assert not machine.running_kernel().is_dead

@@ -19,6 +19,7 @@ from openrbu.hosts.virtual import VirtualHost
 from openrbu.machine.virtual import VirtualMachine
 from openrbu.units import PhysAddr
 from openrbu.update import flow
+from openrbu.update.cancelling import cancel
 from openrbu.update.driver import RbuDriver
 from openrbu.update.journal import Journal
 from openrbu.update.options import Options
@@ -69,7 +70,7 @@ def set_ground(machine: VirtualMachine, ground: str) -> None:
 def take_back(machine: VirtualMachine, ground: str) -> None:
     """After an update that worked: back to the ground."""
     host = VirtualHost(machine)
-    flow.cancel(host)
+    cancel(host)
     RbuDriver(host).unload()
     if host.module_is_loaded("dcdbas"):
         host.unload_module("dcdbas")
@@ -142,7 +143,7 @@ def test_where_undoing_fails_too_it_is_told_and_cancelling_later_helps(
                     assert status(machine) == before
             if not fail.has_failed:
                 break
-            flow.cancel(host)
+            cancel(host)
             assert not machine.is_armed
             assert not RbuDriver(host).is_loaded or not RbuDriver(host).has_staged_data
             assert read_text(host, REBOOT_MODE) == "cold"
@@ -502,7 +503,7 @@ def test_without_a_journal_nothing_is_begun(tmp_path: Path) -> None:
         with pytest.raises(ObstacleError, match=r"journal .* can't be written"):
             flow.perform(watched, planned(machine, None), Quiet())
         assert status(machine) == before
-        assert calls == []
+        assert set(calls) <= {"chunks", "chunk", "hardware_revision"}  # it is read, no more
 
 
 def test_an_update_that_can_not_be_written_down_as_armed_is_undone(tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ from openrbu.machine.removal import remove_machine
 from openrbu.machine.state import SPARE_BYTES, StateRefusedError
 from openrbu.machine.virtual import VirtualMachine
 from openrbu.units import KIB, MIB
-from openrbu.update.flow import cancel, perform
+from openrbu.update.cancelling import cancel
+from openrbu.update.flow import perform
 from openrbu.update.options import Options
 from openrbu.update.plan import make_plan
 from rigs.machines import (

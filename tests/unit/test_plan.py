@@ -23,6 +23,7 @@ from openrbu.machine.models import MODELS
 from openrbu.machine.virtual import VirtualMachine
 from openrbu.units import GIB, KIB, MAX_BLOCK_BYTES, MIB
 from openrbu.update import flow, plan
+from openrbu.update.cancelling import cancel
 from openrbu.update.driver import Mode
 from openrbu.update.obstacle import Obstacle
 from openrbu.update.options import Options
@@ -204,7 +205,7 @@ def test_an_armed_update_is_in_the_way_of_the_next_and_both_advices_work(
     machine: VirtualMachine, host: VirtualHost
 ) -> None:
     next_one = image(version="2.4.0", seed=2)
-    for follow in (lambda: flow.cancel(host), machine.restart):
+    for follow in (lambda: cancel(host), machine.restart):
         update(host, image())
         (obstacle,) = plan_for(host, next_one).obstacles
         assert obstacle.kind == "armed_already"

@@ -19,6 +19,7 @@ from openrbu.hosts.virtual import VirtualHost
 from openrbu.machine.virtual import VirtualMachine
 from openrbu.update import flow
 from openrbu.update.arm import activation_for, set_armed
+from openrbu.update.cancelling import cancel
 from openrbu.update.driver import STAGED, RbuDriver
 from openrbu.update.journal import Attempt, Journal
 from openrbu.update.options import Options
@@ -287,7 +288,7 @@ def test_what_has_ended_stays_ended_over_a_restart(tmp_path: Path, end: str) -> 
                 update(stuck, image())
         else:
             update(host, image())
-            flow.cancel(host)
+            cancel(host)
         machine.restart()
         assert last(machine).outcome == end
 

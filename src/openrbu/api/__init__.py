@@ -45,7 +45,8 @@ if TYPE_CHECKING:
     from openrbu.machine.factory import MachineSpec
     from openrbu.memory.physical import ReadableMemory
     from openrbu.memory.search_result import SearchResult
-    from openrbu.update.flow import Cancelled, Outcome
+    from openrbu.update.cancelling import Cancelled
+    from openrbu.update.flow import Outcome
     from openrbu.update.journal import Attempt
     from openrbu.update.options import Options
     from openrbu.update.plan import Plan
@@ -94,7 +95,7 @@ __all__ = [
 _PUBLIC: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "Attempt": ("openrbu.update.journal", "Attempt"),
-        "Cancelled": ("openrbu.update.flow", "Cancelled"),
+        "Cancelled": ("openrbu.update.cancelling", "Cancelled"),
         "Host": ("openrbu.hosts.base", "Host"),
         "Image": ("openrbu.formats.hdr", "Image"),
         "ImagePackets": ("openrbu.formats.image_packets", "ImagePackets"),

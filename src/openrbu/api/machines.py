@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from openrbu.machine.base import Machine as VirtualMachine
     from openrbu.machine.factory import MachineSpec
     from openrbu.memory.physical import ReadableMemory
-    from openrbu.update.flow import Cancelled, Outcome
+    from openrbu.update.cancelling import Cancelled
+    from openrbu.update.flow import Outcome
     from openrbu.update.journal import Attempt
     from openrbu.update.options import Options
     from openrbu.update.plan import Plan
@@ -92,7 +93,11 @@ class Machine:
         Returns None where the machine runs that version already; then nothing was changed. After an
         error the machine is as it was before, or the message says what could not be undone.
 
+        Where the machine has changed since the plan was made, a new plan with the same options
+        takes its place.
+
         :raise OpenRbuError: `plan.refusal`, where it is not None.
+        :raise NotForThisMachineError: when the plan was made for another machine.
         :raise ObstacleError: when another process updates this machine.
         :raise UpdateFailedError: when it was tried and did not work.
         """
@@ -128,7 +133,7 @@ class Machine:
         :raise DamagedInputError: when its SMBIOS tables are damaged.
         :raise UpdateFailedError: when the token stays set, or the kernel returns an error.
         """
-        from openrbu.update.flow import cancel
+        from openrbu.update.cancelling import cancel
 
         return cancel(self.host)
 

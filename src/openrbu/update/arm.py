@@ -92,6 +92,15 @@ def set_armed(token: ActivationToken, *, armed: bool) -> None:
         raise UpdateFailedError(f"the BIOS's token does not stay {'set' if armed else 'clear'}")
 
 
+def unload_dcdbas(host: Host) -> None:
+    """Unload the `dcdbas` module, where it is loaded.
+
+    :raise OSError | ObstacleError: as `Host.unload_module`.
+    """
+    if host.module_is_loaded("dcdbas"):
+        host.unload_module("dcdbas")
+
+
 @dataclass(frozen=True, slots=True)
 class SmiActivation:
     """The tokens of the calling interface, through `dcdbas`; the module is loaded when needed."""

@@ -11,11 +11,11 @@ import contextlib
 import hashlib
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from openrbu.errors import (
-    DamagedInputError,
+    NotForThisMachineError,
     ObstacleError,
     OpenRbuError,
     UpdateFailedError,
@@ -24,11 +24,12 @@ from openrbu.hosts.base import Host
 from openrbu.system.signals import signals_deferred
 from openrbu.units import PAGE_SIZE
 from openrbu.update import arming_checks, restart, stage
-from openrbu.update.arm import ActivationToken, activation_for, set_armed
+from openrbu.update.arm import ActivationToken, activation_for, set_armed, unload_dcdbas
 from openrbu.update.arming_checks import ARMED_ALREADY
 from openrbu.update.driver import Mode, RbuDriver
-from openrbu.update.journal import Attempt, BusyError, Journal
-from openrbu.update.plan import Plan
+from openrbu.update.journal import Journal
+from openrbu.update.kernel_refusals import kernel_refusal, kernel_refusals
+from openrbu.update.plan import Plan, make_plan
 from openrbu.update.progress import ProgressReporter, SilentProgress
 from openrbu.update.report import bios_record, record_result
 from openrbu.update.restart import boot_id
@@ -86,20 +87,24 @@ def perform(host: Host, plan: Plan, progress: ProgressReporter = _SILENT) -> Out
     """Stage, verify and arm what was planned.
 
     A machine that runs the version already is left alone: nothing is written in its journal, and
-    the result is None; `Options.reinstall` installs that version once more.
+    the result is None; `Options.reinstall` installs that version once more. Where the machine has
+    changed since the plan was made, a new plan with the same options takes its place.
 
     Signals are delivered during the steps that can be undone, and deferred while those are undone.
     A signal that arrives later, while the journal is written, leaves the update armed.
 
+    :raise NotForThisMachineError: when the plan was made for another machine.
     :raise OpenRbuError: as `refuse`, or `UpdateFailedError`; the machine is then as it was before,
         or the message says what could not be undone.
     """
-    refuse(plan)
-    if plan.nothing_to_do:
+    if _ready_now(host, plan) is None:
         return None
-    data = plan.image.build()
     journal, attempt_id = Journal(host.journal_path), uuid.uuid4().hex[:12]
     with journal.locked(), signals_deferred() as deferred:
+        ready = _ready_now(host, plan)  # again: until now another process could change the machine
+        if ready is None:
+            return None
+        plan, data = ready, ready.image.build()
         _record_last(host, plan.target, journal)
         journal.append(attempt_id, "started", host.now(), **_facts(host, plan, data))
         undo = _Undo()
@@ -120,12 +125,30 @@ def perform(host: Host, plan: Plan, progress: ProgressReporter = _SILENT) -> Out
     return outcome
 
 
+def _ready_now(host: Host, plan: Plan) -> Plan | None:
+    """The plan to perform: `plan`, or a new one where the machine has changed since. None: there is
+    nothing to do.
+
+    :raise NotForThisMachineError: when the plan was made for another machine.
+    :raise OpenRbuError: as `refuse`, or as `make_plan`.
+    """
+    if plan.made_for != host.name:
+        raise NotForThisMachineError(
+            f"the plan was made for {plan.made_for}, not for {host.name}: make one for it"
+        )
+    with kernel_refusals():
+        if read_target(host) != plan.target:
+            plan = make_plan(host, plan.image, plan.options)
+    refuse(plan)
+    return None if plan.nothing_to_do else plan
+
+
 def _record_last(host: Host, target: Target, journal: Journal) -> None:
     """Record how the update before this one ended. One that did not arm the BIOS was interrupted.
 
     :raise ObstacleError | DamagedInputError: when the journal can't be read or written.
     """
-    with _kernel_refusals():
+    with kernel_refusals():
         record_result(host, target)
     last = journal.last
     if last is not None and last.outcome == "started":
@@ -138,7 +161,7 @@ def _facts(host: Host, plan: Plan, data: bytes) -> dict[str, Any]:
 
     :raise UpdateFailedError: when the kernel returns an error.
     """
-    with _kernel_refusals():
+    with kernel_refusals():
         return {
             "sha256": hashlib.sha256(data).hexdigest(),
             "size_bytes": len(data),
@@ -176,18 +199,13 @@ def _check_token_is_clear(host: Host, plan: Plan, undo: _Undo) -> ActivationToke
         CMOS is wrong), or when it is set already.
     """
     if not host.module_is_loaded("dcdbas"):
-        undo.add("the dcdbas module", lambda: _unload(host, "dcdbas"))
+        undo.add("the dcdbas module", lambda: unload_dcdbas(host))
     token = activation_for(host, plan.target)
     if not plan.options.mend_cmos and (doubt := arming_checks.token_problem(token)):
         raise ObstacleError(doubt)
     if token.is_armed:
         raise ObstacleError(ARMED_ALREADY)
     return token
-
-
-def _unload(host: Host, module: str) -> None:
-    if host.module_is_loaded(module):
-        host.unload_module(module)
 
 
 def _stage_with_fallbacks(
@@ -293,95 +311,7 @@ def _with_what_is_left(error: BaseException, left: list[str]) -> BaseException:
     """The error to raise: an `OSError` becomes an `UpdateFailedError`, and the message says what is
     left."""
     if isinstance(error, OSError):
-        error = _refusal(error)
+        error = kernel_refusal(error)
     if left and isinstance(error, OpenRbuError):
         return UpdateFailedError(f"{error}; could not be undone: {', '.join(left)}")
     return error
-
-
-def _refusal(error: OSError) -> UpdateFailedError:
-    path = f" ({error.filename})" if error.filename else ""
-    return UpdateFailedError(f"the kernel refused: {error.strerror}{path}")
-
-
-@contextlib.contextmanager
-def _kernel_refusals() -> Iterator[None]:
-    """:raise UpdateFailedError: for an `OSError` in the block."""
-    try:
-        yield
-    except OSError as error:
-        raise _refusal(error) from None
-
-
-@dataclass(frozen=True, slots=True)
-class Cancelled:
-    """What a cancel undid. `left_staged`: this kernel can't safely drop the staged packets; they
-    are harmless without the token, and a power cycle clears them. `problem`: why the journal could
-    not be read or written; empty: it could."""
-
-    was_armed: bool
-    was_staged: bool
-    left_staged: bool = False
-    problem: str = ""
-
-    @property
-    def changed(self) -> bool:
-        return self.was_armed or (self.was_staged and not self.left_staged)
-
-
-def cancel(host: Host) -> Cancelled:
-    """Cancel an armed or staged update: clear the token, then memory, then the kind of restart.
-
-    It goes on where the journal can't be read or written; `Cancelled.problem` says so.
-
-    :raise BusyError: when another process updates this machine.
-    :raise ObstacleError: when the token can't be accessed, or the SMBIOS tables can't be read.
-    :raise DamagedInputError: when the SMBIOS tables are damaged.
-    :raise UpdateFailedError: when the token stays set, or the kernel returns an error.
-    """
-    journal = Journal(host.journal_path)
-    with _kernel_refusals(), contextlib.ExitStack() as stack:
-        target = read_target(host)
-        last, problem = None, ""
-        try:
-            stack.enter_context(journal.locked())
-            record_result(host, target)
-            last = journal.last
-        except BusyError:
-            raise
-        except (ObstacleError, DamagedInputError) as error:
-            problem = str(error)
-        stack.enter_context(signals_deferred())
-        if last is None or not (last.is_open or _is_not_undone(host, last)):
-            return replace(_take_back(host, target, None), problem=problem)
-        done = _take_back(host, target, last.fields.get("restart_before"))
-        try:
-            journal.append(last.id, "cancelled", host.now())
-        except ObstacleError as error:
-            problem = str(error)
-        return replace(done, problem=problem)
-
-
-def _is_not_undone(host: Host, last: Attempt) -> bool:
-    """Whether an update failed in this boot and something of it could not be undone."""
-    return bool(last.fields.get("left")) and last.fields.get("boot_id") == boot_id(host)
-
-
-def _take_back(host: Host, target: Target, restart_before: str | None) -> Cancelled:
-    """Undo: the token, the staged data, the kind of restart; unload `dcdbas`, where it was loaded
-    for this."""
-    had_dcdbas = host.module_is_loaded("dcdbas")
-    token = activation_for(host, target)
-    try:
-        was_armed = token.is_armed
-        if was_armed:
-            set_armed(token, armed=False)
-        driver = RbuDriver(host)
-        was_staged = driver.is_loaded and driver.has_staged_data
-        left_staged = was_staged and not stage.clear(host)
-        restart.restore(host, restart_before)
-    finally:
-        if not had_dcdbas:
-            with contextlib.suppress(OSError, ObstacleError):
-                _unload(host, "dcdbas")
-    return Cancelled(was_armed, was_staged, left_staged)

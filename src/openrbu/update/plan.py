@@ -66,6 +66,7 @@ class Plan:
     `is_needed` is False when the machine runs this version already and `Options.reinstall` is not
     set. `packet_count` is 0 in mono mode. `why_mode` and `notes` are text for people.
     `possible_bioses` are the BIOSes that could be the machine's; all have to take what is staged.
+    `made_for` is the machine's name (`Host.name`).
     """
 
     image: Image
@@ -79,6 +80,7 @@ class Plan:
     obstacles: tuple[Obstacle, ...]
     notes: tuple[str, ...]
     possible_bioses: PossibleBioses
+    made_for: str
 
     @property
     def block_size_bytes(self) -> int:
@@ -161,6 +163,7 @@ def make_plan(host: Host, image: Image, options: Options) -> Plan:
         tuple(obstacles),
         tuple(notes),
         bioses,
+        host.name,
     )
 
 
