@@ -21,7 +21,7 @@ from openrbu.hosts.virtual import VirtualHost
 from openrbu.machine.models import MODELS
 from openrbu.machine.virtual import VirtualMachine
 from openrbu.ports import IoPorts
-from openrbu.sharing.session import open_machine
+from openrbu.sharing.access import open_machine
 from openrbu.update import arming_checks, flow
 from openrbu.update.arm import NoAnswerError, activation_for, read_armed
 from openrbu.update.cancelling import cancel

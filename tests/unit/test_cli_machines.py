@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from openrbu import api
 from openrbu.cli import options
 from openrbu.cmos import write_first_bank
 from openrbu.formats import packet
 from openrbu.machine import store
 from openrbu.machine.virtual import VirtualMachine
-from openrbu.sharing.session import open_session
 from openrbu.units import PAGE_SIZE
 from openrbu.update.driver import IMAGE_TYPE
 from rigs.cli import Cli, image_bytes
@@ -299,9 +299,9 @@ def test_a_restart_that_was_armed_for_another_version_ends_with_1(rbu: Cli) -> N
     """Its CMOS is spoiled after arming; or another image is what the BIOS met."""
     rbu("machine", "new", "box")
     rbu("update", rbu.image("A06"), "-m", "box")
-    with open_session("box") as session:
-        assert session.host.ports is not None
-        write_first_bank(session.host.ports, 0x45, 0x99)
+    with api.open_machine("box") as opened:
+        assert opened.host.ports is not None
+        write_first_bank(opened.host.ports, 0x45, 0x99)
     ended = rbu("machine", "reboot", "box")
     assert ended.code == 1
     assert "the restart brought no update: in CMOS the check value" in ended.err

@@ -14,7 +14,7 @@ import pytest
 
 from openrbu.cli import progress
 from openrbu.machine import store, virtual
-from openrbu.sharing.session import open_machine
+from openrbu.sharing.access import open_machine
 from openrbu.units import KIB, MIB
 from rigs.cli import Cli, image_bytes
 

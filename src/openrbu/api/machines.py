@@ -174,10 +174,16 @@ def open_machine(name: str | None = None, *, serve: bool = False) -> Iterator[Ma
     :raise MachineError: when there is no such machine, when another process has opened it and does
         not serve it, or when its files can't be used.
     """
-    from openrbu.sharing.session import open_session
+    if name is None:
+        from openrbu.hosts.linux import LinuxHost
 
-    with open_session(name, serve=serve) as session:
-        yield Machine(session.host, session.machine)
+        yield Machine(LinuxHost())
+        return
+    from openrbu.hosts.virtual import VirtualHost
+    from openrbu.sharing.access import open_machine as open_virtual
+
+    with open_virtual(name, serve=serve) as virtual:
+        yield Machine(VirtualHost(virtual), virtual)
 
 
 def make_machine(name: str, spec: MachineSpec | None = None) -> Path:
@@ -225,7 +231,7 @@ def switch_off(name: str) -> bool:
     from openrbu.machine.removal import discard_state
     from openrbu.machine.state import StateRefusedError
     from openrbu.machine.store import existing_directory
-    from openrbu.sharing.session import open_machine
+    from openrbu.sharing.access import open_machine
 
     try:
         with open_machine(name) as machine:

@@ -37,7 +37,6 @@ from openrbu.cli.status import (
     table_rows,
 )
 from openrbu.errors import OpenRbuError
-from openrbu.sharing.session import open_machine
 from openrbu.units import human_size
 
 if TYPE_CHECKING:
@@ -70,6 +69,8 @@ def new(
     \b
     Example:  rbu machine new demo --model precision-390 --ram 2G
     """
+    from openrbu.sharing.access import open_machine
+
     spec = api.MachineSpec(
         model=model,
         bios_version=bios_version,
@@ -120,6 +121,8 @@ def list_machines() -> Answer:
     \b
     Example:  rbu machine list
     """
+    from openrbu.sharing.access import open_machine
+
     documents: list[dict[str, Any]] = []
     rows: list[tuple[Cell, ...]] = []
     for name in api.machine_names():
@@ -152,6 +155,8 @@ def show_machine(
     \b
     Example:  rbu machine show demo
     """
+    from openrbu.sharing.access import open_machine
+
     with open_machine(name) as machine:
         document, facts = _shown(machine)
         return Answer(document, [facts])

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from openrbu.machine.base import Machine
-from openrbu.machine.store import InUseError
+from openrbu.machine.store import InUseError, existing_directory
 from openrbu.machine.virtual import VirtualMachine
 from openrbu.system.fuse_mounts import remove_dead_mounts
 from openrbu.system.signals import signals_deferred
@@ -21,6 +21,17 @@ from openrbu.system.waiting import Deadline
 
 TIMEOUT_S = 5.0
 """How long a process may take until it serves the machine, or until it closes it."""
+
+
+def open_machine(name: str, *, serve: bool = False) -> AbstractContextManager[Machine]:
+    """The virtual machine `name`, until the end of the block. With `serve` other programs can use
+    it meanwhile.
+
+    :raise MachineError: when there is no such machine; when the block is entered, as
+        `open_or_connect`.
+    """
+    directory = existing_directory(name)
+    return serve_or_connect(directory) if serve else open_or_connect(directory)
 
 
 @contextlib.contextmanager
