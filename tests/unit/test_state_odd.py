@@ -4,9 +4,11 @@ loses a machine because of it, and there is a way out of it."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,8 @@ import pytest
 from openrbu.bios.cmos_file import CmosFile
 from openrbu.errors import MachineError, ObstacleError, OpenRbuError
 from openrbu.machine import store
-from openrbu.machine.state import MAX_STATE_BYTES, StateFile
+from openrbu.machine.state import MAX_STATE_BYTES, SPARE_BYTES, StateFile
+from openrbu.machine.virtual import VirtualMachine
 from openrbu.system.kept_files import OddFileError, read_kept, remove_whatever
 from openrbu.update.journal import Journal
 from rigs.cli import Cli
@@ -61,6 +64,17 @@ ODD: dict[str, tuple[Callable[[Path], None], str]] = {
     "a loop": (_loop, "it is a symbolic link, not a file"),
     "a huge file": (_huge, "it is larger than "),
 }
+
+
+@contextlib.contextmanager
+def file_size_limit(size_bytes: int) -> Iterator[None]:
+    """A block in which this process may not write files beyond a size."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def put(what: str, path: Path) -> str:
@@ -182,6 +196,41 @@ def test_an_odd_journal_is_told_in_one_line(tmp_path: Path, what: str) -> None:
     if what != "a huge file":
         with pytest.raises(ObstacleError, match=f"can't be written: {says}"), journal.locked():
             pass
+
+
+# -- a process that may not write so much ---------------------------------------------------
+
+
+@pytest.mark.parametrize("limit_bytes", [0, 100, 4096, 65536, SPARE_BYTES - 1])
+def test_a_process_that_may_not_write_a_whole_state_changes_nothing(
+    cli: Cli, box: Path, limit_bytes: int
+) -> None:
+    """What was seen: space for the state was there, and it could not be written there."""
+    before = cli.json("machine", "show", "box")
+    for command in ("module load dell_rbu --machine box", "machine reboot box"):
+        with file_size_limit(limit_bytes):
+            ended = cli(*command.split())
+        assert (ended.code, ended.out) == (4, "")
+        assert "ulimit -f" in ended.err
+        assert cli.json("machine", "show", "box") == before
+
+
+def test_a_limit_of_just_a_state_is_enough(cli: Cli, box: Path) -> None:
+    with file_size_limit(SPARE_BYTES):
+        cli.json("module", "load", "dell_rbu", "--machine", "box")
+    assert "dell_rbu" in cli.json("machine", "show", "box")["modules"]
+
+
+def test_a_machine_that_can_not_be_saved_is_said_to_have_lost_its_power(box: Path) -> None:
+    with VirtualMachine(box) as machine:
+        machine.load_module("dell_rbu", {})
+        with (
+            file_size_limit(100),
+            pytest.raises(MachineError, match=r"'box' has lost its power, because .*too large"),
+        ):
+            machine.close()
+    with VirtualMachine(box) as machine:
+        assert machine.lost_power
 
 
 # -- the state of a guest -------------------------------------------------------------------

@@ -138,13 +138,27 @@ class StateFile:
         """Mark the machine as in use by this process: until `save`, the death of this process is a
         power cut.
 
-        :raise OSError: when the disk has no room to save the state later; then nothing has changed.
+        :raise OSError: when the disk has no room to save the state later, or this process may not
+            write a file of its size; then nothing has changed.
         """
         if self.is_in_use:
             return
+        self._check_limit()
         self._make_spare()
         self.mark_lost()
         self.is_in_use = True
+
+    def _check_limit(self) -> None:
+        """Check that this process may write to all of the spare. Allocating one that is there
+        already does not find that out.
+
+        :raise OSError: when it may not.
+        """
+        import resource  # noqa: PLC0415  (start-up time)
+
+        limit_bytes, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+        if limit_bytes != resource.RLIM_INFINITY and limit_bytes < SPARE_BYTES:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(self._spare))
 
     def _make_spare(self) -> None:
         fd = self._open_spare()
@@ -182,9 +196,21 @@ class StateFile:
     def save(self, state: MachineState) -> None:
         """Save the state. After an error state.json and state.lost are unchanged.
 
+        :raise MachineError: when the machine has lost its power, because an error of the disk came
+            after `mark_in_use`.
         :raise OSError: for an error of the disk.
         """
-        text = to_text(state)
+        try:
+            self._put(to_text(state))
+        except OSError as error:
+            if not self.is_lost:
+                raise
+            raise MachineError(
+                f"{self._whose} has lost its power, because its state can't be saved: "
+                f"{error.strerror}"
+            ) from None
+
+    def _put(self, text: str) -> None:
         if text == self._last:
             if self.is_in_use:
                 self._lost.replace(self._path)
@@ -193,6 +219,8 @@ class StateFile:
         fd = self._open_spare()
         try:
             data = state_formats.build(text)
+            if len(data) > MAX_STATE_BYTES:
+                raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(self._spare))
             data = data.ljust(os.fstat(fd).st_size)  # the spare has an older state in it
             os.posix_fallocate(fd, 0, len(data))
             done = 0

@@ -38,7 +38,7 @@ _DISK_ERRORS = {
     errno.EROFS: "its file system is read-only",
     errno.EACCES: "permission denied: it, or its directory, belongs to another user",
     errno.EPERM: "permission denied: it, or its directory, belongs to another user",
-    errno.EFBIG: "its file system can't have so large a file",
+    errno.EFBIG: "its file system, or the limit of this process (ulimit -f), allows no such size",
     errno.ENOMEM: "its RAM is more than a process may map here: make a machine with less",
     errno.EMFILE: "this process has too many files open (ulimit -n)",
     errno.EIO: "the disk reports an input/output error",
