@@ -7,11 +7,15 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from rigs.cli import Cli
 from rigs.privilege import WHY_LEFT_OUT, depends_on_the_user, left_out
 
 pytest_plugins = ["rigs.lab", "rigs.xen"]
+
+settings.register_profile("any speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any speed")  # no test asserts a time
 
 
 @pytest.hookimpl(tryfirst=True)
