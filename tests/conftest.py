@@ -20,15 +20,16 @@ settings.load_profile("any speed")  # no test asserts a time
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """A temporary directory for this run alone, and Ctrl-C as it is in a terminal.
+    """A temporary directory for this run alone, and signals as they are in a terminal.
 
     pytest's own directory is shared by all runs of a user, and each run closes it to others, tests
     of a run under way that work as another user included. A shell starts what it runs in the
-    background with SIGINT ignored.
+    background with SIGINT ignored, nohup with SIGHUP.
     """
     if hasattr(config, "workerinput"):  # a worker has a part of the controller's
         return
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     if config.option.basetemp is None:
         config.option.basetemp = tempfile.mkdtemp(prefix="openrbu-tests-")
         config.add_cleanup(partial(shutil.rmtree, config.option.basetemp, ignore_errors=True))
