@@ -1,10 +1,7 @@
 """The vendor's check words: arithmetic, and what they tell of an image."""
 
-import gzip
-import os
 import random
 import zlib
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -15,20 +12,9 @@ from openrbu.formats.hdr import Image, SystemId, make_image
 from openrbu.formats.image_check import End, ImageState, find_end
 from openrbu.formats.version import BiosVersion
 from openrbu.units import KIB, MIB
+from rigs.images import each_image, image_named
 
-DATA = Path(os.environ.get("OPENRBU_DATA") or Path(__file__).parents[2].parent / "shared" / "data")
-VENDOR = DATA / "hdr-whole"
 FLASH = random.Random(11).randbytes(64 * KIB)
-
-VENDOR_STATES = {
-    "MLB-000208.HDR": ImageState.WHOLE,
-    "MLB-000209.HDR": ImageState.WHOLE,
-    "MLB-990209.HDR": ImageState.HEADER_CHANGED,
-    "system_bios_0x1028_0x0152_version_a09.hdr": ImageState.WHOLE,
-    "system_bios_0x1028_0x0152_version_a10.hdr": ImageState.WHOLE,
-    "system_bios_0x1028_0x0152_version_p09.hdr": ImageState.HEADER_CHANGED,
-    "system_bios_0x1028_0x0152_version_x09.hdr": ImageState.HEADER_CHANGED,
-}
 
 
 def image_of(flash_data: bytes = FLASH) -> bytes:
@@ -92,10 +78,9 @@ def test_claimed_sizes_are_found_far_behind_and_across_blocks() -> None:
 # What is told of a file
 
 
-@pytest.mark.skipif(not VENDOR.is_dir(), reason=f"no whole vendor images at {VENDOR}")
-@pytest.mark.parametrize(("name", "state"), VENDOR_STATES.items())
-def test_the_check_of_a_vendors_image_tells_its_state(name: str, state: ImageState) -> None:
-    raw = gzip.decompress((VENDOR / f"{name}.gz").read_bytes())
+@each_image
+def test_the_check_of_a_whole_file_tells_its_state(name: str, state: ImageState) -> None:
+    raw = image_named(name)
     image = Image.parse(raw)
     assert (image.state, image.flash_size_bytes) == (state, MIB)
     assert image.build() == raw

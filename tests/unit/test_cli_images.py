@@ -3,8 +3,6 @@
 import gzip
 import hashlib
 import io
-import json
-import os
 import struct
 import tarfile
 import zlib
@@ -17,12 +15,12 @@ from openrbu.errors import UsageError
 from openrbu.formats import packet
 from openrbu.formats.check_words import check_words
 from openrbu.formats.hdr import Image
+from openrbu.formats.image_check import ImageState
 from openrbu.system.files import read_input
 from openrbu.units import MIB
 from rigs.boards import changed
 from rigs.cli import Cli, image_bytes, names_in
-
-DATA = Path(os.environ.get("OPENRBU_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
+from rigs.images import IMAGE_STATES, headers, image_named
 
 
 def tar_of(*contents: bytes) -> bytes:
@@ -169,12 +167,10 @@ def test_a_file_without_an_end_is_refused() -> None:
         read_input(Path("/dev/zero"), max_size_bytes=MIB)
 
 
-def test_real_headers_read_as_known(rbu: Cli) -> None:
-    if not (DATA / "hdr").is_dir():
-        pytest.skip(f"no real data in {DATA}")
-    for name, known in json.loads((DATA / "hdr" / "expected.json").read_text()).items():
-        ended = rbu("info", DATA / "hdr" / name, "--json")
-        if name == "bad_hdr.hdr":
+def test_headers_read_as_known(rbu: Cli) -> None:
+    for name, (raw, known) in headers().items():
+        ended = rbu("info", rbu.write(name, raw), "--json")
+        if "error" in known:
             assert (ended.code, ended.document["error"]["kind"]) == (5, "damaged_input")
             continue
         image = ended.document["images"][0]
@@ -300,19 +296,18 @@ def test_packets_and_join_give_the_image_back(rbu: Cli) -> None:
     assert Path("again.hdr").read_bytes() == path.read_bytes()
 
 
-@pytest.mark.skipif(not (DATA / "hdr-whole").is_dir(), reason=f"no vendor images in {DATA}")
-def test_packets_and_join_give_a_vendors_file_back_and_two_have_two_ids(rbu: Cli) -> None:
+def test_packets_and_join_give_a_whole_file_back_and_two_have_two_ids(rbu: Cli) -> None:
     ids = set()
-    for path in sorted((DATA / "hdr-whole").glob("*.gz")):
-        raw = gzip.decompress(path.read_bytes())
-        image = rbu.write(path.stem, raw)
+    for name in IMAGE_STATES:
+        raw = image_named(name)
+        image = rbu.write(name, raw)
         if not Image.parse(raw).is_whole:
             assert "header was changed" in rbu.fails(5, "packets", image, "-o", "p", "--force")
             continue
         ids.add(rbu.json("packets", image, "-o", "p", "--force")["set_id"])
         rbu.json("join", "p", "-o", "back.hdr", "--force")
         assert Path("back.hdr").read_bytes() == raw
-    assert len(ids) == 4
+    assert len(ids) == list(IMAGE_STATES.values()).count(ImageState.WHOLE)
 
 
 def test_no_two_sets_have_one_id_where_none_is_given(rbu: Cli) -> None:

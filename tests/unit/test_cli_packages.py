@@ -3,7 +3,6 @@
 import gzip
 import json
 import lzma
-import os
 import struct
 import zlib
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 from openrbu.errors import DamagedInputError, UsageError
 from openrbu.formats.loading import load_image
 from rigs.cli import Cli, image_bytes, names_in
+from rigs.images import IMAGE_STATES, image_named
 from rigs.package_makers import (
     CUT,
     IMAGE,
@@ -37,8 +37,6 @@ from rigs.package_makers import (
     uefi_capsule,
     zip_of,
 )
-
-DATA = Path(os.environ.get("OPENRBU_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
 
 XML = manifest_of("A06", minimum="A04", systems=("0121", "0135"))
 OLD_MARKER = b"#####EndOfScriptFileMarker#"
@@ -308,15 +306,13 @@ def test_an_image_without_an_end_is_not_gone_on_with(rbu: Cli) -> None:
     assert "the end of the image is not known" in rbu.fails(5, "packets", path, "-o", "p")
 
 
-# -- real files -----------------------------------------------------------------------------
+# -- whole files ----------------------------------------------------------------------------
 
 
-def test_real_images_come_out_of_what_they_lie_in(rbu: Cli) -> None:
-    whole = DATA / "hdr-whole"
-    if not whole.is_dir():
-        pytest.skip(f"no real data in {DATA}")
-    for path in sorted(whole.glob("*.gz")):
-        image = gzip.decompress(path.read_bytes())
+def test_images_come_out_of_what_they_lie_in(rbu: Cli) -> None:
+    for name in IMAGE_STATES:
+        image = image_named(name)
+        path = rbu.write(f"{name}.gz", gzip.compress(image, 1))
         is_intact = rbu.json("info", path, code=_code_of(image))["images"][0]["state"] == "whole"
         document = rbu.json("extract", path, "-o", "out", "--force", code=_code_of(image))
         assert bool(document["images"]) is is_intact

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import re
 import struct
 import zlib
@@ -26,6 +25,7 @@ from openrbu.update.fit import is_same_version
 from openrbu.update.options import Options
 from openrbu.update.plan import Plan, make_plan
 from openrbu.update.target import Target, read_target
+from rigs.images import each_notebook_a10, image_named
 from rigs.machines import (
     Quiet,
     Watched,
@@ -38,7 +38,6 @@ from rigs.machines import (
     update,
 )
 from rigs.made_tables import dell_tables, put_tables
-from rigs.systems import DATA
 
 SYSTEM = 0x01DE
 
@@ -319,12 +318,10 @@ def test_a_bios_whose_flash_has_another_size_refuses_and_that_is_what_the_note_s
     assert report.completion_code in (0x0001, 0x000D)
 
 
-def test_a_latitude_d500s_own_a10_is_ready_on_a_machine_like_it(tmp_path: Path) -> None:
+@each_notebook_a10
+def test_a_latitude_d500s_own_a10_is_ready_on_a_machine_like_it(tmp_path: Path, name: str) -> None:
     """Its SMBIOS says a ROM of 512 KiB; the BIOS demands 1 MiB of data."""
-    file = DATA / "hdr-whole" / "system_bios_0x1028_0x0152_version_a10.hdr.gz"
-    if not file.exists():
-        pytest.skip(f"there is no {file} (OPENRBU_DATA names another place)")
-    what = Image.parse(gzip.decompress(file.read_bytes()))
+    what = Image.parse(image_named(name))
     tables = dell_tables(system_id=0x0152, product="Latitude D500", version="A09")
     directory = put_tables(tmp_path / "t", tables)
     with running(make(tmp_path, tables=directory, flash_size_bytes=None)) as machine:
