@@ -193,10 +193,8 @@ def shell(
     from openrbu.machine.models import model as model_named
 
     is_interactive = not command and sys.stdin.isatty() and sys.stdout.isatty()
-    if after_restart is not None and is_interactive:
-        raise UsageError("--after-restart needs a CMD: a shell starts again after a restart")
-    if xen and is_interactive:
-        raise UsageError("--xen needs a CMD, or a script on standard input: Xen uses the terminal")
+    if is_interactive:
+        _check_interactive(xen, after_restart)
     standard_input = b"" if command or is_interactive else sys.stdin.buffer.read()
     flash_size_bytes = model_named(model).flash_size_bytes
     parts = _make_parts(model, bios_version, ram, flash_size_bytes, under_xen=xen)
@@ -215,6 +213,17 @@ def shell(
             ran = machine.run(["sh", "-c", after_restart], cwd=here, output=write_through)
             status = _status_of(ran)
         return status
+
+
+def _check_interactive(xen: bool, after_restart: str | None) -> None:
+    """Check that a shell on the terminal can have these options.
+
+    :raise UsageError: when it can't.
+    """
+    if after_restart is not None:
+        raise UsageError("--after-restart needs a CMD: a shell starts again after a restart")
+    if xen:
+        raise UsageError("--xen needs a CMD, or a script on standard input: Xen uses the terminal")
 
 
 def _status_of(ran: ProgramResult) -> int:

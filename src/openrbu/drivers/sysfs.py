@@ -395,6 +395,5 @@ def _require(mode: int, wanted: int, caller: Caller, path: str) -> None:
 
     :raise KernelError: EACCES when none of them is set.
     """
-    bits = mode & wanted & (0o777 if caller.is_root else 0o007)
-    if not bits:
+    if not mode & wanted & (0o777 if caller.is_root else 0o007):
         raise KernelError(errno.EACCES, path)

@@ -13,7 +13,7 @@ are right for all of them (`tests/unit/test_tokens.py`).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from enum import IntEnum
 
 from openrbu.buffers import Buffer
@@ -379,23 +379,8 @@ class SmiCall:
                 expected=wrong[0].required,
                 actual=wrong[1],
             )
-        names = (
-            "command_port",
-            "command_code",
-            "smi_class",
-            "smi_select",
-            "arguments",
-            "results",
-        )
-        return cls(**{name: values[name] for name in names})
+        return cls(**{field.name: values[field.name] for field in fields(cls)})
 
     def pack(self) -> bytes:
         """The 52 bytes of the call."""
-        return SMI_CALL.pack(
-            command_port=self.command_port,
-            command_code=self.command_code,
-            smi_class=self.smi_class,
-            smi_select=self.smi_select,
-            arguments=self.arguments,
-            results=self.results,
-        )
+        return SMI_CALL.pack(**asdict(self))
