@@ -4,4 +4,4 @@ Data flows one way: image → packets → driver → memory → (restart) → BI
 The subpackages are those stations; each knows only the ones before it.
 """
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
