@@ -88,5 +88,15 @@ def test_a_folder_without_a_floor_is_found(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_has_most_of_the_lines_is_found(tmp_path: Path) -> None:
-    changes = {"memory/long": "x = 1\n" * 2000}
+    changes = {f"memory/part{number}": "x = 1\n" * 200 for number in range(10)}
     assert check(tmp_path, changes) == (1, ["memory has 100% of all lines: 16% at most"])
+
+
+def test_a_module_or_a_function_that_is_too_long_is_found(tmp_path: Path) -> None:
+    body = "    pass\n" * 60
+    status, lines = check(tmp_path, {"errors": f"def run():\n{body}" + "\n" * 340})
+    assert status == 1
+    assert lines == [
+        "errors.py has 401 lines: 400 at most",
+        "errors.py:1: run has 61 lines: 60 at most",
+    ]

@@ -143,6 +143,17 @@ def test_a_damaged_line_is_told_by_its_number_and_what_to_do(path: Path, line: b
     assert journal.attempts() == []
 
 
+def test_a_line_of_a_newer_openrbu_is_refused_and_kept(path: Path) -> None:
+    Journal(path).append("one", "started", AT)
+    text = path.read_text().replace('"schema": 1', '"schema": 2')
+    path.write_text(text)
+    with pytest.raises(
+        ObstacleError, match=r"line 1 .* a newer openrbu .schema 2; this one knows 1"
+    ):
+        Journal(path).attempts()
+    assert path.read_text() == text
+
+
 def test_one_that_can_not_be_written_is_an_obstacle(path: Path) -> None:
     path.parent.mkdir(parents=True)
     path.mkdir()

@@ -26,6 +26,8 @@ from openrbu.system.kept_files import open_kept, read_kept
 from openrbu.units import MIB
 
 SCHEMA = 1
+"""Of a line; a reader refuses newer ones."""
+
 OPEN_EVENTS = ("started", "armed")
 """Events after which another one is expected."""
 
@@ -118,7 +120,13 @@ class Journal:
         attempts: dict[str, Attempt] = {}
         for number, line in enumerate(lines[:-1], start=1):
             try:
-                self._take(parse_object(line), attempts)
+                document = parse_object(line)
+                if isinstance(schema := document.get("schema"), int) and schema > SCHEMA:
+                    raise ObstacleError(
+                        f"line {number} of the journal {self._path} was written by a newer openrbu "
+                        f"(schema {schema}; this one knows {SCHEMA}): update openrbu"
+                    )
+                self._take(document, attempts)
             except (DamagedInputError, ValueError, KeyError, TypeError):
                 raise DamagedInputError(
                     f"line {number} of the journal {self._path} is damaged: move the file away; "
