@@ -255,6 +255,19 @@ def test_an_odd_state_of_a_guest_is_refused_and_the_guest_stays(
     assert [each["name"] for each in cli.json("balloon", "show", "xen")["guests"]] == ["dom0", "b"]
 
 
+@pytest.mark.parametrize("what", [what for what in ODD if what != "a huge file"])
+@pytest.mark.parametrize("name", ["state.json", "guest.json", "lock"])
+def test_the_other_guests_go_on_beside_one_with_something_odd(
+    cli: Cli, guest: Path, name: str, what: str
+) -> None:
+    says = put(what, guest / name)
+    _, a, b = cli.json("balloon", "show", "xen")["guests"]
+    assert (says in a["problem"], b["problem"]) == (True, None)
+    assert cli.json("balloon", "target", "xen", "b", "70M")["current_kib"] == 70 << 10
+    cli.json("balloon", "guest", "xen", "a", "--rm")
+    assert not guest.exists()
+
+
 def test_a_guest_that_lost_its_power_is_still_destroyed(cli: Cli, guest: Path) -> None:
     (guest / "state.json").rename(guest / "state.lost")
     assert cli.json("balloon", "show", "xen")["lost"] == ["a"]

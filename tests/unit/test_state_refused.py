@@ -192,24 +192,52 @@ def _huge_balloon(document: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("how", [_newer, _frame_more, _no_balloon, _huge_balloon])
-def test_commands_on_a_host_refuse_a_guest_that_is_not_understood(
+def test_a_guest_that_is_not_understood_is_named_and_the_others_go_on(
     cli: Cli, xen: Path, how: Change
 ) -> None:
-    for name in ("a", "b"):
-        change(xen / "xen" / "guests" / name / "state.json", how)
-    before = files(xen / "xen" / "guests")
-    for command in (
-        ["show", "xen"],
-        ["target", "xen", "a", "70M"],
-        ["guest", "xen", "c", "--memory", "64M"],
-        ["watch", "xen"],
-    ):
-        line = cli.fails(4, "balloon", *command)
-        assert line.endswith("to discard the state: rbu balloon guest xen a --rm\n")
-        assert files(xen / "xen" / "guests") == before
-    for name in ("a", "b"):
-        cli.json("balloon", "guest", "xen", name, "--rm")
-    assert [each["name"] for each in cli.json("balloon", "show", "xen")["guests"]] == ["dom0"]
+    """What was seen: one such guest, and no command on its host worked any more."""
+    refused = xen / "xen" / "guests" / "a"
+    change(refused / "state.json", how)
+    before = files(refused)
+    way_out = "to discard the state: rbu balloon guest xen a --rm"
+    dom0, a, b = cli.json("balloon", "show", "xen")["guests"]
+    assert [each["name"] for each in (dom0, a, b)] == ["dom0", "a", "b"]
+    assert a["problem"].endswith(way_out)
+    assert (a["current_kib"], a["state"], a["owner_pid"]) == (64 << 10, None, None)
+    assert [(each["state"], each["problem"]) for each in (dom0, b)] == [("settled", None)] * 2
+    shown = cli("balloon", "show", "xen")
+    assert (shown.code, "has it" in shown.out) == (0, False)
+    assert "refused" in shown.out
+    assert cli.fails(4, "balloon", "target", "xen", "a", "70M").endswith(f"{way_out}\n")
+    assert cli.json("balloon", "target", "xen", "b", "70M")["current_kib"] == 70 << 10
+    assert cli.json("balloon", "target", "xen", "dom0", "130M")["changed"]
+    cli.json("balloon", "guest", "xen", "c", "--memory", "64M")
+    made_again = cli.fails(4, "balloon", "guest", "xen", "a", "--memory", "64M")
+    assert "a guest 'a' already" in made_again
+    watched = cli("balloon", "watch", "xen")
+    assert (watched.code, "refused" in watched.out, "may still move" in watched.out) == (
+        0,
+        True,
+        False,
+    )
+    assert files(refused) == before
+    cli.json("balloon", "guest", "xen", "a", "--rm")
+    assert [each["name"] for each in cli.json("balloon", "show", "xen")["guests"]] == [
+        "dom0",
+        "b",
+        "c",
+    ]
+
+
+def test_a_guest_whose_spec_is_not_understood_is_named_and_the_others_go_on(
+    cli: Cli, xen: Path
+) -> None:
+    (xen / "xen" / "guests" / "a" / "guest.json").write_text('{"format": 2}')
+    assert (
+        "guest.json: a newer openrbu" in cli.json("balloon", "show", "xen")["guests"][1]["problem"]
+    )
+    assert cli.json("balloon", "target", "xen", "b", "70M")["current_kib"] == 70 << 10
+    cli.json("balloon", "guest", "xen", "a", "--rm")
 
 
 @pytest.mark.parametrize("how", [_newer, _frame_more, _no_balloon, _huge_balloon, None])

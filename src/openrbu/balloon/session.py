@@ -19,8 +19,9 @@ from openrbu.xen.hypervisor import DOM0
 
 
 class XenHostSession:
-    """A host that is open. Its guests are attached here, but for those that another process has
-    and, to `skip_refused`, those whose state this openrbu does not understand.
+    """A host that is open. Its guests are attached here, but for those that another process has and
+    those that are `refused`: their files are not understood, and each has its error there. Commands
+    about the other guests work.
 
     `dom0` is set where the machine is open for the whole session, and `dom0_balloon` is None where
     another process has the machine. `lost` are the guests that were destroyed at the start, because
@@ -35,12 +36,12 @@ class XenHostSession:
         *,
         dom0: Dom0 | None,
         dom0_balloon: Dom0Balloon | None,
-        skip_refused: bool,
     ) -> None:
         self.host, self._stack, self._clock = host, stack, clock
         self._dom0, self._dom0_balloon = dom0, dom0_balloon
         self.lost = host.destroy_orphans()
-        self._guests = stack.enter_context(host.attached(skip_refused=skip_refused))
+        self.refused: dict[str, MachineError] = {}
+        self._guests = stack.enter_context(host.attached(refused=self.refused))
         self._run_due()
 
     def _run_due(self) -> None:
@@ -65,6 +66,7 @@ class XenHostSession:
                 guest.close()
                 break
         self.host.remove(name)
+        self.refused.pop(name, None)
 
     def set_target_bytes(self, name: str, size_bytes: int) -> tuple[GuestStatus, bool]:
         """Set a guest's target and let the guest move. A guest that another command has for a
@@ -72,7 +74,8 @@ class XenHostSession:
 
         Returns the guest's status after that, and whether its target or its memory has changed.
 
-        :raise MachineError: when there is no such guest, or it is in `lost`.
+        :raise MachineError: when there is no such guest, or it is in `lost` or in `refused`. Then
+            nothing was changed.
         """
         before = self._status_of(name)
         if name == DOM0:
@@ -106,7 +109,7 @@ class XenHostSession:
     def _status_of(self, name: str) -> GuestStatus:
         """The status of one guest.
 
-        :raise MachineError: when there is no such guest, or it is in `lost`.
+        :raise MachineError: when there is no such guest, or it is in `lost` or in `refused`.
         """
         if name in self.lost:
             others = [each for each in self.lost if each != name]
@@ -115,12 +118,16 @@ class XenHostSession:
                 f"guest {name!r} of {self.host.name!r} lost its power with the process that had "
                 f"it, and was destroyed{and_others}"
             )
+        if name in self.refused:
+            raise self.refused[name]
         info = self.host.domain_of(name)
         return guest_status(self.host, info, self._balloons().get(name), self._clock.wall())
 
     def status(self) -> HostStatus:
         """The status of the host and of all its guests."""
-        return host_status(self.host, self._balloons(), self.lost, self._clock.wall())
+        return host_status(
+            self.host, self._balloons(), self.lost, self._clock.wall(), refused=self.refused
+        )
 
     def _balloons(self) -> dict[str, DriverState]:
         """The balloons that can be seen here, by their guests' names."""
@@ -131,16 +138,14 @@ class XenHostSession:
 
 
 @contextlib.contextmanager
-def open_xen_host(
-    name: str, *, clock: Clock, for_dom0: bool = False, skip_refused: bool = False
-) -> Iterator[XenHostSession]:
+def open_xen_host(name: str, *, clock: Clock, for_dom0: bool = False) -> Iterator[XenHostSession]:
     """A host that is on, until the end of the block. A signal waits until then.
 
     The machine is opened once, before the guests are attached, so that dom0 does what is due there.
     It is closed right after that unless the session is `for_dom0`, because the machine is in use by
     this process as long as it is open here.
 
-    :raise StateRefusedError: when the state of a guest is not understood, unless `skip_refused`.
+    :raise StateRefusedError: when the state of the machine is not understood.
     :raise MachineError: when there is no such host, it is off, or, `for_dom0`, another process has
         the machine and does not serve it.
     """
@@ -159,6 +164,4 @@ def open_xen_host(
                 dom0 = None
         with signals_deferred(), contextlib.ExitStack() as stack:
             host = stack.enter_context(XenHost(directory, now=clock.wall, config=config))
-            yield XenHostSession(
-                host, stack, clock, dom0=dom0, dom0_balloon=balloon, skip_refused=skip_refused
-            )
+            yield XenHostSession(host, stack, clock, dom0=dom0, dom0_balloon=balloon)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from openrbu.drivers.xen_balloon_profiles import BalloonProfile
+from openrbu.errors import MachineError
 from openrbu.machine.xen_host import XenHost
 from openrbu.units import PAGE_KIB
 from openrbu.xen.hypervisor import DomainInfo
@@ -29,7 +30,8 @@ class GuestStatus:
     """The status of one guest.
 
     `balloon` and `activity` are None while another process has the guest: `owner` is the number of
-    that process, where it is known. Then only what the hypervisor knows is known.
+    that process, where it is known. They are None, too, where its files are not understood:
+    `problem` says why. Then only what the hypervisor knows is known.
     """
 
     info: DomainInfo
@@ -38,6 +40,7 @@ class GuestStatus:
     activity: BalloonActivity | None = None
     retry_in_s: float | None = None
     owner: str | None = None
+    problem: str | None = None
 
     @property
     def target_pages(self) -> int:
@@ -53,7 +56,7 @@ class GuestStatus:
     @property
     def has_settled(self) -> bool | None:
         """Whether the guest stays as it is until somebody sets a target; None while another process
-        has it."""
+        has it, or where it has a problem."""
         return (
             None
             if self.activity is None
@@ -85,6 +88,7 @@ class GuestStatus:
             "state": None if self.activity is None else self.activity.value,
             "retry_in_s": None if retry_in_s is None else round(retry_in_s, 3),
             "owner_pid": int(self.owner) if self.owner and self.owner.isdecimal() else None,
+            "problem": self.problem,
         }
 
 
@@ -103,7 +107,7 @@ class HostStatus:
     @property
     def has_settled(self) -> bool | None:
         """Whether all guests stay as they are until somebody sets a target; None where that depends
-        on guests of other processes."""
+        on guests that another process has, or that have a problem."""
         states = {each.has_settled for each in self.guests}
         if False in states:
             return False
@@ -124,12 +128,13 @@ class HostStatus:
 def guest_status(
     host: XenHost, info: DomainInfo, balloon: DriverState | None, now_s: float
 ) -> GuestStatus:
-    """The status of a guest; `balloon` is None while another process has it.
-
-    :raise MachineError: when the file that the guest was made from can't be read.
-    """
+    """The status of a guest; `balloon` is None while another process has it."""
     if balloon is None:
-        return GuestStatus(info, host.profile_of(info.name), owner=host.owner_of(info.name))
+        owner = host.owner_of(info.name)
+        try:
+            return GuestStatus(info, host.profile_of(info.name), owner=owner)
+        except MachineError as error:  # its file was damaged since that process read it
+            return GuestStatus(info, "", owner=owner, problem=str(error))
     activity, due_s = activity_of(balloon, now_s), balloon.due_s
     is_timed = activity is BalloonActivity.WAITING and due_s is not None and due_s < math.inf
     retry_in_s = due_s - now_s if is_timed and due_s is not None else None
@@ -137,14 +142,19 @@ def guest_status(
 
 
 def host_status(
-    host: XenHost, balloons: Mapping[str, DriverState], lost: Sequence[str], now_s: float
+    host: XenHost,
+    balloons: Mapping[str, DriverState],
+    lost: Sequence[str],
+    now_s: float,
+    *,
+    refused: Mapping[str, MachineError],
 ) -> HostStatus:
-    """The status of a host. `balloons` are those that this process has, by the guest's name.
-
-    :raise MachineError: as `guest_status`.
-    """
+    """The status of a host. `balloons` are those that this process has, by the guest's name;
+    `refused` is what is wrong with guests that no process can have."""
     guests = [
-        guest_status(host, info, balloons.get(info.name), now_s)
+        GuestStatus(info, "", problem=str(refused[info.name]))
+        if info.name in refused
+        else guest_status(host, info, balloons.get(info.name), now_s)
         for info in host.hypervisor.domains()
     ]
     hypervisor = host.hypervisor

@@ -13,9 +13,8 @@ from openrbu.balloon.clock import Clock
 from openrbu.balloon.dom0 import read_dom0_if_free
 from openrbu.balloon.status import DriverState, HostStatus, host_status
 from openrbu.errors import MachineError, OpenRbuError
-from openrbu.machine.state import StateRefusedError
 from openrbu.machine.store import existing_directory
-from openrbu.machine.xen_guests import AttachedGuest, catch_up
+from openrbu.machine.xen_guests import AttachedGuest, GuestInUseError, catch_up
 from openrbu.machine.xen_host import XenHost
 from openrbu.system.interrupts import EXIT_SIGNAL, TerminatedBySignal
 from openrbu.system.signals import DeferredSignals, signals_deferred
@@ -36,7 +35,8 @@ class WatchedHost:
     """A host whose free guests run here: they are attached until the stack unwinds.
 
     `status` is the status of the host after the last `advance`. `lost` are the guests that were
-    destroyed because the process that had them died.
+    destroyed because the process that had them died, and `refused` is what is wrong with those
+    whose files are not understood: they stay as they are.
 
     :raise MachineError: when the host is off, or its machine can't be opened.
     """
@@ -49,6 +49,7 @@ class WatchedHost:
         self._dom0 = read_dom0_if_free(directory, clock)
         self._host = stack.enter_context(XenHost(directory, now=clock.wall, keeps=True))
         self.lost: list[str] = []
+        self.refused: dict[str, MachineError] = {}
         self._has_changed = False
         self._clock_start_s = clock.monotonic()
         self._start_s = self._now_s = self._scanned_s = clock.wall()
@@ -131,20 +132,19 @@ class WatchedHost:
         return True
 
     def _attach_free_guests(self) -> None:
-        """Attach the guests that no process has. They do first what was due before now.
-
-        :raise StateRefusedError: when the state of one is not understood.
-        """
+        """Attach the guests that no process has. They do first what was due before now."""
+        self.refused.clear()
         self.lost += self._host.destroy_orphans()
         fresh = []
         for name in self._host.guest_names():
             if name not in self._guests:
                 try:
                     fresh.append(self._stack.enter_context(self._host.attach(name)))
-                except StateRefusedError:
-                    raise
-                except MachineError:
+                except GuestInUseError:
                     self._has_guests_elsewhere = True
+                except MachineError as error:
+                    if self._host.hypervisor.find(name) is not None:  # it may be gone
+                        self.refused[name] = error
         catch_up(fresh, self._now_s)
         for guest in fresh:
             self._guests[guest.name] = guest
@@ -181,7 +181,7 @@ class WatchedHost:
         }
         if self._dom0 is not None:
             balloons[DOM0] = self._dom0
-        return host_status(self._host, balloons, self.lost, self._now_s)
+        return host_status(self._host, balloons, self.lost, self._now_s, refused=self.refused)
 
     def panel(self) -> Panel:
         """What happened, for a chart. What the host had free is known where all guests ran here."""

@@ -245,7 +245,7 @@ def guest(
 def _remove(host: str, name: str, clock: Clock) -> Answer:
     from openrbu.balloon.session import open_xen_host
 
-    with open_xen_host(host, clock=clock, skip_refused=True) as session:
+    with open_xen_host(host, clock=clock) as session:
         session.destroy(name)
         lost = [each for each in session.lost if each != name]
     document = {"changed": True, "host": host, "name": name, "lost": lost}

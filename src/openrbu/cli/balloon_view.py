@@ -23,7 +23,8 @@ def host_blocks(status: HostStatus) -> list[Block]:
     """A table of the guests, and what the host has free."""
     rows = [_row_of(each) for each in status.guests]
     table = Table(f"Guests of {status.host}", _COLUMNS, rows)
-    return [*orphan_lines(status.host, status.lost), table, free_line(status)]
+    problems = [bad(each.problem) for each in status.guests if each.problem is not None]
+    return [*orphan_lines(status.host, status.lost), table, *problems, free_line(status)]
 
 
 def _row_of(guest: GuestStatus) -> tuple[Cell, ...]:
@@ -44,6 +45,8 @@ def driver_cell(guest: GuestStatus) -> Cell:
     """What the guest's driver does now."""
     from openrbu.xen.samples import BalloonActivity
 
+    if guest.problem is not None:
+        return bad("refused")
     if guest.activity is None:
         return caution(f"process {guest.owner or 'unknown'} has it")
     if guest.activity is BalloonActivity.MOVING:

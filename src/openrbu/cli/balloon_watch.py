@@ -98,6 +98,8 @@ def _blocks(watched: WatchedHost) -> list[Block]:
     blocks += [_retry_hint(status.host, each) for each in status.guests if each.has_given_up]
     others = [each for each in status.guests if each.has_settled is None]
     for each in others:
+        if each.problem is not None:  # it is told above, and stays as it is
+            continue
         owner = f"process {each.owner}" if each.owner else "another process"
         blocks.append(caution(f"{owner} has {each.info.name}: it may still move"))
     if len(others) < len(status.guests):

@@ -127,7 +127,11 @@ class AttachedGuest:
             guest. Then nothing has changed.
         :raise MachineError: when it lost its power.
         """
-        spec, state = read_guest_spec(directory), self._state.read()
+        try:
+            spec = read_guest_spec(directory)
+        except MachineError as error:
+            raise self._state.refusal(str(error)) from None
+        state = self._state.read()
         if state is None and not self._state.is_lost:
             raise self._state.refusal("state.json is missing")
         if state is not None and spec is None:

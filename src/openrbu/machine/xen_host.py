@@ -29,6 +29,7 @@ from openrbu.machine.xen_guests import AttachedGuest, GuestInUseError, lock_gues
 from openrbu.memory.buddy import BuddyAllocator
 from openrbu.memory.physical import pc_regions
 from openrbu.memory.ram_file import RamFile
+from openrbu.system.kept_files import OddFileError, is_odd, remove_whatever
 from openrbu.system.lockfile import LockFile, acquire_within, owner_of
 from openrbu.system.signals import signals_deferred
 from openrbu.units import MAX_ORDER, PAGE_SIZE, human_size, pages_for
@@ -227,6 +228,8 @@ class XenHost:
         directory = self._existing(name)
         with signals_deferred(), store.disk_errors(self.directory), contextlib.ExitStack() as stack:
             stack.enter_context(self._creation_lock())
+            if is_odd(directory / "lock"):  # then no process has it
+                remove_whatever(directory / "lock")
             lock_guest(stack, directory, self.name)
             self._destroy(directory)
 
@@ -245,7 +248,8 @@ class XenHost:
         with contextlib.ExitStack() as stack:
             try:
                 lock_guest(stack, directory, self.name)
-            except (GuestInUseError, FileNotFoundError):  # alive; or removed just now
+            except (GuestInUseError, FileNotFoundError, OddFileError):
+                # alive; removed just now; or what is in place of its lock says nothing
                 return False
             # checked first: it raises when the directory has a guest of a newer host by now
             has_state = not StateFile.of_guest(directory, self.name).is_lost
@@ -270,22 +274,26 @@ class XenHost:
         return AttachedGuest(self, self._existing(name))
 
     @contextlib.contextmanager
-    def attached(self, *, skip_refused: bool = False) -> Iterator[list[AttachedGuest]]:
-        """All guests that no other process has, until the end of the block; `skip_refused`: without
-        those whose state is refused.
+    def attached(
+        self, *, refused: dict[str, MachineError] | None = None
+    ) -> Iterator[list[AttachedGuest]]:
+        """All guests that no other process has, until the end of the block. Those that can't be
+        attached, such as one whose state is refused, are put into `refused`, with the error.
 
-        :raise StateRefusedError: when there is such a guest, otherwise.
+        :raise StateRefusedError: when there is a guest whose state is refused, without `refused`.
         """
         with contextlib.ExitStack() as stack:
             guests: list[AttachedGuest] = []
             for name in self.guest_names():
                 try:
                     guests.append(stack.enter_context(self.attach(name)))
-                except StateRefusedError:
-                    if not skip_refused:
-                        raise
-                except MachineError:  # another process has it, or it is gone
+                except GuestInUseError:
                     continue
+                except MachineError as error:
+                    if refused is None and isinstance(error, StateRefusedError):
+                        raise
+                    if refused is not None and self._has(name):  # it may be gone
+                        refused[name] = error
             yield guests
 
     def _existing(self, name: str) -> Path:

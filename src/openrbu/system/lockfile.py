@@ -11,14 +11,13 @@ other process can open, so `acquire` checks that the file it locked is the one a
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
-import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Self
 
+from openrbu.system.kept_files import open_kept
 from openrbu.system.waiting import CLOCK, Clock, Deadline, comes_about
 
 _MAX_BYTES = 64 * 1024
@@ -34,7 +33,8 @@ class LockFile:
     """The file at `path`, open. With `create`, it is made if it is missing.
 
     :raise FileNotFoundError: when it is missing, without `create`.
-    :raise OSError: when it can't be opened, or is not a regular file (a symbolic link is not one).
+    :raise OddFileError: when it is not a regular file (a symbolic link is not one).
+    :raise OSError: when it can't be opened.
     """
 
     def __init__(self, path: Path, *, create: bool) -> None:
@@ -42,12 +42,7 @@ class LockFile:
         self._fd = self._open()
 
     def _open(self) -> int:
-        flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-        fd = os.open(self.path, flags | (os.O_CREAT if self._create else 0), 0o600)
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            os.close(fd)
-            raise OSError(errno.EINVAL, "not a regular file", str(self.path))
-        return fd
+        return open_kept(self.path, os.O_RDWR | (os.O_CREAT if self._create else 0))
 
     def acquire(self) -> bool:
         """Lock the file that is at the path now; False when another process has the lock.
