@@ -166,11 +166,18 @@ def cancel(
     lines: list[Block] = []
     if done.was_armed:
         lines.append(good("disarmed: the next restart changes nothing"))
-    if done.left_staged:
+    if done.left_staged and not done.problem:
         lines.append(
             caution(
                 "note: this kernel can't safely drop the staged packets; without the token they "
                 "have no effect, and a power cycle clears them"
+            )
+        )
+    elif done.left_staged:
+        lines.append(
+            caution(
+                "note: what was staged is still in memory; without the token it has no effect, and "
+                "a power cycle clears it"
             )
         )
     elif done.was_staged:

@@ -164,6 +164,7 @@ class StateFile:
         fd = self._open_spare()
         try:
             os.posix_fallocate(fd, 0, SPARE_BYTES)
+            os.pwrite(fd, b" ", SPARE_BYTES - 1)  # EFBIG at a limit (ulimit -f): not from fallocate
         finally:
             os.close(fd)
 

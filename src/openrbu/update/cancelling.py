@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from openrbu.errors import DamagedInputError, ObstacleError
+from openrbu.errors import DamagedInputError, ObstacleError, OpenRbuError
 from openrbu.hosts.base import Host
 from openrbu.system.signals import signals_deferred
 from openrbu.update import restart, stage
 from openrbu.update.arm import activation_for, set_armed, unload_dcdbas
 from openrbu.update.driver import RbuDriver
 from openrbu.update.journal import Attempt, BusyError, Journal
-from openrbu.update.kernel_refusals import kernel_refusals
+from openrbu.update.kernel_refusals import kernel_refusal, kernel_refusals
 from openrbu.update.report import record_result
 from openrbu.update.restart import boot_id
 from openrbu.update.target import Target, read_target
@@ -20,9 +21,15 @@ from openrbu.update.target import Target, read_target
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
-    """What a cancel undid. `left_staged`: this kernel can't safely drop the staged packets; they
-    are harmless without the token, and a power cycle clears them. `problem`: why the journal could
-    not be read or written; empty: it could."""
+    """What a cancel undid.
+
+    `left_staged`: what was staged is still in memory, because this kernel can't safely drop it, or
+    because of the `problem`; it may be, where it can't be read. It is harmless without the token,
+    and a power cycle clears it.
+
+    `problem`: what could not be done after the token was clear, and why; or why the journal could
+    not be read or written. Empty: all was done.
+    """
 
     was_armed: bool
     was_staged: bool
@@ -37,17 +44,19 @@ class Cancelled:
 def cancel(host: Host) -> Cancelled:
     """Cancel an armed or staged update: clear the token, then memory, then the kind of restart.
 
-    It goes on where the journal can't be read or written; `Cancelled.problem` says so.
+    It goes on where the journal can't be read or written, and, once the token was cleared, where
+    another step fails: `Cancelled.problem` says so.
 
     :raise BusyError: when another process updates this machine.
     :raise ObstacleError: when the token can't be accessed, or the SMBIOS tables can't be read.
     :raise DamagedInputError: when the SMBIOS tables are damaged.
     :raise UpdateFailedError: when the token stays set, or the kernel returns an error.
+    :raise MachineError: when the disk of a virtual machine is full, and it was not armed.
     """
     journal = Journal(host.journal_path)
     with kernel_refusals(), contextlib.ExitStack() as stack:
         target = read_target(host)
-        last, problem = None, ""
+        last, problems = None, []
         try:
             stack.enter_context(journal.locked())
             record_result(host, target)
@@ -55,26 +64,30 @@ def cancel(host: Host) -> Cancelled:
         except BusyError:
             raise
         except (ObstacleError, DamagedInputError) as error:
-            problem = str(error)
+            problems.append(str(error))
         stack.enter_context(signals_deferred())
         if last is None or not (last.is_open or _is_not_undone(host, last)):
-            return replace(_take_back(host, target, None), problem=problem)
-        done = _take_back(host, target, last.fields.get("restart_before"))
+            return _take_back(host, target, None, problems)
+        done = _take_back(host, target, last.fields.get("restart_before"), problems)
+        left = [done.problem] if done.problem else []
+        fields = {"left": left} if left or last.fields.get("left") else {}
         try:
-            journal.append(last.id, "cancelled", host.now())
+            journal.append(last.id, "cancelled", host.now(), **fields)
         except ObstacleError as error:
-            problem = str(error)
-        return replace(done, problem=problem)
+            return replace(done, problem="; ".join([*left, str(error)]))
+        return done
 
 
 def _is_not_undone(host: Host, last: Attempt) -> bool:
-    """Whether an update failed in this boot and something of it could not be undone."""
+    """Whether something of an update of this boot could not be undone, by itself or a cancel."""
     return bool(last.fields.get("left")) and last.fields.get("boot_id") == boot_id(host)
 
 
-def _take_back(host: Host, target: Target, restart_before: str | None) -> Cancelled:
+def _take_back(
+    host: Host, target: Target, restart_before: str | None, problems: list[str]
+) -> Cancelled:
     """Undo: the token, the staged data, the kind of restart; unload `dcdbas`, where it was loaded
-    for this."""
+    for this. `problems`: those that there are already."""
     had_dcdbas = host.module_is_loaded("dcdbas")
     token = activation_for(host, target)
     try:
@@ -82,11 +95,37 @@ def _take_back(host: Host, target: Target, restart_before: str | None) -> Cancel
         if was_armed:
             set_armed(token, armed=False)
         driver = RbuDriver(host)
-        was_staged = driver.is_loaded and driver.has_staged_data
-        left_staged = was_staged and not stage.clear(host)
-        restart.restore(host, restart_before)
+        was_staged = left_staged = True  # unless it is known
+        undone: list[str] = []
+        with _told("what is staged could not be freed", undone, is_enough=was_armed):
+            was_staged = left_staged = driver.is_loaded and driver.has_staged_data
+            left_staged = was_staged and not stage.clear(host)
+        if undone:
+            with contextlib.suppress(OSError, OpenRbuError):
+                left_staged = was_staged and driver.is_loaded and driver.has_staged_data
+        with _told("the kind of restart could not be restored", undone, is_enough=was_armed):
+            restart.restore(host, restart_before)
     finally:
         if not had_dcdbas:
             with contextlib.suppress(OSError, ObstacleError):
                 unload_dcdbas(host)
-    return Cancelled(was_armed, was_staged, left_staged)
+    if undone:
+        problems = [*problems, f"disarmed, but {', and '.join(undone)}"]
+    return Cancelled(was_armed, was_staged, left_staged, "; ".join(problems))
+
+
+@contextlib.contextmanager
+def _told(what: str, undone: list[str], *, is_enough: bool) -> Iterator[None]:
+    """Add an error of the block to `undone`. `is_enough`: the BIOS was disarmed, which must not be
+    hidden by an error; where it was not, the error is raised."""
+    try:
+        yield
+    except (OSError, OpenRbuError) as error:
+        if not is_enough:
+            raise
+        undone.append(f"{what}: {_why(error)}")
+
+
+def _why(error: OSError | OpenRbuError) -> str:
+    """An error as text; without an errno's number."""
+    return str(kernel_refusal(error)) if isinstance(error, OSError) else str(error)
