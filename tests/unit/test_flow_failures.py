@@ -517,7 +517,7 @@ def test_an_update_that_can_not_be_written_down_as_armed_is_undone(tmp_path: Pat
                     host.journal_path.unlink()
                     host.journal_path.mkdir()
 
-        with pytest.raises(ObstacleError, match=r"journal .* can't be written: Is a directory$"):
+        with pytest.raises(ObstacleError, match=r"journal .* can't be written: it is a directory"):
             flow.perform(host, planned(machine, None), Breaking())
         assert status(machine) == before
 

@@ -123,8 +123,7 @@ def test_a_server_that_fails_in_the_end_says_so_to_who_stops_it(
 ) -> None:
     pid = detached(rbu, target)
     (target / TIMEOUT).write_text("7\n")
-    (directory / "state.spare").unlink()
-    (directory / "state.spare").mkdir()  # the state can't be written there
+    (directory / "state.json").mkdir()  # the state can't be saved there
     line = rbu.fails(4, "mount", target, "--stop")
     assert "machine 'box'" in line
     assert "state.spare: Is a directory" in line
@@ -215,8 +214,7 @@ def test_streams_that_the_caller_has_closed_are_no_trouble(
     )
     assert (ended.returncode, ended.stderr) == (0, b"")
     (target / TIMEOUT).write_text("7\n")
-    (directory / "state.spare").unlink()
-    (directory / "state.spare").mkdir()  # the state can't be written there
+    (directory / "state.json").mkdir()  # the state can't be saved there
     line = rbu.fails(4, "mount", target, "--stop")
     assert (directory / "mount.log").read_text() == line
 
