@@ -7,7 +7,8 @@
     ├── NotForThisMachineError   3  the image is good, but for another machine
     │   └── NotForRbuError       3  the package is good, but is not installed by RBU
     ├── ObstacleError            4  something prevents it; the user can remove that
-    │   └── MachineError         4  a virtual machine's directory or state prevents it
+    │   ├── MachineError         4  a virtual machine's directory or state prevents it
+    │   └── CommandError         4  a program can't be executed
     ├── DamagedInputError        5  a file or a table is damaged
     ├── UpdateFailedError        1  an update was tried, did not work, and was undone
     ├── OutputError              1  the output can't be written, such as to a full disk
@@ -78,6 +79,17 @@ class MachineError(ObstacleError):
     """A virtual machine's directory or state does not allow what was asked."""
 
     kind = "machine"
+
+
+class CommandError(ObstacleError):
+    """A program can't be executed. `status` is the exit status that a shell would give for it: 127
+    when there is no such program, else 126."""
+
+    kind = "command"
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class UpdateFailedError(OpenRbuError):

@@ -131,6 +131,22 @@ def test_what_the_modules_of_the_api_define_is_public(module: ModuleType) -> Non
     assert {name: (module.__name__, name) for name in own}.items() <= api._PUBLIC.items()
 
 
+def test_the_names_are_listed_before_they_are_used() -> None:
+    code = "from openrbu import api; print(sorted(set(api.__all__) - set(dir(api))))"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert ended.stdout == b"[]\n"
+
+
+def test_each_error_is_in_the_table_of_who_is_at_fault() -> None:
+    found = re.findall(r"^\| `(\w+Error)` \|.*\| (\d)", LIBRARY.read_text(), re.MULTILINE)
+    real = {
+        (name, str(int(kind.exit_code)))
+        for name, kind in vars(errors).items()
+        if inspect.isclass(kind) and issubclass(kind, errors.OpenRbuError)
+    }
+    assert set(found) == real - {("OpenRbuError", "1")}
+
+
 def test_what_is_not_there_is_said_to_be_missing() -> None:
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = api.nothing

@@ -142,3 +142,8 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module, attribute = _PUBLIC[name]
     return getattr(importlib.import_module(module), attribute)
+
+
+def __dir__() -> list[str]:
+    """The names that there are, those that were not used yet included (PEP 562)."""
+    return sorted({*globals(), *__all__})

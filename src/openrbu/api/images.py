@@ -73,7 +73,7 @@ def packets(
     image: Image | LoadedImage,
     *,
     packet_size_bytes: int = 4096,
-    set_id: bytes | int | None = None,
+    set_id: str | bytes | int | None = None,
     password_crc: int | None = None,
 ) -> ImagePackets:
     """Split an image into the packets that the driver takes in packet mode.

@@ -6,8 +6,8 @@ The names without an underscore are part of `openrbu.api`.
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,23 +30,48 @@ if TYPE_CHECKING:
     from openrbu.update.restarted import Restarted
 
 
-@dataclass(frozen=True, slots=True)
 class Machine:
     """A machine that is open: a virtual one, or the computer that this process runs on.
 
-    `host` gives its files, modules and ports, as a program on it sees them. `virtual` is the
-    virtual machine behind that, with its power and its RAM; None: it is this computer.
+    After the block of `open_machine` it is closed: everything raises a `UsageError` then.
     """
 
-    host: Host
-    virtual: VirtualMachine | None = None
+    def __init__(self, host: Host, virtual: VirtualMachine | None = None) -> None:
+        self._host, self._virtual = host, virtual
+        self._is_closed = False
+
+    @property
+    def host(self) -> Host:
+        """Its files, modules and ports, as a program on it sees them.
+
+        :raise UsageError: when it is closed.
+        """
+        self._check_open()
+        return self._host
+
+    @property
+    def virtual(self) -> VirtualMachine | None:
+        """The virtual machine behind `host`, with its power and its RAM; None: it is this computer.
+
+        :raise UsageError: when it is closed.
+        """
+        self._check_open()
+        return self._virtual
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise errors.UsageError(
+                f"{self._host.name} is closed: use it within the block that opened it"
+            )
 
     @property
     def memory(self) -> ReadableMemory:
         """Its physical memory, for reading.
 
         :raise ObstacleError: when it can't be read from here.
+        :raise MachineError: when the machine is off.
         """
+        self.host.exists("/sys")  # raises when it is off
         memory = self.host.physical_memory
         if memory is None:
             raise errors.ObstacleError(f"the physical memory of {self.host.name} can't be read")
@@ -177,13 +202,25 @@ def open_machine(name: str | None = None, *, serve: bool = False) -> Iterator[Ma
     if name is None:
         from openrbu.hosts.linux import LinuxHost
 
-        yield Machine(LinuxHost())
+        with _until_closed(Machine(LinuxHost())) as machine:
+            yield machine
         return
     from openrbu.hosts.virtual import VirtualHost
     from openrbu.sharing.access import open_machine as open_virtual
 
-    with open_virtual(name, serve=serve) as virtual:
-        yield Machine(VirtualHost(virtual), virtual)
+    with (
+        open_virtual(name, serve=serve) as virtual,
+        _until_closed(Machine(VirtualHost(virtual), virtual)) as machine,
+    ):
+        yield machine
+
+
+@contextlib.contextmanager
+def _until_closed(machine: Machine) -> Iterator[Machine]:
+    try:
+        yield machine
+    finally:
+        machine._is_closed = True
 
 
 def make_machine(name: str, spec: MachineSpec | None = None) -> Path:
@@ -273,10 +310,21 @@ def run(
     `waiting` is called with the number of programs that still use the machine after this one has
     ended; `log` is called with a line for each unexpected error.
 
+    :raise UsageError: when the command is empty or one text (it is a list of words), or in another
+        thread than the main one.
     :raise MachineError: when the machine is off, or another process has opened it and does not
         serve it.
-    :raise ObstacleError: when this computer does not allow it, or there is no such program.
+    :raise ObstacleError: when this computer does not allow it.
+    :raise CommandError: when there is no such program, or it can't be executed; it is an
+        `ObstacleError` with the `status` that a shell would give, 127 or 126.
     """
+    if isinstance(command, str | bytes) or not command:
+        raise errors.UsageError(
+            f"{command!r} is not a command: give a list of a program and its arguments, such as "
+            "['dmidecode', '-t', 'bios']"
+        )
+    if threading.current_thread() is not threading.main_thread():
+        raise errors.UsageError("call run in the main thread: it passes on signals")
     from openrbu.fuse import run as programs
     from openrbu.machine.store import existing_directory
 

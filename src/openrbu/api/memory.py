@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from openrbu.errors import UsageError
 from openrbu.units import PhysAddr
 
 if TYPE_CHECKING:
@@ -24,9 +25,14 @@ def scan(memory: ReadableMemory, *, start: int = 0, end: int | None = None) -> S
     """Find all packet sets and images in physical memory from address `start` to `end` (None: the
     end of memory), as a BIOS does. `memory` is a machine's (`Machine.memory`) or a dump's
     (`open_dump`).
+
+    :raise UsageError: when `start` is negative, or after `end`.
     """
     from openrbu.memory.scan import search
 
+    if start < 0 or (end is not None and end < start):
+        wrong = f"from {start:#x}" + ("" if end is None else f" to {end:#x}")
+        raise UsageError(f"memory can't be searched {wrong}: from 0 or more, and not backwards")
     last = memory.regions[-1].end if end is None else PhysAddr(end)
     return search(memory, PhysAddr(start), last)
 

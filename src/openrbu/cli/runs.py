@@ -35,7 +35,7 @@ def run(
     """
     from openrbu.cli.mounts import print_waiting
     from openrbu.cli.show import print_error
-    from openrbu.fuse.run import CommandError
+    from openrbu.errors import CommandError
     from openrbu.system.interrupts import EXIT_SIGNAL
 
     try:

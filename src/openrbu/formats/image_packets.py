@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from openrbu.buffers import Buffer
-from openrbu.errors import DamagedInputError
+from openrbu.errors import DamagedInputError, UsageError
 from openrbu.formats import packet
 from openrbu.formats.hdr import Image, image_at
 from openrbu.formats.packet import PacketSet
@@ -33,7 +33,7 @@ def packets_of(
     image: Image,
     *,
     packet_size_bytes: int = packet.DEFAULT_PACKET_BYTES,
-    set_id: bytes | int | None = None,
+    set_id: str | bytes | int | None = None,
     password_crc: int | None = None,
 ) -> ImagePackets:
     """The packets of a whole image.
@@ -42,9 +42,11 @@ def packets_of(
     `packet.password_crc`.
 
     :raise DamagedInputError: when the image is damaged.
-    :raise UsageError: when packets can't have this size or this set ID.
+    :raise UsageError: when packets can't have this size, this set ID or this CRC-32.
     """
     packet.check_packet_size(packet_size_bytes)
+    if password_crc is not None and not 0 <= password_crc <= 0xFFFFFFFF:
+        raise UsageError(f"the password's CRC-32 {password_crc:#x} does not fit 32 bits")
     if image.damage is not None:
         raise DamagedInputError(image.damage)
     whole = image.build()

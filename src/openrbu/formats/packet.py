@@ -138,7 +138,7 @@ def split(
     image: Buffer,
     *,
     packet_size_bytes: int = DEFAULT_PACKET_BYTES,
-    set_id: bytes | int,
+    set_id: str | bytes | int,
     password_crc: int | None = None,
 ) -> memoryview:
     """All packets of an image back to back, packet 0 first, each of `packet_size_bytes`.

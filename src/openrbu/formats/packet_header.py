@@ -180,11 +180,13 @@ def password_crc(password: str) -> int:
     return zlib.crc32(password.encode("ascii"))
 
 
-def set_id_number(set_id: bytes | int) -> int:
+def set_id_number(set_id: str | bytes | int) -> int:
     """A set ID as the u32 of the header; four bytes are taken as they are.
 
     :raise UsageError: when it is not four bytes, or not a u32.
     """
+    if isinstance(set_id, str):
+        set_id = set_id.encode()
     if isinstance(set_id, bytes):
         if len(set_id) != 4:
             raise UsageError(f"packet set ID {set_id!r} has {len(set_id)} bytes, not 4")

@@ -34,7 +34,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from openrbu.errors import ObstacleError
+from openrbu.errors import CommandError, ObstacleError
 from openrbu.fuse import guard, namespace
 from openrbu.fuse.overlay import Overlay, RealEntry, real_entries
 from openrbu.system.fuse_mounts import RUN_TYPE, mount_device, open_device
@@ -53,16 +53,6 @@ _MAX_MESSAGE_BYTES = 16384
 _MAX_WORD = 256
 """How many characters of the command a message quotes. A command may be longer than a message."""
 _ENDED: Mapping[str, str | int] = {"text": "the process of the program was ended before it began"}
-
-
-class CommandError(ObstacleError):
-    """The program can't be executed. `status` is the exit status for it: 126 or 127."""
-
-    kind = "command"
-
-    def __init__(self, message: str, status: int) -> None:
-        super().__init__(message)
-        self.status = status
 
 
 def run(

@@ -19,6 +19,17 @@ from openrbu.memory.physical import ReadableMemory
 from openrbu.ports import IoPorts
 
 
+@contextlib.contextmanager
+def whole_path(path: str) -> Iterator[None]:
+    """A `KernelError` of the block tells the path as it was asked for; the kernel knows a file by
+    its path within `/sys`, `/proc` or `/dev`."""
+    try:
+        yield
+    except KernelError as error:
+        error.filename = path
+        raise
+
+
 class VirtualHost:
     """The host that runs on `machine`. Most calls need the machine to be on."""
 
@@ -59,7 +70,10 @@ class VirtualHost:
         return self._machine.exists(path)
 
     def chunks(self, path: str, size_bytes: int, offset: int = 0) -> Iterator[bytes]:
-        with contextlib.closing(self._machine.open(path, reading=True)) as file:
+        with (
+            whole_path(path),
+            contextlib.closing(self._machine.open(path, reading=True)) as file,
+        ):
             while chunk := file.read(offset, size_bytes):
                 yield chunk
                 offset += len(chunk)
@@ -67,6 +81,7 @@ class VirtualHost:
     def write(self, path: str, data: Buffer, offset: int = 0) -> None:
         with (
             store.disk_errors(self._machine.directory),
+            whole_path(path),
             contextlib.closing(self._machine.open(path, writing=True)) as file,
         ):
             done = file.write(offset, data)

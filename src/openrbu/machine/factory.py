@@ -74,7 +74,7 @@ class MachineSpec:
     bios_version: str | None = None
     ram_bytes: int | None = None
     profile: str = "documented"
-    tables: Path | None = None
+    tables: str | os.PathLike[str] | None = None
     system_id: int | None = None
     faults: Sequence[str] = ()
     admin_password: str | None = field(default=None, repr=False)
@@ -84,7 +84,7 @@ class MachineSpec:
     bios_rules: str | None = None
     hardware_revision: int = 0
     xen: XenConfig | None = None
-    ram_directory: Path | None = None
+    ram_directory: str | os.PathLike[str] | None = None
 
 
 def make_machine(name: str, spec: MachineSpec, *, clock: Clock = local_now) -> Path:
@@ -101,7 +101,7 @@ def make_machine(name: str, spec: MachineSpec, *, clock: Clock = local_now) -> P
         try:
             _write(fresh, parts)
             if spec.ram_directory is not None:
-                link_ram(fresh, name, spec.ram_directory)
+                link_ram(fresh, name, Path(spec.ram_directory))
             create_ram(fresh, parts.config)
             _put_in_place(fresh, directory)
         except BaseException:
@@ -146,13 +146,14 @@ def _parts(spec: MachineSpec, now: dt.datetime) -> _Parts:
             f"the machine is either a {spec.model} or the one that the tables in {spec.tables} "
             "describe: leave out --model or --from-tables"
         )
+    from_tables = None if spec.tables is None else Path(spec.tables)
     kind = model(DEFAULT_MODEL if spec.model is None else spec.model)
     ram_bytes = _ram_bytes(kind.ram_bytes if spec.ram_bytes is None else spec.ram_bytes)
     if spec.xen is not None:
         _check_xen(spec.xen, ram_bytes)
     if spec.system_id is not None:
         check_system_id(spec.system_id)
-    tables, cmos = read_tables(spec.tables) if spec.tables else (_make_tables(kind), b"")
+    tables, cmos = (_make_tables(kind), b"") if from_tables is None else read_tables(from_tables)
     tables = filled_in(
         tables,
         system_id=spec.system_id,
@@ -165,7 +166,7 @@ def _parts(spec: MachineSpec, now: dt.datetime) -> _Parts:
         rules = kind.bios_rules if spec.tables is None else rules_for(tables).name
     check_bios(rules, spec.hardware_revision)
     config = MachineConfig(
-        model=spec.tables.resolve().name if spec.tables else kind.name,
+        model=kind.name if from_tables is None else from_tables.resolve().name,
         ram_bytes=ram_bytes,
         tables_crc32=zlib.crc32(b"".join(tables.build())),
         profile=spec.profile,

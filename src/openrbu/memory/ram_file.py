@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from openrbu.buffers import Buffer
-from openrbu.errors import AddressError, MachineError
+from openrbu.errors import AddressError, MachineError, UsageError
 from openrbu.memory.frames import Frames, frame_runs
 from openrbu.memory.physical import Region
 from openrbu.system.fallocate import punch_hole, take_space
@@ -122,6 +122,7 @@ class RamFile:
                 self.write(PhysAddr(position), zeros[:chunk])
 
     def populated(self, start: PhysAddr, end: PhysAddr) -> Iterator[Region]:
+        self._check_open()
         for region in self._regions:
             part = region.clip(start, end)
             if part is None:
@@ -215,7 +216,14 @@ class RamFile:
         os.close(self._fd)
         self._fd = -1  # another file may get the old number: it must not be used again
 
+    def _check_open(self) -> None:
+        if self._fd < 0:
+            raise UsageError(
+                f"the memory in {self._path} is closed: use it within the block that opened it"
+            )
+
     def _check(self, address: int, size_bytes: int) -> None:
+        self._check_open()
         for region in self._regions:
             if region.start <= address and address + size_bytes <= region.end:
                 return

@@ -55,7 +55,7 @@ class Attempt:
 
 
 class BusyError(ObstacleError):
-    """Another process updates the same machine."""
+    """Another process, or another thread of this one, updates the same machine."""
 
     kind = "busy"
 
@@ -88,9 +88,10 @@ class Journal:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Lock the journal for the block: no other process can update the same machine.
+        """Lock the journal for the block: no other process, and no other thread, can update the
+        same machine.
 
-        :raise BusyError: when another process has locked it.
+        :raise BusyError: when another one has locked it.
         :raise ObstacleError: when the journal can't be written.
         """
         with self._opened() as fd:
@@ -98,8 +99,8 @@ class Journal:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise BusyError(
-                    f"another process has locked the journal {self._path}: an update is under way, "
-                    "wait for it"
+                    f"another process or thread has locked the journal {self._path}: an update is "
+                    "under way, wait for it"
                 ) from None
             yield
 

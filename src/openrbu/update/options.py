@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
+from openrbu.errors import UsageError
 from openrbu.formats.packet import DEFAULT_PACKET_BYTES
 from openrbu.formats.version import BiosVersion
 from openrbu.update.driver import Mode
@@ -24,6 +25,8 @@ class Options:
     values of CMOS. `memory_above_4g`: packets may be above 4 GiB, where a BIOS with the published
     rules does not search.
 
+    :raise UsageError: when there is no such mode.
+
     From the image's package: `minimum_version`, which the machine has to run already;
     `package_systems`, the IDs of the systems that it names; `package_notes`, to be shown.
     """
@@ -41,6 +44,11 @@ class Options:
     package_systems: frozenset[int] = frozenset()
     package_notes: tuple[str, ...] = ()
     mend_cmos: bool = False
+
+    def __post_init__(self) -> None:
+        if self.mode not in (None, *get_args(Mode)):
+            known = " or ".join(repr(each) for each in get_args(Mode))
+            raise UsageError(f"{self.mode!r} is not a way to stage an image: {known}, or None")
 
     def for_image(self, loaded: LoadedImage) -> Options:
         """These options, with the requirements of the package that the image was in."""
