@@ -17,6 +17,8 @@ from openrbu.errors import DamagedInputError
 Document = dict[str, Any]
 """A JSON object."""
 
+_MAX_SHOWN = 40
+
 
 class NewerFormatError(DamagedInputError):
     """A file is of a format that only a newer openrbu knows."""
@@ -25,7 +27,7 @@ class NewerFormatError(DamagedInputError):
 
     def __init__(self, found: int, known: int) -> None:
         super().__init__(
-            f"a newer openrbu wrote it (format {found}; this one knows up to {known})",
+            f"a newer openrbu wrote it (format {_cut(str(found))}; this one knows up to {known})",
             expected=known,
             actual=found,
         )
@@ -34,15 +36,33 @@ class NewerFormatError(DamagedInputError):
 def parse_object(data: bytes) -> Document:
     """The JSON object in a file.
 
-    :raise DamagedInputError: when it is anything else.
+    :raise DamagedInputError: when it is anything else, is not UTF-8, or has a key twice in an
+        object.
     """
     try:
-        document = json.loads(data)
+        document = json.loads(data.decode(), object_pairs_hook=_object_of)
     except (ValueError, RecursionError):
         raise DamagedInputError("it is not JSON") from None
     if not isinstance(document, dict):
         raise DamagedInputError("it is not a JSON object")
     return document
+
+
+def _object_of(pairs: list[tuple[str, Any]]) -> Document:
+    """A JSON object of these keys and values.
+
+    :raise DamagedInputError: when a key is there twice: readers differ in which of them counts.
+    """
+    document = dict(pairs)
+    if len(document) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise DamagedInputError(f"it has the key {_cut(ascii(twice))} twice")
+    return document
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…"
 
 
 class FileFormat:

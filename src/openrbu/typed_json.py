@@ -153,6 +153,18 @@ def _plain_reader(kind: type) -> _Reader:
     return read_plain
 
 
+def _read_text(value: Any) -> object:
+    """A text that can be written again: JSON may have half of a surrogate pair. One that stands for
+    a byte which is not UTF-8 (`surrogateescape`) can."""
+    if type(value) is not str:
+        raise _MismatchError(_NAMES[str], value)
+    try:
+        value.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raise _MismatchError("a text of whole characters", value) from None
+    return value
+
+
 def _read_natural(value: Any) -> object:
     if type(value) is not int or value < 0:
         raise _MismatchError("a number of 0 or more", value)
@@ -273,6 +285,8 @@ def _object_reader(kinds: tuple[Any, ...]) -> _Reader:
         if type(value) is not dict:
             raise _MismatchError(_NAMES[dict], value)
         items: dict[str, object] = {}
+        for key in value:
+            _read_text(key)
         key = ""
         try:
             for key, item in value.items():
@@ -331,7 +345,7 @@ _MAKERS: dict[Any, Callable[[tuple[Any, ...]], _Reader]] = {
 _readers: dict[Any, _Reader] = {
     bool: _plain_reader(bool),
     int: _plain_reader(int),
-    str: _plain_reader(str),
+    str: _read_text,
     float: _read_float,
     Natural: _read_natural,
     types.NoneType: _literal_reader((None,)),

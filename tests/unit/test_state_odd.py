@@ -198,6 +198,28 @@ def test_an_odd_journal_is_told_in_one_line(tmp_path: Path, what: str) -> None:
             pass
 
 
+@pytest.mark.parametrize("what", ["a dangling link", "a loop"])
+def test_a_machine_with_a_link_for_its_machine_json_is_listed(
+    cli: Cli, box: Path, what: str
+) -> None:
+    says = put(what, box / "machine.json")
+    (listed,) = cli.json("machine", "list")["machines"]
+    assert says in listed["problem"]
+
+
+@pytest.mark.parametrize("name", ["home", "home/machines"])
+def test_a_home_that_is_no_directory_is_not_taken_for_one_without_machines(
+    cli: Cli, name: str
+) -> None:
+    assert cli.json("machine", "list")["machines"] == []
+    path = cli.directory / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("")
+    line = cli.fails(4, "machine", "list")
+    machines = cli.directory / "home" / "machines"
+    assert line == f"rbu: the machines in {machines} can't be listed: Not a directory\n"
+
+
 # -- a process that may not write so much ---------------------------------------------------
 
 

@@ -100,6 +100,7 @@ COMMANDS = [
     "module load dcdbas --machine box",
     "module unload dell_rbu --machine box",
     "mount mnt --machine box",
+    "mount mnt --machine box --detach",
     "run --machine box -- true",
 ]
 
@@ -165,6 +166,59 @@ def test_a_driver_that_keeps_one_more_thing_does_not_cost_the_older_version_its_
     document["crc32"] = zlib.crc32(json.dumps(document["state"]).encode())
     (armed / "state.json").write_text(json.dumps(document))
     assert cli.json("status", "--machine", "box")["next_restart"] == "updates"
+
+
+def _twice(data: bytes) -> bytes:
+    return b'{"format": 99, ' + data[1:]
+
+
+def _twice_inside(data: bytes) -> bytes:
+    return data.replace(b'"boot_id"', b'"boot_id": "another", "boot_id"', 1)
+
+
+def _huge_format(data: bytes) -> bytes:
+    return data.replace(b'"format": ', b'"format": ' + b"9" * 4000)
+
+
+def _half_a_pair(data: bytes, half: str = "\ud800") -> bytes:
+    document = json.loads(data)
+    document["state"]["boot_id"] = half
+    document["crc32"] = zlib.crc32(json.dumps(document["state"]).encode())
+    return json.dumps(document).encode()
+
+
+def _huge_place(data: bytes) -> bytes:
+    document = json.loads(data)
+    document["state"]["kernel"]["modules"][0]["staged"][0][0] = 10**4000 * 4096
+    document["crc32"] = zlib.crc32(json.dumps(document["state"]).encode())
+    return json.dumps(document).encode()
+
+
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        (_twice, "it has the key 'format' twice"),
+        (_twice_inside, "it has the key 'boot_id' twice"),
+        (lambda data: b"\xef\xbb\xbf" + data, "it is not JSON"),
+        (lambda data: data.decode().encode("utf-16"), "it is not JSON"),
+        (lambda data: data.decode().encode("utf-32"), "it is not JSON"),
+        (_huge_format, f"format {'9' * 40}…; this one knows up to"),
+        (_half_a_pair, 'boot_id: a text of whole characters expected, "\\ud800" found'),
+        (lambda data: _half_a_pair(data, "\udcff"), "boot_id: an ID expected, '\\udcff' found"),
+        (_huge_place, "it does not fit"),
+    ],
+)
+def test_what_another_reader_would_read_in_another_way_is_refused_in_a_short_line(
+    cli: Cli, armed: Path, how: Callable[[bytes], bytes], says: str
+) -> None:
+    path = armed / "state.json"
+    path.write_bytes(how(path.read_bytes()))
+    before = files(armed)
+    for command in ("status", "cancel"):
+        line = cli.fails(4, command, "--machine", "box")
+        assert says in line
+        assert len(line) < 600
+    assert files(armed) == before
 
 
 # -- a Xen host and its guests --------------------------------------------------------------

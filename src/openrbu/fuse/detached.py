@@ -15,6 +15,7 @@ from openrbu.errors import OpenRbuError
 from openrbu.machine.store import disk_errors
 from openrbu.sharing import wire
 from openrbu.system.interrupts import EXIT_SIGNAL, TerminatedBySignal
+from openrbu.system.kept_files import open_kept
 
 _READY = b"ready"
 _STOP_EXIT_CODES = {EXIT_SIGNAL + signum for signum in (signal.SIGINT, signal.SIGTERM)}
@@ -41,12 +42,14 @@ def serve_in_foreground(serve: Serve, ready: Callable[[], None]) -> None:
 
 def serve_detached(serve: Serve, log: Path, complain: Callable[[str], None]) -> int:
     """Serve in a new process without a terminal; its PID, when the mount is ready. Later errors
-    there are passed to `complain`. Standard error of that process is the file `log`.
+    there are passed to `complain`. Standard error of that process is the file `log`, which is not
+    made for an error before.
 
     :raise OpenRbuError: the error with which that process fails before the mount is ready.
     """
     with disk_errors(log.parent):
-        log_fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        is_new = not os.path.lexists(log)
+        log_fd = open_kept(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     reading, writing = os.pipe()
     pid = os.fork()
     if not pid:
@@ -66,6 +69,9 @@ def serve_detached(serve: Serve, log: Path, complain: Callable[[str], None]) -> 
     os.waitpid(pid, 0)
     if not message:
         raise OpenRbuError(f"the server has ended; its messages are in {log}")
+    with contextlib.suppress(OSError):
+        if is_new and not log.stat().st_size:
+            log.unlink()
     raise wire.error_of(json.loads(message))
 
 
@@ -87,9 +93,10 @@ def _run_server(
         serve_in_foreground(serve, ready)
         code = 0
     except (OpenRbuError, OSError) as error:
-        complain(str(error))
         code = int(error.exit_code) if isinstance(error, OpenRbuError) else code
-        if channel >= 0:
+        if channel < 0:
+            complain(str(error))
+        else:
             os.write(channel, json.dumps(wire.error_document(error)).encode())
     except TerminatedBySignal as stopped:
         complain(stopped.text)

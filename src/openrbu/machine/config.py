@@ -119,7 +119,7 @@ def _check_kinds(directory: Path) -> None:
     for path in directory.iterdir():
         if path.name.startswith("state."):  # `StateFile` looks itself, and knows the way out
             continue
-        with contextlib.suppress(FileNotFoundError):  # it may have been removed just now
+        with contextlib.suppress(OSError):  # removed just now; or it is told when it is opened
             kind = stat.S_IFMT(path.stat().st_mode)
             if kind not in (stat.S_IFREG, stat.S_IFDIR, stat.S_IFSOCK):
                 raise MachineError(f"{path} is neither a file nor a directory: remove it")

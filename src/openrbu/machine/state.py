@@ -43,6 +43,9 @@ SPARE_BYTES = 256 * KIB
 MAX_STATE_BYTES = 64 * MIB
 """More than the state of any machine has: a million runs of pages in a balloon have 15 MiB."""
 
+_MAX_SHOWN = 200
+"""How much of a reason is shown: it may contain a value of thousands of digits."""
+
 _NOT_THE_FILES_FAULT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 """Errors of opening a file that come from this process or this computer."""
 
@@ -132,7 +135,9 @@ class StateFile:
         except MachineError:  # not because of the state
             raise
         except _UNFIT as error:
-            raise self.refusal(f"it does not fit ({str(error) or repr(error)})") from None
+            why = str(error) or repr(error)
+            why = why if len(why) <= _MAX_SHOWN else f"{why[:_MAX_SHOWN]}…"
+            raise self.refusal(f"it does not fit ({why})") from None
 
     def mark_in_use(self) -> None:
         """Mark the machine as in use by this process: until `save`, the death of this process is a

@@ -49,7 +49,10 @@ def read(data: bytes) -> MachineState:
         raise
     except DamagedInputError as error:
         raise DamagedInputError(f"state.json is damaged: {error}") from None
-    return read_record(MachineState, FORMAT.convert(state, found))
+    record = read_record(MachineState, FORMAT.convert(state, found))
+    if not record.boot_id.isascii():
+        raise DamagedInputError(f"boot_id: an ID expected, {record.boot_id!a:.40} found")
+    return record
 
 
 def _from_1(state: Document) -> Document:

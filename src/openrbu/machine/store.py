@@ -32,12 +32,14 @@ from openrbu.system.lockfile import TakenError, owned
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
+_DENIED = "permission denied: it, or its directory, belongs to another user, or its mode forbids it"
+
 _DISK_ERRORS = {
     errno.ENOSPC: "the disk is full: free some space, or switch the machine off, and try again",
     errno.EDQUOT: "the disk quota is used up: free some space and try again",
     errno.EROFS: "its file system is read-only",
-    errno.EACCES: "permission denied: it, or its directory, belongs to another user",
-    errno.EPERM: "permission denied: it, or its directory, belongs to another user",
+    errno.EACCES: _DENIED,
+    errno.EPERM: _DENIED,
     errno.EFBIG: "its file system, or the limit of this process (ulimit -f), allows no such size",
     errno.ENOMEM: "its RAM is more than a process may map here: make a machine with less",
     errno.EMFILE: "this process has too many files open (ulimit -n)",
@@ -113,19 +115,26 @@ def machine_names() -> list[str]:
     :raise MachineError: when the directory of machines can't be read.
     """
     machines = state_home() / "machines"
-    with disk_errors(machines):
-        if not machines.is_dir():
-            return []
+    try:
         return sorted(entry.name for entry in machines.iterdir() if _is_machine(entry))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise MachineError(
+            f"the machines in {machines} can't be listed: {error.strerror}"
+        ) from None
 
 
 def _is_machine(directory: Path) -> bool:
     if not _NAME.fullmatch(directory.name):  # a machine that is being made
         return False
     try:
-        return (directory / "machine.json").exists()
-    except PermissionError:  # another user's; the error comes when it is opened
+        (directory / "machine.json").lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:  # another user's; the error comes when it is opened
         return True
+    return True
 
 
 @contextlib.contextmanager
