@@ -12,6 +12,7 @@ import pytest
 from openrbu import api
 from openrbu.api import errors
 from openrbu.units import MIB
+from rigs.cli import Cli
 from rigs.machines import FLASH_BYTES, image
 
 SPEC = api.MachineSpec(model="precision-390", ram_bytes=64 * MIB, flash_size_bytes=FLASH_BYTES)
@@ -186,3 +187,9 @@ def test_an_update_beside_another_of_the_same_process_is_told_what_is_true(
     assert box.update(box.plan(image()), progress=Beside()) is not None
     assert isinstance(seen[0], errors.ObstacleError)
     assert "another process or thread has locked" in str(seen[0])
+
+
+def test_the_command_scan_says_that_a_machine_is_off(rbu: Cli) -> None:
+    assert rbu("machine", "new", "demo").code == 0
+    rbu("machine", "off", "demo")
+    assert "is off" in rbu.fails(4, "scan", "demo")
