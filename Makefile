@@ -5,6 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SECONDS ?= 600
 MEMORIES ?= 5000
+TRACED ?= privilege or not privilege
 NO_LIMIT := -o timeout=0 -o faulthandler_timeout=0
 
 .DEFAULT_GOAL := help
@@ -37,7 +38,7 @@ test-here: setup  ## The tests but for those in the lab
 
 coverage: setup  ## Lines and branches that the tests but for those in the lab run; what none runs
 	rm -rf build/coverage && mkdir -p build/coverage
-	$(BIN)/python -m coverage run -m pytest -m "not lab and not untraced" --numprocesses 2 --dist loadfile || \
+	$(BIN)/python -m coverage run -m pytest -m "not lab and not untraced and ($(TRACED))" --numprocesses 2 --dist loadfile || \
 	  echo "some tests failed while they were traced, which makes them slow: make test-here judges"
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report
