@@ -48,11 +48,26 @@ def pages_taken(path: Path) -> int:
 
 
 @contextlib.contextmanager
+def largest_file(size_bytes: int) -> Iterator[None]:
+    """A block in which this process may not write files beyond a size."""
+    with _size_limit() as limit:
+        limit(size_bytes)
+        yield
+
+
+@contextlib.contextmanager
 def no_writes() -> Iterator[Callable[[], None]]:
     """What is called in the block makes each write to a file fail with EFBIG until its end, also
     one to a place that is there already, as on a disk that went bad. The kernel does it itself."""
+    with _size_limit() as limit:
+        yield lambda: limit(0)
+
+
+@contextlib.contextmanager
+def _size_limit() -> Iterator[Callable[[int], None]]:
+    """What sets the largest size of a file that this process may write, until the block's end."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
-        yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+        yield lambda size_bytes: resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import resource
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,17 +18,7 @@ from openrbu.update.journal import Journal
 from openrbu.update.report import read_status
 from rigs.cli import Cli
 from rigs.machines import REBOOT_MODE, FailAt, Watched, image, make, running, update
-
-
-@contextlib.contextmanager
-def largest_file(size_bytes: int) -> Iterator[None]:
-    """No file of this process can be written behind that many bytes."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+from rigs.small_disks import largest_file
 
 
 @pytest.mark.parametrize("limit", [64 * KIB, MIB, 30 * MIB])

@@ -4,11 +4,9 @@ loses a machine because of it, and there is a way out of it."""
 
 from __future__ import annotations
 
-import contextlib
 import os
-import resource
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,6 +19,7 @@ from openrbu.machine.virtual import VirtualMachine
 from openrbu.system.kept_files import OddFileError, read_kept, remove_whatever
 from openrbu.update.journal import Journal
 from rigs.cli import Cli
+from rigs.small_disks import largest_file
 
 HUGE_BYTES = 60 << 30
 
@@ -64,17 +63,6 @@ ODD: dict[str, tuple[Callable[[Path], None], str]] = {
     "a loop": (_loop, "it is a symbolic link, not a file"),
     "a huge file": (_huge, "it is larger than "),
 }
-
-
-@contextlib.contextmanager
-def file_size_limit(size_bytes: int) -> Iterator[None]:
-    """A block in which this process may not write files beyond a size."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def put(what: str, path: Path) -> str:
@@ -230,7 +218,7 @@ def test_a_process_that_may_not_write_a_whole_state_changes_nothing(
     """What was seen: space for the state was there, and it could not be written there."""
     before = cli.json("machine", "show", "box")
     for command in ("module load dell_rbu --machine box", "machine reboot box"):
-        with file_size_limit(limit_bytes):
+        with largest_file(limit_bytes):
             ended = cli(*command.split())
         assert (ended.code, ended.out) == (4, "")
         assert "ulimit -f" in ended.err
@@ -238,7 +226,7 @@ def test_a_process_that_may_not_write_a_whole_state_changes_nothing(
 
 
 def test_a_limit_of_just_a_state_is_enough(cli: Cli, box: Path) -> None:
-    with file_size_limit(SPARE_BYTES):
+    with largest_file(SPARE_BYTES):
         cli.json("module", "load", "dell_rbu", "--machine", "box")
     assert "dell_rbu" in cli.json("machine", "show", "box")["modules"]
 
@@ -247,7 +235,7 @@ def test_a_machine_that_can_not_be_saved_is_said_to_have_lost_its_power(box: Pat
     with VirtualMachine(box) as machine:
         machine.load_module("dell_rbu", {})
         with (
-            file_size_limit(100),
+            largest_file(100),
             pytest.raises(MachineError, match=r"'box' has lost its power, because .*too large"),
         ):
             machine.close()
