@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from openrbu.balloon.clock import Clock
+from openrbu.drivers.xen_balloon import reachable_pages
 from openrbu.drivers.xen_balloon_files import DEVICE_PATH
 from openrbu.drivers.xen_balloon_profiles import BalloonProfile, Reaction, balloon_profile
 from openrbu.hosts.base import Host, read_text
@@ -64,7 +65,8 @@ class Dom0Balloon:
 
     @property
     def goal_pages(self) -> int:
-        return min(self.target_pages, self.current_pages + self.low_pages + self.high_pages)
+        frames_left = self.low_pages + self.high_pages
+        return reachable_pages(self.target_pages, self.current_pages, frames_left)
 
     @property
     def credit_pages(self) -> int:

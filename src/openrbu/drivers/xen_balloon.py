@@ -92,6 +92,12 @@ def minimum_pages_for(max_pages: int) -> int:
     return base_mib * PAGES_PER_MIB + (max_pages >> shift)
 
 
+def reachable_pages(target_pages: int, current_pages: int, frames_left: int) -> int:
+    """The size that a guest with this target moves to: it can't grow past the frames that it has,
+    of which `frames_left` have no page."""
+    return min(target_pages, current_pages + frames_left)
+
+
 class XenBalloon:
     """The driver of one guest. It has no clock: its caller says what time it is.
 
@@ -138,8 +144,9 @@ class XenBalloon:
 
     @property
     def goal_pages(self) -> int:
-        """The size that the driver moves to: a guest can't grow past the frames that it has."""
-        return min(self.target_pages, self.current_pages + self.low_pages + self.high_pages)
+        """The size that the driver moves to."""
+        frames_left = self.low_pages + self.high_pages
+        return reachable_pages(self.target_pages, self.current_pages, frames_left)
 
     @property
     def credit_pages(self) -> int:
