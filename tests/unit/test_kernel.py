@@ -12,8 +12,6 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from openrbu.drivers.dell_rbu_profiles import profile
 from openrbu.errors import KernelError, MachineError, UsageError
@@ -331,74 +329,6 @@ def test_a_kernel_that_dies_says_what_to_do_and_does_nothing_any_more(tmp_path: 
             with pytest.raises(MachineError, match="kernel has crashed: restart the machine"):
                 call()
     machine.memory.close()
-
-
-# -- put away and taken out again -----------------------------------------------------------
-
-WRITES = st.sampled_from(
-    [
-        (f"{DEVICE}/image_type", b"mono"),
-        (f"{DEVICE}/image_type", b"packet"),
-        (f"{DEVICE}/image_type", b"init"),
-        (f"{DEVICE}/packet_size", b"4096"),
-        (f"{DEVICE}/packet_size", b"1024"),
-        (f"{ENTRY}/loading", b"1"),
-        (f"{ENTRY}/loading", b"0"),
-        (f"{ENTRY}/loading", b"-1"),
-        (f"{ENTRY}/data", b"some of an image" * 999),
-        (f"{DCDBAS}/smi_data_buf_size", b"6000"),
-        (f"{DCDBAS}/smi_data", b"1IMS" + bytes(48)),
-        (f"{DCDBAS}/smi_request", b"1"),
-        ("/sys/module/dell_rbu/parameters/allocation_floor", b"0x2200000"),
-        (REBOOT_MODE, b"warm"),
-    ]
-)
-MODULES = st.sampled_from([("load", "dell_rbu"), ("load", "dcdbas"), ("unload", "dell_rbu")])
-LOOKS = st.tuples(st.just("look"), st.integers(0, 9000))
-
-
-def do(kernel: Kernel, operation: tuple[str, object]) -> object:
-    """One operation: what it brings, or the errno."""
-    what, value = operation
-    try:
-        if what == "look":
-            return kernel.read(f"{DEVICE}/data", int(str(value)), 5000)
-        if what == "load":
-            kernel.load_module(str(value), {})
-            return None
-        if what == "unload":
-            kernel.unload_module(str(value))
-            return None
-        assert isinstance(value, bytes)
-        return kernel.write(what, value, 0)
-    except KernelError as error:
-        return error.errno
-
-
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-@given(
-    st.lists(st.one_of(WRITES, WRITES, MODULES, LOOKS), max_size=14),
-    st.lists(st.one_of(WRITES, MODULES, LOOKS), max_size=6),
-    st.sampled_from(["documented", "linux"]),
-)
-def test_a_kernel_put_away_and_taken_out_goes_on_as_if_nothing_had_been(
-    tmp_path: Path, before: list[tuple[str, object]], after: list[tuple[str, object]], name: str
-) -> None:
-    """Two kernels do the same; one of them goes through a snapshot, as text, half-way."""
-    (tmp_path / "other").mkdir(exist_ok=True)
-    one, other = Machine(tmp_path, name), Machine(tmp_path / "other", name)
-    for operation in [("load", "dell_rbu"), ("load", "dcdbas"), *before]:
-        assert do(one.kernel, operation) == do(other.kernel, operation)
-    saved = kept(one.kernel.snapshot())
-    one.kernel = one.fresh(saved)
-    assert one.kernel.snapshot() == saved
-    for operation in after:
-        assert do(one.kernel, operation) == do(other.kernel, operation)
-    assert one.kernel.snapshot() == other.kernel.snapshot()
-    one.memory.close()
-    other.memory.close()
 
 
 def test_the_directories_of_devices_and_modules_are_there_without_any(machine: Machine) -> None:

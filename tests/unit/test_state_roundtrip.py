@@ -209,6 +209,7 @@ OTHERS: list[Operation] = [
     ("load", "dcdbas"),
     ("unload", "dell_rbu"),
     ("unload", "dcdbas"),
+    *(("read staged at", offset) for offset in (1, 1023, 4096, 5000, 9000)),
     *(("wait", seconds) for seconds in (0.5, 1.0, 5.0)),
     *(("toolstack", kib) for kib in (36_000, 38_000, 40_960)),
     *(("others have", pages) for pages in (FIRST_PAGES, FIRST_PAGES + 500, 28_000)),
@@ -228,10 +229,10 @@ LOOKS = [
 class Computer:
     """A kernel on Linux's own machine, or as a guest of Xen beside another one."""
 
-    def __init__(self, directory: Path, balloon: str | None, delay_s: float) -> None:
+    def __init__(self, directory: Path, balloon: str | None, delay_s: float, driver: str) -> None:
         directory.mkdir(exist_ok=True)
         self.ram = RamFile.create(directory / "ram", pc_regions(128 * MIB))
-        self.now_s, self._delay_s = 1000.0, delay_s
+        self.now_s, self._delay_s, self._driver = 1000.0, delay_s, driver
         self._xen: XenGuest | None = None
         if balloon is not None:
             host = Hypervisor.in_memory(self.ram.regions, backing=self.ram)
@@ -245,7 +246,7 @@ class Computer:
 
     def fresh(self, saved: KernelState | None = None) -> Kernel:
         return Kernel(
-            self._memory, profile=profile("linux"), boot_id="0f3c", dmi=None, xen=self._xen,
+            self._memory, profile=profile(self._driver), boot_id="0f3c", dmi=None, xen=self._xen,
             entry_delay_s=self._delay_s, now=lambda: self.now_s, smi=lambda command: command,
             saved=saved,
         )  # fmt: skip
@@ -263,6 +264,7 @@ class Computer:
             "load": lambda: self.kernel.load_module(value, {}),
             "unload": lambda: self.kernel.unload_module(value),
             "read": lambda: self.kernel.read(value, 0, 5000),
+            "read staged at": lambda: self.kernel.read(f"{DEVICE}/data", value, 5000),
             "wait": lambda: self._wait(value),
             "toolstack": lambda: self._set_target_kib(value),
             "others have": lambda: self._give_others(value),
@@ -303,15 +305,18 @@ class Computer:
     before=st.lists(st.sampled_from([*WRITES, *OTHERS]), max_size=16),
     after=st.lists(st.sampled_from([*WRITES, *OTHERS]), max_size=8),
     delay_s=st.sampled_from([0.0, 2.0]),
+    driver=st.sampled_from(["documented", "linux"]),
 )
 def test_a_kernel_put_away_and_taken_out_goes_on_as_one_that_was_not(
     tmp_path: Path,
     balloon: str | None,
+    *,
     before: list[Operation],
     after: list[Operation],
     delay_s: float,
+    driver: str,
 ) -> None:
-    one, other = (Computer(tmp_path / name, balloon, delay_s) for name in ("one", "other"))
+    one, other = (Computer(tmp_path / name, balloon, delay_s, driver) for name in ("one", "other"))
     for operation in [("load", "dell_rbu"), ("load", "dcdbas"), *before]:
         assert one.do(operation) == other.do(operation)
     saved = kept(one.kernel.snapshot())
