@@ -24,8 +24,8 @@ from openrbu.machine.virtual import VirtualMachine
 from openrbu.units import GIB, KIB, MAX_BLOCK_BYTES, MIB
 from openrbu.update import flow, plan
 from openrbu.update.cancelling import cancel
+from openrbu.update.checks.check import Check, Question, Verdict
 from openrbu.update.driver import Mode
-from openrbu.update.obstacle import Obstacle
 from openrbu.update.options import Options
 from openrbu.update.plan import Plan, make_plan
 from rigs.machines import Watched, files, hidden_memory, image, image_bytes, make, running, update
@@ -349,6 +349,10 @@ def test_what_is_worth_knowing_is_noted(tmp_path: Path) -> None:
 # -- what a plan ends with ------------------------------------------------------------------
 
 
+def in_the_way(name: str, found: str, code: ExitCode = ExitCode.OBSTACLE) -> Check:
+    return Check(Question.REST, name, found, Verdict.IN_THE_WAY, exit_code=code)
+
+
 def test_what_can_not_be_mended_is_told_first(host: VirtualHost) -> None:
     """Damage, then another machine's, then a value that is wrong, then what can be removed."""
     planned = plan_for(host, image())
@@ -358,11 +362,11 @@ def test_what_can_not_be_mended_is_told_first(host: VirtualHost) -> None:
         ExitCode.USAGE: UsageError,
         ExitCode.OBSTACLE: ObstacleError,
     }
-    obstacles = [Obstacle(f"kind{code}", f"message {code}", code) for code in ends]
+    obstacles = [in_the_way(f"kind{code}", f"message {code}", code) for code in ends]
     while obstacles:
-        in_the_way = replace(planned, obstacles=tuple(reversed(obstacles)))
+        refused = replace(planned, checks=tuple(reversed(obstacles)))
         with pytest.raises(ends[obstacles[0].exit_code], match=obstacles[0].message):
-            flow.refuse(in_the_way)
+            flow.refuse(refused)
         del obstacles[0]
     flow.refuse(planned)
 
@@ -376,16 +380,16 @@ def test_what_is_in_the_way_of_an_update_that_is_not_needed_does_not_count(
     for code in ExitCode:
         if code in (ExitCode.DONE, ExitCode.FAILED):
             continue
-        in_the_way = replace(planned, obstacles=(Obstacle("kind", "message", code),))
+        judged = replace(planned, checks=(in_the_way("kind", "message", code),))
         is_refused = code is not ExitCode.OBSTACLE
-        assert (in_the_way.refusal is not None) == is_refused
-        assert in_the_way.nothing_to_do == (not is_refused)
+        assert (judged.refusal is not None) == is_refused
+        assert judged.nothing_to_do == (not is_refused)
 
 
 def test_of_two_alike_the_first_is_told(host: VirtualHost) -> None:
-    both = (Obstacle("one", "the first"), Obstacle("two", "the second"))
+    both = (in_the_way("one", "the first"), in_the_way("two", "the second"))
     with pytest.raises(ObstacleError, match="the first"):
-        flow.refuse(replace(plan_for(host, image()), obstacles=both))
+        flow.refuse(replace(plan_for(host, image()), checks=both))
 
 
 def test_a_machine_that_is_off_can_not_be_looked_at(tmp_path: Path) -> None:
@@ -405,3 +409,34 @@ def test_no_advice_leads_to_the_other_obstacle(tmp_path: Path, mode: Mode | None
         assert found.obstacles
         for obstacle in found.obstacles:
             assert "use " not in obstacle.message
+
+
+# -- all that was looked at -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_each_question_has_an_answer_in_their_order_and_each_check_says_what_was_found(
+    tmp_path: Path, model: str
+) -> None:
+    with running(make(tmp_path, model, flash_size_bytes=MIB)) as machine:
+        planned = plan_for(VirtualHost(machine), image(model, flash_size_bytes=MIB))
+    order = list(Question)
+    asked = [order.index(each.question) for each in planned.checks]
+    assert asked == sorted(asked)
+    assert {*range(order.index(Question.ARMING) + 1)} <= {*asked}
+    assert all(each.found and each.name.isidentifier() for each in planned.checks)
+
+
+def test_obstacles_and_notes_are_the_checks_with_their_verdicts(host: VirtualHost) -> None:
+    checks = tuple(
+        Check(Question.REST, verdict.value, "seen", verdict, "do it", obstacle="for_scripts")
+        for verdict in Verdict
+    )
+    planned = replace(plan_for(host, image()), checks=checks)
+    (obstacle,) = planned.obstacles
+    assert (obstacle.name, obstacle.kind, obstacle.message) == (
+        "in_the_way",
+        "for_scripts",
+        "seen: do it",
+    )
+    assert planned.notes == ("seen: do it", "seen: do it")

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from openrbu.memory.physical import ReadableMemory
     from openrbu.memory.search_result import SearchResult
     from openrbu.update.cancelling import Cancelled
+    from openrbu.update.checks.check import Check, Question, Verdict
     from openrbu.update.flow import Outcome
     from openrbu.update.journal import Attempt
     from openrbu.update.options import Options
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Attempt",
     "Cancelled",
+    "Check",
     "Host",
     "Image",
     "ImagePackets",
@@ -70,11 +72,13 @@ __all__ = [
     "Plan",
     "PostReport",
     "ProgressReporter",
+    "Question",
     "ReadableMemory",
     "Restarted",
     "SearchResult",
     "SystemId",
     "UpdateStatus",
+    "Verdict",
     "VirtualMachine",
     "build_image",
     "errors",
@@ -96,6 +100,7 @@ _PUBLIC: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "Attempt": ("openrbu.update.journal", "Attempt"),
         "Cancelled": ("openrbu.update.cancelling", "Cancelled"),
+        "Check": ("openrbu.update.checks.check", "Check"),
         "Host": ("openrbu.hosts.base", "Host"),
         "Image": ("openrbu.formats.hdr", "Image"),
         "ImagePackets": ("openrbu.formats.image_packets", "ImagePackets"),
@@ -109,11 +114,13 @@ _PUBLIC: Mapping[str, tuple[str, str]] = MappingProxyType(
         "Plan": ("openrbu.update.plan", "Plan"),
         "PostReport": ("openrbu.bios.post_report", "PostReport"),
         "ProgressReporter": ("openrbu.update.progress", "ProgressReporter"),
+        "Question": ("openrbu.update.checks.check", "Question"),
         "ReadableMemory": ("openrbu.memory.physical", "ReadableMemory"),
         "Restarted": ("openrbu.update.restarted", "Restarted"),
         "SearchResult": ("openrbu.memory.search_result", "SearchResult"),
         "SystemId": ("openrbu.formats.hdr", "SystemId"),
         "UpdateStatus": ("openrbu.update.report", "UpdateStatus"),
+        "Verdict": ("openrbu.update.checks.check", "Verdict"),
         "VirtualMachine": ("openrbu.machine.base", "Machine"),
         "build_image": ("openrbu.api.images", "build_image"),
         "join": ("openrbu.api.images", "join"),

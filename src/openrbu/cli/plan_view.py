@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 from openrbu.api import Machine
 from openrbu.cli import identity
 from openrbu.cli.images import image_document, systems_text
-from openrbu.cli.show import Block, Cell, bad, caution, good
+from openrbu.cli.show import Block, Cell, Facts, bad, caution, good
 from openrbu.cli.status import extents_document, extents_words
 from openrbu.units import human_size
 
 if TYPE_CHECKING:
     from openrbu.formats.loading import LoadedImage
+    from openrbu.update.checks.check import Check
     from openrbu.update.flow import Outcome
     from openrbu.update.plan import Plan
 
@@ -56,10 +57,49 @@ def _own_rules_row(machine: Machine, planned: Plan) -> list[tuple[str, Cell]]:
     return [("its BIOS rules", own)]
 
 
+def check_blocks(planned: Plan) -> list[Block]:
+    """All that the plan looked at, a block for each question."""
+    from openrbu.update.checks.check import Question
+
+    return [
+        Facts(question.text, [_check_row(each) for each in asked])
+        for question in Question
+        if (asked := [each for each in planned.checks if each.question is question])
+    ]
+
+
+def _check_row(check: Check) -> tuple[str, Cell]:
+    from openrbu.update.checks.check import Verdict
+
+    styles = {
+        Verdict.FINE: good,
+        Verdict.HANDLED: good,
+        Verdict.IN_THE_WAY: bad,
+        Verdict.UNKNOWN: caution,
+    }
+    verdict = check.verdict.value.replace("_", " ")
+    name = check.name.replace("_", " ")
+    return name, styles[check.verdict](f"{verdict}: {check.message}")
+
+
 def hints(planned: Plan) -> list[Block]:
-    """The notes and the obstacles, one line each."""
-    notes = [caution(f"note: {note}") for note in planned.notes]
+    """What an update can't know, and what is in its way, one line each."""
+    from openrbu.update.checks.check import Verdict
+
+    unknown = [each for each in planned.checks if each.verdict is Verdict.UNKNOWN]
+    notes = [caution(f"note: {each.message}") for each in unknown]
     return [*notes, *(bad(f"obstacle: {each.message}") for each in planned.obstacles)]
+
+
+def _check_document(check: Check) -> dict[str, Any]:
+    """One check, for `--json`."""
+    return {
+        "question": check.question.value,
+        "name": check.name,
+        "verdict": check.verdict.value,
+        "found": check.found,
+        "advice": check.advice or None,
+    }
 
 
 def plan_document(machine: Machine, planned: Plan, loaded: LoadedImage) -> dict[str, Any]:
@@ -82,6 +122,7 @@ def plan_document(machine: Machine, planned: Plan, loaded: LoadedImage) -> dict[
         "machine_bios_rules": None
         if machine.virtual is None
         else machine.virtual.config.bios_rules,
+        "checks": [_check_document(each) for each in planned.checks],
         "notes": list(planned.notes),
         "table_problems": list(planned.target.tables.problems),
         "obstacles": [

@@ -13,6 +13,7 @@ from openrbu.cli.interrupts import InterruptReport
 from openrbu.cli.options import ImageFile, OnMachine
 from openrbu.cli.plan_view import (
     armed_blocks,
+    check_blocks,
     hints,
     outcome_document,
     plan_document,
@@ -50,7 +51,7 @@ def plan(
             document = {"changed": False, **plan_document(opened, planned, loaded)}
             return Answer(document, (), refusal)
         blocks: list[Block] = [Facts("Plan", plan_rows(opened, planned))]
-        blocks += [_nothing_to_do(planned)] if planned.nothing_to_do else hints(planned)
+        blocks += [_nothing_to_do(planned)] if planned.nothing_to_do else check_blocks(planned)
         if not planned.nothing_to_do and refusal is None:
             ready = f"rbu update {image}{machine_words(opened)}{asked.words}"
             blocks.append(good(f"ready: {ready}"))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import contextlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from openrbu.errors import (
@@ -16,17 +17,17 @@ from openrbu.errors import (
 from openrbu.formats import packet
 from openrbu.formats.buddyinfo import (
     ZoneFree,
-    has_high_memory,
     largest_low_block_bytes,
     parse_buddyinfo,
 )
-from openrbu.formats.dell import CompletionCode, describe_completion
 from openrbu.formats.hdr import Image
 from openrbu.hosts.base import Host, read_text
 from openrbu.units import MAX_BLOCK_BYTES, PAGE_SIZE, human_size, order_for
-from openrbu.update import arming_checks, fit
-from openrbu.update.driver import Mode, RbuDriver
-from openrbu.update.obstacle import Obstacle
+from openrbu.update.checks import arming, rest, restart, search, staging
+from openrbu.update.checks import image as image_question
+from openrbu.update.checks.check import Check, Verdict
+from openrbu.update.checks.situation import Situation, is_too_high
+from openrbu.update.driver import Mode
 from openrbu.update.options import Options
 from openrbu.update.possible_bioses import PossibleBioses, possible_bioses
 from openrbu.update.target import Target, is_on_xen, read_target
@@ -42,21 +43,15 @@ _REFUSALS: Mapping[ExitCode, type[OpenRbuError]] = {
 """The errors that obstacles become, the worst first: damage, then the wrong machine, which no
 option and no waiting changes."""
 
-_SCATTERED = (
-    "on Xen one block of the driver's memory may be scattered in the machine's memory, where no "
-    "BIOS finds it, although it reads back right"
+_CHECKS = (
+    image_question.checks,
+    staging.checks,
+    search.checks,
+    arming.checks,
+    restart.checks,
+    rest.checks,
 )
-
-_MAY_BE_HIGH = (
-    "packets may be placed above 4 GiB, where a BIOS with the published rules does not search "
-    "(that of a PowerEdge 2950 does): verification will show it; start Linux with mem=3G for the "
-    "update to keep them below, or ignore this with --memory-above-4g"
-)
-
-_XEN_RESTARTS = (
-    "on Xen the kernel's reboot mode has no effect: start Xen with reboot=warm, or the restart "
-    "clears memory and the update with it"
-)
+"""The checks of a plan, in the order of `Question`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +59,8 @@ class Plan:
     """What an update would do.
 
     `is_needed` is False when the machine runs this version already and `Options.reinstall` is not
-    set. `packet_count` is 0 in mono mode. `why_mode` and `notes` are text for people.
+    set. `packet_count` is 0 in mono mode. `why_mode` is text for people. `checks` is all that was
+    looked at, in the order of `Question`.
     `possible_bioses` are the BIOSes that could be the machine's; all have to take what is staged.
     `made_for` is the machine's name (`Host.name`).
     """
@@ -77,10 +73,20 @@ class Plan:
     packet_count: int
     staged_size_bytes: int
     is_needed: bool
-    obstacles: tuple[Obstacle, ...]
-    notes: tuple[str, ...]
+    checks: tuple[Check, ...]
     possible_bioses: PossibleBioses
     made_for: str
+
+    @property
+    def obstacles(self) -> tuple[Check, ...]:
+        """The checks that are in the way."""
+        return tuple(each for each in self.checks if each.is_in_the_way)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the update takes care of, and what can't be known: a line each, for people."""
+        told = (Verdict.HANDLED, Verdict.UNKNOWN)
+        return tuple(each.message for each in self.checks if each.verdict in told)
 
     @property
     def block_size_bytes(self) -> int:
@@ -124,33 +130,14 @@ def make_plan(host: Host, image: Image, options: Options) -> Plan:
     zones = _zones(host)
     on_xen = is_on_xen(host)
     bioses = possible_bioses(image, target, options)
-    is_high = has_high_memory(zones) and not bioses.search_above_4_gib
+    is_high = is_too_high(zones, bioses)
     mode, why_mode = _choose_mode(image, target, options, zones, is_high=is_high, on_xen=on_xen)
+    seen = Situation(host, image, target, options, bioses, zones, on_xen, mode)
     packet_count, staged = 0, image.size_bytes
-    obstacles = list(fit.obstacles(image, target, options))
-    if bioses.refusal and not obstacles:
-        obstacles.append(_own_bios_refuses(target, bioses))
     if mode == "packet":
-        try:
+        with contextlib.suppress(UsageError):  # too many: an obstacle
             packet_count = packet.packets_needed(image.size_bytes, options.packet_size_bytes)
-        except UsageError as error:
-            obstacles.append(Obstacle("too_many_packets", str(error), ExitCode.USAGE))
         staged = packet_count * options.packet_size_bytes
-    obstacles += _mode_obstacles(image, target, options, mode)
-    obstacles += arming_checks.obstacles(host, target, options, mode)
-    notes = [*fit.notes(image, target, options), *_notes(host, image, target, mode, zones)]
-    if mode == "packet" and is_high:
-        notes.append(_MAY_BE_HIGH)
-    notes += arming_checks.notes(host, target, options, mode)
-    piece = image.size_bytes if mode == "mono" else options.packet_size_bytes
-    if on_xen:
-        notes.append(_XEN_RESTARTS)
-    if on_xen and piece > PAGE_SIZE:
-        if host.physical_memory is None:
-            obstacles.append(_scattered_unseen(piece))
-        else:
-            notes.append(_SCATTERED + ": verification will show it")
-    is_needed = options.reinstall or not fit.is_same_version(image, target)
     return Plan(
         image,
         target,
@@ -159,36 +146,26 @@ def make_plan(host: Host, image: Image, options: Options) -> Plan:
         why_mode,
         packet_count,
         staged,
-        is_needed,
-        tuple(obstacles),
-        tuple(notes),
-        bioses,
-        host.name,
+        is_needed=options.reinstall or not image_question.is_same_version(image, target),
+        checks=tuple(check for look in _CHECKS for check in look(seen)),
+        possible_bioses=bioses,
+        made_for=host.name,
     )
 
 
-def _own_bios_refuses(target: Target, bioses: PossibleBioses) -> Obstacle:
-    return Obstacle(
-        "bios_refuses",
-        f"the BIOS of {target.title} (rule set {', '.join(bioses.names)}) does not take this "
-        f"image: {bioses.refusal}",
-        ExitCode.NOT_FOR_THIS_MACHINE,
-    )
-
-
-def _zones(host: Host) -> list[ZoneFree]:
+def _zones(host: Host) -> tuple[ZoneFree, ...]:
     """The free memory of each zone; empty where this user can't read it."""
     try:
-        return parse_buddyinfo(read_text(host, BUDDYINFO))
+        return tuple(parse_buddyinfo(read_text(host, BUDDYINFO)))
     except (OSError, DamagedInputError):
-        return []
+        return ()
 
 
 def _choose_mode(
     image: Image,
     target: Target,
     options: Options,
-    zones: list[ZoneFree],
+    zones: tuple[ZoneFree, ...],
     *,
     is_high: bool,
     on_xen: bool,
@@ -206,66 +183,3 @@ def _choose_mode(
     if is_high and largest_low_block_bytes(zones) >= image.size_bytes:
         return "mono", "packets may be placed above 4 GiB, where not every BIOS searches"
     return "packet", "packets fit into any free memory"
-
-
-def _mode_obstacles(
-    image: Image, target: Target, options: Options, mode: Mode
-) -> Iterator[Obstacle]:
-    largest = human_size(MAX_BLOCK_BYTES)
-    takes_packets = target.rbu is not None and target.rbu.packet_supported
-    if target.rbu is None:
-        yield Obstacle("no_rbu", f"{target.title} does not say that it takes RBU updates")
-    if mode == "mono" and image.size_bytes > MAX_BLOCK_BYTES:
-        yield Obstacle(
-            "too_large_for_mono",
-            f"a monolithic image can't be larger than one block of memory, {largest}"
-            + (
-                ": use packets (--mode packet)"
-                if takes_packets
-                else f", and the BIOS of {target.title} takes no packets"
-            ),
-        )
-    if mode == "packet":
-        if target.rbu is not None and not takes_packets:
-            advice = ": use --mode mono" if image.size_bytes <= MAX_BLOCK_BYTES else ""
-            yield Obstacle("no_packets", f"the BIOS of {target.title} takes no packets{advice}")
-        if options.packet_size_bytes > MAX_BLOCK_BYTES:
-            yield Obstacle(
-                "packet_too_large",
-                f"a packet can't be larger than one block of memory, {largest}",
-                ExitCode.USAGE,
-            )
-    elif options.password is not None:
-        yield Obstacle(
-            "password_needs_packets", "a password is sent in packet 0: use --mode packet"
-        )
-
-
-def _scattered_unseen(piece_bytes: int) -> Obstacle:
-    """The obstacle where read-back proves nothing and the machine's memory can't be read."""
-    return Obstacle(
-        "scattered_on_xen",
-        f"{_SCATTERED}, and that can't be checked from here: blocks of {human_size(piece_bytes)} "
-        f"are too large (use --mode packet --packet-size {PAGE_SIZE}, or start Linux without Xen "
-        "for the update)",
-    )
-
-
-def _notes(
-    host: Host, image: Image, target: Target, mode: Mode, zones: list[ZoneFree]
-) -> Iterator[str]:
-    rbu = target.rbu
-    if rbu is not None and rbu.completion_code not in (
-        CompletionCode.COMPLETED,
-        CompletionCode.NEVER_TRIED,
-    ):
-        yield "the last update failed: " + describe_completion(rbu.completion_code)
-    if mode == "mono" and zones and largest_low_block_bytes(zones) < image.size_bytes:
-        yield (
-            f"the largest free block of memory below 4 GiB is "
-            f"{human_size(largest_low_block_bytes(zones))}: it may not fit in one piece"
-        )
-    if host.physical_memory is None:
-        yield "physical memory can't be read here: only the driver's read-back is compared"
-    if not RbuDriver(host).is_loaded:
-        yield "the dell_rbu module is not loaded: the update loads it"

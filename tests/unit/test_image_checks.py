@@ -20,8 +20,9 @@ from openrbu.formats.version import BiosVersion
 from openrbu.hosts.virtual import VirtualHost
 from openrbu.machine.virtual import VirtualMachine
 from openrbu.units import KIB
-from openrbu.update import fit, flow
-from openrbu.update.fit import is_same_version
+from openrbu.update import flow
+from openrbu.update.checks.check import Check
+from openrbu.update.checks.image import image_checks, is_same_version
 from openrbu.update.options import Options
 from openrbu.update.plan import Plan, make_plan
 from openrbu.update.target import Target, read_target
@@ -73,6 +74,10 @@ def kinds(planned: Plan) -> list[str]:
     return [obstacle.kind for obstacle in planned.obstacles]
 
 
+def obstacles(what: Image, target: Target, options: Options) -> list[Check]:
+    return [each for each in image_checks(what, target, options) if each.is_in_the_way]
+
+
 def image_for(*systems: SystemId, version: str = "2.3.0") -> Image:
     data = make_image(b"flash" * 1000, version=BiosVersion.parse(version), systems=systems)
     return Image.parse(data)
@@ -111,9 +116,9 @@ def test_the_hardware_revision_counts_where_it_is_known(
 ) -> None:
     what = image_for(SystemId(0x0121, 2), *(SystemId(SYSTEM, each) for each in listed))
     here = replace(target, hardware_revision=revision)
-    found = list(fit.obstacles(what, here, Options()))
+    found = list(obstacles(what, here, Options()))
     assert [each.kind for each in found] == ([] if kind is None else [kind])
-    assert list(fit.obstacles(what, here, Options(allow_any_system=True))) == []
+    assert list(obstacles(what, here, Options(allow_any_system=True))) == []
 
 
 def test_an_image_for_another_revision_is_not_for_this_machine(machine: VirtualMachine) -> None:
@@ -153,7 +158,8 @@ def test_an_image_for_another_revision_than_0_is_noted(
     planned = plan_for(host, image_for(*(SystemId(SYSTEM, each) for each in listed)))
     assert planned.target.hardware_revision == revision
     assert kinds(planned) == []
-    assert [each for each in planned.notes if "revision" in each] == ([note] if note else [])
+    found = [each.found for each in planned.checks if each.name == "revision"]
+    assert found == ([note] if note else [])
 
 
 # -- what is known of RBU -------------------------------------------------------------------
@@ -204,10 +210,10 @@ UNREADABLE = [
 def test_an_image_whose_version_can_not_be_read_is_of_unclear_age(
     target: Target, what: Image, says: str
 ) -> None:
-    (obstacle,) = fit.obstacles(what, target, Options())
+    (obstacle,) = obstacles(what, target, Options())
     assert (obstacle.kind, obstacle.exit_code) == ("unclear_age", ExitCode.OBSTACLE)
     assert obstacle.message == (f"the age is not clear: {says} (--allow-downgrade installs it)")
-    assert list(fit.obstacles(what, target, Options(allow_downgrade=True))) == []
+    assert list(obstacles(what, target, Options(allow_downgrade=True))) == []
 
 
 @pytest.mark.parametrize(
@@ -224,11 +230,11 @@ def test_an_image_for_a_machine_whose_version_can_not_be_read_is_of_unclear_age(
     target: Target, text: str, says: str
 ) -> None:
     here = running_version(target, text)
-    (obstacle,) = fit.obstacles(image(), here, Options())
+    (obstacle,) = obstacles(image(), here, Options())
     assert obstacle.kind == "unclear_age"
     assert obstacle.message == (f"the age is not clear: {says} (--allow-downgrade installs it)")
     assert not is_same_version(image(), here)
-    assert list(fit.obstacles(image(), here, Options(allow_downgrade=True))) == []
+    assert list(obstacles(image(), here, Options(allow_downgrade=True))) == []
 
 
 def test_two_versions_that_can_not_be_read_are_the_same_where_they_are_written_the_same(
@@ -237,9 +243,9 @@ def test_two_versions_that_can_not_be_read_are_the_same_where_they_are_written_t
     what = with_version(bytes([1, 100, 0]), 2)
     same, other = running_version(target, "1.100.0"), running_version(target, "1.100.1")
     assert is_same_version(what, same)
-    assert list(fit.obstacles(what, same, Options())) == []
+    assert list(obstacles(what, same, Options())) == []
     assert not is_same_version(what, other)
-    (obstacle,) = fit.obstacles(what, other, Options())
+    (obstacle,) = obstacles(what, other, Options())
     assert obstacle.message.startswith(
         "the age is not clear: the image's version '1.100.0' can't be read and this machine's "
         "version '1.100.1' can't be read (--allow"
@@ -251,7 +257,7 @@ def test_two_versions_of_which_nothing_is_said_are_not_known_to_be_the_same(
 ) -> None:
     what, here = with_version(b"   ", 1), running_version(target, "")
     assert not is_same_version(what, here)
-    assert [each.kind for each in fit.obstacles(what, here, Options())] == ["unclear_age"]
+    assert [each.kind for each in obstacles(what, here, Options())] == ["unclear_age"]
 
 
 def test_a_machine_with_a_version_that_can_not_be_read_is_updated_when_that_is_wanted(

@@ -1,0 +1,49 @@
+"""What the checks of a plan look at: a machine, an image, and how it would be staged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from openrbu.formats.buddyinfo import ZoneFree, has_high_memory
+from openrbu.formats.hdr import Image
+from openrbu.hosts.base import Host
+from openrbu.update.driver import Mode
+from openrbu.update.options import Options
+from openrbu.update.possible_bioses import PossibleBioses
+from openrbu.update.target import Target
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """`zones`: the free memory of each zone; empty where it can't be read. `mode` is the planned
+    one. `on_xen`: this Linux is a guest of Xen, such as dom0."""
+
+    host: Host
+    image: Image
+    target: Target
+    options: Options
+    bioses: PossibleBioses
+    zones: tuple[ZoneFree, ...]
+    on_xen: bool
+    mode: Mode
+
+    @property
+    def piece_bytes(self) -> int:
+        """The size of a piece that has to be contiguous: the image, or a packet."""
+        is_packets = self.mode == "packet"
+        return self.options.packet_size_bytes if is_packets else self.image.size_bytes
+
+    @property
+    def takes_packets(self) -> bool:
+        """Whether the machine's BIOS says that it takes packets."""
+        return self.target.rbu is not None and self.target.rbu.packet_supported
+
+    @property
+    def may_be_too_high(self) -> bool:
+        """Whether packets may be placed above 4 GiB, and a possible BIOS does not search there."""
+        return is_too_high(self.zones, self.bioses)
+
+
+def is_too_high(zones: tuple[ZoneFree, ...], bioses: PossibleBioses) -> bool:
+    """Whether packets may be placed above 4 GiB, and a possible BIOS does not search there."""
+    return has_high_memory(zones) and not bioses.search_above_4_gib

@@ -1,0 +1,100 @@
+"""Can the image be staged: the mode, the sizes of packets, the driver, and memory for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+from openrbu.errors import ExitCode, UsageError
+from openrbu.formats import packet
+from openrbu.formats.buddyinfo import largest_low_block_bytes
+from openrbu.units import MAX_BLOCK_BYTES, human_size
+from openrbu.update.checks.check import Check, Question, Verdict
+from openrbu.update.checks.situation import Situation
+from openrbu.update.driver import RbuDriver
+
+_check = partial(Check, Question.STAGING)
+_in_the_way = partial(_check, verdict=Verdict.IN_THE_WAY)
+
+_LARGEST = human_size(MAX_BLOCK_BYTES)
+
+
+def checks(seen: Situation) -> Iterator[Check]:
+    """Whether the image can be staged in the planned mode."""
+    yield from _mode(seen)
+    yield _driver(seen)
+    yield from _memory(seen)
+
+
+def _mode(seen: Situation) -> Iterator[Check]:
+    """Whether the machine's BIOS takes the planned mode, and the sizes are possible."""
+    problems = list(_mono(seen) if seen.mode == "mono" else _packets(seen))
+    if seen.target.rbu is None:
+        text = f"{seen.target.title} does not say that it takes RBU updates"
+        problems.append(_in_the_way("mode", text, obstacle="no_rbu"))
+    elif not problems:
+        kinds = "packets and monolithic images" if seen.takes_packets else "monolithic images"
+        yield _check("mode", f"{seen.mode}: the BIOS takes {kinds}", Verdict.FINE)
+    yield from problems
+
+
+def _mono(seen: Situation) -> Iterator[Check]:
+    if seen.image.size_bytes > MAX_BLOCK_BYTES:
+        yield _in_the_way(
+            "mode",
+            f"a monolithic image can't be larger than one block of memory, {_LARGEST}"
+            + (
+                ": use packets (--mode packet)"
+                if seen.takes_packets
+                else f", and the BIOS of {seen.target.title} takes no packets"
+            ),
+            obstacle="too_large_for_mono",
+        )
+    if seen.options.password is not None:
+        yield _in_the_way(
+            "mode",
+            "a password is sent in packet 0",
+            advice="use --mode packet",
+            obstacle="password_needs_packets",
+        )
+
+
+def _packets(seen: Situation) -> Iterator[Check]:
+    size_bytes = seen.options.packet_size_bytes
+    try:
+        packet.packets_needed(seen.image.size_bytes, size_bytes)
+    except UsageError as error:
+        yield _in_the_way(
+            "packet_size", str(error), obstacle="too_many_packets", exit_code=ExitCode.USAGE
+        )
+    if seen.target.rbu is not None and not seen.takes_packets:
+        advice = "use --mode mono" if seen.image.size_bytes <= MAX_BLOCK_BYTES else ""
+        text = f"the BIOS of {seen.target.title} takes no packets"
+        yield _in_the_way("mode", text, advice=advice, obstacle="no_packets")
+    if size_bytes > MAX_BLOCK_BYTES:
+        yield _in_the_way(
+            "packet_size",
+            f"a packet can't be larger than one block of memory, {_LARGEST}",
+            obstacle="packet_too_large",
+            exit_code=ExitCode.USAGE,
+        )
+
+
+def _driver(seen: Situation) -> Check:
+    """Whether the driver is there."""
+    if RbuDriver(seen.host).is_loaded:
+        return _check("driver", "the dell_rbu module is loaded", Verdict.FINE)
+    text = "the dell_rbu module is not loaded"
+    return _check("driver", text, Verdict.HANDLED, "the update loads it")
+
+
+def _memory(seen: Situation) -> Iterator[Check]:
+    """Whether memory has blocks of the size that is needed."""
+    largest = largest_low_block_bytes(seen.zones)
+    if seen.mode == "mono" and seen.zones and largest < seen.image.size_bytes:
+        yield _check(
+            "free_blocks",
+            f"the largest free block of memory below 4 GiB is {human_size(largest)}",
+            Verdict.UNKNOWN,
+            "it may not fit in one piece",
+        )
