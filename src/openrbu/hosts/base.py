@@ -62,6 +62,12 @@ class Host(Protocol):
     def exists(self, path: str) -> bool:
         """Whether this path exists, links followed."""
 
+    def names(self, path: str) -> list[str]:
+        """The names in a directory, in no order.
+
+        :raise OSError: the kernel's error.
+        """
+
     def chunks(self, path: str, size_bytes: int, offset: int = 0) -> Iterator[bytes]:
         """A file from `offset` to its end, read in sequence, at most `size_bytes` at a time.
 

@@ -107,6 +107,9 @@ class LinuxHost:
         except PermissionError:  # this process can't use it
             return False
 
+    def names(self, path: str) -> list[str]:
+        return [each.name for each in self._path(path).iterdir()]
+
     def chunks(self, path: str, size_bytes: int, offset: int = 0) -> Iterator[bytes]:
         with self._opened(path, os.O_RDONLY) as fd:
             if offset:

@@ -69,6 +69,10 @@ class VirtualHost:
     def exists(self, path: str) -> bool:
         return self._machine.exists(path)
 
+    def names(self, path: str) -> list[str]:
+        with whole_path(path):
+            return self._machine.files.list(path)
+
     def chunks(self, path: str, size_bytes: int, offset: int = 0) -> Iterator[bytes]:
         with (
             whole_path(path),
