@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import re
 import resource
 import signal
 import stat
@@ -19,6 +21,7 @@ from openrbu.errors import NotForThisMachineError, ObstacleError, OpenRbuError
 from openrbu.hosts.base import DMI_TABLE, read_file, read_text
 from openrbu.hosts.linux import LinuxHost
 from openrbu.hosts.virtual import VirtualHost
+from openrbu.machine import path_locks
 from openrbu.update import flow, report
 from openrbu.update.options import Options
 from openrbu.update.plan import make_plan
@@ -154,7 +157,7 @@ def test_the_lock_is_had_by_one_process_at_a_time(tmp_path: Path) -> None:
     script = (
         "import fcntl, sys\n"
         "with open(sys.argv[1], 'w') as file:\n"
-        "    try: fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)\n"
+        "    try: fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)\n"
         "    except BlockingIOError: print('taken')\n"
         "    else: print('free')\n"
     )
@@ -166,6 +169,24 @@ def test_the_lock_is_had_by_one_process_at_a_time(tmp_path: Path) -> None:
     with LinuxHost(tmp_path).path_lock("/smi_request"):
         assert seen() == "taken"
     assert seen() == "free"
+
+
+def test_a_lock_that_another_program_keeps_is_told_with_that_programs_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = put(tmp_path, "/smi_request", b"")
+    monkeypatch.setattr(path_locks, "TIMEOUT_S", 0.1)
+    with file.open() as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        name = Path("/proc/self/comm").read_text().strip()
+        holder = re.escape(f"{name} (process {os.getpid()})")
+        with (
+            pytest.raises(ObstacleError, match=f"^{holder} has had /smi_request locked for 0 s"),
+            LinuxHost(tmp_path).path_lock("/smi_request"),
+        ):
+            pass
+    with LinuxHost(tmp_path).path_lock("/smi_request"):
+        pass
 
 
 def test_a_file_of_sysfs_that_can_only_be_written_can_be_locked() -> None:

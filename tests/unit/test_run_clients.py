@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,40 @@ from rigs.needs import program
 from rigs.run import USERS, Runner, runner
 
 MODEL = "precision-t7600"
+
+READS = int(os.environ.get("OPENRBU_TOKEN_READS", "400"))
+"""How many token reads are made beside smbios-token-ctl: more, where somebody has the time."""
+
+READ_BESIDE = """
+import collections, json, pathlib, subprocess, sys, threading
+from openrbu.hosts.linux import LinuxHost
+from openrbu.update.arm import activation_for
+from openrbu.update.target import read_target
+
+command, count = json.loads(sys.argv[1]), int(sys.argv[2])
+host = LinuxHost()
+token = activation_for(host, read_target(host))
+theirs, ours, done = collections.Counter(), collections.Counter(), threading.Event()
+
+def beside():
+    while not done.is_set():
+        said = subprocess.run(command, capture_output=True, text=True)
+        theirs[" ".join(said.stdout.split()[-2:]) + said.stderr] += 1
+
+others = [threading.Thread(target=beside) for _ in range(2)]
+for other in others:
+    other.start()
+for _ in range(count):
+    try:
+        ours[str(token.is_armed)] += 1
+    except Exception as error:
+        ours[str(error)] += 1
+done.set()
+for other in others:
+    other.join()
+print(json.dumps({"ours": ours, "theirs": theirs}))
+"""
+"""Reads the token while two programs of libsmbios read it all the time; what each of them said."""
 
 
 @pytest.fixture(params=USERS)
@@ -75,6 +112,18 @@ def test_smbios_token_ctl_arms_and_disarms_an_update(rbu: Cli, tmp_path: Path) -
     assert (is_armed(), is_active(run, 0x5C), is_active(run, 0x5D)) == (True, True, False)
     activate(run, 0x5D)
     assert (is_armed(), is_active(run, 0x5C), is_active(run, 0x5D)) == (False, False, True)
+
+
+def test_neither_openrbu_nor_libsmbios_fails_when_both_read_the_token_all_the_time(
+    rbu: Cli, tmp_path: Path
+) -> None:
+    """Without the lock that both take, one of 25 reads failed."""
+    run = runner(tmp_path / "home", "root", MODEL)
+    rbu.json("module", "load", "dcdbas", "--machine", run.name)
+    theirs = [program("smbios-token-ctl", "smbios-utils"), "--token-id=0x5c", "--is-active"]
+    said = json.loads(run.says(sys.executable, "-c", READ_BESIDE, json.dumps(theirs), READS))
+    assert said["ours"] == {"False": READS}
+    assert list(said["theirs"]) == ["value: false"]
 
 
 def test_an_update_by_the_shell_and_smbios_token_ctl_alone(rbu: Cli, tmp_path: Path) -> None:

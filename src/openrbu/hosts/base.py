@@ -81,8 +81,11 @@ class Host(Protocol):
         """
 
     def path_lock(self, path: str) -> AbstractContextManager[None]:
-        """Lock a file (`lockf`) in the block: an advisory lock, which programs take before they use
-        the file."""
+        """Lock a file (flock(2)) in the block: an advisory lock, which programs take before they
+        use the file.
+
+        :raise ObstacleError: when another program has it locked for `path_locks.TIMEOUT_S`.
+        """
 
     def load_module(self, name: str, parameters: Mapping[str, str]) -> None:
         """Load a kernel module.

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import errno
-import fcntl
 import os
 import shutil
 import subprocess
@@ -22,9 +21,12 @@ from openrbu.errors import ObstacleError
 from openrbu.formats import rom_identity
 from openrbu.formats.rom_identity import IDENTITY, revision_in
 from openrbu.hosts.kcore import open_kcore
+from openrbu.machine import path_locks
 from openrbu.memory.physical import ReadableMemory
 from openrbu.ports import IoPorts
 from openrbu.system.home import state_home
+from openrbu.system.lock_holders import flock_holders, process_title
+from openrbu.system.lockfile import acquire_within, try_lock
 
 
 class DevPort:
@@ -129,7 +131,9 @@ class LinuxHost:
     @contextlib.contextmanager
     def path_lock(self, path: str) -> Iterator[None]:
         with self._opened(path, os.O_WRONLY) as fd:  # sysfs has files that can't be read
-            fcntl.lockf(fd, fcntl.LOCK_EX)
+            if not acquire_within(lambda: try_lock(fd), path_locks.TIMEOUT_S):
+                holders = ", ".join(map(process_title, flock_holders(fd)))
+                raise path_locks.still_locked(path, holders or "another program")
             yield
 
     def load_module(self, name: str, parameters: Mapping[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""Advisory locks on the paths of a virtual machine: what `lockf` is for files on a disk."""
+"""Advisory locks on the paths of a virtual machine: what flock(2) is for files on a disk."""
 
 from __future__ import annotations
 
@@ -14,6 +14,13 @@ TIMEOUT_S = 30.0
 
 STEP_S = 0.2
 """How long one try waits. Signals are handled between two tries."""
+
+
+def still_locked(path: str, holder: str = "another program") -> ObstacleError:
+    """The error of a program that has waited `TIMEOUT_S` for a path that `holder` has locked."""
+    return ObstacleError(
+        f"{holder} has had {path} locked for {TIMEOUT_S:.0f} s: wait for it, or end it"
+    )
 
 
 class PathLocks:
@@ -61,10 +68,7 @@ def path_lock(
     deadline = Deadline(path, TIMEOUT_S, clock=clock)
     try:
         if not comes_about(acquire, deadline, pause_s=0):  # `acquire` itself waits
-            raise ObstacleError(
-                f"another program has had {path} locked for {TIMEOUT_S:.0f} s: wait for it, or end "
-                "it"
-            )
+            raise still_locked(path)
         yield
     finally:
         release()
