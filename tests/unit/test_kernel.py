@@ -130,6 +130,63 @@ def test_another_word_is_refused_and_changes_nothing(machine: Machine, text: byt
     assert machine.read(REBOOT_MODE) == b"cold\n"
 
 
+# -- huge pages -----------------------------------------------------------------------------
+
+HUGE_PAGES = "/proc/sys/vm/nr_hugepages"
+
+
+def test_huge_pages_are_taken_as_many_as_there_are_and_given_back(machine: Machine) -> None:
+    before = machine.read("/proc/buddyinfo")
+    machine.write(HUGE_PAGES, b"3\n")
+    assert machine.read(HUGE_PAGES) == b"3\n"
+    assert machine.read("/proc/buddyinfo") != before
+    machine.write(HUGE_PAGES, b"1000")
+    taken = int(machine.read(HUGE_PAGES))
+    assert taken == (64 - 2 - 16) // 2, "of 64 MiB but those that the kernel needs, in whole pairs"
+    machine.write(HUGE_PAGES, b"0")
+    assert machine.read("/proc/buddyinfo") == before
+
+
+@pytest.mark.parametrize(
+    ("text", "count"), [("4", 4), ("0x5", 5), ("010", 8), (" 6 7", 6), ("", 2)]
+)
+def test_a_number_of_huge_pages_is_read_as_a_kernel_reads_it(
+    machine: Machine, text: str, count: int
+) -> None:
+    machine.write(HUGE_PAGES, b"2")
+    machine.write(HUGE_PAGES, text.encode())
+    assert int(machine.read(HUGE_PAGES)) == count
+
+
+@pytest.mark.parametrize("text", [b"abc", b"-1", b"2x", b"9" * 20])
+def test_what_is_no_number_of_huge_pages_is_refused(machine: Machine, text: bytes) -> None:
+    machine.write(HUGE_PAGES, b"2")
+    with pytest.raises(KernelError) as refusal:
+        machine.write(HUGE_PAGES, text)
+    assert refusal.value.errno == errno.EINVAL
+    assert machine.read(HUGE_PAGES) == b"2\n"
+
+
+def test_huge_pages_outlast_the_process_and_no_driver_is_taken_for_them(tmp_path: Path) -> None:
+    """A driver's packets of 2 MiB are blocks of the same order."""
+    machine = Machine(tmp_path, "linux")
+    machine.kernel.load_module("dell_rbu", {"image_type": "packet"})
+    machine.write(f"{DEVICE}/packet_size", b"%d" % (2 * MIB))
+    machine.write(HUGE_PAGES, b"3")
+    machine.write(f"{DEVICE}/image_type", b"init")
+    machine.write(f"{ENTRY}/loading", b"1")
+    machine.write(f"{ENTRY}/data", b"x" * PAGE_SIZE)
+    machine.kernel.write(f"{ENTRY}/data", b"y", 3 * MIB)
+    machine.write(f"{ENTRY}/loading", b"0")
+    before = machine.read("/proc/buddyinfo")
+    machine.kernel = machine.fresh(kept(machine.kernel.snapshot()))
+    assert machine.read(HUGE_PAGES) == b"3\n"
+    assert machine.read("/proc/buddyinfo") == before
+    machine.write(HUGE_PAGES, b"0")
+    assert machine.read(f"{DEVICE}/data")[:1] == b"x"
+    machine.memory.close()
+
+
 # -- modules --------------------------------------------------------------------------------
 
 

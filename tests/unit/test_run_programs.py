@@ -259,6 +259,16 @@ def test_files_of_proc_are_the_machines(run: Runner) -> None:
     assert inside == run.says("cat", "/proc/buddyinfo", "/proc/sys/kernel/random/boot_id")
 
 
+def test_huge_pages_are_taken_from_the_machines_memory(run: Runner) -> None:
+    """And what else is written to the kernel's files of memory does not reach this computer's."""
+    numbers = run.says("sh", "-euc", "echo 3 > /proc/sys/vm/nr_hugepages; cat /proc/buddyinfo")
+    assert run.says("cat", "/proc/sys/vm/nr_hugepages", "/proc/buddyinfo") == f"3\n{numbers}"
+    for name in ("compact_memory", "drop_caches"):
+        ended = run("sh", "-c", f"echo 1 > /proc/sys/vm/{name}")
+        assert "Operation not permitted" in ended.stderr
+    assert run("ls", "/sys/devices/system/node").returncode
+
+
 def test_entries_come_and_go_while_a_program_runs(
     rbu: Cli, run_as_root: Runner, programs: list[subprocess.Popen[str]]
 ) -> None:

@@ -252,6 +252,11 @@ def test_what_is_kept_away_is_so_by_every_path(run_as_root: Runner) -> None:
             assert refusal_of(run, f"/proc/{above}{name}") == "Operation not permitted"
 
 
+def test_this_computers_huge_pages_are_out_of_reach(run: Runner) -> None:
+    """A host of Xen has none of its own."""
+    assert refusal_of(run, "/proc/sys/vm/nr_hugepages") == "Operation not permitted"
+
+
 HOST = f"""
 mount -t tmpfs none /sys; cd /sys
 mkdir -p hypervisor .{DEVICE.removeprefix("/sys")} bus/xen_memory devices/system/cpu

@@ -42,9 +42,10 @@ PROC_FILES = (
     "/proc/kpageflags",
     "/proc/modules",
     "/proc/sys/kernel/random/boot_id",
+    "/proc/sys/vm/nr_hugepages",
 )
 """The files of the machine's `/proc` that are shown, each where this computer has such a file to
-bind it on."""
+bind it on. One that the machine does not have can't be opened."""
 
 PORTS = "/dev/port"
 
@@ -65,6 +66,8 @@ NO_ENTRY = (
     "/dev/wmi/dell-smbios",
     # This computer's memory: the machine's memory is not in it.
     "/proc/kcore",
+    "/proc/sys/vm/compact_memory",
+    "/proc/sys/vm/drop_caches",
     # The hypervisor that this computer runs on, and its other guests.
     "/dev/xen/*",
     "/proc/xen/*",
@@ -175,7 +178,8 @@ def install_files(served: Path, real_sys: Path, real: Mapping[str, RealEntry]) -
         with contextlib.suppress(FileNotFoundError):  # gone since the names were taken
             bind(real_sys / path.removeprefix("/sys/"), path)
     for path in PROC_FILES:
-        _bind_if_there(served / path[1:], path)
+        source = served / path[1:]
+        _bind_if_there(source if source.exists() else served / REFUSED[1:], path)
     if (served / PORTS[1:]).exists():
         if not Path(PORTS).exists():
             replace_dev()

@@ -69,6 +69,7 @@ MACHINE_ONLY = frozenset(
         "/sys/class/firmware",
         "/sys/devices/platform/dcdbas",
         "/sys/devices/platform/dell_rbu",
+        "/sys/devices/system/node",  # the nodes of this computer's memory
         "/sys/devices/system/xen_memory",  # a target set there must not be this computer's
         "/sys/devices/virtual/dmi",
         "/sys/firmware",  # of this computer: its ACPI, its EFI variables

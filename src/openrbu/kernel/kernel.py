@@ -33,8 +33,9 @@ from openrbu.drivers.sysfs import (
     TextAttribute,
 )
 from openrbu.errors import DamagedInputError, KernelError, MachineError, UsageError
+from openrbu.kernel.huge_pages import HUGE_PAGE_ORDER, NR_HUGEPAGES, HugePages
 from openrbu.kernel.page_flags import PageFlags
-from openrbu.kernel.states import KernelState, RebootMode, check_blocks
+from openrbu.kernel.states import KernelState, RebootMode, check_blocks, unowned_blocks
 from openrbu.memory.buddy import BuddyAllocator
 from openrbu.memory.pages import PageSource
 from openrbu.memory.physical import PhysicalMemory, Region
@@ -163,8 +164,11 @@ class Kernel:
         self._add_proc("/modules", self._show_modules)
         flags = BinaryAttribute(PageFlags(self.allocator).read, mode=0o400)
         self.proc.add("/kpageflags", flags)
+        self.huge_pages = HugePages(self.allocator)
         self.balloon: KernelBalloon | None = None
-        if self._xen is not None:
+        if self._xen is None:  # a paravirtual guest of Xen has no huge pages
+            self.proc.add(NR_HUGEPAGES, self.huge_pages.file())
+        else:
             from openrbu.kernel.balloon import KernelBalloon  # noqa: PLC0415  (start-up time)
 
             self.balloon = KernelBalloon(
@@ -292,6 +296,7 @@ class Kernel:
     def _restore(self, state: KernelState) -> None:
         self._assemble(BuddyAllocator.restore(self.memory, state.allocator))
         check_blocks(self.allocator, state)
+        self.huge_pages.restore(unowned_blocks(state, HUGE_PAGE_ORDER))
         self.reboot_mode = state.reboot_mode
         self.is_dead = state.is_dead
         for saved in state.modules:

@@ -12,6 +12,7 @@ from openrbu.errors import DamagedInputError
 from openrbu.memory.buddy import BuddyAllocator
 from openrbu.memory.buddy_state import AllocatorState
 from openrbu.typed_json import Natural
+from openrbu.units import PAGE_SHIFT, PhysAddr
 
 RebootMode: TypeAlias = Literal["warm", "cold", "hard", "soft", "gpio"]
 
@@ -57,6 +58,15 @@ def check_blocks(allocator: BuddyAllocator, state: KernelState) -> None:
                 actual=block.size_bytes,
             )
         seen.add(block.address)
+
+
+def unowned_blocks(state: KernelState, order: int) -> Iterator[PhysAddr]:
+    """The addresses of the allocated blocks of this order that no driver has, ascending."""
+    owned = {block.address for block in _blocks_of(state)}
+    for row_order, first, count, distance in state.allocator.allocated:
+        if row_order == order:
+            places = (PhysAddr(first + n * distance << PAGE_SHIFT) for n in range(count))
+            yield from (address for address in places if address not in owned)
 
 
 def _blocks_of(state: KernelState) -> Iterator[Block]:
