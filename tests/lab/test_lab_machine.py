@@ -20,9 +20,10 @@ import pytest
 from openrbu.cmos import read_first_bank
 from openrbu.errors import ObstacleError, UsageError
 from openrbu.lab.calls import Read, Result, Write
-from openrbu.machine.factory import MachineSpec
-from openrbu.units import GIB, MIB
-from rigs.lab import MODEL, Lab
+from openrbu.memory.dump import open_dump
+from openrbu.memory.physical import pc_regions
+from openrbu.units import GIB, MIB, PhysAddr
+from rigs.lab import Lab
 from rigs.served import send
 
 if TYPE_CHECKING:
@@ -132,14 +133,63 @@ def test_an_agent_that_does_not_start_is_a_lost_guest(
         machine.power_on()
 
 
-def test_models_and_sizes_that_qemu_can_not_be_are_refused(own_lab: Lab) -> None:
-    from openrbu.lab.machine import LabMachine
+def test_a_machine_that_qemu_can_not_be_leaves_nothing(own_lab: Lab) -> None:
+    """What is refused, and why: test_lab_sizes.py."""
+    with pytest.raises(UsageError, match="has 256 MiB to 16 GiB of RAM"):
+        own_lab.machine(ram_bytes=17 * GIB)
 
-    with pytest.raises(ObstacleError, match=r"its tokens are reached by SMI"):
-        LabMachine(own_lab.software, MachineSpec(model="precision-t7600"))
-    for size in (255 * MIB, 3 * GIB + MIB):
-        with pytest.raises(UsageError, match="has 256 MiB to 3 GiB of RAM"):
-            LabMachine(own_lab.software, MachineSpec(model=MODEL, ram_bytes=size))
+
+# -- memory above 4 GiB, processors, the kernel's command line ------------------------------
+
+
+MARK = b"a page above 4 GiB"
+
+MARKER = """\
+import ctypes, mmap, os, signal
+memory = mmap.mmap(-1, 8 << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+for at in range(0, len(memory), 4096):
+    memory[at : at + %(size)d] = %(mark)r
+first = ctypes.addressof(ctypes.c_char.from_buffer(memory)) >> 12
+with open("/proc/self/pagemap", "rb") as file:
+    file.seek(8 * first)
+    entries = memoryview(file.read(8 * (len(memory) >> 12))).cast("Q")
+frames = [entry & (1 << 55) - 1 for entry in entries]
+print(hex(max(frames) << 12), flush=True)
+if os.fork():
+    os._exit(0)
+for each in range(3):
+    os.close(each)
+signal.pause()
+"""
+"""Tells where a page with the mark is, and holds it."""
+
+
+def test_memory_above_4_gib_is_where_the_guest_has_it_now_and_in_the_file_that_stays(
+    own_lab: Lab, tmp_path: Path
+) -> None:
+    """It has two processors, too, and further words on its kernel's command line."""
+    kept = tmp_path / "ram"
+    size = 3 * GIB + 512 * MIB
+    with own_lab.machine(
+        ram_bytes=size, cpus=2, kernel_words="reboot=warm", ram_file=kept
+    ) as machine:
+        machine.power_on()
+        said = bytearray()
+        program = MARKER % {"size": len(MARK), "mark": MARK}
+        script = 'nproc; cat /sys/kernel/reboot/mode; exec "$0" -c "$1"'
+        words = ["sh", "-euc", script, sys.executable, program]
+        ran = machine.run(words, output=lambda stream, data: said.extend(data))
+        assert ran.status == 0, said
+        cpus, mode, text = said.decode().split()
+        address = PhysAddr(int(text, 0))
+        assert (cpus, mode) == ("2", "warm")
+        assert 4 * GIB <= address < size + GIB
+        assert machine.ram.regions == pc_regions(size)
+        assert machine.ram.read(address, len(MARK)) == MARK
+    assert kept.stat().st_size == size + GIB
+    with open_dump(kept) as dump:
+        assert dump.read(address, len(MARK)) == MARK
+        assert not list(dump.populated(PhysAddr(3 * GIB), PhysAddr(4 * GIB)))
 
 
 # -- a machine that is lost while it is up --------------------------------------------------

@@ -51,7 +51,15 @@ class Lab:
 
         return fill_flash(rename_bios(self.software.seabios.read_bytes(), version), _FLASH_BYTES)
 
-    def machine(self, version: str = BIOS_VERSION) -> LabMachine:
+    def machine(
+        self,
+        version: str = BIOS_VERSION,
+        *,
+        ram_bytes: int | None = None,
+        cpus: int = 1,
+        kernel_words: str = "",
+        ram_file: Path | None = None,
+    ) -> LabMachine:
         """A machine, off, to be closed by whoever asked for it."""
         from openrbu.lab.machine import LabMachine
 
@@ -59,9 +67,17 @@ class Lab:
             model=MODEL,
             bios_version=version,
             firmware=self.bios(version),
+            ram_bytes=ram_bytes,
             bios_rules=BIOS_RULES,
         )
-        return LabMachine(self.software, spec, accelerator=self.accelerator)
+        return LabMachine(
+            self.software,
+            spec,
+            accelerator=self.accelerator,
+            cpus=cpus,
+            kernel_words=kernel_words,
+            ram_file=ram_file,
+        )
 
     def xen_machine(self) -> LabMachine:
         """A machine on which Xen is started, off. Linux, its dom0, has most of the memory, and what

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -244,6 +245,33 @@ def test_a_power_cycle_clears_all_and_gives_the_disk_space_back(ram: RamFile, pa
     assert ram.read(PhysAddr(8 * MIB), MIB) == bytes(MIB)
     assert disk_bytes(path) == 0
     assert path.stat().st_size == 64 * MIB
+
+
+def test_regions_can_lie_elsewhere_in_the_file_than_at_their_addresses(path: Path) -> None:
+    low, high = region(MIB, 2 * MIB), region(4 * GIB, 4 * GIB + MIB)
+    path.write_bytes(bytes(3 * MIB))
+    ram = RamFile(path, (low, high), offsets=(0, 2 * MIB))
+    ram.write(PhysAddr(MIB + 5), b"low")
+    ram.write(PhysAddr(4 * GIB + PAGE_SIZE), b"high")
+    assert path.read_bytes()[5:8] == b"low"
+    assert path.read_bytes()[2 * MIB + PAGE_SIZE :][:4] == b"high"
+    assert ram.read(PhysAddr(4 * GIB + PAGE_SIZE - 1), 5) == b"\0high"
+    assert bytes(ram.view(PhysAddr(MIB + 5), 3)) == b"low"
+    for address in (0, 2 * MIB, 2 * MIB + PAGE_SIZE, 4 * GIB + MIB):
+        with pytest.raises(AddressError):
+            ram.read(PhysAddr(address), 1)
+    ram.clear()
+    ram.write(PhysAddr(4 * GIB + 3 * PAGE_SIZE), b"\x01")
+    page = region(4 * GIB + 3 * PAGE_SIZE, 4 * GIB + 4 * PAGE_SIZE)
+    assert list(ram.populated(PhysAddr(0), PhysAddr(5 * GIB))) == [page]
+    ram.discard(page.start // PAGE_SIZE, 1)
+    assert list(ram.populated(PhysAddr(0), PhysAddr(5 * GIB))) == []
+    assert ram.commit(np.array([MIB // PAGE_SIZE, 4 * GIB // PAGE_SIZE])) == 2
+    assert disk_bytes(path) >= 2 * PAGE_SIZE
+    ram.write(PhysAddr(4 * GIB), b"old")
+    ram.zero(PhysAddr(4 * GIB), MIB)
+    ram.close()
+    assert path.read_bytes() == bytes(3 * MIB)
 
 
 # -- opening and closing ----------------------------------------------------------------------

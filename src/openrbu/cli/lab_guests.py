@@ -2,81 +2,50 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from openrbu import api
-from openrbu.cli.options import ImageFile, ModeChoice, PacketSize, complete_models, size_of
-from openrbu.cli.show import Answer, Facts, cell_text, print_error, print_note, write_through
+from openrbu.cli.lab_machine import (
+    BiosVersionOption,
+    Cpus,
+    KernelWords,
+    Ram,
+    RamFile,
+    Wanted,
+    Xen,
+    machine_of,
+    make_parts,
+    model_option,
+    print_restart,
+)
+from openrbu.cli.options import ImageFile, ModeChoice, PacketSize, size_of
+from openrbu.cli.show import Answer, Facts, print_error, print_note, write_through
 from openrbu.cli.status import post_document, post_rows
 from openrbu.cli.update_options import AllowAnySystem, AllowDowngrade, Mode
 from openrbu.errors import DamagedInputError, UsageError
 
 if TYPE_CHECKING:
-    from openrbu.bios.post_report import PostReport
     from openrbu.lab.machine import LabMachine, ProgramResult
-    from openrbu.lab.packages import GuestSoftware
     from openrbu.lab.trial import Trial
-    from openrbu.lab.xen import XenBoot
-    from openrbu.machine.factory import MachineSpec
 
 _NOT_EXECUTABLE, _NOT_FOUND = 126, 127
 """The exit codes of shells for a program that can't be run."""
-
-_CONSOLE_LINES = 8
-"""How many lines of a lost guest's console are shown."""
-
-BiosVersionOption = Annotated[
-    str | None,
-    typer.Option(
-        "--bios-version",
-        metavar="VERSION",
-        help="The version of its BIOS. Without it: the model's.",
-    ),
-]
-Ram = Annotated[
-    str | None,
-    typer.Option(
-        "--ram",
-        metavar="SIZE",
-        help="Its memory (256M to 3G). Without it: 512M; with --xen 1G.",
-    ),
-]
-Xen = Annotated[
-    bool,
-    typer.Option(
-        "--xen",
-        help="Run Xen on it, and Linux as dom0 with half of the memory (at most 3/4).",
-    ),
-]
-RamFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--ram-file",
-        metavar="FILE",
-        help="Keep its memory in FILE, a new file that stays: rbu scan can search it.",
-    ),
-]
-
-
-def _model_option(text: str) -> Any:
-    return typer.Option("--model", metavar="MODEL", help=text, autocompletion=complete_models)
 
 
 def update(
     image: ImageFile,
     *,
     model: Annotated[
-        str | None, _model_option("The machine's model. Without it: one that the image is for.")
+        str | None, model_option("The machine's model. Without it: one that the image is for.")
     ] = None,
     bios_version: BiosVersionOption = None,
     ram: Ram = None,
+    cpus: Cpus = 1,
+    kernel_words: KernelWords = "",
     ram_file: RamFile = None,
     xen: Xen = False,
     mode: Mode = ModeChoice.AUTO,
@@ -115,8 +84,9 @@ def update(
     kind = model_for(loaded.image) if model is None else model
     words = ["--mode", mode.value, "--packet-size", packet_size]
     words += ["--allow-downgrade"] * allow_downgrade + ["--allow-any-system"] * allow_any_system
-    parts = _make_parts(kind, bios_version, ram, len(loaded.image.flash_data), under_xen=xen)
-    with _machine(parts, ram_file) as machine:
+    wanted = Wanted(kind, bios_version, ram, cpus, kernel_words, xen, ram_file)
+    parts = make_parts(wanted, len(loaded.image.flash_data))
+    with machine_of(parts) as machine:
         trial = try_update(
             machine,
             image.absolute(),
@@ -125,8 +95,7 @@ def update(
             step=print_note,
             output=lambda data: write_through(2 if as_json else 1, data),
         )
-        document = {"changed": False, "model": kind, "kernel": parts.software.release, "xen": xen}
-    return _trial_answer(trial, document)
+    return _trial_answer(trial, {"changed": False, **parts.document})
 
 
 def _trial_answer(trial: Trial, document: dict[str, Any]) -> Answer:
@@ -159,9 +128,11 @@ def shell(
         typer.Argument(metavar="[CMD …]", help="A program, and its own arguments."),
     ] = None,
     *,
-    model: Annotated[str, _model_option("The machine's model.")] = "precision-390",
+    model: Annotated[str, model_option("The machine's model.")] = "precision-390",
     bios_version: BiosVersionOption = None,
     ram: Ram = None,
+    cpus: Cpus = 1,
+    kernel_words: KernelWords = "",
     ram_file: RamFile = None,
     xen: Xen = False,
     after_restart: Annotated[
@@ -197,22 +168,12 @@ def shell(
         _check_interactive(xen, after_restart)
     standard_input = b"" if command or is_interactive else sys.stdin.buffer.read()
     flash_size_bytes = model_named(model).flash_size_bytes
-    parts = _make_parts(model, bios_version, ram, flash_size_bytes, under_xen=xen)
-    with _machine(parts, ram_file, on_terminal=is_interactive) as machine:
+    wanted = Wanted(model, bios_version, ram, cpus, kernel_words, xen, ram_file)
+    parts = make_parts(wanted, flash_size_bytes)
+    with machine_of(parts, on_terminal=is_interactive) as machine:
         if is_interactive:
             return _interact(machine)
-        here = str(Path.cwd())
-        words = command or ["sh", "-s"]
-        try:
-            ran = machine.run(words, cwd=here, standard_input=standard_input, output=write_through)
-        except (FileNotFoundError, PermissionError, NotADirectoryError) as error:
-            print_error(f"{words[0]} can't be run: {error.strerror}")
-            return _NOT_FOUND if isinstance(error, FileNotFoundError) else _NOT_EXECUTABLE
-        status = _status_of(ran)
-        if ran.post is not None and after_restart is not None:
-            ran = machine.run(["sh", "-c", after_restart], cwd=here, output=write_through)
-            status = _status_of(ran)
-        return status
+        return _run(machine, command or ["sh", "-s"], standard_input, after_restart)
 
 
 def _check_interactive(xen: bool, after_restart: str | None) -> None:
@@ -226,9 +187,27 @@ def _check_interactive(xen: bool, after_restart: str | None) -> None:
         raise UsageError("--xen needs a CMD, or a script on standard input: Xen uses the terminal")
 
 
+def _run(
+    machine: LabMachine, words: list[str], standard_input: bytes, after_restart: str | None
+) -> int:
+    """Run a program, and the commands `after_restart` when it restarted the machine; the exit
+    code."""
+    here = str(Path.cwd())
+    try:
+        ran = machine.run(words, cwd=here, standard_input=standard_input, output=write_through)
+    except (FileNotFoundError, PermissionError, NotADirectoryError) as error:
+        print_error(f"{words[0]} can't be run: {error.strerror}")
+        return _NOT_FOUND if isinstance(error, FileNotFoundError) else _NOT_EXECUTABLE
+    status = _status_of(ran)
+    if ran.post is not None and after_restart is not None:
+        ran = machine.run(["sh", "-c", after_restart], cwd=here, output=write_through)
+        status = _status_of(ran)
+    return status
+
+
 def _status_of(ran: ProgramResult) -> int:
     """The exit code for a program. Where it restarted the machine, print what the BIOS did."""
-    return ran.status or 0 if ran.post is None else _print_restart(ran.post)
+    return ran.status or 0 if ran.post is None else print_restart(ran.post)
 
 
 def _interact(machine: LabMachine) -> int:
@@ -237,116 +216,4 @@ def _interact(machine: LabMachine) -> int:
         ran = machine.shell(["/bin/sh", "-i"], cwd=str(Path.cwd()))
         if ran.post is None:
             return ran.status or 0
-        _print_restart(ran.post)
-
-
-def _print_restart(post: PostReport) -> int:
-    """Print what the BIOS did. Returns the exit code for that."""
-    from openrbu.update.restarted import post_failure
-
-    told = "; ".join(f"{name}: {cell_text(cell)}" for name, cell in post_rows(post))
-    print_note(f"restarted; {told}")
-    failure = post_failure(post)
-    return 0 if failure is None else int(failure.exit_code)
-
-
-@dataclass(frozen=True, slots=True)
-class _Parts:
-    """What a lab machine is made of: the guest's software, the machine's spec, and Xen or None."""
-
-    software: GuestSoftware
-    spec: MachineSpec
-    xen: XenBoot | None
-
-
-def _make_parts(
-    model: str,
-    bios_version: str | None,
-    ram: str | None,
-    flash_size_bytes: int,
-    *,
-    under_xen: bool,
-) -> _Parts:
-    """Check the options, then get what the machine needs.
-
-    :raise OpenRbuError: when such a machine is not possible (then nothing is fetched), or the lab
-        lacks something.
-    """
-    from openrbu.lab import board, xen
-    from openrbu.lab.packages import get_guest_software, get_xen
-    from openrbu.lab.trial import machine_spec_for
-
-    default_bytes = xen.DEFAULT_RAM_BYTES if under_xen else board.DEFAULT_RAM_BYTES
-    ram_bytes = default_bytes if ram is None else size_of(ram, "--ram")
-    board.check_machine(model, ram_bytes)
-    if under_xen:
-        xen.check_ram(ram_bytes)
-    software = get_guest_software(print_note)
-    spec = machine_spec_for(software, model, bios_version, flash_size_bytes, ram_bytes=ram_bytes)
-    return _Parts(
-        software, spec, xen.XenBoot.of(get_xen(print_note), ram_bytes) if under_xen else None
-    )
-
-
-@contextlib.contextmanager
-def _machine(
-    parts: _Parts, ram_file: Path | None, *, on_terminal: bool = False
-) -> Iterator[LabMachine]:
-    """A machine that is on during the block.
-
-    :raise OpenRbuError: when it can't be started.
-    """
-    from openrbu.lab.accel import TCG, accelerator
-    from openrbu.lab.guest import GuestLostError
-    from openrbu.lab.machine import CannotStartError, LabMachine
-    from openrbu.lab.programs import find_qemu
-
-    software, spec = parts.software, parts.spec
-    found = accelerator(find_qemu(), software.vmlinuz, print_note)
-    how = "emulated" if found == TCG else found.upper()
-    with (
-        _terminal_restored(on_terminal),
-        LabMachine(
-            software,
-            spec,
-            accelerator=found,
-            ram_file=ram_file,
-            xen=parts.xen,
-            on_terminal=on_terminal,
-        ) as machine,
-    ):
-        print_note(f"starting a {spec.model} with BIOS {spec.bios_version} ({how}) …")
-        is_up = False
-        try:
-            machine.power_on()
-            is_up = True
-            where = "" if parts.xen is None else ", dom0 of Xen"
-            print_note(f"started: Linux {machine.guest.release}{where}")
-            yield machine
-        except CannotStartError as error:
-            _print_restart(error.post)
-            raise
-        except GuestLostError as error:
-            for line in error.console.splitlines()[-_CONSOLE_LINES:]:
-                print_note(f"console: {line}")
-            raise
-        finally:
-            if ram_file is not None and not is_up:
-                ram_file.unlink()
-
-
-@contextlib.contextmanager
-def _terminal_restored(is_used: bool) -> Iterator[None]:
-    """Restore the terminal's settings after the block, also when a QEMU that used it was killed."""
-    if not is_used:
-        yield
-        return
-    import fcntl
-    import termios
-
-    before, flags = termios.tcgetattr(0), fcntl.fcntl(0, fcntl.F_GETFL)
-    try:
-        yield
-    finally:
-        termios.tcsetattr(0, termios.TCSADRAIN, before)
-        fcntl.fcntl(0, fcntl.F_SETFL, flags)
+        print_restart(ran.post)

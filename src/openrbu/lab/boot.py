@@ -15,6 +15,7 @@ import os
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import openrbu
@@ -23,6 +24,7 @@ from openrbu.lab.agent import PORT_NAME
 from openrbu.lab.bzimage import unpacked
 from openrbu.lab.packages import GuestSoftware
 from openrbu.lab.scratch import fd_path
+from openrbu.lab.sizes import LOW_RAM_BYTES
 from openrbu.lab.xen import XenBoot
 from openrbu.system.home import HOME_VARIABLE
 from openrbu.units import MIB
@@ -30,7 +32,9 @@ from openrbu.units import MIB
 DISK = "disk"
 """The directory in a machine's directory that the guest has as `/lab`."""
 
-_KERNEL_LINE = 'console={console} quiet loglevel=1 oops=panic panic=-1 init=/bin/sh -- "{init}"'
+_KERNEL_LINE = (
+    'console={console} quiet loglevel=1 oops=panic panic=-1{words} init=/bin/sh -- "{init}"'
+)
 
 _END_OF_TABLE = 127
 
@@ -82,6 +86,27 @@ exec {busybox} $what -f
 """
 
 
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """How a guest is started, besides its machine's parts.
+
+    `kernel_words` are further words of the kernel's command line. `on_terminal`: a shell may run on
+    the terminal of this process. With `xen` the guest is a dom0.
+    """
+
+    accelerator: str = "tcg"
+    cpus: int = 1
+    kernel_words: str = ""
+    on_terminal: bool = False
+    xen: XenBoot | None = None
+
+    def kernel_line(self, init: Path) -> str:
+        """The kernel's command line. `init` is the guest's first program."""
+        console = "ttyS0" if self.xen is None else "hvc0"
+        words = f" {self.kernel_words}" if self.kernel_words else ""
+        return _KERNEL_LINE.format(console=console, words=words, init=init)
+
+
 def write_init(software: GuestSoftware, directory: Path) -> Path:
     """Write the guest's first program into a machine's directory; its path."""
     script = directory / "init.sh"
@@ -127,30 +152,31 @@ def for_qemu(tables: Tables) -> list[Structure]:
 def arguments(
     software: GuestSoftware,
     directory: Path,
+    setup: Setup,
     *,
-    accelerator: str,
     ram: tuple[int, int],
     rom: int,
     tables: Iterable[int],
     agent: int,
     console: int,
-    on_terminal: bool,
-    xen: tuple[XenBoot, int, int] | None,
+    xen_modules: Sequence[int],
 ) -> list[str]:
     """QEMU's arguments. `ram` is a descriptor and a size in bytes; `rom`, `tables`, `agent` (a
-    socket) and `console` are descriptors. `xen` has the descriptors of the kernel and of the
-    initial RAM file system.
+    socket) and `console` are descriptors. `xen_modules` are, for a dom0, the descriptors of the
+    kernel and of the initial RAM file system.
     """
     ram_fd, ram_bytes = ram
     init = write_init(software, directory)
-    words = ["-nodefaults", "-display", "none", "-accel", accelerator, "-cpu", "max", "-smp", "1"]
-    words += ["-machine", "pc,memory-backend=ram,graphics=off", "-m", f"{ram_bytes // MIB}M"]
+    words = ["-nodefaults", "-display", "none", "-accel", setup.accelerator, "-cpu", "max"]
+    words += ["-smp", str(setup.cpus), "-m", f"{ram_bytes // MIB}M"]
+    # For less than 3.5 GiB of RAM, QEMU would have it all below 4 GiB.
+    words += ["-machine", f"pc,memory-backend=ram,graphics=off,max-ram-below-4g={LOW_RAM_BYTES}"]
     backend = f"memory-backend-file,id=ram,size={ram_bytes},mem-path={fd_path(ram_fd)},share=on"
     words += ["-object", backend, "-bios", fd_path(rom)]
     for table in tables:
         words += ["-smbios", f"file={fd_path(table)}"]
     words += ["-action", "reboot=shutdown,shutdown=pause", "-rtc", "base=utc"]
-    words += _kernel(software, init, xen)
+    words += _kernel(software, setup, setup.kernel_line(init), xen_modules)
     for tag, path, readonly in (
         ("/dev/root", "/", "on"),  # virtme-ng's initial RAM file system mounts it
         ("host", "/", "on"),  # `init.sh` mounts it again, cached
@@ -161,19 +187,20 @@ def arguments(
     words += ["-serial", "chardev:console", "-device", "virtio-serial-pci"]
     words += ["-chardev", f"socket,id=agent,fd={agent}"]
     words += ["-device", f"virtserialport,chardev=agent,name={PORT_NAME}"]
-    if on_terminal:
+    if setup.on_terminal:
         words += ["-chardev", "stdio,id=terminal,signal=off,mux=on"]
         words += ["-device", "virtconsole,chardev=terminal"]
     return words
 
 
-def _kernel(software: GuestSoftware, init: Path, xen: tuple[XenBoot, int, int] | None) -> list[str]:
-    if xen is None:
-        line = _KERNEL_LINE.format(console="ttyS0", init=init)
+def _kernel(
+    software: GuestSoftware, setup: Setup, line: str, xen_modules: Sequence[int]
+) -> list[str]:
+    if setup.xen is None:
         words = ["-kernel", str(unpacked(software.vmlinuz)), "-initrd", str(software.initramfs)]
         return [*words, "-append", line]
-    how, kernel, initramfs = xen
-    return how.arguments(kernel, initramfs, _KERNEL_LINE.format(console="hvc0", init=init))
+    kernel, initramfs = xen_modules
+    return setup.xen.arguments(kernel, initramfs, line)
 
 
 def _shared(tag: str, path: str, readonly: str) -> list[str]:

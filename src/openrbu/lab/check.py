@@ -21,18 +21,17 @@ from openrbu.lab.packages import (
     wanted_packages,
 )
 from openrbu.lab.programs import INSTALL_EXTRA, QEMU, find_program, run
+from openrbu.lab.sizes import DEFAULT_RAM_BYTES, needed_memory_bytes
 from openrbu.system.home import cache_home
-from openrbu.units import KIB, MIB, human_size
+from openrbu.system.meminfo import available_memory_bytes
+from openrbu.units import MIB, human_size
 
-MEMORY_BYTES = 768 * MIB
-"""For a guest's 512 MiB of RAM, and for the emulator."""
+MEMORY_BYTES = needed_memory_bytes(DEFAULT_RAM_BYTES)
 
 DISK_BYTES = 64 * MIB
 """For machines and their consoles, in addition to packages."""
 
 _COPY = "copy the cache of a Debian system here"
-
-_MEMINFO = Path("/proc/meminfo")
 
 
 class State(StrEnum):
@@ -158,11 +157,10 @@ def _accelerator(cache: Path, say: Callable[[str], None]) -> Need:
 
 
 def _memory() -> Need:
-    for line in _MEMINFO.read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            free_bytes = int(line.split()[1]) * KIB
-            return _room("memory", free_bytes, MEMORY_BYTES, "end programs that use much of it")
-    return Need("memory", State.HERE, "the kernel does not say how much is free")
+    free_bytes = available_memory_bytes()
+    if free_bytes is None:
+        return Need("memory", State.HERE, "the kernel does not say how much is free")
+    return _room("memory", free_bytes, MEMORY_BYTES, "end programs that use much of it")
 
 
 def _disk(cache: Path, needed_bytes: int) -> Need:

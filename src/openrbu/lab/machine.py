@@ -35,12 +35,20 @@ from openrbu.cmos import banks_of
 from openrbu.errors import MachineError, OpenRbuError
 from openrbu.formats.smbios import Tables
 from openrbu.lab import boot, calls
-from openrbu.lab.board import DEFAULT_RAM_BYTES, check_machine, copy_cmos, start_qemu
+from openrbu.lab.board import copy_cmos, start_qemu
 from openrbu.lab.guest import RESET, GuestLostError, GuestStoppedError, Output, QemuGuest
 from openrbu.lab.packages import GuestSoftware
 from openrbu.lab.qemu import Qemu
 from openrbu.lab.scratch import fd_path, memory_file, new_file, remove_tree
 from openrbu.lab.seabios import is_seabios
+from openrbu.lab.sizes import (
+    DEFAULT_RAM_BYTES,
+    GAP_BYTES,
+    LOW_RAM_BYTES,
+    check_machine,
+    check_memory,
+    offsets_in_qemu,
+)
 from openrbu.lab.xen import XenBoot
 from openrbu.machine.config import load_config, read_tables
 from openrbu.machine.factory import MachineSpec, put_tokens_right, write_parts
@@ -48,6 +56,7 @@ from openrbu.machine.models import DEFAULT_MODEL
 from openrbu.machine.virtual import Clock, local_now
 from openrbu.memory.physical import pc_regions
 from openrbu.memory.ram_file import RamFile
+from openrbu.system.fallocate import insert_hole
 from openrbu.system.files import fresh_directory
 from openrbu.system.signals import signals_deferred
 from openrbu.units import KIB, PhysAddr
@@ -85,11 +94,13 @@ class LabMachine:
     """A machine made from `spec`, off at first. Its files exist until `close`. The thread that
     switches it on must not end before the machine is off: QEMU is killed with that thread.
 
-    `ram_file`: a new file for its RAM, which stays after `close`. With `xen` its Linux is a dom0,
+    `ram_file`: a new file for its RAM, which stays after `close`; then the byte at physical address
+    A is the file's byte A. (Before, that is so below 4 GiB.) `kernel_words`: further words of the
+    kernel's command line. With `xen` its Linux is a dom0,
     and has the memory that Xen gives it. The guest has the directory `disk` as `/lab`.
     `on_terminal`: a shell may run on the terminal of this process.
 
-    :raise ObstacleError: when QEMU can't be such a machine.
+    :raise ObstacleError: when QEMU can't be such a machine, or this computer has not enough memory.
     :raise UsageError, DamagedInputError: as `machine.factory.make_machine`.
     """
 
@@ -99,15 +110,19 @@ class LabMachine:
         spec: MachineSpec,
         *,
         accelerator: str = "tcg",
+        cpus: int = 1,
+        kernel_words: str = "",
         ram_file: Path | None = None,
         xen: XenBoot | None = None,
         on_terminal: bool = False,
         clock: Clock = local_now,
     ) -> None:
-        self._software, self._accelerator, self._on_terminal = software, accelerator, on_terminal
-        self._clock, self._xen = clock, xen
+        self._software, self._clock = software, clock
+        self._setup = boot.Setup(accelerator, cpus, kernel_words, on_terminal, xen)
         self._ram_bytes = DEFAULT_RAM_BYTES if spec.ram_bytes is None else spec.ram_bytes
-        check_machine(spec.model or DEFAULT_MODEL, self._ram_bytes)
+        check_machine(spec.model or DEFAULT_MODEL, self._ram_bytes, cpus, kernel_words)
+        if ram_file is None:
+            check_memory(self._ram_bytes)
         self._qemu: Qemu | None = None
         self._guest: QemuGuest | None = None
         self._running = contextlib.ExitStack()
@@ -141,7 +156,11 @@ class LabMachine:
         else:
             self._ram_fd = new_file(ram_file, self._ram_bytes)
         stack.callback(os.close, self._ram_fd)
-        self.ram = RamFile(Path(fd_path(self._ram_fd)), pc_regions(self._ram_bytes))
+        if ram_file is not None and self._ram_bytes > LOW_RAM_BYTES:
+            stack.callback(insert_hole, self._ram_fd, LOW_RAM_BYTES, GAP_BYTES)
+        regions = pc_regions(self._ram_bytes)
+        path = Path(fd_path(self._ram_fd))
+        self.ram = RamFile(path, regions, offsets=offsets_in_qemu(regions))
         stack.callback(self.ram.close)
 
     # -- power ------------------------------------------------------------------------------
@@ -216,14 +235,12 @@ class LabMachine:
                 qemu = start_qemu(
                     self._software,
                     self.directory,
-                    accelerator=self._accelerator,
+                    self._setup,
                     ram=(self._ram_fd, self._ram_bytes),
                     rom=rom,
                     tables=self.tables,
                     agent=theirs.fileno(),
                     console=console,
-                    on_terminal=self._on_terminal,
-                    xen=self._xen,
                 )
                 stack.callback(qemu.close)
             self._load_cmos(qemu)

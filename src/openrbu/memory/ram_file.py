@@ -14,14 +14,14 @@ import contextlib
 import errno
 import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from openrbu.buffers import Buffer
 from openrbu.errors import AddressError, MachineError, UsageError
 from openrbu.memory.frames import Frames, frame_runs
 from openrbu.memory.physical import Region
-from openrbu.system.fallocate import punch_hole, take_space
+from openrbu.system.fallocate import extents, punch_hole, take_space
 from openrbu.units import MIB, PAGE_SHIFT, PAGE_SIZE, PhysAddr
 
 _ZEROS = bytes(4 * MIB)
@@ -30,7 +30,8 @@ _NO_MEMORY = (errno.ENOSPC, errno.ENOMEM, errno.EDQUOT)
 
 
 class RamFile:
-    """RAM as a sparse file: the byte at physical address A is the file's byte A.
+    """RAM as a sparse file: the byte at physical address A is the file's byte A, unless `offsets`
+    says where in the file each region begins (in the same sequence).
 
     `is_mapped`: whether a view is the bytes themselves; if not, it is a copy.
 
@@ -44,10 +45,15 @@ class RamFile:
         *,
         writable: bool = True,
         is_mapped: bool = True,
+        offsets: Sequence[int] | None = None,
     ) -> None:
         self._path = path
         self._regions = regions
-        self._span_bytes = regions[-1].end
+        starts = [region.start for region in regions] if offsets is None else offsets
+        self._shifts = [
+            region.start - offset for region, offset in zip(regions, starts, strict=True)
+        ]
+        self._span_bytes = regions[-1].end - self._shifts[-1]
         try:
             self._fd = os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -88,10 +94,10 @@ class RamFile:
         return self._map is not None
 
     def read(self, address: PhysAddr, size_bytes: int) -> bytes:
-        self._check(address, size_bytes)
-        data = os.pread(self._fd, size_bytes, address)
+        offset = self._offset(address, size_bytes)
+        data = os.pread(self._fd, size_bytes, offset)
         while len(data) < size_bytes:  # a system call moves no more than 2 GiB
-            more = os.pread(self._fd, size_bytes - len(data), address + len(data))
+            more = os.pread(self._fd, size_bytes - len(data), offset + len(data))
             if not more:
                 raise MachineError(f"the RAM file {self._path} was cut while in use")
             data += more
@@ -103,32 +109,30 @@ class RamFile:
     def view(self, address: PhysAddr, size_bytes: int) -> memoryview:
         if self._view is None:
             return memoryview(self.read(address, size_bytes))
-        self._check(address, size_bytes)
-        return self._view[address : address + size_bytes]
+        offset = self._offset(address, size_bytes)
+        return self._view[offset : offset + size_bytes]
 
     def write(self, address: PhysAddr, data: Buffer) -> None:
-        self._check(address, len(data))
-        done = os.pwrite(self._fd, data, address)
-        while done < len(data):  # a disk that gets full writes a part, then returns an error
-            done += os.pwrite(self._fd, memoryview(data)[done:], address + done)
+        self._write_at(self._offset(address, len(data)), data)
 
     def zero(self, address: PhysAddr, size_bytes: int) -> None:
         """Clear bytes. Holes stay holes."""
-        self._check(address, size_bytes)
+        offset = self._offset(address, size_bytes)
         zeros = memoryview(_ZEROS)
-        for start, end in self._extents(address, address + size_bytes):
+        for start, end in extents(self._fd, offset, offset + size_bytes):
             for position in range(start, end, len(_ZEROS)):
                 chunk = min(len(_ZEROS), end - position)
-                self.write(PhysAddr(position), zeros[:chunk])
+                self._write_at(position, zeros[:chunk])
 
     def populated(self, start: PhysAddr, end: PhysAddr) -> Iterator[Region]:
         self._check_open()
-        for region in self._regions:
+        for region, shift in zip(self._regions, self._shifts, strict=True):
             part = region.clip(start, end)
             if part is None:
                 continue
             position: int = part.start  # a block of the file system may be smaller than a page
-            for low, high in self._extents(part.start, part.end):
+            for in_file in extents(self._fd, part.start - shift, part.end - shift):
+                low, high = (each + shift for each in in_file)
                 page_start = max(low - low % PAGE_SIZE, position)
                 position = min(-(-high // PAGE_SIZE) * PAGE_SIZE, part.end)
                 if page_start < position:
@@ -158,7 +162,6 @@ class RamFile:
         """
         done = 0
         for first, count in frame_runs(frames):
-            self._check(first << PAGE_SHIFT, count << PAGE_SHIFT)
             part = self._commit_run(first, count)
             done += part
             if part < count:
@@ -167,10 +170,11 @@ class RamFile:
 
     def _commit_run(self, first: int, count: int) -> int:
         """`commit` for adjacent pages."""
+        offset = self._offset(first << PAGE_SHIFT, count << PAGE_SHIFT)
         done, step = 0, count
         while step and done < count:  # halve the step until it fits
             step = min(step, count - done)
-            start, size_bytes = (first + done) << PAGE_SHIFT, step << PAGE_SHIFT
+            start, size_bytes = offset + (done << PAGE_SHIFT), step << PAGE_SHIFT
             try:
                 is_able = take_space(self._fd, start, size_bytes)
             except OSError as error:
@@ -201,8 +205,7 @@ class RamFile:
         :raise OSError: when the file system refuses.
         """
         start, size_bytes = PhysAddr(first << PAGE_SHIFT), count << PAGE_SHIFT
-        self._check(start, size_bytes)
-        if not punch_hole(self._fd, start, size_bytes):
+        if not punch_hole(self._fd, self._offset(start, size_bytes), size_bytes):
             self.zero(start, size_bytes)
 
     def close(self) -> None:
@@ -222,25 +225,18 @@ class RamFile:
                 f"the memory in {self._path} is closed: use it within the block that opened it"
             )
 
-    def _check(self, address: int, size_bytes: int) -> None:
+    def _offset(self, address: int, size_bytes: int) -> int:
+        """Where in the file the bytes at `address` are.
+
+        :raise AddressError: when they are not all in one region.
+        """
         self._check_open()
-        for region in self._regions:
+        for region, shift in zip(self._regions, self._shifts, strict=True):
             if region.start <= address and address + size_bytes <= region.end:
-                return
+                return address - shift
         raise AddressError(address, size_bytes)
 
-    def _extents(self, start: int, end: int) -> Iterator[tuple[int, int]]:
-        """The parts of [start, end) that are not holes in the file, as (start, end), ascending."""
-        position = start
-        while position < end:
-            try:
-                data = os.lseek(self._fd, position, os.SEEK_DATA)
-            except OSError as error:
-                if error.errno != errno.ENXIO:  # ENXIO: only a hole up to the end
-                    raise
-                return
-            if data >= end:
-                return
-            hole = os.lseek(self._fd, data, os.SEEK_HOLE)
-            yield data, min(hole, end)
-            position = hole
+    def _write_at(self, offset: int, data: Buffer) -> None:
+        done = os.pwrite(self._fd, data, offset)
+        while done < len(data):  # a disk that gets full writes a part, then returns an error
+            done += os.pwrite(self._fd, memoryview(data)[done:], offset + done)

@@ -1,4 +1,4 @@
-"""Allocates and frees disk space for parts of a file: fallocate(2).
+"""Allocates, frees and moves disk space for parts of a file: fallocate(2).
 
 Python's own function has no flags.
 """
@@ -8,10 +8,14 @@ from __future__ import annotations
 import errno
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-_KEEP_SIZE, _PUNCH_HOLE = 0x01, 0x02
-"""FALLOC_FL_KEEP_SIZE and FALLOC_FL_PUNCH_HOLE of linux/falloc.h."""
+from openrbu.units import MIB
+
+_KEEP_SIZE, _PUNCH_HOLE, _INSERT_RANGE = 0x01, 0x02, 0x20
+"""FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE and FALLOC_FL_INSERT_RANGE of linux/falloc.h."""
+
+_CHUNK_BYTES = 4 * MIB
 
 
 def take_space(fd: int, start: int, size_bytes: int) -> bool:
@@ -30,6 +34,45 @@ def punch_hole(fd: int, start: int, size_bytes: int) -> bool:
     :raise OSError: when it fails.
     """
     return _fallocate(fd, _PUNCH_HOLE | _KEEP_SIZE, start, size_bytes)
+
+
+def insert_hole(fd: int, offset: int, size_bytes: int) -> None:
+    """Move all bytes from `offset` to the end of the file back by `size_bytes`. A hole is in their
+    place then. Both numbers are multiples of the file system's blocks.
+
+    :raise OSError: when it fails: ENOSPC when the disk is full.
+    """
+    end = os.fstat(fd).st_size
+    if offset < end and _fallocate(fd, _INSERT_RANGE, offset, size_bytes):
+        return
+    os.ftruncate(fd, end + size_bytes)
+    chunk_bytes = min(size_bytes, _CHUNK_BYTES)  # a chunk is not moved onto itself
+    for start, stop in reversed(
+        list(extents(fd, offset, end))
+    ):  # from the end: none is overwritten
+        for chunk_end in range(stop, start, -chunk_bytes):
+            chunk_start = max(start, chunk_end - chunk_bytes)
+            data = os.pread(fd, chunk_end - chunk_start, chunk_start)
+            os.pwrite(fd, data, chunk_start + size_bytes)
+            if not punch_hole(fd, chunk_start, len(data)):
+                os.pwrite(fd, bytes(len(data)), chunk_start)
+
+
+def extents(fd: int, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """The parts of [start, end) that are not holes in the file, as (start, end), ascending."""
+    position = start
+    while position < end:
+        try:
+            data = os.lseek(fd, position, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno != errno.ENXIO:  # ENXIO: only a hole up to the end
+                raise
+            return
+        if data >= end:
+            return
+        hole = os.lseek(fd, data, os.SEEK_HOLE)
+        yield data, min(hole, end)
+        position = hole
 
 
 def _fallocate(fd: int, mode: int, start: int, size_bytes: int) -> bool:
