@@ -37,6 +37,7 @@ def path(tmp_path: Path) -> Path:
         completed_at=st.none() | st.datetimes().map(lambda moment: moment.isoformat()),
         flashing_from=st.none() | U32,
         admin_password_crc=st.none() | U32,
+        admin_password_keys_crc=st.none() | U32,
     )
 )
 @WITH_A_PATH
@@ -122,6 +123,8 @@ def with_value(name: str, value: object) -> dict[str, Any]:
         with_value("flashing_from", "1"),
         with_value("admin_password_crc", "secret"),
         with_value("admin_password_crc", 1 << 32),
+        with_value("admin_password_keys_crc", "secret"),
+        with_value("admin_password_keys_crc", 1 << 32),
     ],
 )
 def test_a_file_with_fields_or_values_that_nvram_can_not_have_is_refused(

@@ -17,6 +17,7 @@ from rigs.needs import program
 from rigs.run import USERS, Runner, runner
 
 MODEL = "precision-t7600"
+PASSWORD = "Tall1-Tree"
 
 READS = int(os.environ.get("OPENRBU_TOKEN_READS", "400"))
 """How many token reads are made beside smbios-token-ctl: more, where somebody has the time."""
@@ -62,9 +63,9 @@ def token_ctl(run: Runner, token: int, *words: str) -> subprocess.CompletedProce
     return run(program("smbios-token-ctl", "smbios-utils"), f"--token-id={token:#x}", *words)
 
 
-def activate(run: Runner, token: int) -> None:
+def activate(run: Runner, token: int, *words: str) -> None:
     """smbios-token-ctl ends with 1 after an activation that it made; what it says counts."""
-    said = token_ctl(run, token, "--activate").stdout.split()
+    said = token_ctl(run, token, "--activate", *words).stdout.split()
     assert said[-2:] == ["value:", "true"]
 
 
@@ -124,6 +125,33 @@ def test_neither_openrbu_nor_libsmbios_fails_when_both_read_the_token_all_the_ti
     said = json.loads(run.says(sys.executable, "-c", READ_BESIDE, json.dumps(theirs), READS))
     assert said["ours"] == {"False": READS}
     assert list(said["theirs"]) == ["value: false"]
+
+
+def test_smbios_token_ctl_sets_a_token_with_the_admin_password_only(
+    rbu: Cli, tmp_path: Path
+) -> None:
+    """It goes on with the key 0 where the BIOS refuses its password, and does not say so."""
+    run = runner(tmp_path / "home", "root", MODEL, admin_password=PASSWORD)
+    rbu.json("module", "load", "dcdbas", "--machine", run.name)
+    for given in ((), ("--password=" + PASSWORD.lower(),)):
+        assert token_ctl(run, 0x5C, "--activate", *given).stdout.split()[-1] == "false"
+        assert not is_active(run, 0x5C)
+    activate(run, 0x5C, "--password=" + PASSWORD)
+    assert is_active(run, 0x5C)
+    assert token_ctl(run, 0x5D, "--activate").stdout.split()[-1] == "false"
+    assert is_active(run, 0x5C)
+    activate(run, 0x5D, "--password=" + PASSWORD)
+    assert not is_active(run, 0x5C)
+
+
+def test_smbios_passwd_says_what_the_bios_says_of_its_password(rbu: Cli, tmp_path: Path) -> None:
+    """(Whether one is set it gets wrong: it takes 0 for "not set" where smbios-token-ctl takes 0
+    for "set".)"""
+    run = runner(tmp_path / "home", "root", MODEL, admin_password=PASSWORD)
+    rbu.json("module", "load", "dcdbas", "--machine", run.name)
+    said = run.says(program("smbios-passwd", "smbios-utils"), "--info")
+    admin = said.partition("Admin password")[2].partition("Owner password")[0]
+    assert "Password stored as: ASCII\n\tPassword MAX length: 32\n" in admin
 
 
 def test_an_update_by_the_shell_and_smbios_token_ctl_alone(rbu: Cli, tmp_path: Path) -> None:

@@ -28,7 +28,9 @@ class Nvram:
     (ISO 8601; None if no update was ever tried) are what SMBIOS 0xDE shows. `flashing_from` is the
     sequence number of the flash record that was current when programming began; None when no
     programming is in progress. After a power cut it tells whether the update was completed.
-    `is_ending`: the result is recorded here, but perhaps not yet in CMOS.
+    `is_ending`: the result is recorded here, but perhaps not yet in CMOS. Of the admin password
+    there are two CRC-32, of its text and of its keys' scan codes; None: there is no password, or it
+    can't be typed as up to 8 keys.
     """
 
     settings: dict[int, int] = field(default_factory=dict)
@@ -37,6 +39,7 @@ class Nvram:
     flashing_from: int | None = None
     admin_password_crc: int | None = None
     is_ending: bool = False
+    admin_password_keys_crc: int | None = None
 
     @classmethod
     def parse(cls, data: bytes) -> Nvram:
@@ -47,6 +50,7 @@ class Nvram:
         try:
             document = parse_object(data)
             document.setdefault("is_ending", False)  # machines of openrbu before 0.2 have none
+            document.setdefault("admin_password_keys_crc", None)  # nor have those before 0.3
             kept = read(NvramRecord, document)
         except DamagedInputError as error:
             raise ValueError(str(error)) from None
@@ -59,12 +63,15 @@ class Nvram:
             kept.flashing_from,
             kept.admin_password_crc,
             kept.is_ending,
+            kept.admin_password_keys_crc,
         )
 
     def build(self) -> bytes:
         document = asdict(self)
         if not self.is_ending:  # so openrbu before 0.2 still reads the machines that it made
             del document["is_ending"]
+        if self.admin_password_keys_crc is None:
+            del document["admin_password_keys_crc"]
         return json.dumps(document).encode()
 
 
@@ -79,6 +86,7 @@ class NvramRecord:
     flashing_from: Natural | None
     admin_password_crc: Natural | None
     is_ending: bool
+    admin_password_keys_crc: Natural | None
 
 
 _CODES = frozenset(map(int, CompletionCode))
@@ -95,7 +103,11 @@ def _check(kept: NvramRecord) -> None:
         raise ValueError("a result is being recorded, but there is no result")
     locations = [int(location) for location in kept.settings]
     words = [kept.completion_code, *locations, *kept.settings.values()]
-    optional = [kept.flashing_from or 0, kept.admin_password_crc or 0]
+    optional = [
+        kept.flashing_from or 0,
+        kept.admin_password_crc or 0,
+        kept.admin_password_keys_crc or 0,
+    ]
     if min(words) < 0 or max(words) >= 1 << 16 or max(optional) >= 1 << 32:
         raise ValueError("a number is too large for its field")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import errno
 import os
@@ -27,6 +28,7 @@ from openrbu.formats import dell, security, smbios, tokens
 from openrbu.formats.check_words import CHECK_WORDS_BYTES
 from openrbu.formats.hdr import HEADER_SIZE_BYTES
 from openrbu.formats.packet import password_crc
+from openrbu.formats.smi_passwords import MAX_PASSWORD_CHARS, PasswordProperties
 from openrbu.formats.version import BiosVersion, VersionStyle
 from openrbu.machine import store
 from openrbu.machine.config import (
@@ -138,6 +140,7 @@ def _parts(spec: MachineSpec, now: dt.datetime) -> _Parts:
     :raise UsageError, DamagedInputError: as `make_machine`.
     """
     profile(spec.profile)
+    _check_password(spec.admin_password)
     for label in spec.faults:
         parse_fault(label)
     check_entry_delay(spec.entry_delay_s)
@@ -224,6 +227,18 @@ def _ram_bytes(wanted: int) -> int:
             f"whole MiB, not {human_size(wanted)}"
         )
     return wanted
+
+
+def _check_password(password: str | None) -> None:
+    """Check that a BIOS setup would take it.
+
+    :raise UsageError: when it would not.
+    """
+    if password is None:
+        return
+    password_crc(password)
+    if not 0 < len(password) <= MAX_PASSWORD_CHARS:
+        raise UsageError(f"a BIOS admin password has 1 to {MAX_PASSWORD_CHARS} characters")
 
 
 def _check_xen(xen: XenConfig, ram_bytes: int) -> None:
@@ -349,9 +364,17 @@ def _write_settings(
     contents = Nvram()
     if admin_password is not None:
         contents.admin_password_crc = password_crc(admin_password)
+        contents.admin_password_keys_crc = _keys_crc(admin_password)
     NvramFile.create(directory / "nvram.json", contents)
     ports = CmosFile(directory / "cmos", banks=banks)
     put_tokens_right(tables, ports, NvramFile(directory / "nvram.json"))
+
+
+def _keys_crc(password: str) -> int | None:
+    """The CRC-32 of the scan codes of a password; None where it can't be typed as 8 keys."""
+    with contextlib.suppress(UsageError):
+        return zlib.crc32(PasswordProperties(is_set=True).encoded(password))
+    return None
 
 
 def put_tokens_right(tables: smbios.Tables, cmos: CmosFile, nvram: NvramFile) -> None:

@@ -121,7 +121,12 @@ class VirtualMachine:
 
             self._dom0 = Dom0(directory, self.config.xen, self.ram)
             stack.callback(self._dom0.close)
-        self._activation = bios_activation(self._factory_tables, self.cmos, self.nvram)
+        self._activation = bios_activation(
+            self._factory_tables,
+            self.cmos,
+            self.nvram,
+            lambda: self.ram if self._dom0 is None else self._dom0.memory,
+        )
         self._smi = self._activation if isinstance(self._activation, SmiHandler) else None
 
     # -- power ------------------------------------------------------------------------------
