@@ -155,6 +155,16 @@ def files(directory: Path, leave_out: tuple[str, ...] = ()) -> dict[str, bytes]:
     }
 
 
+_NOT_WATCHED = (
+    "name",
+    "journal_path",
+    "older_journal_paths",
+    "lock_files",
+    "now",
+    "sleep",
+    "frame_table",
+)
+
 Hook = Callable[[str, tuple[Any, ...]], None]
 
 
@@ -170,7 +180,7 @@ class Watched:
     def __getattr__(self, name: str) -> Any:
         if name in self._replaced:
             return self._replaced[name]
-        if name in ("name", "journal_path", "now", "sleep", "frame_table"):
+        if name in _NOT_WATCHED:
             return getattr(self._host, name)
         if name in ("ports", "physical_memory"):
             self._before(name, ())

@@ -18,6 +18,7 @@ from openrbu.units import GIB, KIB, MIB, PhysAddr
 from openrbu.update import flow
 from openrbu.update.cancelling import Cancelled, cancel
 from openrbu.update.driver import ReadBack
+from openrbu.update.exclusion import BusyError, alone_on
 from openrbu.update.flow import COMPACT_MEMORY
 from openrbu.update.journal import Journal
 from openrbu.update.options import Options
@@ -500,9 +501,9 @@ def test_nothing_is_done_while_another_process_is_at_an_update(tmp_path: Path) -
     with running(make(tmp_path)) as machine:
         host = VirtualHost(machine)
         before = status(machine)
-        with Journal(host.journal_path).locked():
+        with alone_on(host):
             for call in (lambda: cancel(host), lambda: update(host, image())):
-                with pytest.raises(ObstacleError, match="an update is under way, wait for it"):
+                with pytest.raises(BusyError, match="an update is under way, wait for it: this ve"):
                     call()
         assert status(machine) == before
 

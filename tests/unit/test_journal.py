@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
-import errno
 import json
 import os
 import resource
 import signal
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,7 +15,7 @@ from hypothesis import strategies as st
 
 from openrbu import __version__
 from openrbu.errors import DamagedInputError, ObstacleError
-from openrbu.update.journal import BusyError, Journal
+from openrbu.update.journal import Journal
 from rigs.machines import as_nobody, in_child, opened_up
 
 AT = dt.datetime(2026, 3, 4, 5, 6, 7, tzinfo=dt.UTC)
@@ -70,7 +66,9 @@ def test_an_update_is_open_until_it_is_known_how_it_ended(
 
 
 def test_each_line_is_one_event_in_json_with_the_version_of_the_tool(path: Path) -> None:
+    before = os.umask(0o077)  # as root may have: all users may read it nevertheless
     Journal(path).append("one", "failed", AT, why="a\nb", extents=[[1, 2]])
+    os.umask(before)
     (line,) = path.read_bytes().splitlines()
     assert json.loads(line) == {
         "schema": 1,
@@ -81,7 +79,8 @@ def test_each_line_is_one_event_in_json_with_the_version_of_the_tool(path: Path)
         "why": "a\nb",
         "extents": [[1, 2]],
     }
-    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.stat().st_mode & 0o777 == 0o644
+    assert path.parent.stat().st_mode & 0o777 == 0o755
 
 
 @settings(
@@ -158,13 +157,8 @@ def test_one_that_can_not_be_written_is_an_obstacle(path: Path) -> None:
     path.parent.mkdir(parents=True)
     path.mkdir()
     journal = Journal(path)
-    calls: tuple[Callable[[], object], ...] = (
-        lambda: journal.append("one", "started", AT),
-        lambda: journal.locked().__enter__(),
-    )
-    for call in calls:
-        with pytest.raises(ObstacleError, match="can't be written: it is a directory, not a file"):
-            call()
+    with pytest.raises(ObstacleError, match="can't be written: it is a directory, not a file"):
+        journal.append("one", "started", AT)
     with pytest.raises(ObstacleError, match="can't be read: it is a directory, not a file"):
         journal.attempts()
 
@@ -201,35 +195,46 @@ def test_a_line_that_the_disk_takes_a_part_of_is_taken_back(path: Path, more: in
     assert path.read_bytes() == whole
 
 
-def test_only_one_process_is_at_an_update_at_a_time(path: Path) -> None:
-    journal = Journal(path)
-    script = (
-        "import sys; from pathlib import Path\n"
-        "from openrbu.update.journal import Journal\n"
-        "with Journal(Path(sys.argv[1])).locked(): print('held', flush=True); sys.stdin.read()\n"
-    )
-    other = subprocess.Popen(
-        [sys.executable, "-c", script, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    with other:
-        assert other.stdout is not None
-        assert other.stdin is not None
-        assert other.stdout.readline() == b"held\n"
-        with (
-            pytest.raises(BusyError, match="an update is under way, wait for it"),
-            journal.locked(),
-        ):
-            pass
-        assert journal.attempts() == []
-        other.kill()
-    with journal.locked():
-        journal.append("one", "started", AT)
+# -- the journals of openrbu 0.2 ------------------------------------------------------------
 
 
-def test_what_is_raised_while_it_is_held_is_not_taken_for_its_own(path: Path) -> None:
-    with (
-        pytest.raises(OSError, match="the driver") as raised,
-        Journal(path).locked(),
-    ):
-        raise OSError(errno.EIO, "the driver")
-    assert not isinstance(raised.value, ObstacleError)
+def older_journal(path: Path, attempt_id: str, *events: str) -> Path:
+    for event in events:
+        Journal(path).append(attempt_id, event, AT)
+    return path
+
+
+def test_a_new_journal_begins_with_the_sound_lines_of_the_older_ones(
+    path: Path, tmp_path: Path
+) -> None:
+    first = older_journal(tmp_path / "alice" / "journal.jsonl", "one", "started", "armed", "result")
+    second = older_journal(tmp_path / "root" / "journal.jsonl", "two", "started", "armed")
+    second.write_bytes(second.read_bytes() + b"junk\n" + b'{"cut off')
+    olds = [first.read_bytes(), second.read_bytes()]
+    journal = Journal(path, (first, second, tmp_path / "none"))
+    assert [each.outcome for each in journal.attempts()] == ["result", "armed"]
+    assert not path.exists()  # who only reads makes no file
+    journal.append("two", "cancelled", LATER)
+    journal.append("three", "started", LATER)
+    assert [each.outcome for each in journal.attempts()] == ["result", "cancelled", "started"]
+    assert [first.read_bytes(), second.read_bytes()] == olds
+    assert list(path.parent.iterdir()) == [path]
+    older_journal(second, "four", "started")  # by an old openrbu: it is not read any more
+    assert [each.id for each in journal.attempts()] == ["one", "two", "three"]
+
+
+def test_a_journal_that_another_process_begins_meanwhile_is_not_replaced(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older = older_journal(tmp_path / "old.jsonl", "old", "started")
+    link = Path.hardlink_to
+
+    def late(new: Path, target: Path) -> None:
+        monkeypatch.setattr(Path, "hardlink_to", link)
+        Journal(path).append("other", "started", AT)
+        link(new, target)
+
+    monkeypatch.setattr(Path, "hardlink_to", late)
+    Journal(path, (older,)).append("mine", "started", AT)
+    assert [each.id for each in Journal(path).attempts()] == ["other", "mine"]
+    assert list(path.parent.iterdir()) == [path]

@@ -35,7 +35,7 @@ from openrbu.sharing import access, replies, wire
 from openrbu.sharing.remote import RemoteMachine
 from openrbu.sharing.wire import Message
 from openrbu.units import MIB, PhysAddr
-from openrbu.update.journal import BusyError
+from openrbu.update.exclusion import BusyError
 from rigs.machines import (
     DEVICE,
     ENTRY,

@@ -89,7 +89,7 @@ def update(
             return Answer(document, hints(planned), planned.refusal)
         if not planned.nothing_to_do:
             _begin(opened, planned, as_json=as_json)
-            interrupts.begin(Journal(opened.host.journal_path))
+            interrupts.begin(Journal.of(opened.host))
         with progress.progress_reporter() as reporter:
             outcome = opened.update(planned, progress=reporter)
         if outcome is None:

@@ -37,6 +37,19 @@ class Host(Protocol):
         """The file of this machine's journal."""
 
     @property
+    def older_journal_paths(self) -> tuple[Path, ...]:
+        """Files in which an older openrbu may have kept this machine's journal, and which this user
+        may trust. The journal takes them over when it is begun."""
+
+    def lock_files(self) -> AbstractContextManager[tuple[int, ...]]:
+        """Open the files that a process locks (flock(2)) while it updates this machine, for the
+        block; their descriptors. They are the same ones for all processes that could update it.
+        None are opened where this user may not update it.
+
+        :raise OSError: when they can't be opened.
+        """
+
+    @property
     def ports(self) -> IoPorts | None:
         """Port I/O; None where the host does not allow it."""
 

@@ -20,13 +20,17 @@ from openrbu.buffers import Buffer
 from openrbu.errors import ObstacleError
 from openrbu.formats import rom_identity
 from openrbu.formats.rom_identity import IDENTITY, revision_in
+from openrbu.hosts.base import DMI_TABLE
 from openrbu.hosts.kcore import open_kcore
+from openrbu.hosts.older_journals import older_journals
 from openrbu.machine import path_locks
 from openrbu.memory.physical import ReadableMemory
 from openrbu.ports import IoPorts
-from openrbu.system.home import state_home
+from openrbu.system.flocks import one_for_all
 from openrbu.system.lock_holders import flock_holders, process_title
 from openrbu.system.lockfile import acquire_within, try_lock
+
+JOURNAL = "/var/lib/openrbu/journal.jsonl"
 
 
 class DevPort:
@@ -67,7 +71,28 @@ class LinuxHost:
 
     @property
     def journal_path(self) -> Path:
-        return state_home() / "journal.jsonl"
+        """A file of the machine's own, whoever runs this and whatever is in the environment."""
+        return self._path(JOURNAL)
+
+    @property
+    def older_journal_paths(self) -> tuple[Path, ...]:
+        """Until 0.2 the journal was in the home of the user who ran the update: root, with root's
+        home or, by sudo, with that of another user. One that this user does not own is left out."""
+        return older_journals(self._root)
+
+    @contextlib.contextmanager
+    def lock_files(self) -> Iterator[tuple[int, ...]]:
+        """The kernel's file of the SMBIOS tables, which only root can open, and which processes
+        with other mounts have, too; and on this computer a directory that processes in containers
+        have, as far as the kernel allows that (docs/decisions/0024-the-machines-own-lock.md)."""
+        with contextlib.ExitStack() as stack:
+            fds = []
+            if self._root == Path("/") and (fd := one_for_all()) is not None:
+                stack.callback(os.close, fd)
+                fds.append(fd)
+            with contextlib.suppress(FileNotFoundError, PermissionError):
+                fds.append(stack.enter_context(self._opened(DMI_TABLE, os.O_RDONLY)))
+            yield tuple(fds)
 
     @property
     def ports(self) -> IoPorts | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -44,6 +45,19 @@ class VirtualHost:
     @property
     def journal_path(self) -> Path:
         return self._machine.directory / "journal.jsonl"
+
+    @property
+    def older_journal_paths(self) -> tuple[Path, ...]:
+        return ()
+
+    @contextlib.contextmanager
+    def lock_files(self) -> Iterator[tuple[int, ...]]:
+        """The machine's directory."""
+        fd = os.open(self._machine.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            yield (fd,)
+        finally:
+            os.close(fd)
 
     @property
     def ports(self) -> IoPorts | None:

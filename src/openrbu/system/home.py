@@ -9,7 +9,7 @@ HOME_VARIABLE = "OPENRBU_HOME"
 
 
 def state_home() -> Path:
-    """The directory of machines and journals: `$OPENRBU_HOME`, else the platform's user state
+    """The directory of virtual machines: `$OPENRBU_HOME`, else the platform's user state
     directory."""
     given = os.environ.get(HOME_VARIABLE)
     if given:

@@ -12,7 +12,8 @@ from openrbu.system.signals import signals_deferred
 from openrbu.update import restart, stage
 from openrbu.update.arm import activation_for, set_armed, unload_dcdbas
 from openrbu.update.driver import RbuDriver
-from openrbu.update.journal import Attempt, BusyError, Journal
+from openrbu.update.exclusion import BusyError, alone_on
+from openrbu.update.journal import Attempt, Journal
 from openrbu.update.kernel_refusals import kernel_refusal, kernel_refusals
 from openrbu.update.report import record_result
 from openrbu.update.restart import boot_id
@@ -53,12 +54,12 @@ def cancel(host: Host) -> Cancelled:
     :raise UpdateFailedError: when the token stays set, or the kernel returns an error.
     :raise MachineError: when the disk of a virtual machine is full, and it was not armed.
     """
-    journal = Journal(host.journal_path)
+    journal = Journal.of(host)
     with kernel_refusals(), contextlib.ExitStack() as stack:
         target = read_target(host)
         last, problems = None, []
         try:
-            stack.enter_context(journal.locked())
+            stack.enter_context(alone_on(host))
             record_result(host, target)
             last = journal.last
         except BusyError:

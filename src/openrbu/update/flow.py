@@ -27,6 +27,7 @@ from openrbu.update import arming_checks, restart, stage
 from openrbu.update.arm import ActivationToken, activation_for, set_armed, unload_dcdbas
 from openrbu.update.arming_checks import ARMED_ALREADY
 from openrbu.update.driver import Mode, RbuDriver
+from openrbu.update.exclusion import alone_on
 from openrbu.update.journal import Journal
 from openrbu.update.kernel_refusals import kernel_refusal, kernel_refusals
 from openrbu.update.plan import Plan, make_plan
@@ -99,8 +100,8 @@ def perform(host: Host, plan: Plan, progress: ProgressReporter = _SILENT) -> Out
     """
     if _ready_now(host, plan) is None:
         return None
-    journal, attempt_id = Journal(host.journal_path), uuid.uuid4().hex[:12]
-    with journal.locked(), signals_deferred() as deferred:
+    journal, attempt_id = Journal.of(host), uuid.uuid4().hex[:12]
+    with alone_on(host), signals_deferred() as deferred:
         ready = _ready_now(host, plan)  # again: until now another process could change the machine
         if ready is None:
             return None

@@ -4,6 +4,8 @@ they ended.
 A file of JSON lines, one event each. Lines are only appended, and each is on the disk before the
 step that it announces begins. The events with one `id` are one update: `started`, then `armed`,
 then `result` when the BIOS's own result is known; or `failed`, `interrupted`, `cancelled` instead.
+
+A machine has one journal, whoever updates it. All users may read it.
 """
 
 from __future__ import annotations
@@ -11,19 +13,21 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import errno
-import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from openrbu import __version__
 from openrbu.errors import DamagedInputError, ObstacleError
 from openrbu.file_format import parse_object
 from openrbu.system.kept_files import open_kept, read_kept
 from openrbu.units import MIB
+
+if TYPE_CHECKING:
+    from openrbu.hosts.base import Host
 
 SCHEMA = 1
 """Of a line; a reader refuses newer ones."""
@@ -54,17 +58,17 @@ class Attempt:
         return self.outcome in OPEN_EVENTS
 
 
-class BusyError(ObstacleError):
-    """Another process, or another thread of this one, updates the same machine."""
-
-    kind = "busy"
-
-
 class Journal:
-    """The journal in one file."""
+    """The journal in the file at `path`. Where there is none yet, the sound lines of the files
+    `older` count, and the new file begins with them. Those files stay, and are not read again."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, older: Sequence[Path] = ()) -> None:
+        self._path, self._older = path, older
+
+    @classmethod
+    def of(cls, host: Host) -> Journal:
+        """The journal of a machine."""
+        return cls(host.journal_path, host.older_journal_paths)
 
     def append(self, attempt_id: str, event: str, when: dt.datetime, **fields: Any) -> None:
         """Add an event; it is on the disk when this returns.
@@ -86,40 +90,14 @@ class Journal:
             except OSError as error:
                 raise self._unwritable(error) from None
 
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Lock the journal for the block: no other process, and no other thread, can update the
-        same machine.
-
-        :raise BusyError: when another one has locked it.
-        :raise ObstacleError: when the journal can't be written.
-        """
-        with self._opened() as fd:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise BusyError(
-                    f"another process or thread has locked the journal {self._path}: an update is "
-                    "under way, wait for it"
-                ) from None
-            yield
-
     def attempts(self) -> list[Attempt]:
         """All updates, oldest first. A last line without its end is ignored.
 
         :raise ObstacleError: when the journal can't be read.
         :raise DamagedInputError: when a whole line is not an event.
         """
-        try:
-            lines = read_kept(self._path, max_bytes=MAX_JOURNAL_BYTES).split(b"\n")
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise ObstacleError(
-                f"the journal {self._path} can't be read: {error.strerror}"
-            ) from None
         attempts: dict[str, Attempt] = {}
-        for number, line in enumerate(lines[:-1], start=1):
+        for number, line in enumerate(self._lines(), start=1):
             try:
                 document = parse_object(line)
                 if isinstance(schema := document.get("schema"), int) and schema > SCHEMA:
@@ -135,6 +113,31 @@ class Journal:
                 ) from None
         return list(attempts.values())
 
+    def _lines(self) -> list[bytes]:
+        """The whole lines, without their ends.
+
+        :raise ObstacleError: when they can't be read.
+        """
+        try:
+            return read_kept(self._path, max_bytes=MAX_JOURNAL_BYTES).split(b"\n")[:-1]
+        except FileNotFoundError:
+            return self._older_lines()
+        except OSError as error:
+            raise ObstacleError(
+                f"the journal {self._path} can't be read: {error.strerror}"
+            ) from None
+
+    def _older_lines(self) -> list[bytes]:
+        """The lines of the older files that are events."""
+        lines = []
+        for path in self._older:
+            with contextlib.suppress(OSError):
+                for line in read_kept(path, max_bytes=MAX_JOURNAL_BYTES).split(b"\n")[:-1]:
+                    with contextlib.suppress(DamagedInputError, ValueError, KeyError, TypeError):
+                        self._take(parse_object(line), {})
+                        lines.append(line)
+        return lines
+
     @property
     def last(self) -> Attempt | None:
         attempts = self.attempts()
@@ -146,15 +149,40 @@ class Journal:
 
         :raise ObstacleError: when it can't be opened for writing.
         """
+        flags = os.O_RDWR | os.O_APPEND
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            fd = open_kept(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
+            try:
+                fd = open_kept(self._path, flags)
+            except FileNotFoundError:
+                self._begin()
+                fd = open_kept(self._path, flags)
         except OSError as error:
             raise self._unwritable(error) from None
         try:
             yield fd
         finally:
             os.close(fd)
+
+    def _begin(self) -> None:
+        """Make the file, whole, unless another process has just made it.
+
+        :raise OSError: when it can't be made.
+        """
+        with contextlib.suppress(FileExistsError):
+            self._path.parent.mkdir(parents=True)
+            self._path.parent.chmod(0o755)  # whatever the umask is
+        fresh = self._path.with_name(f".{self._path.name}.{os.urandom(6).hex()}.new")
+        fd = open_kept(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        try:
+            with os.fdopen(fd, "wb") as file:
+                file.writelines(line + b"\n" for line in self._older_lines())
+                file.flush()
+                os.fchmod(fd, 0o644)
+                os.fsync(fd)
+            with contextlib.suppress(FileExistsError):
+                self._path.hardlink_to(fresh)  # never over another one
+        finally:
+            fresh.unlink(missing_ok=True)
 
     def _unwritable(self, error: OSError) -> ObstacleError:
         return ObstacleError(f"the journal {self._path} can't be written: {error.strerror}")

@@ -93,7 +93,7 @@ def read_status(host: Host) -> UpdateStatus:
         record_result(host, target)
         driver = RbuDriver(host)
         staged, sha256 = _staged(driver) if driver.is_loaded else (0, "")
-        last = Journal(host.journal_path).last
+        last = Journal.of(host).last
         return UpdateStatus(
             target,
             module_is_loaded=driver.is_loaded,
@@ -119,7 +119,7 @@ def read_history(host: Host) -> tuple[Attempt, ...]:
     """
     with contextlib.suppress(ObstacleError):  # off, or no SMBIOS: the journal is there anyway
         record_result(host, read_target(host))
-    return tuple(Journal(host.journal_path).attempts())
+    return tuple(Journal.of(host).attempts())
 
 
 def _staged(driver: RbuDriver) -> tuple[int, str]:
@@ -150,7 +150,7 @@ def record_result(host: Host, target: Target) -> None:
     :raise ObstacleError: when the journal can't be read or written.
     :raise DamagedInputError: when the journal is damaged.
     """
-    journal = Journal(host.journal_path)
+    journal = Journal.of(host)
     last = journal.last
     if last is None or not last.is_open or last.fields.get("boot_id") == boot_id(host):
         return

@@ -34,7 +34,7 @@ def armed_version(host: Host) -> BiosVersion | None:
 
     :raise ObstacleError | DamagedInputError: when the journal can't be read.
     """
-    last = Journal(host.journal_path).last
+    last = Journal.of(host).last
     if last is None or last.outcome != "armed":
         return None
     return BiosVersion.parse(str(last.fields.get("to_version", "")))
