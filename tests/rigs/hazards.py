@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from openrbu.formats.smbios import Tables
 from openrbu.hosts.base import DMI_TABLE, ENTRY_POINT, read_file
 from openrbu.hosts.virtual import VirtualHost
 from openrbu.update.checks.check import Verdict
@@ -82,6 +83,13 @@ def put(root: Path, path: str, content: bytes | str) -> None:
     file = root / path.lstrip("/")
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def put_tables(root: Path, tables: Tables) -> None:
+    """The machine's SMBIOS tables, in place of its own."""
+    entry_point, table = tables.build()
+    put(root, ENTRY_POINT, entry_point)
+    put(root, DMI_TABLE, table)
 
 
 def sound_machine(root: Path) -> Path:

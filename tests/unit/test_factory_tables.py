@@ -259,7 +259,7 @@ def test_broken_tables_are_told_wherever_a_machine_is_shown(rbu: Cli) -> None:
     image = rbu.image("A06")
     plan = rbu.json("plan", image, "-m", "m")
     assert plan["table_problems"] == [problem]
-    assert f"note: the SMBIOS tables are broken: {problem}" in rbu("plan", image, "-m", "m").out
+    assert f"the SMBIOS tables are broken: {problem}" in rbu("plan", image, "-m", "m").out
 
 
 @pytest.mark.parametrize("text", ["0", "0x0", "0x10000", "precision", "0xg"])

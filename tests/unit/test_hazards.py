@@ -16,7 +16,6 @@ from rigs.machines import image
 
 NOT_YET = frozenset(
     {
-        "UEFI",
         "Secure Boot",
         "MOR set",
         "lockdown",

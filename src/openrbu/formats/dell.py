@@ -147,16 +147,25 @@ def describe_completion(code: int) -> str:
 
 def system_id(tables: Tables) -> int | None:
     """The Dell system ID: OEM string tag 1, else structure 0xD0. None: not a Dell machine."""
+    return next(iter(system_ids(tables).values()), None)
+
+
+def system_ids(tables: Tables) -> dict[str, int]:
+    """The Dell system ID by each structure that has one, the one that counts first."""
+    found = {}
     tagged = _oem_value(tables, "1")
     if tagged is not None and re.fullmatch(r"[0-9A-Fa-f]{1,4}", tagged):
-        return int(tagged, 16)
-    for structure in tables.all(REVISIONS_AND_IDS):
-        short, long = structure.byte(6), structure.word(8)
-        if short is not None and short != _EXTENDED_ID:
-            return short
-        if long is not None:
-            return long
-    return None
+        found["the OEM string"] = int(tagged, 16)
+    numbers = map(_own_system_id, tables.all(REVISIONS_AND_IDS))
+    if own := [number for number in numbers if number is not None]:
+        found["structure 0xD0"] = own[0]
+    return found
+
+
+def _own_system_id(structure: Structure) -> int | None:
+    """The ID in a structure 0xD0."""
+    short, long = structure.byte(6), structure.word(8)
+    return long if short is None or short == _EXTENDED_ID else short
 
 
 def _oem_value(tables: Tables, tag: str) -> str | None:

@@ -1,0 +1,104 @@
+"""What kind of machine SMBIOS describes: a server or a client, with UEFI or before it.
+
+Facts: docs/reference/platform.md, V1.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+
+from openrbu.formats.dell import BIOS_INFORMATION, BiosInformation, SystemInformation
+from openrbu.formats.smbios import Tables
+
+CHASSIS = 0x03
+
+_TYPE = 5
+_TYPE_MASK = 0x7F
+"""Bit 7 says that the chassis has a lock."""
+
+_CHARACTERISTICS_2, _HAS_UEFI = 0x13, 1 << 3
+
+_SERVERS = {
+    0x11: "server",
+    0x17: "rack server",
+    0x19: "multi-system chassis",
+    0x1C: "blade server",
+    0x1D: "blade enclosure",
+}
+_CLIENTS = {
+    0x03: "desktop",
+    0x04: "low profile desktop",
+    0x05: "pizza box",
+    0x06: "mini tower",
+    0x07: "tower",
+    0x08: "portable",
+    0x09: "laptop",
+    0x0A: "notebook",
+    0x0B: "hand held",
+    0x0D: "all in one",
+    0x0E: "sub notebook",
+    0x0F: "space-saving desktop",
+    0x10: "lunch box",
+    0x18: "sealed-case PC",
+    0x1E: "tablet",
+    0x1F: "convertible",
+    0x20: "detachable",
+    0x23: "mini PC",
+    0x24: "stick PC",
+}
+
+_SERVER_PRODUCT = re.compile(r"\bPower(Edge|Vault|App)\b")
+_CLIENT_PRODUCT = re.compile(
+    r"^(Dell )?(System )?"
+    r"(OptiPlex|Latitude|Precision|Vostro|Inspiron|XPS|Dimension|DIM|Studio|Alienware|Venue)",
+    re.IGNORECASE,
+)
+
+
+class MachineKind(Enum):
+    """What a machine is sold as. A workstation is a client."""
+
+    SERVER = "server"
+    CLIENT = "client"
+    UNKNOWN = "unknown"
+
+
+def machine_kind(tables: Tables) -> MachineKind:
+    """A server or a client. The product's name comes first: a tower may be either."""
+    product = SystemInformation.of(tables).product
+    if _SERVER_PRODUCT.search(product):
+        return MachineKind.SERVER
+    if _CLIENT_PRODUCT.search(product):
+        return MachineKind.CLIENT
+    chassis = _chassis_type(tables)
+    if chassis in _SERVERS:
+        return MachineKind.SERVER
+    return MachineKind.CLIENT if chassis in _CLIENTS else MachineKind.UNKNOWN
+
+
+def chassis_text(tables: Tables) -> str:
+    """The chassis in words; empty where SMBIOS does not say it."""
+    return (_SERVERS | _CLIENTS).get(_chassis_type(tables) or 0, "")
+
+
+def _chassis_type(tables: Tables) -> int | None:
+    structure = tables.first(CHASSIS)
+    value = None if structure is None else structure.byte(_TYPE)
+    return None if value is None else value & _TYPE_MASK
+
+
+def has_uefi(tables: Tables) -> bool:
+    """Whether the BIOS says that it has UEFI."""
+    structure = tables.first(BIOS_INFORMATION)
+    flags = None if structure is None else structure.byte(_CHARACTERISTICS_2)
+    return bool(flags and flags & _HAS_UEFI)
+
+
+def release_year(bios: BiosInformation) -> int | None:
+    """The year of the BIOS's release date, `mm/dd/yyyy` or `mm/dd/yy`; None where it has none."""
+    found = re.fullmatch(r"\d\d/\d\d/(\d\d|\d{4})", bios.release_date.strip())
+    if found is None:
+        return None
+    year = int(found[1])
+    return year if year >= 100 else year + (2000 if year < 80 else 1900)
