@@ -150,22 +150,23 @@ def test_a_token_that_does_not_stay_clear_is_an_error(machine: VirtualMachine) -
 # -- the calling interface ------------------------------------------------------------------
 
 
-def test_an_smi_is_size_reset_command_fire_under_the_lock(smi: VirtualMachine) -> None:
+def test_an_smi_is_size_reset_command_fire_and_reset_under_the_lock(smi: VirtualMachine) -> None:
     calls: list[tuple[Any, ...]] = []
     host = Watched(VirtualHost(smi), lambda name, arguments: calls.append((name, *arguments)))
     switch = activation_for(host, read_target(host))
     host.load_module("dcdbas", {})
     calls.clear()
     switch.arm()
-    wanted = [call[:3] for call in calls if call[0] in ("write", "path_lock")]
+    wanted = [call[:3] for call in calls if call[0] in ("write", "path_lock")][-6:]
     assert [call[:2] for call in wanted] == [
         ("path_lock", f"{DCDBAS}/smi_request"),
         ("write", f"{DCDBAS}/smi_data_buf_size"),
         ("write", f"{DCDBAS}/smi_request"),
         ("write", f"{DCDBAS}/smi_data"),
         ("write", f"{DCDBAS}/smi_request"),
+        ("write", f"{DCDBAS}/smi_request"),
     ]
-    assert [call[2] for call in wanted[2::2]] == [b"0", b"1"]
+    assert [call[2] for call in (*wanted[2::2], wanted[5])] == [b"0", b"1", b"0"]
     command = SmiCall.unpack(wanted[3][2])
     assert (command.smi_class, command.smi_select) == (1, 0)
     assert command.arguments[:3] == (0x5C, 1, 0)

@@ -22,10 +22,9 @@ from openrbu.machine.models import MODELS
 from openrbu.machine.virtual import VirtualMachine
 from openrbu.ports import IoPorts
 from openrbu.sharing.access import open_machine
-from openrbu.update import arming_checks, flow
+from openrbu.update import arming_checks, flow, passwords
 from openrbu.update.arm import NoAnswerError, activation_for, read_armed
 from openrbu.update.cancelling import cancel
-from openrbu.update.checks import arming
 from openrbu.update.options import Options
 from openrbu.update.plan import make_plan
 from openrbu.update.report import NextRestart, read_status
@@ -508,7 +507,7 @@ def test_a_password_is_not_told_where_nothing_says_that_none_is_set(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: PasswordStatus
 ) -> None:
     with running(make(tmp_path)) as machine:
-        monkeypatch.setattr(arming, "admin_password_status", lambda tables: status)
+        monkeypatch.setattr(passwords, "admin_password_status", lambda tables: status)
         plan = make_plan(VirtualHost(machine), image(), Options(mode="packet", password="secret"))
         assert not any("none is set" in note for note in plan.notes)
 

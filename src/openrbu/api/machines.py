@@ -150,17 +150,20 @@ class Machine:
 
         return read_history(self.host)
 
-    def cancel(self) -> Cancelled:
+    def cancel(self, *, password: str | None = None) -> Cancelled:
         """Cancel an armed or staged update: clear the token first, then memory.
 
-        :raise ObstacleError: when the token can't be accessed, or another process updates the
-            machine.
+        `password` is the BIOS admin password: some BIOSes clear the token only with it.
+
+        :raise ObstacleError: when the token can't be accessed, another process updates the
+            machine, or the BIOS needs its password (`kind` "password_needed") or does not take the
+            one given ("wrong_password"); then nothing was changed.
         :raise DamagedInputError: when its SMBIOS tables are damaged.
         :raise UpdateFailedError: when the token stays set, or the kernel returns an error.
         """
         from openrbu.update.cancelling import cancel
 
-        return cancel(self.host)
+        return cancel(self.host, password)
 
     def restart(self, *, cold: bool = False) -> Restarted | None:
         """Restart, as the kernel's reboot mode says; `cold`: with a power cycle, which clears

@@ -1,24 +1,25 @@
 """Arm: have the BIOS search for an update at the next start, by setting its activation token.
 
 An indexed I/O token is a CMOS bit, which is set with port I/O. A calling interface token is set by
-the BIOS, which is called through the files of the `dcdbas` driver. `ActivationToken` is what both
-have in common. A setting is read back; a token that does not stay set is an error.
+the BIOS, which is called through the files of the `dcdbas` driver; where an admin password is set,
+the BIOS wants a security key for that, which it gives for the password. `ActivationToken` is what
+both have in common. A setting is read back; a token that does not stay set is an error.
 
-Facts: docs/reference/smbios-and-tokens.md, S12 to S17.
+Facts: docs/reference/smbios-and-tokens.md, S12 to S18.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from openrbu.cmos import IndexedActivation
 from openrbu.errors import ObstacleError, UpdateFailedError
-from openrbu.formats.tokens import READ_SETTING, WRITE_SETTING, IndexedIoToken, SmiCall, SmiToken
-from openrbu.hosts.base import Host, read_file
+from openrbu.formats.tokens import READ_SETTING, WRITE_SETTING, IndexedIoToken, SmiToken
+from openrbu.hosts.base import Host
+from openrbu.update.passwords import admin_password
+from openrbu.update.smi import CallingInterface
 from openrbu.update.target import Target
-
-DCDBAS = "/sys/devices/platform/dcdbas"
 
 
 class ActivationToken(Protocol):
@@ -38,8 +39,13 @@ class NoAnswerError(ObstacleError):
     kind = "no_answer"
 
 
-def activation_for(host: Host, target: Target) -> ActivationToken:
+def activation_for(
+    host: Host, target: Target, password: str | None = None, *, without_password: bool = False
+) -> ActivationToken:
     """The activation token of this machine.
+
+    `password` is the BIOS admin password; `without_password`: the BIOS is not asked whether it has
+    one.
 
     :raise ObstacleError: when it has none, or this process can't access it; `NoAnswerError` when no
         device responds at its ports.
@@ -63,15 +69,15 @@ def activation_for(host: Host, target: Target) -> ActivationToken:
             )
         return activation
     assert isinstance(tokens.cancel, SmiToken)
-    return SmiActivation(host, tokens.activate, tokens.cancel)
+    key = 0 if without_password else None
+    return SmiActivation(host, target, tokens.activate, tokens.cancel, password, key)
 
 
 def read_armed(host: Host, target: Target) -> bool | None:
     """Whether the activation token is set. None where it can't be read, or a module would have to
     be loaded for that."""
-    tokens = target.tokens
-    needs_module = tokens is not None and isinstance(tokens.activate, SmiToken)
-    if needs_module and not host.exists(f"{DCDBAS}/smi_request"):
+    token = target.tokens and target.tokens.activate
+    if isinstance(token, SmiToken) and not CallingInterface.of(host, token).is_there:
         return None
     try:
         return activation_for(host, target).is_armed
@@ -101,51 +107,56 @@ def unload_dcdbas(host: Host) -> None:
         host.unload_module("dcdbas")
 
 
-@dataclass(frozen=True, slots=True)
+def unlock(token: ActivationToken) -> None:
+    """Verify the admin password, where the BIOS can do that and has one; nothing else is changed.
+
+    :raise PasswordNeededError: when one is set, and none was given.
+    :raise WrongPasswordError: when the BIOS does not take it.
+    :raise ObstacleError | UpdateFailedError | OSError: as `CallingInterface.call`.
+    """
+    if isinstance(token, SmiActivation):
+        token.unlock()
+
+
+@dataclass(slots=True)
 class SmiActivation:
-    """The tokens of the calling interface, through `dcdbas`; the module is loaded when needed."""
+    """The tokens of the calling interface, through `dcdbas`; the module is loaded when needed.
+
+    `key` is the security key for the BIOS's admin password; None: it is not known yet.
+    """
 
     host: Host
+    target: Target
     activate: SmiToken
     cancel: SmiToken
+    password: str | None = field(default=None, repr=False)
+    key: int | None = field(default=None, repr=False)
 
     @property
     def is_armed(self) -> bool:
-        results = self._call(self.activate, READ_SETTING)
+        results = self._call(READ_SETTING, self.activate)
         return results[1] & 0xFFFF == self.activate.value
 
     def arm(self) -> None:
-        self._call(self.activate, WRITE_SETTING)
+        self._call(WRITE_SETTING, self.activate, self.unlock())
 
     def disarm(self) -> None:
-        self._call(self.cancel, WRITE_SETTING)
+        self._call(WRITE_SETTING, self.cancel, self.unlock())
 
-    def _call(self, token: SmiToken, operation: tuple[int, int]) -> tuple[int, ...]:
-        """One SMI: write size, reset, request and start, read the reply. The file is locked, as all
-        programs that use it do.
+    def unlock(self) -> int:
+        """The security key. The BIOS is asked for it once."""
+        if self.key is None:
+            known = admin_password(self.host, self.target, may_load=True)
+            self.key = known.security_key(self.password)
+        return self.key
 
+    def _call(self, operation: tuple[int, int], token: SmiToken, key: int = 0) -> tuple[int, ...]:
+        """
         :raise ObstacleError: when dcdbas can't be loaded.
         :raise UpdateFailedError: when the BIOS returns an error.
         """
-        if not self.host.exists(f"{DCDBAS}/smi_request"):
-            self.host.load_module("dcdbas", {})
-        call = SmiCall(
-            command_port=token.command_port,
-            command_code=token.command_code,
-            smi_class=operation[0],
-            smi_select=operation[1],
-            arguments=(token.location, token.value, 0, 0),
-        )
-        request = call.pack()
-        with self.host.path_lock(f"{DCDBAS}/smi_request"):
-            # the size first: without a buffer a reset returns ENODEV
-            self.host.write(f"{DCDBAS}/smi_data_buf_size", f"{len(request)}".encode())
-            self.host.write(f"{DCDBAS}/smi_request", b"0")
-            self.host.write(f"{DCDBAS}/smi_data", request)
-            self.host.write(f"{DCDBAS}/smi_request", b"1")
-            answer = SmiCall.unpack(read_file(self.host, f"{DCDBAS}/smi_data"))
-        if answer.results[0] != 0:
-            raise UpdateFailedError(
-                f"the BIOS returned error {answer.results[0]} to a token request"
-            )
-        return answer.results
+        interface = CallingInterface.of(self.host, token)
+        results = interface.call(operation, (token.location, token.value, key, 0))
+        if results[0] != 0:
+            raise UpdateFailedError(f"the BIOS returned error {results[0]} to a token request")
+        return results

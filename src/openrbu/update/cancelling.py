@@ -42,13 +42,16 @@ class Cancelled:
         return self.was_armed or (self.was_staged and not self.left_staged)
 
 
-def cancel(host: Host) -> Cancelled:
+def cancel(host: Host, password: str | None = None) -> Cancelled:
     """Cancel an armed or staged update: clear the token, then memory, then the kind of restart.
+    `password` is the BIOS admin password: some BIOSes clear the token only with it.
 
     It goes on where the journal can't be read or written, and, once the token was cleared, where
     another step fails: `Cancelled.problem` says so.
 
     :raise BusyError: when another process updates this machine.
+    :raise PasswordNeededError | WrongPasswordError: when the BIOS does not clear the token without
+        its admin password, or with the one given; nothing was changed.
     :raise ObstacleError: when the token can't be accessed, or the SMBIOS tables can't be read.
     :raise DamagedInputError: when the SMBIOS tables are damaged.
     :raise UpdateFailedError: when the token stays set, or the kernel returns an error.
@@ -68,8 +71,9 @@ def cancel(host: Host) -> Cancelled:
             problems.append(str(error))
         stack.enter_context(signals_deferred())
         if last is None or not (last.is_open or _is_not_undone(host, last)):
-            return _take_back(host, target, None, problems)
-        done = _take_back(host, target, last.fields.get("restart_before"), problems)
+            return _take_back(host, target, password, None, problems)
+        restart_before = last.fields.get("restart_before")
+        done = _take_back(host, target, password, restart_before, problems)
         left = [done.problem] if done.problem else []
         fields = {"left": left} if left or last.fields.get("left") else {}
         try:
@@ -85,12 +89,16 @@ def _is_not_undone(host: Host, last: Attempt) -> bool:
 
 
 def _take_back(
-    host: Host, target: Target, restart_before: str | None, problems: list[str]
+    host: Host,
+    target: Target,
+    password: str | None,
+    restart_before: str | None,
+    problems: list[str],
 ) -> Cancelled:
     """Undo: the token, the staged data, the kind of restart; unload `dcdbas`, where it was loaded
     for this. `problems`: those that there are already."""
     had_dcdbas = host.module_is_loaded("dcdbas")
-    token = activation_for(host, target)
+    token = activation_for(host, target, password)
     try:
         was_armed = token.is_armed
         if was_armed:

@@ -24,7 +24,13 @@ from openrbu.hosts.base import Host
 from openrbu.system.signals import signals_deferred
 from openrbu.units import PAGE_SIZE
 from openrbu.update import arming_checks, restart, stage
-from openrbu.update.arm import ActivationToken, activation_for, set_armed, unload_dcdbas
+from openrbu.update.arm import (
+    ActivationToken,
+    activation_for,
+    set_armed,
+    unload_dcdbas,
+    unlock,
+)
 from openrbu.update.arming_checks import ARMED_ALREADY
 from openrbu.update.driver import Mode, RbuDriver
 from openrbu.update.exclusion import alone_on
@@ -194,18 +200,23 @@ def _evidence(outcome: Outcome) -> dict[str, Any]:
 
 
 def _check_token_is_clear(host: Host, plan: Plan, undo: _Undo) -> ActivationToken:
-    """The BIOS's token, which was checked to be clear before anything is changed.
+    """The BIOS's token, which was checked to be clear before anything is changed, and which can be
+    set: the BIOS takes the admin password.
 
     :raise ObstacleError: when it can't be accessed, when the BIOS would ignore it (a check value of
-        CMOS is wrong), or when it is set already.
+        CMOS is wrong), or when it is set already; `PasswordNeededError` and `WrongPasswordError`.
     """
     if not host.module_is_loaded("dcdbas"):
         undo.add("the dcdbas module", lambda: unload_dcdbas(host))
-    token = activation_for(host, plan.target)
-    if not plan.options.mend_cmos and (doubt := arming_checks.token_problem(token)):
+    options = plan.options
+    token = activation_for(
+        host, plan.target, options.password, without_password=options.without_password
+    )
+    if not options.mend_cmos and (doubt := arming_checks.token_problem(token)):
         raise ObstacleError(doubt)
     if token.is_armed:
         raise ObstacleError(ARMED_ALREADY)
+    unlock(token)
     return token
 
 

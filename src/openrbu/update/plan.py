@@ -181,6 +181,7 @@ def _choose_mode(
         return "packet", f"no block of memory is larger than {human_size(MAX_BLOCK_BYTES)}"
     if on_xen:
         return "packet", "on Xen only single pages are sure to be contiguous in machine memory"
-    if is_high and largest_low_block_bytes(zones) >= image.size_bytes:
+    fits_low = largest_low_block_bytes(zones) >= image.size_bytes
+    if is_high and fits_low and options.password is None:  # only packets carry a password
         return "mono", "packets may be placed above 4 GiB, where not every BIOS searches"
     return "packet", "packets fit into any free memory"

@@ -6,15 +6,13 @@ from collections.abc import Iterator
 from functools import partial
 
 from openrbu.errors import ObstacleError
-from openrbu.formats.security import PasswordStatus, admin_password_status
 from openrbu.update.arm import ActivationToken, NoAnswerError, activation_for, read_armed
 from openrbu.update.arming_checks import (
     ARMED_ALREADY,
-    has_admin_password,
-    lacks_password,
     token_problem,
     wrong_checks,
 )
+from openrbu.update.checks import password
 from openrbu.update.checks.check import Check, Question, Verdict
 from openrbu.update.checks.situation import Situation
 
@@ -26,7 +24,7 @@ def checks(seen: Situation) -> Iterator[Check]:
     """Whether this machine's BIOS can be armed, and will take what is staged."""
     if seen.target.rbu is not None:
         yield from _token(seen)
-    yield from _password(seen)
+    yield from password.checks(seen)
 
 
 def _token(seen: Situation) -> Iterator[Check]:
@@ -59,32 +57,3 @@ def _cmos(seen: Situation, token: ActivationToken) -> Iterator[Check]:
     elif wrong := wrong_checks(token):
         text = "--mend-cmos repairs this before the BIOS is armed"
         yield _check("cmos", wrong, Verdict.HANDLED, text)
-
-
-def _password(seen: Situation) -> Iterator[Check]:
-    if seen.mode == "mono":
-        if has_admin_password(seen.target):
-            yield _check(
-                "admin_password",
-                "SMBIOS says that a BIOS admin password is set",
-                Verdict.UNKNOWN,
-                "a monolithic image has no place for it, and the published rules ask for none",
-            )
-        return
-    if seen.target.rbu is not None and lacks_password(seen.target, seen.options):
-        yield _in_the_way(
-            "admin_password",
-            "SMBIOS says that a BIOS admin password is set, and then the BIOS takes no packets "
-            "without it",
-            advice="give it (--password-file), or say that there is none (--without-password); "
-            "some Dell BIOSes of 2003 to 2006 seem to say so even when none is set",
-            obstacle="password_needed",
-        )
-    status = admin_password_status(seen.target.tables)
-    if seen.options.password is not None and status is PasswordStatus.DISABLED:
-        yield _check(
-            "admin_password",
-            "a password was given, but SMBIOS says that none is set",
-            Verdict.UNKNOWN,
-            "a BIOS may refuse packets with one",
-        )

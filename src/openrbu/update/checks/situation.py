@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from openrbu.formats.buddyinfo import ZoneFree, has_high_memory
 from openrbu.formats.hdr import Image
+from openrbu.formats.tokens import SmiToken
 from openrbu.hosts.base import Host
 from openrbu.update.driver import Mode
 from openrbu.update.options import Options
@@ -37,6 +38,19 @@ class Situation:
     def takes_packets(self) -> bool:
         """Whether the machine's BIOS says that it takes packets."""
         return self.target.rbu is not None and self.target.rbu.packet_supported
+
+    @property
+    def is_armed_by_smi(self) -> bool:
+        """Whether the activation token is set through the BIOS, which verifies a password then."""
+        tokens = self.target.tokens
+        return tokens is not None and isinstance(tokens.activate, SmiToken)
+
+    @property
+    def password_needs_packets(self) -> bool:
+        """Whether a password was given that only packet 0 can carry to the BIOS, and the machine
+        takes packets."""
+        is_given = self.options.password is not None
+        return is_given and self.takes_packets and not self.is_armed_by_smi
 
     @property
     def may_be_too_high(self) -> bool:

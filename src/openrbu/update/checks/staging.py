@@ -50,7 +50,7 @@ def _mono(seen: Situation) -> Iterator[Check]:
             ),
             obstacle="too_large_for_mono",
         )
-    if seen.options.password is not None:
+    if seen.password_needs_packets:
         yield _in_the_way(
             "mode",
             "a password is sent in packet 0",
