@@ -250,7 +250,9 @@ HAZARDS = (
         Verdict.IN_THE_WAY,
         r"\b7 %.*charge",
     ),
-    Hazard("TPM with LUKS", _tpm_with_luks, Verdict.UNKNOWN, r"/dev/sda3.*TPM.*recovery key"),
+    Hazard(
+        "TPM with LUKS", _tpm_with_luks, Verdict.UNKNOWN, r"TPM 2.0 unlocks /dev/sda3.*recovery key"
+    ),
     Hazard(
         "fallback ignored",
         _files(("/proc/sys/kernel/firmware_config/ignore_sysfs_fallback", "1\n")),

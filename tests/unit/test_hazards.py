@@ -16,14 +16,9 @@ from rigs.machines import image
 
 NOT_YET = frozenset(
     {
-        "Secure Boot",
         "MOR set",
-        "lockdown",
         "kexec loaded",
         "reboot=efi",
-        "mains off",
-        "battery 7 %",
-        "TPM with LUKS",
         "fallback ignored",
         "modules disabled",
         "a file dell_rbu",

@@ -23,7 +23,7 @@ from openrbu.formats.buddyinfo import (
 from openrbu.formats.hdr import Image
 from openrbu.hosts.base import Host, read_text
 from openrbu.units import MAX_BLOCK_BYTES, PAGE_SIZE, human_size, order_for
-from openrbu.update.checks import arming, identity, rest, restart, search, staging
+from openrbu.update.checks import arming, identity, platform, rest, restart, search, staging
 from openrbu.update.checks import image as image_question
 from openrbu.update.checks.check import Check, Verdict
 from openrbu.update.checks.situation import Situation, is_too_high
@@ -50,6 +50,7 @@ _CHECKS = (
     search.checks,
     arming.checks,
     restart.checks,
+    platform.checks,
     rest.checks,
 )
 """The checks of a plan, in the order of `Question`."""

@@ -1,0 +1,71 @@
+"""Power supplies and batteries, as the kernel shows them.
+
+Facts: docs/reference/platform.md, V4.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from openrbu.hosts.base import Host
+from openrbu.linux.files import names_in, number_of, text_of
+
+SUPPLIES = "/sys/class/power_supply"
+
+_OF_A_PERIPHERAL = "Device"
+_AMOUNTS = (("energy_now", "energy_full"), ("charge_now", "charge_full"))
+
+
+@dataclass(frozen=True, slots=True)
+class Supply:
+    """A supply of the machine itself. `kind` is `Mains`, `Battery`, `UPS`, `USB` and others;
+    `is_online` and `percent` are None where the supply does not say it."""
+
+    name: str
+    kind: str
+    is_online: bool | None
+    is_present: bool
+    status: str
+    percent: int | None
+
+    @property
+    def is_battery(self) -> bool:
+        return self.kind == "Battery"
+
+    @property
+    def is_discharging(self) -> bool:
+        return self.status == "Discharging"
+
+
+def read_power(host: Host) -> tuple[Supply, ...] | None:
+    """The machine's supplies, not those of a mouse or a headset. None: this kernel shows none."""
+    if not host.exists(SUPPLIES):
+        return None
+    found = (_read_supply(host, name) for name in names_in(host, SUPPLIES))
+    return tuple(each for each in found if each is not None)
+
+
+def _read_supply(host: Host, name: str) -> Supply | None:
+    directory = f"{SUPPLIES}/{name}"
+    if text_of(host, f"{directory}/scope") == _OF_A_PERIPHERAL:
+        return None
+    online = number_of(host, f"{directory}/online")
+    return Supply(
+        name,
+        text_of(host, f"{directory}/type") or "Unknown",
+        None if online is None else online > 0,
+        number_of(host, f"{directory}/present") != 0,
+        text_of(host, f"{directory}/status") or "",
+        _percent(host, directory),
+    )
+
+
+def _percent(host: Host, directory: str) -> int | None:
+    capacity = number_of(host, f"{directory}/capacity")
+    if capacity is not None:
+        return capacity
+    for now, full in _AMOUNTS:
+        has, most = number_of(host, f"{directory}/{now}"), number_of(host, f"{directory}/{full}")
+        if has is not None and most:
+            return 100 * has // most
+    return None
