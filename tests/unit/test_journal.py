@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from openrbu import __version__
 from openrbu.errors import DamagedInputError, ObstacleError
-from openrbu.update.journal import Journal
+from openrbu.update.journal import VERIFIED, Change, Journal
+from openrbu.update.restart import REBOOT_MODE
 from rigs.machines import as_nobody, in_child, opened_up
 
 AT = dt.datetime(2026, 3, 4, 5, 6, 7, tzinfo=dt.UTC)
@@ -130,6 +131,8 @@ def test_a_first_line_that_is_cut_off_is_written_over_too(path: Path) -> None:
         b'{"id": "x", "event": 5, "at": "2026-03-04T05:06:07"}',
         b'{"id": ["x"], "event": "armed", "at": "2026-03-04T05:06:07"}',
         b'{"id": null, "event": "armed", "at": "2026-03-04T05:06:07"}',
+        b'{"id": "x", "event": "changing", "at": "2026-03-04T05:06:07"}',
+        b'{"id": "x", "event": "changing", "at": "2026-03-04", "before": "", "after": 1}',
     ],
 )
 def test_a_damaged_line_is_told_by_its_number_and_what_to_do(path: Path, line: bytes) -> None:
@@ -144,10 +147,10 @@ def test_a_damaged_line_is_told_by_its_number_and_what_to_do(path: Path, line: b
 
 def test_a_line_of_a_newer_openrbu_is_refused_and_kept(path: Path) -> None:
     Journal(path).append("one", "started", AT)
-    text = path.read_text().replace('"schema": 1', '"schema": 2')
+    text = path.read_text().replace('"schema": 1', '"schema": 3')
     path.write_text(text)
     with pytest.raises(
-        ObstacleError, match=r"line 1 .* a newer openrbu .schema 2; this one knows 1"
+        ObstacleError, match=r"line 1 .* a newer openrbu .schema 3; this one knows 2"
     ):
         Journal(path).attempts()
     assert path.read_text() == text
@@ -193,6 +196,32 @@ def test_a_line_that_the_disk_takes_a_part_of_is_taken_back(path: Path, more: in
 
     assert in_child(work) == 0
     assert path.read_bytes() == whole
+
+
+def test_lines_that_are_no_events_add_what_a_killed_tool_can_not_say(path: Path) -> None:
+    journal = Journal(path)
+    change = Change("/sys/x", "cold", "warm")
+    journal.append("one", "started", AT, mode="mono")
+    assert journal.last is not None
+    assert not journal.last.is_verified
+    journal.append("one", VERIFIED, AT, staged_sha256="ab")
+    journal.append_change("one", change, AT)
+    journal.append_change("one", Change("/sys/y", "0", None), AT)
+    last = journal.last
+    assert last is not None
+    assert (last.outcome, last.is_open, last.is_verified) == ("started", True, True)
+    assert last.events == (("started", AT),)
+    assert last.changes == (change, Change("/sys/y", "0", None))
+    assert last.fields == {"openrbu": __version__, "mode": "mono", "staged_sha256": "ab"}
+    schemas = [json.loads(line)["schema"] for line in path.read_bytes().splitlines()]
+    assert schemas == [1, 2, 2, 2]  # an older openrbu must not undo without them
+
+
+def test_the_kind_of_restart_that_openrbu_0_2_wrote_down_is_a_change(path: Path) -> None:
+    journal = Journal(path)
+    journal.append("one", "started", AT, restart_before="cold")
+    assert journal.last is not None
+    assert journal.last.changes == (Change(REBOOT_MODE, "cold", "warm"),)
 
 
 # -- the journals of openrbu 0.2 ------------------------------------------------------------

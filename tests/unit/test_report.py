@@ -21,6 +21,7 @@ from openrbu.update import flow
 from openrbu.update.arm import activation_for, set_armed
 from openrbu.update.cancelling import cancel
 from openrbu.update.driver import STAGED, RbuDriver
+from openrbu.update.exclusion import alone_on
 from openrbu.update.journal import Attempt, Journal
 from openrbu.update.options import Options
 from openrbu.update.plan import make_plan
@@ -325,11 +326,32 @@ def test_a_tool_that_died_between_arming_and_writing_it_down_still_gets_the_resu
     with running(make(tmp_path)) as machine:
         host = VirtualHost(machine)
         update(host, image())
-        started, _ = host.journal_path.read_bytes().splitlines(keepends=True)
+        started, *_, armed = host.journal_path.read_bytes().splitlines(keepends=True)
+        assert b'"armed"' in armed
         host.journal_path.write_bytes(started)
         machine.restart()
         ended = last(machine)
         assert (ended.outcome, ended.fields["succeeded"]) == ("result", True)
+
+
+def test_a_status_knows_an_update_that_was_armed_and_not_written_down(tmp_path: Path) -> None:
+    with running(make(tmp_path)) as machine:
+        host = VirtualHost(machine)
+        update(host, image())
+        lines = host.journal_path.read_bytes().splitlines(keepends=True)
+        host.journal_path.write_bytes(b"".join(lines[:-1]))
+        with alone_on(host):  # the tool is just about to write it down
+            during = status(machine)
+            assert (bool(during.under_way), during.was_cut_off) == (True, False)
+            assert (during.is_armed, during.last and during.last.outcome) == (True, "started")
+        now = status(machine)
+        assert (now.is_verified, now.next_restart) == (True, NextRestart.UPDATES)
+        assert (now.under_way, now.was_cut_off) == ("", False)
+        assert [event for event, _ in last(machine).events] == ["started", "armed"]
+        host.journal_path.write_bytes(b"".join(lines[:2]))
+        set_armed(activation_for(host, now.target), armed=False)
+        now = status(machine)
+        assert (now.was_cut_off, now.last and now.last.outcome) == (True, "started")
 
 
 def test_so_does_one_whose_update_ends_in_the_minute_of_the_one_before_it(tmp_path: Path) -> None:
@@ -356,7 +378,8 @@ def test_a_journal_cut_in_its_last_line_shows_what_is_before(tmp_path: Path) -> 
     with running(make(tmp_path)) as machine:
         host = VirtualHost(machine)
         update(host, image())
-        host.journal_path.write_bytes(host.journal_path.read_bytes()[:-30])
+        started, *_ = host.journal_path.read_bytes().splitlines(keepends=True)
+        host.journal_path.write_bytes(started + started[:-30])
         assert last(machine).outcome == "started"
         machine.restart()
         ended = last(machine)

@@ -52,6 +52,7 @@ def status(
             "cmos_doubt": now.cmos_doubt or None,
             "restart_mode": now.restart_mode,
             "completion": completion_document(now.target.rbu),
+            "update_under_way": now.under_way or None,
             "last_update": None if now.last is None else attempt_document(now.last),
             "table_problems": list(now.target.tables.problems),
         }
@@ -78,8 +79,19 @@ def _status_rows(machine: Machine, now: UpdateStatus) -> list[tuple[str, Cell]]:
         rows.append(("BIOS says", completion_words(now.target.rbu.completion_code)))
     if now.last is not None:
         rows.append(("last update", f"{_transition(now.last)}, {_when(now.last)}"))
-        rows.append(("", how_it_ended(now.last)))
+        rows.append(("", _how_it_stands(machine, now, now.last)))
     return rows
+
+
+def _how_it_stands(machine: Machine, now: UpdateStatus, last: Attempt) -> StyledText:
+    if last.outcome == "started" and now.under_way:
+        return caution(f"under way: {now.under_way}")
+    if now.was_cut_off:
+        return bad(
+            "cut off before it was armed: the tool was killed; "
+            f"rbu cancel{machine_words(machine)} takes back what it did"
+        )
+    return how_it_ended(last)
 
 
 def _armed_cell(machine: Machine, now: UpdateStatus) -> Cell:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from openrbu.errors import DamagedInputError, ObstacleError, OpenRbuError
 from openrbu.hosts.base import Host
 from openrbu.system.signals import signals_deferred
-from openrbu.update import restart, stage
+from openrbu.update import stage
 from openrbu.update.arm import activation_for, set_armed, unload_dcdbas
 from openrbu.update.driver import RbuDriver
 from openrbu.update.exclusion import BusyError, alone_on
-from openrbu.update.journal import Attempt, Journal
+from openrbu.update.journal import Attempt, Change, Journal
 from openrbu.update.kernel_refusals import kernel_refusal, kernel_refusals
 from openrbu.update.report import record_result
 from openrbu.update.restart import boot_id
 from openrbu.update.target import Target, read_target
+from openrbu.update.undo import changes_to_put_back, put_back
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +72,9 @@ def cancel(host: Host, password: str | None = None) -> Cancelled:
             problems.append(str(error))
         stack.enter_context(signals_deferred())
         if last is None or not (last.is_open or _is_not_undone(host, last)):
-            return _take_back(host, target, password, None, problems)
-        restart_before = last.fields.get("restart_before")
-        done = _take_back(host, target, password, restart_before, problems)
+            return _take_back(host, target, password, (), problems)
+        changes = changes_to_put_back(host, last)
+        done = _take_back(host, target, password, changes, problems)
         left = [done.problem] if done.problem else []
         fields = {"left": left} if left or last.fields.get("left") else {}
         try:
@@ -92,11 +93,11 @@ def _take_back(
     host: Host,
     target: Target,
     password: str | None,
-    restart_before: str | None,
+    changes: Iterable[Change],
     problems: list[str],
 ) -> Cancelled:
-    """Undo: the token, the staged data, the kind of restart; unload `dcdbas`, where it was loaded
-    for this. `problems`: those that there are already."""
+    """Undo: the token, the staged data, the changes of settings; unload `dcdbas`, where it was
+    loaded for this. `problems`: those that there are already."""
     had_dcdbas = host.module_is_loaded("dcdbas")
     token = activation_for(host, target, password)
     try:
@@ -112,8 +113,9 @@ def _take_back(
         if undone:
             with contextlib.suppress(OSError, OpenRbuError):
                 left_staged = was_staged and driver.is_loaded and driver.has_staged_data
-        with _told("the kind of restart could not be restored", undone, is_enough=was_armed):
-            restart.restore(host, restart_before)
+        for change in changes:
+            with _told(f"{change.path} could not be put back", undone, is_enough=was_armed):
+                put_back(host, change)
     finally:
         if not had_dcdbas:
             with contextlib.suppress(OSError, ObstacleError):

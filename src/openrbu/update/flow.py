@@ -10,8 +10,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import uuid
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from openrbu.errors import (
@@ -27,6 +28,7 @@ from openrbu.update import arming_checks, restart, stage
 from openrbu.update.arm import (
     ActivationToken,
     activation_for,
+    read_armed,
     set_armed,
     unload_dcdbas,
     unlock,
@@ -34,13 +36,14 @@ from openrbu.update.arm import (
 from openrbu.update.arming_checks import ARMED_ALREADY
 from openrbu.update.driver import Mode, RbuDriver
 from openrbu.update.exclusion import alone_on
-from openrbu.update.journal import Journal
+from openrbu.update.journal import VERIFIED, Attempt, Journal
 from openrbu.update.kernel_refusals import kernel_refusal, kernel_refusals
 from openrbu.update.plan import Plan, make_plan
 from openrbu.update.progress import ProgressReporter, SilentProgress
 from openrbu.update.report import bios_record, record_result
 from openrbu.update.restart import boot_id
 from openrbu.update.target import Target, read_target
+from openrbu.update.undo import Undo, changes_to_put_back, put_all_back
 from openrbu.update.verify import LeftoverCopyError, Verified
 
 COMPACT_MEMORY = "/proc/sys/vm/compact_memory"
@@ -58,27 +61,6 @@ class Outcome:
     verified: Verified
     tried: tuple[str, ...]
     staged_sha256: str
-
-
-@dataclass(slots=True)
-class _Undo:
-    """The steps that undo what was done, in the order in which they were added; run in reverse."""
-
-    steps: list[tuple[str, Callable[[], None]]] = field(default_factory=list)
-
-    def add(self, what: str, step: Callable[[], None]) -> None:
-        self.steps.append((what, step))
-
-    def run(self) -> list[str]:
-        """Undo everything. Returns what could not be undone, and why."""
-        left = []
-        with signals_deferred():  # again: a second signal may have ended the first deferral
-            for what, step in reversed(self.steps):
-                try:
-                    step()
-                except (OSError, OpenRbuError) as error:
-                    left.append(f"{what} ({error})")
-        return left
 
 
 def refuse(plan: Plan) -> None:
@@ -112,15 +94,17 @@ def perform(host: Host, plan: Plan, progress: ProgressReporter = _SILENT) -> Out
         if ready is None:
             return None
         plan, data = ready, ready.image.build()
-        _record_last(host, plan.target, journal)
+        last = _last_before(host, plan.target, journal)
         journal.append(attempt_id, "started", host.now(), **_facts(host, plan, data))
-        undo = _Undo()
+        undo = Undo(host, journal, attempt_id)
         try:
             with deferred.deliver_pending():
                 token = _check_token_is_clear(host, plan, undo)
+                _settle(host, journal, last)
                 outcome = Outcome(
                     attempt_id, *_stage_with_fallbacks(host, plan, data, progress, undo)
                 )
+                journal.append(attempt_id, VERIFIED, host.now(), **_evidence(outcome))
                 _arm(host, plan, token, progress, undo)
             journal.append(attempt_id, "armed", host.now(), **_evidence(outcome))
         except BaseException as error:  # noqa: BLE001  (an interrupt is undone like a failure)
@@ -150,17 +134,33 @@ def _ready_now(host: Host, plan: Plan) -> Plan | None:
     return None if plan.nothing_to_do else plan
 
 
-def _record_last(host: Host, target: Target, journal: Journal) -> None:
-    """Record how the update before this one ended. One that did not arm the BIOS was interrupted.
+def _last_before(host: Host, target: Target, journal: Journal) -> Attempt | None:
+    """The update before this one, with its result where there is one.
 
-    :raise ObstacleError | DamagedInputError: when the journal can't be read or written.
+    :raise ObstacleError: when it is armed, or when the journal can't be read or written.
+    :raise DamagedInputError: when the journal is damaged.
     """
     with kernel_refusals():
         record_result(host, target)
-    last = journal.last
+        if read_armed(host, target):
+            raise ObstacleError(ARMED_ALREADY)
+    return journal.last
+
+
+def _settle(host: Host, journal: Journal, last: Attempt | None) -> None:
+    """Put back what the update before this one has left changed, so that this one finds the machine
+    as it was before both; and record how that one ended, which is not armed any more.
+
+    :raise ObstacleError: when the journal can't be written.
+    :raise OSError: what the kernel returns.
+    """
+    left = put_all_back(host, changes_to_put_back(host, last))
     if last is not None and last.outcome == "started":
         why = "the tool ended before the update was armed"
-        journal.append(last.id, "interrupted", host.now(), why=why)
+        journal.append(last.id, "interrupted", host.now(), why=why, left=left)
+    elif last is not None and last.outcome == "armed":
+        why = "another program has disarmed the BIOS"
+        journal.append(last.id, "cancelled", host.now(), why=why, left=left)
 
 
 def _facts(host: Host, plan: Plan, data: bytes) -> dict[str, Any]:
@@ -179,13 +179,12 @@ def _facts(host: Host, plan: Plan, data: bytes) -> dict[str, Any]:
             "packet_size_bytes": plan.options.packet_size_bytes if plan.mode == "packet" else None,
             "boot_id": boot_id(host),
             "bios_record": bios_record(plan.target),
-            "restart_before": restart.restart_mode(host),
         }
 
 
 def _evidence(outcome: Outcome) -> dict[str, Any]:
-    """The fields of the journal's `armed` event: what was seen before arming, with the first 16
-    extents."""
+    """The fields of the journal's lines `verified` and `armed`: what was seen before arming, with
+    the first 16 extents."""
     extents = outcome.verified.extents
     return {
         "mode": outcome.mode,
@@ -199,7 +198,7 @@ def _evidence(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _check_token_is_clear(host: Host, plan: Plan, undo: _Undo) -> ActivationToken:
+def _check_token_is_clear(host: Host, plan: Plan, undo: Undo) -> ActivationToken:
     """The BIOS's token, which was checked to be clear before anything is changed, and which can be
     set: the BIOS takes the admin password.
 
@@ -221,7 +220,7 @@ def _check_token_is_clear(host: Host, plan: Plan, undo: _Undo) -> ActivationToke
 
 
 def _stage_with_fallbacks(
-    host: Host, plan: Plan, data: bytes, progress: ProgressReporter, undo: _Undo
+    host: Host, plan: Plan, data: bytes, progress: ProgressReporter, undo: Undo
 ) -> tuple[Mode, Verified, tuple[str, ...], str]:
     """Stage in the planned mode; where there is no memory for that, in the other ways of
     `_modes_to_try`.
@@ -300,16 +299,14 @@ def _modes_to_try(host: Host, plan: Plan, packets_known: bool) -> Iterator[tuple
 
 
 def _arm(
-    host: Host, plan: Plan, token: ActivationToken, progress: ProgressReporter, undo: _Undo
+    host: Host, plan: Plan, token: ActivationToken, progress: ProgressReporter, undo: Undo
 ) -> None:
     """Set the kind of restart, then the token.
 
     :raise UpdateFailedError: when the token does not stay set, or the BIOS would ignore it.
     """
     progress.step("choosing a warm restart")
-    before = restart.restart_mode(host)
-    undo.add("the kind of restart", lambda: restart.restore(host, before))
-    restart.choose_warm(host)
+    restart.choose_warm(host, partial(undo.before_change, "the kind of restart"))
     progress.step("arming the BIOS")
     if plan.options.mend_cmos:
         arming_checks.repair_checks(token, undo.add)

@@ -5,18 +5,23 @@ A file of JSON lines, one event each. Lines are only appended, and each is on th
 step that it announces begins. The events with one `id` are one update: `started`, then `armed`,
 then `result` when the BIOS's own result is known; or `failed`, `interrupted`, `cancelled` instead.
 
+Other lines of an update are no events of their own, and add what has to be known if the tool is
+killed: `verified`, right before the BIOS is armed, what was staged; `changing`, a setting of Linux
+before it is changed.
+
 A machine has one journal, whoever updates it. All users may read it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime as dt
 import errno
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,12 +30,17 @@ from openrbu.errors import DamagedInputError, ObstacleError
 from openrbu.file_format import parse_object
 from openrbu.system.kept_files import open_kept, read_kept
 from openrbu.units import MIB
+from openrbu.update.restart import REBOOT_MODE, WARM
 
 if TYPE_CHECKING:
     from openrbu.hosts.base import Host
 
-SCHEMA = 1
-"""Of a line; a reader refuses newer ones."""
+SCHEMA = 2
+"""Of a line; a reader refuses newer ones. Events have 1, as ever: an older openrbu reads a journal
+in which no update has changed a setting or was verified since."""
+
+VERIFIED, CHANGING = "verified", "changing"
+"""Lines that are no events."""
 
 OPEN_EVENTS = ("started", "armed")
 """Events after which another one is expected."""
@@ -40,13 +50,25 @@ MAX_JOURNAL_BYTES = 64 * MIB
 
 
 @dataclass(frozen=True, slots=True)
+class Change:
+    """A change of a setting, which is the text in the file at `path`. `after`: None where it was
+    not known before."""
+
+    path: str
+    before: str
+    after: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Attempt:
     """One update. `events`: each event's name and time, oldest first. `fields`: the fields of all
-    its events, merged; those of later events win."""
+    its events, merged; those of later events win. `changes`: the settings that it changes, oldest
+    first."""
 
     id: str
     events: tuple[tuple[str, dt.datetime], ...] = ()
     fields: Mapping[str, Any] = field(default_factory=dict)
+    changes: tuple[Change, ...] = ()
 
     @property
     def outcome(self) -> str:
@@ -56,6 +78,11 @@ class Attempt:
     @property
     def is_open(self) -> bool:
         return self.outcome in OPEN_EVENTS
+
+    @property
+    def is_verified(self) -> bool:
+        """Whether what was staged was verified, so that the next step was to arm the BIOS."""
+        return "staged_sha256" in self.fields
 
 
 class Journal:
@@ -71,12 +98,12 @@ class Journal:
         return cls(host.journal_path, host.older_journal_paths)
 
     def append(self, attempt_id: str, event: str, when: dt.datetime, **fields: Any) -> None:
-        """Add an event; it is on the disk when this returns.
+        """Add an event, or `VERIFIED`; it is on the disk when this returns.
 
         :raise ObstacleError: when it can't be written.
         """
         document = {
-            "schema": SCHEMA,
+            "schema": SCHEMA if event in (VERIFIED, CHANGING) else 1,
             "id": attempt_id,
             "event": event,
             "at": when.isoformat(timespec="seconds"),
@@ -89,6 +116,13 @@ class Journal:
                 self._add_line(fd, line)
             except OSError as error:
                 raise self._unwritable(error) from None
+
+    def append_change(self, attempt_id: str, change: Change, when: dt.datetime) -> None:
+        """Add a change that is about to be made; it is on the disk when this returns.
+
+        :raise ObstacleError: when it can't be written.
+        """
+        self.append(attempt_id, CHANGING, when, **dataclasses.asdict(change))
 
     def attempts(self) -> list[Attempt]:
         """All updates, oldest first. A last line without its end is ignored.
@@ -209,10 +243,24 @@ class Journal:
         if not (isinstance(attempt_id, str) and isinstance(event, str)):
             raise TypeError("an update and an event have names")
         before = attempts.get(attempt_id, Attempt(attempt_id))
+        at = dt.datetime.fromisoformat(document["at"])
         known = ("schema", "id", "event", "at")
         fields = {name: value for name, value in document.items() if name not in known}
-        attempts[attempt_id] = Attempt(
-            attempt_id,
-            (*before.events, (event, dt.datetime.fromisoformat(document["at"]))),
-            {**before.fields, **fields},
-        )
+        if event == CHANGING:
+            change = _change_in(fields)
+            attempts[attempt_id] = replace(before, changes=(*before.changes, change))
+            return
+        changes = before.changes
+        if isinstance(mode := fields.get("restart_before"), str):  # until 0.2 in `started`
+            changes = (Change(REBOOT_MODE, mode, WARM),)
+        events = before.events if event == VERIFIED else (*before.events, (event, at))
+        attempts[attempt_id] = Attempt(attempt_id, events, {**before.fields, **fields}, changes)
+
+
+def _change_in(fields: Mapping[str, Any]) -> Change:
+    """:raise KeyError | TypeError: when the fields are not those of a change."""
+    change = Change(fields["path"], fields["before"], fields["after"])
+    texts = (change.path, change.before, "" if change.after is None else change.after)
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError("a change has texts")
+    return change

@@ -14,6 +14,7 @@ from openrbu.hosts.base import Host
 from openrbu.update.arm import read_armed
 from openrbu.update.arming_checks import cmos_doubt
 from openrbu.update.driver import RbuDriver, ReadBack
+from openrbu.update.exclusion import who_updates
 from openrbu.update.journal import Attempt, Journal
 from openrbu.update.restart import WARM, boot_id, restart_mode
 from openrbu.update.target import Target, read_target
@@ -57,6 +58,13 @@ class UpdateStatus:
     cmos_doubt: str
     restart_mode: str | None
     last: Attempt | None
+    under_way: str = ""
+    """Which process updates the machine now, in words; empty: none does, as far as can be seen."""
+
+    @property
+    def was_cut_off(self) -> bool:
+        """Whether the last update ended before it was armed, and did not say so: it was killed."""
+        return self.last is not None and self.last.outcome == "started" and not self.under_way
 
     @property
     def is_verified(self) -> bool:
@@ -104,6 +112,7 @@ def read_status(host: Host) -> UpdateStatus:
             cmos_doubt=cmos_doubt(host, target),
             restart_mode=restart_mode(host),
             last=last,
+            under_way=who_updates(host),
         )
     except OSError as error:  # such as ENODEV for a file that existed a moment ago
         raise ObstacleError(
@@ -146,13 +155,18 @@ def _is_as_armed(last: Attempt | None, sha256: str) -> bool:
 
 def record_result(host: Host, target: Target) -> None:
     """After a restart, record the BIOS's result in the journal, for the update that waits for it.
+    Before it, record that an update is armed whose tool was killed before it could record that.
 
     :raise ObstacleError: when the journal can't be read or written.
     :raise DamagedInputError: when the journal is damaged.
     """
     journal = Journal.of(host)
     last = journal.last
-    if last is None or not last.is_open or last.fields.get("boot_id") == boot_id(host):
+    if last is None or not last.is_open:
+        return
+    if last.fields.get("boot_id") == boot_id(host):
+        if _is_armed_unrecorded(host, target, last):
+            journal.append(last.id, "armed", host.now())
         return
     if last.outcome == "started" and not _was_tried_unrecorded(last, target):
         why = "the tool or the machine ended before the update was armed"
@@ -165,6 +179,16 @@ def record_result(host: Host, target: Target) -> None:
         completion_code=_code_for(last, target),
         version_now=target.bios.version,
         succeeded=_succeeded(last, target),
+    )
+
+
+def _is_armed_unrecorded(host: Host, target: Target, last: Attempt) -> bool:
+    """Whether the tool was killed after it armed the BIOS, and before the journal said so."""
+    return (
+        last.outcome == "started"
+        and last.is_verified
+        and not who_updates(host)
+        and read_armed(host, target) is True
     )
 
 

@@ -5,6 +5,8 @@ Facts: docs/reference/linux-files.md, L7.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from openrbu.errors import ObstacleError
 from openrbu.hosts.base import Host, read_text
 
@@ -23,25 +25,18 @@ def restart_mode(host: Host) -> str | None:
     return read_text(host, REBOOT_MODE) if host.exists(REBOOT_MODE) else None
 
 
-def choose_warm(host: Host) -> None:
-    """Make the next restart a warm one, where that can be chosen.
+def choose_warm(host: Host, before_change: Callable[[str, str], None]) -> None:
+    """Make the next restart a warm one, where that can be chosen. Before the file is changed,
+    `before_change` is called with its path and what it will contain.
 
     :raise ObstacleError: when the kernel keeps another kind.
     """
     before = restart_mode(host)
     if before in (None, WARM):
         return
+    before_change(REBOOT_MODE, WARM)
     host.write(REBOOT_MODE, WARM.encode())
     if restart_mode(host) != WARM:
         raise ObstacleError(
             f"the kernel keeps a {before} restart, which may clear memory: boot with reboot=w"
         )
-
-
-def restore(host: Host, mode: str | None) -> None:
-    """Make the next restart the kind that it was before `choose_warm`.
-
-    A kind that another program has chosen since then stays.
-    """
-    if mode is not None and mode != WARM and restart_mode(host) == WARM:
-        host.write(REBOOT_MODE, mode.encode())
