@@ -45,6 +45,7 @@ from openrbu.formats.tokens import (
 from openrbu.formats.version import BiosVersion
 from openrbu.memory.physical import Region
 from openrbu.memory.ram_file import RamFile
+from openrbu.ports import PortCmos
 from openrbu.units import GIB, KIB, MIB, PAGE_SIZE, PhysAddr
 
 REGIONS = tuple(
@@ -140,7 +141,7 @@ class Computer:
         NvramFile.create(directory / "nvram.json", contents)
         pair = tokens_for_update(self._tables)
         if pair and isinstance(pair.activate, IndexedIoToken):
-            write_check_value(CmosFile(directory / "cmos"), pair.activate, SYSTEM_ID)
+            write_check_value(self._bank(pair.activate), pair.activate, SYSTEM_ID)
 
     @contextlib.contextmanager
     def ram(self) -> Iterator[RamFile]:
@@ -220,7 +221,10 @@ class Computer:
         pair = tokens_for_update(self._tables)
         if pair is None or not isinstance(pair.activate, IndexedIoToken):
             return True
-        return check_value_is_right(CmosFile(self.directory / "cmos"), pair.activate, SYSTEM_ID)
+        return check_value_is_right(self._bank(pair.activate), pair.activate, SYSTEM_ID)
+
+    def _bank(self, token: IndexedIoToken) -> PortCmos:
+        return PortCmos(CmosFile(self.directory / "cmos"), token.ports)
 
     def cmos_bytes(self, index: int, count: int = 1) -> bytes:
         """Bytes of the CMOS that every PC has."""

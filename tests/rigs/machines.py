@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import random
 import signal
@@ -15,12 +16,16 @@ from types import FrameType
 from typing import Any
 
 from openrbu.bios.rules import PUBLISHED, FoundUpdate, Identity
+from openrbu.buffers import Buffer
 from openrbu.formats.hdr import Image, SystemId, make_image
+from openrbu.formats.tokens import IndexedIoToken
 from openrbu.formats.version import BiosVersion
+from openrbu.linux.cmos import NVMEM, PORT
 from openrbu.machine.factory import MachineSpec, make_machine
 from openrbu.machine.models import MODELS
 from openrbu.machine.virtual import VirtualMachine
 from openrbu.memory.physical import ReadableMemory
+from openrbu.ports import IoPorts, PortCmos
 from openrbu.units import KIB, MIB
 from openrbu.update import flow
 from openrbu.update.options import Options
@@ -182,7 +187,7 @@ class Watched:
             return self._replaced[name]
         if name in _NOT_WATCHED:
             return getattr(self._host, name)
-        if name in ("ports", "physical_memory"):
+        if name == "physical_memory":
             self._before(name, ())
             return getattr(self._host, name)
 
@@ -197,6 +202,40 @@ class Watched:
         for chunk in chunks:
             yield chunk
             self._before("chunk", arguments)
+
+
+class PortsOnly(Watched):
+    """The host as one whose CMOS is reached through these I/O ports, by `/dev/port`. None: it has
+    no such file either."""
+
+    def __init__(self, host: Any, ports: IoPorts | None) -> None:
+        super().__init__(host, lambda name, arguments: None)
+        self._ports = ports
+
+    def chunks(self, path: str, size_bytes: int, offset: int = 0) -> Iterator[bytes]:
+        if self._is_port(path):
+            assert self._ports is not None
+            yield bytes(self._ports.in8(port) for port in range(offset, offset + size_bytes))
+        else:
+            yield from self._host.chunks(path, size_bytes, offset)
+
+    def write(self, path: str, data: Buffer, offset: int = 0) -> None:
+        if self._is_port(path):
+            assert self._ports is not None
+            for port, value in enumerate(data, offset):
+                self._ports.out8(port, value)
+        else:
+            self._host.write(path, data, offset)
+
+    def _is_port(self, path: str) -> bool:
+        if path == NVMEM or (path == PORT and self._ports is None):
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory", path)
+        return path == PORT
+
+
+def bank_of(machine: VirtualMachine, token: IndexedIoToken) -> PortCmos:
+    """The bank of a machine's CMOS that a token is in."""
+    return PortCmos(machine.cmos, token.ports)
 
 
 def hidden_memory(host: Any) -> Watched:

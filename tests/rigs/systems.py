@@ -32,6 +32,10 @@ _REAL = {
 NAMES = [*_REAL["systems"], *MADE]
 
 
+ALL_REAL = [name for folder in _REAL.values() for name in folder]
+"""All real machines that are there."""
+
+
 def each(names: list[str]) -> pytest.MarkDecorator:
     """Run a test once for each of these real machines that is there, and for those made like it."""
     return pytest.mark.parametrize("name", [name for name in NAMES if like(name) in names])

@@ -33,6 +33,7 @@ from openrbu.update.target import read_target
 from rigs.cli import RBU, Cli
 from rigs.machines import (
     REBOOT_MODE,
+    PortsOnly,
     Quiet,
     Watched,
     image,
@@ -157,7 +158,7 @@ def test_a_byte_that_was_read_wrong_once_is_no_wrong_check_value(
 ) -> None:
     with running(make(tmp_path)) as machine:
         disturbed = Disturbed(machine.cmos, number)
-        host = Watched(VirtualHost(machine), lambda *_: None, {"ports": disturbed})
+        host = PortsOnly(VirtualHost(machine), disturbed)
         assert make_plan(host, image(), Options()).obstacles == ()
         assert disturbed._left < 0
 
@@ -167,7 +168,7 @@ def test_nor_is_one_that_was_read_wrong_twice_in_the_same_way(tmp_path: Path, nu
     """Two reads that agree are taken for the byte; CMOS has to look wrong several times."""
     with running(make(tmp_path)) as machine:
         disturbed = Disturbed(machine.cmos, number, times=2)
-        host = Watched(VirtualHost(machine), lambda *_: None, {"ports": disturbed})
+        host = PortsOnly(VirtualHost(machine), disturbed)
         switch = activation_for(host, read_target(host))
         disturbed._left = number
         assert arming_checks.wrong_checks(switch) == ""
@@ -178,7 +179,7 @@ def test_a_mended_check_value_is_put_back_when_the_update_fails(tmp_path: Path) 
     with running(make(tmp_path)) as machine:
         spoil(machine.cmos)
         before = status(machine)
-        host = Watched(VirtualHost(machine), lambda *_: None, {"ports": Deaf(machine.cmos, 0x78)})
+        host = PortsOnly(VirtualHost(machine), Deaf(machine.cmos, 0x78))
         with pytest.raises(UpdateFailedError, match=r"token does not stay set$"):
             update(host, image(), mend_cmos=True)
         assert status(machine) == before
@@ -388,7 +389,7 @@ def test_ports_that_nobody_answers_are_an_obstacle_of_their_own_and_not_an_armed
     tmp_path: Path,
 ) -> None:
     with running(make(tmp_path)) as machine:
-        host = Watched(VirtualHost(machine), lambda *_: None, {"ports": Floating()})
+        host = PortsOnly(VirtualHost(machine), Floating())
         target = read_target(host)
         plan = make_plan(host, image(), Options())
         (obstacle,) = plan.obstacles

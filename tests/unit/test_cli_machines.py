@@ -300,8 +300,8 @@ def test_a_restart_that_was_armed_for_another_version_ends_with_1(rbu: Cli) -> N
     rbu("machine", "new", "box")
     rbu("update", rbu.image("A06"), "-m", "box")
     with api.open_machine("box") as opened:
-        assert opened.host.ports is not None
-        write_first_bank(opened.host.ports, 0x45, 0x99)
+        assert opened.virtual is not None
+        write_first_bank(opened.virtual.ports, 0x45, 0x99)
     ended = rbu("machine", "reboot", "box")
     assert ended.code == 1
     assert "the restart brought no update: in CMOS the check value" in ended.err

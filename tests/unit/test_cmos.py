@@ -16,15 +16,16 @@ from openrbu.bios.nvram import Nvram, NvramFile
 from openrbu.bios.power import PowerRail
 from openrbu.cmos import (
     IndexedActivation,
+    NotKeptError,
+    StrayWriteError,
     banks_of,
     check_value_is_right,
     expected_check_bytes,
-    port_responds,
-    read_indexed,
+    responds,
     set_token,
+    store,
     token_is_active,
     write_check_value,
-    write_indexed,
 )
 from openrbu.errors import MachineError, PowerCutError
 from openrbu.formats import dell, smbios
@@ -40,7 +41,7 @@ from openrbu.formats.tokens import (
     make_indexed_io,
     tokens_for_update,
 )
-from openrbu.ports import PC_BANKS
+from openrbu.ports import PC_BANKS, PC_PORTS, IoPorts, PortCmos
 from rigs.boards import make_tables
 from rigs.systems import NAMES, cmos_of, tables_of
 
@@ -73,14 +74,18 @@ def path(tmp_path: Path) -> Path:
 
 
 def switch(ports: CmosFile, tokens: UpdateTokens, *, checks_cmos: bool = True) -> IndexedActivation:
-    return IndexedActivation(ports, tokens, None, checks_cmos=checks_cmos)
+    return IndexedActivation(bank(ports), tokens, None, checks_cmos=checks_cmos)
+
+
+def bank(ports: IoPorts, pair: tuple[int, int] = PC_PORTS[0]) -> PortCmos:
+    return PortCmos(ports, pair)
 
 
 def made_right(path: Path, tokens: InCmos) -> None:
     """Not armed, and the check value right."""
     ports = CmosFile(path)
-    set_token(ports, tokens.cancel, None)
-    write_check_value(ports, tokens.activate, None)
+    set_token(bank(ports), tokens.cancel, None)
+    write_check_value(bank(ports), tokens.activate, None)
 
 
 def test_a_byte_stored_through_the_ports_is_read_back_and_lasts(path: Path) -> None:
@@ -182,9 +187,9 @@ def test_a_port_pair_without_a_device_is_told_from_one_with_all_bits_set(path: P
         return IndexedIoToken(ACTIVATE, index_port, data_port, 0x78, 0xBF, 0x40, CHECKS[0], 0xD401)
 
     ports = CmosFile(path)
-    write_indexed(ports, at(0x70, 0x71), 0x78, 0xFF)
-    assert port_responds(ports, at(0x70, 0x71))
-    assert not port_responds(ports, at(0x74, 0x75))
+    bank(ports).write(0x78, 0xFF)
+    assert responds(bank(ports), at(0x70, 0x71))
+    assert not responds(bank(ports, (0x74, 0x75)), at(0x74, 0x75))
 
 
 def test_mending_makes_every_check_value_right_and_can_be_put_back(path: Path) -> None:
@@ -213,13 +218,120 @@ def test_a_wrong_check_value_over_another_range_behind_the_same_ports_is_enough(
     bios.repair()
     bios.arm()
     assert bios.is_armed
-    write_indexed(CmosFile(path), beside, 0x11, 0x99)
+    bank(CmosFile(path)).write(0x11, 0x99)
     bios = switch(CmosFile(path), tokens)
     assert not bios.is_armed
     assert "indexes 0x10 to 0x2d is wrong" in bios.clear_if_check_is_wrong()
     assert not switch(CmosFile(path), tokens, checks_cmos=False).is_armed
     assert bios.wrong_checks == ()
     assert bios.clear_if_check_is_wrong() == ""
+
+
+class Disturbed:
+    """A bank of which the first writes store other bytes in their place, by index; `None`: what
+    was to be stored."""
+
+    def __init__(self, cmos: PortCmos, writes: list[dict[int, int] | None]) -> None:
+        self._cmos, self._writes = cmos, writes
+        self.indexes = cmos.indexes
+        self.read = cmos.read
+        self.written: list[tuple[int, int]] = []
+
+    def write(self, index: int, value: int) -> None:
+        self.written.append((index, value))
+        instead = self._writes.pop(0) if self._writes else None
+        for at, byte in ({index: value} if instead is None else instead).items():
+            self._cmos.write(at, byte)
+
+
+def test_what_is_stored_is_in_cmos_and_nothing_else_is_changed(path: Path) -> None:
+    before = path.read_bytes()
+    store(bank(CmosFile(path)), {0x78: 1, 0x40: 2})
+    changed = {
+        i - 256 * 0x70: byte for i, byte in enumerate(path.read_bytes()) if byte != before[i]
+    }
+    assert changed == {0x78: 1, 0x40: 2}
+
+
+def test_a_write_that_goes_astray_is_made_again_and_its_neighbour_gets_its_byte_back(
+    path: Path,
+) -> None:
+    before = bytearray(path.read_bytes())
+    cmos = Disturbed(bank(CmosFile(path)), [{0x20: 0xA5}, {0x78: 0xA5, 0x21: 0xA5}])
+    store(cmos, {0x78: 0xA5})
+    before[256 * 0x70 + 0x78] = 0xA5
+    assert path.read_bytes() == before
+    assert cmos.written == [(0x78, 0xA5), (0x20, 0x20), (0x78, 0xA5), (0x20, 0x20), (0x21, 0x21)]
+
+
+def test_a_byte_that_another_program_wrote_is_told_and_left(path: Path) -> None:
+    cmos = Disturbed(bank(CmosFile(path)), [{0x78: 0xA5, 0x20: 0x99}])
+    with pytest.raises(
+        StrayWriteError, match="index 0x20 of CMOS changed from 0x20 to 0x99"
+    ) as told:
+        store(cmos, {0x78: 0xA5})
+    assert (told.value.index, told.value.before, told.value.after) == (0x20, 0x20, 0x99)
+    assert bank(CmosFile(path)).read(0x20) == b"\x99"
+
+
+def test_the_century_may_be_set_while_a_token_is(path: Path) -> None:
+    store(Disturbed(bank(CmosFile(path)), [{0x78: 0xA5, 0x32: 0x21}]), {0x78: 0xA5})
+    assert bank(CmosFile(path)).read(0x32) == b"\x21"
+
+
+def test_a_byte_that_cmos_does_not_keep_is_told_after_some_tries(path: Path) -> None:
+    cmos = Disturbed(bank(CmosFile(path)), [{}] * 9)
+    with pytest.raises(NotKeptError, match="does not keep the byte at index 0x78"):
+        store(cmos, {0x78: 0xA5})
+    assert cmos.written == [(0x78, 0xA5)] * 3
+
+
+@pytest.mark.parametrize("index", [0x05, 0xF0])
+def test_a_byte_outside_of_the_settings_is_stored_where_tables_ask_for_it(
+    path: Path, index: int
+) -> None:
+    store(bank(CmosFile(path)), {index: 0xA5})
+    assert path.read_bytes()[256 * 0x70 + index] == 0xA5
+
+
+def test_reads_that_do_not_agree_are_made_again(path: Path) -> None:
+    class Flickering(CmosFile):
+        """CMOS of which two single reads in a row bring the same wrong byte."""
+
+        reads = 0
+
+        def in8(self, port: int) -> int:
+            self.reads += 1
+            return super().in8(port) ^ (0x5A if self.reads in (2, 3) else 0)
+
+    assert PortCmos(Flickering(path), PC_PORTS[0], looks=3).read(0x20) == b"\x20"
+    assert PortCmos(Flickering(path), PC_PORTS[0], looks=2).read(0x20) == b"\x7a"
+
+
+def test_the_first_bank_has_a_clock_and_ends_where_its_index_does_not_go_on(path: Path) -> None:
+    ports = CmosFile(path)
+    assert bank(ports).indexes == range(14, 128)
+    assert bank(ports, PC_PORTS[1]).indexes == range(256)
+
+
+def test_tokens_behind_different_ports_are_no_pair(path: Path) -> None:
+    def structure(handle: int, index_port: int, *tokens: tuple[int, int, int, int]) -> Structure:
+        return make_indexed_io(
+            handle=handle,
+            index_port=index_port,
+            data_port=index_port + 1,
+            check=NO_CHECK,
+            tokens=list(tokens),
+        )
+
+    activate, cancel = (ACTIVATE, 0x78, 0xBF, 0x40), (CANCEL, 0x78, 0xBF, 0x00)
+    apart = [structure(0xD400, 0x70, activate), structure(0xD401, 0x72, cancel)]
+    assert tokens_for_update(tables_with(*apart)) is None
+    found = tokens_for_update(tables_with(*apart, structure(0xD402, 0x72, activate)))
+    assert found is not None
+    assert isinstance(found.activate, IndexedIoToken)
+    assert isinstance(found.cancel, IndexedIoToken)
+    assert found.activate.ports == found.cancel.ports == (0x72, 0x73)
 
 
 def test_a_cmos_file_that_is_missing_or_cut_is_refused(path: Path) -> None:
@@ -254,9 +366,9 @@ def test_arming_and_disarming_set_one_bit_and_keep_the_check_value_right(
     switch(CmosFile(path), tokens).arm()
     ports = CmosFile(path)
     assert switch(ports, tokens).is_armed
-    assert token_is_active(ports, tokens.activate)
-    assert not token_is_active(ports, tokens.cancel)
-    assert check_value_is_right(ports, tokens.activate, None)
+    assert token_is_active(bank(ports), tokens.activate)
+    assert not token_is_active(bank(ports), tokens.cancel)
+    assert check_value_is_right(bank(ports), tokens.activate, None)
     changed = {i - 256 * 0x70 for i, byte in enumerate(path.read_bytes()) if byte != before[i]}
     check_bytes = {check.index, check.index + 1} if check.first <= location <= check.last else set()
     assert location in changed
@@ -275,8 +387,8 @@ def test_the_check_value_is_what_the_format_says_over_the_bytes_of_the_range(
     ports = CmosFile(path)
     token = pair(INSIDE, check).activate
     expected = check_value(check.type, bytes(range(0x40, 0x5C)))
-    assert expected_check_bytes(ports, token, None) == expected
-    write_check_value(ports, token, None)
+    assert expected_check_bytes(bank(ports), token, None) == expected
+    write_check_value(bank(ports), token, None)
     start = 256 * 0x70 + check.index
     assert path.read_bytes()[start : start + len(expected)] == expected
 
@@ -285,9 +397,9 @@ def test_without_a_checked_range_there_is_no_check_value_and_none_is_written(pat
     before = path.read_bytes()
     ports = CmosFile(path)
     token = pair(INSIDE, NO_CHECK).activate
-    assert expected_check_bytes(ports, token, None) is None
-    assert check_value_is_right(ports, token, None)
-    write_check_value(ports, token, None)
+    assert expected_check_bytes(bank(ports), token, None) is None
+    assert check_value_is_right(bank(ports), token, None)
+    write_check_value(bank(ports), token, None)
     assert path.read_bytes() == before
 
 
@@ -300,7 +412,7 @@ def test_cmos_with_a_wrong_check_value_is_not_believed_by_a_bios_but_read_by_a_t
     made_right(path, tokens)
     ports = CmosFile(path)
     switch(ports, tokens).arm()
-    write_indexed(ports, tokens.activate, index, read_indexed(ports, tokens.activate, index) ^ 1)
+    bank(ports).write(index, bank(ports).read(index)[0] ^ 1)
     assert not switch(ports, tokens).is_armed
     assert switch(ports, tokens, checks_cmos=False).is_armed
 
@@ -334,7 +446,7 @@ def test_a_check_value_is_not_touched_by_a_token_outside_of_its_range(path: Path
     bios = switch(CmosFile(path), tokens)
     bios.arm()
     assert not bios.is_armed
-    assert not check_value_is_right(CmosFile(path), tokens.activate, None)
+    assert not check_value_is_right(bank(CmosFile(path)), tokens.activate, None)
 
 
 @given(byte=st.integers(0, 255), kind=st.sampled_from(CheckType), location=st.integers(0x40, 0x5B))
@@ -346,13 +458,13 @@ def test_arming_and_disarming_keep_all_other_bits_of_the_byte(
 ) -> None:
     tokens = pair(location, CheckRange(kind, 0x40, 0x5B, 0x6D))
     ports = CmosFile(path)
-    write_indexed(ports, tokens.activate, location, byte)
-    write_check_value(ports, tokens.activate, None)
+    bank(ports).write(location, byte)
+    write_check_value(bank(ports), tokens.activate, None)
     switch(ports, tokens).arm()
-    assert read_indexed(ports, tokens.activate, location) == byte | 0x40
+    assert bank(ports).read(location)[0] == byte | 0x40
     assert switch(ports, tokens).is_armed
     switch(ports, tokens).disarm()
-    assert read_indexed(ports, tokens.activate, location) == byte & ~0x40
+    assert bank(ports).read(location)[0] == byte & ~0x40
     assert not switch(ports, tokens).is_armed
 
 
@@ -362,9 +474,9 @@ def test_a_system_whose_tables_carry_a_wrong_check_type_gets_the_value_that_it_r
     check = CheckRange(CheckType.NEGATED_WORD_SUM, 0x40, 0x5B, 0x6D)
     token = IndexedIoToken(ACTIVATE, 0x70, 0x71, INSIDE, 0xBF, 0x40, check, 0xD402)
     ports = CmosFile(path)
-    set_token(ports, token, 0x0121)
-    assert check_value_is_right(ports, token, 0x0121)
-    assert not check_value_is_right(ports, token, 0x0122)
+    set_token(bank(ports), token, 0x0121)
+    assert check_value_is_right(bank(ports), token, 0x0121)
+    assert not check_value_is_right(bank(ports), token, 0x0122)
 
 
 def test_the_switch_of_a_machine_is_where_its_tables_say_and_none_where_they_say_nothing(
@@ -398,12 +510,13 @@ def test_on_the_cmos_of_known_machines_the_token_can_be_set_and_taken_back(tmp_p
         path = tmp_path / name
         path.write_bytes(cmos[:CMOS_FILE_BYTES].ljust(CMOS_FILE_BYTES, b"\0"))
         before, ports, system_id = path.read_bytes(), CmosFile(path), dell.system_id(tables)
-        if not check_value_is_right(ports, tokens.activate, system_id):
+        behind = PortCmos(ports, tokens.activate.ports)
+        if not check_value_is_right(behind, tokens.activate, system_id):
             continue  # not a dump of all of its CMOS
-        bios = IndexedActivation(ports, tokens, system_id, checks_cmos=True)
+        bios = IndexedActivation(behind, tokens, system_id, checks_cmos=True)
         assert not bios.is_armed, name
         bios.arm()
-        armed = IndexedActivation(ports, tokens, system_id, checks_cmos=True)
+        armed = IndexedActivation(behind, tokens, system_id, checks_cmos=True)
         assert armed.is_armed, name
         bios.disarm()
         assert path.read_bytes() == before, name

@@ -12,6 +12,7 @@ KINDS = {
     "AddressError": "address",
     "BusyError": "busy",
     "CannotStartError": "cannot_start",
+    "ClockHitError": "clock_hit",
     "CommandError": "command",
     "DamagedInputError": "damaged_input",
     "DocumentError": "document",
@@ -28,6 +29,7 @@ KINDS = {
     "MachineError": "machine",
     "NewerFormatError": "newer_format",
     "NoAnswerError": "no_answer",
+    "NotKeptError": "not_kept",
     "NotForRbuError": "not_for_rbu",
     "NotForThisMachineError": "not_for_this_machine",
     "ObstacleError": "obstacle",
@@ -38,6 +40,7 @@ KINDS = {
     "RejectedError": "rejected",
     "StateRefusedError": "state_refused",
     "LeftoverCopyError": "stranger",
+    "StrayWriteError": "stray_write",
     "UpdateFailedError": "update_failed",
     "UsageError": "usage",
 }

@@ -27,7 +27,7 @@ from openrbu.update import flow
 from openrbu.update.options import Options
 from openrbu.update.plan import make_plan
 from openrbu.update.target import read_target
-from rigs.machines import OLDER, Quiet, image, in_child, kill_self, make, running, update
+from rigs.machines import OLDER, Quiet, bank_of, image, in_child, kill_self, make, running, update
 from rigs.systems import NAMES, directory_of, each_system, tables_of
 
 # -- models ---------------------------------------------------------------------------------
@@ -67,7 +67,9 @@ def test_the_check_value_over_cmos_is_right_from_the_start(tmp_path: Path, name:
         assert tokens is not None
         assert isinstance(tokens.activate, IndexedIoToken)
         assert not tokens.activate.check.is_none
-        assert check_value_is_right(machine.cmos, tokens.activate, machine.system_id)
+        assert check_value_is_right(
+            bank_of(machine, tokens.activate), tokens.activate, machine.system_id
+        )
 
 
 def test_a_wrong_check_value_in_a_real_machines_cmos_is_put_right(tmp_path: Path) -> None:
@@ -80,8 +82,9 @@ def test_a_wrong_check_value_in_a_real_machines_cmos_is_put_right(tmp_path: Path
         tokens = tokens_for_update(machine.tables)
         assert tokens is not None
         assert isinstance(tokens.activate, IndexedIoToken)
-        assert check_value_is_right(machine.cmos, tokens.activate, machine.system_id)
-        assert not token_is_active(machine.cmos, tokens.activate)
+        bank = bank_of(machine, tokens.activate)
+        assert check_value_is_right(bank, tokens.activate, machine.system_id)
+        assert not token_is_active(bank, tokens.activate)
         assert (machine.directory / "cmos").read_bytes()[256 * 0x70 + 0x40 :][:4] == b"some"
 
 

@@ -29,6 +29,7 @@ from rigs.machines import (
     PROFILES,
     REBOOT_MODE,
     WAYS,
+    PortsOnly,
     Quiet,
     Watched,
     hidden_memory,
@@ -336,7 +337,7 @@ def test_a_failed_update_does_not_come_in_the_way_of_the_next_one(
 ) -> None:
     with running(make(tmp_path)) as machine:
         host = VirtualHost(machine)
-        blocked = Watched(host, lambda *_: None, {"ports": Dead(machine.cmos)})
+        blocked = PortsOnly(host, Dead(machine.cmos))
         with pytest.raises(UpdateFailedError):
             update(blocked, image(), mode="packet")
         update(host, image(version="2.4.0", seed=2), mode=mode)

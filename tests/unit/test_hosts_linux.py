@@ -207,21 +207,7 @@ def test_a_file_of_sysfs_that_can_only_be_written_can_be_locked() -> None:
         pass
 
 
-# -- ports, modules, restart ----------------------------------------------------------------
-
-
-def test_ports_are_bytes_of_dev_port(root: Path) -> None:
-    ports = LinuxHost(root).ports
-    assert ports is not None
-    ports.out8(0x71, 0xA5)
-    assert ports.in8(0x71) == 0xA5
-    data = (root / "dev/port").read_bytes()
-    assert (data[0x71], sum(data)) == (0xA5, 0xA5)
-    assert len(data) == PORT_FILE_BYTES
-
-
-def test_without_dev_port_there_are_no_ports(tmp_path: Path) -> None:
-    assert LinuxHost(tmp_path).ports is None
+# -- memory, modules, restart ----------------------------------------------------------------
 
 
 def put_identity(root: Path, system_id: int, revision: int) -> Path:

@@ -28,7 +28,17 @@ from openrbu.update.checks.check import Check, Question, Verdict
 from openrbu.update.driver import Mode
 from openrbu.update.options import Options
 from openrbu.update.plan import Plan, make_plan
-from rigs.machines import Watched, files, hidden_memory, image, image_bytes, make, running, update
+from rigs.machines import (
+    PortsOnly,
+    Watched,
+    files,
+    hidden_memory,
+    image,
+    image_bytes,
+    make,
+    running,
+    update,
+)
 
 
 @pytest.fixture
@@ -137,9 +147,9 @@ def test_fragmented_memory_is_told_of_before_it_is_tried(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("text", ["", "Node zero, zone DMA 1 2 3\n", None])
 def test_a_buddyinfo_that_does_not_say_is_no_obstacle(host: VirtualHost, text: str | None) -> None:
-    def chunks(path: str, size_bytes: int) -> Iterator[bytes]:
+    def chunks(path: str, size_bytes: int, offset: int = 0) -> Iterator[bytes]:
         if path != plan.BUDDYINFO:
-            yield from host.chunks(path, size_bytes)
+            yield from host.chunks(path, size_bytes, offset)
         elif text is None:
             raise PermissionError(13, "Permission denied", path)
         else:
@@ -195,10 +205,10 @@ def test_a_machine_that_is_no_dell_has_all_of_it_in_the_way(no_dell: VirtualMach
 
 
 def test_a_machine_whose_token_can_not_be_had_is_an_obstacle(host: VirtualHost) -> None:
-    blind = Watched(host, lambda *_: None, {"ports": None})
+    blind = PortsOnly(host, None)
     (obstacle,) = plan_for(blind, image()).obstacles
     assert (obstacle.kind, obstacle.exit_code) == ("no_switch", ExitCode.OBSTACLE)
-    assert "port I/O" in obstacle.message
+    assert "CMOS at the ports" in obstacle.message
 
 
 def test_an_armed_update_is_in_the_way_of_the_next_and_both_advices_work(

@@ -42,7 +42,7 @@ class Machine:
 
     @property
     def host(self) -> Host:
-        """Its files, modules and ports, as a program on it sees them.
+        """Its files, modules and memory, as a program on it sees them.
 
         :raise UsageError: when it is closed.
         """

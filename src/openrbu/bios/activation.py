@@ -11,7 +11,7 @@ from openrbu.formats import dell
 from openrbu.formats.smbios import Tables
 from openrbu.formats.tokens import IndexedIoToken, SmiToken, tokens_for_update
 from openrbu.memory.physical import ReadableMemory
-from openrbu.ports import IoPorts
+from openrbu.ports import IoPorts, PortCmos
 
 
 def bios_activation(
@@ -26,6 +26,7 @@ def bios_activation(
     if tokens is None:
         return None
     if isinstance(tokens.activate, IndexedIoToken):
-        return IndexedActivation(ports, tokens, dell.system_id(tables), checks_cmos=True)
+        bank = PortCmos(ports, tokens.activate.ports)
+        return IndexedActivation(bank, tokens, dell.system_id(tables), checks_cmos=True)
     assert isinstance(tokens.cancel, SmiToken)
     return SmiHandler(nvram, tokens.activate, tokens.cancel, memory)

@@ -17,7 +17,7 @@ from openrbu.formats import dell
 from openrbu.formats.dell import CompletionCode
 from openrbu.formats.smbios import Tables
 from openrbu.formats.tokens import IndexedIoToken, all_tokens, checked_ranges, tokens_for_update
-from openrbu.ports import PC_PORTS, IoPorts
+from openrbu.ports import PC_PORTS, IoPorts, PortCmos
 
 RESULT_INDEX = 0x78
 RESULT_SHIFT = 4
@@ -39,7 +39,7 @@ class CmosResult:
     """Writes the result, and updates every check value over a range with one of its bytes."""
 
     def __init__(self, ports: IoPorts, tables: Tables) -> None:
-        self._ports = ports
+        self._ports, self._bank = ports, PortCmos(ports, PC_PORTS[0])
         self._system_id = dell.system_id(tables)
         pair = tokens_for_update(tables)
         self._cancel = None if pair is None else pair.cancel
@@ -59,7 +59,7 @@ class CmosResult:
         for offset, number in enumerate(date):
             write_first_bank(self._ports, DATE_INDEX + offset, number // 10 << 4 | number % 10)
         for token in self._checked:
-            write_check_value(self._ports, token, self._system_id)
+            write_check_value(self._bank, token, self._system_id)
 
 
 def _is_first_bank(token: object) -> TypeGuard[IndexedIoToken]:

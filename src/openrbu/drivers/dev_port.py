@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from openrbu.buffers import Buffer
-from openrbu.drivers.sysfs import BinaryAttribute
+from openrbu.drivers import cmos_nvmem
+from openrbu.drivers.sysfs import BinaryAttribute, SysfsTree
 from openrbu.ports import IoPorts
 
 PORTS = 0x10000
 """How many I/O ports a PC has."""
+
+
+def add_port_files(sysfs: SysfsTree, dev: SysfsTree, ports: IoPorts) -> None:
+    """Show the ports in `/dev`, and the CMOS behind them in sysfs."""
+    dev.add("/port", port_file(ports))
+    sysfs.add(cmos_nvmem.PATH, cmos_nvmem.nvmem_file(ports))
 
 
 def port_file(ports: IoPorts) -> BinaryAttribute:

@@ -217,20 +217,26 @@ def all_tokens(tables: Tables) -> list[Token]:
 
 
 def tokens_for_update(tables: Tables) -> UpdateTokens | None:
-    """The first activate token and the first cancel token of the same kind; None if there are none.
+    """The first activate token, and the first cancel token of the same kind and behind the same
+    ports; None if there are none.
 
     Tokens that are texts, and those in a range whose check value can't be calculated, do not count.
     """
     tokens = [token for token in all_tokens(tables) if _can_be_switched(token)]
     for kind in (IndexedIoToken, SmiToken):
-        by_id: dict[int, Token] = {}
-        for token in tokens:
-            if isinstance(token, kind):
-                by_id.setdefault(token.id, token)
-        if ACTIVATE in by_id and CANCEL in by_id:
-            activate = by_id[ACTIVATE]
-            return UpdateTokens(activate, by_id[CANCEL], checked_ranges([activate, *tokens]))
+        of_kind = [token for token in tokens if isinstance(token, kind)]
+        for activate in (token for token in of_kind if token.id == ACTIVATE):
+            for cancel in (token for token in of_kind if token.id == CANCEL):
+                if _is_same_place(activate, cancel):
+                    return UpdateTokens(activate, cancel, checked_ranges([activate, *tokens]))
     return None
+
+
+def _is_same_place(one: Token, other: Token) -> bool:
+    """Whether both tokens are set in the same way, in CMOS through the same ports."""
+    if isinstance(one, IndexedIoToken):
+        return isinstance(other, IndexedIoToken) and one.ports == other.ports
+    return isinstance(other, SmiToken)
 
 
 def checked_ranges(tokens: Sequence[Token]) -> tuple[IndexedIoToken, ...]:

@@ -60,6 +60,7 @@ MACHINE_ONLY = frozenset(
         "/proc/kpageflags",
         "/proc/modules",
         "/proc/xen",
+        "/sys/bus/nvmem",  # among others of this computer: its CMOS
         "/sys/bus/platform/devices/dcdbas",
         "/sys/bus/platform/devices/dell_rbu",
         "/sys/bus/platform/drivers/dcdbas",

@@ -1,4 +1,4 @@
-"""Where an update runs: files, ports, physical memory, modules, a restart.
+"""Where an update runs: files, physical memory, modules, a restart.
 
 The application knows a machine only through this interface. Paths are absolute, as a program on
 that machine sees them (`/sys/class/firmware/dell_rbu/loading`). No code of `update/` asks what kind
@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Protocol
 
 from openrbu.buffers import Buffer
 from openrbu.memory.physical import ReadableMemory
-from openrbu.ports import IoPorts
 
 if TYPE_CHECKING:  # numpy takes longer to start than most commands
     from openrbu.memory.frames import Frames
@@ -48,10 +47,6 @@ class Host(Protocol):
 
         :raise OSError: when they can't be opened.
         """
-
-    @property
-    def ports(self) -> IoPorts | None:
-        """Port I/O; None where the host does not allow it."""
 
     @property
     def physical_memory(self) -> ReadableMemory | None:

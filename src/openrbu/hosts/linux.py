@@ -25,38 +25,11 @@ from openrbu.hosts.kcore import open_kcore
 from openrbu.hosts.older_journals import older_journals
 from openrbu.machine import path_locks
 from openrbu.memory.physical import ReadableMemory
-from openrbu.ports import IoPorts
 from openrbu.system.flocks import one_for_all
 from openrbu.system.lock_holders import flock_holders, process_title
 from openrbu.system.lockfile import acquire_within, try_lock
 
 JOURNAL = "/var/lib/openrbu/journal.jsonl"
-
-
-class DevPort:
-    """Port I/O through `/dev/port`: a byte is read or written at the offset of the port's number.
-
-    :raise OSError: when the kernel does not allow it.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        os.close(fd)
-
-    def out8(self, port: int, value: int) -> None:
-        fd = os.open(self._path, os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            os.pwrite(fd, bytes([value]), port)
-        finally:
-            os.close(fd)
-
-    def in8(self, port: int) -> int:
-        fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            return os.pread(fd, 1, port)[0]
-        finally:
-            os.close(fd)
 
 
 class LinuxHost:
@@ -93,13 +66,6 @@ class LinuxHost:
             with contextlib.suppress(FileNotFoundError, PermissionError):
                 fds.append(stack.enter_context(self._opened(DMI_TABLE, os.O_RDONLY)))
             yield tuple(fds)
-
-    @property
-    def ports(self) -> IoPorts | None:
-        try:
-            return DevPort(self._path("/dev/port"))
-        except OSError:
-            return None
 
     @property
     def physical_memory(self) -> ReadableMemory | None:

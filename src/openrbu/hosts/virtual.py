@@ -17,7 +17,6 @@ from openrbu.machine.base import Machine
 from openrbu.machine.virtual import Clock, local_now
 from openrbu.memory.frames import Frames
 from openrbu.memory.physical import ReadableMemory
-from openrbu.ports import IoPorts
 
 
 @contextlib.contextmanager
@@ -58,10 +57,6 @@ class VirtualHost:
             yield (fd,)
         finally:
             os.close(fd)
-
-    @property
-    def ports(self) -> IoPorts | None:
-        return self._machine.ports
 
     @property
     def physical_memory(self) -> ReadableMemory | None:

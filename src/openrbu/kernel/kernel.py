@@ -17,7 +17,7 @@ from openrbu.buffers import Buffer
 from openrbu.drivers.dcdbas import Dcdbas
 from openrbu.drivers.dell_rbu import FLOOR_PATH, DellRbu
 from openrbu.drivers.dell_rbu_profiles import KernelOopsError, Profile
-from openrbu.drivers.dev_port import port_file
+from openrbu.drivers.dev_port import add_port_files
 from openrbu.drivers.dmi import add_dmi
 from openrbu.drivers.firmware_class import FirmwareClass
 from openrbu.drivers.numbers import unsigned_long
@@ -97,7 +97,7 @@ class Kernel:
 
     `profile`: how its driver behaves. `boot_id`: the content of `/proc/sys/kernel/random/boot_id`.
     `dmi`: the SMBIOS entry point and table; None in a guest of Xen other than dom0. `ports`: the
-    ports behind `/dev/port`. `entry_delay_s`: the seconds until a requested firmware entry appears.
+    ports, CMOS behind them. `entry_delay_s`: the seconds until a requested firmware entry appears.
     `xen`: which guest of Xen it is; then `memory` is that guest's. `saved`: a snapshot, which this
     kernel continues on the same RAM. `now`: the clock. `smi`: handles SMI calls; None on a machine
     without the calling interface, which has no `dcdbas` either. `before_change`: called before each
@@ -158,7 +158,7 @@ class Kernel:
         if self._dmi is not None:
             add_dmi(self.sys, *self._dmi)
         if self._ports is not None:
-            self.dev.add("/port", port_file(self._ports))
+            add_port_files(self.sys, self.dev, self._ports)
         self._add_proc("/sys/kernel/random/boot_id", lambda: f"{self._boot_id}\n")
         self._add_proc("/buddyinfo", self.allocator.buddyinfo)
         self._add_proc("/modules", self._show_modules)

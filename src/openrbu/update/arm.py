@@ -1,9 +1,10 @@
 """Arm: have the BIOS search for an update at the next start, by setting its activation token.
 
-An indexed I/O token is a CMOS bit, which is set with port I/O. A calling interface token is set by
-the BIOS, which is called through the files of the `dcdbas` driver; where an admin password is set,
-the BIOS wants a security key for that, which it gives for the password. `ActivationToken` is what
-both have in common. A setting is read back; a token that does not stay set is an error.
+An indexed I/O token is a CMOS bit, which is set in one of the ways of `linux.cmos`. A calling
+interface token is set by the BIOS, which is called through the files of the `dcdbas` driver; where
+an admin password is set, the BIOS wants a security key for that, which it gives for the password.
+`ActivationToken` is what both have in common. A setting is read back; a token that does not stay
+set is an error.
 
 Facts: docs/reference/smbios-and-tokens.md, S12 to S18.
 """
@@ -13,10 +14,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from openrbu.cmos import IndexedActivation
+from openrbu.cmos import IndexedActivation, NotKeptError, needed_indexes
 from openrbu.errors import ObstacleError, UpdateFailedError
-from openrbu.formats.tokens import READ_SETTING, WRITE_SETTING, IndexedIoToken, SmiToken
+from openrbu.formats.tokens import (
+    READ_SETTING,
+    WRITE_SETTING,
+    IndexedIoToken,
+    SmiToken,
+    UpdateTokens,
+)
 from openrbu.hosts.base import Host
+from openrbu.linux.cmos import CmosWay, find_cmos
 from openrbu.update.passwords import admin_password
 from openrbu.update.smi import CallingInterface
 from openrbu.update.target import Target
@@ -54,13 +62,8 @@ def activation_for(
     if tokens is None:
         raise ObstacleError(f"{target.title} has no token that activates an update")
     if isinstance(tokens.activate, IndexedIoToken):
-        ports = host.ports
-        if ports is None:
-            raise ObstacleError(
-                "port I/O is not available: it needs root, /dev/port and a kernel that is not "
-                "locked down"
-            )
-        activation = IndexedActivation(ports, tokens, target.system_id)
+        way = find_way(host, tokens)
+        activation = IndexedActivation(way.cmos, tokens, target.system_id)
         if not activation.responds:
             index_port, data_port = tokens.activate.ports
             raise NoAnswerError(
@@ -71,6 +74,15 @@ def activation_for(
     assert isinstance(tokens.cancel, SmiToken)
     key = 0 if without_password else None
     return SmiActivation(host, target, tokens.activate, tokens.cancel, password, key)
+
+
+def find_way(host: Host, tokens: UpdateTokens) -> CmosWay:
+    """The way to the CMOS that these tokens are in.
+
+    :raise ObstacleError: when there is none from here.
+    """
+    assert isinstance(tokens.activate, IndexedIoToken)
+    return find_cmos(host, tokens.activate.ports, needed_indexes(tokens))
 
 
 def read_armed(host: Host, target: Target) -> bool | None:
@@ -88,13 +100,18 @@ def read_armed(host: Host, target: Target) -> bool | None:
 def set_armed(token: ActivationToken, *, armed: bool) -> None:
     """Set or clear the token, and read it back.
 
-    :raise UpdateFailedError: when it does not read as it was set.
+    :raise UpdateFailedError: when it does not read as it was set, or something else in CMOS or the
+        clock was changed by it.
     """
-    if armed:
-        token.arm()
-    else:
-        token.disarm()
-    if token.is_armed != armed:
+    try:
+        if armed:
+            token.arm()
+        else:
+            token.disarm()
+        is_kept = token.is_armed == armed
+    except NotKeptError:
+        is_kept = False
+    if not is_kept:
         raise UpdateFailedError(f"the BIOS's token does not stay {'set' if armed else 'clear'}")
 
 
