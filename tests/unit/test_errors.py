@@ -35,6 +35,7 @@ KINDS = {
     "ObstacleError": "obstacle",
     "OutOfMemoryError": "out_of_memory",
     "OutputError": "output",
+    "PasswordNeededError": "password_needed",
     "QemuError": "qemu",
     "RamGoneError": "ram_gone",
     "RejectedError": "rejected",
@@ -43,6 +44,7 @@ KINDS = {
     "StrayWriteError": "stray_write",
     "UpdateFailedError": "update_failed",
     "UsageError": "usage",
+    "WrongPasswordError": "wrong_password",
 }
 """`error.kind` of JSON. Scripts compare these: a class may be renamed, its kind stays."""
 
