@@ -10,7 +10,7 @@ import pytest
 
 from openrbu.hosts.linux import LinuxHost
 from openrbu.linux.encrypted_disks import EncryptedDisk, read_encrypted_disks
-from openrbu.linux.lockdown import read_lockdown
+from openrbu.linux.facts import LinuxFacts
 from openrbu.update.checks.check import Check, Verdict
 from openrbu.update.options import Options
 from openrbu.update.plan import make_plan
@@ -155,7 +155,7 @@ def test_the_lockdown_is_the_word_in_brackets(
     machine: Path, content: str, level: str, verdict: Verdict
 ) -> None:
     put(machine, "/sys/kernel/security/lockdown", content)
-    assert read_lockdown(LinuxHost(machine)) == level
+    assert LinuxFacts(LinuxHost(machine)).lockdown == level
     assert check(machine, "lockdown").verdict is verdict
 
 
@@ -260,7 +260,10 @@ def test_disks_that_a_tpm_unlocks_are_named_and_the_recovery_key_asked_for(machi
     put_tpm(machine)
     said = check(machine, "tpm")
     assert said.verdict is Verdict.UNKNOWN
-    assert "TPM 2.0 unlocks /dev/sda3 (LUKS2, clevis tpm2), root (/etc/crypttab)" in said.found
+    assert (
+        "TPM 2.0 unlocks /dev/sda3 (LUKS2, clevis tpm2), root (/etc/crypttab, tpm2-device)"
+        in said.found
+    )
     assert "recovery key" in said.advice
 
 

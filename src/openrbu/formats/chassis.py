@@ -5,7 +5,6 @@ Facts: docs/reference/platform.md, V1.
 
 from __future__ import annotations
 
-import re
 from enum import Enum
 
 from openrbu.formats.dell import BIOS_INFORMATION, BiosInformation, SystemInformation
@@ -48,12 +47,21 @@ _CLIENTS = {
     0x24: "stick PC",
 }
 
-_SERVER_PRODUCT = re.compile(r"\bPower(Edge|Vault|App)\b")
-_CLIENT_PRODUCT = re.compile(
-    r"^(Dell )?(System )?"
-    r"(OptiPlex|Latitude|Precision|Vostro|Inspiron|XPS|Dimension|DIM|Studio|Alienware|Venue)",
-    re.IGNORECASE,
+_SERVER_PRODUCTS = ("poweredge", "powervault", "powerapp")
+_CLIENT_PRODUCTS = (
+    "optiplex",
+    "latitude",
+    "precision",
+    "vostro",
+    "inspiron",
+    "xps",
+    "dimension",
+    "dim",
+    "studio",
+    "alienware",
+    "venue",
 )
+"""How the products' names begin, after `Dell` or `System`."""
 
 
 class MachineKind(Enum):
@@ -66,10 +74,11 @@ class MachineKind(Enum):
 
 def machine_kind(tables: Tables) -> MachineKind:
     """A server or a client. The product's name comes first: a tower may be either."""
-    product = SystemInformation.of(tables).product
-    if _SERVER_PRODUCT.search(product):
+    product = SystemInformation.of(tables).product.lower()
+    family = product.removeprefix("dell ").removeprefix("system ")
+    if family.startswith(_SERVER_PRODUCTS):
         return MachineKind.SERVER
-    if _CLIENT_PRODUCT.search(product):
+    if family.startswith(_CLIENT_PRODUCTS):
         return MachineKind.CLIENT
     chassis = _chassis_type(tables)
     if chassis in _SERVERS:
@@ -97,8 +106,7 @@ def has_uefi(tables: Tables) -> bool:
 
 def release_year(bios: BiosInformation) -> int | None:
     """The year of the BIOS's release date, `mm/dd/yyyy` or `mm/dd/yy`; None where it has none."""
-    found = re.fullmatch(r"\d\d/\d\d/(\d\d|\d{4})", bios.release_date.strip())
-    if found is None:
+    *_, year = bios.release_date.strip().split("/")
+    if not year.isdecimal() or len(year) not in (2, 4) or bios.release_date.count("/") != 2:
         return None
-    year = int(found[1])
-    return year if year >= 100 else year + (2000 if year < 80 else 1900)
+    return int(year) if len(year) == 4 else int(year) + (2000 if int(year) < 80 else 1900)

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from openrbu.hosts.base import Host, read_file
 from openrbu.linux.files import names_in, number_of, text_of
 
-EFI = "/sys/firmware/efi"
-_VARIABLES = f"{EFI}/efivars"
-_ENTRIES = f"{EFI}/esrt/entries"
+_EFI = "/sys/firmware/efi"
+_VARIABLES = f"{_EFI}/efivars"
+_ENTRIES = f"{_EFI}/esrt/entries"
 
 _GLOBAL = "8be4df61-93ca-11d2-aa0d-00e098032b8c"
 """The vendor GUID of the variables that the UEFI specification defines."""
@@ -66,10 +66,8 @@ class Efi:
         return next((each for each in self.targets if each.is_system_firmware), None)
 
 
-def read_efi(host: Host) -> Efi | None:
-    """What UEFI shows; None where Linux was not started by it."""
-    if not host.exists(EFI):
-        return None
+def read_efi(host: Host) -> Efi:
+    """What UEFI shows where it started Linux."""
     value = read_variable(host, "SecureBoot", _GLOBAL)
     entries = names_in(host, _ENTRIES)
     return Efi(

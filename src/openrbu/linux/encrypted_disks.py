@@ -17,7 +17,6 @@ from typing import Any
 from openrbu.hosts.base import Host
 from openrbu.linux.files import names_in, number_of, text_of
 
-TPM = "/sys/class/tpm"
 CRYPTTAB = "/etc/crypttab"
 _BLOCK = "/sys/class/block"
 _UDEV = "/run/udev/data"
@@ -36,8 +35,8 @@ _MAX_PINS_DEPTH = 8
 
 @dataclass(frozen=True, slots=True)
 class EncryptedDisk:
-    """`kind` is LUKS1, LUKS2 or BitLocker; `tokens` are the names of what unlocks it, beside
-    passphrases. `is_readable`: its header could be read."""
+    """`kind` is LUKS1, LUKS2 or BitLocker, or the name of the file that tells of it; `tokens` are
+    the names of what unlocks it, beside passphrases. `is_readable`: its header could be read."""
 
     device: str
     kind: str
@@ -50,30 +49,19 @@ class EncryptedDisk:
         return any("tpm" in token for token in self.tokens)
 
 
-def tpm_version(host: Host) -> str | None:
-    """The version of the TPM's specification, `1.2` or `2.0`, or just `TPM`; None: none is seen."""
-    for name in names_in(host, TPM):
-        if re.fullmatch(r"tpm[0-9]+", name):
-            major = text_of(host, f"{TPM}/{name}/tpm_version_major")
-            return {"1": "TPM 1.2", "2": "TPM 2.0"}.get(major or "", "TPM")
-    return None
-
-
-def tpm_in_crypttab(host: Host) -> tuple[str, ...]:
-    """The names of the volumes that crypttab(5) says a TPM unlocks."""
-    found = []
-    for line in (text_of(host, CRYPTTAB) or "").splitlines():
-        words = line.split()
-        if len(words) >= 4 and not words[0].startswith("#"):
-            options = words[3].split(",")
-            if any(each.startswith("tpm2-device=") for each in options):
-                found.append(words[0])
-    return tuple(found)
-
-
 def read_encrypted_disks(host: Host) -> tuple[EncryptedDisk, ...]:
-    """The encrypted block devices of this machine."""
-    return tuple(_read_disks(host))
+    """The encrypted block devices of this machine, and what crypttab(5) says a TPM unlocks."""
+    return (*_read_disks(host), *_in_crypttab(host))
+
+
+def _in_crypttab(host: Host) -> Iterator[EncryptedDisk]:
+    """The volumes that crypttab says a TPM unlocks, by their own names."""
+    for line in (text_of(host, CRYPTTAB) or "").splitlines():
+        name, *words = line.split() or ["#"]
+        if len(words) >= 3 and not name.startswith("#"):
+            options = words[2].split(",")
+            if any(each.startswith("tpm2-device=") for each in options):
+                yield EncryptedDisk(name, CRYPTTAB, ("tpm2-device",))
 
 
 def _read_disks(host: Host) -> Iterator[EncryptedDisk]:

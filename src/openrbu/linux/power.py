@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from openrbu.hosts.base import Host
 from openrbu.linux.files import names_in, number_of, text_of
 
-SUPPLIES = "/sys/class/power_supply"
-
 _OF_A_PERIPHERAL = "Device"
 _AMOUNTS = (("energy_now", "energy_full"), ("charge_now", "charge_full"))
 
@@ -37,21 +35,18 @@ class Supply:
         return self.status == "Discharging"
 
 
-def read_power(host: Host) -> tuple[Supply, ...] | None:
-    """The machine's supplies, not those of a mouse or a headset. None: this kernel shows none."""
-    if not host.exists(SUPPLIES):
-        return None
-    found = (_read_supply(host, name) for name in names_in(host, SUPPLIES))
+def read_supplies(host: Host, directory: str) -> tuple[Supply, ...]:
+    """The machine's supplies, not those of a mouse or a headset."""
+    found = (_read_supply(host, f"{directory}/{name}") for name in names_in(host, directory))
     return tuple(each for each in found if each is not None)
 
 
-def _read_supply(host: Host, name: str) -> Supply | None:
-    directory = f"{SUPPLIES}/{name}"
+def _read_supply(host: Host, directory: str) -> Supply | None:
     if text_of(host, f"{directory}/scope") == _OF_A_PERIPHERAL:
         return None
     online = number_of(host, f"{directory}/online")
     return Supply(
-        name,
+        directory.rpartition("/")[2],
         text_of(host, f"{directory}/type") or "Unknown",
         None if online is None else online > 0,
         number_of(host, f"{directory}/present") != 0,

@@ -22,6 +22,7 @@ from openrbu.formats.buddyinfo import (
 )
 from openrbu.formats.hdr import Image
 from openrbu.hosts.base import Host, read_text
+from openrbu.linux.facts import LinuxFacts
 from openrbu.units import MAX_BLOCK_BYTES, PAGE_SIZE, human_size, order_for
 from openrbu.update.checks import arming, identity, platform, rest, restart, search, staging
 from openrbu.update.checks import image as image_question
@@ -134,7 +135,7 @@ def make_plan(host: Host, image: Image, options: Options) -> Plan:
     bioses = possible_bioses(image, target, options)
     is_high = is_too_high(zones, bioses)
     mode, why_mode = _choose_mode(image, target, options, zones, is_high=is_high, on_xen=on_xen)
-    seen = Situation(host, image, target, options, bioses, zones, on_xen, mode)
+    seen = Situation(host, LinuxFacts(host), image, target, options, bioses, zones, on_xen, mode)
     packet_count, staged = 0, image.size_bytes
     if mode == "packet":
         with contextlib.suppress(UsageError):  # too many: an obstacle

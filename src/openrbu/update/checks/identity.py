@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from typing import TYPE_CHECKING
 
 from openrbu.formats.chassis import (
     MachineKind,
@@ -17,9 +18,11 @@ from openrbu.formats.chassis import (
     release_year,
 )
 from openrbu.formats.dell import system_ids
-from openrbu.linux.efi import CapsuleTarget, Efi, read_efi
 from openrbu.update.checks.check import Check, Question, Verdict
 from openrbu.update.checks.situation import Situation
+
+if TYPE_CHECKING:
+    from openrbu.linux.efi import CapsuleTarget
 
 _check = partial(Check, Question.IMAGE)
 
@@ -31,12 +34,11 @@ _IGNORES = "--allow-known-broken ignores this"
 
 def checks(seen: Situation) -> Iterator[Check]:
     """Which machine this is, and whether RBU is its way."""
-    efi = read_efi(seen.host)
     yield _machine(seen)
     yield from _system_id(seen)
     yield from _rbu(seen)
-    yield from _client(seen, efi)
-    yield from _capsules(seen, efi)
+    yield from _client(seen)
+    yield from _capsules(seen)
 
 
 def _machine(seen: Situation) -> Check:
@@ -84,14 +86,14 @@ def _rbu(seen: Situation) -> Iterator[Check]:
         yield _check("rbu_structure", f"SMBIOS says that the BIOS takes {kinds}", Verdict.FINE)
 
 
-def _client(seen: Situation, efi: Efi | None) -> Iterator[Check]:
+def _client(seen: Situation) -> Iterator[Check]:
     """A client machine with an RBU structure: whether it is of the time when RBU worked there."""
     target = seen.target
     if target.rbu is None or machine_kind(target.tables) is not MachineKind.CLIENT:
         return
     year = release_year(target.bios)
     since = "RBU has not worked properly on client machines since they have UEFI (Dell, 2016)"
-    if efi is not None or has_uefi(target.tables):
+    if seen.linux.efi is not None or has_uefi(target.tables):
         text = f"a client machine with UEFI, whose tables still have an RBU structure: {since}"
         if seen.options.allow_known_broken:
             yield _check("client_machine", text, Verdict.UNKNOWN)
@@ -115,8 +117,9 @@ def _client(seen: Situation, efi: Efi | None) -> Iterator[Check]:
         yield _check("client_machine", text, Verdict.FINE)
 
 
-def _capsules(seen: Situation, efi: Efi | None) -> Iterator[Check]:
+def _capsules(seen: Situation) -> Iterator[Check]:
     """Whether UEFI capsules update this machine's BIOS."""
+    efi = seen.linux.efi
     if efi is None:
         yield _check("capsules", "Linux was not started by UEFI: no capsules here", Verdict.FINE)
         return

@@ -8,19 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 from openrbu.formats.dell import CompletionCode
-from openrbu.linux.efi import read_efi
-from openrbu.linux.encrypted_disks import (
-    EncryptedDisk,
-    read_encrypted_disks,
-    tpm_in_crypttab,
-    tpm_version,
-)
-from openrbu.linux.lockdown import CONFIDENTIALITY, NONE, read_lockdown
-from openrbu.linux.power import Supply, read_power
 from openrbu.update.checks.check import Check, Question, Verdict
 from openrbu.update.checks.situation import Situation
+
+if TYPE_CHECKING:
+    from openrbu.linux.encrypted_disks import EncryptedDisk
+    from openrbu.linux.power import Supply
 
 _check = partial(Check, Question.REST)
 
@@ -42,7 +38,7 @@ def checks(seen: Situation) -> Iterator[Check]:
 
 
 def _power(seen: Situation) -> Iterator[Check]:
-    supplies = read_power(seen.host)
+    supplies = seen.linux.supplies
     if supplies is None:
         return
     batteries = [each for each in supplies if each.is_battery]
@@ -115,7 +111,7 @@ def _battery(batteries: Sequence[Supply]) -> Check:
 
 
 def _secure_boot(seen: Situation) -> Iterator[Check]:
-    efi = read_efi(seen.host)
+    efi = seen.linux.efi
     if efi is None:
         return
     if efi.is_secure_boot is None:
@@ -133,14 +129,14 @@ def _secure_boot(seen: Situation) -> Iterator[Check]:
 
 
 def _lockdown(seen: Situation) -> Iterator[Check]:
-    level = read_lockdown(seen.host)
+    level = seen.linux.lockdown
     if level is None:
         return
-    if level == NONE:
+    if level == "none":
         yield _check("lockdown", "the kernel is not locked down", Verdict.FINE)
         return
     text = f"the kernel is locked down ({level})"
-    if level == CONFIDENTIALITY:
+    if level == "confidentiality":
         yield _check(
             "lockdown",
             f"{text}: physical memory can't be read",
@@ -162,12 +158,11 @@ def _lockdown(seen: Situation) -> Iterator[Check]:
 def _disks(seen: Situation) -> Iterator[Check]:
     """Disks that a TPM unlocks: it measures the BIOS, and gives no key to one that it does not
     know."""
-    tpm = tpm_version(seen.host)
+    tpm = seen.linux.tpm
     if tpm is None:
         return
-    disks = read_encrypted_disks(seen.host)
+    disks = seen.linux.encrypted_disks
     bound = [_disk_text(each) for each in disks if each.uses_tpm]
-    bound += [f"{name} (/etc/crypttab)" for name in tpm_in_crypttab(seen.host)]
     yield _check("tpm", *_bound_by_tpm(tpm, bound))
     doubtful = [each for each in disks if not each.uses_tpm and _may_use_tpm(each)]
     if doubtful:

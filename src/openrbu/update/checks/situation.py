@@ -8,6 +8,7 @@ from openrbu.formats.buddyinfo import ZoneFree, has_high_memory
 from openrbu.formats.hdr import Image
 from openrbu.formats.tokens import SmiToken
 from openrbu.hosts.base import Host
+from openrbu.linux.facts import LinuxFacts
 from openrbu.update.driver import Mode
 from openrbu.update.options import Options
 from openrbu.update.possible_bioses import PossibleBioses
@@ -16,10 +17,12 @@ from openrbu.update.target import Target
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """`zones`: the free memory of each zone; empty where it can't be read. `mode` is the planned
-    one. `on_xen`: this Linux is a guest of Xen, such as dom0."""
+    """`linux`: what the machine says about itself. `zones`: the free memory of each zone; empty
+    where it can't be read. `mode` is the planned one. `on_xen`: this Linux is a guest of Xen, such
+    as dom0."""
 
     host: Host
+    linux: LinuxFacts
     image: Image
     target: Target
     options: Options

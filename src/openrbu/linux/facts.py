@@ -1,0 +1,76 @@
+"""What a Linux says about itself, each fact read when it is asked for first, and once.
+
+A module is loaded only where the machine has what it is about: a plan needs few of them.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from openrbu.hosts.base import Host
+from openrbu.linux.files import names_in, text_of
+
+if TYPE_CHECKING:
+    from openrbu.linux.efi import Efi
+    from openrbu.linux.encrypted_disks import EncryptedDisk
+    from openrbu.linux.power import Supply
+
+EFI = "/sys/firmware/efi"
+SUPPLIES = "/sys/class/power_supply"
+LOCKDOWN = "/sys/kernel/security/lockdown"
+TPM = "/sys/class/tpm"
+
+
+class LinuxFacts:
+    """The facts of `host`."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    @cached_property
+    def efi(self) -> Efi | None:
+        """What UEFI shows; None where Linux was not started by it."""
+        if not self._host.exists(EFI):
+            return None
+        from openrbu.linux.efi import read_efi  # noqa: PLC0415  (start-up time)
+
+        return read_efi(self._host)
+
+    @cached_property
+    def supplies(self) -> tuple[Supply, ...] | None:
+        """The machine's power supplies and batteries; None: this kernel shows none."""
+        if not self._host.exists(SUPPLIES):
+            return None
+        from openrbu.linux.power import read_supplies  # noqa: PLC0415  (start-up time)
+
+        return read_supplies(self._host, SUPPLIES)
+
+    @cached_property
+    def lockdown(self) -> str | None:
+        """`none`, `integrity` or `confidentiality`; None where the kernel does not say it.
+
+        Source: docs/reference/platform.md, V5.
+        """
+        words = (text_of(self._host, LOCKDOWN) or "").split()
+        return next((word[1:-1] for word in words if word.startswith("[")), None)
+
+    @cached_property
+    def tpm(self) -> str | None:
+        """`TPM 1.2`, `TPM 2.0`, or just `TPM` where its version can't be read; None: none is seen.
+
+        Source: docs/reference/platform.md, V6.
+        """
+        for name in names_in(self._host, TPM):
+            if re.fullmatch(r"tpm[0-9]+", name):
+                major = text_of(self._host, f"{TPM}/{name}/tpm_version_major")
+                return {"1": "TPM 1.2", "2": "TPM 2.0"}.get(major or "", "TPM")
+        return None
+
+    @cached_property
+    def encrypted_disks(self) -> tuple[EncryptedDisk, ...]:
+        """The encrypted block devices, and the volumes that crypttab says a TPM unlocks."""
+        from openrbu.linux.encrypted_disks import read_encrypted_disks  # noqa: PLC0415  (as above)
+
+        return read_encrypted_disks(self._host)
