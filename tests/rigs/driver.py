@@ -92,7 +92,7 @@ class InProcess:
     def _boot(self) -> None:
         self.tree = SysfsTree(transfer_limit_bytes=self.profile.transfer_limit_bytes)
         self.firmware = FirmwareClass(self.tree, self.pages, log=self.log.append)
-        self.firmware.install()
+        self.firmware.install(SysfsTree())
 
     def _make_driver(self, **parameters: str) -> DellRbu:
         return DellRbu(

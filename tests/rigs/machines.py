@@ -21,6 +21,7 @@ from openrbu.formats.hdr import Image, SystemId, make_image
 from openrbu.formats.tokens import IndexedIoToken
 from openrbu.formats.version import BiosVersion
 from openrbu.linux.cmos import NVMEM, PORT
+from openrbu.linux.firmware_class import CLASS, IGNORE_FALLBACK, RELEASE, SEARCH_PATH
 from openrbu.machine.factory import MachineSpec, make_machine
 from openrbu.machine.models import MODELS
 from openrbu.machine.virtual import VirtualMachine
@@ -32,6 +33,8 @@ from openrbu.update.options import Options
 from openrbu.update.plan import make_plan
 from openrbu.update.possible_bioses import PossibleBios, PossibleBioses
 from openrbu.update.progress import SilentProgress
+from openrbu.update.target import HYPERVISOR_PATH
+from openrbu.update.verify import KPAGEFLAGS
 from rigs.faulty_pages import FaultyPages
 
 Quiet = SilentProgress
@@ -42,6 +45,12 @@ DEVICE = "/sys/devices/platform/dell_rbu"
 ENTRY = "/sys/class/firmware/dell_rbu"
 
 NOBODY = 65534
+
+NOT_NEEDED = frozenset(
+    {KPAGEFLAGS, HYPERVISOR_PATH, SEARCH_PATH, IGNORE_FALLBACK, RELEASE, f"{CLASS}/timeout"}
+)
+"""Files without which an update goes on: what can't be read of them is looked at again, or is not
+known then."""
 
 PROFILES = ("documented", "linux-2.6.16", "linux-5.7", "linux-6.16", "linux")
 

@@ -10,7 +10,8 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from openrbu.drivers.firmware_class import MAX_IMAGE_BYTES, FirmwareClass, FirmwareImage
+from openrbu.drivers.firmware_class import FirmwareClass
+from openrbu.drivers.firmware_image import MAX_IMAGE_BYTES, FirmwareImage
 from openrbu.drivers.sysfs import Caller, SysfsTree
 from openrbu.errors import KernelError
 from openrbu.memory.buddy import BuddyAllocator
@@ -38,7 +39,7 @@ class Bench:
         self.firmware = FirmwareClass(
             self.tree, pages, delay_s=delay_s, now=lambda: self.now, log=self.log.append
         )
-        self.firmware.install()
+        self.firmware.install(SysfsTree())
         self.data_before_loading = data_before_loading
         self.request()
 
@@ -136,7 +137,7 @@ def test_an_empty_load_is_delivered_as_one(bench: Bench) -> None:
 def test_a_driver_can_request_again_when_it_gets_its_image(pages: BuddyAllocator) -> None:
     tree = SysfsTree()
     firmware = FirmwareClass(tree, pages)
-    firmware.install()
+    firmware.install(SysfsTree())
 
     def request_again(image: FirmwareImage) -> None:
         firmware.request("blade", DEVICE, request_again)
@@ -269,7 +270,7 @@ def test_memory_is_freed_when_the_driver_fails(pages: BuddyAllocator) -> None:
     before = pages.free_bytes
     tree = SysfsTree()
     firmware = FirmwareClass(tree, pages)
-    firmware.install()
+    firmware.install(SysfsTree())
 
     def fail(image: FirmwareImage) -> None:
         raise KernelError(errno.EIO)

@@ -24,11 +24,10 @@ from openrbu.update.driver import RbuDriver
 from openrbu.update.journal import Journal
 from openrbu.update.options import Options
 from openrbu.update.plan import Plan, make_plan
-from openrbu.update.target import HYPERVISOR_PATH
-from openrbu.update.verify import KPAGEFLAGS
 from rigs.machines import (
     DEVICE,
     ENTRY,
+    NOT_NEEDED,
     REBOOT_MODE,
     WAYS,
     FailAt,
@@ -115,7 +114,7 @@ def test_a_failure_at_any_call_leaves_the_machine_as_it_was(
             if not fail.has_failed:
                 break
             if error != "no memory":  # which is tried again, as a look at memory is
-                assert {KPAGEFLAGS, HYPERVISOR_PATH} & set(fail.failed)
+                assert NOT_NEEDED & set(fail.failed)
             take_back(machine, ground)
             assert status(machine) == before
         assert failures > 25
@@ -168,7 +167,9 @@ def test_a_kernel_that_dies_of_dropping_packets_is_not_killed_by_any_failure(
             try:
                 host = Watched(VirtualHost(machine), fail)
                 flow.perform(host, planned(machine, "packet"), Quiet())
-                break
+                if not fail.has_failed:
+                    break
+                assert NOT_NEEDED & set(fail.failed)
             except UpdateFailedError as ended:
                 assert not machine.running_kernel().is_dead
                 assert not machine.is_armed
@@ -384,8 +385,6 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from rigs.machines import *
 from openrbu.hosts.virtual import VirtualHost
-from openrbu.update.target import HYPERVISOR_PATH
-from openrbu.update.verify import KPAGEFLAGS
 from openrbu.update.options import Options
 from openrbu.update.plan import make_plan
 

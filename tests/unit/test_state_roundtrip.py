@@ -129,7 +129,7 @@ def test_a_dell_rbu_is_what_its_snapshot_says(
     blocks = allocated(pages, wanted)
     state = replace(state, staged=to_rows(blocks), is_mono=state.is_mono and len(blocks) == 1)
     firmware = FirmwareClass(tree, pages)
-    firmware.install()
+    firmware.install(SysfsTree())
     driver = DellRbu(tree, firmware, pages, profile=profile("linux"))
     driver.restore(kept(state))
     assert driver.snapshot() == state
@@ -152,19 +152,22 @@ def test_a_dcdbas_is_what_its_snapshot_says(
 
 
 @settings(deadline=None)
-@given(values_of(FirmwareRequestState), st.integers(0, 1 << 40), BLOCKS)
+@given(values_of(FirmwareRequestState), values_of(FirmwareState), st.booleans(), BLOCKS)
 def test_a_firmware_class_is_what_its_snapshot_says(
     memory: RamFile,
     request_state: FirmwareRequestState,
-    timeout_s: int,
+    state: FirmwareState,
+    ignores: bool,
     wanted: list[tuple[int, int]],
 ) -> None:
     pages = BuddyAllocator(memory)
     blocks = [block._replace(size_bytes=block.capacity_bytes) for block in allocated(pages, wanted)]
     image = FirmwareImageState(sum(each.size_bytes for each in blocks), to_rows(blocks))
-    state = FirmwareState(timeout_s, {"x": replace(request_state, image=image)})
+    switches = {"ignore_sysfs_fallback": ignores, "force_sysfs_fallback": not ignores}
+    requests = {"x": replace(request_state, image=image)}
+    state = replace(state, switches=switches, requests=requests)
     firmware = FirmwareClass(SysfsTree(), pages, delay_s=5.0)
-    firmware.install()
+    firmware.install(SysfsTree())
     firmware.request("x", "/devices/x", lambda image: None)
     firmware.restore(kept(state))
     assert firmware.snapshot() == state

@@ -48,7 +48,8 @@ from openrbu.drivers.dell_rbu_profiles import (
     Profile,
 )
 from openrbu.drivers.extents import Block, blocks_in, free_all, to_rows
-from openrbu.drivers.firmware_class import FirmwareClass, FirmwareImage
+from openrbu.drivers.firmware_class import FirmwareClass
+from openrbu.drivers.firmware_image import FirmwareImage
 from openrbu.drivers.numbers import c_string, scan_unsigned, strict_unsigned, unsigned_long
 from openrbu.drivers.objects import add_driver, device_path, module_path, remove_driver
 from openrbu.drivers.staged_data import StagedData
@@ -246,14 +247,14 @@ class DellRbu:
     # -- staging ----------------------------------------------------------------------------
 
     def _on_image(self, image: FirmwareImage) -> None:
-        """Stage an image that the firmware class delivers; its entry is removed already."""
+        """Stage an image that the firmware class delivers; its request is over already."""
         if not image.size_bytes:
             return
         if self._image_type == "mono":
             self._stage_mono(image)
         elif self._image_type == "packet":
             self._stage_packets(image)
-        if self._profile.entry_comes_back:
+        if self._profile.entry_comes_back and not image.is_from_file:
             self._request_entry()
 
     def _stage_mono(self, image: FirmwareImage) -> None:

@@ -11,15 +11,19 @@ waiting   start -> loading          complain -> gone           drop -> gone
 loading   start again -> loading    deliver -> gone            drop -> gone
 ========  ========================  =========================  ==========================
 
+A file of the right name comes first: where one is at `/lib/firmware/NAME`, or in the directory that
+the parameter `path` names, the image is that file's, and no entry is made. Where there is no such
+file and `ignore_sysfs_fallback` is 1, the request fails: no entry is made either.
+
 An image that is being loaded is in physical memory, in page blocks that need not be adjacent, as in
 a kernel's vmalloc buffer. When the load ends, they are freed and *not cleared*. So page-aligned
 copies of the image, complete or not, remain in free memory, where a BIOS may find them.
 
 A kernel makes the entry in the background, some time after the request. Here that time is
-`delay_s`: `run_due`, which is called before each access, makes the entries that are due. `timeout`
-can be read and written, but has no effect.
+`delay_s`: `run_due`, which is called before each access, answers the requests that are due.
+`timeout` can be read and written, but has no effect.
 
-Sources: docs/reference/firmware-class.md, F1 to F4; the kernel's document of `dell_rbu` for `1`,
+Sources: docs/reference/firmware-class.md, F1 to F6; the kernel's document of `dell_rbu` for `1`,
 `0` and `-1`; for what it does not say, Debian's 6.1.192, with which this is compared. Only measured
 there: numbers are read with `simple_int`; `data` reads as empty before a load; an entry that
 accepts data before `1` discards them at `1`.
@@ -27,137 +31,36 @@ accepts data before `1` discards them at `1`.
 
 from __future__ import annotations
 
-import contextlib
 import errno
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 from functools import partial
 from types import MappingProxyType
 
 from openrbu.buffers import Buffer
-from openrbu.drivers.extents import Block, Extents, blocks_in, free_all, to_rows
-from openrbu.drivers.numbers import simple_int
+from openrbu.drivers.firmware_image import FirmwareImage
+from openrbu.drivers.numbers import c_string, simple_int
 from openrbu.drivers.objects import add_device
-from openrbu.drivers.states import FirmwareImageState, FirmwareRequestState, FirmwareState
+from openrbu.drivers.states import FirmwareRequestState, FirmwareState
 from openrbu.drivers.sysfs import BinaryAttribute, Symlink, SysfsTree, TextAttribute
 from openrbu.errors import DamagedInputError, KernelError
 from openrbu.memory.pages import PageSource
-from openrbu.units import GIB, MAX_ORDER, PAGE_SIZE, pages_for
 
 CLASS_PATH = "/class/firmware"
+
+SEARCH_PATH = "/module/firmware_class/parameters/path"
+"""In `/sys`: the directory in which the kernel searches first."""
+
+CONFIG = "/sys/kernel/firmware_config"
+"""In `/proc`: a directory of switches."""
+
+DIRECTORIES = ("/lib/firmware/updates", "/lib/firmware")
+"""In which the kernel searches for a file, after the one of `SEARCH_PATH`. (A real kernel also
+searches in a directory with the name of its release in each of them, before.)"""
+
+_MAX_PATH_CHARACTERS = 255
 DEFAULT_TIMEOUT_S = 60
-
-MAX_IMAGE_BYTES = 1 * GIB
-"""The largest image: a write beyond this size is EFBIG, so that a wrong offset can't take all
-memory. (A real 6.1 crashes on an offset of 2 GiB.)"""
-
-
-_AHEAD_SHARE, _AHEAD_PAGES = 16, 16
-"""For small writes, a sixteenth of the image's pages, 16 at most, are allocated ahead."""
-
-
-class FirmwareImage:
-    """The `size_bytes` bytes that were loaded. A driver only reads it.
-
-    Its memory is freed when the driver's callback returns: the driver must not keep a view of it.
-    """
-
-    def __init__(self, pages: PageSource) -> None:
-        self._pages = pages
-        self._blocks: list[Block] = []
-        self._extents = Extents(pages.memory)
-        self.size_bytes = 0
-
-    def views(self, start: int = 0, size_bytes: int | None = None) -> Iterator[memoryview]:
-        """Views of the bytes from `start` on, at most `size_bytes` in all, without a copy."""
-        left = max(0, self.size_bytes - start)
-        return self._extents.views(start, left if size_bytes is None else min(left, size_bytes))
-
-    def read(self, start: int = 0, size_bytes: int | None = None) -> bytes:
-        """A copy of the same bytes."""
-        return b"".join(self.views(start, size_bytes))
-
-    def write(self, offset: int, data: Buffer) -> None:
-        """Write bytes; the image grows if it has to. Bytes that are skipped are zeros.
-
-        :raise KernelError: EFBIG above MAX_IMAGE_BYTES; ENOMEM when there are no pages. The image
-            is not changed then.
-        """
-        end = offset + len(data)
-        if end > MAX_IMAGE_BYTES:
-            raise KernelError(errno.EFBIG, detail=f"no image is larger than {MAX_IMAGE_BYTES}")
-        self._reserve(end)
-        if offset > self.size_bytes:
-            self._extents.zero(self.size_bytes, offset - self.size_bytes)
-        self._extents.write(offset, data)
-        self.size_bytes = max(self.size_bytes, end)
-
-    def release(self) -> None:
-        """Free the memory without clearing it."""
-        free_all(self._pages, self._blocks)
-        self._blocks, self._extents, self.size_bytes = [], Extents(self._pages.memory), 0
-
-    def snapshot(self) -> FirmwareImageState:
-        """The state from which `restore` makes the same image, in the same memory."""
-        return FirmwareImageState(self.size_bytes, to_rows(self._blocks))
-
-    @classmethod
-    def restore(cls, pages: PageSource, state: FirmwareImageState) -> FirmwareImage:
-        """The image of which the snapshot was taken.
-
-        :raise DamagedInputError: when its blocks are too small for it.
-        """
-        image = cls(pages)
-        image._append(list(blocks_in(state.blocks)))
-        image.size_bytes = state.size_bytes
-        if image.size_bytes > image._extents.size_bytes:
-            raise DamagedInputError(
-                "a firmware image is larger than its blocks",
-                expected=image._extents.size_bytes,
-                actual=image.size_bytes,
-            )
-        return image
-
-    def _reserve(self, size_bytes: int) -> None:
-        """Allocate pages for `size_bytes` bytes, and some more for further small writes."""
-        room_bytes = self._extents.size_bytes
-        if size_bytes <= room_bytes:
-            return
-        missing = pages_for(size_bytes - room_bytes)
-        ahead = min(room_bytes // PAGE_SIZE // _AHEAD_SHARE, _AHEAD_PAGES)
-        if missing < ahead:
-            with contextlib.suppress(KernelError):
-                self._append(self._allocated(ahead))
-                return
-        self._append(self._allocated(missing))
-
-    def _allocated(self, missing: int) -> list[Block]:
-        """Allocate blocks of `missing` pages in all, each as large as possible.
-
-        :raise KernelError: ENOMEM when there are not as many pages. None is allocated then.
-        """
-        added: list[Block] = []
-        largest = MAX_ORDER
-        while missing:
-            order = min(largest, missing.bit_length() - 1)
-            try:
-                address = self._pages.allocate(order)
-            except KernelError:
-                if order == 0:
-                    free_all(self._pages, added)
-                    raise
-                largest = order - 1
-                continue
-            added.append(Block(address, order, PAGE_SIZE << order))
-            missing -= 1 << order
-        return added
-
-    def _append(self, blocks: list[Block]) -> None:
-        self._blocks += blocks
-        for block in blocks:
-            self._extents.append(block.address, block.capacity_bytes)
-
 
 OnImage = Callable[[FirmwareImage], None]
 
@@ -216,7 +119,8 @@ class _Request:
 class FirmwareClass:
     """The entries below `/class/firmware` in `tree`. `log` gets the lines that a kernel would log.
 
-    An entry appears `delay_s` seconds, by the clock `now`, after it was requested.
+    A request is answered `delay_s` seconds, by the clock `now`, after it was made. `find_file` has
+    the content of the file at a path; None: there is none.
     """
 
     def __init__(
@@ -224,19 +128,31 @@ class FirmwareClass:
         tree: SysfsTree,
         pages: PageSource,
         *,
+        find_file: Callable[[str], FirmwareImage | None] = lambda path: None,
         delay_s: float = 0.0,
         now: Callable[[], float] = lambda: 0.0,
         log: Callable[[str], None] = lambda line: None,
     ) -> None:
         self._tree, self._pages, self._log = tree, pages, log
         self._delay_s, self._now = delay_s, now
+        self._find_file = find_file
         self._timeout_s = DEFAULT_TIMEOUT_S
+        self._search_path = ""
+        self._switches = dict.fromkeys(("ignore_sysfs_fallback", "force_sysfs_fallback"), False)
         self._requests: dict[str, _Request] = {}
 
-    def install(self) -> None:
-        """Add the class's directory and `timeout`. Call it once, before the first request."""
+    def install(self, proc: SysfsTree) -> None:
+        """Add the class's directory, `timeout`, the search path, and the switches in the tree of
+        `/proc`. Call it once, before the first request."""
         timeout = TextAttribute(lambda: f"{self._timeout_s}\n", self._store_timeout)
         self._tree.add(f"{CLASS_PATH}/timeout", timeout)
+        path = TextAttribute(lambda: f"{self._search_path}\n", self._store_path)
+        self._tree.add(SEARCH_PATH, path)
+        for name in self._switches:
+            switch = TextAttribute(
+                partial(self._show_switch, name), partial(self._store_switch, name), size_bytes=0
+            )
+            proc.add(f"{CONFIG}/{name}", switch)
 
     def request(
         self,
@@ -246,10 +162,12 @@ class FirmwareClass:
         *,
         data_before_loading: bool = False,
     ) -> None:
-        """Make an entry for `name` below the device, for user space to deliver an image.
+        """Request an image: from a file, or else by an entry for `name` below the device, for user
+        space to deliver one.
 
-        `on_image` is called at most once, when a load ends. The entry is removed then, so it may
-        request again. After an abort it is not called. `data_before_loading` is as in `Profile`.
+        `on_image` is called at most once, when a load ends. The request is over then, so it may
+        request again, except after a load from a file: there would be no end of those. After an
+        abort it is not called. `data_before_loading` is as in `Profile`.
 
         :raise KernelError: EEXIST when an image of that name is requested already.
         """
@@ -263,19 +181,50 @@ class FirmwareClass:
         self.run_due()
 
     def run_due(self) -> None:
-        """Make the entries that are due.
+        """Answer the requests that are due.
 
-        The clock may be set back: no entry waits for longer than `delay_s` from now.
+        The clock may be set back: no request waits for longer than `delay_s` from now.
         """
         if all(request.due_at is None for request in self._requests.values()):
             return  # the usual case, without reading the clock, which takes most of the time
         now = self._now()
-        for request in self._requests.values():
+        for request in list(self._requests.values()):
             if request.due_at is None:
                 continue
             request.due_at = min(request.due_at, now + self._delay_s)
             if request.due_at <= now:
-                self._add_entry(request)
+                self._answer(request)
+
+    def _answer(self, request: _Request) -> None:
+        """Load the image from a file where there is one; else make the entry, where the kernel does
+        that."""
+        found = self._file_for(request.name)
+        if found is None and not self._switches["ignore_sysfs_fallback"]:
+            self._add_entry(request)
+            return
+        del self._requests[request.name]
+        if found is None:
+            self._log(f"{request.name}: no such file, and the sysfs fallback is ignored")
+            return
+        try:
+            for view in found.views():
+                request.image.write(request.image.size_bytes, view)
+            request.image.is_from_file = True
+            request.on_image(request.image)
+        except KernelError as error:
+            self._log(f"{request.name}: the file can't be loaded: {error}")
+        finally:
+            request.image.release()
+
+    def _file_for(self, name: str) -> FirmwareImage | None:
+        """The first file of this name in the directories in which the kernel searches. An empty one
+        does not count."""
+        first = (self._search_path,) if self._search_path else ()
+        for directory in (*first, *DIRECTORIES):
+            found = self._find_file(f"{directory}/{name}")
+            if found is not None and found.size_bytes:
+                return found
+        return None
 
     def _add_entry(self, request: _Request) -> None:
         request.due_at = None
@@ -318,7 +267,7 @@ class FirmwareClass:
             )
             for name, request in self._requests.items()
         }
-        return FirmwareState(self._timeout_s, requests)
+        return FirmwareState(self._timeout_s, self._search_path, dict(self._switches), requests)
 
     def restore(self, state: FirmwareState) -> None:
         """Continue from a snapshot.
@@ -334,7 +283,10 @@ class FirmwareClass:
                 expected=sorted(self._requests),
                 actual=sorted(state.requests),
             )
-        self._timeout_s = state.timeout_s
+        if state.switches.keys() != self._switches.keys():
+            raise DamagedInputError("the firmware class has other switches")
+        self._timeout_s, self._search_path = state.timeout_s, state.search_path
+        self._switches = dict(state.switches)
         for name, saved in state.requests.items():
             request = self._requests[name]
             request.state = _State.LOADING if saved.is_loading else _State.WAITING
@@ -346,6 +298,22 @@ class FirmwareClass:
 
     def _store_timeout(self, text: bytes) -> None:
         self._timeout_s = max(0, simple_int(text))
+
+    def _store_path(self, text: bytes) -> None:
+        """The text up to the first NUL; a newline at its end belongs to it."""
+        path = c_string(text)
+        if len(path) > _MAX_PATH_CHARACTERS:
+            raise KernelError(errno.ENOSPC, SEARCH_PATH)
+        self._search_path = path.decode("latin-1")
+
+    def _show_switch(self, name: str) -> str:
+        return f"{int(self._switches[name])}\n"
+
+    def _store_switch(self, name: str, text: bytes) -> None:
+        value = text.strip()
+        if value not in (b"0", b"1"):
+            raise KernelError(errno.EINVAL, f"{CONFIG}/{name}")
+        self._switches[name] = value == b"1"
 
     def _store_loading(self, request: _Request, text: bytes) -> None:
         value = simple_int(text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from openrbu.drivers.dell_rbu_profiles import KernelOopsError, Profile
 from openrbu.drivers.extents import Block, Extents, free_all, zero_whole
-from openrbu.drivers.firmware_class import FirmwareImage
+from openrbu.drivers.firmware_image import FirmwareImage
 from openrbu.memory.pages import PageSource
 from openrbu.units import PhysAddr
 

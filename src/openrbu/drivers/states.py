@@ -37,9 +37,13 @@ class FirmwareRequestState:
 
 @dataclass(frozen=True, slots=True)
 class FirmwareState:
-    """The firmware class. `requests`: by the driver's name."""
+    """The firmware class. `search_path`: the directory in which the kernel searches first; empty:
+    none. `switches`: those in `/proc/sys/kernel/firmware_config`. `requests`: by the driver's
+    name."""
 
     timeout_s: Natural
+    search_path: str
+    switches: dict[str, bool]
     requests: dict[str, FirmwareRequestState]
 
 

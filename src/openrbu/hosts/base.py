@@ -88,6 +88,24 @@ class Host(Protocol):
         :raise OSError: the kernel's error.
         """
 
+    def make_file(self, path: str) -> None:
+        """Make an empty file that only root can use, and the directory that it is in where that is
+        missing.
+
+        :raise FileExistsError: when there is something at this path.
+        :raise OSError: the kernel's error.
+        """
+
+    def remove_file(self, path: str) -> None:
+        """Remove a file. What it contained may stay in free memory.
+
+        :raise OSError: the kernel's error.
+        """
+
+    def kernel_path(self, path: str) -> str:
+        """A path under which the machine's kernel itself finds this directory. The kernel searches
+        where its first process does, which may have another root than this program."""
+
     def path_lock(self, path: str) -> AbstractContextManager[None]:
         """Lock a file (flock(2)) in the block: an advisory lock, which programs take before they
         use the file.

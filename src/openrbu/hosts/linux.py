@@ -119,6 +119,26 @@ class LinuxHost:
                     raise OSError(errno.EIO, "the file takes no more data")
                 rest, offset = rest[done:], offset + done
 
+    def make_file(self, path: str) -> None:
+        file = self._path(path)
+        file.parent.mkdir(mode=0o700, exist_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        os.close(os.open(file, flags, 0o600))
+
+    def remove_file(self, path: str) -> None:
+        self._path(path).unlink()
+
+    def kernel_path(self, path: str) -> str:
+        """The same path, where the first process finds the same directory there; else the path
+        through this process's entry in `/proc`, which leads to its root."""
+        try:
+            is_same = (self._root / "proc/1/root" / path.lstrip("/")).samefile(self._path(path))
+        except OSError:
+            is_same = False
+        if is_same or self._root != Path("/"):
+            return path
+        return f"/proc/{os.getpid()}/root{path}"
+
     @contextlib.contextmanager
     def path_lock(self, path: str) -> Iterator[None]:
         with self._opened(path, os.O_WRONLY) as fd:  # sysfs has files that can't be read

@@ -101,6 +101,17 @@ class VirtualHost:
             while done < len(data):
                 done += file.write(offset + done, memoryview(data)[done:])
 
+    def make_file(self, path: str) -> None:
+        with store.disk_errors(self._machine.directory), whole_path(path):
+            self._machine.make_file(path)
+
+    def remove_file(self, path: str) -> None:
+        with store.disk_errors(self._machine.directory), whole_path(path):
+            self._machine.remove_file(path)
+
+    def kernel_path(self, path: str) -> str:
+        return path
+
     def path_lock(self, path: str) -> AbstractContextManager[None]:
         return self._machine.path_lock(path)
 

@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
 from openrbu.buffers import Buffer
 from openrbu.drivers.dcdbas import Dcdbas
-from openrbu.drivers.dell_rbu import FLOOR_PATH, DellRbu
-from openrbu.drivers.dell_rbu_profiles import KernelOopsError, Profile
+from openrbu.drivers.dell_rbu import DellRbu
+from openrbu.drivers.dell_rbu_profiles import Profile
 from openrbu.drivers.dev_port import add_port_files
 from openrbu.drivers.dmi import add_dmi
 from openrbu.drivers.firmware_class import FirmwareClass
-from openrbu.drivers.numbers import unsigned_long
 from openrbu.drivers.states import DellRbuState, ModuleState
 from openrbu.drivers.sysfs import (
     ROOT,
@@ -33,14 +32,16 @@ from openrbu.drivers.sysfs import (
     TextAttribute,
 )
 from openrbu.errors import DamagedInputError, KernelError, MachineError, UsageError
+from openrbu.kernel.changes import ChangeInProgress
 from openrbu.kernel.huge_pages import HUGE_PAGE_ORDER, NR_HUGEPAGES, HugePages
+from openrbu.kernel.module_parameters import dell_rbu_parameters, refuse_unknown
 from openrbu.kernel.page_flags import PageFlags
+from openrbu.kernel.plain_files import PlainFiles
 from openrbu.kernel.states import KernelState, RebootMode, check_blocks, unowned_blocks
 from openrbu.memory.buddy import BuddyAllocator
 from openrbu.memory.pages import PageSource
 from openrbu.memory.physical import PhysicalMemory, Region
 from openrbu.ports import IoPorts
-from openrbu.system.signals import DeferredSignals
 from openrbu.units import MIB, PhysAddr
 
 if TYPE_CHECKING:
@@ -147,13 +148,19 @@ class Kernel:
         self.sys, self.proc, self.dev = (
             SysfsTree(numbers=numbers, now=self._now, transfer_limit_bytes=limit) for _ in range(3)
         )
-        self.firmware = FirmwareClass(
-            self.sys, self.pages, delay_s=self._entry_delay_s, now=self._now, log=self._log
-        )
-        self.firmware.install()
-        self.modules: dict[str, Module] = {}
         for path in ("/devices/platform", "/module"):  # these exist without a driver, too
             self.sys.add(path, Directory())
+        self.files = PlainFiles(SysfsTree(numbers=numbers, now=self._now), self.pages)
+        self.firmware = FirmwareClass(
+            self.sys,
+            self.pages,
+            find_file=self.files.find,
+            delay_s=self._entry_delay_s,
+            now=self._now,
+            log=self._log,
+        )
+        self.firmware.install(self.proc)
+        self.modules: dict[str, Module] = {}
         self.sys.add("/kernel/reboot/mode", TextAttribute(self._show_mode, self._store_mode))
         if self._dmi is not None:
             add_dmi(self.sys, *self._dmi)
@@ -162,7 +169,7 @@ class Kernel:
         self._add_proc("/sys/kernel/random/boot_id", lambda: f"{self._boot_id}\n")
         self._add_proc("/buddyinfo", self.allocator.buddyinfo)
         self._add_proc("/modules", self._show_modules)
-        flags = BinaryAttribute(PageFlags(self.allocator).read, mode=0o400)
+        flags = BinaryAttribute(PageFlags(self.allocator, self.files.blocks).read, mode=0o400)
         self.proc.add("/kpageflags", flags)
         self.huge_pages = HugePages(self.allocator)
         self.balloon: KernelBalloon | None = None
@@ -207,7 +214,12 @@ class Kernel:
         return file.write(offset, data, sys_rawio=caller.sys_rawio)
 
     def exists(self, path: str) -> bool:
-        tree, inner = self.tree(path)
+        try:
+            tree, inner = self.tree(path)
+        except KernelError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            return False
         return tree.exists(inner)
 
     def list(self, path: str) -> list[str]:
@@ -217,14 +229,35 @@ class Kernel:
     def tree(self, path: str) -> tuple[SysfsTree, str]:
         """The tree that `path` is in, after what is due has been run, and the path in that tree.
 
-        :raise KernelError: ENOENT when it is not under `/sys`, `/proc` or `/dev`.
+        :raise KernelError: ENOENT when it is not under `/sys`, `/proc` or `/dev`, nor one of
+            `files`.
         """
         self.check_not_crashed()
         self.run_due()
         for prefix, tree in (("/sys", self.sys), ("/proc", self.proc), ("/dev", self.dev)):
             if path == prefix or path.startswith(prefix + "/"):
                 return tree, path[len(prefix) :]
+        if self.files.tree.exists(path):
+            return self.files.tree, path
         raise KernelError(errno.ENOENT, path)
+
+    def make_file(self, path: str) -> None:
+        """Make an empty plain file.
+
+        :raise KernelError: as `PlainFiles.make`.
+        """
+        self.check_not_crashed()
+        with self.changing():
+            self.files.make(path)
+
+    def remove_file(self, path: str) -> None:
+        """Remove a plain file.
+
+        :raise KernelError: ENOENT when there is none.
+        """
+        self.check_not_crashed()
+        with self.changing():
+            self.files.remove(path)
 
     def run_due(self) -> None:
         """Do what has become due since the last call."""
@@ -290,6 +323,7 @@ class Kernel:
             is_dead=self.is_dead,
             firmware=self.firmware.snapshot(),
             modules=tuple(module.snapshot() for module in self.modules.values()),
+            files=self.files.snapshot(),
             balloon=None if self.balloon is None else self.balloon.snapshot(),
         )
 
@@ -302,6 +336,7 @@ class Kernel:
         for saved in state.modules:
             self.modules[saved.module] = self._restored_module(saved)
         self.firmware.restore(state.firmware)
+        self.files.restore(state.files)  # last: a driver's request must not find them
         if (state.balloon is None) != (self.balloon is None):
             raise DamagedInputError("a kernel that is a guest of Xen has a balloon, and no other")
         if self.balloon is not None and state.balloon is not None:
@@ -318,16 +353,19 @@ class Kernel:
 
     # -- inside -----------------------------------------------------------------------------
 
-    def changing(self) -> _ChangeInProgress:
+    def changing(self) -> ChangeInProgress:
         """A block that changes the kernel. Signals are deferred in it, as in a real kernel."""
         self._before_change()
-        return _ChangeInProgress(self)
+        return ChangeInProgress(self._die)
+
+    def _die(self) -> None:
+        self.is_dead = True
 
     def _make_module(self, name: str, parameters: Mapping[str, str]) -> Module:
         if name == "dell_rbu":
-            return self._make_dell_rbu(**_dell_rbu_parameters(parameters))
+            return self._make_dell_rbu(**dell_rbu_parameters(parameters))
         if name == "dcdbas":
-            _refuse_unknown(name, parameters, ())
+            refuse_unknown(name, parameters, ())
             return self._make_dcdbas()
         raise UsageError(f"no module is called {name!r}; there are: {', '.join(MODULES)}")
 
@@ -357,44 +395,3 @@ class Kernel:
             f"{name} 16384 {int(self.firmware.is_requested(name))} - Live 0x0000000000000000\n"
             for name in self.modules
         )
-
-
-class _ChangeInProgress(DeferredSignals):
-    """The block of `Kernel.changing`. It is a class and not a generator, because every write to a
-    file uses it."""
-
-    def __init__(self, kernel: Kernel) -> None:
-        super().__init__()
-        self._kernel = kernel
-
-    def __exit__(self, *raised: object) -> None:
-        _, error, _ = raised
-        if isinstance(error, KernelOopsError):
-            self._kernel.is_dead = True
-        super().__exit__(*raised)
-        if isinstance(error, KernelOopsError):
-            raise MachineError(
-                f"the machine's kernel has crashed ({error.detail}): restart the machine"
-            ) from None
-
-
-def _dell_rbu_parameters(parameters: Mapping[str, str]) -> dict[str, Any]:
-    _refuse_unknown("dell_rbu", parameters, ("image_type", "allocation_floor"))
-    known: dict[str, Any] = dict(parameters)
-    if "allocation_floor" in known:
-        text = parameters["allocation_floor"]
-        try:
-            # Bytes that are not UTF-8 come from a command line as surrogates. They become "?".
-            known["allocation_floor"] = unsigned_long(text.encode(errors="replace"), FLOOR_PATH)
-        except KernelError as error:
-            if error.errno != errno.EINVAL:
-                raise
-            raise UsageError(f"allocation_floor takes an address, not {text!r}") from None
-    return known
-
-
-def _refuse_unknown(name: str, parameters: Mapping[str, str], known: tuple[str, ...]) -> None:
-    for parameter in parameters:
-        if parameter not in known:
-            have = ", ".join(known) or "none"
-            raise UsageError(f"{name} has no parameter {parameter!r} (it has: {have})")

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable, Iterable
 
+from openrbu.drivers.extents import Block
 from openrbu.errors import KernelError
 from openrbu.lazy import np
 from openrbu.memory.buddy import BuddyAllocator
-from openrbu.memory.page_flags import BUDDY_BIT, ENTRY_BYTES
+from openrbu.memory.page_flags import BUDDY_BIT, ENTRY_BYTES, LRU_BIT
 from openrbu.units import MAX_ORDER, PAGE_SHIFT
 
 _CHUNK_PAGES = 1 << MAX_ORDER
 
 
 class PageFlags:
-    """The file, made from an allocator's state. All bits except BUDDY are 0."""
+    """The file, made from an allocator's state: BUDDY of free pages, LRU of those in `cached`, the
+    blocks that files have. All other bits are 0."""
 
-    def __init__(self, allocator: BuddyAllocator) -> None:
-        self._allocator = allocator
+    def __init__(
+        self, allocator: BuddyAllocator, cached: Callable[[], Iterable[Block]] = tuple
+    ) -> None:
+        self._allocator, self._cached = allocator, cached
         self._frames = max(region.end for region in allocator.memory.regions) >> PAGE_SHIFT
 
     def read(self, offset: int, size_bytes: int) -> bytes:
@@ -35,4 +40,7 @@ class PageFlags:
         free = np.unpackbits(np.frombuffer(bits, np.uint8), bitorder="little")
         skip = first - (chunks.start << MAX_ORDER)
         wanted = free[skip : skip + max(0, last - first)].astype("<u8") << BUDDY_BIT
+        for block in self._cached():
+            start = (block.address >> PAGE_SHIFT) - first
+            wanted[max(0, start) : max(0, start + (1 << block.order))] |= np.uint64(1 << LRU_BIT)
         return wanted.tobytes()

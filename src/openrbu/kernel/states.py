@@ -7,7 +7,13 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from openrbu.drivers.extents import Block, blocks_in
-from openrbu.drivers.states import DellRbuState, FirmwareState, ModuleState, XenBalloonState
+from openrbu.drivers.states import (
+    DellRbuState,
+    FirmwareImageState,
+    FirmwareState,
+    ModuleState,
+    XenBalloonState,
+)
 from openrbu.errors import DamagedInputError
 from openrbu.memory.buddy import BuddyAllocator
 from openrbu.memory.buddy_state import AllocatorState
@@ -28,14 +34,15 @@ class KernelBalloonState:
 
 @dataclass(frozen=True, slots=True)
 class KernelState:
-    """A kernel. `modules`: in the sequence in which they were loaded. `balloon`: None where Linux
-    does not run on Xen."""
+    """A kernel. `modules`: in the sequence in which they were loaded. `files`: its plain files, by
+    path. `balloon`: None where Linux does not run on Xen."""
 
     allocator: AllocatorState
     reboot_mode: RebootMode
     is_dead: bool
     firmware: FirmwareState
     modules: tuple[ModuleState, ...]
+    files: dict[str, FirmwareImageState]
     balloon: KernelBalloonState | None
 
 
@@ -72,6 +79,8 @@ def unowned_blocks(state: KernelState, order: int) -> Iterator[PhysAddr]:
 def _blocks_of(state: KernelState) -> Iterator[Block]:
     for request in state.firmware.requests.values():
         yield from blocks_in(request.image.blocks)
+    for file in state.files.values():
+        yield from blocks_in(file.blocks)
     for module in state.modules:
         if isinstance(module, DellRbuState):
             yield from blocks_in(module.staged)

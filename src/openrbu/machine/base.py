@@ -123,6 +123,20 @@ class Machine(Protocol):
         :raise MachineError: when the machine is off.
         """
 
+    def make_file(self, path: str) -> None:
+        """Make an empty file below `kernel.plain_files.DIRECTORIES`.
+
+        :raise OSError: the error of the machine's kernel.
+        :raise MachineError: when the machine is off.
+        """
+
+    def remove_file(self, path: str) -> None:
+        """Remove such a file.
+
+        :raise OSError: the error of the machine's kernel.
+        :raise MachineError: when the machine is off.
+        """
+
     @property
     def modules(self) -> tuple[str, ...]:
         """The names of the modules that are loaded, sorted.

@@ -56,15 +56,19 @@ def read(data: bytes) -> MachineState:
 
 
 def _from_1(state: Document) -> Document:
-    """In format 1 modules are an object, and `parameters` another one. The state of a module has
-    its parameters too."""
+    """In format 1 modules are an object, and `parameters` another one; the state of a module has
+    its parameters too. There are no plain files, and no search path for firmware."""
     kernel = dict(state["kernel"])
     modules, parameters = kernel["modules"], kernel.pop("parameters")
     if modules.keys() != parameters.keys():
         raise ValueError("modules and their parameters differ")
     kernel["modules"] = [{"module": name, **modules[name]} for name in parameters]
+    switches = {"ignore_sysfs_fallback": False, "force_sysfs_fallback": False}
+    kernel["firmware"] = {**kernel["firmware"], "search_path": "", "switches": switches}
+    kernel["files"] = {}
     return {**state, "kernel": kernel}
 
 
 FORMAT = FileFormat(2, {1: _from_1})
-"""Of the state. 1: openrbu up to 0.2.0; 2: modules are a list, without their parameters."""
+"""Of the state. 1: openrbu up to 0.2.0; 2: modules are a list, without their parameters, and
+the kernel has plain files and a search path for firmware."""

@@ -298,6 +298,14 @@ class VirtualMachine:
             self.running_kernel()
             return self.files.open(path, reading=reading, writing=writing)
 
+    def make_file(self, path: str) -> None:
+        with self.lock:
+            self.running_kernel().make_file(path)
+
+    def remove_file(self, path: str) -> None:
+        with self.lock:
+            self.running_kernel().remove_file(path)
+
     @property
     def modules(self) -> tuple[str, ...]:
         with self.lock:

@@ -124,6 +124,12 @@ class Client:
     def exists(self, path: str) -> bool:
         return self._machine.exists(path)
 
+    def make_file(self, path: str) -> None:
+        self._machine.make_file(path)
+
+    def remove_file(self, path: str) -> None:
+        self._machine.remove_file(path)
+
     def stat(self, path: str) -> list[float]:
         return replies.stat_list(self._files.stat(path))
 
@@ -206,6 +212,8 @@ UNLOAD_MODULE = Call("unload_module", Client.unload_module, name=str)
 ACQUIRE = Call("acquire", Client.acquire, path=str, holder=int)
 RELEASE = Call("release", Client.release, path=str, holder=int)
 EXISTS = Call("exists", Client.exists, path=str)
+MAKE_FILE = Call("make_file", Client.make_file, path=str)
+REMOVE_FILE = Call("remove_file", Client.remove_file, path=str)
 STAT = Call("stat", Client.stat, path=str)
 LIST = Call("list", Client.list_directory, path=str)
 READLINK = Call("readlink", Client.readlink, path=str)
@@ -241,6 +249,8 @@ CALLS: Mapping[str, Call[...]] = MappingProxyType(
             ACQUIRE,
             RELEASE,
             EXISTS,
+            MAKE_FILE,
+            REMOVE_FILE,
             STAT,
             LIST,
             READLINK,

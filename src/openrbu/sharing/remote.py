@@ -337,6 +337,12 @@ class RemoteMachine:
     def open(self, path: str, *, reading: bool = False, writing: bool = False) -> File:
         return self.files.open(path, reading=reading, writing=writing, must_be_on=True)
 
+    def make_file(self, path: str) -> None:
+        self._connection.call(client.MAKE_FILE, replies.no_value, path=path)
+
+    def remove_file(self, path: str) -> None:
+        self._connection.call(client.REMOVE_FILE, replies.no_value, path=path)
+
     @property
     def modules(self) -> tuple[str, ...]:
         return tuple(self._connection.call(client.MODULES, replies.names))

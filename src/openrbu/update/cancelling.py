@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from openrbu.errors import DamagedInputError, ObstacleError, OpenRbuError
 from openrbu.hosts.base import Host
 from openrbu.system.signals import signals_deferred
-from openrbu.update import stage
+from openrbu.update import firmware_file, stage
 from openrbu.update.arm import activation_for, set_armed, unload_dcdbas
 from openrbu.update.driver import RbuDriver
 from openrbu.update.exclusion import BusyError, alone_on
@@ -116,6 +116,8 @@ def _take_back(
         for change in changes:
             with _told(f"{change.path} could not be put back", undone, is_enough=was_armed):
                 put_back(host, change)
+        with _told("a file of the image could not be removed", undone, is_enough=was_armed):
+            firmware_file.take_away(host)
     finally:
         if not had_dcdbas:
             with contextlib.suppress(OSError, ObstacleError):

@@ -15,8 +15,10 @@ from typing import Literal
 from openrbu.buffers import Buffer
 from openrbu.errors import DamagedInputError, ObstacleError, UpdateFailedError
 from openrbu.hosts.base import Host, read_text
+from openrbu.linux.firmware_class import read_firmware_class
 from openrbu.system.waiting import Deadline, comes_about
 from openrbu.units import MIB
+from openrbu.update.firmware_file import NAME, given_as_file
 
 DEVICE = "/sys/devices/platform/dell_rbu"
 IMAGE_TYPE = f"{DEVICE}/image_type"
@@ -71,7 +73,12 @@ class RbuDriver:
         """
         if self.has_entry:
             return True
-        return self._host.exists(USE_COUNT) and read_text(self._host, USE_COUNT) != "0"
+        return self.shows_use and read_text(self._host, USE_COUNT) != "0"
+
+    @property
+    def shows_use(self) -> bool:
+        """Whether the kernel shows how often the module is in use: not where it is built in."""
+        return self._host.exists(USE_COUNT)
 
     def load(self, mode: Mode) -> None:
         """Load the module with this image type, where it is not loaded.
@@ -120,13 +127,17 @@ class RbuDriver:
 
     def deliver(self, data: Buffer, progress: Progress) -> None:
         """Deliver `data` to the driver: write `1` to loading, then the bytes, then `0` to loading.
+        Where the kernel makes no firmware entry, or loads another file instead, as a file.
 
         The kernel does not report whether the driver had memory for it: read it back.
 
-        :raise ObstacleError: when no firmware entry appears.
+        :raise ObstacleError: when no firmware entry appears, and it can't be given as a file.
         :raise OSError: what the kernel returns; the delivery is aborted.
         """
-        self.ensure_entry()
+        if not self._has_way_through_entry():
+            self._deliver_as_file(data)
+            progress(len(data))
+            return
         try:
             self._host.write(LOADING, b"1\n")
             for offset in range(0, len(data), CHUNK_BYTES):
@@ -151,7 +162,9 @@ class RbuDriver:
         :raise ObstacleError: when the entry does not appear, or does not disappear.
         :raise OSError: what the kernel returns.
         """
-        self.ensure_entry()
+        if not self._has_way_through_entry():
+            self._overwrite_by_file(size_bytes)
+            return
         try:
             self._host.write(LOADING, b"1\n")
             zeros = bytes(min(size_bytes, CHUNK_BYTES))
@@ -159,6 +172,46 @@ class RbuDriver:
                 self._host.write(DATA, zeros[: size_bytes - offset], offset)
         finally:
             self.abort_entry()
+
+    def _has_way_through_entry(self) -> bool:
+        """Whether there is a firmware entry now. False: the kernel makes none, or would load a file
+        instead; what was staged may be freed, or that file may be staged."""
+        if self.has_entry:
+            return True
+        firmware = read_firmware_class(self._host, NAME)
+        if (firmware.files or not firmware.uses_fallback) and not self.is_in_use:
+            return False
+        return self.ensure_entry()
+
+    def _deliver_as_file(self, data: Buffer) -> None:
+        """Have the kernel load `data` from a file.
+
+        :raise ObstacleError: when no file can be made, or the kernel is not done with it within
+            `ENTRY_WAIT_SECONDS`.
+        """
+        with given_as_file(self._host, data):
+            self.request_entry()
+            if not self._wait_until(lambda: self.has_entry or not self.is_in_use):
+                raise ObstacleError(
+                    f"the kernel is not done with loading a file after {ENTRY_WAIT_SECONDS:.0f} s: "
+                    "try again later"
+                )
+            if self.has_entry:
+                self.abort_entry()
+                raise ObstacleError(
+                    f"the kernel did not find the file that it was given ({NAME}): see its log"
+                )
+
+    def _overwrite_by_file(self, size_bytes: int) -> None:
+        """As `overwrite_freed`. Packets of no size are not staged, so the driver takes nothing."""
+        image_type, packet_size_bytes = self.image_type, self.packet_size_bytes
+        self.set_type("packet")
+        self.set_packet_size(0)
+        try:
+            self._deliver_as_file(bytes(size_bytes))
+        finally:
+            self.set_packet_size(packet_size_bytes)
+            self.set_type(image_type)
 
     def staged(self) -> Iterator[bytes]:
         """The staged data as the driver gives it back, in chunks, in sequence; no chunk when
@@ -213,28 +266,21 @@ class RbuDriver:
         """
         self._host.write(IMAGE_TYPE, b"init\n")
 
-    def ensure_entry(self) -> None:
+    def ensure_entry(self) -> bool:
         """Wait until the firmware entry exists; request it where it does not, which frees what is
-        staged.
+        staged. False: the kernel has answered the request without an entry. It has loaded a file,
+        or has no sysfs fallback.
 
-        :raise ObstacleError: when it does not appear within `ENTRY_WAIT_SECONDS`.
+        :raise ObstacleError: when it does not answer within `ENTRY_WAIT_SECONDS`.
         :raise OSError: what the kernel returns.
         """
-        if not self._wait_until(self._is_entry_there):
+        request = _Request(self)
+        if not self._wait_until(request.is_answered):
             raise ObstacleError(
                 f"{ENTRY} did not appear within {ENTRY_WAIT_SECONDS:.0f} s after init was written "
                 "to image_type: try again, or check that the kernel has the firmware loader "
                 "fallback (CONFIG_FW_LOADER_USER_HELPER)"
             )
-
-    def _is_entry_there(self) -> bool:
-        """Whether the entry exists; request one where the kernel is not busy with one.
-
-        A request is lost while the kernel still removes the entry before (seen on Debian's
-        6.1.192).
-        """
-        if not self.is_in_use:
-            self.request_entry()
         return self.has_entry
 
     def abort_entry(self) -> None:
@@ -275,6 +321,24 @@ class RbuDriver:
         less often."""
         deadline = Deadline(ENTRY, ENTRY_WAIT_SECONDS, clock=_HostClock(self._host))
         return comes_about(is_so, deadline, 0.01, longest_s=0.5)
+
+
+class _Request:
+    """A request for a firmware entry."""
+
+    def __init__(self, driver: RbuDriver) -> None:
+        self._driver, self._is_made = driver, False
+
+    def is_answered(self) -> bool:
+        """Whether the entry exists, or the kernel is done with the request without one. Makes the
+        request where the kernel is not busy with an entry: it is lost while the kernel still
+        removes the entry before (seen on Debian's 6.1.192)."""
+        if not self._driver.is_in_use:
+            if self._is_made:
+                return True
+            self._driver.request_entry()
+            self._is_made = self._driver.shows_use
+        return self._driver.has_entry
 
 
 class _HostClock:

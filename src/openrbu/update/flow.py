@@ -24,7 +24,7 @@ from openrbu.errors import (
 from openrbu.hosts.base import Host
 from openrbu.system.signals import signals_deferred
 from openrbu.units import PAGE_SIZE
-from openrbu.update import arming_checks, restart, stage
+from openrbu.update import arming_checks, firmware_file, restart, stage
 from openrbu.update.arm import (
     ActivationToken,
     activation_for,
@@ -95,6 +95,8 @@ def perform(host: Host, plan: Plan, progress: ProgressReporter = _SILENT) -> Out
             return None
         plan, data = ready, ready.image.build()
         last = _last_before(host, plan.target, journal)
+        with kernel_refusals():
+            firmware_file.take_away(host)
         journal.append(attempt_id, "started", host.now(), **_facts(host, plan, data))
         undo = Undo(host, journal, attempt_id)
         try:

@@ -15,6 +15,7 @@ from openrbu.update.arm import read_armed
 from openrbu.update.arming_checks import cmos_doubt
 from openrbu.update.driver import RbuDriver, ReadBack
 from openrbu.update.exclusion import who_updates
+from openrbu.update.firmware_file import take_away_of_killed
 from openrbu.update.journal import Attempt, Journal
 from openrbu.update.restart import WARM, boot_id, restart_mode
 from openrbu.update.target import Target, read_target
@@ -91,7 +92,7 @@ class UpdateStatus:
 
 def read_status(host: Host) -> UpdateStatus:
     """Read the status of the machine; record the result of the last update in the journal, where
-    the BIOS has given one.
+    the BIOS has given one, and take a file away that a killed update has left.
 
     :raise ObstacleError: when the machine's files or its journal can't be read or written.
     :raise DamagedInputError: when its SMBIOS tables or its journal are damaged.
@@ -99,6 +100,7 @@ def read_status(host: Host) -> UpdateStatus:
     try:
         target = read_target(host)
         record_result(host, target)
+        take_away_of_killed(host)
         driver = RbuDriver(host)
         staged, sha256 = _staged(driver) if driver.is_loaded else (0, "")
         last = Journal.of(host).last
