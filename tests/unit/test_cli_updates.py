@@ -300,7 +300,7 @@ def test_a_power_cycle_loses_a_staged_update_and_says_so(demo: Cli) -> None:
     assert "0x000d" in demo("history", "--machine", "demo").out
 
 
-# -- packages and passwords -----------------------------------------------------------------
+# -- packages, and a password -----------------------------------------------------------------
 
 
 def test_a_package_with_one_image_does_for_the_image(demo: Cli) -> None:
@@ -333,22 +333,6 @@ def test_the_bios_takes_packets_with_its_password_only(guarded: Cli) -> None:
     guarded.write("wrong", b"sesam")
     assert guarded.json(*words, "--password-file", "wrong", code=1)["restarted"] is True
     assert guarded.json(*words, "--password-file", "password")["result"]["reason"] is None
-
-
-def test_a_password_comes_out_of_the_environment_and_is_shown_nowhere(
-    guarded: Cli, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("OPENRBU_PASSWORD", "sesame")
-    words = ("update", new_bios(guarded), "--machine", "packety", "--reboot", "--mode", "packet")
-    ended = guarded(*words)
-    assert ended.code == 0
-    assert "sesame" not in ended.out + ended.err + guarded("history", "-m", "packety", "--json").out
-
-
-def test_an_empty_password_file_is_a_usage_error(guarded: Cli) -> None:
-    empty = guarded.write("empty", b"\n")
-    words = ("--machine", "packety", "--password-file", empty)
-    assert "no password" in guarded.fails(2, "plan", new_bios(guarded), *words)
 
 
 # -- interrupts -----------------------------------------------------------------------------

@@ -25,9 +25,9 @@ from openrbu.cli.options import (
     MachineName,
     confirm,
     hex_number_of,
-    password_in,
     size_of,
 )
+from openrbu.cli.passwords import password_in
 from openrbu.cli.show import Answer, Block, Cell, Facts, Table, bad, caution, good
 from openrbu.cli.status import (
     completion_document,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 from collections.abc import Callable
 from enum import StrEnum
@@ -14,9 +13,6 @@ import typer
 
 from openrbu.errors import OpenRbuError, UsageError
 from openrbu.units import parse_size
-
-PASSWORD_VARIABLE = "OPENRBU_PASSWORD"
-MAX_PASSWORD_FILE_BYTES = 4096
 
 
 class ModeChoice(StrEnum):
@@ -102,14 +98,6 @@ PacketSize = Annotated[
         "--packet-size", metavar="SIZE", help="Size of a packet with its header (4096, 8K)."
     ),
 ]
-PasswordFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--password-file",
-        metavar="FILE",
-        help=f"File with the BIOS admin password (or set ${PASSWORD_VARIABLE}).",
-    ),
-]
 AllowKnownBroken = Annotated[
     bool,
     typer.Option(
@@ -157,28 +145,6 @@ def set_id_of(text: str) -> int | bytes:
     if not (len(text) == 4 and text.isascii()):
         raise UsageError(f"--set-id: {text!r} is neither 0x… nor four ASCII characters (_A05)")
     return text.encode("ascii")
-
-
-def password_of(file: Path | None) -> str | None:
-    """The BIOS admin password: from the file, else from the environment, else None.
-
-    :raise UsageError: as `password_in`.
-    """
-    return os.environ.get(PASSWORD_VARIABLE) if file is None else password_in(file)
-
-
-def password_in(file: Path) -> str:
-    """The password in a file, without a line end after it.
-
-    :raise UsageError: when the file can't be read, or is empty.
-    """
-    from openrbu.system.files import read_input
-
-    data = read_input(file, max_size_bytes=MAX_PASSWORD_FILE_BYTES)
-    password = data.decode("utf-8", "surrogateescape").removesuffix("\n").removesuffix("\r")
-    if not password:
-        raise UsageError(f"there is no password in {file}")
-    return password
 
 
 def confirm(question: str, *, yes: bool) -> None:

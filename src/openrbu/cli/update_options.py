@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,9 +11,7 @@ from openrbu.cli.options import (
     AllowKnownBroken,
     ModeChoice,
     PacketSize,
-    PasswordFile,
     Reinstall,
-    password_of,
     size_of,
 )
 
@@ -79,14 +76,13 @@ class UpdateOptions:
     allow_any_system: AllowAnySystem = False
     allow_known_broken: AllowKnownBroken = False
     memory_above_4g: MemoryAbove4g = False
-    password_file: PasswordFile = None
     without_password: WithoutPassword = False
     mend_cmos: MendCmos = False
 
-    def options(self) -> Options:
-        """The same options for `openrbu.api`.
+    def options(self, password: str | None) -> Options:
+        """The same options for `openrbu.api`, with the BIOS admin password.
 
-        :raise UsageError: when the packet size is not valid, or the password can't be read.
+        :raise UsageError: when the packet size is not valid.
         """
         from openrbu.api import Options
         from openrbu.formats.packet import check_packet_size
@@ -101,7 +97,7 @@ class UpdateOptions:
             allow_any_system=self.allow_any_system,
             allow_known_broken=self.allow_known_broken,
             memory_above_4g=self.memory_above_4g,
-            password=password_of(self.password_file),
+            password=password,
             without_password=self.without_password,
             mend_cmos=self.mend_cmos,
         )
@@ -123,6 +119,4 @@ class UpdateOptions:
             words += ["--mode", self.mode.value]
         if self.packet_size != _PACKET_SIZE:
             words += ["--packet-size", self.packet_size]
-        if self.password_file is not None:
-            words += ["--password-file", shlex.quote(str(self.password_file))]
         return "".join(f" {word}" for word in words)

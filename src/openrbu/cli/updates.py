@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,6 +12,7 @@ from openrbu.cli import progress, show
 from openrbu.cli.identity import machine_words
 from openrbu.cli.interrupts import InterruptReport
 from openrbu.cli.options import ImageFile, OnMachine
+from openrbu.cli.passwords import PasswordOptions, ask, can_ask
 from openrbu.cli.plan_view import (
     armed_blocks,
     check_blocks,
@@ -25,7 +27,10 @@ from openrbu.cli.update_options import UpdateOptions
 from openrbu.errors import OpenRbuError
 
 if TYPE_CHECKING:
-    from openrbu.api import Machine, Plan
+    from openrbu.api import Cancelled, Machine, Plan
+
+PASSWORD_NEEDED = "password_needed"
+"""The name, for scripts, of an obstacle and of an error: a password is set and none was given."""
 
 
 def plan(
@@ -33,6 +38,7 @@ def plan(
     *,
     machine: OnMachine = None,
     asked: UpdateOptions,
+    secret: PasswordOptions,
     as_json: bool,
 ) -> Answer:
     """Show what an update would do, and what prevents it.
@@ -43,7 +49,7 @@ def plan(
     \b
     Example:  rbu plan A06.hdr --machine demo
     """
-    loaded, options = api.read_image(image), asked.options()
+    loaded, options = api.read_image(image), asked.options(secret.password())
     with api.open_machine(machine) as opened:
         planned = opened.plan(loaded, options)
         refusal = planned.refusal
@@ -53,7 +59,7 @@ def plan(
         blocks: list[Block] = [Facts("Plan", plan_rows(opened, planned))]
         blocks += [_nothing_to_do(planned)] if planned.nothing_to_do else check_blocks(planned)
         if not planned.nothing_to_do and refusal is None:
-            ready = f"rbu update {image}{machine_words(opened)}{asked.words}"
+            ready = f"rbu update {image}{machine_words(opened)}{asked.words}{secret.words}"
             blocks.append(good(f"ready: {ready}"))
         return Answer({}, blocks, refusal)
 
@@ -66,6 +72,7 @@ def update(
         bool, typer.Option("--reboot", help="Restart the machine when it is armed.")
     ] = False,
     asked: UpdateOptions,
+    secret: PasswordOptions,
     as_json: bool,
 ) -> Answer:
     """Stage and verify an image, and arm the BIOS.
@@ -80,10 +87,12 @@ def update(
     """
     from openrbu.update.journal import Journal
 
-    loaded, options = api.read_image(image), asked.options()
+    loaded, options = api.read_image(image), asked.options(secret.password())
     interrupts = InterruptReport()
     with interrupts.reporting(), api.open_machine(machine) as opened:
         planned = opened.plan(loaded, options)
+        if not as_json and _lacks_only_password(planned) and can_ask():
+            planned = opened.plan(loaded, replace(options, password=ask()))
         document = {"changed": False, "plan": plan_document(opened, planned, loaded)}
         if planned.refusal is not None:
             return Answer(document, hints(planned), planned.refusal)
@@ -102,6 +111,12 @@ def update(
             show.emit(armed)
         interrupts.end()
         return _restart(opened, document)
+
+
+def _lacks_only_password(planned: Plan) -> bool:
+    """Whether nothing but the password prevents the update."""
+    kinds = {each.kind for each in planned.obstacles}
+    return planned.refusal is not None and kinds == {PASSWORD_NEEDED}
 
 
 def _begin(machine: Machine, planned: Plan, *, as_json: bool) -> None:
@@ -144,19 +159,17 @@ def _restart(machine: Machine, document: dict[str, Any]) -> Answer:
 # -- cancelling -----------------------------------------------------------------------------
 
 
-def cancel(
-    *,
-    machine: OnMachine = None,
-) -> Answer:
+def cancel(*, machine: OnMachine = None, secret: PasswordOptions, as_json: bool) -> Answer:
     """Cancel an armed or staged update.
 
-    First the BIOS's token is cleared, then the image in memory.
+    First the BIOS's token is cleared, then the image in memory. Some BIOSes with an admin password
+    clear the token only with it.
 
     \b
     Example:  rbu cancel --machine demo
     """
     with api.open_machine(machine) as opened:
-        done = opened.cancel()
+        done = _cancelled(opened, secret.password(), may_ask=not as_json)
     document = {
         "changed": done.changed,
         "was_armed": done.was_armed,
@@ -186,3 +199,13 @@ def cancel(
     if done.problem:
         lines.append(caution(f"note: {done.problem}"))
     return Answer(document, lines or ["nothing to cancel: nothing is staged or armed"])
+
+
+def _cancelled(machine: Machine, password: str | None, *, may_ask: bool) -> Cancelled:
+    """Cancel; where only the password is missing, and it may be asked for, ask for it."""
+    try:
+        return machine.cancel(password=password)
+    except OpenRbuError as error:
+        if error.kind != PASSWORD_NEEDED or not (may_ask and can_ask()):
+            raise
+    return machine.cancel(password=ask())
