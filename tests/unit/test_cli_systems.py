@@ -121,7 +121,7 @@ def test_an_image_of_another_size_is_planned_with_a_note_and_the_bios_judges(dem
     path, on = demo.image("A06", size_bytes=FLASH_BYTES // 2), ("--machine", "demo")
     planned = demo("plan", path, *on)
     assert planned.code == 0
-    assert "unknown: the image has 256 KiB (262144 bytes) for the flash, and SMBIOS" in planned.out
+    assert "the image has 256 KiB (262144 bytes) for the flash, and SMBIOS" in planned.out
     assert demo.json("update", path, *on, "--reboot", code=1)["result"]["version_after"] == "A05"
 
 

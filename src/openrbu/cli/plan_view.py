@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from openrbu.api import Machine
 from openrbu.cli import identity
 from openrbu.cli.images import image_document, systems_text
-from openrbu.cli.show import Block, Cell, Facts, bad, caution, good
+from openrbu.cli.show import Block, Cell, Sections, StyledText, bad, caution, good
 from openrbu.cli.status import extents_document, extents_words
 from openrbu.units import human_size
 
 if TYPE_CHECKING:
     from openrbu.formats.loading import LoadedImage
-    from openrbu.update.checks.check import Check
+    from openrbu.update.checks.check import Check, Verdict
     from openrbu.update.flow import Outcome
     from openrbu.update.plan import Plan
 
@@ -58,28 +59,51 @@ def _own_rules_row(machine: Machine, planned: Plan) -> list[tuple[str, Cell]]:
 
 
 def check_blocks(planned: Plan) -> list[Block]:
-    """All that the plan looked at, a block for each question."""
+    """All that the plan looked at, by question, and how it looks as a whole."""
     from openrbu.update.checks.check import Question
 
-    return [
-        Facts(question.text, [_check_row(each) for each in asked])
+    sections = [
+        (question.text, [row for check in asked for row in _check_rows(check)])
         for question in Question
         if (asked := [each for each in planned.checks if each.question is question])
     ]
+    return [Sections(sections), *_summary(planned)]
 
 
-def _check_row(check: Check) -> tuple[str, Cell]:
+def _check_rows(check: Check) -> Iterator[tuple[Cell, Cell, Cell]]:
+    """Verdict, name, and what was found; below it what to do."""
+    paint = _paint(check.verdict)
+    found = paint(check.found) if check.is_in_the_way else check.found
+    yield paint(_words(check.verdict.value)), _words(check.name), found
+    if check.advice:
+        yield "", "", f"→ {check.advice}"
+
+
+def _summary(planned: Plan) -> list[Block]:
+    """How many checks have each verdict, the worst last, where the eye is when it is shown."""
     from openrbu.update.checks.check import Verdict
 
-    styles = {
-        Verdict.FINE: good,
-        Verdict.HANDLED: good,
-        Verdict.IN_THE_WAY: bad,
-        Verdict.UNKNOWN: caution,
-    }
-    verdict = check.verdict.value.replace("_", " ")
-    name = check.name.replace("_", " ")
-    return name, styles[check.verdict](f"{verdict}: {check.message}")
+    blocks: list[Block] = []
+    for verdict in (Verdict.FINE, Verdict.HANDLED, Verdict.UNKNOWN, Verdict.IN_THE_WAY):
+        names = [_words(each.name) for each in planned.checks if each.verdict is verdict]
+        if names:
+            count = f"{len(names)} {_words(verdict.value)}"
+            is_told = verdict is not Verdict.FINE
+            text = f"{count}: {', '.join(dict.fromkeys(names))}" if is_told else count
+            blocks.append(_paint(verdict)(text))
+    return blocks
+
+
+def _words(name: str) -> str:
+    """A name for scripts as people read it."""
+    return name.replace("_", " ")
+
+
+def _paint(verdict: Verdict) -> Callable[[str], StyledText]:
+    """The colour of a verdict."""
+    from openrbu.update.checks.check import Verdict
+
+    return {Verdict.IN_THE_WAY: bad, Verdict.UNKNOWN: caution}.get(verdict, good)
 
 
 def hints(planned: Plan) -> list[Block]:

@@ -71,7 +71,20 @@ class Table:
     rows: Sequence[Sequence[Cell]]
 
 
-Block = Facts | Table | StyledText | str
+@dataclass(frozen=True, slots=True)
+class Sections:
+    """Titles with rows below each, all with the same columns and without a frame: for what is long.
+    On a terminal the last cell of a row is folded."""
+
+    sections: Sequence[tuple[str, Sequence[Sequence[Cell]]]]
+
+    @property
+    def rows(self) -> list[Sequence[Cell]]:
+        """The rows of all sections."""
+        return [row for _, rows in self.sections for row in rows]
+
+
+Block = Facts | Table | Sections | StyledText | str
 """A part of an answer; a string is one line."""
 
 
@@ -213,6 +226,10 @@ def _draw_plain(blocks: Sequence[Block]) -> None:
         if isinstance(block, Facts):
             rows = [(name and f"{name}:", cell) for name, cell in block.rows]
             _print_columns([block.title], rows)
+        elif isinstance(block, Sections):
+            widths = _widths(block.rows)
+            for title, below in block.sections:
+                _print_columns([title], below, widths)
         elif isinstance(block, Table):
             rows_with_head = [[name.upper() for name in block.columns], *block.rows]
             _print_columns([], rows_with_head)
@@ -220,16 +237,23 @@ def _draw_plain(blocks: Sequence[Block]) -> None:
             print(cell_text(block))
 
 
-def _print_columns(head: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
-    """Print rows in aligned columns, indented below a head."""
+def _print_columns(
+    head: Sequence[str], rows: Sequence[Sequence[Cell]], widths: Sequence[int] = ()
+) -> None:
+    """Print rows in aligned columns, indented below a head. `widths`: of the columns, where others
+    than these rows have them, too."""
     indent = "  " if head else ""
     for line in head:
         print(printable(line))
-    texts = [[cell_text(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
-    for row in texts:
-        cells = [text.ljust(width) for text, width in zip(row, widths, strict=True)]
+    for row in rows:
+        columns = zip(row, widths or _widths(rows), strict=True)
+        cells = [cell_text(cell).ljust(width) for cell, width in columns]
         print((indent + "  ".join(cells)).rstrip())
+
+
+def _widths(rows: Sequence[Sequence[Cell]]) -> list[int]:
+    """How wide each column has to be."""
+    return [max(len(cell_text(cell)) for cell in column) for column in zip(*rows, strict=True)]
 
 
 # -- on a terminal --------------------------------------------------------------------------
@@ -255,6 +279,8 @@ def _renderable(block: Block) -> RenderableType:
         for name, cell in block.rows:
             grid.add_row(name, _rich_text(cell))
         return Panel(grid, title=_rich_text(block.title), title_align="left", expand=False)
+    if isinstance(block, Sections):
+        return _rich_sections(block)
     if isinstance(block, Table):
         table = RichTable(title=_rich_text(block.title), title_justify="left", box=box.ROUNDED)
         for column in block.columns:
@@ -263,6 +289,24 @@ def _renderable(block: Block) -> RenderableType:
             table.add_row(*map(_rich_text, row))
         return table
     return _rich_text(block)
+
+
+def _rich_sections(block: Sections) -> RenderableType:
+    from rich.console import Group
+    from rich.padding import Padding
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    parts: list[RenderableType] = []
+    for title, rows in block.sections:
+        grid = RichTable.grid(padding=(0, 2))
+        for width in _widths(block.rows)[:-1]:
+            grid.add_column(no_wrap=True, min_width=width)
+        grid.add_column(overflow="fold")
+        for row in rows:
+            grid.add_row(*map(_rich_text, row))
+        parts += [Text(printable(title), style="bold"), Padding(grid, (0, 0, 0, 2))]
+    return Group(*parts)
 
 
 def _rich_text(cell: Cell) -> Text:
