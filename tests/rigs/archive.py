@@ -21,14 +21,14 @@ from rigs.needs import leave_out
 RELEASE = "9.9.0-1-amd64"
 KERNEL = f"linux-image-{RELEASE}"
 KERNEL_DIRECTORY = f"{KERNEL}_9.9.1-1"
-MODULES = ("9p", "9pnet_virtio", "virtio_console")
+MODULES = ("9p", "9pnet_virtio", "virtio_console", "overlay")
 
-_KMOD = f"""\
+_KMOD = """\
 #!/bin/sh
 # depmod -b ROOT RELEASE, and modprobe … -d ROOT … ALIAS, which says what it would load.
 case "$0" in
 */depmod)
-  echo made >"$2/lib/modules/$3/modules.dep"
+  cd "$2/lib/modules/$3" && find kernel -name '*.ko*' | sort | sed 's/$/:/' >modules.dep
   exit ;;
 esac
 while [ $# -gt 1 ]; do [ "$1" = -d ] && root=$2; shift; done
@@ -37,15 +37,19 @@ fs-9p) name=9p ;;
 virtio:d00000009*) name=9pnet_virtio ;;
 virtio:d00000003*) name=virtio_console ;;
 esac
-file=$root/lib/modules/{RELEASE}/kernel/$name.ko
-[ -f "$file" ] && echo "insmod $file"
+for file in "$root"/lib/modules/*/kernel/$name.ko*; do
+  [ -f "$file" ] && echo "insmod $file"
+done
 """
 
 _APT = """\
 Dir::State "{state}"; Dir::State::status "{state}/status"; Dir::Cache "{state}/cache";
 Dir::Etc::SourceList "{state}/sources.list"; Dir::Etc::SourceParts "-"; Dir::Etc::Parts "-";
+Acquire::AllowInsecureRepositories "true"; APT::Get::AllowUnauthenticated "true";
 APT::Architecture "amd64"; APT::Architectures {{ "amd64"; }};
 """
+
+_OF_DEBIAN = "Origin: Debian\nLabel: Debian\nDate: Sat, 28 Nov 2026 00:00:00 UTC\n"
 
 
 class Archive:
@@ -63,7 +67,7 @@ class Archive:
         config = self._state / "apt.conf"
         config.write_text(_APT.format(state=self._state))
         monkeypatch.setenv("APT_CONFIG", str(config))
-        self._index: list[str] = []
+        self._index: dict[str | None, list[str]] = {}
 
     def fill(self, *, without: str = "") -> None:
         """All that a guest's software is made of, but for the module `without`."""
@@ -75,7 +79,7 @@ class Archive:
         left_out = {
             f"lib/modules/{RELEASE}/kernel/{d}/x.ko": b"x" for d in ("sound", "drivers/net")
         }
-        kernel = {f"boot/vmlinuz-{RELEASE}": _vmlinuz(), **modules, **left_out}
+        kernel = {f"boot/vmlinuz-{RELEASE}": vmlinuz(), **modules, **left_out}
         self.add(KERNEL, "9.9.1-1", kernel)
         self.add("linux-image-amd64", "9.9.1-1", {}, f"Depends: {KERNEL} (= 9.9.1-1)\n")
         self.add("busybox-static", "1:1.2-3", {"bin/busybox": b"#!/bin/sh\n"})
@@ -91,8 +95,10 @@ class Archive:
         fields: str = "",
         *,
         installed_size_kib: int = 1,
+        suite: str | None = None,
     ) -> None:
-        """A package."""
+        """A package. It is in `suite`, of which apt knows nothing; without it, in the one that apt
+        is configured for."""
         root = self.directory / "root"
         for path, data in files.items():
             file = root / path
@@ -109,8 +115,31 @@ class Archive:
         data = deb.read_bytes()
         digest = hashlib.sha256(data).hexdigest()
         where = f"Filename: ./{deb.name}\nSize: {len(data)}\nSHA256: {digest}\n"
-        self._index.append(control + where)
-        (self.directory / "Packages").write_text("\n".join(self._index))
+        self._index.setdefault(suite, []).append(control + where)
+        index = "\n".join(self._index[suite]).encode()
+        if suite is None:
+            (self.directory / "Packages").write_bytes(index)
+        else:
+            self._write_suite(suite, index)
+
+    def _write_suite(self, suite: str, index: bytes) -> None:
+        place, name = self.directory / "dists" / suite, "main/binary-amd64/Packages"
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_bytes(index)
+        digest = hashlib.sha256(index).hexdigest()
+        fields = f"Suite: {suite}\nCodename: {suite}\nArchitectures: amd64\nComponents: main\n"
+        (place / "Release").write_text(
+            f"{_OF_DEBIAN}{fields}SHA256:\n {digest} {len(index)} {name}\n"
+        )
+
+    def be_debians(self) -> None:
+        """Have apt take it for Debian's archive."""
+        index = (self.directory / "Packages").read_bytes()
+        digest = hashlib.sha256(index).hexdigest()
+        (self.directory / "Release").write_text(
+            f"{_OF_DEBIAN}SHA256:\n {digest} {len(index)} Packages\n"
+        )
+        self.update()
 
     def update(self) -> None:
         """Have apt read the archive's index."""
@@ -122,13 +151,13 @@ class Archive:
             deb.unlink()
 
 
-def _vmlinuz() -> bytes:
+def vmlinuz(release: str = RELEASE) -> bytes:
     """What says that it is a Linux kernel, and its version (the boot protocol's setup header)."""
     header = bytearray(2048)
     header[0x1FE:0x200] = b"\x55\xaa"
     header[0x202:0x206] = b"HdrS"
     struct.pack_into("<H6xH", header, 0x206, 0x020F, 0x400)
-    text = f"{RELEASE} (made for a test) #1\0".encode()
+    text = f"{release} (made for a test) #1\0".encode()
     header[0x600 : 0x600 + len(text)] = text
     return bytes(header)
 

@@ -50,6 +50,15 @@ def test_the_version_is_replaced_in_place() -> None:
     assert renamed == ROM.replace(b"1.16.2-debian-1.16.2-1", b"A06".ljust(22, b"\0"))
 
 
+def test_a_byte_of_padding_before_the_version_is_none_of_it() -> None:
+    """As in Debian 13's: between two strings that begin at even addresses."""
+    rom = b"gcc: (D 13) 13.2 binutils: (G) 2.41\0\x901.16.3-debian-1.16.3-2\0\x90\0\0"
+    assert bios_version(rom) == "1.16.3-debian-1.16.3-2"
+    renamed = rename_bios(rom, "A06")
+    assert renamed == rom.replace(b"1.16.3-debian-1.16.3-2", b"A06".ljust(22, b"\0"))
+    assert bios_version(renamed) == "A06"
+
+
 def test_a_version_as_long_as_the_old_one_fits() -> None:
     assert bios_version(rename_bios(ROM, "v" * 22)) == "v" * 22
 

@@ -12,7 +12,9 @@ from openrbu import api
 from openrbu.cli.lab_machine import (
     BiosVersionOption,
     Cpus,
+    KernelOption,
     KernelWords,
+    Modules,
     Ram,
     RamFile,
     Wanted,
@@ -45,6 +47,8 @@ def update(
     bios_version: BiosVersionOption = None,
     ram: Ram = None,
     cpus: Cpus = 1,
+    kernel: KernelOption = None,
+    modules: Modules = None,
     kernel_words: KernelWords = "",
     ram_file: RamFile = None,
     xen: Xen = False,
@@ -72,19 +76,17 @@ def update(
                rbu build bios.bin -o new.hdr --bios-version 2.3.0 --system 0x01de
                rbu lab update new.hdr
                rbu lab update new.hdr --mode packet --power-cut
+               rbu lab update new.hdr --kernel linux-image-amd64/trixie --cpus 2 --ram 6G
                rbu lab update new.hdr --xen
     """
-    from openrbu.formats.packet import check_packet_size
+    from openrbu.lab.kernels import kernel_choice
     from openrbu.lab.trial import model_for, try_update
 
-    loaded = api.read_image(image)
-    if loaded.image.damage:
-        raise DamagedInputError(f"{image}: {loaded.image.damage}")
-    check_packet_size(size_of(packet_size, "--packet-size"))
+    choice = kernel_choice(kernel, modules)
+    loaded = _sound_image(image)
     kind = model_for(loaded.image) if model is None else model
-    words = ["--mode", mode.value, "--packet-size", packet_size]
-    words += ["--allow-downgrade"] * allow_downgrade + ["--allow-any-system"] * allow_any_system
-    wanted = Wanted(kind, bios_version, ram, cpus, kernel_words, xen, ram_file)
+    words = _update_words(mode, packet_size, allow_downgrade, allow_any_system)
+    wanted = Wanted(kind, bios_version, ram, cpus, choice, kernel_words, xen, ram_file)
     parts = make_parts(wanted, len(loaded.image.flash_data))
     with machine_of(parts) as machine:
         trial = try_update(
@@ -96,6 +98,32 @@ def update(
             output=lambda data: write_through(2 if as_json else 1, data),
         )
     return _trial_answer(trial, {"changed": False, **parts.document})
+
+
+def _update_words(
+    mode: ModeChoice, packet_size: str, allow_downgrade: bool, allow_any_system: bool
+) -> list[str]:
+    """The options of `rbu update` in the guest.
+
+    :raise UsageError: when the packet size is not possible.
+    """
+    from openrbu.formats.packet import check_packet_size
+
+    check_packet_size(size_of(packet_size, "--packet-size"))
+    words = ["--mode", mode.value, "--packet-size", packet_size]
+    words += ["--allow-downgrade"] * allow_downgrade
+    return words + ["--allow-any-system"] * allow_any_system
+
+
+def _sound_image(path: Path) -> api.LoadedImage:
+    """The image in a file.
+
+    :raise DamagedInputError: when it is not whole.
+    """
+    loaded = api.read_image(path)
+    if loaded.image.damage:
+        raise DamagedInputError(f"{path}: {loaded.image.damage}")
+    return loaded
 
 
 def _trial_answer(trial: Trial, document: dict[str, Any]) -> Answer:
@@ -132,6 +160,8 @@ def shell(
     bios_version: BiosVersionOption = None,
     ram: Ram = None,
     cpus: Cpus = 1,
+    kernel: KernelOption = None,
+    modules: Modules = None,
     kernel_words: KernelWords = "",
     ram_file: RamFile = None,
     xen: Xen = False,
@@ -161,14 +191,16 @@ def shell(
                rbu lab shell --after-restart 'dmidecode -t bios' -- ./my-tool new.hdr
                rbu lab shell --xen -- cat /sys/devices/system/xen_memory/xen_memory0/target_kb
     """
+    from openrbu.lab.kernels import kernel_choice
     from openrbu.machine.models import model as model_named
 
+    choice = kernel_choice(kernel, modules)
     is_interactive = not command and sys.stdin.isatty() and sys.stdout.isatty()
     if is_interactive:
         _check_interactive(xen, after_restart)
     standard_input = b"" if command or is_interactive else sys.stdin.buffer.read()
     flash_size_bytes = model_named(model).flash_size_bytes
-    wanted = Wanted(model, bios_version, ram, cpus, kernel_words, xen, ram_file)
+    wanted = Wanted(model, bios_version, ram, cpus, choice, kernel_words, xen, ram_file)
     parts = make_parts(wanted, flash_size_bytes)
     with machine_of(parts, on_terminal=is_interactive) as machine:
         if is_interactive:

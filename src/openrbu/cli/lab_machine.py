@@ -16,6 +16,7 @@ from openrbu.cli.status import post_rows
 
 if TYPE_CHECKING:
     from openrbu.bios.post_report import PostReport
+    from openrbu.lab.kernels import KernelChoice
     from openrbu.lab.machine import LabMachine
     from openrbu.lab.packages import GuestSoftware
     from openrbu.lab.xen import XenBoot
@@ -59,6 +60,23 @@ Xen = Annotated[
         help="Run Xen on it, and Linux as dom0 with half of the memory (at most 3/4).",
     ),
 ]
+KernelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--kernel",
+        metavar="PACKAGE|FILE",
+        help="Its kernel: a package (linux-image-amd64/trixie: as Debian 13 has it), or a file "
+        "such as /boot/vmlinuz-6.1.0. Without it: Debian's newest.",
+    ),
+]
+Modules = Annotated[
+    Path | None,
+    typer.Option(
+        "--modules",
+        metavar="DIR",
+        help="The modules of a kernel that is a file. Without it: /lib/modules/RELEASE.",
+    ),
+]
 RamFile = Annotated[
     Path | None,
     typer.Option(
@@ -82,6 +100,7 @@ class Wanted:
     bios_version: str | None
     ram: str | None
     cpus: int
+    kernel: KernelChoice
     kernel_words: str
     xen: bool
     ram_file: Path | None
@@ -126,7 +145,7 @@ def make_parts(wanted: Wanted, flash_size_bytes: int) -> Parts:
         xen.check_ram(ram_bytes)
     if wanted.ram_file is None:
         sizes.check_memory(ram_bytes)
-    software = get_guest_software(print_note)
+    software = get_guest_software(print_note, wanted.kernel)
     spec = machine_spec_for(
         software, wanted.model, wanted.bios_version, flash_size_bytes, ram_bytes=ram_bytes
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from openrbu.cli.files import save
+from openrbu.cli.lab_machine import KernelOption, Modules
 from openrbu.cli.options import Force, OutputFile, size_of
 from openrbu.cli.show import Answer, Cell, Facts, Table, bad, caution, good, print_note
 
@@ -15,20 +16,22 @@ if TYPE_CHECKING:
     from openrbu.lab.check import Need
 
 
-def check() -> Answer:
+def check(*, kernel: KernelOption = None, modules: Modules = None) -> Answer:
     """Show what a lab needs, what is installed, and the command that gets the rest.
 
     Nothing is fetched. What is "to fetch" is fetched from Debian's archive when it is first
     needed: it is unpacked in a cache (OPENRBU_CACHE), and not installed.
 
     \b
-    Example:  rbu lab check
+    Examples:  rbu lab check
+               rbu lab check --kernel linux-image-amd64/trixie
     """
     from openrbu.lab.check import check as check_needs
     from openrbu.lab.check import obstacle
+    from openrbu.lab.kernels import kernel_choice
     from openrbu.system.home import cache_home
 
-    needs = check_needs(print_note)
+    needs = check_needs(print_note, kernel_choice(kernel, modules))
     error = obstacle(needs)
     document = {
         "is_ready": error is None,

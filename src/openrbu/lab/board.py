@@ -10,7 +10,6 @@ from openrbu.cmos import read_first_bank, write_first_bank
 from openrbu.formats.smbios import Tables
 from openrbu.lab import boot
 from openrbu.lab.boot import Setup
-from openrbu.lab.bzimage import unpacked
 from openrbu.lab.packages import GuestSoftware
 from openrbu.lab.qemu import Qemu
 from openrbu.lab.scratch import memory_file
@@ -55,7 +54,7 @@ def start_qemu(
         table_fds = [file_with(each.build()) for each in boot.for_qemu(tables)]
         modules = []
         if setup.xen is not None:
-            modules = [file_at(unpacked(software.vmlinuz)), file_at(software.initramfs)]
+            modules = [file_at(software.image), file_at(software.initramfs)]
         return Qemu(
             boot.arguments(
                 software,

@@ -21,7 +21,6 @@ from pathlib import Path
 import openrbu
 from openrbu.formats.smbios import Structure, Tables
 from openrbu.lab.agent import PORT_NAME
-from openrbu.lab.bzimage import unpacked
 from openrbu.lab.packages import GuestSoftware
 from openrbu.lab.scratch import fd_path
 from openrbu.lab.sizes import LOW_RAM_BYTES
@@ -44,7 +43,7 @@ _INIT = """\
 b() {{ {busybox} "$@"; }}
 b mount -t proc proc /proc
 b mount -t tmpfs tmpfs /run
-b insmod {modules}/kernel/fs/overlayfs/overlay.ko
+{overlay}
 b mkdir -p /run/host /run/up /run/work /run/root
 b mount -t 9p -o ro,trans=virtio,version=9p2000.L,cache=loose,msize=524288 host /run/host
 b mount -t overlay -o lowerdir=/run/host,upperdir=/run/up,workdir=/run/work overlay /run/root
@@ -120,7 +119,9 @@ def write_init(software: GuestSoftware, directory: Path) -> Path:
         "package": Path(openrbu.__file__).parent.parent,
     }
     quoted = {name: shlex.quote(str(word)) for name, word in words.items()}
-    script.write_text(_INIT.format(**quoted))
+    files = software.kernel.files_of("overlay")
+    overlay = "\n".join(f"b insmod {shlex.quote(str(file))}" for file in files)
+    script.write_text(_INIT.format(**quoted, overlay=overlay))
     script.chmod(0o755)
     return script
 
@@ -197,7 +198,7 @@ def _kernel(
     software: GuestSoftware, setup: Setup, line: str, xen_modules: Sequence[int]
 ) -> list[str]:
     if setup.xen is None:
-        words = ["-kernel", str(unpacked(software.vmlinuz)), "-initrd", str(software.initramfs)]
+        words = ["-kernel", str(software.image), "-initrd", str(software.initramfs)]
         return [*words, "-append", line]
     kernel, initramfs = xen_modules
     return setup.xen.arguments(kernel, initramfs, line)

@@ -18,6 +18,9 @@ _MAGIC_AT, _MAGIC = 0x202, b"HdrS"
 _PAYLOAD_AT = 0x248
 """Two u32: the offset of the compressed kernel from the end of the setup, and its length."""
 
+_VERSION_AT = 0x20E
+"""A u16: where the text of the version is, counted from the end of the first sector."""
+
 _ELF = b"\x7fELF"
 
 
@@ -36,6 +39,18 @@ def unpack(image: bytes) -> bytes | None:
     except lzma.LZMAError:
         return None
     return kernel if kernel.startswith(_ELF) else None
+
+
+def release_of(vmlinuz: Path) -> str | None:
+    """The release of the kernel in a bzImage, as `uname -r` has it; None when it is none."""
+    with vmlinuz.open("rb") as file:
+        head = file.read((0xFF + 1) * _SECTOR_BYTES)  # all of the setup
+    if head[_MAGIC_AT : _MAGIC_AT + len(_MAGIC)] != _MAGIC:
+        return None
+    start = _SECTOR_BYTES + int.from_bytes(head[_VERSION_AT : _VERSION_AT + 2], "little")
+    text, end, _ = head[start:].partition(b"\0")
+    words = text.decode("ascii", "replace").split()
+    return words[0] if end and words else None
 
 
 def unpacked(vmlinuz: Path) -> Path:

@@ -33,6 +33,7 @@ MAX_CALLS = 10_000
 _IDLE_WITHIN_S = 10.0
 _IDLE_CHECK_S = 0.001
 _FINIT_MODULE, _DELETE_MODULE = 313, 176  # system call numbers of x86-64 (asm/unistd_64.h)
+_COMPRESSED = 4  # MODULE_INIT_COMPRESSED_FILE of linux/module.h
 
 
 class LinkStatus(NamedTuple):
@@ -198,15 +199,21 @@ def module_files(modules: Path, name: str) -> tuple[Path, ...]:
     with (modules / "modules.dep").open() as lines:  # modules.dep(5)
         for line in lines:
             file, _, needed = line.partition(":")
-            if Path(file).name.partition(".")[0].replace("-", "_") == name.replace("-", "_"):
+            if module_name(file) == name.replace("-", "_"):
                 return tuple(modules / each for each in (*reversed(needed.split()), file))
     raise ObstacleError(f"{modules}/modules.dep has no module {name}")
 
 
+def module_name(file: str) -> str:
+    """The name of the module in a file: `kernel/fs/9p/9p.ko.xz` has `9p`."""
+    return Path(file).name.partition(".")[0].replace("-", "_")
+
+
 def _insert(file: Path, parameters: str) -> None:
+    flags = 0 if file.suffix == ".ko" else _COMPRESSED
     fd = os.open(file, os.O_RDONLY)
     try:
-        libc.call("syscall", _FINIT_MODULE, fd, parameters.encode(), 0)
+        libc.call("syscall", _FINIT_MODULE, fd, parameters.encode(), flags)
     finally:
         os.close(fd)
 

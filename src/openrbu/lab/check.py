@@ -11,17 +11,27 @@ from pathlib import Path
 
 from openrbu.errors import ObstacleError
 from openrbu.lab.accel import KVM, accelerator, is_kvm_usable
-from openrbu.lab.apt import FetchError, Package
+from openrbu.lab.apt import Apt, FetchError, Package
+from openrbu.lab.kernels import (
+    DEFAULT_KERNEL,
+    KernelChoice,
+    KernelFile,
+    kernel_in,
+    kernel_of_file,
+)
 from openrbu.lab.packages import (
     INSTALLED_SEABIOS,
     ROLES,
+    cached_kernel,
     cached_package,
     initramfs_place,
+    kernel_package,
     virtme_run,
     wanted_packages,
 )
 from openrbu.lab.programs import INSTALL_EXTRA, QEMU, find_program, run
 from openrbu.lab.sizes import DEFAULT_RAM_BYTES, needed_memory_bytes
+from openrbu.lab.suites import debian_archive, known_suite
 from openrbu.system.home import cache_home
 from openrbu.system.meminfo import available_memory_bytes
 from openrbu.units import MIB, human_size
@@ -53,13 +63,13 @@ class Need:
     remedy: str | None = None
 
 
-def check(say: Callable[[str], None]) -> list[Need]:
-    """All that a lab needs. `say` gets a line before a check that takes seconds.
+def check(say: Callable[[str], None], choice: KernelChoice = DEFAULT_KERNEL) -> list[Need]:
+    """All that a lab needs for that kernel. `say` gets a line before a check that takes seconds.
 
     :raise ObstacleError: when the cache can't be read.
     """
     cache = cache_home()
-    packages, to_fetch_bytes = _packages(cache)
+    packages, to_fetch_bytes = _packages(cache, choice)
     return [
         *_qemu(),
         _python_package("qemu.qmp"),
@@ -67,7 +77,7 @@ def check(say: Callable[[str], None]) -> list[Need]:
         _program("file", "file"),
         _program("setpriv", "util-linux"),
         *packages,
-        _accelerator(cache, say),
+        _accelerator(cache, choice, say),
         _memory(),
         _disk(cache, to_fetch_bytes + DISK_BYTES),
     ]
@@ -112,48 +122,96 @@ def _program(name: str, package: str) -> Need:
     return Need(name, State.HERE, str(program))
 
 
-def _packages(cache: Path) -> tuple[list[Need], int]:
+def _packages(cache: Path, choice: KernelChoice) -> tuple[list[Need], int]:
     """The needs for packages; and the bytes on disk for fetching and unpacking the missing ones."""
     have = {role: cached_package(cache, role) for role in ROLES}
     if INSTALLED_SEABIOS.exists():
         have["seabios"] = INSTALLED_SEABIOS
-    kernel, busybox = have["kernel"], have["busybox"]
-    is_made = kernel and busybox and initramfs_place(cache, kernel, busybox).exists()
+    kernel_need, kernel_name, to_fetch_bytes = _kernel(cache, choice)
+    del have["kernel"]
+    busybox = have["busybox"]
+    is_made = kernel_name and busybox and initramfs_place(cache, kernel_name, busybox).exists()
     if is_made and have["kmod"] is None:  # only unpacking a kernel and making the initramfs need it
         del have["kmod"]
-    wanted: dict[str, Package] = {}
-    why, remedy = "", None
-    if None in have.values():
-        try:
-            wanted = wanted_packages()
-        except FetchError as error:
-            why, remedy = str(error), "apt-get update" if find_program("apt-get") else _COPY
-    needs, size_bytes = [], 0
+    missing = tuple(role for role, path in have.items() if path is None)
+    wanted, why, remedy = _known(lambda: wanted_packages(missing))
+    needs = [kernel_need]
     for role, path in have.items():
         package = wanted.get(role)
         if path is not None:
             needs.append(Need(role, State.HERE, str(path)))
         elif package is not None:
-            text = f"{package.name} {package.version} ({human_size(package.size_bytes)})"
-            needs.append(Need(role, State.TO_FETCH, text))
-            size_bytes += package.size_bytes + package.unpacked_bytes
+            needs.append(_to_fetch(role, package))
+            to_fetch_bytes += package.size_bytes + package.unpacked_bytes
         else:
             needs.append(Need(role, State.MISSING, why, remedy))
-    return needs, size_bytes
+    return needs, to_fetch_bytes
 
 
-def _accelerator(cache: Path, say: Callable[[str], None]) -> Need:
+def _kernel(cache: Path, choice: KernelChoice) -> tuple[Need, str | None, int]:
+    """The need for the kernel; its name where it is here; the bytes on disk that it takes if not.
+
+    Of another suite apt knows nothing before its lists are fetched: then no size is told.
+    """
+    role = "kernel"
+    try:
+        if isinstance(choice, KernelFile):
+            kernel = kernel_of_file(choice)
+        elif (found := cached_kernel(cache, choice)) is not None:
+            kernel = kernel_in(found)
+        elif choice.suite is not None and known_suite(cache, choice.suite) is None:
+            debian_archive()
+            return Need(role, State.TO_FETCH, f"{choice}, as Debian's archive has it then"), None, 0
+        else:
+            apt = Apt() if choice.suite is None else known_suite(cache, choice.suite)
+            package = kernel_package(apt or Apt(), choice)
+            size_bytes = package.size_bytes + package.unpacked_bytes
+            return _to_fetch(role, package), None, size_bytes
+        kernel.check()
+    except FetchError as error:
+        return Need(role, State.MISSING, str(error), _remedy()), None, 0
+    except ObstacleError as error:
+        return Need(role, State.MISSING, str(error), "--kernel names another"), None, 0
+    where = choice if isinstance(choice, KernelFile) else cached_kernel(cache, choice)
+    return Need(role, State.HERE, str(where)), kernel.name, 0
+
+
+def _known(find: Callable[[], dict[str, Package]]) -> tuple[dict[str, Package], str, str | None]:
+    """What apt knows of packages; or why it does not, and what helps."""
+    try:
+        return find(), "", None
+    except FetchError as error:
+        return {}, str(error), _remedy()
+
+
+def _remedy() -> str:
+    return "apt-get update" if find_program("apt-get") else _COPY
+
+
+def _to_fetch(role: str, package: Package) -> Need:
+    text = f"{package.name} {package.version} ({human_size(package.size_bytes)})"
+    return Need(role, State.TO_FETCH, text)
+
+
+def _accelerator(cache: Path, choice: KernelChoice, say: Callable[[str], None]) -> Need:
     """The accelerator. It is never missing, because emulation always works."""
     name = "accelerator"
     if not is_kvm_usable():
         return Need(name, State.HERE, "tcg: emulation, because there is no usable /dev/kvm")
-    program, kernel = find_program(QEMU), cached_package(cache, "kernel")
-    vmlinuz = kernel and next(kernel.glob("boot/vmlinuz-*"), None)
+    program, vmlinuz = find_program(QEMU), _vmlinuz(cache, choice)
     if program is None or vmlinuz is None:
         return Need(name, State.HERE, "tcg, or kvm: checked once QEMU and a kernel are here")
     if accelerator(program, vmlinuz, say) == KVM:
         return Need(name, State.HERE, "kvm")
     return Need(name, State.HERE, "tcg: emulation, because a guest hung with KVM in a trial")
+
+
+def _vmlinuz(cache: Path, choice: KernelChoice) -> Path | None:
+    """The kernel's file, where it is here."""
+    if isinstance(choice, KernelFile):
+        return choice.vmlinuz
+    kernel = cached_kernel(cache, choice)
+    return kernel and next(kernel.glob("boot/vmlinuz-*"), None)
 
 
 def _memory() -> Need:

@@ -1,10 +1,10 @@
 """The software of a guest: Debian's packages, fetched into a cache and unpacked there.
 
 Theory of operation. apt says which versions there are. `apt-get download` fetches a package and
-checks it against the archive's signatures. Nothing is installed, and root is not needed. The cache
-has a directory for each package and version. One process at a time makes such a directory under
-another name, and renames it when it is complete; so a directory that is there can be used without
-a lock. What is in the cache is used without asking apt: remove the cache to get newer packages.
+checks it against the archive's signatures. Nothing is installed, and root is not needed. What is in
+the cache is used without asking apt: remove the cache to get newer packages. Its `packages/` has
+Debian's newest kernel and the other packages, `kernels/` the kernels that were asked for by name,
+each in a directory of that name, and `apt/` has apt's lists of other suites.
 """
 
 from __future__ import annotations
@@ -13,40 +13,40 @@ import contextlib
 import gzip
 import shutil
 import sysconfig
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
-from openrbu.errors import ObstacleError, OpenRbuError
-from openrbu.lab.apt import (
-    Package,
-    download,
-    failure_text,
-    find_newest,
-    find_packages,
-    unpack,
+from openrbu.errors import ObstacleError
+from openrbu.lab.apt import Apt, Package, failure_text
+from openrbu.lab.bzimage import unpacked
+from openrbu.lab.kernels import (
+    DEFAULT_KERNEL,
+    IN_INITRAMFS,
+    Kernel,
+    KernelChoice,
+    KernelFile,
+    KernelPackage,
+    kernel_in,
+    kernel_of_file,
+    missing_inside,
 )
+from openrbu.lab.package_cache import PackageCache, cache_errors
 from openrbu.lab.programs import INSTALL_EXTRA, QEMU, ProcessResult, find_program, run, search_path
+from openrbu.lab.suites import fetch_suite
 from openrbu.system.home import cache_home
-from openrbu.system.lockfile import LockFile
-from openrbu.system.signals import SIGNAL_CHECK_S
-from openrbu.system.waiting import Deadline, wait_for
-from openrbu.units import human_size
 
 INSTALLED_SEABIOS = Path("/usr/share/seabios/bios-256k.bin")
 """A file of the package seabios, which Debian's QEMU depends on."""
 
-_NEWEST = {
-    "kernel": ("linux-image-amd64", "linux-image-[0-9]"),
-    "xen": ("xen-system-amd64", "xen-hypervisor-[0-9]"),
-}
-"""Packages that depend on the newest kernel and hypervisor (Debian 12), and how their names
-begin."""
+_KERNEL_NAMES = "linux-image-[0-9]"
+
+_NEWEST = {"xen": ("xen-system-amd64", "xen-hypervisor-[0-9]")}
+"""A package that depends on the newest hypervisor (Debian 12), and how its name begins."""
 
 _PATTERNS = {
-    "kernel": "linux-image-[0-9]*",
+    "kernel": f"{_KERNEL_NAMES}*",
     "busybox": "busybox-static",
     "kmod": "kmod",
     "seabios": "seabios",
@@ -66,39 +66,51 @@ _LEFT_OUT = tuple(
 
 _XEN_ELF = "boot/xen.elf-"
 
-_FRESH = ".new-"
-"""The beginning of the names of directories that are not complete yet."""
-
-_NEEDED_IN_INITRAMFS = (b"modules/9p.ko", b"modules/9pnet_virtio.ko", b"modules/virtio_console.ko")
-
 
 @dataclass(frozen=True, slots=True)
 class GuestSoftware:
     """A guest's software, unpacked in the cache.
 
-    `modules` is `…/lib/modules/RELEASE`, with the lists that depmod makes. `initramfs` loads the
-    modules for 9p and for virtio consoles, mounts the host's root, which is the 9p share
+    `image` is what QEMU starts: the kernel, uncompressed where that is possible. `initramfs` loads
+    the modules for 9p and for virtio consoles, mounts the host's root, which is the 9p share
     `/dev/root`, read-only, and runs the program there that `init=` on the kernel's command line
     names. `busybox` is linked statically. `seabios` has 256 KiB.
     """
 
-    release: str
-    vmlinuz: Path
-    modules: Path
+    kernel: Kernel
+    image: Path
     initramfs: Path
     busybox: Path
     seabios: Path
 
+    @property
+    def release(self) -> str:
+        """The kernel's release, as `uname -r` has it."""
+        return self.kernel.release
 
-def get_guest_software(say: Callable[[str], None]) -> GuestSoftware:
+    @property
+    def vmlinuz(self) -> Path:
+        """The kernel as its package has it."""
+        return self.kernel.vmlinuz
+
+    @property
+    def modules(self) -> Path:
+        """`…/lib/modules/RELEASE`, with the lists that depmod makes."""
+        return self.kernel.modules
+
+
+def get_guest_software(
+    say: Callable[[str], None], choice: KernelChoice = DEFAULT_KERNEL
+) -> GuestSoftware:
     """The software, from the cache where that has it. `say` gets a line before each thing that is
     fetched or made.
 
-    :raise ObstacleError: when something is not available; the text says what to do.
+    :raise ObstacleError: when something is not available, or no guest starts with that kernel; the
+        text says what to do.
     """
     cache = cache_home()
     with cache_errors(cache), contextlib.ExitStack() as stack:
-        return _SoftwareBuilder(cache, say, stack).software()
+        return _SoftwareBuilder(PackageCache(cache, say, stack)).software(choice)
 
 
 def get_seabios(say: Callable[[str], None]) -> Path:
@@ -108,7 +120,7 @@ def get_seabios(say: Callable[[str], None]) -> Path:
     """
     cache = cache_home()
     with cache_errors(cache), contextlib.ExitStack() as stack:
-        return _SoftwareBuilder(cache, say, stack).seabios()
+        return _SoftwareBuilder(PackageCache(cache, say, stack)).seabios()
 
 
 def get_xen(say: Callable[[str], None]) -> Path:
@@ -118,21 +130,7 @@ def get_xen(say: Callable[[str], None]) -> Path:
     """
     cache = cache_home()
     with cache_errors(cache), contextlib.ExitStack() as stack:
-        return _SoftwareBuilder(cache, say, stack).xen()
-
-
-@contextlib.contextmanager
-def cache_errors(cache: Path) -> Iterator[None]:
-    """Turn an OSError in the block into an `ObstacleError` that says what to do."""
-    try:
-        yield
-    except OSError as error:
-        if isinstance(error, OpenRbuError):
-            raise
-        raise ObstacleError(
-            f"the cache {cache} can't be used: {error.strerror}; OPENRBU_CACHE=DIR names another "
-            "directory"
-        ) from None
+        return _SoftwareBuilder(PackageCache(cache, say, stack)).xen()
 
 
 def cached_package(cache: Path, role: str) -> Path | None:
@@ -141,48 +139,67 @@ def cached_package(cache: Path, role: str) -> Path | None:
     return max((cache / "packages").glob(f"{_PATTERNS[role]}_*"), default=None)
 
 
-def initramfs_place(cache: Path, kernel: Path, busybox: Path) -> Path:
-    """The path of the initramfs for the packages in these directories, made or not."""
-    return cache / "initramfs" / f"{kernel.name}+{busybox.name}.cpio"
+def cached_kernel(cache: Path, choice: KernelPackage) -> Path | None:
+    """The directory in the cache of a kernel's package; None when there is none."""
+    if choice == DEFAULT_KERNEL:
+        return cached_package(cache, "kernel")
+    place = cache / "kernels" / choice.directory_name
+    return max(place.glob("*_*"), default=None)
 
 
-def wanted_packages() -> dict[str, Package]:
-    """The packages of `GuestSoftware` by role, as apt knows them now.
+def initramfs_place(cache: Path, kernel_name: str, busybox: Path) -> Path:
+    """The path of the initramfs for a kernel and the package of busybox, made or not."""
+    return cache / "initramfs" / f"{kernel_name}+{busybox.name}.cpio"
+
+
+def wanted_packages(roles: tuple[str, ...] = ROLES) -> dict[str, Package]:
+    """The packages for these roles, as apt knows them now. `kernel` is Debian's newest.
 
     :raise FetchError: when apt is not installed, or does not know one of them.
     """
     names = {"busybox": "busybox-static", "kmod": "kmod"}
     if not INSTALLED_SEABIOS.exists():
         names["seabios"] = "seabios"
-    kernel = find_newest(*_NEWEST["kernel"])
-    known = find_packages([*names.values()])
-    return {"kernel": kernel} | {role: known[name] for role, name in names.items()}
+    names = {role: name for role, name in names.items() if role in roles}
+    found = {"kernel": kernel_package(Apt(), DEFAULT_KERNEL)} if "kernel" in roles else {}
+    known = Apt().find_packages([*names.values()]) if names else {}
+    return found | {role: known[name] for role, name in names.items()}
+
+
+def kernel_package(apt: Apt, choice: KernelPackage) -> Package:
+    """The package that has the kernel: the one that is named, or the one on which that depends.
+
+    :raise FetchError: as `Apt.find_newest`.
+    """
+    if choice.name.startswith("linux-image-") and choice.name[len("linux-image-")].isdigit():
+        return apt.find_packages([choice.name])[choice.name]
+    return apt.find_newest(choice.name, _KERNEL_NAMES)
 
 
 class _SoftwareBuilder:
-    """Finds software in the cache, and makes what is missing there. The cache is locked at the
-    first need, until `stack` is closed."""
+    """Finds software in the cache, and makes what is missing there."""
 
-    def __init__(
-        self, cache: Path, say: Callable[[str], None], stack: contextlib.ExitStack
-    ) -> None:
-        self._cache, self._say, self._stack = cache, say, stack
-        self._packages = cache / "packages"
-        self._is_locked = False
+    def __init__(self, cache: PackageCache) -> None:
+        self._cache = cache
 
     @cached_property
     def _wanted(self) -> dict[str, Package]:
-        return wanted_packages()
+        return wanted_packages(("busybox", "kmod", "seabios"))
 
-    def software(self) -> GuestSoftware:
-        if not any((self._cache / "initramfs").glob("*")):  # checked before anything is fetched
+    def software(self, choice: KernelChoice) -> GuestSoftware:
+        if not any((self._cache.directory / "initramfs").glob("*")):  # before anything is fetched
             _programs_for_initramfs()
-        kernel, busybox = self._need("kernel", self._list_modules), self._need("busybox")
-        modules = _inside(kernel, "lib/modules/*")
+        if isinstance(choice, KernelFile):
+            kernel = kernel_of_file(choice)
+            image = kernel.vmlinuz
+        else:
+            kernel = kernel_in(self._kernel(choice))
+            image = unpacked(kernel.vmlinuz)
+        kernel.check()
+        busybox = self._need("busybox")
         return GuestSoftware(
-            release=modules.name,
-            vmlinuz=_inside(kernel, "boot/vmlinuz-*"),
-            modules=modules,
+            kernel,
+            image,
             initramfs=self._initramfs(kernel, busybox),
             busybox=_inside(busybox, "bin/busybox"),
             seabios=self.seabios(),
@@ -196,113 +213,99 @@ class _SoftwareBuilder:
     def xen(self) -> Path:
         return _inside(self._need("xen", _unpack_xen), f"{_XEN_ELF}*")
 
-    def _need(self, role: str, finish: Callable[[Path], None] | None = None) -> Path:
+    def _kernel(self, choice: KernelPackage) -> Path:
+        """The directory of a kernel's package.
+
+        :raise FetchError: when it is not in the cache and can't be fetched.
+        """
+        cache = self._cache.directory
+        if (found := cached_kernel(cache, choice)) is not None:
+            return found
+        self._cache.lock()
+        if (found := cached_kernel(cache, choice)) is not None:
+            return found
+        apt, place = Apt(), cache / "kernels" / choice.directory_name
+        if choice == DEFAULT_KERNEL:
+            place = cache / "packages"
+        elif choice.suite is not None:
+            self._cache.say(f"fetching the lists of Debian's suite {choice.suite} …")
+            apt = fetch_suite(cache, choice.suite)
+        package = kernel_package(apt, choice)
+        return self._cache.fetch(apt, package, place, partial(self._finish_kernel, package.name))
+
+    def _finish_kernel(self, package: str, root: Path) -> None:
+        """Remove the drivers that no guest needs, and have depmod list the others."""
+        for pattern in _LEFT_OUT:
+            for directory in root.glob(pattern):
+                shutil.rmtree(directory)
+        try:
+            kernel = kernel_in(root)
+        except ObstacleError:
+            raise ObstacleError(f"the package {package} has no kernel with modules") from None
+        ended = self._run_with_kmod(["depmod", "-b", ".", kernel.release], kernel)
+        if ended.status != 0:
+            raise ObstacleError(f"depmod failed on {package}: {failure_text(ended)}")
+
+    def _need(self, role: str, finish: Callable[[Path], None] = lambda root: None) -> Path:
         """The directory of the package for `role`. `finish` completes a new one after unpacking.
 
         :raise FetchError: when it is not in the cache and can't be fetched.
         """
-        found = cached_package(self._cache, role)
+        cache = self._cache.directory
+        found = cached_package(cache, role)
         if found is None:
-            self._lock()
-            found = cached_package(self._cache, role)
+            self._cache.lock()
+            found = cached_package(cache, role)
         if found is None:
-            package = self._wanted[role] if role in ROLES else find_newest(*_NEWEST[role])
-            found = self._fetch(package, finish)
+            package = Apt().find_newest(*_NEWEST[role]) if role in _NEWEST else self._wanted[role]
+            found = self._cache.fetch(Apt(), package, cache / "packages", finish)
         return found
 
-    def _fetch(self, package: Package, finish: Callable[[Path], None] | None) -> Path:
-        self._check_room(package.size_bytes + package.unpacked_bytes)
-        size = human_size(package.size_bytes)
-        self._say(f"fetching {package.name} {package.version} ({size}) …")
-        with self._fresh() as fresh:
-            root = fresh / "root"
-            root.mkdir()
-            unpack(download(package, fresh), root)
-            _leave_out(root)
-            if finish is not None:
-                finish(root)
-            return root.rename(self._packages / package.directory_name)
-
-    def _list_modules(self, kernel: Path) -> None:
-        """Have depmod write the lists of modules and of their dependencies."""
-        release = _inside(kernel, "lib/modules/*").name
-        ended = self._run_with_kmod(["depmod", "-b", kernel, release], kernel)
-        if ended.status != 0:
-            raise ObstacleError(f"depmod failed on {kernel}: {failure_text(ended)}")
-
-    def _run_with_kmod(self, command: list[str | Path], directory: Path) -> ProcessResult:
-        """Run a program with depmod and modprobe in its PATH."""
+    def _run_with_kmod(self, command: list[str | Path], kernel: Kernel) -> ProcessResult:
+        """Run a program with depmod and modprobe in its PATH. Its directory has the kernel in
+        `boot`, and the kernel's modules where any kmod looks for them."""
         kmod = _inside(self._need("kmod"), "bin/kmod")
-        with self._fresh() as tools:
+        with self._cache.fresh() as fresh:
+            tools, root = fresh / "tools", fresh / "root"
+            tools.mkdir()
             for name in ("depmod", "modprobe"):  # the package's own links point to /bin
                 (tools / name).symlink_to(kmod)
+            (root / "boot").mkdir(parents=True)
+            (root / f"boot/vmlinuz-{kernel.release}").symlink_to(kernel.vmlinuz)
+            (root / "usr/lib/modules").mkdir(parents=True)
+            (root / f"usr/lib/modules/{kernel.release}").symlink_to(kernel.modules)
+            (root / "lib").symlink_to("usr/lib")
             # virtme-run makes a temporary directory and does not remove it.
             environment = {"PATH": search_path(tools), "TMPDIR": str(tools)}
-            return run(command, directory=directory, environment=environment)
+            return run(command, directory=root, environment=environment)
 
-    def _initramfs(self, kernel: Path, busybox: Path) -> Path:
+    def _initramfs(self, kernel: Kernel, busybox: Path) -> Path:
         """The initramfs that virtme-ng makes for a kernel."""
-        place = initramfs_place(self._cache, kernel, busybox)
+        place = initramfs_place(self._cache.directory, kernel.name, busybox)
         if place.exists():
             return place
         program = _programs_for_initramfs()
-        self._lock()
+        self._cache.lock()
         if place.exists():
             return place
-        self._say(f"making an initramfs for {kernel.name}")
+        self._cache.say(f"making an initramfs for {kernel.name}")
         place.parent.mkdir(exist_ok=True)
-        with self._fresh() as fresh:
+        with self._cache.fresh() as fresh:
             made = fresh / "initramfs"
-            command: list[str | Path] = [program, "--kimg", _inside(kernel, "boot/vmlinuz-*")]
+            command: list[str | Path] = [program, "--kimg", f"boot/vmlinuz-{kernel.release}"]
             command += ["--mods", "auto", "--force-initramfs", "--force-9p", "--disable-kvm"]
             command += ["--busybox", _inside(busybox, "bin/busybox")]
             command += ["--dry-run", "--save-initramfs", made]
-            ended = self._run_with_kmod(command, fresh)
+            ended = self._run_with_kmod(command, kernel)
             if ended.status != 0 or not made.exists():
                 raise ObstacleError(f"virtme-run made no initramfs: {failure_text(ended)}")
             data = made.read_bytes()
-            missing = [name.decode() for name in _NEEDED_IN_INITRAMFS if name not in data]
+            files = [file for module in IN_INITRAMFS for file in kernel.files_of(module)]
+            missing = [file.name for file in files if f"modules/{file.name}".encode() not in data]
             if missing:  # it does not fail when it finds no modules
                 raise ObstacleError(f"virtme-run made an initramfs without {', '.join(missing)}")
             made.rename(place)
         return place
-
-    def _lock(self) -> None:
-        """Lock the cache, so that only this process makes something in it. Incomplete directories
-        of killed processes are removed."""
-        if self._is_locked:
-            return
-        self._packages.mkdir(parents=True, exist_ok=True)
-        lock = self._stack.enter_context(LockFile(self._cache / "lock", create=True))
-        if not lock.acquire():
-            self._say("waiting for another process that fetches packages …")
-            wait_for(lock.acquire, Deadline("the packages"), SIGNAL_CHECK_S)
-        self._is_locked = True
-        for left in self._packages.glob(f"{_FRESH}*"):
-            shutil.rmtree(left)
-
-    @contextlib.contextmanager
-    def _fresh(self) -> Iterator[Path]:
-        """A directory to make something in, removed at the end of the block."""
-        self._lock()
-        with tempfile.TemporaryDirectory(prefix=_FRESH, dir=self._packages) as directory:
-            yield Path(directory)
-
-    def _check_room(self, size_bytes: int) -> None:
-        """:raise ObstacleError: when the cache's disk does not have `size_bytes` free."""
-        free = shutil.disk_usage(self._packages).free
-        if free < size_bytes:
-            raise ObstacleError(
-                f"the cache {self._cache} has room for {human_size(free)}, and "
-                f"{human_size(size_bytes)} are needed; OPENRBU_CACHE=DIR names another directory"
-            )
-
-
-def _leave_out(root: Path) -> None:
-    """Remove the drivers that no guest needs."""
-    for pattern in _LEFT_OUT:
-        for directory in root.glob(pattern):
-            shutil.rmtree(directory)
 
 
 def _unpack_xen(root: Path) -> None:
@@ -320,9 +323,7 @@ def _inside(root: Path, pattern: str) -> Path:
     """
     found = next(root.glob(pattern), None)
     if found is None:
-        raise ObstacleError(
-            f"there is no {pattern} in {root}: remove that directory, and it is made again"
-        )
+        raise missing_inside(root, pattern)
     return found
 
 

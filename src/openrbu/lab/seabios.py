@@ -1,7 +1,8 @@
 """SeaBIOS, the BIOS of QEMU's machines, with another version text in it.
 
 The version is text behind the names of the tools that built the ROM (measured: the three ROMs of
-Debian 12's package seabios, 1.16.2). The ROM writes it to the serial console, and the guest's
+Debian 12's package seabios, 1.16.2; in those of Debian 13's, 1.16.3, a byte 0x90 is between). The
+ROM writes it to the serial console, and the guest's
 SMBIOS tables have it. SeaBIOS does not check a checksum over itself.
 """
 
@@ -13,7 +14,7 @@ from openrbu.errors import DamagedInputError, UsageError
 from openrbu.machine.factory import MAX_FLASH_BYTES
 from openrbu.units import KIB, human_size
 
-_VERSION = re.compile(rb"gcc: [ -~]* binutils: [ -~]*\0(?P<version>[ -~]+)\0")
+_VERSION = re.compile(rb"gcc: [ -~]* binutils: [ -~]*\0\x90?(?P<version>[ -~]+)\0")
 
 _SIZE_STEP_BYTES = 64 * KIB
 """The size of a BIOS for QEMU is a multiple of this."""
