@@ -234,9 +234,39 @@ def test_a_bios_that_can_not_be_asked_is_told_and_the_plan_goes_on(loaded: Virtu
             raise ObstacleError("the lock is kept")
 
     watched = Watched(loaded, refuse)
-    found = verdict(make_plan(watched, image(MODEL), Options()))
-    assert found[0] is Verdict.UNKNOWN
-    assert "the lock is kept" in found[1]
+    checks = make_plan(watched, image(MODEL), Options()).checks
+    doubt, by_smbios = (each for each in checks if each.name == "admin_password")
+    assert (doubt.verdict, by_smbios.kind) == (Verdict.UNKNOWN, "password_needed")
+    assert "the lock is kept" in doubt.message
+
+
+def test_a_plan_says_who_else_may_change_the_token(tmp_path: Path) -> None:
+    for model, password, said in (
+        (MODEL, PASSWORD, "only who gives the BIOS admin password"),
+        (MODEL, None, "no BIOS admin password is known to be set"),
+        ("precision-390", PASSWORD, "no password protects CMOS"),
+    ):
+        directory = make(tmp_path / f"{model}-{password}", model, admin_password=password)
+        with running(directory) as machine:
+            host = VirtualHost(machine)
+            for options in (Options(), Options(password=WRONG)):
+                checks = make_plan(host, image(model), options).checks
+                (check,) = (each for each in checks if each.name == "token_writers")
+                assert (check.verdict, said in check.found) == (Verdict.FINE, True)
+
+
+def test_a_password_that_a_bios_can_not_verify_is_told(
+    machine: VirtualMachine, loaded: VirtualHost
+) -> None:
+    """It says that one is set, and nothing else."""
+    as_older_bios(machine)
+    machine.nvram.contents.admin_password_keys_crc = None
+    plan = plan_for(loaded, password=PASSWORD)
+    assert verdict(plan)[0] is Verdict.UNKNOWN
+    assert "no call that verifies it" in verdict(plan)[1]
+    with pytest.raises(UpdateFailedError, match="error -1 to a token request"):
+        flow.perform(loaded, plan, Quiet())
+    assert not read_status(loaded).is_armed
 
 
 def test_a_password_for_a_bios_behind_cmos_is_verified_by_nobody(tmp_path: Path) -> None:

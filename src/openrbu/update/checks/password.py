@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from openrbu.errors import OpenRbuError
-from openrbu.formats.security import PasswordStatus
+from openrbu.formats.security import PasswordStatus, admin_password_status
 from openrbu.update.arming_checks import lacks_password
 from openrbu.update.checks.check import Check, Question, Verdict
 from openrbu.update.checks.situation import Situation
@@ -32,26 +32,40 @@ _OR_THERE_IS_NONE = (
 
 
 def checks(seen: Situation) -> Iterator[Check]:
-    """Whether the BIOS takes what it is given: without a password, or with the one given."""
+    """Whether the BIOS takes what it is given, without a password or with the one given; and who
+    may change the token, then or later."""
     if seen.target.rbu is None:
         return
     try:
         known = admin_password(seen.host, seen.target)
         is_verified = _is_verified(seen, known)
-    except PasswordNeededError as error:
+    except (PasswordNeededError, WrongPasswordError) as error:
         yield _in_the_way(str(error), obstacle=error.kind)
-    except WrongPasswordError as error:
-        yield _in_the_way(str(error), obstacle=error.kind)
+        yield _writers(seen, is_set=True)
     except (OpenRbuError, OSError) as error:
         yield _check(
             "the BIOS can't be asked about its admin password", Verdict.UNKNOWN, str(error)
         )
+        known = AdminPassword(admin_password_status(seen.target.tables))
+        yield _unverified(seen, known)
+        yield _writers(seen, is_set=known.is_set)
     else:
-        yield (
-            _check("the BIOS takes the admin password", Verdict.FINE)
-            if is_verified
-            else (_unverified(seen, known))
+        fine = _check("the BIOS takes the admin password", Verdict.FINE)
+        yield fine if is_verified else _unverified(seen, known)
+        yield _writers(seen, is_set=known.is_set)
+
+
+def _writers(seen: Situation, *, is_set: bool) -> Check:
+    """Who else can set or clear the token between now and the restart."""
+    if not seen.is_armed_by_smi:
+        text = "any program of root can change it, because no password protects CMOS"
+    elif is_set:
+        text = "only who gives the BIOS admin password can change it"
+    else:
+        text = (
+            "any program of root can change it, because no BIOS admin password is known to be set"
         )
+    return Check(Question.ARMING, "token_writers", f"the activation token: {text}", Verdict.FINE)
 
 
 def _is_verified(seen: Situation, known: AdminPassword) -> bool:
@@ -78,11 +92,17 @@ def _unverified(seen: Situation, known: AdminPassword) -> Check:
         )
         text = f"{is_set}, and then the BIOS {what}"
         return _in_the_way(text, advice=_OR_THERE_IS_NONE, obstacle="password_needed")
-    if seen.is_armed_by_smi:
-        text = "it is verified before anything is staged"
-        return _check(f"{is_set}, and one was given", Verdict.HANDLED, text)
-    text = "nothing verifies it before the restart; with a wrong one the BIOS keeps its old version"
-    return _check(f"{is_set}, and one was given", Verdict.UNKNOWN, text)
+    return _given(seen, known, f"{is_set}, and one was given")
+
+
+def _given(seen: Situation, known: AdminPassword, text: str) -> Check:
+    """The check where one is set, and one was given that nobody has verified."""
+    if not seen.is_armed_by_smi:
+        advice = "nothing verifies it before the restart; with a wrong one the BIOS changes nothing"
+        return _check(text, Verdict.UNKNOWN, advice)
+    if known.interface is None:
+        return _check(text, Verdict.HANDLED, "it is verified before anything is staged")
+    return _check(text, Verdict.UNKNOWN, "the BIOS has no call that verifies it")
 
 
 def _not_set(seen: Situation, known: AdminPassword) -> Check:
