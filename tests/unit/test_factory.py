@@ -101,7 +101,7 @@ def test_what_is_ordered_is_what_is_made(tmp_path: Path) -> None:
     )
     config = load_config(directory)
     assert (config.model, config.ram_bytes, config.profile) == ("precision-390", 96 * MIB, "linux")
-    assert (config.faults, config.made_by, config.format) == (("no-battery",), __version__, 2)
+    assert (config.faults, config.made_by, config.format) == (("no-battery",), __version__, 3)
     with VirtualMachine(directory, clock=lambda: when) as machine:
         assert dell.BiosInformation.of(machine.tables).version == "2.0.0"
         assert machine.flash.size_bytes == 192 * KIB

@@ -236,18 +236,34 @@ def test_what_is_shown_on_the_way_is_what_is_done(tmp_path: Path) -> None:
     ]
 
 
-def test_the_kind_of_restart_is_taken_as_it_is_where_it_can_not_be_chosen(tmp_path: Path) -> None:
-    with running(make(tmp_path)) as machine:
+def test_a_cold_restart_that_can_not_be_made_warm_is_in_the_way_of_an_update(
+    tmp_path: Path,
+) -> None:
+    with running(make(tmp_path, has_reboot_files=False)) as machine:
         host = VirtualHost(machine)
-        without = Watched(
-            host,
-            lambda *_: None,
-            {"exists": lambda path: path != REBOOT_MODE and host.exists(path)},
-        )
-        update(without, image())
-        assert read_text(host, REBOOT_MODE) == "cold"
+        before = status(machine)
+        planned = make_plan(host, image(), Options())
+        assert [each.kind for each in planned.obstacles] == ["restart_is_cold"]
+        with pytest.raises(ObstacleError, match=r"start Linux with reboot=w .*--allow-any-restart"):
+            flow.perform(host, planned, Quiet())
+        assert status(machine) == before
+
+
+def test_an_operator_can_take_a_cold_restart_on_and_it_loses_the_update(tmp_path: Path) -> None:
+    with running(make(tmp_path, has_reboot_files=False)) as machine:
+        host = VirtualHost(machine)
+        update(host, image(), allow_any_restart=True)
         assert machine.is_armed
-        machine.restart(cold=False)
+        assert machine.restart().completion_code == CompletionCode.IMAGE_NOT_FOUND
+
+
+def test_the_kernels_command_line_makes_the_restart_warm_where_no_file_does(tmp_path: Path) -> None:
+    words = "quiet reboot=w"
+    with running(make(tmp_path, has_reboot_files=False, kernel_words=words)) as machine:
+        host = VirtualHost(machine)
+        update(host, image())
+        assert not host.exists(REBOOT_MODE)
+        machine.restart()
         assert machine.flash.current.version == "2.3.0"
 
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from openrbu import __version__
 from openrbu.errors import DamagedInputError, ObstacleError
+from openrbu.linux.reboot import REBOOT_MODE
 from openrbu.update.journal import VERIFIED, Change, Journal
-from openrbu.update.restart import REBOOT_MODE
 from rigs.machines import as_nobody, in_child, opened_up
 
 AT = dt.datetime(2026, 3, 4, 5, 6, 7, tzinfo=dt.UTC)

@@ -292,7 +292,7 @@ def test_a_closed_machine_is_let_go_and_closing_again_does_nothing(tmp_path: Pat
         pass
     with VirtualMachine(directory) as other:
         other.power_off()
-        machine.running_kernel().reboot_mode = "warm"
+        machine.running_kernel().is_dead = True
         machine.close()
     with VirtualMachine(directory) as again:
         assert not again.is_on

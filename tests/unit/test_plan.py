@@ -29,6 +29,7 @@ from openrbu.update.driver import Mode
 from openrbu.update.options import Options
 from openrbu.update.plan import Plan, make_plan
 from rigs.machines import (
+    REBOOT_MODE,
     PortsOnly,
     Watched,
     files,
@@ -347,12 +348,16 @@ def test_what_is_worth_knowing_is_noted(tmp_path: Path) -> None:
         hidden = plan_for(hidden_memory(host), image()).notes
         assert any("physical memory can't be read here" in note for note in hidden)
         notes = plan_for(host, image()).notes
-        assert notes == ("the dell_rbu module is not loaded: the update loads it",)
+        assert notes == (
+            "the dell_rbu module is not loaded: the update loads it",
+            "the next restart is cold: the update makes it warm",
+        )
         host.load_module("dell_rbu", {})
+        host.write(REBOOT_MODE, b"warm")
         assert plan_for(host, image()).notes == ()
         update(host, image())
         machine.restart()
-        (failed, _) = plan_for(host, image()).notes
+        failed, *_ = plan_for(host, image()).notes
         assert failed == "the last update failed: there is no battery"
 
 

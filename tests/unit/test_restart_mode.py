@@ -7,9 +7,9 @@ from typing import Any
 
 from openrbu.hosts.virtual import VirtualHost
 from openrbu.update.journal import Change, Journal
-from openrbu.update.restart import REBOOT_MODE, choose_warm, restart_mode
+from openrbu.update.restart import choose_warm, restart_mode
 from openrbu.update.undo import Undo, put_back
-from rigs.machines import Watched, make, running
+from rigs.machines import REBOOT_MODE, Watched, make, running
 
 
 def test_a_warm_restart_is_not_chosen_twice(tmp_path: Path) -> None:

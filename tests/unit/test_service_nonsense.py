@@ -67,7 +67,7 @@ def test_any_call_with_any_arguments_harms_nobody(
         with connected(directory) as raw:
             for _ in range(60):
                 call = chance.choice(list(CALLS))
-                if call in ("acquire", "power_off", "restart"):
+                if call in ("acquire", "kexec", "power_off", "restart"):
                     continue
                 values = {
                     name: _fitting(kind, chance)
@@ -127,6 +127,7 @@ CALLS_OF_A_PROGRAM: dict[str, Callable[[RemoteMachine], object]] = {
     "status": lambda machine: machine.status(),
     "power_on": lambda machine: machine.power_on(),
     "restart": lambda machine: machine.restart(),
+    "kexec": lambda machine: machine.kexec(),
     "power_off": lambda machine: machine.power_off(),
     "check_running": lambda machine: machine.ports,
     "in8": lambda machine: RemotePorts(machine._connection).in8(0x70),
@@ -168,6 +169,7 @@ STATUS = {
 NONSENSE: list[tuple[str, Any]] = [
     ("is_on", 1),
     ("is_on", None),
+    ("kexec", True),
     ("power_off", True),
     ("in8", 256),
     ("in8", -1),

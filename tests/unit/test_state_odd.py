@@ -14,8 +14,9 @@ import pytest
 from openrbu.bios.cmos_file import CmosFile
 from openrbu.errors import MachineError, ObstacleError, OpenRbuError
 from openrbu.machine import store
+from openrbu.machine.clock import local_now
 from openrbu.machine.state import MAX_STATE_BYTES, SPARE_BYTES, StateFile
-from openrbu.machine.virtual import VirtualMachine, local_now
+from openrbu.machine.virtual import VirtualMachine
 from openrbu.system.kept_files import OddFileError, read_kept, remove_whatever
 from openrbu.update.journal import Journal
 from rigs.cli import Cli

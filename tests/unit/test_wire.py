@@ -87,6 +87,7 @@ def deeds(machine: Machine) -> Iterator[Callable[[], Any]]:
     yield lambda: machine.last_post
     yield lambda: machine.ram.read(PhysAddr(MIB), 8)
     yield lambda: machine.ram.read(PhysAddr(1 << 40), 8)
+    yield machine.kexec
     yield machine.power_off
     yield lambda: machine.is_on
     yield lambda: machine.exists("/sys")

@@ -18,6 +18,11 @@ from openrbu.formats.dell import CompletionCode
 from openrbu.system.files import write_whole
 from openrbu.system.kept_files import OddFileError, read_kept
 from openrbu.typed_json import Natural, read
+from openrbu.units import KIB
+
+ROOM_BYTES = 64 * KIB
+"""More than what a BIOS writes apart from its flash. The space for the flash is allocated when a
+machine is made."""
 
 
 @dataclass(slots=True)

@@ -81,6 +81,21 @@ AdminPasswordFile = Annotated[
         "--admin-password-file", metavar="FILE", help="File with its BIOS admin password."
     ),
 ]
+KernelWords = Annotated[
+    str,
+    typer.Option(
+        "--kernel-words",
+        metavar="WORDS",
+        help="More words of its kernel's command line, such as reboot=w.",
+    ),
+]
+WithoutRebootFiles = Annotated[
+    bool,
+    typer.Option(
+        "--without-reboot-files",
+        help="Its kernel has no /sys/kernel/reboot, as those before 5.11.",
+    ),
+]
 EntryDelay = Annotated[
     float,
     typer.Option(

@@ -15,11 +15,13 @@ from openrbu.cli.machine_options import (
     EntryDelay,
     Faults,
     FlashSize,
+    KernelWords,
     ModelName,
     OfSystem,
     ProfileName,
     Revision,
     TablesDirectory,
+    WithoutRebootFiles,
 )
 from openrbu.cli.options import (
     MachineName,
@@ -36,7 +38,7 @@ from openrbu.cli.status import (
     post_rows,
     table_rows,
 )
-from openrbu.errors import OpenRbuError
+from openrbu.errors import OpenRbuError, UsageError
 from openrbu.units import human_size
 
 if TYPE_CHECKING:
@@ -63,6 +65,8 @@ def new(
     fault: Faults = None,
     admin_password_file: AdminPasswordFile = None,
     entry_delay: EntryDelay = 0.0,
+    kernel_words: KernelWords = "",
+    without_reboot_files: WithoutRebootFiles = False,
 ) -> Answer:
     """Make a virtual machine, and switch it on.
 
@@ -84,6 +88,8 @@ def new(
         faults=tuple(fault or ()),
         admin_password=None if admin_password_file is None else password_in(admin_password_file),
         entry_delay_s=entry_delay,
+        kernel_words=kernel_words,
+        has_reboot_files=not without_reboot_files,
     )
     api.make_machine(name, spec)
     with open_machine(name) as machine:
@@ -171,6 +177,10 @@ def reboot(
             "--cold", help="Do a power cycle: it clears memory, and a staged image is lost."
         ),
     ] = False,
+    kexec: Annotated[
+        bool,
+        typer.Option("--kexec", help="Start Linux once more without the BIOS, in the same memory."),
+    ] = False,
 ) -> Answer:
     """Restart a virtual machine, and show what its BIOS did.
 
@@ -181,7 +191,14 @@ def reboot(
     \b
     Example:  rbu machine reboot demo
     """
+    if cold and kexec:
+        raise UsageError("--cold and --kexec don't go together")
     with api.open_machine(name) as machine:
+        if kexec:
+            assert machine.virtual is not None
+            machine.virtual.kexec()
+            document = {"changed": True, "name": name, "attempted": False}
+            return Answer(document, [good(f"{name} runs another kernel; the BIOS did not run")])
         restarted = machine.restart(cold=cold)
     assert restarted is not None, "a virtual machine returns its BIOS's report"
     post = restarted.post
@@ -256,6 +273,8 @@ def _machine_document(machine: Machine, status: MachineStatus) -> dict[str, Any]
         "bios_rules": config.bios_rules,
         "hardware_revision": config.hardware_revision,
         "entry_delay_s": config.entry_delay_s,
+        "kernel_words": config.kernel_words,
+        "has_reboot_files": config.has_reboot_files,
         "xen": None if config.xen is None else asdict(config.xen),
         "faults": list(config.faults),
         "is_on": status.is_on,
@@ -309,6 +328,10 @@ def _machine_facts(machine: Machine, status: MachineStatus, document: dict[str, 
         rows.append(("hypervisor", f"Xen; dom0 starts with {size} (rbu balloon show)"))
     if document["entry_delay_s"]:
         rows.append(("entry delay", f"{document['entry_delay_s']:g} s"))
+    if document["kernel_words"]:
+        rows.append(("kernel words", document["kernel_words"]))
+    if not document["has_reboot_files"]:
+        rows.append(("reboot files", "none (/sys/kernel/reboot)"))
     if document["faults"]:
         rows.append(("broken parts", bad(", ".join(document["faults"]))))
     rows.append(("made", document["created_at"]))

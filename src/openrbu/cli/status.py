@@ -97,7 +97,6 @@ def _how_it_stands(machine: Machine, now: UpdateStatus, last: Attempt) -> Styled
 def _armed_cell(machine: Machine, now: UpdateStatus) -> Cell:
     """Whether the BIOS is armed, with what the next restart will do."""
     from openrbu.update.report import NextRestart
-    from openrbu.update.restart import REBOOT_MODE, WARM
 
     cancel = f"rbu cancel{machine_words(machine)} undoes it"
     words: dict[NextRestart, Cell] = {
@@ -119,10 +118,7 @@ def _armed_cell(machine: Machine, now: UpdateStatus) -> Cell:
             "yes, but packets are staged, and this machine's BIOS takes none: the next restart "
             f"finds no image (0x000d); {cancel}"
         ),
-        NextRestart.CLEARS_MEMORY: caution(
-            f"yes, but the next restart is {now.restart_mode}, which may clear memory; choose a "
-            f"warm one: echo {WARM} > {REBOOT_MODE}"
-        ),
+        NextRestart.CLEARS_MEMORY: caution(f"yes, but {now.restart_problem}"),
         NextRestart.IGNORES_TOKEN: bad(
             f"the token is set, but the BIOS will ignore it at the next restart; {cancel}"
         ),

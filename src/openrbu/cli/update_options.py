@@ -64,6 +64,14 @@ MendCmos = Annotated[
     ),
 ]
 
+AllowAnyRestart = Annotated[
+    bool,
+    typer.Option(
+        "--allow-any-restart",
+        help="Go on even if the restart may clear memory, and the update with it.",
+    ),
+]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateOptions:
@@ -78,6 +86,7 @@ class UpdateOptions:
     memory_above_4g: MemoryAbove4g = False
     without_password: WithoutPassword = False
     mend_cmos: MendCmos = False
+    allow_any_restart: AllowAnyRestart = False
 
     def options(self, password: str | None) -> Options:
         """The same options for `openrbu.api`, with the BIOS admin password.
@@ -100,6 +109,7 @@ class UpdateOptions:
             password=password,
             without_password=self.without_password,
             mend_cmos=self.mend_cmos,
+            allow_any_restart=self.allow_any_restart,
         )
 
     @property
@@ -113,6 +123,7 @@ class UpdateOptions:
             "--memory-above-4g": self.memory_above_4g,
             "--without-password": self.without_password,
             "--mend-cmos": self.mend_cmos,
+            "--allow-any-restart": self.allow_any_restart,
         }
         words = [option for option, is_given in flags.items() if is_given]
         if self.mode is not ModeChoice.AUTO:

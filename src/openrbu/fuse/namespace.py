@@ -39,8 +39,10 @@ _OPEN_TREE_CLONE, _F_EMPTY_PATH = 1, 4
 
 PROC_FILES = (
     "/proc/buddyinfo",
+    "/proc/cmdline",
     "/proc/kpageflags",
     "/proc/modules",
+    "/proc/sys/kernel/bootloader_type",
     "/proc/sys/kernel/random/boot_id",
     "/proc/sys/vm/nr_hugepages",
 )

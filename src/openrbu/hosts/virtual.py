@@ -14,7 +14,7 @@ from openrbu.buffers import Buffer
 from openrbu.errors import KernelError, ObstacleError
 from openrbu.machine import store
 from openrbu.machine.base import Machine
-from openrbu.machine.virtual import Clock, local_now
+from openrbu.machine.clock import Clock, local_now
 from openrbu.memory.frames import Frames
 from openrbu.memory.physical import ReadableMemory
 

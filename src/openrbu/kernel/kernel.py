@@ -11,7 +11,7 @@ import errno
 import time
 from collections.abc import Callable, Mapping
 from itertools import count
-from typing import TYPE_CHECKING, Any, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from openrbu.buffers import Buffer
 from openrbu.drivers.dcdbas import Dcdbas
@@ -37,6 +37,7 @@ from openrbu.kernel.huge_pages import HUGE_PAGE_ORDER, NR_HUGEPAGES, HugePages
 from openrbu.kernel.module_parameters import dell_rbu_parameters, refuse_unknown
 from openrbu.kernel.page_flags import PageFlags
 from openrbu.kernel.plain_files import PlainFiles
+from openrbu.kernel.restart_files import RestartFiles
 from openrbu.kernel.states import KernelState, RebootMode, check_blocks, unowned_blocks
 from openrbu.memory.buddy import BuddyAllocator
 from openrbu.memory.pages import PageSource
@@ -53,8 +54,6 @@ MODULES = ("dell_rbu", "dcdbas")
 
 RESERVED = (Region(PhysAddr(0), PhysAddr(1 * MIB)), Region(PhysAddr(16 * MIB), PhysAddr(32 * MIB)))
 """RAM that is never free: the first MiB, and the kernel's own text and data."""
-
-REBOOT_MODES: tuple[RebootMode, ...] = get_args(RebootMode)
 
 
 class KernelFile:
@@ -101,7 +100,8 @@ class Kernel:
     ports, CMOS behind them. `entry_delay_s`: the seconds until a requested firmware entry appears.
     `xen`: which guest of Xen it is; then `memory` is that guest's. `saved`: a snapshot, which this
     kernel continues on the same RAM. `now`: the clock. `smi`: handles SMI calls; None on a machine
-    without the calling interface, which has no `dcdbas` either. `before_change`: called before each
+    without the calling interface, which has no `dcdbas` either. `restart`: how it began and will
+    restart; None: as most kernels. `before_change`: called before each
     change of the kernel or its memory. `log`: gets the lines of the kernel's log.
 
     :raise DamagedInputError: when `saved` does not fit this machine.
@@ -121,6 +121,7 @@ class Kernel:
         now: Callable[[], float] = time.time,
         smi: Callable[[bytes], bytes] | None = None,
         wrap_pages: Callable[[PageSource], PageSource] | None = None,
+        restart: RestartFiles | None = None,
         before_change: Callable[[], None] = lambda: None,
         log: Callable[[str], None] = lambda line: None,
     ) -> None:
@@ -130,7 +131,7 @@ class Kernel:
         self._ports, self._entry_delay_s, self._now = ports, entry_delay_s, now
         self._boot_id, self._xen = boot_id, xen
         self._wrap_pages = wrap_pages
-        self.reboot_mode: RebootMode = "cold"
+        self._restart = restart or RestartFiles("", has_files=True, by_kexec=False)
         self.is_dead = self._has_stopped = False
         if saved is None:
             self._assemble(BuddyAllocator(memory, reserved=RESERVED))
@@ -161,7 +162,7 @@ class Kernel:
         )
         self.firmware.install(self.proc)
         self.modules: dict[str, Module] = {}
-        self.sys.add("/kernel/reboot/mode", TextAttribute(self._show_mode, self._store_mode))
+        self._restart.install(self.sys, self.proc)
         if self._dmi is not None:
             add_dmi(self.sys, *self._dmi)
         if self._ports is not None:
@@ -313,6 +314,11 @@ class Kernel:
             module.unload()
             del self.modules[name]
 
+    @property
+    def reboot_mode(self) -> RebootMode:
+        """The kind of its next restart."""
+        return self._restart.mode
+
     # -- state ------------------------------------------------------------------------------
 
     def snapshot(self) -> KernelState:
@@ -320,6 +326,7 @@ class Kernel:
         return KernelState(
             allocator=self.allocator.snapshot(),
             reboot_mode=self.reboot_mode,
+            by_kexec=self._restart.by_kexec,
             is_dead=self.is_dead,
             firmware=self.firmware.snapshot(),
             modules=tuple(module.snapshot() for module in self.modules.values()),
@@ -331,7 +338,8 @@ class Kernel:
         self._assemble(BuddyAllocator.restore(self.memory, state.allocator))
         check_blocks(self.allocator, state)
         self.huge_pages.restore(unowned_blocks(state, HUGE_PAGE_ORDER))
-        self.reboot_mode = state.reboot_mode
+        self._restart.mode = state.reboot_mode
+        self._restart.by_kexec = state.by_kexec
         self.is_dead = state.is_dead
         for saved in state.modules:
             self.modules[saved.module] = self._restored_module(saved)
@@ -378,17 +386,6 @@ class Kernel:
         if self._smi is None:
             raise KernelError(errno.ENODEV, detail="this machine has no SMI calling interface")
         return Dcdbas(self.sys, self.pages, self._smi, log=self._log)
-
-    def _show_mode(self) -> str:
-        return self.reboot_mode + "\n"
-
-    def _store_mode(self, data: bytes) -> None:
-        """A write to `/sys/kernel/reboot/mode`. Linux accepts what begins with a mode's name."""
-        for mode in REBOOT_MODES:
-            if data.startswith(mode.encode()):
-                self.reboot_mode = mode
-                return
-        raise KernelError(errno.EINVAL, "/sys/kernel/reboot/mode")
 
     def _show_modules(self) -> str:
         return "".join(

@@ -34,11 +34,13 @@ class KernelBalloonState:
 
 @dataclass(frozen=True, slots=True)
 class KernelState:
-    """A kernel. `modules`: in the sequence in which they were loaded. `files`: its plain files, by
-    path. `balloon`: None where Linux does not run on Xen."""
+    """A kernel. `by_kexec`: another kernel started it, without the BIOS. `modules`: in the sequence
+    in which they were loaded. `files`: its plain files, by path. `balloon`: None where Linux does
+    not run on Xen."""
 
     allocator: AllocatorState
     reboot_mode: RebootMode
+    by_kexec: bool
     is_dead: bool
     firmware: FirmwareState
     modules: tuple[ModuleState, ...]

@@ -50,10 +50,10 @@ from openrbu.lab.sizes import (
     offsets_in_qemu,
 )
 from openrbu.lab.xen import XenBoot
+from openrbu.machine.clock import Clock, local_now
 from openrbu.machine.config import load_config, read_tables
 from openrbu.machine.factory import MachineSpec, put_tokens_right, write_parts
 from openrbu.machine.models import DEFAULT_MODEL
-from openrbu.machine.virtual import Clock, local_now
 from openrbu.memory.physical import pc_regions
 from openrbu.memory.ram_file import RamFile
 from openrbu.system.fallocate import insert_hole

@@ -23,7 +23,7 @@ class MachineStatus:
 
     `lost_power`: it is off because a process that ran it died. `modules`: the names of the loaded
     kernel modules, sorted; empty while it is off. `reboot_mode`: the kernel's kind of restart
-    (`kernel.kernel.REBOOT_MODES`); None while it is off.
+    (`kernel.restart_files.REBOOT_MODES`); None while it is off.
     """
 
     tables: Tables
@@ -81,6 +81,13 @@ class Machine(Protocol):
         kernel's reboot mode decides.
 
         :raise MachineError: when its flash contains no BIOS, or the disk is full.
+        """
+
+    def kexec(self) -> None:
+        """Start Linux once more without the BIOS, as kexec does: RAM keeps what it has, and all of
+        it is free memory then.
+
+        :raise MachineError: when it is off, or runs Xen.
         """
 
     def power_off(self) -> None:

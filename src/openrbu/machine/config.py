@@ -16,6 +16,7 @@ from openrbu.errors import DamagedInputError, MachineError, UsageError
 from openrbu.file_format import Document, FileFormat, NewerFormatError, parse_object
 from openrbu.formats.revision import MAX_REVISION
 from openrbu.formats.smbios import Tables
+from openrbu.kernel.restart_files import RestartFiles
 from openrbu.machine.store import disk_errors
 from openrbu.memory.physical import pc_regions
 from openrbu.system.files import write_whole
@@ -31,9 +32,14 @@ def _from_1(document: Document) -> Document:
     return {"faults": [], "entry_delay_s": 0.0, "xen": None, **fresh}
 
 
-FORMAT = FileFormat(2, {1: _from_1})
+def _from_2(document: Document) -> Document:
+    """Format 2 has no settings of the kernel's restart."""
+    return {**document, "kernel_words": "", "has_reboot_files": True}
+
+
+FORMAT = FileFormat(3, {1: _from_1, 2: _from_2})
 """The format of a machine's directory. 2 has a rule set and a hardware revision, and NVRAM records
-that the BIOS is writing a result."""
+that the BIOS is writing a result; 3 has settings of the kernel's restart."""
 
 MAX_ENTRY_DELAY_S = 3600.0
 
@@ -61,7 +67,9 @@ class MachineConfig:
     table, which must not change. `entry_delay_s`: the seconds that its kernel needs to make a
     firmware entry. `xen`: None where Linux does not run on Xen. `bios_rules`: the rule set of its
     BIOS (`bios.rules`). `hardware_revision`: the one for which the BIOS takes images. Machines made
-    before openrbu 0.2 have neither of the last two.
+    before openrbu 0.2 have neither of the last two. `kernel_words`: more words of its kernel's
+    command line. `has_reboot_files`: its kernel has `/sys/kernel/reboot`, which those before 5.11
+    have not.
     """
 
     model: str
@@ -75,7 +83,19 @@ class MachineConfig:
     xen: XenConfig | None = None
     bios_rules: str = "published"
     hardware_revision: Natural = 0
+    kernel_words: str = ""
+    has_reboot_files: bool = True
     format: Natural = FORMAT.number
+
+    def check_kexec(self) -> None:
+        """:raise MachineError: when the machine runs Xen, where its Linux alone can't be started
+        once more."""
+        if self.xen is not None:
+            raise MachineError("a machine that runs Xen can't be started by kexec")
+
+    def restart_files(self, *, by_kexec: bool) -> RestartFiles:
+        """How its kernel begins and restarts. `by_kexec`: another kernel starts it."""
+        return RestartFiles(self.kernel_words, has_files=self.has_reboot_files, by_kexec=by_kexec)
 
 
 def load_config(directory: Path) -> MachineConfig:
@@ -146,6 +166,7 @@ def _parse_config(data: bytes) -> MachineConfig:
         parse_fault(label)
     check_entry_delay(config.entry_delay_s)
     check_bios(config.bios_rules, config.hardware_revision)
+    check_kernel_words(config.kernel_words)
     return config
 
 
@@ -163,6 +184,12 @@ def check_entry_delay(seconds: float) -> None:
         raise UsageError(
             f"a firmware entry comes after 0 to {MAX_ENTRY_DELAY_S:.0f} seconds, not {seconds}"
         )
+
+
+def check_kernel_words(words: str) -> None:
+    """:raise UsageError: when it is not printable ASCII in one line."""
+    if not (words.isascii() and words.isprintable()):
+        raise UsageError(f"a kernel's command line is one line of ASCII, not {words!a:.40}")
 
 
 def save_config(directory: Path, config: MachineConfig) -> None:

@@ -31,18 +31,19 @@ from openrbu.formats.packet import password_crc
 from openrbu.formats.smi_passwords import MAX_PASSWORD_CHARS, PasswordProperties
 from openrbu.formats.version import BiosVersion, VersionStyle
 from openrbu.machine import store
+from openrbu.machine.clock import Clock, local_now
 from openrbu.machine.config import (
     MachineConfig,
     XenConfig,
     check_bios,
     check_entry_delay,
+    check_kernel_words,
     save_config,
 )
 from openrbu.machine.factory_tables import check_system_id, filled_in, read_tables
 from openrbu.machine.guest_spec import MIN_GUEST_BYTES
 from openrbu.machine.models import DEFAULT_MODEL, Model, TokenKind, model
 from openrbu.machine.ram import create_ram, link_ram, remove_ram
-from openrbu.machine.virtual import Clock, local_now
 from openrbu.system.files import fresh_directory
 from openrbu.system.signals import signals_deferred
 from openrbu.units import GIB, KIB, MIB, PAGE_SIZE, human_size
@@ -68,8 +69,9 @@ class MachineSpec:
     `tables` is a file or a directory with a real machine's tables: see `factory_tables`.
     `system_id`, where given, replaces the one in them. `firmware` is the first BIOS, of the
     flash's size; None: openrbu makes one. `bios_rules` None: the rules for the model, or for the
-    system that the tables describe. `xen`: the machine runs Xen. `ram_directory`: where its RAM
-    is kept, such as a tmpfs; None: with its other files.
+    system that the tables describe. `kernel_words`, `has_reboot_files`: as `MachineConfig` has
+    them. `xen`: the machine runs Xen. `ram_directory`: where its RAM is kept, such as a tmpfs;
+    None: with its other files.
     """
 
     model: str | None = None
@@ -85,6 +87,8 @@ class MachineSpec:
     firmware: bytes | None = field(default=None, repr=False)
     bios_rules: str | None = None
     hardware_revision: int = 0
+    kernel_words: str = ""
+    has_reboot_files: bool = True
     xen: XenConfig | None = None
     ram_directory: str | os.PathLike[str] | None = None
 
@@ -144,6 +148,7 @@ def _parts(spec: MachineSpec, now: dt.datetime) -> _Parts:
     for label in spec.faults:
         parse_fault(label)
     check_entry_delay(spec.entry_delay_s)
+    check_kernel_words(spec.kernel_words)
     if spec.tables is not None and spec.model is not None:
         raise UsageError(
             f"the machine is either a {spec.model} or the one that the tables in {spec.tables} "
@@ -177,6 +182,8 @@ def _parts(spec: MachineSpec, now: dt.datetime) -> _Parts:
         made_by=__version__,
         faults=tuple(spec.faults),
         entry_delay_s=spec.entry_delay_s,
+        kernel_words=spec.kernel_words,
+        has_reboot_files=spec.has_reboot_files,
         xen=spec.xen,
         bios_rules=rules,
         hardware_revision=spec.hardware_revision,

@@ -1,6 +1,7 @@
 """A virtual Dell machine: RAM, CMOS, flash, a BIOS that starts it and a kernel that runs on it.
 
 Power: `off` → `power_on` → on → `restart` (warm keeps RAM, cold clears it) → on → `power_off`.
+`kexec` starts another kernel in the same RAM, without the BIOS.
 
 Any thread may call: each call locks `lock`, and so do those of `files` and `ports`. `kernel`,
 `cmos`, `nvram` and `flash` are for this module, and for processes with one thread.
@@ -13,7 +14,6 @@ has what a real machine has after a power cut: flash, CMOS, NVRAM, and empty RAM
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -26,7 +26,7 @@ from openrbu.bios.activation import bios_activation
 from openrbu.bios.cmos_file import CmosFile
 from openrbu.bios.faults import parse_fault
 from openrbu.bios.flash import Flash, FlashFile
-from openrbu.bios.nvram import NvramFile
+from openrbu.bios.nvram import ROOM_BYTES, NvramFile
 from openrbu.bios.post_report import PostReport
 from openrbu.bios.power import PowerRail
 from openrbu.bios.smi import SmiHandler
@@ -41,6 +41,7 @@ from openrbu.kernel.kernel import Kernel
 from openrbu.kernel.states import KernelState
 from openrbu.machine import store
 from openrbu.machine.base import MachineStatus
+from openrbu.machine.clock import Clock, local_now
 from openrbu.machine.config import load_config, read_tables
 from openrbu.machine.path_locks import PathLocks, path_lock
 from openrbu.machine.ram import open_ram
@@ -51,18 +52,6 @@ from openrbu.memory.pages import PageSource
 from openrbu.ports import IoPorts, OwnPorts
 from openrbu.system.files import make_room
 from openrbu.system.signals import signals_deferred
-from openrbu.units import KIB
-
-Clock = Callable[[], dt.datetime]
-
-_NVRAM_ROOM_BYTES = 64 * KIB
-"""More than what a BIOS writes apart from its flash. The space for the flash is allocated when a
-machine is made."""
-
-
-def local_now() -> dt.datetime:
-    """The wall clock, as a PC's real-time clock shows it."""
-    return dt.datetime.now().astimezone()
 
 
 class VirtualMachine:
@@ -166,6 +155,15 @@ class VirtualMachine:
             is_warm = on_xen or self.kernel.reboot_mode == "warm" if cold is None else not cold
             return self._start(keep_ram=is_warm)
 
+    def kexec(self) -> None:
+        """Start Linux once more, without the BIOS."""
+        with self._changing():
+            self.running_kernel()
+            self.config.check_kexec()
+            self._state.mark_in_use()
+            self._stop_kernel()
+            self.kernel = self._make_kernel(str(uuid.uuid4()), by_kexec=True)
+
     def power_off(self) -> None:
         """Switch off; RAM is lost."""
         with self._changing():
@@ -184,7 +182,7 @@ class VirtualMachine:
         from openrbu.bios.rules import rule_set  # noqa: PLC0415  (start-up time)
 
         with self._changing():
-            make_room(self.directory, _NVRAM_ROOM_BYTES)
+            make_room(self.directory, ROOM_BYTES)
             self._state.mark_in_use()
             self._stop_kernel()
             if self._dom0 is not None:  # other processes may run its guests
@@ -329,7 +327,9 @@ class VirtualMachine:
 
     # -- saved between commands -------------------------------------------------------------
 
-    def _make_kernel(self, boot_id: str, saved: KernelState | None = None) -> Kernel:
+    def _make_kernel(
+        self, boot_id: str, saved: KernelState | None = None, *, by_kexec: bool = False
+    ) -> Kernel:
         self._boot_id = boot_id
         return Kernel(
             self.ram if self._dom0 is None else self._dom0.memory,
@@ -343,6 +343,7 @@ class VirtualMachine:
             now=lambda: self._clock().timestamp(),
             smi=self._smi,
             wrap_pages=self._wrap_pages,
+            restart=self.config.restart_files(by_kexec=by_kexec),
             before_change=self._before_change,
             log=self._log,
         )

@@ -86,6 +86,9 @@ class Client:
     def restart(self, cold: bool | None) -> dict[str, Any]:
         return replies.post_document(self._machine.restart(cold=cold))
 
+    def kexec(self) -> None:
+        self._machine.kexec()
+
     def power_off(self) -> None:
         self._machine.power_off()
 
@@ -202,6 +205,7 @@ IS_ON = Call("is_on", Client.is_on)
 STATUS = Call("status", Client.status)
 POWER_ON = Call("power_on", Client.power_on)
 RESTART = Call("restart", Client.restart, cold=bool | None)
+KEXEC = Call("kexec", Client.kexec)
 POWER_OFF = Call("power_off", Client.power_off)
 CHECK_RUNNING = Call("check_running", Client.check_running)
 IN8 = Call("in8", Client.in8, port=int)
@@ -239,6 +243,7 @@ CALLS: Mapping[str, Call[...]] = MappingProxyType(
             STATUS,
             POWER_ON,
             RESTART,
+            KEXEC,
             POWER_OFF,
             CHECK_RUNNING,
             IN8,

@@ -302,6 +302,9 @@ class RemoteMachine:
         self.last_post = post = self._connection.call(client.RESTART, replies.post, cold=cold)
         return post
 
+    def kexec(self) -> None:
+        self._connection.call(client.KEXEC, replies.no_value)
+
     def power_off(self) -> None:
         self._connection.call(client.POWER_OFF, replies.no_value)
 

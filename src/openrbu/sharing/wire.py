@@ -25,7 +25,7 @@ from openrbu.buffers import Buffer
 from openrbu.errors import DamagedInputError, KernelError, OpenRbuError, PowerCutError
 from openrbu.units import MIB
 
-PROTOCOL = 2
+PROTOCOL = 3
 
 SOCKET_NAME = "socket"
 

@@ -305,10 +305,12 @@ def _arm(
 ) -> None:
     """Set the kind of restart, then the token.
 
+    :raise ObstacleError: when the restart may clear memory.
     :raise UpdateFailedError: when the token does not stay set, or the BIOS would ignore it.
     """
     progress.step("choosing a warm restart")
-    restart.choose_warm(host, partial(undo.before_change, "the kind of restart"))
+    before = partial(undo.before_change, "the kind of restart")
+    restart.choose_warm(host, before, allow_any=plan.options.allow_any_restart)
     progress.step("arming the BIOS")
     if plan.options.mend_cmos:
         arming_checks.repair_checks(token, undo.add)

@@ -28,9 +28,10 @@ from typing import TYPE_CHECKING, Any
 from openrbu import __version__
 from openrbu.errors import DamagedInputError, ObstacleError
 from openrbu.file_format import parse_object
+from openrbu.linux.reboot import REBOOT_MODE
 from openrbu.system.kept_files import open_kept, read_kept
 from openrbu.units import MIB
-from openrbu.update.restart import REBOOT_MODE, WARM
+from openrbu.update.restart import WARM
 
 if TYPE_CHECKING:
     from openrbu.hosts.base import Host

@@ -22,7 +22,8 @@ class Options:
     obstacle: an older version, or one whose age is not clear; an image for another system or
     hardware revision; a system on which RBU is known to be broken. `without_password`: the BIOS has
     no admin password, even where SMBIOS says that it has one. `mend_cmos`: repair wrong check
-    values of CMOS. `memory_above_4g`: packets may be above 4 GiB, where a BIOS with the published
+    values of CMOS. `allow_any_restart`: arm the BIOS even if the restart may clear memory, and the
+    update with it. `memory_above_4g`: packets may be above 4 GiB, where a BIOS with the published
     rules does not search.
 
     :raise UsageError: when there is no such mode.
@@ -44,6 +45,7 @@ class Options:
     package_systems: frozenset[int] = frozenset()
     package_notes: tuple[str, ...] = ()
     mend_cmos: bool = False
+    allow_any_restart: bool = False
 
     def __post_init__(self) -> None:
         if self.mode not in (None, *get_args(Mode)):

@@ -17,7 +17,7 @@ from openrbu.update.driver import RbuDriver, ReadBack
 from openrbu.update.exclusion import who_updates
 from openrbu.update.firmware_file import take_away_of_killed
 from openrbu.update.journal import Attempt, Journal
-from openrbu.update.restart import WARM, boot_id, restart_mode
+from openrbu.update.restart import boot_id, next_kind
 from openrbu.update.target import Target, read_target
 
 
@@ -46,7 +46,8 @@ class UpdateStatus:
 
     `is_armed` says whether the token is set; None where it can't be read from here. `cmos_doubt`
     says what is wrong with the CMOS around the token; empty: nothing. `restart_mode` is the kind of
-    the next restart; None where the kernel does not say. `staged_mode` is the driver's image type.
+    the next restart; None where nothing says. `restart_problem`: why it may clear memory, and what
+    to do; empty: it keeps it, as far as is known. `staged_mode` is the driver's image type.
     `is_staged_as_armed` is False where what is staged is known to differ from what the last update
     verified and armed."""
 
@@ -58,6 +59,7 @@ class UpdateStatus:
     is_armed: bool | None
     cmos_doubt: str
     restart_mode: str | None
+    restart_problem: str
     last: Attempt | None
     under_way: str = ""
     """Which process updates the machine now, in words; empty: none does, as far as can be seen."""
@@ -83,7 +85,7 @@ class UpdateStatus:
             (not self.is_armed, NextRestart.CHANGES_NOTHING),
             (bool(self.cmos_doubt), NextRestart.IGNORES_TOKEN),
             (not self.staged_size_bytes, NextRestart.FINDS_NOTHING),
-            (self.restart_mode not in (None, WARM), NextRestart.CLEARS_MEMORY),
+            (bool(self.restart_problem), NextRestart.CLEARS_MEMORY),
             (self.staged_mode == "packet" and not takes_packets, NextRestart.TAKES_NO_PACKETS),
             (not self.is_staged_as_armed, NextRestart.FINDS_ANOTHER),
         )
@@ -104,6 +106,7 @@ def read_status(host: Host) -> UpdateStatus:
         driver = RbuDriver(host)
         staged, sha256 = _staged(driver) if driver.is_loaded else (0, "")
         last = Journal.of(host).last
+        kind = next_kind(host)
         return UpdateStatus(
             target,
             module_is_loaded=driver.is_loaded,
@@ -112,7 +115,8 @@ def read_status(host: Host) -> UpdateStatus:
             is_staged_as_armed=_is_as_armed(last, sha256),
             is_armed=read_armed(host, target),
             cmos_doubt=cmos_doubt(host, target),
-            restart_mode=restart_mode(host),
+            restart_mode=kind.mode,
+            restart_problem=kind.problem,
             last=last,
             under_way=who_updates(host),
         )

@@ -1,42 +1,143 @@
 """Restart: choose the kind that keeps RAM. A cold one clears RAM, and the staged image with it.
 
-Facts: docs/reference/linux-files.md, L7.
+Two things decide: the *mode* (warm or cold), and the *way* in which the kernel resets the machine,
+its type. Most ways do what the mode says. The way by ACPI, which is a PC's first, writes the value
+that the firmware names; where that brings a power cycle, another way is chosen.
+
+Facts: docs/reference/linux-files.md, L7 and L12.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from openrbu.errors import ObstacleError
-from openrbu.hosts.base import Host, read_text
+from openrbu.hosts.base import Host
+from openrbu.linux.reboot import (
+    BOOT_ID,
+    REBOOT_MODE,
+    REBOOT_TYPE,
+    RestartFiles,
+    read_reboot_words,
+    read_reset_register,
+    read_restart_files,
+    text_of,
+)
+from openrbu.update.target import is_on_xen
 
-REBOOT_MODE = "/sys/kernel/reboot/mode"
 WARM = "warm"
-BOOT_ID = "/proc/sys/kernel/random/boot_id"
+_COLD = "cold"
+_ACPI = "acpi"
+_BY_RESET_CONTROL = "pci"
+"""The way that writes to the same register as the one by ACPI; what it writes follows the mode."""
+
+_CYCLES_POWER = "the restart through ACPI goes with a power cycle here, which clears memory"
+
+TAKE_IT_ON = "or take it on (--allow-any-restart)"
+
+
+@dataclass(frozen=True, slots=True)
+class NextKind:
+    """The kind of the next restart, as things are. `files` has what can be changed.
+
+    `mode` and `way`: by the files, else by the kernel's command line, else the kernel's own choice;
+    None: it is not known. `acpi_cycles_power`: the firmware's reset value brings a power cycle.
+    """
+
+    files: RestartFiles
+    mode: str | None
+    way: str | None
+    acpi_cycles_power: bool
+
+    @property
+    def loses_by_mode(self) -> bool:
+        """Whether the mode is known, and is not warm."""
+        return self.mode not in (None, WARM)
+
+    @property
+    def loses_by_way(self) -> bool:
+        """Whether the restart is known to go with a power cycle."""
+        return self.way == _ACPI and self.acpi_cycles_power
+
+    @property
+    def problem(self) -> str:
+        """Why the next restart may clear memory, and what to do; empty: it keeps it, as far as is
+        known."""
+        if self.loses_by_mode and self.files.mode is not None:
+            return (
+                f"the next restart is {self.mode}, which may clear memory; choose a warm one: "
+                f"echo {WARM} > {REBOOT_MODE}"
+            )
+        if self.loses_by_mode:
+            return self.unchangeable_mode
+        if self.loses_by_way and self.files.type is not None:
+            return f"{_CYCLES_POWER}: echo {_BY_RESET_CONTROL} > {REBOOT_TYPE}"
+        return self.unchangeable_way if self.loses_by_way else ""
+
+    @property
+    def unchangeable_mode(self) -> str:
+        """What to say of a mode that is not warm, and that no file changes."""
+        return (
+            f"this kernel has no {REBOOT_MODE}, and restarts {self.mode}, which clears memory: "
+            "start Linux with reboot=w on its command line"
+        )
+
+    @property
+    def unchangeable_way(self) -> str:
+        """The same of a way that brings a power cycle."""
+        return f"{_CYCLES_POWER}: start Linux with reboot=w,p on its command line"
+
+
+def next_kind(host: Host) -> NextKind:
+    """The kind of the next restart.
+
+    :raise OSError: as `is_on_xen`.
+    """
+    files = read_restart_files(host)
+    if is_on_xen(host):  # Xen restarts the machine, and what Linux would do has no effect
+        return NextKind(files, files.mode, None, acpi_cycles_power=False)
+    words = read_reboot_words(host)
+    register = read_reset_register(host)
+    mode, way = files.mode, files.type
+    if words is not None:
+        mode = mode or words.mode or _COLD
+        way = way or words.type or (None if register is None else _ACPI)
+    return NextKind(files, mode, way, register is not None and register.cycles_power)
 
 
 def boot_id(host: Host) -> str | None:
     """The ID of this boot of the machine; None where the kernel does not say."""
-    return read_text(host, BOOT_ID) if host.exists(BOOT_ID) else None
+    return text_of(host, BOOT_ID)
 
 
 def restart_mode(host: Host) -> str | None:
-    """The kind of the next restart; None where the kernel does not say."""
-    return read_text(host, REBOOT_MODE) if host.exists(REBOOT_MODE) else None
+    """The mode of the next restart; None where nothing says."""
+    return next_kind(host).mode
 
 
-def choose_warm(host: Host, before_change: Callable[[str, str], None]) -> None:
-    """Make the next restart a warm one, where that can be chosen. Before the file is changed,
-    `before_change` is called with its path and what it will contain.
+def choose_warm(
+    host: Host, before_change: Callable[[str, str], None], *, allow_any: bool = False
+) -> None:
+    """Make the next restart one that keeps memory, where that can be chosen. Before a file is
+    changed, `before_change` is called with its path and what it will contain. `allow_any`: go on
+    where it can't be chosen.
 
-    :raise ObstacleError: when the kernel keeps another kind.
+    :raise ObstacleError: when the restart may clear memory.
     """
-    before = restart_mode(host)
-    if before in (None, WARM):
-        return
-    before_change(REBOOT_MODE, WARM)
-    host.write(REBOOT_MODE, WARM.encode())
-    if restart_mode(host) != WARM:
-        raise ObstacleError(
-            f"the kernel keeps a {before} restart, which may clear memory: boot with reboot=w"
-        )
+    kind = next_kind(host)
+    if kind.loses_by_mode and kind.files.mode is not None:
+        before_change(REBOOT_MODE, WARM)
+        host.write(REBOOT_MODE, WARM.encode())
+        if read_restart_files(host).mode != WARM and not allow_any:
+            raise ObstacleError(
+                f"the kernel keeps a {kind.mode} restart, which may clear memory: boot with "
+                f"reboot=w, {TAKE_IT_ON}"
+            )
+    elif kind.loses_by_mode and not allow_any:
+        raise ObstacleError(f"{kind.unchangeable_mode}, {TAKE_IT_ON}")
+    if kind.loses_by_way and kind.files.type is not None:
+        before_change(REBOOT_TYPE, _BY_RESET_CONTROL)
+        host.write(REBOOT_TYPE, f"{_BY_RESET_CONTROL}\n".encode())
+    if next_kind(host).loses_by_way and not allow_any:
+        raise ObstacleError(f"{kind.unchangeable_way}, {TAKE_IT_ON}")

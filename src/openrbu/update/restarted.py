@@ -13,9 +13,10 @@ from openrbu.errors import UpdateFailedError
 from openrbu.formats.dell import CompletionCode
 from openrbu.formats.version import BiosVersion
 from openrbu.hosts.base import Host
+from openrbu.linux.reboot import REBOOT_MODE
 from openrbu.update.journal import Journal
 from openrbu.update.report import UpdateStatus
-from openrbu.update.restart import REBOOT_MODE, WARM
+from openrbu.update.restart import WARM
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,203 @@
+"""What a Linux says of its restart, and what an update makes of it: on trees of files."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from openrbu.errors import ObstacleError
+from openrbu.formats.fadt import RESET, RESET_AT, ResetRegister, parse_reset_register
+from openrbu.formats.reboot_words import RebootWords, parse_reboot_words
+from openrbu.hosts.linux import LinuxHost
+from openrbu.linux import reboot
+from openrbu.update import restart
+from openrbu.update.journal import Journal
+from openrbu.update.restart import next_kind
+from openrbu.update.undo import Undo
+
+
+def tree(root: Path, **files: str | bytes) -> LinuxHost:
+    """A host with these files; in a name `__` stands for a slash."""
+    for name, data in files.items():
+        path = root / name.replace("__", "/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data if isinstance(data, bytes) else f"{data}\n".encode())
+    return LinuxHost(root)
+
+
+def fadt(value: int, *, address: int = 0xCF9, flags: int = 1 << 10, space: int = 1) -> bytes:
+    part = RESET.pack(flags=flags, space=space, width=8, address=address, value=value)
+    return b"FACP".ljust(RESET_AT, b"\0") + part + bytes(100)
+
+
+def choose_warm(host: LinuxHost, *, allow_any: bool = False) -> Undo:
+    """Choose it as an update does; what puts it back."""
+    undo = Undo(host, Journal(host.journal_path), "an update")
+    restart.choose_warm(host, partial(undo.before_change, "a setting"), allow_any=allow_any)
+    return undo
+
+
+def text(root: Path, path: str) -> str:
+    return (root / path).read_text().strip()
+
+
+# -- facts ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("root=/dev/sda1 ro", RebootWords()),
+        ("reboot=w", RebootWords("warm")),
+        ("reboot=warm,bios quiet", RebootWords("warm", "bios")),
+        ("reboot=b", RebootWords(None, "bios")),
+        ("reboot=cold reboot=w,p", RebootWords("warm", "pci")),
+        ("reboot=w reboot=efi,force", RebootWords("warm", "efi")),
+        ("reboot=smp3,a", RebootWords(None, "acpi")),
+        ("reboot=soft", RebootWords("soft")),
+        ("reboot=panic_warm", RebootWords()),
+        ("noreboot=w xreboot=w reboot", RebootWords()),
+        ("reboot=,,w", RebootWords("warm")),
+    ],
+)
+def test_the_words_of_a_command_line_count_by_their_first_letter(
+    line: str, words: RebootWords
+) -> None:
+    assert parse_reboot_words(line) == words
+
+
+def test_a_reset_register_is_there_when_its_flag_says_so() -> None:
+    assert parse_reset_register(fadt(0x0F)) == ResetRegister(True, 0xCF9, 0x0F)
+    assert parse_reset_register(fadt(0x0F, flags=0xFFFF & ~(1 << 10))) is None
+    assert parse_reset_register(fadt(0x0F)[: RESET_AT + RESET.size_bytes - 1]) is None
+    assert parse_reset_register(b"APIC" + fadt(0x0F)[4:]) is None
+
+
+@pytest.mark.parametrize(
+    ("register", "cycles"),
+    [
+        (ResetRegister(True, 0xCF9, 0x0E), True),
+        (ResetRegister(True, 0xCF9, 0x0F), True),
+        (ResetRegister(True, 0xCF9, 0x06), False),
+        (ResetRegister(True, 0x64, 0xFE), False),
+        (ResetRegister(False, 0xCF9, 0x0F), False),
+    ],
+)
+def test_a_full_reset_of_the_reset_control_register_cycles_the_power(
+    register: ResetRegister, *, cycles: bool
+) -> None:
+    assert register.cycles_power is cycles
+
+
+def test_kexec_is_told_by_each_of_its_signs(tmp_path: Path) -> None:
+    nothing = reboot.read_kexec(tree(tmp_path / "nothing"))
+    assert nothing == reboot.Kexec(None, False, False, False)
+    everything = tree(
+        tmp_path / "everything",
+        sys__kernel__kexec_loaded="1",
+        etc__default__kexec='# kexec-tools\nLOAD_KEXEC="true"',
+        run__nextroot__etc="",
+    )
+    unit = tmp_path / "everything" / "etc" / "systemd" / "system" / "reboot.target"
+    unit.parent.mkdir(parents=True)
+    unit.write_text("[Unit]\nRequires=systemd-kexec.service\n")
+    assert reboot.read_kexec(everything) == reboot.Kexec(True, True, True, True)
+    not_loaded = tree(
+        tmp_path / "no", sys__kernel__kexec_loaded="0", etc__default__kexec="LOAD_KEXEC=false"
+    )
+    assert reboot.read_kexec(not_loaded) == reboot.Kexec(False, False, False, False)
+
+
+@pytest.mark.parametrize(("number", "by_kexec"), [("208", True), ("114", False), ("x", None)])
+def test_the_boot_loaders_number_tells_a_boot_by_kexec(
+    tmp_path: Path, number: str, *, by_kexec: bool | None
+) -> None:
+    host = tree(tmp_path, proc__sys__kernel__bootloader_type=number)
+    assert reboot.read_boot(host).is_by_kexec is by_kexec
+
+
+# -- what becomes of the restart ------------------------------------------------------------
+
+
+def test_a_way_that_cycles_the_power_is_changed_and_put_back(tmp_path: Path) -> None:
+    host = tree(
+        tmp_path,
+        proc__cmdline="ro",
+        sys__kernel__reboot__mode="cold",
+        sys__kernel__reboot__type="acpi",
+        sys__firmware__acpi__tables__FACP=fadt(0x0F),
+    )
+    assert next_kind(host).problem
+    undo = choose_warm(host)
+    assert text(tmp_path, "sys/kernel/reboot/mode") == "warm"
+    assert text(tmp_path, "sys/kernel/reboot/type") == "pci"
+    assert next_kind(host).problem == ""
+    assert undo.run() == []
+    assert text(tmp_path, "sys/kernel/reboot/mode") == "cold"
+    assert text(tmp_path, "sys/kernel/reboot/type") == "acpi"
+
+
+@pytest.mark.parametrize(("way", "value"), [("acpi", 0x06), ("kbd", 0x0F), ("bios", 0x0F)])
+def test_a_way_that_keeps_memory_stays(tmp_path: Path, way: str, value: int) -> None:
+    host = tree(
+        tmp_path,
+        sys__kernel__reboot__mode="cold",
+        sys__kernel__reboot__type=way,
+        sys__firmware__acpi__tables__FACP=fadt(value),
+    )
+    choose_warm(host)
+    assert text(tmp_path, "sys/kernel/reboot/type") == way
+
+
+@pytest.mark.parametrize(
+    ("line", "value", "why"),
+    [
+        ("ro", 0x06, "restarts cold, which clears memory: start Linux with reboot=w "),
+        ("reboot=b", 0x06, "restarts cold"),
+        ("reboot=w", 0x0E, "with a power cycle here, .*: start Linux with reboot=w,p "),
+        ("reboot=w,a", 0x0E, "with a power cycle"),
+    ],
+)
+def test_without_the_files_the_command_line_has_to_be_right(
+    tmp_path: Path, line: str, value: int, why: str
+) -> None:
+    host = tree(tmp_path, proc__cmdline=line, sys__firmware__acpi__tables__FACP=fadt(value))
+    with pytest.raises(ObstacleError, match=f"{why}.*or take it on"):
+        choose_warm(host)
+    choose_warm(host, allow_any=True)
+
+
+@pytest.mark.parametrize(("line", "value"), [("reboot=w", 0x06), ("reboot=w,b", 0x0F)])
+def test_and_where_it_is_right_nothing_has_to_be_done(
+    tmp_path: Path, line: str, value: int
+) -> None:
+    host = tree(tmp_path, proc__cmdline=line, sys__firmware__acpi__tables__FACP=fadt(value))
+    choose_warm(host)
+    assert next_kind(host).problem == ""
+
+
+def test_what_another_program_chose_meanwhile_stays(tmp_path: Path) -> None:
+    host = tree(
+        tmp_path,
+        sys__kernel__reboot__mode="cold",
+        sys__kernel__reboot__type="acpi",
+        sys__firmware__acpi__tables__FACP=fadt(0x0F),
+    )
+    undo = choose_warm(host)
+    tree(tmp_path, sys__kernel__reboot__mode="hard", sys__kernel__reboot__type="kbd")
+    assert undo.run() == []
+    assert text(tmp_path, "sys/kernel/reboot/mode") == "hard"
+    assert text(tmp_path, "sys/kernel/reboot/type") == "kbd"
+
+
+def test_on_xen_the_files_of_linux_decide_nothing(tmp_path: Path) -> None:
+    host = tree(
+        tmp_path,
+        proc__cmdline="ro",
+        sys__hypervisor__type="xen",
+        sys__firmware__acpi__tables__FACP=fadt(0x0F),
+    )
+    choose_warm(host)
+    assert next_kind(host).problem == ""
