@@ -3,7 +3,8 @@
 The guest's root is this computer's root, copy on write: it is mounted read-only through 9p, with a
 file system in the guest's memory over it. So Python, openrbu and the user's files have the same
 paths as on this computer, and the guest's changes do not reach this computer. Only `/lab` is
-written through: it is the machine's disk, which keeps its content over a restart.
+written through: it is the machine's disk, which keeps its content over a restart. The journal of
+updates is there, too: `/var/lib/openrbu` is `/lab/openrbu`.
 
 QEMU's initial RAM file system is virtme-ng's: it mounts the root and starts the program of `init=`.
 Here that is a shell which reads `init.sh`. It keeps running, as the parent of orphaned processes.
@@ -59,6 +60,8 @@ b mount -t tmpfs tmpfs run
 b mount -t tmpfs tmpfs lib/modules
 b ln -s {modules} lib/modules/{release}
 b mount -t 9p -o trans=virtio,version=9p2000.L,msize=524288 lab lab
+b mkdir -p lab/openrbu var/lib/openrbu
+b mount -o bind lab/openrbu var/lib/openrbu
 for name in modprobe insmod rmmod lsmod depmod; do
   [ -e sbin/$name ] || b ln -s {busybox} sbin/$name
 done
