@@ -228,7 +228,12 @@ HAZARDS = (
         Verdict.HANDLED,
         r"locked down \(integrity\)",
     ),
-    Hazard("kexec loaded", _files(("/sys/kernel/kexec_loaded", "1\n")), Verdict.HANDLED, r"kexec"),
+    Hazard(
+        "kexec loaded",
+        _files(("/sys/kernel/kexec_loaded", "1\n"), ("/run/systemd/system/any", "")),
+        Verdict.HANDLED,
+        r"kexec",
+    ),
     Hazard(
         "reboot=efi",
         _files(

@@ -17,8 +17,6 @@ from rigs.machines import image
 NOT_YET = frozenset(
     {
         "MOR set",
-        "kexec loaded",
-        "reboot=efi",
         "fallback ignored",
         "modules disabled",
         "a file dell_rbu",

@@ -25,6 +25,7 @@ from openrbu.machine import path_locks
 from openrbu.update import flow, report
 from openrbu.update.options import Options
 from openrbu.update.plan import make_plan
+from openrbu.update.restart import safe_command
 from openrbu.update.target import read_target
 from rigs.machines import (
     DEVICE,
@@ -277,6 +278,30 @@ def test_a_directory_of_files_loads_no_module_and_does_not_restart(root: Path) -
             ObstacleError, match=f"{says}: .* is only a directory, not a running machine"
         ):
             call()
+
+
+def test_a_restart_is_one_with_the_bios(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stand-ins for the programs that restart a machine, found first."""
+    programs, called = tmp_path / "bin", tmp_path / "called"
+    programs.mkdir()
+    monkeypatch.setenv("PATH", str(programs))
+    for name in ("systemctl", "reboot"):
+        stand_in = programs / name
+        skips = "$SYSTEMCTL_SKIP_AUTO_KEXEC$SYSTEMCTL_SKIP_AUTO_SOFT_REBOOT"
+        stand_in.write_text(f'#!/bin/sh\necho "{name} $* {skips}" > {called}\n')
+        stand_in.chmod(0o755)
+    LinuxHost().restart()
+    runs_systemd = Path("/run/systemd/system").exists()
+    expected = "systemctl reboot 11" if runs_systemd else "reboot"
+    assert called.read_text().strip() == expected
+
+
+def test_the_command_that_restarts_with_the_bios_is_that_of_the_init_system(root: Path) -> None:
+    assert safe_command(LinuxHost(root)) == "reboot"
+    (root / "run/systemd/system").mkdir(parents=True)
+    assert safe_command(LinuxHost(root)) == (
+        "SYSTEMCTL_SKIP_AUTO_KEXEC=1 SYSTEMCTL_SKIP_AUTO_SOFT_REBOOT=1 systemctl reboot"
+    )
 
 
 def test_a_module_is_there_when_sys_module_says_so(root: Path) -> None:

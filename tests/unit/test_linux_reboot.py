@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from pathlib import Path
 
@@ -13,9 +14,14 @@ from openrbu.formats.reboot_words import RebootWords, parse_reboot_words
 from openrbu.hosts.linux import LinuxHost
 from openrbu.linux import reboot
 from openrbu.update import restart
+from openrbu.update.checks.check import Verdict
 from openrbu.update.journal import Journal
+from openrbu.update.options import Options
+from openrbu.update.plan import make_plan
 from openrbu.update.restart import next_kind
 from openrbu.update.undo import Undo
+from rigs.hazards import put, sound_machine
+from rigs.machines import image
 
 
 def tree(root: Path, **files: str | bytes) -> LinuxHost:
@@ -116,6 +122,62 @@ def test_the_boot_loaders_number_tells_a_boot_by_kexec(
 ) -> None:
     host = tree(tmp_path, proc__sys__kernel__bootloader_type=number)
     assert reboot.read_boot(host).is_by_kexec is by_kexec
+
+
+@pytest.mark.parametrize(
+    ("files", "verdict", "says"),
+    [
+        ({"sys/kernel/kexec_loaded": "0"}, Verdict.FINE, "no kernel is loaded"),
+        (
+            {"sys/kernel/kexec_loaded": "1", "run/systemd/system/x": ""},
+            Verdict.HANDLED,
+            "--reboot keeps it from that; without it: SYSTEMCTL_SKIP_AUTO_KEXEC=1 .* reboot",
+        ),
+        ({"sys/kernel/kexec_loaded": "1"}, Verdict.IN_THE_WAY, "kexec -u"),
+        ({"etc/default/kexec": "LOAD_KEXEC=true"}, Verdict.IN_THE_WAY, "LOAD_KEXEC=false"),
+        (
+            {"etc/systemd/system/reboot.target": "[Unit]\nRequires=systemd-kexec.service"},
+            Verdict.IN_THE_WAY,
+            "remove that link",
+        ),
+    ],
+)
+def test_a_plan_tells_what_would_start_another_kernel(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    files: dict[str, str],
+    verdict: Verdict,
+    says: str,
+) -> None:
+    monkeypatch.setenv("OPENRBU_HOME", str(tmp_path / "state"))
+    machine = sound_machine(tmp_path)
+    (machine / "sys/kernel/kexec_loaded").unlink()
+    for path, data in files.items():
+        put(machine, path, f"{data}\n")
+    host = LinuxHost(machine)
+    for options in (Options(), Options(allow_any_restart=True)):
+        (check,) = (x for x in make_plan(host, image(), options).checks if x.name == "kexec")
+        assert re.search(says, check.message)
+        is_taken_on = options.allow_any_restart and verdict is Verdict.IN_THE_WAY
+        assert check.verdict is (Verdict.UNKNOWN if is_taken_on else verdict)
+
+
+def test_an_active_watchdog_and_a_soft_reboot_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENRBU_HOME", str(tmp_path / "state"))
+    machine = sound_machine(tmp_path)
+    tree(
+        machine,
+        sys__class__watchdog__watchdog0__state="active",
+        sys__class__watchdog__watchdog0__identity="iTCO_wdt",
+        run__nextroot__etc="",
+        run__systemd__system__x="",
+    )
+    found = {x.name: x for x in make_plan(LinuxHost(machine), image(), Options()).checks}
+    assert "iTCO_wdt is active" in found["watchdog"].found
+    assert found["watchdog"].verdict is Verdict.UNKNOWN
+    assert found["soft_reboot"].verdict is Verdict.HANDLED
 
 
 # -- what becomes of the restart ------------------------------------------------------------

@@ -138,7 +138,10 @@ def _nothing_to_do(planned: Plan) -> Block:
 def _next_step_text(machine: Machine) -> Block:
     if machine.virtual is not None:
         return f"next: rbu machine reboot {machine.virtual.name}"
-    return "next: restart this machine (a power cycle would lose the image), then: rbu status"
+    from openrbu.update.restart import safe_command
+
+    command = safe_command(machine.host)
+    return f"next: {command} (a power cycle would lose the image), then: rbu status"
 
 
 def _restart(machine: Machine, document: dict[str, Any]) -> Answer:

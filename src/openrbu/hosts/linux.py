@@ -23,6 +23,7 @@ from openrbu.formats.rom_identity import IDENTITY, revision_in
 from openrbu.hosts.base import DMI_TABLE
 from openrbu.hosts.kcore import open_kcore
 from openrbu.hosts.older_journals import older_journals
+from openrbu.hosts.restart_command import SYSTEMD_RUNS, restart_command
 from openrbu.machine import path_locks
 from openrbu.memory.physical import ReadableMemory
 from openrbu.system.flocks import one_for_all
@@ -158,10 +159,10 @@ class LinuxHost:
         return self.exists(f"/sys/module/{name}")
 
     def restart(self) -> None:
-        """Through the init system: `systemctl reboot` where systemd runs (sd_booted(3)), else the
-        program `reboot` of another init system."""
-        words = ["systemctl", "reboot"] if self.exists("/run/systemd/system") else ["reboot"]
-        self._run(*words, what="the machine can't be restarted")
+        """Through the init system, and with the BIOS: see `hosts.restart_command`."""
+        command = restart_command(runs_systemd=self.exists(SYSTEMD_RUNS))
+        why = "the machine can't be restarted"
+        self._run(*command.words, what=why, variables=command.variables)
 
     def _path(self, path: str) -> Path:
         return self._root / path.lstrip("/")
@@ -181,13 +182,21 @@ class LinuxHost:
         finally:
             os.close(fd)
 
-    def _run(self, program: str, *arguments: str, what: str) -> None:
+    def _run(
+        self, program: str, *arguments: str, what: str, variables: Mapping[str, str] | None = None
+    ) -> None:
         if self._root != Path("/"):
             raise ObstacleError(f"{what}: {self.name} is only a directory, not a running machine")
         found = shutil.which(program)
         if found is None:
             raise ObstacleError(f"{what}: the program {program} is not installed")
-        done = subprocess.run([found, *arguments], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [found, *arguments],
+            env={**os.environ, **(variables or {})},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         if done.returncode:
             said = " ".join(done.stderr.split()) or f"{program} ended with {done.returncode}"
             raise ObstacleError(f"{what}: {said}")

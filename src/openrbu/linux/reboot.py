@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from openrbu.formats.fadt import ResetRegister, parse_reset_register
 from openrbu.formats.reboot_words import RebootWords, parse_reboot_words
 from openrbu.hosts.base import Host, read_file, read_text
+from openrbu.hosts.restart_command import SYSTEMD_RUNS
 
 REBOOT = "/sys/kernel/reboot"
 REBOOT_MODE = f"{REBOOT}/mode"
@@ -22,9 +23,6 @@ BOOT_LOADER_TYPE = "/proc/sys/kernel/bootloader_type"
 FADT = "/sys/firmware/acpi/tables/FACP"
 NEXT_ROOT = "/run/nextroot"
 WATCHDOG = "/sys/class/watchdog/watchdog0"
-
-_SYSTEMD_RUNS = "/run/systemd/system"
-"""sd_booted(3): this directory exists where systemd is the init system."""
 
 _REBOOT_TARGETS = ("/etc/systemd/system/reboot.target", "/run/systemd/system/reboot.target")
 _KEXEC_SERVICE = "systemd-kexec.service"
@@ -140,4 +138,4 @@ def read_watchdog(host: Host) -> Watchdog | None:
 
 def runs_systemd(host: Host) -> bool:
     """Whether systemd is the init system."""
-    return host.exists(_SYSTEMD_RUNS)
+    return host.exists(SYSTEMD_RUNS)

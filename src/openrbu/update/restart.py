@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from openrbu.errors import ObstacleError
 from openrbu.hosts.base import Host
+from openrbu.hosts.restart_command import restart_command
 from openrbu.linux.reboot import (
     BOOT_ID,
     REBOOT_MODE,
@@ -22,6 +23,7 @@ from openrbu.linux.reboot import (
     read_reboot_words,
     read_reset_register,
     read_restart_files,
+    runs_systemd,
     text_of,
 )
 from openrbu.update.target import is_on_xen
@@ -104,6 +106,11 @@ def next_kind(host: Host) -> NextKind:
         mode = mode or words.mode or _COLD
         way = way or words.type or (None if register is None else _ACPI)
     return NextKind(files, mode, way, register is not None and register.cycles_power)
+
+
+def safe_command(host: Host) -> str:
+    """The command, for a shell, that restarts this machine with its BIOS."""
+    return restart_command(runs_systemd=runs_systemd(host)).text
 
 
 def boot_id(host: Host) -> str | None:

@@ -1,19 +1,31 @@
-"""Will the restart keep what is staged: its mode, and the way in which the machine is reset."""
+"""Will the restart keep what is staged: its mode, the way of the reset, and that the BIOS runs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
 
+from openrbu.hosts.base import Host
+from openrbu.linux.reboot import (
+    NEXT_ROOT,
+    REBOOT_TYPE,
+    Watchdog,
+    read_kexec,
+    read_watchdog,
+    runs_systemd,
+)
 from openrbu.update.checks.check import Check, Question, Verdict
 from openrbu.update.checks.situation import Situation
-from openrbu.update.restart import TAKE_IT_ON, WARM, NextKind, next_kind
+from openrbu.update.restart import TAKE_IT_ON, WARM, NextKind, next_kind, safe_command
+
+_EFI = "efi"
 
 _check = partial(Check, Question.RESTART)
 
 
 def checks(seen: Situation) -> Iterator[Check]:
-    """Whether the next restart keeps memory."""
+    """Whether the next restart keeps memory, and runs the BIOS."""
+    may_lose = Verdict.UNKNOWN if seen.options.allow_any_restart else Verdict.IN_THE_WAY
     if seen.on_xen:
         yield _check(
             "xen",
@@ -22,12 +34,14 @@ def checks(seen: Situation) -> Iterator[Check]:
             "start Xen with reboot=warm (xl info xen_commandline shows whether it was), or the "
             "restart clears memory and the update with it",
         )
-        return
-    kind = next_kind(seen.host)
-    may_lose = Verdict.UNKNOWN if seen.options.allow_any_restart else Verdict.IN_THE_WAY
-    yield _mode(kind, may_lose)
-    if kind.way is not None:
-        yield _way(kind, may_lose)
+    else:
+        kind = next_kind(seen.host)
+        yield _mode(kind, may_lose)
+        if kind.way is not None:
+            yield _way(kind, may_lose)
+    yield from _kexec(seen.host, may_lose)
+    if (watchdog := read_watchdog(seen.host)) is not None:
+        yield _watchdog(watchdog)
 
 
 def _mode(kind: NextKind, may_lose: Verdict) -> Check:
@@ -44,6 +58,13 @@ def _mode(kind: NextKind, may_lose: Verdict) -> Check:
 
 
 def _way(kind: NextKind, may_lose: Verdict) -> Check:
+    if kind.way == _EFI:
+        return _check(
+            "restart_type",
+            "the machine is reset through efi: by its firmware, which may clear memory",
+            Verdict.UNKNOWN,
+            f"choose another way: echo pci > {REBOOT_TYPE}",
+        )
     if not kind.loses_by_way:
         return _check("restart_type", f"the machine is reset through {kind.way}", Verdict.FINE)
     if kind.files.type is not None:
@@ -55,3 +76,39 @@ def _way(kind: NextKind, may_lose: Verdict) -> Check:
 def _lost(name: str, why: str, may_lose: Verdict) -> Check:
     found, _, advice = why.rpartition(": ")
     return _check(name, found, may_lose, f"{advice}, {TAKE_IT_ON}", obstacle="restart_is_cold")
+
+
+def _kexec(host: Host, may_lose: Verdict) -> Iterator[Check]:
+    """Whether the BIOS runs at all at the restart."""
+    kexec = read_kexec(host)
+    skips = partial(_check, "kexec", obstacle="kexec_is_default")
+    if kexec.is_reboot_target:
+        found = "systemd's reboot.target is kexec.target here: the BIOS does not run at a restart"
+        yield skips(found, may_lose, f"remove that link, {TAKE_IT_ON}")
+    elif kexec.loads_at_shutdown:
+        found = "kexec-tools starts another kernel at a restart, and the BIOS does not run"
+        advice = f"LOAD_KEXEC=false in /etc/default/kexec, {TAKE_IT_ON}"
+        yield skips(found, may_lose, advice)
+    elif kexec.is_loaded and not runs_systemd(host):
+        found = "a kernel is loaded for kexec: the BIOS may not run at a restart"
+        yield skips(found, may_lose, f"unload it (kexec -u), {TAKE_IT_ON}")
+    elif kexec.is_loaded:
+        found = "a kernel is loaded for kexec, and a plain systemctl reboot starts it"
+        yield _check("kexec", found, Verdict.HANDLED, _restart_so(host))
+    elif kexec.is_loaded is False:
+        yield _check("kexec", "no kernel is loaded for kexec", Verdict.FINE)
+    if kexec.has_next_root and runs_systemd(host):
+        found = f"{NEXT_ROOT} is there, and a plain systemctl reboot restarts user space only"
+        yield _check("soft_reboot", found, Verdict.HANDLED, _restart_so(host))
+
+
+def _restart_so(host: Host) -> str:
+    return f"--reboot keeps it from that; without it: {safe_command(host)}"
+
+
+def _watchdog(watchdog: Watchdog) -> Check:
+    name = watchdog.identity or "watchdog0"
+    if watchdog.state != "active":
+        return _check("watchdog", f"the watchdog {name} is not active", Verdict.FINE)
+    found = f"the watchdog {name} is active: if the shutdown hangs, it resets the machine"
+    return _check("watchdog", found, Verdict.UNKNOWN, "that may clear memory")
