@@ -190,7 +190,8 @@ def needed_indexes(tokens: UpdateTokens) -> range:
 
 
 class IndexedActivation:
-    """The activation token, if it is an indexed I/O token. `cmos` is the bank behind its ports.
+    """The activation token, if it is an indexed I/O token. `cmos` is the bank behind its ports,
+    `way` the file that leads there.
 
     `checks_cmos`: whether the token counts as clear while a check value of CMOS is wrong. A BIOS
     does that: it loads its defaults then, and by default no update is requested.
@@ -202,8 +203,10 @@ class IndexedActivation:
         tokens: UpdateTokens,
         system_id: int | None,
         *,
+        way: str = "",
         checks_cmos: bool = False,
     ) -> None:
+        self.way = way
         assert isinstance(tokens.activate, IndexedIoToken)
         assert isinstance(tokens.cancel, IndexedIoToken)
         self._cmos, self._system_id, self._checks_cmos = cmos, system_id, checks_cmos

@@ -25,14 +25,11 @@ BANK_1_BYTES = 128
 """The size of a PC's first bank. Bit 7 of its index port is not part of the index: it masks the
 NMI."""
 
-_MAX_READS = 16
-"""After so many reads the last one counts: a byte such as a clock's seconds may always change."""
-
 
 class Cmos(Protocol):
     """The bytes of one bank of CMOS.
 
-    Every call raises ObstacleError when the way to them fails.
+    Every call raises OSError when the kernel refuses the way to them.
     """
 
     @property
@@ -70,30 +67,19 @@ def setting_indexes(index_port: int) -> range:
 
 
 class PortCmos:
-    """A bank behind a pair of ports, `pair`: the index port and the data port.
+    """A bank behind a pair of ports, `pair`: the index port and the data port."""
 
-    A byte is read until `looks` reads in a row agree. When a kernel's clock driver uses the same
-    ports, some single reads return another byte (measured on Debian's 6.1.192: 1,177 of 22,585).
-    """
-
-    def __init__(self, ports: IoPorts, pair: tuple[int, int], *, looks: int = 1) -> None:
-        self._ports, self._looks = ports, looks
+    def __init__(self, ports: IoPorts, pair: tuple[int, int]) -> None:
+        self._ports = ports
         self._index_port, self._data_port = pair
         self.indexes = setting_indexes(self._index_port)
 
     def read(self, index: int, count: int = 1) -> bytes:
-        return bytes(self._agreed(each) for each in range(index, index + count))
+        return bytes(self._byte(each) for each in range(index, index + count))
 
-    def _agreed(self, index: int) -> int:
-        before, agreeing = -1, 0
-        for _ in range(_MAX_READS):
-            self._ports.out8(self._index_port, index)
-            value = self._ports.in8(self._data_port)
-            agreeing = agreeing + 1 if value == before else 1
-            if agreeing == self._looks:
-                break
-            before = value
-        return value
+    def _byte(self, index: int) -> int:
+        self._ports.out8(self._index_port, index)
+        return self._ports.in8(self._data_port)
 
     def write(self, index: int, value: int) -> None:
         self._ports.out8(self._index_port, index)

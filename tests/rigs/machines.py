@@ -236,6 +236,9 @@ class PortsOnly(Watched):
         else:
             self._host.write(path, data, offset)
 
+    def sleep(self, seconds: float) -> None:
+        """Nothing: nobody else uses these ports."""
+
     def _is_port(self, path: str) -> bool:
         if path == NVMEM or (path == PORT and self._ports is None):
             raise FileNotFoundError(errno.ENOENT, "No such file or directory", path)

@@ -139,7 +139,7 @@ def test_a_token_that_does_not_stay_set_is_an_error_and_the_update_is_undone(
 
 def test_a_token_that_does_not_stay_clear_is_an_error(machine: VirtualMachine) -> None:
     class Jammed:
-        is_armed = True
+        is_armed, way = True, ""
 
         def arm(self) -> None: ...
 

@@ -18,6 +18,7 @@ from openrbu.formats.dell import CompletionCode
 from openrbu.formats.security import PasswordStatus
 from openrbu.formats.version import BiosVersion
 from openrbu.hosts.virtual import VirtualHost
+from openrbu.linux.cmos import NVMEM
 from openrbu.machine.models import MODELS
 from openrbu.machine.virtual import VirtualMachine
 from openrbu.ports import IoPorts
@@ -25,6 +26,7 @@ from openrbu.sharing.access import open_machine
 from openrbu.update import arming_checks, flow, passwords
 from openrbu.update.arm import NoAnswerError, activation_for, read_armed
 from openrbu.update.cancelling import cancel
+from openrbu.update.checks.check import Question, Verdict
 from openrbu.update.options import Options
 from openrbu.update.plan import make_plan
 from openrbu.update.report import NextRestart, read_status
@@ -370,6 +372,80 @@ def test_a_restart_is_a_success_with_a_completed_update_of_the_version_that_was_
         assert failure is None
     else:
         assert says in str(failure)
+
+
+# -- the way to the token, and what is said of it ------------------------------------------
+
+
+def rows(host: Any, what: Any = None, **options: Any) -> dict[str, tuple[Verdict, str]]:
+    """What a plan says of arming: by the check's name, its verdict, and what was found."""
+    plan = make_plan(host, what or image(), Options(**options))
+    of_arming = [check for check in plan.checks if check.question is Question.ARMING]
+    return {check.name: (check.verdict, check.found) for check in of_arming}
+
+
+def test_a_plan_says_that_the_token_is_there_how_it_is_reached_and_that_a_bios_believes_it(
+    tmp_path: Path,
+) -> None:
+    with running(make(tmp_path)) as machine:
+        host = VirtualHost(machine)
+        said = rows(host)
+        assert said["cmos_way"] == (
+            Verdict.FINE,
+            f"CMOS is reached through {NVMEM}, which keeps the kernel's clock driver out",
+        )
+        assert said["cmos"] == (
+            Verdict.FINE,
+            "the check values over the indexes 0x40 to 0x5b of CMOS are right",
+        )
+        assert said["token"] == (
+            Verdict.FINE,
+            f"the activation token can be read through {NVMEM}, and is clear",
+        )
+        spoil(machine.cmos)
+        assert rows(host)["cmos"][0] is Verdict.IN_THE_WAY
+        assert rows(host, mend_cmos=True)["cmos"][0] is Verdict.HANDLED
+
+
+def test_a_plan_says_why_only_ports_lead_to_cmos(tmp_path: Path) -> None:
+    with running(make(tmp_path)) as machine:
+        verdict, found = rows(PortsOnly(VirtualHost(machine), machine.cmos))["cmos_way"]
+        assert verdict is Verdict.HANDLED
+        assert found == (
+            "CMOS is reached through /dev/port only, where the kernel's clock driver can come in "
+            f"between ({NVMEM}: No such file or directory; /dev/nvram: No such file or directory)"
+        )
+
+
+def test_a_token_of_the_calling_interface_has_no_cmos(tmp_path: Path) -> None:
+    with running(make(tmp_path, "precision-t7600")) as machine:
+        host = VirtualHost(machine)
+        host.load_module("dcdbas", {})
+        said = rows(host, image("precision-t7600"))
+        assert not {"cmos", "cmos_way"} & set(said)
+        assert "through /sys/devices/platform/dcdbas/smi_request" in said["token"][1]
+
+
+def test_status_update_and_cancel_say_the_way_to_the_token(demo: Cli) -> None:
+    def way(*words: str | Path) -> Any:
+        return demo.json(*words, "-m", "m")["token_way"]
+
+    assert way("status") == NVMEM
+    assert f"the token is read through {NVMEM}" in demo("status", "-m", "m").out
+    assert way("update", demo.image("A06")) == NVMEM
+    assert demo.json("history", "-m", "m")["updates"][-1]["outcome"] == "armed"
+    assert way("cancel") == NVMEM
+
+
+def test_status_says_why_the_token_can_not_be_read(tmp_path: Path) -> None:
+    with running(make(tmp_path)) as machine:
+        now = read_status(PortsOnly(VirtualHost(machine), None))
+        assert (now.is_armed, now.token_way) == (None, "")
+        assert "/dev/port: No such file or directory" in now.token_problem
+    with running(make(tmp_path, "precision-t7600", name="smi")) as machine:
+        now = read_status(VirtualHost(machine))
+        assert (now.is_armed, now.token_way) == (None, "")
+        assert now.token_problem == "the dcdbas module is not loaded (modprobe dcdbas)"
 
 
 # -- ports that nobody answers --------------------------------------------------------------

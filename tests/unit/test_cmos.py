@@ -294,20 +294,6 @@ def test_a_byte_outside_of_the_settings_is_stored_where_tables_ask_for_it(
     assert path.read_bytes()[256 * 0x70 + index] == 0xA5
 
 
-def test_reads_that_do_not_agree_are_made_again(path: Path) -> None:
-    class Flickering(CmosFile):
-        """CMOS of which two single reads in a row bring the same wrong byte."""
-
-        reads = 0
-
-        def in8(self, port: int) -> int:
-            self.reads += 1
-            return super().in8(port) ^ (0x5A if self.reads in (2, 3) else 0)
-
-    assert PortCmos(Flickering(path), PC_PORTS[0], looks=3).read(0x20) == b"\x20"
-    assert PortCmos(Flickering(path), PC_PORTS[0], looks=2).read(0x20) == b"\x7a"
-
-
 def test_the_first_bank_has_a_clock_and_ends_where_its_index_does_not_go_on(path: Path) -> None:
     ports = CmosFile(path)
     assert bank(ports).indexes == range(14, 128)

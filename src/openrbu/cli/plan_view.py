@@ -164,6 +164,7 @@ def outcome_document(outcome: Outcome) -> dict[str, Any]:
         "mode": outcome.mode,
         "tried": list(outcome.tried),
         "is_armed": True,
+        "token_way": outcome.token_way,
         "read_back": outcome.verified.read_back.value,
         "seen_in_memory": extents is not None,
         **extents_document(extents or ()),

@@ -48,6 +48,8 @@ def status(
             "module_is_loaded": now.module_is_loaded,
             "staged_size_bytes": now.staged_size_bytes,
             "is_armed": now.is_armed,
+            "token_way": now.token_way or None,
+            "token_problem": now.token_problem or None,
             "next_restart": now.next_restart.value,
             "cmos_doubt": now.cmos_doubt or None,
             "restart_mode": now.restart_mode,
@@ -72,6 +74,8 @@ def _status_rows(machine: Machine, now: UpdateStatus) -> list[tuple[str, Cell]]:
         ("staged", staged),
         ("armed", _armed_cell(machine, now)),
     ]
+    if now.token_way:
+        rows.append(("", f"the token is read through {now.token_way}"))
     if now.cmos_doubt:
         rows.append(("in doubt", bad(now.cmos_doubt)))
     rows += table_rows(now.target.tables)
@@ -100,7 +104,7 @@ def _armed_cell(machine: Machine, now: UpdateStatus) -> Cell:
 
     cancel = f"rbu cancel{machine_words(machine)} undoes it"
     words: dict[NextRestart, Cell] = {
-        NextRestart.UNKNOWN: ("can't be read from here (it may need root, or the dcdbas module)"),
+        NextRestart.UNKNOWN: f"can't be read: {now.token_problem}",
         NextRestart.CHANGES_NOTHING: "no",
         NextRestart.UPDATES: caution(
             "yes: the next restart updates the BIOS"
@@ -124,7 +128,7 @@ def _armed_cell(machine: Machine, now: UpdateStatus) -> Cell:
         ),
     }
     if now.next_restart is NextRestart.UNKNOWN and now.cmos_doubt:
-        return "can't be read from here: see below"
+        return "can't be read: see below"
     return words[now.next_restart]
 
 

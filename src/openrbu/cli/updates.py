@@ -179,6 +179,7 @@ def cancel(*, machine: OnMachine = None, secret: PasswordOptions, as_json: bool)
         "was_staged": done.was_staged,
         "left_staged": done.left_staged,
         "problem": done.problem or None,
+        "token_way": done.token_way or None,
     }
     lines: list[Block] = []
     if done.was_armed:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+
 from openrbu.buffers import Buffer
 from openrbu.drivers.sysfs import BinaryAttribute
+from openrbu.errors import KernelError
 from openrbu.ports import BANK_1_BYTES, BANK_BYTES, CLOCK_BYTES, PC_PORTS, IoPorts
 
 PATH = "/bus/nvmem/devices/cmos_nvram0/nvmem"
@@ -14,9 +17,8 @@ SIZE_BYTES = BANK_BYTES - CLOCK_BYTES
 
 def nvmem_file(ports: IoPorts) -> BinaryAttribute:
     """The file: its byte at offset I − 14 is the one at index I, of the first bank up to 127, then
-    of the second. The index that a program has selected stays selected.
-
-    Bytes written behind the last one are ignored.
+    of the second. The index that a program has selected stays selected. Bytes written behind the
+    last one are ignored; EFBIG when no others are there.
     """
 
     def pair(index: int) -> tuple[int, int]:
@@ -35,6 +37,8 @@ def nvmem_file(ports: IoPorts) -> BinaryAttribute:
 
     def write(offset: int, data: Buffer) -> None:
         taken = data[: max(0, SIZE_BYTES - offset)]
+        if not taken:
+            raise KernelError(errno.EFBIG, PATH)
         for index, value in enumerate(taken, offset + CLOCK_BYTES):
             index_port, data_port = pair(index)
             selected = ports.in8(index_port)
@@ -42,4 +46,4 @@ def nvmem_file(ports: IoPorts) -> BinaryAttribute:
             ports.out8(data_port, value)
             ports.out8(index_port, selected)
 
-    return BinaryAttribute(read, write, mode=0o600, size_bytes=SIZE_BYTES)
+    return BinaryAttribute(read, write, mode=0o644, size_bytes=SIZE_BYTES, is_of_hardware=True)

@@ -30,4 +30,4 @@ def port_file(ports: IoPorts) -> BinaryAttribute:
         for port, value in enumerate(data[: max(0, PORTS - offset)], offset):
             ports.out8(port, value)
 
-    return BinaryAttribute(read, write, mode=0o660, rawio=True)
+    return BinaryAttribute(read, write, mode=0o660, rawio=True, is_of_hardware=True)

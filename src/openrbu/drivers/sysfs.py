@@ -58,6 +58,7 @@ class _Inode:
 
     number: int = field(default=0, kw_only=True)
     born_at: float = field(default=0.0, kw_only=True)
+    is_of_hardware: bool = field(default=False, kw_only=True)  # a write changes no kernel
 
 
 @dataclass(slots=True, eq=False)

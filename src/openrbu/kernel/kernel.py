@@ -86,7 +86,7 @@ class KernelFile:
         :raise MachineError: when the kernel has crashed, or this write crashes it.
         """
         self._kernel.check_not_crashed()
-        with self._kernel.changing():
+        with self._kernel.changing(only_hardware=self._file.attribute.is_of_hardware or not data):
             taken = self._file.write(offset, data, sys_rawio=sys_rawio)
         self._kernel.run_balloon()
         return taken
@@ -97,7 +97,7 @@ class Kernel:
 
     `profile`: how its driver behaves. `boot_id`: the content of `/proc/sys/kernel/random/boot_id`.
     `dmi`: the SMBIOS entry point and table; None in a guest of Xen other than dom0. `ports`: the
-    ports, CMOS behind them. `entry_delay_s`: the seconds until a requested firmware entry appears.
+    ports, CMOS behind them. `entry_delay_s`: seconds until a requested firmware entry appears.
     `xen`: which guest of Xen it is; then `memory` is that guest's. `saved`: a snapshot, which this
     kernel continues on the same RAM. `now`: the clock. `smi`: handles SMI calls; None on a machine
     without the calling interface, which has no `dcdbas` either. `restart`: how it began and will
@@ -361,9 +361,11 @@ class Kernel:
 
     # -- inside -----------------------------------------------------------------------------
 
-    def changing(self) -> ChangeInProgress:
-        """A block that changes the kernel. Signals are deferred in it, as in a real kernel."""
-        self._before_change()
+    def changing(self, *, only_hardware: bool = False) -> ChangeInProgress:
+        """A block that changes the kernel, or only hardware, whose state is not the kernel's.
+        Signals are deferred in it, as in a real kernel."""
+        if not only_hardware:
+            self._before_change()
         return ChangeInProgress(self._die)
 
     def _die(self) -> None:

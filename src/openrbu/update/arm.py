@@ -25,13 +25,18 @@ from openrbu.formats.tokens import (
 )
 from openrbu.hosts.base import Host
 from openrbu.linux.cmos import CmosWay, find_cmos
+from openrbu.update.kernel_refusals import kernel_refusal
 from openrbu.update.passwords import admin_password
-from openrbu.update.smi import CallingInterface
+from openrbu.update.smi import DCDBAS, CallingInterface
 from openrbu.update.target import Target
 
 
 class ActivationToken(Protocol):
     """The activation token of a machine."""
+
+    @property
+    def way(self) -> str:
+        """The file through which it is read and set."""
 
     @property
     def is_armed(self) -> bool: ...
@@ -57,13 +62,14 @@ def activation_for(
 
     :raise ObstacleError: when it has none, or this process can't access it; `NoAnswerError` when no
         device responds at its ports.
+    :raise OSError: the kernel's error.
     """
     tokens = target.tokens
     if tokens is None:
         raise ObstacleError(f"{target.title} has no token that activates an update")
     if isinstance(tokens.activate, IndexedIoToken):
         way = find_way(host, tokens)
-        activation = IndexedActivation(way.cmos, tokens, target.system_id)
+        activation = IndexedActivation(way.cmos, tokens, target.system_id, way=way.path)
         if not activation.responds:
             index_port, data_port = tokens.activate.ports
             raise NoAnswerError(
@@ -85,16 +91,36 @@ def find_way(host: Host, tokens: UpdateTokens) -> CmosWay:
     return find_cmos(host, tokens.activate.ports, needed_indexes(tokens))
 
 
-def read_armed(host: Host, target: Target) -> bool | None:
-    """Whether the activation token is set. None where it can't be read, or a module would have to
-    be loaded for that."""
+@dataclass(frozen=True, slots=True)
+class TokenState:
+    """What can be seen of the activation token.
+
+    `is_armed`: None where that can't be read, and then `problem` says why. `way`: the file through
+    which it is read; empty where there is none.
+    """
+
+    is_armed: bool | None
+    way: str = ""
+    problem: str = ""
+
+
+def read_token(host: Host, target: Target) -> TokenState:
+    """Whether the activation token is set. No module is loaded for that."""
     token = target.tokens and target.tokens.activate
     if isinstance(token, SmiToken) and not CallingInterface.of(host, token).is_there:
-        return None
+        return TokenState(None, problem="the dcdbas module is not loaded (modprobe dcdbas)")
     try:
-        return activation_for(host, target).is_armed
-    except ObstacleError:
-        return None
+        activation = activation_for(host, target)
+        return TokenState(activation.is_armed, activation.way)
+    except ObstacleError as error:
+        return TokenState(None, problem=str(error))
+    except OSError as error:
+        return TokenState(None, problem=str(kernel_refusal(error)))
+
+
+def read_armed(host: Host, target: Target) -> bool | None:
+    """`TokenState.is_armed`."""
+    return read_token(host, target).is_armed
 
 
 def set_armed(token: ActivationToken, *, armed: bool) -> None:
@@ -148,6 +174,10 @@ class SmiActivation:
     cancel: SmiToken
     password: str | None = field(default=None, repr=False)
     key: int | None = field(default=None, repr=False)
+
+    @property
+    def way(self) -> str:
+        return f"{DCDBAS}/smi_request"
 
     @property
     def is_armed(self) -> bool:

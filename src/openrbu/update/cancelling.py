@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from openrbu.errors import DamagedInputError, ObstacleError, OpenRbuError
 from openrbu.hosts.base import Host
 from openrbu.system.signals import signals_deferred
 from openrbu.update import firmware_file, stage
-from openrbu.update.arm import activation_for, set_armed, unload_dcdbas
+from openrbu.update.arm import ActivationToken, activation_for, set_armed, unload_dcdbas
 from openrbu.update.driver import RbuDriver
 from openrbu.update.exclusion import BusyError, alone_on
 from openrbu.update.journal import Attempt, Change, Journal
@@ -31,12 +31,15 @@ class Cancelled:
 
     `problem`: what could not be done after the token was clear, and why; or why the journal could
     not be read or written. Empty: all was done.
+
+    `token_way`: the file through which the token was read, and cleared where it was set.
     """
 
     was_armed: bool
     was_staged: bool
     left_staged: bool = False
     problem: str = ""
+    token_way: str = field(default="", compare=False)
 
     @property
     def changed(self) -> bool:
@@ -102,11 +105,11 @@ def _take_back(
     token = activation_for(host, target, password)
     try:
         was_armed = token.is_armed
+        undone: list[str] = []
         if was_armed:
-            set_armed(token, armed=False)
+            _disarm(token, undone)
         driver = RbuDriver(host)
         was_staged = left_staged = True  # unless it is known
-        undone: list[str] = []
         with _told("what is staged could not be freed", undone, is_enough=was_armed):
             was_staged = left_staged = driver.is_loaded and driver.has_staged_data
             left_staged = was_staged and not stage.clear(host)
@@ -124,7 +127,18 @@ def _take_back(
                 unload_dcdbas(host)
     if undone:
         problems = [*problems, f"disarmed, but {', and '.join(undone)}"]
-    return Cancelled(was_armed, was_staged, left_staged, "; ".join(problems))
+    return Cancelled(was_armed, was_staged, left_staged, "; ".join(problems), token.way)
+
+
+def _disarm(token: ActivationToken, undone: list[str]) -> None:
+    """Clear the token. An error after it was cleared is added to `undone`: what is left to do must
+    not wait for it."""
+    try:
+        set_armed(token, armed=False)
+    except (OSError, OpenRbuError) as error:
+        if token.is_armed:
+            raise
+        undone.append(f"it could not be checked what else changed: {_why(error)}")
 
 
 @contextlib.contextmanager

@@ -54,13 +54,14 @@ _SILENT = SilentProgress()
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """A staged, verified and armed update. `tried`: one text for each attempt to stage it that
-    failed before."""
+    failed before. `token_way`: the file through which the token was set."""
 
     attempt_id: str
     mode: Mode
     verified: Verified
     tried: tuple[str, ...]
     staged_sha256: str
+    token_way: str
 
 
 def refuse(plan: Plan) -> None:
@@ -104,7 +105,9 @@ def perform(host: Host, plan: Plan, progress: ProgressReporter = _SILENT) -> Out
                 token = _check_token_is_clear(host, plan, undo)
                 _settle(host, journal, last)
                 outcome = Outcome(
-                    attempt_id, *_stage_with_fallbacks(host, plan, data, progress, undo)
+                    attempt_id,
+                    *_stage_with_fallbacks(host, plan, data, progress, undo),
+                    token.way,
                 )
                 journal.append(attempt_id, VERIFIED, host.now(), **_evidence(outcome))
                 _arm(host, plan, token, progress, undo)
@@ -197,6 +200,7 @@ def _evidence(outcome: Outcome) -> dict[str, Any]:
         "extent_count": len(extents or ()),
         "extents": [[extent.start, extent.end] for extent in (extents or ())[:16]],
         "taken_by": [finding.rules for finding in outcome.verified.findings or ()],
+        "token_way": outcome.token_way,
     }
 
 

@@ -11,7 +11,7 @@ from openrbu.errors import ObstacleError
 from openrbu.formats.dell import CompletionCode
 from openrbu.formats.version import BiosVersion
 from openrbu.hosts.base import Host
-from openrbu.update.arm import read_armed
+from openrbu.update.arm import read_token
 from openrbu.update.arming_checks import cmos_doubt
 from openrbu.update.driver import RbuDriver, ReadBack
 from openrbu.update.exclusion import who_updates
@@ -63,6 +63,10 @@ class UpdateStatus:
     last: Attempt | None
     under_way: str = ""
     """Which process updates the machine now, in words; empty: none does, as far as can be seen."""
+    token_way: str = ""
+    """The file through which the token is read; empty where there is none."""
+    token_problem: str = ""
+    """Why the token can't be read; empty: it can."""
 
     @property
     def was_cut_off(self) -> bool:
@@ -105,7 +109,7 @@ def read_status(host: Host) -> UpdateStatus:
         take_away_of_killed(host)
         driver = RbuDriver(host)
         staged, sha256 = _staged(driver) if driver.is_loaded else (0, "")
-        last = Journal.of(host).last
+        last, token = Journal.of(host).last, read_token(host, target)
         kind = next_kind(host)
         return UpdateStatus(
             target,
@@ -113,12 +117,14 @@ def read_status(host: Host) -> UpdateStatus:
             staged_size_bytes=staged,
             staged_mode=driver.image_type if driver.is_loaded else "",
             is_staged_as_armed=_is_as_armed(last, sha256),
-            is_armed=read_armed(host, target),
+            is_armed=token.is_armed,
             cmos_doubt=cmos_doubt(host, target),
             restart_mode=kind.mode,
             restart_problem=kind.problem,
             last=last,
             under_way=who_updates(host),
+            token_way=token.way,
+            token_problem=token.problem,
         )
     except OSError as error:  # such as ENODEV for a file that existed a moment ago
         raise ObstacleError(
@@ -194,7 +200,7 @@ def _is_armed_unrecorded(host: Host, target: Target, last: Attempt) -> bool:
         last.outcome == "started"
         and last.is_verified
         and not who_updates(host)
-        and read_armed(host, target) is True
+        and read_token(host, target).is_armed is True
     )
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
+from openrbu.cmos import IndexedActivation
 from openrbu.errors import ObstacleError
-from openrbu.update.arm import ActivationToken, NoAnswerError, activation_for, read_armed
+from openrbu.update.arm import NoAnswerError, activation_for, find_way, read_armed
 from openrbu.update.arming_checks import (
     ARMED_ALREADY,
     token_problem,
@@ -33,10 +34,12 @@ def _token(seen: Situation) -> Iterator[Check]:
     except NoAnswerError as error:
         yield _in_the_way("token", str(error), obstacle="ports_do_not_answer")
         return
-    except ObstacleError as error:
+    except (ObstacleError, OSError) as error:
         yield _in_the_way("token", str(error), obstacle="no_switch")
         return
-    yield from _cmos(seen, token)
+    if isinstance(token, IndexedActivation):
+        yield from _way(seen)
+        yield from _cmos(seen, token)
     armed = read_armed(seen.host, seen.target)
     if armed:
         yield _in_the_way("token", ARMED_ALREADY, obstacle="armed_already")
@@ -44,11 +47,35 @@ def _token(seen: Situation) -> Iterator[Check]:
         text = "the activation token can't be read before the dcdbas module is loaded"
         yield _check("token", text, Verdict.HANDLED, "the update loads it")
     else:
-        yield _check("token", "the activation token can be read, and is clear", Verdict.FINE)
+        text = f"the activation token can be read through {token.way}, and is clear"
+        yield _check("token", text, Verdict.FINE)
 
 
-def _cmos(seen: Situation, token: ActivationToken) -> Iterator[Check]:
+def _way(seen: Situation) -> Iterator[Check]:
+    """By which way the CMOS with the token is reached."""
+    assert seen.target.tokens is not None
+    way = find_way(seen.host, seen.target.tokens)
+    if way.is_locked:
+        text = f"CMOS is reached through {way.path}, which keeps the kernel's clock driver out"
+        yield _check("cmos_way", text, Verdict.FINE)
+    else:
+        yield _check(
+            "cmos_way",
+            f"CMOS is reached through {way.path} only, where the kernel's clock driver can come in "
+            f"between ({'; '.join(way.not_used)})",
+            Verdict.HANDLED,
+            "each byte is read until reads agree, and compared with the rest after a write",
+        )
+
+
+def _cmos(seen: Situation, token: IndexedActivation) -> Iterator[Check]:
     """Whether a BIOS will act on the token: the check values of CMOS."""
+    if not wrong_checks(token):
+        ranges = [f"{check.first:#04x} to {check.last:#04x}" for check in token.check_ranges]
+        text = f"the check values over the indexes {', '.join(ranges)} of CMOS are right"
+        none = "this CMOS has no check value that could be wrong"
+        yield _check("cmos", text if ranges else none, Verdict.FINE)
+        return
     if not seen.options.mend_cmos:
         doubt = token_problem(token)
         if doubt:
