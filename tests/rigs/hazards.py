@@ -72,6 +72,7 @@ flags		: fpu vme de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov pat pse36
     "/sys/class/block/sda2/size": "900000\n",
     "/dev/sda": bytes(512),
     "/dev/sda2": bytes(4096),
+    "/run/systemd/system/ready": "",
     f"/lib/modules/{KERNEL}/modules.dep": "kernel/drivers/platform/x86/dell/dell_rbu.ko:\n",
     f"/lib/modules/{KERNEL}/modules.builtin": "",
     f"/lib/modules/{KERNEL}/kernel/drivers/platform/x86/dell/dell_rbu.ko": b"\x7fELF",
