@@ -105,16 +105,26 @@ def test_a_script_runs_in_the_guest_where_it_is_here(
 def test_a_tool_that_updates_and_restarts_is_followed_through_the_restart(
     rbu: Command, lab: Lab, tmp_path: Path
 ) -> None:
-    """A stranger's tool, by the files alone; what it left on the machine's disk is there after."""
+    """A stranger's tool, by the files alone; what it left on the machine's disk is there after. The
+    BIOS has an admin password, which the tool has in a file."""
+    (tmp_path / "password").write_text("Tall1-Tree\n")
     (tmp_path / "new.hdr").write_bytes(image(lab.bios("2.3.0"), 0x01DE, "2.3.0"))
     tool = tmp_path / "tool.sh"
     tool.write_text(
-        "rbu update new.hdr --json > /lab/said && cat /sys/class/dmi/id/bios_version && reboot\n"
+        "rbu update new.hdr --json && exit 3\n"
+        "rbu update new.hdr --password-file password --json > /lab/said\n"
+        "cat /sys/class/dmi/id/bios_version && reboot\n"
     )
     after = "cat /sys/class/dmi/id/bios_version; grep -c armed /lab/said; exit 9"
-    done = rbu("lab", "shell", "--after-restart", after, "--", "sh", "tool.sh")
+    words = ("--admin-password-file", "password", "--after-restart", after)
+    done = rbu("lab", "shell", *words, "--", "sh", "tool.sh")
     assert done.returncode == 9, done
-    old, new, armed = done.stdout.split()
+    assert "Tall1" not in done.stdout + done.stderr
+    refused, _, said = done.stdout.rpartition("}\n")
+    assert [each["kind"] for each in json.loads(refused + "}")["plan"]["obstacles"]] == [
+        "password_needed"
+    ]
+    old, new, armed = said.split()
     assert (old, new) == (BIOS_VERSION, "2.3.0")
     assert int(armed) > 0
     assert "restarted; BIOS: 2.1.2 → 2.3.0; BIOS says: 0x0000" in done.stderr

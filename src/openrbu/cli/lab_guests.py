@@ -24,7 +24,9 @@ from openrbu.cli.lab_machine import (
     model_option,
     print_restart,
 )
+from openrbu.cli.machine_options import AdminPasswordFile
 from openrbu.cli.options import ImageFile, ModeChoice, PacketSize, size_of
+from openrbu.cli.passwords import password_of
 from openrbu.cli.show import Answer, Facts, print_error, print_note, write_through
 from openrbu.cli.status import post_document, post_rows
 from openrbu.cli.update_options import AllowAnySystem, AllowDowngrade, Mode
@@ -51,6 +53,7 @@ def update(
     modules: Modules = None,
     kernel_words: KernelWords = "",
     ram_file: RamFile = None,
+    admin_password_file: AdminPasswordFile = None,
     xen: Xen = False,
     mode: Mode = ModeChoice.AUTO,
     packet_size: PacketSize = "4096",
@@ -80,24 +83,41 @@ def update(
                rbu lab update new.hdr --xen
     """
     from openrbu.lab.kernels import kernel_choice
-    from openrbu.lab.trial import model_for, try_update
+    from openrbu.lab.trial import model_for
 
     choice = kernel_choice(kernel, modules)
     loaded = _sound_image(image)
     kind = model_for(loaded.image) if model is None else model
     words = _update_words(mode, packet_size, allow_downgrade, allow_any_system)
-    wanted = Wanted(kind, bios_version, ram, cpus, choice, kernel_words, xen, ram_file)
+    password = password_of(admin_password_file)
+    wanted = Wanted(kind, bios_version, ram, cpus, choice, kernel_words, xen, ram_file, password)
     parts = make_parts(wanted, len(loaded.image.flash_data))
     with machine_of(parts) as machine:
-        trial = try_update(
-            machine,
-            image.absolute(),
-            words,
-            cut_power=power_cut,
-            step=print_note,
-            output=lambda data: write_through(2 if as_json else 1, data),
-        )
+        trial = _tried(machine, image, words, password, cut_power=power_cut, as_json=as_json)
     return _trial_answer(trial, {"changed": False, **parts.document})
+
+
+def _tried(
+    machine: LabMachine,
+    image: Path,
+    words: list[str],
+    password: str | None,
+    *,
+    cut_power: bool,
+    as_json: bool,
+) -> Trial:
+    """Try the update, and show what it says in the guest."""
+    from openrbu.lab.trial import try_update
+
+    return try_update(
+        machine,
+        image.absolute(),
+        words,
+        password=password,
+        cut_power=cut_power,
+        step=print_note,
+        output=lambda data: write_through(2 if as_json else 1, data),
+    )
 
 
 def _update_words(
@@ -164,6 +184,7 @@ def shell(
     modules: Modules = None,
     kernel_words: KernelWords = "",
     ram_file: RamFile = None,
+    admin_password_file: AdminPasswordFile = None,
     xen: Xen = False,
     after_restart: Annotated[
         str | None,
@@ -200,7 +221,8 @@ def shell(
         _check_interactive(xen, after_restart)
     standard_input = b"" if command or is_interactive else sys.stdin.buffer.read()
     flash_size_bytes = model_named(model).flash_size_bytes
-    wanted = Wanted(model, bios_version, ram, cpus, choice, kernel_words, xen, ram_file)
+    password = password_of(admin_password_file)
+    wanted = Wanted(model, bios_version, ram, cpus, choice, kernel_words, xen, ram_file, password)
     parts = make_parts(wanted, flash_size_bytes)
     with machine_of(parts, on_terminal=is_interactive) as machine:
         if is_interactive:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -104,6 +104,7 @@ class Wanted:
     kernel_words: str
     xen: bool
     ram_file: Path | None
+    admin_password: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +148,12 @@ def make_parts(wanted: Wanted, flash_size_bytes: int) -> Parts:
         sizes.check_memory(ram_bytes)
     software = get_guest_software(print_note, wanted.kernel)
     spec = machine_spec_for(
-        software, wanted.model, wanted.bios_version, flash_size_bytes, ram_bytes=ram_bytes
+        software,
+        wanted.model,
+        wanted.bios_version,
+        flash_size_bytes,
+        ram_bytes=ram_bytes,
+        admin_password=wanted.admin_password,
     )
     host = xen.XenBoot.of(get_xen(print_note), ram_bytes) if wanted.xen else None
     return Parts(wanted, software, spec, host)

@@ -29,7 +29,7 @@ from openrbu.cli.options import (
     hex_number_of,
     size_of,
 )
-from openrbu.cli.passwords import password_in
+from openrbu.cli.passwords import password_of
 from openrbu.cli.show import Answer, Block, Cell, Facts, Table, bad, caution, good
 from openrbu.cli.status import (
     completion_document,
@@ -86,7 +86,7 @@ def new(
         hardware_revision=revision,
         flash_size_bytes=None if flash_size is None else size_of(flash_size, "--flash-size"),
         faults=tuple(fault or ()),
-        admin_password=None if admin_password_file is None else password_in(admin_password_file),
+        admin_password=password_of(admin_password_file),
         entry_delay_s=entry_delay,
         kernel_words=kernel_words,
         has_reboot_files=not without_reboot_files,

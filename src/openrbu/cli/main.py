@@ -37,7 +37,18 @@ EXIT_USAGE = 2
 
 _OPTIONS_WITH_VALUE: dict[tuple[str, ...], tuple[str, ...]] = {
     ("run",): ("-m", "--machine"),
-    ("lab", "shell"): ("--model", "--bios-version", "--ram", "--ram-file", "--after-restart"),
+    ("lab", "shell"): (
+        "--model",
+        "--bios-version",
+        "--ram",
+        "--cpus",
+        "--kernel",
+        "--modules",
+        "--kernel-words",
+        "--ram-file",
+        "--admin-password-file",
+        "--after-restart",
+    ),
 }
 """The commands that run a program, and those of their options that take the next word as value."""
 

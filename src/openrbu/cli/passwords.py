@@ -79,6 +79,14 @@ class PasswordOptions:
         return words + (" --ask-password" if self.ask_password else "")
 
 
+def password_of(file: Path | None) -> str | None:
+    """The password in a file that an option may name; None: it names none.
+
+    :raise UsageError: as `password_in`.
+    """
+    return None if file is None else password_in(file)
+
+
 def password_in(file: Path) -> str:
     """The password in a file, without a line end after it; `-` is standard input.
 

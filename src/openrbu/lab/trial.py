@@ -131,12 +131,14 @@ def try_update(
     image: Path,
     words: Sequence[str],
     *,
+    password: str | None = None,
     cut_power: bool = False,
     step: Callable[[str], None],
     output: Callable[[bytes], None],
 ) -> Trial:
-    """Update a machine that is on. `words` are further options of `rbu update`. With `cut_power`
-    the power is cut in place of the restart. `step` gets a line before each step, `output` what
+    """Update a machine that is on. `words` are further options of `rbu update`, which reads the
+    `password` of the BIOS from standard input. With `cut_power` the power is cut in place of the
+    restart. `step` gets a line before each step, `output` what
     `rbu update` writes to standard output.
 
     :raise GuestLostError: when the guest is lost.
@@ -144,6 +146,8 @@ def try_update(
     step("rbu update in the guest")
     shutil.copyfile(image, machine.disk / image.name)  # the guest has its own /run, /dev/shm, …
     command = [RBU, "update", f"/lab/{image.name}", "--reboot", *words]
+    if password is not None:
+        command += ["--password-file", "-"]
     error_text = bytearray()
 
     def take(stream: int, data: bytes) -> None:
@@ -153,7 +157,8 @@ def try_update(
             error_text.extend(data)
 
     try:
-        ran = machine.run(command, output=take, cut_power=cut_power)
+        typed = b"" if password is None else password.encode("ascii")
+        ran = machine.run(command, standard_input=typed, output=take, cut_power=cut_power)
     except CannotStartError as error:
         return Trial(post=error.post, started=False)
     if ran.post is None:
