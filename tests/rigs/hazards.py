@@ -274,7 +274,7 @@ HAZARDS = (
     Hazard(
         "a file dell_rbu",
         _files(("/lib/firmware/dell_rbu", b"somebody's image")),
-        Verdict.IN_THE_WAY,
+        Verdict.HANDLED,
         r"/lib/firmware/dell_rbu",
     ),
     Hazard(

@@ -17,9 +17,6 @@ from rigs.machines import image
 NOT_YET = frozenset(
     {
         "MOR set",
-        "fallback ignored",
-        "modules disabled",
-        "a file dell_rbu",
         "memory encryption",
         "360 GiB above 4 GiB",
     }

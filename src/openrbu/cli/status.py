@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from openrbu.formats.dell import RbuInformation
     from openrbu.formats.smbios import Tables
     from openrbu.memory.physical import Region
+    from openrbu.update.begun_loads import BegunLoad
     from openrbu.update.journal import Attempt
     from openrbu.update.report import UpdateStatus
 
@@ -47,6 +48,7 @@ def status(
             },
             "module_is_loaded": now.module_is_loaded,
             "staged_size_bytes": now.staged_size_bytes,
+            "load_under_way": begun_document(now.begun_load),
             "is_armed": now.is_armed,
             "token_way": now.token_way or None,
             "token_problem": now.token_problem or None,
@@ -76,6 +78,9 @@ def _status_rows(machine: Machine, now: UpdateStatus) -> list[tuple[str, Cell]]:
     ]
     if now.token_way:
         rows.append(("", f"the token is read through {now.token_way}"))
+    if now.begun_load is not None:
+        cancel = f"rbu cancel{machine_words(machine)} ends it"
+        rows.insert(3, ("load", caution(f"begun and not ended, {now.begun_load.text}; {cancel}")))
     if now.cmos_doubt:
         rows.append(("in doubt", bad(now.cmos_doubt)))
     rows += table_rows(now.target.tables)
@@ -130,6 +135,13 @@ def _armed_cell(machine: Machine, now: UpdateStatus) -> Cell:
     if now.next_restart is NextRestart.UNKNOWN and now.cmos_doubt:
         return "can't be read: see below"
     return words[now.next_restart]
+
+
+def begun_document(begun: BegunLoad | None) -> dict[str, Any] | None:
+    """A load of firmware that was begun and not ended, for `--json`."""
+    if begun is None:
+        return None
+    return {"size_bytes": begun.size_bytes, "is_of_killed_update": begun.is_ours}
 
 
 def table_rows(tables: Tables) -> list[tuple[str, Cell]]:

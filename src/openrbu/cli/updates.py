@@ -178,13 +178,14 @@ def cancel(*, machine: OnMachine = None, secret: PasswordOptions, as_json: bool)
         "was_armed": done.was_armed,
         "was_staged": done.was_staged,
         "left_staged": done.left_staged,
+        "was_loading": done.was_loading,
         "problem": done.problem or None,
         "token_way": done.token_way or None,
     }
     lines: list[Block] = []
     if done.was_armed:
         lines.append(good("disarmed: the next restart changes nothing"))
-    if done.left_staged and not done.problem:
+    if done.left_staged and done.was_staged and not done.problem:
         lines.append(
             caution(
                 "note: this kernel can't safely drop the staged packets; without the token they "
@@ -200,6 +201,8 @@ def cancel(*, machine: OnMachine = None, secret: PasswordOptions, as_json: bool)
         )
     elif done.was_staged:
         lines.append(good("freed: nothing is staged now"))
+    if done.was_loading:
+        lines.append(good("ended: the load of firmware that was begun and not ended"))
     if done.problem:
         lines.append(caution(f"note: {done.problem}"))
     return Answer(document, lines or ["nothing to cancel: nothing is staged or armed"])

@@ -15,6 +15,8 @@ from openrbu.linux.files import names_in, text_of
 if TYPE_CHECKING:
     from openrbu.linux.efi import Efi
     from openrbu.linux.encrypted_disks import EncryptedDisk
+    from openrbu.linux.firmware_class import FirmwareClass
+    from openrbu.linux.modules import Module
     from openrbu.linux.power import Supply
 
 EFI = "/sys/firmware/efi"
@@ -74,3 +76,17 @@ class LinuxFacts:
         from openrbu.linux.encrypted_disks import read_encrypted_disks  # noqa: PLC0415  (as above)
 
         return read_encrypted_disks(self._host)
+
+    @cached_property
+    def rbu_module(self) -> Module:
+        """The kernel's module `dell_rbu`."""
+        from openrbu.linux.modules import read_module  # noqa: PLC0415  (as above)
+
+        return read_module(self._host, "dell_rbu")
+
+    @cached_property
+    def firmware_class(self) -> FirmwareClass:
+        """How an image can be given to `dell_rbu`."""
+        from openrbu.linux.firmware_class import read_firmware_class  # noqa: PLC0415  (as above)
+
+        return read_firmware_class(self._host, "dell_rbu")

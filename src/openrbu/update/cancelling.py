@@ -29,6 +29,8 @@ class Cancelled:
     because of the `problem`; it may be, where it can't be read. It is harmless without the token,
     and a power cycle clears it.
 
+    `was_loading`: a load was begun and not ended; it was aborted.
+
     `problem`: what could not be done after the token was clear, and why; or why the journal could
     not be read or written. Empty: all was done.
 
@@ -40,10 +42,11 @@ class Cancelled:
     left_staged: bool = False
     problem: str = ""
     token_way: str = field(default="", compare=False)
+    was_loading: bool = False
 
     @property
     def changed(self) -> bool:
-        return self.was_armed or (self.was_staged and not self.left_staged)
+        return self.was_armed or self.was_loading or (self.was_staged and not self.left_staged)
 
 
 def cancel(host: Host, password: str | None = None) -> Cancelled:
@@ -110,9 +113,14 @@ def _take_back(
             _disarm(token, undone)
         driver = RbuDriver(host)
         was_staged = left_staged = True  # unless it is known
+        was_loading = False
         with _told("what is staged could not be freed", undone, is_enough=was_armed):
             was_staged = left_staged = driver.is_loaded and driver.has_staged_data
-            left_staged = was_staged and not stage.clear(host)
+            was_loading = driver.is_loading
+            if was_staged or was_loading:
+                left_staged = not stage.clear(host) and was_staged
+            if driver.is_loading:  # what is staged can't be dropped, but the load can be ended
+                driver.abort_entry()
         if undone:
             with contextlib.suppress(OSError, OpenRbuError):
                 left_staged = was_staged and driver.is_loaded and driver.has_staged_data
@@ -127,7 +135,9 @@ def _take_back(
                 unload_dcdbas(host)
     if undone:
         problems = [*problems, f"disarmed, but {', and '.join(undone)}"]
-    return Cancelled(was_armed, was_staged, left_staged, "; ".join(problems), token.way)
+    return Cancelled(
+        was_armed, was_staged, left_staged, "; ".join(problems), token.way, was_loading
+    )
 
 
 def _disarm(token: ActivationToken, undone: list[str]) -> None:

@@ -64,6 +64,22 @@ class RbuDriver:
         return self._host.exists(LOADING)
 
     @property
+    def is_loading(self) -> bool:
+        """Whether a load was begun through the entry, and not ended."""
+        try:
+            return next(self._host.chunks(LOADING, 16), b"").strip() == b"1"
+        except OSError:
+            return False
+
+    @property
+    def loading_size_bytes(self) -> int | None:
+        """How many bytes were loaded until now; None where that can't be read."""
+        try:
+            return sum(map(len, self._host.chunks(DATA, CHUNK_BYTES)))
+        except OSError:
+            return None
+
+    @property
     def is_in_use(self) -> bool:
         """Whether a firmware entry keeps the module in use: it exists, or the kernel makes or
         removes it just now.

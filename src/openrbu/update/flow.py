@@ -34,6 +34,7 @@ from openrbu.update.arm import (
     unlock,
 )
 from openrbu.update.arming_checks import ARMED_ALREADY
+from openrbu.update.begun_loads import refuse_foreign
 from openrbu.update.driver import Mode, RbuDriver
 from openrbu.update.exclusion import alone_on
 from openrbu.update.journal import VERIFIED, Attempt, Journal
@@ -98,6 +99,7 @@ def perform(host: Host, plan: Plan, progress: ProgressReporter = _SILENT) -> Out
         last = _last_before(host, plan.target, journal)
         with kernel_refusals():
             firmware_file.take_away(host)
+            refuse_foreign(host)
         journal.append(attempt_id, "started", host.now(), **_facts(host, plan, data))
         undo = Undo(host, journal, attempt_id)
         try:

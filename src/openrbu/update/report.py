@@ -13,6 +13,7 @@ from openrbu.formats.version import BiosVersion
 from openrbu.hosts.base import Host
 from openrbu.update.arm import read_token
 from openrbu.update.arming_checks import cmos_doubt
+from openrbu.update.begun_loads import BegunLoad, begun_load
 from openrbu.update.driver import RbuDriver, ReadBack
 from openrbu.update.exclusion import who_updates
 from openrbu.update.firmware_file import take_away_of_killed
@@ -49,7 +50,8 @@ class UpdateStatus:
     the next restart; None where nothing says. `restart_problem`: why it may clear memory, and what
     to do; empty: it keeps it, as far as is known. `staged_mode` is the driver's image type.
     `is_staged_as_armed` is False where what is staged is known to differ from what the last update
-    verified and armed."""
+    verified and armed. `begun_load`: a load of firmware that was begun and not ended; None: there
+    is none, or an update is under way."""
 
     target: Target
     module_is_loaded: bool
@@ -61,6 +63,7 @@ class UpdateStatus:
     restart_mode: str | None
     restart_problem: str
     last: Attempt | None
+    begun_load: BegunLoad | None = None
     under_way: str = ""
     """Which process updates the machine now, in words; empty: none does, as far as can be seen."""
     token_way: str = ""
@@ -110,7 +113,7 @@ def read_status(host: Host) -> UpdateStatus:
         driver = RbuDriver(host)
         staged, sha256 = _staged(driver) if driver.is_loaded else (0, "")
         last, token = Journal.of(host).last, read_token(host, target)
-        kind = next_kind(host)
+        kind, under_way = next_kind(host), who_updates(host)
         return UpdateStatus(
             target,
             module_is_loaded=driver.is_loaded,
@@ -122,7 +125,8 @@ def read_status(host: Host) -> UpdateStatus:
             restart_mode=kind.mode,
             restart_problem=kind.problem,
             last=last,
-            under_way=who_updates(host),
+            begun_load=None if under_way else begun_load(host),
+            under_way=under_way,
             token_way=token.way,
             token_problem=token.problem,
         )

@@ -32,7 +32,8 @@ from openrbu.update.verify import (
 DROP_CACHES = "/proc/sys/vm/drop_caches"
 
 _MAY_CRASH = (
-    "this kernel may crash when its driver drops the staged packets (a bug of 5.7, fixed in 6.16)"
+    "packets are staged, and this kernel may crash when its driver drops them (a bug of 5.7, fixed "
+    "in 6.16), as far as can be known from what they are"
 )
 
 _MAX_SEARCHES = 3
@@ -218,15 +219,16 @@ def _find(
 
 
 def clear(host: Host) -> bool:
-    """Free what is staged, unless that may crash the kernel. True when it was freed.
+    """Free what is staged, unless that may crash the kernel. True when it was freed. A load that
+    was begun is ended, and what it has left in memory overwritten.
 
     :raise OSError: what the kernel returns.
     """
     driver = RbuDriver(host)
     if driver.may_crash_on_clear:
         return False
-    had_entry = driver.is_in_use
-    _free(driver, driver.staged_size_bytes)
+    had_entry = driver.is_in_use and not driver.is_loading
+    _free(driver, max(driver.staged_size_bytes, driver.loading_size_bytes or 0))
     if had_entry:
         driver.request_entry()
     return True

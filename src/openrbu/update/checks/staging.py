@@ -9,9 +9,9 @@ from openrbu.errors import ExitCode, UsageError
 from openrbu.formats import packet
 from openrbu.formats.buddyinfo import largest_low_block_bytes
 from openrbu.units import MAX_BLOCK_BYTES, human_size
+from openrbu.update.checks import driver
 from openrbu.update.checks.check import Check, Question, Verdict
 from openrbu.update.checks.situation import Situation
-from openrbu.update.driver import RbuDriver
 
 _check = partial(Check, Question.STAGING)
 _in_the_way = partial(_check, verdict=Verdict.IN_THE_WAY)
@@ -22,7 +22,7 @@ _LARGEST = human_size(MAX_BLOCK_BYTES)
 def checks(seen: Situation) -> Iterator[Check]:
     """Whether the image can be staged in the planned mode."""
     yield from _mode(seen)
-    yield _driver(seen)
+    yield from driver.checks(seen)
     yield from _memory(seen)
 
 
@@ -78,14 +78,6 @@ def _packets(seen: Situation) -> Iterator[Check]:
             obstacle="packet_too_large",
             exit_code=ExitCode.USAGE,
         )
-
-
-def _driver(seen: Situation) -> Check:
-    """Whether the driver is there."""
-    if RbuDriver(seen.host).is_loaded:
-        return _check("driver", "the dell_rbu module is loaded", Verdict.FINE)
-    text = "the dell_rbu module is not loaded"
-    return _check("driver", text, Verdict.HANDLED, "the update loads it")
 
 
 def _memory(seen: Situation) -> Iterator[Check]:

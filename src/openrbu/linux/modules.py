@@ -1,0 +1,153 @@
+"""Whether a Linux has a kernel module, and would load it: what modprobe(8) and the kernel look at.
+
+Sources: modprobe(8), modprobe.d(5), the kernel's documents of `modules_disabled` and of module
+signatures; seen on 6.1.192: the directory and its files `modules.dep` and `modules.builtin`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import lzma
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from types import MappingProxyType
+
+from openrbu.hosts.base import Host, read_file
+from openrbu.linux.files import names_in, number_of, text_of
+
+RELEASE = "/proc/sys/kernel/osrelease"
+MODULES_DISABLED = "/proc/sys/kernel/modules_disabled"
+COMMAND_LINE = "/proc/cmdline"
+SIGNATURES_ENFORCED = "/sys/module/module/parameters/sig_enforce"
+
+CONFIGURATION = (
+    "/etc/modprobe.d",
+    "/run/modprobe.d",
+    "/usr/local/lib/modprobe.d",
+    "/usr/lib/modprobe.d",
+    "/lib/modprobe.d",
+)
+"""Of files of the same name, that in the first of these directories counts."""
+
+_SIGNATURE_MARK = b"~Module signature appended~\n"
+
+_UNPACKED: Mapping[str, Callable[[bytes], bytes]] = MappingProxyType(
+    {".ko": bytes, ".xz": lzma.decompress, ".gz": gzip.decompress}
+)
+"""How a module's file is read, by the end of its name. (Python 3.11 can't read `.zst`.)"""
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """A module of a kernel. `is_present`: it is loaded, or built in. `release`: the kernel's; None
+    where it is not shown.
+
+    `directory`: the one of this kernel's modules; None where there is none. `file`: the path of the
+    module's file, by `modules.dep`; None where that does not list it. `has_file`: it is there.
+    `is_signed`: a signature is appended to it; None where that can't be known.
+
+    `modules_disabled`: the kernel loads no more modules until the next restart. `needs_signature`:
+    it loads signed ones only. `install`: the command of modprobe's configuration that is run in
+    place of loading; empty: none. `is_blacklisted`: the kernel's command line forbids it
+    (`module_blacklist=`). A line `blacklist` of modprobe's configuration does not count: a module
+    can still be loaded by its name.
+    """
+
+    is_present: bool
+    is_built_in: bool
+    release: str | None
+    directory: str | None
+    file: str | None
+    has_file: bool
+    is_signed: bool | None
+    modules_disabled: bool
+    needs_signature: bool
+    install: str
+    is_blacklisted: bool
+
+
+def read_module(host: Host, name: str) -> Module:
+    """What there is of the module `name`. The signature is looked at where it counts only, under
+    lockdown or where signatures are enforced: see `is_signed`."""
+    release = text_of(host, RELEASE)
+    directory = _directory(host, release)
+    listed = "" if directory is None else _listed(host, f"{directory}/modules.dep", name)
+    built_in = "" if directory is None else _listed(host, f"{directory}/modules.builtin", name)
+    file = f"{directory}/{listed}" if listed else None
+    has_file = file is not None and host.exists(file)
+    is_present = host.exists(f"/sys/module/{name}")
+    return Module(
+        is_present=is_present or bool(built_in),
+        is_built_in=bool(built_in),
+        release=release,
+        directory=directory,
+        file=file,
+        has_file=has_file,
+        is_signed=_is_signed(host, file) if file is not None and has_file else None,
+        modules_disabled=number_of(host, MODULES_DISABLED) == 1,
+        needs_signature=text_of(host, SIGNATURES_ENFORCED) == "Y",
+        install="" if is_present else _install_command(host, name),
+        is_blacklisted=name in _blacklist(host),
+    )
+
+
+def _directory(host: Host, release: str | None) -> str | None:
+    """The directory in which modprobe looks."""
+    if release is None:
+        return None
+    directory = f"/lib/modules/{release}"
+    return directory if host.exists(directory) else None
+
+
+def _listed(host: Host, path: str, name: str) -> str:
+    """A module's path in a list of modules; empty: it is not listed."""
+    for line in (text_of(host, path) or "").splitlines():
+        file = line.partition(":")[0].strip()
+        if _module_name(PurePosixPath(file).name.partition(".ko")[0]) == name:
+            return file
+    return ""
+
+
+def _module_name(text: str) -> str:
+    """In the names of modules `-` and `_` are the same."""
+    return text.replace("-", "_")
+
+
+def _is_signed(host: Host, file: str) -> bool | None:
+    unpack = _UNPACKED.get(PurePosixPath(file).suffix)
+    if unpack is None:
+        return None
+    with contextlib.suppress(OSError, EOFError, lzma.LZMAError):
+        return unpack(read_file(host, file)).endswith(_SIGNATURE_MARK)
+    return None
+
+
+def _install_command(host: Host, name: str) -> str:
+    """The command of the first `install` line for the module."""
+    for line in _configuration(host):
+        words = line.split(None, 2)
+        if len(words) > 2 and words[0] == "install" and _module_name(words[1]) == name:
+            return words[2]
+    return ""
+
+
+def _configuration(host: Host) -> Iterator[str]:
+    """The lines of modprobe's configuration, without comments."""
+    paths: dict[str, str] = {}
+    for directory in CONFIGURATION:
+        for each in names_in(host, directory):
+            if each.endswith(".conf"):
+                paths.setdefault(each, f"{directory}/{each}")
+    for _, path in sorted(paths.items()):
+        text = re.sub(r"\\\n", "", text_of(host, path) or "")
+        yield from (line for line in text.splitlines() if not line.lstrip().startswith("#"))
+
+
+def _blacklist(host: Host) -> set[str]:
+    """The modules that the kernel's command line forbids."""
+    words = (text_of(host, COMMAND_LINE) or "").split()
+    lists = (word.partition("=")[2] for word in words if word.startswith("module_blacklist="))
+    return {_module_name(name) for each in lists for name in each.split(",")}
