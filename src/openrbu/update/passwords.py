@@ -74,6 +74,14 @@ class AdminPassword:
     def who_says_so(self) -> str:
         return "SMBIOS says" if self.answer is None else "the BIOS says"
 
+    @property
+    def shape(self) -> str:
+        """What a password of this BIOS is like, for people."""
+        if self.properties is None:
+            return f"up to {ARGUMENT_BYTES} keys"
+        what = "characters" if self.properties.is_text else "keys"
+        return f"up to {self.properties.max_bytes} {what}"
+
     def security_key(self, password: str | None) -> int:
         """What the BIOS gives for the password; 0 where it has none, or no call to verify one.
 

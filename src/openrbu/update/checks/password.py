@@ -50,7 +50,8 @@ def checks(seen: Situation) -> Iterator[Check]:
         yield _unverified(seen, known)
         yield _writers(seen, is_set=known.is_set)
     else:
-        fine = _check("the BIOS takes the admin password", Verdict.FINE)
+        text = f"the BIOS takes the admin password ({known.shape})"
+        fine = _check(text, Verdict.FINE)
         yield fine if is_verified else _unverified(seen, known)
         yield _writers(seen, is_set=known.is_set)
 
