@@ -22,6 +22,7 @@ from openrbu.formats.tokens import IndexedIoToken
 from openrbu.formats.version import BiosVersion
 from openrbu.linux.cmos import NVMEM, PORT
 from openrbu.linux.firmware_class import CLASS, IGNORE_FALLBACK, RELEASE, SEARCH_PATH
+from openrbu.linux.memory import BUDDYINFO, MEMINFO
 from openrbu.machine.factory import MachineSpec, make_machine
 from openrbu.machine.models import MODELS
 from openrbu.machine.virtual import VirtualMachine
@@ -47,7 +48,16 @@ ENTRY = "/sys/class/firmware/dell_rbu"
 NOBODY = 65534
 
 NOT_NEEDED = frozenset(
-    {KPAGEFLAGS, HYPERVISOR_PATH, SEARCH_PATH, IGNORE_FALLBACK, RELEASE, f"{CLASS}/timeout"}
+    {
+        KPAGEFLAGS,
+        HYPERVISOR_PATH,
+        SEARCH_PATH,
+        IGNORE_FALLBACK,
+        RELEASE,
+        f"{CLASS}/timeout",
+        BUDDYINFO,
+        MEMINFO,
+    }
 )
 """Files without which an update goes on: what can't be read of them is looked at again, or is not
 known then."""

@@ -248,6 +248,12 @@ def _workstation(machine: _Machine) -> MadeSystem:
     return MadeSystem(machine.like, machine.tables(structures), machine.expected, cmos)
 
 
+def _packet_server(machine: _Machine) -> MadeSystem:
+    """It takes packets, its flash is larger than any block of memory, and its token is in CMOS."""
+    structures = [_indexed(0xD401, _NO_CHECK, _PAIR), _rbu(packet=True)]
+    return MadeSystem(machine.like, machine.tables(structures), machine.expected, _cmos([], seed=9))
+
+
 def _crc(machine: _Machine) -> MadeSystem:
     """One check value is a CRC, and other tokens have none."""
     check = CheckRange(CheckType.CRC, 0x40, 0x5B, 0x6D)
@@ -296,6 +302,9 @@ MADE: Final = {
     ),
     "made-9365": _behind_smi(
         _Machine("xps9365", "XPS 13 9365", 0x077A, "MADE009", "1.0.21", 16 * MIB, smbios=(3, 0))
+    ),
+    "made-640": _packet_server(
+        _Machine("", "PowerEdge R640", 0x0716, "MADE011", "2.2.11", 16 * MIB, smbios=(3, 2))
     ),
     "made-large": _behind_smi(
         _Machine("", "PowerEdge R640", 0x0716, "MADE010", "2.2.11", 16 * MIB, smbios=(3, 2)),

@@ -47,6 +47,13 @@ each_table = pytest.mark.parametrize("name", [*NAMES, *_REAL["more-systems"]])
 """As `each_system`, but also for machines of which nothing but the tables is known."""
 
 
+each_packet_server = pytest.mark.parametrize(
+    "name", [name for name in ("made-640", "poweredge-r640-2.2.11") if name in MADE or
+             name in _REAL["more-systems"]]
+)  # fmt: skip
+"""A server that takes packets and has a flash larger than any block of memory: R640."""
+
+
 def like(name: str) -> str:
     """The real machine whose shape a machine has: a real one's own."""
     return MADE[name].like if name in MADE else name

@@ -19,10 +19,11 @@ from openrbu.errors import (
 from openrbu.formats.dell import BiosInformation, make_bios_information
 from openrbu.formats.hdr import Image
 from openrbu.hosts.virtual import VirtualHost
+from openrbu.linux.memory import BUDDYINFO
 from openrbu.machine.models import MODELS
 from openrbu.machine.virtual import VirtualMachine
 from openrbu.units import GIB, KIB, MAX_BLOCK_BYTES, MIB
-from openrbu.update import flow, plan
+from openrbu.update import flow
 from openrbu.update.cancelling import cancel
 from openrbu.update.checks.check import Check, Question, Verdict
 from openrbu.update.driver import Mode
@@ -149,7 +150,7 @@ def test_fragmented_memory_is_told_of_before_it_is_tried(tmp_path: Path) -> None
 @pytest.mark.parametrize("text", ["", "Node zero, zone DMA 1 2 3\n", None])
 def test_a_buddyinfo_that_does_not_say_is_no_obstacle(host: VirtualHost, text: str | None) -> None:
     def chunks(path: str, size_bytes: int, offset: int = 0) -> Iterator[bytes]:
-        if path != plan.BUDDYINFO:
+        if path != BUDDYINFO:
             yield from host.chunks(path, size_bytes, offset)
         elif text is None:
             raise PermissionError(13, "Permission denied", path)

@@ -33,13 +33,14 @@ def plan_rows(machine: Machine, planned: Plan) -> list[tuple[str, Cell]]:
         ("BIOS", f"{planned.target.bios.version} → {header.version}"),
         ("image", f"for {systems_text(header)}, {human_size(planned.image.size_bytes)}"),
         ("mode", f"{planned.mode}: {planned.why_mode}"),
+        *([("way", planned.way.how)] if planned.way.how else []),
         *_own_rules_row(machine, planned),
         ("BIOS rules", ", ".join(planned.possible_bioses.names)),
         ("staged", pieces),
         (
             "memory",
             f"blocks of {human_size(planned.block_size_bytes)}"
-            if packets
+            if packets and not planned.way.in_one_block
             else f"one block of {human_size(planned.block_size_bytes)}",
         ),
     ]
@@ -136,6 +137,7 @@ def plan_document(machine: Machine, planned: Plan, loaded: LoadedImage) -> dict[
         "is_needed": planned.is_needed,
         "mode": planned.mode,
         "why_mode": planned.why_mode,
+        "way": planned.way.name,
         "packet_size_bytes": planned.options.packet_size_bytes
         if planned.mode == "packet"
         else None,
@@ -162,6 +164,8 @@ def outcome_document(outcome: Outcome) -> dict[str, Any]:
     return {
         "attempt_id": outcome.attempt_id,
         "mode": outcome.mode,
+        "way": outcome.way.name,
+        "packet_size_bytes": outcome.packet_size_bytes,
         "tried": list(outcome.tried),
         "is_armed": True,
         "token_way": outcome.token_way,

@@ -63,6 +63,13 @@ MendCmos = Annotated[
         "--mend-cmos", help="Repair wrong check values of CMOS, so that the BIOS reads the token."
     ),
 ]
+DropCaches = Annotated[
+    bool,
+    typer.Option(
+        "--drop-caches",
+        help="Where memory is short, drop the kernel's caches of files; they are read again later.",
+    ),
+]
 
 AllowAnyRestart = Annotated[
     bool,
@@ -87,6 +94,7 @@ class UpdateOptions:
     without_password: WithoutPassword = False
     mend_cmos: MendCmos = False
     allow_any_restart: AllowAnyRestart = False
+    drop_caches: DropCaches = False
 
     def options(self, password: str | None) -> Options:
         """The same options for `openrbu.api`, with the BIOS admin password.
@@ -110,6 +118,7 @@ class UpdateOptions:
             without_password=self.without_password,
             mend_cmos=self.mend_cmos,
             allow_any_restart=self.allow_any_restart,
+            drop_caches=self.drop_caches,
         )
 
     @property
@@ -124,6 +133,7 @@ class UpdateOptions:
             "--without-password": self.without_password,
             "--mend-cmos": self.mend_cmos,
             "--allow-any-restart": self.allow_any_restart,
+            "--drop-caches": self.drop_caches,
         }
         words = [option for option, is_given in flags.items() if is_given]
         if self.mode is not ModeChoice.AUTO:

@@ -57,24 +57,51 @@ def parse_buddyinfo(text: str) -> list[ZoneFree]:
     return zones
 
 
-def largest_low_block_bytes(zones: Sequence[ZoneFree]) -> int:
-    """The size in bytes of the largest free block below 4 GiB; 0 if there is none. Zone Normal is
-    above 4 GiB if there is a zone DMA32."""
-    has_dma32 = any(zone.zone == "DMA32" for zone in zones)
-    orders = [
-        order
+def low_zones(zones: Iterable[ZoneFree]) -> list[ZoneFree]:
+    """The zones below 4 GiB: DMA and DMA32; all, where there is no zone DMA32."""
+    found = list(zones)
+    if not any(zone.zone == "DMA32" for zone in found):
+        return found
+    return [zone for zone in found if zone.zone.startswith("DMA")]
+
+
+def high_zones(zones: Iterable[ZoneFree]) -> list[ZoneFree]:
+    """The zones above 4 GiB, from which a kernel takes its pages first."""
+    found = list(zones)
+    low = low_zones(found)
+    return [zone for zone in found if zone not in low]
+
+
+def free_bytes(zones: Iterable[ZoneFree]) -> int:
+    """How much is free in these zones."""
+    return free_in_blocks(zones, 0) * PAGE_SIZE
+
+
+def free_in_blocks(zones: Iterable[ZoneFree], order: int) -> int:
+    """How many blocks of this order the free memory of these zones makes: a larger block is so many
+    of them, and smaller ones are none."""
+    return sum(
+        count << each - order
         for zone in zones
-        if zone.zone.startswith("DMA") or not has_dma32
-        for order, count in enumerate(zone.counts)
-        if count
-    ]
+        for each, count in enumerate(zone.counts)
+        if each >= order
+    )
+
+
+def largest_block_bytes(zones: Iterable[ZoneFree]) -> int:
+    """The size in bytes of the largest free block in these zones; 0 if there is none."""
+    orders = [order for zone in zones for order, count in enumerate(zone.counts) if count]
     return PAGE_SIZE << max(orders) if orders else 0
+
+
+def largest_low_block_bytes(zones: Sequence[ZoneFree]) -> int:
+    """The size in bytes of the largest free block below 4 GiB; 0 if there is none."""
+    return largest_block_bytes(low_zones(zones))
 
 
 def has_high_memory(zones: Sequence[ZoneFree]) -> bool:
     """Whether there is free memory above 4 GiB."""
-    names = {zone.zone for zone in zones if any(zone.counts)}
-    return "Normal" in names and any(zone.zone == "DMA32" for zone in zones)
+    return any(any(zone.counts) for zone in high_zones(zones) if zone.zone == "Normal")
 
 
 _LINE = re.compile(

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import uuid
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -23,8 +22,7 @@ from openrbu.errors import (
 )
 from openrbu.hosts.base import Host
 from openrbu.system.signals import signals_deferred
-from openrbu.units import PAGE_SIZE
-from openrbu.update import arming_checks, firmware_file, restart, stage
+from openrbu.update import arming_checks, firmware_file, restart
 from openrbu.update.arm import (
     ActivationToken,
     activation_for,
@@ -35,7 +33,7 @@ from openrbu.update.arm import (
 )
 from openrbu.update.arming_checks import ARMED_ALREADY
 from openrbu.update.begun_loads import refuse_foreign
-from openrbu.update.driver import Mode, RbuDriver
+from openrbu.update.driver import Mode
 from openrbu.update.exclusion import alone_on
 from openrbu.update.journal import VERIFIED, Attempt, Journal
 from openrbu.update.kernel_refusals import kernel_refusal, kernel_refusals
@@ -44,18 +42,19 @@ from openrbu.update.progress import ProgressReporter, SilentProgress
 from openrbu.update.report import bios_record, record_result
 from openrbu.update.restart import boot_id
 from openrbu.update.target import Target, read_target
+from openrbu.update.tries import stage_somehow
 from openrbu.update.undo import Undo, changes_to_put_back, put_all_back
-from openrbu.update.verify import LeftoverCopyError, Verified
-
-COMPACT_MEMORY = "/proc/sys/vm/compact_memory"
+from openrbu.update.verify import Verified
+from openrbu.update.ways import Way
 
 _SILENT = SilentProgress()
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A staged, verified and armed update. `tried`: one text for each attempt to stage it that
-    failed before. `token_way`: the file through which the token was set."""
+    """A staged, verified and armed update. `mode`: what the BIOS finds; `way`: how it was staged.
+    `tried`: one text for each attempt to stage it that failed before. `token_way`: the file through
+    which the token was set."""
 
     attempt_id: str
     mode: Mode
@@ -63,6 +62,12 @@ class Outcome:
     tried: tuple[str, ...]
     staged_sha256: str
     token_way: str
+    way: Way
+
+    @property
+    def packet_size_bytes(self) -> int | None:
+        """The size of the staged packets; None: it is in one piece."""
+        return self.way.packet_size_bytes if self.mode == "packet" else None
 
 
 def refuse(plan: Plan) -> None:
@@ -106,10 +111,15 @@ def perform(host: Host, plan: Plan, progress: ProgressReporter = _SILENT) -> Out
             with deferred.deliver_pending():
                 token = _check_token_is_clear(host, plan, undo)
                 _settle(host, journal, last)
+                staged = stage_somehow(host, plan, data, progress, undo)
                 outcome = Outcome(
                     attempt_id,
-                    *_stage_with_fallbacks(host, plan, data, progress, undo),
+                    staged.way.mode,
+                    staged.verified,
+                    staged.tried,
+                    staged.sha256,
                     token.way,
+                    staged.way,
                 )
                 journal.append(attempt_id, VERIFIED, host.now(), **_evidence(outcome))
                 _arm(host, plan, token, progress, undo)
@@ -195,6 +205,8 @@ def _evidence(outcome: Outcome) -> dict[str, Any]:
     extents = outcome.verified.extents
     return {
         "mode": outcome.mode,
+        "way": outcome.way.name,
+        "packet_size_bytes": outcome.packet_size_bytes,
         "tried": list(outcome.tried),
         "read_back": outcome.verified.read_back.value,
         "staged_sha256": outcome.staged_sha256,
@@ -225,85 +237,6 @@ def _check_token_is_clear(host: Host, plan: Plan, undo: Undo) -> ActivationToken
         raise ObstacleError(ARMED_ALREADY)
     unlock(token)
     return token
-
-
-def _stage_with_fallbacks(
-    host: Host, plan: Plan, data: bytes, progress: ProgressReporter, undo: Undo
-) -> tuple[Mode, Verified, tuple[str, ...], str]:
-    """Stage in the planned mode; where there is no memory for that, in the other ways of
-    `_modes_to_try`.
-
-    :raise UpdateFailedError: when none works; the message says what was tried.
-    """
-    before = stage.read_driver_state(host)
-    delivered = [0]
-    undo.add("the driver", lambda: stage.restore(host, before, delivered_bytes=max(delivered)))
-    stage.load_driver(host, plan.mode)
-    rbu = plan.target.rbu
-    packets_known = rbu is not None and rbu.packet_supported
-    tried: list[str] = []
-    for mode, how in _modes_to_try(host, plan, packets_known):
-        payload = stage.make_payload(
-            data,
-            mode=mode,
-            packet_size_bytes=plan.options.packet_size_bytes,
-            password=plan.options.password,
-        )
-        progress.step(f"staging {payload.shape} ({mode}){how}")
-        delivered.append(len(payload.staged))
-        try:
-            verified = _stage_and_verify(host, plan, payload, progress, tried)
-        except stage.OutOfMemoryError as error:
-            tried.append(f"{error}{how}")
-            continue
-        return mode, verified, tuple(tried), hashlib.sha256(payload.staged).hexdigest()
-    smaller = ", use smaller packets" if plan.options.packet_size_bytes > PAGE_SIZE else ""
-    raise UpdateFailedError(
-        "; ".join(tried) + f": free some memory{smaller} or restart the machine"
-    )
-
-
-def _stage_and_verify(
-    host: Host, plan: Plan, payload: stage.Payload, progress: ProgressReporter, tried: list[str]
-) -> Verified:
-    """Stage, and verify. Where only a leftover copy in free memory keeps a BIOS from the image,
-    free memory is cleared and the image is staged once more.
-
-    :raise OutOfMemoryError | UpdateFailedError: as `stage`, `read_back` and `verify`.
-    """
-    for is_last in (False, True):
-        stage.stage(host, payload, progress.delivering(len(payload.staged)))
-        progress.step("verifying in the driver and in physical memory")
-        seen = stage.read_back(host, payload)
-        try:
-            return stage.verify(host, payload, seen, plan.possible_bioses)
-        except LeftoverCopyError as leftover:
-            if is_last or RbuDriver(host).may_crash_on_clear:
-                raise
-            tried.append(f"{leftover.why}: cleared free memory")
-        progress.step("clearing free memory, and staging once more")
-        stage.clear_memory(host, len(payload.staged))
-    raise AssertionError("the last attempt returns or raises")
-
-
-def _modes_to_try(host: Host, plan: Plan, packets_known: bool) -> Iterator[tuple[Mode, str]]:
-    """The planned mode; the same once more, after memory was compacted where the kernel can do
-    that; then packets, where the operator has not chosen a mode. With each mode, words that say how
-    it is tried."""
-    yield plan.mode, ""
-    how = " once more"
-    if host.exists(COMPACT_MEMORY):
-        with contextlib.suppress(OSError):
-            host.write(COMPACT_MEMORY, b"1")
-            how = " once more, memory compacted"
-    yield plan.mode, how
-    may_choose = plan.options.mode is None and packets_known
-    if (
-        plan.mode == "mono"
-        and may_choose
-        and not arming_checks.lacks_password(plan.target, plan.options)
-    ):
-        yield "packet", ""
 
 
 def _arm(

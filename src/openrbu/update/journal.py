@@ -53,7 +53,8 @@ MAX_JOURNAL_BYTES = 64 * MIB
 @dataclass(frozen=True, slots=True)
 class Change:
     """A change of a setting, which is the text in the file at `path`. `after`: None where it was
-    not known before."""
+    not known before. The same as `before`: the setting was put back, and earlier changes of it do
+    not count any more."""
 
     path: str
     before: str
@@ -249,7 +250,10 @@ class Journal:
         fields = {name: value for name, value in document.items() if name not in known}
         if event == CHANGING:
             change = _change_in(fields)
-            attempts[attempt_id] = replace(before, changes=(*before.changes, change))
+            earlier = before.changes
+            if change.before == change.after:
+                earlier = tuple(each for each in earlier if each.path != change.path)
+            attempts[attempt_id] = replace(before, changes=(*earlier, change))
             return
         changes = before.changes
         if isinstance(mode := fields.get("restart_before"), str):  # until 0.2 in `started`

@@ -46,6 +46,7 @@ class Options:
     package_notes: tuple[str, ...] = ()
     mend_cmos: bool = False
     allow_any_restart: bool = False
+    drop_caches: bool = False
 
     def __post_init__(self) -> None:
         if self.mode not in (None, *get_args(Mode)):

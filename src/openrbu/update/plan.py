@@ -18,11 +18,11 @@ from openrbu.formats import packet
 from openrbu.formats.buddyinfo import (
     ZoneFree,
     largest_low_block_bytes,
-    parse_buddyinfo,
 )
 from openrbu.formats.hdr import Image
-from openrbu.hosts.base import Host, read_text
+from openrbu.hosts.base import Host
 from openrbu.linux.facts import LinuxFacts
+from openrbu.linux.memory import read_zones
 from openrbu.units import MAX_BLOCK_BYTES, PAGE_SIZE, human_size, order_for
 from openrbu.update.checks import arming, identity, platform, rest, restart, search, staging
 from openrbu.update.checks import image as image_question
@@ -32,8 +32,7 @@ from openrbu.update.driver import Mode
 from openrbu.update.options import Options
 from openrbu.update.possible_bioses import PossibleBioses, possible_bioses
 from openrbu.update.target import Target, is_on_xen, read_target
-
-BUDDYINFO = "/proc/buddyinfo"
+from openrbu.update.ways import Way, first_way
 
 _REFUSALS: Mapping[ExitCode, type[OpenRbuError]] = {
     ExitCode.DAMAGED_INPUT: DamagedInputError,
@@ -65,7 +64,7 @@ class Plan:
     set. `packet_count` is 0 in mono mode. `why_mode` is text for people. `checks` is all that was
     looked at, in the order of `Question`.
     `possible_bioses` are the BIOSes that could be the machine's; all have to take what is staged.
-    `made_for` is the machine's name (`Host.name`).
+    `made_for` is the machine's name (`Host.name`). `way` is the way of staging that is tried first.
     """
 
     image: Image
@@ -79,6 +78,7 @@ class Plan:
     checks: tuple[Check, ...]
     possible_bioses: PossibleBioses
     made_for: str
+    way: Way
 
     @property
     def obstacles(self) -> tuple[Check, ...]:
@@ -95,7 +95,7 @@ class Plan:
     def block_size_bytes(self) -> int:
         """The size of the blocks of contiguous memory that staging needs."""
         piece = self.staged_size_bytes
-        if self.mode == "packet":
+        if self.mode == "packet" and not self.way.in_one_block:
             piece = self.options.packet_size_bytes
         return PAGE_SIZE << order_for(piece)
 
@@ -130,7 +130,7 @@ def make_plan(host: Host, image: Image, options: Options) -> Plan:
     """
     packet.check_packet_size(options.packet_size_bytes)
     target = read_target(host)
-    zones = _zones(host)
+    zones = read_zones(host)
     on_xen = is_on_xen(host)
     bioses = possible_bioses(image, target, options)
     is_high = is_too_high(zones, bioses)
@@ -153,15 +153,8 @@ def make_plan(host: Host, image: Image, options: Options) -> Plan:
         checks=tuple(check for look in _CHECKS for check in look(seen)),
         possible_bioses=bioses,
         made_for=host.name,
+        way=first_way(seen),
     )
-
-
-def _zones(host: Host) -> tuple[ZoneFree, ...]:
-    """The free memory of each zone; empty where this user can't read it."""
-    try:
-        return tuple(parse_buddyinfo(read_text(host, BUDDYINFO)))
-    except (OSError, DamagedInputError):
-        return ()
 
 
 def _choose_mode(

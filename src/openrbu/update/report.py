@@ -108,6 +108,11 @@ def read_status(host: Host) -> UpdateStatus:
     """
     try:
         target = read_target(host)
+        last = Journal.of(host).last
+        if last is not None and last.is_open and last.changes:
+            from openrbu.update.holding import give_back_of_killed  # noqa: PLC0415  (start-up time)
+
+            give_back_of_killed(host)
         record_result(host, target)
         take_away_of_killed(host)
         driver = RbuDriver(host)

@@ -15,14 +15,15 @@ from openrbu.errors import DamagedInputError, ObstacleError, UpdateFailedError
 from openrbu.formats import packet
 from openrbu.formats.hdr import Image
 from openrbu.hosts.base import Host
+from openrbu.linux.memory import read_available_bytes
 from openrbu.memory.physical import ReadableMemory
-from openrbu.units import PAGE_SIZE, human_size
+from openrbu.units import PAGE_SIZE, human_size, order_for
 from openrbu.update.driver import Mode, Progress, RbuDriver, ReadBack
 from openrbu.update.possible_bioses import PossibleBioses
 from openrbu.update.target import is_on_xen
 from openrbu.update.verify import (
     Finding,
-    LeftoverCopyError,
+    NotTakenError,
     Verified,
     compare,
     find_staged,
@@ -40,7 +41,7 @@ _MAX_SEARCHES = 3
 """How many searches of physical memory have to fail before it is an error. (Measured on Debian's
 6.1.192: the first search was disturbed in 9 of 10 packet updates, the second in none.)"""
 
-_OVERWRITE_FACTOR = 4
+OVERWRITE_FACTOR = 4
 """How many times the delivered size is overwritten: a kernel does not hand out the pages first that
 were freed last. (Measured on the same kernel: of 260 packets that were dropped, 224 were still in
 free memory after as many zeros, none after four times as many.)"""
@@ -75,24 +76,62 @@ class DriverState:
 @dataclass(frozen=True, slots=True)
 class Payload:
     """What is delivered to the driver: `staged` is the image as it is, or cut into packets of
-    `packet_size_bytes` (None: not packets)."""
+    `packet_size_bytes` (None: not packets).
+
+    `mode` is what the BIOS finds. `in_one_block`: the driver gets the packets as if they were a
+    monolithic image, and so puts them into one block below 4 GiB, each at the start of a page.
+    """
 
     mode: Mode
     image: Buffer
     staged: Buffer
     packet_size_bytes: int | None
+    in_one_block: bool = False
+
+    @property
+    def image_type(self) -> Mode:
+        """The type of image that the driver is told."""
+        return "mono" if self.in_one_block else self.mode
+
+    @property
+    def piece_bytes(self) -> int:
+        """The size of what has to be contiguous."""
+        if self.packet_size_bytes is None or self.in_one_block:
+            return len(self.staged)
+        return self.packet_size_bytes
 
     @property
     def shape(self) -> str:
-        """Which blocks of memory it needs, as text."""
+        """The pieces that it has, as text."""
         if self.packet_size_bytes is None:
             return f"one block of {human_size(len(self.image))}"
         count = len(self.staged) // self.packet_size_bytes
-        return f"{count} blocks of {human_size(self.packet_size_bytes)}"
+        size = human_size(self.packet_size_bytes)
+        if self.in_one_block:
+            return f"{count} packets of {size} in one block of {human_size(len(self.staged))}"
+        return f"{count} blocks of {size}"
+
+    @property
+    def lack(self) -> str:
+        """What is missing where there is no memory for it, with the blocks that the kernel has to
+        find: they are powers of two."""
+        block = human_size(PAGE_SIZE << order_for(self.piece_bytes))
+        if self.packet_size_bytes is None:
+            return f"no free block of {block} for an image of {human_size(len(self.image))}"
+        count = len(self.staged) // self.packet_size_bytes
+        if self.in_one_block:
+            size = human_size(self.packet_size_bytes)
+            return f"no free block of {block} for {count} packets of {size}"
+        return f"no free memory for {count} blocks of {block}"
 
 
 def make_payload(
-    image: Buffer, *, mode: Mode, packet_size_bytes: int, password: str | None
+    image: Buffer,
+    *,
+    mode: Mode,
+    packet_size_bytes: int,
+    password: str | None,
+    in_one_block: bool = False,
 ) -> Payload:
     """Make what is delivered to the driver. A packet set has its own ID, so that packets of another
     set that are still in memory are not mixed in.
@@ -106,7 +145,7 @@ def make_payload(
     packets = packet.split(
         image, packet_size_bytes=packet_size_bytes, set_id=set_id, password_crc=crc
     )
-    return Payload(mode, image, packets, packet_size_bytes)
+    return Payload(mode, image, packets, packet_size_bytes, in_one_block)
 
 
 def read_driver_state(host: Host) -> DriverState:
@@ -139,8 +178,8 @@ def stage(host: Host, payload: Payload, progress: Progress) -> None:
     :raise OSError: what the kernel returns.
     """
     driver = RbuDriver(host)
-    driver.set_type(payload.mode)
-    if payload.packet_size_bytes is not None:
+    driver.set_type(payload.image_type)
+    if payload.packet_size_bytes is not None and not payload.in_one_block:
         driver.set_packet_size(payload.packet_size_bytes)
     try:
         driver.deliver(payload.staged, progress)
@@ -156,11 +195,10 @@ def read_back(host: Host, payload: Payload) -> ReadBack:
 
     :raise OutOfMemoryError: when it gives nothing back.
     """
-    seen = compare(
-        RbuDriver(host).staged(), payload.staged, packet_size_bytes=payload.packet_size_bytes
-    )
+    size_bytes = None if payload.in_one_block else payload.packet_size_bytes
+    seen = compare(RbuDriver(host).staged(), payload.staged, packet_size_bytes=size_bytes)
     if seen is ReadBack.NOTHING:
-        raise OutOfMemoryError(f"no free memory for {payload.shape}")
+        raise OutOfMemoryError(payload.lack)
     return seen
 
 
@@ -209,12 +247,9 @@ def _find(
             return search()
     try:
         return search()
-    except LeftoverCopyError:
-        raise
-    except UpdateFailedError as refused:
-        piece = payload.packet_size_bytes or len(payload.image)
-        if piece > PAGE_SIZE and is_on_xen(host):
-            raise UpdateFailedError(f"{refused} ({_ON_XEN})") from None
+    except NotTakenError as refused:
+        if payload.piece_bytes > PAGE_SIZE and is_on_xen(host):
+            raise NotTakenError(f"{refused} ({_ON_XEN})") from None
         raise
 
 
@@ -228,10 +263,26 @@ def clear(host: Host) -> bool:
     if driver.may_crash_on_clear:
         return False
     had_entry = driver.is_in_use and not driver.is_loading
-    _free(driver, max(driver.staged_size_bytes, driver.loading_size_bytes or 0))
+    _free(host, max(driver.staged_size_bytes, driver.loading_size_bytes or 0))
     if had_entry:
         driver.request_entry()
     return True
+
+
+def drop_caches(host: Host) -> None:
+    """Have the kernel drop its caches of files, where it can."""
+    with contextlib.suppress(OSError):
+        if host.exists(DROP_CACHES):
+            host.write(DROP_CACHES, b"3")
+
+
+def drop(host: Host, delivered_bytes: int) -> None:
+    """Free what is staged, and overwrite what its delivery left in memory. Don't call it where
+    `RbuDriver.may_crash_on_clear`.
+
+    :raise OSError: what the kernel returns.
+    """
+    _free(host, delivered_bytes)
 
 
 def clear_memory(host: Host, delivered_bytes: int) -> None:
@@ -244,7 +295,7 @@ def clear_memory(host: Host, delivered_bytes: int) -> None:
     with contextlib.suppress(OSError):
         if host.exists(DROP_CACHES):
             host.write(DROP_CACHES, b"1")
-    _free(RbuDriver(host), delivered_bytes)
+    _free(host, delivered_bytes)
 
 
 def restore(host: Host, before: DriverState, *, delivered_bytes: int) -> None:
@@ -258,7 +309,7 @@ def restore(host: Host, before: DriverState, *, delivered_bytes: int) -> None:
     if delivered_bytes and driver.is_loaded:
         if driver.may_crash_on_clear:
             raise ObstacleError(f"{_MAY_CRASH}: restart the machine")
-        _free(driver, delivered_bytes)
+        _free(host, delivered_bytes)
     if not before.was_loaded:
         if host.module_is_loaded("dell_rbu"):
             driver.unload()
@@ -273,12 +324,18 @@ def restore(host: Host, before: DriverState, *, delivered_bytes: int) -> None:
             driver.abort_entry()
 
 
-def _free(driver: RbuDriver, delivered_bytes: int) -> None:
-    """Free what is staged, and overwrite what its delivery left in memory.
+def _free(host: Host, delivered_bytes: int) -> None:
+    """Free what is staged, and overwrite what its delivery left in memory, as far as there is
+    memory for that: a kernel without any ends programs, this one among them.
 
     :raise OSError: what the kernel returns to the first; a failure of the second is ignored.
     """
+    driver = RbuDriver(host)
     kind = driver.image_type
     driver.set_type(kind if kind in ("mono", "packet") else "init")
+    size_bytes = OVERWRITE_FACTOR * delivered_bytes
+    available = read_available_bytes(host)
+    if available is not None:
+        size_bytes = min(size_bytes, available // 2)
     with contextlib.suppress(OSError, ObstacleError):
-        driver.overwrite_freed(_OVERWRITE_FACTOR * delivered_bytes)
+        driver.overwrite_freed(size_bytes)

@@ -44,6 +44,13 @@ class Undo:
         self.journal.append_change(self.attempt_id, change, self.host.now())
         self.add(what, lambda: put_back(self.host, change))
 
+    def note(self, change: Change) -> None:
+        """Put a change into the journal that somebody else will undo.
+
+        :raise ObstacleError: when the journal can't be written.
+        """
+        self.journal.append_change(self.attempt_id, change, self.host.now())
+
     def run(self) -> list[str]:
         """Undo everything. Returns what could not be undone, and why."""
         left = []

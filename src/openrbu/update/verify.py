@@ -31,7 +31,7 @@ from openrbu.memory.narrowed import NarrowedMemory
 from openrbu.memory.page_flags import ENTRY_BYTES, FreePages
 from openrbu.memory.physical import ReadableMemory, Region
 from openrbu.memory.ram_array import Addresses
-from openrbu.units import KIB, MAX_BLOCK_BYTES, MIB, PAGE_SHIFT
+from openrbu.units import KIB, MIB, PAGE_SHIFT
 from openrbu.update.driver import CHUNK_BYTES, ReadBack
 from openrbu.update.possible_bioses import PossibleBios, PossibleBioses
 from openrbu.update.target import is_on_xen
@@ -42,6 +42,11 @@ _FURTHEST_BYTES = MAX_DATA_BYTES + MIB
 """How far from the start of its first page an image or a packet may reach."""
 
 _POWER_CYCLE = "; power cycle the machine, which clears its memory, and try again"
+
+_TOO_HIGH = (
+    "packets are above 4 GiB, where a BIOS with the published rules does not search (that of a "
+    "PowerEdge 2950 does)"
+)
 
 _PART_FRAMES = CHUNK_BYTES // ENTRY_BYTES
 
@@ -64,6 +69,19 @@ class LeftoverCopyError(UpdateFailedError):
     def __init__(self, why: str) -> None:
         super().__init__(f"{why}{_POWER_CYCLE}")
         self.why = why
+
+
+class NotTakenError(UpdateFailedError):
+    """A possible BIOS would not take what is staged from where it is. Staged in another way, it
+    may."""
+
+    kind = "not_taken"
+
+
+class TooHighError(NotTakenError):
+    """Packets are above 4 GiB, where a possible BIOS does not search."""
+
+    kind = "too_high"
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +180,7 @@ def find_staged(
 
     :raise LeftoverCopyError: when one of them does not take it because of a leftover copy in free
         memory.
+    :raise NotTakenError: when one of them does not take it from where it is.
     :raise UpdateFailedError: when one of them does not take it for another reason.
     :raise OSError: what the kernel returns.
     """
@@ -190,18 +209,18 @@ def _take(bios: PossibleBios, views: _Views, image: Image) -> Finding:
     """What a possible BIOS takes out of what is staged, when nothing else in memory keeps it from
     that.
 
-    :raise LeftoverCopyError | UpdateFailedError: as `find_staged`.
+    :raise LeftoverCopyError | NotTakenError | UpdateFailedError: as `find_staged`.
     """
     found = _search(bios, views.ours_in_use, image)
     if isinstance(found, str):
         among_free = _search(bios, views.ours, image)
         if isinstance(among_free, Finding):
-            raise UpdateFailedError(
+            raise NotTakenError(
                 "what is staged is only in memory that is free, or in use by a file or a program, "
                 f"where it may be overwritten; a BIOS with the {bios.name} rules says of the "
                 f"rest: {found}"
             )
-        raise UpdateFailedError(_refusal(bios, among_free, views.ours, image))
+        raise _refusal(bios, among_free, views.ours, image)
     for view, is_free in ((views.in_use, False), (views.all, True)):
         among_others = _search(bios, view, image)
         if isinstance(among_others, str):
@@ -258,23 +277,18 @@ def _search(bios: PossibleBios, memory: ReadableMemory, image: Image) -> Finding
     return f"it takes another image, {_place(find)}"
 
 
-def _refusal(bios: PossibleBios, problem: str, seen: NarrowedMemory, image: Image) -> str:
-    """The error message for a BIOS that would not take what is staged."""
-    text = f"a BIOS with the {bios.name} rules would not take what is staged: {problem}"
+def _refusal(bios: PossibleBios, problem: str, seen: NarrowedMemory, image: Image) -> NotTakenError:
+    """The error for a BIOS that would not take what is staged."""
+    error = NotTakenError(
+        f"a BIOS with the {bios.name} rules would not take what is staged: {problem}"
+    )
     if bios.find_anywhere is None:
-        return text
+        return error
     try:
         is_above = _is_image(bios.find_anywhere(seen), image)
     except RejectedError:
-        return text
-    if not is_above:
-        return text
-    mono = "use --mode mono, or " if image.size_bytes <= MAX_BLOCK_BYTES else ""
-    return (
-        "packets are above 4 GiB, where a BIOS with the published rules does not search (that of a "
-        f"PowerEdge 2950 does): {mono}start Linux with mem=3G for the update; --memory-above-4g "
-        "ignores this"
-    )
+        return error
+    return TooHighError(_TOO_HIGH) if is_above else error
 
 
 def _place(find: FoundUpdate) -> str:

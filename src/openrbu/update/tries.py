@@ -1,0 +1,183 @@
+"""Try the ways to stage an image, one after the other, until one is verified.
+
+`ways` says which they are; here each is carried out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+from openrbu.errors import UpdateFailedError
+from openrbu.hosts.base import Host
+from openrbu.linux.facts import LinuxFacts
+from openrbu.linux.memory import read_zones
+from openrbu.update import stage, ways
+from openrbu.update.checks.situation import Situation
+from openrbu.update.driver import RbuDriver
+from openrbu.update.holding import HeldMemory
+from openrbu.update.plan import Plan
+from openrbu.update.progress import ProgressReporter
+from openrbu.update.target import is_on_xen
+from openrbu.update.undo import Undo
+from openrbu.update.verify import LeftoverCopyError, NotTakenError, TooHighError, Verified
+from openrbu.update.ways import Trouble, Way
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """A way that worked, what was verified, and one text for each try that failed before."""
+
+    way: Way
+    verified: Verified
+    tried: tuple[str, ...]
+    sha256: str
+
+
+class _Tries:
+    """The tries of one update."""
+
+    def __init__(
+        self, host: Host, plan: Plan, data: bytes, progress: ProgressReporter, held: HeldMemory
+    ) -> None:
+        self._host, self._plan, self._data, self._progress = host, plan, data, progress
+        self.held = held
+        self.delivered_bytes = 0
+        self._has_held = False
+        self.tried: list[str] = []
+
+    def run(self) -> Staged:
+        """
+        :raise UpdateFailedError: when no way works; the message says what was tried.
+        """
+        seen = self._seen()
+        trouble, taken = ways.first_trouble(seen), list[str]()
+        last: Way | None = None
+        error: UpdateFailedError | None = None
+        while True:
+            way, why_not = ways.next_way(trouble, seen, last, taken)
+            if way is None:
+                raise self._failure(trouble, seen, last, why_not, error)
+            taken.append(way.name)
+            payload = self._payload(way)
+            try:
+                verified = self._try(way, payload)
+            except stage.OutOfMemoryError as short:
+                trouble, error = Trouble.SHORT, short
+            except NotTakenError as refused:
+                is_high = isinstance(refused, TooHighError)
+                trouble, error = Trouble.TOO_HIGH if is_high else Trouble.NOT_TAKEN, refused
+            else:
+                sha256 = hashlib.sha256(payload.staged).hexdigest()
+                return Staged(way, verified, tuple(self.tried), sha256)
+            self.tried.append(f"{error} ({way.how})" if way.how else str(error))
+            if RbuDriver(self._host).may_crash_on_clear:
+                raise error
+            if trouble is not Trouble.SHORT:
+                with self._memory(way):
+                    stage.drop(self._host, len(payload.staged))
+            last, seen = way, self._seen()
+
+    def restore(self, before: stage.DriverState) -> None:
+        """Put the driver back into the state before, and overwrite what was delivered.
+
+        :raise OSError | ObstacleError: as `stage.restore`.
+        """
+        with contextlib.ExitStack() as stack:
+            if self._has_held:
+                with contextlib.suppress(OSError, stage.OutOfMemoryError):
+                    stack.enter_context(self.held.held(self.delivered_bytes))
+            stage.restore(self._host, before, delivered_bytes=self.delivered_bytes)
+
+    def _seen(self) -> Situation:
+        plan, host = self._plan, self._host
+        return Situation(
+            host,
+            LinuxFacts(host),
+            plan.image,
+            plan.target,
+            plan.options,
+            plan.possible_bioses,
+            read_zones(host),
+            is_on_xen(host),
+            plan.mode,
+        )
+
+    def _payload(self, way: Way) -> stage.Payload:
+        return stage.make_payload(
+            self._data,
+            mode=way.mode,
+            packet_size_bytes=way.packet_size_bytes,
+            password=self._plan.options.password,
+            in_one_block=way.in_one_block,
+        )
+
+    def _memory(self, way: Way) -> AbstractContextManager[None]:
+        """The block in which a way needs memory above 4 GiB to be held."""
+        if not way.holds_memory:
+            return contextlib.nullcontext()
+        self._has_held = True
+        return self.held.held(self.delivered_bytes)
+
+    def _try(self, way: Way, payload: stage.Payload) -> Verified:
+        """Stage, and verify. Where only a leftover copy in free memory keeps a BIOS from the image,
+        free memory is cleared and the image is staged once more.
+
+        :raise OutOfMemoryError | UpdateFailedError: as `stage`, `read_back` and `verify`.
+        """
+        host, progress = self._host, self._progress
+        how = f", {way.how}" if way.how else ""
+        progress.step(f"staging {payload.shape} ({way.mode}){how}")
+        self.delivered_bytes = max(self.delivered_bytes, len(payload.staged))
+        if way.drops_caches:
+            stage.drop_caches(host)
+        if way.compacts:
+            with contextlib.suppress(OSError):
+                host.write(ways.COMPACT_MEMORY, b"1")
+        for is_last in (False, True):
+            with self._memory(way):
+                stage.stage(host, payload, progress.delivering(len(payload.staged)))
+                progress.step("verifying in the driver and in physical memory")
+                seen = stage.read_back(host, payload)
+            try:
+                return stage.verify(host, payload, seen, self._plan.possible_bioses)
+            except LeftoverCopyError as leftover:
+                if is_last or RbuDriver(host).may_crash_on_clear:
+                    raise
+                self.tried.append(f"{leftover.why}: cleared free memory")
+            progress.step("clearing free memory, and staging once more")
+            with self._memory(way):
+                stage.clear_memory(host, len(payload.staged))
+        raise AssertionError("the last attempt returns or raises")
+
+    def _failure(
+        self,
+        trouble: Trouble,
+        seen: Situation,
+        last: Way | None,
+        why_not: Sequence[str],
+        error: UpdateFailedError | None,
+    ) -> UpdateFailedError:
+        """The error when no way is left: what was tried, what could not be, and what to do."""
+        told = "; ".join([*self.tried, *why_not]) or str(error)
+        advice = ways.advice(trouble, seen, last)
+        return UpdateFailedError(f"{told}: {advice}" if advice else told)
+
+
+def stage_somehow(
+    host: Host, plan: Plan, data: bytes, progress: ProgressReporter, undo: Undo
+) -> Staged:
+    """Stage in the planned way; where that fails, in the other ways of `ways.LADDER`. `undo` gets
+    the steps that undo it.
+
+    :raise UpdateFailedError: when none works; the message says what was tried.
+    """
+    before = stage.read_driver_state(host)
+    tries = _Tries(host, plan, data, progress, HeldMemory(host, undo.note))
+    undo.add("the huge pages", tries.held.give_back)
+    undo.add("the driver", lambda: tries.restore(before))
+    stage.load_driver(host, "mono" if plan.way.in_one_block else plan.way.mode)
+    return tries.run()
