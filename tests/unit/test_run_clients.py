@@ -19,6 +19,20 @@ from rigs.run import USERS, Runner, runner
 MODEL = "precision-t7600"
 PASSWORD = "Tall1-Tree"
 
+SET_WITH = """
+import sys
+from openrbu.hosts.linux import LinuxHost
+from openrbu.update.arm import activation_for, set_armed
+from openrbu.update.target import read_target
+
+host, password = LinuxHost(), sys.stdin.read()
+try:
+    set_armed(activation_for(host, read_target(host), password), armed=True)
+except Exception as error:
+    print(error.kind)
+"""
+"""Sets the token with the password on standard input; what kept it from that."""
+
 READS = int(os.environ.get("OPENRBU_TOKEN_READS", "400"))
 """How many token reads are made beside smbios-token-ctl: more, where somebody has the time."""
 
@@ -140,6 +154,18 @@ def test_smbios_token_ctl_sets_a_token_with_the_admin_password_only(
     assert is_active(run, 0x5C)
     assert token_ctl(run, 0x5D, "--activate").stdout.split()[-1] == "false"
     assert is_active(run, 0x5C)
+    activate(run, 0x5D, "--password=" + PASSWORD)
+    assert not is_active(run, 0x5C)
+
+
+def test_openrbu_and_smbios_token_ctl_give_the_same_password_through_the_same_files(
+    rbu: Cli, tmp_path: Path
+) -> None:
+    run = runner(tmp_path / "home", "root", MODEL, admin_password=PASSWORD)
+    rbu.json("module", "load", "dcdbas", "--machine", run.name)
+    for password, said, armed in (("", "wrong_password\n", False), (PASSWORD, "", True)):
+        assert run.says(sys.executable, "-c", SET_WITH, input=password) == said
+        assert is_active(run, 0x5C) is armed
     activate(run, 0x5D, "--password=" + PASSWORD)
     assert not is_active(run, 0x5C)
 
