@@ -55,6 +55,7 @@ def status(
             "next_restart": now.next_restart.value,
             "cmos_doubt": now.cmos_doubt or None,
             "restart_mode": now.restart_mode,
+            "boot": {"id": now.boot.id, "by_kexec": now.boot.is_by_kexec},
             "completion": completion_document(now.target.rbu),
             "update_under_way": now.under_way or None,
             "last_update": None if now.last is None else attempt_document(now.last),
@@ -81,6 +82,8 @@ def _status_rows(machine: Machine, now: UpdateStatus) -> list[tuple[str, Cell]]:
     if now.begun_load is not None:
         cancel = f"rbu cancel{machine_words(machine)} ends it"
         rows.insert(3, ("load", caution(f"begun and not ended, {now.begun_load.text}; {cancel}")))
+    if now.boot.is_by_kexec:
+        rows.append(("boot", caution("by another kernel (kexec): the BIOS did not run")))
     if now.cmos_doubt:
         rows.append(("in doubt", bad(now.cmos_doubt)))
     rows += table_rows(now.target.tables)
@@ -93,12 +96,21 @@ def _status_rows(machine: Machine, now: UpdateStatus) -> list[tuple[str, Cell]]:
 
 
 def _how_it_stands(machine: Machine, now: UpdateStatus, last: Attempt) -> StyledText:
+    from openrbu.update.journal import BYPASSED
+
     if last.outcome == "started" and now.under_way:
         return caution(f"under way: {now.under_way}")
     if now.was_cut_off:
         return bad(
             "cut off before it was armed: the tool was killed; "
             f"rbu cancel{machine_words(machine)} takes back what it did"
+        )
+    if last.outcome == BYPASSED:
+        how = " (kexec)" if last.fields.get("by_kexec") else ""
+        again = f"rbu update tries it again, rbu cancel{machine_words(machine)} disarms"
+        return bad(
+            f"never looked at: Linux was started again without the BIOS{how}; still armed, and "
+            f"what was staged is lost; {again}"
         )
     return how_it_ended(last)
 
@@ -226,6 +238,8 @@ def post_document(post: PostReport) -> dict[str, Any]:
 
 def attempt_document(attempt: Attempt) -> dict[str, Any]:
     """One update of the journal, for `--json`."""
+    from openrbu.update.ending import ending_of
+
     fields = attempt.fields
     code = fields.get("completion_code")
     return {
@@ -239,6 +253,8 @@ def attempt_document(attempt: Attempt) -> dict[str, Any]:
         "sha256": fields.get("sha256"),
         "size_bytes": fields.get("size_bytes"),
         "completion_code": f"{code:#06x}" if isinstance(code, int) else None,
+        "ending": None if (ending := ending_of(attempt)) is None else ending.value,
+        "likely_cause": fields.get("likely_cause") or None,
         "why": fields.get("why"),
         "openrbu_version": fields.get("openrbu"),
         "events": [{"event": event, "at": at.isoformat()} for event, at in attempt.events],
@@ -247,36 +263,44 @@ def attempt_document(attempt: Attempt) -> dict[str, Any]:
 
 def how_it_ended(attempt: Attempt) -> StyledText:
     """How an update ended, or its state, in words."""
-    fields, outcome = attempt.fields, attempt.outcome
-    if outcome == "result":
-        if fields.get("succeeded"):
-            return good("done: the BIOS says completed, and the new version runs")
-        if fields.get("succeeded", False) is None:
-            version = fields.get("version_now")
-            return caution(
-                f"not known: {version} runs as before, and the BIOS's record has not changed"
-            )
+    from openrbu.update.ending import Ending, ending_of
+
+    version, ending = attempt.fields.get("version_now"), ending_of(attempt)
+    if ending in (Ending.REFUSED, Ending.NOT_LOOKED):
         return bad(_failure_words(attempt))
-    if outcome == "armed":
-        return caution("armed: waiting for a restart")
-    if outcome == "started":
+    words = {
+        Ending.UPDATED: good("done: the BIOS says completed, and the new version runs"),
+        Ending.NOT_KNOWN: caution(
+            f"not known: {version} runs as before, and the BIOS's record has not changed"
+        ),
+        Ending.PENDING: caution("armed: waiting for a restart"),
+        Ending.BYPASSED: bad(
+            "never looked at: Linux was started again without the BIOS; still armed"
+        ),
+    }
+    if ending is not None:
+        return words[ending]
+    if attempt.outcome == "started":
         return caution("in progress, or ended without a result")
-    why = fields.get("why")
-    text = f"{outcome}: {why}" if why else outcome
-    return caution(text) if outcome == "cancelled" else bad(text)
+    why = attempt.fields.get("why")
+    text = f"{attempt.outcome}: {why}" if why else attempt.outcome
+    return caution(text) if attempt.outcome == "cancelled" else bad(text)
 
 
 def _failure_words(attempt: Attempt) -> str:
     code, version = attempt.fields.get("completion_code"), attempt.fields.get("version_now")
+    from openrbu.formats.dell import CompletionCode, describe_completion
+    from openrbu.update.ending import Ending, ending_of
+
+    cause = attempt.fields.get("likely_cause")
+    likely = f"; likely cause: {cause}" if cause else ""
+    if ending_of(attempt) is Ending.NOT_LOOKED:
+        return f"never looked at: the BIOS did not try it; {version} runs{likely}"
     if not isinstance(code, int):
         return f"failed: the BIOS has no record of it; {version} runs"
-    from openrbu.formats.dell import CompletionCode, describe_completion
-
-    if code == CompletionCode.NEVER_TRIED:
-        return f"failed: the BIOS did not try it; {version} runs"
     if code == CompletionCode.COMPLETED:
-        return f"failed: the BIOS says completed ({code:#06x}), but {version} runs"
-    return f"failed: {describe_completion(code)} ({code:#06x}); {version} runs"
+        return f"failed: the BIOS says completed ({code:#06x}), but {version} runs{likely}"
+    return f"failed: {describe_completion(code)} ({code:#06x}); {version} runs{likely}"
 
 
 def _transition(attempt: Attempt) -> str:

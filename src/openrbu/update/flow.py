@@ -34,12 +34,13 @@ from openrbu.update.arm import (
 from openrbu.update.arming_checks import ARMED_ALREADY
 from openrbu.update.begun_loads import refuse_foreign
 from openrbu.update.driver import Mode
+from openrbu.update.ending import bios_record, is_left_armed
 from openrbu.update.exclusion import alone_on
-from openrbu.update.journal import VERIFIED, Attempt, Journal
+from openrbu.update.journal import BYPASSED, VERIFIED, Attempt, Journal
 from openrbu.update.kernel_refusals import kernel_refusal, kernel_refusals
 from openrbu.update.plan import Plan, make_plan
 from openrbu.update.progress import ProgressReporter, SilentProgress
-from openrbu.update.report import bios_record, record_result
+from openrbu.update.report import record_result
 from openrbu.update.restart import boot_id
 from openrbu.update.target import Target, read_target
 from openrbu.update.tries import stage_somehow
@@ -109,7 +110,7 @@ def perform(host: Host, plan: Plan, progress: ProgressReporter = _SILENT) -> Out
         undo = Undo(host, journal, attempt_id)
         try:
             with deferred.deliver_pending():
-                token = _check_token_is_clear(host, plan, undo)
+                token = _check_token_is_clear(host, plan, last, undo)
                 _settle(host, journal, last)
                 staged = stage_somehow(host, plan, data, progress, undo)
                 outcome = Outcome(
@@ -159,9 +160,10 @@ def _last_before(host: Host, target: Target, journal: Journal) -> Attempt | None
     """
     with kernel_refusals():
         record_result(host, target)
-        if read_armed(host, target):
+        last = journal.last
+        if read_armed(host, target) and not is_left_armed(host, target, last):
             raise ObstacleError(ARMED_ALREADY)
-    return journal.last
+    return last
 
 
 def _settle(host: Host, journal: Journal, last: Attempt | None) -> None:
@@ -175,8 +177,10 @@ def _settle(host: Host, journal: Journal, last: Attempt | None) -> None:
     if last is not None and last.outcome == "started":
         why = "the tool ended before the update was armed"
         journal.append(last.id, "interrupted", host.now(), why=why, left=left)
-    elif last is not None and last.outcome == "armed":
+    elif last is not None and last.outcome in ("armed", BYPASSED):
         why = "another program has disarmed the BIOS"
+        if last.outcome == BYPASSED:
+            why = "Linux was started again without the BIOS; another update came after it"
         journal.append(last.id, "cancelled", host.now(), why=why, left=left)
 
 
@@ -218,9 +222,12 @@ def _evidence(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _check_token_is_clear(host: Host, plan: Plan, undo: Undo) -> ActivationToken:
+def _check_token_is_clear(
+    host: Host, plan: Plan, last: Attempt | None, undo: Undo
+) -> ActivationToken:
     """The BIOS's token, which was checked to be clear before anything is changed, and which can be
-    set: the BIOS takes the admin password.
+    set: the BIOS takes the admin password. Where it is set for the `last` update, which is lost, it
+    is cleared.
 
     :raise ObstacleError: when it can't be accessed, when the BIOS would ignore it (a check value of
         CMOS is wrong), or when it is set already; `PasswordNeededError` and `WrongPasswordError`.
@@ -233,9 +240,12 @@ def _check_token_is_clear(host: Host, plan: Plan, undo: Undo) -> ActivationToken
     )
     if not options.mend_cmos and (doubt := arming_checks.token_problem(token)):
         raise ObstacleError(doubt)
-    if token.is_armed:
+    is_armed = token.is_armed
+    if is_armed and not is_left_armed(host, plan.target, last):
         raise ObstacleError(ARMED_ALREADY)
     unlock(token)
+    if is_armed:  # for an update that is lost: it stays clear, whatever becomes of this one
+        set_armed(token, armed=False)
     return token
 
 

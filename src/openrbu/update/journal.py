@@ -4,6 +4,7 @@ they ended.
 A file of JSON lines, one event each. Lines are only appended, and each is on the disk before the
 step that it announces begins. The events with one `id` are one update: `started`, then `armed`,
 then `result` when the BIOS's own result is known; or `failed`, `interrupted`, `cancelled` instead.
+`bypassed` before the result: Linux was started again without the BIOS, which is still armed.
 
 Other lines of an update are no events of their own, and add what has to be known if the tool is
 killed: `verified`, right before the BIOS is armed, what was staged; `changing`, a setting of Linux
@@ -43,7 +44,9 @@ in which no update has changed a setting or was verified since."""
 VERIFIED, CHANGING = "verified", "changing"
 """Lines that are no events."""
 
-OPEN_EVENTS = ("started", "armed")
+BYPASSED = "bypassed"
+
+OPEN_EVENTS = ("started", "armed", BYPASSED)
 """Events after which another one is expected."""
 
 MAX_JOURNAL_BYTES = 64 * MIB
@@ -85,6 +88,11 @@ class Attempt:
     def is_verified(self) -> bool:
         """Whether what was staged was verified, so that the next step was to arm the BIOS."""
         return "staged_sha256" in self.fields
+
+    @property
+    def may_be_armed(self) -> bool:
+        """Whether the BIOS may be armed for it, as far as the journal tells."""
+        return self.is_open and (self.outcome != "started" or self.is_verified)
 
 
 class Journal:

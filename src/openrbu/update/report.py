@@ -5,20 +5,20 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
 from openrbu.errors import ObstacleError
 from openrbu.formats.dell import CompletionCode
-from openrbu.formats.version import BiosVersion
 from openrbu.hosts.base import Host
-from openrbu.update.arm import read_token
+from openrbu.linux.reboot import Boot, read_boot
+from openrbu.update.arm import read_armed, read_token
 from openrbu.update.arming_checks import cmos_doubt
 from openrbu.update.begun_loads import BegunLoad, begun_load
 from openrbu.update.driver import RbuDriver, ReadBack
+from openrbu.update.ending import Ending, has_new_record, judge, likely_cause, succeeded
 from openrbu.update.exclusion import who_updates
 from openrbu.update.firmware_file import take_away_of_killed
-from openrbu.update.journal import Attempt, Journal
-from openrbu.update.restart import boot_id, next_kind
+from openrbu.update.journal import BYPASSED, Attempt, Journal
+from openrbu.update.restart import next_kind
 from openrbu.update.target import Target, read_target
 
 
@@ -63,6 +63,7 @@ class UpdateStatus:
     restart_mode: str | None
     restart_problem: str
     last: Attempt | None
+    boot: Boot
     begun_load: BegunLoad | None = None
     under_way: str = ""
     """Which process updates the machine now, in words; empty: none does, as far as can be seen."""
@@ -130,6 +131,7 @@ def read_status(host: Host) -> UpdateStatus:
             restart_mode=kind.mode,
             restart_problem=kind.problem,
             last=last,
+            boot=read_boot(host),
             begun_load=None if under_way else begun_load(host),
             under_way=under_way,
             token_way=token.way,
@@ -185,21 +187,32 @@ def record_result(host: Host, target: Target) -> None:
     last = journal.last
     if last is None or not last.is_open:
         return
-    if last.fields.get("boot_id") == boot_id(host):
+    boot = read_boot(host)
+    if last.fields.get("boot_id") == boot.id:
         if _is_armed_unrecorded(host, target, last):
             journal.append(last.id, "armed", host.now())
+        return
+    if last.outcome == BYPASSED and last.fields.get("bypassed_boot_id") == boot.id:
+        return
+    ending = judge(last, target, boot, is_armed=read_armed(host, target))
+    if ending is Ending.BYPASSED and last.may_be_armed:
+        facts = {"bypassed_boot_id": boot.id, "by_kexec": boot.is_by_kexec}
+        journal.append(last.id, BYPASSED, host.now(), **facts)
         return
     if last.outcome == "started" and not _was_tried_unrecorded(last, target):
         why = "the tool or the machine ended before the update was armed"
         journal.append(last.id, "interrupted", host.now(), why=why)
         return
+    code = _code_for(ending, target)
     journal.append(
         last.id,
         "result",
         host.now(),
-        completion_code=_code_for(last, target),
+        completion_code=code,
         version_now=target.bios.version,
-        succeeded=_succeeded(last, target),
+        succeeded=succeeded(last, target),
+        ending=ending.value,
+        likely_cause=likely_cause(ending, code),
     )
 
 
@@ -213,47 +226,17 @@ def _is_armed_unrecorded(host: Host, target: Target, last: Attempt) -> bool:
     )
 
 
-def _code_for(last: Attempt, target: Target) -> int | None:
+def _code_for(ending: Ending, target: Target) -> int | None:
     """The BIOS's completion code for this update. None where there is none, or where "completed" is
     from an update before: the BIOS has not tried this one."""
     if target.rbu is None:
         return None
     code = target.rbu.completion_code
-    is_old = bios_record(target) == last.fields.get("bios_record")
-    if is_old and code == CompletionCode.COMPLETED and _succeeded(last, target) is False:
-        return None
-    return code
-
-
-def bios_record(target: Target) -> list[Any] | None:
-    """The BIOS's record of the last update: completion code and time; None where there is none.
-
-    Two updates with the same result in the same minute have the same record.
-    """
-    rbu = target.rbu
-    if rbu is None:
-        return None
-    return [rbu.completion_code, rbu.when.isoformat() if rbu.when is not None else None]
+    is_old = ending is Ending.NOT_LOOKED and code != CompletionCode.NEVER_TRIED
+    return None if is_old else code
 
 
 def _was_tried_unrecorded(last: Attempt, target: Target) -> bool:
     """Whether the BIOS tried an update that the journal does not call armed, because the tool died
     after it armed the BIOS and before it wrote that down."""
-    has_new_record = bios_record(target) != last.fields.get("bios_record")
-    return has_new_record or bool(_succeeded(last, target))
-
-
-def _succeeded(last: Attempt, target: Target) -> bool | None:
-    """Whether the BIOS says "completed" and its version is the one that was staged.
-
-    None: both were so before the update, and the BIOS's record has not changed. Then it did
-    nothing, or it installed the same version once more in the same minute.
-    """
-    rbu = target.rbu
-    is_complete = rbu is not None and rbu.completion_code == CompletionCode.COMPLETED
-    meant = BiosVersion.parse(last.fields.get("to_version", ""))
-    if not (is_complete and target.version.same_as(meant)):
-        return False
-    before = BiosVersion.parse(last.fields.get("from_version", ""))
-    is_new = not before.same_as(meant) or bios_record(target) != last.fields.get("bios_record")
-    return True if is_new else None
+    return has_new_record(last, target) or bool(succeeded(last, target))

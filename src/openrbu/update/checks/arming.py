@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from functools import partial
 
 from openrbu.cmos import IndexedActivation
-from openrbu.errors import ObstacleError
+from openrbu.errors import DamagedInputError, ObstacleError
 from openrbu.update.arm import NoAnswerError, activation_for, find_way, read_armed
 from openrbu.update.arming_checks import (
     ARMED_ALREADY,
@@ -16,6 +17,8 @@ from openrbu.update.arming_checks import (
 from openrbu.update.checks import password
 from openrbu.update.checks.check import Check, Question, Verdict
 from openrbu.update.checks.situation import Situation
+from openrbu.update.ending import is_left_armed
+from openrbu.update.journal import Attempt, Journal
 
 _check = partial(Check, Question.ARMING)
 _in_the_way = partial(_check, verdict=Verdict.IN_THE_WAY)
@@ -26,6 +29,13 @@ def checks(seen: Situation) -> Iterator[Check]:
     if seen.target.rbu is not None:
         yield from _token(seen)
     yield from password.checks(seen)
+
+
+def _last(seen: Situation) -> Attempt | None:
+    """The last update of the journal; None where that can't be read, which an update will tell."""
+    with contextlib.suppress(ObstacleError, DamagedInputError):
+        return Journal.of(seen.host).last
+    return None
 
 
 def _token(seen: Situation) -> Iterator[Check]:
@@ -41,7 +51,10 @@ def _token(seen: Situation) -> Iterator[Check]:
         yield from _way(seen)
         yield from _cmos(seen, token)
     armed = read_armed(seen.host, seen.target)
-    if armed:
+    if armed and is_left_armed(seen.host, seen.target, _last(seen)):
+        text = "the token is still set for an update that is lost: the BIOS did not run since then"
+        yield _check("token", text, Verdict.HANDLED, "the update clears it first")
+    elif armed:
         yield _in_the_way("token", ARMED_ALREADY, obstacle="armed_already")
     elif armed is None:
         text = "the activation token can't be read before the dcdbas module is loaded"
