@@ -189,6 +189,20 @@ def test_whether_one_is_set_is_read_as_libsmbios_reads_it(
     assert admin_password(loaded, read_target(loaded)).answer is is_set
 
 
+def test_a_bios_that_does_not_reply_has_no_password_and_sets_no_token(
+    machine: VirtualMachine, loaded: VirtualHost
+) -> None:
+    """The buffer comes back as it was. Zeros in its results would say "set" and "done"."""
+    module = machine.running_kernel().modules["dcdbas"]
+    assert isinstance(module, Dcdbas)
+    module._smi = lambda buffer: buffer
+    target = read_target(loaded)
+    known = admin_password(loaded, target)
+    assert (known.answer, known.security_key(PASSWORD)) == (None, 0)
+    with pytest.raises(UpdateFailedError, match="did not reply"):
+        activation_for(loaded, target, PASSWORD).arm()
+
+
 # -- a plan ---------------------------------------------------------------------------------
 
 

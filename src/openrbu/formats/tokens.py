@@ -344,6 +344,10 @@ READ_SETTING = (0, 0)
 WRITE_SETTING = (1, 0)
 """Class and select of two calls: read the setting at location arg1; write arg2 there."""
 
+NO_REPLY = -3
+"""What a caller puts into res1 before a call, as libsmbios does: a BIOS that does not reply leaves
+it there. A 0 would look like success."""
+
 SMI_CALL = Layout(
     "SMI calling interface buffer",
     Field("magic", "I", required=0x534D4931),

@@ -17,6 +17,7 @@ from typing import Protocol
 from openrbu.cmos import IndexedActivation, NotKeptError, needed_indexes
 from openrbu.errors import ObstacleError, UpdateFailedError
 from openrbu.formats.tokens import (
+    NO_REPLY,
     READ_SETTING,
     WRITE_SETTING,
     IndexedIoToken,
@@ -200,10 +201,12 @@ class SmiActivation:
     def _call(self, operation: tuple[int, int], token: SmiToken, key: int = 0) -> tuple[int, ...]:
         """
         :raise ObstacleError: when dcdbas can't be loaded.
-        :raise UpdateFailedError: when the BIOS returns an error.
+        :raise UpdateFailedError: when the BIOS returns an error, or does not reply.
         """
         interface = CallingInterface.of(self.host, token)
         results = interface.call(operation, (token.location, token.value, key, 0))
+        if results[0] == NO_REPLY:
+            raise UpdateFailedError("the BIOS did not reply to a token request")
         if results[0] != 0:
             raise UpdateFailedError(f"the BIOS returned error {results[0]} to a token request")
         return results

@@ -25,12 +25,12 @@ from openrbu.formats.smi_passwords import (
     PasswordProperties,
     words_of,
 )
-from openrbu.formats.tokens import SmiToken
+from openrbu.formats.tokens import NO_REPLY, SmiToken
 from openrbu.hosts.base import Host
 from openrbu.update.smi import CallingInterface
 from openrbu.update.target import Target
 
-_UNSUPPORTED = -2
+_UNSUPPORTED = (-2, NO_REPLY)
 _SAYS_NOT_SET = (NOT_SET, 3)
 _SAYS_SET = (IS_SET, 2)
 """What a BIOS returns for the status, and what libsmbios takes it for."""
@@ -102,7 +102,7 @@ class AdminPassword:
             raise WrongPasswordError(f"{error}; nothing was tried") from None
 
     def _verified(self, interface: CallingInterface, password: str) -> int:
-        result, key = _UNSUPPORTED, 0
+        result, key = NO_REPLY, 0
         known = self.properties
         data = (known or PasswordProperties(is_set=True)).encoded(password)
         if known is not None and known.max_bytes:
@@ -110,11 +110,11 @@ class AdminPassword:
                 (ADMIN_PASSWORD, smi_passwords.VERIFY_IN_BUFFER),
                 behind=data.ljust(known.max_bytes, b"\0"),
             )
-        if result == _UNSUPPORTED and len(data) <= ARGUMENT_BYTES:
+        if result in _UNSUPPORTED and len(data) <= ARGUMENT_BYTES:
             result, key, *_ = interface.call(
                 (ADMIN_PASSWORD, smi_passwords.VERIFY_IN_ARGUMENTS), words_of(data)
             )
-        if result == _UNSUPPORTED:
+        if result in _UNSUPPORTED:
             return 0
         if result:
             raise WrongPasswordError(

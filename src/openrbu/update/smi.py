@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from openrbu.errors import DamagedInputError, UpdateFailedError
-from openrbu.formats.tokens import SMI_CALL, SmiCall, SmiToken
+from openrbu.formats.tokens import NO_REPLY, SMI_CALL, SmiCall, SmiToken
 from openrbu.hosts.base import Host, read_file, read_text
 
 DCDBAS = "/sys/devices/platform/dcdbas"
@@ -40,7 +40,8 @@ class CallingInterface:
         *,
         behind: bytes = b"",
     ) -> tuple[int, ...]:
-        """One call, `operation` being its class and select; the four results.
+        """One call, `operation` being its class and select; the four results. The
+        first one is `NO_REPLY` where the BIOS did not reply.
 
         `behind` is put behind the call, and its physical address is the first argument then. The
         file is locked, as all programs that use it do. Afterwards the buffer is cleared: a call may
@@ -59,7 +60,13 @@ class CallingInterface:
             self.host.write(f"{DCDBAS}/smi_request", b"0")
             if behind:
                 arguments = (self._buffer_address() + SMI_CALL.size_bytes, 0, 0, 0)
-            call = SmiCall(self.command_port, self.command_code, *operation, tuple(arguments))
+            call = SmiCall(
+                self.command_port,
+                self.command_code,
+                *operation,
+                tuple(arguments),
+                results=(NO_REPLY, 0, 0, 0),
+            )
             try:
                 self.host.write(f"{DCDBAS}/smi_data", call.pack() + behind)
                 self.host.write(f"{DCDBAS}/smi_request", b"1")
