@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import sys
+from pathlib import Path
+
 import pytest
 
+from lab import firmware_steps
 from lab.story import Story
 from openrbu.formats.dell import CompletionCode
+from openrbu.hosts.virtual import VirtualHost
 from openrbu.linux.firmware_class import IGNORE_FALLBACK, SEARCH_PATH
 from openrbu.update.driver import ENTRY, IMAGE_TYPE, STAGED
+from rigs.machines import make, running
 
 pytestmark = pytest.mark.lab
 
@@ -48,3 +55,13 @@ def test_an_update_is_done_with_the_image_as_a_file(
     post = story.machine.restart()
     assert (post.completion_code, post.reason) == (CompletionCode.COMPLETED, "")
     assert (post.version_after, post.mode) == (new, mode)
+
+
+def test_a_virtual_machines_kernel_does_with_files_and_switches_what_a_real_one_does(
+    story: Story, tmp_path: Path
+) -> None:
+    script = Path(firmware_steps.__file__)
+    real = json.loads(story.says(sys.executable, str(script)))
+    with running(make(tmp_path, profile="linux")) as machine:
+        virtual = json.loads(json.dumps(list(firmware_steps.steps(VirtualHost(machine)))))
+    assert virtual == real

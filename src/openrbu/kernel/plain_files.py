@@ -7,6 +7,7 @@ is removed. Only root can use these files.
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Iterator
 from functools import partial
 
@@ -53,8 +54,9 @@ class PlainFiles:
         self.tree.remove(path)
 
     def find(self, path: str) -> FirmwareImage | None:
-        """The content of the file at this path; None: there is none."""
-        return self._contents.get(path)
+        """The content of the file at this path, in which slashes may be doubled; None: there is
+        none."""
+        return self._contents.get(re.sub("/+", "/", path))
 
     def blocks(self) -> Iterator[Block]:
         """The blocks of pages that the files have."""
