@@ -56,7 +56,20 @@ def steps(host: Host) -> Iterator[Seen]:
 
 def _switches(host: Host) -> Iterator[Seen]:
     for path in (IGNORE_FALLBACK, FORCE_FALLBACK):
-        for text in (b"1\n", b"0", b"2", b"-1", b"x", b"01"):
+        for text in (
+            b"1\n",
+            b"0",
+            b"2",
+            b"-1",
+            b"x",
+            b"01",
+            b" 1",
+            b"0x1",
+            b"+1",
+            b"1 0",
+            b"1x",
+            b"0\n",
+        ):
             yield f"{path} {text!r}", _errno(lambda: host.write(path, text))  # noqa: B023
             yield f"{path} after {text!r}", read_file(host, path).decode()
 

@@ -151,8 +151,8 @@ def _staged(driver: RbuDriver) -> Iterator[Check]:
     if driver.may_crash_on_clear:
         yield _check(
             "staged_already",
-            f"{text}, and whether this kernel can drop them can't be known from what they are: "
-            "kernels from 5.7 until a fix of 2025 crash",
+            f"{text}, and this kernel may crash when its driver drops them: what they are does not "
+            "show whether it has the bug of Linux 5.7 to 6.15",
             Verdict.IN_THE_WAY,
             "restart the machine first",
         )
