@@ -374,13 +374,34 @@ def test_a_stranger_in_memory_is_refused_before_arming_and_the_advice_works(
         data = bytes(packet.split(data, packet_size_bytes=4096, set_id=b"_220"))
     with running(make(tmp_path)) as machine:
         host = VirtualHost(machine)
-        machine.ram.write(PhysAddr(50 * MIB), data)
+        machine.ram.write(PhysAddr(8 * MIB), data)
         before = status(machine)
         with pytest.raises(UpdateFailedError, match="power cycle the machine, which clears"):
             update(host, image(), mode=mode)
         assert status(machine) == before
         machine.restart(cold=True)
         update(host, image(), mode=mode)
+        assert ends_well(machine, "2.3.0")
+
+
+@pytest.mark.parametrize("leftover", ["image", "packets"])
+@pytest.mark.parametrize("mode", ["mono", "packet"])
+@pytest.mark.parametrize("profile", ["documented", "linux"])
+def test_a_stranger_in_free_memory_that_the_kernel_hands_out_late_is_cleared(
+    tmp_path: Path, leftover: str, mode: str, profile: str
+) -> None:
+    """As an update of another image leaves it that was killed: further away than what is always
+    overwritten."""
+    from openrbu.formats import packet
+
+    data = image_bytes(version="2.2.0", seed=9)
+    if leftover == "packets":
+        data = bytes(packet.split(data, packet_size_bytes=4096, set_id=b"_220"))
+    with running(make(tmp_path, profile=profile)) as machine:
+        host = VirtualHost(machine)
+        machine.ram.write(PhysAddr(50 * MIB), data)
+        outcome = update(host, image(), mode=mode)
+        assert [each for each in outcome.tried if each.endswith("cleared free memory")]
         assert ends_well(machine, "2.3.0")
 
 

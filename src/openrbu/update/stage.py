@@ -13,11 +13,12 @@ from functools import partial
 from openrbu.buffers import Buffer
 from openrbu.errors import DamagedInputError, ObstacleError, UpdateFailedError
 from openrbu.formats import packet
+from openrbu.formats.buddyinfo import free_bytes
 from openrbu.formats.hdr import Image
 from openrbu.hosts.base import Host
-from openrbu.linux.memory import read_available_bytes
+from openrbu.linux.memory import read_available_bytes, read_zones
 from openrbu.memory.physical import ReadableMemory
-from openrbu.units import PAGE_SIZE, human_size, order_for
+from openrbu.units import GIB, PAGE_SIZE, human_size, order_for
 from openrbu.update.driver import Mode, Progress, RbuDriver, ReadBack
 from openrbu.update.possible_bioses import PossibleBioses
 from openrbu.update.target import is_on_xen
@@ -46,6 +47,9 @@ OVERWRITE_FACTOR = 4
 were freed last. (Measured on the same kernel: of 260 packets that were dropped, 224 were still in
 free memory after as many zeros, none after four times as many.)"""
 
+
+_MOST_OVERWRITTEN_BYTES = 1 * GIB
+"""The largest image that a kernel loads without harm is below 2 GiB."""
 
 _ON_XEN = (
     f"on Xen use --mode packet --packet-size {PAGE_SIZE}; or restart, and update before dom0's "
@@ -285,17 +289,17 @@ def drop(host: Host, delivered_bytes: int) -> None:
     _free(host, delivered_bytes)
 
 
-def clear_memory(host: Host, delivered_bytes: int) -> None:
+def clear_memory(host: Host, delivered_bytes: int, *, much: bool = False) -> None:
     """Free what is staged, and clear free memory, as far as a program can: the page cache is
-    dropped, and the memory that the kernel hands out next is overwritten with zeros. Don't call it
-    where `RbuDriver.may_crash_on_clear`.
+    dropped, and the memory that the kernel hands out next is overwritten with zeros. `much`: half
+    of what there is, which takes longer. Don't call it where `RbuDriver.may_crash_on_clear`.
 
     :raise OSError: what the kernel returns.
     """
     with contextlib.suppress(OSError):
         if host.exists(DROP_CACHES):
             host.write(DROP_CACHES, b"1")
-    _free(host, delivered_bytes)
+    _free(host, delivered_bytes, much=much)
 
 
 def restore(host: Host, before: DriverState, *, delivered_bytes: int) -> None:
@@ -324,18 +328,27 @@ def restore(host: Host, before: DriverState, *, delivered_bytes: int) -> None:
             driver.abort_entry()
 
 
-def _free(host: Host, delivered_bytes: int) -> None:
+def _free(host: Host, delivered_bytes: int, *, much: bool = False) -> None:
     """Free what is staged, and overwrite what its delivery left in memory, as far as there is
-    memory for that: a kernel without any ends programs, this one among them.
+    memory for that: a kernel without any ends programs, this one among them. `much`: overwrite as
+    much as that allows.
 
     :raise OSError: what the kernel returns to the first; a failure of the second is ignored.
     """
     driver = RbuDriver(host)
     kind = driver.image_type
     driver.set_type(kind if kind in ("mono", "packet") else "init")
-    size_bytes = OVERWRITE_FACTOR * delivered_bytes
-    available = read_available_bytes(host)
-    if available is not None:
-        size_bytes = min(size_bytes, available // 2)
+    size_bytes, most_bytes = OVERWRITE_FACTOR * delivered_bytes, _most_to_overwrite(host)
+    if most_bytes is not None:
+        size_bytes = most_bytes if much else min(size_bytes, most_bytes)
     with contextlib.suppress(OSError, ObstacleError):
         driver.overwrite_freed(size_bytes)
+
+
+def _most_to_overwrite(host: Host) -> int | None:
+    """How many bytes may be overwritten at a time: half of what is available; None where that is
+    not known."""
+    available = read_available_bytes(host)
+    if available is None:
+        available = free_bytes(read_zones(host)) or None
+    return None if available is None else min(available // 2, _MOST_OVERWRITTEN_BYTES)

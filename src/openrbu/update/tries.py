@@ -26,6 +26,8 @@ from openrbu.update.undo import Undo
 from openrbu.update.verify import LeftoverCopyError, NotTakenError, TooHighError, Verified
 from openrbu.update.ways import Trouble, Way
 
+_MOST_CLEARINGS = 2
+
 
 @dataclass(frozen=True, slots=True)
 class Staged:
@@ -124,7 +126,8 @@ class _Tries:
 
     def _try(self, way: Way, payload: stage.Payload) -> Verified:
         """Stage, and verify. Where only a leftover copy in free memory keeps a BIOS from the image,
-        free memory is cleared and the image is staged once more.
+        free memory is cleared and the image is staged once more: first as much memory as it takes
+        for what was delivered just now, then much.
 
         :raise OutOfMemoryError | UpdateFailedError: as `stage`, `read_back` and `verify`.
         """
@@ -137,7 +140,7 @@ class _Tries:
         if way.compacts:
             with contextlib.suppress(OSError):
                 host.write(ways.COMPACT_MEMORY, b"1")
-        for is_last in (False, True):
+        for clearings in range(_MOST_CLEARINGS + 1):
             with self._memory(way):
                 stage.stage(host, payload, progress.delivering(len(payload.staged)))
                 progress.step("verifying in the driver and in physical memory")
@@ -145,12 +148,12 @@ class _Tries:
             try:
                 return stage.verify(host, payload, seen, self._plan.possible_bioses)
             except LeftoverCopyError as leftover:
-                if is_last or RbuDriver(host).may_crash_on_clear:
+                if clearings == _MOST_CLEARINGS or RbuDriver(host).may_crash_on_clear:
                     raise
                 self.tried.append(f"{leftover.why}: cleared free memory")
             progress.step("clearing free memory, and staging once more")
             with self._memory(way):
-                stage.clear_memory(host, len(payload.staged))
+                stage.clear_memory(host, len(payload.staged), much=clearings > 0)
         raise AssertionError("the last attempt returns or raises")
 
     def _failure(
