@@ -308,8 +308,33 @@ def test_a_password_has_packets_chosen_where_memory_goes_above_4_gib(tmp_path: P
         host = VirtualHost(machine)
         given = make_plan(host, image(), Options(password=PASSWORD))
         silent = make_plan(host, image(), Options())
+        without = make_plan(host, image(), Options(without_password=True))
     assert (given.mode, [each.kind for each in given.obstacles]) == ("packet", [])
-    assert silent.mode == "mono"
+    assert (silent.mode, [each.kind for each in silent.obstacles]) == (
+        "packet",
+        ["password_needed"],
+    )
+    assert (without.mode, without.obstacles) == ("mono", ())
+
+
+def test_an_update_with_a_password_goes_through_where_memory_goes_above_4_gib(
+    tmp_path: Path,
+) -> None:
+    """On a BIOS that looks below 4 GiB only, and wants its password in packet 0."""
+    directory = make(
+        tmp_path,
+        "precision-390",
+        admin_password=PASSWORD,
+        ram_bytes=6 << 30,
+        bios_rules="published",
+    )
+    with running(directory) as machine:
+        host = VirtualHost(machine)
+        done = flow.perform(host, make_plan(host, image(), Options(password=PASSWORD)), Quiet())
+        assert done is not None
+        assert done.mode == "packet"
+        machine.restart()
+        assert machine.flash.current.version == image().header.version.text
 
 
 def test_a_monolithic_image_is_refused_with_a_password_only_where_packets_would_carry_it(

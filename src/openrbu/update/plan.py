@@ -24,6 +24,7 @@ from openrbu.hosts.base import Host
 from openrbu.linux.facts import LinuxFacts
 from openrbu.linux.memory import read_zones
 from openrbu.units import MAX_BLOCK_BYTES, PAGE_SIZE, human_size, order_for
+from openrbu.update.arming_checks import lacks_password
 from openrbu.update.checks import arming, identity, platform, rest, restart, search, staging
 from openrbu.update.checks import image as image_question
 from openrbu.update.checks.check import Check, Verdict
@@ -177,6 +178,8 @@ def _choose_mode(
     if on_xen:
         return "packet", "on Xen only single pages are sure to be contiguous in machine memory"
     fits_low = largest_low_block_bytes(zones) >= image.size_bytes
-    if is_high and fits_low and options.password is None:  # only packets carry a password
+    # only packets carry a password
+    has_password = options.password is not None or lacks_password(target, options)
+    if is_high and fits_low and not has_password:
         return "mono", "packets may be placed above 4 GiB, where not every BIOS searches"
     return "packet", "packets fit into any free memory"
