@@ -16,7 +16,6 @@ from rigs.machines import image
 
 NOT_YET = frozenset(
     {
-        "MOR set",
         "memory encryption",
         "360 GiB above 4 GiB",
     }

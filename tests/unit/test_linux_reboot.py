@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import re
+import shutil
+import struct
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +17,7 @@ from openrbu.formats.fadt import RESET, RESET_AT, ResetRegister, parse_reset_reg
 from openrbu.formats.reboot_words import RebootWords, parse_reboot_words
 from openrbu.hosts.linux import LinuxHost
 from openrbu.linux import reboot
+from openrbu.system.immutable import is_immutable, writable
 from openrbu.update import restart
 from openrbu.update.checks.check import Verdict
 from openrbu.update.journal import Journal
@@ -21,7 +26,8 @@ from openrbu.update.plan import make_plan
 from openrbu.update.restart import next_kind
 from openrbu.update.undo import Undo
 from rigs.hazards import put, sound_machine
-from rigs.machines import image
+from rigs.machines import Watched, image
+from rigs.needs import leave_out
 
 
 def tree(root: Path, **files: str | bytes) -> LinuxHost:
@@ -152,6 +158,7 @@ def test_a_plan_tells_what_would_start_another_kernel(
     monkeypatch.setenv("OPENRBU_HOME", str(tmp_path / "state"))
     machine = sound_machine(tmp_path)
     (machine / "sys/kernel/kexec_loaded").unlink()
+    shutil.rmtree(machine / "run", ignore_errors=True)
     for path, data in files.items():
         put(machine, path, f"{data}\n")
     host = LinuxHost(machine)
@@ -263,3 +270,97 @@ def test_on_xen_the_files_of_linux_decide_nothing(tmp_path: Path) -> None:
     )
     choose_warm(host)
     assert next_kind(host).problem == ""
+
+
+# -- the firmware's request to clear memory -------------------------------------------------
+
+ATTRIBUTES = b"\x07\0\0\0"
+
+
+def with_request(root: Path, value: int, lock: int | None = None) -> LinuxHost:
+    put(root, reboot.OVERWRITE_REQUEST, ATTRIBUTES + bytes([value]))
+    if lock is not None:
+        put(root, reboot.OVERWRITE_LOCK, ATTRIBUTES + bytes([lock]))
+    return LinuxHost(root)
+
+
+def request_of(root: Path) -> bytes:
+    return (root / reboot.OVERWRITE_REQUEST.lstrip("/")).read_bytes()
+
+
+@pytest.mark.parametrize(("value", "kept"), [(0x01, 0x00), (0x11, 0x10), (0x10, 0x10)])
+def test_a_firmware_that_clears_memory_is_asked_to_keep_it_and_then_as_before(
+    tmp_path: Path, value: int, kept: int
+) -> None:
+    host = with_request(tmp_path, value)
+    assert bool(next_kind(host).problem) == bool(value & 1)
+    undo = choose_warm(host)
+    assert request_of(tmp_path) == ATTRIBUTES + bytes([kept])
+    assert next_kind(host).problem == ""
+    assert host.journal_path.exists() == (value != kept), "in case that this is killed"
+    assert undo.run() == []
+    assert request_of(tmp_path) == ATTRIBUTES + bytes([value])
+
+
+def test_an_immutable_variable_is_written_and_is_immutable_again(tmp_path: Path) -> None:
+    host = with_request(tmp_path, 1)
+    file = tmp_path / reboot.OVERWRITE_REQUEST.lstrip("/")
+    set_immutable(file)
+    try:
+        with pytest.raises(PermissionError):
+            file.write_bytes(b"x")
+        choose_warm(host)
+        assert request_of(tmp_path) == ATTRIBUTES + b"\0"
+        assert is_immutable(file)
+    finally:
+        with writable(file):
+            file.write_bytes(b"")
+            clear_flags(file)
+
+
+def set_immutable(file: Path) -> None:
+    """The test is left out where the file system or this user can't."""
+    try:
+        set_flags(file, 0x10)
+    except OSError as error:
+        leave_out(f"no immutable files here: {error.strerror}")
+
+
+def clear_flags(file: Path) -> None:
+    set_flags(file, 0)
+
+
+def set_flags(file: Path, flags: int) -> None:
+    """FS_IOC_SETFLAGS."""
+    with file.open("rb") as opened:
+        fcntl.ioctl(opened, 0x40086602, struct.pack("l", flags))
+
+
+def test_a_variable_that_the_firmware_has_locked_is_in_the_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENRBU_HOME", str(tmp_path / "state"))
+    host = with_request(sound_machine(tmp_path), 1, lock=1)
+    for options in (Options(), Options(allow_any_restart=True)):
+        obstacles = {each.name: each.kind for each in make_plan(host, image(), options).obstacles}
+        assert ("memory_overwrite" in obstacles) is not options.allow_any_restart
+
+
+def test_a_firmware_that_does_not_take_it_refuses_the_update(tmp_path: Path) -> None:
+    host = with_request(tmp_path, 1)
+
+    def refuse(path: str, data: bytes) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted", path)
+
+    stuck = Watched(host, lambda *_: None, {"write": refuse})
+    undo = Undo(stuck, Journal(host.journal_path), "an update")
+    choose = partial(restart.choose_warm, stuck, partial(undo.before_change, "a setting"))
+    with pytest.raises(ObstacleError, match=r"keeps it so: see its setup, or take it on"):
+        choose()
+    choose(allow_any=True)
+
+
+@pytest.mark.parametrize("data", [b"", b"\1", ATTRIBUTES, ATTRIBUTES + b"\1\0"])
+def test_a_variable_of_another_size_is_none(tmp_path: Path, data: bytes) -> None:
+    put(tmp_path, reboot.OVERWRITE_REQUEST, data)
+    assert reboot.read_overwrite_request(LinuxHost(tmp_path)) is None

@@ -26,9 +26,12 @@ from openrbu.hosts.older_journals import older_journals
 from openrbu.hosts.restart_command import SYSTEMD_RUNS, restart_command
 from openrbu.machine import path_locks
 from openrbu.memory.physical import ReadableMemory
+from openrbu.system import immutable
 from openrbu.system.flocks import one_for_all
 from openrbu.system.lock_holders import flock_holders, process_title
 from openrbu.system.lockfile import acquire_within, try_lock
+
+EFI_VARIABLES = "/sys/firmware/efi/efivars/"
 
 JOURNAL = "/var/lib/openrbu/journal.jsonl"
 
@@ -112,7 +115,9 @@ class LinuxHost:
                 yield chunk
 
     def write(self, path: str, data: Buffer, offset: int = 0) -> None:
-        with self._opened(path, os.O_WRONLY) as fd:
+        is_variable = path.startswith(EFI_VARIABLES)
+        allowed = immutable.writable(self._path(path)) if is_variable else contextlib.nullcontext()
+        with allowed, self._opened(path, os.O_WRONLY) as fd:
             rest = memoryview(data)
             while rest:
                 done = os.pwrite(fd, rest, offset) if offset else os.write(fd, rest)

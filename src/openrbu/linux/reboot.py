@@ -24,6 +24,16 @@ FADT = "/sys/firmware/acpi/tables/FACP"
 NEXT_ROOT = "/run/nextroot"
 WATCHDOG = "/sys/class/watchdog/watchdog0"
 
+_VARIABLES = "/sys/firmware/efi/efivars"
+OVERWRITE_REQUEST = (
+    f"{_VARIABLES}/MemoryOverwriteRequestControl-e20939be-32d4-41be-a150-897f85d49829"
+)
+OVERWRITE_LOCK = (
+    f"{_VARIABLES}/MemoryOverwriteRequestControlLock-bb983ccf-151d-40e1-a07b-4a17be168292"
+)
+_VARIABLE_BYTES = 5
+"""Four bytes of attributes, and the value."""
+
 _REBOOT_TARGETS = ("/etc/systemd/system/reboot.target", "/run/systemd/system/reboot.target")
 _KEXEC_SERVICE = "systemd-kexec.service"
 _KEXEC_DEFAULTS = "/etc/default/kexec"
@@ -69,6 +79,25 @@ class Boot:
     def is_by_kexec(self) -> bool | None:
         """Whether another kernel started this one, without the BIOS; None: it is not known."""
         return None if self.loader_type is None else self.loader_type >> 4 == _KEXEC_LOADER
+
+
+@dataclass(frozen=True, slots=True)
+class OverwriteRequest:
+    """The firmware's variable MemoryOverwriteRequestControl: with bit 0 the firmware clears memory
+    at the next restart, a warm one too. `data`: four bytes of attributes, and the value.
+    `is_locked`: the firmware does not let it be changed."""
+
+    data: bytes
+    is_locked: bool
+
+    @property
+    def is_set(self) -> bool:
+        return bool(self.data[-1] & 1)
+
+    @property
+    def cleared(self) -> bytes:
+        """What to write, so that memory is kept."""
+        return self.data[:-1] + bytes([self.data[-1] & ~1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +156,19 @@ def read_boot(host: Host) -> Boot:
     """Which boot this is."""
     number = text_of(host, BOOT_LOADER_TYPE) or ""
     return Boot(text_of(host, BOOT_ID), int(number) if number.isdecimal() else None)
+
+
+def read_overwrite_request(host: Host) -> OverwriteRequest | None:
+    """Whether the firmware is asked to clear memory; None: it has no such variable, or this user
+    can't read it."""
+    try:
+        data = read_file(host, OVERWRITE_REQUEST) if host.exists(OVERWRITE_REQUEST) else b""
+        lock = read_file(host, OVERWRITE_LOCK) if host.exists(OVERWRITE_LOCK) else b""
+    except OSError:
+        return None
+    if len(data) != _VARIABLE_BYTES:
+        return None
+    return OverwriteRequest(data, len(lock) >= _VARIABLE_BYTES and bool(lock[-1]))
 
 
 def read_watchdog(host: Host) -> Watchdog | None:

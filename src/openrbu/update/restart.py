@@ -9,6 +9,7 @@ Facts: docs/reference/linux-files.md, L7 and L12.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -17,9 +18,12 @@ from openrbu.hosts.base import Host
 from openrbu.hosts.restart_command import restart_command
 from openrbu.linux.reboot import (
     BOOT_ID,
+    OVERWRITE_REQUEST,
     REBOOT_MODE,
     REBOOT_TYPE,
+    OverwriteRequest,
     RestartFiles,
+    read_overwrite_request,
     read_reboot_words,
     read_reset_register,
     read_restart_files,
@@ -36,6 +40,8 @@ _BY_RESET_CONTROL = "pci"
 
 _CYCLES_POWER = "the restart through ACPI goes with a power cycle here, which clears memory"
 
+_ASKS = "the firmware is asked to clear memory at the restart (MemoryOverwriteRequestControl)"
+
 TAKE_IT_ON = "or take it on (--allow-any-restart)"
 
 
@@ -45,12 +51,14 @@ class NextKind:
 
     `mode` and `way`: by the files, else by the kernel's command line, else the kernel's own choice;
     None: it is not known. `acpi_cycles_power`: the firmware's reset value brings a power cycle.
+    `overwrite`: what the firmware is asked to do to memory, where it has a variable for that.
     """
 
     files: RestartFiles
     mode: str | None
     way: str | None
     acpi_cycles_power: bool
+    overwrite: OverwriteRequest | None = None
 
     @property
     def loses_by_mode(self) -> bool:
@@ -75,7 +83,14 @@ class NextKind:
             return self.unchangeable_mode
         if self.loses_by_way and self.files.type is not None:
             return f"{_CYCLES_POWER}: echo {_BY_RESET_CONTROL} > {REBOOT_TYPE}"
-        return self.unchangeable_way if self.loses_by_way else ""
+        if self.loses_by_way:
+            return self.unchangeable_way
+        return f"{_ASKS}: cancel, and update again" if self.is_overwritten else ""
+
+    @property
+    def is_overwritten(self) -> bool:
+        """Whether the firmware is asked to clear memory, however the machine restarts."""
+        return self.overwrite is not None and self.overwrite.is_set
 
     @property
     def unchangeable_mode(self) -> str:
@@ -96,16 +111,17 @@ def next_kind(host: Host) -> NextKind:
 
     :raise OSError: as `is_on_xen`.
     """
-    files = read_restart_files(host)
+    files, request = read_restart_files(host), read_overwrite_request(host)
     if is_on_xen(host):  # Xen restarts the machine, and what Linux would do has no effect
-        return NextKind(files, files.mode, None, acpi_cycles_power=False)
+        return NextKind(files, files.mode, None, acpi_cycles_power=False, overwrite=request)
     words = read_reboot_words(host)
     register = read_reset_register(host)
     mode, way = files.mode, files.type
     if words is not None:
         mode = mode or words.mode or _COLD
         way = way or words.type or (None if register is None else _ACPI)
-    return NextKind(files, mode, way, register is not None and register.cycles_power)
+    cycles_power = register is not None and register.cycles_power
+    return NextKind(files, mode, way, cycles_power, request)
 
 
 def safe_command(host: Host) -> str:
@@ -148,3 +164,24 @@ def choose_warm(
         host.write(REBOOT_TYPE, f"{_BY_RESET_CONTROL}\n".encode())
     if next_kind(host).loses_by_way and not allow_any:
         raise ObstacleError(f"{kind.unchangeable_way}, {TAKE_IT_ON}")
+    if kind.overwrite is not None and kind.overwrite.is_set:
+        _have_memory_kept(host, kind.overwrite, before_change, allow_any=allow_any)
+
+
+def _have_memory_kept(
+    host: Host,
+    request: OverwriteRequest,
+    before_change: Callable[[str, str], None],
+    *,
+    allow_any: bool,
+) -> None:
+    """Ask the firmware not to clear memory at the restart.
+
+    :raise ObstacleError: when it does not take that.
+    """
+    before_change(OVERWRITE_REQUEST, request.cleared.decode("latin-1"))
+    with contextlib.suppress(PermissionError):  # it is locked
+        host.write(OVERWRITE_REQUEST, request.cleared)
+    now = read_overwrite_request(host)
+    if now is not None and now.is_set and not allow_any:
+        raise ObstacleError(f"{_ASKS}, and keeps it so: see its setup, {TAKE_IT_ON}")

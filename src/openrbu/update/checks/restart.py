@@ -9,8 +9,10 @@ from openrbu.hosts.base import Host
 from openrbu.linux.reboot import (
     NEXT_ROOT,
     REBOOT_TYPE,
+    OverwriteRequest,
     Watchdog,
     read_kexec,
+    read_overwrite_request,
     read_watchdog,
     runs_systemd,
 )
@@ -39,6 +41,8 @@ def checks(seen: Situation) -> Iterator[Check]:
         yield _mode(kind, may_lose)
         if kind.way is not None:
             yield _way(kind, may_lose)
+    if (request := read_overwrite_request(seen.host)) is not None:
+        yield _overwrite(request, may_lose)
     yield from _kexec(seen.host, may_lose)
     if (watchdog := read_watchdog(seen.host)) is not None:
         yield _watchdog(watchdog)
@@ -76,6 +80,17 @@ def _way(kind: NextKind, may_lose: Verdict) -> Check:
 def _lost(name: str, why: str, may_lose: Verdict) -> Check:
     found, _, advice = why.rpartition(": ")
     return _check(name, found, may_lose, f"{advice}, {TAKE_IT_ON}", obstacle="restart_is_cold")
+
+
+def _overwrite(request: OverwriteRequest, may_lose: Verdict) -> Check:
+    name = "memory_overwrite"
+    if not request.is_set:
+        return _check(name, "the firmware is not asked to clear memory", Verdict.FINE)
+    found = "the firmware is asked to clear memory at a restart (MemoryOverwriteRequestControl)"
+    if request.is_locked:
+        found, advice = f"{found}, and has locked that", f"see its setup, {TAKE_IT_ON}"
+        return _check(name, found, may_lose, advice, obstacle="restart_is_cold")
+    return _check(name, found, Verdict.HANDLED, "the update asks it to keep memory")
 
 
 def _kexec(host: Host, may_lose: Verdict) -> Iterator[Check]:
