@@ -12,14 +12,23 @@ from typing import Any
 
 import pytest
 
+from openrbu.bios.smi import SmiHandler
 from openrbu.errors import UsageError
-from openrbu.formats.smi_passwords import scan_codes
+from openrbu.formats.smi_passwords import (
+    ADMIN_PASSWORD,
+    VERIFY_IN_ARGUMENTS,
+    VERIFY_IN_BUFFER,
+    scan_codes,
+)
+from openrbu.formats.tokens import SmiCall
 from openrbu.units import MIB
 from rigs.cli import RBU, Cli, ProcessResult
 from rigs.served import serving
 
 PASSWORD = "Zebra7-k"
 WRONG = "Zebra8-k"
+
+VERIFYING = (VERIFY_IN_ARGUMENTS, VERIFY_IN_BUFFER)
 
 PROMPT = b"it is not shown): "
 
@@ -214,6 +223,31 @@ def test_a_wrong_password_is_told_in_one_line_and_changes_nothing(
     assert "does not take the admin password" in ended.err
     assert guarded.json("machine", "show", "box") == before
     assert guarded.json("status", "--machine", "box")["staged_size_bytes"] == 0
+
+
+@pytest.mark.parametrize("is_loaded", [False, True])
+def test_each_command_tries_a_wrong_password_once(
+    guarded: Cli, monkeypatch: pytest.MonkeyPatch, is_loaded: bool
+) -> None:
+    words = ("update", new_bios(guarded), "--machine", "box")
+    assert guarded(*words, "--password-file", "password").code == 0
+    if is_loaded:
+        guarded.json("module", "load", "dcdbas", "--machine", "box")
+    tries, answer = [], SmiHandler.__call__
+
+    def counting(bios: SmiHandler, buffer: bytes) -> bytes:
+        call = SmiCall.unpack(buffer)
+        tries.append(call.smi_class == ADMIN_PASSWORD and call.smi_select in VERIFYING)
+        return answer(bios, buffer)
+
+    monkeypatch.setattr(SmiHandler, "__call__", counting)
+    cancel, wrong = ("cancel", "--machine", "box"), ("--password-file", "wrong")
+    guarded.fails(4, *cancel, *wrong)
+    assert sum(tries) == 1
+    assert guarded(*cancel, "--password-file", "password").code == 0
+    tries.clear()
+    ended = guarded(*words, *wrong)
+    assert (ended.code, sum(tries)) == (4, 1)
 
 
 def test_cancelling_with_a_wrong_password_leaves_the_update_armed(guarded: Cli) -> None:

@@ -25,6 +25,7 @@ from openrbu.update.plan import Plan, make_plan
 from openrbu.update.report import read_status
 from openrbu.update.target import read_target
 from rigs.machines import Quiet, Watched, files, image, make, running, status
+from rigs.run import xen_order
 
 MODEL = "precision-t7600"
 PASSWORD, WRONG = "Tall1-Tr", "Tall2-Tr"
@@ -102,6 +103,13 @@ def test_a_token_is_set_and_cleared_with_the_key_that_the_bios_gives(
     assert operations(calls) == [(10, 3), (10, 0), verify, WRITE, READ, READ, WRITE, READ]
     first, second = (call for call in calls if (call.smi_class, call.smi_select) == WRITE)
     assert first.arguments[2] == second.arguments[2] != 0
+
+
+def test_a_bios_under_xen_finds_the_password_in_the_memory_of_dom0(tmp_path: Path) -> None:
+    directory = make(tmp_path, MODEL, admin_password=PASSWORD, **xen_order("linux"))
+    with running(directory) as machine:
+        host = VirtualHost(machine)
+        set_armed(activation_for(host, read_target(host), PASSWORD), armed=True)
 
 
 @pytest.mark.parametrize("is_older", [False, True])
