@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
-from pathlib import Path
+from contextlib import AbstractContextManager
 from typing import Any
 
-from openrbu.hosts.virtual import VirtualHost
+from openrbu.hosts.base import Host
 from openrbu.ports import IoPorts
 from openrbu.update.journal import Journal
 from rigs.machines import Watched, in_child, kill_self
-from rigs.served import client
 
 _READING = {
     "chunk",
@@ -83,15 +82,19 @@ def step_through_the_journal(steps: Steps) -> None:
     setattr(Journal, "append", stepped)  # noqa: B010  (of this process, which is killed)
 
 
-def killed_at_step(number: int, directory: Path, work: Callable[[Any], object]) -> bool:
-    """Do `work` on the machine, which another process serves, in a process that kills itself before
-    step `number`. False: it was done before that."""
+def killed_at_step(
+    number: int,
+    open_host: Callable[[], AbstractContextManager[Host]],
+    work: Callable[[Any], object],
+) -> bool:
+    """Do `work` on a host in a process that kills itself before step `number`. False: it was done
+    before that. `open_host` opens the host in that process."""
 
     def stepped() -> None:
         steps = Steps(number)
         step_through_the_journal(steps)
-        with client(directory) as machine:
-            work(SteppedHost(VirtualHost(machine), steps))
+        with open_host() as host:
+            work(SteppedHost(host, steps))
 
     code = in_child(stepped)
     assert code in (0, -signal.SIGKILL)

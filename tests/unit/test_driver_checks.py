@@ -254,6 +254,7 @@ def test_packets_that_do_not_show_whether_they_can_be_dropped_are_in_the_way(
     assert check is not None
     assert check.verdict is IN_THE_WAY
     assert "in packets are staged already, and this kernel may crash" in check.found
+    assert "128.1 KiB in packets are staged already, and this kernel may crash when" in check.found
 
 
 @pytest.mark.parametrize("name", ["dell-update.lock", ".dsu.lck", "DUPLock"])

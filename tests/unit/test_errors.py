@@ -27,6 +27,7 @@ KINDS = {
     "KernelError": "kernel",
     "KernelOopsError": "kernel_died",
     "MachineError": "machine",
+    "MayCrashError": "may_crash",
     "NewerFormatError": "newer_format",
     "NoAnswerError": "no_answer",
     "NotKeptError": "not_kept",

@@ -5,8 +5,8 @@ Another process has the machine, as a kernel has a real one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest
 
 from openrbu.errors import ObstacleError
 from openrbu.formats.hdr import Image
+from openrbu.hosts.base import Host
 from openrbu.hosts.virtual import VirtualHost
 from openrbu.machine.base import Machine
 from openrbu.update.cancelling import cancel
@@ -26,11 +27,21 @@ WITHOUT_END = 500
 """More steps than an update has."""
 
 
+Opener = Callable[[], AbstractContextManager[Host]]
+
+
 @contextmanager
-def served(tmp_path: Path, model: str) -> Iterator[tuple[Path, Machine]]:
-    directory = make(tmp_path, model)
+def served(tmp_path: Path, model: str, **spec: Any) -> Iterator[tuple[Machine, Opener]]:
+    """The machine as this process has it, and how another one opens it as a host."""
+    directory = make(tmp_path, model, **spec)
+
+    @contextmanager
+    def opened() -> Iterator[Host]:
+        with client(directory) as machine:
+            yield VirtualHost(machine)
+
     with serving(directory), client(directory) as machine:
-        yield directory, machine
+        yield machine, opened
 
 
 def what_is_true(machine: Machine, meant: Image) -> UpdateStatus:
@@ -70,9 +81,9 @@ def test_an_update_that_is_killed_at_any_step_is_told_and_cancelled(
 ) -> None:
     meant = image(model)
     seen: set[tuple[bool | None, bool, bool]] = set()
-    with served(tmp_path, model) as (directory, machine):
+    with served(tmp_path, model) as (machine, opened):
         for number in range(1, WITHOUT_END):
-            if not killed_at_step(number, directory, lambda host: update(host, meant, mode=mode)):
+            if not killed_at_step(number, opened, lambda host: update(host, meant, mode=mode)):
                 break
             now = what_is_true(machine, meant)
             seen.add((now.is_armed, now.was_cut_off, now.staged_size_bytes > 0))
@@ -90,10 +101,10 @@ def test_an_update_goes_on_after_one_that_was_killed_at_any_step(
 ) -> None:
     meant = image(model)
     refused = 0
-    with served(tmp_path, model) as (directory, machine):
+    with served(tmp_path, model) as (machine, opened):
         host = VirtualHost(machine)
         for number in range(1, WITHOUT_END):
-            if not killed_at_step(number, directory, lambda host: update(host, meant, mode=mode)):
+            if not killed_at_step(number, opened, lambda host: update(host, meant, mode=mode)):
                 break
             if machine.status().is_armed:
                 with pytest.raises(ObstacleError, match="the BIOS is armed already"):
@@ -112,11 +123,11 @@ def test_a_cancel_that_is_killed_at_any_step_is_done_by_the_next_one(
     tmp_path: Path, model: str, mode: Any
 ) -> None:
     meant = image(model)
-    with served(tmp_path, model) as (directory, machine):
+    with served(tmp_path, model) as (machine, opened):
         host = VirtualHost(machine)
         for number in range(1, WITHOUT_END):
             update(host, meant, mode=mode)
-            was_killed = killed_at_step(number, directory, cancel)
+            was_killed = killed_at_step(number, opened, cancel)
             if machine.status().is_armed:
                 assert what_is_true(machine, meant).last is not None
             cancel(host)

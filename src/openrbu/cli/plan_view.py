@@ -185,6 +185,9 @@ def outcome_document(outcome: Outcome) -> dict[str, Any]:
 
 def armed_blocks(planned: Plan, outcome: Outcome) -> list[Block]:
     """The same for people."""
+    from openrbu.update.clearing import HAS_THE_BUG
+    from openrbu.update.driver import ReadBack
+
     blocks: list[Block] = [caution(f"note: {what}; tried another way") for what in outcome.tried]
     extents = outcome.verified.extents
     if extents:
@@ -192,6 +195,8 @@ def armed_blocks(planned: Plan, outcome: Outcome) -> list[Block]:
     else:
         seen = "read back (physical memory can't be read here)"
     blocks.append(good(f"verified: {seen}"))
+    if outcome.verified.read_back is ReadBack.SKIPS_A_PACKET:
+        blocks.append(caution(f"note: {HAS_THE_BUG}; found in memory they are right"))
     for finding in outcome.verified.findings or ():
         taken = f"{finding.mode}, {extents_words(finding.extents)}"
         blocks.append(good(f"  a BIOS with the {finding.rules} rules takes it: {taken}"))

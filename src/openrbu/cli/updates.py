@@ -171,6 +171,8 @@ def cancel(*, machine: OnMachine = None, secret: PasswordOptions, as_json: bool)
     \b
     Example:  rbu cancel --machine demo
     """
+    from openrbu.update.clearing import BUG
+
     with api.open_machine(machine) as opened:
         done = _cancelled(opened, secret.password(), may_ask=not as_json)
     document = {
@@ -188,8 +190,8 @@ def cancel(*, machine: OnMachine = None, secret: PasswordOptions, as_json: bool)
     if done.left_staged and done.was_staged and not done.problem:
         lines.append(
             caution(
-                "note: this kernel can't safely drop the staged packets; without the token they "
-                "have no effect, and a power cycle clears them"
+                f"note: this kernel may crash when it drops the staged packets ({BUG}), so they "
+                "stay; without the token they have no effect, and a power cycle clears them"
             )
         )
     elif done.left_staged:

@@ -10,15 +10,18 @@ import contextlib
 import errno
 from collections.abc import Callable, Iterator
 from enum import Enum
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from openrbu.buffers import Buffer
-from openrbu.errors import DamagedInputError, ObstacleError, UpdateFailedError
+from openrbu.errors import ObstacleError, UpdateFailedError
 from openrbu.hosts.base import Host, read_text
 from openrbu.linux.firmware_class import read_firmware_class
 from openrbu.system.waiting import Deadline, comes_about
 from openrbu.units import MIB
 from openrbu.update.firmware_file import NAME, given_as_file
+
+if TYPE_CHECKING:
+    from openrbu.update.clearing import Clearing
 
 DEVICE = "/sys/devices/platform/dell_rbu"
 IMAGE_TYPE = f"{DEVICE}/image_type"
@@ -110,9 +113,11 @@ class RbuDriver:
     def unload(self) -> None:
         """Abort the firmware entry and unload the module, which frees everything that is staged.
 
+        :raise MayCrashError: when that may crash the kernel.
         :raise ObstacleError: when the entry does not disappear, or the module can't be unloaded.
         :raise OSError: what the kernel returns.
         """
+        self.check_clearing()
         self.abort_entry()
         self._host.unload_module("dell_rbu")
 
@@ -126,14 +131,20 @@ class RbuDriver:
         return int(text) if text.isdigit() else 0
 
     def set_type(self, image_type: str) -> None:
-        """Write `mono`, `packet` or `init`; the driver frees everything that is staged."""
+        """Write `mono`, `packet` or `init`; the driver frees everything that is staged.
+
+        :raise MayCrashError: when that may crash the kernel.
+        """
+        self.check_clearing()
         self._host.write(IMAGE_TYPE, f"{image_type}\n".encode())
 
     def set_packet_size(self, packet_size_bytes: int) -> None:
         """Set the packet size; the driver drops the staged packets.
 
+        :raise MayCrashError: when that may crash the kernel.
         :raise UpdateFailedError: when the driver shows another size afterwards.
         """
+        self.check_clearing()
         self._host.write(PACKET_SIZE, f"{packet_size_bytes}\n".encode())
         taken = self.packet_size_bytes
         if taken != packet_size_bytes:
@@ -242,27 +253,27 @@ class RbuDriver:
                 raise
 
     @property
-    def may_crash_on_clear(self) -> bool:
-        """Whether this kernel may crash (oops) when its driver drops the staged packets.
+    def clearing(self) -> Clearing:
+        """What happens when the driver drops what is staged: some kernels crash (see
+        `update.clearing`)."""
+        from openrbu.update.clearing import Clearing, clearing_of  # noqa: PLC0415  (start-up time)
 
-        Kernels from 5.7 until the fix "platform/x86: dell_rbu: Fix list usage" do, and the same
-        bug makes them skip a packet at the start of what they read back. So it is safe to drop
-        data that begins with packets 0 and 1; about anything else nothing is known.
-        """
         if self.image_type != "packet" or not self.has_staged_data:
-            return False
-        from openrbu.formats.packet_header import PacketHeader  # noqa: PLC0415  (start-up time)
+            return Clearing.IS_SAFE
+        return clearing_of(b"".join(self.staged()), self.packet_size_bytes)
 
-        staged = b"".join(self.staged())
-        size_bytes = self.packet_size_bytes or len(staged)
-        try:
-            numbers = [
-                PacketHeader.parse(staged, offset).number
-                for offset in range(0, min(2 * size_bytes, len(staged)), size_bytes)
-            ]
-        except DamagedInputError:  # the skipped packet leaves zeros; or these are not our packets
-            return True
-        return numbers != list(range(len(numbers)))
+    def check_clearing(self) -> None:
+        """Each call that makes the driver drop what is staged begins with this.
+
+        :raise MayCrashError: when that may crash the kernel.
+        """
+        from openrbu.update.clearing import (  # noqa: PLC0415  (start-up time)
+            Clearing,
+            MayCrashError,
+        )
+
+        if self.is_loaded and (clearing := self.clearing) is not Clearing.IS_SAFE:
+            raise MayCrashError(clearing)
 
     @property
     def staged_size_bytes(self) -> int:
@@ -278,8 +289,10 @@ class RbuDriver:
         """Write `init`: the kernel makes a firmware entry in the background, and the driver frees
         what is staged.
 
+        :raise MayCrashError: when that may crash the kernel.
         :raise OSError: what the kernel returns.
         """
+        self.check_clearing()
         self._host.write(IMAGE_TYPE, b"init\n")
 
     def ensure_entry(self) -> bool:

@@ -13,6 +13,7 @@ from openrbu.linux.reboot import Boot, read_boot
 from openrbu.update.arm import read_armed, read_token
 from openrbu.update.arming_checks import cmos_doubt
 from openrbu.update.begun_loads import BegunLoad, begun_load
+from openrbu.update.clearing import Clearing
 from openrbu.update.driver import RbuDriver, ReadBack
 from openrbu.update.ending import Ending, has_new_record, judge, likely_cause, succeeded
 from openrbu.update.exclusion import who_updates
@@ -65,6 +66,8 @@ class UpdateStatus:
     last: Attempt | None
     boot: Boot
     begun_load: BegunLoad | None = None
+    has_driver_bug: bool = False
+    """Whether what is staged shows that the kernel's driver has the bug `clearing.BUG`."""
     under_way: str = ""
     """Which process updates the machine now, in words; empty: none does, as far as can be seen."""
     token_way: str = ""
@@ -133,6 +136,7 @@ def read_status(host: Host) -> UpdateStatus:
             last=last,
             boot=read_boot(host),
             begun_load=None if under_way else begun_load(host),
+            has_driver_bug=driver.is_loaded and driver.clearing is Clearing.CRASHES,
             under_way=under_way,
             token_way=token.way,
             token_problem=token.problem,

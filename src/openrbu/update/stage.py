@@ -19,6 +19,7 @@ from openrbu.hosts.base import Host
 from openrbu.linux.memory import read_available_bytes, read_zones
 from openrbu.memory.physical import ReadableMemory
 from openrbu.units import GIB, PAGE_SIZE, human_size, order_for
+from openrbu.update.clearing import HAS_THE_BUG, Clearing
 from openrbu.update.driver import Mode, Progress, RbuDriver, ReadBack
 from openrbu.update.possible_bioses import PossibleBioses
 from openrbu.update.target import is_on_xen
@@ -32,11 +33,6 @@ from openrbu.update.verify import (
 )
 
 DROP_CACHES = "/proc/sys/vm/drop_caches"
-
-_MAY_CRASH = (
-    "packets are staged, and this kernel may crash when its driver drops them (a bug of 5.7, fixed "
-    "in 6.16), as far as can be known from what they are"
-)
 
 _MAX_SEARCHES = 3
 """How many searches of physical memory have to fail before it is an error. (Measured on Debian's
@@ -166,13 +162,12 @@ def read_driver_state(host: Host) -> DriverState:
 def load_driver(host: Host, mode: Mode) -> None:
     """Load the driver where it is not loaded.
 
-    :raise ObstacleError: when it can't be loaded, or when what it has staged already can't be
-        dropped safely (see `RbuDriver.may_crash_on_clear`).
+    :raise MayCrashError: when what it has staged already can't be dropped safely.
+    :raise ObstacleError: when it can't be loaded.
     """
     driver = RbuDriver(host)
     driver.load(mode)
-    if driver.may_crash_on_clear:
-        raise ObstacleError(f"{_MAY_CRASH}: restart the machine first")
+    driver.check_clearing()
 
 
 def stage(host: Host, payload: Payload, progress: Progress) -> None:
@@ -219,8 +214,8 @@ def verify(host: Host, payload: Payload, seen: ReadBack, bioses: PossibleBioses)
         return Verified(seen, _find(host, memory, payload, bioses))
     if seen is ReadBack.SKIPS_A_PACKET:
         raise UpdateFailedError(
-            "this kernel's driver reads packets back wrongly (a bug of 5.7, fixed in 6.16), so "
-            "they can't be checked: restart, then use --mode mono or another kernel"
+            f"{HAS_THE_BUG}, so they can't be checked: restart, then use --mode mono or another "
+            "kernel"
         )
     return Verified(seen, None)
 
@@ -264,7 +259,7 @@ def clear(host: Host) -> bool:
     :raise OSError: what the kernel returns.
     """
     driver = RbuDriver(host)
-    if driver.may_crash_on_clear:
+    if driver.clearing is not Clearing.IS_SAFE:
         return False
     had_entry = driver.is_in_use and not driver.is_loading
     _free(host, max(driver.staged_size_bytes, driver.loading_size_bytes or 0))
@@ -281,9 +276,9 @@ def drop_caches(host: Host) -> None:
 
 
 def drop(host: Host, delivered_bytes: int) -> None:
-    """Free what is staged, and overwrite what its delivery left in memory. Don't call it where
-    `RbuDriver.may_crash_on_clear`.
+    """Free what is staged, and overwrite what its delivery left in memory.
 
+    :raise MayCrashError: when that may crash the kernel.
     :raise OSError: what the kernel returns.
     """
     _free(host, delivered_bytes)
@@ -292,8 +287,9 @@ def drop(host: Host, delivered_bytes: int) -> None:
 def clear_memory(host: Host, delivered_bytes: int, *, much: bool = False) -> None:
     """Free what is staged, and clear free memory, as far as a program can: the page cache is
     dropped, and the memory that the kernel hands out next is overwritten with zeros. `much`: half
-    of what there is, which takes longer. Don't call it where `RbuDriver.may_crash_on_clear`.
+    of what there is, which takes longer.
 
+    :raise MayCrashError: when that may crash the kernel.
     :raise OSError: what the kernel returns.
     """
     with contextlib.suppress(OSError):
@@ -306,13 +302,11 @@ def restore(host: Host, before: DriverState, *, delivered_bytes: int) -> None:
     """Free what is staged and put the driver back into the state before. `delivered_bytes`: the
     size of the largest delivery; 0 when the driver was only loaded and not changed.
 
-    :raise ObstacleError: when that may crash the kernel.
+    :raise MayCrashError: when that may crash the kernel.
     :raise OSError: what the kernel returns.
     """
     driver = RbuDriver(host)
     if delivered_bytes and driver.is_loaded:
-        if driver.may_crash_on_clear:
-            raise ObstacleError(f"{_MAY_CRASH}: restart the machine")
         _free(host, delivered_bytes)
     if not before.was_loaded:
         if host.module_is_loaded("dell_rbu"):

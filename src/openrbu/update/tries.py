@@ -17,6 +17,7 @@ from openrbu.linux.facts import LinuxFacts
 from openrbu.linux.memory import read_zones
 from openrbu.update import stage, ways
 from openrbu.update.checks.situation import Situation
+from openrbu.update.clearing import Clearing
 from openrbu.update.driver import RbuDriver
 from openrbu.update.holding import HeldMemory
 from openrbu.update.plan import Plan
@@ -76,7 +77,7 @@ class _Tries:
                 sha256 = hashlib.sha256(payload.staged).hexdigest()
                 return Staged(way, verified, tuple(self.tried), sha256)
             self.tried.append(f"{error} ({way.how})" if way.how else str(error))
-            if RbuDriver(self._host).may_crash_on_clear:
+            if RbuDriver(self._host).clearing is not Clearing.IS_SAFE:
                 raise error
             if trouble is not Trouble.SHORT:
                 with self._memory(way):
@@ -148,7 +149,8 @@ class _Tries:
             try:
                 return stage.verify(host, payload, seen, self._plan.possible_bioses)
             except LeftoverCopyError as leftover:
-                if clearings == _MOST_CLEARINGS or RbuDriver(host).may_crash_on_clear:
+                is_safe = RbuDriver(host).clearing is Clearing.IS_SAFE
+                if clearings == _MOST_CLEARINGS or not is_safe:
                     raise
                 self.tried.append(f"{leftover.why}: cleared free memory")
             progress.step("clearing free memory, and staging once more")

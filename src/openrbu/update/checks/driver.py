@@ -148,14 +148,9 @@ def _staged(driver: RbuDriver) -> Iterator[Check]:
         return
     what = "in packets" if driver.image_type == "packet" else "in one piece"
     text = f"{human_size(size_bytes)} {what} are staged already"
-    if driver.may_crash_on_clear:
-        yield _check(
-            "staged_already",
-            f"{text}, and this kernel may crash when its driver drops them: what they are does not "
-            "show whether it has the bug of Linux 5.7 to 6.15",
-            Verdict.IN_THE_WAY,
-            "restart the machine first",
-        )
+    if why_not := driver.clearing.why_not:
+        advice = "restart the machine first"
+        yield _check("staged_already", f"{text}, and {why_not}", Verdict.IN_THE_WAY, advice)
     else:
         yield _check("staged_already", text, Verdict.HANDLED, "the update frees it")
 
