@@ -14,14 +14,6 @@ from openrbu.update.plan import make_plan
 from rigs.hazards import HAZARDS, Hazard, sound_machine
 from rigs.machines import image
 
-NOT_YET = frozenset(
-    {
-        "memory encryption",
-        "360 GiB above 4 GiB",
-    }
-)
-"""Hazards that a plan does not name yet. It is exact: one that is named has to leave the list."""
-
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -53,7 +45,7 @@ def test_a_plan_names_each_hazard_and_says_what_to_do(machine: Path, hazard: Haz
     sound = checks(machine)
     hazard.plant(machine)
     found = checks(machine)
-    assert (hazard.name in named(found, sound)) == (hazard.name not in NOT_YET), "\n".join(
+    assert hazard.name in named(found, sound), "\n".join(
         f"{each.name}: {each.verdict.value}: {each.message}" for each in found
     )
     telling = [each for each in found if tells(hazard, each, sound)]
@@ -66,7 +58,7 @@ def test_all_fourteen_in_one_tree_are_all_named(machine: Path) -> None:
         hazard.plant(machine)
     wanted = {hazard.name for hazard in HAZARDS}
     assert len(wanted) == 14
-    assert named(checks(machine), sound) == wanted - NOT_YET
+    assert named(checks(machine), sound) == wanted
 
 
 def test_a_plan_of_such_a_tree_changes_none_of_its_files(machine: Path) -> None:

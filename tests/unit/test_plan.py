@@ -144,7 +144,7 @@ def test_fragmented_memory_is_told_of_before_it_is_tried(tmp_path: Path) -> None
         assert not any("in one piece" in note for note in plan_for(host, what).notes)
         machine.running_kernel().allocator.fragment(keep_free_order=4)
         (note,) = [note for note in plan_for(host, what).notes if "in one piece" in note]
-        assert "the largest free block of memory below 4 GiB is 64 KiB" in note
+        assert "the largest free block below 4 GiB is 64 KiB" in note
 
 
 @pytest.mark.parametrize("text", ["", "Node zero, zone DMA 1 2 3\n", None])

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from openrbu.hosts.base import Host
 from openrbu.linux.files import names_in, text_of
+from openrbu.linux.memory import MemoryTraits, read_traits
 
 if TYPE_CHECKING:
     from openrbu.linux.efi import Efi
@@ -48,6 +49,11 @@ class LinuxFacts:
         from openrbu.linux.power import read_supplies  # noqa: PLC0415  (start-up time)
 
         return read_supplies(self._host, SUPPLIES)
+
+    @cached_property
+    def memory(self) -> MemoryTraits:
+        """What this kernel does with its memory."""
+        return read_traits(self._host)
 
     @cached_property
     def lockdown(self) -> str | None:

@@ -1,6 +1,7 @@
-"""Memory as a Linux shows it: free blocks, what is available, the pools of huge pages.
+"""Memory as a Linux shows it: free blocks, what is available, the pools of huge pages, and what
+becomes of its content.
 
-Facts: docs/reference/linux-files.md, L4 and L10.
+Facts: docs/reference/linux-files.md, L4, L10 and L13.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from openrbu.errors import DamagedInputError
 from openrbu.formats.buddyinfo import ZoneFree, parse_buddyinfo
 from openrbu.hosts.base import Host, read_text
+from openrbu.linux.files import text_of
 from openrbu.units import KIB, MIB
 
 BUDDYINFO = "/proc/buddyinfo"
@@ -83,3 +85,54 @@ def _meminfo(host: Host, name: str) -> int | None:
         return None
     sizes = {match["name"]: int(match["kib"]) * KIB for match in _MEMINFO_LINE.finditer(text)}
     return sizes.get(name)
+
+
+# -- what becomes of memory -----------------------------------------------------------------
+
+CMDLINE = "/proc/cmdline"
+CPUINFO = "/proc/cpuinfo"
+KPAGEFLAGS = "/proc/kpageflags"
+RESUME = "/sys/power/resume"
+
+_ENCRYPTING = {"sme": "SME", "sev": "SEV", "tme": "TME"}
+"""The flags in `/proc/cpuinfo` of processors that can encrypt memory, and their names."""
+
+_FLAGS_LINE = re.compile(r"^flags\s*: (?P<flags>.*)$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryTraits:
+    """What this kernel does with its memory, as far as its files say it.
+
+    `encryption`: the ways in which the processor can encrypt memory. `is_encrypted`: whether the
+    command line says that it does (`mem_encrypt`); None: it says nothing of it. `clears`: the words
+    of the command line that have freed pages cleared or overwritten. `resume`: the device that is
+    read at a start after hibernation, `major:minor`; empty: none. `has_page_flags`: whether the
+    kernel says which pages are free.
+    """
+
+    encryption: tuple[str, ...]
+    is_encrypted: bool | None
+    clears: tuple[str, ...]
+    resume: str
+    has_page_flags: bool
+
+
+def read_traits(host: Host) -> MemoryTraits:
+    """Read them.
+
+    Source: docs/reference/linux-files.md, L13.
+    """
+    flags = _FLAGS_LINE.search(text_of(host, CPUINFO) or "")
+    known = flags["flags"].split() if flags is not None else []
+    words = (text_of(host, CMDLINE) or "").split()
+    encrypt = [word.partition("=")[2] for word in words if word.startswith("mem_encrypt=")]
+    clears = ("init_on_free=1", "init_on_free=on", "page_poison=1", "page_poison=on")
+    resume = text_of(host, RESUME) or ""
+    return MemoryTraits(
+        encryption=tuple(name for flag, name in _ENCRYPTING.items() if flag in known),
+        is_encrypted=encrypt[-1] == "on" if encrypt else None,
+        clears=tuple(word for word in words if word in clears),
+        resume="" if resume == "0:0" else resume,
+        has_page_flags=host.exists(KPAGEFLAGS),
+    )

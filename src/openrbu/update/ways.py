@@ -106,7 +106,7 @@ def _one_block(name: str, seen: Situation, last: Way | None) -> Made:
         return ""
     size = seen.options.packet_size_bytes
     size = PAGE_SIZE if size % PAGE_SIZE else size
-    staged = _staged_bytes(seen, size)
+    staged = staged_bytes(seen, size)
     if not staged or staged > MAX_BLOCK_BYTES:
         return f"packets are staged in one block only up to {human_size(MAX_BLOCK_BYTES)}"
     if seen.on_xen:
@@ -124,7 +124,7 @@ def _held(name: str, seen: Situation, last: Way | None) -> Made:
     if seen.on_xen:
         return "on Xen the kernel has no huge pages"
     size = way.packet_size_bytes
-    why_not = why_not_held(seen.host, seen.zones, _staged_bytes(seen, size))
+    why_not = why_not_held(seen.host, seen.zones, staged_bytes(seen, size))
     if why_not:
         return f"memory above 4 GiB can't be held: {why_not}"
     return Way(name, "packet", size, holds_memory=True)
@@ -166,14 +166,14 @@ def _fitting(name: str, seen: Situation, last: Way | None) -> Made:
     size = PAGE_SIZE << order_for(way.packet_size_bytes)
     zones = low_zones(seen.zones) if way.holds_memory else seen.zones
     while (size := size // 2) > PAGE_SIZE:
-        if _staged_bytes(seen, size) // size <= free_in_blocks(zones, order_for(size)):
+        if staged_bytes(seen, size) // size <= free_in_blocks(zones, order_for(size)):
             return _plain(way, name, size)
     return ""
 
 
 def _smallest(name: str, seen: Situation, last: Way | None) -> Made:
     way = _as_packets(seen, last)
-    if last is None or way is None or not _staged_bytes(seen, PAGE_SIZE):
+    if last is None or way is None or not staged_bytes(seen, PAGE_SIZE):
         return ""
     if last.mode == "packet" and last.packet_size_bytes <= PAGE_SIZE:
         return ""
@@ -219,7 +219,7 @@ def _plain(way: Way, name: str, packet_size_bytes: int) -> Way:
     return Way(name, "packet", packet_size_bytes, holds_memory=way.holds_memory)
 
 
-def _staged_bytes(seen: Situation, packet_size_bytes: int) -> int:
+def staged_bytes(seen: Situation, packet_size_bytes: int) -> int:
     """How much is staged in packets of this size; 0: a set can't have so many."""
     try:
         return packets_needed(seen.image.size_bytes, packet_size_bytes) * packet_size_bytes
@@ -263,7 +263,7 @@ def advice(trouble: Trouble, seen: Situation, last: Way | None) -> str:
         return f"{words}start Linux with mem=4G for the update; --memory-above-4g ignores this"
     if trouble is not Trouble.SHORT:
         return ""
-    pages = _staged_bytes(seen, PAGE_SIZE) // PAGE_SIZE
+    pages = staged_bytes(seen, PAGE_SIZE) // PAGE_SIZE
     if last is not None and last.mode == "mono" and seen.takes_packets and pages:
         fit = "packets would fit: " if pages <= free_in_blocks(seen.zones, 0) else ""
         return f"{fit}use --mode packet, free some memory or restart the machine"

@@ -16,6 +16,7 @@ from openrbu.linux.reboot import (
     read_watchdog,
     runs_systemd,
 )
+from openrbu.update.checks import memory
 from openrbu.update.checks.check import Check, Question, Verdict
 from openrbu.update.checks.situation import Situation
 from openrbu.update.restart import TAKE_IT_ON, WARM, NextKind, next_kind, safe_command
@@ -46,6 +47,7 @@ def checks(seen: Situation) -> Iterator[Check]:
     yield from _kexec(seen.host, may_lose)
     if (watchdog := read_watchdog(seen.host)) is not None:
         yield _watchdog(watchdog)
+    yield from memory.restart_checks(seen)
 
 
 def _mode(kind: NextKind, may_lose: Verdict) -> Check:

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from functools import partial
 
 from openrbu.units import PAGE_SIZE, human_size
+from openrbu.update.checks import memory
 from openrbu.update.checks.check import Check, Question, Verdict
 from openrbu.update.checks.situation import Situation
-from openrbu.update.ways import first_way
 
 _check = partial(Check, Question.SEARCH)
 
@@ -22,32 +22,9 @@ def checks(seen: Situation) -> Iterator[Check]:
     """Whether the BIOS will find what is staged."""
     is_seen = seen.host.physical_memory is not None
     yield _physical_memory(is_seen=is_seen)
-    if seen.mode == "packet" and seen.may_be_too_high:
-        yield _above_4_gib(seen)
+    yield from memory.search_checks(seen)
     if seen.on_xen and seen.piece_bytes > PAGE_SIZE:
         yield _scattered(seen, is_seen=is_seen)
-
-
-def _above_4_gib(seen: Situation) -> Check:
-    """Packets that would come to lie where a possible BIOS does not search."""
-    way = first_way(seen)
-    text = (
-        "packets may be placed above 4 GiB, where a BIOS with the published rules does not search "
-        "(that of a PowerEdge 2950 does)"
-    )
-    if way.in_one_block:
-        kept = "they are staged all in one block below 4 GiB"
-        return _check("memory_above_4_gib", text, Verdict.HANDLED, kept)
-    if way.holds_memory:
-        kept = "memory above 4 GiB is held in huge pages meanwhile"
-        return _check("memory_above_4_gib", text, Verdict.HANDLED, kept)
-    return _check(
-        "memory_above_4_gib",
-        text,
-        Verdict.UNKNOWN,
-        "verification will show it; start Linux with mem=4G for the update to keep them below, or "
-        "ignore this with --memory-above-4g",
-    )
 
 
 def _physical_memory(*, is_seen: bool) -> Check:

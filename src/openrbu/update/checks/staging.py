@@ -7,9 +7,8 @@ from functools import partial
 
 from openrbu.errors import ExitCode, UsageError
 from openrbu.formats import packet
-from openrbu.formats.buddyinfo import largest_low_block_bytes
 from openrbu.units import MAX_BLOCK_BYTES, human_size
-from openrbu.update.checks import driver
+from openrbu.update.checks import driver, memory
 from openrbu.update.checks.check import Check, Question, Verdict
 from openrbu.update.checks.situation import Situation
 
@@ -23,7 +22,7 @@ def checks(seen: Situation) -> Iterator[Check]:
     """Whether the image can be staged in the planned mode."""
     yield from _mode(seen)
     yield from driver.checks(seen)
-    yield from _memory(seen)
+    yield from memory.staging_checks(seen)
 
 
 def _mode(seen: Situation) -> Iterator[Check]:
@@ -77,16 +76,4 @@ def _packets(seen: Situation) -> Iterator[Check]:
             f"a packet can't be larger than one block of memory, {_LARGEST}",
             obstacle="packet_too_large",
             exit_code=ExitCode.USAGE,
-        )
-
-
-def _memory(seen: Situation) -> Iterator[Check]:
-    """Whether memory has blocks of the size that is needed."""
-    largest = largest_low_block_bytes(seen.zones)
-    if seen.mode == "mono" and seen.zones and largest < seen.image.size_bytes:
-        yield _check(
-            "free_blocks",
-            f"the largest free block of memory below 4 GiB is {human_size(largest)}",
-            Verdict.UNKNOWN,
-            "it may not fit in one piece",
         )
