@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from openrbu import api
 from openrbu.cli import identity
 from openrbu.cli.identity import machine_words
 from openrbu.cli.options import OnMachine
-from openrbu.cli.show import Answer, Cell, Facts, StyledText, Table, bad, caution, good, hex_address
+from openrbu.cli.show import (
+    Answer,
+    Block,
+    Cell,
+    Facts,
+    StyledText,
+    Table,
+    bad,
+    caution,
+    good,
+    hex_address,
+)
 from openrbu.units import human_size
 
 if TYPE_CHECKING:
@@ -29,6 +43,16 @@ MAX_EXTENTS = 16
 def status(
     *,
     machine: OnMachine = None,
+    quiet: Annotated[
+        bool,
+        typer.Option(
+            "--quiet", help="One line only: how the last update ended. Nothing where there is none."
+        ),
+    ] = False,
+    unit: Annotated[
+        bool,
+        typer.Option("--unit", help="Print a systemd unit that runs this at boot, and do no more."),
+    ] = False,
 ) -> Answer:
     """Show a machine's status: its BIOS, what is staged and armed.
 
@@ -37,8 +61,10 @@ def status(
     \b
     Example:  rbu status --machine demo
     """
-    from openrbu.update.clearing import BUG
+    if unit:
+        from openrbu.cli.unit import show_unit
 
+        return show_unit()
     with api.open_machine(machine) as opened:
         now = opened.status()
         document = {
@@ -59,17 +85,22 @@ def status(
             "restart_mode": now.restart_mode,
             "boot": {"id": now.boot.id, "by_kexec": now.boot.is_by_kexec},
             "completion": completion_document(now.target.rbu),
-            "driver_bug": BUG if now.has_driver_bug else None,
             "update_under_way": now.under_way or None,
             "last_update": None if now.last is None else attempt_document(now.last),
             "table_problems": list(now.target.tables.problems),
         }
-        return Answer(document, [Facts("Status", _status_rows(opened, now))])
+        blocks = _last_line(now) if quiet else [Facts("Status", _status_rows(opened, now))]
+        return Answer(document, blocks)
+
+
+def _last_line(now: UpdateStatus) -> list[Block]:
+    if now.last is None:
+        return []
+    ended = how_it_ended(now.last)
+    return [replace(ended, text=f"{_transition(now.last)}: {ended.text}")]
 
 
 def _status_rows(machine: Machine, now: UpdateStatus) -> list[tuple[str, Cell]]:
-    from openrbu.update.clearing import HAS_THE_BUG
-
     staged = "nothing"
     if now.staged_size_bytes:
         staged = human_size(now.staged_size_bytes)
@@ -89,8 +120,6 @@ def _status_rows(machine: Machine, now: UpdateStatus) -> list[tuple[str, Cell]]:
         rows.insert(3, ("load", caution(f"begun and not ended, {now.begun_load.text}; {cancel}")))
     if now.boot.is_by_kexec:
         rows.append(("boot", caution("by another kernel (kexec): the BIOS did not run")))
-    if now.has_driver_bug:
-        rows.append(("driver", bad(f"{HAS_THE_BUG}; nothing makes it drop them but a restart")))
     if now.cmos_doubt:
         rows.append(("in doubt", bad(now.cmos_doubt)))
     rows += table_rows(now.target.tables)

@@ -1,0 +1,104 @@
+"""`rbu status` in one line, for a machine's start, and the systemd unit that calls it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from openrbu.cli.unit import UNIT, unit_text
+from openrbu.hosts.linux import JOURNAL
+from rigs.cli import Cli
+from rigs.needs import leave_out
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_quiet_is_how_the_last_update_ended_in_one_line(rbu: Cli) -> None:
+    rbu("machine", "new", "demo")
+    ended = rbu("status", "--machine", "demo", "--quiet")
+    assert (ended.code, ended.out) == (0, ""), "there was none"
+    rbu("update", rbu.image("A06"), "--machine", "demo")
+    assert rbu("status", "-m", "demo", "--quiet").out == (
+        "A05 → A06: armed: waiting for a restart\n"
+    )
+    rbu("machine", "reboot", "demo")
+    said = rbu("status", "-m", "demo", "--quiet").out
+    assert said == "A05 → A06: done: the BIOS says completed, and the new version runs\n"
+
+
+def test_a_start_by_kexec_is_told_and_what_to_do(rbu: Cli) -> None:
+    rbu("machine", "new", "demo")
+    rbu("update", rbu.image("A06"), "--machine", "demo")
+    ended = rbu("machine", "reboot", "demo", "--kexec")
+    assert (ended.code, ended.out) == (0, "demo runs another kernel; the BIOS did not run\n")
+    said = " ".join(rbu("status", "-m", "demo").out.split())
+    assert "boot: by another kernel (kexec): the BIOS did not run" in said
+    assert "still armed, and what was staged is lost; rbu update tries it again" in said
+    document = rbu.json("status", "--machine", "demo")
+    assert document["boot"]["by_kexec"] is True
+    assert document["last_update"]["ending"] == "bypassed"
+    assert rbu("update", rbu.image("A06"), "--machine", "demo", "--reboot").code == 0
+    assert rbu.json("status", "--machine", "demo")["last_update"]["ending"] == "updated"
+
+
+def test_cold_and_kexec_do_not_go_together(rbu: Cli) -> None:
+    rbu("machine", "new", "demo")
+    assert rbu("machine", "reboot", "demo", "--cold", "--kexec").code == 2
+
+
+# -- the unit -------------------------------------------------------------------------------
+
+
+def test_the_unit_runs_the_program_that_prints_it(rbu: Cli) -> None:
+    text = json.loads(rbu("status", "--unit", "--json").out)["unit"]
+    assert text == rbu("status", "--unit").out
+    (line,) = (line for line in text.splitlines() if line.startswith("ExecStart="))
+    assert line.endswith(" status --quiet")
+
+
+@pytest.mark.parametrize(
+    ("program", "line"),
+    [
+        (None, "ExecStart=rbu status --quiet"),
+        (Path("/usr/bin/rbu"), 'ExecStart="/usr/bin/rbu" status --quiet'),
+        (Path('/a "b"/100%/rbu'), r'ExecStart="/a \"b\"/100%%/rbu" status --quiet'),
+    ],
+)
+def test_a_programs_path_is_quoted_as_systemd_reads_it(program: Path | None, line: str) -> None:
+    assert line in unit_text(program).splitlines()
+
+
+def test_the_unit_looks_for_the_machines_own_journal() -> None:
+    assert f"ConditionPathExists={JOURNAL}" in unit_text(None).splitlines()
+
+
+def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:
+    analyze = shutil.which("systemd-analyze")
+    if analyze is None:
+        leave_out("systemd-analyze is not installed")
+    unit = tmp_path / UNIT
+    unit.write_text(unit_text(Path(sys.executable)))
+    done = subprocess.run(
+        [analyze, "verify", "--man=no", str(unit)], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_unit_is_in_the_wheel(tmp_path: Path) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
+        check=True,
+        capture_output=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        assert archive.read(f"openrbu/share/{UNIT}").decode() == unit_text(None)
