@@ -61,6 +61,8 @@ def status(
     \b
     Example:  rbu status --machine demo
     """
+    from openrbu.update.clearing import BUG
+
     if unit:
         from openrbu.cli.unit import show_unit
 
@@ -85,6 +87,7 @@ def status(
             "restart_mode": now.restart_mode,
             "boot": {"id": now.boot.id, "by_kexec": now.boot.is_by_kexec},
             "completion": completion_document(now.target.rbu),
+            "driver_bug": BUG if now.has_driver_bug else None,
             "update_under_way": now.under_way or None,
             "last_update": None if now.last is None else attempt_document(now.last),
             "table_problems": list(now.target.tables.problems),
@@ -101,6 +104,8 @@ def _last_line(now: UpdateStatus) -> list[Block]:
 
 
 def _status_rows(machine: Machine, now: UpdateStatus) -> list[tuple[str, Cell]]:
+    from openrbu.update.clearing import HAS_THE_BUG
+
     staged = "nothing"
     if now.staged_size_bytes:
         staged = human_size(now.staged_size_bytes)
@@ -120,6 +125,8 @@ def _status_rows(machine: Machine, now: UpdateStatus) -> list[tuple[str, Cell]]:
         rows.insert(3, ("load", caution(f"begun and not ended, {now.begun_load.text}; {cancel}")))
     if now.boot.is_by_kexec:
         rows.append(("boot", caution("by another kernel (kexec): the BIOS did not run")))
+    if now.has_driver_bug:
+        rows.append(("driver", bad(f"{HAS_THE_BUG}; nothing makes it drop them but a restart")))
     if now.cmos_doubt:
         rows.append(("in doubt", bad(now.cmos_doubt)))
     rows += table_rows(now.target.tables)
