@@ -57,6 +57,7 @@ NOT_NEEDED = frozenset(
         f"{CLASS}/timeout",
         BUDDYINFO,
         MEMINFO,
+        NVMEM,
     }
 )
 """Files without which an update goes on: what can't be read of them is looked at again, or is not

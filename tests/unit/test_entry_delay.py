@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from openrbu.buffers import Buffer
-from openrbu.errors import ObstacleError, OpenRbuError, UpdateFailedError, UsageError
+from openrbu.errors import KernelError, ObstacleError, OpenRbuError, UpdateFailedError, UsageError
 from openrbu.hosts.base import read_text
 from openrbu.hosts.virtual import VirtualHost
 from openrbu.machine.config import MAX_ENTRY_DELAY_S
@@ -92,13 +92,37 @@ class Background(Patient):
     def chunks(self, path: str, size_bytes: int, offset: int = 0) -> Iterator[bytes]:
         if self.late and path == USE_COUNT:
             return iter([b"1\n"])
-        return super().chunks(path, 4096, offset)
+        return super().chunks(path, size_bytes, offset)
 
     def sleep(self, seconds: float) -> None:
         super().sleep(seconds)
         if self.late:
             super().write(LOADING, self.late)
             self.late = None
+
+
+class Lingering(Patient):
+    """A kernel whose entry is still there right after `0`, until the next pause; and the driver
+    gets what was delivered when it goes."""
+
+    is_late = False
+
+    def write(self, path: str, data: Buffer, offset: int = 0) -> None:
+        if (path, data) == (LOADING, b"0\n"):
+            self.is_late = True
+        else:
+            super().write(path, data, offset)
+
+    def chunks(self, path: str, size_bytes: int, offset: int = 0) -> Iterator[bytes]:
+        if self.is_late and path == STAGED:
+            raise KernelError(errno.ENOMEM, path)
+        return super().chunks(path, size_bytes, offset)
+
+    def sleep(self, seconds: float) -> None:
+        super().sleep(seconds)
+        if self.is_late:
+            super().write(LOADING, b"0\n")
+            self.is_late = False
 
 
 @pytest.fixture(autouse=True)
@@ -331,6 +355,16 @@ def test_what_the_kernel_hands_over_in_the_background_is_waited_for(
     with running(make(tmp_path, profile="linux"), clock=clock) as machine:
         host = Background(machine, clock)
         assert update(host, image(), mode="packet").tried == ()
+        assert host.pauses
+
+
+@pytest.mark.parametrize("mode", ["mono", "packet"])
+def test_an_entry_that_is_still_there_after_a_delivery_is_no_shortage_of_memory(
+    tmp_path: Path, clock: Clock, mode: str
+) -> None:
+    with running(make(tmp_path, profile="linux"), clock=clock) as machine:
+        host = Lingering(machine, clock)
+        assert update(host, image(), mode=mode).tried == ()
         assert host.pauses
 
 

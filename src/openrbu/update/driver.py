@@ -37,6 +37,9 @@ Progress = Callable[[int], None]
 """Called with the number of bytes done since the last call."""
 
 CHUNK_BYTES = 1 * MIB
+_ENTRY_GOES_SECONDS = 1.0
+"""How long an entry is given to go where what was delivered is not there."""
+
 ENTRY_WAIT_SECONDS = 10.0
 """How long to wait for the entry to appear after `init`, or to disappear: the kernel does both in
 the background."""
@@ -345,10 +348,19 @@ class RbuDriver:
         """
         self._wait_until(lambda: self.has_entry or not self.is_in_use)
 
-    def _wait_until(self, is_so: Callable[[], bool]) -> bool:
-        """Whether the condition becomes true within `ENTRY_WAIT_SECONDS`; it is checked less and
-        less often."""
-        deadline = Deadline(ENTRY, ENTRY_WAIT_SECONDS, clock=_HostClock(self._host))
+    def let_entry_go(self) -> None:
+        """Wait a moment for a firmware entry to go.
+
+        Right after a delivery the old entry may still be there, and the driver not have its data:
+        the kernel removes the one and passes on the other in the background. A driver that makes a
+        new entry after each delivery has one for good, and looks the same.
+        """
+        self._wait_until(lambda: not self.is_in_use, _ENTRY_GOES_SECONDS)
+
+    def _wait_until(self, is_so: Callable[[], bool], limit_s: float = ENTRY_WAIT_SECONDS) -> bool:
+        """Whether the condition becomes true within the limit; it is checked less and less
+        often."""
+        deadline = Deadline(ENTRY, limit_s, clock=_HostClock(self._host))
         return comes_about(is_so, deadline, 0.01, longest_s=0.5)
 
 

@@ -190,12 +190,17 @@ def stage(host: Host, payload: Payload, progress: Progress) -> None:
 
 
 def read_back(host: Host, payload: Payload) -> ReadBack:
-    """Compare what the driver gives back with what was delivered.
+    """Compare what the driver gives back with what was delivered. What is not right is looked at
+    once more, after a moment: the kernel passes on what was delivered in the background.
 
     :raise OutOfMemoryError: when it gives nothing back.
     """
+    driver = RbuDriver(host)
     size_bytes = None if payload.in_one_block else payload.packet_size_bytes
-    seen = compare(RbuDriver(host).staged(), payload.staged, packet_size_bytes=size_bytes)
+    seen = compare(driver.staged(), payload.staged, packet_size_bytes=size_bytes)
+    if seen in (ReadBack.NOTHING, ReadBack.DIFFERENT):
+        driver.let_entry_go()
+        seen = compare(driver.staged(), payload.staged, packet_size_bytes=size_bytes)
     if seen is ReadBack.NOTHING:
         raise OutOfMemoryError(payload.lack)
     return seen
