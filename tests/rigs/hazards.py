@@ -38,6 +38,7 @@ _SOUND_FILES: dict[str, bytes | str] = {
 Node 0, zone      DMA      1      1      1      0      2      1      1      0      1      1      3
 Node 0, zone    DMA32      9     12      9     10      8      9      8      9      7      5    190
 """,
+    "/proc/kpageflags": bytes(8),
     "/proc/cmdline": f"BOOT_IMAGE=/boot/vmlinuz-{KERNEL} root=/dev/sda2 ro quiet\n",
     "/proc/cpuinfo": """\
 processor	: 0
