@@ -85,14 +85,14 @@ def _lost(name: str, why: str, may_lose: Verdict) -> Check:
 
 
 def _overwrite(request: OverwriteRequest, may_lose: Verdict) -> Check:
-    name = "memory_overwrite"
+    check = partial(_check, "memory_overwrite")
     if not request.is_set:
-        return _check(name, "the firmware is not asked to clear memory", Verdict.FINE)
+        return check("the firmware is not asked to clear memory", Verdict.FINE)
     found = "the firmware is asked to clear memory at a restart (MemoryOverwriteRequestControl)"
     if request.is_locked:
         found, advice = f"{found}, and has locked that", f"see its setup, {TAKE_IT_ON}"
-        return _check(name, found, may_lose, advice, obstacle="restart_is_cold")
-    return _check(name, found, Verdict.HANDLED, "the update asks it to keep memory")
+        return check(found, may_lose, advice, obstacle="restart_is_cold")
+    return check(found, Verdict.HANDLED, "the update asks it to keep memory")
 
 
 def _kexec(host: Host, may_lose: Verdict) -> Iterator[Check]:
