@@ -14,13 +14,18 @@ import pytest
 
 from openrbu.errors import ObstacleError
 from openrbu.formats.hdr import Image
-from openrbu.hosts.base import Host
+from openrbu.hosts.base import Host, read_text
 from openrbu.hosts.virtual import VirtualHost
+from openrbu.linux.firmware_class import IGNORE_FALLBACK, SEARCH_PATH
+from openrbu.linux.memory import NR_HUGEPAGES
 from openrbu.machine.base import Machine
+from openrbu.units import GIB, KIB, MIB
 from openrbu.update.cancelling import cancel
+from openrbu.update.driver import RbuDriver
+from openrbu.update.firmware_file import DIRECTORY
 from openrbu.update.report import NextRestart, UpdateStatus, read_status
 from rigs.killed import killed_at_step
-from rigs.machines import NEWER, WAYS, image, make, published, update
+from rigs.machines import WAYS, image, make, published, update
 from rigs.served import client, serving
 
 WITHOUT_END = 500
@@ -31,7 +36,9 @@ Opener = Callable[[], AbstractContextManager[Host]]
 
 
 @contextmanager
-def served(tmp_path: Path, model: str, **spec: Any) -> Iterator[tuple[Machine, Opener]]:
+def served(
+    tmp_path: Path, model: str = "precision-390", **spec: Any
+) -> Iterator[tuple[Machine, Opener]]:
     """The machine as this process has it, and how another one opens it as a host."""
     directory = make(tmp_path, model, **spec)
 
@@ -66,10 +73,15 @@ def what_is_true(machine: Machine, meant: Image) -> UpdateStatus:
 
 
 def check_all_is_taken_back(machine: Machine, *, did_begin: bool) -> None:
-    now = read_status(VirtualHost(machine))
+    host = VirtualHost(machine)
+    now = read_status(host)
     truth = machine.status()
     assert (truth.is_armed, truth.reboot_mode) == (False, "cold")
     assert (now.is_armed or False, now.staged_size_bytes) == (False, 0)
+    assert not RbuDriver(host).is_loading
+    assert read_text(host, NR_HUGEPAGES) == "0"
+    assert read_text(host, SEARCH_PATH) == ""
+    assert not host.exists(f"/run/{DIRECTORY}/dell_rbu")
     if did_begin:
         assert now.last is not None
         assert now.last.outcome == "cancelled"
@@ -79,20 +91,46 @@ def check_all_is_taken_back(machine: Machine, *, did_begin: bool) -> None:
 def test_an_update_that_is_killed_at_any_step_is_told_and_cancelled(
     tmp_path: Path, model: str, mode: Any
 ) -> None:
-    meant = image(model)
-    seen: set[tuple[bool | None, bool, bool]] = set()
     with served(tmp_path, model) as (machine, opened):
-        for number in range(1, WITHOUT_END):
-            if not killed_at_step(number, opened, lambda host: update(host, meant, mode=mode)):
-                break
-            now = what_is_true(machine, meant)
-            seen.add((now.is_armed, now.was_cut_off, now.staged_size_bytes > 0))
-            did_begin = now.last is not None and now.last.is_open
-            cancel(VirtualHost(machine))
-            check_all_is_taken_back(machine, did_begin=did_begin)
-        assert 10 < number < WITHOUT_END - 1
-        assert seen >= {(False, True, False), (False, True, True), (True, False, True)}
-        assert machine.restart().version_after == NEWER[model]
+        kill_at_each_step(machine, opened, image(model), mode=mode)
+
+
+def test_so_is_one_whose_image_the_kernel_gets_as_a_file(tmp_path: Path) -> None:
+    with served(tmp_path, profile="linux") as (machine, opened):
+        VirtualHost(machine).write(IGNORE_FALLBACK, b"1")
+        kill_at_each_step(machine, opened, image(), mode="packet")
+
+
+def test_so_is_one_that_holds_memory_above_4_gib(tmp_path: Path) -> None:
+    large: dict[str, Any] = {"flash_size_bytes": 5 * MIB}
+    with served(tmp_path, profile="linux", ram_bytes=5 * GIB, **large) as (machine, opened):
+        meant = image(**large)
+        options = {"mode": "packet", "packet_size_bytes": 64 * KIB}
+        assert kill_at_each_step(machine, opened, meant, every=3, **options) > 1
+
+
+def kill_at_each_step(
+    machine: Machine, opened: Opener, meant: Image, *, every: int = 1, **options: Any
+) -> int:
+    """Kill an update before each step, or one of `every` steps; see what is true then, and
+    cancel it. In the end it is done, and the machine is updated. Returns how often memory was held
+    when it was killed."""
+    held = 0
+    seen: set[tuple[bool | None, bool, bool]] = set()
+    for number in range(1, WITHOUT_END, every):
+        if not killed_at_step(number, opened, lambda host: update(host, meant, **options)):
+            break
+        held += read_text(VirtualHost(machine), NR_HUGEPAGES) != "0"
+        now = what_is_true(machine, meant)
+        seen.add((now.is_armed, now.was_cut_off, now.staged_size_bytes > 0))
+        did_begin = now.last is not None and now.last.is_open
+        cancel(VirtualHost(machine))
+        check_all_is_taken_back(machine, did_begin=did_begin)
+    assert 10 < number < WITHOUT_END - 1
+    assert seen >= {(False, True, False), (False, True, True)}
+    assert every > 1 or (True, False, True) in seen
+    assert machine.restart().version_after == meant.header.version.text
+    return held
 
 
 @pytest.mark.parametrize(("model", "mode"), [("precision-390", "packet"), WAYS[-2]])

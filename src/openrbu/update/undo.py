@@ -70,7 +70,7 @@ def put_back(host: Host, change: Change) -> None:
     """
     now = read_text(host, change.path)
     if now != change.before and change.after in (None, now):
-        host.write(change.path, change.before.encode())
+        host.write(change.path, change.before.encode("latin-1"))  # as `read_text` has it
 
 
 def changes_to_put_back(host: Host, last: Attempt | None) -> tuple[Change, ...]:
