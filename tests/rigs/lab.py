@@ -106,20 +106,28 @@ class Lab:
             leave_out(str(obstacle))
 
 
-def find_lab() -> Lab:
-    """The lab of this computer; the test is left out where there is none."""
+def find_lab(kernel: str | None = None) -> Lab:
+    """The lab of this computer, with Debian's newest kernel or the one that `--kernel` would name;
+    the test is left out where there is none."""
     try:
         from openrbu.lab.accel import accelerator
+        from openrbu.lab.kernels import kernel_choice
         from openrbu.lab.packages import get_guest_software
         from openrbu.lab.programs import find_qemu
 
         qemu = find_qemu()
-        software = get_guest_software(_say)
+        software = get_guest_software(_say, kernel_choice(kernel, None))
         return Lab(software, accelerator(qemu, software.vmlinuz, _say))
     except ModuleNotFoundError as missing:
         leave_out(f'the lab needs the Python package of {missing.name}: the extra "lab" has it')
     except ObstacleError as obstacle:
         leave_out(str(obstacle))
+
+
+def find_second_lab() -> Lab:
+    """A lab with the other one of the two kernels that are tested: Debian 12's and Debian 13's."""
+    is_13 = find_lab().software.release.startswith("6.12.")
+    return find_lab("linux-image-amd64/bookworm" if is_13 else "linux-image-amd64/trixie")
 
 
 def _say(line: str) -> None:

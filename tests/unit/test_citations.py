@@ -31,7 +31,7 @@ NAMED_MODULE = re.compile(r"`(?:openrbu\.)?([a-z_0-9]+(?:\.[A-Za-z_][A-Za-z_0-9]
 NOT_IN_THE_REPOSITORY = re.compile(
     r"RBU packets?'?s? rules?\b|BIOS (?:boot|image) facts|(?:SMBIOS|driver|balloon) facts"
     r"|project's notes|\bspec [0-9]|DESIGN\.md|CONVENTIONS\.md|shared/(?:spec|design|seed)|"
-    r"docs/(?:bios|images|kernel-differences)\.md",
+    r"docs/(?:bios|images)\.md",
     re.IGNORECASE,
 )
 """Names of pages that are kept elsewhere, or were here and are gone."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from openrbu.cli.options import complete_kernels
 from openrbu.errors import ObstacleError, UsageError
 from openrbu.lab import packages
 from openrbu.lab.apt import Apt, FetchError
@@ -253,6 +254,17 @@ def test_options_name_a_package_or_a_file(tmp_path: Path, monkeypatch: pytest.Mo
         "linux-image-6.12.95+deb12-amd64"
     )
     assert kernel_choice("kernel", Path("m")) == KernelFile(tmp_path / "kernel", tmp_path / "m")
+
+
+def test_completion_names_packages_those_in_the_cache_and_files(
+    cache: Path, tmp_path: Path
+) -> None:
+    (cache / "kernels" / "linux-image-rt-amd64@newer").mkdir(parents=True)
+    assert complete_kernels("linux-image-r") == ["linux-image-rt-amd64/newer"]
+    assert "linux-image-amd64/trixie" in complete_kernels("linux-image-amd64")
+    (tmp_path / "vmlinuz-mine").touch()
+    assert complete_kernels(f"{tmp_path}/vml") == [f"{tmp_path}/vmlinuz-mine"]
+    assert complete_kernels(f"{tmp_path}/nothing/") == []
 
 
 @pytest.mark.parametrize("text", ["./none", "/boot/vmlinuz-none", "a/b/c", "x", "linux/", "../x/y"])

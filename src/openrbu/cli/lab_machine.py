@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from openrbu.cli.options import complete_models, size_of
+from openrbu.cli.options import complete_kernels, complete_models, size_of
 from openrbu.cli.show import cell_text, print_note
 from openrbu.cli.status import post_rows
 
@@ -67,6 +67,7 @@ KernelOption = Annotated[
         metavar="PACKAGE|FILE",
         help="Its kernel: a package (linux-image-amd64/trixie: as Debian 13 has it), or a file "
         "such as /boot/vmlinuz-6.1.0. Without it: Debian's newest.",
+        autocompletion=complete_kernels,
     ),
 ]
 Modules = Annotated[

@@ -63,6 +63,21 @@ def complete_faults(incomplete: str) -> list[str]:
     return _starting(incomplete, [fault.label for fault in Fault])
 
 
+def complete_kernels(incomplete: str) -> list[str]:
+    """Kernels' packages that the lab has fetched, or could fetch; and files."""
+    from openrbu.lab.packages import kernels_to_name
+    from openrbu.system.home import cache_home
+
+    names: list[str] = []
+    with contextlib.suppress(OpenRbuError, OSError):
+        names = _starting(incomplete, kernels_to_name(cache_home()))
+        if not names:
+            start = Path(incomplete)
+            directory = start if incomplete.endswith("/") else start.parent
+            names = _starting(incomplete, sorted(map(str, directory.iterdir())))
+    return names
+
+
 def _starting(incomplete: str, names: list[str]) -> list[str]:
     return [name for name in names if name.startswith(incomplete)]
 

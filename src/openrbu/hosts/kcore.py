@@ -12,6 +12,11 @@ the kernel's own text       has a `p_paddr` too, with another difference; the di
 vmalloc, modules, vmemmap   `p_paddr` is all ones: no physical address
 ==========================  ====================================================================
 
+The kernel reads into a page of its own, page by page, and copies from there. What was read last
+stays in that page, also when the file is closed: a copy at the start of a page, where a BIOS finds
+it (seen on 6.1.192 and 6.12.117: it took the 4 bytes of `$RPK` for a packet, and refused the
+update). So after each read a harmless page is read over it.
+
 A segment may contain more than RAM, and a read of a device's registers can have any effect. So only
 the ranges that `/proc/iomem` calls System RAM are read. Only root sees their addresses there; other
 users see zeros.
@@ -29,6 +34,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from openrbu.errors import AddressError, DamagedInputError
+from openrbu.formats.hdr import MAGIC
 from openrbu.memory.physical import Region, unaligned_buffer
 from openrbu.units import BIOS_SEARCH_END, BIOS_SEARCH_START, PAGE_SIZE, PhysAddr
 
@@ -48,6 +54,9 @@ _PROGRAM_HEADER = struct.Struct("<IIQQQQQQ")
 _ELFCLASS64, _ELFDATA2LSB, _ET_CORE, _PT_LOAD = 2, 1, 4, 1
 _NO_ADDRESS = (0, (1 << 64) - 1)
 """`p_paddr` of a segment without a physical address. Kernels before 4.11 have 0 in all segments."""
+
+_MOST_TRIED = 64
+"""Pages of the lowest RAM, in which neither the kernel nor a BIOS has an update."""
 
 _SYSTEM_RAM = re.compile(r"^ *([0-9a-f]+)-([0-9a-f]+) : System RAM\b", re.MULTILINE)
 
@@ -69,6 +78,8 @@ class Kcore:
 
     def __init__(self, fd: int, regions: tuple[Region, ...], distance: int) -> None:
         self._fd, self._regions, self._distance = fd, regions, distance
+        self._harmless: PhysAddr | None = None
+        self._scrap = bytearray(PAGE_SIZE)
         weakref.finalize(self, os.close, fd)
 
     @property
@@ -89,11 +100,31 @@ class Kcore:
         if not any(part.start <= address and end <= part.end for part in self._regions):
             raise AddressError(address, len(buffer))
         rest = memoryview(buffer)
-        while rest:
-            done = os.preadv(self._fd, [rest], address + self._distance)
-            if not done:
-                raise OSError(errno.EIO, "the file ends where RAM should be", f"/{KCORE}")
-            rest, address = rest[done:], PhysAddr(address + done)
+        try:
+            while rest:
+                done = os.preadv(self._fd, [rest], address + self._distance)
+                if not done:
+                    raise OSError(errno.EIO, "the file ends where RAM should be", f"/{KCORE}")
+                rest, address = rest[done:], PhysAddr(address + done)
+        finally:
+            self._leave_no_copy()
+
+    def _leave_no_copy(self) -> None:
+        """Read a page that a BIOS does not take for anything over the kernel's copy of the last
+        one. The first that serves is used as long as it does."""
+        if self._harmless is not None and self._is_harmless(self._harmless):
+            return
+        first = self._regions[0]
+        pages = range(first.start, first.end, PAGE_SIZE)[:_MOST_TRIED]
+        self._harmless = next(filter(self._is_harmless, map(PhysAddr, pages)), None)
+
+    def _is_harmless(self, page: PhysAddr) -> bool:
+        """Read this page. Whether it could be read whole, and begins like no image or packet."""
+        try:
+            done = os.preadv(self._fd, [self._scrap], page + self._distance)
+        except OSError:
+            return False
+        return done == PAGE_SIZE and self._scrap[:1] != MAGIC[:1]
 
     def view(self, address: PhysAddr, size_bytes: int) -> memoryview:
         copy = unaligned_buffer(size_bytes)

@@ -42,6 +42,9 @@ INSTALLED_SEABIOS = Path("/usr/share/seabios/bios-256k.bin")
 
 _KERNEL_NAMES = "linux-image-[0-9]"
 
+_SUITES = ("bookworm", "bookworm-backports", "trixie")
+"""Suites of Debian's archive whose kernels were tried: 6.1, and 6.12 in two ways of packaging."""
+
 _NEWEST = {"xen": ("xen-system-amd64", "xen-hypervisor-[0-9]")}
 """A package that depends on the newest hypervisor (Debian 12), and how its name begins."""
 
@@ -145,6 +148,13 @@ def cached_kernel(cache: Path, choice: KernelPackage) -> Path | None:
         return cached_package(cache, "kernel")
     place = cache / "kernels" / choice.directory_name
     return max(place.glob("*_*"), default=None)
+
+
+def kernels_to_name(cache: Path) -> list[str]:
+    """Packages for a `KernelPackage`, as texts: Debian's usual ones, and those in the cache."""
+    usual = [str(DEFAULT_KERNEL), *(f"{DEFAULT_KERNEL}/{suite}" for suite in _SUITES)]
+    fetched = (path.name.replace("@", "/") for path in (cache / "kernels").glob("*"))
+    return list(dict.fromkeys([*usual, *sorted(fetched)]))
 
 
 def initramfs_place(cache: Path, kernel_name: str, busybox: Path) -> Path:
