@@ -84,9 +84,9 @@ def test_a_merged_directory_lists_both(machine: VirtualMachine, files: Overlay) 
         "block", "bus", "class", "devices", "firmware", "kernel", "module",
     ]  # fmt: skip
     assert files.list("/sys/class") == ["dmi", "firmware", "net"]
-    assert files.list("/sys/module") == ["ext4"]
+    assert files.list("/sys/module") == ["ext4", "firmware_class"]
     machine.running_kernel().load_module("dell_rbu", {})
-    assert files.list("/sys/module") == ["dell_rbu", "ext4"]
+    assert files.list("/sys/module") == ["dell_rbu", "ext4", "firmware_class"]
 
 
 def test_a_merged_directory_that_the_machine_lacks_is_this_computers(
@@ -134,7 +134,8 @@ def test_the_machines_files_are_as_they_are_without_this_computers(
     assert opened.read(0, 4) == b"_SM_"
     opened.close()
     assert files.readlink("/sys/class/dmi/id") == machine.files.readlink("/sys/class/dmi/id")
-    assert files.list("/proc/sys/kernel") == machine.files.list("/proc/sys/kernel") == ["random"]
+    names = ["bootloader_type", "firmware_config", "random"]
+    assert files.list("/proc/sys/kernel") == machine.files.list("/proc/sys/kernel") == names
 
 
 def test_a_hypervisor_below_this_computer_never_shows_through(files: Overlay) -> None:
@@ -148,8 +149,8 @@ def test_a_hypervisor_below_this_computer_never_shows_through(files: Overlay) ->
 def test_proc_lists_what_both_have_and_the_processes_of_this_computer(files: Overlay) -> None:
     names = files.list("/proc")
     assert sorted(names) == [
-        "1", "4711", "buddyinfo", "bus", "cpuinfo", "kpageflags", "modules", "net", "self", "sys",
-        "thread-self",
+        "1", "4711", "buddyinfo", "bus", "cmdline", "cpuinfo", "kpageflags", "modules", "net",
+        "self", "sys", "thread-self",
     ]  # fmt: skip
     assert len(set(names)) == len(names)
 

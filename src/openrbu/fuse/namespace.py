@@ -43,6 +43,8 @@ PROC_FILES = (
     "/proc/kpageflags",
     "/proc/modules",
     "/proc/sys/kernel/bootloader_type",
+    "/proc/sys/kernel/firmware_config/force_sysfs_fallback",
+    "/proc/sys/kernel/firmware_config/ignore_sysfs_fallback",
     "/proc/sys/kernel/random/boot_id",
     "/proc/sys/vm/nr_hugepages",
 )

@@ -57,6 +57,7 @@ MERGED = frozenset(
 MACHINE_ONLY = frozenset(
     (
         "/proc/buddyinfo",
+        "/proc/cmdline",
         "/proc/kpageflags",
         "/proc/modules",
         "/proc/xen",
@@ -75,9 +76,11 @@ MACHINE_ONLY = frozenset(
         "/sys/devices/virtual/dmi",
         "/sys/firmware",  # of this computer: its ACPI, its EFI variables
         "/sys/hypervisor",
+        "/sys/kernel/kexec_loaded",
         "/sys/kernel/reboot",  # a mode set there must not be this computer's
         "/sys/module/dcdbas",
         "/sys/module/dell_rbu",
+        "/sys/module/firmware_class",  # where this computer's kernel searches for firmware
         "/sys/power",  # what is written there puts this computer to sleep
         # What other drivers show of the firmware of a real Dell, and let be changed in it.
         "/sys/bus/platform/devices/dell-smbios.0",

@@ -19,6 +19,7 @@ from openrbu.linux.firmware_class import read_firmware_class
 from openrbu.system.waiting import Deadline, comes_about
 from openrbu.units import MIB
 from openrbu.update.firmware_file import NAME, given_as_file
+from openrbu.update.host_clock import HostClock
 
 if TYPE_CHECKING:
     from openrbu.update.clearing import Clearing
@@ -71,10 +72,17 @@ class RbuDriver:
 
     @property
     def is_loading(self) -> bool:
-        """Whether a load was begun through the entry, and not ended."""
+        """Whether a load was begun through the entry, and not ended.
+
+        :raise OSError: what the kernel returns, except that there is no entry.
+        """
+        if not self.has_entry:
+            return False
         try:
             return next(self._host.chunks(LOADING, 16), b"").strip() == b"1"
-        except OSError:
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENODEV):  # it is gone already
+                raise
             return False
 
     @property
@@ -360,7 +368,7 @@ class RbuDriver:
     def _wait_until(self, is_so: Callable[[], bool], limit_s: float = ENTRY_WAIT_SECONDS) -> bool:
         """Whether the condition becomes true within the limit; it is checked less and less
         often."""
-        deadline = Deadline(ENTRY, limit_s, clock=_HostClock(self._host))
+        deadline = Deadline(ENTRY, limit_s, clock=HostClock(self._host))
         return comes_about(is_so, deadline, 0.01, longest_s=0.5)
 
 
@@ -380,17 +388,3 @@ class _Request:
             self._driver.request_entry()
             self._is_made = self._driver.shows_use
         return self._driver.has_entry
-
-
-class _HostClock:
-    """A clock that counts a host's pauses: a virtual machine makes its entries during a pause."""
-
-    def __init__(self, host: Host) -> None:
-        self._host, self._now_s = host, 0.0
-
-    def monotonic(self) -> float:
-        return self._now_s
-
-    def wait(self, seconds: float) -> None:
-        self._host.sleep(seconds)
-        self._now_s += seconds
