@@ -155,6 +155,12 @@ def _updated(make: Maker, name: str) -> None:
     make("machine", "reboot", name)
 
 
+def _by_kexec(make: Maker, name: str) -> None:
+    _armed_by_packets(make, name)
+    make("machine", "reboot", name, "--kexec")
+    make("status", "--machine", name)  # records it, with the time
+
+
 def _killed(make: Maker, name: str) -> None:
     _armed_by_packets(make, name)
     mount = make.home / "mount"
@@ -213,6 +219,7 @@ SHAPES: dict[str, Callable[[Maker, str], None]] = {
     "smi-buffer": _smi_buffer,
     "dead-kernel": _dead_kernel,
     "updated": _updated,
+    "by-kexec": _by_kexec,
     "killed": _killed,
     **{f"profile-{each}": _of_profile(each) for each in PROFILES},
     "xen": _xen,

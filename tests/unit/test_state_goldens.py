@@ -57,7 +57,17 @@ def test_commands_say_of_it_what_the_version_said_that_made_it(
         assert ended.code in codes, ended
         return ended.out
 
-    assert answers(rbu, directory.name) == json.loads((STATES / golden / "answers").read_text())
+    kept = json.loads((STATES / golden / "answers").read_text())
+    assert only_keys_of(kept, answers(rbu, directory.name)) == kept
+
+
+def only_keys_of(kept: object, now: object) -> object:
+    """What a command says now, without the keys that it did not have then: a key may be added."""
+    if isinstance(kept, dict) and isinstance(now, dict):
+        return {key: only_keys_of(kept.get(key), now[key]) for key in now if key in kept}
+    if isinstance(kept, list) and isinstance(now, list) and len(kept) == len(now):
+        return [only_keys_of(*pair) for pair in zip(kept, now, strict=True)]
+    return now
 
 
 @pytest.mark.parametrize("version", VERSIONS)
