@@ -5,11 +5,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SECONDS ?= 600
 MEMORIES ?= 5000
+READS ?= 100000
+CYCLES ?= 10000
 TRACED ?= privilege or not privilege
 NO_LIMIT := -o timeout=0 -o faulthandler_timeout=0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-balloon test test-here coverage test-nobody test-lab lab-soak oracle-soak bench lint lock clean
+.PHONY: help setup demo demo-balloon test test-here coverage test-nobody test-lab lab-soak token-soak oracle-soak bench lint lock clean
 
 help:  ## Show what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -51,6 +53,10 @@ test-lab: setup  ## The tests in the lab: real Linux and the real driver in QEMU
 
 lab-soak: setup  ## Random operations on a real kernel and on ours, for SECONDS (600)
 	OPENRBU_SOAK_SECONDS=$(SECONDS) $(BIN)/python -m pytest $(NO_LIMIT) -s tests/lab/soak.py
+
+token-soak: setup  ## The token in CMOS of a lab machine, READS (100000) and CYCLES (10000) times, on KERNEL
+	OPENRBU_TOKEN_READS=$(READS) OPENRBU_TOKEN_CYCLES=$(CYCLES) OPENRBU_TOKEN_KERNEL=$(KERNEL) \
+	  $(BIN)/python -m pytest $(NO_LIMIT) -s -m lab tests/lab/test_tokens.py
 
 oracle-soak: setup  ## Our rule sets against the code of real BIOSes, over MEMORIES (5000)
 	OPENRBU_NOTHING_LEFT_OUT=1 OPENRBU_ORACLE_MEMORIES=$(MEMORIES) \
