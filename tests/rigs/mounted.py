@@ -37,7 +37,13 @@ class Mounted:
 
     free_bytes_may_stray = 0
 
-    def __init__(self, directory: Path, profile_name: str = "documented") -> None:
+    def __init__(
+        self,
+        directory: Path,
+        profile_name: str = "documented",
+        *,
+        model: str = "precision-390",
+    ) -> None:
         needs_fuse()
         from openrbu.fuse.callers import CallerMap
         from openrbu.fuse.session import FuseSession
@@ -45,7 +51,7 @@ class Mounted:
         self.log: list[str] = []
         with contextlib.ExitStack() as stack:
             self.machine = stack.enter_context(
-                VirtualMachine(make(directory, profile=profile_name))
+                VirtualMachine(make(directory, model, profile=profile_name))
             )
             self.machine.power_on()
             self.root = directory / "mount"
@@ -57,7 +63,11 @@ class Mounted:
                 fd = open_device()
                 mount_device(fd, str(self.root), source)
             session = FuseSession(
-                self.machine.files, fd, CallerMap.of_this_process(), log=self.log.append
+                self.machine.files,
+                fd,
+                CallerMap.of_this_process(),
+                log=self.log.append,
+                path_lock=self.machine.path_lock,
             )
             stack.callback(unmount, str(self.root))
             stack.callback(session.stop)

@@ -6,11 +6,17 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from openrbu.errors import OpenRbuError
+from openrbu.hosts.virtual import VirtualHost
 from openrbu.machine.factory_tables import read_tables
+from openrbu.sharing.access import open_machine
+from openrbu.update.arm import activation_for
+from openrbu.update.target import read_target
 from rigs.cli import Cli
 from rigs.machines import ENTRY, NEWER, image_bytes
 from rigs.needs import program
@@ -178,6 +184,52 @@ def test_smbios_passwd_says_what_the_bios_says_of_its_password(rbu: Cli, tmp_pat
     said = run.says(program("smbios-passwd", "smbios-utils"), "--info")
     admin = said.partition("Admin password")[2].partition("Owner password")[0]
     assert "Password stored as: ASCII\n\tPassword MAX length: 32\n" in admin
+
+
+THEIRS_UNTIL_EOF = """
+import collections, json, subprocess, sys, threading
+theirs, done = collections.Counter(), threading.Event()
+
+def read():
+    while not done.is_set():
+        said = subprocess.run(json.loads(sys.argv[1]), capture_output=True, text=True)
+        theirs[" ".join(said.stdout.split()[-2:]) + said.stderr] += 1
+
+others = [threading.Thread(target=read) for _ in range(2)]
+for other in others:
+    other.start()
+print("reading", flush=True)
+sys.stdin.read()
+done.set()
+for other in others:
+    other.join()
+print(json.dumps(theirs))
+"""
+"""Reads the token by two programs of libsmbios at a time until its input ends."""
+
+
+def test_nor_when_openrbu_reads_the_token_of_the_machine_from_outside(
+    rbu: Cli, tmp_path: Path
+) -> None:
+    """Without a lock between the mount and others, 14 of 400 reads failed."""
+    run = runner(tmp_path / "home", "root", MODEL)
+    rbu.json("module", "load", "dcdbas", "--machine", run.name)
+    theirs = [program("smbios-token-ctl", "smbios-utils"), "--token-id=0x5c", "--is-active"]
+    with run.start(sys.executable, "-c", THEIRS_UNTIL_EOF, json.dumps(theirs)) as beside:
+        assert beside.stdout is not None
+        assert beside.stdout.readline() == "reading\n"
+        ours: Counter[str] = Counter()
+        with open_machine(run.name) as machine:
+            host = VirtualHost(machine)
+            token = activation_for(host, read_target(host))
+            for _ in range(READS):
+                try:
+                    ours[str(token.is_armed)] += 1
+                except (OSError, OpenRbuError) as error:
+                    ours[str(error)] += 1
+        said, _ = beside.communicate()
+    assert ours == {"False": READS}
+    assert list(json.loads(said)) == ["value: false"]
 
 
 def test_an_update_by_the_shell_and_smbios_token_ctl_alone(rbu: Cli, tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ from openrbu.units import GIB, KIB, PhysAddr, order_for
 
 NAME: Final = "dcdbas"
 DEVICE_PATH = device_path(NAME)
+SMI_REQUEST = f"{DEVICE_PATH}/smi_request"
 
 SMI_MAGIC = 0x534D4931
 MAX_BUFFER_BYTES = 256 * KIB
@@ -82,7 +83,7 @@ class Dcdbas:
         self._tree.add(f"{DEVICE_PATH}/smi_data", data)
         self._tree.add(f"{DEVICE_PATH}/smi_data_buf_size", size)
         self._tree.add(f"{DEVICE_PATH}/smi_data_buf_phys_addr", address)
-        self._tree.add(f"{DEVICE_PATH}/smi_request", request)
+        self._tree.add(SMI_REQUEST, request)
         for name in _HOST_CONTROLS:
             self._tree.add(f"{DEVICE_PATH}/{name}", self._host_control(name))
 
@@ -140,7 +141,7 @@ class Dcdbas:
         if buffer is None or buffer.size_bytes <= _COMMAND_HEADER_BYTES:
             raise KernelError(
                 errno.ENODEV,
-                f"{DEVICE_PATH}/smi_request",
+                SMI_REQUEST,
                 "the buffer is too small for a command: write one to smi_data first",
             )
         request = simple_strtoul(text)
@@ -149,16 +150,14 @@ class Dcdbas:
         elif request == _FIRE:
             self._fire(buffer)
         else:
-            raise KernelError(errno.EINVAL, f"{DEVICE_PATH}/smi_request")
+            raise KernelError(errno.EINVAL, SMI_REQUEST)
 
     def _fire(self, buffer: Block) -> None:
         memory = self._pages.memory
         command = memory.read(buffer.address, buffer.size_bytes)
         magic = int.from_bytes(command[:4], "little")
         if magic != SMI_MAGIC:
-            raise KernelError(
-                errno.EBADR, f"{DEVICE_PATH}/smi_request", f"{magic:#x} is not an SMI command"
-            )
+            raise KernelError(errno.EBADR, SMI_REQUEST, f"{magic:#x} is not an SMI command")
         answer = self._smi(command)
         if len(answer) != len(command):
             self._log(f"{NAME}: the BIOS returned {len(answer)} bytes, not {len(command)}")

@@ -8,6 +8,8 @@ What the kernel's own VFS and FUSE do before a request comes here, or without on
   fsync and flush. It sends such a request only once, which saves a request with each close.
 - They cache no name and no attribute (all timeouts are 0), and no data (direct I/O).
 - They do not check permissions: this module and `SysfsTree` do.
+- They handle flock(2) among the programs of this mount, so this module is not asked. For the files
+  in `LOCKED_WHILE_OPEN` it stands in for these programs against all others that use the machine.
 """
 
 from __future__ import annotations
@@ -23,8 +25,9 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any, NoReturn, TypeVar, cast
 
+from openrbu.drivers.dcdbas import SMI_REQUEST
 from openrbu.drivers.sysfs import Caller, Stat
-from openrbu.errors import KernelError, MachineError
+from openrbu.errors import KernelError, MachineError, ObstacleError
 from openrbu.fuse.callers import CallerMap
 from openrbu.fuse.library import mfusepy
 from openrbu.kernel.files import File, Files
@@ -34,6 +37,14 @@ _Operation = TypeVar("_Operation", bound=Callable[..., Any])
 
 _MAX_NAME_BYTES = 255
 
+LOCKED_WHILE_OPEN = frozenset((f"/sys{SMI_REQUEST}",))
+"""Files that programs lock with flock(2) before they use them. While some program of this mount has
+one open for writing, it is locked for all programs of the mount together: a program that locks the
+file has it open."""
+
+PathLock = Callable[[str], contextlib.AbstractContextManager[None]]
+"""`Machine.path_lock`."""
+
 
 @dataclass(slots=True)
 class _Handle:
@@ -41,10 +52,12 @@ class _Handle:
 
     `position`: the offset of the next write to a file that was opened with O_APPEND. sysfs ignores
     that flag, but FUSE gives the file's size as the offset. None: FUSE gives the right offset.
+    `locked_path`: the path, where it is one of `LOCKED_WHILE_OPEN` and open for writing.
     """
 
     file: File
     position: int | None
+    locked_path: str = ""
 
 
 def _answering(operation: _Operation) -> _Operation:
@@ -67,14 +80,22 @@ def _answering(operation: _Operation) -> _Operation:
 
 
 class FileSystem(mfusepy.Operations):  # type: ignore[misc]  # mfusepy has no types
-    """The operations that libfuse calls. `log` gets a line for each defect."""
+    """The operations that libfuse calls. `log` gets a line for each defect. `path_lock` locks a
+    path of the machine against programs that do not use this mount."""
 
     use_ns = True  # times are whole nanoseconds
 
     def __init__(
-        self, files: Files, callers: CallerMap, log: Callable[[str], None] = lambda line: None
+        self,
+        files: Files,
+        callers: CallerMap,
+        log: Callable[[str], None] = lambda line: None,
+        *,
+        path_lock: PathLock = lambda path: contextlib.nullcontext(),
     ) -> None:
         self._files, self._callers, self._log = files, callers, log
+        self._path_lock = path_lock
+        self._locked: dict[str, tuple[int, contextlib.ExitStack]] = {}
         self.root_uid, self.root_gid = callers.root_uid, callers.root_gid
         self._handles: dict[int, _Handle] = {}
         self._directories: dict[int, str] = {}
@@ -161,9 +182,36 @@ class FileSystem(mfusepy.Operations):  # type: ignore[misc]  # mfusepy has no ty
             writing=access != os.O_RDONLY,
             caller=self._caller(),
         )
+        locked = path if access != os.O_RDONLY and path in LOCKED_WHILE_OPEN else ""
+        if locked:
+            try:
+                self._lock(path)
+            except KernelError:
+                file.close()
+                raise
         handle = next(self._numbers)
-        self._handles[handle] = _Handle(file, 0 if flags & os.O_APPEND else None)
+        self._handles[handle] = _Handle(file, 0 if flags & os.O_APPEND else None, locked)
         return handle
+
+    def _lock(self, path: str) -> None:
+        """Lock a path against programs of other mounts, once for all that have it open.
+
+        :raise KernelError: EBUSY when another program keeps it locked.
+        """
+        users, lock = self._locked.get(path, (0, contextlib.ExitStack()))
+        if not users:
+            try:
+                lock.enter_context(self._path_lock(path))
+            except ObstacleError:
+                raise KernelError(errno.EBUSY, path) from None
+        self._locked[path] = (users + 1, lock)
+
+    def _unlock(self, path: str) -> None:
+        users, lock = self._locked.pop(path)
+        if users > 1:
+            self._locked[path] = (users - 1, lock)
+        else:
+            lock.close()
 
     @_answering
     def read(self, _path: None, size: int, offset: int, fh: int) -> bytes:
@@ -182,7 +230,10 @@ class FileSystem(mfusepy.Operations):  # type: ignore[misc]  # mfusepy has no ty
 
     @_answering
     def release(self, _path: None, fh: int) -> int:
-        self._handles.pop(fh).file.close()
+        handle = self._handles.pop(fh)
+        handle.file.close()
+        if handle.locked_path:
+            self._unlock(handle.locked_path)
         return 0
 
     @_answering

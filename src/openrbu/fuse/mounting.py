@@ -59,7 +59,13 @@ def serve(
     ):
         with signals_deferred():
             fd = _mount(target, str(directory), allow_other=allow_other)
-            session = FuseSession(machine.files, fd, CallerMap.of_this_process(), log=log)
+            session = FuseSession(
+                machine.files,
+                fd,
+                CallerMap.of_this_process(),
+                log=log,
+                path_lock=machine.path_lock,
+            )
         try:
             session.start()
             ready()

@@ -84,7 +84,9 @@ def run(
         with serve_or_connect(directory, waiting=waiting) as machine:
             machine.exists("/sys")  # raises when the machine is off
             files = Overlay(machine.files, real)
-            session = FuseSession(files, child.device(), CallerMap(), log=log)
+            session = FuseSession(
+                files, child.device(), CallerMap(), log=log, path_lock=machine.path_lock
+            )
             try:
                 session.start()
                 with child.signals():

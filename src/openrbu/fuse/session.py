@@ -7,6 +7,7 @@ module keeps all that from the rest of the process.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -16,7 +17,7 @@ from typing import Any
 
 from openrbu.errors import ObstacleError
 from openrbu.fuse.callers import CallerMap
-from openrbu.fuse.filesystem import FileSystem
+from openrbu.fuse.filesystem import FileSystem, PathLock
 from openrbu.fuse.library import mfusepy
 from openrbu.fuse.translation import Translation
 from openrbu.kernel.files import Files
@@ -40,6 +41,7 @@ class FuseSession:
 
     The session owns the descriptor `fd` and closes it at the end; programs that still use the mount
     get ENOTCONN then. `log` gets a line for each defect; it is called in another thread.
+    `path_lock`: see `FileSystem`.
     """
 
     def __init__(
@@ -49,9 +51,17 @@ class FuseSession:
         callers: CallerMap,
         *,
         log: Callable[[str], None] = lambda line: None,
+        path_lock: PathLock = lambda path: contextlib.nullcontext(),
     ) -> None:
         self._fd, self._log = fd, log
-        self._system = _ObservedFileSystem(files, callers, log, self._on_init, self._on_destroy)
+        self._system = _ObservedFileSystem(
+            files,
+            callers,
+            log,
+            path_lock=path_lock,
+            on_init=self._on_init,
+            on_destroy=self._on_destroy,
+        )
         self._on_line = _LogFunction(self._take_line)
         self._last_line = ""
         self._failure: str | None = None  # known when it has ended
@@ -146,10 +156,12 @@ class _ObservedFileSystem(FileSystem):
         files: Files,
         callers: CallerMap,
         log: Callable[[str], None],
+        *,
+        path_lock: PathLock,
         on_init: Callable[[], None],
         on_destroy: Callable[[], None],
     ) -> None:
-        super().__init__(files, callers, log)
+        super().__init__(files, callers, log, path_lock=path_lock)
         self._on_init, self._on_destroy = on_init, on_destroy
 
     def init_with_config(self, connection: object, config: Any) -> None:

@@ -12,8 +12,11 @@ from typing import Any
 
 import pytest
 
-from openrbu.errors import MachineError
-from rigs.mounted import Mounted
+from openrbu.drivers.dcdbas import SMI_REQUEST
+from openrbu.errors import MachineError, ObstacleError
+from openrbu.machine import path_locks
+from openrbu.machine.virtual import VirtualMachine
+from rigs.mounted import Mounted, needs_fuse
 from rigs.mounts import DEVICE, ENTRY, program
 
 LOADING, DATA, TYPE = f"{ENTRY}/loading", f"{ENTRY}/data", f"{DEVICE}/image_type"
@@ -60,6 +63,53 @@ def everything(root: Path) -> list[Path]:
 
 def names(directory: Path) -> list[str]:
     return sorted(path.name for path in directory.iterdir())
+
+
+# -- the lock on what calls the BIOS --------------------------------------------------------
+
+
+@pytest.fixture
+def smi_request(tmp_path: Path) -> Iterator[tuple[VirtualMachine, Path]]:
+    """The machine, and the file on its mount."""
+    needs_fuse()
+    mounted = Mounted(tmp_path, model="precision-t7600")
+    try:
+        mounted.machine.load_module("dcdbas", {})
+        yield mounted.machine, mounted.path(f"/sys{SMI_REQUEST}")
+    finally:
+        mounted.close()
+
+
+def test_while_programs_have_it_open_for_writing_others_can_not_lock_it(
+    smi_request: tuple[VirtualMachine, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine, file = smi_request
+    monkeypatch.setattr(path_locks, "TIMEOUT_S", 0.1)
+
+    def is_locked() -> bool:
+        try:
+            with machine.path_lock(f"/sys{SMI_REQUEST}"):
+                return False
+        except ObstacleError:
+            return True
+
+    first, second = (os.open(file, os.O_WRONLY) for _ in range(2))
+    assert is_locked()
+    os.close(first)
+    assert is_locked()
+    os.close(second)
+    assert not is_locked()
+
+
+def test_while_another_has_it_locked_a_program_can_not_open_it_for_writing(
+    smi_request: tuple[VirtualMachine, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine, file = smi_request
+    monkeypatch.setattr(path_locks, "TIMEOUT_S", 0.1)
+    with machine.path_lock(f"/sys{SMI_REQUEST}"):
+        assert errno_of(os.open, file, os.O_WRONLY) == "EBUSY"
+        assert file.with_name("smi_data_buf_size").read_text() == "0\n"
+    os.close(os.open(file, os.O_WRONLY))
 
 
 # -- looking ----------------------------------------------------------------------------------
