@@ -20,7 +20,7 @@ import pytest
 
 from lab.story import Story
 from openrbu.formats.dell import CompletionCode
-from openrbu.linux.cmos import CLOCK, NVMEM, PORT
+from openrbu.linux.cmos import CLOCK, NVMEM, NVRAM, PORT
 from rigs import token_load
 from rigs.lab import Lab
 
@@ -70,9 +70,9 @@ def load(story: Story, reads: int, cycles: int, how: str) -> dict[str, Any]:
     return said
 
 
-def check_sound(story: Story, said: dict[str, Any]) -> None:
+def check_sound(story: Story, said: dict[str, Any], way: str = NVMEM) -> None:
     """Nothing was wrong, all of CMOS is as it was, and the clock is right."""
-    assert (said["way"], said["wrong"], said["bytes_changed"]) == (NVMEM, {}, [])
+    assert (said["way"], said["wrong"], said["bytes_changed"]) == (way, {}, [])
     clock_s = float(story.shell(f"cat {CLOCK}"))
     assert abs(clock_s - time.time()) < CLOCK_TOLERANCE_S
 
@@ -80,11 +80,14 @@ def check_sound(story: Story, said: dict[str, Any]) -> None:
 def test_beside_a_program_that_uses_the_clock_on_another_processor_nothing_is_wrong(
     started: Started,
 ) -> None:
-    """The same reads through `/dev/port`, looked at once each, are: some of them."""
+    """Nor through `/dev/nvram`. The same reads through `/dev/port`, looked at once each, are: some
+    of them."""
     story = started(cpus=2)
     said = load(story, READS, CYCLES, "kernel")
     assert said["processors"] == 2
     check_sound(story, said)
+    story.shell("modprobe nvram")
+    check_sound(story, load(story, READS // 3, CYCLES // 3, "nvram"), NVRAM)
     careless = load(story, CARELESS_READS, 0, "careless")
     assert careless["way"] == PORT
     assert careless["wrong"]["reads"] > 0

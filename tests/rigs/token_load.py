@@ -1,8 +1,9 @@
 """Uses the token of the machine it runs on, very often, beside a program that uses the clock.
 
 Words: how many reads, how many cycles of arming and disarming, and the way: `kernel` is the first
-one that openrbu finds, `port` its last one, `careless` is `/dev/port` as a program uses it that
-looks once and compares nothing. Writes what it saw as JSON.
+one that openrbu finds, `nvram` its second one (the PC's check value is made right for it), `port`
+its last one, `careless` is `/dev/port` as a program uses it that looks once and compares nothing.
+Writes what it saw as JSON.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from openrbu.buffers import Buffer
-from openrbu.cmos import IndexedActivation, needed_indexes
+from openrbu.cmos import IndexedActivation, needed_indexes, store
 from openrbu.errors import OpenRbuError
 from openrbu.formats.tokens import IndexedIoToken
 from openrbu.hosts.linux import LinuxHost
@@ -33,6 +34,9 @@ from openrbu.update.target import read_target
 RTC = "/dev/rtc0"
 RTC_RD_TIME, RTC_ALM_SET, RTC_AIE_ON, RTC_AIE_OFF = 0x80247009, 0x40247007, 0x7001, 0x7002
 """linux/rtc.h; a time is nine ints."""
+
+HIDDEN = {"kernel": (), "nvram": (NVMEM,), "port": (NVMEM, NVRAM), "careless": ()}
+"""The files that a way is without."""
 
 ALARM = struct.pack("9i", 0, 0, 4, 1, 0, 130, 0, 0, 0)
 
@@ -84,11 +88,15 @@ def settings(cmos: Cmos) -> bytes:
     return cmos.read(cmos.indexes.start, len(cmos.indexes))
 
 
-class PortHost(LinuxHost):
-    """This computer without the kernel's files of CMOS."""
+class Without(LinuxHost):
+    """This computer without these files."""
+
+    def __init__(self, *paths: str) -> None:
+        super().__init__()
+        self._paths = paths
 
     def write(self, path: str, data: Buffer, offset: int = 0) -> None:
-        if path in (NVMEM, NVRAM):
+        if path in self._paths:
             raise FileNotFoundError(errno.ENOENT, "No such file or directory", path)
         super().write(path, data, offset)
 
@@ -99,12 +107,12 @@ def main(reads: int, cycles: int, how: str) -> None:
     tokens = target.tokens
     assert tokens is not None
     assert isinstance(tokens.activate, IndexedIoToken)
-    way = find_cmos(host, tokens.activate.ports, needed_indexes(tokens))
-    cmos: Cmos = way.cmos
-    if how == "careless":
-        cmos = PortCmos(CarelessPorts(), tokens.activate.ports)
-    elif how == "port":
-        cmos = find_cmos(PortHost(), tokens.activate.ports, needed_indexes(tokens)).cmos
+    ports, needed = tokens.activate.ports, needed_indexes(tokens)
+    way = find_cmos(host, ports, needed)
+    if how == "nvram":
+        store(way.cmos, dict(enumerate(sum(way.cmos.read(0x10, 0x1E)).to_bytes(2, "big"), 0x2E)))
+    used = find_cmos(Without(*HIDDEN[how]), ports, needed)
+    cmos: Cmos = PortCmos(CarelessPorts(), ports) if how == "careless" else used.cmos
     token = IndexedActivation(cmos, tokens, target.system_id)
     before = settings(way.cmos)
     location = tokens.activate.location
@@ -126,7 +134,7 @@ def main(reads: int, cycles: int, how: str) -> None:
         times.append(time.monotonic())
     clock_s = float(Path(CLOCK).read_text())
     document = {
-        "way": way.path if how == "kernel" else PORT,
+        "way": PORT if how == "careless" else used.path,
         "wrong": {what: number for what, number in wrong.items() if number},
         "bytes_changed": [
             index

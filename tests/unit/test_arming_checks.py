@@ -417,7 +417,8 @@ def test_a_plan_says_why_only_ports_lead_to_cmos(tmp_path: Path) -> None:
         assert verdict is Verdict.HANDLED
         assert found == (
             "CMOS is reached through /dev/port only, where the kernel's clock driver can come in "
-            f"between ({NVMEM}: No such file or directory; /dev/nvram: No such file or directory)"
+            f"between ({NVMEM}: No such file or directory; "
+            "/dev/nvram: No such file or directory (modprobe nvram))"
         )
 
 

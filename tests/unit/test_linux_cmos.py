@@ -76,7 +76,10 @@ def test_the_kernels_own_file_is_the_first_way_and_begins_at_index_14(tmp_path: 
 def test_without_it_dev_nvram_is_and_else_dev_port_and_it_is_told_why(tmp_path: Path) -> None:
     put(tmp_path, PORT, bytes(1 << 16))
     missing = f"{NVMEM}: No such file or directory"
-    assert way(tmp_path) == (PORT, (missing, f"{NVRAM}: No such file or directory"))
+    assert way(tmp_path) == (
+        PORT,
+        (missing, f"{NVRAM}: No such file or directory (modprobe nvram)"),
+    )
     assert not find_cmos(LinuxHost(tmp_path), FIRST, NEEDED).is_locked
     put(tmp_path, NVRAM, bytes(range(14, 128)))
     assert way(tmp_path) == (NVRAM, (missing,))
@@ -137,7 +140,7 @@ def test_under_lockdown_the_file_is_the_way_and_without_it_the_lockdown_is_told(
         find_cmos(host, FIRST, NEEDED)
     assert str(told.value) == (
         "CMOS at the ports 0x70 and 0x71 can't be reached from here (it takes root): "
-        f"{NVMEM}: No such file or directory; {NVRAM}: No such file or directory; "
+        f"{NVMEM}: No such file or directory; {NVRAM}: No such file or directory (modprobe nvram); "
         f"{PORT}: the kernel is locked down (integrity)"
     )
     put(tmp_path, NVMEM, bytes(NVMEM_BYTES))

@@ -4,6 +4,7 @@
    under lockdown, too. (The file of the first bank goes on with the second one; which of the second
    bank's bytes these are, only the chip knows: they are not used.)
 2. `/dev/nvram`, with the same lock. It has the first bank, where the PC's check value is right.
+   (Its module may have to be loaded.)
 3. `/dev/port`, for the ports that no file serves, and where there is no file. It races with the
    kernel's clock driver, so a byte is read until several reads agree, is written together with its
    index, and the clock is looked at before and after.
@@ -115,10 +116,12 @@ def _why_not(
 
 def _words(host: Host, path: str, error: OSError) -> str:
     """Why a file can't be used."""
-    if path == PORT and isinstance(error, PermissionError):
+    if path == PORT and error.errno == errno.EPERM:
         lockdown = LinuxFacts(host).lockdown
         if lockdown not in (None, "none"):
             return f"the kernel is locked down ({lockdown})"
+    if path == NVRAM and error.errno == errno.ENOENT:
+        return f"{error.strerror} (modprobe nvram)"
     return error.strerror or str(error)
 
 
