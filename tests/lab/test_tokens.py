@@ -73,8 +73,10 @@ def load(story: Story, reads: int, cycles: int, how: str) -> dict[str, Any]:
 def check_sound(story: Story, said: dict[str, Any], way: str = NVMEM) -> None:
     """Nothing was wrong, all of CMOS is as it was, and the clock is right."""
     assert (said["way"], said["wrong"], said["bytes_changed"]) == (way, {}, [])
-    clock_s = float(story.shell(f"cat {CLOCK}"))
-    assert abs(clock_s - time.time()) < CLOCK_TOLERANCE_S
+    assert not said["clock_failed"]
+    off_s = float(story.shell(f"cat {CLOCK}")) - time.time()
+    print(f"the clock is off by {off_s:+.1f} s")
+    assert abs(off_s) < CLOCK_TOLERANCE_S
 
 
 def test_beside_a_program_that_uses_the_clock_on_another_processor_nothing_is_wrong(
@@ -90,7 +92,7 @@ def test_beside_a_program_that_uses_the_clock_on_another_processor_nothing_is_wr
     check_sound(story, load(story, READS // 3, CYCLES // 3, "nvram"), NVRAM)
     careless = load(story, CARELESS_READS, 0, "careless")
     assert careless["way"] == PORT
-    assert careless["wrong"]["reads"] > 0
+    assert careless["wrong"] or careless["clock_failed"], "the check can fail"
 
 
 def test_a_kernel_that_is_locked_down_takes_an_update_and_nothing_is_wrong_on_one_processor(
