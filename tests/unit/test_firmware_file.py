@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from openrbu.buffers import Buffer
 from openrbu.errors import ObstacleError
 from openrbu.hosts.base import read_file
 from openrbu.hosts.linux import LinuxHost
@@ -24,7 +25,7 @@ from openrbu.machine.virtual import VirtualMachine
 from openrbu.memory.scan import search
 from openrbu.update import firmware_file, report
 from openrbu.update.cancelling import cancel
-from openrbu.update.driver import ENTRY, RbuDriver
+from openrbu.update.driver import ENTRY, IMAGE_TYPE, USE_COUNT, RbuDriver
 from openrbu.update.firmware_file import given_as_file
 from rigs.machines import FLASH_BYTES, NEWER, PROFILES, image, image_bytes, make, running, update
 
@@ -223,6 +224,49 @@ def test_without_a_search_path_nothing_can_be_given(tmp_path: Path) -> None:
     ):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_zeros_in_a_file_take_no_memory(tmp_path: Path) -> None:
+    put(tmp_path, SEARCH_PATH, "/before\n")
+    (tmp_path / "run").mkdir()
+    with given_as_file(LinuxHost(tmp_path), b"image", zeros=1 << 24):
+        file = tmp_path / "run/openrbu-firmware/dell_rbu"
+        assert file.stat().st_size == 5 + (1 << 24)
+        assert file.stat().st_blocks * 512 < 1 << 20
+        assert file.read_bytes() == b"image" + bytes(1 << 24)
+
+
+def test_a_driver_that_is_built_in_is_waited_for_until_it_has_the_file(
+    machine: VirtualMachine,
+) -> None:
+    """Its kernel does not show how often it is in use."""
+    host = ignoring(machine)
+    host.load_module("dell_rbu", {})
+    pauses: list[float] = []
+
+    class BuiltIn(VirtualHost):
+        asked = False
+
+        def exists(self, path: str) -> bool:
+            return path != USE_COUNT and super().exists(path)
+
+        def write(self, path: str, data: Buffer, offset: int = 0) -> None:
+            if data == b"init\n":
+                self.asked = True  # it is done later, in the background
+            else:
+                super().write(path, data, offset)
+
+        def sleep(self, seconds: float) -> None:
+            pauses.append(seconds)
+            if self.asked:
+                self.asked = False
+                super().write(IMAGE_TYPE, b"init\n")
+
+    driver = RbuDriver(BuiltIn(machine))
+    driver.deliver(b"an image", lambda count: None)
+    assert b"".join(driver.staged()) == b"an image"
+    assert pauses
+    assert taken_away(host)
 
 
 def test_where_no_file_can_be_made_it_is_told(tmp_path: Path) -> None:

@@ -221,15 +221,15 @@ class RbuDriver:
             return False
         return self.ensure_entry()
 
-    def _deliver_as_file(self, data: Buffer) -> None:
-        """Have the kernel load `data` from a file.
+    def _deliver_as_file(self, data: Buffer, *, zeros: int = 0) -> None:
+        """Have the kernel load `data` from a file, and as many `zeros`.
 
         :raise ObstacleError: when no file can be made, or the kernel is not done with it within
             `ENTRY_WAIT_SECONDS`.
         """
-        with given_as_file(self._host, data):
+        with given_as_file(self._host, data, zeros=zeros):
             self.request_entry()
-            if not self._wait_until(lambda: self.has_entry or not self.is_in_use):
+            if not self._wait_until(self._is_file_read):
                 raise ObstacleError(
                     f"the kernel is not done with loading a file after {ENTRY_WAIT_SECONDS:.0f} s: "
                     "try again later"
@@ -240,13 +240,18 @@ class RbuDriver:
                     f"the kernel did not find the file that it was given ({NAME}): see its log"
                 )
 
+    def _is_file_read(self) -> bool:
+        """Whether the kernel is done with a file; where it does not show the use of the module:
+        whether it has staged something."""
+        return self.has_entry or (not self.is_in_use if self.shows_use else self.has_staged_data)
+
     def _overwrite_by_file(self, size_bytes: int) -> None:
         """As `overwrite_freed`. Packets of no size are not staged, so the driver takes nothing."""
         image_type, packet_size_bytes = self.image_type, self.packet_size_bytes
         self.set_type("packet")
         self.set_packet_size(0)
         try:
-            self._deliver_as_file(bytes(size_bytes))
+            self._deliver_as_file(b"", zeros=size_bytes)
         finally:
             self.set_packet_size(packet_size_bytes)
             self.set_type(image_type)

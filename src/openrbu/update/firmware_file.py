@@ -37,8 +37,9 @@ _CHUNK_BYTES = 1 * MIB
 
 
 @contextlib.contextmanager
-def given_as_file(host: Host, data: Buffer) -> Iterator[None]:
-    """For the block, have `data` as the file that the kernel loads when `init` is written.
+def given_as_file(host: Host, data: Buffer, *, zeros: int = 0) -> Iterator[None]:
+    """For the block, have `data` as the file that the kernel loads when `init` is written. As many
+    `zeros` follow, which take no memory of their own.
 
     :raise ObstacleError: when no such file can be made; the text says why.
     :raise OSError: what the kernel returns.
@@ -50,7 +51,7 @@ def given_as_file(host: Host, data: Buffer) -> Iterator[None]:
             f"a file ({SEARCH_PATH} is missing): put the image at {LIBRARY}/{NAME} by hand"
         )
     try:
-        directory = _make_files(host, data)
+        directory = _make_files(host, data, zeros)
         path = host.kernel_path(directory)
         host.write(SEARCH_PATH, path.encode() + b"\0")
         yield
@@ -59,7 +60,7 @@ def given_as_file(host: Host, data: Buffer) -> Iterator[None]:
             take_away(host)
 
 
-def _make_files(host: Host, data: Buffer) -> str:
+def _make_files(host: Host, data: Buffer, zeros: int) -> str:
     """Make the record and the file; the directory in which they are.
 
     :raise ObstacleError: when there is no place for them.
@@ -70,6 +71,8 @@ def _make_files(host: Host, data: Buffer) -> str:
         try:
             _make(host, f"{directory}/{_RECORD}", read_file(host, SEARCH_PATH).removesuffix(b"\n"))
             _make(host, f"{directory}/{NAME}", data)
+            if zeros:  # a file with a hole
+                host.write(f"{directory}/{NAME}", b"\0", len(data) + zeros - 1)
         except OSError as error:
             if error.errno == errno.ENOMEM:
                 raise
@@ -129,9 +132,12 @@ def _put_path_back(host: Host, before: bytes, directory: str) -> None:
 
 
 def _overwrite(host: Host, path: str) -> None:
-    size_bytes = sum(map(len, host.chunks(path, _CHUNK_BYTES)))
-    for offset in range(0, size_bytes, _CHUNK_BYTES):
-        host.write(path, bytes(min(_CHUNK_BYTES, size_bytes - offset)), offset)
+    """Overwrite what is not zero: a hole stays one."""
+    offset = 0
+    for chunk in host.chunks(path, _CHUNK_BYTES):
+        if any(chunk):
+            host.write(path, bytes(len(chunk)), offset)
+        offset += len(chunk)
 
 
 def _all_files() -> list[str]:
