@@ -176,7 +176,13 @@ def test_a_signature_is_seen_in_a_packed_module_too(tree: Path, end: str, is_sig
     assert driver_row(tree).verdict is (HANDLED if is_signed else IN_THE_WAY)
 
 
-@pytest.mark.parametrize(("end", "content"), [(".zst", b"(\xb5/\xfd"), (".xz", b"not xz")])
+DAMAGED_GZIP = b"\x1f\x8b\x08\0\0\0\0\0\0\x03\xff\xff\xff"
+
+
+@pytest.mark.parametrize(
+    ("end", "content"),
+    [(".zst", b"(\xb5/\xfd"), (".xz", b"not xz"), (".gz", b"not gzip"), (".gz", DAMAGED_GZIP)],
+)
 def test_a_signature_that_can_not_be_read_is_not_known(
     tree: Path, end: str, content: bytes
 ) -> None:

@@ -7,14 +7,12 @@ signatures; seen on 6.1.192: the directory and its files `modules.dep` and `modu
 from __future__ import annotations
 
 import contextlib
-import gzip
-import lzma
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from types import MappingProxyType
 
+from openrbu.errors import DamagedInputError
 from openrbu.hosts.base import Host, read_file
 from openrbu.linux.files import names_in, number_of, text_of
 
@@ -33,11 +31,6 @@ CONFIGURATION = (
 """Of files of the same name, that in the first of these directories counts."""
 
 _SIGNATURE_MARK = b"~Module signature appended~\n"
-
-_UNPACKED: Mapping[str, Callable[[bytes], bytes]] = MappingProxyType(
-    {".ko": bytes, ".xz": lzma.decompress, ".gz": gzip.decompress}
-)
-"""How a module's file is read, by the end of its name. (Python 3.11 can't read `.zst`.)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +98,8 @@ def _directory(host: Host, release: str | None) -> str | None:
 def _listed(host: Host, path: str, name: str) -> str:
     """A module's path in a list of modules; empty: it is not listed."""
     for line in (text_of(host, path) or "").splitlines():
+        if name not in _module_name(line):  # most lines: the list has thousands
+            continue
         file = line.partition(":")[0].strip()
         if _module_name(PurePosixPath(file).name.partition(".ko")[0]) == name:
             return file
@@ -117,12 +112,35 @@ def _module_name(text: str) -> str:
 
 
 def _is_signed(host: Host, file: str) -> bool | None:
-    unpack = _UNPACKED.get(PurePosixPath(file).suffix)
-    if unpack is None:
-        return None
-    with contextlib.suppress(OSError, EOFError, lzma.LZMAError):
-        return unpack(read_file(host, file)).endswith(_SIGNATURE_MARK)
+    with contextlib.suppress(OSError, EOFError, DamagedInputError):
+        return _unpacked(host, file).endswith(_SIGNATURE_MARK)
     return None
+
+
+def _unpacked(host: Host, file: str) -> bytes:
+    """A module's file, unpacked by the end of its name. (Python 3.11 can't read `.zst`.)
+
+    :raise OSError | EOFError | DamagedInputError: when it can't be read or unpacked.
+    """
+    kind = PurePosixPath(file).suffix
+    if kind == ".ko":
+        return read_file(host, file)
+    if kind == ".gz":
+        import gzip  # noqa: PLC0415  (start-up time)
+        import zlib  # noqa: PLC0415  (start-up time)
+
+        try:
+            return gzip.decompress(read_file(host, file))
+        except zlib.error as error:
+            raise DamagedInputError(f"{file}: {error}") from None
+    if kind == ".xz":
+        import lzma  # noqa: PLC0415  (start-up time)
+
+        try:
+            return lzma.decompress(read_file(host, file))
+        except lzma.LZMAError as error:
+            raise DamagedInputError(f"{file}: {error}") from None
+    raise DamagedInputError(f"{file}: an unknown kind of file")
 
 
 def _install_command(host: Host, name: str) -> str:

@@ -34,7 +34,6 @@ from openrbu.units import MAX_BLOCK_BYTES, MIB, PAGE_SIZE, human_size, order_for
 from openrbu.update.arming_checks import lacks_password
 from openrbu.update.checks.situation import Situation
 from openrbu.update.driver import Mode
-from openrbu.update.holding import why_not_held
 
 COMPACT_MEMORY = "/proc/sys/vm/compact_memory"
 
@@ -124,6 +123,8 @@ def _held(name: str, seen: Situation, last: Way | None) -> Made:
     if seen.on_xen:
         return "on Xen the kernel has no huge pages"
     size = way.packet_size_bytes
+    from openrbu.update.holding import why_not_held  # noqa: PLC0415  (start-up time)
+
     why_not = why_not_held(seen.host, seen.zones, staged_bytes(seen, size))
     if why_not:
         return f"memory above 4 GiB can't be held: {why_not}"

@@ -17,8 +17,6 @@ from openrbu.update.arming_checks import (
 from openrbu.update.checks import password
 from openrbu.update.checks.check import Check, Question, Verdict
 from openrbu.update.checks.situation import Situation
-from openrbu.update.ending import is_left_armed
-from openrbu.update.journal import Attempt, Journal
 
 _check = partial(Check, Question.ARMING)
 _in_the_way = partial(_check, verdict=Verdict.IN_THE_WAY)
@@ -31,11 +29,16 @@ def checks(seen: Situation) -> Iterator[Check]:
     yield from password.checks(seen)
 
 
-def _last(seen: Situation) -> Attempt | None:
-    """The last update of the journal; None where that can't be read, which an update will tell."""
+def _is_left_armed(seen: Situation) -> bool:
+    """Whether the token is still set for an update that is lost. A journal that can't be read says
+    nothing, and an update will tell that."""
+    from openrbu.update.ending import is_left_armed  # noqa: PLC0415  (start-up time)
+    from openrbu.update.journal import Journal  # noqa: PLC0415  (start-up time)
+
+    last = None
     with contextlib.suppress(ObstacleError, DamagedInputError):
-        return Journal.of(seen.host).last
-    return None
+        last = Journal.of(seen.host).last
+    return is_left_armed(seen.host, seen.target, last)
 
 
 def _token(seen: Situation) -> Iterator[Check]:
@@ -51,7 +54,7 @@ def _token(seen: Situation) -> Iterator[Check]:
         yield from _way(seen)
         yield from _cmos(seen, token)
     armed = read_armed(seen.host, seen.target)
-    if armed and is_left_armed(seen.host, seen.target, _last(seen)):
+    if armed and _is_left_armed(seen):
         text = "the token is still set for an update that is lost: the BIOS did not run since then"
         yield _check("token", text, Verdict.HANDLED, "the update clears it first")
     elif armed:
