@@ -53,6 +53,25 @@ def test_cold_and_kexec_do_not_go_together(rbu: Cli) -> None:
     assert rbu("machine", "reboot", "demo", "--cold", "--kexec").code == 2
 
 
+def test_a_kernel_without_the_files_is_refused_told_and_taken_on(rbu: Cli) -> None:
+    rbu("machine", "new", "old", "--without-reboot-files")
+    refused = rbu("update", rbu.image("A06"), "--machine", "old")
+    assert refused.code == 4
+    assert "start Linux with reboot=w on its command line" in refused.err
+    armed = rbu("update", rbu.image("A06"), "--machine", "old", "--allow-any-restart")
+    assert armed.code == 0
+    assert "and restarts cold, which clears memory" in " ".join(
+        rbu("status", "-m", "old").out.split()
+    )
+    ended = rbu("machine", "reboot", "old")
+    assert ended.code == 1
+    assert "memory was cleared: the restart was cold" in ended.err
+    assert "/sys/kernel/reboot" not in ended.err
+
+    rbu("machine", "new", "warm", "--without-reboot-files", "--kernel-words", "quiet reboot=w")
+    assert rbu("update", rbu.image("A06"), "--machine", "warm", "--reboot").code == 0
+
+
 # -- the unit -------------------------------------------------------------------------------
 
 

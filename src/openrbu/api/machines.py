@@ -184,9 +184,10 @@ class Machine:
 
         mode = "cold" if cold else self.virtual.status().reboot_mode
         wanted = restarted.armed_version(self.host)
-        on_xen = self.virtual.config.xen is not None
+        config = self.virtual.config
+        can_choose = config.xen is None and config.has_reboot_files
         post = self.virtual.restart(cold=cold or None)
-        post = restarted.explained(post, mode, on_xen=on_xen)
+        post = restarted.explained(post, mode, can_choose=can_choose)
         failure = restarted.update_failure(post, wanted)
         return restarted.Restarted(post, self.status(), failure)
 

@@ -41,16 +41,17 @@ def armed_version(host: Host) -> BiosVersion | None:
     return BiosVersion.parse(str(last.fields.get("to_version", "")))
 
 
-def explained(post: PostReport, mode: str | None, *, on_xen: bool) -> PostReport:
+def explained(post: PostReport, mode: str | None, *, can_choose: bool) -> PostReport:
     """The report of a start, with a reason that a BIOS can't know: memory was cleared before it
     searched.
 
-    `mode` is the kind of the restart, None where the machine was off.
+    `mode` is the kind of the restart, None where the machine was off. `can_choose`: the kernel has
+    a file for it, and that has an effect.
     """
     if post.completion_code is not CompletionCode.IMAGE_NOT_FOUND or mode in (None, WARM):
         return post
     why = f"memory was cleared: the restart was {mode}; a warm one keeps it"
-    return replace(post, reason=why if on_xen else f"{why}: echo {WARM} > {REBOOT_MODE}")
+    return replace(post, reason=f"{why}: echo {WARM} > {REBOOT_MODE}" if can_choose else why)
 
 
 def post_failure(post: PostReport) -> UpdateFailedError | None:
