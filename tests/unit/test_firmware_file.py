@@ -27,7 +27,17 @@ from openrbu.update import firmware_file, report
 from openrbu.update.cancelling import cancel
 from openrbu.update.driver import ENTRY, IMAGE_TYPE, USE_COUNT, RbuDriver
 from openrbu.update.firmware_file import given_as_file
-from rigs.machines import FLASH_BYTES, NEWER, PROFILES, image, image_bytes, make, running, update
+from rigs.machines import (
+    FLASH_BYTES,
+    NEWER,
+    PROFILES,
+    image,
+    image_bytes,
+    killed_at_line,
+    make,
+    running,
+    update,
+)
 
 MODES = ("mono", "packet")
 FOREIGN = "/lib/firmware/dell_rbu"
@@ -291,3 +301,27 @@ def test_a_file_is_given_on_a_linux_and_taken_away(tmp_path: Path) -> None:
         assert file.parent.stat().st_mode & 0o777 == 0o700
         assert (tmp_path / SEARCH_PATH[1:]).read_bytes()[:22] == b"/run/openrbu-firmware\0"
     assert not firmware_file.is_left(host)
+
+
+def test_a_kill_at_any_line_is_cleaned_up_by_the_next_command(tmp_path: Path) -> None:
+    put(tmp_path, SEARCH_PATH, "/before\n")
+    (tmp_path / "run").mkdir()
+    host, number, seen = LinuxHost(tmp_path), 0, set[tuple[bytes, bool]]()
+    path = tmp_path / SEARCH_PATH[1:]
+
+    def give() -> None:
+        path.write_bytes(b"/before\n")  # a plain file keeps what was longer, unlike the parameter
+        with given_as_file(host, b"an image"):
+            path.write_bytes(read_file(host, SEARCH_PATH).partition(b"\0")[0] + b"\n")
+
+    while killed_at_line(number + 1, ("update/firmware_file",), give):
+        number += 1
+        path_now = path.read_bytes().partition(b"\0")[0].strip()
+        seen.add((path_now, firmware_file.is_left(host)))
+        path.write_bytes(path_now + b"\n")
+        firmware_file.take_away(host)
+        assert path.read_bytes().partition(b"\0")[0].strip() == b"/before"
+        assert not firmware_file.is_left(host)
+    assert number > 50
+    assert {(b"/before", False), (b"/before", True), (b"/run/openrbu-firmware", True)} <= seen
+    assert (b"/run/openrbu-firmware", False) not in seen
