@@ -17,7 +17,7 @@ from openrbu.errors import ObstacleError
 from openrbu.hosts.base import DMI_TABLE
 from openrbu.hosts.linux import JOURNAL, LinuxHost
 from openrbu.hosts.virtual import VirtualHost
-from openrbu.system.flocks import one_for_all
+from openrbu.system.flocks import find_holder, one_for_all
 from openrbu.update.exclusion import BusyError, alone_on, who_updates
 from openrbu.update.journal import Journal
 from rigs.machines import as_nobody, make, opened_up, running
@@ -34,6 +34,15 @@ HOLD = (
 )
 """A process that has the lock until its standard input ends, or says who has it."""
 
+HOLD_ALL = (
+    "import sys\n"
+    "from openrbu.system.flocks import HeldError, hold, one_for_all\n"
+    "try:\n"
+    "    with hold((one_for_all(),)): print('alone', flush=True); sys.stdin.read()\n"
+    "except HeldError as held: print(held)\n"
+)
+"""The same with the lock that all processes of this computer have."""
+
 OTHER_MOUNTS = 'mount -t tmpfs none /run; mount -t tmpfs none /var/lib; exec "$@"'
 
 
@@ -47,11 +56,13 @@ def root(tmp_path: Path) -> Path:
 
 @contextmanager
 def another(
-    root: Path, *, words: tuple[str, ...] = (), environment: Mapping[str, str] | None = None
+    root: Path | None, *, words: tuple[str, ...] = (), environment: Mapping[str, str] | None = None
 ) -> Iterator[tuple[int, str]]:
-    """Another process that wants to have the lock: its ID, and what it says."""
+    """Another process that wants to have the lock: its ID, and what it says. Without `root` it is
+    the lock that all processes have."""
+    script = (HOLD_ALL,) if root is None else (HOLD, str(root))
     process = subprocess.Popen(
-        [*words, sys.executable, "-c", HOLD, str(root)],
+        [*words, sys.executable, "-c", *script],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -128,22 +139,25 @@ def test_the_lock_is_of_the_file_so_a_mount_over_the_directories_does_not_hide_i
             pass
 
 
-def test_this_computers_lock_is_seen_from_other_namespaces() -> None:
+def test_a_lock_of_the_kernels_own_is_seen_from_other_namespaces() -> None:
     """From one with other mounts, network and process IDs, as a container has."""
     if os.geteuid():
         leave_out("only root has the lock of this computer")
     if (fd := one_for_all()) is None:
         leave_out("this kernel has no fsopen, or this root may not use it")
-    os.close(fd)
-    root = Path("/")
     mounts = ("unshare", "--mount", "--net", "sh", "-euc", OTHER_MOUNTS, "sh")
-    with another(root) as (pid, one), another(root, words=mounts) as (_, said):
-        assert one == "alone"
-        assert f"process {pid} (" in said
-        contained = (*mounts[:-4], "--pid", "--fork", "--mount-proc", *mounts[-4:])
-        with another(root, words=contained) as (_, inside):
-            assert inside.endswith("wait for it: a process that can't be seen from here")
-        assert who_updates(LinuxHost()).startswith(f"process {pid} (")
+    contained = (*mounts[:-4], "--pid", "--fork", "--mount-proc", *mounts[-4:])
+    try:
+        with another(None) as (pid, one):
+            assert one == "alone"
+            with another(None, words=mounts) as (_, said):
+                assert said.startswith(f"process {pid} (")
+            with another(None, words=contained) as (_, said):
+                assert said == "a process that can't be seen from here"
+            is_held, holder = find_holder((fd,))
+            assert (is_held, holder and holder.pid) == (True, pid)
+    finally:
+        os.close(fd)
 
 
 def test_virtual_machines_have_a_lock_each(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -460,3 +461,48 @@ def test_a_whole_update_by_real_files(rbu: Cli, tmp_path: Path, model: str) -> N
     rbu.json("machine", "reboot", run.name)
     shown = rbu.json("machine", "show", run.name)
     assert (shown["bios_version"], shown["is_armed"]) == (NEWER[model], False)
+
+
+# -- the history of updates, and the lock of one ----------------------------------------------
+
+
+def test_the_machines_history_and_its_lock_are_those_of_the_machine_from_outside(
+    rbu: Cli, tmp_path: Path
+) -> None:
+    run = runner(tmp_path / "home", "nobody" if os.geteuid() else "root")
+    image = tmp_path / "new.hdr"
+    image.write_bytes(image_bytes("precision-t7600"))
+    image.chmod(0o644)
+    here = Path("/var/lib/openrbu/journal.jsonl")
+    before = here.read_bytes() if here.exists() else None
+
+    def outside(*words: str) -> Any:
+        command = [*run.prefix, *RBU, *words, "--machine", run.name, "--json"]
+        return json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+
+    for module in ("dell_rbu", "dcdbas"):
+        outside("module", "load", module)
+    assert json.loads(run.says(*RBU, "update", image, "--json"))["is_armed"]
+    assert [each["outcome"] for each in outside("history")["updates"]] == ["armed"]
+    assert outside("cancel")["was_armed"]
+    (update,) = json.loads(run.says(*RBU, "history", "--json"))["updates"]
+    assert update["outcome"] == "cancelled"
+    script = "cd /var/lib/openrbu && exec flock . sh -c 'echo held; read end'"
+    holder = run.start("sh", "-euc", script)
+    try:
+        assert line_of(holder) == "held"
+        busy = run(*RBU, "cancel")
+        assert (busy.returncode, "an update is under way" in busy.stderr) == (4, True), busy
+    finally:
+        holder.communicate("\n")
+    assert (here.read_bytes() if here.exists() else None) == before
+
+
+def test_a_directory_that_this_computer_has_not_is_made_for_the_history_alone(
+    run_as_root: Runner,
+) -> None:
+    """All else in the directory above stays as it is."""
+    other = "mount -t tmpfs none /var/lib; mkdir /var/lib/x; echo 7 >/var/lib/x/y"
+    script = "cat /var/lib/x/y; ls /var/lib; ls /var/lib/openrbu/machine.json"
+    said = run_as_root.privately(other).says("sh", "-euc", script)
+    assert said.split() == ["7", "openrbu", "x", "/var/lib/openrbu/machine.json"]

@@ -35,7 +35,7 @@ def test_a_device_that_goes_while_dev_is_repeated_is_left_out() -> None:
                 os.rmdir("directory", dir_fd=real)
 
         sys.addaudithook(remove)
-        namespace.replace_dev()
+        namespace.replace("/dev")
         assert names_in(Path(f"/proc/self/fd/{real}")) == ["stays"]
         assert names_in(Path("/dev")) == ["stays"]
         assert Path("/dev/stays").read_text() == "here\n"

@@ -25,6 +25,7 @@ from pathlib import Path
 
 from openrbu.errors import ObstacleError
 from openrbu.fuse.overlay import LINKS_TO_SELF, MERGED, PROCESSES, REFUSED, RealEntry
+from openrbu.hosts.linux import JOURNAL
 from openrbu.system.libc import MS_BIND, MS_NOSUID, MS_PRIVATE, MS_REC, call
 
 # linux/sched.h
@@ -87,6 +88,8 @@ NO_ENTRY = (
 )
 """Glob patterns of files of this computer that a program under `rbu run` must not open: it would
 take them for the virtual machine's."""
+
+HISTORY = Path(JOURNAL).parent
 
 Where = str | Path
 
@@ -186,7 +189,7 @@ def install_files(served: Path, real_sys: Path, real: Mapping[str, RealEntry]) -
         _bind_if_there(source if source.exists() else served / REFUSED[1:], path)
     if (served / PORTS[1:]).exists():
         if not Path(PORTS).exists():
-            replace_dev()
+            replace("/dev")
             Path(PORTS).touch()
         bind(served / PORTS[1:], PORTS)
     for pattern in NO_ENTRY:
@@ -242,16 +245,32 @@ def _bind_if_there(source: Path, target: Where) -> None:
             raise
 
 
-def replace_dev() -> None:
-    """Mount a tmpfs over `/dev` that has the same entries, so that more can be made there.
+def show_history(directory: Path) -> None:
+    """Show a machine's directory where Linux has its history of updates: the machine's journal is
+    in it, and the lock of its updates is on it. So a program has both as `rbu --machine` has them.
 
     :raise OSError: the kernel's error.
     """
-    with pinned("/dev") as real:
-        call("mount", b"none", b"/dev", b"tmpfs", MS_NOSUID, b"mode=755")
+    here = Path.cwd()
+    if not HISTORY.exists():
+        replace(str(HISTORY.parent))
+        HISTORY.mkdir()
+    bind(directory, HISTORY)
+    if here.is_relative_to(HISTORY.parent):
+        with contextlib.suppress(FileNotFoundError):
+            os.chdir(here)
+
+
+def replace(path: str) -> None:
+    """Mount a tmpfs over a directory that has the same entries, so that more can be made there.
+
+    :raise OSError: the kernel's error.
+    """
+    with pinned(path) as real:
+        call("mount", b"none", os.fsencode(path), b"tmpfs", MS_NOSUID, b"mode=755")
         for entry in real.iterdir():
             with contextlib.suppress(FileNotFoundError):  # gone since it was listed
-                _mirror_entry(entry, Path("/dev", entry.name))
+                _mirror_entry(entry, Path(path, entry.name))
 
 
 def _mirror_entry(entry: Path, path: Path) -> None:

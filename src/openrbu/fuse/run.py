@@ -269,4 +269,5 @@ def _prepare(
             os._exit(EXIT_CANNOT_RUN)
         with namespace.pinned("/sys") as served:
             namespace.install_files(served, real_sys, real)
+    namespace.show_history(directory)
     guard.guard()

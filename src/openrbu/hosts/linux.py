@@ -60,15 +60,21 @@ class LinuxHost:
     @contextlib.contextmanager
     def lock_files(self) -> Iterator[tuple[int, ...]]:
         """The kernel's file of the SMBIOS tables, which only root can open, and which processes
-        with other mounts have, too; and on this computer a directory that processes in containers
-        have, as far as the kernel allows that (docs/decisions/0024-the-machines-own-lock.md)."""
+        with other mounts have, too; where it is this computer's own, a directory that processes in
+        containers have, as far as the kernel allows that; and the directory of the journal
+        (docs/decisions/0024-the-machines-own-lock.md)."""
+        from openrbu.system.libc import SYSFS, file_system_type  # noqa: PLC0415  (start-up time)
+
         with contextlib.ExitStack() as stack:
             fds = []
-            if self._root == Path("/") and (fd := one_for_all()) is not None:
-                stack.callback(os.close, fd)
-                fds.append(fd)
             with contextlib.suppress(FileNotFoundError, PermissionError):
-                fds.append(stack.enter_context(self._opened(DMI_TABLE, os.O_RDONLY)))
+                table = stack.enter_context(self._opened(DMI_TABLE, os.O_RDONLY))
+                fds.append(table)
+                if file_system_type(table) == SYSFS and (fd := one_for_all()) is not None:
+                    stack.callback(os.close, fd)
+                    fds.append(fd)
+                journals = str(Path(JOURNAL).parent)
+                fds.append(stack.enter_context(self._opened(journals, os.O_RDONLY)))
             yield tuple(fds)
 
     @property

@@ -12,6 +12,8 @@ MS_BIND = 4096
 MS_REC = 16384
 MS_PRIVATE = 1 << 18
 
+SYSFS = 0x62656572  # linux/magic.h
+
 Argument = int | bytes | ctypes.Array[ctypes.c_uint32] | ctypes.Array[ctypes.c_char] | None
 
 LIBC = ctypes.CDLL(None, use_errno=True)
@@ -30,3 +32,13 @@ def call(name: str, *arguments: Argument) -> int:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
     return result
+
+
+def file_system_type(fd: int) -> int:
+    """The type of the file system that an open file is in, as statfs(2) gives it: such as `SYSFS`.
+
+    :raise OSError: the kernel's error.
+    """
+    answer = ctypes.create_string_buffer(256)  # a struct statfs begins with the type, a long
+    call("fstatfs", fd, answer)
+    return ctypes.c_long.from_buffer(answer).value

@@ -25,7 +25,16 @@ from openrbu.linux.facts import LinuxFacts
 from openrbu.linux.memory import read_zones
 from openrbu.units import MAX_BLOCK_BYTES, PAGE_SIZE, human_size, order_for
 from openrbu.update.arming_checks import lacks_password
-from openrbu.update.checks import arming, identity, platform, rest, restart, search, staging
+from openrbu.update.checks import (
+    arming,
+    history,
+    identity,
+    platform,
+    rest,
+    restart,
+    search,
+    staging,
+)
 from openrbu.update.checks import image as image_question
 from openrbu.update.checks.check import Check, Verdict
 from openrbu.update.checks.situation import Situation, is_too_high
@@ -53,6 +62,7 @@ _CHECKS = (
     restart.checks,
     platform.checks,
     rest.checks,
+    history.checks,
 )
 """The checks of a plan, in the order of `Question`."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from functools import partial
+from typing import TYPE_CHECKING
 
 from openrbu.cmos import IndexedActivation
 from openrbu.errors import DamagedInputError, ObstacleError
@@ -18,6 +19,9 @@ from openrbu.update.checks import password
 from openrbu.update.checks.check import Check, Question, Verdict
 from openrbu.update.checks.situation import Situation
 
+if TYPE_CHECKING:
+    from openrbu.update.journal import Attempt
+
 _check = partial(Check, Question.ARMING)
 _in_the_way = partial(_check, verdict=Verdict.IN_THE_WAY)
 
@@ -29,16 +33,28 @@ def checks(seen: Situation) -> Iterator[Check]:
     yield from password.checks(seen)
 
 
-def _is_left_armed(seen: Situation) -> bool:
-    """Whether the token is still set for an update that is lost. A journal that can't be read says
-    nothing, and an update will tell that."""
-    from openrbu.update.ending import is_left_armed  # noqa: PLC0415  (start-up time)
+def _last(seen: Situation) -> Attempt | None:
+    """The last update of the journal; None where that can't be read, which an update will tell."""
     from openrbu.update.journal import Journal  # noqa: PLC0415  (start-up time)
 
-    last = None
     with contextlib.suppress(ObstacleError, DamagedInputError):
-        last = Journal.of(seen.host).last
-    return is_left_armed(seen.host, seen.target, last)
+        return Journal.of(seen.host).last
+    return None
+
+
+def _is_left_armed(seen: Situation) -> bool:
+    """Whether the token is still set for an update that is lost."""
+    from openrbu.update.ending import is_left_armed  # noqa: PLC0415  (start-up time)
+
+    return is_left_armed(seen.host, seen.target, _last(seen))
+
+
+def _by_whom(last: Attempt | None) -> str:
+    """By whom the BIOS was armed, as far as the journal says."""
+    if last is None or not (last.outcome == "armed" or (last.is_open and last.is_verified)):
+        return "by another program"
+    version, when = last.fields.get("to_version"), last.events[0][1]
+    return f"for the update to {version} of {when:%Y-%m-%d %H:%M}"
 
 
 def _token(seen: Situation) -> Iterator[Check]:
@@ -58,7 +74,8 @@ def _token(seen: Situation) -> Iterator[Check]:
         text = "the token is still set for an update that is lost: the BIOS did not run since then"
         yield _check("token", text, Verdict.HANDLED, "the update clears it first")
     elif armed:
-        yield _in_the_way("token", ARMED_ALREADY, obstacle="armed_already")
+        text = f"{ARMED_ALREADY} ({_by_whom(_last(seen))})"
+        yield _in_the_way("token", text, obstacle="armed_already")
     elif armed is None:
         text = "the activation token can't be read before the dcdbas module is loaded"
         yield _check("token", text, Verdict.HANDLED, "the update loads it")
