@@ -52,7 +52,7 @@ class Story:
         return f"{start}.{int(last) + steps}"
 
     def image(self, version: str, *, system: int = MODELS[MODEL].system_id) -> bytes:
-        bios = self._lab.bios(version)
+        bios = self._lab.bios(version, flash_bytes=self.machine.flash.size_bytes)
         return make_image(bios, version=BiosVersion.parse(version), systems=[SystemId(system)])
 
     def file(self, name: str, data: bytes) -> str:

@@ -45,17 +45,18 @@ class Lab:
     software: GuestSoftware
     accelerator: str
 
-    def bios(self, version: str = BIOS_VERSION) -> bytes:
+    def bios(self, version: str = BIOS_VERSION, *, flash_bytes: int = _FLASH_BYTES) -> bytes:
         """A flash with SeaBIOS in it under that version."""
         from openrbu.lab.seabios import fill_flash, rename_bios
 
-        return fill_flash(rename_bios(self.software.seabios.read_bytes(), version), _FLASH_BYTES)
+        return fill_flash(rename_bios(self.software.seabios.read_bytes(), version), flash_bytes)
 
     def machine(
         self,
         version: str = BIOS_VERSION,
         *,
         ram_bytes: int | None = None,
+        flash_bytes: int = _FLASH_BYTES,
         cpus: int = 1,
         kernel_words: str = "",
         ram_file: Path | None = None,
@@ -66,7 +67,8 @@ class Lab:
         spec = MachineSpec(
             model=MODEL,
             bios_version=version,
-            firmware=self.bios(version),
+            firmware=self.bios(version, flash_bytes=flash_bytes),
+            flash_size_bytes=flash_bytes,
             ram_bytes=ram_bytes,
             bios_rules=BIOS_RULES,
         )
