@@ -140,6 +140,8 @@ CALLS_OF_A_PROGRAM: dict[str, Callable[[RemoteMachine], object]] = {
     "list": lambda machine: machine.files.list("/sys"),
     "readlink": lambda machine: machine.files.readlink("/sys"),
     "open": lambda machine: machine.open("/sys", reading=True),
+    "make_file": lambda machine: machine.make_file("/lib/firmware/x"),
+    "remove_file": lambda machine: machine.remove_file("/lib/firmware/x"),
     "file_stat": lambda machine: RemoteFile(machine._connection, 1).stat(),
     "file_read": lambda machine: RemoteFile(machine._connection, 1).read(0, 4),
     "file_write": lambda machine: RemoteFile(machine._connection, 1).write(0, b"four"),
