@@ -32,6 +32,7 @@ MAX_CALLS = 10_000
 
 _IDLE_WITHIN_S = 10.0
 _IDLE_CHECK_S = 0.001
+_LOOKS, _YIELDS = 4, 3
 _FINIT_MODULE, _DELETE_MODULE = 313, 176  # system call numbers of x86-64 (asm/unistd_64.h)
 _COMPRESSED = 4  # MODULE_INIT_COMPRESSED_FILE of linux/module.h
 
@@ -162,15 +163,20 @@ class WaitForDriver:
     in time.
 
     The kernel makes and removes the firmware entry in the background. The entry exists exactly
-    when the module's use count is 1 (docs/decisions/0014). Both must agree twice, a millisecond
-    apart, because an entry that is about to be removed still exists at first.
+    when the module's use count is 1 (docs/decisions/0014). Both must agree several times, a
+    millisecond apart, because an entry that is about to be removed still exists at first. On a busy
+    computer a guest's milliseconds pass while its kernel gets no time: so the kernel is given the
+    processor before each look (seen on 6.12.117: it had not ended a load that was aborted, after
+    two looks).
     """
 
     def make(self) -> bool:
         in_a_row = 0
         for _ in Deadline("dell_rbu", _IDLE_WITHIN_S).checks(_IDLE_CHECK_S):
+            for _ in range(_YIELDS):
+                os.sched_yield()
             in_a_row = in_a_row + 1 if _driver_is_idle() else 0
-            if in_a_row == 2:
+            if in_a_row == _LOOKS:
                 return True
         return False
 
