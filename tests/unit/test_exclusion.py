@@ -160,6 +160,13 @@ def test_a_lock_of_the_kernels_own_is_seen_from_other_namespaces() -> None:
         os.close(fd)
 
 
+def test_who_only_looks_is_not_taken_for_one_who_updates(root: Path) -> None:
+    host = LinuxHost(root)
+    with host.lock_files() as fds:
+        assert find_holder(fds) == (False, None)  # the lock to look with is kept until the end
+        assert who_updates(host) == ""
+
+
 def test_virtual_machines_have_a_lock_each(tmp_path: Path) -> None:
     with (
         running(make(tmp_path, name="one")) as one,

@@ -106,16 +106,11 @@ def _last_line(now: UpdateStatus) -> list[Block]:
 def _status_rows(machine: Machine, now: UpdateStatus) -> list[tuple[str, Cell]]:
     from openrbu.update.clearing import HAS_THE_BUG
 
-    staged = "nothing"
-    if now.staged_size_bytes:
-        staged = human_size(now.staged_size_bytes)
-    elif not now.module_is_loaded:
-        staged = "nothing (the dell_rbu module is not loaded)"
     bios = now.target.bios
     rows: list[tuple[str, Cell]] = [
         ("machine", identity.machine_title(machine, now.target)),
         ("BIOS", f"{bios.version} of {bios.release_date}"),
-        ("staged", staged),
+        ("staged", _staged_text(now)),
         ("armed", _armed_cell(machine, now)),
     ]
     if now.token_way:
@@ -135,14 +130,22 @@ def _status_rows(machine: Machine, now: UpdateStatus) -> list[tuple[str, Cell]]:
     if now.last is not None:
         rows.append(("last update", f"{_transition(now.last)}, {_when(now.last)}"))
         rows.append(("", _how_it_stands(machine, now, now.last)))
+    if now.under_way:
+        rows.append(("in use", caution(f"by {now.under_way}")))
     return rows
+
+
+def _staged_text(now: UpdateStatus) -> str:
+    if now.staged_size_bytes:
+        return human_size(now.staged_size_bytes)
+    return "nothing" if now.module_is_loaded else "nothing (the dell_rbu module is not loaded)"
 
 
 def _how_it_stands(machine: Machine, now: UpdateStatus, last: Attempt) -> StyledText:
     from openrbu.update.journal import BYPASSED
 
     if last.outcome == "started" and now.under_way:
-        return caution(f"under way: {now.under_way}")
+        return caution("under way")
     if now.was_cut_off:
         return bad(
             "cut off before it was armed: the tool was killed; "

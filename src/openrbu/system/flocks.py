@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import fcntl
 import os
 import pwd
 from collections.abc import Callable, Iterator, Sequence
@@ -83,7 +84,7 @@ def find_holder(fds: Sequence[int]) -> tuple[bool, Holder | None]:
     """Whether another process has locked one of these open files, and which one; None where it
     can't be seen. Close the files afterwards."""
     for fd in fds:
-        if not try_lock(fd):
+        if not try_lock(fd, fcntl.LOCK_SH):  # which several processes can have that only look
             return True, _holder_of(fd)
     return False, None
 
