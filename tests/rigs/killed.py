@@ -1,7 +1,7 @@
 """A tool that is killed before step number N.
 
-The steps are what changes something: each write to a file, to a module or to a port of CMOS's data,
-each line of the journal, and what follows a line. Between two of them only reading is left, so to
+The steps are what changes something: each write to a file or a module, each line of the journal,
+and what follows a line. Between two of them only reading is left, so to
 be killed there is the same as to be killed before the later one.
 """
 
@@ -13,7 +13,6 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from openrbu.hosts.base import Host
-from openrbu.ports import IoPorts
 from openrbu.update.journal import Journal
 from rigs.machines import Watched, in_child, kill_self
 
@@ -35,39 +34,11 @@ class Steps:
         self._left = number
 
     def __call__(self, name: str, arguments: tuple[Any, ...]) -> None:
-        if name in _READING:
+        if name in _READING or (name == "write" and not arguments[1]):  # that only opens the file
             return
         self._left -= 1
         if not self._left:
             kill_self()
-
-
-class SteppedPorts:
-    """Ports of which each access is a step."""
-
-    def __init__(self, ports: IoPorts, steps: Steps) -> None:
-        self._ports, self._steps = ports, steps
-
-    def out8(self, port: int, value: int) -> None:
-        if port & 1:  # the even one beside it selects a byte
-            self._steps("out8", (port, value))
-        self._ports.out8(port, value)
-
-    def in8(self, port: int) -> int:
-        return self._ports.in8(port)
-
-
-class SteppedHost(Watched):
-    """A host of which each call is a step."""
-
-    def __init__(self, host: Any, steps: Steps) -> None:
-        super().__init__(host, steps)
-        self._steps = steps
-
-    @property
-    def ports(self) -> IoPorts | None:
-        ports: IoPorts | None = self._host.ports
-        return None if ports is None else SteppedPorts(ports, self._steps)
 
 
 def step_through_the_journal(steps: Steps) -> None:
@@ -94,7 +65,7 @@ def killed_at_step(
         steps = Steps(number)
         step_through_the_journal(steps)
         with open_host() as host:
-            work(SteppedHost(host, steps))
+            work(Watched(host, steps))
 
     code = in_child(stepped)
     assert code in (0, -signal.SIGKILL)
