@@ -23,6 +23,7 @@ from openrbu.formats.version import BiosVersion
 from openrbu.linux.cmos import NVMEM, PORT
 from openrbu.linux.firmware_class import CLASS, IGNORE_FALLBACK, RELEASE, SEARCH_PATH
 from openrbu.linux.memory import BUDDYINFO, MEMINFO
+from openrbu.linux.reboot import OVERWRITE_LOCK, OVERWRITE_REQUEST
 from openrbu.machine.factory import MachineSpec, make_machine
 from openrbu.machine.models import MODELS
 from openrbu.machine.virtual import VirtualMachine
@@ -58,6 +59,8 @@ NOT_NEEDED = frozenset(
         BUDDYINFO,
         MEMINFO,
         NVMEM,
+        OVERWRITE_REQUEST,
+        OVERWRITE_LOCK,
     }
 )
 """Files without which an update goes on: what can't be read of them is looked at again, or is not
