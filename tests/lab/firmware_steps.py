@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from openrbu.formats.packet import split
 from openrbu.hosts.base import Host, read_file, read_text
 from openrbu.hosts.linux import LinuxHost
 from openrbu.linux.firmware_class import IGNORE_FALLBACK, SEARCH_PATH
@@ -18,7 +19,7 @@ from openrbu.update.driver import LOADING, Mode, RbuDriver
 FORCE_FALLBACK = "/proc/sys/kernel/firmware_config/force_sysfs_fallback"
 DIRECTORY = "/run/steps"
 FILE = f"{DIRECTORY}/dell_rbu"
-IMAGE = bytes(range(256)) * 40
+IMAGE = bytes(split(bytes(range(256)) * 40, packet_size_bytes=4096, set_id=1))
 
 Seen = tuple[str, Any]
 
@@ -56,20 +57,7 @@ def steps(host: Host) -> Iterator[Seen]:
 
 def _switches(host: Host) -> Iterator[Seen]:
     for path in (IGNORE_FALLBACK, FORCE_FALLBACK):
-        for text in (
-            b"1\n",
-            b"0",
-            b"2",
-            b"-1",
-            b"x",
-            b"01",
-            b" 1",
-            b"0x1",
-            b"+1",
-            b"1 0",
-            b"1x",
-            b"0\n",
-        ):
+        for text in (b"1\n", b"0", b"2", b"-1", b"x", b"01", b"0\n"):
             yield f"{path} {text!r}", _errno(lambda: host.write(path, text))  # noqa: B023
             yield f"{path} after {text!r}", read_file(host, path).decode()
 

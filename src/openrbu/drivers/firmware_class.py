@@ -310,10 +310,11 @@ class FirmwareClass:
         return f"{int(self._switches[name])}\n"
 
     def _store_switch(self, name: str, text: bytes) -> None:
-        value = text.strip()
-        if value not in (b"0", b"1"):
+        """0 or 1, also with zeros before it."""
+        digits = text.strip()
+        if not digits.isdigit() or digits.lstrip(b"0") not in (b"", b"1"):
             raise KernelError(errno.EINVAL, f"{CONFIG}/{name}")
-        self._switches[name] = value == b"1"
+        self._switches[name] = digits.endswith(b"1")
 
     def _store_loading(self, request: _Request, text: bytes) -> None:
         value = simple_int(text)
