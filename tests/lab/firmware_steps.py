@@ -44,8 +44,6 @@ def steps(host: Host) -> Iterator[Seen]:
         for mode in modes:
             yield f"a file, {ignored!r}, {mode}", _asked(host, mode)
     yield "packets of no size", _asked(host, "packet", packet_size_bytes=0)
-    host.write(SEARCH_PATH, here.encode() + b"\n")
-    yield "a newline behind the path", _asked(host, "mono")
     host.write(SEARCH_PATH, here.encode() + b"/\0")
     yield "a slash behind the path", _asked(host, "mono")
     host.remove_file(FILE)
