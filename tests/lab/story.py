@@ -93,6 +93,12 @@ class Story:
         assert done.returncode == status, (done.stdout, done.stderr)
         return json.loads(done.stdout)
 
+    def start_kernel(self, *argv: str) -> None:
+        """Run a program that starts another kernel in the guest, without a restart."""
+        from openrbu.lab import boot
+
+        self.machine.guest.run_until_up(argv, env=boot.environment())
+
     def until_restart(self, *argv: str) -> str:
         """Run a program until the machine asks for its restart, where it stands still, RAM as it
         was left. What the program had said."""

@@ -83,6 +83,8 @@ class QemuGuest:
         :raise GuestStoppedError: when the guest stops before.
         """
         header = self._receive(limit_s).header
+        while "out" in header:  # what a program wrote that another kernel has ended
+            header = self._receive(limit_s).header
         if header.get("protocol") != agent.PROTOCOL:
             raise GuestLostError("its agent has another protocol", self.console_text)
         self.release = header["release"]
@@ -116,6 +118,16 @@ class QemuGuest:
         words = {"argv": list(argv), "env": dict(env), "cwd": cwd}
         answer = self._ask("run", words, standard_input, limit_s=limit_s, output=output)
         return int(answer.header["result"]["status"])
+
+    def run_until_up(self, argv: Sequence[str], *, env: Mapping[str, str]) -> None:
+        """Run a program that starts another kernel in the guest without a restart of the machine
+        (kexec), and wait until that one's agent replies.
+
+        :raise GuestStoppedError: when the machine restarts.
+        :raise GuestLostError: when the agent of another kernel does not start.
+        """
+        wire.send(self, {"do": "run", "with": {"argv": list(argv), "env": dict(env), "cwd": "/"}})
+        self.wait_until_up()
 
     def shell(self, argv: Sequence[str], *, env: Mapping[str, str], cwd: str = "/") -> int:
         """Run a program on the terminal that QEMU shares; its exit status.

@@ -117,7 +117,7 @@ class LabMachine:
         on_terminal: bool = False,
         clock: Clock = local_now,
     ) -> None:
-        self._software, self._clock = software, clock
+        self.software, self._clock = software, clock
         self._setup = boot.Setup(accelerator, cpus, kernel_words, on_terminal, xen)
         self._ram_bytes = DEFAULT_RAM_BYTES if spec.ram_bytes is None else spec.ram_bytes
         check_machine(spec.model or DEFAULT_MODEL, self._ram_bytes, cpus, kernel_words)
@@ -233,7 +233,7 @@ class LabMachine:
             stack.callback(os.close, console)
             with theirs:
                 qemu = start_qemu(
-                    self._software,
+                    self.software,
                     self.directory,
                     self._setup,
                     ram=(self._ram_fd, self._ram_bytes),
@@ -339,7 +339,7 @@ class LabMachine:
 
         :raise OSError, GuestLostError, CannotStartError: as `run`.
         """
-        command = boot.on_terminal(self._software, argv)
+        command = boot.on_terminal(self.software, argv)
         environment = boot.environment()
         try:
             status = self.guest.shell(command, env=environment, cwd=cwd)
