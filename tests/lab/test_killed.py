@@ -44,3 +44,35 @@ def test_an_update_that_is_killed_at_any_step_is_told_cancelled_and_done_later(
     post = story.machine.restart()
     assert (post.completion_code, post.version_after) == (CompletionCode.COMPLETED, new)
     assert story.rbu("status")["last_update"]["succeeded"] is True
+
+
+LOCKS = """
+import json, os, subprocess, sys
+from openrbu.hosts.linux import LinuxHost
+from openrbu.update.exclusion import BusyError, alone_on, who_updates
+try:
+    with alone_on(LinuxHost()):
+        said = ["alone"]
+        for words in json.loads(sys.argv[1]) if len(sys.argv) > 1 else []:
+            command = [*words, sys.executable, "-c", os.environ["LOCKS"]]
+            said.append(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        print(json.dumps([os.getpid(), *said]))
+except BusyError as busy:
+    print(busy, end="")
+"""
+
+MOUNTS = 'mount -t tmpfs none /run; mount -t tmpfs none /var/lib; exec "$@"'
+
+
+def test_another_process_with_other_mounts_and_namespaces_is_told_who_has_the_machine(
+    story: Story,
+) -> None:
+    other = ("unshare", "--mount", "sh", "-euc", MOUNTS, "sh")
+    contained = ("unshare", "--mount", "--net", "--pid", "--fork", "--mount-proc")
+    ways = [(), other, (*contained, *other[2:])]
+    environment = ("env", f"LOCKS={LOCKS}")
+    said = story.says(*environment, sys.executable, "-c", LOCKS, json.dumps(ways))
+    pid, mine, *theirs = json.loads(said)
+    assert mine == "alone"
+    assert [f"process {pid} (" in each for each in theirs] == [True, True, False]
+    assert theirs[2].endswith("wait for it: a process that can't be seen from here")
