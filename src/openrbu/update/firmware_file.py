@@ -25,13 +25,12 @@ from openrbu.update.exclusion import alone_on
 
 NAME = "dell_rbu"
 
-DIRECTORY = "openrbu-firmware"
-"""The name of the directory of ours."""
+DIRECTORY = "/run/openrbu-firmware"
+"""The directory of ours: in memory, so that a restart clears it, and below one in which only root
+can make anything. (Where every user can, one of them could put a link there to a file of root's,
+which is overwritten then.)"""
 
-_PARENTS = ("/run", "/dev/shm")
-"""File systems in memory, which a restart clears."""
-
-_RECORD = "search-path-before"
+_FILE, _RECORD = f"{DIRECTORY}/{NAME}", f"{DIRECTORY}/search-path-before"
 
 _CHUNK_BYTES = 1 * MIB
 
@@ -51,8 +50,8 @@ def given_as_file(host: Host, data: Buffer, *, zeros: int = 0) -> Iterator[None]
             f"a file ({SEARCH_PATH} is missing): put the image at {LIBRARY}/{NAME} by hand"
         )
     try:
-        directory = _make_files(host, data, zeros)
-        path = host.kernel_path(directory)
+        _make_files(host, data, zeros)
+        path = host.kernel_path(DIRECTORY)
         host.write(SEARCH_PATH, path.encode() + b"\0")
         yield
     finally:
@@ -60,30 +59,24 @@ def given_as_file(host: Host, data: Buffer, *, zeros: int = 0) -> Iterator[None]
             take_away(host)
 
 
-def _make_files(host: Host, data: Buffer, zeros: int) -> str:
-    """Make the record and the file; the directory in which they are.
+def _make_files(host: Host, data: Buffer, zeros: int) -> None:
+    """Make the record and the file.
 
-    :raise ObstacleError: when there is no place for them.
+    :raise ObstacleError: when they can't be made.
+    :raise OSError: ENOMEM, when there is no memory for them.
     """
-    problems = []
-    for parent in _PARENTS:
-        directory = f"{parent}/{DIRECTORY}"
-        try:
-            _make(host, f"{directory}/{_RECORD}", read_file(host, SEARCH_PATH).removesuffix(b"\n"))
-            _make(host, f"{directory}/{NAME}", data)
-            if zeros:  # a file with a hole
-                host.write(f"{directory}/{NAME}", b"\0", len(data) + zeros - 1)
-        except OSError as error:
-            if error.errno == errno.ENOMEM:
-                raise
-            take_away(host)
-            problems.append(f"{parent}: {error.strerror}")
-        else:
-            return directory
-    raise ObstacleError(
-        f"the kernel makes no firmware entry for {NAME}, and no file can be made in its place "
-        f"({'; '.join(problems)})"
-    )
+    try:
+        _make(host, _RECORD, read_file(host, SEARCH_PATH).removesuffix(b"\n"))
+        _make(host, _FILE, data)
+        if zeros:  # a file with a hole
+            host.write(_FILE, b"\0", len(data) + zeros - 1)
+    except OSError as error:
+        if error.errno == errno.ENOMEM:
+            raise
+        raise ObstacleError(
+            f"the kernel makes no firmware entry for {NAME}, and no file can be made in its place "
+            f"({_FILE}: {error.strerror})"
+        ) from None
 
 
 def _make(host: Host, path: str, data: Buffer) -> None:
@@ -94,7 +87,7 @@ def _make(host: Host, path: str, data: Buffer) -> None:
 
 def is_left(host: Host) -> bool:
     """Whether a file or a record of ours is there: one is in use now, or its process was killed."""
-    return any(host.exists(path) for path in _all_files())
+    return host.exists(_RECORD) or host.exists(_FILE)
 
 
 def take_away_of_killed(host: Host) -> None:
@@ -112,22 +105,20 @@ def take_away(host: Host) -> None:
 
     :raise OSError: what the kernel returns.
     """
-    for parent in _PARENTS:
-        record, file = (f"{parent}/{DIRECTORY}/{name}" for name in (_RECORD, NAME))
-        if host.exists(record):
-            _put_path_back(host, read_file(host, record), f"{parent}/{DIRECTORY}")
-        if host.exists(file):
-            _overwrite(host, file)
-            host.remove_file(file)
-        if host.exists(record):  # last: as long as it is there, the rest is not done
-            host.remove_file(record)
+    if host.exists(_RECORD):
+        _put_path_back(host, read_file(host, _RECORD))
+    if host.exists(_FILE):
+        _overwrite(host, _FILE)
+        host.remove_file(_FILE)
+    if host.exists(_RECORD):  # last: as long as it is there, the rest is not done
+        host.remove_file(_RECORD)
 
 
-def _put_path_back(host: Host, before: bytes, directory: str) -> None:
+def _put_path_back(host: Host, before: bytes) -> None:
     """Put the search path back, unless somebody has changed it since."""
     with contextlib.suppress(FileNotFoundError):
         now = read_file(host, SEARCH_PATH).removesuffix(b"\n").decode("latin-1")
-        if now == directory or now.endswith(f"/root{directory}"):
+        if now == DIRECTORY or now.endswith(f"/root{DIRECTORY}"):
             host.write(SEARCH_PATH, before + b"\0")
 
 
@@ -138,7 +129,3 @@ def _overwrite(host: Host, path: str) -> None:
         if any(chunk):
             host.write(path, bytes(len(chunk)), offset)
         offset += len(chunk)
-
-
-def _all_files() -> list[str]:
-    return [f"{parent}/{DIRECTORY}/{name}" for parent in _PARENTS for name in (_RECORD, NAME)]
