@@ -3,6 +3,7 @@ was tried."""
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from openrbu.errors import OpenRbuError, UpdateFailedError
+from openrbu.errors import KernelError, OpenRbuError, UpdateFailedError
 from openrbu.formats.dell import CompletionCode
 from openrbu.formats.hdr import Image, SystemId, make_image
 from openrbu.formats.version import BiosVersion
@@ -18,9 +19,10 @@ from openrbu.hosts.base import read_text
 from openrbu.hosts.virtual import VirtualHost
 from openrbu.linux.memory import NR_HUGEPAGES, read_count
 from openrbu.machine.virtual import VirtualMachine
-from openrbu.units import GIB, KIB, MIB
+from openrbu.units import GIB, KIB, MIB, PhysAddr
 from openrbu.update import flow
 from openrbu.update.cancelling import cancel
+from openrbu.update.driver import IMAGE_TYPE
 from openrbu.update.journal import Change, Journal
 from openrbu.update.options import Options
 from openrbu.update.plan import Plan, make_plan
@@ -194,6 +196,42 @@ def test_what_is_left_above_in_small_pieces_is_passed_by_large_packets(tmp_path:
         assert (outcome.way.name, outcome.way.packet_size_bytes) == ("held_large", 2 * MIB)
         assert outcome.tried[0].startswith("packets are above 4 GiB")
         assert highest(outcome) <= 4 * GIB
+        assert ends_well(machine)
+
+
+def test_memory_that_is_short_while_a_try_is_taken_back_does_not_end_the_update(
+    tmp_path: Path,
+) -> None:
+    """Other programs take all memory below 4 GiB, from the first look at what was staged until that
+    is dropped."""
+    large = 6 * MIB
+    directory = make(tmp_path, ram_bytes=8 * GIB, profile="linux", flash_size_bytes=large)
+    with running(directory) as machine:
+        allocator = machine.running_kernel().allocator
+        pieces = [allocator.allocate(7) for _ in range(8 * 16)]
+        for piece in pieces[::2]:
+            allocator.free(piece, 7)
+        plan = make_plan(
+            VirtualHost(machine), image(flash_size_bytes=large), Options(mode="packet")
+        )
+        taken: list[PhysAddr] = []
+        looks = 0
+
+        def before(name: str, arguments: tuple[Any, ...]) -> None:
+            nonlocal looks
+            if name == "physical_memory":
+                looks += 1
+                with contextlib.suppress(KernelError):
+                    while looks == 1:
+                        taken.append(allocator.allocate(10, below=PhysAddr(4 * GIB)))
+            elif name == "write" and arguments[0] == IMAGE_TYPE:
+                while taken:
+                    allocator.free(taken.pop(), 10)
+
+        outcome = flow.perform(Watched(VirtualHost(machine), before), plan, Quiet())
+        assert looks > 1
+        assert outcome is not None
+        assert outcome.way.name == "held_large"
         assert ends_well(machine)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -80,7 +80,7 @@ class _Tries:
             if RbuDriver(self._host).clearing is not Clearing.IS_SAFE:
                 raise error
             if trouble is not Trouble.SHORT:
-                with self._memory(way):
+                with self._held_again(is_useful=way.holds_memory):
                     stage.drop(self._host, len(payload.staged))
             last, seen = way, self._seen()
 
@@ -89,10 +89,7 @@ class _Tries:
 
         :raise OSError | ObstacleError: as `stage.restore`.
         """
-        with contextlib.ExitStack() as stack:
-            if self._has_held:
-                with contextlib.suppress(OSError, stage.OutOfMemoryError):
-                    stack.enter_context(self.held.held(self.delivered_bytes))
+        with self._held_again(is_useful=self._has_held):
             stage.restore(self._host, before, delivered_bytes=self.delivered_bytes)
 
     def _seen(self) -> Situation:
@@ -124,6 +121,17 @@ class _Tries:
             return contextlib.nullcontext()
         self._has_held = True
         return self.held.held(self.delivered_bytes)
+
+    @contextlib.contextmanager
+    def _held_again(self, *, is_useful: bool) -> Iterator[None]:
+        """The block in which a try is taken back whose memory above 4 GiB was held (`is_useful`):
+        with that memory held, where it still can be. So what overwrites the try comes to lie where
+        the try was."""
+        with contextlib.ExitStack() as stack:
+            if is_useful:
+                with contextlib.suppress(OSError, stage.OutOfMemoryError):
+                    stack.enter_context(self.held.held(self.delivered_bytes))
+            yield
 
     def _try(self, way: Way, payload: stage.Payload) -> Verified:
         """Stage, and verify. Where only a leftover copy in free memory keeps a BIOS from the image,
