@@ -121,6 +121,18 @@ def test_an_update_takes_over_what_a_killed_one_of_ours_began(machine: VirtualMa
     assert machine.last_post.version_after == NEWER["precision-390"]
 
 
+@pytest.mark.parametrize(("left", "is_ours"), [([], False), (["the driver (it is busy)"], True)])
+def test_a_load_after_a_failed_update_is_ours_only_if_that_could_not_be_undone(
+    machine: VirtualMachine, left: list[str], *, is_ours: bool
+) -> None:
+    host = VirtualHost(machine)
+    boot_id = read_text(host, BOOT_ID)
+    Journal.of(host).append("dead", "started", host.now(), boot_id=boot_id)
+    Journal.of(host).append("dead", "failed", host.now(), why="no memory", left=left)
+    begin(host)
+    assert begun_load(host) == BegunLoad(len(image_bytes()), is_ours=is_ours)
+
+
 def test_what_a_killed_update_began_is_told_and_ended_on_the_command_line(
     tmp_path: Path, rbu: Cli
 ) -> None:

@@ -14,18 +14,16 @@ from openrbu.hosts.base import Host
 from openrbu.units import human_size
 from openrbu.update.driver import RbuDriver
 from openrbu.update.journal import Journal
-from openrbu.update.restart import boot_id
+from openrbu.update.undo import is_not_undone, is_of_this_boot
 
 ADVICE = "wait for the program that does it, or end it: rbu cancel"
-
-_UNARMED = ("started", "interrupted", "failed")
-"""Events of an update of ours that may have begun a load, and did not end it."""
 
 
 @dataclass(frozen=True, slots=True)
 class BegunLoad:
     """`size_bytes`: what was loaded until now; None where it can't be read. `is_ours`: the last
-    update of openrbu in this boot did not arm the BIOS, so it was probably killed in this load."""
+    update of openrbu in this boot was killed before it armed the BIOS, or could not undo all that
+    it did: it has probably begun this load."""
 
     size_bytes: int | None
     is_ours: bool
@@ -67,9 +65,7 @@ def refuse_foreign(host: Host) -> None:
 def _is_ours(host: Host) -> bool:
     with contextlib.suppress(ObstacleError, DamagedInputError, OSError):
         last = Journal.of(host).last
-        return (
-            last is not None
-            and last.outcome in _UNARMED
-            and last.fields.get("boot_id") == boot_id(host)
-        )
+        if last is not None:
+            was_killed = last.outcome == "started" and is_of_this_boot(host, last)
+            return was_killed or is_not_undone(host, last)
     return False

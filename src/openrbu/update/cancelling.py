@@ -13,12 +13,11 @@ from openrbu.update import firmware_file, stage
 from openrbu.update.arm import ActivationToken, activation_for, set_armed, unload_dcdbas
 from openrbu.update.driver import RbuDriver
 from openrbu.update.exclusion import BusyError, alone_on
-from openrbu.update.journal import Attempt, Change, Journal
+from openrbu.update.journal import Change, Journal
 from openrbu.update.kernel_refusals import kernel_refusal, kernel_refusals
 from openrbu.update.report import record_result
-from openrbu.update.restart import boot_id
 from openrbu.update.target import Target, read_target
-from openrbu.update.undo import changes_to_put_back, put_back
+from openrbu.update.undo import changes_to_put_back, is_not_undone, put_back
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +76,7 @@ def cancel(host: Host, password: str | None = None) -> Cancelled:
         except (ObstacleError, DamagedInputError) as error:
             problems.append(str(error))
         stack.enter_context(signals_deferred())
-        if last is None or not (last.is_open or _is_not_undone(host, last)):
+        if last is None or not (last.is_open or is_not_undone(host, last)):
             return _take_back(host, target, password, (), problems)
         changes = changes_to_put_back(host, last)
         done = _take_back(host, target, password, changes, problems)
@@ -88,11 +87,6 @@ def cancel(host: Host, password: str | None = None) -> Cancelled:
         except ObstacleError as error:
             return replace(done, problem="; ".join([*left, str(error)]))
         return done
-
-
-def _is_not_undone(host: Host, last: Attempt) -> bool:
-    """Whether something of an update of this boot could not be undone, by itself or a cancel."""
-    return bool(last.fields.get("left")) and last.fields.get("boot_id") == boot_id(host)
 
 
 def _take_back(

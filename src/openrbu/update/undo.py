@@ -41,7 +41,7 @@ class Undo:
         :raise OSError: when the file can't be read.
         """
         change = Change(path, read_text(self.host, path), after)
-        self.journal.append_change(self.attempt_id, change, self.host.now())
+        self.note(change)
         self.add(what, lambda: put_back(self.host, change))
 
     def note(self, change: Change) -> None:
@@ -73,17 +73,31 @@ def put_back(host: Host, change: Change) -> None:
         host.write(change.path, change.before.encode("latin-1"))  # as `read_text` has it
 
 
+def is_of_this_boot(host: Host, attempt: Attempt) -> bool:
+    """Whether an update began in this boot of the machine.
+
+    :raise OSError: what the kernel returns.
+    """
+    return bool(attempt.fields.get("boot_id") == boot_id(host))
+
+
+def is_not_undone(host: Host, last: Attempt) -> bool:
+    """Whether something of an update of this boot could not be undone, by itself or by a cancel.
+
+    :raise OSError: what the kernel returns.
+    """
+    return bool(last.fields.get("left")) and is_of_this_boot(host, last)
+
+
 def changes_to_put_back(host: Host, last: Attempt | None) -> tuple[Change, ...]:
     """What the last update, or an attempt to cancel it, has changed in this boot and not put back;
     the latest change first. (A restart sets all settings anew.)
 
     :raise OSError: what the kernel returns.
     """
-    if last is None or last.fields.get("boot_id") != boot_id(host):
+    if last is None or not is_of_this_boot(host, last):
         return ()
-    if not (last.is_open or last.fields.get("left")):
-        return ()
-    return tuple(reversed(last.changes))
+    return tuple(reversed(last.changes)) if last.is_open or is_not_undone(host, last) else ()
 
 
 def put_all_back(host: Host, changes: Iterable[Change]) -> list[str]:
