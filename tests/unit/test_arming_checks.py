@@ -3,8 +3,9 @@ an admin password; and what is said of the next restart."""
 
 from __future__ import annotations
 
+import re
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,10 @@ from openrbu.formats import security
 from openrbu.formats.dell import CompletionCode
 from openrbu.formats.security import PasswordStatus
 from openrbu.formats.version import BiosVersion
+from openrbu.hosts.restart_command import SYSTEMD_RUNS
 from openrbu.hosts.virtual import VirtualHost
 from openrbu.linux.cmos import NVMEM
+from openrbu.linux.reboot import KEXEC_LOADED, NEXT_ROOT
 from openrbu.machine.models import MODELS
 from openrbu.machine.virtual import VirtualMachine
 from openrbu.ports import IoPorts
@@ -255,6 +258,27 @@ def test_status_says_what_the_next_restart_will_do(tmp_path: Path) -> None:
         activation_for(host, read_target(host)).arm()
         assert next_restart() is NextRestart.FINDS_NOTHING
         assert machine.restart().completion_code is CompletionCode.IMAGE_NOT_FOUND
+
+
+@pytest.mark.parametrize("path", [KEXEC_LOADED, NEXT_ROOT])
+def test_status_says_that_the_next_restart_skips_the_bios(tmp_path: Path, path: str) -> None:
+    """systemd runs, and a kernel is loaded for kexec, or a root for a soft reboot is there."""
+
+    class Detouring(VirtualHost):
+        def exists(self, wanted: str) -> bool:
+            return wanted in (path, SYSTEMD_RUNS) or super().exists(wanted)
+
+        def chunks(self, wanted: str, size_bytes: int, offset: int = 0) -> Iterator[bytes]:
+            if wanted == path:
+                return iter([b"1\n"])
+            return super().chunks(wanted, size_bytes, offset)
+
+    with running(make(tmp_path)) as machine:
+        assert read_status(Detouring(machine)).next_restart is NextRestart.CHANGES_NOTHING
+        update(VirtualHost(machine), image())
+        now = read_status(Detouring(machine))
+        assert now.next_restart is NextRestart.SKIPS_BIOS
+        assert re.search("a plain systemctl reboot .*: restart by SYSTEMCTL_SKIP_AUTO", now.detour)
 
 
 def test_a_token_that_can_not_be_read_leaves_the_next_restart_unknown(tmp_path: Path) -> None:

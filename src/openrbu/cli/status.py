@@ -185,6 +185,7 @@ def _armed_cell(machine: Machine, now: UpdateStatus) -> Cell:
             "yes, but packets are staged, and this machine's BIOS takes none: the next restart "
             f"finds no image (0x000d); {cancel}"
         ),
+        NextRestart.SKIPS_BIOS: caution(f"yes, but {now.detour}"),
         NextRestart.CLEARS_MEMORY: caution(f"yes, but {now.restart_problem}"),
         NextRestart.IGNORES_TOKEN: bad(
             f"the token is set, but the BIOS will ignore it at the next restart; {cancel}"

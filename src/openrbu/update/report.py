@@ -19,7 +19,7 @@ from openrbu.update.ending import Ending, has_new_record, judge, likely_cause, s
 from openrbu.update.exclusion import who_updates
 from openrbu.update.firmware_file import take_away_of_killed
 from openrbu.update.journal import BYPASSED, Attempt, Journal
-from openrbu.update.restart import next_kind
+from openrbu.update.restart import detours, next_kind
 from openrbu.update.target import Target, read_target
 
 
@@ -34,6 +34,9 @@ class NextRestart(StrEnum):
     """What is staged is not what was verified and armed."""
     TAKES_NO_PACKETS = "takes_no_packets"
     """Packets are staged, and the BIOS does not look for any: it will record 0x000D."""
+    SKIPS_BIOS = "skips_bios"
+    """Linux or systemd starts something else, and the BIOS does not run: it stays armed, and what
+    is staged is lost."""
     CLEARS_MEMORY = "clears_memory"
     """The BIOS will find nothing, because this kind of restart may clear memory: 0x000D."""
     IGNORES_TOKEN = "ignores_token"
@@ -72,6 +75,9 @@ class UpdateStatus:
     """Which process updates the machine now, in words; empty: none does, as far as can be seen."""
     token_way: str = ""
     """The file through which the token is read; empty where there is none."""
+    detour: str = ""
+    """What the next restart would start in place of the BIOS, and what to do; empty: nothing, as
+    far as is known."""
     token_problem: str = ""
     """Why the token can't be read; empty: it can."""
 
@@ -96,6 +102,7 @@ class UpdateStatus:
             (not self.is_armed, NextRestart.CHANGES_NOTHING),
             (bool(self.cmos_doubt), NextRestart.IGNORES_TOKEN),
             (not self.staged_size_bytes, NextRestart.FINDS_NOTHING),
+            (bool(self.detour), NextRestart.SKIPS_BIOS),
             (bool(self.restart_problem), NextRestart.CLEARS_MEMORY),
             (self.staged_mode == "packet" and not takes_packets, NextRestart.TAKES_NO_PACKETS),
             (not self.is_staged_as_armed, NextRestart.FINDS_ANOTHER),
@@ -139,6 +146,7 @@ def read_status(host: Host) -> UpdateStatus:
             has_driver_bug=driver.is_loaded and driver.clearing is Clearing.CRASHES,
             under_way=under_way,
             token_way=token.way,
+            detour=next((each.message for each in detours(host)), ""),
             token_problem=token.problem,
         )
     except OSError as error:  # such as ENODEV for a file that existed a moment ago

@@ -10,7 +10,7 @@ Facts: docs/reference/linux-files.md, L7 and L12.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from openrbu.errors import ObstacleError
@@ -18,11 +18,13 @@ from openrbu.hosts.base import Host
 from openrbu.hosts.restart_command import restart_command
 from openrbu.linux.reboot import (
     BOOT_ID,
+    NEXT_ROOT,
     OVERWRITE_REQUEST,
     REBOOT_MODE,
     REBOOT_TYPE,
     OverwriteRequest,
     RestartFiles,
+    read_kexec,
     read_overwrite_request,
     read_reboot_words,
     read_reset_register,
@@ -122,6 +124,46 @@ def next_kind(host: Host) -> NextKind:
         way = way or words.type or (None if register is None else _ACPI)
     cycles_power = register is not None and register.cycles_power
     return NextKind(files, mode, way, cycles_power, request)
+
+
+@dataclass(frozen=True, slots=True)
+class Detour:
+    """What a restart would start in place of the BIOS: `found` says it, `advice` what to do. `name`
+    is for scripts. `is_avoidable`: a restart by `safe_command`, as `--reboot` does it, runs the
+    BIOS all the same."""
+
+    name: str
+    found: str
+    advice: str
+    is_avoidable: bool = False
+
+    @property
+    def message(self) -> str:
+        return f"{self.found}: {self.advice}"
+
+
+def detours(host: Host) -> Iterator[Detour]:
+    """What keeps a restart from running the BIOS, as things are.
+
+    :raise OSError: what the kernel returns.
+    """
+    kexec, has_systemd = read_kexec(host), runs_systemd(host)
+    so = f"restart by {safe_command(host)}"
+    if kexec.is_reboot_target:
+        found = "systemd's reboot.target is kexec.target here: the BIOS does not run at a restart"
+        yield Detour("kexec", found, "remove that link")
+    elif kexec.loads_at_shutdown:
+        found = "kexec-tools starts another kernel at a restart, and the BIOS does not run"
+        yield Detour("kexec", found, "LOAD_KEXEC=false in /etc/default/kexec")
+    elif kexec.is_loaded and not has_systemd:
+        found = "a kernel is loaded for kexec: the BIOS may not run at a restart"
+        yield Detour("kexec", found, "unload it (kexec -u)")
+    elif kexec.is_loaded:
+        found = "a kernel is loaded for kexec, and a plain systemctl reboot starts it"
+        yield Detour("kexec", found, so, is_avoidable=True)
+    if kexec.has_next_root and has_systemd:
+        found = f"{NEXT_ROOT} is there, and a plain systemctl reboot restarts user space only"
+        yield Detour("soft_reboot", found, so, is_avoidable=True)
 
 
 def safe_command(host: Host) -> str:

@@ -7,19 +7,17 @@ from functools import partial
 
 from openrbu.hosts.base import Host
 from openrbu.linux.reboot import (
-    NEXT_ROOT,
     REBOOT_TYPE,
     OverwriteRequest,
     Watchdog,
     read_kexec,
     read_overwrite_request,
     read_watchdog,
-    runs_systemd,
 )
 from openrbu.update.checks import memory
 from openrbu.update.checks.check import Check, Question, Verdict
 from openrbu.update.checks.situation import Situation
-from openrbu.update.restart import TAKE_IT_ON, WARM, NextKind, next_kind, safe_command
+from openrbu.update.restart import TAKE_IT_ON, WARM, NextKind, detours, next_kind, safe_command
 
 _EFI = "efi"
 
@@ -97,26 +95,15 @@ def _overwrite(request: OverwriteRequest, may_lose: Verdict) -> Check:
 
 def _kexec(host: Host, may_lose: Verdict) -> Iterator[Check]:
     """Whether the BIOS runs at all at the restart."""
-    kexec = read_kexec(host)
-    skips = partial(_check, "kexec", obstacle="kexec_is_default")
-    if kexec.is_reboot_target:
-        found = "systemd's reboot.target is kexec.target here: the BIOS does not run at a restart"
-        yield skips(found, may_lose, f"remove that link, {TAKE_IT_ON}")
-    elif kexec.loads_at_shutdown:
-        found = "kexec-tools starts another kernel at a restart, and the BIOS does not run"
-        advice = f"LOAD_KEXEC=false in /etc/default/kexec, {TAKE_IT_ON}"
-        yield skips(found, may_lose, advice)
-    elif kexec.is_loaded and not runs_systemd(host):
-        found = "a kernel is loaded for kexec: the BIOS may not run at a restart"
-        yield skips(found, may_lose, f"unload it (kexec -u), {TAKE_IT_ON}")
-    elif kexec.is_loaded:
-        found = "a kernel is loaded for kexec, and a plain systemctl reboot starts it"
-        yield _check("kexec", found, Verdict.HANDLED, _restart_so(host))
-    elif kexec.is_loaded is False:
+    found = list(detours(host))
+    for each in found:
+        if each.is_avoidable:
+            yield _check(each.name, each.found, Verdict.HANDLED, _restart_so(host))
+        else:
+            advice = f"{each.advice}, {TAKE_IT_ON}"
+            yield _check(each.name, each.found, may_lose, advice, obstacle="kexec_is_default")
+    if read_kexec(host).is_loaded is False and not any(each.name == "kexec" for each in found):
         yield _check("kexec", "no kernel is loaded for kexec", Verdict.FINE)
-    if kexec.has_next_root and runs_systemd(host):
-        found = f"{NEXT_ROOT} is there, and a plain systemctl reboot restarts user space only"
-        yield _check("soft_reboot", found, Verdict.HANDLED, _restart_so(host))
 
 
 def _restart_so(host: Host) -> str:
