@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import os
 import re
 import shutil
 import struct
@@ -346,11 +347,13 @@ def test_a_variable_that_the_firmware_has_locked_is_in_the_way(
         assert ("memory_overwrite" in obstacles) is not options.allow_any_restart
 
 
-def test_a_firmware_that_does_not_take_it_refuses_the_update(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EROFS])
+def test_a_firmware_that_does_not_take_it_refuses_the_update(tmp_path: Path, number: int) -> None:
+    """It has locked the variable, or its variables are mounted read-only."""
     host = with_request(tmp_path, 1)
 
     def refuse(path: str, data: bytes) -> None:
-        raise PermissionError(errno.EPERM, "Operation not permitted", path)
+        raise OSError(number, os.strerror(number), path)
 
     stuck = Watched(host, lambda *_: None, {"write": refuse})
     undo = Undo(stuck, Journal(host.journal_path), "an update")

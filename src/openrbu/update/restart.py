@@ -222,7 +222,7 @@ def _have_memory_kept(
     :raise ObstacleError: when it does not take that.
     """
     before_change(OVERWRITE_REQUEST, request.cleared.decode("latin-1"))
-    with contextlib.suppress(PermissionError):  # it is locked
+    with contextlib.suppress(OSError):  # it is locked, or efivarfs is read-only
         host.write(OVERWRITE_REQUEST, request.cleared)
     now = read_overwrite_request(host)
     if now is not None and now.is_set and not allow_any:
