@@ -21,8 +21,9 @@ from openrbu.formats.hdr import Image, SystemId, make_image
 from openrbu.formats.tokens import IndexedIoToken
 from openrbu.formats.version import BiosVersion
 from openrbu.linux.cmos import NVMEM, PORT
-from openrbu.linux.firmware_class import CLASS, IGNORE_FALLBACK, RELEASE, SEARCH_PATH
-from openrbu.linux.memory import BUDDYINFO, MEMINFO
+from openrbu.linux.files import RELEASE
+from openrbu.linux.firmware_class import CLASS, IGNORE_FALLBACK, SEARCH_PATH
+from openrbu.linux.memory import BUDDYINFO, KPAGEFLAGS, MEMINFO
 from openrbu.linux.reboot import OVERWRITE_LOCK, OVERWRITE_REQUEST
 from openrbu.machine.factory import MachineSpec, make_machine
 from openrbu.machine.models import MODELS
@@ -36,7 +37,6 @@ from openrbu.update.plan import make_plan
 from openrbu.update.possible_bioses import PossibleBios, PossibleBioses
 from openrbu.update.progress import SilentProgress
 from openrbu.update.target import HYPERVISOR_PATH
-from openrbu.update.verify import KPAGEFLAGS
 from rigs.faulty_pages import FaultyPages
 
 Quiet = SilentProgress

@@ -17,6 +17,7 @@ from openrbu.formats.hdr import Image, SystemId, make_image
 from openrbu.formats.packet import PACKET_HEADER, PacketHeader, split
 from openrbu.formats.version import BiosVersion
 from openrbu.hosts.linux import LinuxHost
+from openrbu.linux.memory import KPAGEFLAGS
 from openrbu.memory.page_flags import BUDDY_BIT, ENTRY_BYTES, FreePages
 from openrbu.memory.physical import ReadableMemory, Region, pc_regions
 from openrbu.memory.ram_array import Addresses
@@ -25,7 +26,6 @@ from openrbu.units import KIB, MIB, PAGE_SIZE, PhysAddr
 from openrbu.update.driver import CHUNK_BYTES
 from openrbu.update.possible_bioses import PossibleBios, PossibleBioses
 from openrbu.update.verify import (
-    KPAGEFLAGS,
     LeftoverCopyError,
     TooHighError,
     find_staged,

@@ -23,6 +23,9 @@ ENTRY_POINT = "/sys/firmware/dmi/tables/smbios_entry_point"
 DMI_TABLE = "/sys/firmware/dmi/tables/DMI"
 """Where the kernel shows the SMBIOS tables."""
 
+EFI_VARIABLES = "/sys/firmware/efi/efivars"
+"""Where the kernel shows the variables of UEFI firmware."""
+
 
 class Host(Protocol):
     """A machine as the application sees it."""

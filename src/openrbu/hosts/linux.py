@@ -20,7 +20,7 @@ from openrbu.buffers import Buffer
 from openrbu.errors import ObstacleError
 from openrbu.formats import rom_identity
 from openrbu.formats.rom_identity import IDENTITY, revision_in
-from openrbu.hosts.base import DMI_TABLE
+from openrbu.hosts.base import DMI_TABLE, EFI_VARIABLES
 from openrbu.hosts.kcore import open_kcore
 from openrbu.hosts.older_journals import older_journals
 from openrbu.hosts.restart_command import SYSTEMD_RUNS, restart_command
@@ -30,8 +30,6 @@ from openrbu.system import immutable
 from openrbu.system.flocks import one_for_all
 from openrbu.system.lock_holders import flock_holders, process_title
 from openrbu.system.lockfile import acquire_within, try_lock
-
-EFI_VARIABLES = "/sys/firmware/efi/efivars/"
 
 JOURNAL = "/var/lib/openrbu/journal.jsonl"
 
@@ -121,7 +119,7 @@ class LinuxHost:
                 yield chunk
 
     def write(self, path: str, data: Buffer, offset: int = 0) -> None:
-        is_variable = path.startswith(EFI_VARIABLES)
+        is_variable = path.startswith(f"{EFI_VARIABLES}/")
         allowed = immutable.writable(self._path(path)) if is_variable else contextlib.nullcontext()
         with allowed, self._opened(path, os.O_WRONLY) as fd:
             rest = memoryview(data)

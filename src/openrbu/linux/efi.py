@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from openrbu.hosts.base import Host, read_file
+from openrbu.hosts.base import EFI_VARIABLES, Host, read_file
 from openrbu.linux.files import names_in, number_of, text_of
 
 _EFI = "/sys/firmware/efi"
-_VARIABLES = f"{_EFI}/efivars"
 _ENTRIES = f"{_EFI}/esrt/entries"
 
 _GLOBAL = "8be4df61-93ca-11d2-aa0d-00e098032b8c"
@@ -82,7 +81,7 @@ def read_variable(host: Host, name: str, guid: str) -> bytes | None:
     Source: efivarfs in the kernel's documentation; four bytes of attributes come first.
     """
     try:
-        return read_file(host, f"{_VARIABLES}/{name}-{guid}")[_ATTRIBUTES_BYTES:]
+        return read_file(host, f"{EFI_VARIABLES}/{name}-{guid}")[_ATTRIBUTES_BYTES:]
     except OSError:
         return None
 

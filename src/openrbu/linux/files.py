@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from openrbu.hosts.base import Host, read_text
 
+COMMAND_LINE = "/proc/cmdline"
+"""The kernel's command line."""
+
+RELEASE = "/proc/sys/kernel/osrelease"
+"""The kernel's release, as `uname -r` has it."""
+
 
 def text_of(host: Host, path: str) -> str | None:
     """A whole file as text, without blanks at its ends; None where it is not there, or can't be
@@ -11,6 +17,18 @@ def text_of(host: Host, path: str) -> str | None:
     try:
         return read_text(host, path)
     except OSError:
+        return None
+
+
+def text_if_there(host: Host, path: str) -> str | None:
+    """As `text_of`; but only a file that is not there, or that is closed to this user, has no text.
+    For what must not be taken for missing because of another error.
+
+    :raise OSError: another error of the kernel.
+    """
+    try:
+        return read_text(host, path) if host.exists(path) else None
+    except (FileNotFoundError, PermissionError):
         return None
 
 

@@ -13,12 +13,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from openrbu.hosts.base import Host
-from openrbu.linux.files import number_of, text_of
+from openrbu.linux.files import RELEASE, number_of, text_of
 
 CLASS = "/sys/class/firmware"
 SEARCH_PATH = "/sys/module/firmware_class/parameters/path"
 IGNORE_FALLBACK = "/proc/sys/kernel/firmware_config/ignore_sysfs_fallback"
-RELEASE = "/proc/sys/kernel/osrelease"
 
 LIBRARY = "/lib/firmware"
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from openrbu.errors import DamagedInputError
 from openrbu.formats.buddyinfo import ZoneFree, parse_buddyinfo
 from openrbu.hosts.base import Host, read_text
-from openrbu.linux.files import text_of
+from openrbu.linux.files import COMMAND_LINE, text_of
 from openrbu.units import KIB, MIB
 
 BUDDYINFO = "/proc/buddyinfo"
@@ -89,7 +89,6 @@ def _meminfo(host: Host, name: str) -> int | None:
 
 # -- what becomes of memory -----------------------------------------------------------------
 
-CMDLINE = "/proc/cmdline"
 CPUINFO = "/proc/cpuinfo"
 KPAGEFLAGS = "/proc/kpageflags"
 RESUME = "/sys/power/resume"
@@ -125,7 +124,7 @@ def read_traits(host: Host) -> MemoryTraits:
     """
     flags = _FLAGS_LINE.search(text_of(host, CPUINFO) or "")
     known = flags["flags"].split() if flags is not None else []
-    words = (text_of(host, CMDLINE) or "").split()
+    words = (text_of(host, COMMAND_LINE) or "").split()
     encrypt = [word.partition("=")[2] for word in words if word.startswith("mem_encrypt=")]
     clears = ("init_on_free=1", "init_on_free=on", "page_poison=1", "page_poison=on")
     resume = text_of(host, RESUME) or ""

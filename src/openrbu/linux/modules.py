@@ -14,11 +14,9 @@ from pathlib import PurePosixPath
 
 from openrbu.errors import DamagedInputError
 from openrbu.hosts.base import Host, read_file
-from openrbu.linux.files import names_in, number_of, text_of
+from openrbu.linux.files import COMMAND_LINE, RELEASE, names_in, number_of, text_of
 
-RELEASE = "/proc/sys/kernel/osrelease"
 MODULES_DISABLED = "/proc/sys/kernel/modules_disabled"
-COMMAND_LINE = "/proc/cmdline"
 SIGNATURES_ENFORCED = "/sys/module/module/parameters/sig_enforce"
 
 CONFIGURATION = (

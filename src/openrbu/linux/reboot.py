@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 from openrbu.formats.fadt import ResetRegister, parse_reset_register
 from openrbu.formats.reboot_words import RebootWords, parse_reboot_words
-from openrbu.hosts.base import Host, read_file, read_text
+from openrbu.hosts.base import EFI_VARIABLES, Host, read_file
 from openrbu.hosts.restart_command import SYSTEMD_RUNS
+from openrbu.linux.files import COMMAND_LINE, text_if_there
 
 REBOOT = "/sys/kernel/reboot"
 REBOOT_MODE = f"{REBOOT}/mode"
 REBOOT_TYPE = f"{REBOOT}/type"
-COMMAND_LINE = "/proc/cmdline"
 KEXEC_LOADED = "/sys/kernel/kexec_loaded"
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 BOOT_LOADER_TYPE = "/proc/sys/kernel/bootloader_type"
@@ -24,12 +24,11 @@ FADT = "/sys/firmware/acpi/tables/FACP"
 NEXT_ROOT = "/run/nextroot"
 WATCHDOG = "/sys/class/watchdog/watchdog0"
 
-_VARIABLES = "/sys/firmware/efi/efivars"
 OVERWRITE_REQUEST = (
-    f"{_VARIABLES}/MemoryOverwriteRequestControl-e20939be-32d4-41be-a150-897f85d49829"
+    f"{EFI_VARIABLES}/MemoryOverwriteRequestControl-e20939be-32d4-41be-a150-897f85d49829"
 )
 OVERWRITE_LOCK = (
-    f"{_VARIABLES}/MemoryOverwriteRequestControlLock-bb983ccf-151d-40e1-a07b-4a17be168292"
+    f"{EFI_VARIABLES}/MemoryOverwriteRequestControlLock-bb983ccf-151d-40e1-a07b-4a17be168292"
 )
 _VARIABLE_BYTES = 5
 """Four bytes of attributes, and the value."""
@@ -108,34 +107,25 @@ class Watchdog:
     identity: str | None
 
 
-def text_of(host: Host, path: str) -> str | None:
-    """A file's text; None where there is none, or this user can't read it.
-
-    :raise OSError: another error of the kernel.
-    """
-    try:
-        return read_text(host, path) if host.exists(path) else None
-    except (FileNotFoundError, PermissionError):
-        return None
-
-
 def read_restart_files(host: Host) -> RestartFiles:
     """The files of `/sys/kernel/reboot`."""
-    return RestartFiles(*(text_of(host, f"{REBOOT}/{x}") for x in ("mode", "type", "force", "cpu")))
+    return RestartFiles(
+        *(text_if_there(host, f"{REBOOT}/{x}") for x in ("mode", "type", "force", "cpu"))
+    )
 
 
 def read_reboot_words(host: Host) -> RebootWords | None:
     """The words `reboot=` of the kernel's command line; None where that can't be read."""
-    line = text_of(host, COMMAND_LINE)
+    line = text_if_there(host, COMMAND_LINE)
     return None if line is None else parse_reboot_words(line)
 
 
 def read_kexec(host: Host) -> Kexec:
     """What would start another kernel at the restart."""
-    loaded = text_of(host, KEXEC_LOADED)
-    defaults = text_of(host, _KEXEC_DEFAULTS) or ""
+    loaded = text_if_there(host, KEXEC_LOADED)
+    defaults = text_if_there(host, _KEXEC_DEFAULTS) or ""
     settings = [line.strip().replace('"', "") for line in defaults.splitlines()]
-    targets = [text_of(host, path) or "" for path in _REBOOT_TARGETS]
+    targets = [text_if_there(host, path) or "" for path in _REBOOT_TARGETS]
     return Kexec(
         is_loaded=None if loaded is None else loaded != "0",
         is_reboot_target=any(_KEXEC_SERVICE in each for each in targets),
@@ -154,8 +144,8 @@ def read_reset_register(host: Host) -> ResetRegister | None:
 
 def read_boot(host: Host) -> Boot:
     """Which boot this is."""
-    number = text_of(host, BOOT_LOADER_TYPE) or ""
-    return Boot(text_of(host, BOOT_ID), int(number) if number.isdecimal() else None)
+    number = text_if_there(host, BOOT_LOADER_TYPE) or ""
+    return Boot(text_if_there(host, BOOT_ID), int(number) if number.isdecimal() else None)
 
 
 def read_overwrite_request(host: Host) -> OverwriteRequest | None:
@@ -175,7 +165,9 @@ def read_watchdog(host: Host) -> Watchdog | None:
     """The first watchdog; None: there is none."""
     if not host.exists(WATCHDOG):
         return None
-    return Watchdog(text_of(host, f"{WATCHDOG}/state"), text_of(host, f"{WATCHDOG}/identity"))
+    return Watchdog(
+        text_if_there(host, f"{WATCHDOG}/state"), text_if_there(host, f"{WATCHDOG}/identity")
+    )
 
 
 def runs_systemd(host: Host) -> bool:

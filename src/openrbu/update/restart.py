@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from openrbu.errors import ObstacleError
 from openrbu.hosts.base import Host
 from openrbu.hosts.restart_command import restart_command
+from openrbu.linux.files import text_if_there
 from openrbu.linux.reboot import (
     BOOT_ID,
     NEXT_ROOT,
@@ -30,7 +31,6 @@ from openrbu.linux.reboot import (
     read_reset_register,
     read_restart_files,
     runs_systemd,
-    text_of,
 )
 from openrbu.update.target import is_on_xen
 
@@ -173,7 +173,7 @@ def safe_command(host: Host) -> str:
 
 def boot_id(host: Host) -> str | None:
     """The ID of this boot of the machine; None where the kernel does not say."""
-    return text_of(host, BOOT_ID)
+    return text_if_there(host, BOOT_ID)
 
 
 def restart_mode(host: Host) -> str | None:

@@ -27,6 +27,7 @@ from openrbu.formats.packet_header import (
 )
 from openrbu.hosts.base import Host
 from openrbu.lazy import np, npt
+from openrbu.linux.memory import KPAGEFLAGS
 from openrbu.memory.narrowed import NarrowedMemory
 from openrbu.memory.page_flags import ENTRY_BYTES, FreePages
 from openrbu.memory.physical import ReadableMemory, Region
@@ -35,8 +36,6 @@ from openrbu.units import KIB, MIB, PAGE_SHIFT
 from openrbu.update.driver import CHUNK_BYTES, ReadBack
 from openrbu.update.possible_bioses import PossibleBios, PossibleBioses
 from openrbu.update.target import is_on_xen
-
-KPAGEFLAGS = "/proc/kpageflags"
 
 _FURTHEST_BYTES = MAX_DATA_BYTES + MIB
 """How far from the start of its first page an image or a packet may reach."""
