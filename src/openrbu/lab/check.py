@@ -30,10 +30,9 @@ from openrbu.lab.packages import (
     wanted_packages,
 )
 from openrbu.lab.programs import INSTALL_EXTRA, QEMU, find_program, run
-from openrbu.lab.sizes import DEFAULT_RAM_BYTES, needed_memory_bytes
+from openrbu.lab.sizes import DEFAULT_RAM_BYTES, available_memory_bytes, needed_memory_bytes
 from openrbu.lab.suites import debian_archive, known_suite
 from openrbu.system.home import cache_home
-from openrbu.system.meminfo import available_memory_bytes
 from openrbu.units import MIB, human_size
 
 MEMORY_BYTES = needed_memory_bytes(DEFAULT_RAM_BYTES)

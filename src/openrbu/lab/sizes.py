@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from openrbu.errors import ObstacleError, UsageError
+from openrbu.hosts.linux import LinuxHost
+from openrbu.linux.memory import read_available_bytes
 from openrbu.machine.models import TokenKind, model
 from openrbu.memory.physical import Region
-from openrbu.system.meminfo import available_memory_bytes
 from openrbu.units import GIB, MIB, human_size
 
 DEFAULT_RAM_BYTES = 512 * MIB
@@ -80,6 +81,11 @@ def check_memory(ram_bytes: int) -> None:
             f"computer's memory, and {human_size(available)} are available: give it less, or end "
             "other programs"
         )
+
+
+def available_memory_bytes() -> int | None:
+    """This computer's memory that programs can still have; None where the kernel does not say."""
+    return read_available_bytes(LinuxHost())
 
 
 def needed_memory_bytes(ram_bytes: int) -> int:
