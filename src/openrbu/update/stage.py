@@ -273,11 +273,12 @@ def clear(host: Host) -> bool:
     return True
 
 
-def drop_caches(host: Host) -> None:
-    """Have the kernel drop its caches of files, where it can."""
+def drop_caches(host: Host, which: bytes = b"3") -> None:
+    """Have the kernel drop its caches of files, where it can. `which`: `1` is the page cache alone,
+    `3` the others, too (drop_caches in the kernel's documentation of sysctl)."""
     with contextlib.suppress(OSError):
         if host.exists(DROP_CACHES):
-            host.write(DROP_CACHES, b"3")
+            host.write(DROP_CACHES, which)
 
 
 def drop(host: Host, delivered_bytes: int) -> None:
@@ -297,9 +298,7 @@ def clear_memory(host: Host, delivered_bytes: int, *, much: bool = False) -> Non
     :raise MayCrashError: when that may crash the kernel.
     :raise OSError: what the kernel returns.
     """
-    with contextlib.suppress(OSError):
-        if host.exists(DROP_CACHES):
-            host.write(DROP_CACHES, b"1")
+    drop_caches(host, b"1")
     _free(host, delivered_bytes, much=much)
 
 
