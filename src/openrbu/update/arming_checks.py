@@ -54,8 +54,11 @@ def wrong_checks(token: ActivationToken) -> str:
 def token_problem(token: ActivationToken) -> str:
     """Why a BIOS would ignore the token, and what to do; empty: it would not."""
     wrong = wrong_checks(token)
-    if not wrong:
-        return ""
+    return ignored_because(wrong) if wrong else ""
+
+
+def ignored_because(wrong: str) -> str:
+    """The same where it is known already which check values are `wrong`."""
     return (
         f"{wrong}: because of that a BIOS loads its defaults at the next start and clears the "
         "token; restart once and check its setup"

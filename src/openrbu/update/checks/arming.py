@@ -12,7 +12,7 @@ from openrbu.errors import DamagedInputError, ObstacleError
 from openrbu.update.arm import NoAnswerError, activation_for, find_way, read_armed
 from openrbu.update.arming_checks import (
     ARMED_ALREADY,
-    token_problem,
+    ignored_because,
     wrong_checks,
 )
 from openrbu.update.checks import password
@@ -103,17 +103,16 @@ def _way(seen: Situation) -> Iterator[Check]:
 
 def _cmos(seen: Situation, token: IndexedActivation) -> Iterator[Check]:
     """Whether a BIOS will act on the token: the check values of CMOS."""
-    if not wrong_checks(token):
+    wrong = wrong_checks(token)
+    if not wrong:
         ranges = [f"{check.first:#04x} to {check.last:#04x}" for check in token.check_ranges]
         text = f"the check values over the indexes {', '.join(ranges)} of CMOS are right"
         none = "this CMOS has no check value that could be wrong"
         yield _check("cmos", text if ranges else none, Verdict.FINE)
         return
     if not seen.options.mend_cmos:
-        doubt = token_problem(token)
-        if doubt:
-            text = f"{doubt}, or use --mend-cmos"
-            yield _in_the_way("cmos", text, obstacle="cmos_not_believed")
-    elif wrong := wrong_checks(token):
+        text = f"{ignored_because(wrong)}, or use --mend-cmos"
+        yield _in_the_way("cmos", text, obstacle="cmos_not_believed")
+    else:
         text = "--mend-cmos repairs this before the BIOS is armed"
         yield _check("cmos", wrong, Verdict.HANDLED, text)
