@@ -186,7 +186,9 @@ def test_an_update_beside_another_of_the_same_process_is_told_what_is_true(
 
     assert box.update(box.plan(image()), progress=Beside()) is not None
     assert isinstance(seen[0], errors.ObstacleError)
-    assert "another process or thread has locked" in str(seen[0])
+    assert str(seen[0]) == (
+        "an update is under way: this very process, in another thread: wait for it"
+    )
 
 
 def test_the_command_scan_says_that_a_machine_is_off(rbu: Cli) -> None:
