@@ -202,17 +202,17 @@ def test_a_kernel_with_the_fallback_is_fine(tree: Path) -> None:
     assert check.verdict is FINE
 
 
-@pytest.mark.parametrize("why", ["is told to ignore", "has not got"])
+@pytest.mark.parametrize("why", ["is told to ignore", "does not have"])
 @pytest.mark.parametrize("can_be_file", [True, False])
 def test_a_kernel_without_the_fallback_gets_a_file(tree: Path, why: str, can_be_file: bool) -> None:
-    if why == "has not got":
+    if why == "does not have":
         (tree / "sys/class/firmware").rename(tree / "away")
     else:
         put(tree, IGNORE_FALLBACK, "1\n")
     if not can_be_file:
         (tree / SEARCH_PATH[1:]).unlink()
     check = row(LinuxHost(tree), "firmware_class")
-    if (why, can_be_file) == ("has not got", False):
+    if (why, can_be_file) == ("does not have", False):
         assert check is None, "it shows no firmware class at all"
         return
     assert check is not None

@@ -234,7 +234,7 @@ def test_without_the_files_the_command_line_has_to_be_right(
     tmp_path: Path, line: str, value: int, why: str
 ) -> None:
     host = tree(tmp_path, proc__cmdline=line, sys__firmware__acpi__tables__FACP=fadt(value))
-    with pytest.raises(ObstacleError, match=f"{why}.*or take it on"):
+    with pytest.raises(ObstacleError, match=f"{why}.*or accept that"):
         choose_warm(host)
     choose_warm(host, allow_any=True)
 
@@ -358,7 +358,7 @@ def test_a_firmware_that_does_not_take_it_refuses_the_update(tmp_path: Path, num
     stuck = Watched(host, lambda *_: None, {"write": refuse})
     undo = Undo(stuck, Journal(host.journal_path), "an update")
     choose = partial(restart.choose_warm, stuck, partial(undo.before_change, "a setting"))
-    with pytest.raises(ObstacleError, match=r"keeps it so: see its setup, or take it on"):
+    with pytest.raises(ObstacleError, match=r"keeps it so: see its setup, or accept that"):
         choose()
     choose(allow_any=True)
 

@@ -44,7 +44,7 @@ _CYCLES_POWER = "the restart through ACPI goes with a power cycle here, which cl
 
 _ASKS = "the firmware is asked to clear memory at the restart (MemoryOverwriteRequestControl)"
 
-TAKE_IT_ON = "or take it on (--allow-any-restart)"
+ACCEPT_IT = "or accept that (--allow-any-restart)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,15 +197,15 @@ def choose_warm(
         if read_restart_files(host).mode != WARM and not allow_any:
             raise ObstacleError(
                 f"the kernel keeps a {kind.mode} restart, which may clear memory: boot with "
-                f"reboot=w, {TAKE_IT_ON}"
+                f"reboot=w, {ACCEPT_IT}"
             )
     elif kind.loses_by_mode and not allow_any:
-        raise ObstacleError(f"{kind.unchangeable_mode}, {TAKE_IT_ON}")
+        raise ObstacleError(f"{kind.unchangeable_mode}, {ACCEPT_IT}")
     if kind.loses_by_way and kind.files.type is not None:
         before_change(REBOOT_TYPE, _BY_RESET_CONTROL)
         host.write(REBOOT_TYPE, f"{_BY_RESET_CONTROL}\n".encode())
     if next_kind(host).loses_by_way and not allow_any:
-        raise ObstacleError(f"{kind.unchangeable_way}, {TAKE_IT_ON}")
+        raise ObstacleError(f"{kind.unchangeable_way}, {ACCEPT_IT}")
     if kind.overwrite is not None and kind.overwrite.is_set:
         _have_memory_kept(host, kind.overwrite, before_change, allow_any=allow_any)
 
@@ -226,4 +226,4 @@ def _have_memory_kept(
         host.write(OVERWRITE_REQUEST, request.cleared)
     now = read_overwrite_request(host)
     if now is not None and now.is_set and not allow_any:
-        raise ObstacleError(f"{_ASKS}, and keeps it so: see its setup, {TAKE_IT_ON}")
+        raise ObstacleError(f"{_ASKS}, and keeps it so: see its setup, {ACCEPT_IT}")

@@ -131,7 +131,7 @@ def _fallback(seen: Situation) -> Iterator[Check]:
         found = "the kernel takes an image from a program"
         yield _check("firmware_class", found, Verdict.FINE)
         return
-    why = "is told to ignore" if firmware.has_fallback else "has not got"
+    why = "is told to ignore" if firmware.has_fallback else "does not have"
     found = f"the kernel {why} the sysfs fallback, through which a program gives it an image"
     if firmware.search_path is not None:
         advice = "the update gives it the image as a file"

@@ -74,7 +74,7 @@ def _mains(supplies: Sequence[Supply], batteries: Sequence[Supply]) -> Check:
         )
     if others:
         text = f"{others[0].name} says that mains power is off, and there is no battery"
-        return _check("mains", text, Verdict.UNKNOWN, "see whether it is connected well")
+        return _check("mains", text, Verdict.UNKNOWN, "check that its plug is connected")
     return _check("mains", "the kernel shows no supply that could be off", Verdict.FINE)
 
 

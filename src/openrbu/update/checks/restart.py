@@ -17,7 +17,7 @@ from openrbu.linux.reboot import (
 from openrbu.update.checks import memory
 from openrbu.update.checks.check import Check, Question, Verdict
 from openrbu.update.checks.situation import Situation
-from openrbu.update.restart import TAKE_IT_ON, WARM, NextKind, detours, next_kind, safe_command
+from openrbu.update.restart import ACCEPT_IT, WARM, NextKind, detours, next_kind, safe_command
 
 _EFI = "efi"
 
@@ -79,7 +79,7 @@ def _way(kind: NextKind, may_lose: Verdict) -> Check:
 
 def _lost(name: str, why: str, may_lose: Verdict) -> Check:
     found, _, advice = why.rpartition(": ")
-    return _check(name, found, may_lose, f"{advice}, {TAKE_IT_ON}", obstacle="restart_is_cold")
+    return _check(name, found, may_lose, f"{advice}, {ACCEPT_IT}", obstacle="restart_is_cold")
 
 
 def _overwrite(request: OverwriteRequest, may_lose: Verdict) -> Check:
@@ -88,7 +88,7 @@ def _overwrite(request: OverwriteRequest, may_lose: Verdict) -> Check:
         return check("the firmware is not asked to clear memory", Verdict.FINE)
     found = "the firmware is asked to clear memory at a restart (MemoryOverwriteRequestControl)"
     if request.is_locked:
-        found, advice = f"{found}, and has locked that", f"see its setup, {TAKE_IT_ON}"
+        found, advice = f"{found}, and has locked that", f"see its setup, {ACCEPT_IT}"
         return check(found, may_lose, advice, obstacle="restart_is_cold")
     return check(found, Verdict.HANDLED, "the update asks it to keep memory")
 
@@ -100,7 +100,7 @@ def _kexec(host: Host, may_lose: Verdict) -> Iterator[Check]:
         if each.is_avoidable:
             yield _check(each.name, each.found, Verdict.HANDLED, _restart_so(host))
         else:
-            advice = f"{each.advice}, {TAKE_IT_ON}"
+            advice = f"{each.advice}, {ACCEPT_IT}"
             yield _check(each.name, each.found, may_lose, advice, obstacle="kexec_is_default")
     if read_kexec(host).is_loaded is False and not any(each.name == "kexec" for each in found):
         yield _check("kexec", "no kernel is loaded for kexec", Verdict.FINE)
