@@ -63,7 +63,8 @@ def _mains(supplies: Sequence[Supply], batteries: Sequence[Supply]) -> Check:
     if online:
         text = f"mains power is connected ({', '.join(online)})"
         return _check("mains", text, Verdict.FINE)
-    if batteries and (others or any(each.is_discharging for each in batteries)):
+    off = [each.name for each in others if each.kind != "USB"]  # a port may be without a charger
+    if batteries and (off or any(each.is_discharging for each in batteries)):
         return _check(
             "mains",
             "this machine runs on its battery",
@@ -72,8 +73,8 @@ def _mains(supplies: Sequence[Supply], batteries: Sequence[Supply]) -> Check:
             f"({CompletionCode.NO_EXTERNAL_POWER:#06x})",
             obstacle="no_mains_power",
         )
-    if others:
-        text = f"{others[0].name} says that mains power is off, and there is no battery"
+    if off:
+        text = f"{off[0]} says that mains power is off, and there is no battery"
         return _check("mains", text, Verdict.UNKNOWN, "check that its plug is connected")
     return _check("mains", "the kernel shows no supply that could be off", Verdict.FINE)
 
