@@ -33,18 +33,25 @@ from openrbu.update.target import Target
 
 
 class ActivationToken(Protocol):
-    """The activation token of a machine."""
+    """The activation token of a machine.
+
+    Each of these raises OSError for what the kernel returns, `ObstacleError` when the token can't
+    be accessed any more, and `UpdateFailedError` when the BIOS or CMOS does not do what it should.
+    """
 
     @property
     def way(self) -> str:
         """The file through which it is read and set."""
 
     @property
-    def is_armed(self) -> bool: ...
+    def is_armed(self) -> bool:
+        """Whether it is set."""
 
-    def arm(self) -> None: ...
+    def arm(self) -> None:
+        """Set it, so that the BIOS searches for an update at the next start."""
 
-    def disarm(self) -> None: ...
+    def disarm(self) -> None:
+        """Clear it."""
 
 
 class NoAnswerError(ObstacleError):

@@ -53,7 +53,8 @@ class _Tries:
         self.tried: list[str] = []
 
     def run(self) -> Staged:
-        """
+        """Try one way after the other until what was staged is verified.
+
         :raise UpdateFailedError: when no way works; the message says what was tried.
         """
         seen = self._seen()

@@ -28,6 +28,7 @@ class Undo:
     steps: list[tuple[str, Callable[[], None]]] = field(default_factory=list)
 
     def add(self, what: str, step: Callable[[], None]) -> None:
+        """Add a step. `what` names for people what it puts back."""
         self.steps.append((what, step))
 
     def before_change(self, what: str, path: str, after: str | None) -> None:
