@@ -128,14 +128,14 @@ def next_kind(host: Host) -> NextKind:
 
 @dataclass(frozen=True, slots=True)
 class Detour:
-    """What a restart would start in place of the BIOS: `found` says it, `advice` what to do. `name`
-    is for scripts. `is_avoidable`: a restart by `safe_command`, as `--reboot` does it, runs the
-    BIOS all the same."""
+    """What a restart would start in place of the BIOS: `found` says it, `advice` what to do.
+    `is_avoidable`: a restart by `safe_command`, as `--reboot` does it, runs the BIOS all the same.
+    `is_kexec`: it is another kernel; if not, it is user space alone."""
 
-    name: str
     found: str
     advice: str
     is_avoidable: bool = False
+    is_kexec: bool = True
 
     @property
     def message(self) -> str:
@@ -151,19 +151,19 @@ def detours(host: Host) -> Iterator[Detour]:
     so = f"restart by {safe_command(host)}"
     if kexec.is_reboot_target:
         found = "systemd's reboot.target is kexec.target here: the BIOS does not run at a restart"
-        yield Detour("kexec", found, "remove that link")
+        yield Detour(found, "remove that link")
     elif kexec.loads_at_shutdown:
         found = "kexec-tools starts another kernel at a restart, and the BIOS does not run"
-        yield Detour("kexec", found, "LOAD_KEXEC=false in /etc/default/kexec")
+        yield Detour(found, "LOAD_KEXEC=false in /etc/default/kexec")
     elif kexec.is_loaded and not has_systemd:
         found = "a kernel is loaded for kexec: the BIOS may not run at a restart"
-        yield Detour("kexec", found, "unload it (kexec -u)")
+        yield Detour(found, "unload it (kexec -u)")
     elif kexec.is_loaded:
         found = "a kernel is loaded for kexec, and a plain systemctl reboot starts it"
-        yield Detour("kexec", found, so, is_avoidable=True)
+        yield Detour(found, so, is_avoidable=True)
     if kexec.has_next_root and has_systemd:
         found = f"{NEXT_ROOT} is there, and a plain systemctl reboot restarts user space only"
-        yield Detour("soft_reboot", found, so, is_avoidable=True)
+        yield Detour(found, so, is_avoidable=True, is_kexec=False)
 
 
 def safe_command(host: Host) -> str:

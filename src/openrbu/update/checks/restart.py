@@ -95,15 +95,17 @@ def _overwrite(request: OverwriteRequest, may_lose: Verdict) -> Check:
 
 def _kexec(host: Host, may_lose: Verdict) -> Iterator[Check]:
     """Whether the BIOS runs at all at the restart."""
+    kexec, soft_reboot = partial(_check, "kexec"), partial(_check, "soft_reboot")
     found = list(detours(host))
     for each in found:
+        check = kexec if each.is_kexec else soft_reboot
         if each.is_avoidable:
-            yield _check(each.name, each.found, Verdict.HANDLED, _restart_so(host))
+            yield check(each.found, Verdict.HANDLED, _restart_so(host))
         else:
             advice = f"{each.advice}, {ACCEPT_IT}"
-            yield _check(each.name, each.found, may_lose, advice, obstacle="kexec_is_default")
-    if read_kexec(host).is_loaded is False and not any(each.name == "kexec" for each in found):
-        yield _check("kexec", "no kernel is loaded for kexec", Verdict.FINE)
+            yield check(each.found, may_lose, advice, obstacle="kexec_is_default")
+    if read_kexec(host).is_loaded is False and not any(each.is_kexec for each in found):
+        yield kexec("no kernel is loaded for kexec", Verdict.FINE)
 
 
 def _restart_so(host: Host) -> str:
