@@ -526,9 +526,9 @@ def test_an_update_that_the_bios_has_met_is_not_called_cancelled(tmp_path: Path)
 def test_nothing_is_done_while_another_process_is_at_an_update(tmp_path: Path) -> None:
     with running(make(tmp_path)) as machine:
         host = VirtualHost(machine)
-        before = status(machine)
+        before, plan = status(machine), make_plan(host, image(), Options())
         with alone_on(host):
-            for call in (lambda: cancel(host), lambda: update(host, image())):
+            for call in (lambda: cancel(host), lambda: flow.perform(host, plan, Quiet())):
                 with pytest.raises(BusyError, match="an update is under way, wait for it: this ve"):
                     call()
         assert status(machine) == before
