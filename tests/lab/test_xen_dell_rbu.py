@@ -105,8 +105,9 @@ def places_of(dom0: Dom0, image: bytes) -> list[set[int]]:
     ram = dom0.machine.ram
     seen = RamArray(ram, BIOS_SEARCH_START, BIOS_SEARCH_END).pages_with(*by_word)
     places: dict[bytes, set[int]] = {page: set() for page in pages}
-    for address, word in zip(*(each.tolist() for each in seen), strict=True):
-        page = by_word[word]
+    by_number = list(by_word.values())
+    for address, number in zip(*(each.tolist() for each in seen), strict=True):
+        page = by_number[number]
         if ram.read(PhysAddr(address), PAGE_SIZE) == page:
             places[page].add(address)
     return [places[page] for page in pages]

@@ -23,23 +23,25 @@ from openrbu.units import PAGE_SHIFT, PhysAddr
 class NarrowedMemory:
     """A `ReadableMemory` of which only `pages` count as populated.
 
-    `pages` are the addresses of pages, ascending, shape (n,); `words` are the u32 with which each
-    begins, shape (n,).
+    `pages` are the addresses of pages, ascending, shape (n,). `is_packet`: whether each begins like
+    a packet, shape (n,); the others begin like an image.
     """
 
-    def __init__(self, memory: ReadableMemory, pages: Addresses, words: Addresses) -> None:
-        self._memory, self.pages, self.words = memory, pages, words
+    def __init__(
+        self, memory: ReadableMemory, pages: Addresses, is_packet: npt.NDArray[np.bool_]
+    ) -> None:
+        self._memory, self.pages, self.is_packet = memory, pages, is_packet
 
     @classmethod
     def of(cls, memory: ReadableMemory) -> NarrowedMemory:
         """All pages of a memory that begin like a packet or an image."""
         ram = RamArray(memory, PhysAddr(0), memory.regions[-1].end)
-        pages, words = ram.pages_with(PACKET_MAGIC, MAGIC_WORD)
-        return cls(memory, pages, words.astype(np.int64))
+        pages, which = ram.pages_with(PACKET_MAGIC, MAGIC_WORD)
+        return cls(memory, pages, which == 0)
 
     def only(self, wanted: npt.NDArray[np.bool_]) -> NarrowedMemory:
         """The same with only those pages for which `wanted` is True; shape (pages,)."""
-        return NarrowedMemory(self._memory, self.pages[wanted], self.words[wanted])
+        return NarrowedMemory(self._memory, self.pages[wanted], self.is_packet[wanted])
 
     def starts_with(self, address: int, data: bytes) -> bool:
         """Whether exactly these bytes are at an address, all of them in one region of RAM."""

@@ -43,19 +43,20 @@ class RamArray:
         self._run_ends = np.array([run.end for run in runs], np.int64)
         self.populated_bytes = int((self._run_ends - self._run_starts).sum())
 
-    def pages_with(self, *words: int) -> tuple[Addresses, npt.NDArray[np.uint32]]:
+    def pages_with(self, *words: int) -> tuple[Addresses, npt.NDArray[np.intp]]:
         """The pages that begin with one of these u32: their addresses, ascending, shape (n,); and
-        the word with which each begins, shape (n,).
+        which of the words each begins with, by its place among `words`, shape (n,).
 
-        The end of RAM may cut the last page: see `bytes_left`.
+        The end of RAM may cut the last page: see `bytes_left`. The words themselves are kept in no
+        array. Such an array lies in RAM, too, also when this program has ended, and a page of it
+        begins with `$RPK`, as a packet does.
         """
-        addresses, found = [np.empty(0, np.int64)], [np.empty(0, np.uint32)]
+        addresses, found = [np.empty(0, np.int64)], [np.empty(0, np.intp)]
         for pages, first in self._mapped_pages() if self._memory.is_mapped else self._read_pages():
-            hits = np.zeros(len(first), np.bool_)
-            for word in words:
-                hits |= first == word
+            begins = [first == word for word in words]
+            hits = np.logical_or.reduce(begins)
             addresses.append(pages[hits])
-            found.append(first[hits])
+            found.append(np.argmax([each[hits] for each in begins], axis=0))
         return np.concatenate(addresses), np.concatenate(found)
 
     def bytes_left(self, addresses: Addresses) -> Addresses:
@@ -164,9 +165,12 @@ def pages_beginning_with(
     if populated_bytes > _FEW_BYTES:
         addresses, _ = RamArray(memory, start, end).pages_with(word)
         return addresses.tolist(), populated_bytes
-    magic = word.to_bytes(_WORD_BYTES, "little")
-    pages = (page for run in runs for page in range(run.start, run.end - 3, PAGE_SIZE))
-    found = [page for page in pages if memory.read(PhysAddr(page), _WORD_BYTES) == magic]
+    magic, first = word.to_bytes(_WORD_BYTES, "little"), unaligned_buffer(_WORD_BYTES)
+    found = []
+    for page in (page for run in runs for page in range(run.start, run.end - 3, PAGE_SIZE)):
+        memory.read_into(PhysAddr(page), first)
+        if first == magic:
+            found.append(page)
     return found, populated_bytes
 
 

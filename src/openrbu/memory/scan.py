@@ -74,10 +74,10 @@ def search(
     after the header.
     """
     ram = RamArray(memory, start, end)
-    pages, words = ram.pages_with(PACKET_MAGIC, hdr.MAGIC_WORD)
+    pages, which = ram.pages_with(PACKET_MAGIC, hdr.MAGIC_WORD)
     rejects = _Rejects()
-    sets = _find_sets(ram, pages[words == PACKET_MAGIC], rejects)
-    headers, images = _find_images(ram, pages[words == hdr.MAGIC_WORD], flash_size_bytes, rejects)
+    sets = _find_sets(ram, pages[which == 0], rejects)
+    headers, images = _find_images(ram, pages[which == 1], flash_size_bytes, rejects)
     return SearchResult(
         packet_sets=tuple(sets),
         images=tuple(images),

@@ -18,13 +18,9 @@ from dataclasses import dataclass
 from openrbu.bios.rules.ruleset import FoundUpdate, RejectedError
 from openrbu.buffers import Buffer, same_bytes
 from openrbu.errors import UpdateFailedError
-from openrbu.formats.hdr import MAGIC_WORD, Image
+from openrbu.formats.hdr import Image
 from openrbu.formats.image_check import MAX_DATA_BYTES
-from openrbu.formats.packet_header import (
-    PACKET_HEADER,
-    PACKET_MAGIC,
-    PacketHeader,
-)
+from openrbu.formats.packet_header import PACKET_HEADER, PacketHeader
 from openrbu.hosts.base import Host
 from openrbu.lazy import np, npt
 from openrbu.linux.memory import KPAGEFLAGS
@@ -235,8 +231,8 @@ def _of_image(seen: NarrowedMemory, image: Image) -> npt.NDArray[np.bool_]:
     """Which of the pages begin with the image's header."""
     header = image.header.build()
     starts = [
-        word == MAGIC_WORD and seen.starts_with(address, header)
-        for address, word in zip(seen.pages.tolist(), seen.words.tolist(), strict=True)
+        not is_packet and seen.starts_with(address, header)
+        for address, is_packet in zip(seen.pages.tolist(), seen.is_packet.tolist(), strict=True)
     ]
     return np.array(starts, np.bool_)
 
@@ -246,7 +242,7 @@ def _of_packets(seen: NarrowedMemory, packets: memoryview) -> npt.NDArray[np.boo
     first = PacketHeader.parse(packets)
     headers, size = seen.headers, first.size_bytes
     is_ours: npt.NDArray[np.bool_] = headers["pktSetId"] == first.set_id
-    is_ours &= (seen.words == PACKET_MAGIC) & (headers["pktNum"] < first.total)
+    is_ours &= seen.is_packet & (headers["pktNum"] < first.total)
     for place in np.flatnonzero(is_ours).tolist():
         start = int(headers["pktNum"][place]) * size
         packet = bytes(packets[start : start + size])
@@ -257,9 +253,7 @@ def _of_packets(seen: NarrowedMemory, packets: memoryview) -> npt.NDArray[np.boo
 def _in_free_memory(seen: NarrowedMemory, free: FreePages, image: Image) -> npt.NDArray[np.bool_]:
     """Which packets and images are, fully or partly, in memory that is free or will be freed."""
     headers = seen.headers
-    sizes = np.where(
-        seen.words == PACKET_MAGIC, headers["pktSize"].astype(np.int64) * KIB, image.size_bytes
-    )
+    sizes = np.where(seen.is_packet, headers["pktSize"].astype(np.int64) * KIB, image.size_bytes)
     sizes = np.maximum(sizes, PACKET_HEADER.size_bytes)
     places = zip(seen.pages.tolist(), sizes.tolist(), strict=True)
     return np.array([free.any_in(address, size) for address, size in places], np.bool_)
