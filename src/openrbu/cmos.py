@@ -184,8 +184,8 @@ def needed_indexes(tokens: UpdateTokens) -> range:
         assert isinstance(token, IndexedIoToken)
         needed.add(token.location)
         if not token.check.is_none:
-            needed |= {token.check.first, token.check.last, token.check.index + 1}
-            needed.add(token.check.index)
+            check = token.check
+            needed |= {check.first, check.last, check.index, check.end - 1}
     return range(min(needed), max(needed) + 1)
 
 

@@ -415,10 +415,20 @@ def test_one_token_alone_is_no_pair() -> None:
 
 
 @pytest.mark.parametrize(
-    "check", [CheckRange(4, 0x40, 0x5B, 0x6D), CheckRange(0, 0x5B, 0x40, 0x6D)]
+    "check",
+    [
+        CheckRange(4, 0x40, 0x5B, 0x6D),
+        CheckRange(0, 0x5B, 0x40, 0x6D),
+        CheckRange(0, 0x40, 0x5B, 0xFF),  # its second byte would be behind the bank
+    ],
 )
 def test_tokens_whose_check_value_can_not_be_kept_are_no_switch(check: CheckRange) -> None:
     assert tokens_for_update(tables_with(indexed(INDEXED_PAIR, check=check))) is None
+
+
+def test_a_check_value_of_one_byte_may_be_the_last_of_the_bank() -> None:
+    check = CheckRange(CheckType.BYTE_SUM, 0x40, 0x5B, 0xFF)
+    assert tokens_for_update(tables_with(indexed(INDEXED_PAIR, check=check))) is not None
 
 
 def test_tokens_without_a_check_value_are_a_switch_whatever_their_type_says() -> None:

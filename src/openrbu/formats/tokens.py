@@ -5,9 +5,8 @@ through an index port and a data port. *Calling interface tokens* (type 0xDA) ar
 and accessed by SMI calls. RBU has two tokens: 0x005C makes the BIOS search for an update at the
 next start, 0x005D cancels that.
 
-Facts: docs/reference/smbios-and-tokens.md, S12 to S15. The structures are those in the tables of
-real machines. The check values were calculated over the known CMOS contents of real machines, and
-are right for all of them (`tests/unit/test_tokens.py`).
+Facts: docs/reference/smbios-and-tokens.md, S12 to S15. The check values were calculated over the
+known CMOS contents of real machines, and are right for all of them (`tests/unit/test_tokens.py`).
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from openrbu.buffers import Buffer
 from openrbu.errors import DamagedInputError
 from openrbu.formats.layout import Field, Layout
 from openrbu.formats.smbios import Structure, Tables, make_structure
+from openrbu.ports import BANK_BYTES
 
 ACTIVATE = 0x005C
 CANCEL = 0x005D
@@ -138,13 +138,19 @@ class CheckRange:
 
     @property
     def is_none(self) -> bool:
-        """Whether there is no check value: all three are 0."""
+        """Whether there is no check value."""
         return self.first == self.last == self.index == 0
 
     @property
+    def end(self) -> int:
+        """The index after the check value."""
+        return self.index + (1 if self.type == CheckType.BYTE_SUM else 2)
+
+    @property
     def is_sound(self) -> bool:
-        """Whether the check value can be calculated, or there is none."""
-        return self.is_none or (self.type in tuple(CheckType) and self.first <= self.last)
+        """Whether the check value can be calculated and is in the bank, or there is none."""
+        can_be = self.type in tuple(CheckType) and self.first <= self.last
+        return self.is_none or (can_be and self.end <= BANK_BYTES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +168,7 @@ class IndexedIoToken:
 
     @property
     def ports(self) -> tuple[int, int]:
-        """Its index port and its data port."""
+        """Its index port and data port."""
         return self.index_port, self.data_port
 
     @property
@@ -218,9 +224,7 @@ def all_tokens(tables: Tables) -> list[Token]:
 
 def tokens_for_update(tables: Tables) -> UpdateTokens | None:
     """The first activate token, and the first cancel token of the same kind and behind the same
-    ports; None if there are none.
-
-    Tokens that are texts, and those in a range whose check value can't be calculated, do not count.
+    ports; None if there are none. Texts, and tokens in a range that is not sound, do not count.
     """
     tokens = [token for token in all_tokens(tables) if _can_be_switched(token)]
     for kind in (IndexedIoToken, SmiToken):
@@ -243,8 +247,7 @@ def checked_ranges(tokens: Sequence[Token]) -> tuple[IndexedIoToken, ...]:
     """One token for each checked range in the bank of the first token, that token's range first.
 
     If several structures name one check value, the first one counts. Real machines have two ranges
-    in the first bank, 0x10 to 0x2D and one from 0x40 on; both check values are right on each of the
-    13 machines whose CMOS is known.
+    in the first bank, 0x10 to 0x2D and one from 0x40 on, whose check values are right.
     """
     if not tokens or not isinstance(one := tokens[0], IndexedIoToken):
         return ()
