@@ -186,6 +186,7 @@ def test_an_update_beside_another_of_the_same_process_is_told_what_is_true(
 
     assert box.update(box.plan(image()), progress=Beside()) is not None
     assert isinstance(seen[0], errors.ObstacleError)
+    assert seen[0].kind == "busy"
     assert str(seen[0]) == (
         "an update is under way: this very process, in another thread: wait for it"
     )

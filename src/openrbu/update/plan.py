@@ -39,6 +39,7 @@ from openrbu.update.checks import image as image_question
 from openrbu.update.checks.check import Check, Verdict
 from openrbu.update.checks.situation import Situation, is_too_high
 from openrbu.update.driver import Mode
+from openrbu.update.exclusion import BusyError
 from openrbu.update.options import Options
 from openrbu.update.possible_bioses import PossibleBioses, possible_bioses
 from openrbu.update.target import Target, is_on_xen, read_target
@@ -52,6 +53,9 @@ _REFUSALS: Mapping[ExitCode, type[OpenRbuError]] = {
 }
 """The errors that obstacles become, the worst first: damage, then the wrong machine, which no
 option and no waiting changes."""
+
+_OWN_REFUSALS: Mapping[str, type[OpenRbuError]] = {"other_update": BusyError}
+"""Obstacles that become an error of their own, by their name."""
 
 _CHECKS = (
     identity.checks,
@@ -124,7 +128,8 @@ class Plan:
         worst = min(self.obstacles, key=lambda each: order.index(each.exit_code))
         if worst.exit_code is ExitCode.OBSTACLE and not self.is_needed:
             return None
-        return _REFUSALS[worst.exit_code](worst.message)
+        error = _OWN_REFUSALS.get(worst.kind, _REFUSALS[worst.exit_code])
+        return error(worst.message)
 
     @property
     def nothing_to_do(self) -> bool:
