@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import threading
 from collections.abc import Iterator
@@ -39,3 +40,17 @@ def test_what_it_does_not_know_is_answered_and_the_next_request_works(port: sock
     answer = wire.receive(port)
     assert answer is not None
     assert answer.header == {"result": {"status": 7}}
+
+
+def test_a_program_ends_although_it_leaves_another_in_the_background(port: socket.socket) -> None:
+    script = "sleep 600 & echo $!; head -c 300000 /dev/zero; exit 3"
+    words = {"argv": ["sh", "-c", script], "env": dict(os.environ), "cwd": "/"}
+    wire.send(port, {"do": "run", "with": words})
+    said = b""
+    while (answer := wire.receive(port)) is not None and "out" in answer.header:
+        said += bytes(answer.payload)
+    number, _, rest = said.partition(b"\n")
+    os.kill(int(number), signal.SIGKILL)
+    assert answer is not None
+    assert answer.header == {"result": {"status": 3}}
+    assert rest == bytes(300000)

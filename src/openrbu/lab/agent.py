@@ -102,7 +102,8 @@ def _run(
     cwd: str,
     standard_input: bytes,
 ) -> int:
-    """Run a program; its exit status as a shell gives it (a signal: 128 and its number).
+    """Run a program until it ends; its exit status as a shell gives it (a signal: 128 and its
+    number). Programs that it left in the background go on, and what they write is not passed on.
 
     :raise OSError: when it can't be run.
     """
@@ -112,13 +113,19 @@ def _run(
             argv, env=env, cwd=cwd, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         ) as program,
         selectors.DefaultSelector() as selector,
+        os.fdopen(os.pidfd_open(program.pid), "rb", buffering=0) as end,
     ):
         assert program.stdout is not None
         assert program.stderr is not None
         selector.register(program.stdout, selectors.EVENT_READ, 1)
         selector.register(program.stderr, selectors.EVENT_READ, 2)
-        while selector.get_map():
-            for key, _ in selector.select():
+        selector.register(end, selectors.EVENT_READ)
+        has_ended = False
+        while not has_ended:
+            has_ended = any(key.fileobj is end for key, _ in selector.select())
+            for key, _ in selector.select(0):  # after the end: what is in the pipes, a chunk each
+                if key.fileobj is end:
+                    continue
                 data = os.read(key.fd, _CHUNK_BYTES)
                 if data:
                     wire.send(port, {"out": key.data}, data)
