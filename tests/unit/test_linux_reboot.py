@@ -73,6 +73,8 @@ def text(root: Path, path: str) -> str:
         ("reboot=panic_warm", RebootWords()),
         ("noreboot=w xreboot=w reboot", RebootWords()),
         ("reboot=,,w", RebootWords("warm")),
+        ("ro -- reboot=w", RebootWords()),
+        ("reboot=c -- reboot=w,p", RebootWords("cold")),
     ],
 )
 def test_the_words_of_a_command_line_count_by_their_first_letter(
@@ -106,7 +108,7 @@ def test_a_full_reset_of_the_reset_control_register_cycles_the_power(
 
 def test_kexec_is_told_by_each_of_its_signs(tmp_path: Path) -> None:
     nothing = reboot.read_kexec(tree(tmp_path / "nothing"))
-    assert nothing == reboot.Kexec(None, False, False, False)
+    assert nothing == reboot.Kexec(None, "", False, False)
     everything = tree(
         tmp_path / "everything",
         sys__kernel__kexec_loaded="1",
@@ -116,11 +118,72 @@ def test_kexec_is_told_by_each_of_its_signs(tmp_path: Path) -> None:
     unit = tmp_path / "everything" / "etc" / "systemd" / "system" / "reboot.target"
     unit.parent.mkdir(parents=True)
     unit.write_text("[Unit]\nRequires=systemd-kexec.service\n")
-    assert reboot.read_kexec(everything) == reboot.Kexec(True, True, True, True)
+    assert reboot.read_kexec(everything) == reboot.Kexec(True, f"/{UNITS}", True, True)
     not_loaded = tree(
         tmp_path / "no", sys__kernel__kexec_loaded="0", etc__default__kexec="LOAD_KEXEC=false"
     )
-    assert reboot.read_kexec(not_loaded) == reboot.Kexec(False, False, False, False)
+    assert reboot.read_kexec(not_loaded) == reboot.Kexec(False, "", False, False)
+
+
+UNITS = "etc/systemd/system/reboot.target"
+NEEDS = "[Unit]\nRequires=systemd-kexec.service\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "is_on"),
+    [
+        ({"kexec": "LOAD_KEXEC='true'"}, True),
+        ({"kexec": "export LOAD_KEXEC=true"}, True),
+        ({"kexec": "LOAD_KEXEC=true # at each restart"}, True),
+        ({"kexec": "LOAD_KEXEC=true;"}, True),
+        ({"kexec": 'A=1;LOAD_KEXEC=tr"ue"'}, True),
+        ({"kexec": "LOAD_KEXEC=true\nX='no end"}, True),
+        ({"kexec": "LOAD_KEXEC=true\nLOAD_KEXEC=false"}, False),
+        ({"kexec": "LOAD_KEXEC=false\nLOAD_KEXEC=true"}, True),
+        ({"kexec": "# LOAD_KEXEC=true\nNO_LOAD_KEXEC=true"}, False),
+        ({"kexec": "A='LOAD_KEXEC=false'\nB=' LOAD_KEXEC=true'"}, False),
+        ({"kexec.d/a": "LOAD_KEXEC=true"}, True),
+        ({"kexec": "LOAD_KEXEC=true", "kexec.d/a": "LOAD_KEXEC=false"}, False),
+        ({"kexec.d/a": "LOAD_KEXEC=false", "kexec.d/b": "LOAD_KEXEC=true"}, True),
+    ],
+)
+def test_what_kexec_tools_is_told_is_read_as_a_shell_reads_it(
+    tmp_path: Path, files: dict[str, str], *, is_on: bool
+) -> None:
+    for name, content in files.items():
+        put(tmp_path, f"/etc/default/{name}", f"{content}\n")
+    assert reboot.read_kexec(LinuxHost(tmp_path)).loads_at_shutdown is is_on
+
+
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        ({f"{UNITS}.d/a.conf": NEEDS}, f"/{UNITS}.d/a.conf"),
+        ({f"{UNITS}.d/a.conf": "Wants=a.service \\\n kexec.target"}, f"/{UNITS}.d/a.conf"),
+        ({f"{UNITS}.d/a.txt": NEEDS}, ""),
+        ({f"{UNITS}.d/a.conf": "", "lib/systemd/system/reboot.target.d/a.conf": NEEDS}, ""),
+        (
+            {f"{UNITS}.requires/systemd-kexec.service": ""},
+            f"/{UNITS}.requires/systemd-kexec.service",
+        ),
+        ({"lib/systemd/system/reboot.target": NEEDS}, "/lib/systemd/system/reboot.target"),
+        ({"usr/lib/systemd/system/reboot.target": NEEDS}, "/usr/lib/systemd/system/reboot.target"),
+        ({UNITS: "", "lib/systemd/system/reboot.target": NEEDS}, ""),
+        ({UNITS: "# Requires=systemd-kexec.service\nAfter=systemd-kexec.service"}, ""),
+    ],
+)
+def test_a_restart_by_kexec_is_seen_wherever_systemd_is_told_so(
+    tmp_path: Path, files: dict[str, str], found: str
+) -> None:
+    for path, content in files.items():
+        put(tmp_path, path, f"{content}\n")
+    assert reboot.read_kexec(LinuxHost(tmp_path)).reboot_unit == found
+
+
+def test_a_link_to_kexec_target_is_followed(tmp_path: Path) -> None:
+    put(tmp_path, "/lib/systemd/system/kexec.target", NEEDS)
+    (tmp_path / "lib/systemd/system/reboot.target").symlink_to("kexec.target")
+    assert reboot.read_kexec(LinuxHost(tmp_path)).reboot_unit.startswith("/lib/")
 
 
 @pytest.mark.parametrize(("number", "by_kexec"), [("208", True), ("114", False), ("x", None)])
@@ -145,8 +208,10 @@ def test_the_boot_loaders_number_tells_a_boot_by_kexec(
         (
             {"etc/systemd/system/reboot.target": "[Unit]\nRequires=systemd-kexec.service"},
             Verdict.IN_THE_WAY,
-            "remove that link",
+            "put systemd's own reboot.target back",
         ),
+        ({"sys/kernel/kexec_loaded": "yes"}, Verdict.UNKNOWN, "can't be known"),
+        ({"sys/kernel/kexec_loaded/x": ""}, Verdict.UNKNOWN, "can't be known"),
     ],
 )
 def test_a_plan_tells_what_would_start_another_kernel(

@@ -6,6 +6,7 @@ documentation.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 _MODES = {"w": "warm", "c": "cold", "h": "hard", "s": "soft", "g": "gpio"}
@@ -22,9 +23,10 @@ class RebootWords:
 
 def parse_reboot_words(line: str) -> RebootWords:
     """What a command line chooses. Each word counts by its first letter, and the last one wins;
-    `smp…` names a processor, and `panic_…` is for panics only."""
+    `smp…` names a processor, and `panic_…` is for panics only. What follows a word `--` is for the
+    init program."""
     mode = kind = None
-    for word in line.split():
+    for word in itertools.takewhile(lambda each: each != "--", line.split()):
         name, _, values = word.partition("=")
         for value in values.split(",") if name == "reboot" else ():
             if not value.startswith(("sm", "panic_")):

@@ -6,13 +6,17 @@ Facts: docs/reference/linux-files.md, L7 and L12.
 
 from __future__ import annotations
 
+import contextlib
+import re
+import shlex
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from openrbu.formats.fadt import ResetRegister, parse_reset_register
 from openrbu.formats.reboot_words import RebootWords, parse_reboot_words
 from openrbu.hosts.base import EFI_VARIABLES, Host, read_file
 from openrbu.hosts.restart_command import SYSTEMD_RUNS
-from openrbu.linux.files import COMMAND_LINE, text_if_there
+from openrbu.linux.files import COMMAND_LINE, names_in, text_if_there, text_of
 
 REBOOT = "/sys/kernel/reboot"
 REBOOT_MODE = f"{REBOOT}/mode"
@@ -33,9 +37,23 @@ OVERWRITE_LOCK = (
 _VARIABLE_BYTES = 5
 """Four bytes of attributes, and the value."""
 
-_REBOOT_TARGETS = ("/etc/systemd/system/reboot.target", "/run/systemd/system/reboot.target")
-_KEXEC_SERVICE = "systemd-kexec.service"
+_UNITS = (
+    "/etc/systemd/system",
+    "/run/systemd/system",
+    "/usr/local/lib/systemd/system",
+    "/usr/lib/systemd/system",
+    "/lib/systemd/system",
+)
+"""Of unit files of the same name, that in the first of these directories counts."""
+
+_REBOOT_TARGET = "reboot.target"
+_KEXEC_UNITS = {"kexec.target", "systemd-kexec.service"}
+_NEEDS_UNITS = re.compile(
+    r"^\s*(?:Requires|Requisite|BindsTo|Wants|Upholds)\s*=(.*)$", re.MULTILINE
+)
+
 _KEXEC_DEFAULTS = "/etc/default/kexec"
+_LOAD_KEXEC = "LOAD_KEXEC="
 
 _KEXEC_LOADER = 0xD
 """The boot loader's number that kexec gives to the kernel it starts."""
@@ -55,13 +73,14 @@ class RestartFiles:
 class Kexec:
     """Whether a restart would start another kernel in place of the BIOS, or the same one go on.
 
-    `is_loaded`: a kernel is loaded for that; None: this kernel does not say. `is_reboot_target`:
-    systemd's reboot.target is kexec.target here. `loads_at_shutdown`: the scripts of kexec-tools
-    load one when the machine shuts down. `has_next_root`: systemd would restart user space alone.
+    `is_loaded`: a kernel is loaded for that; None: this kernel does not say. `reboot_unit`: the
+    file that makes systemd's reboot.target one that starts another kernel; empty: none does.
+    `loads_at_shutdown`: the scripts of kexec-tools load one when the machine shuts down.
+    `has_next_root`: systemd would restart user space alone.
     """
 
     is_loaded: bool | None
-    is_reboot_target: bool
+    reboot_unit: str
     loads_at_shutdown: bool
     has_next_root: bool
 
@@ -122,16 +141,53 @@ def read_reboot_words(host: Host) -> RebootWords | None:
 
 def read_kexec(host: Host) -> Kexec:
     """What would start another kernel at the restart."""
-    loaded = text_if_there(host, KEXEC_LOADED)
-    defaults = text_if_there(host, _KEXEC_DEFAULTS) or ""
-    settings = [line.strip().replace('"', "") for line in defaults.splitlines()]
-    targets = [text_if_there(host, path) or "" for path in _REBOOT_TARGETS]
     return Kexec(
-        is_loaded=None if loaded is None else loaded != "0",
-        is_reboot_target=any(_KEXEC_SERVICE in each for each in targets),
-        loads_at_shutdown="LOAD_KEXEC=true" in settings,
+        is_loaded={"0": False, "1": True}.get(text_of(host, KEXEC_LOADED) or ""),
+        reboot_unit=next(_kexec_units(host), ""),
+        loads_at_shutdown=_loads_at_shutdown(host),
         has_next_root=host.exists(NEXT_ROOT),
     )
+
+
+def _kexec_units(host: Host) -> Iterator[str]:
+    """The files by which a restart through systemd is one by kexec: reboot.target itself, its
+    drop-ins, and the directories of what it needs. Source: systemd.unit(5)."""
+    targets = (f"{directory}/{_REBOOT_TARGET}" for directory in _UNITS)
+    counting = [next((path for path in targets if host.exists(path)), "")]
+    drop_ins: dict[str, str] = {}
+    for directory in _UNITS:
+        for name in names_in(host, f"{directory}/{_REBOOT_TARGET}.d"):
+            if name.endswith(".conf"):
+                drop_ins.setdefault(name, f"{directory}/{_REBOOT_TARGET}.d/{name}")
+    for path in (*filter(None, counting), *drop_ins.values()):
+        text = (text_of(host, path) or "").replace("\\\n", " ")
+        if any(not _KEXEC_UNITS.isdisjoint(each.split()) for each in _NEEDS_UNITS.findall(text)):
+            yield path
+    for directory in _UNITS:
+        for needs in ("requires", "wants"):
+            linked = f"{directory}/{_REBOOT_TARGET}.{needs}"
+            yield from (f"{linked}/{x}" for x in names_in(host, linked) if x in _KEXEC_UNITS)
+
+
+def _loads_at_shutdown(host: Host) -> bool:
+    """Whether kexec-tools is told to load a kernel. Its scripts run these files in a shell, one
+    after the other: the last assignment counts."""
+    more = f"{_KEXEC_DEFAULTS}.d"
+    value = ""
+    for path in (_KEXEC_DEFAULTS, *(f"{more}/{name}" for name in names_in(host, more))):
+        for word in _shell_words(text_of(host, path) or ""):
+            if word.startswith(_LOAD_KEXEC):
+                value = word.removeprefix(_LOAD_KEXEC)
+    return value == "true"
+
+
+def _shell_words(text: str) -> Iterator[str]:
+    """The words of a shell script, without quotes and comments; to the first quote that has no
+    end."""
+    lexer = shlex.shlex(text, posix=True, punctuation_chars=True)
+    lexer.whitespace_split = True
+    with contextlib.suppress(ValueError):
+        yield from lexer
 
 
 def read_reset_register(host: Host) -> ResetRegister | None:

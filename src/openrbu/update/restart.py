@@ -149,12 +149,12 @@ def detours(host: Host) -> Iterator[Detour]:
     """
     kexec, has_systemd = read_kexec(host), runs_systemd(host)
     so = f"restart by {safe_command(host)}"
-    if kexec.is_reboot_target:
-        found = "systemd's reboot.target is kexec.target here: the BIOS does not run at a restart"
-        yield Detour(found, "remove that link")
+    if kexec.reboot_unit:
+        found = f"systemd restarts by kexec, and the BIOS does not run ({kexec.reboot_unit})"
+        yield Detour(found, "put systemd's own reboot.target back")
     elif kexec.loads_at_shutdown:
         found = "kexec-tools starts another kernel at a restart, and the BIOS does not run"
-        yield Detour(found, "LOAD_KEXEC=false in /etc/default/kexec")
+        yield Detour(found, "LOAD_KEXEC=false in /etc/default/kexec, and in /etc/default/kexec.d")
     elif kexec.is_loaded and not has_systemd:
         found = "a kernel is loaded for kexec: the BIOS may not run at a restart"
         yield Detour(found, "unload it (kexec -u)")

@@ -7,6 +7,7 @@ from functools import partial
 
 from openrbu.hosts.base import Host
 from openrbu.linux.reboot import (
+    KEXEC_LOADED,
     REBOOT_TYPE,
     OverwriteRequest,
     Watchdog,
@@ -104,8 +105,13 @@ def _kexec(host: Host, may_lose: Verdict) -> Iterator[Check]:
         else:
             advice = f"{each.advice}, {ACCEPT_IT}"
             yield check(each.found, may_lose, advice, obstacle="kexec_is_default")
-    if read_kexec(host).is_loaded is False and not any(each.is_kexec for each in found):
+    if any(each.is_kexec for each in found) or not host.exists(KEXEC_LOADED):
+        return
+    if read_kexec(host).is_loaded is False:
         yield kexec("no kernel is loaded for kexec", Verdict.FINE)
+    else:
+        text = f"whether a kernel is loaded for kexec can't be known ({KEXEC_LOADED})"
+        yield kexec(text, Verdict.UNKNOWN, _restart_so(host))
 
 
 def _restart_so(host: Host) -> str:
