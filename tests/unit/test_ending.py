@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ from openrbu.update.arm import activation_for, set_armed
 from openrbu.update.cancelling import cancel
 from openrbu.update.checks.check import Verdict
 from openrbu.update.driver import Mode
-from openrbu.update.ending import Ending, ending_of, judge, likely_cause
+from openrbu.update.ending import Ending, PasswordUse, ending_of, judge, likely_cause
 from openrbu.update.journal import Attempt, Journal
 from openrbu.update.options import Options
 from openrbu.update.plan import make_plan
@@ -61,6 +62,32 @@ def test_a_refused_update_has_its_code_and_the_likely_cause(tmp_path: Path) -> N
         assert "there is no battery (0x0005); 2.1.2 runs; likely cause: no battery is in" in (
             how_it_ended(ended).text
         )
+
+
+@pytest.mark.parametrize(
+    ("given", "cause"),
+    [
+        ({"password": "wrong"}, "the BIOS admin password that was given is wrong: nothing"),
+        ({"without_password": True}, "a BIOS admin password is set, and the BIOS got none. Or the"),
+    ],
+)
+def test_a_password_that_nobody_verified_is_the_likely_cause(
+    tmp_path: Path, given: dict[str, Any], cause: str
+) -> None:
+    with running(make(tmp_path, admin_password="sesame")) as machine:
+        update(VirtualHost(machine), image(), mode="packet", **given)
+        machine.restart()
+        ended = last(machine)
+        assert ended.fields["completion_code"] == CompletionCode.INCONSISTENT_IMAGE
+        assert f"likely cause: {cause}" in how_it_ended(ended).text
+        assert b'wrong"' not in VirtualHost(machine).journal_path.read_bytes()
+
+
+def test_a_password_that_the_bios_verified_is_no_cause(tmp_path: Path) -> None:
+    directory = make(tmp_path, "precision-t7600", admin_password="sesame")
+    with running(directory) as machine:
+        update(VirtualHost(machine), image("precision-t7600"), mode="packet", password="sesame")
+        assert last(machine).fields["admin_password"] == PasswordUse.VERIFIED
 
 
 def test_after_a_cold_restart_memory_is_the_likely_cause(tmp_path: Path) -> None:

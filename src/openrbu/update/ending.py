@@ -51,6 +51,18 @@ class Ending(StrEnum):
     """It waits for its restart."""
 
 
+class PasswordUse(StrEnum):
+    """What became of the BIOS admin password in an update, as the journal has it. The password
+    itself is never there."""
+
+    VERIFIED = "verified"
+    """The BIOS verified it before anything was staged."""
+    NOT_VERIFIED = "not_verified"
+    """It was sent in packet 0, and nothing verifies it before the restart."""
+    LEFT_OUT = "left_out"
+    """SMBIOS says that one is set, and the BIOS got none."""
+
+
 _CAUSES = {
     CompletionCode.INCONSISTENT_IMAGE: "the BIOS does not take this image: it is for another "
     "system or hardware revision, or it was changed in memory",
@@ -67,6 +79,11 @@ _CAUSES = {
     CompletionCode.MISCOMPARE: "the flash is broken",
     CompletionCode.IMAGE_NOT_FOUND: "what was staged was not in memory any more: a cold restart, a "
     "power cycle or a firmware that clears memory at each restart loses it",
+}
+_PASSWORD_CAUSES = {
+    PasswordUse.NOT_VERIFIED: "the BIOS admin password that was given is wrong: nothing verified "
+    "it before the restart",
+    PasswordUse.LEFT_OUT: "a BIOS admin password is set, and the BIOS got none",
 }
 _TOKEN_CLEARED = (
     "the token was cleared before the BIOS came to it: another program did that, or CMOS lost its "
@@ -134,16 +151,20 @@ def _may_be_new(last: Attempt, target: Target) -> bool:
     )
 
 
-def likely_cause(ending: Ending, code: int | None) -> str:
-    """Why an update was not installed, as far as the ending and the completion code tell; empty:
-    they don't."""
+def likely_cause(ending: Ending, code: int | None, password_use: str | None = None) -> str:
+    """Why an update was not installed, as far as the ending, the completion code and the use of the
+    admin password (a `PasswordUse`) tell; empty: they don't."""
     if ending is Ending.NOT_LOOKED:
         return _TOKEN_CLEARED
     if ending is not Ending.REFUSED or code is None:
         return ""
     if code == CompletionCode.COMPLETED:
         return _ANOTHER_VERSION
-    return next((text for known, text in _CAUSES.items() if known == code), "")
+    cause = next((text for known, text in _CAUSES.items() if known == code), "")
+    of_password = next((t for use, t in _PASSWORD_CAUSES.items() if use == password_use), "")
+    if code == CompletionCode.INCONSISTENT_IMAGE and of_password:
+        return f"{of_password}. Or {cause}"
+    return cause
 
 
 def is_left_armed(host: Host, target: Target, last: Attempt | None) -> bool:

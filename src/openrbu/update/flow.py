@@ -25,6 +25,7 @@ from openrbu.system.signals import signals_deferred
 from openrbu.update import arming_checks, firmware_file, restart
 from openrbu.update.arm import (
     ActivationToken,
+    SmiActivation,
     activation_for,
     read_armed,
     set_armed,
@@ -34,7 +35,7 @@ from openrbu.update.arm import (
 from openrbu.update.arming_checks import ARMED_ALREADY
 from openrbu.update.begun_loads import refuse_foreign
 from openrbu.update.driver import Mode
-from openrbu.update.ending import bios_record, is_left_armed
+from openrbu.update.ending import PasswordUse, bios_record, is_left_armed
 from openrbu.update.exclusion import alone_on
 from openrbu.update.journal import BYPASSED, VERIFIED, Attempt, Journal
 from openrbu.update.kernel_refusals import kernel_refusal, kernel_refusals
@@ -122,9 +123,10 @@ def perform(host: Host, plan: Plan, progress: ProgressReporter = _SILENT) -> Out
                     token.way,
                     staged.way,
                 )
-                journal.append(attempt_id, VERIFIED, host.now(), **_evidence(outcome))
+                evidence = _evidence(outcome, _password_use(plan, outcome, token))
+                journal.append(attempt_id, VERIFIED, host.now(), **evidence)
                 _arm(host, plan, token, progress, undo)
-            journal.append(attempt_id, "armed", host.now(), **_evidence(outcome))
+            journal.append(attempt_id, "armed", host.now(), **evidence)
         except BaseException as error:  # noqa: BLE001  (an interrupt is undone like a failure)
             left = undo.run()
             with contextlib.suppress(ObstacleError):
@@ -203,7 +205,7 @@ def _facts(host: Host, plan: Plan, data: bytes) -> dict[str, Any]:
         }
 
 
-def _evidence(outcome: Outcome) -> dict[str, Any]:
+def _evidence(outcome: Outcome, password_use: str | None) -> dict[str, Any]:
     """The fields of the journal's lines `verified` and `armed`: what was seen before arming, with
     the first 16 extents."""
     extents = outcome.verified.extents
@@ -219,7 +221,18 @@ def _evidence(outcome: Outcome) -> dict[str, Any]:
         "extents": [[extent.start, extent.end] for extent in (extents or ())[:16]],
         "taken_by": [finding.rules for finding in outcome.verified.findings or ()],
         "token_way": outcome.token_way,
+        "admin_password": password_use,
     }
+
+
+def _password_use(plan: Plan, outcome: Outcome, token: ActivationToken) -> str | None:
+    """What became of the BIOS admin password, for the journal: a `PasswordUse`, or None where none
+    is known to be set and none was sent."""
+    if isinstance(token, SmiActivation) and token.unlock():
+        return PasswordUse.VERIFIED.value
+    if plan.options.password is not None and outcome.mode == "packet":
+        return PasswordUse.NOT_VERIFIED.value
+    return PasswordUse.LEFT_OUT.value if arming_checks.has_admin_password(plan.target) else None
 
 
 def _check_token_is_clear(

@@ -224,7 +224,7 @@ def record_result(host: Host, target: Target) -> None:
         version_now=target.bios.version,
         succeeded=succeeded(last, target),
         ending=ending.value,
-        likely_cause=likely_cause(ending, code),
+        likely_cause=likely_cause(ending, code, last.fields.get("admin_password")),
     )
 
 
