@@ -12,10 +12,13 @@ from typing import Any
 
 import pytest
 
+from openrbu import api
 from openrbu.cli import progress
 from openrbu.machine import store, virtual
 from openrbu.sharing.access import open_machine
 from openrbu.units import KIB, MIB
+from openrbu.update.arm import activation_for, set_armed
+from openrbu.update.target import read_target
 from rigs.cli import Cli, image_bytes
 
 
@@ -378,11 +381,31 @@ def test_an_interrupt_at_any_step_leaves_the_machine_as_it_was(
     interrupt(monkeypatch, signal.SIGINT, at)
     ended = demo("update", path, "--machine", machine)
     assert ended.code == 130
-    expected = "rbu: interrupted; the update was undone: nothing is staged, the BIOS is not armed\n"
-    assert ended.err == expected
+    undone = "the update was undone: what it staged is gone, the BIOS is not armed"
+    assert ended.err == f"rbu: interrupted; {undone}\n"
     assert at_rest(demo, machine)
     assert demo.json("machine", "show", machine) == before
     assert demo.json("history", "--machine", machine)["updates"][0]["outcome"] == "interrupted"
+
+
+@pytest.mark.parametrize(("at", "is_lost"), [("staging", False), ("verifying", True)])
+def test_an_interrupt_tells_what_became_of_what_was_staged_before(
+    packety: Cli, monkeypatch: pytest.MonkeyPatch, at: str, is_lost: bool
+) -> None:
+    path = new_bios(packety)
+    assert packety("update", path, "--machine", "packety").code == 0
+    with api.open_machine("packety") as machine:
+        assert machine.virtual is not None
+        set_armed(activation_for(machine.host, read_target(machine.host)), armed=False)
+    before = packety.json("status", "--machine", "packety")["staged_size_bytes"]
+    assert before > 0
+    interrupt(monkeypatch, signal.SIGINT, at)
+    ended = packety("update", path, "--machine", "packety", "--mode", "mono")
+    assert ended.code == 130
+    assert ("what was staged before this update was dropped" in ended.err) is is_lost
+    assert "nothing is staged" not in ended.err
+    after = packety.json("status", "--machine", "packety")["staged_size_bytes"]
+    assert after == (0 if is_lost else before)
 
 
 def test_an_interrupt_before_anything_is_done_says_that_nothing_was(

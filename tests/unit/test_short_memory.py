@@ -21,6 +21,7 @@ from openrbu.linux.memory import NR_HUGEPAGES, read_count
 from openrbu.machine.virtual import VirtualMachine
 from openrbu.units import GIB, KIB, MIB, PhysAddr
 from openrbu.update import flow
+from openrbu.update.arm import activation_for, set_armed
 from openrbu.update.cancelling import cancel
 from openrbu.update.driver import IMAGE_TYPE
 from openrbu.update.journal import Change, Journal
@@ -28,6 +29,7 @@ from openrbu.update.options import Options
 from openrbu.update.plan import Plan, make_plan
 from openrbu.update.report import read_status
 from openrbu.update.stage import DROP_CACHES
+from openrbu.update.target import read_target
 from openrbu.update.ways import COMPACT_MEMORY, LADDER, Trouble
 from rigs.machines import (
     FailAt,
@@ -404,6 +406,19 @@ def test_in_the_end_a_page_is_enough_for_a_packet(tmp_path: Path) -> None:
         outcome = update(VirtualHost(machine), image(), mode="packet", packet_size_bytes=8 * KIB)
         assert (outcome.way.name, outcome.way.packet_size_bytes) == ("smallest_packets", 4 * KIB)
         assert ends_well(machine)
+
+
+def test_a_failure_says_that_what_was_staged_before_is_gone(tmp_path: Path) -> None:
+    with running(make(tmp_path, profile="linux")) as machine:
+        host = VirtualHost(machine)
+        update(host, image(), mode="packet")
+        set_armed(activation_for(host, read_target(host)), armed=False)  # packets of another tool
+        machine.running_kernel().allocator.fragment(keep_free_order=0)
+        with pytest.raises(UpdateFailedError, match="staged before this update was dropped for it"):
+            update(host, image(), mode="mono")
+        with pytest.raises(UpdateFailedError) as again:
+            update(host, image(), mode="mono")
+        assert "dropped" not in str(again.value)
 
 
 def test_a_block_is_named_by_the_size_that_the_kernel_has_to_find(tmp_path: Path) -> None:

@@ -47,4 +47,9 @@ class InterruptReport:
             return "the update is armed: rbu cancel undoes it"
         if left := last.fields.get("left"):
             return f"could not be undone: {', '.join(left)}"
-        return "the update was undone: nothing is staged, the BIOS is not armed"
+        undone = "the update was undone: what it staged is gone, the BIOS is not armed"
+        if last.fields.get("lost"):
+            from openrbu.update.flow import LOST
+
+            return f"{undone}; {LOST}"
+        return undone

@@ -34,7 +34,7 @@ from openrbu.update.arm import (
 )
 from openrbu.update.arming_checks import ARMED_ALREADY
 from openrbu.update.begun_loads import refuse_foreign
-from openrbu.update.driver import Mode
+from openrbu.update.driver import Mode, RbuDriver
 from openrbu.update.ending import PasswordUse, bios_record, is_left_armed
 from openrbu.update.exclusion import alone_on
 from openrbu.update.journal import BYPASSED, VERIFIED, Attempt, Journal
@@ -50,6 +50,8 @@ from openrbu.update.verify import Verified
 from openrbu.update.ways import Way
 
 _SILENT = SilentProgress()
+
+LOST = "what was staged before this update was dropped for it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,7 @@ def perform(host: Host, plan: Plan, progress: ProgressReporter = _SILENT) -> Out
         with kernel_refusals():
             firmware_file.take_away(host)
             refuse_foreign(host)
+            had_staged = _has_staged(host)
         journal.append(attempt_id, "started", host.now(), **_facts(host, plan, data))
         undo = Undo(host, journal, attempt_id)
         try:
@@ -129,10 +132,11 @@ def perform(host: Host, plan: Plan, progress: ProgressReporter = _SILENT) -> Out
             journal.append(attempt_id, "armed", host.now(), **evidence)
         except BaseException as error:  # noqa: BLE001  (an interrupt is undone like a failure)
             left = undo.run()
+            lost = had_staged and _has_nothing_staged(host)
             with contextlib.suppress(ObstacleError):
                 event = "failed" if isinstance(error, (OpenRbuError, OSError)) else "interrupted"
-                journal.append(attempt_id, event, host.now(), why=str(error), left=left)
-            raise _with_what_is_left(error, left) from None
+                journal.append(attempt_id, event, host.now(), why=str(error), left=left, lost=lost)
+            raise _with_what_is_left(error, left, lost=lost) from None
     return outcome
 
 
@@ -282,11 +286,29 @@ def _arm(
         raise UpdateFailedError(f"the BIOS would ignore its token: {doubt}")
 
 
-def _with_what_is_left(error: BaseException, left: list[str]) -> BaseException:
+def _has_staged(host: Host) -> bool:
+    """Whether something is staged.
+
+    :raise OSError: what the kernel returns.
+    """
+    driver = RbuDriver(host)
+    return driver.is_loaded and driver.has_staged_data
+
+
+def _has_nothing_staged(host: Host) -> bool:
+    """Whether nothing is staged; False also where that can't be read."""
+    with contextlib.suppress(OSError, OpenRbuError):
+        return not _has_staged(host)
+    return False
+
+
+def _with_what_is_left(error: BaseException, left: list[str], *, lost: bool) -> BaseException:
     """The error to raise: an `OSError` becomes an `UpdateFailedError`, and the message says what is
-    left."""
+    left, and whether what another program had staged was dropped (`lost`)."""
     if isinstance(error, OSError):
         error = kernel_refusal(error)
+    if lost and isinstance(error, UpdateFailedError):
+        error = UpdateFailedError(f"{error}; {LOST}")
     if left and isinstance(error, OpenRbuError):
         return UpdateFailedError(f"{error}; could not be undone: {', '.join(left)}")
     return error
