@@ -165,6 +165,9 @@ def test_standard_input_that_is_a_terminal_is_not_read_for_it(guarded: Cli) -> N
         (("--password-fd", str(1 << 40)), "can't be read"),
         (("--ask-password", "--password-file", "password"), "in one way"),
         (("--password-fd", "0", "--password-file", "password"), "in one way"),
+        (("--without-password", "--password-file", "password"), "don't go together"),
+        (("--without-password", "--password-fd", "0"), "--password-fd don't go together"),
+        (("--without-password", "--ask-password"), "--without-password and --ask-password don't"),
     ],
 )
 def test_a_password_that_can_not_be_read_is_a_usage_error(

@@ -11,7 +11,7 @@ import pytest
 
 from openrbu.bios.smi import SmiHandler
 from openrbu.drivers.dcdbas import Dcdbas
-from openrbu.errors import ExitCode, ObstacleError, UpdateFailedError
+from openrbu.errors import ExitCode, ObstacleError, UpdateFailedError, UsageError
 from openrbu.formats.tokens import SmiCall, SmiToken
 from openrbu.hosts.virtual import VirtualHost
 from openrbu.machine.virtual import VirtualMachine
@@ -296,6 +296,11 @@ def test_a_password_that_a_bios_can_not_verify_is_told(
     with pytest.raises(UpdateFailedError, match="error -1 to a token request"):
         flow.perform(loaded, plan, Quiet())
     assert not read_status(loaded).is_armed
+
+
+def test_a_password_and_that_there_is_none_do_not_go_together() -> None:
+    with pytest.raises(UsageError, match="don't go together"):
+        Options(password=PASSWORD, without_password=True)
 
 
 def test_a_password_for_a_bios_behind_cmos_is_verified_by_nobody(tmp_path: Path) -> None:

@@ -14,9 +14,11 @@ from openrbu.cli.options import (
     Reinstall,
     size_of,
 )
+from openrbu.errors import UsageError
 
 if TYPE_CHECKING:
     from openrbu.api import Options
+    from openrbu.cli.passwords import PasswordOptions
     from openrbu.update.driver import Mode as StagingMode
 
 _MODES: dict[ModeChoice, StagingMode | None] = {
@@ -96,14 +98,18 @@ class UpdateOptions:
     allow_any_restart: AllowAnyRestart = False
     drop_caches: DropCaches = False
 
-    def options(self, password: str | None) -> Options:
+    def options(self, secret: PasswordOptions) -> Options:
         """The same options for `openrbu.api`, with the BIOS admin password.
 
-        :raise UsageError: when the packet size is not valid.
+        :raise UsageError: when the packet size is not valid, when the password can't be read, or
+            when one is given beside --without-password.
         """
         from openrbu.api import Options
         from openrbu.formats.packet import check_packet_size
 
+        if self.without_password and secret.words:
+            option = secret.words.split()[0]
+            raise UsageError(f"--without-password and {option} don't go together")
         size_bytes = size_of(self.packet_size, "--packet-size")
         check_packet_size(size_bytes)
         return Options(
@@ -114,7 +120,7 @@ class UpdateOptions:
             allow_any_system=self.allow_any_system,
             allow_known_broken=self.allow_known_broken,
             memory_above_4g=self.memory_above_4g,
-            password=password,
+            password=secret.password(),
             without_password=self.without_password,
             mend_cmos=self.mend_cmos,
             allow_any_restart=self.allow_any_restart,

@@ -49,7 +49,7 @@ def plan(
     \b
     Example:  rbu plan A06.hdr --machine demo
     """
-    loaded, options = api.read_image(image), asked.options(secret.password())
+    loaded, options = api.read_image(image), asked.options(secret)
     with api.open_machine(machine) as opened:
         planned = opened.plan(loaded, options)
         refusal = planned.refusal
@@ -87,7 +87,7 @@ def update(
     """
     from openrbu.update.journal import Journal
 
-    loaded, options = api.read_image(image), asked.options(secret.password())
+    loaded, options = api.read_image(image), asked.options(secret)
     interrupts = InterruptReport()
     with interrupts.reporting(), api.open_machine(machine) as opened:
         planned = opened.plan(loaded, options)

@@ -26,7 +26,7 @@ class Options:
     update with it. `memory_above_4g`: packets may be above 4 GiB, where a BIOS with the published
     rules does not search.
 
-    :raise UsageError: when there is no such mode.
+    :raise UsageError: when there is no such mode, or with both a password and `without_password`.
 
     From the image's package: `minimum_version`, which the machine has to run already;
     `package_systems`, the IDs of the systems that it names; `package_notes`, to be shown.
@@ -49,6 +49,8 @@ class Options:
     drop_caches: bool = False
 
     def __post_init__(self) -> None:
+        if self.password is not None and self.without_password:
+            raise UsageError("a password and without_password don't go together")
         if self.mode not in (None, *get_args(Mode)):
             known = " or ".join(repr(each) for each in get_args(Mode))
             raise UsageError(f"{self.mode!r} is not a way to stage an image: {known}, or None")
