@@ -34,17 +34,29 @@ def names_in(code: str) -> Iterator[str]:
                 yield first
 
 
-def rows(question: str) -> set[str]:
+def rows(question: str) -> list[str]:
     """The rows that the manual's table below this question explains."""
     text = MANUAL.read_text(encoding="utf-8").partition(f"### {question}\n")[2]
     table = re.split(r"^#", text, maxsplit=1, flags=re.MULTILINE)[0]
     first = re.findall(r"^\| ([^|]+?) \|", table, re.MULTILINE)
-    return {name.strip() for cell in first[2:] for name in cell.split(",")}
+    return [name.strip() for cell in first[2:] for name in cell.split(",")]
 
 
 def test_each_row_of_a_plan_is_explained() -> None:
-    explained = set().union(*(rows(question.text) for question in Question))
+    explained = {name for question in Question for name in rows(question.text)}
     assert sorted(name.replace("_", " ") for name in names()) == sorted(explained)
+
+
+@pytest.mark.parametrize("question", Question)
+def test_each_row_is_explained_once(question: Question) -> None:
+    explained = rows(question.text)
+    assert sorted(explained) == sorted(set(explained))
+
+
+@pytest.mark.parametrize("outcome", ["cancelled", "failed", "interrupted", "in progress", "armed"])
+def test_each_way_in_which_an_update_ends_before_its_restart_is_explained(outcome: str) -> None:
+    _, _, told = MANUAL.read_text(encoding="utf-8").partition("\n## After the restart\n")
+    assert re.search(rf"^\| {outcome}\b(?!, with)", told, re.MULTILINE)
 
 
 @pytest.mark.parametrize("verdict", Verdict)

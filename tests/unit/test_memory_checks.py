@@ -59,6 +59,7 @@ def row(machine: Path, name: str, **options: Any) -> Check:
         ),
         (("mono", 4 * KIB), LOW.format(PAGES) + HIGH.format(FULL), Verdict.UNKNOWN, "0 are free"),
         (("packet", 4 * KIB), LOW.format(PAGES), Verdict.FINE, "34 blocks of 4 KiB are needed"),
+        (("packet", 4 * KIB), LOW.format("1 0 0"), Verdict.UNKNOWN, "needed, 1 is free"),
         (("packet", 4 * KIB), LOW.format("9 0 0"), Verdict.UNKNOWN, "free some memory"),
         (("packet", 64 * KIB), LOW.format(FULL), Verdict.FINE, "DMA32 4 MiB"),
         (("packet", 64 * KIB), LOW.format(PAGES), Verdict.HANDLED, "smaller packets are tried"),

@@ -273,7 +273,8 @@ def test_a_plan_says_who_else_may_change_the_token(tmp_path: Path) -> None:
     for model, password, said in (
         (MODEL, PASSWORD, "only who gives the BIOS admin password"),
         (MODEL, None, "no BIOS admin password is known to be set"),
-        ("precision-390", PASSWORD, "no password protects CMOS"),
+        ("precision-390", PASSWORD, "because the BIOS's password does not protect CMOS"),
+        ("precision-390", None, "because no password protects CMOS"),
     ):
         directory = make(tmp_path / f"{model}-{password}", model, admin_password=password)
         with running(directory) as machine:

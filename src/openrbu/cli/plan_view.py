@@ -108,12 +108,15 @@ def _paint(verdict: Verdict) -> Callable[[str], StyledText]:
 
 
 def hints(planned: Plan) -> list[Block]:
-    """What an update can't know, and what is in its way, one line each."""
+    """What an update can't know, and what is in its way, one line each. An only obstacle is left
+    out: it is the error that the update ends with."""
     from openrbu.update.checks.check import Verdict
 
     unknown = [each for each in planned.checks if each.verdict is Verdict.UNKNOWN]
     notes = [caution(f"note: {each.message}") for each in unknown]
-    return [*notes, *(bad(f"obstacle: {each.message}") for each in planned.obstacles)]
+    is_the_error = planned.refusal is not None and len(planned.obstacles) == 1
+    told = () if is_the_error else planned.obstacles
+    return [*notes, *(bad(f"obstacle: {each.message}") for each in told)]
 
 
 def _check_document(check: Check) -> dict[str, Any]:

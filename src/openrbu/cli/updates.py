@@ -79,8 +79,9 @@ def update(
 
     The next restart updates the BIOS; --reboot restarts the machine, too.
 
-    An error or Ctrl-C before the end leaves the machine as it was. A machine that runs this
-    version already is left alone.
+    An error or Ctrl-C before the end leaves the machine as it was; Ctrl-C at the very end may
+    leave the update armed, and the message says so. A machine that runs this version already is
+    left alone.
 
     \b
     Example:  rbu update A06.hdr --machine demo --reboot

@@ -53,7 +53,8 @@ def why_not_written(path: Path) -> str:
     disk = os.statvfs(there)
     free_bytes = disk.f_bavail * disk.f_frsize
     if free_bytes < NEEDED_BYTES:
-        return f"its disk has {human_size(free_bytes)} left: free some space"
+        needed = human_size(NEEDED_BYTES)
+        return f"its disk has {human_size(free_bytes)} left, {needed} are needed: free some space"
     return ""
 
 

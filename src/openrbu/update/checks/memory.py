@@ -47,7 +47,8 @@ def _free_blocks(seen: Situation, way: Way) -> Check:
     block = human_size(PAGE_SIZE << order)
     blocks = f"{needed} block{'s' if needed > 1 else ''} of {block}"
     where = " below 4 GiB" if is_low else ""
-    found = f"{blocks} {'are' if needed > 1 else 'is'} needed, {there} are free{where}"
+    free = f"{there} {'is' if there == 1 else 'are'} free{where}"
+    found = f"{blocks} {'are' if needed > 1 else 'is'} needed, {free}"
     if there >= needed:
         return Check(Question.STAGING, "free_blocks", f"{found}{_largest(seen)}", Verdict.FINE)
     found = f"{found}; the largest free block{where} is {human_size(largest_block_bytes(zones))}"

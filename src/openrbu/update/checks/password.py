@@ -59,7 +59,8 @@ def checks(seen: Situation) -> Iterator[Check]:
 def _writers(seen: Situation, *, is_set: bool) -> Check:
     """Who else can set or clear the token between now and the restart."""
     if not seen.is_armed_by_smi:
-        text = "any program of root can change it, because no password protects CMOS"
+        why = "the BIOS's password does not protect CMOS" if is_set else "no password protects CMOS"
+        text = f"any program of root can change it, because {why}"
     elif is_set:
         text = "only who gives the BIOS admin password can change it"
     else:
