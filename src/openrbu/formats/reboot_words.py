@@ -12,6 +12,9 @@ from dataclasses import dataclass
 _MODES = {"w": "warm", "c": "cold", "h": "hard", "s": "soft", "g": "gpio"}
 _TYPES = {"a": "acpi", "k": "kbd", "e": "efi", "b": "bios", "p": "pci", "t": "triple"}
 
+TYPES = frozenset(_TYPES.values())
+"""The ways in which a kernel can reset a machine."""
+
 
 @dataclass(frozen=True, slots=True)
 class RebootWords:

@@ -105,7 +105,9 @@ class LinuxHost:
     def exists(self, path: str) -> bool:
         try:
             return self._path(path).exists()
-        except PermissionError:  # this process can't use it
+        except OSError as error:  # this process can't use it, or there can be no such name
+            if error.errno not in (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG):
+                raise
             return False
 
     def names(self, path: str) -> list[str]:

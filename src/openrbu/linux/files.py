@@ -16,7 +16,7 @@ def text_of(host: Host, path: str) -> str | None:
     read."""
     try:
         return read_text(host, path)
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a path with a zero byte
         return None
 
 
@@ -46,5 +46,5 @@ def names_in(host: Host, path: str) -> tuple[str, ...]:
     """The names in a directory, sorted; none where it is not there, or can't be read."""
     try:
         return tuple(sorted(host.names(path)))
-    except OSError:
+    except (OSError, ValueError):
         return ()

@@ -17,7 +17,7 @@ _AMOUNTS = (("energy_now", "energy_full"), ("charge_now", "charge_full"))
 @dataclass(frozen=True, slots=True)
 class Supply:
     """A supply of the machine itself. `kind` is `Mains`, `Battery`, `UPS`, `USB` and others;
-    `is_online` and `percent` are None where the supply does not say it."""
+    `is_online` and `percent` are None where the supply does not say it, or says what can't be."""
 
     name: str
     kind: str
@@ -58,9 +58,14 @@ def _read_supply(host: Host, directory: str) -> Supply | None:
 def _percent(host: Host, directory: str) -> int | None:
     capacity = number_of(host, f"{directory}/capacity")
     if capacity is not None:
-        return capacity
+        return _sound(capacity)
     for now, full in _AMOUNTS:
         has, most = number_of(host, f"{directory}/{now}"), number_of(host, f"{directory}/{full}")
         if has is not None and most:
-            return 100 * has // most
+            return _sound(100 * has // most)
     return None
+
+
+def _sound(percent: int) -> int | None:
+    """None: no battery has that much."""
+    return percent if 0 <= percent <= 100 else None

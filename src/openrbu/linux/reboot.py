@@ -221,9 +221,7 @@ def read_watchdog(host: Host) -> Watchdog | None:
     """The first watchdog; None: there is none."""
     if not host.exists(WATCHDOG):
         return None
-    return Watchdog(
-        text_if_there(host, f"{WATCHDOG}/state"), text_if_there(host, f"{WATCHDOG}/identity")
-    )
+    return Watchdog(text_of(host, f"{WATCHDOG}/state"), text_of(host, f"{WATCHDOG}/identity"))
 
 
 def runs_systemd(host: Host) -> bool:

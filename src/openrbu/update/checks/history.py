@@ -46,7 +46,7 @@ def checks(seen: Situation) -> Iterator[Check]:
 def why_not_written(path: Path) -> str:
     """Why a line can't be added to the file, which need not exist; empty: it can, as far as can be
     seen without writing."""
-    there = next(each for each in (path, *path.parents) if each.exists())
+    there = next(each for each in (path, *path.parents) if _is_there(each))
     if not os.access(there, os.W_OK):
         is_read_only = os.statvfs(there).f_flag & os.ST_RDONLY
         return "its file system is read-only" if is_read_only else "this user may not (run as root)"
@@ -58,12 +58,20 @@ def why_not_written(path: Path) -> str:
     return ""
 
 
+def _is_there(path: Path) -> bool:
+    """Whether it exists, as far as this user may see."""
+    try:
+        return path.exists()
+    except PermissionError:
+        return False
+
+
 def _last(host: Host) -> Attempt | None:
     """The update before; None where there is no journal yet.
 
     :raise ObstacleError | DamagedInputError: when the journal can't be read.
     """
-    if not host.journal_path.exists() and not host.older_journal_paths:
+    if not _is_there(host.journal_path) and not host.older_journal_paths:
         return None
     from openrbu.update.journal import Journal  # noqa: PLC0415  (start-up time)
 

@@ -14,7 +14,7 @@ from openrbu.formats.buddyinfo import (
     largest_block_bytes,
     low_zones,
 )
-from openrbu.linux.memory import read_available_bytes
+from openrbu.linux.memory import BUDDYINFO, MEMINFO, read_available_bytes
 from openrbu.units import MIB, PAGE_SIZE, human_size, order_for
 from openrbu.update.checks.check import Check, Question, Verdict
 from openrbu.update.checks.situation import Situation
@@ -29,9 +29,16 @@ def staging_checks(seen: Situation) -> Iterator[Check]:
     """Whether memory has free blocks of the size that is needed, and enough of them."""
     if seen.zones:
         yield _free_blocks(seen, first_way(seen))
+    else:
+        text = f"which memory is free, also above 4 GiB, can't be known ({BUDDYINFO})"
+        yield Check(Question.STAGING, "free_blocks", text, Verdict.UNKNOWN, "run this as root")
     available = read_available_bytes(seen.host)
     if available is not None:
         yield _available(seen, available)
+    elif seen.host.exists(MEMINFO):
+        text = f"how much memory is available can't be known ({MEMINFO})"
+        advice = f"the update needs about {human_size(_needed_bytes(seen))}"
+        yield Check(Question.STAGING, "available_memory", text, Verdict.UNKNOWN, advice)
 
 
 def _free_blocks(seen: Situation, way: Way) -> Check:
@@ -73,9 +80,13 @@ def _largest(seen: Situation) -> str:
     return f" (the largest: {', '.join(zones)})" if zones else ""
 
 
+def _needed_bytes(seen: Situation) -> int:
+    return 2 * seen.image.size_bytes + _OWN_BYTES
+
+
 def _available(seen: Situation, available_bytes: int) -> Check:
     """Whether there is memory for the delivery, for what is staged, and for this program."""
-    needed = 2 * seen.image.size_bytes + _OWN_BYTES
+    needed = _needed_bytes(seen)
     text = f"{human_size(available_bytes)} are available, and about {human_size(needed)} are needed"
     if available_bytes >= needed:
         return Check(Question.STAGING, "available_memory", text, Verdict.FINE)

@@ -76,6 +76,9 @@ def _mains(supplies: Sequence[Supply], batteries: Sequence[Supply]) -> Check:
     if off:
         text = f"{off[0]} says that mains power is off, and there is no battery"
         return _check("mains", text, Verdict.UNKNOWN, "check that its plug is connected")
+    if silent := [each.name for each in supplies if each.kind == "Mains"]:
+        text = f"whether mains power is connected can't be known ({silent[0]})"
+        return _check("mains", text, Verdict.UNKNOWN, "check that its plug is connected")
     return _check("mains", "the kernel shows no supply that could be off", Verdict.FINE)
 
 

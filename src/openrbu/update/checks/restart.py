@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
+from openrbu.formats.reboot_words import TYPES
 from openrbu.hosts.base import Host
 from openrbu.linux.reboot import (
     KEXEC_LOADED,
@@ -37,16 +38,26 @@ def checks(seen: Situation) -> Iterator[Check]:
             "restart clears memory and the update with it",
         )
     else:
-        kind = next_kind(seen.host)
-        yield _mode(kind, may_lose)
-        if kind.way is not None:
-            yield _way(kind, may_lose)
+        yield from _kind(seen.host, may_lose)
     if (request := read_overwrite_request(seen.host)) is not None:
         yield _overwrite(request, may_lose)
     yield from _kexec(seen.host, may_lose)
     if (watchdog := read_watchdog(seen.host)) is not None:
         yield _watchdog(watchdog)
     yield from memory.restart_checks(seen)
+
+
+def _kind(host: Host, may_lose: Verdict) -> Iterator[Check]:
+    try:
+        kind = next_kind(host)
+    except OSError as error:  # an update ends with it, before it changes anything
+        text = f"the kind of the next restart can't be read: {error.strerror}"
+        yield _check("restart_mode", text, Verdict.UNKNOWN)
+        yield _check("restart_type", text, Verdict.UNKNOWN)
+        return
+    yield _mode(kind, may_lose)
+    if kind.way is not None:
+        yield _way(kind, may_lose)
 
 
 def _mode(kind: NextKind, may_lose: Verdict) -> Check:
@@ -63,6 +74,10 @@ def _mode(kind: NextKind, may_lose: Verdict) -> Check:
 
 
 def _way(kind: NextKind, may_lose: Verdict) -> Check:
+    if kind.way not in TYPES:
+        word = "" if kind.way is None else f" ({kind.way[:40]!a})"
+        text = f"the way in which the machine is reset can't be known{word}"
+        return _check("restart_type", text, Verdict.UNKNOWN, f"choose it: echo pci > {REBOOT_TYPE}")
     if kind.way == _EFI:
         return _check(
             "restart_type",
