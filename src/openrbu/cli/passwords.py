@@ -99,6 +99,14 @@ def password_in(file: Path) -> str:
     return _the_line(read_input(file, max_size_bytes=MAX_PASSWORD_FILE_BYTES), str(file))
 
 
+def _is_inherited(fd: int) -> bool:
+    """Whether a descriptor is open, and was not opened here, by chance with this number."""
+    try:
+        return os.get_inheritable(fd)
+    except OSError:
+        return False
+
+
 def _read_descriptor(fd: int) -> str:
     """The password from a descriptor that this process was started with, which is closed then.
 
@@ -106,8 +114,7 @@ def _read_descriptor(fd: int) -> str:
     """
     name = "standard input" if fd == 0 else f"descriptor {fd}"
     try:
-        # One that was opened here, by chance with this number, is not inheritable.
-        if fd and not os.get_inheritable(fd):
+        if fd and not _is_inherited(fd):
             raise UsageError(f"{name} is not open")
         if os.isatty(fd):
             raise UsageError(f"{name} is a terminal, which would show it: use --ask-password")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from openrbu.errors import ObstacleError
@@ -15,6 +16,10 @@ from openrbu.system import flocks
 if TYPE_CHECKING:
     from openrbu.hosts.base import Host
     from openrbu.system.flocks import Holder
+
+
+_OWN: ContextVar[tuple[str, ...]] = ContextVar("own", default=())
+"""The names of the machines that this thread has locked."""
 
 
 class BusyError(ObstacleError):
@@ -45,11 +50,16 @@ def alone_on(host: Host) -> Iterator[None]:
             ) from None
         except OSError as error:
             raise ObstacleError(f"{host.name} can't be locked: {error.strerror}") from None
+        own = _OWN.set((*_OWN.get(), host.name))
+        stack.callback(_OWN.reset, own)
         yield
 
 
 def who_updates(host: Host) -> str:
-    """Which process updates the machine now, in words; empty: none does, as far as can be seen."""
+    """Which process updates the machine now, in words; empty: none does, as far as can be seen, or
+    this thread itself."""
+    if host.name in _OWN.get():
+        return ""
     try:
         with host.lock_files() as fds:
             is_held, holder = flocks.find_holder(fds)
