@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -343,8 +344,8 @@ def test_a_status_knows_an_update_that_was_armed_and_not_written_down(tmp_path: 
         update(host, image())
         lines = host.journal_path.read_bytes().splitlines(keepends=True)
         host.journal_path.write_bytes(b"".join(lines[:-1]))
-        with alone_on(host):  # the tool is just about to write it down
-            during = status(machine)
+        with alone_on(host), ThreadPoolExecutor(1) as other:  # it is just about to be written down
+            during = other.submit(status, machine).result()
             assert (bool(during.under_way), during.was_cut_off) == (True, False)
             assert (during.is_armed, during.last and during.last.outcome) == (True, "started")
         now = status(machine)
