@@ -19,9 +19,8 @@ from typing import Final
 
 from openrbu.errors import UsageError
 
-USER_PASSWORD: Final = 9
 ADMIN_PASSWORD: Final = 10
-"""The classes of two passwords. (libsmbios asks class 12 for a third, the owner's.)"""
+"""The class of the admin password. (libsmbios asks 9 for the user's, and 12 for the owner's.)"""
 
 STATUS: Final = 0
 VERIFY_IN_ARGUMENTS: Final = 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -43,7 +42,7 @@ from openrbu.update.exclusion import BusyError
 from openrbu.update.options import Options
 from openrbu.update.possible_bioses import PossibleBioses, possible_bioses
 from openrbu.update.target import Target, is_on_xen, read_target
-from openrbu.update.ways import Way, first_way
+from openrbu.update.ways import Way, first_way, staged_bytes
 
 _REFUSALS: Mapping[ExitCode, type[OpenRbuError]] = {
     ExitCode.DAMAGED_INPUT: DamagedInputError,
@@ -154,9 +153,8 @@ def make_plan(host: Host, image: Image, options: Options) -> Plan:
     seen = Situation(host, LinuxFacts(host), image, target, options, bioses, zones, on_xen, mode)
     packet_count, staged = 0, image.size_bytes
     if mode == "packet":
-        with contextlib.suppress(UsageError):  # too many: an obstacle
-            packet_count = packet.packets_needed(image.size_bytes, options.packet_size_bytes)
-        staged = packet_count * options.packet_size_bytes
+        staged = staged_bytes(seen, options.packet_size_bytes)  # 0, too many: an obstacle
+        packet_count = staged // options.packet_size_bytes
     return Plan(
         image,
         target,
