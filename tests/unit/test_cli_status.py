@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -16,8 +14,7 @@ from openrbu.cli.unit import UNIT, unit_text
 from openrbu.hosts.linux import JOURNAL
 from rigs.cli import Cli
 from rigs.needs import leave_out
-
-ROOT = Path(__file__).parents[2]
+from rigs.wheels import file_in_wheel
 
 
 def test_quiet_is_how_the_last_update_ended_in_one_line(rbu: Cli) -> None:
@@ -111,13 +108,4 @@ def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:
 
 
 def test_the_unit_is_in_the_wheel(tmp_path: Path) -> None:
-    subprocess.run(
-        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
-        check=True,
-        capture_output=True,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
-    )
-    (wheel,) = tmp_path.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        assert archive.read(f"openrbu/share/{UNIT}").decode() == unit_text(None)
+    assert file_in_wheel(tmp_path, f"openrbu/share/{UNIT}").decode() == unit_text(None)
