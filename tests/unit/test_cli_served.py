@@ -175,7 +175,8 @@ def test_ctrl_c_while_staging_is_undone_on_a_served_machine(box: Cli) -> None:
         client.send_signal(signal.SIGINT)
         _, err = client.communicate(timeout=60)
     assert client.returncode == 128 + signal.SIGINT
-    assert err.splitlines()[-1].endswith("nothing is staged, the BIOS is not armed")
+    undone = "the update was undone: what it staged is gone, the BIOS is not armed"
+    assert err.splitlines()[-1] == f"rbu: interrupted; {undone}"
     assert box.json("machine", "show", "box") == before
     assert box.json("scan", "box")["images"] == []
 
