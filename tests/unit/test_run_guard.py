@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from openrbu.fuse.guard import guard
+from openrbu.run.guard import guard
 from rigs.machines import in_child
 from rigs.needs import leave_out
 from rigs.run import needs_root

@@ -11,9 +11,9 @@ import pytest
 
 from openrbu.drivers.xen_balloon_profiles import BALLOON_PROFILES
 from openrbu.errors import KernelError
-from openrbu.fuse.overlay import MACHINE_ONLY, MERGED, PROCESSES, REFUSED, Overlay, real_entries
 from openrbu.kernel.files import Files
 from openrbu.machine.virtual import VirtualMachine
+from openrbu.run.overlay import MACHINE_ONLY, MERGED, PROCESSES, REFUSED, Overlay, real_entries
 from rigs.machines import make, running
 from rigs.run import xen_order
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from openrbu.fuse import namespace
-from openrbu.fuse.run import _Child
+from openrbu.run import namespace
+from openrbu.run.programs import _Child
 from openrbu.system.libc import call
 from rigs.cli import names_in
 from rigs.machines import in_child, make

@@ -329,8 +329,8 @@ def run(
         )
     if threading.current_thread() is not threading.main_thread():
         raise errors.UsageError("call run in the main thread: it passes on signals")
-    from openrbu.fuse import run as programs
     from openrbu.machine.store import existing_directory
+    from openrbu.run import programs
 
     def ignore(_: object) -> None: ...
 

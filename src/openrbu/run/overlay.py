@@ -8,7 +8,7 @@ not change while the program runs:
   not have it: when the machine has no `dell_rbu`, a program must not find this computer's and write
   to it by mistake.
 - Any other name that this computer has in a merged directory is a *placeholder*: a directory or a
-  file on which the real one is bound (`openrbu.fuse.namespace`), or a copy of a real link.
+  file on which the real one is bound (`openrbu.run.namespace`), or a copy of a real link.
 
 The names of this computer are read once. A placeholder must not change, because Linux removes a
 mount when the name that it is mounted on changes.

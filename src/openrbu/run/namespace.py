@@ -2,7 +2,7 @@
 
 Theory of operation. The process enters a new mount namespace (`enter`), opens `/dev/fuse` there and
 mounts a FUSE file system on `/sys`. The root of that file system has the machine's `sys`, `proc`
-and `dev` (`openrbu.fuse.overlay`). Once it is served, `install_files` binds the machine's `sys`
+and `dev` (`openrbu.run.overlay`). Once it is served, `install_files` binds the machine's `sys`
 over `/sys`, this computer's own entries on the placeholders in it, and the machine's files of
 `proc` and `dev` on the files of this computer. All this is visible only inside of the namespace,
 and ends with the last process in it.
@@ -24,8 +24,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from openrbu.errors import ObstacleError
-from openrbu.fuse.overlay import LINKS_TO_SELF, MERGED, PROCESSES, REFUSED, RealEntry
 from openrbu.hosts.linux import JOURNAL
+from openrbu.run.overlay import LINKS_TO_SELF, MERGED, PROCESSES, REFUSED, RealEntry
 from openrbu.system.libc import MS_BIND, MS_NOSUID, MS_PRIVATE, MS_REC, call
 
 # linux/sched.h

@@ -35,8 +35,8 @@ from types import FrameType
 from typing import NoReturn
 
 from openrbu.errors import CommandError, ObstacleError
-from openrbu.fuse import guard, namespace
-from openrbu.fuse.overlay import Overlay, RealEntry, real_entries
+from openrbu.run import guard, namespace
+from openrbu.run.overlay import Overlay, RealEntry, real_entries
 from openrbu.system.fuse_mounts import RUN_TYPE, mount_device, open_device
 from openrbu.system.interrupts import ENDING_SIGNALS
 from openrbu.system.libc import call
