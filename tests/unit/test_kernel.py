@@ -16,7 +16,7 @@ import pytest
 from openrbu.drivers.dell_rbu_profiles import profile
 from openrbu.errors import KernelError, MachineError, UsageError
 from openrbu.kernel.kernel import RESERVED, Kernel
-from openrbu.kernel.restart_files import REBOOT_MODES
+from openrbu.kernel.restart_files import REBOOT_MODES, RestartFiles
 from openrbu.kernel.states import KernelState
 from openrbu.memory.physical import pc_regions
 from openrbu.memory.ram_file import RamFile
@@ -129,6 +129,47 @@ def test_another_word_is_refused_and_changes_nothing(machine: Machine, text: byt
         machine.write(REBOOT_MODE, text)
     assert refusal.value.errno == errno.EINVAL
     assert machine.read(REBOOT_MODE) == b"cold\n"
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "shown"),
+    [
+        *(("type", each, each) for each in ("acpi", "kbd", "efi", "bios", "pci", "triple")),
+        *(("type", each, None) for each in ("a", "pc", "PCI", " bios", "cf9_force")),
+        *(("type", each, "pci") for each in ("pci\n", "pci_")),
+        *(("force", each, "1") for each in ("1", "y", "on", "true", "1\n")),
+        *(("force", each, "0") for each in ("0", "n", "off")),
+        *(("force", each, None) for each in ("2", " 1", "x")),
+        *(("cpu", each, "0") for each in ("0", "0\n", "0x0")),
+        *(("cpu", each, None) for each in ("-1", "x", " 0")),
+    ],
+)
+def test_the_way_of_a_restart_is_written_as_on_linux(
+    machine: Machine, file: str, text: str, shown: str | None
+) -> None:
+    """Each of these was seen on 6.1.192."""
+    path = f"/sys/kernel/reboot/{file}"
+    before = machine.read(path)
+    if shown is not None:
+        machine.write(path, text.encode())
+        assert machine.read(path) == f"{shown}\n".encode()
+        return
+    with pytest.raises(KernelError) as refusal:
+        machine.write(path, text.encode())
+    assert refusal.value.errno == errno.EINVAL
+    assert machine.read(path) == before
+
+
+@pytest.mark.parametrize("number", [b"1", b"4096", b"99999999999"])
+def test_a_processor_that_is_not_there_restarts_no_machine(machine: Machine, number: bytes) -> None:
+    with pytest.raises(KernelError) as refusal:
+        machine.write("/sys/kernel/reboot/cpu", number)
+    assert refusal.value.errno == errno.ERANGE
+
+
+def test_the_command_line_chooses_the_way_of_a_restart() -> None:
+    restart = RestartFiles("quiet reboot=w,p,force", has_files=True, by_kexec=False)
+    assert (restart.mode, restart.type, restart.force) == ("warm", "pci", True)
 
 
 # -- huge pages -----------------------------------------------------------------------------

@@ -117,7 +117,7 @@ def test_this_computers_driver_never_shows_through(files: Overlay) -> None:
 
 def test_firmware_and_reboot_mode_are_the_machines_alone(files: Overlay) -> None:
     assert files.list("/sys/firmware") == ["dmi"]
-    assert files.list("/sys/kernel/reboot") == ["mode"]
+    assert files.list("/sys/kernel/reboot") == ["cpu", "force", "mode", "type"]
     assert stat.S_ISLNK(files.stat("/sys/class/dmi/id").mode)
 
 

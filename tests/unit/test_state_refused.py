@@ -31,7 +31,7 @@ def _missing_key(document: dict[str, Any]) -> None:
 
 
 def _other_kind(document: dict[str, Any]) -> None:
-    document["state"]["kernel"]["reboot_mode"] = 7
+    document["state"]["kernel"]["restart"]["mode"] = 7
 
 
 def _does_not_fit(document: dict[str, Any]) -> None:
@@ -46,7 +46,7 @@ CHANGES: dict[str, tuple[Change, str]] = {
     "newer": (_newer, f"newer openrbu wrote it (format {FORMAT + 1}; this one knows up to"),
     "unknown key": (_unknown_key, 'kernel.modules[0]: no key but module, image_type'),
     "missing key": (_missing_key, "kernel.modules[0]: a key 'cursor' expected, none found"),
-    "other kind": (_other_kind, 'kernel.reboot_mode: "warm" or "cold"'),
+    "other kind": (_other_kind, 'kernel.restart.mode: "warm" or "cold"'),
     "does not fit": (_does_not_fit, "does not fit (a driver has a block of order 0 at"),
     "wrong checksum": (_wrong_checksum, "state.json is damaged: its checksum is wrong"),
 }  # fmt: skip

@@ -200,6 +200,8 @@ WRITES: list[Operation] = [
     (f"{DCDBAS}/host_control_smi_type", b"5"),
     (f"{DCDBAS}/host_control_on_shutdown", b"1"),
     ("/sys/kernel/reboot/mode", b"warm"),
+    ("/sys/kernel/reboot/type", b"pci"),
+    ("/sys/kernel/reboot/force", b"1"),
     (f"{BALLOON}/max_retry_count", b"2"),
     (f"{BALLOON}/max_retry_count", b"0"),
     (f"{BALLOON}/max_schedule_delay", b"3"),
@@ -219,7 +221,8 @@ OTHERS: list[Operation] = [
     *(("read", path) for path in (f"{DEVICE}/data", f"{ENTRY}/data", f"{DCDBAS}/smi_data")),
 ]
 LOOKS = [
-    "/proc/modules", "/proc/buddyinfo", "/sys/kernel/reboot/mode", "/sys/class/firmware/timeout",
+    "/proc/modules", "/proc/buddyinfo", "/sys/class/firmware/timeout",
+    *(f"/sys/kernel/reboot/{name}" for name in ("mode", "type", "force")),
     *(f"{BALLOON}/{name}" for name in (
         "target_kb", "info/current_kb", "info/low_kb", "retry_count", "schedule_delay",
         "max_retry_count", "max_schedule_delay", "scrub_pages",

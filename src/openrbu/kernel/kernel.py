@@ -325,8 +325,7 @@ class Kernel:
         """The kernel's whole state, for `saved` of another kernel."""
         return KernelState(
             allocator=self.allocator.snapshot(),
-            reboot_mode=self.reboot_mode,
-            by_kexec=self._restart.by_kexec,
+            restart=self._restart.snapshot(),
             is_dead=self.is_dead,
             firmware=self.firmware.snapshot(),
             modules=tuple(module.snapshot() for module in self.modules.values()),
@@ -338,8 +337,7 @@ class Kernel:
         self._assemble(BuddyAllocator.restore(self.memory, state.allocator))
         check_blocks(self.allocator, state)
         self.huge_pages.restore(unowned_blocks(state, HUGE_PAGE_ORDER))
-        self._restart.mode = state.reboot_mode
-        self._restart.by_kexec = state.by_kexec
+        self._restart.restore(state.restart)
         self.is_dead = state.is_dead
         for saved in state.modules:
             self.modules[saved.module] = self._restored_module(saved)

@@ -21,6 +21,18 @@ from openrbu.typed_json import Natural
 from openrbu.units import PAGE_SHIFT, PhysAddr
 
 RebootMode: TypeAlias = Literal["warm", "cold", "hard", "soft", "gpio"]
+RebootType: TypeAlias = Literal["acpi", "kbd", "efi", "bios", "pci", "triple"]
+
+
+@dataclass(frozen=True, slots=True)
+class RestartState:
+    """How a kernel will restart: what `/sys/kernel/reboot` shows. `by_kexec`: another kernel
+    started it, without the BIOS."""
+
+    mode: RebootMode
+    type: RebootType
+    force: bool
+    by_kexec: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +46,11 @@ class KernelBalloonState:
 
 @dataclass(frozen=True, slots=True)
 class KernelState:
-    """A kernel. `by_kexec`: another kernel started it, without the BIOS. `modules`: in the sequence
-    in which they were loaded. `files`: its plain files, by path. `balloon`: None where Linux does
-    not run on Xen."""
+    """A kernel. `modules`: in the sequence in which they were loaded. `files`: its plain files, by
+    path. `balloon`: None where Linux does not run on Xen."""
 
     allocator: AllocatorState
-    reboot_mode: RebootMode
-    by_kexec: bool
+    restart: RestartState
     is_dead: bool
     firmware: FirmwareState
     modules: tuple[ModuleState, ...]

@@ -57,8 +57,11 @@ def read(data: bytes) -> MachineState:
 
 def _from_1(state: Document) -> Document:
     """In format 1 modules are an object, and `parameters` another one; the state of a module has
-    its parameters too. There are no plain files, no search path for firmware and no kexec."""
-    kernel = {**state["kernel"], "by_kexec": False}
+    its parameters too. There are no plain files, no search path for firmware and no kexec; of the
+    restart there is its mode."""
+    kernel = {**state["kernel"]}
+    mode = kernel.pop("reboot_mode")
+    kernel["restart"] = {"mode": mode, "type": "acpi", "force": False, "by_kexec": False}
     modules, parameters = kernel["modules"], kernel.pop("parameters")
     if modules.keys() != parameters.keys():
         raise ValueError("modules and their parameters differ")
@@ -71,4 +74,5 @@ def _from_1(state: Document) -> Document:
 
 FORMAT = FileFormat(2, {1: _from_1})
 """Of the state. 1: openrbu up to 0.2.0; 2: modules are a list, without their parameters, and
-the kernel has plain files, a search path for firmware, and may have been started by kexec."""
+the kernel has plain files, a search path for firmware, all files of its restart, and may have been
+started by kexec."""
