@@ -47,7 +47,8 @@ from openrbu.formats import dell
 from openrbu.formats.dell import CompletionCode
 from openrbu.formats.hdr import Image
 from openrbu.formats.smbios import Tables
-from openrbu.memory.physical import PhysicalMemory
+from openrbu.memory.held import HeldPages
+from openrbu.memory.physical import PhysicalMemory, Region
 from openrbu.memory.scan import search
 from openrbu.ports import IoPorts
 
@@ -69,7 +70,9 @@ class Board:
     """The parts of a machine that its BIOS uses.
 
     `activation` is None if the machine has no RBU tokens. `revision` is the hardware's.
-    `cmos_result` is None if the result is recorded only in NVRAM.
+    `cmos_result` is None if the result is recorded only in NVRAM. `held`: the pages that a driver
+    held at the restart, None where that is not known. It is for the report alone: a BIOS does not
+    know it.
     """
 
     memory: PhysicalMemory
@@ -81,6 +84,7 @@ class Board:
     rules: RuleSet = PUBLISHED
     revision: int = 0
     cmos_result: CmosResult | None = None
+    held: tuple[Region, ...] | None = None
 
     @classmethod
     def of(
@@ -94,6 +98,7 @@ class Board:
         rules: RuleSet = PUBLISHED,
         revision: int = 0,
         ports: IoPorts | None = None,
+        held: tuple[Region, ...] | None = None,
     ) -> Board:
         """The board of the machine that left the factory with these SMBIOS tables.
 
@@ -110,6 +115,7 @@ class Board:
             rules=rules,
             revision=revision,
             cmos_result=None if ports is None else CmosResult(ports, tables),
+            held=held,
         )
 
     @property
@@ -139,9 +145,11 @@ def post(board: Board, now: dt.datetime) -> PostReport:
         _record(board, CompletionCode.IMAGE_NOT_FOUND, now)
         board.activation.disarm()
     found: FoundUpdate | None = None
+    is_held: bool | None = None
     code, reason = CompletionCode.COMPLETED, ""
     try:
         found = find_update(board)
+        is_held = _is_held(board, found)
         _program(board, found.image, now)
     except (RejectedError, FlashError) as refusal:
         code, reason = refusal.code, str(refusal)
@@ -149,7 +157,7 @@ def post(board: Board, now: dt.datetime) -> PostReport:
     after = board.flash.current.version
     if found is None:
         return PostReport(before, after, code, reason)
-    return PostReport(before, after, code, reason, found.mode, found.extents, found.copies)
+    return PostReport(before, after, code, reason, found.mode, found.extents, found.copies, is_held)
 
 
 def find_update(board: Board) -> FoundUpdate:
@@ -161,6 +169,22 @@ def find_update(board: Board) -> FoundUpdate:
         return board.rules.find_update(board.memory, board.identity)
     except RejectedError as refusal:
         raise RejectedError(refusal.code, f"{refusal}{_unread_packets_text(board)}") from None
+
+
+def _is_held(board: Board, found: FoundUpdate) -> bool | None:
+    """Whether the BIOS would take this update also if all pages that no driver held at the restart
+    had been overwritten. The copy that it took may be a freed one, such as the buffer in which the
+    image was delivered, while a driver holds another one."""
+    if board.held is None:
+        return None
+    held = HeldPages(board.held)
+    if all(held.has_all(extent.start, extent.size_bytes) for extent in found.extents):
+        return True
+    memory = held.only(board.memory, image_bytes=found.image.size_bytes)
+    try:
+        return board.rules.find_update(memory, board.identity).has(found.image)
+    except RejectedError:
+        return False
 
 
 def _unread_packets_text(board: Board) -> str:

@@ -14,7 +14,9 @@ class PostReport:
 
     `completion_code` is None when no update was tried or finished. `reason` then says why the BIOS
     cleared the token, if it did. `mode`, `extents` and `copies`: as in `FoundUpdate`, of the update
-    that it took.
+    that it took. `found_in_held_memory`: whether the BIOS takes that update also when only those
+    pages are searched that a driver held at the restart; if not, it was luck that nobody had
+    overwritten it. None where nothing was taken, or where it is not known what was held.
     """
 
     version_before: str
@@ -24,6 +26,7 @@ class PostReport:
     mode: str | None = None
     extents: tuple[Region, ...] = ()
     copies: int = 0
+    found_in_held_memory: bool | None = None
 
     @property
     def attempted(self) -> bool:

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 MAX_EXTENTS = 16
 """How many extents are listed; packets may have thousands."""
 
+NOT_HELD = "luck: no driver held that memory until the restart, so it could have been overwritten"
+
 
 def status(
     *,
@@ -264,6 +266,8 @@ def post_rows(post: PostReport) -> list[tuple[str, Cell]]:
     if post.extents:
         among = f", the lowest of {post.copies} copies" if post.copies > 1 else ""
         rows.append(("image lay at", f"{extents_words(post.extents)} ({post.mode}{among})"))
+    if post.found_in_held_memory is False:
+        rows.append(("caution", caution(NOT_HELD)))
     return rows
 
 
@@ -279,6 +283,7 @@ def post_document(post: PostReport) -> dict[str, Any]:
         "reason": post.reason or None,
         "mode": post.mode,
         "copies": post.copies,
+        "found_in_held_memory": post.found_in_held_memory,
         **extents_document(post.extents),
     }
 

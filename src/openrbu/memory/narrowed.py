@@ -17,7 +17,7 @@ from openrbu.lazy import np, npt
 from openrbu.memory.frames import frame_runs
 from openrbu.memory.physical import ReadableMemory, Region
 from openrbu.memory.ram_array import Addresses, RamArray
-from openrbu.units import PAGE_SHIFT, PhysAddr
+from openrbu.units import KIB, PAGE_SHIFT, PhysAddr
 
 
 class NarrowedMemory:
@@ -60,6 +60,13 @@ class NarrowedMemory:
         fits = ram.bytes_left(self.pages) >= PACKET_HEADER.size_bytes
         headers[fits] = ram.at(self.pages[fits], PACKET_HEADER.dtype)
         return headers
+
+    def sizes(self, image_bytes: int) -> npt.NDArray[np.int64]:
+        """How many bytes what begins on each page has, shape (pages,): a packet as many as it says,
+        an image `image_bytes`; at least those of a packet's header."""
+        claimed = self.headers["pktSize"].astype(np.int64) * KIB
+        sizes = np.where(self.is_packet, claimed, image_bytes)
+        return np.maximum(sizes, PACKET_HEADER.size_bytes)
 
     @property
     def regions(self) -> tuple[Region, ...]:

@@ -31,6 +31,7 @@ _POST: Mapping[str, Any] = {
     "mode": str | None,
     "extents": list,
     "copies": int,
+    "found_in_held_memory": bool | None,
 }
 
 _STATUS: Mapping[str, Any] = {
@@ -135,6 +136,7 @@ def post_document(post: PostReport) -> dict[str, Any]:
         "mode": post.mode,
         "extents": [[int(extent.start), int(extent.end)] for extent in post.extents],
         "copies": post.copies,
+        "found_in_held_memory": post.found_in_held_memory,
     }
 
 

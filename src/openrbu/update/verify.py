@@ -20,7 +20,7 @@ from openrbu.buffers import Buffer, same_bytes
 from openrbu.errors import UpdateFailedError
 from openrbu.formats.hdr import Image
 from openrbu.formats.image_check import MAX_DATA_BYTES
-from openrbu.formats.packet_header import PACKET_HEADER, PacketHeader
+from openrbu.formats.packet_header import PacketHeader
 from openrbu.hosts.base import Host
 from openrbu.lazy import np, npt
 from openrbu.linux.memory import KPAGEFLAGS
@@ -28,7 +28,7 @@ from openrbu.memory.narrowed import NarrowedMemory
 from openrbu.memory.page_flags import ENTRY_BYTES, FreePages
 from openrbu.memory.physical import ReadableMemory, Region
 from openrbu.memory.ram_array import Addresses
-from openrbu.units import KIB, MIB, PAGE_SHIFT
+from openrbu.units import MIB, PAGE_SHIFT
 from openrbu.update.driver import CHUNK_BYTES, ReadBack
 from openrbu.update.possible_bioses import PossibleBios, PossibleBioses
 from openrbu.update.target import is_on_xen
@@ -252,10 +252,7 @@ def _of_packets(seen: NarrowedMemory, packets: memoryview) -> npt.NDArray[np.boo
 
 def _in_free_memory(seen: NarrowedMemory, free: FreePages, image: Image) -> npt.NDArray[np.bool_]:
     """Which packets and images are, fully or partly, in memory that is free or will be freed."""
-    headers = seen.headers
-    sizes = np.where(seen.is_packet, headers["pktSize"].astype(np.int64) * KIB, image.size_bytes)
-    sizes = np.maximum(sizes, PACKET_HEADER.size_bytes)
-    places = zip(seen.pages.tolist(), sizes.tolist(), strict=True)
+    places = zip(seen.pages.tolist(), seen.sizes(image.size_bytes).tolist(), strict=True)
     return np.array([free.any_in(address, size) for address, size in places], np.bool_)
 
 
@@ -265,7 +262,7 @@ def _search(bios: PossibleBios, memory: ReadableMemory, image: Image) -> Finding
         find = bios.find(memory)
     except RejectedError as refused:
         return str(refused)
-    if _is_image(find, image):
+    if find.has(image):
         return Finding(bios.name, find.mode, find.extents)
     return f"it takes another image, {_place(find)}"
 
@@ -278,7 +275,7 @@ def _refusal(bios: PossibleBios, problem: str, seen: NarrowedMemory, image: Imag
     if bios.find_anywhere is None:
         return error
     try:
-        is_above = _is_image(bios.find_anywhere(seen), image)
+        is_above = bios.find_anywhere(seen).has(image)
     except RejectedError:
         return error
     return TooHighError(_TOO_HIGH) if is_above else error
@@ -287,7 +284,3 @@ def _refusal(bios: PossibleBios, problem: str, seen: NarrowedMemory, image: Imag
 def _place(find: FoundUpdate) -> str:
     kind = "in packets" if find.mode == "packet" else "in one piece"
     return f"{kind} at {find.extents[0].start:#x}"
-
-
-def _is_image(find: FoundUpdate, image: Image) -> bool:
-    return find.image.header == image.header and same_bytes(find.image.body, image.body)

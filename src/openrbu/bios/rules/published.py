@@ -23,7 +23,6 @@ from openrbu.bios.rules.ruleset import (
     RuleSet,
     TokenCleared,
 )
-from openrbu.buffers import same_bytes
 from openrbu.errors import DamagedInputError
 from openrbu.formats.check_words import CHECK_WORDS_BYTES
 from openrbu.formats.dell import CompletionCode
@@ -65,15 +64,15 @@ def _find(memory: ReadableMemory, machine: Identity, end: PhysAddr) -> FoundUpda
     if not finds:
         raise RejectedError(CompletionCode.IMAGE_NOT_FOUND, _why_none(result))
     found = finds[0]
-    header, body = found.image.header, found.image.body
     for other in finds[1:]:
-        if other.image.header != header or not same_bytes(other.image.body, body):
+        if not found.has(other.image):
             raise _inconsistent(
                 "two different images are in memory, "
                 f"at {found.extents[0].start:#x} and {other.extents[0].start:#x}"
             )
-    if not _is_for(machine, header.systems):
-        systems = ", ".join(map(str, header.systems)) or "no system"
+    listed = found.image.header.systems
+    if not _is_for(machine, listed):
+        systems = ", ".join(map(str, listed)) or "no system"
         raise _inconsistent(f"the image is for {systems}, not for this machine")
     return found
 

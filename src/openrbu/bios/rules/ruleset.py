@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
+from openrbu.buffers import same_bytes
 from openrbu.errors import OpenRbuError
 from openrbu.formats.dell import CompletionCode
 from openrbu.formats.hdr import Image, SystemId
@@ -60,6 +61,10 @@ class FoundUpdate:
     image: Image
     extents: tuple[Region, ...]
     copies: int = 1
+
+    def has(self, image: Image) -> bool:
+        """Whether the update is this image, wherever it lies."""
+        return self.image.header == image.header and same_bytes(self.image.body, image.body)
 
 
 class RejectedError(OpenRbuError):
