@@ -17,7 +17,6 @@ import numpy as np
 from openrbu.bios.activation import bios_activation
 from openrbu.bios.cmos_file import CMOS_FILE_BYTES, CmosFile
 from openrbu.bios.cmos_result import CmosResult
-from openrbu.bios.faults import Fault
 from openrbu.bios.flash import Flash, FlashFile
 from openrbu.bios.nvram import Nvram, NvramFile
 from openrbu.bios.post import Board, post
@@ -27,6 +26,7 @@ from openrbu.bios.rules import rule_set
 from openrbu.bios.smi import SmiHandler
 from openrbu.cmos import IndexedActivation, check_value_is_right, write_check_value
 from openrbu.errors import PowerCutError
+from openrbu.faults import FaultKind
 from openrbu.formats import dell, smbios
 from openrbu.formats.check_words import check_words
 from openrbu.formats.dell import CompletionCode
@@ -117,7 +117,7 @@ class Computer:
         tokens: str | None = "cmos",
         knows_packets: bool = True,
         system_id: int | None = SYSTEM_ID,
-        faults: Collection[Fault] = (),
+        faults: Collection[FaultKind] = (),
         password_crc: int | None = None,
         completion_code: int = 0xFFFF,
         rules: str = "published",

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from openrbu.bios.cmos_result import result_of
-from openrbu.bios.faults import Fault
+from openrbu.bios.faults import ERASE_FAILS
 from openrbu.formats.dell import CompletionCode
 from openrbu.units import MIB
 from rigs.boards import (
@@ -50,7 +50,7 @@ def test_an_update_that_was_not_found_is_a_3_and_one_that_failed_is_a_2(tmp_path
     wild.put(2 * MIB, changed(packets_of(IMAGE)[0], totPkts=1))
     assert wild.start_armed().completion_code == CompletionCode.INCONSISTENT_IMAGE
     assert result_bits(wild) == 2
-    broken = Computer(tmp_path / "broken", faults=[Fault.ERASE_FAILS], rules=RULES)
+    broken = Computer(tmp_path / "broken", faults=[ERASE_FAILS], rules=RULES)
     broken.put(2 * MIB, IMAGE)
     assert broken.start_armed().completion_code == CompletionCode.ERASE_FAILED
     assert result_bits(broken) == 2

@@ -1,54 +1,102 @@
-"""Faults that a machine can have on purpose, so that each completion code can be produced.
+"""Faults of a machine's firmware and of its hardware, on purpose.
 
-Each fault causes one completion code of the RBU structure (SMBIOS type 0xDE).
+Each of `FLASH_FAULTS` causes one completion code of the RBU structure (SMBIOS type 0xDE), so that
+each code can be produced.
 """
 
 from __future__ import annotations
 
-from enum import Enum
+from dataclasses import dataclass
 
-from openrbu.errors import UsageError
+from openrbu.faults import FaultKind
 from openrbu.formats.dell import CompletionCode
 
 
-class Fault(Enum):
-    """A broken part: its name on the command line, and the completion code that it causes."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlashFault(FaultKind):
+    """A broken part. `code`: what the BIOS records when it tries an update."""
 
-    FLASH_NOT_ACCESSIBLE = ("flash-not-accessible", CompletionCode.FLASH_NOT_ACCESSIBLE)
-    FLASH_NOT_READY = ("flash-not-ready", CompletionCode.FLASH_NOT_READY)
-    PROGRAMMING_DISABLED = ("programming-disabled", CompletionCode.PROGRAMMING_DISABLED)
-    NO_BATTERY = ("no-battery", CompletionCode.NO_BATTERY)
-    BATTERY_NOT_CHARGED = ("battery-not-charged", CompletionCode.BATTERY_NOT_CHARGED)
-    NO_EXTERNAL_POWER = ("no-external-power", CompletionCode.NO_EXTERNAL_POWER)
-    TWELVE_VOLTS_NOT_SET = ("12v-not-set", CompletionCode.TWELVE_VOLTS_NOT_SET)
-    TWELVE_VOLTS_NOT_REMOVED = ("12v-not-removed", CompletionCode.TWELVE_VOLTS_NOT_REMOVED)
-    ERASE_FAILS = ("erase-fails", CompletionCode.ERASE_FAILED)
-    FLASH_FAILS = ("flash-fails", CompletionCode.FLASH_FAILURE)
-    MISCOMPARE = ("miscompare", CompletionCode.MISCOMPARE)
+    code: CompletionCode
 
-    def __init__(self, label: str, code: CompletionCode) -> None:
-        self.label = label
-        self.code = code
 
+FLASH_NOT_ACCESSIBLE = FlashFault(
+    name="flash-not-accessible",
+    does="The BIOS can't access its flash, and does not begin to write it.",
+    code=CompletionCode.FLASH_NOT_ACCESSIBLE,
+)
+FLASH_NOT_READY = FlashFault(
+    name="flash-not-ready",
+    does="The flash does not become ready when the BIOS erases its first block.",
+    code=CompletionCode.FLASH_NOT_READY,
+)
+PROGRAMMING_DISABLED = FlashFault(
+    name="programming-disabled",
+    does="A switch of the board disables writing to the flash.",
+    code=CompletionCode.PROGRAMMING_DISABLED,
+)
+NO_BATTERY = FlashFault(
+    name="no-battery",
+    does="The machine has no battery, without which the BIOS does not write its flash.",
+    code=CompletionCode.NO_BATTERY,
+)
+BATTERY_NOT_CHARGED = FlashFault(
+    name="battery-not-charged",
+    does="The battery has too little charge for the BIOS to write its flash.",
+    code=CompletionCode.BATTERY_NOT_CHARGED,
+)
+NO_EXTERNAL_POWER = FlashFault(
+    name="no-external-power",
+    does="The machine runs on its battery, and the BIOS does not write its flash then.",
+    code=CompletionCode.NO_EXTERNAL_POWER,
+)
+TWELVE_VOLTS_NOT_SET = FlashFault(
+    name="12v-not-set",
+    does="The 12 volts that programming the flash takes can't be switched on.",
+    code=CompletionCode.TWELVE_VOLTS_NOT_SET,
+)
+TWELVE_VOLTS_NOT_REMOVED = FlashFault(
+    name="12v-not-removed",
+    does="The 12 volts can't be switched off after the programming; the new BIOS is in the flash.",
+    code=CompletionCode.TWELVE_VOLTS_NOT_REMOVED,
+)
+ERASE_FAILS = FlashFault(
+    name="erase-fails",
+    does="The flash does not erase its first block.",
+    code=CompletionCode.ERASE_FAILED,
+)
+FLASH_FAILS = FlashFault(
+    name="flash-fails",
+    does="The flash does not take the data of its first block.",
+    code=CompletionCode.FLASH_FAILURE,
+)
+MISCOMPARE = FlashFault(
+    name="miscompare",
+    does="The flash has another byte than was written; the BIOS sees that when it compares.",
+    code=CompletionCode.MISCOMPARE,
+)
 
 BEFORE_PROGRAMMING = (
-    Fault.FLASH_NOT_ACCESSIBLE,
-    Fault.PROGRAMMING_DISABLED,
-    Fault.NO_BATTERY,
-    Fault.BATTERY_NOT_CHARGED,
-    Fault.NO_EXTERNAL_POWER,
-    Fault.TWELVE_VOLTS_NOT_SET,
+    FLASH_NOT_ACCESSIBLE,
+    PROGRAMMING_DISABLED,
+    NO_BATTERY,
+    BATTERY_NOT_CHARGED,
+    NO_EXTERNAL_POWER,
+    TWELVE_VOLTS_NOT_SET,
 )
 """The faults that a BIOS finds before it writes to the flash."""
 
+FLASH_FAULTS = (
+    *BEFORE_PROGRAMMING,
+    FLASH_NOT_READY,
+    ERASE_FAILS,
+    FLASH_FAILS,
+    MISCOMPARE,
+    TWELVE_VOLTS_NOT_REMOVED,
+)
 
-def parse_fault(label: str) -> Fault:
-    """The fault with this name.
+PASSWORD = FaultKind(
+    "password",
+    "The BIOS has the admin password openrbu; use --admin-password-file for another one.",
+)
 
-    :raise UsageError: when there is none; the message names them all.
-    """
-    for fault in Fault:
-        if fault.label == label:
-            return fault
-    names = ", ".join(fault.label for fault in Fault)
-    raise UsageError(f"no fault is called {label!r}; there are: {names}")
+FAULTS: tuple[FaultKind, ...] = (*FLASH_FAULTS, PASSWORD)

@@ -20,10 +20,11 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from openrbu.bios.faults import BEFORE_PROGRAMMING, Fault
+from openrbu.bios import faults as broken
 from openrbu.bios.power import PowerRail
 from openrbu.buffers import Buffer, same_bytes
 from openrbu.errors import MachineError, OpenRbuError
+from openrbu.faults import FaultKind
 from openrbu.formats.dell import CompletionCode, describe_completion
 from openrbu.formats.layout import Field, Layout
 from openrbu.units import KIB
@@ -97,7 +98,7 @@ class FlashFile:
     """
 
     def __init__(
-        self, path: Path, *, rail: PowerRail | None = None, faults: Collection[Fault] = ()
+        self, path: Path, *, rail: PowerRail | None = None, faults: Collection[FaultKind] = ()
     ) -> None:
         self._rail = rail or PowerRail()
         self._faults = faults
@@ -118,8 +119,8 @@ class FlashFile:
 
         :raise FlashError: when a fault prevents it; with that fault's code.
         """
-        self._stop_for(Fault.FLASH_NOT_READY)
-        self._stop_for(Fault.ERASE_FAILS)
+        self._stop_for(broken.FLASH_NOT_READY)
+        self._stop_for(broken.ERASE_FAILS)
         self._put(offset, _ERASED)
 
     def program(self, offset: int, data: Buffer) -> None:
@@ -127,11 +128,11 @@ class FlashFile:
 
         :raise FlashError: when a fault prevents it; with that fault's code.
         """
-        self._stop_for(Fault.FLASH_FAILS)
+        self._stop_for(broken.FLASH_FAILS)
         old = self.read(offset, len(data))
         if old != _ERASED[: len(data)]:
             data = bytes(a & b for a, b in zip(old, data, strict=True))
-        if Fault.MISCOMPARE in self._faults:
+        if broken.MISCOMPARE in self._faults:
             data = bytes([data[0] ^ 1]) + bytes(data[1:])
         self._put(offset, data)
 
@@ -141,7 +142,7 @@ class FlashFile:
         if cut:
             self._rail.fail()
 
-    def _stop_for(self, fault: Fault) -> None:
+    def _stop_for(self, fault: broken.FlashFault) -> None:
         if fault in self._faults:
             raise FlashError(fault.code)
 
@@ -155,7 +156,7 @@ class Flash:
     :raise MachineError: when the device's size is not that of two banks.
     """
 
-    def __init__(self, device: FlashFile, *, faults: Collection[Fault] = ()) -> None:
+    def __init__(self, device: FlashFile, *, faults: Collection[FaultKind] = ()) -> None:
         self._device = device
         self._faults = faults
         self._current: BankRecord | None = None
@@ -199,7 +200,7 @@ class Flash:
             fault 12v-not-removed: then it runs the new one.
         :raise PowerCutError: when the power fails. The machine runs the whole old or new BIOS.
         """
-        for fault in BEFORE_PROGRAMMING:
+        for fault in broken.BEFORE_PROGRAMMING:
             if fault in self._faults:
                 raise FlashError(fault.code)
         assert len(data) == self.size_bytes
@@ -211,8 +212,8 @@ class Flash:
         used = {slot for slot, found in self._records() if found == current}
         self._write_block(self._selector(0 if used == {1} else 1), record.build())
         self._current = record
-        if Fault.TWELVE_VOLTS_NOT_REMOVED in self._faults:
-            raise FlashError(Fault.TWELVE_VOLTS_NOT_REMOVED.code)
+        if broken.TWELVE_VOLTS_NOT_REMOVED in self._faults:
+            raise FlashError(broken.TWELVE_VOLTS_NOT_REMOVED.code)
 
     def _write_block(self, offset: int, data: Buffer) -> None:
         self._device.erase(offset)

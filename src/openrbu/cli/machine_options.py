@@ -71,7 +71,7 @@ Faults = Annotated[
     typer.Option(
         "--fault",
         metavar="FAULT",
-        help="Break a part of it, such as no-battery; repeatable.",
+        help="An accident on purpose, such as no-battery, see rbu machine faults; repeatable.",
         autocompletion=complete_faults,
     ),
 ]

@@ -1,4 +1,4 @@
-"""Commands on virtual machines: machine new, list, show, reboot, off, rm, rules."""
+"""Commands on virtual machines: machine new, list, show, reboot, off, rm."""
 
 from __future__ import annotations
 
@@ -96,29 +96,6 @@ def new(
         document, facts = _shown(machine)
         lacks = [caution(f"note: {line}") for line in document["lacks"]]
         return Answer({"changed": True, **document}, [good(f"made and on: {name}"), *lacks, facts])
-
-
-def rules() -> Answer:
-    """List the rule sets that a virtual machine's BIOS can follow.
-
-    \b
-    Example:  rbu machine rules
-    """
-    from openrbu.bios.rules import RULE_SETS
-
-    documents = [
-        {
-            "name": each.name,
-            "summary": each.summary,
-            "knows_packets": each.knows_packets,
-            "looks_above_4_gib": each.searches_above_4_gib,
-            "token_cleared": each.token_cleared.value,
-            "records_in_cmos": each.records_in_cmos,
-        }
-        for each in RULE_SETS.values()
-    ]
-    rows = [(each.name, each.summary) for each in RULE_SETS.values()]
-    return Answer({"rules": documents}, [Table("Rule sets", ("name", "what it does"), rows)])
 
 
 def list_machines() -> Answer:

@@ -58,9 +58,9 @@ def complete_rules(incomplete: str) -> list[str]:
 
 
 def complete_faults(incomplete: str) -> list[str]:
-    from openrbu.bios.faults import Fault
+    from openrbu.machine.faults import all_faults
 
-    return _starting(incomplete, [fault.label for fault in Fault])
+    return _starting(incomplete, [kind.name + "=" * kind.needs_value for kind in all_faults()])
 
 
 def complete_kernels(incomplete: str) -> list[str]:

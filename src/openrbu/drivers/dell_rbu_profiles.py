@@ -45,7 +45,7 @@ GARBAGE_PACKET_SIZE = 0x5A5A5A5A
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """One known behaviour of the driver.
+    """One known behaviour of the driver. `summary`: whose it is, in one line.
 
     - `entry_at_load`: loading the module makes the firmware entry. If not, `init` makes it.
     - `entry_comes_back`: after a load that delivered data there is a new entry.
@@ -70,6 +70,7 @@ class Profile:
     """
 
     name: str
+    summary: str = ""
     entry_at_load: bool = False
     entry_comes_back: bool = False
     data_before_loading: bool = True
@@ -84,6 +85,7 @@ class Profile:
 
 _DOCUMENTED = Profile(
     "documented",
+    "as the kernel's document says (the default)",
     entry_at_load=True,
     entry_comes_back=True,
     data_before_loading=False,
@@ -92,16 +94,22 @@ _DOCUMENTED = Profile(
     most_packets_below_floor=None,
     bad_packet_size=BadPacketSize.KEEP,
 )
-_OLD = Profile("linux-2.6.16")
+_OLD = Profile("linux-2.6.16", "Linux 2.6.16 to 5.6: init makes the entry, packets go on any page")
 _BROKEN = replace(
     _OLD,
     name="linux-5.7",
+    summary="Linux 5.7 to 6.15: packets are read back wrong, and dropping them crashes the kernel",
     skips_first_packet=True,
     oopses_on_clearing=True,
     clears_past_a_short_packet=True,
 )
-_REPAIRED = replace(_OLD, name="linux-6.16")
-_CURRENT = replace(_OLD, name="linux", bad_packet_size=BadPacketSize.REFUSE)
+_REPAIRED = replace(_OLD, name="linux-6.16", summary="Linux 6.16: those bugs are repaired")
+_CURRENT = replace(
+    _OLD,
+    name="linux",
+    summary="Linux 6.1, compared with the real one: refuses a packet_size that is no number",
+    bad_packet_size=BadPacketSize.REFUSE,
+)
 
 PROFILES: Mapping[str, Profile] = MappingProxyType(
     {each.name: each for each in (_DOCUMENTED, _OLD, _BROKEN, _REPAIRED, _CURRENT)}

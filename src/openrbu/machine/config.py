@@ -9,7 +9,6 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from openrbu.bios.faults import parse_fault
 from openrbu.bios.rule_names import check_rule_name
 from openrbu.drivers.dell_rbu_profiles import profile
 from openrbu.errors import DamagedInputError, MachineError, UsageError
@@ -17,6 +16,7 @@ from openrbu.file_format import Document, FileFormat, NewerFormatError, parse_ob
 from openrbu.formats.revision import MAX_REVISION
 from openrbu.formats.smbios import Tables
 from openrbu.kernel.restart_files import RestartFiles
+from openrbu.machine.faults import parse_faults
 from openrbu.machine.store import disk_errors
 from openrbu.memory.physical import pc_regions
 from openrbu.system.files import write_whole
@@ -63,7 +63,7 @@ class XenConfig:
 class MachineConfig:
     """What a machine is: the content of its `machine.json`. Sizes are in bytes.
 
-    `faults`: labels of `bios.faults`. `tables_crc32`: the CRC-32 of its SMBIOS entry point and
+    `faults`: as `machine.faults` reads them. `tables_crc32`: CRC-32 of its SMBIOS entry point and
     table, which must not change. `entry_delay_s`: the seconds that its kernel needs to make a
     firmware entry. `xen`: None where Linux does not run on Xen. `bios_rules`: the rule set of its
     BIOS (`bios.rules`). `hardware_revision`: the one for which the BIOS takes images. Machines made
@@ -162,8 +162,7 @@ def _parse_config(data: bytes) -> MachineConfig:
 
         balloon_profile(config.xen.profile)
     profile(config.profile)
-    for label in config.faults:
-        parse_fault(label)
+    parse_faults(config.faults)
     check_entry_delay(config.entry_delay_s)
     check_bios(config.bios_rules, config.hardware_revision)
     check_kernel_words(config.kernel_words)

@@ -15,7 +15,6 @@ from pathlib import Path
 from openrbu import __version__
 from openrbu.bios.activation import bios_activation
 from openrbu.bios.cmos_file import CmosFile, cmos_file_bytes
-from openrbu.bios.faults import parse_fault
 from openrbu.bios.firmware import make_firmware
 from openrbu.bios.flash import BLOCK_BYTES, Flash
 from openrbu.bios.nvram import Nvram, NvramFile
@@ -41,6 +40,7 @@ from openrbu.machine.config import (
     save_config,
 )
 from openrbu.machine.factory_tables import check_system_id, filled_in, read_tables
+from openrbu.machine.faults import parse_faults, with_options
 from openrbu.machine.guest_spec import MIN_GUEST_BYTES
 from openrbu.machine.models import DEFAULT_MODEL, Model, TokenKind, model
 from openrbu.machine.ram import create_ram, link_ram, remove_ram
@@ -143,10 +143,9 @@ def _parts(spec: MachineSpec, now: dt.datetime) -> _Parts:
 
     :raise UsageError, DamagedInputError: as `make_machine`.
     """
+    spec = with_options(spec, parse_faults(spec.faults))
     profile(spec.profile)
     _check_password(spec.admin_password)
-    for label in spec.faults:
-        parse_fault(label)
     check_entry_delay(spec.entry_delay_s)
     check_kernel_words(spec.kernel_words)
     if spec.tables is not None and spec.model is not None:

@@ -24,7 +24,6 @@ from typing import Self
 
 from openrbu.bios.activation import bios_activation
 from openrbu.bios.cmos_file import CmosFile
-from openrbu.bios.faults import parse_fault
 from openrbu.bios.flash import Flash, FlashFile
 from openrbu.bios.nvram import ROOM_BYTES, NvramFile
 from openrbu.bios.post_report import PostReport
@@ -44,6 +43,7 @@ from openrbu.machine import store
 from openrbu.machine.base import MachineStatus
 from openrbu.machine.clock import Clock, local_now
 from openrbu.machine.config import load_config, read_tables
+from openrbu.machine.faults import parse_faults
 from openrbu.machine.path_locks import PathLocks, path_lock
 from openrbu.machine.ram import open_ram
 from openrbu.machine.state import StateFile
@@ -95,7 +95,7 @@ class VirtualMachine:
 
     def _open_parts(self, stack: contextlib.ExitStack, rail: PowerRail) -> None:
         directory = self.directory
-        faults = [parse_fault(label) for label in self.config.faults]
+        faults = parse_faults(self.config.faults)
         self._factory_tables = read_tables(directory, self.config)
         self.system_id = dell.system_id(self._factory_tables)
         self.cmos = CmosFile(directory / "cmos", rail, banks=banks_of(self._factory_tables))
