@@ -53,7 +53,18 @@ def test_what_the_driver_holds_is_found_in_held_memory(
         put(machine, model, mode)
         report = machine.restart()
         assert completed(report)
-        assert report.found_in_held_memory is True
+        assert (report.found_in_held_memory, report.memory_was_kept) == (True, True)
+        assert report.held_bytes
+
+
+def test_a_cold_restart_loses_what_the_driver_held(tmp_path: Path) -> None:
+    model = "precision-390"
+    with running(make(tmp_path, model)) as machine:
+        put(machine, model, "mono")
+        report = machine.restart(cold=True)
+        assert report.completion_code is CompletionCode.IMAGE_NOT_FOUND
+        assert (report.found_in_held_memory, report.memory_was_kept) == (None, False)
+        assert report.held_bytes
 
 
 def test_a_freed_copy_that_is_taken_is_no_luck_while_a_driver_holds_another(
@@ -80,7 +91,7 @@ def test_an_update_that_only_freed_memory_has_is_luck(
         machine.ram.write(PhysAddr(8 * MIB), bytes(payload.staged))  # as a freed buffer has it
         report = machine.restart()
         assert completed(report)
-        assert report.found_in_held_memory is False
+        assert (report.found_in_held_memory, report.held_bytes) == (False, 0)
 
 
 def test_a_set_of_which_one_packet_is_only_in_free_memory_is_luck(tmp_path: Path) -> None:

@@ -28,13 +28,13 @@ step 8. So a completed update is never recorded as not found, and no update is t
 from __future__ import annotations
 
 import datetime as dt
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from openrbu.bios.cmos_result import CmosResult
 from openrbu.bios.flash import Flash, FlashError
 from openrbu.bios.nvram import NvramFile
-from openrbu.bios.post_report import PostReport
+from openrbu.bios.post_report import BeforeStart, PostReport
 from openrbu.bios.rules import (
     PUBLISHED,
     FoundUpdate,
@@ -48,7 +48,7 @@ from openrbu.formats.dell import CompletionCode
 from openrbu.formats.hdr import Image
 from openrbu.formats.smbios import Tables
 from openrbu.memory.held import HeldPages
-from openrbu.memory.physical import PhysicalMemory, Region
+from openrbu.memory.physical import PhysicalMemory
 from openrbu.memory.scan import search
 from openrbu.ports import IoPorts
 
@@ -70,9 +70,8 @@ class Board:
     """The parts of a machine that its BIOS uses.
 
     `activation` is None if the machine has no RBU tokens. `revision` is the hardware's.
-    `cmos_result` is None if the result is recorded only in NVRAM. `held`: the pages that a driver
-    held at the restart, None where that is not known. It is for the report alone: a BIOS does not
-    know it.
+    `cmos_result` is None if the result is recorded only in NVRAM. `before`: None where
+    that is not known.
     """
 
     memory: PhysicalMemory
@@ -84,7 +83,7 @@ class Board:
     rules: RuleSet = PUBLISHED
     revision: int = 0
     cmos_result: CmosResult | None = None
-    held: tuple[Region, ...] | None = None
+    before: BeforeStart | None = None
 
     @classmethod
     def of(
@@ -98,7 +97,7 @@ class Board:
         rules: RuleSet = PUBLISHED,
         revision: int = 0,
         ports: IoPorts | None = None,
-        held: tuple[Region, ...] | None = None,
+        before: BeforeStart | None = None,
     ) -> Board:
         """The board of the machine that left the factory with these SMBIOS tables.
 
@@ -115,7 +114,7 @@ class Board:
             rules=rules,
             revision=revision,
             cmos_result=None if ports is None else CmosResult(ports, tables),
-            held=held,
+            before=before,
         )
 
     @property
@@ -136,6 +135,15 @@ def post(board: Board, now: dt.datetime) -> PostReport:
     :raise PowerCutError: when the power fails; the next start continues.
     :raise MachineError: when the flash has no BIOS to start.
     """
+    report, before = _post(board, now), board.before
+    if before is None:
+        return report
+    held_bytes = sum(region.size_bytes for region in before.held)
+    return replace(report, held_bytes=held_bytes, memory_was_kept=before.memory_was_kept)
+
+
+def _post(board: Board, now: dt.datetime) -> PostReport:
+    """`post`, whose report says nothing of what was before."""
     before = board.flash.current.version
     report = _finish_interrupted(board, now)
     dropped = board.activation.clear_if_check_is_wrong() if board.activation else ""
@@ -175,9 +183,9 @@ def _is_held(board: Board, found: FoundUpdate) -> bool | None:
     """Whether the BIOS would take this update also if all pages that no driver held at the restart
     had been overwritten. The copy that it took may be a freed one, such as the buffer in which the
     image was delivered, while a driver holds another one."""
-    if board.held is None:
+    if board.before is None:
         return None
-    held = HeldPages(board.held)
+    held = HeldPages(board.before.held)
     if all(held.has_all(extent.start, extent.size_bytes) for extent in found.extents):
         return True
     memory = held.only(board.memory, image_bytes=found.image.size_bytes)

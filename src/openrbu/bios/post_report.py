@@ -9,6 +9,16 @@ from openrbu.memory.physical import Region
 
 
 @dataclass(frozen=True, slots=True)
+class BeforeStart:
+    """What was in memory when the machine was restarted, for the report alone: a BIOS does not know
+    it. `held`: the pages in which a driver held an update. `memory_was_kept`: the restart did not
+    clear memory."""
+
+    held: tuple[Region, ...]
+    memory_was_kept: bool
+
+
+@dataclass(frozen=True, slots=True)
 class PostReport:
     """What the BIOS did at one start.
 
@@ -17,6 +27,8 @@ class PostReport:
     that it took. `found_in_held_memory`: whether the BIOS takes that update also when only those
     pages are searched that a driver held at the restart; if not, it was luck that nobody had
     overwritten it. None where nothing was taken, or where it is not known what was held.
+    `held_bytes`: the size of these pages. `memory_was_kept`: the restart did not clear memory. Both
+    are None where that is not known.
     """
 
     version_before: str
@@ -27,6 +39,8 @@ class PostReport:
     extents: tuple[Region, ...] = ()
     copies: int = 0
     found_in_held_memory: bool | None = None
+    held_bytes: int | None = None
+    memory_was_kept: bool | None = None
 
     @property
     def attempted(self) -> bool:

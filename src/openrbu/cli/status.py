@@ -284,6 +284,8 @@ def post_document(post: PostReport) -> dict[str, Any]:
         "mode": post.mode,
         "copies": post.copies,
         "found_in_held_memory": post.found_in_held_memory,
+        "held_bytes": post.held_bytes,
+        "memory_was_kept": post.memory_was_kept,
         **extents_document(post.extents),
     }
 

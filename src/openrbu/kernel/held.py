@@ -6,11 +6,17 @@ is delivered, the page cache, a program's own memory (docs/decisions/0008).
 
 from __future__ import annotations
 
+from openrbu.bios.post_report import BeforeStart
 from openrbu.drivers.dell_rbu import NAME, DellRbu
 from openrbu.kernel.kernel import Kernel
 from openrbu.memory.frames import Frames
 from openrbu.memory.physical import Region
 from openrbu.units import PAGE_SHIFT, PAGE_SIZE, PhysAddr
+
+
+def before_start(kernel: Kernel | None, table: Frames | None, memory_is_kept: bool) -> BeforeStart:
+    """What is in memory now that a kernel is restarted. `table`: as of `held_regions`."""
+    return BeforeStart(held_regions(kernel, table), memory_is_kept)
 
 
 def held_regions(kernel: Kernel | None, table: Frames | None) -> tuple[Region, ...]:

@@ -36,7 +36,7 @@ from openrbu.errors import MachineError, PowerCutError
 from openrbu.formats import dell
 from openrbu.formats.smbios import Tables
 from openrbu.kernel.files import File, MachineFiles
-from openrbu.kernel.held import held_regions
+from openrbu.kernel.held import before_start
 from openrbu.kernel.kernel import Kernel
 from openrbu.kernel.states import KernelState
 from openrbu.machine import store
@@ -185,7 +185,7 @@ class VirtualMachine:
         with self._changing():
             make_room(self.directory, ROOM_BYTES)
             self._state.mark_in_use()
-            held = held_regions(self.kernel, self.frame_table)
+            before = before_start(self.kernel, self.frame_table, keep_ram)
             self._stop_kernel()
             if self._dom0 is not None:  # other processes may run its guests
                 self._dom0.stop()
@@ -201,7 +201,7 @@ class VirtualMachine:
                 rules=rule_set(self.config.bios_rules),
                 revision=self.config.hardware_revision,
                 ports=self.cmos,
-                held=held,
+                before=before,
             )
             self.last_post = report = post(board, self._clock())
             if report.attempted or self._dom0 is not None:

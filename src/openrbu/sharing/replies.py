@@ -32,6 +32,8 @@ _POST: Mapping[str, Any] = {
     "extents": list,
     "copies": int,
     "found_in_held_memory": bool | None,
+    "held_bytes": int | None,
+    "memory_was_kept": bool | None,
 }
 
 _STATUS: Mapping[str, Any] = {
@@ -137,6 +139,8 @@ def post_document(post: PostReport) -> dict[str, Any]:
         "extents": [[int(extent.start), int(extent.end)] for extent in post.extents],
         "copies": post.copies,
         "found_in_held_memory": post.found_in_held_memory,
+        "held_bytes": post.held_bytes,
+        "memory_was_kept": post.memory_was_kept,
     }
 
 
