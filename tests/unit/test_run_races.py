@@ -50,10 +50,10 @@ def test_a_child_that_is_killed_before_it_goes_on_is_told_by_its_signal(tmp_path
     def work() -> None:
         child = _Child(directory, ["true"], {})
         os.close(child.device())
-        pid = child._pid
-        assert pid is not None
+        pid = child.pid
         os.kill(pid, signal.SIGSTOP)
-        os.waitid(os.P_PID, pid, os.WSTOPPED)
+        while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+            pass
 
         def kill(frame: FrameType, event: str, function: Any) -> None:
             """The word to go on was sent, and a process that is stopped has not read it."""

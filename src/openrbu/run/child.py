@@ -1,0 +1,108 @@
+"""What a process under `rbu run` does until it becomes the program.
+
+It enters namespaces of its own, mounts the machine's files there at their usual paths, guards this
+computer, and executes the program. `openrbu.run.programs` is the other end of its channel.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from openrbu.errors import ObstacleError
+from openrbu.run import guard, namespace
+from openrbu.run.overlay import RealEntry
+from openrbu.system.fuse_mounts import RUN_TYPE, mount_device, open_device
+from openrbu.system.libc import PR_SET_PDEATHSIG, call
+
+# The same exit statuses as of env(1) and of shells.
+EXIT_CANNOT_RUN = 126
+EXIT_NOT_FOUND = 127
+
+GO = b"go"
+"""What the parent sends when it serves the files."""
+
+ENDED: Mapping[str, str | int] = {"text": "the process of the program was ended before it began"}
+MAX_MESSAGE_BYTES = 16384
+_MAX_WORD = 256
+"""How many characters of the command a message quotes. A command may be longer than a message."""
+
+
+def become(
+    directory: Path,
+    command: Sequence[str],
+    real: Mapping[str, RealEntry],
+    channel: socket.socket,
+    parent: int,
+) -> NoReturn:
+    """Execute the program, or send the error through `channel`. `parent`: the process that has
+    forked this one.
+
+    The error is a JSON document of less than `MAX_MESSAGE_BYTES`, with its `text` and, where the
+    program can't be executed, the `status` that a shell would give.
+    """
+    document = dict(ENDED)
+    try:
+        _prepare(directory, real, channel, parent)
+        document = _execute(command)
+    except ObstacleError as error:
+        document = {"text": str(error)}
+    except OSError as error:
+        document = {"text": _text(error)}
+    except Exception:  # noqa: BLE001  (this process ends here, so a defect must be printed here)
+        sys.excepthook(*sys.exc_info())
+    finally:
+        with contextlib.suppress(OSError):
+            channel.send(json.dumps(document).encode())
+        os._exit(EXIT_CANNOT_RUN)
+
+
+def _execute(command: Sequence[str]) -> dict[str, str | int]:
+    """Execute the program. Returns only when that fails: the error, for the parent."""
+    try:
+        if not command[0]:  # a shell does not find it; Python would raise another error
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        os.execvp(command[0], list(command))
+    except OSError as error:
+        is_missing = error.errno in (errno.ENOENT, errno.ENOTDIR)
+        status = EXIT_NOT_FOUND if is_missing else EXIT_CANNOT_RUN
+        word = command[0] if len(command[0]) <= _MAX_WORD else f"{command[0][:_MAX_WORD]}…"
+        return {"text": f"{word}: {error.strerror}", "status": status}
+
+
+def _text(error: OSError) -> str:
+    where = f"{error.filename}: " if error.filename else ""
+    return f"the program can't be given the machine's files: {where}{error.strerror}"
+
+
+def _prepare(
+    directory: Path, real: Mapping[str, RealEntry], channel: socket.socket, parent: int
+) -> None:
+    """Mount the machine's files in this process's namespace, and guard this computer.
+
+    :raise ObstacleError: when this computer does not allow it.
+    :raise OSError: the kernel's error.
+    """
+    namespace.enter()
+    call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(EXIT_CANNOT_RUN)
+    with namespace.pinned("/sys") as real_sys:
+        fd = open_device()
+        mount_device(fd, "/sys", str(directory), kind=RUN_TYPE, allow_other=True)
+        socket.send_fds(channel, [b"device"], [fd])
+        os.close(fd)
+        if channel.recv(len(GO)) != GO:  # the parent reports an error, and has closed it
+            os._exit(EXIT_CANNOT_RUN)
+        with namespace.pinned("/sys") as served:
+            namespace.install_files(served, real_sys, real)
+    namespace.show_history(directory)
+    guard.guard()
