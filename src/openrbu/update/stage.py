@@ -26,6 +26,8 @@ from openrbu.update.target import is_on_xen
 from openrbu.update.verify import (
     Finding,
     NotTakenError,
+    OtherDataError,
+    ReadBackError,
     Verified,
     compare,
     find_staged,
@@ -209,11 +211,12 @@ def read_back(host: Host, payload: Payload) -> ReadBack:
 def verify(host: Host, payload: Payload, seen: ReadBack, bioses: PossibleBioses) -> Verified:
     """Check what was read back, and find it in physical memory where that can be read.
 
-    :raise UpdateFailedError: when the driver gives back something else, or when one of the possible
-        BIOSes would not take it from where it is.
+    :raise ReadBackError: when the driver gives back something else.
+    :raise NotTakenError: when one of the possible BIOSes would not take it from where it is.
+    :raise UpdateFailedError: when it can't be checked, because the kernel skips a packet.
     """
     if seen is ReadBack.DIFFERENT:
-        raise UpdateFailedError("the driver gives back something else than was delivered")
+        raise ReadBackError("the driver gives back something else than was delivered")
     memory = host.physical_memory
     if memory is not None:
         return Verified(seen, _find(host, memory, payload, bioses))
@@ -234,7 +237,7 @@ def _find(
     belong to another program, often to this one, when it is compared. So a search that fails is
     repeated.
 
-    :raise UpdateFailedError: when every search fails.
+    :raise NotTakenError: when every search fails.
     :raise OSError: what the kernel returns to the last search.
     """
     image = Image.parse(payload.image)
@@ -252,9 +255,12 @@ def _find(
     try:
         return search()
     except NotTakenError as refused:
-        if payload.piece_bytes > PAGE_SIZE and is_on_xen(host):
+        is_other = isinstance(refused, OtherDataError)
+        if payload.piece_bytes > PAGE_SIZE and is_on_xen(host) and not is_other:
             raise NotTakenError(f"{refused} ({_ON_XEN})") from None
         raise
+    except DamagedInputError as damage:  # what was found is not what was copied a moment later
+        raise NotTakenError(f"memory changes while it is searched: {damage}") from None
 
 
 def clear(host: Host) -> bool:
@@ -290,15 +296,18 @@ def drop(host: Host, delivered_bytes: int) -> None:
     _free(host, delivered_bytes)
 
 
-def clear_memory(host: Host, delivered_bytes: int, *, much: bool = False) -> None:
-    """Free what is staged, and clear free memory, as far as a program can: the page cache is
-    dropped, and the memory that the kernel hands out next is overwritten with zeros. `much`: half
-    of what there is, which takes longer.
+def clear_memory(
+    host: Host, delivered_bytes: int, *, much: bool = False, caches: bool = False
+) -> None:
+    """Free what is staged, and clear free memory, as far as a program can: the memory that the
+    kernel hands out next is overwritten with zeros. `much`: half of what there is, which takes
+    longer. `caches`: the page cache is dropped before, which may have a copy, too.
 
     :raise MayCrashError: when that may crash the kernel.
     :raise OSError: what the kernel returns.
     """
-    drop_caches(host, b"1")
+    if caches:
+        drop_caches(host, b"1")
     _free(host, delivered_bytes, much=much)
 
 

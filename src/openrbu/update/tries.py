@@ -24,10 +24,26 @@ from openrbu.update.plan import Plan
 from openrbu.update.progress import ProgressReporter
 from openrbu.update.target import is_on_xen
 from openrbu.update.undo import Undo
-from openrbu.update.verify import LeftoverCopyError, NotTakenError, TooHighError, Verified
+from openrbu.update.verify import (
+    LeftoverCopyError,
+    NotTakenError,
+    OtherDataError,
+    ReadBackError,
+    TooHighError,
+    Verified,
+)
 from openrbu.update.ways import Trouble, Way
 
 _MOST_CLEARINGS = 2
+
+_TROUBLES: tuple[tuple[type[UpdateFailedError], Trouble], ...] = (
+    (stage.OutOfMemoryError, Trouble.SHORT),
+    (ReadBackError, Trouble.DIFFERENT),
+    (TooHighError, Trouble.TOO_HIGH),
+    (OtherDataError, Trouble.OTHER_DATA),
+    (NotTakenError, Trouble.NOT_TAKEN),
+)
+"""The trouble that an error is; the first that fits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,15 +85,14 @@ class _Tries:
             payload = self._payload(way)
             try:
                 verified = self._try(way, payload)
-            except stage.OutOfMemoryError as short:
-                trouble, error = Trouble.SHORT, short
-            except NotTakenError as refused:
-                is_high = isinstance(refused, TooHighError)
-                trouble, error = Trouble.TOO_HIGH if is_high else Trouble.NOT_TAKEN, refused
+            except (stage.OutOfMemoryError, ReadBackError, NotTakenError) as failed:
+                trouble = next(each for kind, each in _TROUBLES if isinstance(failed, kind))
+                error = failed
             else:
                 sha256 = hashlib.sha256(payload.staged).hexdigest()
                 return Staged(way, verified, tuple(self.tried), sha256)
-            self.tried.append(f"{error} ({way.how})" if way.how else str(error))
+            what = error.why if isinstance(error, OtherDataError) else str(error)
+            self.tried.append(f"{what} ({way.how})" if way.how else what)
             if RbuDriver(self._host).clearing is not Clearing.IS_SAFE:
                 raise error
             if trouble is not Trouble.SHORT:
@@ -164,7 +179,12 @@ class _Tries:
                 self.tried.append(f"{leftover.why}: cleared free memory")
             progress.step("clearing free memory, and staging once more")
             with self._memory(way):
-                stage.clear_memory(host, len(payload.staged), much=clearings > 0)
+                stage.clear_memory(
+                    host,
+                    len(payload.staged),
+                    much=clearings > 0,
+                    caches=self._plan.options.drop_caches,
+                )
         raise AssertionError("the last attempt returns or raises")
 
     def _failure(
@@ -177,6 +197,9 @@ class _Tries:
     ) -> UpdateFailedError:
         """The error when no way is left: what was tried, what could not be, and what to do."""
         told = "; ".join([*self.tried, *why_not]) or str(error)
+        if isinstance(error, OtherDataError):
+            also = "" if seen.options.drop_caches else "try --drop-caches, or "
+            return type(error)(told, also)
         advice = ways.advice(trouble, seen, last)
         return UpdateFailedError(f"{told}: {advice}" if advice else told)
 

@@ -36,7 +36,7 @@ from openrbu.update.target import is_on_xen
 _FURTHEST_BYTES = MAX_DATA_BYTES + MIB
 """How far from the start of its first page an image or a packet may reach."""
 
-_POWER_CYCLE = "; power cycle the machine, which clears its memory, and try again"
+_POWER_CYCLE = "power cycle the machine, which clears its memory, and try again"
 
 _TOO_HIGH = (
     "packets are above 4 GiB, where a BIOS with the published rules does not search (that of a "
@@ -55,15 +55,10 @@ class Finding:
     extents: tuple[Region, ...]
 
 
-class LeftoverCopyError(UpdateFailedError):
-    """A leftover copy in free memory keeps a BIOS from what is staged; `why` says how. Clearing
-    free memory may help."""
+class ReadBackError(UpdateFailedError):
+    """The driver gives back something else than was delivered."""
 
-    kind = "stranger"
-
-    def __init__(self, why: str) -> None:
-        super().__init__(f"{why}{_POWER_CYCLE}")
-        self.why = why
+    kind = "read_back"
 
 
 class NotTakenError(UpdateFailedError):
@@ -71,6 +66,23 @@ class NotTakenError(UpdateFailedError):
     may."""
 
     kind = "not_taken"
+
+
+class OtherDataError(NotTakenError):
+    """Other data in memory keeps a BIOS from what is staged: `why` says how. `also`: what to try
+    before the power cycle that clears memory."""
+
+    kind = "other_data"
+
+    def __init__(self, why: str, also: str = "") -> None:
+        super().__init__(f"{why}; {also}{_POWER_CYCLE}")
+        self.why = why
+
+
+class LeftoverCopyError(OtherDataError):
+    """The other data is a leftover copy in free memory: clearing that may help."""
+
+    kind = "stranger"
 
 
 class TooHighError(NotTakenError):
@@ -175,8 +187,8 @@ def find_staged(
 
     :raise LeftoverCopyError: when one of them does not take it because of a leftover copy in free
         memory.
+    :raise OtherDataError: when one of them does not take it because of other data in memory.
     :raise NotTakenError: when one of them does not take it from where it is.
-    :raise UpdateFailedError: when one of them does not take it for another reason.
     :raise OSError: what the kernel returns.
     """
     seen = NarrowedMemory.of(memory)
@@ -204,7 +216,7 @@ def _take(bios: PossibleBios, views: _Views, image: Image) -> Finding:
     """What a possible BIOS takes out of what is staged, when nothing else in memory keeps it from
     that.
 
-    :raise LeftoverCopyError | NotTakenError | UpdateFailedError: as `find_staged`.
+    :raise LeftoverCopyError | OtherDataError | NotTakenError: as `find_staged`.
     """
     found = _search(bios, views.ours_in_use, image)
     if isinstance(found, str):
@@ -223,7 +235,7 @@ def _take(bios: PossibleBios, views: _Views, image: Image) -> Finding:
                 f"a BIOS with the {bios.name} rules would not take what is staged, because of "
                 f"other data in memory: {among_others}"
             )
-            raise LeftoverCopyError(why) if is_free else UpdateFailedError(f"{why}{_POWER_CYCLE}")
+            raise LeftoverCopyError(why) if is_free else OtherDataError(why)
     return found
 
 

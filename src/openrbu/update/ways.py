@@ -13,7 +13,9 @@ trouble        what happened
 `NONE`         nothing was tried yet
 `TOO_HIGH`     packets are above 4 GiB, or would come to lie there
 `SHORT`        the kernel has no free memory in such blocks
+`OTHER_DATA`   other data in memory keeps a possible BIOS from what was staged
 `NOT_TAKEN`    a possible BIOS would not take what was staged, for another reason
+`DIFFERENT`    the driver gave back something else than was delivered
 =============  ================================================================================
 """
 
@@ -47,7 +49,9 @@ class Trouble(Enum):
     NONE = auto()
     TOO_HIGH = auto()
     SHORT = auto()
+    OTHER_DATA = auto()
     NOT_TAKEN = auto()
+    DIFFERENT = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +81,7 @@ class Way:
             "caches dropped": self.drops_caches,
         }
         told = [text for text, is_so in words.items() if is_so]
-        if self.name == "again" or self.compacts or self.drops_caches:
+        if self.name in ("again", "unchanged") or self.compacts or self.drops_caches:
             told.insert(0, "once more")
         return ", ".join(told)
 
@@ -144,6 +148,10 @@ def _again(name: str, seen: Situation, last: Way | None) -> Made:
     return replace(last, name=name, compacts=seen.host.exists(COMPACT_MEMORY))
 
 
+def _unchanged(name: str, seen: Situation, last: Way | None) -> Made:
+    return "" if last is None else replace(last, name=name)
+
+
 def _without_caches(name: str, seen: Situation, last: Way | None) -> Made:
     if last is None or not seen.options.drop_caches:
         return ""
@@ -157,6 +165,19 @@ def _packets(name: str, seen: Situation, last: Way | None) -> Made:
     way = Way(name, "packet", seen.options.packet_size_bytes)
     held = _held(name, seen, way) if seen.may_be_too_high else way
     return held if isinstance(held, Way) else way
+
+
+def _one_piece(name: str, seen: Situation, last: Way | None) -> Made:
+    """One block in place of packets, where the operator has not chosen. Not with a password, which
+    only packets have a place for."""
+    is_done = last is None or "mono" in (last.mode, seen.mode)
+    has_password = seen.options.password is not None or lacks_password(seen.target, seen.options)
+    size_bytes = seen.image.size_bytes
+    if is_done or seen.options.mode is not None or has_password or size_bytes > MAX_BLOCK_BYTES:
+        return ""
+    if seen.on_xen:
+        return "on Xen only single pages are sure to be contiguous in machine memory"
+    return Way(name, "mono", seen.options.packet_size_bytes)
 
 
 def _fitting(name: str, seen: Situation, last: Way | None) -> Made:
@@ -181,13 +202,22 @@ def _smallest(name: str, seen: Situation, last: Way | None) -> Made:
     return _plain(way, name, PAGE_SIZE)
 
 
+_AFTER_REFUSAL = frozenset({Trouble.OTHER_DATA, Trouble.NOT_TAKEN, Trouble.DIFFERENT})
+"""What can be wrong with what was staged, beside its being too high."""
+
 LADDER: tuple[Rung, ...] = (
     Rung("again", frozenset({Trouble.SHORT}), _again),
     Rung("without_caches", frozenset({Trouble.SHORT}), _without_caches),
-    Rung("packets", frozenset({Trouble.SHORT}), _packets),
+    Rung("unchanged", frozenset({Trouble.DIFFERENT}), _unchanged),
+    Rung("packets", frozenset({Trouble.SHORT}) | _AFTER_REFUSAL, _packets),
     Rung("smaller_packets", frozenset({Trouble.SHORT}), _fitting),
-    Rung("smallest_packets", frozenset({Trouble.SHORT, Trouble.NOT_TAKEN}), _smallest),
-    Rung("one_block", frozenset({Trouble.TOO_HIGH, Trouble.NOT_TAKEN}), _one_block),
+    Rung(
+        "smallest_packets",
+        frozenset({Trouble.SHORT, Trouble.NOT_TAKEN, Trouble.DIFFERENT}),
+        _smallest,
+    ),
+    Rung("one_block", frozenset({Trouble.TOO_HIGH}) | _AFTER_REFUSAL, _one_block),
+    Rung("one_piece", _AFTER_REFUSAL, _one_piece),
     Rung("held", frozenset({Trouble.TOO_HIGH, Trouble.SHORT}), _held),
     Rung("held_large", frozenset({Trouble.TOO_HIGH}), _held_large),
     Rung("planned", frozenset({Trouble.NONE, Trouble.TOO_HIGH}), _planned),
