@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +26,18 @@ _PRIVATELY = ("unshare", "--mount", "sh", "-euc")
 
 @dataclass(frozen=True)
 class Runner:
-    """Runs programs on the machine `name`. `prefix` is what a command line begins with."""
+    """Runs programs on the machine `name`. `prefix` is what a command line begins with, `options`
+    are those of `rbu run`."""
 
     name: str
     directory: Path
     prefix: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
 
     def line(self, *words: object) -> list[str]:
         """The command line that runs a program."""
-        return [*self.prefix, *RBU, "run", "--machine", self.name, "--", *map(str, words)]
+        options = ("--machine", self.name, *self.options)
+        return [*self.prefix, *RBU, "run", *options, "--", *map(str, words)]
 
     def __call__(self, *words: object, **how: Any) -> subprocess.CompletedProcess[str]:
         return subprocess.run(self.line(*words), capture_output=True, check=False, text=True, **how)
@@ -54,7 +57,7 @@ class Runner:
         """The same in a mount namespace of this computer in which `script` was run before."""
         needs_root()
         prefix = (*_PRIVATELY, f'{script}\nexec "$@"', "sh")
-        return Runner(self.name, self.directory, (*prefix, *self.prefix))
+        return replace(self, prefix=(*prefix, *self.prefix))
 
 
 def xen_order(profile: str) -> dict[str, Any]:

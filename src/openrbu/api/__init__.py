@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from openrbu.machine.factory import MachineSpec
     from openrbu.memory.physical import ReadableMemory
     from openrbu.memory.search_result import SearchResult
+    from openrbu.run.trace_file import TraceEvent, TraceHead, TraceReport, read_trace
     from openrbu.update.cancelling import Cancelled
     from openrbu.update.checks.check import Check, Question, Verdict
     from openrbu.update.flow import Outcome
@@ -77,6 +78,9 @@ __all__ = [
     "Restarted",
     "SearchResult",
     "SystemId",
+    "TraceEvent",
+    "TraceHead",
+    "TraceReport",
     "UpdateStatus",
     "Verdict",
     "VirtualMachine",
@@ -90,6 +94,7 @@ __all__ = [
     "packets",
     "read_image",
     "read_images",
+    "read_trace",
     "remove_machine",
     "run",
     "scan",
@@ -119,6 +124,9 @@ _PUBLIC: Mapping[str, tuple[str, str]] = MappingProxyType(
         "Restarted": ("openrbu.update.restarted", "Restarted"),
         "SearchResult": ("openrbu.memory.search_result", "SearchResult"),
         "SystemId": ("openrbu.formats.hdr", "SystemId"),
+        "TraceEvent": ("openrbu.run.trace_file", "TraceEvent"),
+        "TraceHead": ("openrbu.run.trace_file", "TraceHead"),
+        "TraceReport": ("openrbu.run.trace_file", "TraceReport"),
         "UpdateStatus": ("openrbu.update.report", "UpdateStatus"),
         "Verdict": ("openrbu.update.checks.check", "Verdict"),
         "VirtualMachine": ("openrbu.machine.base", "Machine"),
@@ -131,6 +139,7 @@ _PUBLIC: Mapping[str, tuple[str, str]] = MappingProxyType(
         "packets": ("openrbu.api.images", "packets"),
         "read_image": ("openrbu.api.images", "read_image"),
         "read_images": ("openrbu.api.images", "read_images"),
+        "read_trace": ("openrbu.run.trace_file", "read_trace"),
         "remove_machine": ("openrbu.api.machines", "remove_machine"),
         "run": ("openrbu.api.machines", "run"),
         "scan": ("openrbu.api.memory", "scan"),

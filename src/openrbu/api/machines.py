@@ -306,19 +306,21 @@ def run(
     *,
     waiting: Callable[[int], None] | None = None,
     log: Callable[[str], None] | None = None,
+    trace: Path | str | None = None,
 ) -> int:
     """Run a program that finds a virtual machine's files at their true paths. Returns its exit
     status, or the negative number of the signal that ended it.
 
     Call it in the main thread of a process without other threads that has not opened the machine.
     `waiting` is called with the number of programs that still use the machine after this one has
-    ended; `log` is called with a line for each unexpected error.
+    ended; `log` is called with a line for each unexpected error. `trace` is a file that gets what
+    the program does with the machine's files, for `read_trace`; a trace that is there is replaced.
 
-    :raise UsageError: when the command is empty or one text (it is a list of words), or in another
-        thread than the main one.
+    :raise UsageError: when the command is empty or one text (it is a list of words), in another
+        thread than the main one, or when `trace` is a file with something else than a trace.
     :raise MachineError: when the machine is off, or another process has opened it and does not
         serve it.
-    :raise ObstacleError: when this computer does not allow it.
+    :raise ObstacleError: when this computer does not allow it, or the trace can't be written.
     :raise CommandError: when there is no such program, or it can't be executed; it is an
         `ObstacleError` with the `status` that a shell would give, 127 or 126.
     """
@@ -335,4 +337,14 @@ def run(
     def ignore(_: object) -> None: ...
 
     directory = existing_directory(name)
-    return programs.run(directory, command, waiting=waiting or ignore, log=log or ignore)
+    log, waiting = log or ignore, waiting or ignore
+    if trace is None:
+        return programs.run(directory, command, waiting=waiting, log=log)
+    from openrbu.run.trace import Trace
+
+    with contextlib.closing(Trace(Path(trace), log=log)) as traced:
+        try:
+            return programs.run(directory, command, waiting=waiting, log=log, trace=traced)
+        except errors.CommandError as error:
+            traced.end(error.status)
+            raise

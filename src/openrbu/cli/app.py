@@ -69,6 +69,7 @@ COMMANDS: Mapping[str, Row | Group] = {
     "scan": Row("openrbu.cli.scans:scan", _MACHINES),
     "mount": Row("openrbu.cli.mounts:mount", _MACHINES),
     "run": Row("openrbu.cli.runs:run", _MACHINES, runs_program=True),
+    "trace": Row("openrbu.cli.traces:trace", _MACHINES),
     "machine": Group(
         "Virtual Dell machines: make one, restart it, remove it.",
         {

@@ -36,7 +36,7 @@ EXIT_FAILED = 1
 EXIT_USAGE = 2
 
 _OPTIONS_WITH_VALUE: dict[tuple[str, ...], tuple[str, ...]] = {
-    ("run",): ("-m", "--machine"),
+    ("run",): ("-m", "--machine", "--trace"),
     ("lab", "shell"): (
         "--model",
         "--bios-version",

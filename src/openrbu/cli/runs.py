@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,6 +17,14 @@ def run(
     ],
     *,
     machine: Annotated[str, machine_option("The virtual machine.")],
+    trace: Annotated[
+        Path | None,
+        typer.Option(
+            "--trace",
+            metavar="FILE",
+            help="Write what the program does with the machine's files to FILE (rbu trace FILE).",
+        ),
+    ] = None,
 ) -> int:
     """Run a program that sees a virtual machine's files.
 
@@ -39,7 +48,7 @@ def run(
     from openrbu.system.interrupts import EXIT_SIGNAL
 
     try:
-        status = api.run(machine, command, waiting=print_waiting, log=print_error)
+        status = api.run(machine, command, waiting=print_waiting, log=print_error, trace=trace)
     except CommandError as error:
         print_error(str(error))
         return error.status

@@ -42,6 +42,13 @@ LOCKED_WHILE_OPEN = frozenset((f"/sys{SMI_REQUEST}",))
 one open for writing, it is locked for all programs of the mount together: a program that locks the
 file has it open."""
 
+
+def caller_pid() -> int:
+    """The process whose request is being answered; 0: none, or one of another PID namespace."""
+    pid: int = mfusepy.fuse_get_context()[2]
+    return pid
+
+
 PathLock = Callable[[str], contextlib.AbstractContextManager[None]]
 """`Machine.path_lock`."""
 
@@ -100,6 +107,19 @@ class FileSystem(mfusepy.Operations):  # type: ignore[misc]  # mfusepy has no ty
         self._handles: dict[int, _Handle] = {}
         self._directories: dict[int, str] = {}
         self._numbers = count(1)
+
+    def watch_ioctl(self, on_ioctl: Callable[[File, int], None]) -> None:
+        """Have `on_ioctl` called with the file and the request of each ioctl, which is answered as
+        without this (ENOTTY). libfuse asks for what is there, so there is no method of that name.
+        """
+
+        def ioctl(
+            _path: None, request: int, _argument: object, fh: int, _flags: int, _data: object
+        ) -> NoReturn:
+            on_ioctl(self._handles[fh].file, request)
+            raise KernelError(errno.ENOTTY)
+
+        self.ioctl = ioctl
 
     def unexpected(self, name: str, error: Exception) -> OSError:
         """Log an error that no program can have caused; the error to return for it."""

@@ -20,7 +20,7 @@ from openrbu.fuse.callers import CallerMap
 from openrbu.fuse.filesystem import FileSystem, PathLock
 from openrbu.fuse.library import mfusepy
 from openrbu.fuse.translation import Translation
-from openrbu.kernel.files import Files
+from openrbu.kernel.files import File, Files
 from openrbu.system.interrupts import ENDING_SIGNALS
 from openrbu.system.libc import LIBC, call
 from openrbu.system.signals import SIGNAL_CHECK_S
@@ -41,7 +41,7 @@ class FuseSession:
 
     The session owns the descriptor `fd` and closes it at the end; programs that still use the mount
     get ENOTCONN then. `log` gets a line for each defect; it is called in another thread.
-    `path_lock`: see `FileSystem`.
+    `path_lock`: see `FileSystem`. `on_ioctl`: see `FileSystem.watch_ioctl`; None: nobody watches.
     """
 
     def __init__(
@@ -52,6 +52,7 @@ class FuseSession:
         *,
         log: Callable[[str], None] = lambda line: None,
         path_lock: PathLock = lambda path: contextlib.nullcontext(),
+        on_ioctl: Callable[[File, int], None] | None = None,
     ) -> None:
         self._fd, self._log = fd, log
         self._system = _ObservedFileSystem(
@@ -62,6 +63,8 @@ class FuseSession:
             on_init=self._on_init,
             on_destroy=self._on_destroy,
         )
+        if on_ioctl is not None:
+            self._system.watch_ioctl(on_ioctl)
         self._on_line = _LogFunction(self._take_line)
         self._last_line = ""
         self._failure: str | None = None  # known when it has ended

@@ -181,6 +181,11 @@ class Overlay:
             directory, _, name = path.rpartition("/")
             self._names[directory].append(name)
 
+    def is_machines(self, path: str) -> bool:
+        """Whether a path is the machine's, or nobody's: no placeholder, and no process. `REFUSED`
+        counts as the machine's: it stands for what the machine does not have."""
+        return path not in self._real and path != PROCESSES and not _process_name(path)
+
     def stat(self, path: str) -> Stat:
         if path == REFUSED:
             return Stat(stat.S_IFREG, 1, 0, _FIRST_INODE - 1, 0.0)

@@ -28,12 +28,15 @@ import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from openrbu.errors import CommandError, ObstacleError
 from openrbu.run import child as in_child
 from openrbu.run.launcher import Launcher
 from openrbu.run.overlay import Overlay, RealEntry, real_entries
+
+if TYPE_CHECKING:
+    from openrbu.run.trace import Trace
 
 
 def run(
@@ -42,13 +45,15 @@ def run(
     *,
     waiting: Callable[[int], None] = lambda programs: None,
     log: Callable[[str], None] = lambda line: None,
+    trace: Trace | None = None,
 ) -> int:
     """Run `command` with the files of the machine in `directory`; its exit status, or the negative
     number of the signal that ended it.
 
     Call it in the main thread, and in a process without other threads. When the program has ended
     and others use the machine through this process, it waits for them: see
-    `access.serve_or_connect`, which gets `waiting`. `log` gets a line for each defect.
+    `access.serve_or_connect`, which gets `waiting`. `log` gets a line for each defect. `trace`
+    is told what the program does with the machine's files.
 
     :raise MachineError: when the machine is off, or can't be opened.
     :raise ObstacleError: when this computer does not allow to run a program in this way.
@@ -59,19 +64,28 @@ def run(
     with contextlib.closing(child):
         # After the fork, because numpy starts threads when it is imported.
         from openrbu.fuse.callers import CallerMap  # noqa: PLC0415  (threads)
+        from openrbu.fuse.filesystem import caller_pid  # noqa: PLC0415  (threads)
         from openrbu.fuse.session import FuseSession  # noqa: PLC0415  (threads)
         from openrbu.sharing.access import serve_or_connect  # noqa: PLC0415  (threads)
 
         with serve_or_connect(directory, waiting=waiting) as machine:
             machine.exists("/sys")  # raises when the machine is off
-            files = Overlay(machine.files, real)
+            overlay = Overlay(machine.files, real)
             session = FuseSession(
-                files, child.device(), CallerMap(), log=log, path_lock=machine.path_lock
+                overlay if trace is None else trace.begin(machine, overlay, child, caller_pid),
+                child.device(),
+                CallerMap(),
+                log=log,
+                path_lock=machine.path_lock,
+                on_ioctl=None if trace is None else trace.ioctl,
             )
             try:
                 session.start()
                 with child.signals():
-                    return child.result()
+                    status = child.result()
+                if trace is not None:
+                    trace.end(status)
+                return status
             finally:
                 session.stop()
 
@@ -82,6 +96,8 @@ class _Child:
     def __init__(
         self, directory: Path, command: Sequence[str], real: Mapping[str, RealEntry]
     ) -> None:
+        self.command = command
+
         def become(_number: int, channel: socket.socket, parent: int) -> NoReturn:
             in_child.become(directory, command, real, channel, parent)
 
@@ -105,6 +121,14 @@ class _Child:
         if not fds:
             _raise_childs_error(message)
         return fds[0]
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the program has begun, or never will. Any thread may ask."""
+        with contextlib.suppress(BlockingIOError):  # nothing was sent, and it is not closed
+            self._channel.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            return True
+        return False
 
     def result(self) -> int:
         """Have the child continue, and wait for the end of the program; its status, as of `run`.
