@@ -101,6 +101,18 @@ def test_a_defect_before_the_program_begins_is_told(run_as_root: Runner) -> None
     assert ended.stderr.endswith(b"the process of the program was ended before it began\n")
 
 
+def test_a_program_copies_files_of_which_no_size_is_known(run_as_root: Runner) -> None:
+    """By sendfile, which must not say end of file: tests/unit/mount/test_fuse_bytes.py has more."""
+    copies = """
+import os, shutil, sys, tempfile
+for path in ("/sys/class/dmi/id/bios_version", "/sys/firmware/dmi/tables/DMI", "/proc/buddyinfo"):
+    with tempfile.NamedTemporaryFile() as copy, open(path, "rb") as file:
+        shutil.copyfile(path, copy.name)
+        print(copy.read() == file.read(), os.stat(copy.name).st_size > 0)
+"""
+    assert run_as_root.says(sys.executable, "-ISc", copies).split() == ["True"] * 6
+
+
 def test_a_machine_that_is_off_is_an_obstacle(rbu: Cli, run_as_root: Runner) -> None:
     rbu.json("machine", "off", run_as_root.name)
     ended = run_as_root("true")

@@ -6,7 +6,8 @@ What the kernel's own VFS and FUSE do before a request comes here, or without on
 - For a request that is not implemented here libfuse returns ENOSYS. The kernel turns that into what
   sysfs returns too: EOPNOTSUPP for extended attributes and fallocate, ENOTTY for ioctl, success for
   fsync and flush. It sends such a request only once, which saves a request with each close.
-- They cache no name and no attribute (all timeouts are 0), and no data (direct I/O).
+- They cache no name and no attribute (all timeouts are 0), and no data (direct I/O). What they read
+  for sendfile(2) and the like is refused (`openrbu.fuse.translation`).
 - They do not check permissions: this module and `SysfsTree` do.
 - They handle flock(2) among the programs of this mount, so this module is not asked. For the files
   in `LOCKED_WHILE_OPEN` it stands in for these programs against all others that use the machine.
@@ -30,6 +31,7 @@ from openrbu.drivers.sysfs import Caller, Stat
 from openrbu.errors import KernelError, MachineError, ObstacleError
 from openrbu.fuse.callers import CallerMap
 from openrbu.fuse.library import mfusepy
+from openrbu.fuse.requests import Requests
 from openrbu.kernel.files import File, Files
 from openrbu.units import PAGE_SIZE
 
@@ -87,8 +89,8 @@ def _answering(operation: _Operation) -> _Operation:
 
 
 class FileSystem(mfusepy.Operations):  # type: ignore[misc]  # mfusepy has no types
-    """The operations that libfuse calls. `log` gets a line for each defect. `path_lock` locks a
-    path of the machine against programs that do not use this mount."""
+    """The operations that libfuse calls, each for one of `requests`. `log` gets a line for each
+    defect. `path_lock` locks a path of the machine against programs that do not use this mount."""
 
     use_ns = True  # times are whole nanoseconds
 
@@ -96,11 +98,13 @@ class FileSystem(mfusepy.Operations):  # type: ignore[misc]  # mfusepy has no ty
         self,
         files: Files,
         callers: CallerMap,
+        requests: Requests,
         log: Callable[[str], None] = lambda line: None,
         *,
         path_lock: PathLock = lambda path: contextlib.nullcontext(),
     ) -> None:
         self._files, self._callers, self._log = files, callers, log
+        self.requests = requests
         self._path_lock = path_lock
         self._locked: dict[str, tuple[int, contextlib.ExitStack]] = {}
         self.root_uid, self.root_gid = callers.root_uid, callers.root_gid

@@ -19,6 +19,7 @@ from openrbu.errors import ObstacleError
 from openrbu.fuse.callers import CallerMap
 from openrbu.fuse.filesystem import FileSystem, PathLock
 from openrbu.fuse.library import mfusepy
+from openrbu.fuse.requests import Requests
 from openrbu.fuse.translation import Translation
 from openrbu.kernel.files import File, Files
 from openrbu.system.interrupts import ENDING_SIGNALS
@@ -55,9 +56,11 @@ class FuseSession:
         on_ioctl: Callable[[File, int], None] | None = None,
     ) -> None:
         self._fd, self._log = fd, log
+        self._requests = Requests(fd)
         self._system = _ObservedFileSystem(
             files,
             callers,
+            self._requests,
             log,
             path_lock=path_lock,
             on_init=self._on_init,
@@ -141,6 +144,7 @@ class FuseSession:
     def _on_init(self) -> None:
         context = _libfuse.fuse_get_context().contents
         self._handle = _libfuse.fuse_get_session(ctypes.c_void_p(context.fuse))
+        self._requests.follow(_libfuse, self._handle)
         for signum in ENDING_SIGNALS:
             if signal.getsignal(signum) is signal.SIG_DFL:
                 LIBC.signal(int(signum), None)
@@ -158,13 +162,14 @@ class _ObservedFileSystem(FileSystem):
         self,
         files: Files,
         callers: CallerMap,
+        requests: Requests,
         log: Callable[[str], None],
         *,
         path_lock: PathLock,
         on_init: Callable[[], None],
         on_destroy: Callable[[], None],
     ) -> None:
-        super().__init__(files, callers, log, path_lock=path_lock)
+        super().__init__(files, callers, requests, log, path_lock=path_lock)
         self._on_init, self._on_destroy = on_init, on_destroy
 
     def init_with_config(self, connection: object, config: Any) -> None:
