@@ -16,7 +16,7 @@ from types import ModuleType
 
 import pytest
 
-from openrbu import api, errors
+from openrbu import api, errors, testing
 from openrbu.api import images, machines, memory
 
 ROOT = Path(__file__).parents[2]
@@ -74,9 +74,9 @@ def signature_text(function: Callable[..., object]) -> str:
     return f"({', '.join(words)}) -> {type_text(signature.return_annotation)}"
 
 
-def described(name: str) -> Iterator[str]:
+def described(name: str, module: ModuleType = api) -> Iterator[str]:
     """A public name, as lines of text."""
-    thing = getattr(api, name)
+    thing = getattr(module, name)
     if inspect.ismodule(thing):
         yield f"module {name}"
     elif not inspect.isclass(thing):
@@ -106,6 +106,8 @@ def test_a_change_of_what_is_public_is_seen() -> None:
         for name, kind in sorted(vars(errors).items())
         if inspect.isclass(kind) and issubclass(kind, errors.OpenRbuError)
     ]
+    for name in sorted(testing.__all__):
+        lines += [f"testing: {line}" for line in described(name, testing)]
     text = "\n".join(lines) + "\n"
     if text != GOLDEN.read_text():
         fresh = ROOT / "build" / GOLDEN.name
@@ -118,6 +120,8 @@ def test_all_that_is_public_is_there_and_documented() -> None:
     assert set(api.__all__) == {*api._PUBLIC, "errors"}
     for name in api.__all__:
         assert getattr(api, name).__doc__, name
+    for name in testing.__all__:
+        assert getattr(testing, name).__doc__, name
 
 
 @pytest.mark.parametrize("module", [images, machines, memory])
