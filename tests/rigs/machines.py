@@ -10,7 +10,6 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -37,7 +36,6 @@ from openrbu.update.plan import make_plan
 from openrbu.update.possible_bioses import PossibleBios, PossibleBioses
 from openrbu.update.progress import SilentProgress
 from openrbu.update.target import HYPERVISOR_PATH
-from rigs.faulty_pages import FaultyPages
 
 Quiet = SilentProgress
 
@@ -123,13 +121,10 @@ def make(home: Path, model: str = "precision-390", *, name: str = "box", **spec:
 
 @contextlib.contextmanager
 def running(
-    directory: Path, *, faulty_pages: Mapping[str, Any] | None = None, **arguments: Any
+    directory: Path, *, faults: tuple[str, ...] = (), **arguments: Any
 ) -> Iterator[VirtualMachine]:
-    """The machine, switched on where it is off. `faulty_pages`: its driver's memory runs out, as
-    `FaultyPages` is told."""
-    if faulty_pages:
-        arguments["wrap_pages"] = partial(FaultyPages, **faulty_pages)
-    with VirtualMachine(directory, **arguments) as machine:
+    """The machine, switched on where it is off. `faults`: beside those that it was made with."""
+    with VirtualMachine(directory, more_faults=faults, **arguments) as machine:
         if not machine.is_on:
             machine.power_on()
         yield machine

@@ -16,11 +16,11 @@ from openrbu.drivers.dell_rbu import DellRbu
 from openrbu.drivers.dell_rbu_profiles import PROFILES, KernelOopsError, profile
 from openrbu.errors import KernelError, UsageError
 from openrbu.memory.buddy import BuddyAllocator
+from openrbu.memory.faulty_pages import FaultyPages
 from openrbu.memory.pages import PageSource
 from openrbu.typed_json import to_text
 from openrbu.units import GIB, KIB, MIB, PAGE_SIZE, PhysAddr, order_for
 from rigs.driver import DEVICE, FIRMWARE, FLOOR, InProcess, cat, pattern, stage, stage_packets
-from rigs.faulty_pages import FaultyPages
 
 
 @pytest.fixture

@@ -219,7 +219,7 @@ def test_a_try_after_kexec_that_fails_leaves_the_bios_disarmed(tmp_path: Path) -
     with running(directory) as machine:
         update(VirtualHost(machine), image())
         machine.kexec()
-    with running(directory, faulty_pages={"fail_all_after": 0}) as machine:
+    with running(directory, faults=("allocations-fail-after=0",)) as machine:
         with pytest.raises(UpdateFailedError):
             update(VirtualHost(machine), image())
         assert not machine.is_armed

@@ -4,10 +4,10 @@ from pathlib import Path
 
 from openrbu.errors import KernelError
 from openrbu.memory.buddy import BuddyAllocator
+from openrbu.memory.faulty_pages import FaultyPages
 from openrbu.memory.physical import pc_regions
 from openrbu.memory.ram_file import RamFile
 from openrbu.units import MIB, PhysAddr
-from rigs.faulty_pages import FaultyPages
 from rigs.no_bytes import gib_machine
 
 

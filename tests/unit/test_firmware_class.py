@@ -15,12 +15,12 @@ from openrbu.drivers.firmware_image import MAX_IMAGE_BYTES, FirmwareImage
 from openrbu.drivers.sysfs import Caller, SysfsTree
 from openrbu.errors import KernelError
 from openrbu.memory.buddy import BuddyAllocator
+from openrbu.memory.faulty_pages import FaultyPages
 from openrbu.memory.pages import PageSource
 from openrbu.memory.physical import pc_regions
 from openrbu.memory.ram_file import RamFile
 from openrbu.units import GIB, KIB, MIB, PAGE_SIZE, PhysAddr
 from rigs.driver import pattern
-from rigs.faulty_pages import FaultyPages
 from rigs.kept import kept
 
 DEVICE = "/devices/platform/blade"

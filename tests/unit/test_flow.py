@@ -309,7 +309,7 @@ def test_compacting_memory_is_what_helps_first(tmp_path: Path, mode: str) -> Non
 def test_a_shortage_that_passes_is_no_failure(tmp_path: Path) -> None:
     for number in range(1, 5):
         directory = make(tmp_path, name=f"box{number}")
-        with running(directory, faulty_pages={"fail_nth": number}) as machine:
+        with running(directory, faults=(f"allocation-fails={number}",)) as machine:
             update(VirtualHost(machine), image(), mode="mono")
             assert ends_well(machine, "2.3.0")
 

@@ -204,9 +204,9 @@ def test_an_interrupt_on_such_a_kernel_does_not_kill_it_either(tmp_path: Path) -
 # -- memory that runs out -------------------------------------------------------------------
 
 
-def with_faults(directory: Path, plan_mode: str | None, **faults: int) -> str:
-    """How an update ends with these faults: `worked`, or the message; as it was in that case."""
-    with running(directory, faulty_pages=faults) as machine:
+def with_fault(directory: Path, plan_mode: str | None, fault: str) -> str:
+    """How an update ends with this fault: `worked`, or the message; as it was in that case."""
+    with running(directory, faults=(fault,)) as machine:
         before = status(machine)
         try:
             outcome = flow.perform(VirtualHost(machine), planned(machine, plan_mode), Quiet())
@@ -228,7 +228,7 @@ def test_an_allocation_that_fails_once_is_tried_again(
 ) -> None:
     directory = make(tmp_path, model, profile=profile)
     for number in range(1, 5 if mode == "mono" else 12):
-        ended = with_faults(directory, mode, fail_nth=number)
+        ended = with_fault(directory, mode, f"allocation-fails={number}")
         if (model, number) == ("precision-t7600", 1):  # dcdbas's buffer, which is not asked twice
             assert ended.startswith("the kernel refused: Cannot allocate memory")
         else:
@@ -242,7 +242,7 @@ def test_memory_that_runs_out_for_good_is_a_failure_that_says_what_was_tried(
     directory, number, ends = make(tmp_path), -1, set()
     while True:
         number += 1
-        ended = with_faults(directory, mode, fail_all_after=number)
+        ended = with_fault(directory, mode, f"allocations-fail-after={number}")
         if ended.startswith("worked"):
             break
         assert ended.endswith(
@@ -266,8 +266,9 @@ def test_blocks_that_are_not_to_be_had_make_it_packets_or_a_failure(
     expected = (
         "worked: mono" if order >= 6 else "no free block of 256 KiB for an image of 128.1 KiB"
     )
-    assert with_faults(directory, "mono", fail_above_order=order).startswith(expected)
-    assert with_faults(directory, "packet", fail_above_order=order) == "worked: packet"
+    fault = f"allocations-fail-above={order}"
+    assert with_fault(directory, "mono", fault).startswith(expected)
+    assert with_fault(directory, "packet", fault) == "worked: packet"
 
 
 def test_the_poweredge_says_what_it_tried_and_a_restart_helps(tmp_path: Path) -> None:
@@ -302,7 +303,7 @@ def test_large_packets_that_find_no_block_become_smaller_ones(tmp_path: Path) ->
 def test_a_kernel_of_5_7_that_runs_out_of_memory_half_way_dies_and_that_is_told(
     tmp_path: Path,
 ) -> None:
-    with running(make(tmp_path, profile="linux-5.7"), faulty_pages={"fail_nth": 50}) as machine:
+    with running(make(tmp_path, profile="linux-5.7"), faults=("allocation-fails=50",)) as machine:
         with pytest.raises(OpenRbuError, match=r"kernel has crashed .*: restart the machine"):
             flow.perform(VirtualHost(machine), planned(machine, "packet"), Quiet())
         machine.restart()

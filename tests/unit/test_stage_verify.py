@@ -315,12 +315,12 @@ def test_an_entry_that_does_not_come_is_an_obstacle_after_some_seconds(tmp_path:
 
 def test_memory_that_is_short_is_told_by_its_shape(tmp_path: Path) -> None:
     directory = make(tmp_path)
-    for mode, faults, says in (
-        ("mono", {"fail_above_order": 4}, "no free block of 256 KiB for an image of 128.1 KiB"),
-        ("packet", {"fail_all_after": 20}, "no free memory for 34 blocks of 4 KiB"),
-        ("mono", {"fail_all_after": 0}, "the kernel has no memory to receive 128.1 KiB"),
+    for mode, fault, says in (
+        ("mono", "allocations-fail-above=4", "no free block of 256 KiB for an image of 128.1 KiB"),
+        ("packet", "allocations-fail-after=20", "no free memory for 34 blocks of 4 KiB"),
+        ("mono", "allocations-fail-after=0", "the kernel has no memory to receive 128.1 KiB"),
     ):
-        with running(directory, faulty_pages=faults) as machine:
+        with running(directory, faults=(fault,)) as machine:
             with pytest.raises(OutOfMemoryError, match=says):
                 staged(VirtualHost(machine), payload(mode))
             machine.power_off()

@@ -75,6 +75,15 @@ Faults = Annotated[
         autocompletion=complete_faults,
     ),
 ]
+Fragment = Annotated[
+    int | None,
+    typer.Option(
+        "--fragment",
+        metavar="ORDER",
+        help="Leave no free block of memory above this order (0: single pages), as --fault "
+        "fragmented=ORDER.",
+    ),
+]
 AdminPasswordFile = Annotated[
     Path | None,
     typer.Option(

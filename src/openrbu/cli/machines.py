@@ -15,6 +15,7 @@ from openrbu.cli.machine_options import (
     EntryDelay,
     Faults,
     FlashSize,
+    Fragment,
     KernelWords,
     ModelName,
     OfSystem,
@@ -63,6 +64,7 @@ def new(
     revision: Revision = 0,
     flash_size: FlashSize = None,
     fault: Faults = None,
+    fragment: Fragment = None,
     admin_password_file: AdminPasswordFile = None,
     entry_delay: EntryDelay = 0.0,
     kernel_words: KernelWords = "",
@@ -75,6 +77,7 @@ def new(
     """
     from openrbu.sharing.access import open_machine
 
+    fragmented = () if fragment is None else (f"fragmented={fragment}",)
     spec = api.MachineSpec(
         model=model,
         bios_version=bios_version,
@@ -85,7 +88,7 @@ def new(
         bios_rules=bios,
         hardware_revision=revision,
         flash_size_bytes=None if flash_size is None else size_of(flash_size, "--flash-size"),
-        faults=tuple(fault or ()),
+        faults=(*(fault or ()), *fragmented),
         admin_password=password_of(admin_password_file),
         entry_delay_s=entry_delay,
         kernel_words=kernel_words,
@@ -310,7 +313,7 @@ def _machine_facts(machine: Machine, status: MachineStatus, document: dict[str, 
     if not document["has_reboot_files"]:
         rows.append(("reboot files", "none (/sys/kernel/reboot)"))
     if document["faults"]:
-        rows.append(("broken parts", bad(", ".join(document["faults"]))))
+        rows.append(("faults", bad(", ".join(document["faults"]))))
     rows.append(("made", document["created_at"]))
     rows.append(("directory", document["directory"]))
     return Facts(machine.name, rows)

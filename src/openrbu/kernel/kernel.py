@@ -11,6 +11,7 @@ import errno
 import time
 from collections.abc import Callable, Mapping
 from itertools import count
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from openrbu.buffers import Buffer
@@ -32,6 +33,7 @@ from openrbu.drivers.sysfs import (
     TextAttribute,
 )
 from openrbu.errors import DamagedInputError, KernelError, MachineError, UsageError
+from openrbu.faults import Faults
 from openrbu.kernel.changes import ChangeInProgress
 from openrbu.kernel.huge_pages import HUGE_PAGE_ORDER, NR_HUGEPAGES, HugePages
 from openrbu.kernel.module_parameters import dell_rbu_parameters, refuse_unknown
@@ -40,7 +42,7 @@ from openrbu.kernel.plain_files import PlainFiles
 from openrbu.kernel.restart_files import RestartFiles
 from openrbu.kernel.states import KernelState, RebootMode, check_blocks, unowned_blocks
 from openrbu.memory.buddy import BuddyAllocator
-from openrbu.memory.pages import PageSource
+from openrbu.memory.faults import faulty_pages, hold_back
 from openrbu.memory.physical import PhysicalMemory, Region
 from openrbu.ports import IoPorts
 from openrbu.units import MIB, PhysAddr
@@ -99,10 +101,10 @@ class Kernel:
     `dmi`: the SMBIOS entry point and table; None in a guest of Xen other than dom0. `ports`: the
     ports, CMOS behind them. `entry_delay_s`: seconds until a requested firmware entry appears.
     `xen`: which guest of Xen it is; then `memory` is that guest's. `saved`: a snapshot, which this
-    kernel continues on the same RAM. `now`: the clock. `smi`: handles SMI calls; None on a machine
-    without the calling interface, which has no `dcdbas` either. `restart`: how it began and will
-    restart; None: as most kernels. `before_change`: called before each
-    change of the kernel or its memory. `log`: gets the lines of the kernel's log.
+    kernel continues on the same RAM. `faults`: what is wrong with it on purpose. `now`: the clock.
+    `smi`: handles SMI calls; None on a machine without the calling interface, which has no `dcdbas`
+    either. `restart`: how it began and will restart; None: as most kernels. `before_change`: called
+    before each change of the kernel or its memory. `log`: gets the lines of the kernel's log.
 
     :raise DamagedInputError: when `saved` does not fit this machine.
     """
@@ -120,7 +122,7 @@ class Kernel:
         saved: KernelState | None = None,
         now: Callable[[], float] = time.time,
         smi: Callable[[bytes], bytes] | None = None,
-        wrap_pages: Callable[[PageSource], PageSource] | None = None,
+        faults: Faults = MappingProxyType({}),
         restart: RestartFiles | None = None,
         before_change: Callable[[], None] = lambda: None,
         log: Callable[[str], None] = lambda line: None,
@@ -129,8 +131,7 @@ class Kernel:
         self._before_change = before_change
         self._profile, self._dmi, self._smi, self._log = profile, dmi, smi, log
         self._ports, self._entry_delay_s, self._now = ports, entry_delay_s, now
-        self._boot_id, self._xen = boot_id, xen
-        self._wrap_pages = wrap_pages
+        self._boot_id, self._xen, self._faults = boot_id, xen, faults
         self._restart = restart or RestartFiles("", has_files=True, by_kexec=False)
         self.is_dead = self._has_stopped = False
         if saved is None:
@@ -141,9 +142,8 @@ class Kernel:
     def _assemble(self, allocator: BuddyAllocator) -> None:
         """Make the parts of the kernel, and its files, with these pages."""
         self.allocator = allocator
-        self.pages: PageSource = self.allocator
-        if self._wrap_pages is not None:
-            self.pages = self._wrap_pages(self.allocator)
+        hold_back(allocator, self._faults)
+        self.pages, buddyinfo = faulty_pages(allocator, self._faults)
         numbers = count(2)
         limit = self._profile.transfer_limit_bytes
         self.sys, self.proc, self.dev = (
@@ -168,7 +168,7 @@ class Kernel:
         if self._ports is not None:
             add_port_files(self.sys, self.dev, self._ports)
         self._add_proc("/sys/kernel/random/boot_id", lambda: f"{self._boot_id}\n")
-        self._add_proc("/buddyinfo", self.allocator.buddyinfo)
+        self._add_proc("/buddyinfo", buddyinfo)
         self._add_proc("/modules", self._show_modules)
         flags = BinaryAttribute(PageFlags(self.allocator, self.files.blocks).read, mode=0o400)
         self.proc.add("/kpageflags", flags)

@@ -16,6 +16,7 @@ from openrbu.errors import UsageError
 from openrbu.faults import FaultKind, Faults
 from openrbu.faults import parse_faults as parse
 from openrbu.kernel import faults as kernel
+from openrbu.memory import faults as memory
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     Spec = TypeVar("Spec", bound=DataclassInstance)
 
 GROUPS: Mapping[str, tuple[FaultKind, ...]] = MappingProxyType(
-    {"kernel": kernel.FAULTS, "firmware": firmware.FAULTS}
+    {"memory": memory.FAULTS, "kernel": kernel.FAULTS, "firmware": firmware.FAULTS}
 )
 """All faults, by group."""
 

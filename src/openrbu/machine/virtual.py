@@ -49,7 +49,6 @@ from openrbu.machine.ram import open_ram
 from openrbu.machine.state import StateFile
 from openrbu.machine.state_formats import MachineState
 from openrbu.memory.frames import Frames
-from openrbu.memory.pages import PageSource
 from openrbu.ports import IoPorts, OwnPorts
 from openrbu.system.files import make_room
 from openrbu.system.signals import signals_deferred
@@ -58,7 +57,8 @@ from openrbu.system.signals import signals_deferred
 class VirtualMachine:
     """The machine in `directory`, opened and locked by this process until `close`.
 
-    `serving`: this process is going to serve it to other programs, see `sharing.service`.
+    `more_faults`: labels of faults beside those of its `machine.json`. `serving`: this process is
+    going to serve it to other programs, see `sharing.service`.
 
     :raise InUseError: when another process has it.
     :raise MachineError: when its files can't be used.
@@ -70,7 +70,7 @@ class VirtualMachine:
         *,
         clock: Clock = local_now,
         rail: PowerRail | None = None,
-        wrap_pages: Callable[[PageSource], PageSource] | None = None,
+        more_faults: tuple[str, ...] = (),
         log: Callable[[str], None] = lambda line: None,
         serving: bool = False,
     ) -> None:
@@ -79,7 +79,6 @@ class VirtualMachine:
         self.files = MachineFiles(self, self.lock)
         self.path_locks = PathLocks()
         self._clock, self._log = clock, log
-        self._wrap_pages = wrap_pages
         self.kernel: Kernel | None = None
         self.last_post: PostReport | None = None
         self._boot_id = ""
@@ -87,6 +86,7 @@ class VirtualMachine:
         with contextlib.ExitStack() as stack:
             stack.enter_context(store.locked(directory, serving=serving))
             self.config = load_config(directory)
+            self._faults = parse_faults((*self.config.faults, *more_faults))
             self._state = StateFile.of_machine(directory)
             with store.disk_errors(directory):
                 self._open_parts(stack, rail or PowerRail())
@@ -95,14 +95,13 @@ class VirtualMachine:
 
     def _open_parts(self, stack: contextlib.ExitStack, rail: PowerRail) -> None:
         directory = self.directory
-        faults = parse_faults(self.config.faults)
         self._factory_tables = read_tables(directory, self.config)
         self.system_id = dell.system_id(self._factory_tables)
         self.cmos = CmosFile(directory / "cmos", rail, banks=banks_of(self._factory_tables))
         self.nvram = NvramFile(directory / "nvram.json", rail)
-        device = FlashFile(directory / "flash", rail=rail, faults=faults)
+        device = FlashFile(directory / "flash", rail=rail, faults=self._faults)
         stack.callback(device.close)
-        self.flash = Flash(device, faults=faults)
+        self.flash = Flash(device, faults=self._faults)
         self.ram = open_ram(directory, self.config, lambda: self._state.read() is not None)
         stack.callback(self.ram.close)
         self._dom0: Dom0 | None = None
@@ -345,7 +344,7 @@ class VirtualMachine:
             saved=saved,
             now=lambda: self._clock().timestamp(),
             smi=self._smi,
-            wrap_pages=self._wrap_pages,
+            faults=self._faults,
             restart=self.config.restart_files(by_kexec=by_kexec),
             before_change=self._before_change,
             log=self._log,

@@ -100,6 +100,16 @@ class BuddyAllocator:
         return self._memory
 
     @property
+    def reserved(self) -> tuple[Region, ...]:
+        """What is never free."""
+        return self._reserved
+
+    @property
+    def chunk_count(self) -> int:
+        """How many chunks there are up to the end of RAM."""
+        return len(self._room)
+
+    @property
     def free_bytes(self) -> int:
         return self._free_pages * PAGE_SIZE
 
@@ -168,6 +178,15 @@ class BuddyAllocator:
         for chunk, mask in masks.items():
             self._withdraw(chunk, mask)
 
+    def withdraw_bits(self, chunk: int, mask: int) -> None:
+        """Withdraw the pages of a chunk that `mask` has, as `free_bits` counts them.
+
+        :raise ValueError: when one of them is not free. None is withdrawn then.
+        """
+        if mask & ~self.free_bits(chunk):
+            raise ValueError("a page to be withdrawn is not free")
+        self._withdraw(chunk, mask)
+
     def give_pages(self, frames: Frames) -> None:
         """Make withdrawn pages free again, in any order. Their bytes stay.
 
@@ -178,8 +197,12 @@ class BuddyAllocator:
             if mask & ~self._withdrawn.get(chunk, 0):
                 raise ValueError("a page given back is not withdrawn: given twice, or never taken")
         for chunk, mask in masks.items():
-            self._withdrawn[chunk] ^= mask
-            self._put_back(chunk, mask)
+            self.give_bits(chunk, mask)
+
+    def give_bits(self, chunk: int, mask: int) -> None:
+        """Make these withdrawn pages of a chunk free again."""
+        self._withdrawn[chunk] ^= mask
+        self._put_back(chunk, mask)
 
     def largest_free_order(self, below: PhysAddr | None = None) -> int | None:
         """The largest order of which `allocate` would find a block; None when no page is free."""
