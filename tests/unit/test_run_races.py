@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
+from openrbu.run import child as run_child
 from openrbu.run import namespace
+from openrbu.run.launcher import Launcher
+from openrbu.run.power import PowerSwitch
 from openrbu.run.programs import _Child
 from openrbu.system.libc import call
 from rigs.cli import names_in
@@ -48,7 +52,11 @@ def test_a_child_that_is_killed_before_it_goes_on_is_told_by_its_signal(tmp_path
     directory = make(tmp_path)
 
     def work() -> None:
-        child = _Child(directory, ["true"], {})
+        def become(_number: int, channel: socket.socket, parent: int) -> NoReturn:
+            run_child.become(directory, ["true"], {}, channel, parent)
+
+        launcher = Launcher(become)
+        child = _Child(launcher, 0, ["true"])
         os.close(child.device())
         pid = child.pid
         os.kill(pid, signal.SIGSTOP)
@@ -63,10 +71,11 @@ def test_a_child_that_is_killed_before_it_goes_on_is_told_by_its_signal(tmp_path
 
         sent: list[int] = []
         sys.setprofile(kill)
-        result = child.result()
+        result = child.result(PowerSwitch())
         sys.setprofile(None)
         assert (result, sent) == (-signal.SIGKILL, [pid])
         child.close()
+        launcher.close()
 
     needs_root()
     needs_fuse()

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         open_machine,
         remove_machine,
         run,
+        run_all,
         switch_off,
     )
     from openrbu.api.memory import open_dump, scan
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
     from openrbu.machine.factory import MachineSpec
     from openrbu.memory.physical import ReadableMemory
     from openrbu.memory.search_result import SearchResult
+    from openrbu.run.power import PowerAction
+    from openrbu.run.programs import ProgramEnd
     from openrbu.run.trace_file import TraceEvent, TraceHead, TraceReport, read_trace
     from openrbu.update.cancelling import Cancelled
     from openrbu.update.checks.check import Check, Question, Verdict
@@ -72,6 +75,8 @@ __all__ = [
     "Outcome",
     "Plan",
     "PostReport",
+    "PowerAction",
+    "ProgramEnd",
     "ProgressReporter",
     "Question",
     "ReadableMemory",
@@ -97,6 +102,7 @@ __all__ = [
     "read_trace",
     "remove_machine",
     "run",
+    "run_all",
     "scan",
     "switch_off",
 ]
@@ -118,6 +124,8 @@ _PUBLIC: Mapping[str, tuple[str, str]] = MappingProxyType(
         "Outcome": ("openrbu.update.flow", "Outcome"),
         "Plan": ("openrbu.update.plan", "Plan"),
         "PostReport": ("openrbu.bios.post_report", "PostReport"),
+        "PowerAction": ("openrbu.run.power", "PowerAction"),
+        "ProgramEnd": ("openrbu.run.programs", "ProgramEnd"),
         "ProgressReporter": ("openrbu.update.progress", "ProgressReporter"),
         "Question": ("openrbu.update.checks.check", "Question"),
         "ReadableMemory": ("openrbu.memory.physical", "ReadableMemory"),
@@ -142,6 +150,7 @@ _PUBLIC: Mapping[str, tuple[str, str]] = MappingProxyType(
         "read_trace": ("openrbu.run.trace_file", "read_trace"),
         "remove_machine": ("openrbu.api.machines", "remove_machine"),
         "run": ("openrbu.api.machines", "run"),
+        "run_all": ("openrbu.api.machines", "run_all"),
         "scan": ("openrbu.api.memory", "scan"),
         "switch_off": ("openrbu.api.machines", "switch_off"),
     }

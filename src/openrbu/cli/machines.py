@@ -31,7 +31,17 @@ from openrbu.cli.options import (
     size_of,
 )
 from openrbu.cli.passwords import password_of
-from openrbu.cli.show import Answer, Block, Cell, Facts, Table, bad, caution, good
+from openrbu.cli.show import (
+    Answer,
+    Block,
+    Cell,
+    Facts,
+    StyledText,
+    Table,
+    bad,
+    caution,
+    good,
+)
 from openrbu.cli.status import (
     completion_document,
     completion_words,
@@ -43,6 +53,7 @@ from openrbu.errors import OpenRbuError, UsageError
 from openrbu.units import human_size
 
 if TYPE_CHECKING:
+    from openrbu.bios.post_report import PostReport
     from openrbu.machine.base import Machine, MachineStatus
 
 
@@ -178,12 +189,25 @@ def reboot(
             assert machine.virtual is not None
             machine.virtual.kexec()
             document = {"changed": True, "name": name, "attempted": False}
-            return Answer(document, [good(f"{name} runs another kernel; the BIOS did not run")])
+            return Answer(document, [kexec_words(name)])
         restarted = machine.restart(cold=cold)
     assert restarted is not None, "a virtual machine returns its BIOS's report"
     post = restarted.post
     document = {"changed": True, "name": name, **post_document(post)}
-    return Answer(document, [Facts(f"{name} restarted", post_rows(post))], restarted.failure)
+    return Answer(document, [restarted_facts(name, post)], restarted.failure)
+
+
+def restarted_facts(name: str, post: PostReport) -> Facts:
+    """What a machine's BIOS did at a restart."""
+    return Facts(f"{name} restarted", post_rows(post))
+
+
+def kexec_words(name: str) -> StyledText:
+    return good(f"{name} runs another kernel; the BIOS did not run")
+
+
+def off_words(name: str) -> StyledText:
+    return good(f"{name} is off")
 
 
 def off(
@@ -196,7 +220,7 @@ def off(
     """
     if not api.switch_off(name):
         return Answer({"changed": False, "name": name}, [f"nothing to do: {name} is off"])
-    return Answer({"changed": True, "name": name}, [good(f"{name} is off")])
+    return Answer({"changed": True, "name": name}, [off_words(name)])
 
 
 def remove(

@@ -7,6 +7,7 @@ are escaped.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -133,6 +134,16 @@ def emit(blocks: Sequence[Block]) -> None:
     if blocks:
         draw = _draw_rich if _is_rich(sys.stdout) else _draw_plain
         _write_out(lambda: draw(blocks))
+
+
+def emit_on_stderr(blocks: Sequence[Block]) -> None:
+    """Write blocks on standard error: what is told beside the output of a program. A failure to
+    write them is ignored."""
+    if sys.stderr is not None:  # None: closed by the caller
+        draw = _draw_rich if _is_rich(sys.stderr) else _draw_plain
+        with contextlib.suppress(OSError), contextlib.redirect_stdout(sys.stderr):
+            draw(blocks)
+            sys.stderr.flush()
 
 
 def emit_document(document: Mapping[str, Any]) -> None:

@@ -10,6 +10,12 @@ from openrbu.drivers.dell_rbu import FLOOR_PATH
 from openrbu.drivers.numbers import unsigned_long
 from openrbu.errors import KernelError, UsageError
 
+KNOWN_PARAMETERS: Mapping[str, tuple[str, ...]] = {
+    "dell_rbu": ("image_type", "allocation_floor"),
+    "dcdbas": (),
+}
+"""The modules, and the parameters of each."""
+
 
 def dell_rbu_parameters(parameters: Mapping[str, str]) -> dict[str, Any]:
     """What `DellRbu` takes.
@@ -17,7 +23,7 @@ def dell_rbu_parameters(parameters: Mapping[str, str]) -> dict[str, Any]:
     :raise UsageError: for a parameter that does not exist, or an address that is not one.
     :raise KernelError: ERANGE for an address of more than 64 bits.
     """
-    refuse_unknown("dell_rbu", parameters, ("image_type", "allocation_floor"))
+    refuse_unknown("dell_rbu", parameters, KNOWN_PARAMETERS["dell_rbu"])
     known: dict[str, Any] = dict(parameters)
     if "allocation_floor" in known:
         text = parameters["allocation_floor"]

@@ -9,7 +9,7 @@ namespaces of the programs, so that each gets fresh ones::
                            ◀──   "began PID"
     "signal S"             ──▶   sends it to the program
                            ◀──   "ended STATUS", when the program has ended
-    "end"                  ──▶   ends every process that a program has started
+    "end" or "kill"        ──▶   ends every process that a program has started
                            ◀──   "none left"
 
 The launcher is a subreaper (prctl(2)): a process whose parent has ended becomes its child. So all
@@ -99,11 +99,11 @@ class Launcher:
                 break
         return self._status
 
-    def end_all(self) -> int:
+    def end_all(self, *, at_once: bool = False) -> int:
         """End the program and all that it has started, as init does at a restart: SIGTERM, and
-        SIGKILL after `GRACE_S`. The program's exit status, as of `wait`."""
+        SIGKILL after `GRACE_S`; `at_once`: SIGKILL. The program's exit status, as of `wait`."""
         with contextlib.suppress(OSError):
-            self._control.send(b"end")
+            self._control.send(b"kill" if at_once else b"end")
             while self._receive() != "none":
                 pass
         return -signal.SIGKILL if self._status is None else self._status
@@ -176,8 +176,8 @@ class _LauncherProcess:
                     self._start(int(number), socket.socket(fileno=fds[0]))
                 elif word == "signal":
                     self._kill(int(number))
-                elif word == "end":
-                    self._end_all()
+                elif word in ("end", "kill"):
+                    self._end_all(GRACE_S if word == "end" else 0.0)
         self._kill(signal.SIGKILL)
 
     def _start(self, number: int, channel: socket.socket) -> None:
@@ -220,9 +220,10 @@ class _LauncherProcess:
                 with contextlib.suppress(OSError):  # the parent has closed its end
                     self._control.send(b"ended %d" % os.waitstatus_to_exitcode(status))
 
-    def _end_all(self) -> None:
-        self._signal_all(signal.SIGTERM)
-        deadline = time.monotonic() + GRACE_S
+    def _end_all(self, grace_s: float) -> None:
+        if grace_s:
+            self._signal_all(signal.SIGTERM)
+        deadline = time.monotonic() + grace_s
         while self._reap() and (left_s := deadline - time.monotonic()) > 0:
             select.select([self._woken], [], [], left_s)
         while self._reap():  # one that is killed may have started another

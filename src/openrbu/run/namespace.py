@@ -20,7 +20,7 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from openrbu.errors import ObstacleError
@@ -179,7 +179,7 @@ def install_files(served: Path, real_sys: Path, real: Mapping[str, RealEntry]) -
 
     :raise OSError: the kernel's error.
     """
-    here = Path.cwd()
+    here = working_directory()
     bind(served / "sys", "/sys")
     for path in _placeholders(real, "/sys/"):
         with contextlib.suppress(FileNotFoundError):  # gone since the names were taken
@@ -196,9 +196,7 @@ def install_files(served: Path, real_sys: Path, real: Mapping[str, RealEntry]) -
         for found in Path("/").glob(pattern[1:]):
             _bind_if_there(served / REFUSED[1:], found)
     _show_xen(served, real)
-    if any(map(here.is_relative_to, ("/dev", "/proc", "/sys"))):
-        with contextlib.suppress(FileNotFoundError):
-            os.chdir(here)
+    enter_again(here, "/dev", "/proc", "/sys")
 
 
 def _placeholders(real: Mapping[str, RealEntry], above: str) -> Iterator[str]:
@@ -251,12 +249,26 @@ def show_history(directory: Path) -> None:
 
     :raise OSError: the kernel's error.
     """
-    here = Path.cwd()
+    here = working_directory()
     if not HISTORY.exists():
         replace(str(HISTORY.parent))
         HISTORY.mkdir()
     bind(directory, HISTORY)
-    if here.is_relative_to(HISTORY.parent):
+    enter_again(here, str(HISTORY.parent))
+
+
+def working_directory() -> Path | None:
+    """This process's working directory; None where it was removed."""
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        return None
+
+
+def enter_again(here: Path | None, *covered: str) -> None:
+    """Enter the working directory once more, where it is in one of `covered`, which something was
+    mounted over."""
+    if here is not None and any(map(here.is_relative_to, covered)):
         with contextlib.suppress(FileNotFoundError):
             os.chdir(here)
 
@@ -267,10 +279,27 @@ def replace(path: str) -> None:
     :raise OSError: the kernel's error.
     """
     with pinned(path) as real:
-        call("mount", b"none", os.fsencode(path), b"tmpfs", MS_NOSUID, b"mode=755")
-        for entry in real.iterdir():
+        mount_tmpfs(path)
+        mirror(real, path)
+
+
+def mirror(real: Path, path: str, without: Collection[str] = ()) -> None:
+    """Make the entries of the directory `real` at `path`, too; names in `without` are left out.
+
+    :raise OSError: the kernel's error.
+    """
+    for entry in real.iterdir():
+        if entry.name not in without:
             with contextlib.suppress(FileNotFoundError):  # gone since it was listed
                 _mirror_entry(entry, Path(path, entry.name))
+
+
+def mount_tmpfs(path: Where) -> None:
+    """Mount an empty tmpfs over a directory.
+
+    :raise OSError: the kernel's error.
+    """
+    call("mount", b"none", os.fsencode(path), b"tmpfs", MS_NOSUID, b"mode=755")
 
 
 def _mirror_entry(entry: Path, path: Path) -> None:

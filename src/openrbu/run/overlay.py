@@ -34,6 +34,7 @@ from openrbu.errors import KernelError
 
 if TYPE_CHECKING:
     from openrbu.kernel.files import File, Files
+    from openrbu.run.answers import Desk
 
 MERGED = frozenset(
     (
@@ -97,6 +98,9 @@ REFUSED = "/refused"
 PROCESSES = "/proc/.processes"
 """A directory on which the real `/proc` is bound."""
 
+COMMANDS = "/sys/.commands"
+"""The file through which stand-ins for commands ask (`openrbu.run.answers`). It is not listed."""
+
 LINKS_TO_SELF = ("self", "thread-self")
 
 _LINKS_OF_MERGED = 1
@@ -106,6 +110,8 @@ _FIRST_INODE = 1 << 32
 """Far above the inode numbers of a machine's files."""
 
 _FIRST_PROCESS_INODE = 1 << 33
+
+_STAT_OF_COMMANDS = Stat(stat.S_IFREG | 0o666, 1, 0, _FIRST_INODE - 3, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,13 +175,19 @@ class Overlay:
     """`files` together with the entries `real` in the merged directories, as `kernel.files.Files`.
     Any thread may call.
 
-    `proc` is the directory with the processes of this computer.
+    `proc` is the directory with the processes of this computer. `desk`: answers the stand-ins for
+    commands; None: there are none.
     """
 
     def __init__(
-        self, files: Files, real: Mapping[str, RealEntry], *, proc: Path = Path("/proc")
+        self,
+        files: Files,
+        real: Mapping[str, RealEntry],
+        *,
+        proc: Path = Path("/proc"),
+        desk: Desk | None = None,
     ) -> None:
-        self._files, self._real, self._proc = files, real, proc
+        self._files, self._real, self._proc, self._desk = files, real, proc, desk
         self._names: dict[str, list[str]] = defaultdict(list)
         for path in real:
             directory, _, name = path.rpartition("/")
@@ -189,6 +201,8 @@ class Overlay:
     def stat(self, path: str) -> Stat:
         if path == REFUSED:
             return Stat(stat.S_IFREG, 1, 0, _FIRST_INODE - 1, 0.0)
+        if path == COMMANDS and self._desk is not None:
+            return _STAT_OF_COMMANDS
         if path == PROCESSES:
             return Stat(stat.S_IFDIR | 0o555, _LINKS_OF_MERGED, 0, _FIRST_INODE - 2, 0.0)
         real = self._real_at(path)
@@ -216,6 +230,8 @@ class Overlay:
     def open(
         self, path: str, *, reading: bool = False, writing: bool = False, caller: Caller = ROOT
     ) -> File:
+        if path == COMMANDS and self._desk is not None:
+            return self._desk.open(caller, _STAT_OF_COMMANDS)
         if path == REFUSED or self._real_at(path) is not None:
             raise KernelError(errno.EPERM, path)
         return self._files.open(path, reading=reading, writing=writing, caller=caller)

@@ -26,51 +26,113 @@ import json
 import signal
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 from openrbu.errors import CommandError, ObstacleError
 from openrbu.run import child as in_child
+from openrbu.run.answers import Desk
 from openrbu.run.launcher import Launcher
 from openrbu.run.overlay import Overlay, RealEntry, real_entries
+from openrbu.run.power import PowerAction, PowerSwitch, PowerWish
+from openrbu.system.interrupts import EXIT_SIGNAL
 
 if TYPE_CHECKING:
+    from openrbu.machine.base import Machine
     from openrbu.run.trace import Trace
+    from openrbu.update.restarted import Restarted
 
 
-def run(
+@dataclass(frozen=True, slots=True)
+class ProgramEnd:
+    """How a program ended, and what it had the machine do.
+
+    `status`: its exit status, or the negative number of the signal that ended it; 0 where it was
+    ended by the restart that it asked for. `power`: what it asked for, and what was done; None:
+    nothing. `restarted`: the result of a restart through the BIOS, and the machine's status then.
+    """
+
+    status: int
+    power: PowerAction | None = None
+    restarted: Restarted | None = None
+
+
+def run_all(
     directory: Path,
-    command: Sequence[str],
+    commands: Sequence[Sequence[str]],
     *,
+    told: Callable[[ProgramEnd], None] = lambda ended: None,
     waiting: Callable[[int], None] = lambda programs: None,
     log: Callable[[str], None] = lambda line: None,
     trace: Trace | None = None,
-) -> int:
-    """Run `command` with the files of the machine in `directory`; its exit status, or the negative
-    number of the signal that ended it.
+) -> list[ProgramEnd]:
+    """Run programs with the files of the machine in `directory`, each after the one before; how
+    they ended.
 
-    Call it in the main thread, and in a process without other threads. When the program has ended
+    The first is a program under test. The others are for the machine after its restart: where the
+    first one did not restart it, they don't run.
+
+    Call it in the main thread, and in a process without other threads. When the programs have ended
     and others use the machine through this process, it waits for them: see
-    `access.serve_or_connect`, which gets `waiting`. `log` gets a line for each defect. `trace`
-    is told what the program does with the machine's files.
+    `access.serve_or_connect`, which gets `waiting`. `told` is called when a program has ended, and
+    the machine has done what that asked for. `log` gets a line for each defect. `trace` is told
+    what the first program does with the machine's files.
 
-    :raise MachineError: when the machine is off, or can't be opened.
-    :raise ObstacleError: when this computer does not allow to run a program in this way.
+    :raise MachineError: when the machine is off, can't be opened, or can't be restarted.
+    :raise ObstacleError: when this computer does not allow to run a program in this way; when there
+        are programs for the time after the restart, and the first one did not restart the machine.
     :raise CommandError: when there is no such program, or it can't be executed.
     """
     real = real_entries()
-    child = _Child(directory, command, real)
-    with contextlib.closing(child):
+
+    def become(number: int, channel: socket.socket, parent: int) -> NoReturn:
+        in_child.become(directory, commands[number], real, channel, parent)
+
+    with contextlib.closing(Launcher(become)) as launcher:
+        child = _Child(launcher, 0, commands[0])  # it makes its namespaces meanwhile
         # After the fork, because numpy starts threads when it is imported.
-        from openrbu.fuse.callers import CallerMap  # noqa: PLC0415  (threads)
-        from openrbu.fuse.filesystem import caller_pid  # noqa: PLC0415  (threads)
-        from openrbu.fuse.session import FuseSession  # noqa: PLC0415  (threads)
         from openrbu.sharing.access import serve_or_connect  # noqa: PLC0415  (threads)
 
         with serve_or_connect(directory, waiting=waiting) as machine:
+            done = [_run_one(machine, child, real, log, trace)]
+            told(done[0])
+            if commands[1:] and done[0].power not in (PowerAction.RESTART, PowerAction.KEXEC):
+                raise ObstacleError(_not_restarted(done[0].power))
+            for number, command in enumerate(commands[1:], start=1):
+                child = _Child(launcher, number, command)
+                done.append(_run_one(machine, child, real, log))
+                told(done[-1])
+            return done
+
+
+def _not_restarted(power: PowerAction | None) -> str:
+    did = "did not restart the machine"
+    if power is not None:
+        did = "switched the machine off"
+    return f"the program {did}: nothing can run after the restart"
+
+
+def _run_one(
+    machine: Machine,
+    child: _Child,
+    real: Mapping[str, RealEntry],
+    log: Callable[[str], None],
+    trace: Trace | None = None,
+) -> ProgramEnd:
+    """Run the program that `child` becomes, and have the machine do what it asks for.
+
+    :raise OpenRbuError: as `run_all`.
+    """
+    from openrbu.fuse.callers import CallerMap  # noqa: PLC0415  (threads)
+    from openrbu.fuse.filesystem import caller_pid  # noqa: PLC0415  (threads)
+    from openrbu.fuse.session import FuseSession  # noqa: PLC0415  (threads)
+
+    with contextlib.closing(PowerSwitch()) as switch:
+        with contextlib.closing(child):
             machine.exists("/sys")  # raises when the machine is off
-            overlay = Overlay(machine.files, real)
+            overlay = Overlay(machine.files, real, desk=Desk(machine, switch))
             session = FuseSession(
                 overlay if trace is None else trace.begin(machine, overlay, child, caller_pid),
                 child.device(),
@@ -82,29 +144,41 @@ def run(
             try:
                 session.start()
                 with child.signals():
-                    status = child.result()
-                if trace is not None:
-                    trace.end(status)
-                return status
+                    status = child.result(switch)
             finally:
                 session.stop()
+        if trace is not None:
+            trace.end(status)
+        return _act(machine, switch.wish, status)
+
+
+def _act(machine: Machine, wish: PowerWish | None, status: int) -> ProgramEnd:
+    """Have the machine do what the program with that status asked for.
+
+    :raise MachineError: when it can't.
+    """
+    if wish is None:
+        return ProgramEnd(status)
+    if wish.action is PowerAction.KEXEC:
+        machine.kexec()
+        return ProgramEnd(status, wish.action)
+    if wish.action is not PowerAction.RESTART:
+        machine.power_off()
+        return ProgramEnd(status, wish.action)
+    from openrbu.hosts.virtual import VirtualHost  # noqa: PLC0415  (start-up time)
+    from openrbu.update.restarted import restart  # noqa: PLC0415  (start-up time)
+
+    return ProgramEnd(status, wish.action, restart(VirtualHost(machine), machine))
 
 
 class _Child:
     """The process that becomes the program, as its parent sees it."""
 
-    def __init__(
-        self, directory: Path, command: Sequence[str], real: Mapping[str, RealEntry]
-    ) -> None:
-        self.command = command
-
-        def become(_number: int, channel: socket.socket, parent: int) -> NoReturn:
-            in_child.become(directory, command, real, channel, parent)
-
-        self._launcher = Launcher(become)
+    def __init__(self, launcher: Launcher, number: int, command: Sequence[str]) -> None:
+        self._launcher, self.command = launcher, command
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            self._launcher.start(0, theirs)
+            self._launcher.start(number, theirs)
 
     @property
     def pid(self) -> int:
@@ -130,8 +204,9 @@ class _Child:
             return True
         return False
 
-    def result(self) -> int:
-        """Have the child continue, and wait for the end of the program; its status, as of `run`.
+    def result(self, switch: PowerSwitch) -> int:
+        """Have the child continue, and wait for the end of the program; its status, as in
+        `ProgramEnd`. What it asks `switch` for ends it, and all programs that it has started.
 
         :raise CommandError: when the program can't be executed.
         :raise ObstacleError: when the files could not be mounted at their paths.
@@ -142,11 +217,14 @@ class _Child:
             self._channel.send(in_child.GO)
         with contextlib.suppress(ConnectionResetError):  # it was killed before it read that
             message = self._channel.recv(in_child.MAX_MESSAGE_BYTES)
-        status = self._launcher.wait()
-        assert status is not None
+        status = self._launcher.wait(None if message else switch.wake_up)
         if message:
             _raise_childs_error(message)
-        return status
+        wish = switch.wish
+        if wish is None or wish.is_scheduled:
+            assert status is not None
+            return status
+        return _as_it_ended_itself(self._launcher.end_all(at_once=wish.at_once))
 
     @contextlib.contextmanager
     def signals(self) -> Iterator[None]:
@@ -169,9 +247,16 @@ class _Child:
                 signal.signal(signum, handler)
 
     def close(self) -> None:
-        """Kill the child if it still runs."""
+        """Release the channel. A child that has not become the program ends."""
         self._channel.close()
-        self._launcher.close()
+
+
+def _as_it_ended_itself(status: int) -> int:
+    """The status of a program that was ended by a restart: 0 where a signal of the restart ended
+    it, or where it says so, as programs that handle SIGTERM do."""
+    ending = (signal.SIGTERM, signal.SIGKILL)
+    by_signal = [-signum for signum in ending] + [EXIT_SIGNAL + signum for signum in ending]
+    return 0 if status in by_signal else status
 
 
 def _raise_childs_error(message: bytes) -> NoReturn:

@@ -14,8 +14,9 @@ from openrbu.formats.dell import CompletionCode
 from openrbu.formats.version import BiosVersion
 from openrbu.hosts.base import Host
 from openrbu.linux.reboot import REBOOT_MODE
+from openrbu.machine.base import Machine
 from openrbu.update.journal import Journal
-from openrbu.update.report import UpdateStatus
+from openrbu.update.report import UpdateStatus, read_status
 from openrbu.update.restart import WARM
 
 
@@ -28,6 +29,21 @@ class Restarted:
     post: PostReport
     status: UpdateStatus
     failure: UpdateFailedError | None
+
+
+def restart(host: Host, virtual: Machine, *, cold: bool = False) -> Restarted:
+    """Restart a virtual machine, as its kernel's reboot mode says; `cold`: with a power cycle. One
+    that is off is switched on. `host`: the same machine, as programs on it see it.
+
+    :raise MachineError: as `Machine.restart`.
+    :raise ObstacleError | DamagedInputError: when its journal or its tables can't be read.
+    """
+    mode = "cold" if cold else virtual.status().reboot_mode
+    wanted = armed_version(host)
+    config = virtual.config
+    can_choose = config.xen is None and config.has_reboot_files
+    post = explained(virtual.restart(cold=cold or None), mode, can_choose=can_choose)
+    return Restarted(post, read_status(host), update_failure(post, wanted))
 
 
 def armed_version(host: Host) -> BiosVersion | None:

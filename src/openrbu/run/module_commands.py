@@ -1,0 +1,216 @@
+"""modprobe, insmod, rmmod and lsmod on a virtual machine.
+
+Messages and exit statuses are those of kmod 30, seen by running it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import posixpath
+from collections.abc import Mapping, Sequence
+
+from openrbu.errors import UsageError
+from openrbu.kernel.module_parameters import KNOWN_PARAMETERS
+from openrbu.machine.base import Machine
+from openrbu.run.said import Command, Said, UnknownOptionError, failed
+
+DIRECTORIES = {"dell_rbu": "firmware", "dcdbas": "platform/x86/dell"}
+"""Where below `kernel/drivers` the modules are, as `modprobe -v` says."""
+
+_SHORT = "arRibfDcnC:d:S:sqvVhw:"
+_LONG = (
+    "all", "remove", "remove-dependencies", "remove-holders", "resolve-alias", "first-time",
+    "ignore-install", "ignore-remove", "use-blacklist", "force", "force-modversion",
+    "force-vermagic", "show-depends", "showconfig", "show-config", "dry-run", "show", "config=",
+    "dirname=", "set-version=", "syslog", "quiet", "verbose", "version", "help", "wait=",
+)  # fmt: skip
+
+_REFUSED = os.strerror(errno.EPERM)
+
+
+def modprobe(command: Command) -> Said:
+    """modprobe(8)."""
+    try:
+        options, words = command.options(_SHORT, _LONG)
+    except UnknownOptionError as error:
+        return failed(str(error))
+    given = {name for name, _ in options}
+    if given & {"-V", "--version"}:
+        return Said(out=("kmod version 30",))
+    if not words:
+        return failed("modprobe: ERROR: missing parameters. See -h.")
+    if given & {"-r", "--remove"}:
+        return _all([_removed(command, module_name(word), given) for word in words])
+    if given & {"-a", "--all"}:
+        return _all([_inserted(command, word, (), given) for word in words])
+    return _inserted(command, words[0], words[1:], given)
+
+
+def insmod(command: Command) -> Said:
+    """insmod(8). The module is that of the machine's kernel with the name of the file; the file
+    itself is not read, and need not exist."""
+    words = [word for word in command.words if word not in ("-f", "-s", "-v")]
+    if not words:
+        return failed("insmod: ERROR: missing filename.")
+    path, name = words[0], module_name(words[0])
+    problem = ""
+    if name in command.machine.modules:
+        problem = os.strerror(errno.EEXIST)
+    elif not _is_module(command.machine, name):
+        problem = f"the machine {command.machine.name} has no module {name}"
+    else:
+        problem = _insert(command, name, words[1:])
+    if problem:
+        return failed(f"insmod: ERROR: could not insert module {path}: {problem}")
+    return Said()
+
+
+def rmmod(command: Command) -> Said:
+    """rmmod(8)."""
+    try:
+        _, words = command.options("fhsvVw", ("force", "syslog", "verbose", "version", "wait"))
+    except UnknownOptionError as error:
+        return failed(str(error))
+    if not words:
+        return failed("rmmod: ERROR: missing module name.")
+    problems = []
+    for name in map(module_name, words):
+        if _is_built_in(command.machine, name):
+            problems.append(f"rmmod: ERROR: Module {name} is builtin.")
+        elif name not in command.machine.modules:
+            problems.append(f"rmmod: ERROR: Module {name} is not currently loaded")
+        elif problem := _remove(command, name):
+            busy = problem == os.strerror(errno.EBUSY)
+            why = f"Module {name} is in use" if busy else f"could not remove {name}: {problem}"
+            problems.append(f"rmmod: ERROR: {why}")
+    return failed(*problems) if problems else Said()
+
+
+def lsmod(command: Command) -> Said:
+    """lsmod(8), a table of `/proc/modules`."""
+    if command.words:
+        return failed("Usage: lsmod")
+    with_size = ["Module                  Size  Used by"]
+    file = command.machine.open("/proc/modules", reading=True)
+    try:
+        lines = file.read(0, 1 << 16).decode().splitlines()
+    finally:
+        file.close()
+    for line in lines:
+        name, size, count, users, *_ = line.split()
+        users = users.strip("-,")
+        with_size.append(f"{name:<19} {size:>8}  {count} {users}".rstrip())
+    return Said(out=tuple(with_size))
+
+
+def module_name(word: str) -> str:
+    """The name of the module that a word of a command line means: a name, or a path."""
+    return posixpath.basename(word).partition(".")[0].replace("-", "_")
+
+
+def _inserted(command: Command, word: str, parameters: Sequence[str], given: set[str]) -> Said:
+    """One module of `modprobe`."""
+    machine, name = command.machine, module_name(word)
+    first_time = "--first-time" in given
+    if not _is_module(machine, name):
+        if _is_built_in(machine, name):
+            return _already(name) if first_time else Said()
+        kind = "WARNING" if given & {"-a", "--all"} else "FATAL"
+        text = f"modprobe: {kind}: Module {word} not found in directory {_directory()}"
+        return Said(1) if given & {"-q", "--quiet"} else failed(text)
+    if name in machine.modules:
+        return _already(name) if first_time else Said()
+    path = f"{_directory()}/kernel/drivers/{DIRECTORIES.get(name, 'misc')}/{name}.ko"
+    line = " ".join(["insmod", path, *parameters])
+    shows = given & {"-v", "--verbose", "-D", "--show-depends"}
+    out = (f"{line} ",) if shows else ()
+    if given & {"-n", "--dry-run", "--show", "-D", "--show-depends", "-R", "--resolve-alias"}:
+        return Said(out=out)
+    if problem := _insert(command, name, parameters):
+        return Said(1, out, (f"modprobe: ERROR: could not insert '{name}': {problem}",))
+    return Said(out=out)
+
+
+def _already(name: str) -> Said:
+    return failed(f"modprobe: ERROR: could not insert '{name}': Module already in kernel")
+
+
+def _removed(command: Command, name: str, given: set[str]) -> Said:
+    """One module of `modprobe -r`."""
+    out = (f"rmmod {name}",) if given & {"-v", "--verbose"} else ()
+    error = _why_it_stays(command.machine, name, given)
+    is_loaded = name in command.machine.modules
+    if not error and is_loaded and not given & {"-n", "--dry-run", "--show"}:
+        problem = _remove(command, name)
+        if problem == os.strerror(errno.EBUSY):
+            error = f"FATAL: Module {name} is in use."
+        elif problem:
+            error = f"ERROR: could not remove '{name}': {problem}"
+    shown = out if is_loaded else ()
+    return Said(1, shown, (f"modprobe: {error}",)) if error else Said(out=shown)
+
+
+def _why_it_stays(machine: Machine, name: str, given: set[str]) -> str:
+    """The error of `modprobe -r` for a module that can't be loaded now, or ''."""
+    if _is_built_in(machine, name):
+        return f"FATAL: Module {name} is builtin."
+    if not _is_module(machine, name):
+        return f"FATAL: Module {name} not found."
+    if name not in machine.modules and "--first-time" in given:
+        return f"FATAL: Module {name} is not in kernel."
+    return ""
+
+
+def _all(said: Sequence[Said]) -> Said:
+    """What several modules brought, together."""
+    return Said(
+        max(each.status for each in said),
+        tuple(line for each in said for line in each.out),
+        tuple(line for each in said for line in each.errors),
+    )
+
+
+def _insert(command: Command, name: str, words: Sequence[str]) -> str:
+    """Load a module; the text of the error, or ''."""
+    if not command.is_root:
+        return _REFUSED
+    try:
+        command.machine.load_module(name, _parameters(name, words))
+    except UsageError:  # an address that is none
+        return os.strerror(errno.EINVAL)
+    except OSError as error:
+        return os.strerror(error.errno or errno.EIO)
+    return ""
+
+
+def _remove(command: Command, name: str) -> str:
+    """Unload a module; the text of the error, or ''."""
+    if not command.is_root:
+        return _REFUSED
+    try:
+        command.machine.unload_module(name)
+    except OSError as error:
+        return os.strerror(error.errno or errno.EIO)
+    return ""
+
+
+def _parameters(name: str, words: Sequence[str]) -> Mapping[str, str]:
+    """Those that the module has: Linux ignores others, and says so in its log only."""
+    pairs = (word.partition("=") for word in words)
+    return {key: value for key, _, value in pairs if key in KNOWN_PARAMETERS.get(name, ())}
+
+
+def _is_module(machine: Machine, name: str) -> bool:
+    """Whether the machine's kernel has it as a module, loaded or not."""
+    return name in machine.modules or (
+        name in KNOWN_PARAMETERS and not machine.exists(f"/sys/module/{name}")
+    )
+
+
+def _is_built_in(machine: Machine, name: str) -> bool:
+    return name not in machine.modules and machine.exists(f"/sys/module/{name}")
+
+
+def _directory() -> str:
+    return f"/lib/modules/{os.uname().release}"

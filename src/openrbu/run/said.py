@@ -1,0 +1,53 @@
+"""A command that a stand-in was called with, and what it says."""
+
+from __future__ import annotations
+
+import getopt
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from openrbu.machine.base import Machine
+from openrbu.run.power import PowerSwitch
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """`name` and `words` of a command, the machine that it acts on, and whether root called it."""
+
+    name: str
+    words: tuple[str, ...]
+    machine: Machine
+    switch: PowerSwitch
+    is_root: bool = True
+
+    def options(
+        self, short: str, long: Sequence[str] = ()
+    ) -> tuple[list[tuple[str, str]], list[str]]:
+        """The options and the other words; what `short` and `long` are, getopt(3) says.
+
+        :raise UnknownOptionError: for an option that there is not.
+        """
+        try:
+            return getopt.gnu_getopt(self.words, short, long)
+        except getopt.GetoptError as error:
+            raise UnknownOptionError(f"{self.name}: {error.msg}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """How a command ends: exit status, lines for standard output and for standard error. `waits`:
+    it does not end by itself, because the machine ends it."""
+
+    status: int = 0
+    out: tuple[str, ...] = ()
+    errors: tuple[str, ...] = ()
+    waits: bool = False
+
+
+class UnknownOptionError(Exception):
+    """A command has an option that is not known. The text says which."""
+
+
+def failed(*errors: str, status: int = 1) -> Said:
+    """What a command says that fails."""
+    return Said(status, errors=errors)

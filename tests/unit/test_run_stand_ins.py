@@ -1,0 +1,275 @@
+"""The commands that load modules and restart, under `rbu run`: they act on the virtual machine."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from openrbu.machine.models import MODELS
+from rigs.cli import RBU, Cli, names_in
+from rigs.machines import NEWER, PROFILES, image_bytes
+from rigs.needs import program
+from rigs.run import USERS, Runner, runner
+
+RELEASE = os.uname().release
+MODEL = "precision-t7600"
+OLDER_BIOS = MODELS[MODEL].bios_version
+TIMEOUT_S = 60.0
+
+
+@pytest.fixture(params=USERS)
+def run(request: pytest.FixtureRequest, rbu: Cli, tmp_path: Path) -> Runner:
+    return runner(tmp_path / "home", request.param, MODEL)
+
+
+@pytest.fixture
+def run_as_root(rbu: Cli, tmp_path: Path) -> Runner:
+    return runner(tmp_path / "home", "root", MODEL)
+
+
+def after_restart(
+    run: Runner, *words: object, then: tuple[str, ...]
+) -> subprocess.CompletedProcess[str]:
+    options = [word for line in then for word in ("--after-restart", line)]
+    *before, mark = run.line()
+    command = [*before, *options, mark, *map(str, words)]
+    return subprocess.run(command, capture_output=True, check=False, text=True)
+
+
+def boot_id(run: Runner) -> str:
+    return run.says("cat", "/proc/sys/kernel/random/boot_id")
+
+
+# -- modules ----------------------------------------------------------------------------------
+
+
+def test_modules_come_and_go_as_with_kmod(run: Runner) -> None:
+    """All in one program: what each command says, in order, and its exit status where it fails."""
+    said = run(
+        "sh",
+        "-c",
+        """
+        exec 2>&1
+        modprobe dell-rbu image_type=packet no_such_parameter=1 && modprobe dell_rbu
+        cat /sys/devices/platform/dell_rbu/image_type
+        /sbin/lsmod
+        modprobe --first-time dell_rbu || echo $?
+        modprobe -r dell_rbu || echo $?
+        rmmod dell_rbu || echo $?
+        echo -1 > /sys/class/firmware/dell_rbu/loading
+        /usr/sbin/modprobe -r -v dell_rbu
+        rmmod dell_rbu || echo $?
+        modprobe -a nosuch dcdbas || echo $?
+        /sbin/insmod ./dcdbas.ko || echo $?
+        rmmod dcdbas; insmod /lib/modules/x/dcdbas.ko.xz; ls -d /sys/module/dcdbas
+        modprobe nosuch || echo $?
+        modprobe -q nosuch || echo $?
+        modprobe -r nosuch || echo $?
+        modprobe dell_rbu allocation_floor=x || echo $?
+        modprobe || echo $?
+        """,
+    )
+    assert said.stdout.splitlines() == [
+        "packet",
+        "Module                  Size  Used by",
+        "dell_rbu               16384  1",
+        "modprobe: ERROR: could not insert 'dell_rbu': Module already in kernel",
+        "1",
+        "modprobe: FATAL: Module dell_rbu is in use.",
+        "1",
+        "rmmod: ERROR: Module dell_rbu is in use",
+        "1",
+        "rmmod dell_rbu",
+        "rmmod: ERROR: Module dell_rbu is not currently loaded",
+        "1",
+        f"modprobe: WARNING: Module nosuch not found in directory /lib/modules/{RELEASE}",
+        "1",
+        "insmod: ERROR: could not insert module ./dcdbas.ko: File exists",
+        "1",
+        "/sys/module/dcdbas",
+        f"modprobe: FATAL: Module nosuch not found in directory /lib/modules/{RELEASE}",
+        "1",
+        "1",
+        "modprobe: FATAL: Module nosuch not found.",
+        "1",
+        "modprobe: ERROR: could not insert 'dell_rbu': Invalid argument",
+        "1",
+        "modprobe: ERROR: missing parameters. See -h.",
+        "1",
+    ]
+
+
+def test_a_machine_without_the_device_of_a_module_says_so(rbu: Cli, tmp_path: Path) -> None:
+    run = runner(tmp_path / "home", "root", "precision-390")
+    ended = run("modprobe", "dcdbas")
+    told = "modprobe: ERROR: could not insert 'dcdbas': No such device\n"
+    assert (ended.returncode, ended.stderr) == (1, told)
+
+
+# -- the restart ------------------------------------------------------------------------------
+
+WHOLE_UPDATE = """
+set -eu
+image=$1 token_ctl=$2
+entry=/sys/class/firmware/dell_rbu device=/sys/devices/platform/dell_rbu
+modprobe dell_rbu
+modprobe dcdbas
+[ -e $entry ] || echo init > $device/image_type
+echo 1 > $entry/loading
+cat $image > $entry/data
+echo 0 > $entry/loading
+cmp $image $device/data
+$token_ctl --token-id=0x5c --activate || true
+echo warm > /sys/kernel/reboot/mode
+reboot
+"""
+"""An update tool as its author has it. (smbios-token-ctl ends with 1 although it has set it.)"""
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_tool_of_a_few_lines_does_a_whole_update(rbu: Cli, tmp_path: Path, profile: str) -> None:
+    run = runner(tmp_path / "home", "root", MODEL, profile=profile)
+    image = rbu.write("new.hdr", image_bytes(MODEL))
+    token_ctl = program("smbios-token-ctl", "smbios-utils")
+    ended = after_restart(
+        run, "sh", "-c", WHOLE_UPDATE, "tool", image, token_ctl, then=("dmidecode -s bios-version",)
+    )
+    assert ended.returncode == 0, ended
+    assert ended.stdout.splitlines()[-1] == NEWER[MODEL]
+    told = " ".join(ended.stderr.split())
+    assert f"box restarted BIOS: {OLDER_BIOS} → {NEWER[MODEL]}" in told
+    assert "0x0000" in told
+
+
+LEFT_BEHIND = """
+(trap '' TERM; echo $$; exec sleep 1000) &
+setsid sh -c 'echo $$; exec sleep 1000' < /dev/null &
+sh -c '(setsid sh -c "echo \\$\\$; exec sleep 1000" &)'
+sleep 0.1
+"""
+
+
+def test_a_restart_ends_all_processes_of_the_run(run: Runner) -> None:
+    """One that ignores SIGTERM, one in a session of its own, and a daemon."""
+    started = subprocess.Popen(
+        run.line("sh", "-c", f"{LEFT_BEHIND} reboot; echo not reached"),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    said, _ = started.communicate(timeout=TIMEOUT_S)
+    left = said.split()
+    assert (started.returncode, len(left)) == (0, 3)
+    assert not [pid for pid in left if Path("/proc", pid).exists()]
+
+
+def test_what_restarts_a_linux_restarts_the_machine(run_as_root: Runner) -> None:
+    """Each on the machine that the one before has restarted."""
+    lines = (
+        "/sbin/reboot --force",
+        "shutdown -r now",
+        "systemctl reboot",
+        "systemctl --no-block start reboot.target",
+        "init 6",
+        "shutdown -r +1; echo reached",
+    )
+    seen = "cat /proc/sys/kernel/random/boot_id"
+    ended = after_restart(run_as_root, "reboot", then=tuple(f"{seen}; {line}" for line in lines))
+    assert ended.returncode == 0
+    assert ended.stderr.count("box restarted\n  BIOS:") == 1 + len(lines)
+    *boots, last = ended.stdout.split()
+    assert (len(set(boots)), last) == (len(lines), "reached")
+
+
+@pytest.mark.parametrize("line", ["poweroff", "shutdown -h now"])
+def test_what_switches_a_linux_off_switches_the_machine_off(
+    rbu: Cli, run_as_root: Runner, line: str
+) -> None:
+    ended = after_restart(run_as_root, *line.split(), then=("true",))
+    assert ended.returncode == 4
+    assert ended.stderr == (
+        "box is off\nrbu: the program switched the machine off: nothing can run after the restart\n"
+    )
+    shown = rbu.json("machine", "show", "box")
+    assert (shown["is_on"], shown["lost_power"]) == (False, False)
+
+
+def test_kexec_starts_another_kernel_without_the_bios(run_as_root: Runner) -> None:
+    line = "kexec -e || echo $?; kexec -l /boot/vmlinuz --reuse-cmdline; kexec -e; echo not reached"
+    ended = after_restart(
+        run_as_root, "sh", "-c", line, then=("cat /proc/sys/kernel/bootloader_type",)
+    )
+    assert ended.returncode == 0
+    assert ended.stdout.split() == ["1", str(0xD << 4)]  # what kexec writes
+    assert ended.stderr == (
+        "Nothing has been loaded!\nbox runs another kernel; the BIOS did not run\n"
+    )
+
+
+def test_the_exit_status_is_the_tools_own_where_it_has_one(run_as_root: Runner) -> None:
+    handled = "trap 'exit 7' TERM; reboot & wait; sleep 1000"
+    assert run_as_root("sh", "-c", handled).returncode == 7
+    as_of_sigterm = "trap 'exit 143' TERM; reboot & wait; sleep 1000"
+    assert run_as_root("sh", "-c", as_of_sigterm).returncode == 0
+    assert after_restart(run_as_root, "reboot", then=("exit 3", "exit 4")).returncode == 3
+    failed = after_restart(run_as_root, "sh", "-c", "exit 5", then=("true",))
+    assert (failed.returncode, failed.stderr) == (
+        5,
+        "rbu: the program did not restart the machine: nothing can run after the restart\n",
+    )
+
+
+def test_what_only_root_may_is_refused_to_others(run_as_root: Runner) -> None:
+    drop = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+    for line, told in {
+        "reboot": "reboot: must be superuser.\n",
+        "modprobe dell_rbu": "modprobe: ERROR: could not insert 'dell_rbu': "
+        "Operation not permitted\n",
+    }.items():
+        ended = run_as_root(*drop, "sh", "-c", line)
+        assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", told)
+
+
+def test_other_uses_of_systemctl_are_told_whose_it_is(run_as_root: Runner) -> None:
+    ended = run_as_root("systemctl", "status", "fwupd")
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr.startswith("systemctl: the virtual machine box runs no systemd")
+    assert ended.stderr.count("\n") == 1
+
+
+def test_openrbu_itself_restarts_the_machine(rbu: Cli, run_as_root: Runner) -> None:
+    image = rbu.write("new.hdr", image_bytes(MODEL))
+    tool = f"modprobe -a dell_rbu dcdbas; {shlex.join(RBU)} update {image} --reboot"
+    ended = after_restart(run_as_root, "sh", "-c", tool, then=("dmidecode -s bios-version",))
+    assert (ended.returncode, ended.stdout.split()[-1]) == (0, NEWER[MODEL]), ended
+
+
+# -- where the stand-ins are ------------------------------------------------------------------
+
+
+def test_they_are_at_all_places_where_programs_look(run: Runner) -> None:
+    """Whether the real command is there or not, and whether it is a link or not."""
+    for path in ("/sbin/modprobe", "/usr/sbin/modprobe", "/usr/sbin/kexec", "/bin/systemctl"):
+        assert run.says("head", "-n1", path) == "#!/bin/sh\n", path
+    seen = set(run.says("ls", "/usr/sbin").split())
+    assert seen == set(names_in(Path("/usr/sbin"))) | {
+        "halt", "init", "insmod", "kexec", "lsmod", "modprobe", "poweroff", "reboot", "rmmod",
+        "shutdown", "telinit",
+    }  # fmt: skip
+
+
+def test_where_a_directory_has_mounts_they_stay(run_as_root: Runner) -> None:
+    """A container may have one there; an overlay does not show it."""
+    run = run_as_root.privately("mount --bind /bin/echo /usr/sbin/dmidecode")
+    assert run.says("/usr/sbin/dmidecode", "x") == "x\n"
+    assert run.says("sh", "-c", "lsmod | wc -l; ls /usr/sbin | wc -l").split()[0] == "1"
+
+
+def test_roots_commands_are_found_with_the_path_of_a_plain_user(run: Runner) -> None:
+    env = {**os.environ, "PATH": "/usr/local/bin:/usr/bin:/bin"}
+    assert run("dmidecode", "-s", "bios-version", env=env).stdout
+    said = run("sh", "-c", "command -v lsmod modprobe; echo $PATH", env=env).stdout.split()
+    assert said[-1] == "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
