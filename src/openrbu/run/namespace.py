@@ -106,7 +106,49 @@ def enter() -> None:
         call("unshare", _CLONE_NEWNS)
     except PermissionError:  # a plain user, or root in a container
         _enter_user_namespace(uid, gid)
-    call("mount", b"none", b"/", None, MS_REC | MS_PRIVATE, None)
+    try:
+        _make_mounts_private(b"/")
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        _make_mounts_private_from_a_chroot()
+
+
+def _make_mounts_private(top: bytes) -> None:
+    """Keep what is mounted here from other namespaces. `top`: where the uppermost mount is.
+
+    :raise OSError: the kernel's error; EINVAL when `top` is no mount point.
+    """
+    call("mount", b"none", top, None, MS_REC | MS_PRIVATE, None)
+
+
+def _make_mounts_private_from_a_chroot() -> None:
+    """The same where `/` is a plain directory, as chroot(1) makes it: the mount that it is in can
+    be changed only from above. A process whose working directory is not below its root finds the
+    way up by `..`, chroot(2); afterwards it has the same root and working directory as before.
+
+    :raise OSError: the kernel's error.
+    """
+    with _opened_directory("/") as root, _opened_directory(".") as here:
+        os.chroot("/sys")  # any directory
+        os.fchdir(root)
+        while not Path().samefile(".."):
+            os.chdir("..")
+        try:
+            _make_mounts_private(b".")
+        finally:
+            os.fchdir(root)
+            os.chroot(".")
+            os.fchdir(here)
+
+
+@contextlib.contextmanager
+def _opened_directory(path: Where) -> Iterator[int]:
+    fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 def _enter_user_namespace(uid: int, gid: int) -> None:
@@ -120,7 +162,8 @@ def _enter_user_namespace(uid: int, gid: int) -> None:
             f"this process may not make a namespace ({error.strerror}): run it as root with "
             "CAP_SYS_ADMIN (a container: --cap-add SYS_ADMIN --device /dev/fuse), or have the "
             "administrator check these sysctls: user.max_user_namespaces, "
-            "kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns"
+            "kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns; in a "
+            "chroot only root may"
         ) from None
 
 
@@ -163,11 +206,8 @@ def attach(tree: int, path: str) -> None:
 def pinned(path: Where) -> Iterator[Path]:
     """Another path to the directory that is at `path` now. It stays valid when something is mounted
     over `path`."""
-    fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with _opened_directory(path) as fd:
         yield Path(f"/proc/self/fd/{fd}")
-    finally:
-        os.close(fd)
 
 
 def install_files(served: Path, real_sys: Path, real: Mapping[str, RealEntry]) -> None:

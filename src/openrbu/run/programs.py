@@ -85,6 +85,8 @@ def run_all(
         are programs for the time after the restart, and the first one did not restart the machine.
     :raise CommandError: when there is no such program, or it can't be executed.
     """
+    if not Path("/proc/self").exists():
+        raise ObstacleError("/proc is not mounted here: mount -t proc proc /proc")
     real = real_entries()
 
     def become(number: int, channel: socket.socket, parent: int) -> NoReturn:

@@ -25,6 +25,7 @@ FILE_SYSTEM_TYPE = "fuse.openrbu"
 RUN_TYPE = "fuse.openrbu-run"
 HELPER = "fusermount3"
 
+_DEVICE_NUMBER = os.makedev(10, 229)  # Documentation/admin-guide/devices.txt of Linux
 _MNT_DETACH = 2  # sys/mount.h
 _ESCAPE = re.compile(rb"\\([0-7]{3})")
 
@@ -42,13 +43,22 @@ def open_device() -> int:
     :raise ObstacleError: when it does not exist, or this user can't open it.
     """
     try:
-        return os.open(FUSE_DEVICE, os.O_RDWR | os.O_CLOEXEC)
+        fd = os.open(FUSE_DEVICE, os.O_RDWR | os.O_CLOEXEC)
+        if os.fstat(fd).st_rdev == _DEVICE_NUMBER:
+            return fd
+        os.close(fd)
+        text = "is another file: it has to be the character device 10, 229 (mknod)"
     except FileNotFoundError:
         text = (
             "does not exist: load the kernel module (modprobe fuse); a container needs the device"
         )
     except PermissionError:
         text = "can't be opened by this user: give it mode 0666, as distributions do, or use root"
+        if not os.geteuid():
+            text = (
+                "can't be opened, not even by root: a container needs the device (--device "
+                f"{FUSE_DEVICE}), and a file system that is mounted with nodev has none"
+            )
     except OSError as error:
         text = f"can't be opened: {error.strerror}; load the kernel module: modprobe fuse"
     raise ObstacleError(f"{FUSE_DEVICE} {text}")
