@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         switch_off,
     )
     from openrbu.api.memory import open_dump, scan
+    from openrbu.api.trials import try_tool
     from openrbu.bios.post_report import PostReport
     from openrbu.formats.hdr import Image, SystemId
     from openrbu.formats.image_packets import ImagePackets, JoinedImage
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
     from openrbu.run.power import PowerAction
     from openrbu.run.programs import ProgramEnd
     from openrbu.run.trace_file import TraceEvent, TraceHead, TraceReport, read_trace
+    from openrbu.trials.combinations import Combination
+    from openrbu.trials.records import TrialResult
     from openrbu.update.cancelling import Cancelled
     from openrbu.update.checks.check import Check, Question, Verdict
     from openrbu.update.flow import Outcome
@@ -63,6 +66,7 @@ __all__ = [
     "Attempt",
     "Cancelled",
     "Check",
+    "Combination",
     "Host",
     "Image",
     "ImagePackets",
@@ -86,6 +90,7 @@ __all__ = [
     "TraceEvent",
     "TraceHead",
     "TraceReport",
+    "TrialResult",
     "UpdateStatus",
     "Verdict",
     "VirtualMachine",
@@ -105,6 +110,7 @@ __all__ = [
     "run_all",
     "scan",
     "switch_off",
+    "try_tool",
 ]
 
 _PUBLIC: Mapping[str, tuple[str, str]] = MappingProxyType(
@@ -112,6 +118,7 @@ _PUBLIC: Mapping[str, tuple[str, str]] = MappingProxyType(
         "Attempt": ("openrbu.update.journal", "Attempt"),
         "Cancelled": ("openrbu.update.cancelling", "Cancelled"),
         "Check": ("openrbu.update.checks.check", "Check"),
+        "Combination": ("openrbu.trials.combinations", "Combination"),
         "Host": ("openrbu.hosts.base", "Host"),
         "Image": ("openrbu.formats.hdr", "Image"),
         "ImagePackets": ("openrbu.formats.image_packets", "ImagePackets"),
@@ -135,6 +142,7 @@ _PUBLIC: Mapping[str, tuple[str, str]] = MappingProxyType(
         "TraceEvent": ("openrbu.run.trace_file", "TraceEvent"),
         "TraceHead": ("openrbu.run.trace_file", "TraceHead"),
         "TraceReport": ("openrbu.run.trace_file", "TraceReport"),
+        "TrialResult": ("openrbu.trials.records", "TrialResult"),
         "UpdateStatus": ("openrbu.update.report", "UpdateStatus"),
         "Verdict": ("openrbu.update.checks.check", "Verdict"),
         "VirtualMachine": ("openrbu.machine.base", "Machine"),
@@ -153,6 +161,7 @@ _PUBLIC: Mapping[str, tuple[str, str]] = MappingProxyType(
         "run_all": ("openrbu.api.machines", "run_all"),
         "scan": ("openrbu.api.memory", "scan"),
         "switch_off": ("openrbu.api.machines", "switch_off"),
+        "try_tool": ("openrbu.api.trials", "try_tool"),
     }
 )
 """Where the public names are: module, and name in it."""

@@ -70,6 +70,7 @@ COMMANDS: Mapping[str, Row | Group] = {
     "mount": Row("openrbu.cli.mounts:mount", _MACHINES),
     "run": Row("openrbu.cli.runs:run", _MACHINES, runs_program=True),
     "trace": Row("openrbu.cli.traces:trace", _MACHINES),
+    "try": Row("openrbu.cli.trials:try_tool", _MACHINES),
     "machine": Group(
         "Virtual Dell machines: make one, restart it, remove it.",
         {

@@ -63,6 +63,12 @@ def complete_faults(incomplete: str) -> list[str]:
     return _starting(incomplete, [kind.name + "=" * kind.needs_value for kind in all_faults()])
 
 
+def complete_verdicts(incomplete: str) -> list[str]:
+    from openrbu.trials.verdicts import Verdict
+
+    return _starting(incomplete, list(Verdict))
+
+
 def complete_kernels(incomplete: str) -> list[str]:
     """Kernels' packages that the lab has fetched, or could fetch; and files."""
     from openrbu.lab.packages import kernels_to_name

@@ -29,13 +29,12 @@ import signal
 import socket
 import sys
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import NoReturn
 
 from openrbu.system.interrupts import ENDING_SIGNALS
 from openrbu.system.libc import PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG, call
+from openrbu.system.processes import descendants
 from openrbu.system.signals import SIGNAL_CHECK_S
 
 GRACE_S = 2.0
@@ -233,23 +232,6 @@ class _LauncherProcess:
 
     def _signal_all(self, signum: int) -> None:
         """Parents first: so none of them sees a child end before it gets the signal itself."""
-        for pid in _below(os.getpid()):
+        for pid in descendants(os.getpid()):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signum)
-
-
-def _below(pid: int) -> Iterator[int]:
-    """The processes that a process has started, and those that they have started; parents first.
-
-    From `/proc/PID/stat`, proc(5): the number of the parent is the second word after the name,
-    which is in brackets.
-    """
-    children = defaultdict(list)
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):  # it has ended
-            words = path.read_bytes().rpartition(b")")[2].split()
-            children[int(words[1])].append(int(path.parent.name))
-    generation = [pid]
-    while generation:
-        generation = [child for each in generation for child in children[each]]
-        yield from generation

@@ -1,0 +1,17 @@
+"""The files in the directory of a trial."""
+
+from __future__ import annotations
+
+ORDER, REPORT = "order.json", "report.json"
+
+HOME = "home"
+"""The home in which the machine is, for `OPENRBU_HOME`."""
+
+MACHINE = "machine"
+"""The name of the machine."""
+
+STDOUT, STDERR = "stdout", "stderr"
+"""What the tool printed."""
+
+TEMPORARY = "tmp"
+"""The directory for temporary files of the tool."""
