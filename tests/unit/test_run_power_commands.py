@@ -135,3 +135,14 @@ def test_users_other_than_root_are_refused(desk: Desk) -> None:
 
 def test_a_stand_in_by_another_name_is_known_by_its_own(desk: Desk) -> None:
     assert desk.answer(["/usr/local/bin/restart-now", "reboot"], ROOT).waits
+
+
+def test_a_restart_that_nobody_forces_goes_to_a_kernel_that_is_loaded(desk: Desk) -> None:
+    for line, action in (
+        ("reboot -f", PowerAction.RESTART),
+        ("reboot", PowerAction.KEXEC),
+    ):
+        with contextlib.closing(PowerSwitch()) as switch:
+            switch.kernel_is_loaded = True
+            ask(Desk(desk.machine, switch), line)
+            assert switch.wish == PowerWish(action)

@@ -78,6 +78,7 @@ class DellRbu:
     """One loaded module: first `load` or `restore`, at the end `unload`.
 
     `image_type` and `allocation_floor` (a physical address) are the module's parameters.
+    `is_built_in`: it is part of the kernel.
     """
 
     def __init__(
@@ -87,12 +88,13 @@ class DellRbu:
         pages: PageSource,
         *,
         profile: Profile,
+        is_built_in: bool = False,
         image_type: str = "mono",
         allocation_floor: int = DEFAULT_ALLOCATION_FLOOR,
         log: Callable[[str], None] = lambda line: None,
     ) -> None:
         self._tree, self._firmware, self._pages = tree, firmware, pages
-        self._profile, self._log = profile, log
+        self._profile, self._log, self._is_built_in = profile, log, is_built_in
         self._image_type = image_type
         self._allocation_floor = allocation_floor
         self._packet_size_bytes = 0
@@ -181,7 +183,7 @@ class DellRbu:
     # -- files ------------------------------------------------------------------------------
 
     def _add_files(self) -> None:
-        is_used = partial(self._firmware.is_requested, NAME)
+        is_used = None if self._is_built_in else partial(self._firmware.is_requested, NAME)
         add_driver(self._tree, NAME, version=VERSION, users=is_used)
         for name, node in (
             ("image_type", BinaryAttribute(self._read_image_type, self._write_image_type)),

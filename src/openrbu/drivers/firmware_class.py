@@ -120,7 +120,8 @@ class FirmwareClass:
     """The entries below `/class/firmware` in `tree`. `log` gets the lines that a kernel would log.
 
     A request is answered `delay_s` seconds, by the clock `now`, after it was made. `find_file` has
-    the content of the file at a path; None: there is none.
+    the content of the file at a path; None: there is none. `has_fallback`: entries are made; if
+    not, a request for a file that is not there fails.
     """
 
     def __init__(
@@ -129,25 +130,28 @@ class FirmwareClass:
         pages: PageSource,
         *,
         find_file: Callable[[str], FirmwareImage | None] = lambda path: None,
+        has_fallback: bool = True,
         delay_s: float = 0.0,
         now: Callable[[], float] = lambda: 0.0,
         log: Callable[[str], None] = lambda line: None,
     ) -> None:
         self._tree, self._pages, self._log = tree, pages, log
         self._delay_s, self._now = delay_s, now
-        self._find_file = find_file
+        self._find_file, self._has_fallback = find_file, has_fallback
         self._timeout_s = DEFAULT_TIMEOUT_S
         self._search_path = ""
         self._switches = dict.fromkeys(("ignore_sysfs_fallback", "force_sysfs_fallback"), False)
         self._requests: dict[str, _Request] = {}
 
     def install(self, proc: SysfsTree) -> None:
-        """Add the class's directory, `timeout`, the search path, and the switches in the tree of
-        `/proc`. Call it once, before the first request."""
-        timeout = TextAttribute(lambda: f"{self._timeout_s}\n", self._store_timeout)
-        self._tree.add(f"{CLASS_PATH}/timeout", timeout)
+        """Add the search path; with the fallback the class's directory, `timeout`, and the switches
+        in the tree of `/proc`, too. Call it once, before the first request."""
         path = TextAttribute(lambda: f"{self._search_path}\n", self._store_path)
         self._tree.add(SEARCH_PATH, path)
+        if not self._has_fallback:
+            return
+        timeout = TextAttribute(lambda: f"{self._timeout_s}\n", self._store_timeout)
+        self._tree.add(f"{CLASS_PATH}/timeout", timeout)
         for name in self._switches:
             switch = TextAttribute(
                 partial(self._show_switch, name), partial(self._store_switch, name), size_bytes=0
@@ -199,12 +203,12 @@ class FirmwareClass:
         """Load the image from a file where there is one; else make the entry, where the kernel does
         that."""
         found = self._file_for(request.name)
-        if found is None and not self._switches["ignore_sysfs_fallback"]:
+        if found is None and self._has_fallback and not self._switches["ignore_sysfs_fallback"]:
             self._add_entry(request)
             return
         del self._requests[request.name]
         if found is None:
-            self._log(f"{request.name}: no such file, and the sysfs fallback is ignored")
+            self._log(f"{request.name}: no such file, and no sysfs fallback")
             return
         try:
             for view in found.views():

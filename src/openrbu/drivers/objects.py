@@ -55,12 +55,17 @@ def add_device(tree: SysfsTree, path: str, *, subsystem: str, uevent: Callable[[
 
 
 def add_driver(
-    tree: SysfsTree, name: str, *, version: str = "", users: Callable[[], int] = lambda: 0
+    tree: SysfsTree,
+    name: str,
+    *,
+    version: str = "",
+    users: Callable[[], int] | None = lambda: 0,
 ) -> None:
     """Add the files of the module `name` and of its platform device of that name.
 
     `version` is the module's, empty if it has none; `users` returns the reference count: while it
-    is not 0, the module can't be unloaded.
+    is not 0, the module can't be unloaded; None: it is built in, and has
+    fewer files.
 
     :raise KernelError: EEXIST when the driver is loaded in this tree.
     """
@@ -71,12 +76,14 @@ def add_driver(
     add_text(tree, f"{device}/modalias", modalias, 0o444)
     add_text(tree, f"{device}/driver_override", "(null)\n", 0o644)
     tree.add(f"/bus/platform/devices/{name}", Symlink(f"../../../devices/platform/{name}"))
-    for file, text in _MODULE:
-        add_text(tree, f"{module}/{file}", f"{text}\n", 0o444)
     if version:
         add_text(tree, f"{module}/version", f"{version}\n", 0o444)
-    tree.add(f"{module}/refcnt", TextAttribute(lambda: f"{int(users())}\n", mode=0o444))
     tree.add(f"{module}/uevent", TextAttribute(store=lambda data: None, mode=0o200))
+    if users is None:
+        return
+    for file, text in _MODULE:
+        add_text(tree, f"{module}/{file}", f"{text}\n", 0o444)
+    tree.add(f"{module}/refcnt", TextAttribute(lambda: f"{int(users())}\n", mode=0o444))
     for directory in ("holders", "notes", "sections"):
         tree.add(f"{module}/{directory}", Directory())
 

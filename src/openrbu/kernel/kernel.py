@@ -12,16 +12,13 @@ import time
 from collections.abc import Callable, Mapping
 from itertools import count
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING
 
 from openrbu.buffers import Buffer
-from openrbu.drivers.dcdbas import Dcdbas
-from openrbu.drivers.dell_rbu import DellRbu
 from openrbu.drivers.dell_rbu_profiles import Profile
 from openrbu.drivers.dev_port import add_port_files
 from openrbu.drivers.dmi import add_dmi
 from openrbu.drivers.firmware_class import FirmwareClass
-from openrbu.drivers.states import DellRbuState, ModuleState
 from openrbu.drivers.sysfs import (
     ROOT,
     BinaryAttribute,
@@ -32,11 +29,12 @@ from openrbu.drivers.sysfs import (
     SysfsTree,
     TextAttribute,
 )
-from openrbu.errors import DamagedInputError, KernelError, MachineError, UsageError
+from openrbu.errors import DamagedInputError, KernelError, MachineError
 from openrbu.faults import Faults
+from openrbu.kernel import faults
 from openrbu.kernel.changes import ChangeInProgress
 from openrbu.kernel.huge_pages import HUGE_PAGE_ORDER, NR_HUGEPAGES, HugePages
-from openrbu.kernel.module_parameters import dell_rbu_parameters, refuse_unknown
+from openrbu.kernel.modules import Module, ModuleMaker
 from openrbu.kernel.page_flags import PageFlags
 from openrbu.kernel.plain_files import PlainFiles
 from openrbu.kernel.restart_files import RestartFiles
@@ -49,10 +47,6 @@ from openrbu.units import MIB, PhysAddr
 
 if TYPE_CHECKING:
     from openrbu.kernel.balloon import KernelBalloon, XenGuest
-
-Module: TypeAlias = DellRbu | Dcdbas
-
-MODULES = ("dell_rbu", "dcdbas")
 
 RESERVED = (Region(PhysAddr(0), PhysAddr(1 * MIB)), Region(PhysAddr(16 * MIB), PhysAddr(32 * MIB)))
 """RAM that is never free: the first MiB, and the kernel's own text and data."""
@@ -101,7 +95,7 @@ class Kernel:
     `dmi`: the SMBIOS entry point and table; None in a guest of Xen other than dom0. `ports`: the
     ports, CMOS behind them. `entry_delay_s`: seconds until a requested firmware entry appears.
     `xen`: which guest of Xen it is; then `memory` is that guest's. `saved`: a snapshot, which this
-    kernel continues on the same RAM. `faults`: what is wrong with it on purpose. `now`: the clock.
+    kernel continues on the same RAM. `broken`: its faults on purpose. `now`: the clock.
     `smi`: handles SMI calls; None on a machine without the calling interface, which has no `dcdbas`
     either. `restart`: how it began and will restart; None: as most kernels. `before_change`: called
     before each change of the kernel or its memory. `log`: gets the lines of the kernel's log.
@@ -122,7 +116,7 @@ class Kernel:
         saved: KernelState | None = None,
         now: Callable[[], float] = time.time,
         smi: Callable[[bytes], bytes] | None = None,
-        faults: Faults = MappingProxyType({}),
+        broken: Faults = MappingProxyType({}),
         restart: RestartFiles | None = None,
         before_change: Callable[[], None] = lambda: None,
         log: Callable[[str], None] = lambda line: None,
@@ -131,11 +125,14 @@ class Kernel:
         self._before_change = before_change
         self._profile, self._dmi, self._smi, self._log = profile, dmi, smi, log
         self._ports, self._entry_delay_s, self._now = ports, entry_delay_s, now
-        self._boot_id, self._xen, self._faults = boot_id, xen, faults
+        self._boot_id, self._xen, self._faults = boot_id, xen, broken
         self._restart = restart or RestartFiles("", has_files=True, by_kexec=False)
         self.is_dead = self._has_stopped = False
         if saved is None:
             self._assemble(BuddyAllocator(memory, reserved=RESERVED))
+            for name in self._maker.built_in:
+                self.modules[name] = self._maker.make(name, {})
+                self.modules[name].load()
         else:
             self._restore(saved)
 
@@ -156,20 +153,31 @@ class Kernel:
             self.sys,
             self.pages,
             find_file=self.files.find,
+            has_fallback=faults.NO_FIRMWARE_ENTRY not in self._faults,
             delay_s=self._entry_delay_s,
             now=self._now,
             log=self._log,
         )
         self.firmware.install(self.proc)
+        self._maker = ModuleMaker(
+            self.sys,
+            self.firmware,
+            self.pages,
+            profile=self._profile,
+            smi=self._smi,
+            faults=self._faults,
+            log=self._log,
+        )
         self.modules: dict[str, Module] = {}
         self._restart.install(self.sys, self.proc)
+        faults.show_no_module(self.proc, self.files.tree, self._faults)
         if self._dmi is not None:
             add_dmi(self.sys, *self._dmi)
         if self._ports is not None:
             add_port_files(self.sys, self.dev, self._ports)
         self._add_proc("/sys/kernel/random/boot_id", lambda: f"{self._boot_id}\n")
         self._add_proc("/buddyinfo", buddyinfo)
-        self._add_proc("/modules", self._show_modules)
+        self._add_proc("/modules", lambda: self._maker.listed(self.modules))
         flags = BinaryAttribute(PageFlags(self.allocator, self.files.blocks).read, mode=0o400)
         self.proc.add("/kpageflags", flags)
         self.huge_pages = HugePages(self.allocator)
@@ -294,9 +302,11 @@ class Kernel:
         :raise UsageError: for a module or a parameter that does not exist.
         """
         self.check_not_crashed()
+        if name in self._maker.built_in:
+            return
         if name in self.modules:
             raise KernelError(errno.EEXIST, detail=f"module {name} is loaded")
-        module = self._make_module(name, parameters)
+        module = self._maker.make(name, parameters)
         with self.changing():
             module.load()
             self.modules[name] = module
@@ -308,8 +318,9 @@ class Kernel:
         """
         self.check_not_crashed()
         module = self.modules.get(name)
-        if module is None:
-            raise KernelError(errno.ENOENT, detail=f"module {name} is not loaded")
+        if module is None or name in self._maker.built_in:
+            why = "is not loaded" if module is None else "is built in"
+            raise KernelError(errno.ENOENT, detail=f"module {name} {why}")
         with self.changing():
             module.unload()
             del self.modules[name]
@@ -340,22 +351,13 @@ class Kernel:
         self._restart.restore(state.restart)
         self.is_dead = state.is_dead
         for saved in state.modules:
-            self.modules[saved.module] = self._restored_module(saved)
+            self.modules[saved.module] = self._maker.restored(saved)
         self.firmware.restore(state.firmware)
         self.files.restore(state.files)  # last: a driver's request must not find them
         if (state.balloon is None) != (self.balloon is None):
             raise DamagedInputError("a kernel that is a guest of Xen has a balloon, and no other")
         if self.balloon is not None and state.balloon is not None:
             self.balloon.restore(state.balloon)
-
-    def _restored_module(self, saved: ModuleState) -> Module:
-        if isinstance(saved, DellRbuState):
-            rbu = self._make_dell_rbu()
-            rbu.restore(saved)
-            return rbu
-        dcdbas = self._make_dcdbas()
-        dcdbas.restore(saved)
-        return dcdbas
 
     # -- inside -----------------------------------------------------------------------------
 
@@ -368,27 +370,3 @@ class Kernel:
 
     def _die(self) -> None:
         self.is_dead = True
-
-    def _make_module(self, name: str, parameters: Mapping[str, str]) -> Module:
-        if name == "dell_rbu":
-            return self._make_dell_rbu(**dell_rbu_parameters(parameters))
-        if name == "dcdbas":
-            refuse_unknown(name, parameters, ())
-            return self._make_dcdbas()
-        raise UsageError(f"no module is called {name!r}; there are: {', '.join(MODULES)}")
-
-    def _make_dell_rbu(self, **parameters: Any) -> DellRbu:
-        return DellRbu(
-            self.sys, self.firmware, self.pages, profile=self._profile, log=self._log, **parameters
-        )
-
-    def _make_dcdbas(self) -> Dcdbas:
-        if self._smi is None:
-            raise KernelError(errno.ENODEV, detail="this machine has no SMI calling interface")
-        return Dcdbas(self.sys, self.pages, self._smi, log=self._log)
-
-    def _show_modules(self) -> str:
-        return "".join(
-            f"{name} 16384 {int(self.firmware.is_requested(name))} - Live 0x0000000000000000\n"
-            for name in self.modules
-        )

@@ -37,12 +37,15 @@ class RestartFiles:
     """How a kernel began and will restart, and its files about that.
 
     `words`: more words of its command line. `has_files`: it has `/sys/kernel/reboot`, which kernels
-    before 5.11 have not. `by_kexec`: another kernel started it, without the BIOS.
+    before 5.11 have not. `by_kexec`: another kernel started it, without the BIOS. `loads_kexec`:
+    somebody loads a kernel for kexec after each start through the BIOS.
     """
 
-    def __init__(self, words: str, *, has_files: bool, by_kexec: bool) -> None:
+    def __init__(
+        self, words: str, *, has_files: bool, by_kexec: bool, loads_kexec: bool = False
+    ) -> None:
         self._line = f"{_LINE} {words}".rstrip()
-        self._has_files = has_files
+        self._has_files, self._loads_kexec = has_files, loads_kexec
         self.by_kexec = by_kexec
         chosen = parse_reboot_words(words)
         self.mode: RebootMode = next((x for x in REBOOT_MODES if x == chosen.mode), "cold")
@@ -57,7 +60,7 @@ class RestartFiles:
             force = TextAttribute(lambda: f"{int(self.force)}\n", self._store_force)
             sys.add(f"{REBOOT}/force", force)
             sys.add(f"{REBOOT}/cpu", TextAttribute(lambda: "0\n", _store_cpu))
-        sys.add("/kernel/kexec_loaded", TextAttribute(lambda: "0\n", mode=0o444))
+        sys.add("/kernel/kexec_loaded", TextAttribute(self._show_kexec, mode=0o444))
         proc.add("/cmdline", TextAttribute(lambda: f"{self._line}\n", mode=0o444, size_bytes=0))
         loader = TextAttribute(self._show_loader, mode=0o444, size_bytes=0)
         proc.add("/sys/kernel/bootloader_type", loader)
@@ -86,6 +89,14 @@ class RestartFiles:
         if value is None:
             raise KernelError(errno.EINVAL, f"/sys{REBOOT}/force")
         self.force = value
+
+    @property
+    def is_kexec_loaded(self) -> bool:
+        """Whether a kernel is loaded that a plain restart starts."""
+        return self._loads_kexec and not self.by_kexec
+
+    def _show_kexec(self) -> str:
+        return f"{int(self.is_kexec_loaded)}\n"
 
     def _show_loader(self) -> str:
         return f"{_KEXEC if self.by_kexec else _GRUB}\n"

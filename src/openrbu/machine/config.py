@@ -15,6 +15,7 @@ from openrbu.errors import DamagedInputError, MachineError, UsageError
 from openrbu.file_format import Document, FileFormat, NewerFormatError, parse_object
 from openrbu.formats.revision import MAX_REVISION
 from openrbu.formats.smbios import Tables
+from openrbu.kernel.faults import KEXEC_LOADED
 from openrbu.kernel.restart_files import RestartFiles
 from openrbu.machine.faults import parse_faults
 from openrbu.machine.store import disk_errors
@@ -95,7 +96,12 @@ class MachineConfig:
 
     def restart_files(self, *, by_kexec: bool) -> RestartFiles:
         """How its kernel begins and restarts. `by_kexec`: another kernel starts it."""
-        return RestartFiles(self.kernel_words, has_files=self.has_reboot_files, by_kexec=by_kexec)
+        return RestartFiles(
+            self.kernel_words,
+            has_files=self.has_reboot_files,
+            by_kexec=by_kexec,
+            loads_kexec=KEXEC_LOADED in parse_faults(self.faults),
+        )
 
 
 def load_config(directory: Path) -> MachineConfig:

@@ -28,7 +28,12 @@ GROUPS: Mapping[str, tuple[FaultKind, ...]] = MappingProxyType(
 )
 """All faults, by group."""
 
-EITHER_OR: tuple[tuple[FaultKind, FaultKind, str], ...] = ()
+EITHER_OR: tuple[tuple[FaultKind, FaultKind, str], ...] = (
+    (kernel.NO_MODULE, kernel.BUILT_IN, "a driver that is built in is there"),
+    (kernel.NO_MODULE, kernel.BUGS_OF_5_7, "a module that is not there has no bugs"),
+    (kernel.NO_FIRMWARE_ENTRY, kernel.SLOW_ENTRIES, "an entry that never comes is not slow"),
+    (kernel.LOCKDOWN_INTEGRITY, kernel.LOCKDOWN_CONFIDENTIALITY, "a kernel has one lockdown"),
+)
 """Pairs of faults that no machine can have, and why."""
 
 
@@ -40,6 +45,14 @@ _FIXED: Mapping[FaultKind, tuple[str, object]] = MappingProxyType(
     }
 )
 """Faults that are another name for an option: the field of `MachineSpec`, and its value."""
+
+_WORDS: Mapping[FaultKind, str] = MappingProxyType(
+    {
+        kernel.LOCKDOWN_INTEGRITY: "lockdown=integrity",
+        kernel.LOCKDOWN_CONFIDENTIALITY: "lockdown=confidentiality",
+    }
+)
+"""Faults that are a word of the kernel's command line."""
 
 _OPTIONS = {
     "has_reboot_files": "--without-reboot-files",
@@ -82,4 +95,8 @@ def with_options(spec: Spec, faults: Faults) -> Spec:
             option = _OPTIONS[name]
             raise UsageError(f"the fault {kind.name} is another name for {option}: give only one")
         changes[name] = value
+    words = [_WORDS[kind] for kind in faults if kind in _WORDS]
+    if words:
+        own: Any = spec
+        changes["kernel_words"] = " ".join(filter(None, [own.kernel_words, *words]))
     return dataclasses.replace(spec, **changes)

@@ -344,7 +344,7 @@ class VirtualMachine:
             saved=saved,
             now=lambda: self._clock().timestamp(),
             smi=self._smi,
-            faults=self._faults,
+            broken=self._faults,
             restart=self.config.restart_files(by_kexec=by_kexec),
             before_change=self._before_change,
             log=self._log,

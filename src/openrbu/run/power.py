@@ -30,7 +30,8 @@ class PowerSwitch:
     """Has the wish of the programs on a machine. Any thread may call.
 
     `wake_up` is a descriptor that can be read as soon as there is a wish for now. The first such
-    wish counts: what follows comes from programs that are about to be ended.
+    wish counts: what follows comes from programs that are about to be ended. `kernel_is_loaded`:
+    for kexec; a restart that nobody forces goes to it.
     """
 
     def __init__(self) -> None:

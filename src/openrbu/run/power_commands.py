@@ -59,7 +59,7 @@ def halt(command: Command) -> Said:
     if "--reboot" in given:
         action = PowerAction.RESTART
     forced = given.count("-f") + given.count("--force")
-    return _ask(command, PowerWish(action, at_once=forced > 1))
+    return _ask(command, _of(command, action, forced))
 
 
 def shutdown(command: Command) -> Said:
@@ -83,7 +83,7 @@ def shutdown(command: Command) -> Said:
     if given & {"-r", "--reboot"}:
         action = PowerAction.RESTART
     time = words[0] if words else "+1"
-    return _ask(command, PowerWish(action)) if time in _NOW else _schedule(command, action, time)
+    return _ask(command, _of(command, action)) if time in _NOW else _schedule(command, action, time)
 
 
 def _schedule(command: Command, action: PowerAction, time: str) -> Said:
@@ -106,7 +106,7 @@ def init(command: Command) -> Said:
             f"{command.name}: the virtual machine {command.machine.name} has no init system: only "
             "0 (power off) and 6 (restart) are known"
         )
-    return _ask(command, PowerWish(levels[words[0]]))
+    return _ask(command, _of(command, levels[words[0]]))
 
 
 def systemctl(command: Command) -> Said:
@@ -119,7 +119,7 @@ def systemctl(command: Command) -> Said:
         )
     if action is PowerAction.KEXEC:
         return _kexec(command)
-    return _ask(command, PowerWish(action, at_once=forced > 1))
+    return _ask(command, _of(command, action, forced))
 
 
 def _action_of(words: Sequence[str]) -> tuple[PowerAction | None, int]:
@@ -160,6 +160,13 @@ def _kexec(command: Command) -> Said:
         return failed(f"{command.name}: {error}")
     command.switch.kernel_is_loaded = False
     return _ask(command, PowerWish(PowerAction.KEXEC, at_once=command.name == "kexec"))
+
+
+def _of(command: Command, action: PowerAction, forced: int = 0) -> PowerWish:
+    """What systemd makes of it: a restart that nobody forces goes to a kernel that is loaded."""
+    if action is PowerAction.RESTART and command.switch.kernel_is_loaded and not forced:
+        action = PowerAction.KEXEC
+    return PowerWish(action, at_once=forced > 1)
 
 
 def _ask(command: Command, wish: PowerWish) -> Said:

@@ -133,7 +133,7 @@ def _run_one(
 
     with contextlib.closing(PowerSwitch()) as switch:
         with contextlib.closing(child):
-            machine.exists("/sys")  # raises when the machine is off
+            switch.kernel_is_loaded = _has_kexec(machine)
             overlay = Overlay(machine.files, real, desk=Desk(machine, switch))
             session = FuseSession(
                 overlay if trace is None else trace.begin(machine, overlay, child, caller_pid),
@@ -152,6 +152,15 @@ def _run_one(
         if trace is not None:
             trace.end(status)
         return _act(machine, switch.wish, status)
+
+
+def _has_kexec(machine: Machine) -> bool:
+    """Whether a kernel is loaded for kexec when a program begins.
+
+    :raise MachineError: when the machine is off.
+    """
+    with contextlib.closing(machine.open("/sys/kernel/kexec_loaded", reading=True)) as file:
+        return file.read(0, 1) == b"1"
 
 
 def _act(machine: Machine, wish: PowerWish | None, status: int) -> ProgramEnd:

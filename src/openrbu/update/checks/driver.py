@@ -51,8 +51,8 @@ def _unloaded(module: Module, lockdown: str | None) -> Check:
     elif module.is_signed is None and _wants_signature(module, lockdown):
         return _check(
             "driver",
-            f"{text}; this kernel loads signed modules only, and the signature of {module.file} "
-            "can't be read here",
+            f"{text}; this kernel loads signed modules only, and the signature of "
+            f"{module.file or 'this one'} can't be read here",
             Verdict.UNKNOWN,
             "load it now to see: modprobe dell_rbu",
         )
