@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import struct
 import subprocess
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -64,6 +66,16 @@ def xen_order(profile: str) -> dict[str, Any]:
     """What makes a machine a host of Xen: dom0 has 128 MiB and may have 192."""
     xen = XenConfig(dom0_bytes=128 * MIB, dom0_max_bytes=192 * MIB, profile=profile)
     return {"ram_bytes": 256 * MIB, "xen": xen}
+
+
+EM_X86_64 = 62  # elf.h
+IS_X86_64 = Path(sys.executable).read_bytes()[18:20] == struct.pack("H", EM_X86_64)
+"""uname(2) would tell the personality."""
+
+
+def needs_x86_64() -> None:
+    if not IS_X86_64:
+        leave_out("this is no x86-64, which has the calls for port I/O")
 
 
 def needs_root() -> None:

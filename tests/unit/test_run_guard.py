@@ -8,20 +8,14 @@ import os
 import signal
 import struct
 import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from openrbu.run.guard import guard
 from rigs.machines import in_child
 from rigs.needs import leave_out
-from rigs.run import needs_root
-
-EM_X86_64 = 62  # elf.h
-IS_X86_64 = Path(sys.executable).read_bytes()[18:20] == struct.pack("H", EM_X86_64)
-"""uname(2) would tell the personality."""
+from rigs.run import needs_root, needs_x86_64
 
 PER_LINUX32 = 8  # linux/personality.h
 
@@ -51,8 +45,7 @@ def guarded(work: Callable[[], None]) -> None:
 
 @pytest.fixture
 def x86_64() -> None:
-    if not IS_X86_64:
-        leave_out("this is no x86-64, which has the calls for port I/O")
+    needs_x86_64()
 
 
 def test_reboot_is_refused() -> None:

@@ -10,11 +10,14 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+import pytest
+
 from openrbu.run import child as run_child
 from openrbu.run import namespace
 from openrbu.run.launcher import Launcher
 from openrbu.run.power import PowerSwitch
 from openrbu.run.programs import _Child
+from openrbu.run.supervisor import Supervisor
 from openrbu.system.libc import call
 from rigs.cli import names_in
 from rigs.machines import in_child, make
@@ -71,7 +74,9 @@ def test_a_child_that_is_killed_before_it_goes_on_is_told_by_its_signal(tmp_path
 
         sent: list[int] = []
         sys.setprofile(kill)
-        result = child.result(PowerSwitch())
+        supervisor = Supervisor({}, pytest.fail)
+        result = child.result(PowerSwitch(), supervisor)
+        supervisor.close()
         sys.setprofile(None)
         assert (result, sent) == (-signal.SIGKILL, [pid])
         child.close()

@@ -30,6 +30,12 @@ EXIT_NOT_FOUND = 127
 GO = b"go"
 """What the parent sends when it serves the files."""
 
+LISTENER = b"listener"
+"""What comes with the descriptor that tells of the program's notified calls (`run.filter`)."""
+
+NO_LISTENER = b"no listener: "
+"""What is sent where there is no such descriptor, before the reason."""
+
 ENDED: Mapping[str, str | int] = {"text": "the process of the program was ended before it began"}
 MAX_MESSAGE_BYTES = 16384
 _MAX_WORD = 256
@@ -107,4 +113,19 @@ def _prepare(
     namespace.show_history(directory)
     stand_ins.install()
     stand_ins.find_commands_of_root(os.environ)
-    guard.guard()
+    _guard(channel)
+
+
+def _guard(channel: socket.socket) -> None:
+    """Guard this computer, and send the filter's listener, or why there is none.
+
+    :raise OSError: the kernel's error.
+    """
+    try:
+        listener = guard.guard(listening=True)
+    except OSError as error:
+        guard.guard()
+        channel.send(NO_LISTENER + str(error.strerror).encode())
+        return
+    socket.send_fds(channel, [LISTENER], [listener])
+    os.close(listener)

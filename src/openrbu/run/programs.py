@@ -10,7 +10,9 @@ which becomes the program (`openrbu.run.child`)::
     sends the descriptor            ── fd ──▶   serves it
                                     ◀─ "go" ──
     mounts the files at their paths
-    guards this computer, execs     ── EOF ─▶   waits for the program's end
+    guards this computer
+    sends the filter's listener     ── fd ──▶   answers the calls that it tells of
+    execs                           ── EOF ─▶   waits for the program's end
 
 When something goes wrong in the child, it sends a message with the error in place of what the
 parent waits for. When the parent ends, the machine has a power cut, and the child is killed.
@@ -22,6 +24,7 @@ them. The parent passes SIGTERM and SIGHUP on to the program.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import signal
 import socket
@@ -35,12 +38,14 @@ from openrbu.errors import CommandError, ObstacleError
 from openrbu.run import child as in_child
 from openrbu.run.answers import Desk
 from openrbu.run.launcher import Launcher
+from openrbu.run.notifications import Call
 from openrbu.run.overlay import Overlay, RealEntry, real_entries
 from openrbu.run.power import PowerAction, PowerSwitch, PowerWish
 from openrbu.system.interrupts import EXIT_SIGNAL
 
 if TYPE_CHECKING:
     from openrbu.machine.base import Machine
+    from openrbu.run.supervisor import Supervisor
     from openrbu.run.trace import Trace
     from openrbu.update.restarted import Restarted
 
@@ -130,6 +135,7 @@ def _run_one(
     from openrbu.fuse.callers import CallerMap  # noqa: PLC0415  (threads)
     from openrbu.fuse.filesystem import caller_pid  # noqa: PLC0415  (threads)
     from openrbu.fuse.session import FuseSession  # noqa: PLC0415  (threads)
+    from openrbu.run.supervisor import Supervisor  # noqa: PLC0415  (start-up time)
 
     with contextlib.closing(PowerSwitch()) as switch:
         with contextlib.closing(child):
@@ -143,11 +149,13 @@ def _run_one(
                 path_lock=machine.path_lock,
                 on_ioctl=None if trace is None else trace.ioctl,
             )
+            supervisor = Supervisor({"iopl": _refused, "ioperm": _refused}, log)
             try:
                 session.start()
                 with child.signals():
-                    status = child.result(switch)
+                    status = child.result(switch, supervisor)
             finally:
+                supervisor.close()
                 session.stop()
         if trace is not None:
             trace.end(status)
@@ -182,6 +190,11 @@ def _act(machine: Machine, wish: PowerWish | None, status: int) -> ProgramEnd:
     return ProgramEnd(status, wish.action, restart(VirtualHost(machine), machine))
 
 
+def _refused(call: Call) -> int:
+    """Refuse a call of which the supervisor was told."""
+    return errno.EPERM
+
+
 class _Child:
     """The process that becomes the program, as its parent sees it."""
 
@@ -211,13 +224,14 @@ class _Child:
     def has_begun(self) -> bool:
         """Whether the program has begun, or never will. Any thread may ask."""
         with contextlib.suppress(BlockingIOError):  # nothing was sent, and it is not closed
-            self._channel.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-            return True
+            first = self._channel.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            return first not in (in_child.LISTENER[:1], in_child.NO_LISTENER[:1])
         return False
 
-    def result(self, switch: PowerSwitch) -> int:
+    def result(self, switch: PowerSwitch, supervisor: Supervisor) -> int:
         """Have the child continue, and wait for the end of the program; its status, as in
         `ProgramEnd`. What it asks `switch` for ends it, and all programs that it has started.
+        `supervisor` is told of the program's notified calls.
 
         :raise CommandError: when the program can't be executed.
         :raise ObstacleError: when the files could not be mounted at their paths.
@@ -227,7 +241,7 @@ class _Child:
         with contextlib.suppress(BrokenPipeError):
             self._channel.send(in_child.GO)
         with contextlib.suppress(ConnectionResetError):  # it was killed before it read that
-            message = self._channel.recv(in_child.MAX_MESSAGE_BYTES)
+            message = self._error_of_begin(supervisor)
         status = self._launcher.wait(None if message else switch.wake_up)
         if message:
             _raise_childs_error(message)
@@ -236,6 +250,17 @@ class _Child:
             assert status is not None
             return status
         return _as_it_ended_itself(self._launcher.end_all(at_once=wish.at_once))
+
+    def _error_of_begin(self, supervisor: Supervisor) -> bytes:
+        """The child's error; empty when it has become the program."""
+        while True:
+            message, fds, _, _ = socket.recv_fds(self._channel, in_child.MAX_MESSAGE_BYTES, 1)
+            if fds:
+                supervisor.listen(fds[0])
+            elif message.startswith(in_child.NO_LISTENER):
+                supervisor.hears_nothing(message.removeprefix(in_child.NO_LISTENER).decode())
+            else:
+                return message
 
     @contextlib.contextmanager
     def signals(self) -> Iterator[None]:
