@@ -14,7 +14,7 @@ import pytest
 
 from openrbu import api
 from openrbu.buffers import Buffer
-from openrbu.drivers.sysfs import ROOT, Caller, Stat
+from openrbu.drivers.sysfs import ROOT, Caller, Change, Stat
 from openrbu.errors import DamagedInputError, KernelError, MachineError, ObstacleError, UsageError
 from openrbu.kernel.files import File
 from openrbu.run.trace import Trace, TracedFiles, short_text
@@ -144,6 +144,9 @@ class OneFile:
 
     def stat(self, path: str) -> Stat:
         raise KernelError(errno.EACCES, path)
+
+    def change(self, path: str, wanted: Change, caller: Caller = ROOT) -> None:
+        raise KernelError(errno.EPERM, path)
 
     def list(self, path: str) -> list[str]:
         return [path]

@@ -12,11 +12,13 @@ import random
 import socket
 import struct
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from openrbu.drivers.sysfs import Change, Stat
 from openrbu.errors import KernelError, MachineError, OpenRbuError
 from openrbu.machine.base import Machine
 from openrbu.sharing import wire
@@ -137,6 +139,7 @@ CALLS_OF_A_PROGRAM: dict[str, Callable[[RemoteMachine], object]] = {
     "unload_module": lambda machine: machine.unload_module("dell_rbu"),
     "exists": lambda machine: machine.exists("/sys"),
     "stat": lambda machine: machine.files.stat("/sys"),
+    "change": lambda machine: machine.files.change("/sys", Change(mode=0o700)),
     "list": lambda machine: machine.files.list("/sys"),
     "readlink": lambda machine: machine.files.readlink("/sys"),
     "open": lambda machine: machine.open("/sys", reading=True),
@@ -147,6 +150,8 @@ CALLS_OF_A_PROGRAM: dict[str, Callable[[RemoteMachine], object]] = {
     "file_write": lambda machine: RemoteFile(machine._connection, 1).write(0, b"four"),
     "acquire": lambda machine: machine.path_lock("/x").__enter__(),
 }
+
+STAT = asdict(Stat(1, 2, 3, 4, 5.0))
 
 POST = {
     "version_before": "A05",
@@ -189,12 +194,15 @@ NONSENSE: list[tuple[str, Any]] = [
     ("list", [".."]),
     ("list", [""]),
     ("modules", [None]),
-    ("stat", [1, 2, 3, 4]),
-    ("stat", [1, 2, 3, 4, 5.0, 6]),
-    ("stat", [1, 2, 3, 4, "5"]),
-    ("stat", [1, 2, 3, 4, math.nan]),
-    ("stat", [1.5, 2, 3, 4, 5.0]),
-    ("stat", [-1, 2, 3, 4, 5.0]),
+    ("stat", [1, 2, 3, 4, 5.0]),
+    ("stat", STAT | {"x": 6}),
+    ("stat", {"mode": 1}),
+    ("stat", STAT | {"changed_at": "5"}),
+    ("stat", STAT | {"changed_at": math.nan}),
+    ("stat", STAT | {"mode": 1.5}),
+    ("stat", STAT | {"mode": -1}),
+    ("stat", STAT | {"accessed_ns": "now"}),
+    ("change", 0),
     ("restart", None),
     ("restart", {}),
     ("restart", POST | {"more": 1}),
@@ -277,7 +285,7 @@ def test_each_call_takes_on_the_wire_what_its_method_takes() -> None:
 def test_any_answers_to_any_calls_bring_results_or_errors_of_ours(directory: Path) -> None:
     chance = random.Random(5)
     assert CALLS_OF_A_PROGRAM.keys() == CALLS.keys() - {"release"}  # nobody waits for that one
-    values = [*_values(), POST, STATUS, [1, 2, 3, 4, 5.0], ["dell_rbu"], 300, 0.0]
+    values = [*_values(), POST, STATUS, STAT, ["dell_rbu"], 300, 0.0]
 
     def answer(request: Message) -> Message:
         keys = chance.choice([["result"], ["result"], ["error"], [], ["result", "x"]])

@@ -4,6 +4,7 @@ import errno
 import stat
 from collections.abc import Callable
 from functools import partial
+from itertools import count
 
 import pytest
 
@@ -12,6 +13,7 @@ from openrbu.drivers.sysfs import (
     ROOT,
     BinaryAttribute,
     Caller,
+    Change,
     Directory,
     OpenFile,
     Stat,
@@ -23,6 +25,7 @@ from openrbu.errors import KernelError
 from openrbu.units import PAGE_SIZE
 
 SOMEBODY = Caller(uid=1000, sys_rawio=False)
+NS = 10**9
 
 
 class Recorder:
@@ -64,6 +67,15 @@ def tree(recorder: Recorder) -> SysfsTree:
     )
     tree.add("/class/firmware/timeout", TextAttribute(*text))
     return tree
+
+
+def outcome(call: Callable[[], object]) -> str | None:
+    """The name of the error that a call ends with; None: it does not."""
+    try:
+        call()
+    except KernelError as error:
+        return error.name
+    return None
 
 
 def error_of(call: Callable[[], object]) -> str:
@@ -287,6 +299,96 @@ def test_raw_io_takes_the_capability_and_not_only_root(recorder: Recorder) -> No
     assert recorder.calls == []
     assert tree.read("/data", caller=without) == recorder.value
     assert tree.write("/data", b"x", caller=ROOT) == 1
+
+
+OWNER = Caller(uid=1000, gids=(5, 7))
+NOW = Change(accessed_ns="now", modified_ns="now")
+
+
+@pytest.fixture
+def owned() -> SysfsTree:
+    """A file `/text` of the user 1000 and the group 5, made at 10 s and changed at 20 s."""
+    times = count(0, 10)  # the root's, the file's, then those of changes
+    tree = SysfsTree(now=lambda: float(next(times)))
+    tree.add("/text", TextAttribute(lambda: "text", lambda data: None))
+    tree.change("/text", Change(uid=1000, gid=5))
+    return tree
+
+
+@pytest.mark.parametrize(
+    ("mode", "caller", "may_read", "may_write"),
+    [
+        (0o640, OWNER, True, True),
+        (0o046, OWNER, False, False),
+        (0o640, Caller(1001, gids=(5,)), True, False),
+        (0o604, Caller(1001, gids=(5,)), False, False),
+        (0o604, Caller(1001, gids=(6,)), True, False),
+        (0o020, ROOT, False, True),
+    ],
+)
+def test_owner_group_and_others_have_bits_of_their_own(
+    owned: SysfsTree, mode: int, caller: Caller, may_read: bool, may_write: bool
+) -> None:
+    owned.change("/text", Change(mode=mode))
+    assert outcome(lambda: owned.read("/text", caller=caller)) == (None if may_read else "EACCES")
+    written = outcome(lambda: owned.write("/text", b"x", caller=caller))
+    assert written == (None if may_write else "EACCES")
+
+
+def test_the_first_change_sets_all_times_and_each_the_time_of_the_change(owned: SysfsTree) -> None:
+    seen = owned.stat("/text")
+    assert (seen.accessed_ns, seen.modified_ns, seen.changed_at) == (20 * NS, 20 * NS, 20.0)
+    owned.change("/text", Change(accessed_ns=-5))
+    seen = owned.stat("/text")
+    assert (seen.accessed_ns, seen.modified_ns, seen.changed_at) == (-5, 20 * NS, 30.0)
+    owned.change("/text", NOW)
+    seen = owned.stat("/text")
+    assert (seen.accessed_ns, seen.modified_ns, seen.changed_at) == (40 * NS, 40 * NS, 40.0)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "caller", "error"),
+    [
+        (Change(mode=0o600), SOMEBODY, None),
+        (Change(mode=0o600), Caller(1001, gids=(5,)), "EPERM"),
+        (Change(uid=1000), SOMEBODY, None),
+        (Change(uid=1001), SOMEBODY, "EPERM"),
+        (Change(gid=7), OWNER, None),
+        (Change(gid=8), OWNER, "EPERM"),
+        (Change(accessed_ns=1), Caller(1001), "EPERM"),
+        (Change(accessed_ns="now"), Caller(1001), "EPERM"),
+        (NOW, Caller(1001), "EACCES"),
+        (NOW, Caller(1001, gids=(5,)), None),
+        (Change(uid=7, gid=7, mode=0), ROOT, None),
+    ],
+)
+def test_who_may_change_what(
+    owned: SysfsTree, wanted: Change, caller: Caller, error: str | None
+) -> None:
+    owned.change("/text", Change(mode=0o664))
+    before = owned.stat("/text")
+    assert outcome(lambda: owned.change("/text", wanted, caller)) == error
+    assert (owned.stat("/text") == before) == (error is not None)
+
+
+def test_a_new_owner_loses_the_bits_that_would_make_others_this_owner(owned: SysfsTree) -> None:
+    owned.change("/text", Change(mode=0o6711))
+    owned.change("/text", Change(gid=9))
+    assert owned.stat("/text").mode & 0o7777 == 0o711
+    owned.change("/text", Change(mode=0o2755), SOMEBODY)
+    assert owned.stat("/text").mode & 0o7777 == 0o755, "the owner is not in the group"
+
+
+def test_a_mode_lets_nobody_do_what_an_attribute_can_not(recorder: Recorder) -> None:
+    tree = SysfsTree()
+    tree.add("/reads", BinaryAttribute(recorder.read, mode=0o666))
+    tree.add("/writes", BinaryAttribute(writer=recorder.write, mode=0o666))
+    tree.add("/shows", TextAttribute(recorder.show, mode=0o666))
+    tree.add("/stores", TextAttribute(store=recorder.store, mode=0o666))
+    assert error_of(lambda: tree.write("/reads", b"x")) == "EACCES"
+    assert error_of(lambda: tree.read("/writes")) == "EACCES"
+    assert error_of(lambda: tree.write("/shows", b"x")) == "EIO"
+    assert error_of(lambda: tree.read("/stores")) == "EIO"
 
 
 def test_a_file_mode_is_checked_before_the_capability(recorder: Recorder) -> None:

@@ -10,8 +10,8 @@ What sysfs does (docs/reference/linux-files.md, L1; each measured on Linux):
   the text again. Every write is a new store, at any offset.
 - A binary attribute gets offset and size unchanged.
 - One call moves at most a page. A write of no bytes is not a store.
-- No user, not even root, can open a file without a read bit for reading, or one without a write bit
-  for writing: EACCES. For users other than root, the mode bits for others apply.
+- An attribute that can't be read or written, and whose mode was changed so that it can be opened
+  for it, says EIO.
 - When an attribute is removed, a file that is open returns ENODEV from then on, also when another
   attribute is added at the same path.
 """
@@ -19,121 +19,46 @@ What sysfs does (docs/reference/linux-files.md, L1; each measured on Linux):
 from __future__ import annotations
 
 import errno
-import stat
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from itertools import count
 from typing import TypeVar
 
 from openrbu.buffers import Buffer
+from openrbu.drivers.inodes import (
+    ROOT,
+    Attribute,
+    BinaryAttribute,
+    Caller,
+    Change,
+    Directory,
+    Node,
+    Stat,
+    Symlink,
+    TextAttribute,
+    change,
+    require_openable,
+)
 from openrbu.errors import KernelError
 from openrbu.units import PAGE_SIZE
 
+__all__ = (
+    "ROOT",
+    "Attribute",
+    "BinaryAttribute",
+    "Caller",
+    "Change",
+    "Directory",
+    "Node",
+    "OpenFile",
+    "Stat",
+    "Symlink",
+    "SysfsTree",
+    "TextAttribute",
+)
+
 _MAX_LINKS = 40  # Linux follows no more than 40 links in one path (path_resolution(7))
 
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """The user that makes a system call, and whether it has the capability CAP_SYS_RAWIO."""
-
-    uid: int = 0
-    sys_rawio: bool = True
-
-    @property
-    def is_root(self) -> bool:
-        return self.uid == 0
-
-
-ROOT = Caller()
-
-Show = Callable[[], str]
-Store = Callable[[bytes], None]
-BinaryRead = Callable[[int, int], bytes]
-BinaryWrite = Callable[[int, Buffer], None]
-
-
-@dataclass(slots=True, eq=False)
-class _Inode:
-    """What every node has. The tree sets its number and its time (seconds) when it is added."""
-
-    number: int = field(default=0, kw_only=True)
-    born_at: float = field(default=0.0, kw_only=True)
-    is_of_hardware: bool = field(default=False, kw_only=True)  # a write changes no kernel
-
-
-@dataclass(slots=True, eq=False)
-class TextAttribute(_Inode):
-    """An attribute of text. `show` makes the whole text, one character for each byte; `store` gets
-    the bytes of one write. `size_bytes` is what `stat` shows: a page in sysfs, 0 in `/proc`."""
-
-    show: Show | None = None
-    store: Store | None = None
-    mode: int = 0o644
-    size_bytes: int = PAGE_SIZE
-
-
-@dataclass(slots=True, eq=False)
-class BinaryAttribute(_Inode):
-    """An attribute of bytes. `reader(offset, size)` and `writer(offset, data)` get every call.
-
-    `rawio`: a write needs CAP_SYS_RAWIO. `size_bytes` is what `stat` shows; 0: no size is declared,
-    and there is no limit.
-    """
-
-    reader: BinaryRead | None = None
-    writer: BinaryWrite | None = None
-    mode: int = 0o644
-    size_bytes: int = 0
-    rawio: bool = False
-
-
-Attribute = TextAttribute | BinaryAttribute
-
-
-@dataclass(slots=True, eq=False)
-class Symlink(_Inode):
-    """A symbolic link; `target` is as `readlink` shows it, relative or absolute."""
-
-    target: str
-    mode: int = 0o777
-
-    size_bytes = 0
-
-
-@dataclass(slots=True, eq=False)
-class Directory(_Inode):
-    """A directory; `children` belong to the tree: use `SysfsTree.add` and `remove`."""
-
-    children: dict[str, Node] = field(default_factory=dict)
-    mode: int = 0o755
-
-    size_bytes = 0
-
-
-Node = Directory | TextAttribute | BinaryAttribute | Symlink
 _NodeT = TypeVar("_NodeT", bound=Node)
-
-
-@dataclass(frozen=True, slots=True)
-class Stat:
-    """What `stat` shows. `mode` has the type's bits; `changed_at` is in seconds."""
-
-    mode: int
-    link_count: int
-    size_bytes: int
-    inode: int
-    changed_at: float
-
-    @classmethod
-    def of(cls, node: Node) -> Stat:
-        """As sysfs counts: a directory has two links and one for each directory in it."""
-        links, kind = 1, stat.S_IFREG
-        if isinstance(node, Directory):
-            links = 2 + sum(isinstance(child, Directory) for child in node.children.values())
-            kind = stat.S_IFDIR
-        elif isinstance(node, Symlink):
-            kind = stat.S_IFLNK
-        return cls(kind | node.mode, links, node.size_bytes, node.number, node.born_at)
 
 
 class OpenFile:
@@ -164,7 +89,8 @@ class OpenFile:
 
     def _read_text(self, attribute: TextAttribute, offset: int, size_bytes: int) -> bytes:
         if offset == 0 or offset != self._read_to:
-            assert attribute.show is not None
+            if attribute.show is None:
+                raise KernelError(errno.EIO, self._path)
             self._shown = attribute.show().encode("latin-1")
         part = self._shown[offset : offset + size_bytes]
         self._read_to = offset + len(part)
@@ -182,7 +108,8 @@ class OpenFile:
             return 0
         if isinstance(attribute, TextAttribute):
             taken = data[:PAGE_SIZE]
-            assert attribute.store is not None
+            if attribute.store is None:
+                raise KernelError(errno.EIO, self._path)
             attribute.store(bytes(taken))
             return len(taken)
         if attribute.rawio and not sys_rawio:
@@ -331,6 +258,13 @@ class SysfsTree:
         """
         return Stat.of(self.lookup(path, follow=follow))
 
+    def change(self, path: str, wanted: Change, caller: Caller = ROOT) -> None:
+        """chmod(2), chown(2) or utimensat(2) of the node at a path. A last link is not followed.
+
+        :raise KernelError: EPERM, EACCES, or as `lookup`.
+        """
+        change(self.lookup(path, follow=False), path, wanted, caller, self._now())
+
     def list(self, path: str) -> list[str]:
         """The names in a directory, sorted.
 
@@ -362,10 +296,7 @@ class SysfsTree:
         if isinstance(node, Directory):
             raise KernelError(errno.EISDIR, path)
         assert not isinstance(node, Symlink)
-        if reading:
-            _require(node.mode, 0o444, caller, path)
-        if writing:
-            _require(node.mode, 0o222, caller, path)
+        require_openable(node, path, caller, reading=reading, writing=writing)
         return OpenFile(self, "/".join(names), node)
 
     def read(
@@ -388,13 +319,3 @@ class SysfsTree:
 
 def _parts(path: str) -> list[str]:
     return [part for part in path.split("/") if part not in ("", ".")]
-
-
-def _require(mode: int, wanted: int, caller: Caller, path: str) -> None:
-    """Check a caller's mode bits. Every attribute belongs to root; `wanted` is 0o444 for reading,
-    0o222 for writing.
-
-    :raise KernelError: EACCES when none of them is set.
-    """
-    if not mode & wanted & (0o777 if caller.is_root else 0o007):
-        raise KernelError(errno.EACCES, path)

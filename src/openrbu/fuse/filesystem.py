@@ -16,28 +16,33 @@ What the kernel's own VFS and FUSE do before a request comes here, or without on
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
-import functools
 import os
 import posixpath
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
-from typing import Any, NoReturn, TypeVar, cast
+from typing import Any, NoReturn
 
 from openrbu.drivers.dcdbas import SMI_REQUEST
-from openrbu.drivers.sysfs import Caller, Stat
-from openrbu.errors import KernelError, MachineError, ObstacleError
+from openrbu.drivers.inodes import Time, allowed_bits
+from openrbu.drivers.sysfs import Change, Stat
+from openrbu.errors import KernelError, ObstacleError
 from openrbu.fuse.callers import CallerMap
 from openrbu.fuse.library import mfusepy
+from openrbu.fuse.refusals import Refusals, answering
 from openrbu.fuse.requests import Requests
 from openrbu.kernel.files import File, Files
 from openrbu.units import PAGE_SIZE
 
-_Operation = TypeVar("_Operation", bound=Callable[..., Any])
-
 _MAX_NAME_BYTES = 255
+_MAX_LENGTH_BYTES = (1 << 31) - 1
+"""How long ftruncate(2) may say that a file of sysfs is (measured on 6.1.192)."""
+
+_UNCHANGED = -1
+"""Of chown(2): the user, or the group, stays."""
 
 LOCKED_WHILE_OPEN = frozenset((f"/sys{SMI_REQUEST}",))
 """Files that programs lock with flock(2) before they use them. While some program of this mount has
@@ -61,34 +66,36 @@ class _Handle:
 
     `position`: the offset of the next write to a file that was opened with O_APPEND. sysfs ignores
     that flag, but FUSE gives the file's size as the offset. None: FUSE gives the right offset.
-    `locked_path`: the path, where it is one of `LOCKED_WHILE_OPEN` and open for writing.
+    `locked_path`: the path, where it is one of `LOCKED_WHILE_OPEN` and open for writing. `node`:
+    the kernel's number of the file, as in `Requests`.
     """
 
     file: File
     position: int | None
     locked_path: str = ""
+    node: int = 0
 
 
-def _answering(operation: _Operation) -> _Operation:
-    """Turn every exception of an operation into an errno; log those that are defects."""
+@dataclass(frozen=True, slots=True)
+class _Directory:
+    """A directory that a program has open: its path, the kernel's number of it, and what it was."""
 
-    @functools.wraps(operation)
-    def answer(self: FileSystem, *arguments: Any) -> Any:
-        try:
-            return operation(self, *arguments)
-        except OSError as error:
-            if error.errno:
-                raise
-            raise self.unexpected(operation.__name__, error) from None
-        except MachineError:  # the machine's kernel has crashed, or the process that has it ended
-            raise KernelError(errno.EIO) from None
-        except Exception as error:  # noqa: BLE001  (a defect is logged, and does not end the mount)
-            raise self.unexpected(operation.__name__, error) from None
-
-    return cast("_Operation", answer)
+    path: str
+    node: int
+    what: Stat
 
 
-class FileSystem(mfusepy.Operations):  # type: ignore[misc]  # mfusepy has no types
+@contextlib.contextmanager
+def _missing_ignored() -> Iterator[None]:
+    """End the block where a file is not there."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENOENT:
+            raise
+
+
+class FileSystem(Refusals):
     """The operations that libfuse calls, each for one of `requests`. `log` gets a line for each
     defect. `path_lock` locks a path of the machine against programs that do not use this mount."""
 
@@ -103,13 +110,13 @@ class FileSystem(mfusepy.Operations):  # type: ignore[misc]  # mfusepy has no ty
         *,
         path_lock: PathLock = lambda path: contextlib.nullcontext(),
     ) -> None:
-        self._files, self._callers, self._log = files, callers, log
+        super().__init__(callers, log)
+        self._files = files
         self.requests = requests
         self._path_lock = path_lock
         self._locked: dict[str, tuple[int, contextlib.ExitStack]] = {}
-        self.root_uid, self.root_gid = callers.root_uid, callers.root_gid
         self._handles: dict[int, _Handle] = {}
-        self._directories: dict[int, str] = {}
+        self._directories: dict[int, _Directory] = {}
         self._numbers = count(1)
 
     def watch_ioctl(self, on_ioctl: Callable[[File, int], None]) -> None:
@@ -125,11 +132,6 @@ class FileSystem(mfusepy.Operations):  # type: ignore[misc]  # mfusepy has no ty
 
         self.ioctl = ioctl
 
-    def unexpected(self, name: str, error: Exception) -> OSError:
-        """Log an error that no program can have caused; the error to return for it."""
-        self._log(f"{name}: {type(error).__name__}: {error}")
-        return KernelError(errno.EIO)
-
     def init_with_config(self, _connection: object, config: Any) -> None:
         """Settings of libfuse's high-level interface (struct fuse_config)."""
         config.entry_timeout = config.attr_timeout = config.negative_timeout = 0.0
@@ -137,53 +139,78 @@ class FileSystem(mfusepy.Operations):  # type: ignore[misc]  # mfusepy has no ty
 
     # -- names and attributes ---------------------------------------------------------------
 
-    @_answering
+    @answering
     def stat_of(self, path: str | None, handle: int | None) -> Stat:
         """The attributes of a path, or of an open file. `Translation` calls this for `getattr`."""
         if path is None:
             assert handle is not None
             return self._handles[handle].file.stat()
-        return self._files.stat(path)
+        try:
+            return self._files.stat(path)
+        except OSError as error:
+            vanished = self._vanished() if error.errno == errno.ENOENT else None
+            if vanished is None:
+                raise
+            return vanished
 
-    @_answering
+    def _vanished(self) -> Stat | None:
+        """The attributes of an open file or directory that is no more at its path, for fstat(2):
+        that asks by the kernel's number, not by a name. None: this request asks for no such."""
+        node = self.requests.node if self.requests.is_for_attributes else 0
+        if not node:
+            return None
+        for handle in self._handles.values():
+            if handle.node == node:
+                return handle.file.stat()
+        for directory in self._directories.values():
+            if directory.node == node:
+                return dataclasses.replace(directory.what, link_count=2)
+        return None
+
+    @answering
     def opendir(self, path: str) -> int:
-        directory = next(self._numbers)
-        self._directories[directory] = path
-        return directory
+        what, caller = self._files.stat(path), self.caller()
+        readable = allowed_bits(what.mode, what.uid, what.gid, caller) & os.R_OK
+        if not (readable or caller.is_root):
+            raise KernelError(errno.EACCES, path)
+        number = next(self._numbers)
+        self._directories[number] = _Directory(path, self.requests.node, what)
+        return number
 
-    @_answering
+    @answering
     def readdir(self, _path: None, fh: int) -> list[tuple[str, dict[str, int], int]]:
-        path = self._directories[fh]
-        entries = [(".", self._entry(path), 0), ("..", self._entry(posixpath.dirname(path)), 0)]
-        for name in self._files.list(path):
-            with contextlib.suppress(FileNotFoundError):  # removed meanwhile
-                entries.append((name, self._entry(posixpath.join(path, name)), 0))
-        return entries
+        path = self._directories[fh].path
+        entries: list[tuple[str, dict[str, int], int]] = []
+        with _missing_ignored():
+            names = [".", "..", *self._files.list(path)]
+            for name in names:
+                with _missing_ignored():  # it was removed meanwhile
+                    where = posixpath.normpath(posixpath.join(path, name))
+                    entries.append((name, self._entry(where), 0))
+        # of a directory that was removed, only these are left
+        return entries or [(name, {"st_mode": stat.S_IFDIR}, 0) for name in (".", "..")]
 
     def _entry(self, path: str) -> dict[str, int]:
         what = self._files.stat(path)
         return {"st_mode": what.mode, "st_ino": what.inode}
 
-    @_answering
+    @answering
     def releasedir(self, _path: None, fh: int) -> int:
         del self._directories[fh]
         return 0
 
-    @_answering
+    @answering
     def readlink(self, path: str) -> str:
         return self._files.readlink(path)
 
-    @_answering
+    @answering
     def access(self, path: str, amode: int) -> int:
         """access(2). The kernel also asks this for chdir(2), as a search."""
-        mode = self._files.stat(path).mode
-        if self._caller().is_root:
+        what, caller = self._files.stat(path), self.caller()
+        allowed = allowed_bits(what.mode, what.uid, what.gid, caller)
+        if caller.is_root:
             # root may read and write everything, and execute what any user may execute
-            allowed = os.R_OK | os.W_OK
-            if stat.S_ISDIR(mode) or mode & 0o111:
-                allowed |= os.X_OK
-        else:
-            allowed = mode & 0o7
+            allowed |= os.R_OK | os.W_OK | (os.X_OK if stat.S_ISDIR(what.mode) else 0)
         if amode & ~allowed:
             raise KernelError(errno.EACCES, path)
         return 0
@@ -193,7 +220,7 @@ class FileSystem(mfusepy.Operations):  # type: ignore[misc]  # mfusepy has no ty
 
     # -- files ------------------------------------------------------------------------------
 
-    @_answering
+    @answering
     def open(self, path: str, flags: int) -> int:
         if flags & os.O_DIRECT:
             raise KernelError(errno.EINVAL, path)
@@ -204,7 +231,7 @@ class FileSystem(mfusepy.Operations):  # type: ignore[misc]  # mfusepy has no ty
             path,
             reading=access != os.O_WRONLY,
             writing=access != os.O_RDONLY,
-            caller=self._caller(),
+            caller=self.caller(),
         )
         locked = path if access != os.O_RDONLY and path in LOCKED_WHILE_OPEN else ""
         if locked:
@@ -214,7 +241,9 @@ class FileSystem(mfusepy.Operations):  # type: ignore[misc]  # mfusepy has no ty
                 file.close()
                 raise
         handle = next(self._numbers)
-        self._handles[handle] = _Handle(file, 0 if flags & os.O_APPEND else None, locked)
+        self._handles[handle] = _Handle(
+            file, 0 if flags & os.O_APPEND else None, locked, self.requests.node
+        )
         return handle
 
     def _lock(self, path: str) -> None:
@@ -237,22 +266,22 @@ class FileSystem(mfusepy.Operations):  # type: ignore[misc]  # mfusepy has no ty
         else:
             lock.close()
 
-    @_answering
+    @answering
     def read(self, _path: None, size: int, offset: int, fh: int) -> bytes:
         return self._handles[fh].file.read(offset, size)
 
-    @_answering
+    @answering
     def write(self, _path: None, data: bytes, offset: int, fh: int) -> int:
         handle = self._handles[fh]
         uid, _, pid = mfusepy.fuse_get_context()
-        sys_rawio = self._callers.has_rawio(uid, pid)
+        sys_rawio = self.callers.has_rawio(uid, pid)
         if handle.position is None:
             return handle.file.write(offset, data, sys_rawio=sys_rawio)
         done = handle.file.write(handle.position, data, sys_rawio=sys_rawio)
         handle.position += done
         return done
 
-    @_answering
+    @answering
     def release(self, _path: None, fh: int) -> int:
         handle = self._handles.pop(fh)
         handle.file.close()
@@ -260,74 +289,47 @@ class FileSystem(mfusepy.Operations):  # type: ignore[misc]  # mfusepy has no ty
             self._unlock(handle.locked_path)
         return 0
 
-    @_answering
-    def truncate(self, path: str | None, _length: int, fh: int | None = None) -> int:
+    @answering
+    def truncate(self, path: str | None, length: int, fh: int | None = None) -> int:
         """Does nothing, as in sysfs, when the caller may write. mfusepy gives no path together with
         a handle."""
+        if length > _MAX_LENGTH_BYTES:
+            raise KernelError(errno.EFBIG, path)
         if fh is None and path is not None:
             self._require_writable(path)
         return 0
 
     def _require_writable(self, path: str) -> None:
         """Whether the mode lets the caller write; root may truncate what it can't write, too."""
-        if not (self._caller().is_root or self._files.stat(path).mode & stat.S_IWOTH):
-            raise KernelError(errno.EACCES, path)
+        caller = self.caller()
+        if not caller.is_root:
+            what = self._files.stat(path)
+            if not allowed_bits(what.mode, what.uid, what.gid, caller) & os.W_OK:
+                raise KernelError(errno.EACCES, path)
 
-    # -- what sysfs refuses -----------------------------------------------------------------
+    # -- modes, owners, times ---------------------------------------------------------------
 
-    @_answering
-    def create(self, path: str, _mode: int, _flags: int) -> NoReturn:
-        """libfuse also calls this for `mknod` of a plain file."""
-        raise KernelError(errno.EACCES, path)
+    @answering
+    def chmod(self, path: str, mode: int) -> int:
+        return self._change(path, Change(mode=mode & 0o7777))
 
-    @_answering
-    def mknod(self, path: str, _mode: int, _device: int) -> NoReturn:
-        self._refuse(path)
+    @answering
+    def chown(self, path: str, uid: int, gid: int) -> int:
+        """chown(2); -1 is the user or group that the file has."""
+        there = self.callers
+        return self._change(
+            path,
+            Change(
+                uid=None if uid == _UNCHANGED else there.uid_there(uid),
+                gid=None if gid == _UNCHANGED else there.gid_there(gid),
+            ),
+        )
 
-    @_answering
-    def mkdir(self, path: str, _mode: int) -> NoReturn:
-        self._refuse(path)
+    @answering
+    def utimens(self, path: str, accessed_ns: Time, modified_ns: Time) -> int:
+        """utimensat(2)."""
+        return self._change(path, Change(accessed_ns=accessed_ns, modified_ns=modified_ns))
 
-    @_answering
-    def unlink(self, path: str) -> NoReturn:
-        self._refuse(path)
-
-    @_answering
-    def rmdir(self, path: str) -> NoReturn:
-        self._refuse(path)
-
-    @_answering
-    def symlink(self, path: str, _target: str) -> NoReturn:
-        self._refuse(path)
-
-    @_answering
-    def rename(self, path: str, _new: str) -> NoReturn:
-        self._refuse(path)
-
-    def _refuse(self, path: str) -> NoReturn:
-        """Refuse to change a directory: EPERM for root, EACCES for other users."""
-        raise KernelError(errno.EPERM if self._caller().is_root else errno.EACCES, path)
-
-    @_answering
-    def link(self, path: str, _source: str) -> NoReturn:
-        raise KernelError(errno.EPERM, path)
-
-    # A real kernel lets root do these three. Here modes, owners and times never change.
-
-    @_answering
-    def chmod(self, path: str, _mode: int) -> NoReturn:
-        raise KernelError(errno.EPERM, path)
-
-    @_answering
-    def chown(self, path: str, _uid: int, _gid: int) -> NoReturn:
-        raise KernelError(errno.EPERM, path)
-
-    @_answering
-    def utimens(self, path: str, _times: tuple[int, int] | None = None) -> NoReturn:
-        raise KernelError(errno.EPERM, path)
-
-    # -- inside -----------------------------------------------------------------------------
-
-    def _caller(self) -> Caller:
-        uid, _, pid = mfusepy.fuse_get_context()
-        return self._callers.caller(uid, pid)
+    def _change(self, path: str, wanted: Change) -> int:
+        self._files.change(path, wanted, self.caller())
+        return 0

@@ -12,6 +12,7 @@ import errno
 from functools import lru_cache
 from typing import Any
 
+from openrbu.drivers.inodes import Time
 from openrbu.drivers.sysfs import Stat
 from openrbu.errors import KernelError
 from openrbu.fuse.library import mfusepy
@@ -21,6 +22,7 @@ _COPIED_BYTES = 64 * KIB
 """Up to this size a copy is quicker than a view."""
 
 _NS = 10**9
+_UTIME_NOW, _UTIME_OMIT = (1 << 30) - 1, (1 << 30) - 2  # linux/stat.h
 _STAT_BYTES = ctypes.sizeof(mfusepy.c_stat)
 
 
@@ -64,8 +66,22 @@ class Translation(mfusepy.FUSE):  # type: ignore[misc]  # mfusepy has no types
             None if path is None else path.decode("utf-8", "surrogateescape"), handle
         )
         what = system.requests.attributes(what)
-        ctypes.memmove(target, _c_stat(what, system.root_uid, system.root_gid), _STAT_BYTES)
+        uid, gid = system.callers.uid_here(what.uid), system.callers.gid_here(what.gid)
+        ctypes.memmove(target, _c_stat(what, uid, gid), _STAT_BYTES)
         return 0
+
+    def utimens_fuse_3(self, path: bytes, times: Any, _info: Any) -> int:
+        """Pass on times, of which each may be "now" or left out. mfusepy makes times of these."""
+        wanted = [_time(each) for each in (times.contents.actime, times.contents.modtime)]
+        self.operations.utimens(path.decode("utf-8", "surrogateescape"), *wanted)
+        return 0
+
+
+def _time(value: Any) -> Time:
+    """A `struct timespec` of utimensat(2)."""
+    if value.tv_nsec == _UTIME_OMIT:
+        return None
+    return "now" if value.tv_nsec == _UTIME_NOW else int(value.tv_sec * _NS + value.tv_nsec)
 
 
 @lru_cache(maxsize=4096)
@@ -80,8 +96,8 @@ def _c_stat(what: Stat, uid: int, gid: int) -> bytes:
         "st_ino": what.inode,
         "st_uid": uid,
         "st_gid": gid,
-        "st_atime": time_ns,
-        "st_mtime": time_ns,
+        "st_atime": time_ns if what.accessed_ns is None else what.accessed_ns,
+        "st_mtime": time_ns if what.modified_ns is None else what.modified_ns,
         "st_ctime": time_ns,
         "st_blksize": PAGE_SIZE,
     }

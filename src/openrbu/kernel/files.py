@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from openrbu.buffers import Buffer
-from openrbu.drivers.sysfs import ROOT, Caller, Stat
+from openrbu.drivers.sysfs import ROOT, Caller, Change, Stat
 from openrbu.errors import KernelError
 from openrbu.kernel.kernel import Kernel, KernelFile
 
@@ -54,6 +54,9 @@ class Files(Protocol):
     def stat(self, path: str) -> Stat:
         """lstat(2)."""
 
+    def change(self, path: str, wanted: Change, caller: Caller = ROOT) -> None:
+        """chmod(2), lchown(2) or utimensat(2). The state of a machine does not keep it."""
+
     def list(self, path: str) -> list[str]:
         """The names in a directory."""
 
@@ -86,6 +89,14 @@ class MachineFiles:
                 return self._root()
             tree, inner = self._kernel(path).tree(path)
             return tree.stat(inner, follow=False)
+
+    def change(self, path: str, wanted: Change, caller: Caller = ROOT) -> None:
+        with self._lock:
+            is_fixed = path == "/" or path.startswith("/proc/sys/")  # all but times
+            if is_fixed and (wanted.mode, wanted.uid, wanted.gid) != (None, None, None):
+                raise KernelError(errno.EPERM, path)
+            tree, inner = self._kernel(path).tree(path)
+            tree.change(inner, wanted, caller)
 
     def list(self, path: str) -> list[str]:
         with self._lock:

@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from openrbu.drivers.sysfs import ROOT, Caller, Stat
+from openrbu.drivers.sysfs import ROOT, Caller, Change, Stat
 from openrbu.errors import KernelError
 
 if TYPE_CHECKING:
@@ -207,6 +207,11 @@ class Overlay:
             return Stat(stat.S_IFDIR | 0o555, _LINKS_OF_MERGED, 0, _FIRST_INODE - 2, 0.0)
         real = self._real_at(path)
         return self._files.stat(path) if real is None else real.stat
+
+    def change(self, path: str, wanted: Change, caller: Caller = ROOT) -> None:
+        if path in (REFUSED, PROCESSES) or self._real_at(path) is not None:
+            raise KernelError(errno.EPERM, path)
+        self._files.change(path, wanted, caller)
 
     def list(self, path: str) -> list[str]:
         if path not in MERGED:

@@ -22,7 +22,7 @@ from typing import Any, Protocol
 
 from openrbu import __version__
 from openrbu.buffers import Buffer
-from openrbu.drivers.sysfs import ROOT, Caller, Stat
+from openrbu.drivers.sysfs import ROOT, Caller, Change, Stat
 from openrbu.errors import ObstacleError, UsageError
 from openrbu.kernel.files import File, Files
 from openrbu.machine.base import Machine
@@ -240,6 +240,9 @@ class TracedFiles:
     def stat(self, path: str) -> Stat:
         with self._looking_up(path):
             return self._files.stat(path)
+
+    def change(self, path: str, wanted: Change, caller: Caller = ROOT) -> None:
+        self._files.change(path, wanted, caller)
 
     def list(self, path: str) -> list[str]:
         return self._files.list(path)

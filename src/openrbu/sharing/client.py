@@ -11,7 +11,7 @@ from typing import Any, Concatenate, Generic, ParamSpec
 
 from openrbu.buffers import Buffer
 from openrbu.drivers.dev_port import PORTS
-from openrbu.drivers.sysfs import Caller
+from openrbu.drivers.sysfs import Caller, Change
 from openrbu.errors import KernelError, OpenRbuError, PowerCutError
 from openrbu.kernel.files import File
 from openrbu.machine.path_locks import STEP_S
@@ -133,8 +133,11 @@ class Client:
     def remove_file(self, path: str) -> None:
         self._machine.remove_file(path)
 
-    def stat(self, path: str) -> list[float]:
-        return replies.stat_list(self._files.stat(path))
+    def stat(self, path: str) -> dict[str, Any]:
+        return replies.stat_document(self._files.stat(path))
+
+    def change(self, path: str, wanted: dict[str, Any], caller: dict[str, Any]) -> None:
+        self._files.change(path, replies.record(Change, wanted), replies.record(Caller, caller))
 
     def list_directory(self, path: str) -> list[str]:
         return self._files.list(path)
@@ -150,8 +153,7 @@ class Client:
         *,
         reading: bool,
         writing: bool,
-        uid: int,
-        sys_rawio: bool,
+        caller: dict[str, Any],
         must_be_on: bool,
     ) -> int:
         if len(self._opened) >= MAX_OPEN_FILES:
@@ -159,14 +161,14 @@ class Client:
         if must_be_on:
             file = self._machine.open(path, reading=reading, writing=writing)
         else:
-            caller = Caller(uid, sys_rawio)
-            file = self._files.open(path, reading=reading, writing=writing, caller=caller)
+            user = replies.record(Caller, caller)
+            file = self._files.open(path, reading=reading, writing=writing, caller=user)
         number = next(self._numbers)
         self._opened[number] = _Opened(file, path, reading, writing)
         return number
 
-    def file_stat(self, file: int) -> list[float]:
-        return replies.stat_list(self._find(file).file.stat())
+    def file_stat(self, file: int) -> dict[str, Any]:
+        return replies.stat_document(self._find(file).file.stat())
 
     def file_read(self, file: int, offset: int, size_bytes: int) -> Message:
         opened = self._find(file)
@@ -219,6 +221,7 @@ EXISTS = Call("exists", Client.exists, path=str)
 MAKE_FILE = Call("make_file", Client.make_file, path=str)
 REMOVE_FILE = Call("remove_file", Client.remove_file, path=str)
 STAT = Call("stat", Client.stat, path=str)
+CHANGE = Call("change", Client.change, path=str, wanted=dict, caller=dict)
 LIST = Call("list", Client.list_directory, path=str)
 READLINK = Call("readlink", Client.readlink, path=str)
 OPEN = Call(
@@ -227,8 +230,7 @@ OPEN = Call(
     path=str,
     reading=bool,
     writing=bool,
-    uid=int,
-    sys_rawio=bool,
+    caller=dict,
     must_be_on=bool,
 )
 FILE_STAT = Call("file_stat", Client.file_stat, file=int)
@@ -257,6 +259,7 @@ CALLS: Mapping[str, Call[...]] = MappingProxyType(
             MAKE_FILE,
             REMOVE_FILE,
             STAT,
+            CHANGE,
             LIST,
             READLINK,
             OPEN,

@@ -7,6 +7,7 @@ is read here. When that process ends, every call raises MachineError.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import select
 import socket
@@ -20,7 +21,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from openrbu.bios.post_report import PostReport
 from openrbu.buffers import Buffer
-from openrbu.drivers.sysfs import ROOT, Caller, Stat
+from openrbu.drivers.sysfs import ROOT, Caller, Change, Stat
 from openrbu.errors import MachineError
 from openrbu.kernel.files import File
 from openrbu.machine import store
@@ -237,6 +238,15 @@ class RemoteFiles:
     def stat(self, path: str) -> Stat:
         return self._connection.call(client.STAT, replies.stat, path=path)
 
+    def change(self, path: str, wanted: Change, caller: Caller = ROOT) -> None:
+        self._connection.call(
+            client.CHANGE,
+            replies.no_value,
+            path=path,
+            wanted=dataclasses.asdict(wanted),
+            caller=dataclasses.asdict(caller),
+        )
+
     def list(self, path: str) -> list[str]:
         return self._connection.call(client.LIST, replies.names, path=path)
 
@@ -259,8 +269,7 @@ class RemoteFiles:
             path=path,
             reading=reading,
             writing=writing,
-            uid=caller.uid,
-            sys_rawio=caller.sys_rawio,
+            caller=dataclasses.asdict(caller),
             must_be_on=must_be_on,
         )
         return RemoteFile(self._connection, number)

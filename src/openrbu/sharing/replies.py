@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from types import NoneType
 from typing import Any, TypeVar
 
@@ -20,6 +21,8 @@ from openrbu.formats.smbios import Tables
 from openrbu.machine.base import MachineStatus
 from openrbu.memory.physical import Region
 from openrbu.sharing.wire import MAX_INT, Message, WireError, fields
+from openrbu.typed_json import DocumentError
+from openrbu.typed_json import read as read_record
 
 T = TypeVar("T")
 
@@ -44,14 +47,6 @@ _STATUS: Mapping[str, Any] = {
     "flash_size_bytes": int,
     "modules": list,
     "reboot_mode": str | None,
-}
-
-_STAT: Mapping[str, Any] = {
-    "mode": int,
-    "link_count": int,
-    "size_bytes": int,
-    "inode": int,
-    "changed_at": int | float,
 }
 
 
@@ -199,14 +194,25 @@ def status(reply: Message) -> MachineStatus:
 # -- a file ---------------------------------------------------------------------------------
 
 
-def stat_list(stat: Stat) -> list[float]:
-    """The fields of a `Stat`, as a list for the wire."""
-    return [stat.mode, stat.link_count, stat.size_bytes, stat.inode, stat.changed_at]
+def stat_document(what: Stat) -> dict[str, Any]:
+    """A `Stat` for the wire."""
+    return asdict(what)
 
 
 def stat(reply: Message) -> Stat:
-    """Reads what `stat_list` wrote."""
-    document = _row(_list(reply), _STAT)
-    if not math.isfinite(document["changed_at"]):
+    """Reads what `stat_document` wrote."""
+    what = record(Stat, _document(reply))
+    if not math.isfinite(what.changed_at):
         raise WireError("not a finite time")
-    return Stat(**document)
+    return what
+
+
+def record(kind: type[T], document: dict[str, Any]) -> T:
+    """A record that came over the wire.
+
+    :raise WireError: when it is not one of this kind.
+    """
+    try:
+        return read_record(kind, document)
+    except DocumentError as error:
+        raise WireError(str(error)) from None

@@ -25,7 +25,7 @@ from openrbu.buffers import Buffer
 from openrbu.errors import DamagedInputError, KernelError, OpenRbuError, PowerCutError
 from openrbu.units import MIB
 
-PROTOCOL = 3
+PROTOCOL = 4
 
 SOCKET_NAME = "socket"
 
