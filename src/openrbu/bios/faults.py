@@ -99,4 +99,42 @@ PASSWORD = FaultKind(
     "The BIOS has the admin password openrbu; use --admin-password-file for another one.",
 )
 
-FAULTS: tuple[FaultKind, ...] = (*FLASH_FAULTS, PASSWORD)
+WRONG_CHECK_VALUES = FaultKind(
+    "wrong-check-values",
+    "The BIOS finds the check values of each image in memory wrong, although they are right.",
+)
+RESTART_CLEARS_MEMORY = FaultKind(
+    "restart-clears-memory",
+    "Each restart clears memory, a warm one too, before the BIOS searches it.",
+)
+PORTS_SILENT = FaultKind(
+    "ports-dont-answer",
+    "Programs read 0xFF from the ports of CMOS and write nothing there; the BIOS does not reply to "
+    "SMI calls.",
+)
+TOKEN_DOES_NOT_STAY = FaultKind(
+    "token-does-not-stay",
+    "The BIOS clears the activation token as soon as a program has set it.",
+)
+TOKEN_LOST_AT_RESTART = FaultKind(
+    "token-lost-at-restart",
+    "The activation token is cleared at each restart, before the BIOS looks at it.",
+)
+POWER_CUT = FaultKind(
+    "power-cut",
+    "The power fails in the Nth operation of the flash (an erasure or a programming), each command "
+    "counts anew; the machine is off then.",
+    value="N",
+    values=range(1, 1_000_001),
+)
+
+FAULTS: tuple[FaultKind, ...] = (
+    *FLASH_FAULTS,
+    PASSWORD,
+    PORTS_SILENT,
+    TOKEN_DOES_NOT_STAY,
+    TOKEN_LOST_AT_RESTART,
+    RESTART_CLEARS_MEMORY,
+    WRONG_CHECK_VALUES,
+    POWER_CUT,
+)

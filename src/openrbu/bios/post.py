@@ -71,7 +71,7 @@ class Board:
 
     `activation` is None if the machine has no RBU tokens. `revision` is the hardware's.
     `cmos_result` is None if the result is recorded only in NVRAM. `before`: None where
-    that is not known.
+    that is not known. `misreads`: it finds the check values of each image wrong.
     """
 
     memory: PhysicalMemory
@@ -84,6 +84,7 @@ class Board:
     revision: int = 0
     cmos_result: CmosResult | None = None
     before: BeforeStart | None = None
+    misreads: bool = False
 
     @classmethod
     def of(
@@ -97,6 +98,7 @@ class Board:
         rules: RuleSet = PUBLISHED,
         revision: int = 0,
         ports: IoPorts | None = None,
+        misreads: bool = False,
         before: BeforeStart | None = None,
     ) -> Board:
         """The board of the machine that left the factory with these SMBIOS tables.
@@ -114,6 +116,7 @@ class Board:
             rules=rules,
             revision=revision,
             cmos_result=None if ports is None else CmosResult(ports, tables),
+            misreads=misreads,
             before=before,
         )
 
@@ -174,9 +177,14 @@ def find_update(board: Board) -> FoundUpdate:
     :raise RejectedError: when there is no update, or none that this machine takes.
     """
     try:
-        return board.rules.find_update(board.memory, board.identity)
+        found = board.rules.find_update(board.memory, board.identity)
     except RejectedError as refusal:
         raise RejectedError(refusal.code, f"{refusal}{_unread_packets_text(board)}") from None
+    if board.misreads:
+        raise RejectedError(
+            CompletionCode.INCONSISTENT_IMAGE, "the check values of the image in memory are wrong"
+        )
+    return found
 
 
 def _is_held(board: Board, found: FoundUpdate) -> bool | None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import NoReturn
 
+from openrbu.bios.faults import POWER_CUT
 from openrbu.errors import PowerCutError
+from openrbu.faults import Faults
 
 
 class PowerRail:
@@ -26,3 +28,8 @@ class PowerRail:
     def fail(self) -> NoReturn:
         """:raise PowerCutError: always."""
         raise PowerCutError(f"the power failed at operation {self.operations}")
+
+
+def flash_rail(rail: PowerRail, faults: Faults) -> PowerRail:
+    """The power rail of the flash: one of its own where a fault cuts it."""
+    return PowerRail(faults[POWER_CUT]) if POWER_CUT in faults else rail

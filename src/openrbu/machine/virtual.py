@@ -24,11 +24,11 @@ from typing import Self
 
 from openrbu.bios.activation import bios_activation
 from openrbu.bios.cmos_file import CmosFile
+from openrbu.bios.faulty_ports import faulty_ports, faulty_smi
 from openrbu.bios.flash import Flash, FlashFile
 from openrbu.bios.nvram import ROOM_BYTES, NvramFile
 from openrbu.bios.post_report import PostReport
-from openrbu.bios.power import PowerRail
-from openrbu.bios.smi import SmiHandler
+from openrbu.bios.power import PowerRail, flash_rail
 from openrbu.bios.tables import tables_of_boot
 from openrbu.cmos import banks_of
 from openrbu.drivers.dell_rbu_profiles import profile
@@ -99,7 +99,8 @@ class VirtualMachine:
         self.system_id = dell.system_id(self._factory_tables)
         self.cmos = CmosFile(directory / "cmos", rail, banks=banks_of(self._factory_tables))
         self.nvram = NvramFile(directory / "nvram.json", rail)
-        device = FlashFile(directory / "flash", rail=rail, faults=self._faults)
+        own_rail = flash_rail(rail, self._faults)
+        device = FlashFile(directory / "flash", rail=own_rail, faults=self._faults)
         stack.callback(device.close)
         self.flash = Flash(device, faults=self._faults)
         self.ram = open_ram(directory, self.config, lambda: self._state.read() is not None)
@@ -116,7 +117,8 @@ class VirtualMachine:
             self.nvram,
             lambda: self.ram if self._dom0 is None else self._dom0.memory,
         )
-        self._smi = self._activation if isinstance(self._activation, SmiHandler) else None
+        self._ports = faulty_ports(self.cmos, self._activation, self._faults)
+        self._smi = faulty_smi(self._activation, self._faults)
 
     # -- power ------------------------------------------------------------------------------
 
@@ -178,9 +180,9 @@ class VirtualMachine:
         """POST, then the kernel. A BIOS that tried an update resets and clears RAM after it, and
         Xen clears RAM whenever it starts. Signals are deferred meanwhile.
         """
-        from openrbu.bios.post import Board, post  # noqa: PLC0415  (start-up time)
-        from openrbu.bios.rules import rule_set  # noqa: PLC0415  (start-up time)
+        from openrbu.machine.bios_start import keeps_ram, run_bios  # noqa: PLC0415  (start-up time)
 
+        keep_ram = keep_ram and keeps_ram(self._faults)
         with self._changing():
             make_room(self.directory, ROOM_BYTES)
             self._state.mark_in_use()
@@ -190,19 +192,18 @@ class VirtualMachine:
                 self._dom0.stop()
             if not keep_ram:
                 self.ram.clear()
-            tables = self._factory_tables
-            board = Board.of(
-                tables,
-                self.ram,
-                self.flash,
-                self.nvram,
-                self._activation,
-                rules=rule_set(self.config.bios_rules),
-                revision=self.config.hardware_revision,
+            self.last_post = report = run_bios(
+                self.config,
+                self._faults,
+                self._clock(),
+                tables=self._factory_tables,
+                memory=self.ram,
+                flash=self.flash,
+                nvram=self.nvram,
+                activation=self._activation,
                 ports=self.cmos,
                 before=before,
             )
-            self.last_post = report = post(board, self._clock())
             if report.attempted or self._dom0 is not None:
                 self.ram.clear()
             if self._dom0 is not None:
@@ -284,7 +285,7 @@ class VirtualMachine:
     @property
     def ports(self) -> IoPorts:
         self.running_kernel()
-        return OwnPorts(self.cmos, self.lock)
+        return OwnPorts(self._ports, self.lock)
 
     def check_connection(self) -> None:
         """Does nothing: the machine is in this process."""
@@ -338,7 +339,7 @@ class VirtualMachine:
             profile=profile(self.config.profile),
             boot_id=boot_id,
             dmi=self.tables.build(),
-            ports=self.cmos,
+            ports=self._ports,
             entry_delay_s=self.config.entry_delay_s,
             xen=None if self._dom0 is None else self._dom0.guest,
             saved=saved,
