@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from openrbu.drivers.dell_rbu import NAME as DRIVER
-from openrbu.errors import PowerCutError
+from openrbu.errors import ObstacleError, PowerCutError
 from openrbu.formats.dell import BiosInformation
 from openrbu.formats.version import BiosVersion
 from openrbu.kernel.kernel import Kernel
@@ -41,10 +42,8 @@ def perform(order: Order, directory: Path, deadline: Deadline) -> TrialResult:
         opened.power_on()
         version_before = _version(opened)
     began = time.monotonic()
-    with deadline.running(order.timeout_s):
-        (end,) = programs.run_all(machine, [order.command])
+    end = _run(machine, order, deadline)
     seconds = time.monotonic() - began
-    deadline.check()
     end_descendants()  # a restart ends what the tool has left
     seen = _look(machine, version_before, end, has_timed_out=deadline.has_passed)
     judgement = judge(seen, BiosVersion.parse(order.version), strict=order.strict)
@@ -64,6 +63,25 @@ def perform(order: Order, directory: Path, deadline: Deadline) -> TrialResult:
         kernel_said="",
         seconds=round(seconds, 3),
     )
+
+
+def _run(machine: Path, order: Order, deadline: Deadline) -> ProgramEnd:
+    """Run the tool, until the deadline at most.
+
+    :raise GivenUpError: when the trial is given up.
+    :raise ObstacleError: when this computer does not allow it.
+    :raise CommandError: when there is no such program, or it can't be executed.
+    """
+    try:
+        with deadline.running(order.timeout_s):
+            (end,) = programs.run_all(machine, [order.command])
+    except ObstacleError:
+        deadline.check()
+        if not deadline.has_passed:
+            raise
+        end = ProgramEnd(-signal.SIGKILL)  # it was killed before it had begun
+    deadline.check()
+    return end
 
 
 def _make(order: Order, home: Path) -> Path:
