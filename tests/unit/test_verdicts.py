@@ -220,7 +220,13 @@ def test_what_can_not_be_expected_is_a_usage_error(text: str, says: str) -> None
 
 @pytest.mark.parametrize(
     ("verdict", "status", "is_fine"),
-    [("updated", 0, True), ("not_tried", 1, True), ("not_tried", 0, False), ("luck", 1, False)],
+    [
+        ("updated", 0, True),
+        ("not_tried", 1, True),
+        ("left_staged", 1, True),
+        ("not_tried", 0, False),
+        ("luck", 1, False),
+    ],
 )
 def test_to_give_up_has_to_be_said(verdict: str, status: int, is_fine: bool) -> None:
     assert Combination(may_give_up=True).is_fine(verdict, status) == is_fine

@@ -139,7 +139,7 @@ def _run_one(
 
     with contextlib.closing(PowerSwitch()) as switch:
         with contextlib.closing(child):
-            switch.kernel_is_loaded = _has_kexec(machine)
+            switch.kernel_is_loaded = has_kexec(machine)
             overlay = Overlay(machine.files, real, desk=Desk(machine, switch))
             session = FuseSession(
                 overlay if trace is None else trace.begin(machine, overlay, child, caller_pid),
@@ -162,8 +162,8 @@ def _run_one(
         return _act(machine, switch.wish, status)
 
 
-def _has_kexec(machine: Machine) -> bool:
-    """Whether a kernel is loaded for kexec when a program begins.
+def has_kexec(machine: Machine) -> bool:
+    """Whether a kernel is loaded for kexec, which a plain restart starts.
 
     :raise MachineError: when the machine is off.
     """

@@ -12,6 +12,9 @@ from openrbu.trials.verdicts import Verdict
 from openrbu.typed_json import Natural
 from openrbu.units import GIB, MIB
 
+UNARMED = (Verdict.NOT_TRIED, Verdict.LEFT_STAGED)
+"""The verdicts on a tool after which a restart changes nothing."""
+
 DEFAULT_PROFILE = "documented"
 
 
@@ -21,8 +24,8 @@ class Combination:
 
     A field that is None: as the model has it. `system_id` and `flash_size_bytes` are given where
     the image is for a system that is no model. `expected`: names of verdicts, any of which is
-    fine. `may_give_up`: it is fine, too, when the tool changes nothing and says so, that is the
-    verdict `not_tried` and an exit code that is not 0.
+    fine. `may_give_up`: it is fine, too, when the tool does not arm the BIOS and says that it has
+    failed: a verdict of `UNARMED`, and an exit code that is not 0.
     """
 
     model: str = DEFAULT_MODEL
@@ -62,7 +65,7 @@ class Combination:
 
     def is_fine(self, verdict: str, exit_status: int) -> bool:
         """Whether a verdict of that name is one that is expected."""
-        gave_up = verdict == Verdict.NOT_TRIED and exit_status != 0
+        gave_up = verdict in UNARMED and exit_status != 0
         return verdict in self.expected or (self.may_give_up and gave_up)
 
 

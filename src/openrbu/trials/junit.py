@@ -6,7 +6,7 @@ import re
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 
-from openrbu.trials.combinations import Combination
+from openrbu.trials.combinations import UNARMED, Combination
 from openrbu.trials.records import TrialResult
 
 SUITE = "rbu try"
@@ -65,7 +65,7 @@ def expected_words(combination: Combination) -> str:
     """Which verdicts are expected, in words."""
     wanted = " or ".join(combination.expected)
     if combination.may_give_up:
-        wanted += ", or not_tried with an exit code that is not 0"
+        wanted += f", or {' or '.join(UNARMED)} with an exit code that is not 0"
     return wanted
 
 

@@ -6,9 +6,9 @@ import contextlib
 import os
 import signal
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
+from openrbu.bios.post_report import PostReport
 from openrbu.drivers.dell_rbu import NAME as DRIVER
 from openrbu.errors import ObstacleError, PowerCutError
 from openrbu.formats.dell import BiosInformation
@@ -95,42 +95,39 @@ def _make(order: Order, home: Path) -> Path:
             os.environ[HOME_VARIABLE] = before
 
 
-@dataclass(slots=True)
-class _Before:
-    was_armed: bool
-    was_loading: bool
-    was_off: bool
-    has_crashed: bool
-
-
 def _look(directory: Path, version_before: str, end: ProgramEnd, *, has_timed_out: bool) -> Seen:
     """Look at the machine, restart it, and look again. It is not restarted when it has crashed,
     when its tool had not ended, and when the tool has restarted it, with the BIOS or without."""
     posts = [] if end.restarted is None else [end.restarted.post]
     with VirtualMachine(directory) as machine:
-        before = _Before(
-            was_armed=machine.is_armed,
-            was_loading=_is_loading(machine.kernel),
-            was_off=not machine.is_on,
-            has_crashed=_has_crashed(machine),
-        )
+        was_armed, was_loading = machine.is_armed, _is_loading(machine.kernel)
+        was_off, has_crashed = not machine.is_on, _has_crashed(machine)
     has_restarted = end.power in (PowerAction.RESTART, PowerAction.KEXEC)
-    stays = has_timed_out or before.has_crashed or has_restarted
-    while not stays and not posts:
-        with contextlib.suppress(PowerCutError), VirtualMachine(directory) as machine:
-            posts.append(machine.restart())
+    if not (has_timed_out or has_crashed or has_restarted):
+        posts += _restarted(directory)
     with VirtualMachine(directory) as machine:
         return Seen(
             version_before=version_before,
             version_after=_version(machine),
-            was_armed=before.was_armed,
-            was_loading=before.was_loading,
-            was_off=before.was_off,
+            was_armed=was_armed,
+            was_loading=was_loading,
+            was_off=was_off,
             is_armed=machine.is_armed,
-            has_crashed=before.has_crashed,
+            has_crashed=has_crashed,
             has_timed_out=has_timed_out,
             posts=tuple(posts),
         )
+
+
+def _restarted(directory: Path) -> list[PostReport]:
+    """Restart a machine as its user would; what its BIOS did, nothing where another kernel is
+    started by kexec. Where the power fails meanwhile, it is switched on again."""
+    while True:
+        with contextlib.suppress(PowerCutError), VirtualMachine(directory) as machine:
+            if machine.is_on and programs.has_kexec(machine):
+                machine.kexec()
+                return []
+            return [machine.restart()]
 
 
 def _version(machine: VirtualMachine) -> str:
