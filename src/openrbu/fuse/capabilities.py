@@ -10,6 +10,8 @@ from openrbu.system.libc import LIBC, call
 CAP_SYS_MODULE = 16
 CAP_SYS_RAWIO = 17
 CAP_SYS_BOOT = 22
+CAP_SYS_TIME = 25
+CAP_MKNOD = 27
 _VERSION_3 = 0x20080522
 
 _PR_CAPBSET_DROP = 24  # linux/prctl.h

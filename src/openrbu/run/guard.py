@@ -5,17 +5,24 @@ computer than files:
 
 - `reboot(2)`, `kexec` and kernel modules: the program and all its children lose CAP_SYS_BOOT and
   CAP_SYS_MODULE (capabilities(7): the bounding set).
+- Devices under another name, and this computer's clock: they lose CAP_MKNOD and CAP_SYS_TIME.
 - Port I/O by `iopl(2)` and `ioperm(2)`, which reaches this computer's CMOS: the kernel does not
   execute them, and the parent of the program answers in its place (`openrbu.run.supervisor`).
 - Signals to process 1, with which some programs restart a computer, are refused: EPERM.
 
-The last two are done by a seccomp filter (`openrbu.run.filter`). CAP_SYS_RAWIO stays, because the
+The other two are done by a seccomp filter (`openrbu.run.filter`). CAP_SYS_RAWIO stays, because the
 driver requires it for writing to its firmware `data`.
 """
 
 from __future__ import annotations
 
-from openrbu.fuse.capabilities import CAP_SYS_BOOT, CAP_SYS_MODULE, Capabilities
+from openrbu.fuse.capabilities import (
+    CAP_MKNOD,
+    CAP_SYS_BOOT,
+    CAP_SYS_MODULE,
+    CAP_SYS_TIME,
+    Capabilities,
+)
 from openrbu.run.filter import Rule, Verdict, install
 
 RULES = (
@@ -35,5 +42,5 @@ def guard(*, listening: bool = False) -> int:
     :raise OSError: the kernel's error. Where only the listener is refused, `guard()` works.
     """
     # uname(2) is not asked for the architecture: it shows a personality, which setarch(8) can set.
-    Capabilities().drop(CAP_SYS_BOOT, CAP_SYS_MODULE)
+    Capabilities().drop(CAP_MKNOD, CAP_SYS_BOOT, CAP_SYS_MODULE, CAP_SYS_TIME)
     return install(RULES, listening=listening)

@@ -26,6 +26,7 @@ from pathlib import Path
 from openrbu.errors import ObstacleError
 from openrbu.hosts.linux import JOURNAL
 from openrbu.run.overlay import LINKS_TO_SELF, MERGED, PROCESSES, REFUSED, RealEntry
+from openrbu.run.read_only import OF_PROC, make_read_only
 from openrbu.system.libc import MS_BIND, MS_NOSUID, MS_PRIVATE, MS_REC, call
 
 # linux/sched.h
@@ -60,17 +61,23 @@ XEN = "/proc/xen"
 NO_ENTRY = (
     # This computer's firmware, by ways other than the files that are served.
     "/dev/cpu/*/msr",
+    "/dev/i2c-*",
     "/dev/ipmi*",
     "/dev/ipmi/*",
     "/dev/ipmidev/*",
     "/dev/kmem",
+    "/dev/mei*",
     "/dev/mem",
     "/dev/mtd*",
     "/dev/mtd/*",
     "/dev/nvram",
+    "/dev/rtc*",
+    "/dev/spidev*",
+    "/dev/uio*",
     "/dev/wmi/dell-smbios",
     # This computer's memory: the machine's memory is not in it.
     "/proc/kcore",
+    "/proc/mtrr",
     "/proc/sys/vm/compact_memory",
     "/proc/sys/vm/drop_caches",
     # The hypervisor that this computer runs on, and its other guests.
@@ -224,6 +231,10 @@ def install_files(served: Path, real_sys: Path, real: Mapping[str, RealEntry]) -
     for path in _placeholders(real, "/sys/"):
         with contextlib.suppress(FileNotFoundError):  # gone since the names were taken
             bind(real_sys / path.removeprefix("/sys/"), path)
+            make_read_only(path)
+    for path in filter(os.path.isdir, OF_PROC):
+        bind(path, path)
+        make_read_only(path)
     for path in PROC_FILES:
         source = served / path[1:]
         _bind_if_there(source if source.exists() else served / REFUSED[1:], path)
