@@ -5,12 +5,15 @@ Messages and exit statuses are those of kmod 30, seen by running it.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import posixpath
 from collections.abc import Mapping, Sequence
 
+from openrbu.drivers.dell_rbu import NAME as RBU
 from openrbu.errors import UsageError
+from openrbu.kernel.faults import NO_MODULE
 from openrbu.kernel.module_parameters import KNOWN_PARAMETERS
 from openrbu.machine.base import Machine
 from openrbu.run.said import Command, Said, UnknownOptionError, failed
@@ -55,7 +58,7 @@ def insmod(command: Command) -> Said:
         return failed("insmod: ERROR: missing filename.")
     path, name = words[0], module_name(words[0])
     problem = ""
-    if name in command.machine.modules:
+    if _is_loaded(command.machine, name) or _is_built_in(command.machine, name):
         problem = os.strerror(errno.EEXIST)
     elif not _is_module(command.machine, name):
         problem = f"the machine {command.machine.name} has no module {name}"
@@ -78,7 +81,7 @@ def rmmod(command: Command) -> Said:
     for name in map(module_name, words):
         if _is_built_in(command.machine, name):
             problems.append(f"rmmod: ERROR: Module {name} is builtin.")
-        elif name not in command.machine.modules:
+        elif not _is_loaded(command.machine, name):
             problems.append(f"rmmod: ERROR: Module {name} is not currently loaded")
         elif problem := _remove(command, name):
             busy = problem == os.strerror(errno.EBUSY)
@@ -91,17 +94,12 @@ def lsmod(command: Command) -> Said:
     """lsmod(8), a table of `/proc/modules`."""
     if command.words:
         return failed("Usage: lsmod")
-    with_size = ["Module                  Size  Used by"]
-    file = command.machine.open("/proc/modules", reading=True)
-    try:
-        lines = file.read(0, 1 << 16).decode().splitlines()
-    finally:
-        file.close()
-    for line in lines:
+    table = ["Module                  Size  Used by"]
+    for line in _proc_modules(command.machine):
         name, size, count, users, *_ = line.split()
         users = users.strip("-,")
-        with_size.append(f"{name:<19} {size:>8}  {count} {users}".rstrip())
-    return Said(out=tuple(with_size))
+        table.append(f"{name:<19} {size:>8}  {count} {users}".rstrip())
+    return Said(out=tuple(table))
 
 
 def module_name(word: str) -> str:
@@ -119,7 +117,7 @@ def _inserted(command: Command, word: str, parameters: Sequence[str], given: set
         kind = "WARNING" if given & {"-a", "--all"} else "FATAL"
         text = f"modprobe: {kind}: Module {word} not found in directory {_directory()}"
         return Said(1) if given & {"-q", "--quiet"} else failed(text)
-    if name in machine.modules:
+    if _is_loaded(machine, name):
         return _already(name) if first_time else Said()
     path = f"{_directory()}/kernel/drivers/{DIRECTORIES.get(name, 'misc')}/{name}.ko"
     line = " ".join(["insmod", path, *parameters])
@@ -140,7 +138,7 @@ def _removed(command: Command, name: str, given: set[str]) -> Said:
     """One module of `modprobe -r`."""
     out = (f"rmmod {name}",) if given & {"-v", "--verbose"} else ()
     error = _why_it_stays(command.machine, name, given)
-    is_loaded = name in command.machine.modules
+    is_loaded = _is_loaded(command.machine, name)
     if not error and is_loaded and not given & {"-n", "--dry-run", "--show"}:
         problem = _remove(command, name)
         if problem == os.strerror(errno.EBUSY):
@@ -157,7 +155,7 @@ def _why_it_stays(machine: Machine, name: str, given: set[str]) -> str:
         return f"FATAL: Module {name} is builtin."
     if not _is_module(machine, name):
         return f"FATAL: Module {name} not found."
-    if name not in machine.modules and "--first-time" in given:
+    if not _is_loaded(machine, name) and "--first-time" in given:
         return f"FATAL: Module {name} is not in kernel."
     return ""
 
@@ -203,13 +201,24 @@ def _parameters(name: str, words: Sequence[str]) -> Mapping[str, str]:
 
 def _is_module(machine: Machine, name: str) -> bool:
     """Whether the machine's kernel has it as a module, loaded or not."""
-    return name in machine.modules or (
-        name in KNOWN_PARAMETERS and not machine.exists(f"/sys/module/{name}")
-    )
+    is_missing = name == RBU and NO_MODULE.name in machine.config.faults
+    return name in KNOWN_PARAMETERS and not is_missing and not _is_built_in(machine, name)
 
 
 def _is_built_in(machine: Machine, name: str) -> bool:
-    return name not in machine.modules and machine.exists(f"/sys/module/{name}")
+    """Whether it is part of the machine's kernel."""
+    is_there = name in machine.modules or machine.exists(f"/sys/module/{name}")
+    return is_there and not _is_loaded(machine, name)
+
+
+def _is_loaded(machine: Machine, name: str) -> bool:
+    return any(line.split()[0] == name for line in _proc_modules(machine))
+
+
+def _proc_modules(machine: Machine) -> list[str]:
+    """The lines of `/proc/modules`, proc(5): one for each module that is loaded."""
+    with contextlib.closing(machine.open("/proc/modules", reading=True)) as file:
+        return file.read(0, 1 << 16).decode().splitlines()
 
 
 def _directory() -> str:
