@@ -105,6 +105,24 @@ def test_a_program_is_traced_in_each_call_on_the_machines_files_and_in_no_other(
     assert "8 × 20 bytes = 160 bytes" in shown.out
 
 
+def test_what_the_kernel_says_stands_between_the_calls(rbu: Cli, tmp_path: Path) -> None:
+    run = runner(tmp_path / "home", "root")
+    rbu.json("module", "load", "dell_rbu", "--machine", run.name)
+    loading = "/sys/class/firmware/dell_rbu/loading"
+    again = "echo init > /sys/devices/platform/dell_rbu/image_type"
+    run.says("sh", "-c", f"echo 4 > {loading}; {again}")
+    run = replace(run, options=("--trace", str(tmp_path / "trace")))
+    run("sh", "-c", f"echo 5 > {loading}; cat /sys/nowhere")
+    events = api.read_trace(tmp_path / "trace").events
+    (said,) = [each for each in events if each.event == "log"]
+    assert said.text is not None
+    assert "(5)" in said.text
+    assert [each.event for each in events if each.event not in ("open", "lookup")] == [
+        "log", "write", "end",
+    ]  # fmt: skip
+    assert said.text in rbu("trace", tmp_path / "trace").out
+
+
 def test_a_program_that_is_not_there_has_a_trace_with_its_end(rbu: Cli, tmp_path: Path) -> None:
     run = runner(tmp_path / "home", "root")
     file = tmp_path / "trace"

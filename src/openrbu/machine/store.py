@@ -11,6 +11,7 @@
         xen/                on a Xen host: its guests, see `machine.xen_host`
         state.*             the saved state of the running kernel: see `machine.state`
         journal.jsonl       the updates that were tried on it
+        kernel.log          what its kernel said: see `machine.kernel_log`
         lock                locked by the process that has the machine
         socket              of the process that serves the machine to other processes
 

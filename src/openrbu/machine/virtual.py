@@ -44,6 +44,7 @@ from openrbu.machine.base import MachineStatus
 from openrbu.machine.clock import Clock, local_now
 from openrbu.machine.config import load_config, read_tables
 from openrbu.machine.faults import parse_faults
+from openrbu.machine.kernel_log import KernelLog
 from openrbu.machine.path_locks import PathLocks, path_lock
 from openrbu.machine.ram import open_ram
 from openrbu.machine.state import StateFile
@@ -78,7 +79,7 @@ class VirtualMachine:
         self.lock = threading.RLock()
         self.files = MachineFiles(self, self.lock)
         self.path_locks = PathLocks()
-        self._clock, self._log = clock, log
+        self._clock, self._log = clock, KernelLog(directory, clock, log)
         self.kernel: Kernel | None = None
         self.last_post: PostReport | None = None
         self._boot_id = ""
@@ -348,7 +349,7 @@ class VirtualMachine:
             broken=self._faults,
             restart=self.config.restart_files(by_kexec=by_kexec),
             before_change=self._before_change,
-            log=self._log,
+            log=self._log.of_boot(boot_id, is_new=saved is None, by_kexec=by_kexec),
         )
 
     def _resume(self) -> None:

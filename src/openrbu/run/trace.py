@@ -8,7 +8,6 @@ text: `echo 1 > loading` shows the 1, and an image or an SMI buffer nothing.
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
 import errno
 import json
 import os
@@ -23,10 +22,11 @@ from typing import Any, Protocol
 from openrbu import __version__
 from openrbu.buffers import Buffer
 from openrbu.drivers.sysfs import ROOT, Caller, Change, Stat
-from openrbu.errors import ObstacleError, UsageError
+from openrbu.errors import MachineError, ObstacleError, UsageError
 from openrbu.kernel.files import File, Files
 from openrbu.machine.base import Machine
 from openrbu.machine.clock import local_now
+from openrbu.machine.kernel_log import read_log
 from openrbu.run.overlay import Overlay
 from openrbu.run.trace_file import SCHEMA, TraceEvent, TraceHead, is_trace
 from openrbu.typed_json import to_document
@@ -70,7 +70,8 @@ class Trace:
         self._path, self._log, self._now = path, log, now
         self._lock = threading.Lock()
         self._fd: int | None = _open(path)
-        self._began = now()
+        self._began, self._began_at = now(), local_now()
+        self._machine: Path | None = None
         self._names: dict[int, str | None] = {}
 
     def begin(
@@ -79,21 +80,20 @@ class Trace:
         overlay: Overlay,
         program: TracedProgram,
         caller_pid: Callable[[], int],
-        *,
-        began_at: dt.datetime | None = None,
     ) -> Files:
         """Write the first line. Returns the files of `overlay`, whose calls are traced.
 
-        `caller_pid`: the process whose call is being answered. `began_at`: None: now.
+        `caller_pid`: the process whose call is being answered.
         """
         from openrbu.formats import dell  # noqa: PLC0415  (start-up time)
 
-        self._began = self._now()
+        self._began, self._began_at = self._now(), local_now()
+        self._machine = machine.directory
         config = machine.config
         head = TraceHead(
             schema=SCHEMA,
             openrbu=__version__,
-            began_at=(began_at or local_now()).isoformat(timespec="seconds"),
+            began_at=self._began_at.isoformat(timespec="seconds"),
             machine=machine.name,
             model=config.model,
             profile=config.profile,
@@ -140,13 +140,10 @@ class Trace:
         """The machine restarted: how, and what its BIOS did."""
         self.add("restart", text=text)
 
-    def log_line(self, text: str) -> None:
-        """A line of the machine's kernel log."""
-        self.add("log", text=text)
-
     def end(self, status: int) -> None:
-        """The program ended, with this exit status, or by this signal (negative); close the
-        file."""
+        """The program ended, with this exit status, or by this signal (negative); add what the
+        machine's kernel said meanwhile, and close the file."""
+        self._add_kernel_log()
         self.add("end", exit_code=status)
         self.close()
 
@@ -157,9 +154,21 @@ class Trace:
                 os.close(self._fd)
                 self._fd = None
 
-    def add(self, event: str, **values: Any) -> None:
-        """Write a line; `values` are fields of `TraceEvent`. One that is None is left out."""
-        document: dict[str, Any] = {"event": event, "time_s": round(self._now() - self._began, 6)}
+    def _add_kernel_log(self) -> None:
+        if self._machine is None:
+            return
+        with contextlib.suppress(MachineError):
+            for line in read_log(self._machine):
+                if line.when >= self._began_at and line.event == "line":
+                    time_s = (line.when - self._began_at).total_seconds()
+                    self.add("log", time_s=time_s, text=line.text)
+
+    def add(self, event: str, *, time_s: float | None = None, **values: Any) -> None:
+        """Write a line; `values` are fields of `TraceEvent`. One that is None is left out.
+        `time_s`: None: now."""
+        if time_s is None:
+            time_s = self._now() - self._began
+        document: dict[str, Any] = {"event": event, "time_s": round(time_s, 6)}
         for name in _FIELDS:
             if values.get(name) is not None:
                 document[name] = values[name]

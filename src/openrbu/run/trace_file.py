@@ -147,6 +147,7 @@ def read_trace(path: Path | str) -> TraceReport:
     if damage is None and not (events and events[-1].event == "end" and not lines[-1]):
         text = f"{path} has no end: the program still runs, or rbu run was killed, or it is cut"
         damage = DamagedInputError(text, offset=len(data))
+    events.sort(key=lambda event: event.time_s)  # what the kernel said is at the file's end
     return TraceReport(head, tuple(events), damage)
 
 

@@ -201,6 +201,13 @@ class DellMachine:
         with self._virtual() as virtual:
             return virtual.modules
 
+    @property
+    def log(self) -> tuple[str, ...]:
+        """What the machine's kernel has said in its log, such as why an image was not staged."""
+        from openrbu.machine.kernel_log import read_log  # noqa: PLC0415  (start-up time)
+
+        return tuple(each.text for each in read_log(self.directory) if each.event == "line")
+
     @contextlib.contextmanager
     def _virtual(self) -> Iterator[api.VirtualMachine]:
         with self.opened() as machine:
