@@ -123,6 +123,23 @@ def test_what_the_kernel_says_stands_between_the_calls(rbu: Cli, tmp_path: Path)
     assert said.text in rbu("trace", tmp_path / "trace").out
 
 
+def test_a_restart_is_in_the_trace_and_what_runs_after_it(rbu: Cli, tmp_path: Path) -> None:
+    run = runner(tmp_path / "home", "root")
+    after = ("--after-restart", "cat /sys/class/dmi/id/bios_version")
+    run = replace(run, options=("--trace", str(tmp_path / "trace"), *after))
+    assert run("sh", "-c", "echo warm > /sys/kernel/reboot/mode; reboot").returncode == 0
+    report = api.read_trace(tmp_path / "trace")
+    assert report.damage is None
+    seen = [(each.event, each.text) for each in report.events if each.text or each.exit_code == 0]
+    assert seen == [
+        ("write", "warm\n"),
+        ("restart", "restart: BIOS A01, which tried no update"),
+        ("read", "A01\n"),
+        ("end", None),
+    ]
+    assert "restart: BIOS A01, which tried no update" in rbu("trace", tmp_path / "trace").out
+
+
 def test_a_program_that_is_not_there_has_a_trace_with_its_end(rbu: Cli, tmp_path: Path) -> None:
     run = runner(tmp_path / "home", "root")
     file = tmp_path / "trace"

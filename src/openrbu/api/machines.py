@@ -329,8 +329,8 @@ def run_all(
     Call it in the main thread of a process without other threads that has not opened the machine.
     `told` is called after each program, when the machine has done what that asked for. `waiting` is
     called with the number of programs that still use the machine after these have ended; `log` is
-    called with a line for each unexpected error. `trace` is a file that gets what the first program
-    does with the machine's files, for `read_trace`; a trace that is there is replaced.
+    called with a line for each unexpected error. `trace` is a file that gets what the programs
+    do with the machine's files, for `read_trace`; a trace that is there is replaced.
 
     :raise UsageError: when there is no command, or one is empty or one text (it is a list of
         words), in another thread than the main one, or when `trace` is a file with something else
@@ -368,5 +368,5 @@ def run_all(
         try:
             return run_there(trace=traced)
         except errors.CommandError as error:
-            traced.end(error.status)
+            traced.program_ended(error.status)
             raise

@@ -1,6 +1,6 @@
 """The log of a machine's kernel: what its drivers had to say, and when it was started.
 
-A file of JSON lines in the machine's directory, `kernel.log`. It goes on over restarts, until the
+A file of JSON lines in the machine's directory, kernel.log. It goes on over restarts, until the
 machine is removed. When it is larger than `MAX_BYTES`, its older half is dropped. A log that can't
 be written disturbs nothing: the line is lost.
 """

@@ -83,7 +83,7 @@ def run_all(
     and others use the machine through this process, it waits for them: see
     `access.serve_or_connect`, which gets `waiting`. `told` is called when a program has ended, and
     the machine has done what that asked for. `log` gets a line for each defect. `trace` is told
-    what the first program does with the machine's files.
+    what the programs do with the machine's files, and of its restart.
 
     :raise MachineError: when the machine is off, can't be opened, or can't be restarted.
     :raise ObstacleError: when this computer does not allow to run a program in this way; when there
@@ -109,7 +109,7 @@ def run_all(
                 raise ObstacleError(_not_restarted(done[0].power))
             for number, command in enumerate(commands[1:], start=1):
                 child = _Child(launcher, number, command)
-                done.append(_run_one(machine, child, real, log))
+                done.append(_run_one(machine, child, real, log, trace))
                 told(done[-1])
             return done
 
@@ -158,8 +158,12 @@ def _run_one(
                 supervisor.close()
                 session.stop()
         if trace is not None:
-            trace.end(status)
-        return _act(machine, switch.wish, status)
+            trace.program_ended(status)
+        end = _act(machine, switch.wish, status)
+        if trace is not None and end.power is not None:
+            post = None if end.restarted is None else end.restarted.post
+            trace.restart(end.power.value, post)
+        return end
 
 
 def has_kexec(machine: Machine) -> bool:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from openrbu import __version__
+from openrbu.bios.post_report import PostReport
 from openrbu.buffers import Buffer
 from openrbu.drivers.sysfs import ROOT, Caller, Change, Stat
 from openrbu.errors import MachineError, ObstacleError, UsageError
@@ -72,6 +73,7 @@ class Trace:
         self._fd: int | None = _open(path)
         self._began, self._began_at = now(), local_now()
         self._machine: Path | None = None
+        self._status: int | None = None
         self._names: dict[int, str | None] = {}
 
     def begin(
@@ -81,10 +83,21 @@ class Trace:
         program: TracedProgram,
         caller_pid: Callable[[], int],
     ) -> Files:
-        """Write the first line. Returns the files of `overlay`, whose calls are traced.
+        """Write the first line, when this is the first program. Returns the files of `overlay`,
+        whose calls are traced.
 
         `caller_pid`: the process whose call is being answered.
         """
+        if self._machine is None:
+            self._write_head(machine, program.command)
+        return TracedFiles(
+            overlay,
+            self,
+            caller_pid,
+            lambda path: program.has_begun and overlay.is_machines(path),
+        )
+
+    def _write_head(self, machine: Machine, command: Sequence[str]) -> None:
         from openrbu.formats import dell  # noqa: PLC0415  (start-up time)
 
         self._began, self._began_at = self._now(), local_now()
@@ -98,15 +111,9 @@ class Trace:
             model=config.model,
             profile=config.profile,
             bios_version=dell.BiosInformation.of(machine.status().tables).version,
-            command=tuple(program.command),
+            command=tuple(command),
         )
         self._write(to_document(head))
-        return TracedFiles(
-            overlay,
-            self,
-            caller_pid,
-            lambda path: program.has_begun and overlay.is_machines(path),
-        )
 
     def call(self, event: str, pid: int, **values: Any) -> None:
         """A call on a file by the process `pid`; `values` are fields of `TraceEvent`."""
@@ -136,19 +143,29 @@ class Trace:
         if isinstance(file, TracedFile):
             file.ioctl(request)
 
-    def restart(self, text: str) -> None:
-        """The machine restarted: how, and what its BIOS did."""
+    def restart(self, action: str, post: PostReport | None = None) -> None:
+        """The machine did what a program has asked for: `action`. `post`: what its BIOS did; None:
+        it did not run."""
+        text = action if post is None else f"{action}: {_post_words(post)}"
         self.add("restart", text=text)
 
     def end(self, status: int) -> None:
         """The program ended, with this exit status, or by this signal (negative); add what the
         machine's kernel said meanwhile, and close the file."""
-        self._add_kernel_log()
-        self.add("end", exit_code=status)
+        self.program_ended(status)
         self.close()
 
+    def program_ended(self, status: int) -> None:
+        """A program ended, with this exit status, or by this signal (negative). That of the first
+        one is the end of the trace."""
+        if self._status is None:
+            self._status = status
+
     def close(self) -> None:
-        """Close the file."""
+        """Write the end, where there is one, and close the file."""
+        if self._status is not None:
+            self._add_kernel_log()
+            self.add("end", exit_code=self._status)
         with self._lock:
             if self._fd is not None:
                 os.close(self._fd)
@@ -215,6 +232,16 @@ def _open(path: Path) -> int:
     except OSError as error:
         raise ObstacleError(f"the trace can't be written: {path}: {error.strerror}") from None
     return fd
+
+
+def _post_words(post: PostReport) -> str:
+    """What a BIOS did at a start."""
+    if post.completion_code is None:
+        words = f"BIOS {post.version_after}, which tried no update"
+    else:
+        versions = f"{post.version_before} -> {post.version_after}"
+        words = f"BIOS {versions}, completion code {post.completion_code.value:#06x}"
+    return f"{words}: {post.reason}" if post.reason else words
 
 
 def errno_name(number: int) -> str:
