@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from openrbu.errors import ObstacleError
 from openrbu.hosts.linux import LinuxHost
 from openrbu.update.checks import history
-from openrbu.update.checks.check import Check, Verdict
+from openrbu.update.checks.check import Check, Question, Verdict
 from openrbu.update.options import Options
 from openrbu.update.plan import make_plan
+from openrbu.update.report import read_status
 from rigs.hazards import put, sound_machine
 from rigs.machines import as_nobody, image, opened_up
 
@@ -127,3 +129,55 @@ def test_a_journal_that_is_closed_to_this_user_is_in_the_way(tmp_path: Path) -> 
         assert why == "this user may not (run as root)"
 
     as_nobody(work)
+
+
+# -- what an update can't do without --------------------------------------------------------
+
+DRIVER = "/sys/devices/platform/dell_rbu"
+ENTRY = "/sys/class/firmware/dell_rbu"
+
+
+def put_driver(machine: Path, image_type: str = "packet") -> None:
+    """The driver, loaded, with a firmware entry."""
+    put(machine, f"{DRIVER}/image_type", f"{image_type}\n")
+    put(machine, f"{DRIVER}/packet_size", "4096\n")
+    put(machine, f"{DRIVER}/data", b"")
+    put(machine, f"{ENTRY}/loading", "0\n")
+    put(machine, f"{ENTRY}/data", b"")
+    put(machine, "/sys/module/dell_rbu/refcnt", "1\n")
+
+
+@pytest.mark.parametrize("path", [f"{DRIVER}/data", f"{ENTRY}/loading"])
+def test_a_file_of_the_driver_that_can_not_be_read_is_in_the_way_and_other_rows_stay(
+    machine: Path, path: str
+) -> None:
+    put_driver(machine)
+    before = checks(machine)
+    put_directory(machine, path)
+    plan = make_plan(LinuxHost(machine), image(), Options())
+    (unreadable,) = plan.obstacles
+    assert (unreadable.kind, unreadable.question) == ("unreadable", Question.STAGING)
+    assert path in unreadable.found
+    assert isinstance(plan.refusal, ObstacleError)
+    found = {each.name for each in plan.checks}
+    others = {each.name for each in before if each.question is not Question.STAGING}
+    assert others <= found
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/sys/hypervisor/type",
+        "/sys/firmware/dmi/tables/DMI",
+        "/sys/firmware/dmi/tables/smbios_entry_point",
+    ],
+)
+def test_without_what_a_plan_is_about_there_is_none_and_the_error_names_the_file(
+    machine: Path, path: str
+) -> None:
+    put_directory(machine, path)
+    for read in (checks, lambda machine: read_status(LinuxHost(machine))):
+        with pytest.raises(
+            ObstacleError, match=rf"{path}\W.*Is a directory|Is a directory.*{path}"
+        ):
+            read(machine)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from openrbu.errors import (
     DamagedInputError,
@@ -14,14 +14,9 @@ from openrbu.errors import (
     UsageError,
 )
 from openrbu.formats import packet
-from openrbu.formats.buddyinfo import (
-    ZoneFree,
-    largest_low_block_bytes,
-)
+from openrbu.formats.buddyinfo import largest_low_block_bytes
 from openrbu.formats.hdr import Image
 from openrbu.hosts.base import Host
-from openrbu.linux.facts import LinuxFacts
-from openrbu.linux.memory import read_zones
 from openrbu.units import MAX_BLOCK_BYTES, PAGE_SIZE, human_size, order_for
 from openrbu.update.arming_checks import lacks_password
 from openrbu.update.checks import (
@@ -35,13 +30,13 @@ from openrbu.update.checks import (
     staging,
 )
 from openrbu.update.checks import image as image_question
-from openrbu.update.checks.check import Check, Verdict
-from openrbu.update.checks.situation import Situation, is_too_high
+from openrbu.update.checks.check import Check, Question, Verdict, checks_of
+from openrbu.update.checks.situation import Situation
 from openrbu.update.driver import Mode
 from openrbu.update.exclusion import BusyError
 from openrbu.update.options import Options
 from openrbu.update.possible_bioses import PossibleBioses, possible_bioses
-from openrbu.update.target import Target, is_on_xen, read_target
+from openrbu.update.target import Target, read_target
 from openrbu.update.ways import Way, first_way, staged_bytes
 
 _REFUSALS: Mapping[ExitCode, type[OpenRbuError]] = {
@@ -57,17 +52,20 @@ _OWN_REFUSALS: Mapping[str, type[OpenRbuError]] = {"other_update": BusyError}
 """Obstacles that become an error of their own, by their name."""
 
 _CHECKS = (
-    identity.checks,
-    image_question.checks,
-    staging.checks,
-    search.checks,
-    arming.checks,
-    restart.checks,
-    platform.checks,
-    rest.checks,
-    history.checks,
+    (Question.IMAGE, identity.checks),
+    (Question.IMAGE, image_question.checks),
+    (Question.STAGING, staging.checks),
+    (Question.SEARCH, search.checks),
+    (Question.ARMING, arming.checks),
+    (Question.RESTART, restart.checks),
+    (Question.REST, platform.checks),
+    (Question.REST, rest.checks),
+    (Question.REST, history.checks),
 )
 """The checks of a plan, in the order of `Question`."""
+
+_LATE_CHECKS = ((Question.RESTART, restart.checks), (Question.REST, platform.power_checks))
+"""What may come in the way while an image is staged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +133,20 @@ class Plan:
         """Whether the machine runs the version already, so that an update leaves it alone."""
         return not self.is_needed and self.refusal is None
 
+    def situation(self, host: Host) -> Situation:
+        """The machine as it is now, with what was planned.
+
+        :raise ObstacleError: as `Situation.of`.
+        """
+        return Situation.of(
+            host,
+            self.image,
+            self.target,
+            self.options,
+            bioses=self.possible_bioses,
+            mode=self.mode,
+        )
+
 
 def make_plan(host: Host, image: Image, options: Options) -> Plan:
     """Check the machine and the image; change nothing.
@@ -145,12 +157,10 @@ def make_plan(host: Host, image: Image, options: Options) -> Plan:
     """
     packet.check_packet_size(options.packet_size_bytes)
     target = read_target(host)
-    zones = read_zones(host)
-    on_xen = is_on_xen(host)
     bioses = possible_bioses(image, target, options)
-    is_high = is_too_high(zones, bioses)
-    mode, why_mode = _choose_mode(image, target, options, zones, is_high=is_high, on_xen=on_xen)
-    seen = Situation(host, LinuxFacts(host), image, target, options, bioses, zones, on_xen, mode)
+    seen = Situation.of(host, image, target, options, bioses=bioses)
+    mode, why_mode = _choose_mode(seen)
+    seen = replace(seen, mode=mode)
     packet_count, staged = 0, image.size_bytes
     if mode == "packet":
         staged = staged_bytes(seen, options.packet_size_bytes)  # 0, too many: an obstacle
@@ -164,35 +174,42 @@ def make_plan(host: Host, image: Image, options: Options) -> Plan:
         packet_count,
         staged,
         is_needed=options.reinstall or not image_question.is_same_version(image, target),
-        checks=tuple(check for look in _CHECKS for check in look(seen)),
+        checks=tuple(
+            check for question, look in _CHECKS for check in checks_of(question, look, seen)
+        ),
         possible_bioses=bioses,
         made_for=host.name,
         way=first_way(seen),
     )
 
 
-def _choose_mode(
-    image: Image,
-    target: Target,
-    options: Options,
-    zones: tuple[ZoneFree, ...],
-    *,
-    is_high: bool,
-    on_xen: bool,
-) -> tuple[Mode, str]:
-    """The mode, and why. `is_high`: packets may be placed above 4 GiB, and a possible BIOS does not
-    search there."""
+def refuse_late(host: Host, plan: Plan) -> None:
+    """Look once more, right before the BIOS is armed, at what may have come in the way meanwhile:
+    the restart and the power.
+
+    :raise ObstacleError: when something has.
+    """
+    seen = plan.situation(host)
+    for question, look in _LATE_CHECKS:
+        for check in checks_of(question, look, seen):
+            if check.is_in_the_way:
+                raise ObstacleError(check.message)
+
+
+def _choose_mode(seen: Situation) -> tuple[Mode, str]:
+    """The mode, and why."""
+    image, target, options = seen.image, seen.target, seen.options
     if options.mode is not None:
         return options.mode, "as asked for"
-    if target.rbu is None or not target.rbu.packet_supported:
+    if not seen.takes_packets:
         return "mono", "this machine's BIOS takes monolithic images only"
     if image.size_bytes > MAX_BLOCK_BYTES:
         return "packet", f"no block of memory is larger than {human_size(MAX_BLOCK_BYTES)}"
-    if on_xen:
+    if seen.on_xen:
         return "packet", "on Xen only single pages are sure to be contiguous in machine memory"
-    fits_low = largest_low_block_bytes(zones) >= image.size_bytes
+    fits_low = largest_low_block_bytes(seen.zones) >= image.size_bytes
     # only packets carry a password
     has_password = options.password is not None or lacks_password(target, options)
-    if is_high and fits_low and not has_password:
+    if seen.may_be_too_high and fits_low and not has_password:
         return "mono", "packets may be placed above 4 GiB, where not every BIOS searches"
     return "packet", "packets fit into any free memory"

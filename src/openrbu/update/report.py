@@ -150,8 +150,10 @@ def read_status(host: Host) -> UpdateStatus:
             token_problem=token.problem,
         )
     except OSError as error:  # such as ENODEV for a file that existed a moment ago
+        path = f" ({error.filename})" if error.filename else ""
         raise ObstacleError(
-            f"the machine changed or ended while its status was read: {error.strerror}; try again"
+            f"the machine changed or ended while its status was read: {error.strerror}{path}; try "
+            "again"
         ) from None
 
 

@@ -111,7 +111,8 @@ class NextKind:
 def next_kind(host: Host) -> NextKind:
     """The kind of the next restart.
 
-    :raise OSError: as `is_on_xen`.
+    :raise OSError: what the kernel returns.
+    :raise ObstacleError: as `is_on_xen`.
     """
     files, request = read_restart_files(host), read_overwrite_request(host)
     if is_on_xen(host):  # Xen restarts the machine, and what Linux would do has no effect

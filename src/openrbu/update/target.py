@@ -61,9 +61,15 @@ def is_on_xen(host: Host) -> bool:
     """Whether this Linux is a guest of Xen, such as dom0: its page frames are not the machine's,
     and may be anywhere in the machine's memory.
 
-    :raise OSError: when the file exists and can't be read.
+    :raise ObstacleError: when the file exists and can't be read.
     """
-    return host.exists(HYPERVISOR_PATH) and read_text(host, HYPERVISOR_PATH) == "xen"
+    try:
+        return host.exists(HYPERVISOR_PATH) and read_text(host, HYPERVISOR_PATH) == "xen"
+    except OSError as error:
+        raise ObstacleError(
+            f"whether this is a guest of Xen can't be known: {HYPERVISOR_PATH} can't be read "
+            f"({error.strerror})"
+        ) from None
 
 
 def read_target(host: Host) -> Target:
@@ -81,4 +87,7 @@ def read_target(host: Host) -> Target:
         ) from None
     except PermissionError:
         raise ObstacleError("only root can read the SMBIOS tables: run this as root") from None
+    except OSError as error:
+        path = error.filename or DMI_TABLE
+        raise ObstacleError(f"the SMBIOS tables can't be read: {error.strerror} ({path})") from None
     return Target.of(tables, host.hardware_revision(dell.system_id(tables)))

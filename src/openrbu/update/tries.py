@@ -13,8 +13,6 @@ from dataclasses import dataclass
 
 from openrbu.errors import UpdateFailedError
 from openrbu.hosts.base import Host
-from openrbu.linux.facts import LinuxFacts
-from openrbu.linux.memory import read_zones
 from openrbu.update import stage, ways
 from openrbu.update.checks.situation import Situation
 from openrbu.update.clearing import Clearing
@@ -22,7 +20,6 @@ from openrbu.update.driver import RbuDriver
 from openrbu.update.holding import HeldMemory
 from openrbu.update.plan import Plan
 from openrbu.update.progress import ProgressReporter
-from openrbu.update.target import is_on_xen
 from openrbu.update.undo import Undo
 from openrbu.update.verify import (
     LeftoverCopyError,
@@ -109,18 +106,7 @@ class _Tries:
             stage.restore(self._host, before, delivered_bytes=self.delivered_bytes)
 
     def _seen(self) -> Situation:
-        plan, host = self._plan, self._host
-        return Situation(
-            host,
-            LinuxFacts(host),
-            plan.image,
-            plan.target,
-            plan.options,
-            plan.possible_bioses,
-            read_zones(host),
-            is_on_xen(host),
-            plan.mode,
-        )
+        return self._plan.situation(self._host)
 
     def _payload(self, way: Way) -> stage.Payload:
         return stage.make_payload(

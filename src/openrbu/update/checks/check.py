@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from openrbu.errors import ExitCode
+
+if TYPE_CHECKING:
+    from openrbu.update.checks.situation import Situation
 
 
 class Question(StrEnum):
@@ -77,3 +82,17 @@ class Check:
     def message(self) -> str:
         """What was found and what to do, in one line."""
         return f"{self.found}: {self.advice}" if self.advice else self.found
+
+
+def checks_of(
+    question: Question, look: Callable[[Situation], Iterable[Check]], seen: Situation
+) -> Iterator[Check]:
+    """The checks that `look` makes for a question. An error of the kernel that no check expects,
+    such as one of a disk, is a check of its own in place of the rest: it is in the way, because an
+    update would meet it, too."""
+    try:
+        yield from look(seen)
+    except OSError as error:
+        found = f"{error.filename or 'a file'} can't be read: {error.strerror}"
+        advice = "see the kernel's log (dmesg)"
+        yield Check(question, "unreadable", found, Verdict.IN_THE_WAY, advice)

@@ -28,7 +28,7 @@ _RECOVERY = "have a recovery key or a passphrase of each at hand before the rest
 
 def checks(seen: Situation) -> Iterator[Check]:
     """What around the machine matters for an update."""
-    yield from _power(seen)
+    yield from power_checks(seen)
     yield from _secure_boot(seen)
     yield from _lockdown(seen)
     yield from _disks(seen)
@@ -37,7 +37,8 @@ def checks(seen: Situation) -> Iterator[Check]:
 # -- power ----------------------------------------------------------------------------------
 
 
-def _power(seen: Situation) -> Iterator[Check]:
+def power_checks(seen: Situation) -> Iterator[Check]:
+    """Whether the machine has power enough to be flashed."""
     supplies = seen.linux.supplies
     if supplies is None:
         return

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 from openrbu.formats.buddyinfo import ZoneFree, has_high_memory
 from openrbu.formats.hdr import Image
 from openrbu.formats.tokens import SmiToken
 from openrbu.hosts.base import Host
 from openrbu.linux.facts import LinuxFacts
+from openrbu.linux.memory import read_zones
 from openrbu.update.driver import Mode
 from openrbu.update.options import Options
 from openrbu.update.possible_bioses import PossibleBioses
-from openrbu.update.target import Target
+from openrbu.update.target import Target, is_on_xen
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,24 @@ class Situation:
     zones: tuple[ZoneFree, ...]
     on_xen: bool
     mode: Mode
+
+    @classmethod
+    def of(
+        cls,
+        host: Host,
+        image: Image,
+        target: Target,
+        options: Options,
+        *,
+        bioses: PossibleBioses,
+        mode: Mode = "packet",
+    ) -> Self:
+        """The machine as it is now.
+
+        :raise ObstacleError: when it can't be known whether it is on Xen.
+        """
+        zones, on_xen = read_zones(host), is_on_xen(host)
+        return cls(host, LinuxFacts(host), image, target, options, bioses, zones, on_xen, mode)
 
     @property
     def piece_bytes(self) -> int:
@@ -58,9 +78,4 @@ class Situation:
     @property
     def may_be_too_high(self) -> bool:
         """Whether packets may be placed above 4 GiB, and a possible BIOS does not search there."""
-        return is_too_high(self.zones, self.bioses)
-
-
-def is_too_high(zones: tuple[ZoneFree, ...], bioses: PossibleBioses) -> bool:
-    """Whether packets may be placed above 4 GiB, and a possible BIOS does not search there."""
-    return has_high_memory(zones) and not bioses.search_above_4_gib
+        return has_high_memory(self.zones) and not self.bioses.search_above_4_gib
