@@ -60,6 +60,7 @@ flags		: fpu vme de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov pat pse36
     "/sys/kernel/reboot/force": "0\n",
     "/sys/kernel/reboot/cpu": "0\n",
     "/sys/kernel/kexec_loaded": "0\n",
+    "/sys/devices/system/memory/memory0/state": "online\n",
     "/sys/kernel/security/lockdown": "[none] integrity confidentiality\n",
     "/sys/class/power_supply/AC/type": "Mains\n",
     "/sys/class/power_supply/AC/online": "1\n",

@@ -18,7 +18,7 @@ from openrbu.hosts.virtual import VirtualHost
 from openrbu.linux.firmware_class import (
     IGNORE_FALLBACK,
     SEARCH_PATH,
-    FirmwareClass,
+    FirmwareRequests,
     read_firmware_class,
 )
 from openrbu.machine.virtual import VirtualMachine
@@ -184,13 +184,13 @@ def test_what_a_killed_process_left_is_taken_away_by_the_next_command(
 
 def test_facts_of_a_virtual_machine(machine: VirtualMachine) -> None:
     host = VirtualHost(machine)
-    assert read_firmware_class(host, "dell_rbu") == FirmwareClass(True, False, "", 60, ())
+    assert read_firmware_class(host, "dell_rbu") == FirmwareRequests(True, False, "", 60, ())
     host.write(IGNORE_FALLBACK, b"1")
     host.write(SEARCH_PATH, b"/run/mine")
     put_file(host, FOREIGN, b"x")
     put_file(host, "/run/mine/dell_rbu", b"x")
     facts = read_firmware_class(host, "dell_rbu")
-    assert facts == FirmwareClass(True, True, "/run/mine", 60, ("/run/mine/dell_rbu", FOREIGN))
+    assert facts == FirmwareRequests(True, True, "/run/mine", 60, ("/run/mine/dell_rbu", FOREIGN))
     assert not facts.uses_fallback
 
 

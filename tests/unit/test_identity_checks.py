@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from openrbu.formats import dell
-from openrbu.formats.chassis import MachineKind, chassis_text, has_uefi, machine_kind, release_year
+from openrbu.formats.chassis import (
+    MachineKind,
+    chassis_text,
+    has_uefi,
+    machine_kind,
+    release_year,
+    system_id_by_sku,
+)
 from openrbu.formats.dell import BiosInformation
+from openrbu.formats.rom_identity import ADDRESS
 from openrbu.formats.smbios import Tables, make_entry_point, make_structure, make_tables
 from openrbu.hosts.linux import LinuxHost
 from openrbu.update.checks.check import Check, Verdict
 from openrbu.update.options import Options
 from openrbu.update.plan import make_plan
 from openrbu.update.target import read_target
-from rigs.hazards import EFI, put_capsule_target, put_tables, sound_machine
+from rigs.hazards import EFI, put, put_capsule_target, put_tables, sound_machine
 from rigs.machines import image
 from rigs.made_tables import dell_tables
 from rigs.systems import each_table, tables_of
@@ -88,6 +97,47 @@ def test_the_system_id_is_told_by_each_way_that_has_it(machine: Path) -> None:
     both = check(machine, "system_id")
     assert "0x01de by the OEM string and by structure 0xD0" in both.found
     assert only.verdict is both.verdict is Verdict.FINE
+
+
+def with_sku(tables: Tables, sku: str) -> Tables:
+    """The tables with this SKU number in type 1."""
+    old = tables.first(dell.SYSTEM_INFORMATION)
+    assert old is not None
+    strings = [each.decode() for each in old.strings]
+    body = old.formatted[4:25].ljust(21, b"\0") + bytes([len(strings) + 1, 0])
+    new = make_structure(dell.SYSTEM_INFORMATION, old.handle, body, [*strings, sku])
+    return tables.replaced(old, new)
+
+
+@pytest.mark.parametrize(
+    ("sku", "says", "verdict"),
+    [
+        ("01DE", "0x01de by the OEM string and by the SKU number", Verdict.FINE),
+        ("0716", "the SKU number says 0x0716", Verdict.UNKNOWN),
+        ("SKU=NotProvided;ModelName=PowerEdge R640", "0x01de by the OEM string;", Verdict.FINE),
+    ],
+)
+def test_the_sku_number_of_newer_machines_is_one_of_the_ways(
+    machine: Path, sku: str, says: str, verdict: Verdict
+) -> None:
+    tables = dell_tables(system_id=SYSTEM_ID, product="Precision WorkStation 390")
+    put_tables(machine, with_sku(tables, sku))
+    said = check(machine, "system_id")
+    assert says in said.found
+    assert said.verdict is verdict
+
+
+@each_table
+def test_the_sku_number_of_a_real_machine_is_its_system_id_or_none(name: str) -> None:
+    tables = tables_of(name)
+    assert system_id_by_sku(tables) in (None, dell.system_id(tables))
+
+
+def test_the_bios_in_its_rom_is_one_of_the_ways(machine: Path) -> None:
+    identity = struct.pack("<H3sBB5x", SYSTEM_ID, b"212", 0xFE, 3)
+    put(machine, "/dev/mem", bytes(ADDRESS) + identity)
+    said = check(machine, "system_id").found
+    assert "and by the BIOS in its ROM; hardware revision 3" in said
 
 
 def test_system_ids_that_disagree_are_told_and_the_oem_string_counts(machine: Path) -> None:

@@ -24,6 +24,7 @@ from openrbu.update.checks.check import Verdict
 from openrbu.update.journal import Journal
 from openrbu.update.options import Options
 from openrbu.update.plan import make_plan
+from openrbu.update.report import read_status
 from openrbu.update.restart import next_kind
 from openrbu.update.undo import Undo
 from rigs.hazards import put, sound_machine
@@ -326,6 +327,49 @@ def test_what_another_program_chose_meanwhile_stays(tmp_path: Path) -> None:
     assert undo.run() == []
     assert text(tmp_path, "sys/kernel/reboot/mode") == "hard"
     assert text(tmp_path, "sys/kernel/reboot/type") == "kbd"
+
+
+@pytest.mark.parametrize(
+    ("files", "words", "force", "cpu"),
+    [
+        ({"force": "0\n", "cpu": "0\n"}, "reboot=f,s3", Verdict.FINE, Verdict.FINE),
+        ({"force": "1\n", "cpu": "2\n"}, "", Verdict.UNKNOWN, Verdict.UNKNOWN),
+        (None, "reboot=w,f", Verdict.UNKNOWN, None),
+        (None, "reboot=w,s2", Verdict.FINE, Verdict.UNKNOWN),
+        (None, "reboot=w", Verdict.FINE, None),
+    ],
+    ids=str,
+)
+def test_a_plan_says_which_processors_have_a_part_in_the_restart(
+    tmp_path: Path,
+    files: dict[str, str] | None,
+    words: str,
+    force: Verdict,
+    cpu: Verdict | None,
+) -> None:
+    """By the kernel's files, else by its command line; which one it is else, nothing says."""
+    machine = sound_machine(tmp_path)
+    put(machine, "/proc/cmdline", words)
+    if files is None:
+        shutil.rmtree(machine / "sys/kernel/reboot")
+    for name, content in (files or {}).items():
+        put(machine, f"/sys/kernel/reboot/{name}", content)
+    checks = make_plan(LinuxHost(machine), image(), Options()).checks
+    rows = {each.name: each for each in checks}
+    assert rows["restart_force"].verdict is force
+    assert (rows["restart_cpu"].verdict if "restart_cpu" in rows else None) is cpu
+    for name in ("restart_force", "restart_cpu"):
+        if name in rows and rows[name].verdict is Verdict.UNKNOWN:
+            assert f"/sys/kernel/reboot/{name.removeprefix('restart_')}" in rows[name].advice
+
+
+def test_on_xen_no_file_of_linux_is_named_as_what_keeps_memory(
+    tmp_path: Path,
+) -> None:
+    machine = sound_machine(tmp_path)
+    put(machine, "/sys/hypervisor/type", "xen\n")
+    assert next_kind(LinuxHost(machine)).problem == ""
+    assert "echo" not in read_status(LinuxHost(machine)).restart_problem
 
 
 def test_on_xen_the_files_of_linux_decide_nothing(tmp_path: Path) -> None:

@@ -164,7 +164,34 @@ def test_the_lockdown_is_the_word_in_brackets(
 
 def test_a_kernel_without_that_file_says_nothing_of_lockdown(machine: Path) -> None:
     (machine / "sys/kernel/security/lockdown").unlink()
+    put(machine, "/sys/kernel/security/lsm", "capability,landlock\n")
     assert checks(machine, "lockdown") == []
+
+
+@pytest.mark.parametrize(
+    ("words", "level", "says"),
+    [
+        ("quiet", None, "can't be known: securityfs is not mounted"),
+        ("lockdown=integrity quiet", "integrity", "(integrity, by its command line)"),
+        ("lockdown=nonsense", None, "can't be known"),
+    ],
+)
+def test_without_securityfs_the_command_line_says_it_or_it_can_not_be_known(
+    machine: Path, words: str, level: str | None, says: str
+) -> None:
+    (machine / "sys/kernel/security/lockdown").unlink()
+    put(machine, "/proc/cmdline", words)
+    assert LinuxFacts(LinuxHost(machine)).lockdown == level
+    row = check(machine, "lockdown")
+    assert says in row.found
+    expected = Verdict.UNKNOWN if level is None else Verdict.HANDLED
+    assert (row.verdict, bool(row.advice)) == (expected, True)
+
+
+def test_without_securityfs_secure_boot_is_a_sign_of_lockdown(machine: Path) -> None:
+    (machine / "sys/kernel/security/lockdown").unlink()
+    put_variable(machine, f"SecureBoot-{GLOBAL_VARIABLE}", b"\1")
+    assert "Secure Boot is on, with which many kernels are" in check(machine, "lockdown").found
 
 
 # -- encrypted disks ------------------------------------------------------------------------

@@ -5,9 +5,15 @@ Facts: docs/reference/platform.md, V1.
 
 from __future__ import annotations
 
+import re
 from enum import Enum
 
-from openrbu.formats.dell import BIOS_INFORMATION, BiosInformation, SystemInformation
+from openrbu.formats.dell import (
+    BIOS_INFORMATION,
+    SYSTEM_INFORMATION,
+    BiosInformation,
+    SystemInformation,
+)
 from openrbu.formats.smbios import Tables
 
 CHASSIS = 0x03
@@ -110,3 +116,14 @@ def release_year(bios: BiosInformation) -> int | None:
     if not year.isdecimal() or len(year) not in (2, 4) or bios.release_date.count("/") != 2:
         return None
     return int(year) if len(year) == 4 else int(year) + (2000 if int(year) < 80 else 1900)
+
+
+_SKU_NUMBER_AT = 25
+
+
+def system_id_by_sku(tables: Tables) -> int | None:
+    """The system ID by the SKU number in type 1: newer machines have four hexadecimal digits there
+    that are it, others a text. None: no such number. Source: smbios-and-tokens.md, S5."""
+    system = tables.first(SYSTEM_INFORMATION)
+    sku = "" if system is None else system.string_at(_SKU_NUMBER_AT)
+    return int(sku, 16) if re.fullmatch(r"[0-9A-Fa-f]{4}", sku) else None

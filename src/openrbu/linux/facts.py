@@ -10,20 +10,24 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from openrbu.hosts.base import Host
-from openrbu.linux.files import names_in, text_of
+from openrbu.linux.files import COMMAND_LINE, names_in, text_of
 from openrbu.linux.memory import MemoryTraits, read_traits
 
 if TYPE_CHECKING:
     from openrbu.linux.efi import Efi
     from openrbu.linux.encrypted_disks import EncryptedDisk
-    from openrbu.linux.firmware_class import FirmwareClass
+    from openrbu.linux.firmware_class import FirmwareRequests
+    from openrbu.linux.memory_added import MemoryAdded
     from openrbu.linux.modules import Module
     from openrbu.linux.power import Supply
 
 EFI = "/sys/firmware/efi"
 SUPPLIES = "/sys/class/power_supply"
-LOCKDOWN = "/sys/kernel/security/lockdown"
+SECURITYFS = "/sys/kernel/security"
+LOCKDOWN = f"{SECURITYFS}/lockdown"
 TPM = "/sys/class/tpm"
+
+_LOCKDOWNS = ("integrity", "confidentiality")
 
 
 class LinuxFacts:
@@ -57,12 +61,33 @@ class LinuxFacts:
 
     @cached_property
     def lockdown(self) -> str | None:
-        """`none`, `integrity` or `confidentiality`; None where the kernel does not say it.
+        """`none`, `integrity` or `confidentiality`; None where the kernel does not say it. Where
+        its file can't be seen, because securityfs is not mounted: what the command line asks for.
 
         Source: docs/reference/platform.md, V5.
         """
         words = (text_of(self._host, LOCKDOWN) or "").split()
-        return next((word[1:-1] for word in words if word.startswith("[")), None)
+        found = next((word[1:-1] for word in words if word.startswith("[")), None)
+        if found is not None or not self.hides_lockdown:
+            return found
+        line = (text_of(self._host, COMMAND_LINE) or "").split()
+        asked = [word.partition("=")[2] for word in line if word.startswith("lockdown=")]
+        return next((word for word in reversed(asked) if word in _LOCKDOWNS), None)
+
+    @cached_property
+    def hides_lockdown(self) -> bool:
+        """Whether securityfs, where the kernel says how far it is locked down, is not mounted: its
+        directory is there, and empty."""
+        if not self._host.exists(SECURITYFS) or self._host.exists(LOCKDOWN):
+            return False
+        return not names_in(self._host, SECURITYFS)
+
+    @cached_property
+    def memory_added(self) -> MemoryAdded | None:
+        """Memory that may have come while the machine ran; None where the kernel does not say."""
+        from openrbu.linux.memory_added import read_memory_added  # noqa: PLC0415  (start-up time)
+
+        return read_memory_added(self._host)
 
     @cached_property
     def tpm(self) -> str | None:
@@ -91,7 +116,7 @@ class LinuxFacts:
         return read_module(self._host, "dell_rbu")
 
     @cached_property
-    def firmware_class(self) -> FirmwareClass:
+    def firmware_class(self) -> FirmwareRequests:
         """How an image can be given to `dell_rbu`."""
         from openrbu.linux.firmware_class import read_firmware_class  # noqa: PLC0415  (as above)
 

@@ -28,7 +28,7 @@ _PACKED = ("", ".xz", ".zst")
 
 
 @dataclass(frozen=True, slots=True)
-class FirmwareClass:
+class FirmwareRequests:
     """`has_fallback`: the kernel was built with the sysfs fallback. `ignores_fallback`: it is told
     not to use it. `search_path`: the directory in which it searches first; empty: none; None where
     it has no such parameter, or does not show it. `timeout_s`: the file `timeout`; None: there is
@@ -50,7 +50,7 @@ class FirmwareClass:
         return self.has_fallback and not self.ignores_fallback
 
 
-def read_firmware_class(host: Host, name: str) -> FirmwareClass:
+def read_firmware_class(host: Host, name: str) -> FirmwareRequests:
     """The firmware class as it is now, for a driver that requests a file of this `name`."""
     search_path = text_of(host, SEARCH_PATH)
     release = text_of(host, RELEASE)
@@ -59,7 +59,7 @@ def read_firmware_class(host: Host, name: str) -> FirmwareClass:
     for base in (updates, LIBRARY):
         directories += [f"{base}/{release}"] if release else []
         directories.append(base)
-    return FirmwareClass(
+    return FirmwareRequests(
         has_fallback=host.exists(CLASS),
         ignores_fallback=number_of(host, IGNORE_FALLBACK) == 1,
         search_path=search_path,

@@ -21,6 +21,8 @@ from openrbu.linux.files import COMMAND_LINE, names_in, text_if_there, text_of
 REBOOT = "/sys/kernel/reboot"
 REBOOT_MODE = f"{REBOOT}/mode"
 REBOOT_TYPE = f"{REBOOT}/type"
+REBOOT_FORCE = f"{REBOOT}/force"
+REBOOT_CPU = f"{REBOOT}/cpu"
 KEXEC_LOADED = "/sys/kernel/kexec_loaded"
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 BOOT_LOADER_TYPE = "/proc/sys/kernel/bootloader_type"
@@ -60,7 +62,7 @@ _KEXEC_LOADER = 0xD
 
 
 @dataclass(frozen=True, slots=True)
-class RestartFiles:
+class RestartSettings:
     """The files of `/sys/kernel/reboot`, as text; None: this kernel does not have that one."""
 
     mode: str | None
@@ -126,9 +128,9 @@ class Watchdog:
     identity: str | None
 
 
-def read_restart_files(host: Host) -> RestartFiles:
+def read_restart_settings(host: Host) -> RestartSettings:
     """The files of `/sys/kernel/reboot`."""
-    return RestartFiles(
+    return RestartSettings(
         *(text_if_there(host, f"{REBOOT}/{x}") for x in ("mode", "type", "force", "cpu"))
     )
 

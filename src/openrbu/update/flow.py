@@ -39,7 +39,7 @@ from openrbu.update.ending import PasswordUse, bios_record, is_left_armed
 from openrbu.update.exclusion import alone_on
 from openrbu.update.journal import BYPASSED, VERIFIED, Attempt, Journal
 from openrbu.update.kernel_refusals import kernel_refusal, kernel_refusals
-from openrbu.update.plan import Plan, make_plan, refuse_late
+from openrbu.update.plan import Plan, make_plan, refuse_new
 from openrbu.update.progress import ProgressReporter, SilentProgress
 from openrbu.update.report import record_result
 from openrbu.update.restart import boot_id
@@ -87,9 +87,10 @@ def perform(host: Host, plan: Plan, progress: ProgressReporter = _SILENT) -> Out
     """Stage, verify and arm what was planned.
 
     A machine that runs the version already is left alone: nothing is written in its journal, and
-    the result is None; `Options.reinstall` installs that version once more. A new plan with the
-    same options takes the place of this one once no other process can update the machine: whatever
-    has come in the way since the plan was made is seen before anything is changed.
+    the result is None; `Options.reinstall` installs that version once more. Where another
+    BIOS runs than when the plan was made, a new plan with the same options takes its place. Once no
+    other process can update the machine, what may have come in the way since is looked at again,
+    and the restart and the power once more before the BIOS is armed.
 
     Signals are delivered during the steps that can be undone, and deferred while those are undone.
     A signal that arrives later, while the journal is written, leaves the update armed.
@@ -102,10 +103,11 @@ def perform(host: Host, plan: Plan, progress: ProgressReporter = _SILENT) -> Out
         return None
     journal, attempt_id = Journal.of(host), uuid.uuid4().hex[:12]
     with alone_on(host), signals_deferred() as deferred:
-        ready = _ready_now(host, plan, look_again=True)
+        ready = _ready_now(host, plan)  # again: until now another process could change the machine
         if ready is None:
             return None
         plan, data = ready, ready.image.build()
+        refuse_new(host, plan)
         last = _last_before(host, plan.target, journal)
         with kernel_refusals():
             firmware_file.take_away(host)
@@ -128,7 +130,7 @@ def perform(host: Host, plan: Plan, progress: ProgressReporter = _SILENT) -> Out
                     staged.way,
                 )
                 evidence = _evidence(outcome, _password_use(plan, outcome, token))
-                refuse_late(host, plan)
+                refuse_new(host, plan, is_staged=True)
                 journal.append(attempt_id, VERIFIED, host.now(), **evidence)
                 _arm(host, plan, token, progress, undo)
             journal.append(attempt_id, "armed", host.now(), **evidence)
@@ -142,9 +144,9 @@ def perform(host: Host, plan: Plan, progress: ProgressReporter = _SILENT) -> Out
     return outcome
 
 
-def _ready_now(host: Host, plan: Plan, *, look_again: bool = False) -> Plan | None:
-    """The plan to perform: `plan`, or a new one where another BIOS runs since, or to `look_again`.
-    None: there is nothing to do.
+def _ready_now(host: Host, plan: Plan) -> Plan | None:
+    """The plan to perform: `plan`, or a new one where the machine has changed since. None: there is
+    nothing to do.
 
     :raise NotForThisMachineError: when the plan was made for another machine.
     :raise OpenRbuError: as `refuse`, or as `make_plan`.
@@ -154,7 +156,7 @@ def _ready_now(host: Host, plan: Plan, *, look_again: bool = False) -> Plan | No
             f"the plan was made for {plan.made_for}, not for {host.name}: make one for it"
         )
     with kernel_refusals():
-        if look_again or read_target(host) != plan.target:
+        if read_target(host) != plan.target:
             plan = make_plan(host, plan.image, plan.options)
     refuse(plan)
     return None if plan.nothing_to_do else plan

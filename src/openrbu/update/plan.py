@@ -21,6 +21,7 @@ from openrbu.units import MAX_BLOCK_BYTES, PAGE_SIZE, human_size, order_for
 from openrbu.update.arming_checks import lacks_password
 from openrbu.update.checks import (
     arming,
+    driver,
     history,
     identity,
     platform,
@@ -64,8 +65,11 @@ _CHECKS = (
 )
 """The checks of a plan, in the order of `Question`."""
 
-_LATE_CHECKS = ((Question.RESTART, restart.checks), (Question.REST, platform.power_checks))
+_LATE_CHECKS = ((Question.RESTART, restart.reset_checks), (Question.REST, platform.power_checks))
 """What may come in the way while an image is staged."""
+
+_NEW_CHECKS = ((Question.STAGING, driver.checks), *_LATE_CHECKS)
+"""What may come in the way after a plan was made, and is not looked at by the update itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,14 +187,14 @@ def make_plan(host: Host, image: Image, options: Options) -> Plan:
     )
 
 
-def refuse_late(host: Host, plan: Plan) -> None:
-    """Look once more, right before the BIOS is armed, at what may have come in the way meanwhile:
-    the restart and the power.
+def refuse_new(host: Host, plan: Plan, *, is_staged: bool = False) -> None:
+    """Look again at what may have come in the way since the plan was made: the driver, the restart
+    and the power; the last two where the image `is_staged` already.
 
     :raise ObstacleError: when something has.
     """
     seen = plan.situation(host)
-    for question, look in _LATE_CHECKS:
+    for question, look in _LATE_CHECKS if is_staged else _NEW_CHECKS:
         for check in checks_of(question, look, seen):
             if check.is_in_the_way:
                 raise ObstacleError(check.message)

@@ -24,12 +24,12 @@ from openrbu.linux.reboot import (
     REBOOT_MODE,
     REBOOT_TYPE,
     OverwriteRequest,
-    RestartFiles,
+    RestartSettings,
     read_kexec,
     read_overwrite_request,
     read_reboot_words,
     read_reset_register,
-    read_restart_files,
+    read_restart_settings,
     runs_systemd,
 )
 from openrbu.update.target import is_on_xen
@@ -48,19 +48,39 @@ ACCEPT_IT = "or accept that (--allow-any-restart)"
 
 
 @dataclass(frozen=True, slots=True)
+class Unchangeable:
+    """A restart that loses memory, and that no file of the kernel changes: what it is, and what to
+    do."""
+
+    found: str
+    advice: str
+
+    @property
+    def message(self) -> str:
+        """Both, in one line."""
+        return f"{self.found}: {self.advice}"
+
+
+@dataclass(frozen=True, slots=True)
 class NextKind:
     """The kind of the next restart, as things are. `files` has what can be changed.
 
     `mode` and `way`: by the files, else by the kernel's command line, else the kernel's own choice;
     None: it is not known. `acpi_cycles_power`: the firmware's reset value brings a power cycle.
     `overwrite`: what the firmware is asked to do to memory, where it has a variable for that.
+    `is_forced`: the processors that don't reset the machine are not stopped; `cpu`: the number of
+    the one that does. None: it is not known. `has_effect`: what Linux does counts; on Xen it does
+    not.
     """
 
-    files: RestartFiles
+    files: RestartSettings
     mode: str | None
     way: str | None
     acpi_cycles_power: bool
     overwrite: OverwriteRequest | None = None
+    is_forced: bool | None = None
+    cpu: int | None = None
+    has_effect: bool = True
 
     @property
     def loses_by_mode(self) -> bool:
@@ -76,17 +96,23 @@ class NextKind:
     def problem(self) -> str:
         """Why the next restart may clear memory, and what to do; empty: it keeps it, as far as is
         known."""
+        if not self.has_effect:
+            return self._overwriting
         if self.loses_by_mode and self.files.mode is not None:
             return (
                 f"the next restart is {self.mode}, which may clear memory; choose a warm one: "
                 f"echo {WARM} > {REBOOT_MODE}"
             )
         if self.loses_by_mode:
-            return self.unchangeable_mode
+            return self.unchangeable_mode.message
         if self.loses_by_way and self.files.type is not None:
             return f"{_CYCLES_POWER}: echo {_BY_RESET_CONTROL} > {REBOOT_TYPE}"
         if self.loses_by_way:
-            return self.unchangeable_way
+            return self.unchangeable_way.message
+        return self._overwriting
+
+    @property
+    def _overwriting(self) -> str:
         return f"{_ASKS}: cancel, and update again" if self.is_overwritten else ""
 
     @property
@@ -95,17 +121,17 @@ class NextKind:
         return self.overwrite is not None and self.overwrite.is_set
 
     @property
-    def unchangeable_mode(self) -> str:
+    def unchangeable_mode(self) -> Unchangeable:
         """What to say of a mode that is not warm, and that no file changes."""
-        return (
-            f"this kernel has no {REBOOT_MODE}, and restarts {self.mode}, which clears memory: "
-            "start Linux with reboot=w on its command line"
+        return Unchangeable(
+            f"this kernel has no {REBOOT_MODE}, and restarts {self.mode}, which clears memory",
+            "start Linux with reboot=w on its command line",
         )
 
     @property
-    def unchangeable_way(self) -> str:
+    def unchangeable_way(self) -> Unchangeable:
         """The same of a way that brings a power cycle."""
-        return f"{_CYCLES_POWER}: start Linux with reboot=w,p on its command line"
+        return Unchangeable(_CYCLES_POWER, "start Linux with reboot=w,p on its command line")
 
 
 def next_kind(host: Host) -> NextKind:
@@ -114,17 +140,23 @@ def next_kind(host: Host) -> NextKind:
     :raise OSError: what the kernel returns.
     :raise ObstacleError: as `is_on_xen`.
     """
-    files, request = read_restart_files(host), read_overwrite_request(host)
+    files, request = read_restart_settings(host), read_overwrite_request(host)
     if is_on_xen(host):  # Xen restarts the machine, and what Linux would do has no effect
-        return NextKind(files, files.mode, None, acpi_cycles_power=False, overwrite=request)
+        return NextKind(
+            files, files.mode, None, acpi_cycles_power=False, overwrite=request, has_effect=False
+        )
     words = read_reboot_words(host)
     register = read_reset_register(host)
     mode, way = files.mode, files.type
+    is_forced = {"0": False, "1": True}.get(files.force or "")
+    cpu = int(files.cpu) if files.cpu is not None and files.cpu.isdecimal() else None
     if words is not None:
         mode = mode or words.mode or _COLD
         way = way or words.type or (None if register is None else _ACPI)
+        is_forced = words.force if files.force is None else is_forced
+        cpu = words.cpu if files.cpu is None else cpu
     cycles_power = register is not None and register.cycles_power
-    return NextKind(files, mode, way, cycles_power, request)
+    return NextKind(files, mode, way, cycles_power, request, is_forced, cpu)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,18 +227,18 @@ def choose_warm(
     if kind.loses_by_mode and kind.files.mode is not None:
         before_change(REBOOT_MODE, WARM)
         host.write(REBOOT_MODE, WARM.encode())
-        if read_restart_files(host).mode != WARM and not allow_any:
+        if read_restart_settings(host).mode != WARM and not allow_any:
             raise ObstacleError(
                 f"the kernel keeps a {kind.mode} restart, which may clear memory: boot with "
                 f"reboot=w, {ACCEPT_IT}"
             )
     elif kind.loses_by_mode and not allow_any:
-        raise ObstacleError(f"{kind.unchangeable_mode}, {ACCEPT_IT}")
+        raise ObstacleError(f"{kind.unchangeable_mode.message}, {ACCEPT_IT}")
     if kind.loses_by_way and kind.files.type is not None:
         before_change(REBOOT_TYPE, _BY_RESET_CONTROL)
         host.write(REBOOT_TYPE, f"{_BY_RESET_CONTROL}\n".encode())
     if next_kind(host).loses_by_way and not allow_any:
-        raise ObstacleError(f"{kind.unchangeable_way}, {ACCEPT_IT}")
+        raise ObstacleError(f"{kind.unchangeable_way.message}, {ACCEPT_IT}")
     if kind.overwrite is not None and kind.overwrite.is_set:
         _have_memory_kept(host, kind.overwrite, before_change, allow_any=allow_any)
 

@@ -16,6 +16,7 @@ from openrbu.formats.chassis import (
     has_uefi,
     machine_kind,
     release_year,
+    system_id_by_sku,
 )
 from openrbu.formats.dell import system_ids
 from openrbu.update.checks.check import Check, Question, Verdict
@@ -61,6 +62,11 @@ def _system_id(seen: Situation) -> Iterator[Check]:
     ids, revision = system_ids(seen.target.tables), seen.target.hardware_revision
     if not ids:
         return
+    sku = system_id_by_sku(seen.target.tables)
+    if sku is not None:
+        ids["the SKU number"] = sku
+    if revision is not None and seen.target.system_id is not None:  # read from where that ID is
+        ids["the BIOS in its ROM"] = seen.target.system_id
     told = f"hardware revision {revision}"
     if revision is None:
         told = "the hardware revision can't be read here"

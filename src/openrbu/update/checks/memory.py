@@ -159,6 +159,7 @@ def restart_checks(seen: Situation) -> Iterator[Check]:
             Verdict.UNKNOWN,
             "look for it in the setup of the BIOS and in the kernel's log (dmesg)",
         )
+    yield from _added(seen)
     if traits.clears:
         text = f"pages are cleared when they are freed ({', '.join(traits.clears)})"
         yield Check(
@@ -173,3 +174,22 @@ def restart_checks(seen: Situation) -> Iterator[Check]:
             "restart it, and do not hibernate it, until the update is done: the power goes off "
             "then, and the image with it",
         )
+
+
+def _added(seen: Situation) -> Iterator[Check]:
+    """Memory that a BIOS may not have when it starts."""
+    added = seen.linux.memory_added
+    if added is None:
+        return
+    if not added.text:
+        text = "all memory was there when the machine was started"
+        yield Check(Question.RESTART, "hot_plugged_memory", text, Verdict.FINE)
+        return
+    yield Check(
+        Question.RESTART,
+        "hot_plugged_memory",
+        f"memory can come and go while this machine runs ({added.text}): a BIOS that starts anew "
+        "may not have what was added, and what is staged there is lost",
+        Verdict.UNKNOWN,
+        "if memory was added since the machine was started, restart it once before the update",
+    )

@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from openrbu.formats.dell import CompletionCode
+from openrbu.linux.facts import SECURITYFS
 from openrbu.update.checks.check import Check, Question, Verdict
 from openrbu.update.checks.situation import Situation
 
@@ -134,13 +135,23 @@ def _secure_boot(seen: Situation) -> Iterator[Check]:
 
 
 def _lockdown(seen: Situation) -> Iterator[Check]:
-    level = seen.linux.lockdown
+    level, is_hidden = seen.linux.lockdown, seen.linux.hides_lockdown
+    if level is None and is_hidden:
+        secure = seen.linux.efi is not None and seen.linux.efi.is_secure_boot
+        why = ", and Secure Boot is on, with which many kernels are" if secure else ""
+        yield _check(
+            "lockdown",
+            f"whether the kernel is locked down can't be known: securityfs is not mounted{why}",
+            Verdict.UNKNOWN,
+            f"mount it: mount -t securityfs securityfs {SECURITYFS}",
+        )
     if level is None:
         return
     if level == "none":
         yield _check("lockdown", "the kernel is not locked down", Verdict.FINE)
         return
-    text = f"the kernel is locked down ({level})"
+    by_words = ", by its command line" if is_hidden else ""
+    text = f"the kernel is locked down ({level}{by_words})"
     if level == "confidentiality":
         yield _check(
             "lockdown",

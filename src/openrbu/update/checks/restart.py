@@ -9,6 +9,8 @@ from openrbu.formats.reboot_words import TYPES
 from openrbu.hosts.base import Host
 from openrbu.linux.reboot import (
     KEXEC_LOADED,
+    REBOOT_CPU,
+    REBOOT_FORCE,
     REBOOT_TYPE,
     OverwriteRequest,
     Watchdog,
@@ -19,7 +21,15 @@ from openrbu.linux.reboot import (
 from openrbu.update.checks import memory
 from openrbu.update.checks.check import Check, Question, Verdict
 from openrbu.update.checks.situation import Situation
-from openrbu.update.restart import ACCEPT_IT, WARM, NextKind, detours, next_kind, safe_command
+from openrbu.update.restart import (
+    ACCEPT_IT,
+    WARM,
+    NextKind,
+    Unchangeable,
+    detours,
+    next_kind,
+    safe_command,
+)
 
 _EFI = "efi"
 
@@ -28,6 +38,14 @@ _check = partial(Check, Question.RESTART)
 
 def checks(seen: Situation) -> Iterator[Check]:
     """Whether the next restart keeps memory, and runs the BIOS."""
+    yield from reset_checks(seen)
+    if (watchdog := read_watchdog(seen.host)) is not None:
+        yield _watchdog(watchdog)
+    yield from memory.restart_checks(seen)
+
+
+def reset_checks(seen: Situation) -> Iterator[Check]:
+    """How the machine is reset, and whether the BIOS runs then."""
     may_lose = Verdict.UNKNOWN if seen.options.allow_any_restart else Verdict.IN_THE_WAY
     if seen.on_xen:
         yield _check(
@@ -42,9 +60,6 @@ def checks(seen: Situation) -> Iterator[Check]:
     if (request := read_overwrite_request(seen.host)) is not None:
         yield _overwrite(request, may_lose)
     yield from _kexec(seen.host, may_lose)
-    if (watchdog := read_watchdog(seen.host)) is not None:
-        yield _watchdog(watchdog)
-    yield from memory.restart_checks(seen)
 
 
 def _kind(host: Host, may_lose: Verdict) -> Iterator[Check]:
@@ -52,12 +67,43 @@ def _kind(host: Host, may_lose: Verdict) -> Iterator[Check]:
         kind = next_kind(host)
     except OSError as error:  # an update ends with it, before it changes anything
         text = f"the kind of the next restart can't be read: {error.strerror}"
-        yield _check("restart_mode", text, Verdict.UNKNOWN)
-        yield _check("restart_type", text, Verdict.UNKNOWN)
+        for name in ("restart_mode", "restart_type", "restart_force", "restart_cpu"):
+            yield _check(name, text, Verdict.UNKNOWN)
         return
     yield _mode(kind, may_lose)
     if kind.way is not None:
         yield _way(kind, may_lose)
+    if kind.is_forced is not None:
+        yield _force(is_forced=kind.is_forced)
+    if kind.cpu is not None:
+        yield _cpu(kind.cpu)
+
+
+def _force(*, is_forced: bool) -> Check:
+    """Whether other processors go on while one resets the machine."""
+    if not is_forced:
+        text = "the other processors are stopped before the machine is reset"
+        return _check("restart_force", text, Verdict.FINE)
+    return _check(
+        "restart_force",
+        "the other processors are not stopped before the machine is reset, and may still write "
+        "into memory",
+        Verdict.UNKNOWN,
+        f"have them stopped: echo 0 > {REBOOT_FORCE}",
+    )
+
+
+def _cpu(number: int) -> Check:
+    """Which processor resets the machine."""
+    if number == 0:
+        text = "processor 0, with which the BIOS starts, resets the machine"
+        return _check("restart_cpu", text, Verdict.FINE)
+    return _check(
+        "restart_cpu",
+        f"processor {number} resets the machine, and not the first one, as BIOSes expect it",
+        Verdict.UNKNOWN,
+        f"choose that: echo 0 > {REBOOT_CPU}",
+    )
 
 
 def _mode(kind: NextKind, may_lose: Verdict) -> Check:
@@ -93,9 +139,9 @@ def _way(kind: NextKind, may_lose: Verdict) -> Check:
     return _lost("restart_type", kind.unchangeable_way, may_lose)
 
 
-def _lost(name: str, why: str, may_lose: Verdict) -> Check:
-    found, _, advice = why.rpartition(": ")
-    return _check(name, found, may_lose, f"{advice}, {ACCEPT_IT}", obstacle="restart_is_cold")
+def _lost(name: str, why: Unchangeable, may_lose: Verdict) -> Check:
+    advice = f"{why.advice}, {ACCEPT_IT}"
+    return _check(name, why.found, may_lose, advice, obstacle="restart_is_cold")
 
 
 def _overwrite(request: OverwriteRequest, may_lose: Verdict) -> Check:
