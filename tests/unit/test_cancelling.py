@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from openrbu.errors import MachineError, UpdateFailedError
+from openrbu.errors import MachineError, ObstacleError, UpdateFailedError
 from openrbu.hosts.base import read_text
 from openrbu.hosts.virtual import VirtualHost
 from openrbu.machine.virtual import VirtualMachine
@@ -71,7 +71,7 @@ def test_a_failure_at_any_call_after_the_token_is_told(tmp_path: Path, model: st
             fail = FailAt(number, OSError(errno.EIO, "Input/output error"))
             try:
                 done = cancel(Watched(host, fail))
-            except UpdateFailedError:
+            except (UpdateFailedError, ObstacleError):  # the second: the tables can't be read
                 assert machine.is_armed
             else:
                 assert not machine.is_armed

@@ -25,7 +25,7 @@ from openrbu.machine.virtual import VirtualMachine
 from openrbu.memory.scan import search
 from openrbu.update import firmware_file, report
 from openrbu.update.cancelling import cancel
-from openrbu.update.driver import ENTRY, IMAGE_TYPE, USE_COUNT, RbuDriver
+from openrbu.update.driver import _ENTRY_GOES_SECONDS, ENTRY, IMAGE_TYPE, USE_COUNT, RbuDriver
 from openrbu.update.firmware_file import given_as_file
 from rigs.machines import (
     FLASH_BYTES,
@@ -276,6 +276,27 @@ def test_a_driver_that_is_built_in_is_waited_for_until_it_has_the_file(
     driver.deliver(b"an image", lambda count: None)
     assert b"".join(driver.staged()) == b"an image"
     assert pauses
+    assert taken_away(host)
+
+
+def test_a_driver_that_is_built_in_is_not_waited_for_where_nothing_shows_its_end(
+    machine: VirtualMachine,
+) -> None:
+    """Zeros alone are not staged, and its kernel does not show how often it is in use."""
+    host = ignoring(machine)
+    host.load_module("dell_rbu", {})
+    pauses: list[float] = []
+
+    class BuiltIn(VirtualHost):
+        def exists(self, path: str) -> bool:
+            return path != USE_COUNT and super().exists(path)
+
+        def sleep(self, seconds: float) -> None:
+            pauses.append(seconds)
+            super().sleep(seconds)
+
+    RbuDriver(BuiltIn(machine)).overwrite_freed(1 << 20)
+    assert sum(pauses) < 2 * _ENTRY_GOES_SECONDS
     assert taken_away(host)
 
 

@@ -124,7 +124,7 @@ def kill_at_each_step(
         now = what_is_true(machine, meant)
         seen.add((now.is_armed, now.was_cut_off, now.staged_size_bytes > 0))
         did_begin = now.last is not None and now.last.is_open
-        cancel(VirtualHost(machine))
+        assert cancel(VirtualHost(machine)).changed is did_begin
         check_all_is_taken_back(machine, did_begin=did_begin)
     assert 10 < number < WITHOUT_END - 1
     assert seen >= {(False, True, False), (False, True, True)}

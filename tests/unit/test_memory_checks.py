@@ -23,6 +23,9 @@ from openrbu.update.plan import make_plan
 from rigs.hazards import sound_machine
 from rigs.machines import image
 
+DMA = "Node 0, zone      DMA {0}\n"
+"""Which a kernel keeps for devices that reach no other memory, where there is more."""
+
 LOW = "Node 0, zone    DMA32 {0}\n"
 HIGH = "Node 0, zone   Normal {0}\n"
 FULL = "9 9 9 9 9 9 9 9 9 9 700"
@@ -62,6 +65,8 @@ def row(machine: Path, name: str, **options: Any) -> Check:
         (("packet", 4 * KIB), LOW.format("1 0 0"), Verdict.UNKNOWN, "needed, 1 is free"),
         (("packet", 4 * KIB), LOW.format("9 0 0"), Verdict.UNKNOWN, "free some memory"),
         (("packet", 64 * KIB), LOW.format(FULL), Verdict.FINE, "DMA32 4 MiB"),
+        (("mono", 4 * KIB), DMA.format(FULL) + LOW.format(PAGES), Verdict.UNKNOWN, "0 are free"),
+        (("mono", 4 * KIB), DMA.format(FULL), Verdict.FINE, "DMA 4 MiB"),
         (("packet", 64 * KIB), LOW.format(PAGES), Verdict.HANDLED, "smaller packets are tried"),
     ],
 )

@@ -431,3 +431,45 @@ def test_status_says_when_packets_are_staged_for_a_bios_that_takes_none(tmp_path
         driver.set_packet_size(4096)
         driver.deliver(packet.split(image_bytes("poweredge-2650"), set_id=1), lambda _: None)
         assert read_status(host).next_restart is NextRestart.TAKES_NO_PACKETS
+
+
+# -- beside an update -----------------------------------------------------------------------
+
+
+def test_nothing_is_recorded_while_another_process_updates_the_machine(tmp_path: Path) -> None:
+    """Here another thread, whose lock is the same."""
+    with running(make(tmp_path)) as machine:
+        host = VirtualHost(machine)
+        update(host, image())
+        machine.restart()
+        before = host.journal_path.read_bytes()
+        with ThreadPoolExecutor(1) as pool, alone_on(host):
+            seen = pool.submit(status, machine).result()
+            assert host.journal_path.read_bytes() == before
+        assert seen.last is not None
+        assert seen.last.outcome == "armed"
+        now = status(machine).last
+        assert now is not None
+        assert (now.outcome, now.fields["ending"]) == ("result", "updated")
+
+
+@pytest.mark.parametrize("options", [{"mode": "mono"}, {"mode": "packet"}], ids=str)
+def test_a_status_says_which_version_is_staged(tmp_path: Path, options: dict[str, Any]) -> None:
+    with running(make(tmp_path, profile="linux")) as machine:
+        assert status(machine).staged_version == ""
+        update(VirtualHost(machine), image(), **options)
+        assert status(machine).staged_version == image().header.version.text
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"no image", packet.split(bytes(9000), set_id=b"none")[4096:]], ids=len
+)
+def test_of_what_does_not_begin_like_an_image_no_version_is_told(
+    tmp_path: Path, data: bytes
+) -> None:
+    with running(make(tmp_path)) as machine:
+        host = VirtualHost(machine)
+        host.load_module("dell_rbu", {})
+        RbuDriver(host).deliver(data, lambda count: None)
+        seen = status(machine)
+        assert (seen.staged_size_bytes, seen.staged_version) == (len(data), "")

@@ -108,14 +108,14 @@ def _paint(verdict: Verdict) -> Callable[[str], StyledText]:
 
 
 def hints(planned: Plan) -> list[Block]:
-    """What an update can't know, and what is in its way, one line each. An only obstacle is left
-    out: it is the error that the update ends with."""
+    """What an update can't know, and what is in its way, one line each. The obstacle that the
+    update ends with is left out: it is the error."""
     from openrbu.update.checks.check import Verdict
 
     unknown = [each for each in planned.checks if each.verdict is Verdict.UNKNOWN]
     notes = [caution(f"note: {each.message}") for each in unknown]
-    is_the_error = planned.refusal is not None and len(planned.obstacles) == 1
-    told = () if is_the_error else planned.obstacles
+    error = None if planned.refusal is None else planned.worst
+    told = [each for each in planned.obstacles if each is not error]
     return [*notes, *(bad(f"obstacle: {each.message}") for each in told)]
 
 

@@ -68,17 +68,27 @@ def _open_memory(memory: str) -> Iterator[ReadableMemory]:
     :raise UsageError: when it is neither.
     :raise DamagedInputError: when the file is smaller than a page.
     """
-    from openrbu.system.home import state_home
-
-    if (state_home() / "machines" / Path(memory).name).is_dir() and "/" not in memory:
+    if "/" not in memory and _is_machine(memory):
         with api.open_machine(memory) as machine:
             yield machine.memory
         return
     path = Path(memory)
-    if not path.exists():
-        raise UsageError(f"{memory} is neither a machine nor a file")
+    with contextlib.suppress(PermissionError):  # opening it says that
+        if not path.exists():
+            raise UsageError(f"{memory} is neither a machine nor a file")
     with api.open_dump(path) as ram:
         yield ram
+
+
+def _is_machine(name: str) -> bool:
+    """Whether there is such a machine, or may be: where this user can't see whether, opening it
+    says so."""
+    from openrbu.system.home import state_home
+
+    try:
+        return (state_home() / "machines" / name).is_dir()
+    except PermissionError:
+        return not Path(name).exists()
 
 
 def _result_document(seen: SearchResult) -> dict[str, Any]:

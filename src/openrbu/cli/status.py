@@ -80,6 +80,7 @@ def status(
             },
             "module_is_loaded": now.module_is_loaded,
             "staged_size_bytes": now.staged_size_bytes,
+            "staged_version": now.staged_version or None,
             "load_under_way": begun_document(now.begun_load),
             "is_armed": now.is_armed,
             "token_way": now.token_way or None,
@@ -139,7 +140,8 @@ def _status_rows(machine: Machine, now: UpdateStatus) -> list[tuple[str, Cell]]:
 
 def _staged_text(now: UpdateStatus) -> str:
     if now.staged_size_bytes:
-        return human_size(now.staged_size_bytes)
+        version = f", BIOS {now.staged_version}" if now.staged_version else ""
+        return f"{human_size(now.staged_size_bytes)}{version}"
     return "nothing" if now.module_is_loaded else "nothing (the dell_rbu module is not loaded)"
 
 

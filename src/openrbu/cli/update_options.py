@@ -101,8 +101,8 @@ class UpdateOptions:
     def options(self, secret: PasswordOptions) -> Options:
         """The same options for `openrbu.api`, with the BIOS admin password.
 
-        :raise UsageError: when the packet size is not valid, when the password can't be read, or
-            when one is given beside --without-password.
+        :raise UsageError: when the packet size is not valid, or given with --mode mono, when the
+            password can't be read, or when one is given beside --without-password.
         """
         from openrbu.api import Options
         from openrbu.formats.packet import check_packet_size
@@ -110,6 +110,8 @@ class UpdateOptions:
         if self.without_password and secret.words:
             option = secret.words.split()[0]
             raise UsageError(f"--without-password and {option} don't go together")
+        if self.mode is ModeChoice.MONO and self.packet_size != _PACKET_SIZE:
+            raise UsageError("--packet-size is for packets: it does not go with --mode mono")
         size_bytes = size_of(self.packet_size, "--packet-size")
         check_packet_size(size_bytes)
         return Options(

@@ -182,6 +182,7 @@ def cancel(*, machine: OnMachine = None, secret: PasswordOptions, as_json: bool)
         "was_staged": done.was_staged,
         "left_staged": done.left_staged,
         "was_loading": done.was_loading,
+        "took_back": done.took_back,
         "problem": done.problem or None,
         "token_way": done.token_way or None,
     }
@@ -206,6 +207,8 @@ def cancel(*, machine: OnMachine = None, secret: PasswordOptions, as_json: bool)
         lines.append(good("freed: nothing is staged now"))
     if done.was_loading:
         lines.append(good("ended: the load of firmware that was begun and not ended"))
+    if done.took_back:
+        lines.append(good("taken back: what an update that was cut off had changed"))
     if done.problem:
         lines.append(caution(f"note: {done.problem}"))
     return Answer(document, lines or ["nothing to cancel: nothing is staged or armed"])

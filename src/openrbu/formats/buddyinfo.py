@@ -57,6 +57,14 @@ def parse_buddyinfo(text: str) -> list[ZoneFree]:
     return zones
 
 
+def without_dma(zones: Iterable[ZoneFree]) -> tuple[ZoneFree, ...]:
+    """The zones without DMA, where there are others: a kernel keeps most of that one for devices
+    that reach no other memory (`/proc/sys/vm/lowmem_reserve_ratio`), and gives nothing of it to
+    drivers such as `dell_rbu` as long as others have some."""
+    found = tuple(zones)
+    return tuple(zone for zone in found if zone.zone != "DMA") or found
+
+
 def low_zones(zones: Iterable[ZoneFree]) -> list[ZoneFree]:
     """The zones below 4 GiB: DMA and DMA32; all, where there is no zone DMA32."""
     found = list(zones)

@@ -30,6 +30,9 @@ class Cancelled:
 
     `was_loading`: a load was begun and not ended; it was aborted.
 
+    `took_back`: an update that was cut off, because its tool was killed, or that could not undo all
+    that it had changed, was taken back, and is closed in the journal.
+
     `problem`: what could not be done after the token was clear, and why; or why the journal could
     not be read or written. Empty: all was done.
 
@@ -42,10 +45,12 @@ class Cancelled:
     problem: str = ""
     token_way: str = field(default="", compare=False)
     was_loading: bool = False
+    took_back: bool = False
 
     @property
     def changed(self) -> bool:
-        return self.was_armed or self.was_loading or (self.was_staged and not self.left_staged)
+        freed = self.was_staged and not self.left_staged
+        return self.was_armed or self.was_loading or freed or self.took_back
 
 
 def cancel(host: Host, password: str | None = None) -> Cancelled:
@@ -79,7 +84,9 @@ def cancel(host: Host, password: str | None = None) -> Cancelled:
         if last is None or not (last.is_open or is_not_undone(host, last)):
             return _take_back(host, target, password, (), problems)
         changes = changes_to_put_back(host, last)
+        was_cut_off = last.outcome == "started" or is_not_undone(host, last)
         done = _take_back(host, target, password, changes, problems)
+        done = replace(done, took_back=was_cut_off)
         left = [done.problem] if done.problem else []
         fields = {"left": left} if left or last.fields.get("left") else {}
         try:

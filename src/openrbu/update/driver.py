@@ -222,14 +222,18 @@ class RbuDriver:
         return self.ensure_entry()
 
     def _deliver_as_file(self, data: Buffer, *, zeros: int = 0) -> None:
-        """Have the kernel load `data` from a file, and as many `zeros`.
+        """Have the kernel load `data` from a file, and as many `zeros`. Where the kernel does not
+        show the use of the module, and nothing is staged of zeros alone, nothing shows when it is
+        done: it is given `_ENTRY_GOES_SECONDS`.
 
         :raise ObstacleError: when no file can be made, or the kernel is not done with it within
             `ENTRY_WAIT_SECONDS`.
         """
         with given_as_file(self._host, data, zeros=zeros):
             self.request_entry()
-            if not self._wait_until(self._is_file_read):
+            shows_end = self.shows_use or len(data) > 0
+            limit_s = ENTRY_WAIT_SECONDS if shows_end else _ENTRY_GOES_SECONDS
+            if not self._wait_until(self._is_file_read, limit_s) and shows_end:
                 raise ObstacleError(
                     f"the kernel is not done with loading a file after {ENTRY_WAIT_SECONDS:.0f} s: "
                     "try again later"

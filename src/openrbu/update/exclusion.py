@@ -55,10 +55,15 @@ def alone_on(host: Host) -> Iterator[None]:
         yield
 
 
+def has_locked(host: Host) -> bool:
+    """Whether this thread has locked the machine."""
+    return host.name in _OWN.get()
+
+
 def who_updates(host: Host) -> str:
     """Which process updates the machine now, in words; empty: none does, as far as can be seen, or
     this thread itself."""
-    if host.name in _OWN.get():
+    if has_locked(host):
         return ""
     try:
         with host.lock_files() as fds:

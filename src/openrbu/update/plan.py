@@ -102,6 +102,12 @@ class Plan:
         return tuple(each for each in self.checks if each.is_in_the_way)
 
     @property
+    def worst(self) -> Check | None:
+        """The worst of the obstacles, which `refusal` is about; None: there is none."""
+        order = list(_REFUSALS)
+        return min(self.obstacles, key=lambda each: order.index(each.exit_code), default=None)
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What the update takes care of, and what can't be known: a line each, for people."""
         told = (Verdict.HANDLED, Verdict.UNKNOWN)
@@ -123,10 +129,9 @@ class Plan:
         Most obstacles don't matter on a machine that runs the version already; but an image that is
         damaged, or for another machine, is always refused.
         """
-        if not self.obstacles:
+        worst = self.worst
+        if worst is None:
             return None
-        order = list(_REFUSALS)
-        worst = min(self.obstacles, key=lambda each: order.index(each.exit_code))
         if worst.exit_code is ExitCode.OBSTACLE and not self.is_needed:
             return None
         error = _OWN_REFUSALS.get(worst.kind, _REFUSALS[worst.exit_code])

@@ -6,17 +6,18 @@ import contextlib
 from dataclasses import dataclass
 from enum import StrEnum
 
-from openrbu.errors import ObstacleError
+from openrbu.errors import DamagedInputError, ObstacleError
 from openrbu.formats.dell import CompletionCode
 from openrbu.hosts.base import Host
 from openrbu.linux.reboot import Boot, read_boot
+from openrbu.units import MAX_BLOCK_BYTES, PAGE_SIZE
 from openrbu.update.arm import read_armed, read_token
 from openrbu.update.arming_checks import cmos_doubt
 from openrbu.update.begun_loads import BegunLoad, begun_load
 from openrbu.update.clearing import Clearing
 from openrbu.update.driver import RbuDriver, ReadBack
 from openrbu.update.ending import Ending, has_new_record, judge, likely_cause, succeeded
-from openrbu.update.exclusion import who_updates
+from openrbu.update.exclusion import BusyError, alone_on, has_locked, who_updates
 from openrbu.update.firmware_file import take_away_of_killed
 from openrbu.update.journal import BYPASSED, Attempt, Journal
 from openrbu.update.restart import detours, next_kind
@@ -80,6 +81,9 @@ class UpdateStatus:
     far as is known."""
     token_problem: str = ""
     """Why the token can't be read; empty: it can."""
+    staged_version: str = ""
+    """The version of the image that is staged; empty: nothing is, or what is staged does not begin
+    like an image or its packets."""
 
     @property
     def was_cut_off(self) -> bool:
@@ -127,7 +131,7 @@ def read_status(host: Host) -> UpdateStatus:
         record_result(host, target)
         take_away_of_killed(host)
         driver = RbuDriver(host)
-        staged, sha256 = _staged(driver) if driver.is_loaded else (0, "")
+        staged, sha256, version = _staged(driver) if driver.is_loaded else (0, "", "")
         last, token = Journal.of(host).last, read_token(host, target)
         kind, under_way = next_kind(host), who_updates(host)
         return UpdateStatus(
@@ -148,6 +152,7 @@ def read_status(host: Host) -> UpdateStatus:
             token_way=token.way,
             detour=next((each.message for each in detours(host)), ""),
             token_problem=token.problem,
+            staged_version=version,
         )
     except OSError as error:  # such as ENODEV for a file that existed a moment ago
         path = f" ({error.filename})" if error.filename else ""
@@ -168,15 +173,36 @@ def read_history(host: Host) -> tuple[Attempt, ...]:
     return tuple(Journal.of(host).attempts())
 
 
-def _staged(driver: RbuDriver) -> tuple[int, str]:
-    """How many bytes are staged, and their SHA-256 as hexadecimal digits."""
+def _staged(driver: RbuDriver) -> tuple[int, str, str]:
+    """How many bytes are staged, their SHA-256 as hexadecimal digits, and the image's version."""
     import hashlib  # noqa: PLC0415  (start-up time)
 
     sha256, size_bytes = hashlib.sha256(), 0
+    start: list[bytes] = []
     for chunk in driver.staged():
+        if size_bytes < MAX_BLOCK_BYTES + PAGE_SIZE:
+            start.append(chunk)
         sha256.update(chunk)
         size_bytes += len(chunk)
-    return size_bytes, sha256.hexdigest()
+    return size_bytes, sha256.hexdigest(), _version_in(b"".join(start))
+
+
+def _version_in(start: bytes) -> str:
+    """The version of an image of which these bytes are the start, or its packets 0 and 1: the image
+    begins in the second. Empty: they are neither."""
+    from openrbu.formats.hdr import Header  # noqa: PLC0415  (start-up time)
+    from openrbu.formats.packet_header import PacketHeader  # noqa: PLC0415  (start-up time)
+
+    offset = 0
+    with contextlib.suppress(DamagedInputError):
+        first = PacketHeader.parse(start)
+        second = PacketHeader.parse(start, first.size_bytes)
+        if (first.number, second.number) != (0, 1):
+            return ""
+        offset = first.size_bytes + second.header_size_bytes
+    with contextlib.suppress(DamagedInputError):
+        return Header.parse(start, offset).version.text
+    return ""
 
 
 def _is_as_armed(last: Attempt | None, sha256: str) -> bool:
@@ -193,10 +219,31 @@ def _is_as_armed(last: Attempt | None, sha256: str) -> bool:
 def record_result(host: Host, target: Target) -> None:
     """After a restart, record the BIOS's result in the journal, for the update that waits for it.
     Before it, record that an update is armed whose tool was killed before it could record that.
+    While another process updates the machine, nothing is recorded: it does that itself.
 
     :raise ObstacleError: when the journal can't be read or written.
     :raise DamagedInputError: when the journal is damaged.
     """
+    last = Journal.of(host).last
+    if last is None or not last.is_open or _is_recorded(host, last):
+        return
+    if has_locked(host):
+        _record(host, target)
+        return
+    with contextlib.suppress(BusyError), alone_on(host):
+        _record(host, target)
+
+
+def _is_recorded(host: Host, last: Attempt) -> bool:
+    """Whether all is in the journal that can be known of an open update in this boot."""
+    boot = read_boot(host)
+    if last.fields.get("boot_id") == boot.id:
+        return last.outcome != "started"
+    return last.outcome == BYPASSED and last.fields.get("bypassed_boot_id") == boot.id
+
+
+def _record(host: Host, target: Target) -> None:
+    """As `record_result`, with the machine locked; the journal is read again."""
     journal = Journal.of(host)
     last = journal.last
     if last is None or not last.is_open:
@@ -206,7 +253,7 @@ def record_result(host: Host, target: Target) -> None:
         if _is_armed_unrecorded(host, target, last):
             journal.append(last.id, "armed", host.now())
         return
-    if last.outcome == BYPASSED and last.fields.get("bypassed_boot_id") == boot.id:
+    if _is_recorded(host, last):
         return
     ending = judge(last, target, boot, is_armed=read_armed(host, target))
     if ending is Ending.BYPASSED and last.may_be_armed:

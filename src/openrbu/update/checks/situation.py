@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
-from openrbu.formats.buddyinfo import ZoneFree, has_high_memory
+from openrbu.formats.buddyinfo import ZoneFree, has_high_memory, without_dma
 from openrbu.formats.hdr import Image
 from openrbu.formats.tokens import SmiToken
 from openrbu.hosts.base import Host
@@ -19,9 +19,9 @@ from openrbu.update.target import Target, is_on_xen
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """`linux`: what the machine says about itself. `zones`: the free memory of each zone; empty
-    where it can't be read. `mode` is the planned one. `on_xen`: this Linux is a guest of Xen, such
-    as dom0."""
+    """`linux`: what the machine says about itself. `zones`: the free memory of each zone that the
+    driver gets memory from; empty where it can't be read. `mode` is the planned one. `on_xen`: this
+    Linux is a guest of Xen, such as dom0."""
 
     host: Host
     linux: LinuxFacts
@@ -48,7 +48,7 @@ class Situation:
 
         :raise ObstacleError: when it can't be known whether it is on Xen.
         """
-        zones, on_xen = read_zones(host), is_on_xen(host)
+        zones, on_xen = without_dma(read_zones(host)), is_on_xen(host)
         return cls(host, LinuxFacts(host), image, target, options, bioses, zones, on_xen, mode)
 
     @property
