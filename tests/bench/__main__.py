@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench import balloon, cases, startup
 from bench.mount import Mounts, mounted, piece_of
+from openrbu.trials.matrix import default_matrix
 from openrbu.units import GIB, KIB, MIB
 
 
@@ -173,6 +174,13 @@ def measure_run(directory: Path) -> Iterator[Row]:
     run("machine", "new", "bench")
     (seconds,) = best(lambda: run("run", "--machine", "bench", "--", "true"), rounds=8)
     yield Row("rbu run -- true", seconds, "600 ms", 0.600, 1.0)
+    tool = ("sh", "-c", "sleep 0.1; exit 1")
+    count = len(list(default_matrix()))
+    words = ("try", "--matrix", "--make-image", "--expect", "not_tried", "--", *tool)
+    (whole,) = best(lambda: run(*words), rounds=1)
+    name = f"rbu try of {count} machines, a tool of 0.1 s"
+    yield Row(name, whole, "60 s", 60.0, 1.0)
+    yield Row(f"{name}: each", whole / count, "rbu run -- true", seconds, 1.5)
 
 
 def measure_mount(directory: Path) -> Iterator[Row]:

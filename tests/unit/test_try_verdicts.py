@@ -41,6 +41,8 @@ PACKETS = (
 TOOLS: dict[str, tuple[str, str]] = {
     "right": (RIGHT, "updated"),
     "restarts the machine itself": (f"{RIGHT}; reboot; sleep 1000", "updated"),
+    "loses power": (RIGHT, "refused"),
+    "loses power in its own restart": (f"{RIGHT}; reboot; sleep 1000", "refused"),
     "forgets the token": ("stage $OPENRBU_IMAGE; warm", "left_staged"),
     "leaves loading at 1": ("begin $OPENRBU_IMAGE; warm", "not_tried"),
     "arms while it loads": ("begin $OPENRBU_IMAGE; warm; arm", "luck"),
@@ -58,7 +60,11 @@ TOOLS: dict[str, tuple[str, str]] = {
 }
 """What each tool does, and the verdict on it."""
 
-PROFILES = {"crashes the kernel": "linux-5.7"}
+MACHINES = {
+    "crashes the kernel": Combination(profile="linux-5.7"),
+    "loses power": Combination(faults=("power-cut=3",)),
+    "loses power in its own restart": Combination(faults=("power-cut=3",)),
+}
 TIMEOUTS_S = {"hangs": 0.5}
 
 
@@ -76,7 +82,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, TrialResult]:
     trials = [
         Trial(
             Order(
-                Combination(profile=PROFILES.get(name, "documented")),
+                MACHINES.get(name, Combination()),
                 ("sh", "-c", "".join(lines) + script),
                 version="A06",
                 timeout_s=TIMEOUTS_S.get(name, 60.0),

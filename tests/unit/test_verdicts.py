@@ -114,7 +114,7 @@ def seen(post: PostReport | None = None, **changes: object) -> Seen:
         (
             seen(replace(NOT_FOUND, memory_was_kept=False)),
             "memory_cleared",
-            "the restart was not a warm one; 1 MiB were staged",
+            "the restart cleared memory, where 1 MiB were staged",
         ),
         (
             seen(replace(NOT_FOUND, held_bytes=0, memory_was_kept=False), was_off=True),

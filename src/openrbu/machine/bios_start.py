@@ -18,6 +18,10 @@ from openrbu.memory.physical import PhysicalMemory
 from openrbu.ports import IoPorts
 
 
+class PowerFailedError(MachineError):
+    """The power failed because of a fault of the machine, which is off now."""
+
+
 def keeps_ram(faults: Faults) -> bool:
     """Whether a warm restart keeps memory."""
     return broken.RESTART_CLEARS_MEMORY not in faults
@@ -38,8 +42,8 @@ def run_bios(
 ) -> PostReport:
     """What the BIOS of the machine with these parts does.
 
-    :raise MachineError: when the power fails because of a fault, and the machine is off; or when
-        the flash has no BIOS to start.
+    :raise PowerFailedError: when the power fails because of a fault, and the machine is off.
+    :raise MachineError: when the flash has no BIOS to start.
     :raise PowerCutError: when the power fails otherwise.
     """
     board = Board.of(
@@ -61,7 +65,7 @@ def run_bios(
     except PowerCutError:
         if broken.POWER_CUT not in faults:
             raise
-        raise MachineError(
+        raise PowerFailedError(
             "the power failed while the BIOS wrote its flash, and the machine is off: to start it, "
             "rbu machine reboot"
         ) from None

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from openrbu.bios.post_report import PostReport
 from openrbu.drivers.dell_rbu import NAME as DRIVER
-from openrbu.errors import ObstacleError, PowerCutError
+from openrbu.errors import ObstacleError
 from openrbu.formats.dell import BiosInformation
 from openrbu.formats.version import BiosVersion
 from openrbu.kernel.kernel import Kernel
+from openrbu.machine.bios_start import PowerFailedError
 from openrbu.machine.factory import make_machine
 from openrbu.machine.virtual import VirtualMachine
 from openrbu.run import programs
@@ -75,6 +76,8 @@ def _run(machine: Path, order: Order, deadline: Deadline) -> ProgramEnd:
     try:
         with deadline.running(order.timeout_s):
             (end,) = programs.run_all(machine, [order.command])
+    except PowerFailedError:  # in the tool's own restart
+        end = ProgramEnd(0)
     except ObstacleError:
         deadline.check()
         if not deadline.has_passed:
@@ -122,8 +125,8 @@ def _look(directory: Path, version_before: str, end: ProgramEnd, *, has_timed_ou
 def _restarted(directory: Path) -> list[PostReport]:
     """Restart a machine as its user would; what its BIOS did, nothing where another kernel is
     started by kexec. Where the power fails meanwhile, it is switched on again."""
-    while True:
-        with contextlib.suppress(PowerCutError), VirtualMachine(directory) as machine:
+    while True:  # at the second start the BIOS does not begin again
+        with contextlib.suppress(PowerFailedError), VirtualMachine(directory) as machine:
             if machine.is_on and programs.has_kexec(machine):
                 machine.kexec()
                 return []

@@ -139,7 +139,7 @@ def _of_failure(seen: Seen, post: PostReport) -> Judgement:
         if not post.memory_was_kept:
             held = human_size(post.held_bytes)
             return Judgement(
-                Verdict.MEMORY_CLEARED, f"the restart was not a warm one; {held} were staged"
+                Verdict.MEMORY_CLEARED, f"the restart cleared memory, where {held} were staged"
             )
     did = ""
     if post.version_after != post.version_before:
