@@ -104,23 +104,25 @@ def test_a_handler_that_raises_refuses_the_call_and_is_told() -> None:
 
 
 def test_a_call_that_nobody_answers_any_more_returns_and_is_not_executed() -> None:
-    asked, closed = threading.Event(), threading.Event()
+    answered, closed = threading.Event(), os.eventfd(0)
 
     def reboot(told_of: Call) -> int:
-        asked.set()
-        closed.wait()
+        answered.set()
         return 0
 
     def work() -> list[str]:
-        return [error_of(REBOOT, 0, 0, 0) for _ in range(2)]
+        first = error_of(REBOOT, 0, 0, 0)
+        os.eventfd_read(closed)
+        return [first, error_of(REBOOT, 0, 0, 0)]
 
     supervisor = Supervisor({"reboot": reboot}, pytest.fail)
     with filtered(work) as (listener, said):
         supervisor.listen(listener)
-        asked.wait()
-        threading.Timer(0, closed.set).start()
+        answered.wait()
         supervisor.close()
+        os.eventfd_write(closed, 1)
         assert said() == "done ENOSYS"
+    os.close(closed)
 
 
 def test_without_a_listener_what_would_be_told_is_refused() -> None:

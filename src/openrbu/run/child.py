@@ -30,8 +30,9 @@ EXIT_NOT_FOUND = 127
 GO = b"go"
 """What the parent sends when it serves the files."""
 
-LISTENER = b"listener"
-"""What comes with the descriptor that tells of the program's notified calls (`run.filter`)."""
+LISTENER = b"listener "
+"""What comes with the descriptor that tells of the program's notified calls (`run.filter`), before
+the inode of the program's user namespace."""
 
 NO_LISTENER = b"no listener: "
 """What is sent where there is no such descriptor, before the reason."""
@@ -127,5 +128,6 @@ def _guard(channel: socket.socket) -> None:
         guard.guard()
         channel.send(NO_LISTENER + str(error.strerror).encode())
         return
-    socket.send_fds(channel, [LISTENER], [listener])
+    namespace_inode = Path("/proc/self/ns/user").stat().st_ino
+    socket.send_fds(channel, [LISTENER + b"%d" % namespace_inode], [listener])
     os.close(listener)

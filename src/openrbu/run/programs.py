@@ -24,7 +24,6 @@ them. The parent passes SIGTERM and SIGHUP on to the program.
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import signal
 import socket
@@ -38,7 +37,6 @@ from openrbu.errors import CommandError, ObstacleError
 from openrbu.run import child as in_child
 from openrbu.run.answers import Desk
 from openrbu.run.launcher import Launcher
-from openrbu.run.notifications import Call
 from openrbu.run.overlay import Overlay, RealEntry, real_entries
 from openrbu.run.power import PowerAction, PowerSwitch, PowerWish
 from openrbu.system.interrupts import EXIT_SIGNAL
@@ -135,6 +133,7 @@ def _run_one(
     from openrbu.fuse.callers import CallerMap  # noqa: PLC0415  (threads)
     from openrbu.fuse.filesystem import caller_pid  # noqa: PLC0415  (threads)
     from openrbu.fuse.session import FuseSession  # noqa: PLC0415  (threads)
+    from openrbu.run.port_calls import PortCalls  # noqa: PLC0415  (start-up time)
     from openrbu.run.supervisor import Supervisor  # noqa: PLC0415  (start-up time)
 
     with contextlib.closing(PowerSwitch()) as switch:
@@ -149,13 +148,16 @@ def _run_one(
                 path_lock=machine.path_lock,
                 on_ioctl=None if trace is None else trace.ioctl,
             )
-            supervisor = Supervisor({"iopl": _refused, "ioperm": _refused}, log)
+            told = None if trace is None else trace.port
+            ports = PortCalls(machine, lambda: child.user_namespace, log, told)
+            supervisor = Supervisor({"iopl": ports.iopl, "ioperm": ports.ioperm}, log)
             try:
                 session.start()
                 with child.signals():
                     status = child.result(switch, supervisor)
             finally:
                 supervisor.close()
+                ports.close()
                 session.stop()
         if trace is not None:
             trace.program_ended(status)
@@ -194,16 +196,12 @@ def _act(machine: Machine, wish: PowerWish | None, status: int) -> ProgramEnd:
     return ProgramEnd(status, wish.action, restart(VirtualHost(machine), machine))
 
 
-def _refused(call: Call) -> int:
-    """Refuse a call of which the supervisor was told."""
-    return errno.EPERM
-
-
 class _Child:
     """The process that becomes the program, as its parent sees it."""
 
     def __init__(self, launcher: Launcher, number: int, command: Sequence[str]) -> None:
         self._launcher, self.command = launcher, command
+        self.user_namespace = 0  # the inode of the program's
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._launcher.start(number, theirs)
@@ -260,6 +258,7 @@ class _Child:
         while True:
             message, fds, _, _ = socket.recv_fds(self._channel, in_child.MAX_MESSAGE_BYTES, 1)
             if fds:
+                self.user_namespace = int(message.removeprefix(in_child.LISTENER))
                 supervisor.listen(fds[0])
             elif message.startswith(in_child.NO_LISTENER):
                 supervisor.hears_nothing(message.removeprefix(in_child.NO_LISTENER).decode())
