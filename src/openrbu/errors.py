@@ -8,6 +8,7 @@
     │   └── NotForRbuError       3  the package is good, but is not installed by RBU
     ├── ObstacleError            4  something prevents it; the user can remove that
     │   ├── MachineError         4  a virtual machine's directory or state prevents it
+    │   │   └── PowerFailedError 4  it lost its power, by a fault on purpose
     │   └── CommandError         4  a program can't be executed
     ├── DamagedInputError        5  a file or a table is damaged
     ├── UpdateFailedError        1  an update was tried, did not work, and was undone
@@ -79,6 +80,12 @@ class MachineError(ObstacleError):
     """A virtual machine's directory or state does not allow what was asked."""
 
     kind = "machine"
+
+
+class PowerFailedError(MachineError):
+    """A virtual machine lost its power, because it has that fault on purpose. It is off."""
+
+    kind = "power_failed"
 
 
 class CommandError(ObstacleError):

@@ -6,11 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from openrbu.errors import MachineError
+from openrbu import api
+from openrbu.errors import PowerFailedError
 from openrbu.formats.dell import CompletionCode
 from openrbu.hosts.virtual import VirtualHost
 from openrbu.machine.virtual import VirtualMachine
 from openrbu.ports import PC_BANKS
+from openrbu.units import KIB
+from rigs.cli import Cli
 from rigs.machines import image, make, running, update
 
 OPERATIONS = 6
@@ -30,7 +33,7 @@ def test_a_cut_of_the_power_leaves_a_whole_bios(tmp_path: Path, number: int) -> 
         if number > OPERATIONS:
             assert machine.restart().version_after == "2.3.0"
             return
-        with pytest.raises(MachineError, match="the power failed while the BIOS wrote its flash"):
+        with pytest.raises(PowerFailedError, match="while the BIOS wrote its flash"):
             machine.restart()
         assert not machine.is_on
         assert machine.lost_power
@@ -48,7 +51,7 @@ def test_the_power_can_fail_again_in_the_next_update(tmp_path: Path) -> None:
     for _ in range(2):
         with running(directory) as machine:
             staged(machine)
-            with pytest.raises(MachineError):
+            with pytest.raises(PowerFailedError):
                 machine.restart()
         with VirtualMachine(directory) as machine:
             machine.power_on()
@@ -90,3 +93,14 @@ def test_what_is_lost_at_a_restart_was_there_before(tmp_path: Path, model: str, 
         lost_memory = fault == "restart-clears-memory"
         assert report.completion_code == (CompletionCode.IMAGE_NOT_FOUND if lost_memory else None)
         assert not machine.is_armed
+
+
+def test_a_process_that_serves_the_machine_tells_the_others_of_the_cut(rbu: Cli) -> None:
+    """The error keeps its kind on the way, and the machine is off."""
+    rbu.json("machine", "new", "box", "--ram", "64M", "--fault", "power-cut=1")
+    with api.open_machine("box", serve=True) as machine, api.open_machine("box") as other:
+        assert machine.virtual is not None
+        update(VirtualHost(machine.virtual), image("poweredge-2650", flash_size_bytes=512 * KIB))
+        with pytest.raises(PowerFailedError):
+            other.restart()
+        assert not machine.virtual.is_on

@@ -10,16 +10,12 @@ from openrbu.bios.nvram import NvramFile
 from openrbu.bios.post import ActivationToken, Board, post
 from openrbu.bios.post_report import BeforeStart, PostReport
 from openrbu.bios.rules import rule_set
-from openrbu.errors import MachineError, PowerCutError
+from openrbu.errors import PowerCutError, PowerFailedError
 from openrbu.faults import Faults
 from openrbu.formats.smbios import Tables
 from openrbu.machine.config import MachineConfig
 from openrbu.memory.physical import PhysicalMemory
 from openrbu.ports import IoPorts
-
-
-class PowerFailedError(MachineError):
-    """The power failed because of a fault of the machine, which is off now."""
 
 
 def keeps_ram(faults: Faults) -> bool:

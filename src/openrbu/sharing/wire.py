@@ -52,6 +52,7 @@ _PLAIN: Mapping[str, type[Exception]] = {
         errors.NotForThisMachineError,
         errors.ObstacleError,
         errors.MachineError,
+        errors.PowerFailedError,
         errors.UpdateFailedError,
         PowerCutError,
     )

@@ -42,6 +42,8 @@ _INTERPRETER = "/proc/self/exe"
 class TrialError(OpenRbuError):
     """A trial could not be done: its error, with the `kind` and the exit code that it had there."""
 
+    kind = "trial"
+
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.message)
         self.kind, self.exit_code = failure.kind, ExitCode(failure.exit_code)

@@ -10,11 +10,10 @@ from pathlib import Path
 
 from openrbu.bios.post_report import PostReport
 from openrbu.drivers.dell_rbu import NAME as DRIVER
-from openrbu.errors import ObstacleError
+from openrbu.errors import ObstacleError, PowerFailedError
 from openrbu.formats.dell import BiosInformation
 from openrbu.formats.version import BiosVersion
 from openrbu.kernel.kernel import Kernel
-from openrbu.machine.bios_start import PowerFailedError
 from openrbu.machine.factory import make_machine
 from openrbu.machine.virtual import VirtualMachine
 from openrbu.run import programs
