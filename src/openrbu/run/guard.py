@@ -4,7 +4,8 @@ The program believes that it runs on the virtual machine. As root it could reach
 computer than files:
 
 - `reboot(2)`, `kexec` and kernel modules: the program and all its children lose CAP_SYS_BOOT and
-  CAP_SYS_MODULE (capabilities(7): the bounding set).
+  CAP_SYS_MODULE (capabilities(7): the bounding set). The calls for modules and `reboot(2)` act on
+  the virtual machine (`openrbu.run.kernel_calls`).
 - Devices under another name, and this computer's clock: they lose CAP_MKNOD and CAP_SYS_TIME.
 - Port I/O by `iopl(2)` and `ioperm(2)`, which reaches this computer's CMOS: the kernel does not
   execute them, and the parent of the program answers in its place (`openrbu.run.supervisor`).
@@ -29,6 +30,10 @@ RULES = (
     Rule("kill", Verdict.REFUSE, first_argument=1),
     Rule("iopl", Verdict.NOTIFY),
     Rule("ioperm", Verdict.NOTIFY),
+    Rule("reboot", Verdict.NOTIFY),
+    Rule("init_module", Verdict.NOTIFY),
+    Rule("finit_module", Verdict.NOTIFY),
+    Rule("delete_module", Verdict.NOTIFY),
 )
 """What becomes of the program's calls. `openrbu.run.programs` has a handler for each that is
 notified."""

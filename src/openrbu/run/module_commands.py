@@ -174,7 +174,7 @@ def _insert(command: Command, name: str, words: Sequence[str]) -> str:
     if not command.is_root:
         return _REFUSED
     try:
-        command.machine.load_module(name, _parameters(name, words))
+        command.machine.load_module(name, known_parameters(name, words))
     except UsageError:  # an address that is none
         return os.strerror(errno.EINVAL)
     except OSError as error:
@@ -193,7 +193,7 @@ def _remove(command: Command, name: str) -> str:
     return ""
 
 
-def _parameters(name: str, words: Sequence[str]) -> Mapping[str, str]:
+def known_parameters(name: str, words: Sequence[str]) -> Mapping[str, str]:
     """Those that the module has: Linux ignores others, and says so in its log only."""
     pairs = (word.partition("=") for word in words)
     return {key: value for key, _, value in pairs if key in KNOWN_PARAMETERS.get(name, ())}

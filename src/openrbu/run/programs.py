@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -133,6 +134,7 @@ def _run_one(
     from openrbu.fuse.callers import CallerMap  # noqa: PLC0415  (threads)
     from openrbu.fuse.filesystem import caller_pid  # noqa: PLC0415  (threads)
     from openrbu.fuse.session import FuseSession  # noqa: PLC0415  (threads)
+    from openrbu.run.kernel_calls import KernelCalls  # noqa: PLC0415  (start-up time)
     from openrbu.run.port_calls import PortCalls  # noqa: PLC0415  (start-up time)
     from openrbu.run.supervisor import Supervisor  # noqa: PLC0415  (start-up time)
 
@@ -150,7 +152,9 @@ def _run_one(
             )
             told = None if trace is None else trace.port
             ports = PortCalls(machine, lambda: child.user_namespace, log, told)
-            supervisor = Supervisor({"iopl": ports.iopl, "ioperm": ports.ioperm}, log)
+            handlers = KernelCalls(machine, switch, os.geteuid()).handlers
+            handlers |= {"iopl": ports.iopl, "ioperm": ports.ioperm}
+            supervisor = Supervisor(handlers, log)
             try:
                 session.start()
                 with child.signals():

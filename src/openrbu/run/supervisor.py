@@ -22,8 +22,10 @@ from openrbu.run import notifications
 from openrbu.run.notifications import Call
 
 Handler = Callable[[Call], int]
-"""Does a call; returns 0, or the errno with which the call fails."""
+"""Does a call; returns 0, the errno with which the call fails, or `UNANSWERED`."""
 
+UNANSWERED = -1
+"""The call does not return, as that which restarts a machine: its thread waits to be killed."""
 
 _HEARS_NOTHING = (
     "iopl and ioperm, by which programs reach I/O ports, are refused under `rbu run` on this "
@@ -76,8 +78,8 @@ class Supervisor:
                 if self._bell in ready or not ready[self._listener] & select.POLLIN:
                     return
                 call = notifications.receive(self._listener)
-                if call is not None:
-                    notifications.answer(self._listener, call, self._result(call))
+                if call is not None and (result := self._result(call)) != UNANSWERED:
+                    notifications.answer(self._listener, call, result)
         finally:
             os.close(self._listener)
 
