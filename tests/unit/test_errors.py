@@ -49,6 +49,7 @@ KINDS = {
     "StrayWriteError": "stray_write",
     "TooHighError": "too_high",
     "TrialError": "trial",
+    "TrialsFailedError": "trials_failed",
     "UpdateFailedError": "update_failed",
     "UsageError": "usage",
     "WrongPasswordError": "wrong_password",
