@@ -55,7 +55,7 @@ lab-soak: setup  ## Random operations on a real kernel and on ours, for SECONDS 
 	OPENRBU_SOAK_SECONDS=$(SECONDS) $(BIN)/python -m pytest $(NO_LIMIT) -s tests/lab/soak.py
 
 token-soak: setup  ## The token in CMOS of a lab machine, READS (100000) and CYCLES (10000) times, on KERNEL
-	OPENRBU_TOKEN_READS=$(READS) OPENRBU_TOKEN_CYCLES=$(CYCLES) OPENRBU_TOKEN_KERNEL=$(KERNEL) \
+	OPENRBU_TOKEN_READS=$(READS) OPENRBU_TOKEN_CYCLES=$(CYCLES) OPENRBU_LAB_KERNEL=$(KERNEL) \
 	  $(BIN)/python -m pytest $(NO_LIMIT) -s -m lab tests/lab/test_tokens.py
 
 oracle-soak: setup  ## Our rule sets against the code of real BIOSes, over MEMORIES (5000)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import re
 import select
@@ -57,7 +58,10 @@ def own_lab(lab: Lab, temporary: Path) -> Iterator[Lab]:
 
 
 def descriptors() -> list[str]:
-    """What this process has open, but for the directory that is looked at."""
+    """What this process has open, but for the directory that is looked at. Garbage is collected
+    before: a mapping of a RAM file has a descriptor of its own, and stays as long as a view of it
+    does, also one that only a traceback in a circle of references has. When that goes is chance."""
+    gc.collect()
     found = []
     for path in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):

@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,18 +34,6 @@ CLOCK_TOLERANCE_S = 5.0
 """The time that the guest's clock is asked over, and its whole seconds."""
 
 Started = Callable[..., Story]
-
-
-@pytest.fixture
-def lab(lab: Lab) -> Lab:
-    """The lab, with the kernel of this package where one is named."""
-    from openrbu.lab.kernels import kernel_choice
-    from openrbu.lab.packages import get_guest_software
-
-    package = os.environ.get("OPENRBU_TOKEN_KERNEL")
-    if not package:
-        return lab
-    return replace(lab, software=get_guest_software(print, kernel_choice(package, None)))
 
 
 @pytest.fixture

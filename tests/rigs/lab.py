@@ -7,6 +7,7 @@ and no failure: nothing was found out about what it tests. The next test gets a 
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
@@ -109,8 +110,9 @@ class Lab:
 
 
 def find_lab(kernel: str | None = None) -> Lab:
-    """The lab of this computer, with Debian's newest kernel or the one that `--kernel` would name;
-    the test is left out where there is none."""
+    """The lab of this computer, with the kernel that `--kernel` would name; with None that of the
+    environment variable OPENRBU_LAB_KERNEL, else Debian's newest. The test is left out where there
+    is none."""
     try:
         from openrbu.lab.accel import accelerator
         from openrbu.lab.kernels import kernel_choice
@@ -118,6 +120,7 @@ def find_lab(kernel: str | None = None) -> Lab:
         from openrbu.lab.programs import find_qemu
 
         qemu = find_qemu()
+        kernel = kernel or os.environ.get("OPENRBU_LAB_KERNEL") or None
         software = get_guest_software(_say, kernel_choice(kernel, None))
         return Lab(software, accelerator(qemu, software.vmlinuz, _say))
     except ModuleNotFoundError as missing:
