@@ -261,6 +261,15 @@ class IndexedActivation:
         for token in self._checked:
             write_check_value(self._cmos, token, self._system_id)
 
+    def spoil(self) -> None:
+        """Make all check values wrong.
+
+        :raise NotKeptError | StrayWriteError: as `store`.
+        """
+        for check in self.check_ranges:
+            value = self._cmos.read(check.index)[0]
+            store(self._cmos, {check.index: value ^ 0xFF})
+
     def saved_checks(self) -> Callable[[], None]:
         """A function that restores the check values as they are now."""
         kept: dict[int, int] = {}

@@ -63,6 +63,7 @@ ACCIDENTS = (
     Accident("12v-not-removed", 1, "the BIOS installed 2.3.0, but reports a failure", is_new=True),
     Accident("password", 4, "a BIOS admin password is set, and then the BIOS takes no packets"),
     Accident("ports-dont-answer", 4, "the CMOS with the token does not respond"),
+    Accident("cmos-check-wrong", 4, "the check value over the indexes 0x40 to 0x5b is wrong"),
     Accident("token-does-not-stay", 1, "the BIOS's token does not stay set"),
     Accident("token-lost-at-restart", 1, "the BIOS found none armed; 2.1.2 runs"),
     Accident("restart-clears-memory", 1, f"{REFUSED}nothing in memory looks like an update"),

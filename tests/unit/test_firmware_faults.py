@@ -104,3 +104,11 @@ def test_a_process_that_serves_the_machine_tells_the_others_of_the_cut(rbu: Cli)
         with pytest.raises(PowerFailedError):
             other.restart()
         assert not machine.virtual.is_on
+
+
+def test_wrong_check_values_of_cmos_can_be_mended(tmp_path: Path) -> None:
+    with running(make(tmp_path, faults=("cmos-check-wrong",))) as machine:
+        update(VirtualHost(machine), image(), mend_cmos=True)
+        assert machine.is_armed
+        assert machine.restart().version_after == "2.3.0"
+        assert machine.restart().reason.startswith("in CMOS the check value over the indexes 0x40")

@@ -103,6 +103,11 @@ WRONG_CHECK_VALUES = FaultKind(
     "wrong-check-values",
     "The BIOS finds the check values of each image in memory wrong, although they are right.",
 )
+CMOS_CHECK_WRONG = FaultKind(
+    "cmos-check-wrong",
+    "The check values of CMOS are wrong after each start: a BIOS that finds them so takes no token "
+    "for set.",
+)
 RESTART_CLEARS_MEMORY = FaultKind(
     "restart-clears-memory",
     "Each restart clears memory, a warm one too, before the BIOS searches it.",
@@ -132,6 +137,7 @@ FAULTS: tuple[FaultKind, ...] = (
     *FLASH_FAULTS,
     PASSWORD,
     PORTS_SILENT,
+    CMOS_CHECK_WRONG,
     TOKEN_DOES_NOT_STAY,
     TOKEN_LOST_AT_RESTART,
     RESTART_CLEARS_MEMORY,

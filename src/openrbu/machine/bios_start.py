@@ -10,6 +10,7 @@ from openrbu.bios.nvram import NvramFile
 from openrbu.bios.post import ActivationToken, Board, post
 from openrbu.bios.post_report import BeforeStart, PostReport
 from openrbu.bios.rules import rule_set
+from openrbu.cmos import IndexedActivation
 from openrbu.errors import PowerCutError, PowerFailedError
 from openrbu.faults import Faults
 from openrbu.formats.smbios import Tables
@@ -57,7 +58,7 @@ def run_bios(
     if broken.TOKEN_LOST_AT_RESTART in faults and activation is not None:
         activation.disarm()
     try:
-        return post(board, now)
+        report = post(board, now)
     except PowerCutError:
         if broken.POWER_CUT not in faults:
             raise
@@ -65,3 +66,6 @@ def run_bios(
             "the power failed while the BIOS wrote its flash, and the machine is off: to start it, "
             "rbu machine reboot"
         ) from None
+    if broken.CMOS_CHECK_WRONG in faults and isinstance(activation, IndexedActivation):
+        activation.spoil()
+    return report

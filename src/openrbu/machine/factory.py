@@ -70,7 +70,8 @@ class MachineSpec:
     `system_id`, where given, replaces the one in them. `firmware` is the first BIOS, of the
     flash's size; None: openrbu makes one. `bios_rules` None: the rules for the model, or for the
     system that the tables describe. `kernel_words`, `has_reboot_files`: as `MachineConfig` has
-    them. `xen`: the machine runs Xen. `ram_directory`: where its RAM is kept, such as a tmpfs;
+    them. `faults`: as `rbu machine faults` lists them, such as `("no-battery", "fragmented=3")`.
+    `xen`: the machine runs Xen. `ram_directory`: where its RAM is kept, such as a tmpfs;
     None: with its other files.
     """
 
