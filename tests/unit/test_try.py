@@ -147,6 +147,7 @@ def test_kept_machines_and_output_stay(rbu: Cli, tmp_path: Path, temporary: Path
         (("--make-image", "--expect", "good", "--", "true"), "there is no verdict 'good'"),
         (("--make-image", "--matrix", "--ram", "1G", "--", "true"), "--matrix has its own"),
         (("--make-image", "--jobs", "0", "--", "true"), "have to be more than 0"),
+        (("--make-image", "--junit", "no/j.xml", "--", "true"), "there is no directory"),
         (("--make-image", "--fault", "rain", "--", "true"), "no fault is called 'rain'"),
     ],
 )

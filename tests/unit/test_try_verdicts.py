@@ -54,6 +54,7 @@ TOOLS: dict[str, tuple[str, str]] = {
     "arms with nothing": ("modprobe dell_rbu; warm; arm", "armed_with_nothing"),
     "disturbs the check value": (f"{RIGHT}; cmos 100 377", "token_lost"),
     "starts another kernel": (f"{RIGHT}; kexec -l /dev/null; kexec -e; sleep 1000", "left_armed"),
+    "forgets the size of packets": (PACKETS.replace("4096", "0"), "not_tried"),
     "does nothing": ("exit 3", "not_tried"),
     "hangs": ("sleep 1000", "timed_out"),
     "crashes the kernel": (f"{PACKETS}; echo mono > $device/image_type", "kernel_crashed"),
@@ -118,5 +119,7 @@ def test_what_was_seen_is_in_the_result(results: dict[str, TrialResult]) -> None
     assert results["stages a wrong image"].why.endswith("(code 0x000d)")
     assert results["does nothing"].exit_status == 3
     assert results["hangs"].exit_status == -9
+    kernel_said = results["forgets the size of packets"].kernel_said
+    assert kernel_said == "dell_rbu: packet_size is not set"
     loading = results["leaves loading at 1"]
     assert loading.why == "a load had begun and not ended, and the BIOS was not armed"

@@ -186,6 +186,8 @@ def try_tool(
     """
     from openrbu.trials import tool
 
+    if junit is not None and not junit.absolute().parent.is_dir():
+        raise UsageError(f"--junit: there is no directory {junit.absolute().parent}")
     image, command = (None, words) if make_image else (Path(words[0]), words[1:])
     if not command:
         raise UsageError("which tool? rbu try IMAGE -- TOOL …, or rbu try --make-image -- TOOL …")

@@ -15,6 +15,7 @@ from openrbu.formats.dell import BiosInformation
 from openrbu.formats.version import BiosVersion
 from openrbu.kernel.kernel import Kernel
 from openrbu.machine.factory import make_machine
+from openrbu.machine.kernel_log import read_log
 from openrbu.machine.virtual import VirtualMachine
 from openrbu.run import programs
 from openrbu.run.power import PowerAction
@@ -45,6 +46,7 @@ def perform(order: Order, directory: Path, deadline: Deadline) -> TrialResult:
     end = _run(machine, order, deadline)
     seconds = time.monotonic() - began
     end_descendants()  # a restart ends what the tool has left
+    kernel_said = _last_of_log(machine)
     seen = _look(machine, version_before, end, has_timed_out=deadline.has_passed)
     judgement = judge(seen, BiosVersion.parse(order.version), strict=order.strict)
     last = next((post for post in reversed(seen.posts) if post.attempted), None)
@@ -60,7 +62,7 @@ def perform(order: Order, directory: Path, deadline: Deadline) -> TrialResult:
         found_in_held_memory=None if last is None else last.found_in_held_memory,
         restarted_itself=end.power is PowerAction.RESTART,
         tool_said=_last_lines(directory / STDERR),
-        kernel_said="",
+        kernel_said=kernel_said,
         seconds=round(seconds, 3),
     )
 
@@ -146,6 +148,11 @@ def _is_loading(kernel: Kernel | None) -> bool:
 
 def _has_crashed(machine: VirtualMachine) -> bool:
     return machine.kernel is not None and machine.kernel.is_dead
+
+
+def _last_of_log(machine: Path) -> str:
+    """What the machine's kernel said last; empty: nothing."""
+    return next((line.text for line in reversed(read_log(machine)) if line.event == "line"), "")
 
 
 def _last_lines(path: Path) -> tuple[str, ...]:
