@@ -74,7 +74,7 @@ def test_what_is_not_as_expected_is_told_with_what_the_tool_said(
     assert ended.stderr == "rbu: 1 of 2 trials not as expected\n"
     assert "ended with exit code 7" in ended.stdout
     assert ended.stdout.count("expected:  updated") == 1
-    assert "latitude-d500.hdr" in ended.stdout
+    assert "latitude-d500-0152-100000.hdr" in ended.stdout
     suite = ET.fromstring(junit.read_bytes()).find("testsuite")
     assert suite is not None
     assert (suite.get("tests"), suite.get("failures")) == ("2", "1")
@@ -149,6 +149,8 @@ def test_kept_machines_and_output_stay(rbu: Cli, tmp_path: Path, temporary: Path
         (("--make-image", "--jobs", "0", "--", "true"), "have to be more than 0"),
         (("--make-image", "--junit", "no/j.xml", "--", "true"), "there is no directory"),
         (("--make-image", "--fault", "rain", "--", "true"), "no fault is called 'rain'"),
+        (("--make-image", "--bios", "other", "--", "true"), "'other'"),
+        (("--make-image", "--fault", "no-module,built-in", "--", "true"), "can't be together"),
     ],
 )
 def test_what_can_not_be_tried_is_a_usage_error(

@@ -13,8 +13,6 @@ from openrbu.errors import UsageError
 from openrbu.formats.dell import CompletionCode
 from openrbu.formats.hdr import Image
 from openrbu.formats.version import BiosVersion, VersionStyle
-from openrbu.machine.factory import MachineSpec
-from openrbu.machine.faults import parse_faults, with_options
 from openrbu.machine.models import MODELS
 from openrbu.memory.physical import Region
 from openrbu.trials.combinations import Combination, combined
@@ -191,7 +189,7 @@ def test_the_default_matrix_has_each_model_with_each_kernel_and_machines_that_ca
     assert pairs >= {(model, name) for model in MODELS for name in PROFILES}
     for each in matrix:
         assert {verdict_named(name) for name in each.expected}
-        with_options(MachineSpec(), parse_faults(each.faults))
+        each.check()
 
 
 def test_a_matrix_of_some_models_and_kernels_is_a_part_of_it() -> None:

@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
+from openrbu.bios.rules import rule_set
+from openrbu.drivers.dell_rbu_profiles import profile
 from openrbu.machine.factory import MachineSpec
-from openrbu.machine.models import DEFAULT_MODEL, MODELS
+from openrbu.machine.faults import parse_faults, with_options
+from openrbu.machine.models import DEFAULT_MODEL, MODELS, model
 from openrbu.trials.verdicts import Verdict
 from openrbu.typed_json import Natural
 from openrbu.units import GIB, MIB
@@ -62,6 +65,17 @@ class Combination:
             system_id=self.system_id,
             flash_size_bytes=self.flash_size_bytes,
         )
+
+    def check(self) -> None:
+        """
+        :raise UsageError: when there is no model, profile, rule set or fault of a name in it, or
+            when two things in it don't go together.
+        """
+        model(self.model)
+        profile(self.profile)
+        if self.bios_rules is not None:
+            rule_set(self.bios_rules)
+        with_options(self.spec, parse_faults(self.faults))
 
     def is_fine(self, verdict: str, exit_status: int) -> bool:
         """Whether a verdict of that name is one that is expected."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from openrbu.bios.firmware import make_firmware
@@ -41,21 +41,31 @@ def _closest(image: Image) -> str:
     return min((default, *MODELS.values()), key=distance).name
 
 
-def make_images(names: Sequence[str], directory: Path) -> dict[str, tuple[Path, BiosVersion]]:
-    """Make an image for each of these models: `NAME.hdr` in the directory, with its version, which
-    is one newer than the model's.
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """The file that a tool gets, and the version of the image in it."""
 
-    :raise OSError: when a file can't be written.
+    path: Path
+    version: BiosVersion
+
+
+def make_image_for(combination: Combination, directory: Path) -> ImageFile:
+    """Make an image for a machine: `NAME.hdr` in the directory, one version newer than the model's.
+
+    :raise OSError: when the file can't be written.
     """
-    made = {}
-    for name in names:
-        model, path = MODELS[name], directory / f"{name}.hdr"
-        version = next_version(BiosVersion.parse(model.bios_version))
-        data = make_firmware(f"{model.product} BIOS {version}", model.flash_size_bytes)
-        image = make_image(data, version=version, systems=[SystemId(model.system_id)])
-        path.write_bytes(image)
-        made[name] = path, version
-    return made
+    model = MODELS[combination.model]
+    system_id = combination.system_id or model.system_id
+    size = combination.flash_size_bytes or model.flash_size_bytes
+    version = next_version(BiosVersion.parse(model.bios_version))
+    image = make_image(
+        make_firmware(f"{model.product} BIOS {version}", size),
+        version=version,
+        systems=[SystemId(system_id)],
+    )
+    path = directory / f"{model.name}-{system_id:04x}-{size:x}.hdr"
+    path.write_bytes(image)
+    return ImageFile(path, version)
 
 
 def next_version(version: BiosVersion) -> BiosVersion:

@@ -11,10 +11,9 @@ from pathlib import Path
 from openrbu.drivers.dell_rbu_profiles import PROFILES, profile
 from openrbu.errors import UsageError
 from openrbu.formats.loading import load_image
-from openrbu.formats.version import BiosVersion
 from openrbu.machine.models import model
 from openrbu.trials.combinations import Combination, combined, models_of
-from openrbu.trials.images import machines_for, make_images
+from openrbu.trials.images import ImageFile, machines_for, make_image_for
 from openrbu.trials.matrix import default_matrix
 from openrbu.trials.records import Order, TrialResult
 from openrbu.trials.runner import Trial, run_trials, trials_directory
@@ -25,8 +24,6 @@ TIMEOUT_S = 60.0
 __all__ = ["combined", "expecting", "machines_to_try", "matrix_of", "try_tool"]
 
 PLACEHOLDER = "{image}"
-
-Images = dict[str, tuple[Path, BiosVersion]]
 
 
 def try_tool(
@@ -61,32 +58,40 @@ def try_tool(
         raise UsageError("the number of jobs and the timeout have to be more than 0")
     if not combinations:
         raise UsageError("there is no machine to try it on")
+    for each in combinations:
+        each.check()
     with trials_directory(keep) as directory:
-        images = _images(image, combinations, directory)
         trials = []
-        for combination in combinations:
-            path, version = images[combination.model]
-            words = tuple(word.replace(PLACEHOLDER, str(path)) for word in command)
+        files = _image_files(image, combinations, directory)
+        for combination, file in zip(combinations, files, strict=True):
+            words = tuple(word.replace(PLACEHOLDER, str(file.path)) for word in command)
             order = Order(
                 combination,
                 words,
-                version=version.text,
+                version=file.version.text,
                 timeout_s=timeout_s,
                 strict=strict,
                 parent=os.getpid(),
                 removes=keep is None,
             )
-            trials.append(Trial(order, path))
+            trials.append(Trial(order, file.path))
         processors = len(os.sched_getaffinity(0))
         return run_trials(trials, directory, jobs=jobs or processors, done=done)
 
 
-def _images(image: Path | None, combinations: Sequence[Combination], directory: Path) -> Images:
-    names = list(dict.fromkeys(each.model for each in combinations))
-    if image is None:
-        return make_images(names, directory)
-    version = load_image(image).image.header.version
-    return dict.fromkeys(names, (image.absolute(), version))
+def _image_files(
+    image: Path | None, combinations: Sequence[Combination], directory: Path
+) -> list[ImageFile]:
+    """The file for the tool on each machine."""
+    if image is not None:
+        version = load_image(image).image.header.version
+        return [ImageFile(image.absolute(), version)] * len(combinations)
+    made: dict[tuple[str, int | None, int | None], ImageFile] = {}
+    keys = [(each.model, each.system_id, each.flash_size_bytes) for each in combinations]
+    for key, each in zip(keys, combinations, strict=True):
+        if key not in made:
+            made[key] = make_image_for(each, directory)
+    return [made[key] for key in keys]
 
 
 def machines_to_try(image: Path | None, models: Sequence[str] = ()) -> list[Combination]:
