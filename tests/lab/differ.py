@@ -33,8 +33,10 @@ from lab.sequences import (
 )
 from openrbu.drivers.dell_rbu import DellRbu
 from openrbu.drivers.dell_rbu_profiles import Profile, profile
+from openrbu.drivers.inodes import ROOT, Change, change
 from openrbu.errors import KernelError, UsageError
 from openrbu.kernel.kernel import Kernel
+from openrbu.lab.call_messages import split
 from openrbu.lab.calls import (
     Call,
     Exists,
@@ -44,21 +46,24 @@ from openrbu.lab.calls import (
     Read,
     ReadLink,
     Result,
+    Send,
+    SetMode,
+    SpliceIn,
     Unload,
     Value,
     WaitForDriver,
     Write,
-    split,
 )
 from openrbu.lab.guest import GuestLostError
 from openrbu.memory.physical import pc_regions
 from openrbu.memory.ram_file import RamFile
-from openrbu.units import MIB
+from openrbu.units import KIB, MIB
 from rigs.lab import SharedMachine
 
 Side = Callable[[list[Call]], list[Result]]
 
 RESET: list[Call] = [
+    SetMode(LOADING, 0o644),
     Write(LOADING, b"-1"),
     WaitForDriver(),
     Unload(MODULE),
@@ -69,6 +74,7 @@ RESET: list[Call] = [
 
 _BUILD = Path(__file__).parents[2] / "build" / "lab"
 _RAM_BYTES = 128 * MIB
+_PIPE_BYTES = 64 * KIB
 _SEQUENCES_A_ROUND = 50
 
 
@@ -109,12 +115,21 @@ def made(kernel: Kernel, call: Call) -> Result:
         return Result(errno=errno.EINVAL)
 
 
-def _value(kernel: Kernel, call: Call) -> Value:  # noqa: PLR0911 - one for each kind of call
+def _value(kernel: Kernel, call: Call) -> Value:  # noqa: C901, PLR0911 - one for each kind of call
     match call:
         case Read():
             return kernel.read(call.path, call.offset, call.size_bytes)
         case Write():
             return kernel.write(call.path, call.data, call.offset)
+        case Send():
+            # a pipe takes no more, and a mount lets programs read instead
+            return kernel.read(call.path, call.offset, min(call.size_bytes, _PIPE_BYTES))
+        case SpliceIn():
+            return _spliced(kernel, call)
+        case SetMode():
+            tree, inner = kernel.tree(call.path)
+            change(tree.lookup(inner), call.path, Change(mode=call.mode), ROOT, now=0.0)
+            return None
         case Exists():
             return kernel.exists(call.path)
         case ListDir():
@@ -132,6 +147,19 @@ def _value(kernel: Kernel, call: Call) -> Value:  # noqa: PLR0911 - one for each
         return tree.readlink(inner)
     seen = tree.stat(inner, follow=False)
     return LinkStatus(seen.mode, seen.size_bytes)
+
+
+def _spliced(kernel: Kernel, call: SpliceIn) -> int:
+    """As the kernel does it: writes, until one is refused or all is taken."""
+    done = 0
+    file = kernel.open(call.path, writing=True)
+    try:
+        while done < len(call.data):
+            done += file.write(call.offset + done, call.data[done:])
+    except KernelError:
+        if not done:
+            raise
+    return done
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,9 @@ from openrbu.lab.calls import (
     Read,
     ReadLink,
     Result,
+    Send,
+    SetMode,
+    SpliceIn,
     Stat,
     Unload,
     WaitForDriver,
@@ -30,6 +33,10 @@ _HEAD = """\
 rd() { dd if="$1" skip="$2" bs="$3" count=1 iflag=skip_bytes status=none | od -A d -t x1z; }
 wr() { dd of="$1" seek="$2" bs="$3" count=1 iflag=fullblock oflag=seek_bytes conv=notrunc \\
   status=none; }
+py() { python3 -c "import os, sys; f, o, n = sys.argv[1], *map(int, sys.argv[2:])
+$1" "$2" "$3" "$4"; }
+snd() { py 'os.sendfile(1, os.open(f, 0), o, n)' "$@" | od -A d -t x1z; }
+spl() { py 'os.splice(0, os.open(f, 1), n, offset_dst=o)' "$@"; }
 test ! -e /sys/class/firmware/dell_rbu || echo -1 > /sys/class/firmware/dell_rbu/loading
 rmmod dell_rbu 2>/dev/null; modprobe dell_rbu
 """
@@ -81,7 +88,7 @@ def _lines(difference: Difference) -> Iterator[str]:
         yield "#   THIS DIFFERS"
 
 
-def _command(call: Call) -> str:  # noqa: C901, PLR0911 - one for each kind of call
+def _command(call: Call) -> str:  # noqa: C901, PLR0911, PLR0912 - one for each kind of call
     match call:
         case Read(path, offset, 0):
             return f"# read 0 bytes at {offset} of {path} (dd can't)"
@@ -91,6 +98,12 @@ def _command(call: Call) -> str:  # noqa: C901, PLR0911 - one for each kind of c
             return f"# write 0 bytes at {offset} to {path} (dd can't)"
         case Write(path, data, offset):
             return f"printf '{_octal(data)}' | wr {shlex.quote(path)} {offset} {len(data)}"
+        case Send(path, offset, size_bytes):
+            return f"snd {shlex.quote(path)} {offset} {size_bytes}"
+        case SpliceIn(path, data, offset):
+            return f"printf '{_octal(data)}' | spl {shlex.quote(path)} {offset} {len(data)}"
+        case SetMode(path, mode):
+            return f"chmod {mode:o} {shlex.quote(path)}"
         case Exists(path):
             return f"test -e {shlex.quote(path)} && echo there"
         case ListDir(path):

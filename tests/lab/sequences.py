@@ -30,6 +30,9 @@ from openrbu.lab.calls import (
     Load,
     Read,
     ReadLink,
+    Send,
+    SetMode,
+    SpliceIn,
     Stat,
     Unload,
     WaitForDriver,
@@ -131,6 +134,26 @@ DIRECTORIES = (DEVICE, f"{DEVICE}/firmware", FIRMWARE, CLASS, f"{FIRMWARE}/power
 LINKS = (FIRMWARE, f"{FIRMWARE}/device", f"{FIRMWARE}/subsystem", f"{DEVICE}/subsystem")
 FILES = (IMAGE_TYPE, PACKET_SIZE, STAGED, LOADING, DATA, TIMEOUT, FLOOR, f"{FIRMWARE}/uevent")
 
+EVENTS = (
+    *(
+        b"add",
+        b"remove\n",
+        b"change",
+        b"online",
+        b"bind\0",
+        b"junk",
+        b"ADD",
+        b" add",
+        b"add ",
+        b"\n",
+    ),
+    *(b"add 1", b"add 12345678-1234-1234-1234-123456789abc", b"add\nadd", b"add" * 1500),
+    b"move 12345678-1234-1234-1234-123456789ABC A=1 b=c\n",
+)
+UEVENTS = tuple(f"{directory}/uevent" for directory in (DEVICE, FIRMWARE, f"/sys/module/{MODULE}"))
+MODES = (0o644, 0o600, 0o444, 0o755, 0o4755)
+"""All can be read: `WaitForDriver` reads."""
+
 READ_SIZES = (4096, 4096, 4096, 1, 2, 3, 0, 10, 511, 1000, 4095, 4097, 8192, 100_000)
 OFFSETS = (0, 0, 0, 0, 1, 2, 3, 7, 100, 511, 512, 4095, 4096, 4097, 5000, 8192, 65_536, 8 * MIB)
 
@@ -190,7 +213,9 @@ def _reads(scale: Scale) -> st.SearchStrategy[Operation]:
     offsets = st.sampled_from(OFFSETS) | st.integers(0, scale.max_bytes)
     sizes = st.sampled_from(READ_SIZES) | st.integers(0, 5000)
     paths = st.sampled_from([STAGED] * 8 + [DATA] * 3 + [LOADING] * 2 + list(FILES))
-    return st.tuples(st.builds(Read, paths, offsets, sizes))
+    return st.tuples(
+        st.builds(Read, paths, offsets, sizes) | st.builds(Send, paths, offsets, sizes)
+    )
 
 
 def _data_writes(scale: Scale) -> st.SearchStrategy[Operation]:
@@ -198,11 +223,12 @@ def _data_writes(scale: Scale) -> st.SearchStrategy[Operation]:
     offsets = st.sampled_from((0, 0, 0, 1, 100, 4095, 4096)) | st.integers(0, scale.max_bytes)
     return st.tuples(
         st.builds(
-            lambda offset, size, seed: Write(
+            lambda kind, offset, size, seed: kind(
                 DATA,
                 pattern(min(size, max(1, scale.max_bytes - offset)), seed),
                 min(offset, scale.max_bytes),
             ),
+            st.sampled_from((Write, Write, SpliceIn)),
             offsets,
             st.sampled_from((0, 1, 3, 100, 1000, 4095, 4096, 4097, 9000)) | st.integers(0, 5000),
             st.integers(1, 255),
@@ -221,6 +247,8 @@ def _looks() -> st.SearchStrategy[Operation]:
         | st.builds(Read, st.sampled_from(TEXTS), st.sampled_from(OFFSETS), st.just(4096))
         | st.builds(Read, anything)
         | st.builds(Write, st.sampled_from((*DIRECTORIES, *MISSING)), st.just(b"1"))
+        | st.builds(Send, anything)
+        | st.builds(SpliceIn, st.sampled_from((*DIRECTORIES, *MISSING, *TEXTS)), st.just(b"1"))
     )
 
 
@@ -241,6 +269,7 @@ def operations(scale: Scale) -> st.SearchStrategy[Operation]:
         st.tuples(st.builds(Write, st.just(FLOOR), st.sampled_from(FLOORS), _somewhere)),
         _looks(),
         _looks(),
+        _changes(),
         st.just(UNLOAD),
         st.builds(
             lambda parameters: (Load(MODULE, parameters), *AFTER), st.sampled_from(PARAMETERS)
@@ -345,6 +374,29 @@ ODD_TEXTS = tuple(
 
 EVERY_TEXT: Sequence = [try_text(path, text) for path, text in ODD_TEXTS]
 """Each text once: there are too many for all of them to come up at random."""
+
+
+def _changes() -> st.SearchStrategy[Operation]:
+    """Of a mode, and of it and back; an event that is none, or one that nobody hears."""
+    paths = st.sampled_from((IMAGE_TYPE, PACKET_SIZE, STAGED, LOADING, DATA, f"{DEVICE}/uevent"))
+    return st.one_of(
+        st.tuples(st.builds(SetMode, paths, st.just(0o644))),
+        st.builds(
+            lambda path, mode, text: (
+                SetMode(path, mode),
+                Stat(path),
+                Write(path, text),
+                *AFTER,
+                Read(path),
+                SetMode(path, 0o644),
+            ),
+            st.sampled_from((IMAGE_TYPE, PACKET_SIZE, STAGED)),
+            st.sampled_from((*MODES, 0, 0o200, 0o111)),
+            st.sampled_from((b"mono", b"512")),
+        ),
+        st.tuples(st.builds(Write, st.sampled_from(UEVENTS), st.sampled_from(EVENTS))),
+        st.tuples(st.builds(SetMode, st.sampled_from(MISSING + DIRECTORIES), st.just(0o755))),
+    )
 
 
 def texts() -> st.SearchStrategy[Sequence]:

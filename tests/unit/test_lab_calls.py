@@ -12,8 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openrbu.errors import ObstacleError
-from openrbu.lab.calls import (
+from openrbu.lab.call_messages import (
     MAX_CALLS,
+    calls_of_message,
+    calls_to_message,
+    perform_message,
+    results_of_message,
+    results_to_message,
+    split,
+)
+from openrbu.lab.calls import (
     Call,
     Exists,
     LinkStatus,
@@ -22,18 +30,15 @@ from openrbu.lab.calls import (
     Read,
     ReadLink,
     Result,
+    Send,
+    SetMode,
+    SpliceIn,
     Stat,
     Unload,
     WaitForDriver,
     Write,
-    calls_of_message,
-    calls_to_message,
     module_files,
     perform,
-    perform_message,
-    results_of_message,
-    results_to_message,
-    split,
 )
 from openrbu.sharing.wire import MAX_INT, MAX_PAYLOAD_BYTES, Message, WireError
 
@@ -43,6 +48,9 @@ calls = st.lists(
     st.one_of(
         st.builds(Read, texts, numbers, numbers),
         st.builds(Write, texts, st.binary(max_size=100), numbers),
+        st.builds(Send, texts, numbers, numbers),
+        st.builds(SpliceIn, texts, st.binary(max_size=100), numbers),
+        st.builds(SetMode, texts, numbers),
         st.builds(Exists, texts),
         st.builds(ListDir, texts),
         st.builds(Stat, texts),
@@ -142,7 +150,12 @@ def test_calls_on_files_do_what_they_say(tmp_path: Path) -> None:
     Path(link).symlink_to("file")
     assert perform(Read(file, 2, 3)) == Result(b"234")
     assert perform(Write(file, b"XY", 9)) == Result(2)
-    assert Path(file).read_bytes() == b"012345678XY", "nothing was cut off"
+    assert perform(Send(file, 9, 7)) == Result(b"XY")
+    assert perform(Send(file, 11)) == Result(b"")
+    assert perform(SpliceIn(file, b"!", 10)) == Result(1)
+    assert perform(SetMode(file, 0o640)) == Result()
+    assert perform(Stat(file)) == Result(LinkStatus(stat.S_IFREG | 0o640, 11))
+    assert Path(file).read_bytes() == b"012345678X!", "nothing was cut off"
     assert perform(Exists(link)) == Result(value=True)
     assert perform(Exists(nothing)) == Result(value=False)
     assert perform(ListDir(str(tmp_path))) == Result(("file", "link"))
@@ -161,8 +174,10 @@ def test_a_message_is_answered_with_what_its_calls_came_to(tmp_path: Path) -> No
     file = tmp_path / "file"
     file.write_bytes(b"0123456789")
     asked: list[Call] = [Write(str(file), b"ab"), Read(str(file)), Exists(f"{file}s")]
+    asked += [SpliceIn(str(file), b"cd", 2), Send(str(file), 1), SetMode(str(file), 0o600)]
     answer = perform_message(*sent(calls_to_message(asked)))
     expected = [Result(2), Result(b"ab23456789"), Result(value=False)]
+    expected += [Result(2), Result(b"bcd456789"), Result()]
     assert results_of_message(*sent(answer)) == expected
 
 

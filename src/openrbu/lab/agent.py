@@ -5,7 +5,7 @@ Its channel is a virtio-serial port, and the messages are those of `sharing.wire
 ===========  ===========================================  ==========================================
 do           with                                         reply
 ===========  ===========================================  ==========================================
-``calls``    what `lab.calls` makes of a list of calls    their results, as `lab.calls` makes them
+``calls``    a list of calls: `lab.call_messages`         their results
 ``run``      ``argv``, ``env``, ``cwd``; payload:         ``{"out": 1 or 2}`` with what the program
              standard input                               writes, as it comes; then ``status``
 ``shell``    ``argv``, ``env``, ``cwd``, ``rows``,        ``status``, when the program on the
@@ -32,7 +32,7 @@ from typing import Any
 
 from openrbu.buffers import Buffer
 from openrbu.errors import OpenRbuError, UsageError
-from openrbu.lab import calls
+from openrbu.lab import call_messages
 from openrbu.lab.scratch import memory_file
 from openrbu.sharing import wire
 from openrbu.units import KIB
@@ -80,7 +80,7 @@ def serve(port: wire.Transport) -> None:
         try:
             match message.header["do"]:
                 case "calls":
-                    performed = calls.perform_message(words, message.payload)
+                    performed = call_messages.perform_message(words, message.payload)
                     wire.send(port, {"result": performed[0]}, performed[1])
                 case "run":
                     status = _run(port, **words, standard_input=message.payload)

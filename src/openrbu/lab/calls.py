@@ -1,9 +1,7 @@
 """System calls as data: made here, performed in a guest, their results compared.
 
 A call is one of the classes of `Call`; `perform` makes it on the Linux that this runs on and gives
-a `Result`, a value or an errno. Lists of both go over the framing of `sharing/wire.py`, many in one
-message: the header says what each is, the payload has the bytes of all of them, one after the
-other.
+a `Result`, a value or an errno. `lab/call_messages.py` sends lists of both.
 
 The agent imports this module in an emulated guest, where imports are slow; so it imports little.
 """
@@ -12,23 +10,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from openrbu.errors import ObstacleError
-from openrbu.sharing.wire import MAX_PAYLOAD_BYTES, Message, WireError, fields
 from openrbu.system import libc
 from openrbu.system.waiting import Deadline
 from openrbu.units import PAGE_SIZE
 
 DATA = "/sys/class/firmware/dell_rbu/data"
 USE_COUNT = "/sys/module/dell_rbu/refcnt"
-
-MAX_CALLS = 10_000
-"""How many calls `split` puts into one message. Their header is well below `wire`'s limit."""
 
 _IDLE_WITHIN_S = 10.0
 _IDLE_CHECK_S = 0.001
@@ -85,6 +79,56 @@ class Write:
             return os.pwrite(fd, self.data, self.offset)
         finally:
             os.close(fd)
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Open for reading, one sendfile(2) to a pipe, close. Its value: the bytes."""
+
+    path: str
+    offset: int = 0
+    size_bytes: int = PAGE_SIZE
+
+    def make(self) -> bytes:
+        fd = os.open(self.path, os.O_RDONLY)
+        reading, writing = os.pipe()
+        try:
+            done = os.sendfile(writing, fd, self.offset, self.size_bytes)
+            return os.read(reading, done) if done else b""
+        finally:
+            for each in (fd, reading, writing):
+                os.close(each)
+
+
+@dataclass(frozen=True, slots=True)
+class SpliceIn:
+    """Open for writing, one splice(2) from a pipe that holds all of the data, close. Its value: how
+    many bytes were taken. `data`: 64 KiB at most, which is what a pipe holds."""
+
+    path: str
+    data: bytes
+    offset: int = 0
+
+    def make(self) -> int:
+        fd = os.open(self.path, os.O_WRONLY)
+        reading, writing = os.pipe()
+        try:
+            os.write(writing, self.data)
+            return os.splice(reading, fd, len(self.data), offset_dst=self.offset)
+        finally:
+            for each in (fd, reading, writing):
+                os.close(each)
+
+
+@dataclass(frozen=True, slots=True)
+class SetMode:
+    """chmod(2). It has no value."""
+
+    path: str
+    mode: int
+
+    def make(self) -> None:
+        os.chmod(self.path, self.mode)  # noqa: PTH101
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +225,20 @@ class WaitForDriver:
         return False
 
 
-Call = Read | Write | Exists | ListDir | Stat | ReadLink | Load | Unload | WaitForDriver
+Call = (
+    Read
+    | Write
+    | Send
+    | SpliceIn
+    | SetMode
+    | Exists
+    | ListDir
+    | Stat
+    | ReadLink
+    | Load
+    | Unload
+    | WaitForDriver
+)
 
 
 def perform(call: Call) -> Result:
@@ -239,158 +296,3 @@ def _takes_data() -> bool:
     except OSError:  # ENOENT, or ENODEV
         return False
     return True
-
-
-# -- on the wire ----------------------------------------------------------------------------
-
-_KINDS: Mapping[str, tuple[type[Call], Mapping[str, Any]]] = {
-    "read": (Read, {"path": str, "offset": int, "size_bytes": int}),
-    "write": (Write, {"path": str, "data": int, "offset": int}),
-    "exists": (Exists, {"path": str}),
-    "list": (ListDir, {"path": str}),
-    "stat": (Stat, {"path": str}),
-    "readlink": (ReadLink, {"path": str}),
-    "load": (Load, {"module": str, "parameters": dict}),
-    "unload": (Unload, {"module": str}),
-    "wait_for_driver": (WaitForDriver, {}),
-}
-"""By name on the wire: the class, and its fields in the header. For bytes that is their length."""
-
-_NAMES = {kind: name for name, (kind, _) in _KINDS.items()}
-
-
-def split(calls: Sequence[Call]) -> Iterator[Sequence[Call]]:
-    """The calls in groups, so that the calls of a group, and also their results, fit into one
-    message.
-
-    A single call of more than `wire.MAX_PAYLOAD_BYTES` is a group of its own, and does not fit.
-    """
-    start = written = read = 0
-    for index, call in enumerate(calls):
-        more_written = len(call.data) if isinstance(call, Write) else 0
-        more_read = call.size_bytes if isinstance(call, Read) else 0
-        is_full = max(written + more_written, read + more_read) > MAX_PAYLOAD_BYTES
-        if index > start and (is_full or index - start == MAX_CALLS):
-            yield calls[start:index]
-            start, written, read = index, 0, 0
-        written, read = written + more_written, read + more_read
-    if start < len(calls):
-        yield calls[start:]
-
-
-def calls_to_message(calls: Sequence[Call]) -> Message:
-    """The message that requests the calls."""
-    documents, chunks = [], []
-    for call in calls:
-        name = _NAMES[type(call)]
-        document = {each: getattr(call, each) for each in _KINDS[name][1]}
-        if isinstance(call, Write):
-            document["data"] = len(call.data)
-            chunks.append(call.data)
-        elif isinstance(call, Load):
-            document["parameters"] = dict(call.parameters)
-        documents.append({"call": name, "with": document})
-    return Message({"calls": documents}, b"".join(chunks))
-
-
-def perform_message(header: Mapping[str, Any], payload: bytes) -> Message:
-    """Make the calls that a message requests; the reply.
-
-    :raise WireError: as `calls_of_message`.
-    :raise ObstacleError: as `perform`.
-    """
-    return results_to_message([perform(call) for call in calls_of_message(header, payload)])
-
-
-def calls_of_message(header: Mapping[str, Any], payload: bytes) -> list[Call]:
-    """The calls that a message of `calls_to_message` requests.
-
-    :raise WireError: when it is not such a message.
-    """
-    chunks = _Chunks(payload)
-    calls = [_call_of(each, chunks) for each in _list_of(header, "calls")]
-    chunks.check_end()
-    return calls
-
-
-def _call_of(document: object, chunks: _Chunks) -> Call:
-    whole = fields(document, {"call": str, "with": dict})
-    if whole["call"] not in _KINDS:
-        raise WireError(f"there is no call {whole['call']!r}")
-    kind, kinds = _KINDS[whole["call"]]
-    values = dict(fields(whole["with"], kinds))
-    if kind is Write:
-        values["data"] = chunks.take(values["data"])
-    elif kind is Load and not all(isinstance(text, str) for text in values["parameters"].values()):
-        raise WireError("a parameter that is not text")
-    return kind(**values)
-
-
-def results_to_message(results: Sequence[Result]) -> Message:
-    """The reply to `calls_to_message`: a result for each call, in the same sequence."""
-    documents: list[dict[str, object]] = []
-    chunks = []
-    for result in results:
-        value = result.value
-        if result.errno is not None:
-            documents.append({"errno": result.errno})
-        elif isinstance(value, bytes):
-            documents.append({"bytes": len(value)})
-            chunks.append(value)
-        elif isinstance(value, LinkStatus):
-            documents.append({"status": value})
-        elif isinstance(value, tuple):
-            documents.append({"names": value})
-        else:
-            documents.append({"value": value})
-    return Message({"results": documents}, b"".join(chunks))
-
-
-def results_of_message(header: Mapping[str, Any], payload: bytes) -> list[Result]:
-    """The results in a message of `results_to_message`.
-
-    :raise WireError: when it is not such a message.
-    """
-    chunks = _Chunks(payload)
-    results = [_result_of(each, chunks) for each in _list_of(header, "results")]
-    chunks.check_end()
-    return results
-
-
-def _result_of(document: object, chunks: _Chunks) -> Result:
-    match document:
-        case {"errno": int(number)}:
-            return Result(errno=number)
-        case {"bytes": int(size_bytes)}:
-            return Result(chunks.take(size_bytes))
-        case {"status": [int(mode), int(size_bytes)]}:
-            return Result(LinkStatus(mode, size_bytes))
-        case {"names": list(names)} if all(isinstance(name, str) for name in names):
-            return Result(tuple(names))
-        case {"value": bool() | int() | str() | None as value}:
-            return Result(value)
-        case _:
-            raise WireError("not a result of a call")
-
-
-def _list_of(header: Mapping[str, Any], name: str) -> list[object]:
-    found = fields(header, {name: list})[name]
-    assert isinstance(found, list)
-    return found
-
-
-class _Chunks:
-    """The payload of a message, taken in chunks from its start."""
-
-    def __init__(self, payload: bytes) -> None:
-        self._payload, self._taken = payload, 0
-
-    def take(self, size_bytes: int) -> bytes:
-        start, self._taken = self._taken, self._taken + size_bytes
-        if size_bytes < 0 or self._taken > len(self._payload):
-            raise WireError("a payload that is shorter than its header says")
-        return self._payload[start : self._taken]
-
-    def check_end(self) -> None:
-        if self._taken != len(self._payload):
-            raise WireError("a payload that is longer than its header says")

@@ -18,7 +18,7 @@ from typing import Any
 
 from openrbu.buffers import Buffer
 from openrbu.errors import OpenRbuError, UsageError
-from openrbu.lab import agent, calls
+from openrbu.lab import agent, call_messages, calls
 from openrbu.lab.qemu import Qemu
 from openrbu.lab.scratch import text_of
 from openrbu.sharing import wire
@@ -95,9 +95,9 @@ class QemuGuest:
         :raise GuestLostError: when there is no reply.
         :raise GuestStoppedError: when the guest stops before.
         """
-        header, payload = calls.calls_to_message(wanted)
+        header, payload = call_messages.calls_to_message(wanted)
         answer = self._ask("calls", header, payload, limit_s=CALLS_LIMIT_S)
-        return calls.results_of_message(answer.header["result"], answer.payload)
+        return call_messages.results_of_message(answer.header["result"], answer.payload)
 
     def run(
         self,
