@@ -270,7 +270,7 @@ def test_fragmented_memory_makes_it_packets_and_the_journal_says_what_was_tried(
         assert outcome is not None
         tried = (
             "no free block of 256 KiB for an image of 128.1 KiB",
-            "no free block of 256 KiB for an image of 128.1 KiB (once more)",
+            "no free block of 256 KiB for an image of 128.1 KiB (once more, memory compacted)",
         )
         assert (outcome.mode, outcome.tried) == ("packet", tried)
         last = Journal(host.journal_path).last

@@ -15,7 +15,8 @@ import pytest
 
 from openrbu.drivers.dell_rbu_profiles import profile
 from openrbu.errors import KernelError, MachineError, UsageError
-from openrbu.kernel.kernel import RESERVED, Kernel
+from openrbu.kernel.kernel import Kernel
+from openrbu.kernel.memory_files import RESERVED
 from openrbu.kernel.restart_files import REBOOT_MODES, RestartFiles
 from openrbu.kernel.states import KernelState
 from openrbu.memory.physical import pc_regions

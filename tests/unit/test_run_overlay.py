@@ -55,7 +55,7 @@ def computer(tmp_path: Path) -> Path:
     proc = sys.parent / "proc"
     for name in ("1", "4711", "bus", "sys/kernel/random", "xen"):
         (proc / name).mkdir(parents=True)
-    for name in ("buddyinfo", "cpuinfo"):
+    for name in ("buddyinfo", "version"):
         (proc / name).touch()
     for name, target in (("self", "4711"), ("thread-self", "4711/task/1"), ("net", "self/net")):
         (proc / name).symlink_to(target)
@@ -134,7 +134,7 @@ def test_the_machines_files_are_as_they_are_without_this_computers(
     assert opened.read(0, 4) == b"_SM_"
     opened.close()
     assert files.readlink("/sys/class/dmi/id") == machine.files.readlink("/sys/class/dmi/id")
-    names = ["bootloader_type", "firmware_config", "random"]
+    names = ["bootloader_type", "firmware_config", "modules_disabled", "random"]
     assert files.list("/proc/sys/kernel") == machine.files.list("/proc/sys/kernel") == names
 
 
@@ -149,8 +149,8 @@ def test_a_hypervisor_below_this_computer_never_shows_through(files: Overlay) ->
 def test_proc_lists_what_both_have_and_the_processes_of_this_computer(files: Overlay) -> None:
     names = files.list("/proc")
     assert sorted(names) == [
-        "1", "4711", "buddyinfo", "bus", "cmdline", "cpuinfo", "kpageflags", "modules", "net",
-        "self", "sys", "thread-self",
+        "1", "4711", "buddyinfo", "bus", "cmdline", "cpuinfo", "iomem", "kcore", "kpageflags",
+        "meminfo", "modules", "net", "self", "sys", "thread-self", "version",
     ]  # fmt: skip
     assert len(set(names)) == len(names)
 
@@ -218,7 +218,7 @@ def test_a_machine_that_is_switched_off_leaves_what_is_this_computers(
 ) -> None:
     machine.power_off()
     assert files.list("/sys/class") == ["net"]
-    assert "cpuinfo" in files.list("/proc")
+    assert "version" in files.list("/proc")
     assert all(stat.S_ISDIR(files.stat(path).mode) for path in ("/sys", "/proc", "/sys/class"))
     assert error_of(files.stat, "/sys/firmware") == "ENOENT"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from openrbu.buffers import Buffer
 from openrbu.drivers import cmos_nvmem
 from openrbu.drivers.sysfs import BinaryAttribute, SysfsTree
@@ -11,9 +13,16 @@ PORTS = 0x10000
 """How many I/O ports a PC has."""
 
 
-def add_port_files(sysfs: SysfsTree, dev: SysfsTree, ports: IoPorts) -> None:
-    """Show the ports in `/dev`, and the CMOS behind them in sysfs."""
-    dev.add("/port", port_file(ports))
+def add_port_files(
+    sysfs: SysfsTree,
+    dev: SysfsTree,
+    ports: IoPorts,
+    may_open: Callable[[], None] = lambda: None,
+) -> None:
+    """Show the ports in `/dev`, and the CMOS behind them in sysfs. `may_open`: of `/dev/port`."""
+    file = port_file(ports)
+    file.may_open = may_open
+    dev.add("/port", file)
     sysfs.add(cmos_nvmem.PATH, cmos_nvmem.nvmem_file(ports))
 
 

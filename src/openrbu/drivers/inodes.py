@@ -79,20 +79,23 @@ class Inode:
 @dataclass(slots=True, eq=False)
 class TextAttribute(Inode):
     """An attribute of text. `show` makes the whole text, one character for each byte; `store` gets
-    the bytes of one write. `size_bytes` is what `stat` shows: a page in sysfs, 0 in `/proc`."""
+    the bytes of one write. `size_bytes` is what `stat` shows: a page in sysfs, 0 in `/proc`.
+    `show_others`: makes the text for users other than root; None: they get the same."""
 
     show: Show | None = None
     store: Store | None = None
     mode: int = 0o644
     size_bytes: int = PAGE_SIZE
+    show_others: Show | None = None
 
 
 @dataclass(slots=True, eq=False)
 class BinaryAttribute(Inode):
     """An attribute of bytes. `reader(offset, size)` and `writer(offset, data)` get every call.
 
-    `rawio`: a write needs CAP_SYS_RAWIO. `size_bytes` is what `stat` shows; 0: no size is declared,
-    and there is no limit.
+    `may_open`: called before it is opened, and raises when it must not be. `rawio`: a write needs
+    CAP_SYS_RAWIO. `size_bytes` is what `stat` shows, and with `is_limited` nothing is read behind
+    it; 0: no size is declared, and there is no limit.
     """
 
     reader: BinaryRead | None = None
@@ -100,6 +103,8 @@ class BinaryAttribute(Inode):
     mode: int = 0o644
     size_bytes: int = 0
     rawio: bool = False
+    is_limited: bool = True
+    may_open: Callable[[], None] = lambda: None
 
 
 Attribute = TextAttribute | BinaryAttribute

@@ -64,11 +64,11 @@ _NodeT = TypeVar("_NodeT", bound=Node)
 class OpenFile:
     """An attribute that a program has opened. The file's mode was checked before."""
 
-    __slots__ = ("_changes", "_path", "_read_to", "_shown", "_tree", "attribute")
+    __slots__ = ("_changes", "_is_root", "_path", "_read_to", "_shown", "_tree", "attribute")
 
-    def __init__(self, tree: SysfsTree, path: str, attribute: Attribute) -> None:
+    def __init__(self, tree: SysfsTree, path: str, attribute: Attribute, caller: Caller) -> None:
         self._tree, self._path = tree, path
-        self.attribute = attribute
+        self.attribute, self._is_root = attribute, caller.is_root
         self._shown, self._read_to = b"", 0
         self._changes = -1  # of the tree, at the last check that the attribute is there
 
@@ -81,7 +81,7 @@ class OpenFile:
         attribute = self.attribute
         if isinstance(attribute, TextAttribute):
             return self._read_text(attribute, offset, size_bytes)
-        if attribute.size_bytes:
+        if attribute.size_bytes and attribute.is_limited:
             size_bytes = min(size_bytes, max(0, attribute.size_bytes - offset))
         size_bytes = min(size_bytes, self._tree.transfer_limit_bytes or size_bytes)
         assert attribute.reader is not None
@@ -89,9 +89,10 @@ class OpenFile:
 
     def _read_text(self, attribute: TextAttribute, offset: int, size_bytes: int) -> bytes:
         if offset == 0 or offset != self._read_to:
-            if attribute.show is None:
+            show = attribute.show if self._is_root else attribute.show_others or attribute.show
+            if show is None:
                 raise KernelError(errno.EIO, self._path)
-            self._shown = attribute.show().encode("latin-1")
+            self._shown = show().encode("latin-1")
         part = self._shown[offset : offset + size_bytes]
         self._read_to = offset + len(part)
         return part
@@ -297,7 +298,9 @@ class SysfsTree:
             raise KernelError(errno.EISDIR, path)
         assert not isinstance(node, Symlink)
         require_openable(node, path, caller, reading=reading, writing=writing)
-        return OpenFile(self, "/".join(names), node)
+        if isinstance(node, BinaryAttribute):
+            node.may_open()
+        return OpenFile(self, "/".join(names), node, caller)
 
     def read(
         self, path: str, offset: int = 0, size_bytes: int = PAGE_SIZE, *, caller: Caller = ROOT

@@ -6,8 +6,9 @@ What the kernel's own VFS and FUSE do before a request comes here, or without on
 - For a request that is not implemented here libfuse returns ENOSYS. The kernel turns that into what
   sysfs returns too: EOPNOTSUPP for extended attributes and fallocate, ENOTTY for ioctl, success for
   fsync and flush. It sends such a request only once, which saves a request with each close.
-- They cache no name and no attribute (all timeouts are 0), and no data (direct I/O). What they read
-  for sendfile(2) and the like is refused (`openrbu.fuse.translation`).
+- They cache no name and no attribute (all timeouts are 0), and no data (direct I/O) but that of the
+  files in `MAPPED`. What they read for sendfile(2) and the like is refused
+  (`openrbu.fuse.translation`).
 - They do not check permissions: this module and `SysfsTree` do.
 - They handle flock(2) among the programs of this mount, so this module is not asked. For the files
   in `LOCKED_WHILE_OPEN` it stands in for these programs against all others that use the machine.
@@ -48,6 +49,10 @@ LOCKED_WHILE_OPEN = frozenset((f"/sys{SMI_REQUEST}",))
 """Files that programs lock with flock(2) before they use them. While some program of this mount has
 one open for writing, it is locked for all programs of the mount together: a program that locks the
 file has it open."""
+
+
+MAPPED = frozenset(("/dev/mem",))
+"""Files that programs map into their memory (mmap(2), MAP_SHARED)."""
 
 
 def caller_pid() -> int:
@@ -117,6 +122,8 @@ class FileSystem(Refusals):
         self._locked: dict[str, tuple[int, contextlib.ExitStack]] = {}
         self._handles: dict[int, _Handle] = {}
         self._directories: dict[int, _Directory] = {}
+        self.mapped: set[int] = set()
+        """The handles of files in `MAPPED`."""
         self._numbers = count(1)
 
     def watch_ioctl(self, on_ioctl: Callable[[File, int], None]) -> None:
@@ -135,7 +142,7 @@ class FileSystem(Refusals):
     def init_with_config(self, _connection: object, config: Any) -> None:
         """Settings of libfuse's high-level interface (struct fuse_config)."""
         config.entry_timeout = config.attr_timeout = config.negative_timeout = 0.0
-        config.direct_io = config.use_ino = config.nullpath_ok = 1
+        config.use_ino = config.nullpath_ok = 1
 
     # -- names and attributes ---------------------------------------------------------------
 
@@ -244,6 +251,8 @@ class FileSystem(Refusals):
         self._handles[handle] = _Handle(
             file, 0 if flags & os.O_APPEND else None, locked, self.requests.node
         )
+        if path in MAPPED:
+            self.mapped.add(handle)
         return handle
 
     def _lock(self, path: str) -> None:
@@ -284,6 +293,7 @@ class FileSystem(Refusals):
     @answering
     def release(self, _path: None, fh: int) -> int:
         handle = self._handles.pop(fh)
+        self.mapped.discard(fh)
         handle.file.close()
         if handle.locked_path:
             self._unlock(handle.locked_path)

@@ -1,4 +1,4 @@
-"""The requests `write`, `getattr` and `read`, otherwise than in mfusepy.
+"""The requests `write`, `getattr`, `open` and `read`, otherwise than in mfusepy.
 
 mfusepy copies the data of each write, and fills `struct stat` member by member. That is one sixth
 of the time of a write of 1 MiB, and one third of that of a `getattr`. It does not pass on whether a
@@ -15,6 +15,7 @@ from typing import Any
 from openrbu.drivers.inodes import Time
 from openrbu.drivers.sysfs import Stat
 from openrbu.errors import KernelError
+from openrbu.fuse.filesystem import MAPPED
 from openrbu.fuse.library import mfusepy
 from openrbu.units import KIB, PAGE_SIZE
 
@@ -41,6 +42,14 @@ class Translation(mfusepy.FUSE):  # type: ignore[misc]  # mfusepy has no types
         done: int = self.operations.write(None, data, offset, info.contents.fh)
         return done
 
+    def open(self, path: bytes, info: Any) -> int:
+        """Open a file. What programs read of it does not go through the kernel's page cache, except
+        of a file that programs map: without the cache nobody can share a mapping of it."""
+        name, opened = path.decode("utf-8", "surrogateescape"), info.contents
+        opened.fh = self.operations.open(name, opened.flags)
+        opened.direct_io = name not in MAPPED
+        return 0
+
     def read(self, _path: bytes | None, buffer: Any, size: int, offset: int, info: Any) -> int:
         """Pass on a read, which every program's own read(2) is, directly.
 
@@ -48,13 +57,15 @@ class Translation(mfusepy.FUSE):  # type: ignore[misc]  # mfusepy has no types
         copy_file_range(2) and mappings take the bytes. What it once has there it would not read
         again, and it fills up a page with zeros: while another program calls stat(2), one third of
         all sendfile(2) give zeros behind the text (measured on 6.18). So that is refused, and the
-        program is told EINVAL, as of a file without these calls. Such a read has no owner.
+        program is told EINVAL, as of a file without these calls. Such a read has no owner. A file
+        that programs map has a size, and does not change while it is open.
 
         :raise KernelError: EINVAL when it is not a program's.
         """
-        if not info.contents.lock_owner:
+        opened = info.contents
+        if not opened.lock_owner and opened.fh not in self.operations.mapped:
             raise KernelError(errno.EINVAL)
-        data = self.operations.read(None, size, offset, info.contents.fh)
+        data = self.operations.read(None, size, offset, opened.fh)
         ctypes.memmove(buffer, data, len(data))
         return len(data)
 

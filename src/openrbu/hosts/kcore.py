@@ -27,13 +27,13 @@ from __future__ import annotations
 import errno
 import os
 import re
-import struct
 import weakref
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from openrbu.errors import AddressError, DamagedInputError
+from openrbu.formats import elf_core
 from openrbu.formats.hdr import MAGIC
 from openrbu.memory.physical import Region, unaligned_buffer
 from openrbu.units import BIOS_SEARCH_END, BIOS_SEARCH_START, PAGE_SIZE, PhysAddr
@@ -44,14 +44,6 @@ HYPERVISOR = "sys/hypervisor/type"
 XEN_GUEST_TYPE = "sys/hypervisor/guest_type"
 XEN_CAPABILITIES = "proc/xen/capabilities"
 
-_FILE_HEADER = struct.Struct("<4sBB10xHHIQQQIHHHHHH")
-"""Elf64_Ehdr: magic, class, data, type, machine, version, entry, phoff, shoff, flags, ehsize,
-phentsize, phnum, shentsize, shnum, shstrndx."""
-
-_PROGRAM_HEADER = struct.Struct("<IIQQQQQQ")
-"""Elf64_Phdr: type, flags, offset, vaddr, paddr, filesz, memsz, align."""
-
-_ELFCLASS64, _ELFDATA2LSB, _ET_CORE, _PT_LOAD = 2, 1, 4, 1
 _NO_ADDRESS = (0, (1 << 64) - 1)
 """`p_paddr` of a segment without a physical address. Kernels before 4.11 have 0 in all segments."""
 
@@ -198,20 +190,23 @@ def _parse_segments(fd: int) -> list[_Segment]:
     :raise OSError: the kernel's error.
     :raise DamagedInputError: when the file is not a 64-bit little-endian ELF core.
     """
-    header = os.pread(fd, _FILE_HEADER.size, 0)
-    if len(header) < _FILE_HEADER.size:
+    header = os.pread(fd, elf_core.FILE_HEADER.size, 0)
+    if len(header) < elf_core.FILE_HEADER.size:
         raise DamagedInputError("not an ELF file: too short")
-    magic, kind, order, elf_type, *_ = fields = _FILE_HEADER.unpack(header)
-    if (magic, kind, order, elf_type) != (b"\x7fELF", _ELFCLASS64, _ELFDATA2LSB, _ET_CORE):
+    magic, kind, order, elf_type, *_ = fields = elf_core.FILE_HEADER.unpack(header)
+    wanted = (elf_core.MAGIC, elf_core.CLASS_64, elf_core.LITTLE_ENDIAN, elf_core.CORE)
+    if (magic, kind, order, elf_type) != wanted:
         raise DamagedInputError("not a 64-bit little-endian ELF core")
     table_offset, entry_size, count = fields[7], fields[11], fields[12]
     table = os.pread(fd, entry_size * count, table_offset)
-    if entry_size != _PROGRAM_HEADER.size or len(table) < entry_size * count:
+    if entry_size != elf_core.PROGRAM_HEADER.size or len(table) < entry_size * count:
         raise DamagedInputError("an ELF core without all of its program headers")
     return [
         _Segment(address, address + file_size, offset - address)
-        for kind, _, offset, _, address, file_size, _, _ in _PROGRAM_HEADER.iter_unpack(table)
-        if kind == _PT_LOAD and address not in _NO_ADDRESS
+        for kind, _, offset, _, address, file_size, _, _ in (
+            elf_core.PROGRAM_HEADER.iter_unpack(table)
+        )
+        if kind == elf_core.LOAD and address not in _NO_ADDRESS
     ]
 
 

@@ -16,7 +16,7 @@ import errno
 from collections.abc import Iterable
 
 from openrbu.drivers.numbers import strict_unsigned_any_base
-from openrbu.drivers.sysfs import TextAttribute
+from openrbu.drivers.sysfs import SysfsTree, TextAttribute
 from openrbu.errors import KernelError
 from openrbu.memory.pages import PageSource
 from openrbu.units import PhysAddr
@@ -26,6 +26,9 @@ HUGE_PAGE_ORDER = 9
 
 NR_HUGEPAGES = "/sys/vm/nr_hugepages"
 """In `/proc`."""
+
+POOL = "/kernel/mm/hugepages/hugepages-2048kB"
+"""In sysfs: the directory of the same pool."""
 
 
 class HugePages:
@@ -42,9 +45,14 @@ class HugePages:
     def __len__(self) -> int:
         return len(self._addresses)
 
-    def file(self) -> TextAttribute:
-        """The file."""
-        return TextAttribute(lambda: f"{len(self)}\n", self._store, size_bytes=0)
+    def install(self, sys: SysfsTree, proc: SysfsTree) -> None:
+        """Add the files."""
+        proc.add(NR_HUGEPAGES, TextAttribute(self._show, self._store, size_bytes=0))
+        sys.add(f"{POOL}/nr_hugepages", TextAttribute(self._show, self._store))
+        sys.add(f"{POOL}/free_hugepages", TextAttribute(self._show, mode=0o444))
+
+    def _show(self) -> str:
+        return f"{len(self)}\n"
 
     def _store(self, text: bytes) -> None:
         """A write to the file: a number, and blanks before it; what is behind a blank is ignored.

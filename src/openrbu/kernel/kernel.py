@@ -21,7 +21,6 @@ from openrbu.drivers.dmi import add_dmi
 from openrbu.drivers.firmware_class import FirmwareClass
 from openrbu.drivers.sysfs import (
     ROOT,
-    BinaryAttribute,
     Caller,
     Directory,
     OpenFile,
@@ -33,23 +32,22 @@ from openrbu.errors import DamagedInputError, KernelError, MachineError
 from openrbu.faults import Faults
 from openrbu.kernel import faults
 from openrbu.kernel.changes import ChangeInProgress
-from openrbu.kernel.huge_pages import HUGE_PAGE_ORDER, NR_HUGEPAGES, HugePages
+from openrbu.kernel.constant_files import add_constant_files
+from openrbu.kernel.dev_mem import dev_mem
+from openrbu.kernel.huge_pages import HUGE_PAGE_ORDER
+from openrbu.kernel.lockdown import Lockdown
+from openrbu.kernel.memory_files import RESERVED, MemoryFiles
 from openrbu.kernel.modules import Module, ModuleMaker
-from openrbu.kernel.page_flags import PageFlags
 from openrbu.kernel.plain_files import PlainFiles
 from openrbu.kernel.restart_files import RestartFiles
 from openrbu.kernel.states import KernelState, RebootMode, check_blocks, unowned_blocks
 from openrbu.memory.buddy import BuddyAllocator
 from openrbu.memory.faults import faulty_pages, hold_back
-from openrbu.memory.physical import PhysicalMemory, Region
+from openrbu.memory.physical import PhysicalMemory
 from openrbu.ports import IoPorts
-from openrbu.units import MIB, PhysAddr
 
 if TYPE_CHECKING:
     from openrbu.kernel.balloon import KernelBalloon, XenGuest
-
-RESERVED = (Region(PhysAddr(0), PhysAddr(1 * MIB)), Region(PhysAddr(16 * MIB), PhysAddr(32 * MIB)))
-"""RAM that is never free: the first MiB, and the kernel's own text and data."""
 
 
 class KernelFile:
@@ -92,13 +90,14 @@ class Kernel:
     """A running kernel.
 
     `profile`: how its driver behaves. `boot_id`: the content of `/proc/sys/kernel/random/boot_id`.
-    `dmi`: the SMBIOS entry point and table; None in a guest of Xen other than dom0. `ports`: the
-    ports, CMOS behind them. `entry_delay_s`: seconds until a requested firmware entry appears.
-    `xen`: which guest of Xen it is; then `memory` is that guest's. `saved`: a snapshot, which this
-    kernel continues on the same RAM. `broken`: its faults on purpose. `now`: the clock.
-    `smi`: handles SMI calls; None on a machine without the calling interface, which has no `dcdbas`
-    either. `restart`: how it began and will restart; None: as most kernels. `before_change`: called
-    before each change of the kernel or its memory. `log`: gets the lines of the kernel's log.
+    `dmi`: the SMBIOS entry point and table; None in a guest of Xen other than dom0. `rom`: the
+    bytes of `bios.rom.ROM`; None: programs see no such memory. `ports`: the ports, CMOS behind
+    them. `entry_delay_s`: seconds until a requested firmware entry appears. `xen`: which guest of
+    Xen it is; then `memory` is that guest's. `saved`: a snapshot, which this kernel continues on
+    the same RAM. `broken`: its faults on purpose. `now`: the clock. `smi`: handles SMI calls; None
+    on a machine without the calling interface, which has no `dcdbas` either. `restart`: how it
+    began and will restart; None: as most kernels. `before_change`: called before each change of the
+    kernel or its memory. `log`: gets the lines of the kernel's log.
 
     :raise DamagedInputError: when `saved` does not fit this machine.
     """
@@ -110,6 +109,7 @@ class Kernel:
         profile: Profile,
         boot_id: str,
         dmi: tuple[bytes, bytes] | None,
+        rom: bytes | None = None,
         ports: IoPorts | None = None,
         entry_delay_s: float = 0.0,
         xen: XenGuest | None = None,
@@ -127,6 +127,7 @@ class Kernel:
         self._ports, self._entry_delay_s, self._now = ports, entry_delay_s, now
         self._boot_id, self._xen, self._faults = boot_id, xen, broken
         self._restart = restart or RestartFiles("", has_files=True, by_kexec=False)
+        self._lockdown, self._rom = Lockdown(self._restart.words), rom
         self.is_dead = self._has_stopped = False
         if saved is None:
             self._assemble(BuddyAllocator(memory, reserved=RESERVED))
@@ -142,9 +143,10 @@ class Kernel:
         hold_back(allocator, self._faults)
         self.pages, buddyinfo = faulty_pages(allocator, self._faults)
         numbers = count(2)
-        limit = self._profile.transfer_limit_bytes
+        limit = self._profile.transfer_limit_bytes  # of sysfs alone
         self.sys, self.proc, self.dev = (
-            SysfsTree(numbers=numbers, now=self._now, transfer_limit_bytes=limit) for _ in range(3)
+            SysfsTree(numbers=numbers, now=self._now, transfer_limit_bytes=each)
+            for each in (limit, None, None)
         )
         for path in ("/devices/platform", "/module"):  # these exist without a driver, too
             self.sys.add(path, Directory())
@@ -171,20 +173,22 @@ class Kernel:
         self.modules: dict[str, Module] = {}
         self._restart.install(self.sys, self.proc)
         faults.show_no_module(self.proc, self.files.tree, self._faults)
+        self._lockdown.install(self.sys)
         if self._dmi is not None:
             add_dmi(self.sys, *self._dmi)
+        if self._rom is not None:
+            self.dev.add("/mem", dev_mem(self.memory, self._rom, self._lockdown))
         if self._ports is not None:
-            add_port_files(self.sys, self.dev, self._ports)
+            add_port_files(self.sys, self.dev, self._ports, self._lockdown.of_ports)
         self._add_proc("/sys/kernel/random/boot_id", lambda: f"{self._boot_id}\n")
         self._add_proc("/buddyinfo", buddyinfo)
         self._add_proc("/modules", lambda: self._maker.listed(self.modules))
-        flags = BinaryAttribute(PageFlags(self.allocator, self.files.blocks).read, mode=0o400)
-        self.proc.add("/kpageflags", flags)
-        self.huge_pages = HugePages(self.allocator)
+        of_memory = MemoryFiles(self.allocator, self.files, has_huge_pages=self._xen is None)
+        of_memory.install(self.sys, self.proc, self._lockdown)
+        add_constant_files(self.proc)
+        self.huge_pages = of_memory.huge_pages
         self.balloon: KernelBalloon | None = None
-        if self._xen is None:  # a paravirtual guest of Xen has no huge pages
-            self.proc.add(NR_HUGEPAGES, self.huge_pages.file())
-        else:
+        if self._xen is not None:
             from openrbu.kernel.balloon import KernelBalloon  # noqa: PLC0415  (start-up time)
 
             self.balloon = KernelBalloon(
@@ -337,6 +341,7 @@ class Kernel:
         return KernelState(
             allocator=self.allocator.snapshot(),
             restart=self._restart.snapshot(),
+            lockdown=self._lockdown.level,
             is_dead=self.is_dead,
             firmware=self.firmware.snapshot(),
             modules=tuple(module.snapshot() for module in self.modules.values()),
@@ -349,6 +354,7 @@ class Kernel:
         check_blocks(self.allocator, state)
         self.huge_pages.restore(unowned_blocks(state, HUGE_PAGE_ORDER))
         self._restart.restore(state.restart)
+        self._lockdown.level = state.lockdown
         self.is_dead = state.is_dead
         for saved in state.modules:
             self.modules[saved.module] = self._maker.restored(saved)

@@ -44,6 +44,7 @@ class RestartFiles:
     def __init__(
         self, words: str, *, has_files: bool, by_kexec: bool, loads_kexec: bool = False
     ) -> None:
+        self.words = words
         self._line = f"{_LINE} {words}".rstrip()
         self._has_files, self._loads_kexec = has_files, loads_kexec
         self.by_kexec = by_kexec

@@ -21,6 +21,7 @@ from openrbu.typed_json import Natural
 from openrbu.units import PAGE_SHIFT, PhysAddr
 
 RebootMode: TypeAlias = Literal["warm", "cold", "hard", "soft", "gpio"]
+LockdownLevel: TypeAlias = Literal["none", "integrity", "confidentiality"]
 RebootType: TypeAlias = Literal["acpi", "kbd", "efi", "bios", "pci", "triple"]
 
 
@@ -51,6 +52,7 @@ class KernelState:
 
     allocator: AllocatorState
     restart: RestartState
+    lockdown: LockdownLevel
     is_dead: bool
     firmware: FirmwareState
     modules: tuple[ModuleState, ...]

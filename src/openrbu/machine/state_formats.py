@@ -58,7 +58,7 @@ def read(data: bytes) -> MachineState:
 def _from_1(state: Document) -> Document:
     """In format 1 modules are an object, and `parameters` another one; the state of a module has
     its parameters too. There are no plain files, no search path for firmware and no kexec; of the
-    restart there is its mode."""
+    restart there is its mode, and nothing is locked down."""
     kernel = {**state["kernel"]}
     mode = kernel.pop("reboot_mode")
     kernel["restart"] = {"mode": mode, "type": "acpi", "force": False, "by_kexec": False}
@@ -69,10 +69,11 @@ def _from_1(state: Document) -> Document:
     switches = {"ignore_sysfs_fallback": False, "force_sysfs_fallback": False}
     kernel["firmware"] = {**kernel["firmware"], "search_path": "", "switches": switches}
     kernel["files"] = {}
+    kernel["lockdown"] = "none"
     return {**state, "kernel": kernel}
 
 
 FORMAT = FileFormat(2, {1: _from_1})
 """Of the state. 1: openrbu up to 0.2.0; 2: modules are a list, without their parameters, and
-the kernel has plain files, a search path for firmware, all files of its restart, and may have been
-started by kexec."""
+the kernel has plain files, a search path for firmware, all files of its restart and a level of
+lockdown, and may have been started by kexec."""

@@ -19,7 +19,6 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from openrbu.bios.activation import bios_activation
@@ -29,6 +28,7 @@ from openrbu.bios.flash import Flash, FlashFile
 from openrbu.bios.nvram import ROOM_BYTES, NvramFile
 from openrbu.bios.post_report import PostReport
 from openrbu.bios.power import PowerRail, flash_rail
+from openrbu.bios.rom import rom_below_1_mib
 from openrbu.bios.tables import tables_of_boot
 from openrbu.cmos import banks_of
 from openrbu.drivers.dell_rbu_profiles import profile
@@ -340,6 +340,7 @@ class VirtualMachine:
             profile=profile(self.config.profile),
             boot_id=boot_id,
             dmi=self.tables.build(),
+            rom=rom_below_1_mib(self.tables, self.config.hardware_revision),
             ports=self._ports,
             entry_delay_s=self.config.entry_delay_s,
             xen=None if self._dom0 is None else self._dom0.guest,
@@ -389,12 +390,8 @@ class VirtualMachine:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
+        _, error, _ = raised
         if isinstance(error, PowerCutError):
             self.cut_power()
         self.close()

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from openrbu.errors import ObstacleError
-from openrbu.run import guard, namespace, stand_ins
+from openrbu.run import guard, module_files, namespace, stand_ins
 from openrbu.run.overlay import RealEntry
 from openrbu.system.fuse_mounts import RUN_TYPE, mount_device, open_device
 from openrbu.system.libc import PR_SET_PDEATHSIG, call
@@ -111,6 +111,7 @@ def _prepare(
             os._exit(EXIT_CANNOT_RUN)
         with namespace.pinned("/sys") as served:
             namespace.install_files(served, real_sys, real)
+            module_files.install(served)
     namespace.show_history(directory)
     stand_ins.install()
     stand_ins.find_commands_of_root(os.environ)

@@ -7,8 +7,11 @@ over `/sys`, this computer's own entries on the placeholders in it, and the mach
 `proc` and `dev` on the files of this computer. All this is visible only inside of the namespace,
 and ends with the last process in it.
 
-No file can be made in a real `/proc`. Where the machine has files in `/proc/xen`, and this computer
-has no such directory, the machine's `proc` is bound over `/proc`, as its `sys` over `/sys`.
+No file can be made in a real `/proc`. Where the machine has files in `/proc/xen`, or one at
+`/proc/kcore`, and this computer has none, the machine's `proc` is bound over `/proc`, as its `sys`
+over `/sys`.
+
+What is left of this computer's `/sys` and `/proc/sys` can only be read (`openrbu.run.read_only`).
 
 Every bind mount needs MS_REC: in a user namespace the kernel does not allow to uncover what another
 mount hides.
@@ -27,6 +30,7 @@ from openrbu.errors import ObstacleError
 from openrbu.hosts.linux import JOURNAL
 from openrbu.run.overlay import LINKS_TO_SELF, MERGED, PROCESSES, REFUSED, RealEntry
 from openrbu.run.read_only import OF_PROC, make_read_only
+from openrbu.run.shown_files import DEVICES, EMPTY, NO_ENTRY, PROC_FILES, XEN
 from openrbu.system.libc import MS_BIND, MS_NOSUID, MS_PRIVATE, MS_REC, call
 
 # linux/sched.h
@@ -38,63 +42,6 @@ _CLONE_NEWUSER = 0x10000000
 _OPEN_TREE, _MOVE_MOUNT = 428, 429
 _AT_FDCWD, _AT_SYMLINK_NOFOLLOW, _AT_RECURSIVE = -100, 0x100, 0x8000
 _OPEN_TREE_CLONE, _F_EMPTY_PATH = 1, 4
-
-PROC_FILES = (
-    "/proc/buddyinfo",
-    "/proc/cmdline",
-    "/proc/kpageflags",
-    "/proc/modules",
-    "/proc/sys/kernel/bootloader_type",
-    "/proc/sys/kernel/firmware_config/force_sysfs_fallback",
-    "/proc/sys/kernel/firmware_config/ignore_sysfs_fallback",
-    "/proc/sys/kernel/random/boot_id",
-    "/proc/sys/vm/nr_hugepages",
-)
-"""The files of the machine's `/proc` that are shown, each where this computer has such a file to
-bind it on. One that the machine does not have can't be opened."""
-
-PORTS = "/dev/port"
-
-XEN = "/proc/xen"
-"""The directory of Linux's files as a guest of Xen. This computer may not have it."""
-
-NO_ENTRY = (
-    # This computer's firmware, by ways other than the files that are served.
-    "/dev/cpu/*/msr",
-    "/dev/i2c-*",
-    "/dev/ipmi*",
-    "/dev/ipmi/*",
-    "/dev/ipmidev/*",
-    "/dev/kmem",
-    "/dev/mei*",
-    "/dev/mem",
-    "/dev/mtd*",
-    "/dev/mtd/*",
-    "/dev/nvram",
-    "/dev/rtc*",
-    "/dev/spidev*",
-    "/dev/uio*",
-    "/dev/wmi/dell-smbios",
-    # This computer's memory: the machine's memory is not in it.
-    "/proc/kcore",
-    "/proc/mtrr",
-    "/proc/sys/vm/compact_memory",
-    "/proc/sys/vm/drop_caches",
-    # The hypervisor that this computer runs on, and its other guests.
-    "/dev/xen/*",
-    "/proc/xen/*",
-    "/run/xenstored/*",
-    # This computer's power: with these a program would restart it.
-    "/dev/initctl",
-    "/dev/watchdog*",
-    "/proc/sysrq-trigger",
-    "/run/dbus/system_bus_socket",
-    "/run/initctl",
-    "/run/openrc/init.ctl",
-    "/run/systemd/private",
-)
-"""Glob patterns of files of this computer that a program under `rbu run` must not open: it would
-take them for the virtual machine's."""
 
 HISTORY = Path(JOURNAL).parent
 
@@ -238,15 +185,13 @@ def install_files(served: Path, real_sys: Path, real: Mapping[str, RealEntry]) -
     for path in PROC_FILES:
         source = served / path[1:]
         _bind_if_there(source if source.exists() else served / REFUSED[1:], path)
-    if (served / PORTS[1:]).exists():
-        if not Path(PORTS).exists():
-            replace("/dev")
-            Path(PORTS).touch()
-        bind(served / PORTS[1:], PORTS)
+    _show_devices(served)
+    for path in EMPTY:
+        _bind_if_there(Path(os.devnull), path)
     for pattern in NO_ENTRY:
         for found in Path("/").glob(pattern[1:]):
             _bind_if_there(served / REFUSED[1:], found)
-    _show_xen(served, real)
+    _show_what_proc_lacks(served, real)
     enter_again(here, "/dev", "/proc", "/sys")
 
 
@@ -257,8 +202,25 @@ def _placeholders(real: Mapping[str, RealEntry], above: str) -> Iterator[str]:
             yield path
 
 
-def _show_xen(served: Path, real: Mapping[str, RealEntry]) -> None:
-    """Show the machine's `/proc/xen`, if it has files there, and hide this computer's.
+def _show_devices(served: Path) -> None:
+    """Show the machine's files in `/dev`.
+
+    :raise OSError: the kernel's error.
+    """
+    missing = [each for each in DEVICES if not Path(each).exists() and (served / each[1:]).exists()]
+    if missing:
+        replace("/dev")
+    for path in missing:
+        Path(path).touch()
+    for path in DEVICES:
+        source = served / path[1:]
+        _bind_if_there(source if source.exists() else served / REFUSED[1:], path)
+
+
+def _show_what_proc_lacks(served: Path, real: Mapping[str, RealEntry]) -> None:
+    """Show the machine's `/proc/xen`, if it has files there, and hide this computer's. Where the
+    machine has that, or another of the files, and this computer's `/proc` has no such name to bind
+    it on, the machine's `/proc` is shown.
 
     :raise OSError: the kernel's error.
     """
@@ -266,6 +228,10 @@ def _show_xen(served: Path, real: Mapping[str, RealEntry]) -> None:
     if Path(XEN).exists():
         _bind_if_there(xen, XEN)
     elif xen.exists() and any(xen.iterdir()):
+        _replace_proc(served, real)
+        return
+    names = [path for path in PROC_FILES if path.count("/") == XEN.count("/")]
+    if any(not Path(each).exists() and (served / each[1:]).exists() for each in names):
         _replace_proc(served, real)
 
 

@@ -50,6 +50,7 @@ MERGED = frozenset(
         "/sys/devices/system",
         "/sys/devices/virtual",
         "/sys/kernel",
+        "/sys/kernel/mm",
         "/sys/module",
     )
 )
@@ -59,7 +60,11 @@ MACHINE_ONLY = frozenset(
     (
         "/proc/buddyinfo",
         "/proc/cmdline",
+        "/proc/cpuinfo",
+        "/proc/iomem",
+        "/proc/kcore",
         "/proc/kpageflags",
+        "/proc/meminfo",
         "/proc/modules",
         "/proc/xen",
         "/sys/bus/nvmem",  # among others of this computer: its CMOS
@@ -78,11 +83,20 @@ MACHINE_ONLY = frozenset(
         "/sys/firmware",  # of this computer: its ACPI, its EFI variables
         "/sys/hypervisor",
         "/sys/kernel/kexec_loaded",
+        "/sys/kernel/mm/hugepages",  # a number set there takes this computer's memory
+        "/sys/kernel/security",
         "/sys/kernel/reboot",  # a mode set there must not be this computer's
         "/sys/module/dcdbas",
         "/sys/module/dell_rbu",
         "/sys/module/firmware_class",  # where this computer's kernel searches for firmware
         "/sys/power",  # what is written there puts this computer to sleep
+        # Of this computer: a plan would speak of them.
+        "/sys/class/block",
+        "/sys/class/power_supply",
+        "/sys/class/rtc",
+        "/sys/class/tpm",
+        "/sys/class/tpmrm",
+        "/sys/class/watchdog",
         # What other drivers show of the firmware of a real Dell, and let be changed in it.
         "/sys/bus/platform/devices/dell-smbios.0",
         "/sys/class/firmware-attributes",

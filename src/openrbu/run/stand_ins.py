@@ -60,7 +60,7 @@ def install() -> None:
     """
     here = namespace.working_directory()
     for directory, names in _places().items():
-        _cover(directory, {name: _SCRIPT.format(commands=COMMANDS, name=name) for name in names})
+        cover(directory, {name: _SCRIPT.format(commands=COMMANDS, name=name) for name in names})
     namespace.enter_again(here, *DIRECTORIES)
 
 
@@ -96,24 +96,25 @@ def _of_usr(directory: str) -> str:
     return next((each for each, short in _SAME.items() if short == directory), directory)
 
 
-def _cover(directory: str, scripts: Mapping[str, str]) -> None:
-    """Have these scripts in a directory, together with all else that is there."""
+def cover(directory: str, files: Mapping[str, str]) -> None:
+    """Have these files in a directory, together with all else that is there: text by path. All can
+    be executed.
+
+    :raise OSError: the kernel's error.
+    """
     with namespace.pinned(directory) as real:
         namespace.mount_tmpfs(directory)
-        _write(directory, scripts)
+        for name, text in files.items():
+            file = Path(directory, name)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text)
+            file.chmod(0o755)
         if not _has_mounts(directory):
             with namespace.pinned(directory) as top, contextlib.suppress(OSError):
                 layers = f"lowerdir={top}:{real}"
                 call("mount", b"none", os.fsencode(directory), b"overlay", 0, layers.encode())
                 return
-        namespace.mirror(real, directory, without=scripts)
-
-
-def _write(directory: str, scripts: Mapping[str, str]) -> None:
-    for name, script in scripts.items():
-        file = Path(directory, name)
-        file.write_text(script)
-        file.chmod(0o755)
+        namespace.mirror(real, directory, without={name.partition("/")[0] for name in files})
 
 
 def _has_mounts(directory: str) -> bool:
