@@ -28,17 +28,32 @@ _NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A system call that waits for an answer.
+    """A system call that waits for an answer, of which `listener` has told.
 
     `thread` is the number of the thread that made it, 0 where that has no number here. `arguments`
     are its six arguments, of 64 bits, as the program set them: what they point to is in the
     program's memory, and what a register has above the argument's own type is undefined.
     """
 
+    listener: int
     identity: int
     thread: int
     name: str
     arguments: tuple[int, ...]
+
+    def still_waits(self) -> bool:
+        """Whether it waits now: so long its thread's number is that thread's, and no other's."""
+        try:
+            fcntl.ioctl(self.listener, _ID_VALID, struct.pack("=Q", self.identity))
+        except OSError:
+            return False
+        return True
+
+    def answer(self, error: int) -> None:
+        """Have it return: 0, or -1 with the errno `error`. Does nothing when it does not wait."""
+        message = _ANSWER.pack(self.identity, 0, -error, 0)
+        with contextlib.suppress(OSError):
+            fcntl.ioctl(self.listener, _SEND, message)
 
 
 def receive(listener: int) -> Call | None:
@@ -55,20 +70,4 @@ def receive(listener: int) -> Call | None:
         raise
     identity, thread, _, number, architecture, _, *arguments = _NOTICE.unpack(notice)
     name = _NAMES[architecture][number & ~X32_BIT]
-    return Call(identity, thread, name, tuple(arguments))
-
-
-def still_waits(listener: int, call: Call) -> bool:
-    """Whether the call still waits, so that its thread's number is still of the same thread."""
-    try:
-        fcntl.ioctl(listener, _ID_VALID, struct.pack("=Q", call.identity))
-    except OSError:
-        return False
-    return True
-
-
-def answer(listener: int, call: Call, error: int) -> None:
-    """Have the call return: 0, or -1 with the errno `error`. Does nothing when it waits no more."""
-    message = _ANSWER.pack(call.identity, 0, -error, 0)
-    with contextlib.suppress(OSError):
-        fcntl.ioctl(listener, _SEND, message)
+    return Call(listener, identity, thread, name, tuple(arguments))

@@ -18,7 +18,6 @@ from typing import Protocol
 
 from openrbu.errors import OpenRbuError
 from openrbu.fuse.capabilities import CAP_SYS_RAWIO, Capabilities
-from openrbu.linux.facts import LOCKDOWN
 from openrbu.machine.base import Machine
 from openrbu.ports import IoPorts
 from openrbu.run import ptrace
@@ -84,7 +83,7 @@ class PortCalls:
         self._capabilities = Capabilities()
         self._lock = threading.Lock()
         self._permissions: dict[int, Permission] = {}
-        self._tracers: set[int] = set()
+        self._tracers: list[threading.Thread] = []
         self._said: set[str] = set()
         self._ports: IoPorts | None = None
 
@@ -104,7 +103,7 @@ class PortCalls:
         before = self._permission(call.thread)
         if level > before.level and not self._may(call.thread):
             return errno.EPERM
-        return self._give(call.thread, replace(before, level=level))
+        return self._give(call, replace(before, level=level))
 
     def ioperm(self, call: Call) -> int:
         """ioperm(2): turn ports of a thread on, or off."""
@@ -117,14 +116,19 @@ class PortCalls:
         before = self._permission(call.thread)
         mask = ((1 << count) - 1) << first
         ports = before.ports | mask if turn_on else before.ports & ~mask
-        return self._give(call.thread, replace(before, ports=ports))
+        return self._give(call, replace(before, ports=ports))
 
     def _permission(self, thread: int) -> Permission:
         """A number may be of a new thread, which nobody traces and which has no permission."""
-        if _tracer_of(thread) not in self._tracers:
+        if not self._is_ours(_tracer_of(thread)):
             return NOTHING
         with self._lock:
             return self._permissions.get(thread, NOTHING)
+
+    def _is_ours(self, tracer: int) -> bool:
+        """Whether a thread of that number is one of our tracers."""
+        self._tracers = [each for each in self._tracers if each.is_alive()]
+        return tracer in [each.native_id for each in self._tracers]
 
     def _may(self, thread: int) -> bool:
         """Whether the machine's kernel would give it a permission."""
@@ -139,6 +143,8 @@ class PortCalls:
         return False
 
     def _is_locked_down(self) -> bool:
+        from openrbu.linux.facts import LOCKDOWN  # noqa: PLC0415  (start-up time)
+
         if not self._machine.exists(LOCKDOWN):
             return False
         file = self._machine.open(LOCKDOWN, reading=True)
@@ -147,19 +153,21 @@ class PortCalls:
         finally:
             file.close()
 
-    def _give(self, thread: int, permission: Permission) -> int:
-        """Give a thread a permission in place of the one that it has; 0, or EPERM."""
-        tracer = _tracer_of(thread)
-        if tracer not in self._tracers and permission != NOTHING:
+    def _give(self, call: Call, permission: Permission) -> int:
+        """Give who calls a permission in place of the one that it has; 0, or EPERM."""
+        tracer = _tracer_of(call.thread)
+        if not self._is_ours(tracer) and permission != NOTHING:
             if self._ports is None:
                 self._ports = self._machine.ports
             try:
-                self._tracers.add(trace(thread, self, self._log))
+                self._tracers.append(trace(call.thread, self, self._log))
             except OSError as error:
-                self._say(thread, _why_not_traced(tracer, error))
+                self._say(call.thread, _why_not_traced(tracer, error))
+                return errno.EPERM
+            if not call.still_waits():  # it was killed, and the number may be another thread's
                 return errno.EPERM
         with self._lock:
-            self._permissions[thread] = permission
+            self._permissions[call.thread] = permission
         return 0
 
     def _say(self, thread: int, why: str) -> None:

@@ -63,10 +63,6 @@ class Supervisor:
             self._thread = None
         os.close(self._bell)
 
-    def still_waits(self, call: Call) -> bool:
-        """Whether a call still waits, so that its thread's number is still of the same thread."""
-        return notifications.still_waits(self._listener, call)
-
     def _answer_calls(self) -> None:
         poller = select.poll()
         poller.register(self._listener, select.POLLIN)
@@ -79,7 +75,7 @@ class Supervisor:
                     return
                 call = notifications.receive(self._listener)
                 if call is not None and (result := self._result(call)) != UNANSWERED:
-                    notifications.answer(self._listener, call, result)
+                    call.answer(result)
         finally:
             os.close(self._listener)
 

@@ -47,9 +47,9 @@ class Follower(Protocol):
     def ended(self, thread: int) -> None: ...
 
 
-def trace(thread: int, follower: Follower, log: Callable[[str], None]) -> int:
-    """Trace a thread, which may run; the number of the thread of this process that traces it. `log`
-    gets a line when that ends by a defect.
+def trace(thread: int, follower: Follower, log: Callable[[str], None]) -> threading.Thread:
+    """Trace a thread, which may run; the thread of this process that traces it. `log` gets a line
+    when that ends by a defect.
 
     :raise OSError: the kernel's error, when it may not be traced.
     """
@@ -58,8 +58,7 @@ def trace(thread: int, follower: Follower, log: Callable[[str], None]) -> int:
     tracer.has_begun.wait()
     if tracer.error is not None:
         raise tracer.error
-    assert tracer.native_id is not None
-    return tracer.native_id
+    return tracer
 
 
 class _Tracer(threading.Thread):
