@@ -279,7 +279,7 @@ class FailAt:
         return self.calls >= self.number
 
     def __call__(self, name: str, arguments: tuple[Any, ...]) -> None:
-        if _is_within(refuse_new):
+        if is_a_look():
             return
         self.calls += 1
         if self.calls == self.number:
@@ -288,10 +288,10 @@ class FailAt:
             raise self.error
 
 
-def _is_within(function: Callable[..., object]) -> bool:
-    """Whether this is called, however far, from that function of openrbu."""
+def is_a_look() -> bool:
+    """Whether an update looks again, now, at what may have come in its way."""
     frame: FrameType | None = sys._getframe(1)
-    while frame is not None and frame.f_code is not function.__code__:
+    while frame is not None and frame.f_code is not refuse_new.__code__:
         frame = frame.f_back
     return frame is not None
 

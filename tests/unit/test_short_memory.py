@@ -37,6 +37,7 @@ from rigs.machines import (
     Watched,
     image,
     in_child,
+    is_a_look,
     kill_self,
     make,
     running,
@@ -313,7 +314,12 @@ def test_a_failure_at_any_call_gives_back_what_is_held(
     host = VirtualHost(machine)
     before = status(machine)
     calls: list[str] = []
-    flow.perform(Watched(host, lambda *call: calls.append(str(call))), plan, Quiet())
+
+    def note(*call: Any) -> None:
+        if not is_a_look():  # as `FailAt` counts
+            calls.append(str(call))
+
+    flow.perform(Watched(host, note), plan, Quiet())
     cancel(host)
     host.unload_module("dell_rbu")
     assert status(machine) == before
