@@ -19,8 +19,6 @@ from rigs.machines import opened_up
 from rigs.mounted import needs_fuse
 from rigs.run import USERS, needs_root, runner
 
-pytestmark = pytest.mark.untraced
-
 SMALL = ("--model", "latitude-d500")
 
 

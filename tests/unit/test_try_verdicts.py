@@ -14,8 +14,6 @@ from openrbu.units import KIB
 from rigs.cli import image_bytes
 from rigs.mounted import needs_fuse
 
-pytestmark = pytest.mark.untraced
-
 TOOL = r"""
 set -e
 device=/sys/devices/platform/dell_rbu
