@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 from pathlib import Path
 
@@ -67,6 +68,27 @@ def test_a_kernel_without_the_fallback_takes_an_image_as_a_file_alone(tmp_path: 
         host.write("/lib/firmware/dell_rbu", b"image")
         host.write(f"{DEVICE}/image_type", b"init")
         assert next(host.chunks(f"{DEVICE}/data", 4096)) == b"image"
+
+
+@pytest.mark.parametrize(
+    ("level", "closed"),
+    [
+        ("integrity", {"/dev/mem", "/dev/port"}),
+        ("confidentiality", {"/dev/mem", "/dev/port", "/proc/kcore"}),
+    ],
+)
+def test_lockdown_closes_files_and_an_update_goes_on(
+    tmp_path: Path, level: str, closed: set[str]
+) -> None:
+    with running(make(tmp_path, faults=(f"lockdown-{level}",))) as machine:
+        host = VirtualHost(machine)
+        for path in ("/dev/mem", "/dev/port", "/proc/kcore"):
+            refused = pytest.raises(KernelError, match="not permitted")
+            with refused if path in closed else contextlib.nullcontext():
+                machine.open(path, reading=True).close()
+        outcome = update(host, image())
+        assert (outcome.verified.extents is None) == (level == "confidentiality")
+        assert machine.restart().version_after == "2.3.0"
 
 
 @pytest.mark.parametrize("level", ["integrity", "confidentiality"])

@@ -11,7 +11,7 @@ from openrbu.errors import KernelError
 from openrbu.formats.buddyinfo import parse_buddyinfo
 from openrbu.hosts.base import read_text
 from openrbu.hosts.virtual import VirtualHost
-from openrbu.linux.memory import BUDDYINFO
+from openrbu.linux.memory import BUDDYINFO, MEMINFO
 from openrbu.machine.virtual import VirtualMachine
 from openrbu.memory.buddy import BuddyAllocator
 from openrbu.memory.faults import (
@@ -52,6 +52,17 @@ def test_of_little_memory_the_rest_is_below_4_gib(tmp_path: Path) -> None:
         assert allocator.free_counts()["Normal"] == (0,) * 11
         with pytest.raises(KernelError):
             allocator.allocate(MAX_ORDER)
+
+
+def test_what_programs_hold_is_memory_of_the_machine_and_not_free(tmp_path: Path) -> None:
+    shown = []
+    for faults in ((), ("little-memory=2",)):
+        directory = make(tmp_path, name=f"with-{len(faults)}", faults=faults)
+        with running(directory) as machine:
+            shown.append(read_text(VirtualHost(machine), MEMINFO).splitlines())
+    whole, little = shown
+    assert whole[0] == little[0]
+    assert little[2].split() == ["MemAvailable:", "2048", "kB"]
 
 
 def test_more_than_there_is_can_not_be_left() -> None:

@@ -18,6 +18,8 @@ from openrbu.machine.clock import Clock, local_now
 from openrbu.memory.frames import Frames
 from openrbu.memory.physical import ReadableMemory
 
+_LOCKDOWN = "/sys/kernel/security/lockdown"
+
 
 @contextlib.contextmanager
 def whole_path(path: str) -> Iterator[None]:
@@ -60,7 +62,14 @@ class VirtualHost:
 
     @property
     def physical_memory(self) -> ReadableMemory | None:
-        return self._machine.ram
+        return None if self._is_confidential() else self._machine.ram
+
+    def _is_confidential(self) -> bool:
+        """Whether the kernel is locked down so far that no program reads physical memory."""
+        if not self._machine.is_on or not self._machine.exists(_LOCKDOWN):
+            return False
+        with contextlib.closing(self._machine.open(_LOCKDOWN, reading=True)) as file:
+            return b"[confidentiality]" in file.read(0, 100)
 
     @property
     def frame_table(self) -> Frames | None:

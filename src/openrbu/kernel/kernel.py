@@ -140,7 +140,7 @@ class Kernel:
     def _assemble(self, allocator: BuddyAllocator) -> None:
         """Make the parts of the kernel, and its files, with these pages."""
         self.allocator = allocator
-        hold_back(allocator, self._faults)
+        held = hold_back(allocator, self._faults)
         self.pages, buddyinfo = faulty_pages(allocator, self._faults)
         numbers = count(2)
         limit = self._profile.transfer_limit_bytes  # of sysfs alone
@@ -183,7 +183,7 @@ class Kernel:
         self._add_proc("/sys/kernel/random/boot_id", lambda: f"{self._boot_id}\n")
         self._add_proc("/buddyinfo", buddyinfo)
         self._add_proc("/modules", lambda: self._maker.listed(self.modules))
-        of_memory = MemoryFiles(self.allocator, self.files, has_huge_pages=self._xen is None)
+        of_memory = MemoryFiles(allocator, self.files, held, has_huge_pages=self._xen is None)
         of_memory.install(self.sys, self.proc, self._lockdown)
         add_constant_files(self.proc)
         self.huge_pages = of_memory.huge_pages

@@ -48,12 +48,18 @@ _VMALLOC_KIB = 34_359_738_367
 
 
 class MemoryFiles:
-    """The files over `allocator`. `has_huge_pages`: not in a paravirtual guest of Xen."""
+    """The files over `allocator`. `has_huge_pages`: not in a paravirtual guest of Xen.
+    `held_bytes`: what programs have that are not simulated."""
 
     def __init__(
-        self, allocator: BuddyAllocator, files: PlainFiles, *, has_huge_pages: bool
+        self,
+        allocator: BuddyAllocator,
+        files: PlainFiles,
+        held_bytes: int = 0,
+        *,
+        has_huge_pages: bool,
     ) -> None:
-        self._allocator, self._files = allocator, files
+        self._allocator, self._files, self._held_bytes = allocator, files, held_bytes
         self._has_huge_pages = has_huge_pages
         self.huge_pages = HugePages(allocator)
 
@@ -81,7 +87,7 @@ class MemoryFiles:
         regions = self._allocator.memory.regions
         rows = self._allocator.snapshot().allocated
         allocated_bytes = sum(count * PAGE_SIZE << order for order, _, count, _ in rows)
-        managed_bytes = self._allocator.free_bytes + allocated_bytes
+        managed_bytes = self._allocator.free_bytes + allocated_bytes + self._held_bytes
         in_files = sum(PAGE_SIZE << block.order for block in self._files.blocks())
         free_bytes = self._allocator.free_bytes
         sizes = {

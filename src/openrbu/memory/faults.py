@@ -70,14 +70,15 @@ _LEFT_BELOW = 4 * GIB // (CHUNK_PAGES * PAGE_SIZE)
 """The chunk below which the memory of `LITTLE_MEMORY` is left: a BIOS searches there."""
 
 
-def hold_back(allocator: BuddyAllocator, faults: Faults) -> None:
-    """Hold back the pages that no allocation gets with these faults.
+def hold_back(allocator: BuddyAllocator, faults: Faults) -> int:
+    """Hold back the pages that no allocation gets with these faults; how many bytes that are.
 
     :raise ValueError: when one of them is allocated: the allocator continues another machine.
     """
     if FRAGMENTED not in faults and LITTLE_MEMORY not in faults:
-        return
+        return 0
     fresh = BuddyAllocator(allocator.memory, reserved=allocator.reserved)
+    pages = 0
     left = faults.get(LITTLE_MEMORY, 0) * MIB // PAGE_SIZE
     for chunk in reversed(range(fresh.chunk_count)):
         held, free = 0, fresh.free_bits(chunk)
@@ -89,6 +90,8 @@ def hold_back(allocator: BuddyAllocator, faults: Faults) -> None:
             held |= places(free, faults[FRAGMENTED] + 1)
         if held:
             allocator.withdraw_bits(chunk, held)
+            pages += held.bit_count()
+    return pages * PAGE_SIZE
 
 
 def _highest(free: int, count: int) -> int:
