@@ -11,7 +11,7 @@ TRACED ?= privilege or not privilege
 NO_LIMIT := -o timeout=0 -o faulthandler_timeout=0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-balloon test test-here coverage test-nobody test-lab lab-soak token-soak oracle-soak bench lint lock clean
+.PHONY: help setup demo demo-balloon example test test-here coverage test-nobody test-lab lab-soak token-soak oracle-soak bench lint lock clean
 
 help:  ## Show what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -32,6 +32,9 @@ demo: setup  ## Update the BIOS of two virtual Dell machines
 
 demo-balloon: setup  ## Guests balloon up while others balloon down: told, and drawn in build/
 	$(BIN)/python scripts/demo-balloon
+
+example: setup  ## An update tool under test: rbu try and pytest find its mistakes
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(MAKE) --no-print-directory -C examples/tool-under-test test
 
 test: test-here test-lab  ## All tests
 

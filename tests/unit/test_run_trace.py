@@ -287,6 +287,11 @@ def test_a_thousand_writes_in_sequence_are_one_step() -> None:
     ]  # fmt: skip
 
 
+def test_writes_of_which_a_part_is_taken_are_one_step_with_those_of_the_rest() -> None:
+    short = [call("write", number, size_bytes=4096 * (32 - number)) for number in range(32)]
+    assert counts(*short) == [(32, 131072)]
+
+
 def test_a_file_that_is_read_over_and_over_is_one_step() -> None:
     assert counts(*[call("read", 3)] * 4) == [(4, 16384)]
     assert counts(call("read", 0), call("read", 1), call("read", 1)) == [(2, 8192), (1, 4096)]

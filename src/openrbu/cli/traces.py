@@ -140,7 +140,7 @@ def _data_words(event: TraceEvent, times: str, step: TraceStep) -> str:
     if event.event == "read" and not step.done_bytes:
         return f"{times}nothing: end of file"
     size = f"{event.done_bytes} bytes"
-    if event.event == "write" and event.done_bytes != asked:
+    if event.event == "write" and event.done_bytes != asked and step.count == 1:
         size += f" of {asked}"
     total = f" = {human_size(step.done_bytes)}" if step.count > 1 else ""
     return f"{times}{size}{total}"
