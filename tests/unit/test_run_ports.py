@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from openrbu.ports import PortCmos
+from openrbu.sharing.access import open_machine
 from rigs.cli import Cli
 from rigs.needs import leave_out
 from rigs.port_programs import program, static_32, static_64
@@ -220,3 +222,21 @@ def test_static_programs_of_64_and_32_bits_reach_the_ports(run: Runner) -> None:
     if narrow.returncode == 126:
         leave_out("this kernel has no 32-bit programs")
     assert (narrow.returncode, narrow.stderr) == (0x5A, "")
+
+
+def test_a_program_beside_others_on_the_machine_has_an_index_of_its_own(
+    run_as_root: Runner,
+) -> None:
+    with open_machine(run_as_root.name, serve=True) as machine:
+        ports = machine.ports
+        ports.out8(0x72, 0x30)
+        assert said(run_as_root, "say([iopl(3), store(0x31, 0x66), load(0x31)])") == [0, None, 0x66]
+        assert ports.in8(0x72) == 0x30
+        assert PortCmos(ports, (0x72, 0x73)).read(0x31) == b"\x66"
+
+
+def test_a_machine_that_is_locked_down_gives_no_ports(rbu: Cli, tmp_path: Path) -> None:
+    needs_x86_64()
+    run = runner(tmp_path / "home", "root", faults=("lockdown-integrity",))
+    script = "say([iopl(3), ioperm(0x70, 2, 1), iopl(0), status(lambda: IN(0x70, 0))])"
+    assert said(run, script) == [errno.EPERM, errno.EPERM, 0, SEGV]
