@@ -49,7 +49,7 @@ def test_a_module_that_the_kernel_lacks_is_not_found(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("option", ["-n", "--show-depends", "-v"])
 def test_what_modprobe_would_do_is_shown(tmp_path: Path, option: str) -> None:
-    path = f"/lib/modules/{os.uname().release}/kernel/drivers/firmware/dell_rbu.ko"
+    path = f"/lib/modules/{os.uname().release}/kernel/drivers/platform/x86/dell/dell_rbu.ko"
     line = f"modprobe {option} dell_rbu image_type=packet"
     out = () if option == "-n" else (f"insmod {path} image_type=packet ",)
     shown, is_loaded = on(make(tmp_path), [line, "rmmod dell_rbu"])

@@ -111,6 +111,18 @@ def test_a_machine_without_the_device_of_a_module_says_so(rbu: Cli, tmp_path: Pa
     assert (ended.returncode, ended.stderr) == (1, told)
 
 
+def test_modprobes_configuration_counts(run_as_root: Runner) -> None:
+    """What is on the command line comes after it."""
+    made = "mount -t tmpfs none /run; mkdir /run/modprobe.d"
+    line = "options dell-rbu image_type=packet allocation_floor=0x1000000"
+    run = run_as_root.privately(f"{made}; echo '{line}' > /run/modprobe.d/rbu.conf")
+    show = "cat /sys/devices/platform/dell_rbu/image_type"
+    end = "echo -1 > /sys/class/firmware/dell_rbu/loading; rmmod dell_rbu"
+    script = f"modprobe dell_rbu; {show}; {end}; modprobe dell_rbu image_type=mono; {show}"
+    said = run.says("sh", "-c", script)
+    assert said.split() == ["packet", "mono"]
+
+
 # -- the restart ------------------------------------------------------------------------------
 
 WHOLE_UPDATE = """
@@ -261,7 +273,7 @@ def test_other_uses_of_systemctl_are_told_whose_it_is(run_as_root: Runner) -> No
 
 def test_openrbu_itself_restarts_the_machine(rbu: Cli, run_as_root: Runner) -> None:
     image = rbu.write("new.hdr", image_bytes(MODEL))
-    tool = f"modprobe -a dell_rbu dcdbas; {shlex.join(RBU)} update {image} --reboot"
+    tool = f"modprobe dcdbas; {shlex.join(RBU)} update {image} --reboot"
     ended = after_restart(run_as_root, "sh", "-c", tool, then=("dmidecode -s bios-version",))
     assert (ended.returncode, ended.stdout.split()[-1]) == (0, NEWER[MODEL]), ended
 

@@ -150,6 +150,16 @@ def _install_command(host: Host, name: str) -> str:
     return ""
 
 
+def options_of(host: Host, name: str) -> list[str]:
+    """The parameters that modprobe's configuration gives a module, in lines `options`."""
+    options: list[str] = []
+    for line in _configuration(host):
+        words = line.split()
+        if len(words) > 2 and words[0] == "options" and _module_name(words[1]) == name:
+            options += words[2:]
+    return options
+
+
 def _configuration(host: Host) -> Iterator[str]:
     """The lines of modprobe's configuration, without comments."""
     paths: dict[str, str] = {}

@@ -18,8 +18,11 @@ from openrbu.kernel.module_parameters import KNOWN_PARAMETERS
 from openrbu.machine.base import Machine
 from openrbu.run.said import Command, Said, UnknownOptionError, failed
 
-DIRECTORIES = {"dell_rbu": "firmware", "dcdbas": "platform/x86/dell"}
-"""Where below `kernel/drivers` the modules are, as `modprobe -v` says."""
+FILES = {
+    "dell_rbu": "kernel/drivers/platform/x86/dell/dell_rbu.ko",
+    "dcdbas": "kernel/drivers/platform/x86/dell/dcdbas.ko",
+}
+"""Where the modules are in the directory of modules, on Linux 6.1."""
 
 _SHORT = "arRibfDcnC:d:S:sqvVhw:"
 _LONG = (
@@ -119,8 +122,8 @@ def _inserted(command: Command, word: str, parameters: Sequence[str], given: set
         return Said(1) if given & {"-q", "--quiet"} else failed(text)
     if _is_loaded(machine, name):
         return _already(name) if first_time else Said()
-    path = f"{_directory()}/kernel/drivers/{DIRECTORIES.get(name, 'misc')}/{name}.ko"
-    line = " ".join(["insmod", path, *parameters])
+    parameters = [*_configured(name), *parameters]
+    line = " ".join(["insmod", f"{_directory()}/{FILES[name]}", *parameters])
     shows = given & {"-v", "--verbose", "-D", "--show-depends"}
     out = (f"{line} ",) if shows else ()
     if given & {"-n", "--dry-run", "--show", "-D", "--show-depends", "-R", "--resolve-alias"}:
@@ -128,6 +131,14 @@ def _inserted(command: Command, word: str, parameters: Sequence[str], given: set
     if problem := _insert(command, name, parameters):
         return Said(1, out, (f"modprobe: ERROR: could not insert '{name}': {problem}",))
     return Said(out=out)
+
+
+def _configured(name: str) -> list[str]:
+    """The parameters in this computer's configuration of modprobe, as the program has it."""
+    from openrbu.hosts.linux import LinuxHost  # noqa: PLC0415  (start-up time)
+    from openrbu.linux.modules import options_of  # noqa: PLC0415  (start-up time)
+
+    return options_of(LinuxHost(), name)
 
 
 def _already(name: str) -> Said:

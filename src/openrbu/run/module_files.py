@@ -10,14 +10,11 @@ import os
 from pathlib import Path, PurePosixPath
 
 from openrbu.run import namespace
+from openrbu.run.module_commands import FILES
 from openrbu.run.stand_ins import cover
 
 MODULES = Path("/lib/modules")
 
-_FILES = {
-    "dell_rbu": "kernel/drivers/platform/x86/dell/dell_rbu.ko",
-    "dcdbas": "kernel/drivers/platform/x86/dell/dcdbas.ko",
-}
 _SIGNED = "~Module signature appended~\n"
 """The end of a module's file that has a signature: nothing else is read of it."""
 
@@ -29,7 +26,7 @@ def install(served: Path) -> None:
     :raise OSError: the kernel's error.
     """
     release = PurePosixPath(os.uname().release)
-    there = dict(_FILES)
+    there = dict(FILES)
     if (served / "proc/sys/kernel/osrelease").exists():
         del there["dell_rbu"]
     listed = "".join(f"{file}:\n" for file in there.values())
