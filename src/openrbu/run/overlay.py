@@ -77,6 +77,7 @@ MACHINE_ONLY = frozenset(
         "/sys/class/firmware",
         "/sys/devices/platform/dcdbas",
         "/sys/devices/platform/dell_rbu",
+        "/sys/devices/system/memory",
         "/sys/devices/system/node",  # the nodes of this computer's memory
         "/sys/devices/system/xen_memory",  # a target set there must not be this computer's
         "/sys/devices/virtual/dmi",
@@ -91,6 +92,8 @@ MACHINE_ONLY = frozenset(
         "/sys/module/firmware_class",  # where this computer's kernel searches for firmware
         "/sys/power",  # what is written there puts this computer to sleep
         # Of this computer: a plan would speak of them.
+        "/sys/bus/acpi",
+        "/sys/bus/memory",
         "/sys/class/block",
         "/sys/class/power_supply",
         "/sys/class/rtc",
