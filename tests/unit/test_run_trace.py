@@ -127,12 +127,18 @@ def test_a_restart_is_in_the_trace_and_what_runs_after_it(rbu: Cli, tmp_path: Pa
     run = runner(tmp_path / "home", "root")
     after = ("--after-restart", "cat /sys/class/dmi/id/bios_version")
     run = replace(run, options=("--trace", str(tmp_path / "trace"), *after))
-    assert run("sh", "-c", "echo warm > /sys/kernel/reboot/mode; reboot").returncode == 0
+    script = "modprobe dell_rbu; modprobe no_such; echo warm > /sys/kernel/reboot/mode; reboot"
+    assert run("sh", "-c", script).returncode == 0
     report = api.read_trace(tmp_path / "trace")
     assert report.damage is None
     seen = [(each.event, each.text) for each in report.events if each.text or each.exit_code == 0]
+    assert report.first_failure is not None
+    assert report.first_failure.text == "modprobe no_such"
     assert seen == [
+        ("command", "modprobe dell_rbu"),
+        ("command", "modprobe no_such"),
         ("write", "warm\n"),
+        ("command", "reboot"),
         ("restart", "restart: BIOS A01, which tried no update"),
         ("read", "A01\n"),
         ("end", None),

@@ -104,9 +104,10 @@ def _row(step: TraceStep, *, is_first: bool) -> tuple[Cell, ...]:
     event = step.event
     who = "" if event.pid is None else f"{event.program or '?'}[{event.pid}]"
     mark: Cell = bad(_MARK) if is_first else ""
-    what: Cell = _what(step)
+    words = _what(step)
+    what: Cell = words
     if event.is_failure:
-        what = bad(f"{event.errno} {what}".rstrip())
+        what = bad(words if event.errno is None else f"{event.errno} {words}".rstrip())
     where = _REFUSED_WORDS if event.path == "/refused" else event.path or ""
     if event.port is not None:
         where = f"port {event.port:#x}"
@@ -126,6 +127,8 @@ def _what(step: TraceStep) -> str:
     if event.event == "end" and event.exit_code is not None:
         code = event.exit_code
         return f"exit code {code}" if code >= 0 else f"ended by signal {-code}"
+    if event.event == "command":
+        return f"{event.text}" + (f" (exit code {event.exit_code})" if event.exit_code else "")
     if event.event in ("log", "restart"):
         return event.text or ""
     return times.removesuffix(" × ") + (" times" if times else "")

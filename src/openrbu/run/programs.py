@@ -206,6 +206,7 @@ class _Child:
     def __init__(self, launcher: Launcher, number: int, command: Sequence[str]) -> None:
         self._launcher, self.command = launcher, command
         self.user_namespace = 0  # the inode of the program's
+        self._has_begun = False
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._launcher.start(number, theirs)
@@ -226,13 +227,13 @@ class _Child:
             _raise_childs_error(message)
         return fds[0]
 
-    @property
-    def has_begun(self) -> bool:
-        """Whether the program has begun, or never will. Any thread may ask."""
-        with contextlib.suppress(BlockingIOError):  # nothing was sent, and it is not closed
-            first = self._channel.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-            return first not in (in_child.LISTENER[:1], in_child.NO_LISTENER[:1])
-        return False
+    def has_begun(self, pid: int) -> bool:
+        """Whether the program has begun, when the process `pid` makes a call. Until then that is a
+        fork of this process, which has the same words. Any thread may ask."""
+        if not self._has_begun:
+            with contextlib.suppress(OSError):
+                self._has_begun = _words_of(pid) != _words_of("self")
+        return self._has_begun
 
     def result(self, switch: PowerSwitch, supervisor: Supervisor) -> int:
         """Have the child continue, and wait for the end of the program; its status, as in
@@ -292,6 +293,13 @@ class _Child:
     def close(self) -> None:
         """Release the channel. A child that has not become the program ends."""
         self._channel.close()
+
+
+def _words_of(process: int | str) -> bytes:
+    """
+    :raise OSError: when there is no such process.
+    """
+    return Path(f"/proc/{process}/cmdline").read_bytes()
 
 
 def _as_it_ended_itself(status: int) -> int:

@@ -11,6 +11,8 @@ import contextlib
 import errno
 import json
 import os
+import re
+import shlex
 import stat
 import threading
 import time
@@ -28,7 +30,7 @@ from openrbu.kernel.files import File, Files
 from openrbu.machine.base import Machine
 from openrbu.machine.clock import local_now
 from openrbu.machine.kernel_log import read_log
-from openrbu.run.overlay import Overlay
+from openrbu.run.overlay import COMMANDS, Overlay
 from openrbu.run.trace_file import SCHEMA, TraceEvent, TraceHead, is_trace
 from openrbu.typed_json import to_document
 
@@ -47,9 +49,9 @@ class TracedProgram(Protocol):
     def command(self) -> Sequence[str]:
         """Its words."""
 
-    @property
-    def has_begun(self) -> bool:
-        """Whether it has begun: what the process does before that is not the program's."""
+    def has_begun(self, pid: int) -> bool:
+        """Whether it has begun, when the process `pid` makes a call: what is done before that is
+        not the program's."""
 
 
 class Trace:
@@ -94,7 +96,7 @@ class Trace:
             overlay,
             self,
             caller_pid,
-            lambda path: program.has_begun and overlay.is_machines(path),
+            lambda path: program.has_begun(caller_pid()) and overlay.is_machines(path),
         )
 
     def _write_head(self, machine: Machine, command: Sequence[str]) -> None:
@@ -291,6 +293,9 @@ class TracedFiles:
     ) -> File:
         if not self._counts(path):
             return self._files.open(path, reading=reading, writing=writing, caller=caller)
+        if path == COMMANDS:
+            file = self._files.open(path, reading=reading, writing=writing, caller=caller)
+            return TracedCommand(file, self._trace, self._pid())
         access = "read_write" if reading and writing else "write" if writing else "read"
         with traced(self._trace, "open", self._pid(), path=path, access=access):
             file = self._files.open(path, reading=reading, writing=writing, caller=caller)
@@ -346,6 +351,39 @@ class TracedFile:
             self._trace, event, self._pid(),
             path=self._path, offset_bytes=offset, size_bytes=size_bytes,
         )  # fmt: skip
+
+
+class TracedCommand:
+    """What a stand-in asks, such as that of modprobe(8): one line of a trace, when it is answered.
+    `pid`: the stand-in."""
+
+    def __init__(self, file: File, trace: Trace, pid: int) -> None:
+        self._file, self._trace, self._pid = file, trace, pid
+        self._asked, self._is_told = b"", False
+
+    def stat(self) -> Stat:
+        return self._file.stat()
+
+    def write(self, offset: int, data: Buffer, *, sys_rawio: bool = True) -> int:
+        self._asked += bytes(data)
+        return self._file.write(offset, data, sys_rawio=sys_rawio)
+
+    def read(self, offset: int, size_bytes: int) -> bytes:
+        answer = self._file.read(offset, size_bytes)
+        status = _STATUS.search(answer)
+        if status is not None and not self._is_told:
+            self._is_told = True
+            called, _, *words = [os.fsdecode(word) for word in self._asked.split(b"\0")[:-1]]
+            text = shlex.join([os.path.basename(called), *words])  # noqa: PTH119  (no path of ours)
+            self._trace.call("command", self._pid, text=text, exit_code=int(status[1]))
+        return answer
+
+    def close(self) -> None:
+        self._file.close()
+
+
+_STATUS = re.compile(rb"(?:^|\n)exit (\d+)\n\Z")
+"""The end of an answer to a stand-in (`openrbu.run.answers`)."""
 
 
 @contextlib.contextmanager

@@ -58,12 +58,16 @@ class TraceEvent:
       `text` is what was read or written at the file's begin, where that is short and plain text.
     - `ioctl`: its `request`.
     - `port`: `access` to the I/O `port` of `size_bytes`, with `value`.
+    - `command`: the machine carried out what a program asked it for by a command such as
+      modprobe(8); `text` is the command, `exit_code` its.
     - `log`: a line of the machine's kernel, in `text`.
     - `restart`: the machine restarted; `text` says how, and what its BIOS did.
     - `end`: the program ended with `exit_code`, the negative number of a signal where one ended it.
     """
 
-    event: Literal["lookup", "open", "read", "write", "ioctl", "port", "log", "restart", "end"]
+    event: Literal[
+        "lookup", "open", "read", "write", "ioctl", "port", "command", "log", "restart", "end"
+    ]
     time_s: float
     pid: Natural | None = None
     program: str | None = None
@@ -81,8 +85,10 @@ class TraceEvent:
 
     @property
     def is_failure(self) -> bool:
-        """Whether a call failed. No file of the kernel answers an ioctl, and programs ask each file
-        with one whether it is a terminal: that is none."""
+        """Whether a call or a command failed. No file of the kernel answers an ioctl, and programs
+        ask each file with one whether it is a terminal: that is none."""
+        if self.event == "command":
+            return self.exit_code != 0
         return self.errno is not None and self.event != "ioctl"
 
 
