@@ -173,8 +173,15 @@ again = [sys.executable, '-c', KIT + 'sys.exit(load(0x20))']
 found['executed'] = subprocess.call(again)
 found['shell'] = subprocess.call(['sh', '-c', '"$@"; exit $?', 'sh', *again])
 def executes_in_a_thread():
-    thread = threading.Thread(target=os.execv, args=(again[0], again))
+    '''The thread has a permission, and the one whose number it gets has none.'''
+    ready = threading.Event()
+    def work():
+        ready.wait()
+        os.execv(again[0], again)
+    thread = threading.Thread(target=work)
     thread.start()
+    assert iopl(0) == 0
+    ready.set()
     thread.join()
 found['executed by a thread'] = status(executes_in_a_thread)
 CLONE_UNTRACED = 0x00800000
