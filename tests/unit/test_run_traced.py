@@ -130,6 +130,40 @@ def test_signals_stops_and_exits_take_their_course(run: Runner) -> None:
     } | {name: -signal.Signals[name] for name in ("SIGTERM", "SIGKILL", "SIGABRT", "SIGILL")}
 
 
+MANY = """
+def use():
+    for _ in range(8):
+        load(0x11)
+
+def work(number):
+    threads = [threading.Thread(target=use) for _ in range(3)]
+    for each in threads: each.start()
+    if number % 3 == 0: os.kill(os.getpid(), signal.SIGKILL)
+    for each in threads: each.join()
+    return 7
+
+def family():
+    assert iopl(3) == 0
+    ended = set()
+    for first in range(0, 64, 8):
+        children = []
+        for number in range(first, first + 8):
+            child = os.fork()
+            if not child: os._exit(work(number))
+            children.append(child)
+        ended |= {os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children}
+    return 0 if ended == {7, -signal.SIGKILL} else 1
+
+say(status(family))
+"""
+
+
+def test_no_thread_begins_without_its_permission_while_others_end(run: Runner) -> None:
+    """One that stops before its parent tells of it has to wait, whoever ends meanwhile. Before, one
+    of ten such processes got SIGSEGV."""
+    assert said(run, MANY) == 0
+
+
 def test_how_a_traced_program_ends_is_how_rbu_ends(run: Runner) -> None:
     begin = "assert iopl(3) == 0\n"
     for end, status in (

@@ -23,7 +23,7 @@ from openrbu.ports import IoPorts
 from openrbu.run import ptrace
 from openrbu.run.instructions import MAX_BYTES, PortInstruction, decode
 from openrbu.run.notifications import Call
-from openrbu.run.tracer import trace
+from openrbu.run.tracer import status_number, trace
 
 PORTS = 0x10000
 """How many I/O ports a PC has."""
@@ -120,7 +120,7 @@ class PortCalls:
 
     def _permission(self, thread: int) -> Permission:
         """A number may be of a new thread, which nobody traces and which has no permission."""
-        if not self._is_ours(_tracer_of(thread)):
+        if not self._is_ours(status_number(thread, "TracerPid")):
             return NOTHING
         with self._lock:
             return self._permissions.get(thread, NOTHING)
@@ -155,7 +155,7 @@ class PortCalls:
 
     def _give(self, call: Call, permission: Permission) -> int:
         """Give who calls a permission in place of the one that it has; 0, or EPERM."""
-        tracer = _tracer_of(call.thread)
+        tracer = status_number(call.thread, "TracerPid")
         if not self._is_ours(tracer) and permission != NOTHING:
             if self._ports is None:
                 self._ports = self._machine.ports
@@ -256,14 +256,6 @@ def _do(instruction: PortInstruction, port: int, ports: IoPorts, state: ptrace.R
     state.rip = (state.rip + instruction.length_bytes) & limit
     state.eflags &= ~_RESUME_FLAG
     return value
-
-
-def _tracer_of(thread: int) -> int:
-    """The number of the thread that traces a thread; 0: none does."""
-    with contextlib.suppress(OSError, StopIteration):
-        lines = Path(f"/proc/{thread}/status").read_text(errors="replace").splitlines()
-        return int(next(line for line in lines if line.startswith("TracerPid:")).split()[1])
-    return 0
 
 
 def _name(thread: int) -> str:

@@ -20,6 +20,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol
 
 from openrbu.run import ptrace
@@ -108,6 +109,7 @@ class _Tracer(threading.Thread):
                 ptrace.go_on(thread)
             else:
                 self._early.add(thread)
+                self._release_orphans()  # its parent may have been killed before this
         elif event in _CHILD_EVENTS:
             child = ptrace.event_message(thread)
             self._follower.began(child, thread)
@@ -131,10 +133,31 @@ class _Tracer(threading.Thread):
 
     def _ended(self, thread: int) -> None:
         self._known.discard(thread)
+        self._early.discard(thread)
         self._follower.ended(thread)
-        # A thread that was killed as it started another one will not say so any more.
-        for child in self._early:
-            self._known.add(child)
-            with contextlib.suppress(ProcessLookupError):
-                ptrace.go_on(child)
-        self._early.clear()
+        self._release_orphans()
+
+    def _release_orphans(self) -> None:
+        """Have the processes go on whose parent was killed as it started them, and will not say so
+        any more. (Threads were killed with it.)"""
+        for child in list(self._early):
+            if status_number(child, "Tgid") == child and not self._has_its_parent(child):
+                self._early.discard(child)
+                self._known.add(child)
+                with contextlib.suppress(ProcessLookupError):
+                    ptrace.go_on(child)
+
+    def _has_its_parent(self, process: int) -> bool:
+        """Whether a thread of its parent is traced here."""
+        parent = status_number(process, "PPid")
+        return parent in self._known or any(
+            status_number(each, "Tgid") == parent for each in self._known
+        )
+
+
+def status_number(thread: int, key: str) -> int:
+    """A number of `/proc/PID/status`, such as `TracerPid`; 0 when the thread has ended."""
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path(f"/proc/{thread}/status").read_text(errors="replace").splitlines()
+        return int(next(line for line in lines if line.startswith(f"{key}:")).split()[1])
+    return 0
