@@ -32,7 +32,7 @@ High-mem balloon:          0 kB
 Driver pages:              0 kB
 """
 
-KEPT_AWAY = "sysrq-trigger"
+KEPT_AWAY = ("sysrq-trigger",)
 
 
 @pytest.fixture(params=USERS)
