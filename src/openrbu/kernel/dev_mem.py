@@ -24,15 +24,20 @@ _SIZE_BYTES = 4 * GIB
 or mapped behind it."""
 
 
+_ZEROS = bytes(ROM.start - PAGE_SIZE)
+"""What lies between the first page and the ROM. All kernels share it: a machine that restarts often
+would keep a MiB for each kernel that Python has not collected yet."""
+
+
 def dev_mem(memory: PhysicalMemory, rom: bytes, lockdown: Lockdown) -> BinaryAttribute:
     """The file. `rom`: the bytes of `bios.rom.ROM`."""
-    shown = bytes(ROM.start - PAGE_SIZE) + rom
 
     def read(offset: int, size_bytes: int) -> bytes:
         end = offset + size_bytes
         if end > MIB:
             is_ram = any(each.clip(max(offset, MIB), end) for each in memory.regions)
             raise KernelError(errno.EPERM if is_ram or offset < MIB else errno.EFAULT, "/dev/mem")
+        shown = _ZEROS + rom
         if offset >= PAGE_SIZE:
             return shown[offset - PAGE_SIZE : end - PAGE_SIZE]
         try:
