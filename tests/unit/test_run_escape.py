@@ -8,6 +8,10 @@ have arguments that Linux refuses after it has checked who may call.
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -66,8 +70,42 @@ print(json.dumps({
 """
 """Says what each attempt ended with."""
 
+OUTSIDE = """
+import ctypes, errno, json, os, subprocess, sys
+
+libc = ctypes.CDLL(None, use_errno=True)
+PTRACE_SEIZE, PTRACE_DETACH, CLONE_NEWNS = 0x4206, 17, 0x20000  # linux/ptrace.h, linux/sched.h
+
+def answer(work):
+    try:
+        work()
+    except OSError as error:
+        return errno.errorcode[error.errno]
+    return "done"
+
+def call(name, *arguments):
+    if getattr(libc, name)(*map(ctypes.c_long, arguments)) == -1:
+        raise OSError(ctypes.get_errno(), name)
+
+def reaches(process):
+    return {
+        "its namespace": answer(lambda: call("setns", os.pidfd_open(process), CLONE_NEWNS)),
+        "a file of its namespace": answer(lambda: open(f"/proc/{process}/ns/mnt").close()),
+        "its memory": answer(lambda: open(f"/proc/{process}/mem", "r+b").close()),
+        "its root": answer(lambda: os.listdir(f"/proc/{process}/root/")),
+        "tracing": answer(lambda: call("ptrace", PTRACE_SEIZE, process, 0, 0)),
+    }
+
+own = subprocess.Popen(["sleep", "60"])
+found = [reaches(process) for process in (int(sys.argv[1]), own.pid)]
+own.kill()
+print(json.dumps(found))
+"""
+"""Says what it can do with a process outside, and with a child of its own."""
+
 CAPABILITIES = "sed -n 's/^CapBnd:.//p; s/^CapEff:.//p' /proc/self/status"
-MODULE, BOOT, TIME, MKNOD = 1 << 16, 1 << 22, 1 << 25, 1 << 27  # linux/capability.h
+# linux/capability.h
+MODULE, PTRACE, BOOT, TIME, MKNOD = 1 << 16, 1 << 19, 1 << 22, 1 << 25, 1 << 27
 
 SETTINGS = (
     "/proc/sys/vm/nr_hugepages",
@@ -132,4 +170,28 @@ def test_what_is_set_inside_is_not_set_outside(run: Runner) -> None:
 
 def test_the_capabilities_for_that_are_taken(run: Runner) -> None:
     for line in run.says("sh", "-c", CAPABILITIES).split():
-        assert int(line, 16) & (MODULE | BOOT | TIME | MKNOD) == 0
+        assert int(line, 16) & (MODULE | PTRACE | BOOT | TIME | MKNOD) == 0
+
+
+@pytest.fixture
+def outside() -> Iterator[int]:
+    """A process in a mount namespace of its own."""
+    line = ["unshare", "--mount", "sh", "-c", "echo; exec sleep 60"]
+    if os.geteuid():
+        line[1:1] = ["--user", "--map-root-user"]
+    with subprocess.Popen(line, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()  # it has that namespace
+        yield process.pid
+        process.send_signal(signal.SIGKILL)
+
+
+def test_no_process_outside_is_a_way_out(run: Runner, outside: int) -> None:
+    """But its own processes can be traced, as by gdb."""
+    python = "/usr/bin/python3"
+    if not Path(python).exists():
+        leave_out(f"there is no {python}")
+    of_outside, of_own = json.loads(run.says(python, "-c", OUTSIDE, outside))
+    assert set(of_outside.values()) <= {"EPERM", "EACCES"}, of_outside
+    assert of_own.pop("its namespace") == "EPERM"  # whosever it is
+    assert set(of_own.values()) == {"done"}, of_own

@@ -9,6 +9,7 @@ from openrbu.system.libc import LIBC, call
 # linux/capability.h
 CAP_SYS_MODULE = 16
 CAP_SYS_RAWIO = 17
+CAP_SYS_PTRACE = 19
 CAP_SYS_BOOT = 22
 CAP_SYS_TIME = 25
 CAP_MKNOD = 27

@@ -51,6 +51,7 @@ NUMBERS: Mapping[int, Mapping[str, int]] = {  # asm/unistd_64.h, asm/unistd_32.h
         "kexec_load": 246,
         "kill": 62,
         "reboot": 169,
+        "setns": 308,
     },
     I386: {
         "delete_module": 129,
@@ -61,6 +62,7 @@ NUMBERS: Mapping[int, Mapping[str, int]] = {  # asm/unistd_64.h, asm/unistd_32.h
         "kexec_load": 283,
         "kill": 37,
         "reboot": 88,
+        "setns": 346,
     },
 }
 """The number of each call that a rule may name, by architecture."""

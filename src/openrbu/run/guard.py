@@ -10,8 +10,11 @@ computer than files:
 - Port I/O by `iopl(2)` and `ioperm(2)`, which reaches this computer's CMOS: the kernel does not
   execute them, and the parent of the program answers in its place (`openrbu.run.supervisor`).
 - Signals to process 1, with which some programs restart a computer, are refused: EPERM.
+- Processes outside: their namespaces, memory and files would lead around all that. `setns(2)` is
+  refused, and they lose CAP_SYS_PTRACE. Without that a process may look into another one only if
+  it has all capabilities of that: programs under `rbu run` have the same, others have more.
 
-The other two are done by a seccomp filter (`openrbu.run.filter`). CAP_SYS_RAWIO stays, because the
+The last three are done by a seccomp filter (`openrbu.run.filter`). CAP_SYS_RAWIO stays, because the
 driver requires it for writing to its firmware `data`.
 """
 
@@ -21,6 +24,7 @@ from openrbu.fuse.capabilities import (
     CAP_MKNOD,
     CAP_SYS_BOOT,
     CAP_SYS_MODULE,
+    CAP_SYS_PTRACE,
     CAP_SYS_TIME,
     Capabilities,
 )
@@ -28,6 +32,7 @@ from openrbu.run.filter import Rule, Verdict, install
 
 RULES = (
     Rule("kill", Verdict.REFUSE, first_argument=1),
+    Rule("setns", Verdict.REFUSE),
     Rule("iopl", Verdict.NOTIFY),
     Rule("ioperm", Verdict.NOTIFY),
     Rule("reboot", Verdict.NOTIFY),
@@ -47,5 +52,5 @@ def guard(*, listening: bool = False) -> int:
     :raise OSError: the kernel's error. Where only the listener is refused, `guard()` works.
     """
     # uname(2) is not asked for the architecture: it shows a personality, which setarch(8) can set.
-    Capabilities().drop(CAP_MKNOD, CAP_SYS_BOOT, CAP_SYS_MODULE, CAP_SYS_TIME)
+    Capabilities().drop(CAP_MKNOD, CAP_SYS_BOOT, CAP_SYS_MODULE, CAP_SYS_PTRACE, CAP_SYS_TIME)
     return install(RULES, listening=listening)
