@@ -21,7 +21,7 @@ from openrbu.errors import ObstacleError
 from openrbu.run import guard, module_files, namespace, stand_ins
 from openrbu.run.overlay import RealEntry
 from openrbu.system.fuse_mounts import RUN_TYPE, mount_device, open_device
-from openrbu.system.libc import PR_SET_PDEATHSIG, call
+from openrbu.system.processes import be_told_of_parents_end
 
 # The same exit statuses as of env(1) and of shells.
 EXIT_CANNOT_RUN = 126
@@ -99,9 +99,7 @@ def _prepare(
     :raise OSError: the kernel's error.
     """
     namespace.enter()
-    call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(EXIT_CANNOT_RUN)
+    be_told_of_parents_end(signal.SIGKILL, parent)
     with namespace.pinned("/sys") as real_sys:
         fd = open_device()
         mount_device(fd, "/sys", str(directory), kind=RUN_TYPE, allow_other=True)

@@ -33,8 +33,11 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from openrbu.system.interrupts import ENDING_SIGNALS
-from openrbu.system.libc import PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG, call
-from openrbu.system.processes import descendants
+from openrbu.system.processes import (
+    adopt_descendants,
+    be_told_of_parents_end,
+    signal_descendants,
+)
 from openrbu.system.signals import SIGNAL_CHECK_S
 
 GRACE_S = 2.0
@@ -143,8 +146,8 @@ class _LauncherProcess:
     def __init__(self, control: socket.socket, become: Become, parent: int) -> None:
         self._control, self._become = control, become
         self._program = 0
-        call("prctl", PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-        call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        adopt_descendants()
+        be_told_of_parents_end(signal.SIGKILL, parent)
         self._ignored = [
             signum
             for signum in (*ENDING_SIGNALS, signal.SIGQUIT, signal.SIGCHLD)
@@ -155,8 +158,6 @@ class _LauncherProcess:
         self._woken, wakes = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(wakes, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        if os.getppid() != parent:
-            os._exit(0)
 
     def run(self) -> None:
         while True:
@@ -221,17 +222,11 @@ class _LauncherProcess:
 
     def _end_all(self, grace_s: float) -> None:
         if grace_s:
-            self._signal_all(signal.SIGTERM)
+            signal_descendants(os.getpid(), signal.SIGTERM)
         deadline = time.monotonic() + grace_s
         while self._reap() and (left_s := deadline - time.monotonic()) > 0:
             select.select([self._woken], [], [], left_s)
         while self._reap():  # one that is killed may have started another
-            self._signal_all(signal.SIGKILL)
+            signal_descendants(os.getpid(), signal.SIGKILL)
             select.select([self._woken], [], [], _LOOK_AGAIN_S)
         self._control.send(b"none left")
-
-    def _signal_all(self, signum: int) -> None:
-        """Parents first: so none of them sees a child end before it gets the signal itself."""
-        for pid in descendants(os.getpid()):
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signum)

@@ -14,10 +14,6 @@ MS_PRIVATE = 1 << 18
 
 SYSFS = 0x62656572  # linux/magic.h
 
-# linux/prctl.h
-PR_SET_PDEATHSIG = 1
-PR_SET_CHILD_SUBREAPER = 36
-
 Argument = int | bytes | ctypes.Array[ctypes.c_uint32] | ctypes.Array[ctypes.c_char] | None
 
 LIBC = ctypes.CDLL(None, use_errno=True)

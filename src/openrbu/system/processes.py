@@ -1,11 +1,54 @@
-"""The processes of this computer, from procfs."""
+"""The processes of this computer: which of them a process has started, and how they are ended.
+
+A subreaper (prctl(2)) is the parent of each process below it whose own parent has ended. So all
+that it has started is below it, daemons too, and `descendants` finds it.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+
+from openrbu.system.libc import call
+
+# linux/prctl.h
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def adopt_descendants() -> None:
+    """Make this process a subreaper."""
+    call("prctl", _PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def be_told_of_parents_end(signum: signal.Signals, parent: int) -> None:
+    """Have the kernel send this signal when the parent ends; `parent` is its process ID. If it has
+    ended already, the signal comes now."""
+    call("prctl", _PR_SET_PDEATHSIG, signum, 0, 0, 0)
+    if os.getppid() != parent:
+        signal.raise_signal(signum)
+
+
+def signal_descendants(pid: int, signum: int) -> None:
+    """Send a signal to all processes below a process, parents first: so none of them sees a child
+    end before it gets the signal itself. Those of other users may not get it."""
+    for each in descendants(pid):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(each, signum)
+
+
+def end_descendants() -> None:
+    """Kill all processes below this one until none is left. It has to be a subreaper."""
+    while True:
+        signal_descendants(os.getpid(), signal.SIGKILL)
+        try:
+            os.waitpid(-1, 0)
+        except ChildProcessError:
+            return
 
 
 def descendants(pid: int) -> Iterator[int]:

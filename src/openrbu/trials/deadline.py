@@ -8,11 +8,12 @@ that wait ends as usual.
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 from collections.abc import Iterator
 from types import FrameType
 
-from openrbu.trials.descendants import be_told_of_parents_end, kill_descendants
+from openrbu.system.processes import be_told_of_parents_end, signal_descendants
 
 GIVE_UP = signal.SIGUSR1
 """The signal by which a trial is given up."""
@@ -54,8 +55,8 @@ class Deadline:
 
     def _pass(self, _signum: int, _frame: FrameType | None) -> None:
         self.has_passed = True
-        kill_descendants()
+        signal_descendants(os.getpid(), signal.SIGKILL)
 
     def _give_up(self, _signum: int, _frame: FrameType | None) -> None:
         self._is_given_up = True
-        kill_descendants()
+        signal_descendants(os.getpid(), signal.SIGKILL)

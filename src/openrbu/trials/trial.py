@@ -21,8 +21,8 @@ from openrbu.run import programs
 from openrbu.run.power import PowerAction
 from openrbu.run.programs import ProgramEnd
 from openrbu.system.home import HOME_VARIABLE
+from openrbu.system.processes import end_descendants
 from openrbu.trials.deadline import Deadline
-from openrbu.trials.descendants import end_descendants
 from openrbu.trials.records import Order, TrialResult
 from openrbu.trials.trial_files import HOME, MACHINE, STDERR
 from openrbu.trials.verdicts import Seen, judge

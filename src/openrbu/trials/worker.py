@@ -15,8 +15,8 @@ from pathlib import Path
 from openrbu.errors import OpenRbuError
 from openrbu.lazy import use_one_blas_thread
 from openrbu.system.files import write_whole
+from openrbu.system.processes import adopt_descendants, end_descendants
 from openrbu.trials.deadline import Deadline, GivenUpError
-from openrbu.trials.descendants import adopt_descendants, end_descendants
 from openrbu.trials.records import Failure, Order, Report
 from openrbu.trials.trial import perform
 from openrbu.trials.trial_files import ORDER, REPORT
