@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import subprocess
 import sys
 from pathlib import Path
@@ -147,6 +148,10 @@ def test_where_it_is_not_used_the_plugin_loads_almost_nothing(pytester: pytest.P
     pytester.runpytest_subprocess("-p", "no:hypothesis").assert_outcomes(passed=1)
 
 
+def _opened_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
 def test_a_machine_outside_of_pytest_is_there_for_a_block(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -164,8 +169,13 @@ def test_a_machine_outside_of_pytest_is_there_for_a_block(
         machine.run("sh", "-c", "echo -1 > /sys/class/firmware/dell_rbu/loading", check=True)
         machine.unload("dell_rbu")
         assert machine.modules == ()
-        with pytest.raises(subprocess.TimeoutExpired):
-            machine.run("sleep", "60", timeout=1.5)
+        os.mkfifo(tmp_path / "fifo")
+        with open(tmp_path / "fifo", opener=_opened_at_once) as lines:
+            with pytest.raises(subprocess.TimeoutExpired):
+                machine.run("sh", "-c", f"exec 3>{tmp_path}/fifo; sleep 1000; :", timeout=1.5)
+            ended = select.poll()
+            ended.register(lines, select.POLLHUP)
+            assert ended.poll(30_000), "what it has started has the file open"
         assert testing.why_nothing_runs(machine) is None
         assert machine.restart(cold=True).post.completion_code is None
     assert os.environ["OPENRBU_HOME"] == str(tmp_path / "mine")

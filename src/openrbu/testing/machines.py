@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from openrbu import api, errors
+from openrbu.system.processes import signal_descendants
 from openrbu.units import parse_size
 
 RBU = (sys.executable, "-P", "-c", "from openrbu.cli.main import entry; raise SystemExit(entry())")
@@ -80,7 +82,8 @@ class DellMachine:
         does not allow it (`stderr` says why). `trace`: keep what it does, for `trace`.
 
         :raise subprocess.CalledProcessError: with `check`, when it ends with anything but 0.
-        :raise subprocess.TimeoutExpired: when it takes longer than `timeout` seconds. It is ended.
+        :raise subprocess.TimeoutExpired: when it takes longer than `timeout` seconds. It is killed
+            with all that it has started.
         """
         words = ["run", "--machine", self.name]
         self.trace_file = None
@@ -88,20 +91,21 @@ class DellMachine:
             self._runs += 1
             self.trace_file = self.home / f"{self.name}-{self._runs}.trace"
             words += ["--trace", str(self.trace_file)]
-        done = subprocess.run(
+        with subprocess.Popen(
             [*RBU, *words, "--", *_words(command)],
-            capture_output=True,
-            check=False,
             text=True,
-            input=input,
-            stdin=None if input is not None else subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL if input is None else subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             env={**(os.environ if env is None else env), "OPENRBU_HOME": str(self.home)},
             cwd=cwd,
-            timeout=timeout,
-        )
-        result = subprocess.CompletedProcess(
-            _words(command), done.returncode, done.stdout, done.stderr
-        )
+        ) as running:
+            try:
+                out, err = running.communicate(input, timeout)
+            except BaseException:
+                _kill_with_descendants(running)
+                raise
+        result = subprocess.CompletedProcess(_words(command), running.returncode, out, err)
         if check:
             result.check_returncode()
         return result
@@ -339,6 +343,14 @@ def _bytes(name: str, size: int | str) -> int:
         return parse_size(size)
     except ValueError as error:
         raise errors.UsageError(f"{name}: {error}") from None
+
+
+def _kill_with_descendants(running: subprocess.Popen[str]) -> None:
+    """Kill `rbu run`, and all that its program has started. It is stopped first, so that it does
+    not go on when it sees the program's end."""
+    running.send_signal(signal.SIGSTOP)
+    signal_descendants(running.pid, signal.SIGKILL)
+    running.kill()
 
 
 def _words(command: Sequence[str | os.PathLike[str]]) -> list[str]:
