@@ -36,11 +36,19 @@ PACKETS = (
 )
 """Stages what the driver takes for packets: it does not look into them."""
 
+DAEMON = """
+set -- $(cat /proc/$PPID/stat)
+(trap "kill -ALRM $4; exit" TERM; while :; do sleep 0.05; done) &
+"""
+"""The restart ends it by SIGTERM; then it has the deadline of the trial pass. The fourth word is
+the parent of the tool's parent, which has the timer."""
+
 TOOLS: dict[str, tuple[str, str]] = {
     "right": (RIGHT, "updated"),
     "restarts the machine itself": (f"{RIGHT}; reboot; sleep 1000", "updated"),
     "loses power": (RIGHT, "refused"),
     "loses power in its own restart": (f"{RIGHT}; reboot; sleep 1000", "refused"),
+    "is late in its own restart": (f"{DAEMON}{RIGHT}; reboot; sleep 1000", "updated"),
     "forgets the token": ("stage $OPENRBU_IMAGE; warm", "left_staged"),
     "leaves loading at 1": ("begin $OPENRBU_IMAGE; warm", "not_tried"),
     "arms while it loads": ("begin $OPENRBU_IMAGE; warm; arm", "luck"),
@@ -113,6 +121,7 @@ def test_what_was_seen_is_in_the_result(results: dict[str, TrialResult]) -> None
         assert (each.version_before, each.version_after) == ("A05", "A06")
         assert (each.completion_code, each.found_in_held_memory, each.exit_status) == (0, True, 0)
     assert (right.restarted_itself, itself.restarted_itself) == (False, True)
+    assert results["is late in its own restart"].restarted_itself
     assert results["unloads the driver"].found_in_held_memory is False
     assert results["stages a wrong image"].why.endswith("(code 0x000d)")
     assert results["does nothing"].exit_status == 3

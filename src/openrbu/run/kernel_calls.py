@@ -134,7 +134,9 @@ def _memory(thread: int, address: int, size_bytes: int) -> bytes:
         try:
             data = os.pread(memory.fileno(), size_bytes, address)
         except (OSError, OverflowError):
-            raise OSError(errno.EFAULT, os.strerror(errno.EFAULT)) from None
+            data = b""
+    if not data and size_bytes:  # nothing is mapped there, or the process was killed meanwhile
+        raise OSError(errno.EFAULT, os.strerror(errno.EFAULT))
     return data
 
 

@@ -47,7 +47,9 @@ def perform(order: Order, directory: Path, deadline: Deadline) -> TrialResult:
     seconds = time.monotonic() - began
     end_descendants()  # a restart ends what the tool has left
     kernel_said = _last_of_log(machine)
-    seen = _look(machine, version_before, end, has_timed_out=deadline.has_passed)
+    # A tool that has restarted the machine had not hung: what is left of it was killed.
+    has_timed_out = deadline.has_passed and end.power is None
+    seen = _look(machine, version_before, end, has_timed_out=has_timed_out)
     judgement = judge(seen, BiosVersion.parse(order.version), strict=order.strict)
     last = next((post for post in reversed(seen.posts) if post.attempted), None)
     code = None if last is None else last.completion_code
