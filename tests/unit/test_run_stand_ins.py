@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -14,8 +15,9 @@ import pytest
 from openrbu.machine.models import MODELS
 from rigs.cli import RBU, Cli, names_in
 from rigs.machines import NEWER, PROFILES, image_bytes
+from rigs.mounted import needs_fuse
 from rigs.needs import program
-from rigs.run import USERS, Runner, runner
+from rigs.run import USERS, Runner, needs_root, runner
 
 RELEASE = os.uname().release
 MODEL = "precision-t7600"
@@ -124,22 +126,9 @@ def test_modprobes_configuration_counts(run_as_root: Runner) -> None:
 
 # -- the restart ------------------------------------------------------------------------------
 
-WHOLE_UPDATE = """
-set -eu
-image=$1 token_ctl=$2
-entry=/sys/class/firmware/dell_rbu device=/sys/devices/platform/dell_rbu
-modprobe dell_rbu
-modprobe dcdbas || echo "tokens are in CMOS"
-[ -e $entry ] || echo init > $device/image_type
-echo 1 > $entry/loading
-cat $image > $entry/data
-echo 0 > $entry/loading
-cmp $image $device/data
-$token_ctl --token-id=0x5c --activate || true
-echo warm > /sys/kernel/reboot/mode
-reboot
-"""
-"""An update tool as its author has it. (smbios-token-ctl ends with 1 although it has set it.)"""
+PAGE = Path(__file__).parents[2] / "docs" / "run.md"
+COMMANDS, WHOLE_UPDATE = re.findall(r"```(?:sh)?\n(.*?)```", PAGE.read_text(), re.DOTALL)[:2]
+"""What the page begins with: the command lines, and an update tool as its author has it."""
 
 
 WITH = dict(zip(PROFILES, cycle(("precision-t7600", "precision-390", "poweredge-2650"))))
@@ -152,15 +141,29 @@ def test_a_tool_of_a_few_lines_does_a_whole_update(rbu: Cli, tmp_path: Path, pro
     model = WITH[profile]
     run = runner(tmp_path / "home", "root", model, profile=profile)
     image = rbu.write("new.hdr", image_bytes(model))
-    token_ctl = program("smbios-token-ctl", "smbios-utils")
+    program("smbios-token-ctl", "smbios-utils")
     ended = after_restart(
-        run, "sh", "-c", WHOLE_UPDATE, "tool", image, token_ctl, then=("dmidecode -s bios-version",)
+        run, "sh", "-c", WHOLE_UPDATE, "tool", image, then=("dmidecode -s bios-version",)
     )
     assert ended.returncode == 0, ended
     assert ended.stdout.splitlines()[-1] == NEWER[model]
     told = " ".join(ended.stderr.split())
     assert f"box restarted BIOS: {MODELS[model].bios_version} → {NEWER[model]}" in told
     assert "0x0000" in told
+
+
+def test_the_page_works_word_for_word(rbu: Cli) -> None:
+    needs_fuse()
+    needs_root()
+    for name in ("dmidecode", "smbios-token-ctl"):
+        program(name, "dmidecode or smbios-utils")
+    rbu.write("update.sh", WHOLE_UPDATE.encode()).chmod(0o755)
+    script = f'rbu() {{ {shlex.join(RBU)} "$@"; }}\nset -e\n{COMMANDS}'
+    ended = subprocess.run(
+        ["sh", "-c", script], capture_output=True, check=False, cwd=rbu.directory, text=True
+    )
+    assert ended.returncode == 0, ended
+    assert ended.stdout.splitlines()[-1] == "A06", ended
 
 
 def test_a_program_that_uses_ports_is_ended_by_a_restart_like_others(run_as_root: Runner) -> None:
