@@ -72,8 +72,7 @@ def add_driver(
     """Add the files of the module `name` and of its platform device of that name.
 
     `version` is the module's, empty if it has none; `users` returns the reference count: while it
-    is not 0, the module can't be unloaded; None: it is built in, and has
-    fewer files.
+    is not 0, the module can't be unloaded; None: it is built in, and has fewer files.
 
     :raise KernelError: EEXIST when the driver is loaded in this tree.
     """

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING
 
 from openrbu.drivers.sysfs import ROOT, Caller, Change, Stat
 from openrbu.errors import KernelError
+from openrbu.run.shown_files import PROC_FILES, XEN
 
 if TYPE_CHECKING:
     from openrbu.kernel.files import File, Files
@@ -58,15 +59,8 @@ MERGED = frozenset(
 
 MACHINE_ONLY = frozenset(
     (
-        "/proc/buddyinfo",
-        "/proc/cmdline",
-        "/proc/cpuinfo",
-        "/proc/iomem",
-        "/proc/kcore",
-        "/proc/kpageflags",
-        "/proc/meminfo",
-        "/proc/modules",
-        "/proc/xen",
+        *PROC_FILES,
+        XEN,
         "/sys/bus/nvmem",  # among others of this computer: its CMOS
         "/sys/bus/platform/devices/dcdbas",
         "/sys/bus/platform/devices/dell_rbu",

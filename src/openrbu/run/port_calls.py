@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from openrbu.drivers.dev_port import PORTS
 from openrbu.errors import OpenRbuError
 from openrbu.fuse.capabilities import CAP_SYS_RAWIO, Capabilities
 from openrbu.machine.base import Machine
@@ -24,9 +25,6 @@ from openrbu.run import ptrace
 from openrbu.run.instructions import MAX_BYTES, PortInstruction, decode
 from openrbu.run.notifications import Call
 from openrbu.run.tracer import status_number, trace
-
-PORTS = 0x10000
-"""How many I/O ports a PC has."""
 
 _ALL_LEVEL = 3
 """The only level of iopl(2) that lets a program reach ports."""
