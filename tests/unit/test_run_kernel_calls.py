@@ -26,6 +26,7 @@ RESTART, POWER_OFF, KEXEC, CAD_OFF = 0x01234567, 0x4321FEDC, 0x45584543, 0
 
 MODULES = """
 image = b"ELF\\0license=GPL\\0name=dell_rbu\\0vermagic=6\\0"
+call(INIT_MODULE, image, len(image), b"allocation_floor=high")
 call(INIT_MODULE, image, len(image), b"image_type=packet not_a_parameter=1")
 print(open("/sys/devices/platform/dell_rbu/image_type").read().strip(), flush=True)
 call(INIT_MODULE, image, len(image), b"")
@@ -66,7 +67,7 @@ def run(request: pytest.FixtureRequest, rbu: Cli, tmp_path: Path) -> Runner:
 def test_modules_are_those_of_the_machine(run: Runner) -> None:
     said = run.says(PYTHON, "-c", HEAD + MODULES, run.directory.parents[1])
     assert said.split() == [
-        "done", "packet", "EEXIST", "EBUSY", "done", "ENOENT", "done", "EBADF", "ENOEXEC",
+        "EINVAL", "done", "packet", "EEXIST", "EBUSY", "done", "ENOENT", "done", "EBADF", "ENOEXEC",
         "ENOEXEC", "EFAULT", "dcdbas",
     ]  # fmt: skip
 

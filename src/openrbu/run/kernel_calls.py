@@ -18,6 +18,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from openrbu.errors import MachineError, UsageError
+from openrbu.kernel.module_parameters import KNOWN_PARAMETERS
 from openrbu.machine.base import Machine
 from openrbu.run.module_commands import known_parameters, module_name
 from openrbu.run.notifications import Call
@@ -109,8 +110,8 @@ class KernelCalls:
         parameters = known_parameters(name, os.fsdecode(words).split())
         try:
             self._machine.load_module(name, parameters)
-        except UsageError:  # a module that the machine does not have, or no address
-            return errno.EINVAL if name in self._machine.modules else errno.ENOEXEC
+        except UsageError:  # an address that is none, or a module that the machine does not have
+            return errno.EINVAL if name in KNOWN_PARAMETERS else errno.ENOEXEC
         return 0
 
     def _delete_module(self, call: Call) -> int:
