@@ -107,6 +107,9 @@ def test_a_loaded_kernel_is_shown_until_it_runs(tmp_path: Path) -> None:
         assert read_text(VirtualHost(machine), KEXEC_LOADED) == "0"
         machine.restart()
         assert read_text(VirtualHost(machine), KEXEC_LOADED) == "1"
+        machine.load_kexec(is_loaded=False)
+    with running(directory) as machine:  # it stays unloaded until the next start
+        assert read_text(VirtualHost(machine), KEXEC_LOADED) == "0"
 
 
 @pytest.mark.parametrize(("one", "other"), [pair[:2] for pair in EITHER_OR])

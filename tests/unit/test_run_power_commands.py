@@ -143,6 +143,6 @@ def test_a_restart_that_nobody_forces_goes_to_a_kernel_that_is_loaded(desk: Desk
         ("reboot", PowerAction.KEXEC),
     ):
         with contextlib.closing(PowerSwitch()) as switch:
-            switch.kernel_is_loaded = True
+            desk.machine.load_kexec(is_loaded=True)
             ask(Desk(desk.machine, switch), line)
             assert switch.wish == PowerWish(action)

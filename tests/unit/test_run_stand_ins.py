@@ -242,6 +242,12 @@ def test_kexec_starts_another_kernel_without_the_bios(run_as_root: Runner) -> No
     )
 
 
+def test_a_kernel_stays_loaded_for_the_next_program(run_as_root: Runner) -> None:
+    loaded = "cat /sys/kernel/kexec_loaded"
+    assert run_as_root.says("sh", "-c", f"{loaded}; kexec -l vmlinuz; {loaded}") == "0\n1\n"
+    assert run_as_root.says("sh", "-c", f"{loaded}; kexec -u; {loaded}") == "1\n0\n"
+
+
 def test_the_exit_status_is_the_tools_own_where_it_has_one(run_as_root: Runner) -> None:
     as_of_sigterm = "trap 'exit 143' TERM; reboot & wait; sleep 1000"
     assert run_as_root("sh", "-c", as_of_sigterm).returncode == 0

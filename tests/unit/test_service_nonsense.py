@@ -130,6 +130,7 @@ CALLS_OF_A_PROGRAM: dict[str, Callable[[RemoteMachine], object]] = {
     "power_on": lambda machine: machine.power_on(),
     "restart": lambda machine: machine.restart(),
     "kexec": lambda machine: machine.kexec(),
+    "load_kexec": lambda machine: machine.load_kexec(is_loaded=True),
     "power_off": lambda machine: machine.power_off(),
     "check_running": lambda machine: machine.ports,
     "in8": lambda machine: RemotePorts(machine._connection).in8(0x70),

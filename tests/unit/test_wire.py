@@ -87,6 +87,8 @@ def deeds(machine: Machine) -> Iterator[Callable[[], Any]]:
     yield lambda: machine.last_post
     yield lambda: machine.ram.read(PhysAddr(MIB), 8)
     yield lambda: machine.ram.read(PhysAddr(1 << 40), 8)
+    yield lambda: machine.load_kexec(is_loaded=True)
+    yield lambda: read_text(host, "/sys/kernel/kexec_loaded")
     yield machine.kexec
     yield machine.power_off
     yield lambda: machine.is_on

@@ -329,6 +329,12 @@ class Kernel:
             module.unload()
             del self.modules[name]
 
+    def load_kexec(self, *, is_loaded: bool) -> None:
+        """Load a kernel for kexec, or unload it."""
+        self.check_not_crashed()
+        with self.changing():
+            self._restart.kexec_loaded = is_loaded
+
     @property
     def reboot_mode(self) -> RebootMode:
         """The kind of its next restart."""

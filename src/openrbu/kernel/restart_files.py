@@ -39,6 +39,8 @@ class RestartFiles:
     `words`: more words of its command line. `has_files`: it has `/sys/kernel/reboot`, which kernels
     before 5.11 have not. `by_kexec`: another kernel started it, without the BIOS. `loads_kexec`:
     somebody loads a kernel for kexec after each start through the BIOS.
+
+    `kexec_loaded`: a kernel is loaded that a plain restart starts.
     """
 
     def __init__(
@@ -46,8 +48,9 @@ class RestartFiles:
     ) -> None:
         self.words = words
         self._line = f"{_LINE} {words}".rstrip()
-        self._has_files, self._loads_kexec = has_files, loads_kexec
+        self._has_files = has_files
         self.by_kexec = by_kexec
+        self.kexec_loaded = loads_kexec and not by_kexec
         chosen = parse_reboot_words(words)
         self.mode: RebootMode = next((x for x in REBOOT_MODES if x == chosen.mode), "cold")
         self.type: RebootType = next((x for x in REBOOT_TYPES if x == chosen.type), "acpi")
@@ -68,12 +71,12 @@ class RestartFiles:
 
     def snapshot(self) -> RestartState:
         """The state that `restore` needs."""
-        return RestartState(self.mode, self.type, self.force, self.by_kexec)
+        return RestartState(self.mode, self.type, self.force, self.by_kexec, self.kexec_loaded)
 
     def restore(self, state: RestartState) -> None:
         """Have the state of a snapshot."""
         self.mode, self.type, self.force = state.mode, state.type, state.force
-        self.by_kexec = state.by_kexec
+        self.by_kexec, self.kexec_loaded = state.by_kexec, state.kexec_loaded
 
     def _store_mode(self, data: bytes) -> None:
         self.mode = _named(REBOOT_MODES, data, "mode")
@@ -91,13 +94,8 @@ class RestartFiles:
             raise KernelError(errno.EINVAL, f"/sys{REBOOT}/force")
         self.force = value
 
-    @property
-    def is_kexec_loaded(self) -> bool:
-        """Whether a kernel is loaded that a plain restart starts."""
-        return self._loads_kexec and not self.by_kexec
-
     def _show_kexec(self) -> str:
-        return f"{int(self.is_kexec_loaded)}\n"
+        return f"{int(self.kexec_loaded)}\n"
 
     def _show_loader(self) -> str:
         return f"{_KEXEC if self.by_kexec else _GRUB}\n"

@@ -28,12 +28,14 @@ RebootType: TypeAlias = Literal["acpi", "kbd", "efi", "bios", "pci", "triple"]
 @dataclass(frozen=True, slots=True)
 class RestartState:
     """How a kernel will restart: what `/sys/kernel/reboot` shows. `by_kexec`: another kernel
-    started it, without the BIOS."""
+    started it, without the BIOS. `kexec_loaded`: another one is loaded, which a plain restart
+    starts."""
 
     mode: RebootMode
     type: RebootType
     force: bool
     by_kexec: bool
+    kexec_loaded: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,6 +90,12 @@ class Machine(Protocol):
         :raise MachineError: when it is off, or runs Xen.
         """
 
+    def load_kexec(self, *, is_loaded: bool) -> None:
+        """Load a kernel for `kexec`, as `kexec -l` does; or unload it.
+
+        :raise MachineError: when it is off, or runs Xen.
+        """
+
     def power_off(self) -> None:
         """Switch off; RAM is lost."""
 

@@ -61,7 +61,8 @@ def _from_1(state: Document) -> Document:
     restart there is its mode, and nothing is locked down."""
     kernel = {**state["kernel"]}
     mode = kernel.pop("reboot_mode")
-    kernel["restart"] = {"mode": mode, "type": "acpi", "force": False, "by_kexec": False}
+    of_kexec = {"by_kexec": False, "kexec_loaded": False}
+    kernel["restart"] = {"mode": mode, "type": "acpi", "force": False, **of_kexec}
     modules, parameters = kernel["modules"], kernel.pop("parameters")
     if modules.keys() != parameters.keys():
         raise ValueError("modules and their parameters differ")
@@ -76,4 +77,4 @@ def _from_1(state: Document) -> Document:
 FORMAT = FileFormat(2, {1: _from_1})
 """Of the state. 1: openrbu up to 0.2.0; 2: modules are a list, without their parameters, and
 the kernel has plain files, a search path for firmware, all files of its restart and a level of
-lockdown, and may have been started by kexec."""
+lockdown, and may have been started by kexec or have a kernel loaded for it."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Self
@@ -45,6 +45,7 @@ from openrbu.machine.clock import Clock, local_now
 from openrbu.machine.config import load_config, read_tables
 from openrbu.machine.faults import parse_faults
 from openrbu.machine.kernel_log import KernelLog
+from openrbu.machine.kernel_user import KernelUser
 from openrbu.machine.path_locks import PathLocks, path_lock
 from openrbu.machine.ram import open_ram
 from openrbu.machine.state import StateFile
@@ -55,7 +56,7 @@ from openrbu.system.files import make_room
 from openrbu.system.signals import signals_deferred
 
 
-class VirtualMachine:
+class VirtualMachine(KernelUser):
     """The machine in `directory`, opened and locked by this process until `close`.
 
     `more_faults`: labels of faults beside those of its `machine.json`. `serving`: this process is
@@ -291,35 +292,10 @@ class VirtualMachine:
     def check_connection(self) -> None:
         """Does nothing: the machine is in this process."""
 
-    def exists(self, path: str) -> bool:
-        with self.lock:
-            return self.running_kernel().exists(path)
-
     def open(self, path: str, *, reading: bool = False, writing: bool = False) -> File:
         with self.lock:
             self.running_kernel()
             return self.files.open(path, reading=reading, writing=writing)
-
-    def make_file(self, path: str) -> None:
-        with self.lock:
-            self.running_kernel().make_file(path)
-
-    def remove_file(self, path: str) -> None:
-        with self.lock:
-            self.running_kernel().remove_file(path)
-
-    @property
-    def modules(self) -> tuple[str, ...]:
-        with self.lock:
-            return tuple(sorted(self.running_kernel().modules))
-
-    def load_module(self, name: str, parameters: Mapping[str, str]) -> None:
-        with self.lock:
-            self.running_kernel().load_module(name, parameters)
-
-    def unload_module(self, name: str) -> None:
-        with self.lock:
-            self.running_kernel().unload_module(name)
 
     def path_lock(self, path: str) -> AbstractContextManager[None]:
         me = object()

@@ -22,7 +22,7 @@ from openrbu.kernel.module_parameters import KNOWN_PARAMETERS
 from openrbu.machine.base import Machine
 from openrbu.run.module_commands import known_parameters, module_name
 from openrbu.run.notifications import Call
-from openrbu.run.power import PowerAction, PowerSwitch, PowerWish
+from openrbu.run.power import PowerAction, PowerSwitch, PowerWish, has_kexec
 from openrbu.run.supervisor import UNANSWERED, Handler
 
 # linux/reboot.h
@@ -82,10 +82,8 @@ class KernelCalls:
         if command in (_CAD_ON, _CAD_OFF):
             return 0
         action = _ACTIONS.get(command)
-        if action is None or (action is PowerAction.KEXEC and not self._switch.kernel_is_loaded):
+        if action is None or (action is PowerAction.KEXEC and not has_kexec(self._machine)):
             return errno.EINVAL
-        if action is PowerAction.KEXEC:
-            self._machine.config.check_kexec()
         self._switch.ask(PowerWish(action, at_once=True))
         return UNANSWERED
 

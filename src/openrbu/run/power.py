@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 from enum import Enum
+from typing import TYPE_CHECKING
+
+from openrbu.errors import MachineError
+
+if TYPE_CHECKING:
+    from openrbu.machine.base import Machine
 
 
 class PowerAction(Enum):
@@ -30,13 +37,11 @@ class PowerSwitch:
     """Has the wish of the programs on a machine. Any thread may call.
 
     `wake_up` is a descriptor that can be read as soon as there is a wish for now. The first such
-    wish counts: what follows comes from programs that are about to be ended. `kernel_is_loaded`:
-    for kexec; a restart that nobody forces goes to it.
+    wish counts: what follows comes from programs that are about to be ended.
     """
 
     def __init__(self) -> None:
         self.wake_up = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self.kernel_is_loaded = False
         self._now: PowerWish | None = None
         self._scheduled: PowerWish | None = None
 
@@ -59,3 +64,14 @@ class PowerSwitch:
 
     def close(self) -> None:
         os.close(self.wake_up)
+
+
+def has_kexec(machine: Machine) -> bool:
+    """Whether a kernel is loaded for kexec: a restart that nobody forces goes to it. A kernel that
+    has crashed starts no other."""
+    with (
+        contextlib.suppress(MachineError),
+        contextlib.closing(machine.open("/sys/kernel/kexec_loaded", reading=True)) as file,
+    ):
+        return file.read(0, 1) == b"1"
+    return False

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from openrbu.errors import MachineError
-from openrbu.run.power import PowerAction, PowerWish
+from openrbu.run.power import PowerAction, PowerWish, has_kexec
 from openrbu.run.said import Command, Said, UnknownOptionError, failed
 
 _OF_HALT: Mapping[str, PowerAction] = MappingProxyType(
@@ -134,37 +134,33 @@ def _action_of(words: Sequence[str]) -> tuple[PowerAction | None, int]:
 
 
 def kexec(command: Command) -> Said:
-    """kexec(8): `-l` remembers that a kernel is loaded, `-e` starts it. It is always the machine's
+    """kexec(8): `-l` loads a kernel, `-u` unloads it, `-e` starts it. It is always the machine's
     own kernel: the file is not read."""
     given = {word for word in command.words if word.startswith("-")}
     if not command.is_root:
         return _not_root(command)
     if given & {"-p", "--load-panic", "-S", "--status", "-v", "--version", "-h", "--help"}:
         return failed("kexec: on a virtual machine only -l, -u, -e and -f are known")
-    if given & {"-u", "--unload"}:
-        command.switch.kernel_is_loaded = False
-        return Said()
     if not given & {"-e", "--exec"}:
-        command.switch.kernel_is_loaded = True
-        if not given & {"-f", "--force"}:
+        unloads = bool(given & {"-u", "--unload"})
+        try:
+            command.machine.load_kexec(is_loaded=not unloads)
+        except MachineError as error:
+            return failed(f"kexec: {error}")
+        if unloads or not given & {"-f", "--force"}:
             return Said()
     return _kexec(command)
 
 
 def _kexec(command: Command) -> Said:
-    if not command.switch.kernel_is_loaded:
+    if not has_kexec(command.machine):
         return failed("Nothing has been loaded!")
-    try:
-        command.machine.config.check_kexec()
-    except MachineError as error:
-        return failed(f"{command.name}: {error}")
-    command.switch.kernel_is_loaded = False
     return _ask(command, PowerWish(PowerAction.KEXEC, at_once=command.name == "kexec"))
 
 
 def _of(command: Command, action: PowerAction, forced: int = 0) -> PowerWish:
     """What systemd makes of it: a restart that nobody forces goes to a kernel that is loaded."""
-    if action is PowerAction.RESTART and command.switch.kernel_is_loaded and not forced:
+    if action is PowerAction.RESTART and has_kexec(command.machine) and not forced:
         action = PowerAction.KEXEC
     return PowerWish(action, at_once=forced > 1)
 

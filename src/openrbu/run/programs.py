@@ -101,7 +101,10 @@ def run_all(
         # After the fork, because numpy starts threads when it is imported.
         from openrbu.sharing.access import serve_or_connect  # noqa: PLC0415  (threads)
 
-        with serve_or_connect(directory, waiting=waiting) as machine:
+        with (
+            contextlib.closing(child),
+            serve_or_connect(directory, waiting=waiting) as machine,
+        ):
             done = [_run_one(machine, child, real, log, trace)]
             told(done[0])
             if commands[1:] and done[0].power not in (PowerAction.RESTART, PowerAction.KEXEC):
@@ -140,7 +143,6 @@ def _run_one(
 
     with contextlib.closing(PowerSwitch()) as switch:
         with contextlib.closing(child):
-            switch.kernel_is_loaded = has_kexec(machine)
             overlay = Overlay(machine.files, real, desk=Desk(machine, switch))
             session = FuseSession(
                 overlay if trace is None else trace.begin(machine, overlay, child, caller_pid),
@@ -170,15 +172,6 @@ def _run_one(
             post = None if end.restarted is None else end.restarted.post
             trace.restart(end.power.value, post)
         return end
-
-
-def has_kexec(machine: Machine) -> bool:
-    """Whether a kernel is loaded for kexec, which a plain restart starts.
-
-    :raise MachineError: when the machine is off.
-    """
-    with contextlib.closing(machine.open("/sys/kernel/kexec_loaded", reading=True)) as file:
-        return file.read(0, 1) == b"1"
 
 
 def _act(machine: Machine, wish: PowerWish | None, status: int) -> ProgramEnd:

@@ -89,6 +89,9 @@ class Client:
     def kexec(self) -> None:
         self._machine.kexec()
 
+    def load_kexec(self, *, is_loaded: bool) -> None:
+        self._machine.load_kexec(is_loaded=is_loaded)
+
     def power_off(self) -> None:
         self._machine.power_off()
 
@@ -208,6 +211,7 @@ STATUS = Call("status", Client.status)
 POWER_ON = Call("power_on", Client.power_on)
 RESTART = Call("restart", Client.restart, cold=bool | None)
 KEXEC = Call("kexec", Client.kexec)
+LOAD_KEXEC = Call("load_kexec", Client.load_kexec, is_loaded=bool)
 POWER_OFF = Call("power_off", Client.power_off)
 CHECK_RUNNING = Call("check_running", Client.check_running)
 IN8 = Call("in8", Client.in8, port=int)
@@ -246,6 +250,7 @@ CALLS: Mapping[str, Call[...]] = MappingProxyType(
             POWER_ON,
             RESTART,
             KEXEC,
+            LOAD_KEXEC,
             POWER_OFF,
             CHECK_RUNNING,
             IN8,

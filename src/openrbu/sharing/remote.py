@@ -314,6 +314,9 @@ class RemoteMachine:
     def kexec(self) -> None:
         self._connection.call(client.KEXEC, replies.no_value)
 
+    def load_kexec(self, *, is_loaded: bool) -> None:
+        self._connection.call(client.LOAD_KEXEC, replies.no_value, is_loaded=is_loaded)
+
     def power_off(self) -> None:
         self._connection.call(client.POWER_OFF, replies.no_value)
 

@@ -18,7 +18,7 @@ from openrbu.machine.factory import make_machine
 from openrbu.machine.kernel_log import read_log
 from openrbu.machine.virtual import VirtualMachine
 from openrbu.run import programs
-from openrbu.run.power import PowerAction
+from openrbu.run.power import PowerAction, has_kexec
 from openrbu.run.programs import ProgramEnd
 from openrbu.system.home import HOME_VARIABLE
 from openrbu.system.processes import end_descendants
@@ -130,7 +130,7 @@ def _restarted(directory: Path) -> list[PostReport]:
     started by kexec. Where the power fails meanwhile, it is switched on again."""
     while True:  # at the second start the BIOS does not begin again
         with contextlib.suppress(PowerFailedError), VirtualMachine(directory) as machine:
-            if machine.is_on and programs.has_kexec(machine):
+            if machine.is_on and has_kexec(machine):
                 machine.kexec()
                 return []
             return [machine.restart()]
