@@ -26,7 +26,7 @@ from openrbu.update.options import Options
 from openrbu.update.plan import make_plan
 from openrbu.update.report import NextRestart, read_status
 from openrbu.update.target import read_target
-from rigs.machines import WAYS, Quiet, image, make, running, update
+from rigs.machines import FLASH_BYTES, WAYS, Quiet, image, make, running, update
 
 NOW = dt.datetime(2026, 3, 4, 5, 6, 7, tzinfo=dt.UTC)
 BY_FIRMWARE, BY_KEXEC = Boot("two", 7 << 4), Boot("two", 0xD << 4)
@@ -99,6 +99,17 @@ def test_after_a_cold_restart_memory_is_the_likely_cause(tmp_path: Path) -> None
         assert (
             "likely cause: what was staged was not in memory any more" in how_it_ended(ended).text
         )
+
+
+def test_an_image_of_another_size_than_the_flash_is_a_likely_cause_of_none_found(
+    tmp_path: Path,
+) -> None:
+    with running(make(tmp_path, flash_size_bytes=2 * FLASH_BYTES)) as machine:
+        update(VirtualHost(machine), image())
+        report = machine.restart()
+        assert "checksum over the data" in report.reason
+        assert report.completion_code == CompletionCode.IMAGE_NOT_FOUND
+        assert "the image has another size" in how_it_ended(last(machine)).text
 
 
 @pytest.mark.parametrize("who", ["the BIOS", "another program"])

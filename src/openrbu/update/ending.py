@@ -78,7 +78,8 @@ _CAUSES = {
     CompletionCode.FLASH_FAILURE: "the flash is broken, or the power failed meanwhile",
     CompletionCode.MISCOMPARE: "the flash is broken",
     CompletionCode.IMAGE_NOT_FOUND: "what was staged was not in memory any more: a cold restart, a "
-    "power cycle or a firmware that clears memory at each restart loses it",
+    "power cycle or a firmware that clears memory at each restart loses it; or the image has "
+    "another size than this machine's flash",
 }
 _PASSWORD_CAUSES = {
     PasswordUse.NOT_VERIFIED: "the BIOS admin password that was given is wrong: nothing verified "
