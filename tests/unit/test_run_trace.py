@@ -327,6 +327,8 @@ def test_restarts_are_never_one_step() -> None:
         ([call("lookup", errno="ENOENT"), call("read")], 0),
         ([call("lookup", errno="ENOENT"), call("open"), call("read")], None),
         ([call("write", errno="EIO"), call("read", errno="ENOMEM")], 0),
+        ([call("read", errno="EPERM"), call("read"), call("write", errno="EIO")], 2),
+        ([call("read", errno="EPERM"), call("read", pid=8), call("write")], 0),
     ],
 )
 def test_the_first_failure_is_a_call_that_failed_or_else_a_file_that_never_was_there(

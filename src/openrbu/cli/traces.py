@@ -11,10 +11,12 @@ import typer
 
 from openrbu import api
 from openrbu.cli.show import Answer, Block, Cell, Facts, Table, bad, good
+from openrbu.ports import PC_PORTS
 from openrbu.units import human_size
 
 if TYPE_CHECKING:
     from openrbu.run.trace_file import TraceEvent, TraceReport, TraceStep
+    from openrbu.run.trace_ports import CmosStep
 
 _MARK = "first failure"
 
@@ -56,6 +58,7 @@ def _document(report: TraceReport) -> dict[str, Any]:
 
 def _blocks(report: TraceReport) -> Iterator[Block]:
     from openrbu.run.trace_file import folded
+    from openrbu.run.trace_ports import CmosStep, with_cmos
 
     head = report.head
     yield Facts(
@@ -70,10 +73,10 @@ def _blocks(report: TraceReport) -> Iterator[Block]:
     )
     steps = list(folded(report.events))
     first = report.first_failure
+    shown = [step for number, step in enumerate(steps) if not _says_nothing(steps, number)]
     rows = [
-        _row(step, is_first=step.event is first)
-        for number, step in enumerate(steps)
-        if not _says_nothing(steps, number)
+        _cmos_row(step) if isinstance(step, CmosStep) else _row(step, is_first=step.event is first)
+        for step in with_cmos(shown)
     ]
     if any(each.event != "end" for each in report.events):
         yield Table("", ("s", "program", "call", "file", "what", ""), rows)
@@ -112,6 +115,18 @@ def _row(step: TraceStep, *, is_first: bool) -> tuple[Cell, ...]:
     if event.port is not None:
         where = f"port {event.port:#x}"
     return (f"{event.time_s:.3f}", who, event.event, where, what, mark)
+
+
+def _cmos_row(step: CmosStep) -> tuple[Cell, ...]:
+    event, size = step.event, len(step.values)
+    where = f"CMOS {step.index:#04x}"
+    if step.index_port != PC_PORTS[0][0]:
+        where += f" behind port {step.index_port:#x}"
+    what = f"{size} bytes"
+    if size == 1:
+        what = f"{'<-' if event.access == 'write' else '->'} {step.values[0]:#04x}"
+    who = f"{event.program or '?'}[{event.pid}]"
+    return (f"{event.time_s:.3f}", who, event.access or "", where, what, "")
 
 
 def _what(step: TraceStep) -> str:

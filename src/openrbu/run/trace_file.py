@@ -118,14 +118,32 @@ class TraceReport:
         """The call that failed first; None: none did.
 
         A path that was not found counts only where no other call failed, and where it was not found
-        later on either: programs ask whether a file is there, and wait for one.
+        later on either: programs ask whether a file is there, and wait for one. A read that the
+        process then makes in another way, with success, does not count.
         """
-        failures = [each for each in self.events if each.is_failure]
+        failures = [
+            each
+            for number, each in enumerate(self.events)
+            if each.is_failure and not self._is_made_again(number)
+        ]
         opened = {each.path for each in self.events if each.event == "open" and not each.errno}
         for each in failures:
             if each.event != "lookup":
                 return each
         return next((each for each in failures if each.path not in opened), None)
+
+    def _is_made_again(self, number: int) -> bool:
+        """Whether an event is a read, and the next of its process one of the same file that went
+        well: of a smaller part, for example."""
+        event = self.events[number]
+        after = (each for each in self.events[number + 1 :] if each.pid == event.pid)
+        following = next(after, None)
+        return (
+            event.event == "read"
+            and following is not None
+            and (following.event, following.path) == ("read", event.path)
+            and not following.is_failure
+        )
 
 
 def read_trace(path: Path | str) -> TraceReport:
