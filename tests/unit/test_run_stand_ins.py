@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from rigs.machines import NEWER, PROFILES, image_bytes
 from rigs.mounted import needs_fuse
 from rigs.needs import program
 from rigs.run import USERS, Runner, needs_root, runner
+from rigs.update_tools import PAGE_COMMANDS, PAGE_TOOL, page_tool
 
 RELEASE = os.uname().release
 MODEL = "precision-t7600"
@@ -126,11 +126,6 @@ def test_modprobes_configuration_counts(run_as_root: Runner) -> None:
 
 # -- the restart ------------------------------------------------------------------------------
 
-PAGE = Path(__file__).parents[2] / "docs" / "run.md"
-COMMANDS, WHOLE_UPDATE = re.findall(r"```(?:sh)?\n(.*?)```", PAGE.read_text(), re.DOTALL)[:2]
-"""What the page begins with: the command lines, and an update tool as its author has it."""
-
-
 WITH = dict(zip(PROFILES, cycle(("precision-t7600", "precision-390", "poweredge-2650"))))
 """The model for each profile: tokens behind SMI calls, and two with tokens in CMOS, which
 smbios-token-ctl sets by port instructions."""
@@ -141,10 +136,7 @@ def test_a_tool_of_a_few_lines_does_a_whole_update(rbu: Cli, tmp_path: Path, pro
     model = WITH[profile]
     run = runner(tmp_path / "home", "root", model, profile=profile)
     image = rbu.write("new.hdr", image_bytes(model))
-    program("smbios-token-ctl", "smbios-utils")
-    ended = after_restart(
-        run, "sh", "-c", WHOLE_UPDATE, "tool", image, then=("dmidecode -s bios-version",)
-    )
+    ended = after_restart(run, *page_tool(image), then=("dmidecode -s bios-version",))
     assert ended.returncode == 0, ended
     assert ended.stdout.splitlines()[-1] == NEWER[model]
     told = " ".join(ended.stderr.split())
@@ -157,8 +149,8 @@ def test_the_page_works_word_for_word(rbu: Cli) -> None:
     needs_root()
     for name in ("dmidecode", "smbios-token-ctl"):
         program(name, "dmidecode or smbios-utils")
-    rbu.write("update.sh", WHOLE_UPDATE.encode()).chmod(0o755)
-    script = f'rbu() {{ {shlex.join(RBU)} "$@"; }}\nset -e\n{COMMANDS}'
+    rbu.write("update.sh", PAGE_TOOL.encode()).chmod(0o755)
+    script = f'rbu() {{ {shlex.join(RBU)} "$@"; }}\nset -e\n{PAGE_COMMANDS}'
     ended = subprocess.run(
         ["sh", "-c", script], capture_output=True, check=False, cwd=rbu.directory, text=True
     )
