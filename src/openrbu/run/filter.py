@@ -50,6 +50,7 @@ NUMBERS: Mapping[int, Mapping[str, int]] = {  # asm/unistd_64.h, asm/unistd_32.h
         "kill": 62,
         "reboot": 169,
         "setns": 308,
+        "syslog": 103,
     },
     I386: {
         "delete_module": 129,
@@ -60,6 +61,7 @@ NUMBERS: Mapping[int, Mapping[str, int]] = {  # asm/unistd_64.h, asm/unistd_32.h
         "kill": 37,
         "reboot": 88,
         "setns": 346,
+        "syslog": 103,
     },
 }
 """The number of each call that a rule may name, by architecture."""

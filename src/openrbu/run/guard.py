@@ -10,11 +10,12 @@ computer than files:
 - Port I/O by `iopl(2)` and `ioperm(2)`, which reaches this computer's CMOS: the kernel does not
   execute them, and the parent of the program answers in its place (`openrbu.run.supervisor`).
 - Signals to process 1, with which some programs restart a computer, are refused: EPERM.
+- What this computer's kernel has said, `syslog(2)`, is refused; the machine's is at `/dev/kmsg`.
 - Processes outside: their namespaces, memory and files would lead around all that. `setns(2)` is
   refused, and they lose CAP_SYS_PTRACE. Without that a process may look into another one only if
   it has all capabilities of that: programs under `rbu run` have the same, others have more.
 
-The last three are done by a seccomp filter (`openrbu.run.filter`). CAP_SYS_RAWIO stays, because the
+The last four are done by a seccomp filter (`openrbu.run.filter`). CAP_SYS_RAWIO stays, because the
 driver requires it for writing to its firmware `data`.
 """
 
@@ -33,6 +34,7 @@ from openrbu.run.filter import Rule, Verdict, install
 RULES = (
     Rule("kill", Verdict.REFUSE, first_argument=1),
     Rule("setns", Verdict.REFUSE),
+    Rule("syslog", Verdict.REFUSE),
     Rule("iopl", Verdict.NOTIFY),
     Rule("ioperm", Verdict.NOTIFY),
     Rule("reboot", Verdict.NOTIFY),

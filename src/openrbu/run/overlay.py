@@ -36,6 +36,7 @@ from openrbu.run.shown_files import PROC_FILES, XEN
 if TYPE_CHECKING:
     from openrbu.kernel.files import File, Files
     from openrbu.run.answers import Desk
+    from openrbu.run.kernel_messages import KernelMessages
 
 MERGED = frozenset(
     (
@@ -103,6 +104,9 @@ MACHINE_ONLY = frozenset(
 )
 """Paths, with all below them, at which a program finds the virtual machine's entries or none."""
 
+KMSG = "/dev/kmsg"
+"""The log of the machine's kernel (`openrbu.run.kernel_messages`). It is not listed."""
+
 REFUSED = "/refused"
 """A file that can't be opened (EPERM), to be bound on other files. It is not listed."""
 
@@ -121,6 +125,8 @@ _FIRST_INODE = 1 << 32
 """Far above the inode numbers of a machine's files."""
 
 _FIRST_PROCESS_INODE = 1 << 33
+
+_STAT_OF_KMSG = Stat(stat.S_IFREG | 0o644, 1, 0, _FIRST_INODE - 4, 0.0)
 
 _STAT_OF_COMMANDS = Stat(stat.S_IFREG | 0o666, 1, 0, _FIRST_INODE - 3, 0.0)
 
@@ -187,7 +193,7 @@ class Overlay:
     Any thread may call.
 
     `proc` is the directory with the processes of this computer. `desk`: answers the stand-ins for
-    commands; None: there are none.
+    commands; None: there are none. `messages`: what is at `KMSG`; None: nothing.
     """
 
     def __init__(
@@ -197,8 +203,10 @@ class Overlay:
         *,
         proc: Path = Path("/proc"),
         desk: Desk | None = None,
+        messages: KernelMessages | None = None,
     ) -> None:
         self._files, self._real, self._proc, self._desk = files, real, proc, desk
+        self._messages = messages
         self._names: dict[str, list[str]] = defaultdict(list)
         for path in real:
             directory, _, name = path.rpartition("/")
@@ -214,6 +222,8 @@ class Overlay:
             return Stat(stat.S_IFREG, 1, 0, _FIRST_INODE - 1, 0.0)
         if path == COMMANDS and self._desk is not None:
             return _STAT_OF_COMMANDS
+        if path == KMSG and self._messages is not None:
+            return _STAT_OF_KMSG
         if path == PROCESSES:
             return Stat(stat.S_IFDIR | 0o555, _LINKS_OF_MERGED, 0, _FIRST_INODE - 2, 0.0)
         real = self._real_at(path)
@@ -248,6 +258,8 @@ class Overlay:
     ) -> File:
         if path == COMMANDS and self._desk is not None:
             return self._desk.open(caller, _STAT_OF_COMMANDS)
+        if path == KMSG and self._messages is not None:
+            return self._messages.open(caller, _STAT_OF_KMSG, writing=writing)
         if path == REFUSED or self._real_at(path) is not None:
             raise KernelError(errno.EPERM, path)
         return self._files.open(path, reading=reading, writing=writing, caller=caller)

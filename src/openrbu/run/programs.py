@@ -138,12 +138,14 @@ def _run_one(
     from openrbu.fuse.filesystem import caller_pid  # noqa: PLC0415  (threads)
     from openrbu.fuse.session import FuseSession  # noqa: PLC0415  (threads)
     from openrbu.run.kernel_calls import KernelCalls  # noqa: PLC0415  (start-up time)
+    from openrbu.run.kernel_messages import KernelMessages  # noqa: PLC0415  (start-up time)
     from openrbu.run.port_calls import PortCalls  # noqa: PLC0415  (start-up time)
     from openrbu.run.supervisor import Supervisor  # noqa: PLC0415  (start-up time)
 
     with contextlib.closing(PowerSwitch()) as switch:
         with contextlib.closing(child):
-            overlay = Overlay(machine.files, real, desk=Desk(machine, switch))
+            desk, messages = Desk(machine, switch), KernelMessages(machine)
+            overlay = Overlay(machine.files, real, desk=desk, messages=messages)
             session = FuseSession(
                 overlay if trace is None else trace.begin(machine, overlay, child, caller_pid),
                 child.device(),

@@ -26,7 +26,7 @@ PROC_FILES = (
 """The files of the machine's `/proc` that are shown, each where this computer has such a file to
 bind it on. One that the machine does not have can't be opened."""
 
-DEVICES = ("/dev/mem", "/dev/port")
+DEVICES = ("/dev/kmsg", "/dev/mem", "/dev/port")
 """The files of the machine's `/dev`. Where this computer has them and the machine has not, they
 can't be opened."""
 
@@ -54,6 +54,15 @@ NO_ENTRY = (
     # This computer's memory, by ways other than the files that are served.
     "/proc/sys/vm/nr_hugepages_mempolicy",
     "/proc/sys/vm/nr_overcommit_hugepages",
+    "/proc/pagetypeinfo",
+    "/proc/slabinfo",
+    "/proc/vmstat",
+    "/proc/zoneinfo",
+    # What this computer's kernel has said, and what it is built from.
+    "/proc/config.gz",
+    "/proc/ioports",
+    "/proc/kallsyms",
+    "/proc/kmsg",
     # The hypervisor that this computer runs on, and its other guests.
     "/dev/xen/*",
     "/proc/xen/*",
