@@ -144,6 +144,7 @@ def _run_one(
 
     with contextlib.closing(PowerSwitch()) as switch:
         with contextlib.closing(child):
+            _check_is_on(machine)
             desk, messages = Desk(machine, switch), KernelMessages(machine)
             overlay = Overlay(machine.files, real, desk=desk, messages=messages)
             session = FuseSession(
@@ -174,6 +175,13 @@ def _run_one(
             post = None if end.restarted is None else end.restarted.post
             trace.restart(end.power.value, post)
         return end
+
+
+def _check_is_on(machine: Machine) -> None:
+    """
+    :raise MachineError: when the machine is off.
+    """
+    machine.open("/proc/sys/kernel/random/boot_id", reading=True).close()
 
 
 def _act(machine: Machine, wish: PowerWish | None, status: int) -> ProgramEnd:
