@@ -1,16 +1,18 @@
 """What runs under `rbu run` comes to the same as on real Linux with the real driver.
 
 Tools, unmodified, update a virtual machine and a lab machine that are alike, and both BIOSes say
-the same.
+the same. The commands of kmod and the permissions for ports are compared in the same way.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
+from difflib import unified_diff
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,12 @@ import pytest
 
 from lab.story import MODEL, Story, packets
 from openrbu.formats.dell import CompletionCode
+from openrbu.system.home import cache_home
 from rigs.cli import RBU
 from rigs.lab import BIOS_RULES
 from rigs.needs import program
+from rigs.port_programs import INHERITANCE, INVALID, PERMISSIONS
+from rigs.port_programs import program as port_program
 from rigs.run import Runner, needs_x86_64, runner
 from rigs.update_tools import old_client, page_tool
 
@@ -106,3 +111,93 @@ def test_a_tool_that_stages_an_image_for_another_system_fails_in_the_same_way(
     assert seen[0] == CompletionCode.INCONSISTENT_IMAGE
     assert seen[4:] == [story.old, story.old]
     assert verdict_in_lab(story, tool) == seen
+
+
+LINES = """
+modprobe dell_rbu
+modprobe dell_rbu
+modprobe --first-time dell-rbu
+lsmod | grep -E '^(Module|dell_rbu)' | sed 's/  *[0-9]*  0/ N  0/'
+insmod $MODULE
+rmmod dell_rbu
+rmmod dell_rbu
+rmmod dell-rbu nonsense
+modprobe -r dell_rbu
+modprobe -r -v dell_rbu
+modprobe -r --first-time dell_rbu
+modprobe dell_rbu no_such_parameter=1
+echo init > /sys/devices/platform/dell_rbu/image_type
+lsmod | grep dell_rbu | tr -s ' ' | cut -d ' ' -f 3,4
+rmmod dell_rbu
+modprobe -r dell_rbu
+echo -1 > /sys/class/firmware/dell_rbu/loading
+until rmmod dell_rbu 2>/dev/null; do :; done
+modprobe dell_rbu image_type=packet; cat /sys/devices/platform/dell_rbu/image_type; rmmod dell_rbu
+modprobe dell_rbu allocation_floor=x
+modprobe dcdbas; ls /sys/devices/platform/dcdbas/smi_data; rmmod dcdbas
+modprobe -q nonsense
+modprobe nonsense
+modprobe nonsense x=1
+modprobe -a nonsense dell_rbu
+modprobe -r nonsense
+modprobe -n dell_rbu
+modprobe -n -v nonsense
+modprobe -R dell_rbu
+modprobe
+modprobe -a
+modprobe -r
+modprobe --nonsense
+modprobe -Q
+modprobe -V
+rmmod
+rmmod -Q
+rmmod nonsense
+modprobe -R dell_rbu
+rmmod dell_rbu
+insmod
+insmod $MODULE no_such_parameter=1
+insmod $MODULE
+setpriv --reuid=65534 --regid=65534 --clear-groups rmmod dell_rbu 2>&1 | grep -v ../libkmod/
+rmmod -v dell_rbu
+lsmod nonsense
+""".strip().splitlines()
+"""What is typed, line by line. What libkmod adds, with a line of its source, is left out."""
+
+MODULE = "kernel/drivers/platform/x86/dell/dell_rbu.ko"
+
+
+def typed(directory: str, path: str = "") -> list[str]:
+    """The words that type the lines. What each says is behind it, standard error too."""
+    script = [f'PATH={path}:$PATH; MODULE="{directory}/{MODULE}"; cd /dev/shm; export PATH MODULE']
+    for line in LINES:
+        script += [f"echo {shlex.quote('$ ' + line)}", line, 'echo "[$?]"']
+    return ["sh", "-c", "exec 2>&1\n" + "\n".join(script)]
+
+
+def real_kmod(story: Story) -> str:
+    """A directory in the guest with the commands of the kmod that the lab's kernel came with."""
+    cached = max((cache_home() / "packages").glob("kmod_*/bin/kmod"), default=None)
+    kmod = cached or program("kmod", "kmod")
+    links = "for n in modprobe rmmod lsmod insmod; do ln -sf kmod $n; done"
+    story.shell(f"mkdir -p /run/kmod; cd /run/kmod; cp {kmod} .; {links}")
+    return "/run/kmod"
+
+
+def test_the_commands_of_kmod_say_the_same(story: Story, virtual: Runner) -> None:
+    release = story.machine.software.release
+    kmod = real_kmod(story)
+    story.shell("rmmod dell_rbu 2>/dev/null || true")
+    real = story.says(*typed(f"/lib/modules/{release}", kmod)).replace(release, "RELEASE")
+    here = os.uname().release
+    ours = virtual.says(*typed(f"/lib/modules/{here}")).replace(here, "RELEASE")
+    real = real.replace(f"{kmod}/", "")
+    assert ours == real, "\n".join(unified_diff(real.splitlines(), ours.splitlines(), n=99))
+
+
+def test_port_permissions_are_given_and_inherited_in_the_same_way(
+    story: Story, virtual: Runner
+) -> None:
+    for script in (INVALID + PERMISSIONS, INHERITANCE):
+        words = port_program(script)
+        ours, real = json.loads(virtual.says(*words)), json.loads(story.says(*words))
+        assert ours == real

@@ -55,6 +55,130 @@ def say(what): print(json.dumps(what), flush=True)
 """
 
 
+INVALID = """
+invalid = [iopl(4), iopl(-1), ioperm(0, 0, 1), ioperm(65536, 1, 1), ioperm(1, 65536, 1),
+           ioperm(-1, 2, 1), ioperm(8, -8, 0)]
+"""
+
+PERMISSIONS = """
+def asks(*calls):
+    def work():
+        for call, *arguments in calls:
+            assert call(*arguments) == 0
+        return IN(0x378, 0) & 0x3F
+    return status(work)
+
+def split(name, *arguments):
+    '''Unshare, or lose a capability; then ask.'''
+    def work():
+        assert error(name, *arguments) == 0
+        return iopl(3)
+    return status(work)
+
+def without_rawio():
+    header, words = struct.pack('Ii', 0x20080522, 0), (ctypes.c_uint32 * 6)()
+    assert LIBC.capget(header, words) == 0
+    words[0] &= ~(1 << 17)
+    assert LIBC.capset(header, words) == 0
+    return [iopl(3), ioperm(0x70, 2, 1), iopl(0), ioperm(0x70, 2, 0)] == [1, 1, 0, 0]
+
+def wide():
+    assert ioperm(0x70, 3, 1) == 0
+    code('66ed')(0x71, 0)
+    code('ed')(0x70, 0)
+
+def last(size_form):
+    def work():
+        assert iopl(3) == 0
+        code(size_form)(0xFFFF, 0)
+        return 7
+    return status(work)
+
+say({
+    'never asked': asks(),
+    'level 3': asks((iopl, 3)),
+    'level 2': asks((iopl, 2)),
+    'level 3, then 0': asks((iopl, 3), (iopl, 0)),
+    'the range': asks((ioperm, 0x378, 1, 1)),
+    'all': asks((ioperm, 0, 65536, 1)),
+    'beside the range': asks((ioperm, 0x370, 8, 1), (ioperm, 0x379, 8, 1)),
+    'turned off': asks((ioperm, 0x370, 16, 1), (ioperm, 0x378, 1, 0)),
+    'level 0, and the range': asks((iopl, 3), (ioperm, 0x378, 1, 1), (iopl, 0)),
+    'part of a wide access': status(wide),
+    'the last port': last('ec'),
+    'past the last port': last('66ed'),
+    'in a namespace of its own': split('unshare', 0x10000000),
+    'without the capability': status(without_rawio),
+    'invalid': invalid,
+})
+"""
+"""What each way to ask allows. Port 0x378 has no device, and reads as ones."""
+
+INHERITANCE = r"""
+def reads(): return IN(0x378, 0) & 0x3F
+
+def may(work):
+    '''Whether a child may read the port at the end of this work, which asks or not.'''
+    return status(work) == 0x3F
+
+def in_thread(ask, work):
+    '''What `work` returns in a thread that asks when told, or not.'''
+    found = []
+    thread = threading.Thread(target=lambda: (ask(), found.append(work())))
+    thread.start()
+    thread.join()
+    return found[0]
+
+def asks_beside(ask):
+    '''The main thread asks while another one is there, which then reads.'''
+    asked, found = threading.Event(), []
+    thread = threading.Thread(target=lambda: (asked.wait(), found.append(reads())))
+    thread.start()
+    ask()
+    asked.set()
+    thread.join()
+    return found[0]
+
+def after(ask, work):
+    ask()
+    return work()
+
+def executes():
+    script = ("import mmap, ctypes\npage = mmap.mmap(-1, 4096, prot=7)\n"
+              "page.write(bytes.fromhex('89faecc3'))\n"
+              "at = ctypes.addressof(ctypes.c_char.from_buffer(page))\n"
+              "read = ctypes.CFUNCTYPE(ctypes.c_uint8, ctypes.c_uint64)(at)\n"
+              "raise SystemExit(read(0x378) & 0x3F)")
+    os.execv(sys.executable, [sys.executable, '-c', script])
+
+def drops_in_child(ask, drop):
+    ask()
+    status(drop)
+    return reads()
+
+nothing = lambda: None
+found = {}
+for name, ask, drop in (
+    ('iopl', lambda: iopl(3), lambda: iopl(0)),
+    ('ioperm', lambda: ioperm(0x378, 1, 1), lambda: ioperm(0x378, 1, 0)),
+):
+    found[name] = {
+        'itself': may(lambda: after(ask, reads)),
+        'a thread that is there': may(lambda: asks_beside(ask)),
+        'a thread of later': may(lambda: after(ask, lambda: in_thread(nothing, reads))),
+        'who started the thread that asks': may(lambda: in_thread(ask, nothing) or reads()),
+        'a child': may(lambda: after(ask, lambda: status(reads))),
+        'the program that it executes': may(lambda: after(ask, executes)),
+        'what its child executes': may(lambda: after(ask, lambda: status(executes))),
+        'after its child drops it': may(lambda: drops_in_child(ask, drop)),
+        'a thread of later, after it drops it': may(
+            lambda: after(ask, lambda: drop() or in_thread(nothing, reads))),
+    }
+say(found)
+"""
+"""Who has a permission that a thread asked for."""
+
+
 def program(script: str) -> tuple[str, ...]:
     """The words of a command that runs a script with `KIT`."""
     return (PYTHON, "-c", KIT + script)

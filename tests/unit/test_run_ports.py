@@ -15,7 +15,7 @@ from openrbu.ports import PortCmos
 from openrbu.sharing.access import open_machine
 from rigs.cli import Cli
 from rigs.needs import leave_out
-from rigs.port_programs import program, static_32, static_64
+from rigs.port_programs import INVALID, PERMISSIONS, program, static_32, static_64
 from rigs.run import USERS, Runner, needs_x86_64, runner
 
 SEGV = -signal.SIGSEGV
@@ -77,65 +77,6 @@ def test_every_form_reaches_the_machines_own_ports(run: Runner) -> None:
     assert found["66ed"] == "0x112233445566ffff"
     assert found["ed"] == "0xffffffff"
     assert stored == loaded == [0xA5, 0x5A, 0xC3, 0x3C, 0x2D]
-
-
-INVALID = """
-invalid = [iopl(4), iopl(-1), ioperm(0, 0, 1), ioperm(65536, 1, 1), ioperm(1, 65536, 1),
-           ioperm(-1, 2, 1), ioperm(8, -8, 0)]
-"""
-
-PERMISSIONS = """
-def asks(*calls):
-    def work():
-        for call, *arguments in calls:
-            assert call(*arguments) == 0
-        return IN(0x378, 0) & 0x3F
-    return status(work)
-
-def split(name, *arguments):
-    '''Unshare, or lose a capability; then ask.'''
-    def work():
-        assert error(name, *arguments) == 0
-        return iopl(3)
-    return status(work)
-
-def without_rawio():
-    header, words = struct.pack('Ii', 0x20080522, 0), (ctypes.c_uint32 * 6)()
-    assert LIBC.capget(header, words) == 0
-    words[0] &= ~(1 << 17)
-    assert LIBC.capset(header, words) == 0
-    return [iopl(3), ioperm(0x70, 2, 1), iopl(0), ioperm(0x70, 2, 0)] == [1, 1, 0, 0]
-
-def wide():
-    assert ioperm(0x70, 3, 1) == 0
-    code('66ed')(0x71, 0)
-    code('ed')(0x70, 0)
-
-def last(size_form):
-    def work():
-        assert iopl(3) == 0
-        code(size_form)(0xFFFF, 0)
-        return 7
-    return status(work)
-
-say({
-    'never asked': asks(),
-    'level 3': asks((iopl, 3)),
-    'level 2': asks((iopl, 2)),
-    'level 3, then 0': asks((iopl, 3), (iopl, 0)),
-    'the range': asks((ioperm, 0x378, 1, 1)),
-    'all': asks((ioperm, 0, 65536, 1)),
-    'beside the range': asks((ioperm, 0x370, 8, 1), (ioperm, 0x379, 8, 1)),
-    'turned off': asks((ioperm, 0x370, 16, 1), (ioperm, 0x378, 1, 0)),
-    'level 0, and the range': asks((iopl, 3), (ioperm, 0x378, 1, 1), (iopl, 0)),
-    'part of a wide access': status(wide),
-    'the last port': last('ec'),
-    'past the last port': last('66ed'),
-    'in a namespace of its own': split('unshare', 0x10000000),
-    'without the capability': status(without_rawio),
-    'invalid': invalid,
-})
-"""
 
 
 def test_who_did_not_ask_or_may_not_gets_what_the_kernel_gives(run: Runner) -> None:

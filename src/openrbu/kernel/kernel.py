@@ -95,9 +95,9 @@ class Kernel:
     them. `entry_delay_s`: seconds until a requested firmware entry appears. `xen`: which guest of
     Xen it is; then `memory` is that guest's. `saved`: a snapshot, which this kernel continues on
     the same RAM. `broken`: its faults on purpose. `now`: the clock. `smi`: handles SMI calls; None
-    on a machine without the calling interface, which has no `dcdbas` either. `restart`: how it
-    began and will restart; None: as most kernels. `before_change`: called before each change of the
-    kernel or its memory. `log`: gets the lines of the kernel's log.
+    on a machine without the calling interface. `restart`: how it began and will restart; None: as
+    most kernels. `before_change`: called before each change of the kernel or its memory. `log`:
+    gets the lines of the kernel's log.
 
     :raise DamagedInputError: when `saved` does not fit this machine.
     """

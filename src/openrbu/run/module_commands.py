@@ -43,7 +43,7 @@ def modprobe(command: Command) -> Said:
         return failed(str(error))
     given = {name for name, _ in options}
     if given & {"-V", "--version"}:
-        return Said(out=("kmod version 30",))
+        return Said(out=("kmod version 30", "+ZSTD +XZ -ZLIB +LIBCRYPTO -EXPERIMENTAL"))
     if not words:
         return failed("modprobe: ERROR: missing parameters. See -h.")
     if given & {"-r", "--remove"}:
@@ -88,7 +88,9 @@ def rmmod(command: Command) -> Said:
             problems.append(f"rmmod: ERROR: Module {name} is not currently loaded")
         elif problem := _remove(command, name):
             busy = problem == os.strerror(errno.EBUSY)
-            why = f"Module {name} is in use" if busy else f"could not remove {name}: {problem}"
+            why = (
+                f"Module {name} is in use" if busy else f"could not remove module {name}: {problem}"
+            )
             problems.append(f"rmmod: ERROR: {why}")
     return failed(*problems) if problems else Said()
 
@@ -120,13 +122,14 @@ def _inserted(command: Command, word: str, parameters: Sequence[str], given: set
         kind = "WARNING" if given & {"-a", "--all"} else "FATAL"
         text = f"modprobe: {kind}: Module {word} not found in directory {_directory()}"
         return Said(1) if given & {"-q", "--quiet"} else failed(text)
-    if _is_loaded(machine, name):
+    resolves = bool(given & {"-R", "--resolve-alias"})
+    if _is_loaded(machine, name) and not resolves:
         return _already(name) if first_time else Said()
     parameters = [*_configured(name), *parameters]
     line = " ".join(["insmod", f"{_directory()}/{FILES[name]}", *parameters])
     shows = given & {"-v", "--verbose", "-D", "--show-depends"}
-    out = (f"{line} ",) if shows else ()
-    if given & {"-n", "--dry-run", "--show", "-D", "--show-depends", "-R", "--resolve-alias"}:
+    out = (name,) if resolves else (f"{line} ",) if shows else ()
+    if resolves or given & {"-n", "--dry-run", "--show", "-D", "--show-depends"}:
         return Said(out=out)
     if problem := _insert(command, name, parameters):
         return Said(1, out, (f"modprobe: ERROR: could not insert '{name}': {problem}",))

@@ -30,7 +30,7 @@ class Command:
         try:
             return getopt.gnu_getopt(self.words, short, long)
         except getopt.GetoptError as error:
-            raise UnknownOptionError(f"{self.name}: {error.msg}") from None
+            raise UnknownOptionError(f"{self.name}: {_as_glibc(error)}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,14 @@ class Said:
 
 class UnknownOptionError(Exception):
     """A command has an option that is not known. The text says which."""
+
+
+def _as_glibc(error: getopt.GetoptError) -> str:
+    """What getopt_long(3) writes of an option that there is not; Python's text of other errors."""
+    if not error.msg.endswith("not recognized"):
+        return error.msg
+    is_long = error.msg.startswith("option --")
+    return f"unrecognized option '--{error.opt}'" if is_long else f"invalid option -- '{error.opt}'"
 
 
 def failed(*errors: str, status: int = 1) -> Said:
