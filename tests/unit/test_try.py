@@ -79,6 +79,19 @@ def test_what_is_not_as_expected_is_told_with_what_the_tool_said(
     assert list(temporary.iterdir()) == []
 
 
+def test_machines_on_which_all_is_the_same_are_told_together_with_what_the_tool_said(
+    temporary: Path,
+) -> None:
+    profiles = ("--profile", "linux", "--profile", "linux-6.16", "--profile", "linux-2.6.16")
+    script = "printf 'on \\377 output'; exit 7"
+    ended = tried(*SMALL, "--make-image", *profiles, "--", "sh", "-c", script)
+    assert ended.stderr == "rbu: 3 of 3 trials not as expected\n"
+    _, _, told = ended.stdout.partition("3 machines\n")
+    assert told.count("latitude-d500") == 3
+    assert told.count("it said") == told.count("ended with exit code 7") == 1
+    assert "on \ufffd output" in told
+
+
 def test_a_tool_that_does_not_end_is_killed_with_all_that_it_has_started(
     tmp_path: Path, temporary: Path
 ) -> None:

@@ -252,7 +252,7 @@ def _answer(results: list[TrialResult], note: str) -> Answer:
     }
     rows = [_row(each) for each in results]
     blocks: list[Block] = [Table("Trials", ("machine", "verdict", "exit", "because"), rows)]
-    blocks += [Facts(each.combination.name, _failure_rows(each)) for each in failed]
+    blocks += _failure_blocks(failed)
     if note:
         blocks.append(caution(f"note: {note}"))
     counted = f"{len(results)} trial{'s' * (len(results) != 1)}"
@@ -266,6 +266,25 @@ def _row(result: TrialResult) -> tuple[Cell, ...]:
     mark = good if result.is_fine else bad
     status = str(result.exit_status)
     return (result.combination.name, mark(result.verdict), status, result.why)
+
+
+def _failure_blocks(failed: list[TrialResult]) -> list[Block]:
+    """Why trials failed: one block for all machines on which that is the same."""
+    names: dict[str, list[str]] = {}
+    rows: dict[str, list[tuple[str, Cell]]] = {}
+    for each in failed:
+        own = _failure_rows(each)
+        names.setdefault(repr(own), []).append(each.combination.name)
+        rows[repr(own)] = own
+    blocks: list[Block] = []
+    for key, machines in names.items():
+        if len(machines) == 1:
+            blocks.append(Facts(machines[0], rows[key]))
+        else:
+            heads = ("machines", *("",) * len(machines))
+            listed: list[tuple[str, Cell]] = list(zip(heads, machines, strict=False))
+            blocks.append(Facts(f"{len(machines)} machines", [*listed, *rows[key]]))
+    return blocks
 
 
 def _failure_rows(result: TrialResult) -> list[tuple[str, Cell]]:

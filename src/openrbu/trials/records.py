@@ -32,8 +32,8 @@ class TrialResult:
     negative number of the signal that ended it. `completion_code`: what the BIOS recorded at the
     last start with an update; None if there was none. `found_in_held_memory`: as of `PostReport`.
     `restarted_itself`: the tool restarted the machine. `tool_said`: the last lines of its standard
-    error. `kernel_said`: the last line of the kernel's log about the driver; empty if there is
-    none. `seconds`: the time of the tool.
+    error, or where that is empty, of its standard output. `kernel_said`: the last line of the
+    kernel's log about the driver; empty if there is none. `seconds`: the time of the tool.
     """
 
     combination: Combination
