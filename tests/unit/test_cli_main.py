@@ -377,3 +377,18 @@ def test_text_from_files_cannot_steer_the_terminal(capsys: pytest.CaptureFixture
 def test_a_document_is_one_and_says_its_schema(capsys: pytest.CaptureFixture[str]) -> None:
     show.emit_document({"a": 1})
     assert json.loads(capsys.readouterr().out) == {"schema": 1, "a": 1}
+
+
+def test_a_table_looks_at_each_cell_a_few_times_however_long_it_is(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    class Row(list[str]):
+        looked_at = 0
+
+        def __iter__(self) -> Iterator[str]:
+            Row.looked_at += 1
+            return super().__iter__()
+
+    show.emit([Table("", ("a", "b"), [Row(["1", "2"]) for _ in range(100)])])
+    assert len(capsys.readouterr().out.splitlines()) == 101
+    assert Row.looked_at <= 300

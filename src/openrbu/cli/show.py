@@ -256,8 +256,9 @@ def _print_columns(
     indent = "  " if head else ""
     for line in head:
         print(printable(line))
+    widths = widths or _widths(rows)
     for row in rows:
-        columns = zip(row, widths or _widths(rows), strict=True)
+        columns = zip(row, widths, strict=True)
         cells = [cell_text(cell).ljust(width) for cell, width in columns]
         print((indent + "  ".join(cells)).rstrip())
 

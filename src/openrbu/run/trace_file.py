@@ -121,29 +121,30 @@ class TraceReport:
         later on either: programs ask whether a file is there, and wait for one. A read that the
         process then makes in another way, with success, does not count.
         """
-        failures = [
-            each
-            for number, each in enumerate(self.events)
-            if each.is_failure and not self._is_made_again(number)
-        ]
+        failures = self._failures()
         opened = {each.path for each in self.events if each.event == "open" and not each.errno}
         for each in failures:
             if each.event != "lookup":
                 return each
         return next((each for each in failures if each.path not in opened), None)
 
-    def _is_made_again(self, number: int) -> bool:
-        """Whether an event is a read, and the next of its process one of the same file that went
-        well: of a smaller part, for example."""
-        event = self.events[number]
-        after = (each for each in self.events[number + 1 :] if each.pid == event.pid)
-        following = next(after, None)
-        return (
-            event.event == "read"
-            and following is not None
-            and (following.event, following.path) == ("read", event.path)
-            and not following.is_failure
-        )
+    def _failures(self) -> list[TraceEvent]:
+        """The events that failed, without reads that are followed by one of the same process and
+        file that went well: of a smaller part, for example."""
+        failures = []
+        following: dict[int | None, TraceEvent] = {}  # by process
+        for event in reversed(self.events):
+            after = following.get(event.pid)
+            is_made_again = (
+                event.event == "read"
+                and after is not None
+                and (after.event, after.path) == ("read", event.path)
+                and not after.is_failure
+            )
+            if event.is_failure and not is_made_again:
+                failures.append(event)
+            following[event.pid] = event
+        return failures[::-1]
 
 
 def read_trace(path: Path | str) -> TraceReport:
