@@ -122,3 +122,17 @@ def needs_namespaces(prefix: tuple[str, ...] = ()) -> None:
     )
     if tried.returncode:
         leave_out("plain users can have no namespaces here")
+
+
+def with_python(run: Runner, hold: Path) -> Runner:
+    """The same where a plain user may not enter a directory in which this Python is."""
+    python = Path(sys.executable).resolve()
+    closed = [each for each in python.parents if not each.stat().st_mode & 0o001]
+    if not closed:
+        return run
+    top, name = closed[-1], python.relative_to(closed[-1]).parts[0]
+    hold.mkdir()
+    return run.privately(
+        f"mount --bind {top} {hold}; mount -t tmpfs -o mode=755 none {top}\n"
+        f"mkdir {top}/{name}; mount --bind {hold}/{name} {top}/{name}"
+    )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import pytest
 from rigs.cli import RBU, Cli
 from rigs.machines import NEWER, image_bytes
 from rigs.needs import program
-from rigs.run import USERS, Runner, needs_root, runner, xen_order
+from rigs.run import USERS, Runner, needs_root, runner, with_python, xen_order
 
 MACHINES: dict[str, tuple[str, dict[str, Any]]] = {
     "packets": ("precision-390", {}),
@@ -43,20 +42,6 @@ def made_image(home: Path, model: str) -> Path:
     image.write_bytes(image_bytes(model, NEWER[model]))
     image.chmod(0o644)
     return image
-
-
-def with_python(run: Runner, hold: Path) -> Runner:
-    """The same where a plain user may not enter a directory in which this Python is."""
-    python = Path(sys.executable).resolve()
-    closed = [each for each in python.parents if not each.stat().st_mode & 0o001]
-    if not closed:
-        return run
-    top, name = closed[-1], python.relative_to(closed[-1]).parts[0]
-    hold.mkdir()
-    return run.privately(
-        f"mount --bind {top} {hold}; mount -t tmpfs -o mode=755 none {top}\n"
-        f"mkdir {top}/{name}; mount --bind {hold}/{name} {top}/{name}"
-    )
 
 
 def from_outside(run: Runner, *words: object) -> Any:

@@ -75,7 +75,7 @@ def test_a_child_that_is_killed_before_it_goes_on_is_told_by_its_signal(tmp_path
         sent: list[int] = []
         sys.setprofile(kill)
         supervisor = Supervisor({}, pytest.fail)
-        result = child.result(PowerSwitch(), supervisor)
+        result = child.result(PowerSwitch(), supervisor, os.close)
         supervisor.close()
         sys.setprofile(None)
         assert (result, sent) == (-signal.SIGKILL, [pid])

@@ -146,6 +146,7 @@ CALLS_OF_A_PROGRAM: dict[str, Callable[[RemoteMachine], object]] = {
     "open": lambda machine: machine.open("/sys", reading=True),
     "make_file": lambda machine: machine.make_file("/lib/firmware/x"),
     "remove_file": lambda machine: machine.remove_file("/lib/firmware/x"),
+    "use_root": lambda machine: machine.use_root(0),
     "file_stat": lambda machine: RemoteFile(machine._connection, 1).stat(),
     "file_read": lambda machine: RemoteFile(machine._connection, 1).read(0, 4),
     "file_write": lambda machine: RemoteFile(machine._connection, 1).write(0, b"four"),

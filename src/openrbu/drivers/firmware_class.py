@@ -11,8 +11,8 @@ waiting   start -> loading          complain -> gone           drop -> gone
 loading   start again -> loading    deliver -> gone            drop -> gone
 ========  ========================  =========================  ==========================
 
-A file of the right name comes first: where one is at `/lib/firmware/NAME`, or in the directory that
-the parameter `path` names, the image is that file's, and no entry is made. Where there is no such
+A file of the right name comes first: where one is in `/lib/firmware`, or in the directory that the
+parameter `path` names, the image is that file's, and no entry is made. Where there is no such
 file and `ignore_sysfs_fallback` is 1, the request fails: no entry is made either.
 
 An image that is being loaded is in physical memory, in page blocks that need not be adjacent, as in
@@ -32,11 +32,13 @@ accepts data before `1` discards them at `1`.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 from functools import partial
 from types import MappingProxyType
+from typing import Protocol
 
 from openrbu.buffers import Buffer
 from openrbu.drivers.firmware_image import FirmwareImage
@@ -56,8 +58,8 @@ CONFIG = "/sys/kernel/firmware_config"
 """In `/proc`: a directory of switches."""
 
 DIRECTORIES = ("/lib/firmware/updates", "/lib/firmware")
-"""In which the kernel searches for a file, after the one of `SEARCH_PATH`. (A real kernel also
-searches in a directory with the name of its release in each of them, before.)"""
+"""In which the kernel searches for a file, after the one of `SEARCH_PATH`. In each of them a
+directory with the name of its release comes first; that is this computer's, as uname(2) says."""
 
 _MAX_PATH_CHARACTERS = 255
 DEFAULT_TIMEOUT_S = 60
@@ -116,6 +118,19 @@ class _Request:
         return f"{self.device_path}/firmware/{self.name}"
 
 
+class FirmwareFile(Protocol):
+    """A file as the kernel finds it."""
+
+    @property
+    def size_bytes(self) -> int: ...
+
+    def views(self) -> Iterator[Buffer]:
+        """Its content, in pieces.
+
+        :raise OSError: when it can't be read.
+        """
+
+
 class FirmwareClass:
     """The entries below `/class/firmware` in `tree`. `log` gets the lines that a kernel would log.
 
@@ -129,7 +144,7 @@ class FirmwareClass:
         tree: SysfsTree,
         pages: PageSource,
         *,
-        find_file: Callable[[str], FirmwareImage | None] = lambda path: None,
+        find_file: Callable[[str], FirmwareFile | None] = lambda path: None,
         has_fallback: bool = True,
         delay_s: float = 0.0,
         now: Callable[[], float] = lambda: 0.0,
@@ -215,16 +230,18 @@ class FirmwareClass:
                 request.image.write(request.image.size_bytes, view)
             request.image.is_from_file = True
             request.on_image(request.image)
-        except KernelError as error:
+        except OSError as error:
             self._log(f"{request.name}: the file can't be loaded: {error}")
         finally:
             request.image.release()
 
-    def _file_for(self, name: str) -> FirmwareImage | None:
+    def _file_for(self, name: str) -> FirmwareFile | None:
         """The first file of this name in the directories in which the kernel searches. An empty one
         does not count."""
         first = (self._search_path,) if self._search_path else ()
-        for directory in (*first, *DIRECTORIES):
+        release = os.uname().release
+        usual = [path for each in DIRECTORIES for path in (f"{each}/{release}", each)]
+        for directory in (*first, *usual):
             found = self._find_file(f"{directory}/{name}")
             if found is not None and found.size_bytes:
                 return found

@@ -18,7 +18,7 @@ from openrbu.buffers import Buffer
 from openrbu.drivers.dell_rbu_profiles import Profile
 from openrbu.drivers.dev_port import add_port_files
 from openrbu.drivers.dmi import add_dmi
-from openrbu.drivers.firmware_class import FirmwareClass
+from openrbu.drivers.firmware_class import FirmwareClass, FirmwareFile
 from openrbu.drivers.sysfs import (
     ROOT,
     Caller,
@@ -96,8 +96,9 @@ class Kernel:
     Xen it is; then `memory` is that guest's. `saved`: a snapshot, which this kernel continues on
     the same RAM. `broken`: its faults on purpose. `now`: the clock. `smi`: handles SMI calls; None
     on a machine without the calling interface. `restart`: how it began and will restart; None: as
-    most kernels. `before_change`: called before each change of the kernel or its memory. `log`:
-    gets the lines of the kernel's log.
+    most kernels. `before_change`: called before each change of the kernel or its memory.
+    `find_outside`: has firmware files that are not its own. `log`: gets the lines of the kernel's
+    log.
 
     :raise DamagedInputError: when `saved` does not fit this machine.
     """
@@ -119,10 +120,11 @@ class Kernel:
         broken: Faults = MappingProxyType({}),
         restart: RestartFiles | None = None,
         before_change: Callable[[], None] = lambda: None,
+        find_outside: Callable[[str], FirmwareFile | None] = lambda path: None,
         log: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.memory = memory
-        self._before_change = before_change
+        self._before_change, self._find_outside = before_change, find_outside
         self._profile, self._dmi, self._smi, self._log = profile, dmi, smi, log
         self._ports, self._entry_delay_s, self._now = ports, entry_delay_s, now
         self._boot_id, self._xen, self._faults = boot_id, xen, broken
@@ -154,7 +156,7 @@ class Kernel:
         self.firmware = FirmwareClass(
             self.sys,
             self.pages,
-            find_file=self.files.find,
+            find_file=self._find_file,
             has_fallback=faults.NO_FIRMWARE_ENTRY not in self._faults,
             delay_s=self._entry_delay_s,
             now=self._now,
@@ -194,6 +196,9 @@ class Kernel:
             self.balloon = KernelBalloon(
                 self._xen, self.allocator, self.sys, self.proc, log=self._log
             )
+
+    def _find_file(self, path: str) -> FirmwareFile | None:
+        return self.files.find(path) or self._find_outside(path)
 
     def _add_proc(self, path: str, show: Callable[[], str]) -> None:
         self.proc.add(path, TextAttribute(show, mode=0o444, size_bytes=0))

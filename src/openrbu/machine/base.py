@@ -172,6 +172,15 @@ class Machine(Protocol):
         :raise MachineError: when the machine is off.
         """
 
+    def use_root(self, root: int | None) -> None:
+        """Have its kernel look for firmware files below a directory of this computer, too, until
+        this process closes the machine; None: no longer.
+
+        `root`: a descriptor of the directory, which can be closed then.
+
+        :raise OSError: when the process that has the machine may not use it.
+        """
+
     def path_lock(self, path: str) -> AbstractContextManager[None]:
         """Lock a path in the block: other programs that lock it wait until then.
 

@@ -47,6 +47,7 @@ from openrbu.machine.faults import parse_faults
 from openrbu.machine.kernel_log import KernelLog
 from openrbu.machine.kernel_user import KernelUser
 from openrbu.machine.path_locks import PathLocks, path_lock
+from openrbu.machine.program_files import ProgramFiles
 from openrbu.machine.ram import open_ram
 from openrbu.machine.state import StateFile
 from openrbu.machine.state_formats import MachineState
@@ -79,7 +80,7 @@ class VirtualMachine(KernelUser):
         self.directory, self.name = directory, directory.name
         self.lock = threading.RLock()
         self.files = MachineFiles(self, self.lock)
-        self.path_locks = PathLocks()
+        self.path_locks, self.program_files = PathLocks(), ProgramFiles()
         self._clock, self._log = clock, KernelLog(directory, clock, log)
         self.kernel: Kernel | None = None
         self.last_post: PostReport | None = None
@@ -88,6 +89,7 @@ class VirtualMachine(KernelUser):
         with contextlib.ExitStack() as stack:
             stack.enter_context(store.locked(directory, serving=serving))
             self.config = load_config(directory)
+            stack.callback(self.program_files.close)
             self._faults = parse_faults((*self.config.faults, *more_faults))
             self._state = StateFile.of_machine(directory)
             with store.disk_errors(directory):
@@ -297,6 +299,10 @@ class VirtualMachine(KernelUser):
             self.running_kernel()
             return self.files.open(path, reading=reading, writing=writing)
 
+    def use_root(self, root: int | None) -> None:
+        with self.lock:
+            self.program_files.use(self, "" if root is None else f"/proc/self/fd/{root}")
+
     def path_lock(self, path: str) -> AbstractContextManager[None]:
         me = object()
         return path_lock(
@@ -326,6 +332,7 @@ class VirtualMachine(KernelUser):
             broken=self._faults,
             restart=self.config.restart_files(by_kexec=by_kexec),
             before_change=self._before_change,
+            find_outside=self.program_files.find,
             log=self._log.of_boot(boot_id, is_new=saved is None, by_kexec=by_kexec),
         )
 

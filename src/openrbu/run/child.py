@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from openrbu.errors import ObstacleError
-from openrbu.run import guard, module_files, namespace, stand_ins
+from openrbu.run import firmware_files, guard, module_files, namespace, stand_ins
 from openrbu.run.overlay import RealEntry
 from openrbu.system.fuse_mounts import RUN_TYPE, mount_device, open_device
 from openrbu.system.processes import be_told_of_parents_end
@@ -33,6 +33,9 @@ GO = b"go"
 LISTENER = b"listener "
 """What comes with the descriptor that tells of the program's notified calls (`run.filter`), before
 the inode of the program's user namespace."""
+
+ROOT = b"root"
+"""What comes with the descriptor of the program's root directory."""
 
 NO_LISTENER = b"no listener: "
 """What is sent where there is no such descriptor, before the reason."""
@@ -109,10 +112,14 @@ def _prepare(
             os._exit(EXIT_CANNOT_RUN)
         with namespace.pinned("/sys") as served:
             namespace.install_files(served, real_sys, real)
+            firmware_files.make_directories()
             module_files.install(served)
     namespace.show_history(directory)
+    firmware_files.install()
     stand_ins.install()
     stand_ins.find_commands_of_root(os.environ)
+    with namespace.opened_directory("/") as root:
+        socket.send_fds(channel, [ROOT], [root])
     _guard(channel)
 
 

@@ -11,7 +11,6 @@ from pathlib import Path, PurePosixPath
 
 from openrbu.run import namespace
 from openrbu.run.module_commands import FILES
-from openrbu.run.stand_ins import cover
 
 MODULES = Path("/lib/modules")
 
@@ -20,7 +19,8 @@ _SIGNED = "~Module signature appended~\n"
 
 
 def install(served: Path) -> None:
-    """Put it into this process's mount namespace. `served`: the root of the machine's files. A
+    """Put it over `MODULES` in this process's mount namespace. `served`: the root of the machine's
+    files. A
     kernel that lacks `dell_rbu` on purpose shows a release of its own there.
 
     :raise OSError: the kernel's error.
@@ -32,14 +32,8 @@ def install(served: Path) -> None:
     listed = "".join(f"{file}:\n" for file in there.values())
     files = {"modules.dep": listed, "modules.builtin": "", "modules.order": ""}
     files |= dict.fromkeys(there.values(), _SIGNED)
-    if MODULES.is_dir():
-        namespace.mount_tmpfs(MODULES)
-        for name, text in files.items():
-            file = MODULES / release / name
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(text)
-        return
-    here = namespace.working_directory()
-    above = os.path.realpath(MODULES.parent)
-    cover(above, {f"modules/{release}/{name}": text for name, text in files.items()})
-    namespace.enter_again(here, above)
+    namespace.mount_tmpfs(MODULES)
+    for name, text in files.items():
+        file = MODULES / release / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)

@@ -83,7 +83,7 @@ def _make_mounts_private_from_a_chroot() -> None:
 
     :raise OSError: the kernel's error.
     """
-    with _opened_directory("/") as root, _opened_directory(".") as here:
+    with opened_directory("/") as root, opened_directory(".") as here:
         os.chroot("/sys")  # any directory
         os.fchdir(root)
         while not Path().samefile(".."):
@@ -97,7 +97,11 @@ def _make_mounts_private_from_a_chroot() -> None:
 
 
 @contextlib.contextmanager
-def _opened_directory(path: Where) -> Iterator[int]:
+def opened_directory(path: Where) -> Iterator[int]:
+    """A descriptor (O_PATH) of a directory.
+
+    :raise OSError: the kernel's error.
+    """
     fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield fd
@@ -160,7 +164,7 @@ def attach(tree: int, path: str) -> None:
 def pinned(path: Where) -> Iterator[Path]:
     """Another path to the directory that is at `path` now. It stays valid when something is mounted
     over `path`."""
-    with _opened_directory(path) as fd:
+    with opened_directory(path) as fd:
         yield Path(f"/proc/self/fd/{fd}")
 
 
@@ -290,14 +294,15 @@ def enter_again(here: Path | None, *covered: str) -> None:
             os.chdir(here)
 
 
-def replace(path: str) -> None:
-    """Mount a tmpfs over a directory that has the same entries, so that more can be made there.
+def replace(path: str, without: Collection[str] = ()) -> None:
+    """Mount a tmpfs over a directory that has the same entries, so that more can be made there;
+    names in `without` are left out.
 
     :raise OSError: the kernel's error.
     """
     with pinned(path) as real:
         mount_tmpfs(path)
-        mirror(real, path)
+        mirror(real, path, without)
 
 
 def mirror(real: Path, path: str, without: Collection[str] = ()) -> None:

@@ -34,7 +34,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
-from openrbu.errors import CommandError, ObstacleError
+from openrbu.errors import CommandError, MachineError, ObstacleError
 from openrbu.run import child as in_child
 from openrbu.run.answers import Desk
 from openrbu.run.launcher import Launcher
@@ -162,8 +162,8 @@ def _run_one(
             supervisor = Supervisor(handlers, log)
             try:
                 session.start()
-                with child.signals():
-                    status = child.result(switch, supervisor)
+                with child.signals(), _root_given(machine, log) as give_root:
+                    status = child.result(switch, supervisor, give_root)
             finally:
                 supervisor.close()
                 ports.close()
@@ -182,6 +182,29 @@ def _check_is_on(machine: Machine) -> None:
     :raise MachineError: when the machine is off.
     """
     machine.open("/proc/sys/kernel/random/boot_id", reading=True).close()
+
+
+@contextlib.contextmanager
+def _root_given(machine: Machine, log: Callable[[str], None]) -> Iterator[Callable[[int], None]]:
+    """What takes a descriptor of a directory: in this block the machine's kernel looks for firmware
+    files below it, as a real one does below the root of its first process."""
+
+    def give(root: int) -> None:
+        try:
+            machine.use_root(root)
+        except OSError as error:
+            log(
+                "the process that has the machine can't see this program's files "
+                f"({error.strerror}): an image can't be given as a file"
+            )
+        finally:
+            os.close(root)
+
+    try:
+        yield give
+    finally:
+        with contextlib.suppress(MachineError):  # the process that has it has ended
+            machine.use_root(None)
 
 
 def _act(machine: Machine, wish: PowerWish | None, status: int) -> ProgramEnd:
@@ -238,10 +261,13 @@ class _Child:
                 self._has_begun = _words_of(pid) != _words_of("self")
         return self._has_begun
 
-    def result(self, switch: PowerSwitch, supervisor: Supervisor) -> int:
+    def result(
+        self, switch: PowerSwitch, supervisor: Supervisor, give_root: Callable[[int], None]
+    ) -> int:
         """Have the child continue, and wait for the end of the program; its status, as in
         `ProgramEnd`. What it asks `switch` for ends it, and all programs that it has started.
-        `supervisor` is told of the program's notified calls.
+        `supervisor` is told of the program's notified calls, and `give_root` gets a descriptor of
+        the root that it begins with.
 
         :raise CommandError: when the program can't be executed.
         :raise ObstacleError: when the files could not be mounted at their paths.
@@ -251,7 +277,7 @@ class _Child:
         with contextlib.suppress(BrokenPipeError):
             self._channel.send(in_child.GO)
         with contextlib.suppress(ConnectionResetError):  # it was killed before it read that
-            message = self._error_of_begin(supervisor)
+            message = self._error_of_begin(supervisor, give_root)
         status = self._launcher.wait(None if message else switch.wake_up)
         if message:
             _raise_childs_error(message)
@@ -261,11 +287,13 @@ class _Child:
             return status
         return _as_it_ended_itself(self._launcher.end_all(at_once=wish.at_once))
 
-    def _error_of_begin(self, supervisor: Supervisor) -> bytes:
+    def _error_of_begin(self, supervisor: Supervisor, give_root: Callable[[int], None]) -> bytes:
         """The child's error; empty when it has become the program."""
         while True:
             message, fds, _, _ = socket.recv_fds(self._channel, in_child.MAX_MESSAGE_BYTES, 1)
-            if fds:
+            if message == in_child.ROOT:
+                give_root(fds[0])
+            elif fds:
                 self.user_namespace = int(message.removeprefix(in_child.LISTENER))
                 supervisor.listen(fds[0])
             elif message.startswith(in_child.NO_LISTENER):

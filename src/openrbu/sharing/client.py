@@ -66,11 +66,13 @@ class Client:
         return Message({"result": result})
 
     def release_all(self) -> None:
-        """Close the files and release the path locks of a client that has disconnected."""
+        """Close the files of a client that has disconnected, and release its path locks and its
+        root."""
         self._opened.clear()
         for path, holder in self._path_locks:
             self._machine.path_locks.release(path, (self, holder))
         self._path_locks.clear()
+        self.use_root("")
 
     # -- power and hardware -----------------------------------------------------------------
 
@@ -135,6 +137,10 @@ class Client:
 
     def remove_file(self, path: str) -> None:
         self._machine.remove_file(path)
+
+    def use_root(self, root: str) -> None:
+        with self._machine.lock:
+            self._machine.program_files.use(self, root)
 
     def stat(self, path: str) -> dict[str, Any]:
         return replies.stat_document(self._files.stat(path))
@@ -224,6 +230,7 @@ RELEASE = Call("release", Client.release, path=str, holder=int)
 EXISTS = Call("exists", Client.exists, path=str)
 MAKE_FILE = Call("make_file", Client.make_file, path=str)
 REMOVE_FILE = Call("remove_file", Client.remove_file, path=str)
+USE_ROOT = Call("use_root", Client.use_root, root=str)
 STAT = Call("stat", Client.stat, path=str)
 CHANGE = Call("change", Client.change, path=str, wanted=dict, caller=dict)
 LIST = Call("list", Client.list_directory, path=str)
@@ -263,6 +270,7 @@ CALLS: Mapping[str, Call[...]] = MappingProxyType(
             EXISTS,
             MAKE_FILE,
             REMOVE_FILE,
+            USE_ROOT,
             STAT,
             CHANGE,
             LIST,

@@ -358,6 +358,10 @@ class RemoteMachine:
     def remove_file(self, path: str) -> None:
         self._connection.call(client.REMOVE_FILE, replies.no_value, path=path)
 
+    def use_root(self, root: int | None) -> None:
+        path = "" if root is None else f"/proc/{os.getpid()}/fd/{root}"
+        self._connection.call(client.USE_ROOT, replies.no_value, root=path)
+
     @property
     def modules(self) -> tuple[str, ...]:
         return tuple(self._connection.call(client.MODULES, replies.names))
