@@ -211,7 +211,6 @@ def test_a_module_without_an_entry_is_unloaded(rbu: Cli) -> None:
         (("dell_rbu", "colour=red"), 2),
         (("dell_rbu", "allocation_floor=\udcff"), 2),
         (("dell_rbu", "image_type=mono", "image_type=packet"), 2),
-        (("dcdbas",), 4),
     ],
 )
 def test_a_module_that_cannot_be_loaded_is_one_line(
