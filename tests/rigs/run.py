@@ -50,7 +50,7 @@ class Runner:
         return subprocess.Popen(self.line(*words), text=True, **pipes | how)
 
     def says(self, *words: object, **how: Any) -> str:
-        """What a program writes; it has to end well and to print_error of nothing."""
+        """What a program writes; it has to end well, and without a word on standard error."""
         ended = self(*words, **how)
         assert (ended.returncode, ended.stderr) == (0, ""), ended
         return ended.stdout

@@ -47,6 +47,7 @@ def child(work):
     reading, writing = os.pipe()
     number = os.fork()
     if not number:
+        os.setpgid(0, 0)  # SIGTSTP does nothing in an orphaned group, such as that of nohup
         try:
             work(lambda word: os.write(writing, word))
         finally:
