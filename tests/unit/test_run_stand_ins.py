@@ -179,17 +179,16 @@ LEFT_BEHIND = """
 setsid sh -c 'echo $$ >> $1; exec sleep 1000' sh $1 < /dev/null &
 sh -c '(setsid sh -c "echo \\$\\$ >> $1; exec sleep 1000" &)' sh $1
 while [ $(wc -l < $1) != 3 ]; do :; done
-reboot
-echo not reached
 """
 
 
-def test_a_restart_ends_all_processes_of_the_run(run: Runner) -> None:
+@pytest.mark.parametrize("how", ["reboot; echo not reached", "shutdown -r +1"])
+def test_a_restart_ends_all_processes_of_the_run(run: Runner, how: str) -> None:
     """One that ignores SIGTERM, one in a session of its own, and a daemon."""
     pids = run.directory.parents[1] / "pids"
     pids.write_text("")
     pids.chmod(0o666)
-    ended = run("sh", "-c", LEFT_BEHIND, "sh", pids)
+    ended = run("sh", "-c", LEFT_BEHIND + how, "sh", pids)
     left = pids.read_text().split()
     assert (ended.returncode, ended.stdout, len(left)) == (0, "", 3)
     assert not [pid for pid in left if Path("/proc", pid).exists()]

@@ -282,10 +282,11 @@ class _Child:
         if message:
             _raise_childs_error(message)
         wish = switch.wish
-        if wish is None or wish.is_scheduled:
+        if wish is None:
             assert status is not None
             return status
-        return _as_it_ended_itself(self._launcher.end_all(at_once=wish.at_once))
+        status = self._launcher.end_all(at_once=wish.at_once)
+        return status if wish.is_scheduled else _as_it_ended_itself(status)
 
     def _error_of_begin(self, supervisor: Supervisor, give_root: Callable[[int], None]) -> bytes:
         """The child's error; empty when it has become the program."""
