@@ -59,6 +59,9 @@ TOOLS: dict[str, tuple[str, str]] = {
     "stages an older image": ("stage $OLDER; warm; arm", "other_version"),
     "arms with nothing": ("modprobe dell_rbu; warm; arm", "armed_with_nothing"),
     "disturbs the check value": (f"{RIGHT}; cmos 100 377", "token_lost"),
+    "loses the token": (RIGHT, "token_lost"),
+    "loses the token in its own restart": (f"{RIGHT}; reboot; sleep 1000", "token_lost"),
+    "can't set the token": (f"{RIGHT}; reboot; sleep 1000", "left_staged"),
     "starts another kernel": (f"{RIGHT}; kexec -l /dev/null; kexec -e; sleep 1000", "left_armed"),
     "forgets the size of packets": (PACKETS.replace("4096", "0"), "not_tried"),
     "does nothing": ("exit 3", "not_tried"),
@@ -69,6 +72,9 @@ TOOLS: dict[str, tuple[str, str]] = {
 
 MACHINES = {
     "crashes the kernel": Combination(profile="linux-5.7"),
+    "loses the token": Combination(faults=("token-lost-at-restart",)),
+    "loses the token in its own restart": Combination(faults=("token-lost-at-restart",)),
+    "can't set the token": Combination(faults=("token-does-not-stay",)),
     "loses power": Combination(faults=("power-cut=3",)),
     "loses power in its own restart": Combination(faults=("power-cut=3",)),
 }

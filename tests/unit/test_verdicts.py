@@ -125,6 +125,12 @@ def seen(post: PostReport | None = None, **changes: object) -> Seen:
             "the check value is wrong",
         ),
         (seen(was_armed=True), "token_lost", "the BIOS found the token cleared"),
+        # The tool has restarted the machine itself: after it the token is cleared anyway.
+        (
+            seen(replace(SEEN.posts[0], held_bytes=MIB, was_armed=True)),
+            "token_lost",
+            "the BIOS found the token cleared",
+        ),
         (
             seen(is_armed=True, posts=()),
             "left_armed",

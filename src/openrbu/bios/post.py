@@ -142,7 +142,12 @@ def post(board: Board, now: dt.datetime) -> PostReport:
     if before is None:
         return report
     held_bytes = sum(region.size_bytes for region in before.held)
-    return replace(report, held_bytes=held_bytes, memory_was_kept=before.memory_was_kept)
+    return replace(
+        report,
+        held_bytes=held_bytes,
+        memory_was_kept=before.memory_was_kept,
+        was_armed=before.was_armed,
+    )
 
 
 def _post(board: Board, now: dt.datetime) -> PostReport:

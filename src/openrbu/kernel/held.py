@@ -14,9 +14,11 @@ from openrbu.memory.physical import Region
 from openrbu.units import PAGE_SHIFT, PAGE_SIZE, PhysAddr
 
 
-def before_start(kernel: Kernel | None, table: Frames | None, memory_is_kept: bool) -> BeforeStart:
-    """What is in memory now that a kernel is restarted. `table`: as of `held_regions`."""
-    return BeforeStart(held_regions(kernel, table), memory_is_kept)
+def before_start(
+    kernel: Kernel | None, table: Frames | None, *, memory_is_kept: bool, is_armed: bool
+) -> BeforeStart:
+    """What is there now that a kernel is restarted. `table`: as of `held_regions`."""
+    return BeforeStart(held_regions(kernel, table), memory_is_kept, is_armed)
 
 
 def held_regions(kernel: Kernel | None, table: Frames | None) -> tuple[Region, ...]:

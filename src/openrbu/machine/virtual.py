@@ -190,7 +190,9 @@ class VirtualMachine(KernelUser):
         with self._changing():
             make_room(self.directory, ROOM_BYTES)
             self._state.mark_in_use()
-            before = before_start(self.kernel, self.frame_table, keep_ram)
+            before = before_start(
+                self.kernel, self.frame_table, memory_is_kept=keep_ram, is_armed=self.is_armed
+            )
             self._stop_kernel()
             if self._dom0 is not None:  # other processes may run its guests
                 self._dom0.stop()

@@ -37,6 +37,7 @@ _POST: Mapping[str, Any] = {
     "found_in_held_memory": bool | None,
     "held_bytes": int | None,
     "memory_was_kept": bool | None,
+    "was_armed": bool | None,
 }
 
 _STATUS: Mapping[str, Any] = {
@@ -136,6 +137,7 @@ def post_document(post: PostReport) -> dict[str, Any]:
         "found_in_held_memory": post.found_in_held_memory,
         "held_bytes": post.held_bytes,
         "memory_was_kept": post.memory_was_kept,
+        "was_armed": post.was_armed,
     }
 
 

@@ -72,7 +72,7 @@ def verdict_named(name: str) -> Verdict:
 class Seen:
     """What was seen of a machine.
 
-    Before the restart: `version_before`; `was_armed`, the token; `was_loading`, a load into the
+    After the tool: `version_before`; `was_armed`, the token; `was_loading`, a load into the
     driver that had begun and not ended; `was_off`, the tool had switched the machine off. At the
     restarts: `posts`, what the BIOS did at each. Afterwards: `version_after`, and `is_armed`.
     """
@@ -152,7 +152,8 @@ def _without_attempt(seen: Seen) -> Judgement:
     dropped = next((post.reason for post in seen.posts if post.reason), "")
     if seen.is_armed:
         return Judgement(Verdict.LEFT_ARMED, "the token is set, and the BIOS has not run since")
-    if seen.was_armed or dropped:
+    was_armed = seen.was_armed or any(post.was_armed for post in seen.posts)
+    if was_armed or dropped:
         return Judgement(Verdict.TOKEN_LOST, dropped or "the BIOS found the token cleared")
     if held_bytes:
         held = human_size(held_bytes)
