@@ -269,7 +269,7 @@ class DellRbu:
             try:
                 address = self._allocate(order, below=_MONO_BELOW)
             except KernelError as error:
-                self._log(f"{NAME}: no memory for an image of {size_bytes} bytes: {error}")
+                self._log(f"{NAME}: no memory for an image of {size_bytes} bytes: {error.strerror}")
                 return
             block = Block(address, order, size_bytes)
         self._staged.mono = block
@@ -290,7 +290,7 @@ class DellRbu:
                 size_bytes = min(self._packet_size_bytes, image.size_bytes - start)
                 packets.append(self._allocate_packet(size_bytes, held))
         except KernelError as error:
-            self._log(f"{NAME}: no memory for packet {len(packets)}: {error}")
+            self._log(f"{NAME}: no memory for packet {len(packets)}: {error.strerror}")
             self._drop_packets()
         else:
             self._fill(image)

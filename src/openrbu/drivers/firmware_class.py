@@ -231,7 +231,7 @@ class FirmwareClass:
             request.image.is_from_file = True
             request.on_image(request.image)
         except OSError as error:
-            self._log(f"{request.name}: the file can't be loaded: {error}")
+            self._log(f"{request.name}: the file can't be loaded: {error.strerror}")
         finally:
             request.image.release()
 
