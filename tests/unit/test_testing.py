@@ -171,7 +171,7 @@ def test_a_machine_outside_of_pytest_is_there_for_a_block(
         assert machine.modules == ()
         os.mkfifo(tmp_path / "fifo")
         with open(tmp_path / "fifo", opener=_opened_at_once) as lines:
-            with pytest.raises(subprocess.TimeoutExpired):
+            with pytest.raises(subprocess.TimeoutExpired, match="Command '\\['sh', '-c', 'exec 3"):
                 machine.run("sh", "-c", f"exec 3>{tmp_path}/fifo; sleep 1000; :", timeout=1.5)
             ended = select.poll()
             ended.register(lines, select.POLLHUP)

@@ -102,8 +102,10 @@ class DellMachine:
         ) as running:
             try:
                 out, err = running.communicate(input, timeout)
-            except BaseException:
+            except BaseException as error:
                 _kill_with_descendants(running)
+                if isinstance(error, subprocess.TimeoutExpired):
+                    error.cmd = _words(command)
                 raise
         result = subprocess.CompletedProcess(_words(command), running.returncode, out, err)
         if check:
