@@ -119,6 +119,9 @@ def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def _how(request: pytest.FixtureRequest, fixture: str) -> dict[str, Any]:
     """What the machine of a test is to be: from its marks, and its parameters."""
+    if any(mark.args for mark in request.node.iter_markers(fixture)):
+        problem = f"{request.node.nodeid}: the mark {fixture} takes names, NAME=VALUE"
+        pytest.fail(problem, pytrace=False)
     how = _marked(request.node, fixture)
     how.update(getattr(request, "param", None) or {})
     return how
@@ -129,8 +132,6 @@ def _marked(node: pytest.Item, fixture: str) -> dict[str, Any]:
     decides."""
     how: dict[str, Any] = {}
     for mark in reversed(list(node.iter_markers(fixture))):
-        if mark.args:
-            raise pytest.UsageError(f"{node.nodeid}: the mark {fixture} takes names, NAME=VALUE")
         how |= mark.kwargs
     return how
 
