@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from openrbu.run.shown_files import PROC_FILES
 from openrbu.units import KIB, PAGE_SIZE
 from openrbu.xen.hypervisor import INVALID
 from rigs.cli import Cli, names_in
@@ -268,6 +269,7 @@ echo other > hypervisor/type; echo 1 > .{DEVICE.removeprefix("/sys")}/target_kb
 mkdir -p {{home}}/real; mount --rbind /proc {{home}}/real; mount -t tmpfs none /proc; cd /proc
 ln -s {{home}}/real/self {{home}}/real/thread-self {{home}}/real/mounts .; mkdir xen
 for name in privcmd xenbus capabilities; do echo other > xen/$name; done
+touch {" ".join(path.split("/")[2] for path in PROC_FILES if path.count("/") == 2)}
 mount -t tmpfs none /run; mkdir /run/xenstored; touch /run/xenstored/socket
 mount -t tmpfs none /dev; mknod /dev/fuse c 10 229; mknod /dev/null c 1 3; mkdir /dev/xen
 touch /dev/xen/privcmd; cd /

@@ -270,7 +270,7 @@ def test_while_the_bios_searches_no_guest_is_there_any_more(
         seen.append(dom0.is_there)
         return post(board, now)
 
-    monkeypatch.setattr("openrbu.bios.post.post", look)
+    monkeypatch.setattr("openrbu.machine.bios_start.post", look)
     machine.restart()
     assert seen == [False]
 
