@@ -156,10 +156,12 @@ def test_port_io_is_refused_to_32_bit_calls() -> None:
 
 
 @pytest.mark.usefixtures("x86_64")
-def test_process_1_gets_no_signals_and_others_do() -> None:
+def test_process_1_and_all_at_once_get_no_signals_and_others_do() -> None:
     def work() -> None:
-        with pytest.raises(PermissionError):
-            os.kill(1, 0)
+        for none in (1, -1):
+            with pytest.raises(PermissionError):
+                os.kill(none, 0)
+        os.kill(0, 0)  # a group
         other = subprocess.Popen(["sleep", "60"])
         os.kill(other.pid, signal.SIGTERM)
         assert other.wait() == -signal.SIGTERM

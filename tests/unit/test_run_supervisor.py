@@ -22,7 +22,7 @@ from rigs.run import needs_root, needs_x86_64
 RULES = (
     Rule("reboot", Verdict.NOTIFY),
     Rule("delete_module", Verdict.REFUSE),
-    Rule("kill", Verdict.REFUSE, first_argument=1),
+    Rule("kill", Verdict.REFUSE, first_arguments=(1,)),
 )
 REBOOT, DELETE_MODULE = (NUMBERS[X86_64][name] for name in ("reboot", "delete_module"))
 
@@ -144,7 +144,7 @@ def test_without_a_listener_what_would_be_told_is_refused() -> None:
 def test_every_jump_of_the_filter_stays_inside_of_it() -> None:
     """What the kernel checks, too, for the largest table there can be."""
     names = {*NUMBERS[X86_64], *NUMBERS[I386]}
-    rules = [Rule(name, Verdict.NOTIFY, first_argument=1) for name in names]
+    rules = [Rule(name, Verdict.NOTIFY, first_arguments=(1,)) for name in names]
     program = program_of(rules, listening=True)
     count = len(program) // 8
     assert count < 256

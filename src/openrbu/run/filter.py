@@ -76,12 +76,12 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """The verdict for a call (a key of `NUMBERS`): whatever its arguments, or with this
-    `first_argument` only."""
+    """The verdict for a call (a key of `NUMBERS`): whatever its arguments, or with one of these
+    `first_arguments` (their low 32 bits) only."""
 
     call: str
     verdict: Verdict
-    first_argument: int | None = None
+    first_arguments: tuple[int, ...] = ()
 
 
 def install(rules: Iterable[Rule], *, listening: bool = False) -> int:
@@ -126,12 +126,16 @@ def _block(rules: Iterable[Rule], numbers: Mapping[str, int], *, listening: bool
             continue
         is_told = listening and rule.verdict is Verdict.NOTIFY
         verdict = [_instruction(_RETURN, _USER_NOTIFICATION if is_told else _REFUSE)]
-        if rule.first_argument is not None:
+        if rule.first_arguments:
+            left = range(len(rule.first_arguments), 0, -1)
             verdict = [
                 _instruction(_LOAD, _FIRST_ARGUMENT),
-                _instruction(_JUMP_IF, rule.first_argument, if_false=1),
-                *verdict,
+                *(
+                    _instruction(_JUMP_IF, *each)
+                    for each in zip(rule.first_arguments, left, strict=True)
+                ),
                 _instruction(_RETURN, _ALLOW),
+                *verdict,
             ]
         block.append(_instruction(_JUMP_IF, numbers[rule.call], if_false=len(verdict)))
         block += verdict

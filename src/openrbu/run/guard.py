@@ -9,7 +9,8 @@ computer than files:
 - Devices under another name, and this computer's clock: they lose CAP_MKNOD and CAP_SYS_TIME.
 - Port I/O by `iopl(2)` and `ioperm(2)`, which reaches this computer's CMOS: the kernel does not
   execute them, and the parent of the program answers in its place (`openrbu.run.supervisor`).
-- Signals to process 1, with which some programs restart a computer, are refused: EPERM.
+- Signals to process 1, with which some programs restart a computer, are refused: EPERM. So are
+  those to all processes at once (`kill -1`), as a shutdown sends them.
 - What this computer's kernel has said, `syslog(2)`, is refused; the machine's is at `/dev/kmsg`.
 - Processes outside: their namespaces, memory and files would lead around all that. `setns(2)` is
   refused, and they lose CAP_SYS_PTRACE. Without that a process may look into another one only if
@@ -32,7 +33,7 @@ from openrbu.fuse.capabilities import (
 from openrbu.run.filter import Rule, Verdict, install
 
 RULES = (
-    Rule("kill", Verdict.REFUSE, first_argument=1),
+    Rule("kill", Verdict.REFUSE, first_arguments=(1, 0xFFFFFFFF)),
     Rule("setns", Verdict.REFUSE),
     Rule("syslog", Verdict.REFUSE),
     Rule("iopl", Verdict.NOTIFY),
