@@ -85,3 +85,28 @@ def test_a_child_that_is_killed_before_it_goes_on_is_told_by_its_signal(tmp_path
     needs_root()
     needs_fuse()
     assert in_child(work) == 0
+
+
+@pytest.mark.parametrize("has_read", [False, True])
+def test_a_launcher_that_is_killed_is_an_error_of_the_start(has_read: bool) -> None:
+    """Killed before it has the order to begin a program, or with it in its hands."""
+
+    def work() -> None:
+        def become(_number: int, _channel: socket.socket, _parent: int) -> NoReturn:
+            pytest.fail("nothing begins")
+
+        launcher = Launcher(become)
+        os.kill(launcher._pid, signal.SIGSTOP if has_read else signal.SIGKILL)
+        os.waitid(os.P_PID, launcher._pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+
+        def kill(frame: FrameType, event: str, function: Any) -> None:
+            if event == "c_return" and function.__name__ == "sendmsg":
+                os.kill(launcher._pid, signal.SIGKILL)
+
+        sys.setprofile(kill if has_read else None)
+        with pytest.raises(OSError, match="was killed" if has_read else "Broken pipe"):
+            _Child(launcher, 0, ["true"])
+        sys.setprofile(None)
+        launcher.close()
+
+    assert in_child(work) == 0

@@ -23,6 +23,7 @@ program (PR_SET_PDEATHSIG).
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import signal
@@ -78,7 +79,8 @@ class Launcher:
         """
         self._status = None
         socket.send_fds(self._control, [b"start %d" % number], [channel.fileno()])
-        self._receive()
+        if self._receive() != "began":
+            raise BrokenPipeError(errno.EPIPE, "the process that begins programs was killed")
 
     def signal(self, signum: int) -> None:
         """Send a signal to the program. Nothing happens when it has ended."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -44,6 +45,7 @@ class PowerSwitch:
         self.wake_up = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._now: PowerWish | None = None
         self._scheduled: PowerWish | None = None
+        self._lock = threading.Lock()
 
     @property
     def wish(self) -> PowerWish | None:
@@ -52,11 +54,12 @@ class PowerSwitch:
 
     def ask(self, wish: PowerWish) -> None:
         """Ask for something. A wish for later replaces the one before."""
-        if wish.is_scheduled:
-            self._scheduled = wish
-        elif self._now is None:
-            self._now = wish
-            os.eventfd_write(self.wake_up, 1)
+        with self._lock:
+            if wish.is_scheduled:
+                self._scheduled = wish
+            elif self._now is None:
+                self._now = wish
+                os.eventfd_write(self.wake_up, 1)
 
     def cancel(self) -> None:
         """Forget what was scheduled: `shutdown -c`."""
