@@ -15,11 +15,11 @@ import pytest
 from openrbu.bios.cmos_file import CMOS_FILE_BYTES, CmosFile
 from openrbu.cmos import IndexedActivation, needed_indexes
 from openrbu.errors import KernelError, ObstacleError
+from openrbu.formats.lockdown import LOCKDOWN
 from openrbu.formats.tokens import IndexedIoToken, tokens_for_update
 from openrbu.hosts.linux import LinuxHost
 from openrbu.hosts.virtual import VirtualHost
 from openrbu.linux.cmos import CLOCK, NVMEM, NVRAM, PORT, ClockHitError, find_cmos
-from openrbu.linux.facts import LOCKDOWN
 from openrbu.machine.virtual import VirtualMachine
 from openrbu.ports import PC_PORTS
 from openrbu.update.arm import activation_for, set_armed

@@ -12,13 +12,13 @@ from pathlib import Path
 
 from openrbu.buffers import Buffer
 from openrbu.errors import KernelError, ObstacleError
+from openrbu.formats.lockdown import LOCKDOWN, lockdown_in
+from openrbu.hosts.base import read_text
 from openrbu.machine import store
 from openrbu.machine.base import Machine
 from openrbu.machine.clock import Clock, local_now
 from openrbu.memory.frames import Frames
 from openrbu.memory.physical import ReadableMemory
-
-_LOCKDOWN = "/sys/kernel/security/lockdown"
 
 
 @contextlib.contextmanager
@@ -66,10 +66,9 @@ class VirtualHost:
 
     def _is_confidential(self) -> bool:
         """Whether the kernel is locked down so far that no program reads physical memory."""
-        if not self._machine.is_on or not self._machine.exists(_LOCKDOWN):
+        if not self._machine.is_on or not self._machine.exists(LOCKDOWN):
             return False
-        with contextlib.closing(self._machine.open(_LOCKDOWN, reading=True)) as file:
-            return b"[confidentiality]" in file.read(0, 100)
+        return lockdown_in(read_text(self, LOCKDOWN)) == "confidentiality"
 
     @property
     def frame_table(self) -> Frames | None:

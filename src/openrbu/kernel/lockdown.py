@@ -8,17 +8,10 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
-from typing import get_args
 
 from openrbu.drivers.sysfs import SysfsTree, TextAttribute
 from openrbu.errors import KernelError
-from openrbu.kernel.states import LockdownLevel
-
-LEVELS: tuple[LockdownLevel, ...] = get_args(LockdownLevel)
-"""From open to closed."""
-
-PATH = "/kernel/security/lockdown"
-"""In sysfs."""
+from openrbu.formats.lockdown import LEVELS, LOCKDOWN, LockdownLevel
 
 
 class Lockdown:
@@ -33,7 +26,7 @@ class Lockdown:
 
     def install(self, sys: SysfsTree) -> None:
         """Add the file."""
-        sys.add(PATH, TextAttribute(self._show, self._store, size_bytes=0))
+        sys.add(LOCKDOWN.removeprefix("/sys"), TextAttribute(self._show, self._store, size_bytes=0))
 
     def of_ports(self) -> None:
         """Whether `/dev/port` may be opened.
@@ -63,7 +56,7 @@ class Lockdown:
         word = text.decode("latin-1").removesuffix("\n")
         chosen = next((level for level in LEVELS if level == word), None)
         if chosen is None:
-            raise KernelError(errno.EINVAL, f"/sys{PATH}")
+            raise KernelError(errno.EINVAL, LOCKDOWN)
         if LEVELS.index(chosen) <= LEVELS.index(self.level):
-            raise KernelError(errno.EPERM, f"/sys{PATH}")
+            raise KernelError(errno.EPERM, LOCKDOWN)
         self.level = chosen

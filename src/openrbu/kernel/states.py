@@ -15,13 +15,13 @@ from openrbu.drivers.states import (
     XenBalloonState,
 )
 from openrbu.errors import DamagedInputError
+from openrbu.formats.lockdown import LockdownLevel
 from openrbu.memory.buddy import BuddyAllocator
 from openrbu.memory.buddy_state import AllocatorState
 from openrbu.typed_json import Natural
 from openrbu.units import PAGE_SHIFT, PhysAddr
 
 RebootMode: TypeAlias = Literal["warm", "cold", "hard", "soft", "gpio"]
-LockdownLevel: TypeAlias = Literal["none", "integrity", "confidentiality"]
 RebootType: TypeAlias = Literal["acpi", "kbd", "efi", "bios", "pci", "triple"]
 
 

@@ -9,6 +9,7 @@ import re
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from openrbu.formats.lockdown import LEVELS, LOCKDOWN, lockdown_in
 from openrbu.hosts.base import Host
 from openrbu.linux.files import COMMAND_LINE, names_in, text_of
 from openrbu.linux.memory import MemoryTraits, read_traits
@@ -24,10 +25,7 @@ if TYPE_CHECKING:
 EFI = "/sys/firmware/efi"
 SUPPLIES = "/sys/class/power_supply"
 SECURITYFS = "/sys/kernel/security"
-LOCKDOWN = f"{SECURITYFS}/lockdown"
 TPM = "/sys/class/tpm"
-
-_LOCKDOWNS = ("integrity", "confidentiality")
 
 
 class LinuxFacts:
@@ -66,13 +64,12 @@ class LinuxFacts:
 
         Source: docs/reference/platform.md, V5.
         """
-        words = (text_of(self._host, LOCKDOWN) or "").split()
-        found = next((word[1:-1] for word in words if word.startswith("[")), None)
+        found = lockdown_in(text_of(self._host, LOCKDOWN) or "")
         if found is not None or not self.hides_lockdown:
             return found
         line = (text_of(self._host, COMMAND_LINE) or "").split()
         asked = [word.partition("=")[2] for word in line if word.startswith("lockdown=")]
-        return next((word for word in reversed(asked) if word in _LOCKDOWNS), None)
+        return next((word for word in reversed(asked) if word in LEVELS[1:]), None)
 
     @cached_property
     def hides_lockdown(self) -> bool:

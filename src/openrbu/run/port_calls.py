@@ -141,15 +141,10 @@ class PortCalls:
         return False
 
     def _is_locked_down(self) -> bool:
-        from openrbu.linux.facts import LOCKDOWN  # noqa: PLC0415  (start-up time)
+        from openrbu.hosts.virtual import VirtualHost  # noqa: PLC0415  (start-up time)
+        from openrbu.linux.facts import LinuxFacts  # noqa: PLC0415  (start-up time)
 
-        if not self._machine.exists(LOCKDOWN):
-            return False
-        file = self._machine.open(LOCKDOWN, reading=True)
-        try:
-            return b"[none]" not in file.read(0, 100)
-        finally:
-            file.close()
+        return LinuxFacts(VirtualHost(self._machine)).lockdown not in (None, "none")
 
     def _give(self, call: Call, permission: Permission) -> int:
         """Give who calls a permission in place of the one that it has; 0, or EPERM."""
