@@ -175,9 +175,9 @@ def test_a_program_that_uses_ports_is_ended_by_a_restart_like_others(run_as_root
 
 
 LEFT_BEHIND = """
-(trap '' TERM; sh -c 'echo $PPID' >> $1; exec sleep 1000) &
-setsid sh -c 'echo $$ >> $1; exec sleep 1000' sh $1 < /dev/null &
-sh -c '(setsid sh -c "echo \\$\\$ >> $1; exec sleep 1000" &)' sh $1
+(trap '' TERM; sh -c 'echo $PPID' >> $1; exec sleep 1000 > /dev/null 2>&1) &
+setsid sh -c 'echo $$ >> $1; exec sleep 1000 > /dev/null 2>&1' sh $1 < /dev/null &
+sh -c '(setsid sh -c "echo \\$\\$ >> $1; exec sleep 1000 > /dev/null 2>&1" &)' sh $1
 while [ $(wc -l < $1) != 3 ]; do :; done
 """
 
