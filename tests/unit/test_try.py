@@ -67,12 +67,17 @@ def test_what_is_not_as_expected_is_told_with_what_the_tool_said(
     junit = tmp_path / "junit.xml"
     faults = ("--fault", "none", "--fault", "no-battery", "--expect", "no-battery=not_tried")
     words = (*SMALL, "--make-image", *faults, "--junit", junit)
-    ended = tried(*words, "--", "sh", "-c", "echo one >&2; echo {image} >&2; exit 7")
+    ended = tried(*words, "--", "sh", "-c", "echo one; echo {image} >&2; echo three; exit 7")
     assert ended.returncode == 1
     assert ended.stderr == "rbu: 1 of 2 trials not as expected\n"
     assert "ended with exit code 7" in ended.stdout
     assert ended.stdout.count("expected:  updated") == 1
-    assert "latitude-d500-0152-100000.hdr" in ended.stdout
+    said = [line.removeprefix("  it said:").strip() for line in ended.stdout.splitlines()[-3:]]
+    assert (said[0], Path(said[1]).name, said[2]) == (
+        "one",
+        "latitude-d500-0152-100000.hdr",
+        "three",
+    )
     suite = ET.fromstring(junit.read_bytes()).find("testsuite")
     assert suite is not None
     assert (suite.get("tests"), suite.get("failures")) == ("2", "1")
@@ -137,7 +142,7 @@ def test_kept_machines_and_output_stay(rbu: Cli, tmp_path: Path, temporary: Path
     assert ended.returncode == 0, ended
     (directory,) = kept.iterdir()
     assert directory.name == "001-latitude-d500_documented"
-    assert (directory / "stdout").read_text() == f"{image} hello\n"
+    assert (directory / "output").read_text() == f"{image} hello\n"
     assert (directory / "home" / "machines" / "machine" / "machine.json").exists()
     again = tried(image, "--keep", kept, "--", "true")
     assert (again.returncode, again.stderr) == (

@@ -288,4 +288,4 @@ def test_junit_counts_what_was_not_expected_and_says_why() -> None:
     assert failure.text is not None
     for words in ("expected: updated", "exit code 3", "it said: two ? & ?", "out of memory"):
         assert words in failure.text
-    assert [case.findtext("system-err") for case in cases] == ["one\ntwo ? & ?"] * 2 + [None]
+    assert [case.findtext("system-out") for case in cases] == ["one\ntwo ? & ?"] * 2 + [None]

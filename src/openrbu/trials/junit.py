@@ -39,7 +39,7 @@ def junit_document(results: Sequence[TrialResult]) -> bytes:
             failure = ET.SubElement(case, "failure", type=each.verdict, message=message)
             failure.text = _clean("\n".join(failure_lines(each)))
         if each.tool_said:
-            ET.SubElement(case, "system-err").text = _clean("\n".join(each.tool_said))
+            ET.SubElement(case, "system-out").text = _clean("\n".join(each.tool_said))
     root = ET.Element("testsuites")
     root.append(suite)
     ET.indent(root)

@@ -31,9 +31,9 @@ class TrialResult:
     `verdict`: the name of a `Verdict`, `why` one line about it. `exit_status`: the tool's, or the
     negative number of the signal that ended it. `completion_code`: what the BIOS recorded at the
     last start with an update; None if there was none. `found_in_held_memory`: as of `PostReport`.
-    `restarted_itself`: the tool restarted the machine. `tool_said`: the last lines of its standard
-    error, or where that is empty, of its standard output. `kernel_said`: the last line of the
-    kernel's log about the driver; empty if there is none. `seconds`: the time of the tool.
+    `restarted_itself`: the tool restarted the machine. `tool_said`: the last lines that it
+    printed, on standard output or standard error. `kernel_said`: the last line of the kernel's log
+    about the driver; empty if there is none. `seconds`: the time of the tool.
     """
 
     combination: Combination

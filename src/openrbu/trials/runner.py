@@ -25,7 +25,7 @@ from openrbu.errors import ExitCode, ObstacleError, OpenRbuError, UsageError
 from openrbu.system.signals import SIGNAL_CHECK_S, signals_deferred
 from openrbu.trials.deadline import GIVE_UP
 from openrbu.trials.records import Failure, Order, Report, TrialResult
-from openrbu.trials.trial_files import ORDER, REPORT, STDERR, STDOUT, TEMPORARY
+from openrbu.trials.trial_files import ORDER, OUTPUT, REPORT, TEMPORARY
 from openrbu.typed_json import read, to_text
 
 IMAGE_VARIABLE = "OPENRBU_IMAGE"
@@ -137,13 +137,13 @@ class _Worker:
             IMAGE_VARIABLE: str(trial.image),
             "TMPDIR": str(directory / TEMPORARY),
         }
-        with (directory / STDOUT).open("wb") as out, (directory / STDERR).open("wb") as err:
+        with (directory / OUTPUT).open("wb") as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", _WORKER, str(directory)],
                 executable=_INTERPRETER,
                 stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=err,
+                stdout=output,
+                stderr=output,
                 env=environment,
                 start_new_session=True,
             )
@@ -159,7 +159,7 @@ class _Worker:
         status = self._process.wait()
         path = self.directory / REPORT
         if status or not path.exists():
-            lines = (self.directory / STDERR).read_text(errors="replace").splitlines()
+            lines = (self.directory / OUTPUT).read_text(errors="replace").splitlines()
             last = f": {lines[-1]}" if lines else ""
             name = self.trial.order.combination.name
             raise ObstacleError(f"the process of the trial {name!r} has ended{last}")

@@ -24,7 +24,7 @@ from openrbu.system.home import HOME_VARIABLE
 from openrbu.system.processes import end_descendants
 from openrbu.trials.deadline import Deadline
 from openrbu.trials.records import Order, TrialResult
-from openrbu.trials.trial_files import HOME, MACHINE, STDERR, STDOUT
+from openrbu.trials.trial_files import HOME, MACHINE, OUTPUT
 from openrbu.trials.verdicts import Seen, judge
 
 _SAID_BYTES = 4096
@@ -32,7 +32,7 @@ _SAID_LINES = 5
 
 
 def perform(order: Order, directory: Path, deadline: Deadline) -> TrialResult:
-    """Do a trial in `directory`, where standard error of this process is the file `STDERR`.
+    """Do a trial in `directory`, where the output of this process is the file `OUTPUT`.
 
     :raise UsageError: when the combination is none that a machine can be.
     :raise ObstacleError: when this computer does not allow it.
@@ -63,7 +63,7 @@ def perform(order: Order, directory: Path, deadline: Deadline) -> TrialResult:
         completion_code=None if code is None else int(code),
         found_in_held_memory=None if last is None else last.found_in_held_memory,
         restarted_itself=end.power is PowerAction.RESTART,
-        tool_said=_last_lines(directory / STDERR) or _last_lines(directory / STDOUT),
+        tool_said=_last_lines(directory / OUTPUT),
         kernel_said=kernel_said,
         seconds=round(seconds, 3),
     )

@@ -10,8 +10,8 @@ HOME = "home"
 MACHINE = "machine"
 """The name of the machine."""
 
-STDOUT, STDERR = "stdout", "stderr"
-"""What the tool printed."""
+OUTPUT = "output"
+"""What the tool printed, on standard output and standard error, as a terminal would show it."""
 
 TEMPORARY = "tmp"
 """The directory for temporary files of the tool."""

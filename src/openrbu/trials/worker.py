@@ -1,7 +1,7 @@
 """The process of one trial: `python -m openrbu.trials.worker DIRECTORY`.
 
-It reads `order.json` in the directory and writes `report.json` there. Its standard error is the
-tool's. A process of its own, because `run.programs` forks, and wants no threads then.
+It reads `order.json` in the directory and writes `report.json` there. Its output is the tool's. A
+process of its own, because `run.programs` forks, and wants no threads then.
 """
 
 from __future__ import annotations
