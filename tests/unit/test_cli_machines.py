@@ -220,6 +220,11 @@ def test_a_module_that_cannot_be_loaded_is_one_line(
     assert demo.json("machine", "show", "demo")["modules"] == []
 
 
+def test_a_module_that_the_kernel_lacks_cannot_be_loaded(rbu: Cli) -> None:
+    rbu.json("machine", "new", "box", "--fault", "no-module")
+    assert "can't be loaded" in rbu.fails(4, "module", "load", "dell_rbu", "--machine", "box")
+
+
 # -- scan -----------------------------------------------------------------------------------
 
 

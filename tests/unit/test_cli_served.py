@@ -81,7 +81,7 @@ def test_modules_come_and_go_on_a_served_machine(box: Cli) -> None:
     assert "--abort" in box.fails(4, "module", "unload", "dell_rbu", "-m", "box")
     assert box.json("module", "unload", "dell_rbu", "--abort", "-m", "box")["changed"] is True
     assert "no parameter" in box.fails(2, "module", "load", "dell_rbu", "x=1", "-m", "box")
-    assert "can't be loaded" in box.fails(4, "module", "load", "dcdbas", "-m", "box")
+    assert box.json("module", "load", "dcdbas", "-m", "box")["changed"] is True
 
 
 def test_a_machine_that_is_switched_off_stays_served(box: Cli) -> None:
