@@ -17,8 +17,9 @@ from openrbu.buffers import Buffer
 from openrbu.drivers.sysfs import ROOT, Caller, Change, Stat
 from openrbu.errors import DamagedInputError, KernelError, MachineError, ObstacleError, UsageError
 from openrbu.kernel.files import File
-from openrbu.run.trace import Trace, TracedFiles, short_text
+from openrbu.run.trace import Trace
 from openrbu.run.trace_file import TraceEvent, TraceStep, folded, read_trace
+from openrbu.run.traced_files import TracedFiles, short_text
 from openrbu.typed_json import to_document
 from rigs.cli import Cli
 from rigs.run import USERS, runner
