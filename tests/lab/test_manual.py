@@ -54,7 +54,7 @@ x86-64. systemd's directory makes openrbu take the machine for one that systemd 
 
 BY_THE_MANUAL = """
 rbu plan new.hdr --password-file password --json
-rbu update new.hdr --password-file password --reboot >&2
+rbu update new.hdr --password-file password --drop-caches --reboot >&2
 """
 
 
