@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from openrbu.drivers.firmware_class import FirmwareClass
-from openrbu.drivers.firmware_image import MAX_IMAGE_BYTES, FirmwareImage
+from openrbu.drivers.firmware_image import MAX_IMAGE_BYTES, FirmwareImage, LoadedImage
 from openrbu.drivers.sysfs import Caller, SysfsTree
 from openrbu.errors import KernelError
 from openrbu.memory.buddy import BuddyAllocator
@@ -139,7 +139,7 @@ def test_a_driver_can_request_again_when_it_gets_its_image(pages: BuddyAllocator
     firmware = FirmwareClass(tree, pages)
     firmware.install(SysfsTree())
 
-    def request_again(image: FirmwareImage) -> None:
+    def request_again(image: LoadedImage) -> None:
         firmware.request("blade", DEVICE, request_again)
 
     request_again(FirmwareImage(pages))
@@ -272,7 +272,7 @@ def test_memory_is_freed_when_the_driver_fails(pages: BuddyAllocator) -> None:
     firmware = FirmwareClass(tree, pages)
     firmware.install(SysfsTree())
 
-    def fail(image: FirmwareImage) -> None:
+    def fail(image: LoadedImage) -> None:
         raise KernelError(errno.EIO)
 
     firmware.request("blade", DEVICE, fail)

@@ -49,7 +49,7 @@ from openrbu.drivers.dell_rbu_profiles import (
 )
 from openrbu.drivers.extents import Block, blocks_in, free_all, to_rows
 from openrbu.drivers.firmware_class import FirmwareClass
-from openrbu.drivers.firmware_image import FirmwareImage
+from openrbu.drivers.firmware_image import LoadedImage
 from openrbu.drivers.numbers import c_string, scan_unsigned, strict_unsigned, unsigned_long
 from openrbu.drivers.objects import add_driver, device_path, module_path, remove_driver
 from openrbu.drivers.staged_data import StagedData
@@ -78,7 +78,8 @@ class DellRbu:
     """One loaded module: first `load` or `restore`, at the end `unload`.
 
     `image_type` and `allocation_floor` (a physical address) are the module's parameters.
-    `is_built_in`: it is part of the kernel.
+    `is_built_in`: it is part of the kernel. `largest_order`: that of the largest block of pages
+    which it asks for.
     """
 
     def __init__(
@@ -91,10 +92,12 @@ class DellRbu:
         is_built_in: bool = False,
         image_type: str = "mono",
         allocation_floor: int = DEFAULT_ALLOCATION_FLOOR,
+        largest_order: int = MAX_ORDER,
         log: Callable[[str], None] = lambda line: None,
     ) -> None:
         self._tree, self._firmware, self._pages = tree, firmware, pages
         self._profile, self._log, self._is_built_in = profile, log, is_built_in
+        self._largest_order = largest_order
         self._image_type = image_type
         self._allocation_floor = allocation_floor
         self._packet_size_bytes = 0
@@ -174,7 +177,7 @@ class DellRbu:
         self._image_type = state.image_type
         self._packet_size_bytes = state.packet_size_bytes
         self._allocation_floor = state.allocation_floor
-        blocks = list(blocks_in(state.staged))
+        blocks = list(blocks_in(state.staged, largest_order=self._largest_order))
         self._staged.restore(blocks, is_mono=state.is_mono, cursor=state.cursor)
         self._add_files()
         if state.has_entry:
@@ -248,7 +251,7 @@ class DellRbu:
 
     # -- staging ----------------------------------------------------------------------------
 
-    def _on_image(self, image: FirmwareImage) -> None:
+    def _on_image(self, image: LoadedImage) -> None:
         """Stage an image that the firmware class delivers; its request is over already."""
         if not image.size_bytes:
             return
@@ -259,7 +262,7 @@ class DellRbu:
         if self._profile.entry_comes_back and not image.is_from_file:
             self._request_entry()
 
-    def _stage_mono(self, image: FirmwareImage) -> None:
+    def _stage_mono(self, image: LoadedImage) -> None:
         size_bytes, mono = image.size_bytes, self._staged.mono
         if mono is not None and mono.capacity_bytes >= size_bytes:
             block = mono._replace(size_bytes=size_bytes)
@@ -275,7 +278,7 @@ class DellRbu:
         self._staged.mono = block
         self._fill(image)
 
-    def _stage_packets(self, image: FirmwareImage) -> None:
+    def _stage_packets(self, image: LoadedImage) -> None:
         self._drop_packets()
         if not self._packet_size_bytes:
             self._log(f"{NAME}: packet_size is not set")
@@ -313,11 +316,13 @@ class DellRbu:
             held.append(block)
 
     def _allocate(self, order: int, *, below: PhysAddr | None) -> PhysAddr:
-        if order > MAX_ORDER:
-            raise KernelError(errno.ENOMEM, detail=f"no block is larger than order {MAX_ORDER}")
+        if order > self._largest_order:
+            raise KernelError(
+                errno.ENOMEM, detail=f"no block is larger than order {self._largest_order}"
+            )
         return self._pages.allocate(order, below=below)
 
-    def _fill(self, image: FirmwareImage) -> None:
+    def _fill(self, image: LoadedImage) -> None:
         self._staged.fill(image, packet_size_bytes=self._packet_size_bytes)
 
     def _drop_everything(self) -> None:

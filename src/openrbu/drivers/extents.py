@@ -116,16 +116,18 @@ def to_rows(blocks: Sequence[Block]) -> BlockRows:
     return tuple(rows)
 
 
-def blocks_in(rows: Iterable[tuple[int, int, int, int]]) -> Iterator[Block]:
+def blocks_in(
+    rows: Iterable[tuple[int, int, int, int]], *, largest_order: int = MAX_ORDER
+) -> Iterator[Block]:
     """The blocks that were given to `to_rows`.
 
-    :raise DamagedInputError: when an order is larger than 10.
+    :raise DamagedInputError: when an order is larger than `largest_order`.
     """
     for address, order, size_bytes, count in rows:
-        if order > MAX_ORDER:
+        if order > largest_order:
             raise DamagedInputError(
-                f"a saved block has order {order}: orders are 0 to {MAX_ORDER}",
-                expected=MAX_ORDER,
+                f"a saved block has order {order}: orders are 0 to {largest_order}",
+                expected=largest_order,
                 actual=order,
             )
         for number in range(count):

@@ -41,7 +41,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 from openrbu.buffers import Buffer
-from openrbu.drivers.firmware_image import FirmwareImage
+from openrbu.drivers.firmware_image import FirmwareImage, LoadedImage, LoadingImage
 from openrbu.drivers.numbers import c_string, simple_int
 from openrbu.drivers.objects import add_device
 from openrbu.drivers.states import FirmwareRequestState, FirmwareState
@@ -64,7 +64,7 @@ directory with the name of its release comes first; that is this computer's, as 
 _MAX_PATH_CHARACTERS = 255
 DEFAULT_TIMEOUT_S = 60
 
-OnImage = Callable[[FirmwareImage], None]
+OnImage = Callable[[LoadedImage], None]
 
 
 class _State(Enum):
@@ -109,7 +109,7 @@ class _Request:
     device_path: str
     on_image: OnImage
     data_before_loading: bool
-    image: FirmwareImage
+    image: LoadingImage
     due_at: float | None  # when the entry appears; None: it exists
     state: _State = _State.WAITING
 
@@ -136,7 +136,8 @@ class FirmwareClass:
 
     A request is answered `delay_s` seconds, by the clock `now`, after it was made. `find_file` has
     the content of the file at a path; None: there is none. `has_fallback`: entries are made; if
-    not, a request for a file that is not there fails.
+    not, a request for a file that is not there fails. `new_image`: makes the empty image of a
+    request; None: in pages.
     """
 
     def __init__(
@@ -146,6 +147,7 @@ class FirmwareClass:
         *,
         find_file: Callable[[str], FirmwareFile | None] = lambda path: None,
         has_fallback: bool = True,
+        new_image: Callable[[], LoadingImage] | None = None,
         delay_s: float = 0.0,
         now: Callable[[], float] = lambda: 0.0,
         log: Callable[[str], None] = lambda line: None,
@@ -153,6 +155,7 @@ class FirmwareClass:
         self._tree, self._pages, self._log = tree, pages, log
         self._delay_s, self._now = delay_s, now
         self._find_file, self._has_fallback = find_file, has_fallback
+        self._new_image = new_image or partial(FirmwareImage, pages)
         self._timeout_s = DEFAULT_TIMEOUT_S
         self._search_path = ""
         self._switches = dict.fromkeys(("ignore_sysfs_fallback", "force_sysfs_fallback"), False)
@@ -192,7 +195,7 @@ class FirmwareClass:
         """
         if name in self._requests:
             raise KernelError(errno.EEXIST, f"{CLASS_PATH}/{name}")
-        image = FirmwareImage(self._pages)
+        image = self._new_image()
         due_at = self._now() + self._delay_s
         self._requests[name] = _Request(
             name, device_path, on_image, data_before_loading, image, due_at

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 from openrbu.buffers import Buffer
 from openrbu.drivers.extents import Block, Extents, blocks_in, free_all, to_rows
@@ -22,6 +23,27 @@ memory. (A real 6.1 crashes on an offset of 2 GiB.)"""
 
 _AHEAD_SHARE, _AHEAD_PAGES = 16, 16
 """For small writes, a sixteenth of the image's pages, 16 at most, are allocated ahead."""
+
+
+class LoadedImage(Protocol):
+    """An image that a driver gets; see `FirmwareImage`."""
+
+    size_bytes: int
+    is_from_file: bool
+
+    def views(self, start: int = 0, size_bytes: int | None = None) -> Iterator[memoryview]: ...
+
+    def read(self, start: int = 0, size_bytes: int | None = None) -> bytes: ...
+
+
+class LoadingImage(LoadedImage, Protocol):
+    """An image while it is loaded; see `FirmwareImage`."""
+
+    def write(self, offset: int, data: Buffer) -> None: ...
+
+    def release(self) -> None: ...
+
+    def snapshot(self) -> FirmwareImageState: ...
 
 
 class FirmwareImage:

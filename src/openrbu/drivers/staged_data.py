@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from openrbu.drivers.dell_rbu_profiles import KernelOopsError, Profile
 from openrbu.drivers.extents import Block, Extents, free_all, zero_whole
-from openrbu.drivers.firmware_image import FirmwareImage
+from openrbu.drivers.firmware_image import LoadedImage
 from openrbu.memory.pages import PageSource
 from openrbu.units import PhysAddr
 
@@ -43,7 +43,7 @@ class StagedData:
         self._find_extents()
         self.cursor = cursor
 
-    def fill(self, image: FirmwareImage, *, packet_size_bytes: int) -> None:
+    def fill(self, image: LoadedImage, *, packet_size_bytes: int) -> None:
         """Write the image into the blocks, and zeros into the rest of each block.
 
         :raise OSError: when memory can't be written (RAM in a file on a full disk). Nothing is
