@@ -60,6 +60,7 @@ class Lab:
         flash_bytes: int = _FLASH_BYTES,
         cpus: int = 1,
         kernel_words: str = "",
+        without_modules: Sequence[str] = (),
         ram_file: Path | None = None,
     ) -> LabMachine:
         """A machine, off, to be closed by whoever asked for it."""
@@ -79,6 +80,7 @@ class Lab:
             accelerator=self.accelerator,
             cpus=cpus,
             kernel_words=kernel_words,
+            without_modules=without_modules,
             ram_file=ram_file,
         )
 

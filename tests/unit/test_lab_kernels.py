@@ -16,6 +16,7 @@ from openrbu.lab.bzimage import release_of
 from openrbu.lab.check import Need, State, check
 from openrbu.lab.kernels import (
     DEFAULT_KERNEL,
+    Kernel,
     KernelChoice,
     KernelFile,
     KernelPackage,
@@ -109,6 +110,23 @@ def test_modules_are_found_in_usr_compressed_and_built_in() -> None:
     assert kernel.files_of("overlay")[0].is_relative_to(software.modules)
     assert kernel.files_of("virtio_console") == ()
     assert b"modules/9p.ko.xz" in software.initramfs.read_bytes()
+
+
+def test_a_module_can_be_left_out_but_not_what_a_guest_needs_or_what_is_built_in(
+    tmp_path: Path,
+) -> None:
+    modules = tmp_path / "9.9.0"
+    modules.mkdir()
+    (modules / "modules.dep").write_text("kernel/dell/dell_rbu.ko.xz:\nkernel/fs/overlay.ko:\n")
+    (modules / "modules.builtin").write_text("kernel/drivers/char/nvram.ko\n")
+    kernel = Kernel("named", tmp_path / "vmlinuz", modules)
+    file = modules / "kernel/dell/dell_rbu.ko.xz"
+    assert kernel.file_to_leave_out("dell-rbu") == kernel.file_to_leave_out("dell_rbu") == file
+    assert kernel.file_to_leave_out("dcdbas") is None, "it has none"
+    with pytest.raises(UsageError, match="no guest starts without the module overlay"):
+        kernel.file_to_leave_out("overlay")
+    with pytest.raises(ObstacleError, match="nvram is built into the kernel"):
+        kernel.file_to_leave_out("nvram")
 
 
 @pytest.mark.usefixtures("archive", "cache")

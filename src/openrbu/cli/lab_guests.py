@@ -18,6 +18,7 @@ from openrbu.cli.lab_machine import (
     Ram,
     RamFile,
     Wanted,
+    WithoutModule,
     Xen,
     machine_of,
     make_parts,
@@ -52,6 +53,7 @@ def update(
     kernel: KernelOption = None,
     modules: Modules = None,
     kernel_words: KernelWords = "",
+    without: WithoutModule = None,
     ram_file: RamFile = None,
     admin_password_file: AdminPasswordFile = None,
     xen: Xen = False,
@@ -90,7 +92,9 @@ def update(
     kind = model_for(loaded.image) if model is None else model
     words = _update_words(mode, packet_size, allow_downgrade, allow_any_system)
     password = password_of(admin_password_file)
-    wanted = Wanted(kind, bios_version, ram, cpus, choice, kernel_words, xen, ram_file, password)
+    wanted = Wanted(
+        kind, bios_version, ram, cpus, choice, kernel_words, xen, ram_file, password, without
+    )
     parts = make_parts(wanted, len(loaded.image.flash_data))
     with machine_of(parts) as machine:
         trial = _tried(machine, image, words, password, cut_power=power_cut, as_json=as_json)
@@ -183,6 +187,7 @@ def shell(
     kernel: KernelOption = None,
     modules: Modules = None,
     kernel_words: KernelWords = "",
+    without: WithoutModule = None,
     ram_file: RamFile = None,
     admin_password_file: AdminPasswordFile = None,
     xen: Xen = False,
@@ -220,10 +225,11 @@ def shell(
     if is_interactive:
         _check_interactive(xen, after_restart)
     standard_input = b"" if command or is_interactive else sys.stdin.buffer.read()
-    flash_size_bytes = model_named(model).flash_size_bytes
     password = password_of(admin_password_file)
-    wanted = Wanted(model, bios_version, ram, cpus, choice, kernel_words, xen, ram_file, password)
-    parts = make_parts(wanted, flash_size_bytes)
+    wanted = Wanted(
+        model, bios_version, ram, cpus, choice, kernel_words, xen, ram_file, password, without
+    )
+    parts = make_parts(wanted, model_named(model).flash_size_bytes)
     with machine_of(parts, on_terminal=is_interactive) as machine:
         if is_interactive:
             return _interact(machine)

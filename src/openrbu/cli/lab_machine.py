@@ -78,6 +78,14 @@ Modules = Annotated[
         help="The modules of a kernel that is a file. Without it: /lib/modules/RELEASE.",
     ),
 ]
+WithoutModule = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--without-module",
+        metavar="NAME",
+        help="A module that its kernel is not to have, such as dell_rbu. May be repeated.",
+    ),
+]
 RamFile = Annotated[
     Path | None,
     typer.Option(
@@ -106,6 +114,7 @@ class Wanted:
     xen: bool
     ram_file: Path | None
     admin_password: str | None = field(default=None, repr=False)
+    without_modules: list[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +191,7 @@ def machine_of(parts: Parts, *, on_terminal: bool = False) -> Iterator[LabMachin
             accelerator=found,
             cpus=wanted.cpus,
             kernel_words=wanted.kernel_words,
+            without_modules=wanted.without_modules or (),
             ram_file=wanted.ram_file,
             xen=parts.xen,
             on_terminal=on_terminal,

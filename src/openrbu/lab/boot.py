@@ -58,7 +58,7 @@ b mount -t devpts devpts dev/pts
 b mount -t tmpfs tmpfs dev/shm
 b mount -t tmpfs tmpfs run
 b mount -t tmpfs tmpfs lib/modules
-b ln -s {modules} lib/modules/{release}
+{place_modules}
 b mount -t 9p -o trans=virtio,version=9p2000.L,msize=524288 lab lab
 b mkdir -p lab/openrbu var/lib/openrbu
 b mount -o bind lab/openrbu var/lib/openrbu
@@ -74,6 +74,19 @@ b hostname lab
 b ip link set lo up
 b chroot . /usr/bin/env PYTHONPATH={package} {python} -m openrbu.lab.agent {port}
 """
+
+_ALL_MODULES = "b ln -s {modules} lib/modules/{release}"
+
+_SOME_MODULES = """\
+b mkdir -p /run/modules/host /run/modules/up /run/modules/work lib/modules/{release}
+b mount -o bind /run/host{modules} /run/modules/host
+b mount -t overlay -o lowerdir=/run/modules/host,upperdir=/run/modules/up,\
+workdir=/run/modules/work overlay lib/modules/{release}
+for file in {left_out}; do
+  b rm lib/modules/{release}/$file
+  b sed -i "\\|^$file:|d" lib/modules/{release}/modules.dep
+done"""
+"""kmod's own list, `modules.dep.bin`, still has what is left out: it says "No such file" then."""
 
 _POWER = """\
 #!/bin/sh
@@ -93,7 +106,8 @@ class Setup:
     """How a guest is started, besides its machine's parts.
 
     `kernel_words` are further words of the kernel's command line. `on_terminal`: a shell may run on
-    the terminal of this process. With `xen` the guest is a dom0.
+    the terminal of this process. With `xen` the guest is a dom0. `left_out`: files of modules that
+    the guest has not.
     """
 
     accelerator: str = "tcg"
@@ -101,6 +115,7 @@ class Setup:
     kernel_words: str = ""
     on_terminal: bool = False
     xen: XenBoot | None = None
+    left_out: tuple[Path, ...] = ()
 
     def kernel_line(self, init: Path) -> str:
         """The kernel's command line. `init` is the guest's first program."""
@@ -109,8 +124,9 @@ class Setup:
         return _KERNEL_LINE.format(console=console, words=words, init=init)
 
 
-def write_init(software: GuestSoftware, directory: Path) -> Path:
-    """Write the guest's first program into a machine's directory; its path."""
+def write_init(software: GuestSoftware, directory: Path, left_out: Iterable[Path] = ()) -> Path:
+    """Write the guest's first program into a machine's directory; its path. `left_out`: files of
+    modules that the guest has not."""
     script = directory / "init.sh"
     words = {
         "power": _POWER.format(busybox=shlex.quote(str(software.busybox))),
@@ -124,7 +140,9 @@ def write_init(software: GuestSoftware, directory: Path) -> Path:
     quoted = {name: shlex.quote(str(word)) for name, word in words.items()}
     files = software.kernel.files_of("overlay")
     overlay = "\n".join(f"b insmod {shlex.quote(str(file))}" for file in files)
-    script.write_text(_INIT.format(**quoted, overlay=overlay))
+    names = " ".join(shlex.quote(str(file.relative_to(software.modules))) for file in left_out)
+    place_modules = (_SOME_MODULES if names else _ALL_MODULES).format(**quoted, left_out=names)
+    script.write_text(_INIT.format(**quoted, overlay=overlay, place_modules=place_modules))
     script.chmod(0o755)
     return script
 
@@ -170,7 +188,7 @@ def arguments(
     kernel and of the initial RAM file system.
     """
     ram_fd, ram_bytes = ram
-    init = write_init(software, directory)
+    init = write_init(software, directory, setup.left_out)
     words = ["-nodefaults", "-display", "none", "-accel", setup.accelerator, "-cpu", "max"]
     words += ["-smp", str(setup.cpus), "-m", f"{ram_bytes // MIB}M"]
     # For less than 3.5 GiB of RAM, QEMU would have it all below 4 GiB.

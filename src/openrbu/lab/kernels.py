@@ -101,6 +101,22 @@ class Kernel:
         """
         return () if module in self._built_in else calls.module_files(self.modules, module)
 
+    def file_to_leave_out(self, module: str) -> Path | None:
+        """The file without which a guest has not this module; None when the kernel has it not.
+
+        :raise ObstacleError: when it is built in.
+        :raise UsageError: when no guest starts without it.
+        """
+        if calls.module_name(module) in _NEEDED:
+            raise UsageError(f"no guest starts without the module {module}")
+        try:
+            files = self.files_of(calls.module_name(module))
+        except ObstacleError:
+            return None
+        if not files:
+            raise ObstacleError(f"{module} is built into the kernel {self.release}")
+        return files[-1]
+
     @cached_property
     def _built_in(self) -> frozenset[str]:
         try:

@@ -18,7 +18,7 @@ import os
 import re
 import socket
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -96,11 +96,12 @@ class LabMachine:
 
     `ram_file`: a new file for its RAM, which stays after `close`; then the byte at physical address
     A is the file's byte A. (Before, that is so below 4 GiB.) `kernel_words`: further words of the
-    kernel's command line. With `xen` its Linux is a dom0,
-    and has the memory that Xen gives it. The guest has the directory `disk` as `/lab`.
-    `on_terminal`: a shell may run on the terminal of this process.
+    kernel's command line. `without_modules`: modules that its kernel is not to have. With `xen` its
+    Linux is a dom0, and has the memory that Xen gives it. The guest has the directory `disk` as
+    `/lab`. `on_terminal`: a shell may run on the terminal of this process.
 
-    :raise ObstacleError: when QEMU can't be such a machine, or this computer has not enough memory.
+    :raise ObstacleError: when QEMU can't be such a machine, a module is built into its kernel, or
+        this computer has not enough memory.
     :raise UsageError, DamagedInputError: as `machine.factory.make_machine`.
     """
 
@@ -112,13 +113,16 @@ class LabMachine:
         accelerator: str = "tcg",
         cpus: int = 1,
         kernel_words: str = "",
+        without_modules: Iterable[str] = (),
         ram_file: Path | None = None,
         xen: XenBoot | None = None,
         on_terminal: bool = False,
         clock: Clock = local_now,
     ) -> None:
         self.software, self._clock = software, clock
-        self._setup = boot.Setup(accelerator, cpus, kernel_words, on_terminal, xen)
+        files = (software.kernel.file_to_leave_out(each) for each in without_modules)
+        left_out = tuple(file for file in files if file is not None)
+        self._setup = boot.Setup(accelerator, cpus, kernel_words, on_terminal, xen, left_out)
         self._ram_bytes = DEFAULT_RAM_BYTES if spec.ram_bytes is None else spec.ram_bytes
         check_machine(spec.model or DEFAULT_MODEL, self._ram_bytes, cpus, kernel_words)
         if ram_file is None:
