@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import socket
@@ -15,9 +16,7 @@ import pytest
 from openrbu.run import child as run_child
 from openrbu.run import namespace
 from openrbu.run.launcher import Launcher
-from openrbu.run.power import PowerSwitch
-from openrbu.run.programs import _Child
-from openrbu.run.supervisor import Supervisor
+from openrbu.run.program import Program
 from openrbu.system.libc import call
 from rigs.cli import names_in
 from rigs.machines import in_child, make
@@ -56,10 +55,11 @@ def test_a_child_that_is_killed_before_it_goes_on_is_told_by_its_signal(tmp_path
 
     def work() -> None:
         def become(_number: int, channel: socket.socket, parent: int) -> NoReturn:
-            run_child.become(directory, ["true"], {}, channel, parent)
+            prepare = functools.partial(run_child.prepare, directory, {})
+            run_child.become(prepare, ["true"], channel, parent)
 
         launcher = Launcher(become)
-        child = _Child(launcher, 0, ["true"])
+        child = Program(launcher, 0, ["true"])
         os.close(child.device())
         pid = child.pid
         os.kill(pid, signal.SIGSTOP)
@@ -74,9 +74,7 @@ def test_a_child_that_is_killed_before_it_goes_on_is_told_by_its_signal(tmp_path
 
         sent: list[int] = []
         sys.setprofile(kill)
-        supervisor = Supervisor({}, pytest.fail)
-        result = child.result(PowerSwitch(), supervisor, os.close)
-        supervisor.close()
+        result = child.result()
         sys.setprofile(None)
         assert (result, sent) == (-signal.SIGKILL, [pid])
         child.close()
@@ -105,7 +103,7 @@ def test_a_launcher_that_is_killed_is_an_error_of_the_start(has_read: bool) -> N
 
         sys.setprofile(kill if has_read else None)
         with pytest.raises(OSError, match="was killed" if has_read else "Broken pipe"):
-            _Child(launcher, 0, ["true"])
+            Program(launcher, 0, ["true"])
         sys.setprofile(None)
         launcher.close()
 

@@ -73,6 +73,7 @@ def mount(
         mounting.serve(
             source,
             target,
+            mounting.open_machine(source),
             allow_other=allow_other,
             ready=ready,
             waiting=print_waiting,

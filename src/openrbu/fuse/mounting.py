@@ -15,7 +15,9 @@ import os
 import signal
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 from openrbu.errors import MachineError, ObstacleError, OpenRbuError, UsageError
 from openrbu.machine import store
@@ -30,17 +32,53 @@ from openrbu.system.lockfile import LockFile
 from openrbu.system.signals import signals_deferred
 from openrbu.system.waiting import Deadline
 
+if TYPE_CHECKING:
+    from openrbu.kernel.files import Files
+
+
+class Served(Protocol):
+    """What a mount needs of what it shows. A virtual machine is one."""
+
+    @property
+    def files(self) -> Files: ...
+
+    def check_connection(self) -> None:
+        """Called every now and then; an exception ends the mount."""
+
+    def path_lock(self, path: str) -> AbstractContextManager[None]:
+        """Lock a path in the block against programs that do not use this mount."""
+
+
+Waiting = Callable[[int], None]
+"""Called with the number of programs that the end of the mount waits for."""
+
+Open = Callable[[Waiting], AbstractContextManager[Served]]
+"""Opens what is to be mounted."""
+
+
+def open_machine(directory: Path) -> Open:
+    """What opens the virtual machine in a directory, as `access.serve_or_connect`."""
+
+    def opened(waiting: Waiting) -> AbstractContextManager[Served]:
+        from openrbu.sharing.access import serve_or_connect  # noqa: PLC0415  (start-up time)
+
+        return serve_or_connect(directory, waiting=waiting)
+
+    return opened
+
 
 def serve(
     directory: Path,
     target: str,
+    opened: Open,
     *,
     allow_other: bool = False,
     ready: Callable[[], None],
-    waiting: Callable[[int], None],
+    waiting: Waiting,
     log: Callable[[str], None],
 ) -> None:
-    """Mount the machine in `directory` at `target`, and serve it until it is unmounted.
+    """Mount what `opened` opens at `target`, and serve it until it is unmounted. The record of the
+    mount is in `directory`, where the machine is.
 
     `ready` is called when it is mounted. `waiting` is called as `access.serve_or_connect` says.
     An exception that a signal raises ends the mount in the same way as unmounting does.
@@ -51,11 +89,10 @@ def serve(
     # First of all, because libfuse may be missing. Unmounting does not need it.
     from openrbu.fuse.callers import CallerMap  # noqa: PLC0415  (start-up time)
     from openrbu.fuse.session import FuseSession  # noqa: PLC0415  (start-up time)
-    from openrbu.sharing.access import serve_or_connect  # noqa: PLC0415  (start-up time)
 
     with (
         _recorded(directory, target) as record,
-        serve_or_connect(directory, waiting=_recorded_waiting(record, waiting)) as machine,
+        opened(_recorded_waiting(record, waiting)) as machine,
     ):
         with signals_deferred():
             fd = _mount(target, str(directory), allow_other=allow_other)

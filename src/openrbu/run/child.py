@@ -1,7 +1,7 @@
 """What a process under `rbu run` does until it becomes the program.
 
 It enters namespaces of its own, mounts the machine's files there at their usual paths, guards this
-computer, and executes the program. `openrbu.run.programs` is the other end of its channel.
+computer, and executes the program. `openrbu.run.program` is the other end of its channel.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -46,12 +46,13 @@ _MAX_WORD = 256
 """How many characters of the command a message quotes. A command may be longer than a message."""
 
 
+Prepare = Callable[[socket.socket, int], None]
+"""What the process does before it executes the program, such as `prepare`. It gets the channel, and
+the process that has forked this one; it raises ObstacleError or OSError."""
+
+
 def become(
-    directory: Path,
-    command: Sequence[str],
-    real: Mapping[str, RealEntry],
-    channel: socket.socket,
-    parent: int,
+    prepare: Prepare, command: Sequence[str], channel: socket.socket, parent: int
 ) -> NoReturn:
     """Execute the program, or send the error through `channel`. `parent`: the process that has
     forked this one.
@@ -61,7 +62,7 @@ def become(
     """
     document = dict(ENDED)
     try:
-        _prepare(directory, real, channel, parent)
+        prepare(channel, parent)
         document = _execute(command)
     except ObstacleError as error:
         document = {"text": str(error)}
@@ -93,10 +94,12 @@ def _text(error: OSError) -> str:
     return f"the program can't be given the machine's files: {where}{error.strerror}"
 
 
-def _prepare(
-    directory: Path, real: Mapping[str, RealEntry], channel: socket.socket, parent: int
-) -> None:
-    """Mount the machine's files in this process's namespace, and guard this computer.
+@contextlib.contextmanager
+def served_over_sys(
+    source: Path, channel: socket.socket, parent: int
+) -> Iterator[tuple[Path, Path]]:
+    """Enter a namespace, and mount a file system of `source` on `/sys` there, which the parent
+    serves. In the block there are two pinned paths: the root of that, and what was at `/sys`.
 
     :raise ObstacleError: when this computer does not allow it.
     :raise OSError: the kernel's error.
@@ -105,15 +108,27 @@ def _prepare(
     be_told_of_parents_end(signal.SIGKILL, parent)
     with namespace.pinned("/sys") as real_sys:
         fd = open_device()
-        mount_device(fd, "/sys", str(directory), kind=RUN_TYPE, allow_other=True)
+        mount_device(fd, "/sys", str(source), kind=RUN_TYPE, allow_other=True)
         socket.send_fds(channel, [b"device"], [fd])
         os.close(fd)
         if channel.recv(len(GO)) != GO:  # the parent reports an error, and has closed it
             os._exit(EXIT_CANNOT_RUN)
         with namespace.pinned("/sys") as served:
-            namespace.install_files(served, real_sys, real)
-            firmware_files.make_directories()
-            module_files.install(served)
+            yield served, real_sys
+
+
+def prepare(
+    directory: Path, real: Mapping[str, RealEntry], channel: socket.socket, parent: int
+) -> None:
+    """Mount the machine's files in this process's namespace, and guard this computer.
+
+    :raise ObstacleError: when this computer does not allow it.
+    :raise OSError: the kernel's error.
+    """
+    with served_over_sys(directory, channel, parent) as (served, real_sys):
+        namespace.install_files(served, real_sys, real)
+        firmware_files.make_directories()
+        module_files.install(served)
     namespace.show_history(directory)
     firmware_files.install()
     stand_ins.install()

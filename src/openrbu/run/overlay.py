@@ -104,6 +104,18 @@ MACHINE_ONLY = frozenset(
 )
 """Paths, with all below them, at which a program finds the virtual machine's entries or none."""
 
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Which kind each path is of: the directories that are merged, and the paths, with all below
+    them, that are not this computer's. Every directory above a merged one is merged."""
+
+    merged: frozenset[str]
+    served: frozenset[str]
+
+
+OF_MACHINE = Places(MERGED, MACHINE_ONLY)
+
 KMSG = "/dev/kmsg"
 """The log of the machine's kernel (`openrbu.run.kernel_messages`). It is not listed."""
 
@@ -144,22 +156,22 @@ class RealEntry:
         return stat.S_IFMT(self.stat.mode)
 
 
-def real_entries(root: Path = Path("/")) -> dict[str, RealEntry]:
-    """This computer's entries in the merged directories now, by path, without `MACHINE_ONLY` and
-    without processes.
+def real_entries(root: Path = Path("/"), places: Places = OF_MACHINE) -> dict[str, RealEntry]:
+    """This computer's entries in the merged directories now, by path, without those that are not
+    its own in `places`, and without processes.
 
     `root` is the directory of its `/sys` and `/proc`.
 
     :raise OSError: when they can't be read.
     """
     found: dict[str, RealEntry] = {}
-    for directory in sorted(MERGED):
+    for directory in sorted(places.merged):
         above = root / directory[1:]
         with contextlib.suppress(FileNotFoundError), os.scandir(above) as entries:
             found.setdefault(directory, _real(above, _FIRST_INODE + len(found)))
             for entry in entries:
                 path = f"{directory}/{entry.name}"
-                if path in MACHINE_ONLY or _process_name(path):
+                if path in places.served or _process_name(path):
                     continue
                 with contextlib.suppress(FileNotFoundError):  # gone since it was listed
                     found[path] = _real(entry, _FIRST_INODE + len(found))
@@ -192,7 +204,8 @@ class Overlay:
     """`files` together with the entries `real` in the merged directories, as `kernel.files.Files`.
     Any thread may call.
 
-    `proc` is the directory with the processes of this computer. `desk`: answers the stand-ins for
+    `places`: which directories are merged. `proc` is the directory with the processes of this
+    computer. `desk`: answers the stand-ins for
     commands; None: there are none. `messages`: what is at `KMSG`; None: nothing.
     """
 
@@ -201,12 +214,13 @@ class Overlay:
         files: Files,
         real: Mapping[str, RealEntry],
         *,
+        places: Places = OF_MACHINE,
         proc: Path = Path("/proc"),
         desk: Desk | None = None,
         messages: KernelMessages | None = None,
     ) -> None:
         self._files, self._real, self._proc, self._desk = files, real, proc, desk
-        self._messages = messages
+        self._places, self._messages = places, messages
         self._names: dict[str, list[str]] = defaultdict(list)
         for path in real:
             directory, _, name = path.rpartition("/")
@@ -235,7 +249,7 @@ class Overlay:
         self._files.change(path, wanted, caller)
 
     def list(self, path: str) -> list[str]:
-        if path not in MERGED:
+        if path not in self._places.merged:
             return self._files.list(path)
         names = set(self._names.get(path, ()))
         try:

@@ -24,22 +24,22 @@ them. The parent passes SIGTERM and SIGHUP on to the program.
 from __future__ import annotations
 
 import contextlib
-import json
+import functools
 import os
 import signal
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
-from openrbu.errors import CommandError, MachineError, ObstacleError
+from openrbu.errors import MachineError, ObstacleError
 from openrbu.run import child as in_child
 from openrbu.run.answers import Desk
 from openrbu.run.launcher import Launcher
 from openrbu.run.overlay import Overlay, RealEntry, real_entries
 from openrbu.run.power import PowerAction, PowerSwitch, PowerWish
+from openrbu.run.program import Program, Take
 from openrbu.system.interrupts import EXIT_SIGNAL
 
 if TYPE_CHECKING:
@@ -94,10 +94,11 @@ def run_all(
     real = real_entries()
 
     def become(number: int, channel: socket.socket, parent: int) -> NoReturn:
-        in_child.become(directory, commands[number], real, channel, parent)
+        prepare = functools.partial(in_child.prepare, directory, real)
+        in_child.become(prepare, commands[number], channel, parent)
 
     with contextlib.closing(Launcher(become)) as launcher:
-        child = _Child(launcher, 0, commands[0])  # it makes its namespaces meanwhile
+        child = Program(launcher, 0, commands[0])  # it makes its namespaces meanwhile
         # After the fork, because numpy starts threads when it is imported.
         from openrbu.sharing.access import serve_or_connect  # noqa: PLC0415  (threads)
 
@@ -110,7 +111,7 @@ def run_all(
             if commands[1:] and done[0].power not in (PowerAction.RESTART, PowerAction.KEXEC):
                 raise ObstacleError(_not_restarted(done[0].power))
             for number, command in enumerate(commands[1:], start=1):
-                child = _Child(launcher, number, command)
+                child = Program(launcher, number, command)
                 done.append(_run_one(machine, child, real, log, trace))
                 told(done[-1])
             return done
@@ -125,7 +126,7 @@ def _not_restarted(power: PowerAction | None) -> str:
 
 def _run_one(
     machine: Machine,
-    child: _Child,
+    child: Program,
     real: Mapping[str, RealEntry],
     log: Callable[[str], None],
     trace: Trace | None = None,
@@ -156,14 +157,16 @@ def _run_one(
                 on_ioctl=None if trace is None else trace.ioctl,
             )
             told = None if trace is None else trace.port
-            ports = PortCalls(machine, lambda: child.user_namespace, log, told)
+            user_namespace: list[int] = []
+            ports = PortCalls(machine, lambda: user_namespace[0], log, told)
             handlers = KernelCalls(machine, switch, os.geteuid()).handlers
             handlers |= {"iopl": ports.iopl, "ioperm": ports.ioperm}
             supervisor = Supervisor(handlers, log)
             try:
                 session.start()
                 with child.signals(), _root_given(machine, log) as give_root:
-                    status = child.result(switch, supervisor, give_root)
+                    take = _taking(supervisor, user_namespace.append, give_root)
+                    status = _result(child, switch, take)
             finally:
                 supervisor.close()
                 ports.close()
@@ -175,6 +178,43 @@ def _run_one(
             post = None if end.restarted is None else end.restarted.post
             trace.restart(end.power.value, post)
         return end
+
+
+def _taking(
+    supervisor: Supervisor, tell: Callable[[int], None], give_root: Callable[[int], None]
+) -> Take:
+    """What takes the child's messages: `supervisor` is told of the program's notified calls, `tell`
+    of the inode of its user namespace, and `give_root` gets a descriptor of the root that it begins
+    with."""
+
+    def take(message: bytes, fds: list[int]) -> bool:
+        if message == in_child.ROOT:
+            give_root(fds[0])
+        elif fds:
+            tell(int(message.removeprefix(in_child.LISTENER)))
+            supervisor.listen(fds[0])
+        elif message.startswith(in_child.NO_LISTENER):
+            supervisor.hears_nothing(message.removeprefix(in_child.NO_LISTENER).decode())
+        else:
+            return False
+        return True
+
+    return take
+
+
+def _result(child: Program, switch: PowerSwitch, take: Take) -> int:
+    """Wait for the end of the program; its status, as in `ProgramEnd`. What it asks `switch` for
+    ends it, and all programs that it has started.
+
+    :raise CommandError | ObstacleError: as `Program.result`.
+    """
+    status = child.result(take, switch.wake_up)
+    wish = switch.wish
+    if wish is None:
+        assert status is not None
+        return status
+    status = child.end_all(at_once=wish.at_once)
+    return status if wish.is_scheduled else _as_it_ended_itself(status)
 
 
 def _check_is_on(machine: Machine) -> None:
@@ -226,127 +266,9 @@ def _act(machine: Machine, wish: PowerWish | None, status: int) -> ProgramEnd:
     return ProgramEnd(status, wish.action, restart(VirtualHost(machine), machine))
 
 
-class _Child:
-    """The process that becomes the program, as its parent sees it."""
-
-    def __init__(self, launcher: Launcher, number: int, command: Sequence[str]) -> None:
-        self._launcher, self.command = launcher, command
-        self.user_namespace = 0  # the inode of the program's
-        self._has_begun = False
-        self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            self._launcher.start(number, theirs)
-
-    @property
-    def pid(self) -> int:
-        """The number of the process."""
-        assert self._launcher.program_pid is not None
-        return self._launcher.program_pid
-
-    def device(self) -> int:
-        """The descriptor of the FUSE device that the child has mounted.
-
-        :raise ObstacleError: when the child could not mount it.
-        """
-        message, fds, _, _ = socket.recv_fds(self._channel, in_child.MAX_MESSAGE_BYTES, 1)
-        if not fds:
-            _raise_childs_error(message)
-        return fds[0]
-
-    def has_begun(self, pid: int) -> bool:
-        """Whether the program has begun, when the process `pid` makes a call. Until then that is a
-        fork of this process, which has the same words. Any thread may ask."""
-        if not self._has_begun:
-            with contextlib.suppress(OSError):
-                self._has_begun = _words_of(pid) != _words_of("self")
-        return self._has_begun
-
-    def result(
-        self, switch: PowerSwitch, supervisor: Supervisor, give_root: Callable[[int], None]
-    ) -> int:
-        """Have the child continue, and wait for the end of the program; its status, as in
-        `ProgramEnd`. What it asks `switch` for ends it, and all programs that it has started.
-        `supervisor` is told of the program's notified calls, and `give_root` gets a descriptor of
-        the root that it begins with.
-
-        :raise CommandError: when the program can't be executed.
-        :raise ObstacleError: when the files could not be mounted at their paths.
-        """
-        message = b""
-        # Where the child was killed, its status says so.
-        with contextlib.suppress(BrokenPipeError):
-            self._channel.send(in_child.GO)
-        with contextlib.suppress(ConnectionResetError):  # it was killed before it read that
-            message = self._error_of_begin(supervisor, give_root)
-        status = self._launcher.wait(None if message else switch.wake_up)
-        if message:
-            _raise_childs_error(message)
-        wish = switch.wish
-        if wish is None:
-            assert status is not None
-            return status
-        status = self._launcher.end_all(at_once=wish.at_once)
-        return status if wish.is_scheduled else _as_it_ended_itself(status)
-
-    def _error_of_begin(self, supervisor: Supervisor, give_root: Callable[[int], None]) -> bytes:
-        """The child's error; empty when it has become the program."""
-        while True:
-            message, fds, _, _ = socket.recv_fds(self._channel, in_child.MAX_MESSAGE_BYTES, 1)
-            if message == in_child.ROOT:
-                give_root(fds[0])
-            elif fds:
-                self.user_namespace = int(message.removeprefix(in_child.LISTENER))
-                supervisor.listen(fds[0])
-            elif message.startswith(in_child.NO_LISTENER):
-                supervisor.hears_nothing(message.removeprefix(in_child.NO_LISTENER).decode())
-            else:
-                return message
-
-    @contextlib.contextmanager
-    def signals(self) -> Iterator[None]:
-        """In this block signals are for the program. Only SIGKILL ends this process."""
-
-        def pass_on(signum: int, _frame: FrameType | None) -> None:
-            self._launcher.signal(signum)
-
-        before = {
-            signum: signal.signal(signum, signal.SIG_IGN)
-            for signum in (signal.SIGINT, signal.SIGQUIT)
-        }
-        for signum in (signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(signum) is not signal.SIG_IGN:
-                before[signum] = signal.signal(signum, pass_on)
-        try:
-            yield
-        finally:
-            for signum, handler in before.items():
-                signal.signal(signum, handler)
-
-    def close(self) -> None:
-        """Release the channel. A child that has not become the program ends."""
-        self._channel.close()
-
-
-def _words_of(process: int | str) -> bytes:
-    """
-    :raise OSError: when there is no such process.
-    """
-    return Path(f"/proc/{process}/cmdline").read_bytes()
-
-
 def _as_it_ended_itself(status: int) -> int:
     """The status of a program that was ended by a restart: 0 where a signal of the restart ended
     it, or where it says so, as programs that handle SIGTERM do."""
     ending = (signal.SIGTERM, signal.SIGKILL)
     by_signal = [-signum for signum in ending] + [EXIT_SIGNAL + signum for signum in ending]
     return 0 if status in by_signal else status
-
-
-def _raise_childs_error(message: bytes) -> NoReturn:
-    try:
-        document = json.loads(message)
-    except ValueError:  # empty, or cut off
-        document = in_child.ENDED
-    if "status" in document:
-        raise CommandError(document["text"], document["status"])
-    raise ObstacleError(document["text"])
