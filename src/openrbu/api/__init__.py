@@ -25,7 +25,14 @@ from typing import TYPE_CHECKING
 from openrbu import errors
 
 if TYPE_CHECKING:
-    from openrbu.api.images import build_image, join, packets, read_image, read_images
+    from openrbu.api.images import (
+        build_image,
+        explain_packet,
+        join,
+        packets,
+        read_image,
+        read_images,
+    )
     from openrbu.api.machines import (
         Machine,
         machine_names,
@@ -42,6 +49,7 @@ if TYPE_CHECKING:
     from openrbu.formats.hdr import Image, SystemId
     from openrbu.formats.image_packets import ImagePackets, JoinedImage
     from openrbu.formats.loading import LoadedFile, LoadedImage
+    from openrbu.formats.packet_explained import PacketReading
     from openrbu.hosts.base import Host
     from openrbu.machine.base import Machine as VirtualMachine
     from openrbu.machine.factory import MachineSpec
@@ -77,6 +85,7 @@ __all__ = [
     "MachineSpec",
     "Options",
     "Outcome",
+    "PacketReading",
     "Plan",
     "PostReport",
     "PowerAction",
@@ -96,6 +105,7 @@ __all__ = [
     "VirtualMachine",
     "build_image",
     "errors",
+    "explain_packet",
     "join",
     "machine_names",
     "make_machine",
@@ -129,6 +139,7 @@ _PUBLIC: Mapping[str, tuple[str, str]] = MappingProxyType(
         "MachineSpec": ("openrbu.machine.factory", "MachineSpec"),
         "Options": ("openrbu.update.options", "Options"),
         "Outcome": ("openrbu.update.flow", "Outcome"),
+        "PacketReading": ("openrbu.formats.packet_explained", "PacketReading"),
         "Plan": ("openrbu.update.plan", "Plan"),
         "PostReport": ("openrbu.bios.post_report", "PostReport"),
         "PowerAction": ("openrbu.run.power", "PowerAction"),
@@ -147,6 +158,7 @@ _PUBLIC: Mapping[str, tuple[str, str]] = MappingProxyType(
         "Verdict": ("openrbu.update.checks.check", "Verdict"),
         "VirtualMachine": ("openrbu.machine.base", "Machine"),
         "build_image": ("openrbu.api.images", "build_image"),
+        "explain_packet": ("openrbu.api.images", "explain_packet"),
         "join": ("openrbu.api.images", "join"),
         "machine_names": ("openrbu.api.machines", "machine_names"),
         "make_machine": ("openrbu.api.machines", "make_machine"),

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from openrbu.formats.hdr import Image, SystemId
     from openrbu.formats.image_packets import ImagePackets, JoinedImage
     from openrbu.formats.loading import LoadedFile, LoadedImage
+    from openrbu.formats.packet_explained import PacketReading
 
 StrPath = str | os.PathLike[str]
 
@@ -103,3 +104,15 @@ def join(data: bytes | memoryview) -> JoinedImage:
     from openrbu.formats.image_packets import join_image
 
     return join_image(data)
+
+
+def explain_packet(data: bytes | memoryview, place: int = 0) -> PacketReading:
+    """Explain one of the packets that are back to back, field by field; it may be damaged: see
+    `PacketReading.problems`. `place` counts from 0; in a valid set it is the packet's number.
+
+    :raise UsageError: when there is no packet at this place.
+    :raise DamagedInputError: when its header is cut short.
+    """
+    from openrbu.formats.packet_explained import explain_packet as explain
+
+    return explain(data, place)

@@ -1,4 +1,4 @@
-"""The commands build, packets and join; and how an image is shown."""
+"""The command build; and how an image is shown."""
 
 from __future__ import annotations
 
@@ -11,15 +11,10 @@ from openrbu import api
 from openrbu.cli.files import save
 from openrbu.cli.options import (
     Force,
-    ImageFile,
     OutputFile,
-    PacketSize,
-    hex_number_of,
-    set_id_of,
     size_of,
 )
 from openrbu.cli.show import Answer, Block, Cell, Facts, bad, caution, good
-from openrbu.errors import UsageError
 from openrbu.units import human_size
 
 if TYPE_CHECKING:
@@ -184,94 +179,3 @@ def build(
     line = saved(output, changed, human_size(image.size_bytes))
     blocks = [Facts(str(output), image_rows(image)), line]
     return Answer({"changed": changed, "file": str(output), **image_document(image)}, blocks)
-
-
-def packets(
-    image: ImageFile,
-    *,
-    output: OutputFile,
-    packet_size: PacketSize = "4096",
-    set_id: Annotated[
-        str | None,
-        typer.Option(
-            "--set-id",
-            metavar="ID",
-            help="The set's ID: four characters (_A05) or 0x…. Without it: made from the image.",
-        ),
-    ] = None,
-    password_crc: Annotated[
-        str | None,
-        typer.Option(
-            "--password-crc", metavar="0x…", help="CRC-32 of the BIOS admin password, for packet 0."
-        ),
-    ] = None,
-    force: Force = False,
-) -> Answer:
-    """Cut an image into RBU packets, back to back in one file.
-
-    That is what the driver takes in packet mode.
-
-    \b
-    Example:  rbu packets A06.hdr -o A06.packets --packet-size 8K
-    """
-    from openrbu.formats.loading import naming_file
-    from openrbu.formats.packet import check_packet_size
-
-    size = size_of(packet_size, "--packet-size")
-    check_packet_size(size)
-    crc = None if password_crc is None else hex_number_of(password_crc, "--password-crc")
-    if crc is not None and crc > 0xFFFFFFFF:
-        raise UsageError(f"--password-crc: {password_crc} has more than 32 bits")
-    identity = None if set_id is None else set_id_of(set_id)
-    loaded = api.read_image(image).image
-    with naming_file(image):
-        made = api.packets(loaded, packet_size_bytes=size, set_id=identity, password_crc=crc)
-    changed = save(output, made.data, force=force)
-    document = {
-        "changed": changed,
-        "file": str(output),
-        "size_bytes": len(made.data),
-        "packet_size_bytes": size,
-        "packet_count": made.count,
-        "set_id": f"{made.set_id:#010x}",
-        "has_password": made.has_password,
-        "version": loaded.header.version.text,
-    }
-    what = f"{made.count} packets of {human_size(size)}, {human_size(len(made.data))} in all"
-    return Answer(document, [saved(output, changed, what)])
-
-
-def join(
-    file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A file with the packets, back to back.")
-    ],
-    *,
-    output: OutputFile,
-    force: Force = False,
-) -> Answer:
-    """Join the RBU packets in a file into an image.
-
-    Each packet is checked. All have to be there, in sequence.
-
-    \b
-    Example:  rbu join A06.packets -o A06.hdr
-    """
-    from openrbu.formats.loading import naming_file
-    from openrbu.system.files import read_input
-
-    data = read_input(file)
-    with naming_file(file):
-        joined = api.join(data)
-    image, packets = joined.image, joined.packets
-    changed = save(output, image.build(), force=force)
-    document = {
-        "changed": changed,
-        "file": str(output),
-        "packet_count": packets.total,
-        "packet_size_bytes": packets.packet_size_bytes,
-        "set_id": f"{packets.set_id:#010x}",
-        "has_password": packets.password.present,
-        **image_document(image),
-    }
-    what = f"{image.header.version}, {human_size(image.size_bytes)}, {packets.total} packets"
-    return Answer(document, [saved(output, changed, what)])

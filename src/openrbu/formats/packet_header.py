@@ -58,33 +58,51 @@ PASSWORD_INFO_BITS = 0x81
 
 @dataclass(frozen=True, slots=True)
 class HeaderRule:
-    """One rule. `is_broken` takes a header's fields: for ints it returns a bool, for arrays of
-    shape (n,) an array of bools, shape (n,).
+    """One rule: what it asks of a field, and what it says where that is not so.
 
-    The rules multiply nothing, so that u16 arrays can't overflow.
+    `is_broken` takes a header's fields: for ints it returns a bool, for arrays of shape (n,) an
+    array of bools, shape (n,). The rules multiply nothing, so that u16 arrays can't overflow.
     """
 
     field: str
+    asks: str
     says: str
     is_broken: Callable[[Any], Any]
 
 
 def _constant_rule(field: Field) -> HeaderRule:
-    says = "is not $RPK" if field.name == "pktId" else f"is not {field.required!r}"
-    return HeaderRule(field.name, says, lambda fields: fields[field.name] != field.required)
+    constant = "$RPK" if field.name == "pktId" else repr(field.required)
+    return HeaderRule(
+        field.name,
+        f"is {constant}",
+        f"is not {constant}",
+        lambda fields: fields[field.name] != field.required,
+    )
 
 
 HEADER_RULES: tuple[HeaderRule, ...] = (
     *(_constant_rule(field) for field in PACKET_HEADER.fields if field.required is not None),
-    HeaderRule("hdrSize", "is below 2 (32 bytes)", lambda h: h["hdrSize"] < 2),
+    HeaderRule(
+        "hdrSize", "is 2 or more (32 bytes)", "is below 2 (32 bytes)", lambda h: h["hdrSize"] < 2
+    ),
     HeaderRule(
         "hdrSize",
+        "is 256 or less (4 KiB)",
         "is over 256 (4 KiB)",
         lambda h: h["hdrSize"] > MAX_HEADER_BYTES // PARAGRAPH_BYTES,
     ),
-    HeaderRule("hdrSize", "leaves no room for data", lambda h: h["hdrSize"] // 64 >= h["pktSize"]),
-    HeaderRule("totPkts", "is below 2: no image", lambda h: h["totPkts"] < MIN_PACKETS),
-    HeaderRule("pktNum", "is not below totPkts", lambda h: h["pktNum"] >= h["totPkts"]),
+    HeaderRule(
+        "hdrSize",
+        "leaves room for data",
+        "leaves no room for data",
+        lambda h: h["hdrSize"] // 64 >= h["pktSize"],
+    ),
+    HeaderRule(
+        "totPkts", "is 2 or more", "is below 2: no image", lambda h: h["totPkts"] < MIN_PACKETS
+    ),
+    HeaderRule(
+        "pktNum", "is below totPkts", "is not below totPkts", lambda h: h["pktNum"] >= h["totPkts"]
+    ),
 )
 """The rules for every packet header. A pktSize of 0 has no room for data; a u16 can't be over
 64 MiB (docs/reference/packets.md, P3, P4 and P7)."""
