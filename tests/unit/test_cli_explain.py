@@ -47,7 +47,7 @@ def put(name: str, value: int, place: int) -> Callable[[bytearray], None]:
 def test_each_field_is_shown_with_its_offset_and_bytes(rbu: Cli) -> None:
     """What the offsets and bytes are of is asked of the packet's own bytes."""
     data = packet_file()
-    shown = rbu.json("packets", rbu.write("a.packets", data), "--explain", 1)
+    shown = rbu.json("packets", rbu.write("a.packets", bytes(data)), "--explain", 1)
     one = data[SIZE : 2 * SIZE]
     assert (shown["packet"], shown["offset_bytes"], shown["size_bytes"]) == (1, SIZE, SIZE)
     assert [field["name"] for field in shown["fields"]] == [f.name for f in PACKET_HEADER.fields]
@@ -79,7 +79,7 @@ def test_an_image_is_cut_as_the_command_would_cut_it(rbu: Cli) -> None:
 
 @pytest.mark.parametrize("first_size_bytes", [SIZE, KIB, 16 * KIB])
 def test_packet_0_shows_the_crc_of_a_password(rbu: Cli, first_size_bytes: int) -> None:
-    path = rbu.write("a.packets", packet_file(first_size_bytes))
+    path = rbu.write("a.packets", bytes(packet_file(first_size_bytes)))
     shown = rbu.json("packets", path, "--explain")
     assert shown["is_valid"]
     assert shown["size_bytes"] == first_size_bytes
@@ -120,7 +120,7 @@ def test_a_damaged_packet_is_shown_and_then_refused(
 ) -> None:
     data = packet_file()
     put(name, value, place)(data)
-    path = rbu.write("a.packets", data)
+    path = rbu.write("a.packets", bytes(data))
     shown = rbu.json("packets", path, "--explain", place, code=5)
     field = next(field for field in shown["fields"] if field["name"] == name)
     assert (shown["offset_bytes"], shown["size_bytes"]) == (place * SIZE, SIZE)
@@ -162,16 +162,16 @@ def test_a_packet_too_many_is_no_damage(rbu: Cli) -> None:
     data = packet_file()
     surplus = bytearray(data[-SIZE:])
     put("pktNum", len(data) // SIZE, 0)(surplus)
-    rbu.write("a.packets", data + checked(surplus))
+    rbu.write("a.packets", bytes(data + checked(surplus)))
     assert rbu.json("packets", "a.packets", "--explain", len(data) // SIZE)["is_valid"]
 
 
 def test_a_packet_that_is_cut_short_is_shown_as_far_as_it_goes(rbu: Cli) -> None:
-    path = rbu.write("a.packets", packet_file()[: 2 * SIZE + 100])
+    path = rbu.write("a.packets", bytes(packet_file()[: 2 * SIZE + 100]))
     shown = rbu.json("packets", path, "--explain", 2, code=5)
     assert shown["problems"] == [f"it is cut short: 100 of {SIZE} bytes"]
     assert (shown["size_bytes"], shown["checksum"]) == (100, None)
-    rbu.write("b.packets", packet_file()[: 2 * SIZE + 20])
+    rbu.write("b.packets", bytes(packet_file()[: 2 * SIZE + 20]))
     assert "20 of 32 bytes" in rbu.fails(5, "packets", "b.packets", "--explain", 2)
 
 

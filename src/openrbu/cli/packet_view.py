@@ -96,7 +96,7 @@ def _field_document(field: FieldReading) -> dict[str, Any]:
 def _blocks(path: Path, reading: PacketReading) -> list[Block]:
     title = f"{path}: packet {reading.place} at offset {reading.offset:#x}"
     rows = [_row(field) for field in (*reading.fields, *reading.password_fields)]
-    names = ("at", "bytes", "field", "value", "meaning", "rules")
+    names = ("at", "bytes", "field", "value", "rules")
     return [
         Table(title, names, rows),
         Facts("Checksum: all 16-bit words add up to 0", _sum_rows(reading)),
@@ -105,13 +105,14 @@ def _blocks(path: Path, reading: PacketReading) -> list[Block]:
 
 
 def _row(field: FieldReading) -> tuple[Cell, ...]:
-    value = f"{field.value:#x}" if field.value > 0xFFFF or field.name == "pktChksum" else None
+    value = str(field.value)
+    if field.value > 0xFFFF or field.name == "pktChksum":
+        value = f"{field.value:#x}"
     return (
         f"{field.offset:#04x}",
         field.raw.hex(" "),
         field.name,
-        value or str(field.value),
-        field.meaning,
+        f"{value}: {field.meaning}" if field.meaning else value,
         _rules_cell(field),
     )
 
