@@ -7,7 +7,7 @@ SECONDS ?= 600
 MEMORIES ?= 5000
 READS ?= 100000
 CYCLES ?= 10000
-TRACED ?= privilege or not privilege
+TRACEABLE := not untraced and not privilege
 NO_LIMIT := -o timeout=0 -o faulthandler_timeout=0
 
 .DEFAULT_GOAL := help
@@ -38,12 +38,20 @@ example: setup  ## An update tool under test: rbu try and pytest find its mistak
 
 test: test-here test-lab  ## All tests
 
-test-here: setup  ## The tests but for those in the lab
+test-here: setup  ## The tests but for those in the lab; COVERAGE=1: those that can be are traced
+ifdef COVERAGE
+	rm -rf build/coverage && mkdir -p build/coverage
+	$(BIN)/python -m coverage run -m pytest -m "not lab and $(TRACEABLE)" --numprocesses 2 --dist loadfile
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage report
+	$(BIN)/python -m pytest -m "not lab and not ($(TRACEABLE))" --numprocesses 2 --dist loadfile
+else
 	$(BIN)/python -m pytest -m "not lab" --numprocesses 2 --dist loadfile
+endif
 
 coverage: setup  ## Lines and branches that the tests but for those in the lab run; what none runs
 	rm -rf build/coverage && mkdir -p build/coverage
-	$(BIN)/python -m coverage run -m pytest -m "not lab and not untraced and ($(TRACED))" --numprocesses 2 --dist loadfile || \
+	$(BIN)/python -m coverage run -m pytest -m "not lab and not untraced" --numprocesses 2 --dist loadfile || \
 	  echo "some tests failed while they were traced, which makes them slow: make test-here judges"
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report
