@@ -19,6 +19,8 @@ from rigs.oracle import (
     real_poweredge,
 )
 
+pytestmark = pytest.mark.untraced  # as test_random_memories
+
 KINDS = {"mono": 42, "packets": 63, "whole": 7, "d500": 17}
 """How many cases there are of each kind: none is passed over unseen."""
 

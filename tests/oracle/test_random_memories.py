@@ -26,6 +26,8 @@ from rigs.oracle import (
 )
 from rigs.oracle_memories import Made, d500_memories, poweredge_memories
 
+pytestmark = pytest.mark.untraced  # the emulator of the real code is traced, too: minutes
+
 MEMORIES = int(os.environ.get("OPENRBU_ORACLE_MEMORIES", "150"))
 
 randomly = settings(

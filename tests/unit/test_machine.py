@@ -375,6 +375,7 @@ def bios_of(directory: Path, bioses: dict[str, bytes]) -> str:
     return version
 
 
+@pytest.mark.untraced  # it traces itself; so traced it would take minutes
 @pytest.mark.parametrize("model", ["precision-390", "precision-t7600"])
 def test_a_process_killed_anywhere_in_a_restart_leaves_the_old_bios_or_the_new_one(
     tmp_path: Path, model: str
@@ -406,6 +407,7 @@ def test_a_process_killed_anywhere_in_a_restart_leaves_the_old_bios_or_the_new_o
     assert ended == {"old", "new"}
 
 
+@pytest.mark.untraced
 def test_a_process_killed_at_any_call_of_an_update_leaves_a_machine_that_starts(
     tmp_path: Path,
 ) -> None:
