@@ -11,18 +11,14 @@ from collections.abc import Callable
 
 from openrbu.drivers.sysfs import SysfsTree, TextAttribute
 from openrbu.errors import KernelError
-from openrbu.formats.lockdown import LEVELS, LOCKDOWN, LockdownLevel
+from openrbu.formats.lockdown import LEVELS, LOCKDOWN, LockdownLevel, lockdown_asked
 
 
 class Lockdown:
-    """The level, and its file. `words`: of the kernel's command line; the last that counts wins."""
+    """The level, and its file. `words`: of the kernel's command line."""
 
     def __init__(self, words: str) -> None:
-        named = [word.removeprefix("lockdown=") for word in words.split() if "lockdown=" in word]
-        self.level: LockdownLevel = "none"
-        for level in LEVELS[1:]:
-            if level in named[-1:]:
-                self.level = level
+        self.level: LockdownLevel = lockdown_asked(words)
 
     def install(self, sys: SysfsTree) -> None:
         """Add the file."""

@@ -9,7 +9,7 @@ import re
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from openrbu.formats.lockdown import LEVELS, LOCKDOWN, lockdown_in
+from openrbu.formats.lockdown import LOCKDOWN, lockdown_asked, lockdown_in
 from openrbu.hosts.base import Host
 from openrbu.linux.files import COMMAND_LINE, names_in, text_of
 from openrbu.linux.memory import MemoryTraits, read_traits
@@ -67,9 +67,8 @@ class LinuxFacts:
         found = lockdown_in(text_of(self._host, LOCKDOWN) or "")
         if found is not None or not self.hides_lockdown:
             return found
-        line = (text_of(self._host, COMMAND_LINE) or "").split()
-        asked = [word.partition("=")[2] for word in line if word.startswith("lockdown=")]
-        return next((word for word in reversed(asked) if word in LEVELS[1:]), None)
+        asked = lockdown_asked(text_of(self._host, COMMAND_LINE) or "")
+        return None if asked == "none" else asked
 
     @cached_property
     def hides_lockdown(self) -> bool:
