@@ -16,6 +16,7 @@ from openrbu.cli.main import main
 from openrbu.formats.hdr import SystemId, make_image
 from openrbu.formats.version import BiosVersion
 from openrbu.units import KIB
+from rigs.schemas import check_document
 
 FLASH_BYTES = 512 * KIB
 """The flash of a PowerEdge 2650, which most tests update."""
@@ -54,10 +55,13 @@ class Cli:
         return ProcessResult(code, captured.out, captured.err)
 
     def json(self, *words: object, code: int = 0) -> Any:
-        """Run a command with `--json`, which has to end with `code`; what it says."""
+        """Run a command with `--json`, which has to end with `code`; what it says. It has to be
+        as the schema of its documents says, where there is one."""
         ended = self(*words, "--json")
         assert ended.code == code, ended
         assert ended.document["schema"] == 1
+        if code == 0:
+            check_document(str(words[0]), ended.document)
         return ended.document
 
     def fails(self, code: int, *words: object) -> str:

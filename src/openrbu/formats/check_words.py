@@ -115,6 +115,21 @@ def sizes_by_data(body: memoryview) -> Iterator[int]:
             yield end
 
 
+def changed_byte(size_bytes: int, difference: int, mask: int, first: int, last: int) -> int | None:
+    """The offset of the one byte in [first, last) of data whose bits `mask` were flipped, by the
+    `difference` (XOR) that this makes to the register after all `size_bytes` bytes of data. None
+    if the difference has another reason. A flip of one bit never has the same difference at two
+    places of less than 512 MiB."""
+    for end in range(min(last, size_bytes), max(first, 0), -_POSITIONS_AT_ONCE):
+        start = max(first, 0, end - _POSITIONS_AT_ONCE)
+        nearest = _times(mask, _power(size_bytes - end + 1))
+        differences = _times_each(_sequence(1)[: end - start], nearest)
+        found = np.flatnonzero(differences == difference)
+        if len(found):
+            return end - 1 - int(found[0])
+    return None
+
+
 def _whole_word(after_header: int, data_size_bytes: int) -> int:
     """The right second word after this much data, if the first word is right.
 

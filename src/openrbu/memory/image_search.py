@@ -9,7 +9,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from openrbu.formats.check_words import CHECK_WORDS_BYTES, claimed_sizes, compare_words
+from openrbu.formats.check_words import (
+    CHECK_WORDS,
+    CHECK_WORDS_BYTES,
+    CheckWordsResult,
+    claimed_sizes,
+    compare_words,
+    sizes_by_data,
+)
 from openrbu.formats.hdr import Header, Image
 from openrbu.formats.image_check import MAX_CLAIMS, MAX_DATA_BYTES, ImageState
 from openrbu.lazy import np
@@ -22,6 +29,9 @@ WORK_BYTES = 4 * GIB
 _BYTEWISE_COST = 16
 """To search for the end at each byte is about so many times slower than a checksum."""
 
+BY_DATA_BYTES = 512 * MIB
+"""How much RAM is read to find out for headers without an end whether only they were changed."""
+
 _CHUNK_BYTES = 1 * MIB
 
 
@@ -29,13 +39,15 @@ _CHUNK_BYTES = 1 * MIB
 class BodyCheck:
     """What follows a header.
 
-    `size_bytes` (of header, data and check words) and `data_word` are those of an image that is
-    whole or whose data was overwritten; else 0. `why` says why it is not whole; empty if it is.
+    `size_bytes` (of header, data and check words) and the check words are those of an image that is
+    whole or of which either the data or the header was changed; else 0. `why` says why it is not
+    whole; empty if it is.
     """
 
     state: ImageState
     size_bytes: int = 0
     data_word: int = 0
+    whole_word: int = 0
     why: str = ""
 
 
@@ -60,6 +72,7 @@ class ImageSearch:
         self._ram = ram
         self._flash_size_bytes = flash_size_bytes
         self._work = WORK_BYTES
+        self._work_by_data = BY_DATA_BYTES
 
     def check_body(self, address: PhysAddr, header: Header) -> BodyCheck:
         """Check what follows `header`, which is at `address`."""
@@ -74,7 +87,20 @@ class ImageSearch:
                 overwritten = overwritten or body
         if self._work < 0:
             return _NOT_CHECKED
-        return overwritten or _CUT
+        return overwritten or self._by_data(address, header, start, room) or _CUT
+
+    def _by_data(
+        self, address: PhysAddr, header: Header, start: PhysAddr, room: int
+    ) -> BodyCheck | None:
+        """The check of an image of which only the header was changed, for data of whole KiB; None
+        if there is no such image, or too many headers were checked in this way."""
+        size = min(room, MAX_DATA_BYTES)
+        self._work_by_data -= max(size, 0)
+        if self._flash_size_bytes is not None or size <= 0 or self._work_by_data < 0:
+            return None
+        sizes = sizes_by_data(self._ram.data(start, size + CHECK_WORDS_BYTES))
+        found = next(sizes, None)
+        return None if found is None else self._check_size(address, header, found)
 
     def _check_size(self, address: PhysAddr, header: Header, data_size_bytes: int) -> BodyCheck:
         """Compare the check words that follow so much data."""
@@ -86,18 +112,13 @@ class ImageSearch:
         if data[: header.size_bytes] != header.build():
             return _CHANGED_MEANWHILE
         image = Image(header, data[header.size_bytes :])
-        words = compare_words(header.build(), image.body)
-        if words.data_word_is_right and words.whole_word_is_right:
-            return BodyCheck(ImageState.WHOLE, size, image.data_word)
-        if not words.whole_word_is_right:
+        right = compare_words(header.build(), image.body)
+        state, why = _state(right)
+        if state is ImageState.CUT:
             return _CUT
-        return BodyCheck(
-            ImageState.DATA_CHANGED,
-            size,
-            image.data_word,
-            f"image: overwritten: its {size} bytes are there, but the data does not have its check "
-            "word",
-        )
+        words = CHECK_WORDS.unpack(image.body, data_size_bytes)
+        why = why and f"image: {why.format(size)}"
+        return BodyCheck(state, size, words["data_word"], words["whole_word"], why)
 
     def _sizes(self, header: bytes, start: PhysAddr, room: int) -> Iterator[int]:
         """The data sizes to try for an image that begins with `header`; its data is at `start`."""
@@ -124,3 +145,16 @@ class ImageSearch:
                 end = min(end + 3, limit)  # a word may begin here and end in the next chunk
                 chunk = self._ram.data(PhysAddr(low), end - low)
                 yield from claimed_sizes(header, chunk, low - start, whole_kib=whole_kib)
+
+
+def _state(right: CheckWordsResult) -> tuple[ImageState, str]:
+    """What it says of an image which of its check words are right; and what is wrong."""
+    if right.data_word_is_right and right.whole_word_is_right:
+        return ImageState.WHOLE, ""
+    if right.data_word_is_right:
+        text = "its header was changed: the check word over its {} bytes is wrong, that of the "
+        return ImageState.HEADER_CHANGED, text + "data is right"
+    if right.whole_word_is_right:
+        text = "overwritten: its {} bytes are there, but the data does not have its check word"
+        return ImageState.DATA_CHANGED, text
+    return ImageState.CUT, ""

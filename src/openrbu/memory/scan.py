@@ -26,6 +26,7 @@ from openrbu.formats.packet import (
     PACKET_HEADER,
     PACKET_MAGIC,
     PARAGRAPH_BYTES,
+    PacketHeader,
     PasswordItem,
     parse_password_item,
 )
@@ -35,7 +36,15 @@ from openrbu.memory.image_search import ImageSearch
 from openrbu.memory.packet_sums import groups, packet_rows, packet_sums
 from openrbu.memory.physical import ReadableMemory
 from openrbu.memory.ram_array import Addresses, RamArray
-from openrbu.memory.search_result import FoundHeader, FoundImage, FoundSet, Reject, SearchResult
+from openrbu.memory.search_result import (
+    DamagedPacket,
+    DifferingCopy,
+    FoundHeader,
+    FoundImage,
+    FoundSet,
+    Reject,
+    SearchResult,
+)
 from openrbu.units import (
     BIOS_SEARCH_END,
     BIOS_SEARCH_START,
@@ -45,6 +54,8 @@ from openrbu.units import (
 )
 
 __all__ = [
+    "DamagedPacket",
+    "DifferingCopy",
     "FoundHeader",
     "FoundImage",
     "FoundSet",
@@ -84,15 +95,20 @@ def search(
         headers=tuple(headers),
         rejects=tuple(sorted(rejects.kept, key=lambda reject: reject.address)),
         reject_count=rejects.count,
+        damaged=tuple(sorted(rejects.damaged, key=lambda packet: packet.address)),
+        damaged_count=rejects.damaged_count,
     )
 
 
 class _Rejects:
-    """Keeps the first `MAX_REJECTS` rejects; counts all."""
+    """Keeps the first `MAX_REJECTS` rejects, and as many packets with a wrong checksum; counts
+    all."""
 
     def __init__(self) -> None:
         self.kept: list[Reject] = []
         self.count = 0
+        self.damaged: list[DamagedPacket] = []
+        self.damaged_count = 0
 
     def add(self, addresses: Addresses, why: str) -> None:
         self.count += len(addresses)
@@ -125,6 +141,20 @@ class _Candidates:
             self._rejects.add(self.addresses[bad], why)
             self.addresses, self.headers = self.addresses[~bad], self.headers[~bad]
 
+    def drop_damaged(self, sums: npt.NDArray[np.uint16]) -> None:
+        """Drop those whose words do not add up to 0; `sums` has shape (n,)."""
+        bad = np.flatnonzero(sums)
+        self._rejects.damaged_count += len(bad)
+        self._rejects.damaged += [
+            DamagedPacket(
+                PhysAddr(int(self.addresses[place])),
+                PacketHeader.parse(self.headers[place].tobytes()),
+                int(sums[place]),
+            )
+            for place in bad[:MAX_REJECTS].tolist()
+        ]
+        self.drop(sums != 0, "packet: wrong checksum")
+
 
 def _find_sets(ram: RamArray, addresses: Addresses, rejects: _Rejects) -> list[FoundSet]:
     """The valid packets at these pages, by set."""
@@ -136,7 +166,7 @@ def _find_sets(ram: RamArray, addresses: Addresses, rejects: _Rejects) -> list[F
     found.drop(found.sizes > ram.bytes_left(found.addresses), _CUT_BY_END)
     sums, affordable = packet_sums(ram, found.addresses, found.sizes)
     found.drop(~affordable, "packet: not checked, too many overlapping ones claim to be here")
-    found.drop(sums[affordable] != 0, "packet: wrong checksum")
+    found.drop_damaged(sums[affordable])
     sets = sorted(groups(found.headers["pktSetId"]), key=lambda members: int(members[0]))
     for members in sets[MAX_PACKET_SETS:]:
         rejects.add(
@@ -162,7 +192,8 @@ def _make_set(ram: RamArray, addresses: Addresses, headers: npt.NDArray[Any]) ->
             f"the others, the first one at {int(addresses[~alike][0]):#x}"
         )
         addresses, headers = addresses[alike], headers[alike]
-    conflicts += _unequal_copies(ram, addresses, headers)
+    differing = _differing_copies(ram, addresses, headers)
+    conflicts += _differing_texts(differing)
     copies: dict[int, list[PhysAddr]] = {}
     for number, address in zip(headers["pktNum"].tolist(), addresses.tolist(), strict=True):
         copies.setdefault(number, []).append(PhysAddr(address))
@@ -183,6 +214,7 @@ def _make_set(ram: RamArray, addresses: Addresses, headers: npt.NDArray[Any]) ->
         conflicts=tuple(conflicts),
         password=password,
         image_header=_image_header(ram, places, header_size, int(model["pktSize"]) * KIB),
+        differing=differing,
     )
 
 
@@ -201,8 +233,10 @@ def _image_header(
     return None
 
 
-def _unequal_copies(ram: RamArray, addresses: Addresses, headers: npt.NDArray[Any]) -> list[str]:
-    """A text for each packet that differs from the lowest packet with the same number."""
+def _differing_copies(
+    ram: RamArray, addresses: Addresses, headers: npt.NDArray[Any]
+) -> tuple[DifferingCopy, ...]:
+    """Each packet that differs from the lowest packet with the same number."""
     numbers = headers["pktNum"]
     first = np.zeros(0x10000, np.intp)
     first[numbers[::-1]] = np.arange(len(numbers))[::-1]  # the lowest address is written last
@@ -220,12 +254,20 @@ def _unequal_copies(ram: RamArray, addresses: Addresses, headers: npt.NDArray[An
         ):
             unequal[members[part]] = (rows != original).any(axis=1)
     different = np.flatnonzero(unequal)
+    columns = (numbers[different], addresses[different], addresses[lowest[different]])
+    return tuple(
+        DifferingCopy(number, PhysAddr(address), PhysAddr(original))
+        for number, address, original in zip(*(each.tolist() for each in columns), strict=True)
+    )
+
+
+def _differing_texts(differing: tuple[DifferingCopy, ...]) -> list[str]:
     says = [
-        f"packet {numbers[copy]} at {addresses[lowest[copy]]:#x} and at {addresses[copy]:#x} differ"
-        for copy in different[:_MAX_CONFLICTS].tolist()
+        f"packet {each.number} at {each.lowest:#x} and at {each.address:#x} differ"
+        for each in differing[:_MAX_CONFLICTS]
     ]
-    if len(different) > _MAX_CONFLICTS:
-        says.append(f"{len(different) - _MAX_CONFLICTS} more copies of packets differ")
+    if len(differing) > _MAX_CONFLICTS:
+        says.append(f"{len(differing) - _MAX_CONFLICTS} more copies of packets differ")
     return says
 
 
@@ -246,7 +288,9 @@ def _find_images(
         body = image_search.check_body(address, header)
         headers.append(FoundHeader(address, header, body.state, body.size_bytes))
         if body.state is ImageState.WHOLE:
-            images.append(FoundImage(address, header, body.size_bytes, body.data_word))
+            images.append(
+                FoundImage(address, header, body.size_bytes, body.data_word, body.whole_word)
+            )
         else:
             rejects.add_one(address, body.why)
     rejects.add(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from openrbu.errors import DamagedInputError
 from openrbu.formats.hdr import Header
 from openrbu.formats.image_check import ImageState
-from openrbu.formats.packet import PasswordItem, set_id_text
+from openrbu.formats.packet import PacketHeader, PasswordItem, set_id_text
 from openrbu.memory.physical import ReadableMemory, Region, joined
 from openrbu.units import PhysAddr
 
@@ -25,8 +25,8 @@ class Reject:
 class FoundHeader:
     """An image header at the start of a page, and what follows it.
 
-    `state` is `WHOLE`, `DATA_CHANGED` (an image of `size_bytes` was overwritten) or `CUT` (no end
-    of an image was found).
+    `state` is `WHOLE`, `DATA_CHANGED` (an image of `size_bytes` was overwritten), `HEADER_CHANGED`
+    (only its header was) or `CUT` (no end of an image was found).
     """
 
     address: PhysAddr
@@ -39,13 +39,37 @@ class FoundHeader:
 class FoundImage:
     """A whole image without a gap, with the right check words.
 
-    `size_bytes` counts header, data and check words. `data_word` is the check word over the data.
+    `size_bytes` counts header, data and check words. `data_word` is the check word over the data,
+    `whole_word` the one over header, data and `data_word`.
     """
 
     address: PhysAddr
     header: Header
     size_bytes: int
     data_word: int
+    whole_word: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DifferingCopy:
+    """A packet that differs from the lowest packet with the same set ID and number."""
+
+    number: int
+    address: PhysAddr
+    lowest: PhysAddr
+    """The address of that lowest packet."""
+
+
+@dataclass(frozen=True, slots=True)
+class DamagedPacket:
+    """A packet with a header that follows the rules and a wrong checksum.
+
+    `word_sum` is the sum of its 16-bit words modulo 65536, which is 0 in an intact packet.
+    """
+
+    address: PhysAddr
+    header: PacketHeader
+    word_sum: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +94,19 @@ class FoundSet:
     password: PasswordItem
     image_header: Header | None = None
     """The header of the image in the packets; None if packet 1 is missing or has no valid one."""
+
+    differing: tuple[DifferingCopy, ...] = ()
+    """The copies that differ, ascending by address; `conflicts` has a text about the first ones."""
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether its image can be joined: no packet is missing, and none contradicts another."""
+        return self.is_complete and not self.conflicts
+
+    @property
+    def place_count(self) -> int:
+        """How many packets were found, copies included."""
+        return sum(map(len, self.places.values()))
 
     @property
     def missing(self) -> tuple[int, ...]:
@@ -105,6 +142,17 @@ class FoundSet:
     def extent_count(self) -> int:
         return len(self.extents)
 
+    @property
+    def all_extents(self) -> tuple[Region, ...]:
+        """Where all packets are, copies included, ascending; adjacent ones are one extent."""
+        every = sorted((at, number) for number, places in self.places.items() for at in places)
+        return joined((at, at + self.size_of(number)) for at, number in every)
+
+    @property
+    def joined_size_bytes(self) -> int:
+        """The size of what `assemble` makes of a complete set."""
+        return (self.total - 1) * (self.packet_size_bytes - self.header_size_bytes)
+
     def assemble(self, memory: ReadableMemory) -> bytes:
         """The image, from the lowest copy of each packet, with the zeros at the end of the last.
 
@@ -130,7 +178,9 @@ class SearchResult:
     """What a search found. Each tuple ascends by (lowest) address.
 
     `headers` has every valid header, those of `images` included (of the first 4096 pages that begin
-    like one). `rejects` has the first 1000 rejects found; `reject_count` counts all.
+    like one). `rejects` has the first 1000 rejects found; `reject_count` counts all. Packets with a
+    wrong checksum are rejects; `damaged` has the first 1000 of them, and `damaged_count` counts
+    all.
     """
 
     packet_sets: tuple[FoundSet, ...]
@@ -138,3 +188,5 @@ class SearchResult:
     headers: tuple[FoundHeader, ...]
     rejects: tuple[Reject, ...]
     reject_count: int
+    damaged: tuple[DamagedPacket, ...] = ()
+    damaged_count: int = 0

@@ -1,0 +1,251 @@
+"""All that is to be known of what `rbu scan` finds, and the schema of its document."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+
+from openrbu.formats.hdr import HEADER_SIZE_BYTES, SystemId, make_image
+from openrbu.formats.packet import split
+from openrbu.formats.version import BiosVersion
+from openrbu.units import KIB, MIB, PAGE_SIZE
+from rigs.cli import Cli, image_bytes
+from rigs.schemas import check_document, schema_names
+
+FLASH = random.Random(16).randbytes(64 * KIB)
+IMAGE = make_image(FLASH, version=BiosVersion.parse("A06"), systems=[SystemId(0x121, 2)])
+PACKETS = bytes(split(IMAGE, set_id=b"_A06"))
+COUNT = len(PACKETS) // PAGE_SIZE
+START = 2 * MIB
+
+
+def with_packets(packets: bytes = PACKETS) -> bytearray:
+    """A memory of 4 MiB with packets from 2 MiB on."""
+    memory = bytearray(4 * MIB)
+    memory[START : START + len(packets)] = packets
+    return memory
+
+
+def scanned(rbu: Cli, memory: bytes | bytearray) -> Any:
+    return rbu.json("scan", rbu.write("dump", bytes(memory)))
+
+
+def packet(number: int) -> bytes:
+    return PACKETS[number * PAGE_SIZE : (number + 1) * PAGE_SIZE]
+
+
+def flip(memory: bytearray, address: int, mask: int) -> None:
+    memory[address] ^= mask
+
+
+def only_damaged(document: Any) -> Any:
+    (damaged,) = document["damaged_packets"]
+    return damaged
+
+
+def test_each_packet_is_listed_with_its_number_and_all_places(rbu: Cli) -> None:
+    memory = with_packets()
+    memory[MIB : MIB + PAGE_SIZE] = packet(3)
+    (found,) = scanned(rbu, memory)["packet_sets"]
+    places = [(each["number"], int(each["address"], 16)) for each in found["places"]]
+    expected = [(number, START + number * PAGE_SIZE) for number in range(COUNT)]
+    assert places == sorted([*expected, (3, MIB)])
+    assert (found["place_count"], found["copy_count"]) == (COUNT + 1, 1)
+    assert {each["holder"] for each in found["places"]} == {None}
+
+
+def test_lowest_highest_and_extents_are_of_the_same_packets(rbu: Cli) -> None:
+    memory = with_packets()
+    memory[MIB : MIB + PAGE_SIZE] = packet(COUNT - 1)  # read in place of the one at the end
+    memory[3 * MIB : 3 * MIB + PAGE_SIZE] = packet(0)  # not read: it is higher
+    (found,) = scanned(rbu, memory)["packet_sets"]
+    extents = [(int(each["start"], 16), int(each["end"], 16)) for each in found["extents"]]
+    assert extents == [
+        (MIB, MIB + PAGE_SIZE),
+        (START, START + len(PACKETS)),
+        (3 * MIB, 3 * MIB + PAGE_SIZE),
+    ]
+    assert found["extent_count"] == len(extents)
+    assert (found["lowest"], found["highest"]) == (hex(MIB), hex(3 * MIB))
+
+
+def test_the_image_in_a_set_is_checked(rbu: Cli) -> None:
+    (found,) = scanned(rbu, with_packets())["packet_sets"]
+    joined = found["joined"]
+    assert (joined["state"], joined["damage"]) == ("whole", None)
+    assert (joined["size_bytes"], joined["flash_size_bytes"]) == (len(IMAGE), len(FLASH))
+    words = [int(joined[name], 16) for name in ("data_check_word", "whole_check_word")]
+    assert b"".join(word.to_bytes(4, "little") for word in words) == IMAGE[-8:]
+
+
+def test_a_set_of_an_image_that_was_changed_before_it_was_cut_says_so(rbu: Cli) -> None:
+    image = bytearray(IMAGE)
+    image[1000] ^= 1
+    (found,) = scanned(rbu, with_packets(bytes(split(image, set_id=b"_A06"))))["packet_sets"]
+    assert found["is_complete"] is True
+    assert found["joined"]["state"] == "data_changed"
+    assert "the image's data was changed" in rbu("scan", rbu.directory / "dump").out
+
+
+def test_copies_that_differ_are_named_with_their_addresses(rbu: Cli) -> None:
+    memory = with_packets()
+    other = bytes(split(bytes(reversed(IMAGE)), set_id=b"_A06"))[PAGE_SIZE : 2 * PAGE_SIZE]
+    memory[3 * MIB : 3 * MIB + PAGE_SIZE] = other
+    (found,) = scanned(rbu, memory)["packet_sets"]
+    lowest = hex(START + PAGE_SIZE)
+    assert found["differing"] == [{"number": 1, "address": hex(3 * MIB), "lowest": lowest}]
+    assert found["differing_count"] == 1
+    assert "differ" in found["joined"]["damage"]
+
+
+@pytest.mark.parametrize(
+    ("number", "offset"),
+    [(1, 40), (1, 32 + 4), (1, 2000), (5, 32), (5, 4095), (COUNT - 1, 100), (COUNT - 1, 3000)],
+)
+@pytest.mark.parametrize("mask", [1, 0x80])
+def test_the_check_words_decide_which_bit_of_the_only_damaged_packet_was_flipped(
+    rbu: Cli, number: int, offset: int, mask: int
+) -> None:
+    memory = with_packets()
+    place = START + number * PAGE_SIZE + offset
+    flip(memory, place, mask)
+    damaged = only_damaged(scanned(rbu, memory))
+    assert (damaged["number"], damaged["packet_count"]) == (number, COUNT)
+    found = damaged["single_bit"]
+    expected = {"offset": offset, "address": hex(place), "mask": f"{mask:#04x}"}
+    assert (found["flip"], found["decided_by"]) == (expected, "image")
+
+
+def test_each_bit_of_the_check_words_is_found(rbu: Cli) -> None:
+    end = HEADER_SIZE_BYTES + len(FLASH) + 8
+    for place in range(end - 8, end):
+        memory = with_packets()
+        number, offset = divmod(place, PAGE_SIZE - 32)
+        flip(memory, START + (number + 1) * PAGE_SIZE + 32 + offset, 4)
+        found = only_damaged(scanned(rbu, memory))["single_bit"]
+        assert (found["flip"]["offset"], found["decided_by"]) == (32 + offset, "image")
+
+
+def test_an_intact_copy_decides_which_bit_was_flipped(rbu: Cli) -> None:
+    memory = with_packets()
+    memory[3 * MIB : 3 * MIB + PAGE_SIZE] = packet(4)
+    flip(memory, 3 * MIB + 777, 0x20)
+    memory[START + 5 * PAGE_SIZE : START + 6 * PAGE_SIZE] = bytes(PAGE_SIZE)  # not complete
+    found = only_damaged(scanned(rbu, memory))["single_bit"]
+    assert (found["flip"]["offset"], found["decided_by"]) == (777, "copy")
+    assert "by a copy" in rbu("scan", rbu.directory / "dump").out
+
+
+def test_where_nothing_decides_all_candidates_are_counted_and_the_first_are_named(
+    rbu: Cli,
+) -> None:
+    memory = with_packets()
+    for number in (3, 5):
+        flip(memory, START + number * PAGE_SIZE + 1234, 0x10)
+    first, second = scanned(rbu, memory)["damaged_packets"]
+    for each, number in ((first, 3), (second, 5)):
+        found = each["single_bit"]
+        assert (found["flip"], found["decided_by"]) == (None, None)
+        assert found["candidate_count"] > len(found["candidates"]) == 16
+        words = memory[START + number * PAGE_SIZE :][: 4 * KIB]
+        bit = words[1234] & 0x10  # what it is now: all candidates are the same
+        assert all(words[flip["offset"]] & 0x10 == bit for flip in found["candidates"])
+
+
+def test_a_packet_of_which_more_than_a_bit_changed_has_no_candidate(rbu: Cli) -> None:
+    memory = with_packets()
+    flip(memory, START + 3 * PAGE_SIZE + 100, 0x01)
+    flip(memory, START + 3 * PAGE_SIZE + 200, 0x10)
+    document = scanned(rbu, memory)
+    assert document["damaged_packet_count"] == 1
+    found = only_damaged(document)["single_bit"]
+    if found["candidate_count"]:  # a power of two by chance of the two bits
+        assert found["flip"] is None
+    else:
+        assert found["is_checked"] is True
+
+
+@pytest.mark.parametrize(("offset", "mask"), [(18, 1), (14, 4), (30, 8)])
+def test_a_flip_in_the_header_of_a_packet_is_a_candidate_only_where_it_makes_sense(
+    rbu: Cli, offset: int, mask: int
+) -> None:
+    """Offsets of the total (18: of another set then), of the set's ID (14) and of the checksum."""
+    memory = with_packets()
+    flip(memory, START + 3 * PAGE_SIZE + offset, mask)
+    found = only_damaged(scanned(rbu, memory))["single_bit"]
+    if offset == 30:
+        assert (found["flip"]["offset"], found["decided_by"]) == (30, "image")
+    else:
+        assert found["candidate_count"] > 0
+
+
+def test_each_rule_set_says_what_it_would_take(rbu: Cli) -> None:
+    verdicts = {each["rules"]: each for each in scanned(rbu, with_packets())["rule_sets"]}
+    assert set(verdicts) == {"published", "poweredge-2950", "latitude-d500"}
+    published = verdicts["published"]
+    assert (published["system_id"], published["revision"]) == ("0x0121", 2)
+    assert published["flash_size_bytes"] == len(FLASH)
+    assert published["why"] is None
+    assert published["takes"]["mode"] == "packet"
+    assert published["takes"]["extents"][0]["start"] == hex(START)
+    assert verdicts["latitude-d500"]["takes"] is None  # it knows no packets
+    assert verdicts["latitude-d500"]["why"]
+
+
+def test_an_image_whose_header_was_changed_is_told_from_one_that_was_cut(rbu: Cli) -> None:
+    memory = bytearray(4 * MIB)
+    memory[MIB : MIB + len(IMAGE)] = IMAGE
+    flip(memory, MIB + 60, 1)  # of the BIOS version
+    (bare,) = scanned(rbu, memory)["bare_headers"]
+    assert (bare["state"], bare["size_bytes"]) == ("header_changed", len(IMAGE))
+    assert "only its header was changed" in rbu("scan", rbu.directory / "dump").out
+
+
+def test_whole_images_have_both_check_words(rbu: Cli) -> None:
+    memory = bytearray(4 * MIB)
+    memory[MIB : MIB + len(IMAGE)] = IMAGE
+    (found,) = scanned(rbu, memory)["images"]
+    assert found["end"] == hex(MIB + len(IMAGE))
+    words = [int(found[name], 16) for name in ("data_check_word", "whole_check_word")]
+    assert b"".join(word.to_bytes(4, "little") for word in words) == IMAGE[-8:]
+
+
+def test_what_a_driver_holds_is_told_from_what_is_left_over(rbu: Cli) -> None:
+    rbu("machine", "new", "demo", "--model", "precision-390")
+    new = rbu.write("new", image_bytes("2.6.0", system=0x01DE, size_bytes=MIB))
+    rbu.json("update", new, "--machine", "demo", "--mode", "packet")
+    document = rbu.json("scan", "demo")
+    assert document["knows_holders"] is True
+    (found,) = document["packet_sets"]
+    assert found["held_count"] >= found["packet_count"]
+    assert found["held_count"] + found["leftover_count"] == found["place_count"]
+    assert rbu("scan", "demo").out.count(f"{found['packet_count']}/{found['packet_count']}") == 2
+    rbu.json("machine", "show", "demo")
+    dump_has = rbu.json("scan", rbu.write("dump", bytes(with_packets())))
+    assert dump_has["knows_holders"] is False
+    assert dump_has["packet_sets"][0]["held_count"] is None
+
+
+def test_at_most_ten_rows_of_each_kind_are_shown(rbu: Cli) -> None:
+    memory = bytearray(8 * MIB)
+    for number in range(12):
+        packets = split(IMAGE, set_id=number)
+        at = number * 256 * KIB
+        memory[at : at + len(packets)] = packets
+        flip(memory, at + 3 * PAGE_SIZE + 50, 1)
+        memory[4 * MIB + number * 64 * KIB :][:84] = IMAGE[:84]
+    dump = rbu.write("dump", bytes(memory[: 8 * MIB]))
+    shown = rbu("scan", dump).out
+    assert shown.count("… and 2 more") == 3  # sets, damaged packets, bare headers
+    assert len(rbu.json("scan", dump)["packet_sets"]) == 12
+
+
+def test_the_schema_finds_what_is_not_as_it_says(rbu: Cli) -> None:
+    assert "scan" in schema_names()
+    document = scanned(rbu, with_packets())
+    check_document("scan", document)
+    for key, value in (("reject_count", -1), ("memory", None), ("new", 1)):
+        with pytest.raises(AssertionError, match=key):
+            check_document("scan", {**document, key: value})
