@@ -1,4 +1,4 @@
-"""The driver of a virtual machine, behind the files of a mount: a `System` of `rig`.
+"""A driver behind the files of a mount: a `System` of `rig`.
 
 The mount is served by a thread of this process. Every call on it is a real system call.
 """
@@ -11,6 +11,7 @@ import os
 import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from openrbu.drivers.dell_rbu_profiles import KernelOopsError
 from openrbu.errors import KernelError
@@ -19,6 +20,9 @@ from openrbu.system.fuse_mounts import mount_device, mount_with_helper, open_dev
 from openrbu.units import PAGE_SIZE, PhysAddr
 from rigs.machines import make
 from rigs.needs import leave_out
+
+if TYPE_CHECKING:
+    from openrbu.fuse.mounting import Served
 
 _READ_BYTES = 128 << 10
 
@@ -32,47 +36,36 @@ def needs_fuse() -> None:
         leave_out("/dev/fuse is not there for this user")
 
 
-class Mounted:
-    """A machine in `directory`, on, with nothing loaded, and its mount. `close` ends both."""
+class Mount:
+    """Files that are mounted at `root`; `opened` is what they come from. `close` ends both."""
 
     free_bytes_may_stray = 0
 
     def __init__(
-        self,
-        directory: Path,
-        profile_name: str = "documented",
-        *,
-        model: str = "precision-390",
+        self, root: Path, source: str, stack: contextlib.ExitStack, opened: Served
     ) -> None:
-        needs_fuse()
         from openrbu.fuse.callers import CallerMap
         from openrbu.fuse.session import FuseSession
 
         self.log: list[str] = []
-        with contextlib.ExitStack() as stack:
-            self.machine = stack.enter_context(
-                VirtualMachine(make(directory, model, profile=profile_name))
-            )
-            self.machine.power_on()
-            self.root = directory / "mount"
-            self.root.mkdir()
-            source = str(self.machine.directory)
-            if os.geteuid():
-                fd = mount_with_helper(str(self.root), source)
-            else:
-                fd = open_device()
-                mount_device(fd, str(self.root), source)
-            session = FuseSession(
-                self.machine.files,
-                fd,
-                CallerMap.of_this_process(),
-                log=self.log.append,
-                path_lock=self.machine.path_lock,
-            )
-            stack.callback(unmount, str(self.root))
-            stack.callback(session.stop)
-            session.start()
-            self._open = stack.pop_all()
+        self.root = root
+        root.mkdir()
+        if os.geteuid():
+            fd = mount_with_helper(str(root), source)
+        else:
+            fd = open_device()
+            mount_device(fd, str(root), source)
+        session = FuseSession(
+            opened.files,
+            fd,
+            CallerMap.of_this_process(),
+            log=self.log.append,
+            path_lock=opened.path_lock,
+        )
+        stack.callback(unmount, str(root))
+        stack.callback(session.stop)
+        session.start()
+        self._open = stack.pop_all()
 
     def close(self) -> None:
         self._open.close()
@@ -116,14 +109,38 @@ class Mounted:
 
     @property
     def _is_dead(self) -> bool:
-        kernel = self.machine.kernel
-        return kernel is not None and kernel.is_dead
+        """Whether a kernel has crashed that serves the files."""
+        return False
 
     def exists(self, path: str) -> bool:
         return self.path(path).exists()
 
     def list(self, path: str) -> Sequence[str]:
         return sorted(os.listdir(self.path(path)))  # noqa: PTH208
+
+
+class Mounted(Mount):
+    """A machine in `directory`, on, with nothing loaded, and its mount."""
+
+    def __init__(
+        self,
+        directory: Path,
+        profile_name: str = "documented",
+        *,
+        model: str = "precision-390",
+    ) -> None:
+        needs_fuse()
+        with contextlib.ExitStack() as stack:
+            self.machine = stack.enter_context(
+                VirtualMachine(make(directory, model, profile=profile_name))
+            )
+            self.machine.power_on()
+            super().__init__(directory / "mount", str(self.machine.directory), stack, self.machine)
+
+    @property
+    def _is_dead(self) -> bool:
+        kernel = self.machine.kernel
+        return kernel is not None and kernel.is_dead
 
     def load_module(self, **parameters: str) -> None:
         self.machine.running_kernel().load_module("dell_rbu", parameters)

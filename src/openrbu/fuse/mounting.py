@@ -21,11 +21,13 @@ from typing import TYPE_CHECKING, Protocol
 
 from openrbu.errors import MachineError, ObstacleError, OpenRbuError, UsageError
 from openrbu.machine import store
+from openrbu.own_driver.store import DIRECTORY as OWN_DRIVER
 from openrbu.system.fuse_mounts import (
     mount_device,
     mount_with_helper,
     mounts,
     open_device,
+    remove_dead_mounts,
     unmount,
 )
 from openrbu.system.lockfile import LockFile
@@ -34,6 +36,7 @@ from openrbu.system.waiting import Deadline
 
 if TYPE_CHECKING:
     from openrbu.kernel.files import Files
+    from openrbu.own_driver.driver import Backend
 
 
 class Served(Protocol):
@@ -63,6 +66,22 @@ def open_machine(directory: Path) -> Open:
         from openrbu.sharing.access import serve_or_connect  # noqa: PLC0415  (start-up time)
 
         return serve_or_connect(directory, waiting=waiting)
+
+    return opened
+
+
+def open_own_driver(backend: Callable[[], Backend], log: Callable[[str], None]) -> Open:
+    """What opens openrbu's own driver, as `opened_and_loaded`, on memory that `backend` makes.
+    Nobody else uses it meanwhile, so nothing is waited for."""
+
+    @contextlib.contextmanager
+    def opened(_waiting: Waiting) -> Iterator[Served]:
+        from openrbu.fuse.tree_files import ServedTree  # noqa: PLC0415  (start-up time)
+        from openrbu.own_driver.serving import opened_and_loaded  # noqa: PLC0415  (start-up time)
+
+        with opened_and_loaded(backend(), log=log) as driver:
+            remove_dead_mounts(OWN_DRIVER)
+            yield ServedTree(driver)
 
     return opened
 
@@ -139,12 +158,19 @@ def served_at(target: str) -> str | None:
     """
     if (source := source_of(target)) is not None:
         return source
+    if _is_served(target, OWN_DRIVER):
+        return OWN_DRIVER
     for name in store.machine_names():
         with contextlib.suppress(MachineError):  # another user's
             directory = str(store.existing_directory(name))
             if _is_served(target, directory):
                 return directory
     return None
+
+
+def words_for(source: str) -> str:
+    """What is mounted from a directory, in words."""
+    return "openrbu's own driver" if source == OWN_DRIVER else f"machine {Path(source).name!r}"
 
 
 def check_target(target: str) -> None:
@@ -155,10 +181,9 @@ def check_target(target: str) -> None:
     """
     while source := source_of(target):
         if _is_served(target, source) or not _is_dead(target):
-            name = Path(source).name
             raise ObstacleError(
-                f"machine {name!r} is mounted at {target} already; rbu mount --stop {target} ends "
-                "that"
+                f"{words_for(source)} is mounted at {target} already; rbu mount --stop {target} "
+                "ends that"
             )
         unmount(target)
     try:

@@ -132,7 +132,7 @@ class Store:
         """
         with contextlib.ExitStack() as stack:
             try:
-                self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self.make_directory()
                 fd = open_kept(self.directory / "lock", os.O_RDWR | os.O_CREAT)
                 stack.callback(os.close, fd)
                 stack.enter_context(hold([fd]))
@@ -141,11 +141,24 @@ class Store:
                     f"openrbu's own driver is in use: {held}; wait for it, or end it"
                 ) from None
             except OSError as error:
-                raise ObstacleError(
-                    f"openrbu's own driver can't be used: {error.filename or self.directory}: "
-                    f"{error.strerror}" + (" (it takes root)" if os.geteuid() else "")
-                ) from None
+                raise self._obstacle(error) from None
             yield
+
+    def make_directory(self) -> None:
+        """Make the directory, if it is not there.
+
+        :raise ObstacleError: when this user may not.
+        """
+        try:
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._obstacle(error) from None
+
+    def _obstacle(self, error: OSError) -> ObstacleError:
+        return ObstacleError(
+            f"openrbu's own driver can't be used: {error.filename or self.directory}: "
+            f"{error.strerror}" + (" (it takes root)" if os.geteuid() else "")
+        )
 
     @property
     def is_locked(self) -> bool:

@@ -16,16 +16,18 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from openrbu.buffers import Buffer
+from openrbu.drivers.dell_rbu import NAME as RBU
 from openrbu.drivers.sysfs import Caller, Stat
 from openrbu.errors import KernelError
+from openrbu.kernel.faults import NO_MODULE
 from openrbu.machine.base import Machine
 from openrbu.run import module_commands, power_commands
 from openrbu.run.power import PowerSwitch
-from openrbu.run.said import Command, Said
+from openrbu.run.said import PowerCommand, Said
 
 _MAX_REQUEST_BYTES = 4 << 20  # more than Linux lets a command line have, execve(2)
 
-ANSWERS: Mapping[str, Callable[[Command], Said]] = MappingProxyType(
+ANSWERS: Mapping[str, Callable[[PowerCommand], Said]] = MappingProxyType(
     {
         "halt": power_commands.halt,
         "init": power_commands.init,
@@ -43,6 +45,9 @@ ANSWERS: Mapping[str, Callable[[Command], Said]] = MappingProxyType(
 )
 """What carries out a command, by its name."""
 
+Answer = Callable[[Sequence[str], Caller], Said]
+"""Carries out a command of a caller, as `Desk.answer`."""
+
 
 @dataclass(frozen=True)
 class Desk:
@@ -53,7 +58,7 @@ class Desk:
 
     def open(self, caller: Caller, stat: Stat) -> Request:
         """Open the file for one command of `caller`. `stat` is what fstat(2) says of it."""
-        return Request(self, caller, stat)
+        return Request(self.answer, caller, stat)
 
     def answer(self, words: Sequence[str], caller: Caller) -> Said:
         """Carry out a command. The first two words are what it was called by, and its name.
@@ -66,15 +71,22 @@ class Desk:
         name = called if called in ANSWERS else words[1]
         if name not in ANSWERS:
             raise KernelError(errno.EINVAL)
-        command = Command(name, tuple(words[2:]), self.machine, self.switch, caller.is_root)
+        command = PowerCommand(
+            name,
+            tuple(words[2:]),
+            is_root=caller.is_root,
+            lacks=frozenset((RBU,) if NO_MODULE.name in self.machine.config.faults else ()),
+            machine=self.machine,
+            switch=self.switch,
+        )
         return ANSWERS[name](command)
 
 
 class Request:
     """One command: a `kernel.files.File` that takes its words and gives the answer."""
 
-    def __init__(self, desk: Desk, caller: Caller, stat: Stat) -> None:
-        self._desk, self._caller, self._stat = desk, caller, stat
+    def __init__(self, answer: Answer, caller: Caller, stat: Stat) -> None:
+        self._carry_out, self._caller, self._stat = answer, caller, stat
         self._words = b""
         self._answer: bytes | None = None
 
@@ -100,7 +112,7 @@ class Request:
         """
         if self._answer is None:
             words = [os.fsdecode(word) for word in self._words.split(b"\0")[:-1]]
-            self._answer = _script(self._desk.answer(words, self._caller))
+            self._answer = _script(self._carry_out(words, self._caller))
         data, self._answer = self._answer[:size_bytes], self._answer[size_bytes:]
         return data
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from openrbu.errors import ObstacleError
-from openrbu.run import firmware_files, guard, module_files, namespace, stand_ins
+from openrbu.run import firmware_files, guard, module_files, namespace, own_stand_ins, stand_ins
 from openrbu.run.overlay import RealEntry
 from openrbu.system.fuse_mounts import RUN_TYPE, mount_device, open_device
 from openrbu.system.processes import be_told_of_parents_end
@@ -136,6 +136,20 @@ def prepare(
     with namespace.opened_directory("/") as root:
         socket.send_fds(channel, [ROOT], [root])
     _guard(channel)
+
+
+def prepare_own_driver(
+    directory: Path, real: Mapping[str, RealEntry], channel: socket.socket, parent: int
+) -> None:
+    """Mount the files of openrbu's own driver in this process's namespace. The program acts on this
+    computer, so nothing is kept away from it. `directory` is that of the driver.
+
+    :raise ObstacleError: when this computer does not allow it.
+    :raise OSError: the kernel's error.
+    """
+    with served_over_sys(directory, channel, parent) as (served, real_sys):
+        namespace.install_own_driver(served, real_sys, real)
+        own_stand_ins.install(os.environ)
 
 
 def _guard(channel: socket.socket) -> None:

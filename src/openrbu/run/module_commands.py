@@ -11,12 +11,9 @@ import os
 import posixpath
 from collections.abc import Mapping, Sequence
 
-from openrbu.drivers.dell_rbu import NAME as RBU
 from openrbu.errors import UsageError
-from openrbu.kernel.faults import NO_MODULE
 from openrbu.kernel.module_parameters import KNOWN_PARAMETERS
-from openrbu.machine.base import Machine
-from openrbu.run.said import Command, Said, UnknownOptionError, failed
+from openrbu.run.said import Command, ModuleHost, Said, UnknownOptionError, failed
 
 FILES = {
     "dell_rbu": "kernel/drivers/platform/x86/dell/dell_rbu.ko",
@@ -63,7 +60,7 @@ def insmod(command: Command) -> Said:
     problem = ""
     if _is_loaded(command.machine, name) or _is_built_in(command.machine, name):
         problem = os.strerror(errno.EEXIST)
-    elif not _is_module(command.machine, name):
+    elif not _is_module(command, name):
         problem = f"the machine {command.machine.name} has no module {name}"
     else:
         problem = _insert(command, name, words[1:])
@@ -116,7 +113,7 @@ def _inserted(command: Command, word: str, parameters: Sequence[str], given: set
     """One module of `modprobe`."""
     machine, name = command.machine, module_name(word)
     first_time = "--first-time" in given
-    if not _is_module(machine, name):
+    if not _is_module(command, name):
         if _is_built_in(machine, name):
             return _already(name) if first_time else Said()
         kind = "WARNING" if given & {"-a", "--all"} else "FATAL"
@@ -151,7 +148,7 @@ def _already(name: str) -> Said:
 def _removed(command: Command, name: str, given: set[str]) -> Said:
     """One module of `modprobe -r`."""
     out = (f"rmmod {name}",) if given & {"-v", "--verbose"} else ()
-    error = _why_it_stays(command.machine, name, given)
+    error = _why_it_stays(command, name, given)
     is_loaded = _is_loaded(command.machine, name)
     if not error and is_loaded and not given & {"-n", "--dry-run", "--show"}:
         problem = _remove(command, name)
@@ -163,13 +160,13 @@ def _removed(command: Command, name: str, given: set[str]) -> Said:
     return Said(1, shown, (f"modprobe: {error}",)) if error else Said(out=shown)
 
 
-def _why_it_stays(machine: Machine, name: str, given: set[str]) -> str:
+def _why_it_stays(command: Command, name: str, given: set[str]) -> str:
     """The error of `modprobe -r` for a module that can't be loaded now, or ''."""
-    if _is_built_in(machine, name):
+    if _is_built_in(command.machine, name):
         return f"FATAL: Module {name} is builtin."
-    if not _is_module(machine, name):
+    if not _is_module(command, name):
         return f"FATAL: Module {name} not found."
-    if not _is_loaded(machine, name) and "--first-time" in given:
+    if not _is_loaded(command.machine, name) and "--first-time" in given:
         return f"FATAL: Module {name} is not in kernel."
     return ""
 
@@ -213,23 +210,23 @@ def known_parameters(name: str, words: Sequence[str]) -> Mapping[str, str]:
     return {key: value for key, _, value in pairs if key in KNOWN_PARAMETERS.get(name, ())}
 
 
-def _is_module(machine: Machine, name: str) -> bool:
+def _is_module(command: Command, name: str) -> bool:
     """Whether the machine's kernel has it as a module, loaded or not."""
-    is_missing = name == RBU and NO_MODULE.name in machine.config.faults
-    return name in KNOWN_PARAMETERS and not is_missing and not _is_built_in(machine, name)
+    is_known = name in KNOWN_PARAMETERS and name not in command.lacks
+    return is_known and not _is_built_in(command.machine, name)
 
 
-def _is_built_in(machine: Machine, name: str) -> bool:
+def _is_built_in(machine: ModuleHost, name: str) -> bool:
     """Whether it is part of the machine's kernel."""
     is_there = name in machine.modules or machine.exists(f"/sys/module/{name}")
     return is_there and not _is_loaded(machine, name)
 
 
-def _is_loaded(machine: Machine, name: str) -> bool:
+def _is_loaded(machine: ModuleHost, name: str) -> bool:
     return any(line.split()[0] == name for line in _proc_modules(machine))
 
 
-def _proc_modules(machine: Machine) -> list[str]:
+def _proc_modules(machine: ModuleHost) -> list[str]:
     """The lines of `/proc/modules`, proc(5): one for each module that is loaded."""
     with contextlib.closing(machine.open("/proc/modules", reading=True)) as file:
         return file.read(0, 1 << 16).decode().splitlines()

@@ -28,7 +28,16 @@ from pathlib import Path
 
 from openrbu.errors import ObstacleError
 from openrbu.hosts.linux import JOURNAL
-from openrbu.run.overlay import LINKS_TO_SELF, MERGED, PROCESSES, REFUSED, RealEntry
+from openrbu.run.overlay import (
+    LINKS_TO_SELF,
+    OF_MACHINE,
+    OF_OWN_DRIVER,
+    PROCESSES,
+    REAL_SYS,
+    REFUSED,
+    Places,
+    RealEntry,
+)
 from openrbu.run.read_only import OF_PROC, make_read_only
 from openrbu.run.shown_files import DEVICES, EMPTY, NO_ENTRY, PROC_FILES, XEN
 from openrbu.system.libc import MS_BIND, MS_NOSUID, MS_PRIVATE, MS_REC, call
@@ -178,11 +187,8 @@ def install_files(served: Path, real_sys: Path, real: Mapping[str, RealEntry]) -
     :raise OSError: the kernel's error.
     """
     here = working_directory()
-    bind(served / "sys", "/sys")
-    for path in _placeholders(real, "/sys/"):
-        with contextlib.suppress(FileNotFoundError):  # gone since the names were taken
-            bind(real_sys / path.removeprefix("/sys/"), path)
-            make_read_only(path)
+    for path in _install_sys(served, real_sys, real, OF_MACHINE):
+        make_read_only(path)
     for path in filter(os.path.isdir, OF_PROC):
         bind(path, path)
         make_read_only(path)
@@ -199,10 +205,39 @@ def install_files(served: Path, real_sys: Path, real: Mapping[str, RealEntry]) -
     enter_again(here, "/dev", "/proc", "/sys")
 
 
-def _placeholders(real: Mapping[str, RealEntry], above: str) -> Iterator[str]:
+def install_own_driver(served: Path, real_sys: Path, real: Mapping[str, RealEntry]) -> None:
+    """Mount the files of openrbu's own driver at their usual paths: as `install_files`, and all
+    else stays this computer's.
+
+    :raise OSError: the kernel's error.
+    """
+    here = working_directory()
+    for _ in _install_sys(served, real_sys, real, OF_OWN_DRIVER):
+        pass  # it can be written
+    bind(real_sys, REAL_SYS)
+    enter_again(here, "/sys")
+
+
+def _install_sys(
+    served: Path, real_sys: Path, real: Mapping[str, RealEntry], places: Places
+) -> Iterator[str]:
+    """Mount what is served at `/sys`, and bind this computer's own entries in it, one at each step.
+
+    :raise OSError: the kernel's error.
+    """
+    bind(served / "sys", "/sys")
+    for path in _placeholders(real, "/sys/", places):
+        with contextlib.suppress(FileNotFoundError):  # gone since the names were taken
+            bind(real_sys / path.removeprefix("/sys/"), path)
+            yield path
+
+
+def _placeholders(
+    real: Mapping[str, RealEntry], above: str, places: Places = OF_MACHINE
+) -> Iterator[str]:
     """The paths of `real` that begin with `above` and on which the real entry is to be bound."""
     for path, entry in real.items():
-        if path.startswith(above) and path not in MERGED and entry.kind != stat.S_IFLNK:
+        if path.startswith(above) and path not in places.merged and entry.kind != stat.S_IFLNK:
             yield path
 
 

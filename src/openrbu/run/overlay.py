@@ -13,6 +13,9 @@ not change while the program runs:
 The names of this computer are read once. A placeholder must not change, because Linux removes a
 mount when the name that it is mounted on changes.
 
+With `later`, a name that comes to a merged directory of this computer while the program runs is
+shown, too: as a link into `REAL_SYS`, a directory on which the real `/sys` is bound.
+
 Processes start and end, so they can't be bound. In `/proc` they are links into `PROCESSES`, a
 directory on which the real `/proc` is bound. That directory is not listed.
 """
@@ -27,7 +30,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from openrbu.drivers.sysfs import ROOT, Caller, Change, Stat
 from openrbu.errors import KernelError
@@ -35,7 +38,6 @@ from openrbu.run.shown_files import PROC_FILES, XEN
 
 if TYPE_CHECKING:
     from openrbu.kernel.files import File, Files
-    from openrbu.run.answers import Desk
     from openrbu.run.kernel_messages import KernelMessages
 
 MERGED = frozenset(
@@ -116,6 +118,33 @@ class Places:
 
 OF_MACHINE = Places(MERGED, MACHINE_ONLY)
 
+OF_OWN_DRIVER = Places(
+    merged=frozenset(
+        (
+            "/sys",
+            "/sys/bus",
+            "/sys/bus/platform",
+            "/sys/bus/platform/devices",
+            "/sys/bus/platform/drivers",
+            "/sys/class",
+            "/sys/class/firmware",
+            "/sys/devices",
+            "/sys/devices/platform",
+            "/sys/module",
+        )
+    ),
+    served=frozenset(
+        (
+            "/sys/bus/platform/devices/dell_rbu",
+            "/sys/bus/platform/drivers/dell_rbu",
+            "/sys/class/firmware/dell_rbu",
+            "/sys/devices/platform/dell_rbu",
+            "/sys/module/dell_rbu",
+        )
+    ),
+)
+"""Openrbu's own driver on this computer: its files, and all else is this computer's."""
+
 KMSG = "/dev/kmsg"
 """The log of the machine's kernel (`openrbu.run.kernel_messages`). It is not listed."""
 
@@ -124,6 +153,13 @@ REFUSED = "/refused"
 
 PROCESSES = "/proc/.processes"
 """A directory on which the real `/proc` is bound."""
+
+REAL_SYS = "/sys/.real"
+"""A directory on which the real `/sys` is bound, where names that come later are shown. It is not
+listed."""
+
+KMOD = "/sys/.kmod"
+"""A directory for commands that load modules, in the same case. It is not listed either."""
 
 COMMANDS = "/sys/.commands"
 """The file through which stand-ins for commands ask (`openrbu.run.answers`). It is not listed."""
@@ -137,6 +173,7 @@ _FIRST_INODE = 1 << 32
 """Far above the inode numbers of a machine's files."""
 
 _FIRST_PROCESS_INODE = 1 << 33
+_FIRST_LATER_INODE = 1 << 34
 
 _STAT_OF_KMSG = Stat(stat.S_IFREG | 0o644, 1, 0, _FIRST_INODE - 4, 0.0)
 
@@ -200,12 +237,20 @@ def _process_name(path: str) -> str:
     return name if is_one and directory == "/proc" else ""
 
 
+class Desk(Protocol):
+    """What answers the stand-ins for commands, which ask by the file `COMMANDS`."""
+
+    def open(self, caller: Caller, what: Stat, /) -> File:
+        """Open the file for one command of `caller`. `what` is what fstat(2) says of it."""
+
+
 class Overlay:
     """`files` together with the entries `real` in the merged directories, as `kernel.files.Files`.
     Any thread may call.
 
     `places`: which directories are merged. `proc` is the directory with the processes of this
-    computer. `desk`: answers the stand-ins for
+    computer. `later` is its `/sys`, where names are looked up that were not there when `real` was
+    made; None: they are not shown. `desk`: answers the stand-ins for
     commands; None: there are none. `messages`: what is at `KMSG`; None: nothing.
     """
 
@@ -216,11 +261,12 @@ class Overlay:
         *,
         places: Places = OF_MACHINE,
         proc: Path = Path("/proc"),
+        later: Path | None = None,
         desk: Desk | None = None,
         messages: KernelMessages | None = None,
     ) -> None:
         self._files, self._real, self._proc, self._desk = files, real, proc, desk
-        self._places, self._messages = places, messages
+        self._places, self._messages, self._later = places, messages, later
         self._names: dict[str, list[str]] = defaultdict(list)
         for path in real:
             directory, _, name = path.rpartition("/")
@@ -238,7 +284,7 @@ class Overlay:
             return _STAT_OF_COMMANDS
         if path == KMSG and self._messages is not None:
             return _STAT_OF_KMSG
-        if path == PROCESSES:
+        if path == PROCESSES or (path in (REAL_SYS, KMOD) and self._later is not None):
             return Stat(stat.S_IFDIR | 0o555, _LINKS_OF_MERGED, 0, _FIRST_INODE - 2, 0.0)
         real = self._real_at(path)
         return self._files.stat(path) if real is None else real.stat
@@ -251,7 +297,7 @@ class Overlay:
     def list(self, path: str) -> list[str]:
         if path not in self._places.merged:
             return self._files.list(path)
-        names = set(self._names.get(path, ()))
+        names = {*self._names.get(path, ()), *self._later_names(path)}
         try:
             names.update(self._files.list(path))
         except OSError as error:
@@ -285,8 +331,42 @@ class Overlay:
         """
         name = _process_name(path)
         if not name:
-            return self._real.get(path)
+            return self._real.get(path) or self._later_entry(path)
         seen = (self._proc / name).lstat()
         inode = _FIRST_PROCESS_INODE + seen.st_ino
         what = Stat(stat.S_IFLNK | 0o777, _LINKS_OF_MERGED, 0, inode, seen.st_mtime)
         return RealEntry(what, f"{PROCESSES.rpartition('/')[2]}/{name}")
+
+    def _later_names(self, directory: str) -> set[str]:
+        """The names that a merged directory of this computer has now, and that can be shown."""
+        if self._later is None or directory == "/proc":
+            return set()
+        with contextlib.suppress(OSError):
+            names = os.listdir(self._later / _below_sys(directory))  # noqa: PTH208
+            return {name for name in names if f"{directory}/{name}" not in self._places.served}
+        return set()
+
+    def _later_entry(self, path: str) -> RealEntry | None:
+        """A link to this computer's entry, where it came after `real` was made; a copy of it where
+        it is a link."""
+        directory = path.rpartition("/")[0]
+        if (
+            self._later is None
+            or directory not in self._places.merged
+            or path in self._places.served
+        ):
+            return None
+        inner = _below_sys(path)
+        with contextlib.suppress(OSError):
+            seen = (self._later / inner).lstat()
+            target = f"{REAL_SYS}/{inner}"
+            if stat.S_ISLNK(seen.st_mode):
+                target = str((self._later / inner).readlink())
+            inode = _FIRST_LATER_INODE + seen.st_ino
+            mode = stat.S_IFLNK | 0o777
+            return RealEntry(Stat(mode, _LINKS_OF_MERGED, 0, inode, seen.st_mtime), target)
+        return None
+
+
+def _below_sys(path: str) -> str:
+    return path.removeprefix("/sys").lstrip("/")

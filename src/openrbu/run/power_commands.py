@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from openrbu.errors import MachineError
 from openrbu.run.power import PowerAction, PowerWish, has_kexec
-from openrbu.run.said import Command, Said, UnknownOptionError, failed
+from openrbu.run.said import PowerCommand, Said, UnknownOptionError, failed
 
 _OF_HALT: Mapping[str, PowerAction] = MappingProxyType(
     {
@@ -36,7 +36,7 @@ _OF_UNITS: Mapping[str, PowerAction] = MappingProxyType(
 _NOW = ("now", "+0", "0")
 
 
-def halt(command: Command) -> Said:
+def halt(command: PowerCommand) -> Said:
     """reboot(8), halt(8) and poweroff(8)."""
     long = (
         "help", "halt", "poweroff", "reboot", "force", "wtmp-only", "no-wtmp", "no-sync", "no-wall",
@@ -62,7 +62,7 @@ def halt(command: Command) -> Said:
     return _ask(command, _of(command, action, forced))
 
 
-def shutdown(command: Command) -> Said:
+def shutdown(command: PowerCommand) -> Said:
     """shutdown(8). What is for later happens when the program has ended."""
     long = ("help", "halt", "poweroff", "reboot", "no-wall", "show")
     try:
@@ -86,7 +86,7 @@ def shutdown(command: Command) -> Said:
     return _ask(command, _of(command, action)) if time in _NOW else _schedule(command, action, time)
 
 
-def _schedule(command: Command, action: PowerAction, time: str) -> Said:
+def _schedule(command: PowerCommand, action: PowerAction, time: str) -> Said:
     if not command.is_root:
         return _not_root(command)
     command.switch.ask(PowerWish(action, is_scheduled=True))
@@ -97,7 +97,7 @@ def _schedule(command: Command, action: PowerAction, time: str) -> Said:
     )
 
 
-def init(command: Command) -> Said:
+def init(command: PowerCommand) -> Said:
     """telinit(8), to the runlevels that end a machine."""
     levels = {"0": PowerAction.POWER_OFF, "6": PowerAction.RESTART}
     words = [word for word in command.words if not word.startswith("-")]
@@ -109,7 +109,7 @@ def init(command: Command) -> Said:
     return _ask(command, _of(command, levels[words[0]]))
 
 
-def systemctl(command: Command) -> Said:
+def systemctl(command: PowerCommand) -> Said:
     """systemctl(1), for the machine's power alone."""
     action, forced = _action_of(command.words)
     if action is None:
@@ -133,7 +133,7 @@ def _action_of(words: Sequence[str]) -> tuple[PowerAction | None, int]:
     return verbs.get(verb), forced
 
 
-def kexec(command: Command) -> Said:
+def kexec(command: PowerCommand) -> Said:
     """kexec(8): `-l` loads a kernel, `-u` unloads it, `-e` starts it. It is always the machine's
     own kernel: the file is not read."""
     given = {word for word in command.words if word.startswith("-")}
@@ -152,20 +152,20 @@ def kexec(command: Command) -> Said:
     return _kexec(command)
 
 
-def _kexec(command: Command) -> Said:
+def _kexec(command: PowerCommand) -> Said:
     if not has_kexec(command.machine):
         return failed("Nothing has been loaded!")
     return _ask(command, PowerWish(PowerAction.KEXEC, at_once=command.name == "kexec"))
 
 
-def _of(command: Command, action: PowerAction, forced: int = 0) -> PowerWish:
+def _of(command: PowerCommand, action: PowerAction, forced: int = 0) -> PowerWish:
     """What systemd makes of it: a restart that nobody forces goes to a kernel that is loaded."""
     if action is PowerAction.RESTART and has_kexec(command.machine) and not forced:
         action = PowerAction.KEXEC
     return PowerWish(action, at_once=forced > 1)
 
 
-def _ask(command: Command, wish: PowerWish) -> Said:
+def _ask(command: PowerCommand, wish: PowerWish) -> Said:
     """Have it done. The command does not return: what comes after it does not run."""
     if not command.is_root:
         return _not_root(command)
@@ -173,5 +173,5 @@ def _ask(command: Command, wish: PowerWish) -> Said:
     return Said(waits=True)
 
 
-def _not_root(command: Command) -> Said:
+def _not_root(command: PowerCommand) -> Said:
     return failed(f"{command.name}: must be superuser.")

@@ -3,22 +3,44 @@
 from __future__ import annotations
 
 import getopt
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
+from openrbu.kernel.files import File
 from openrbu.machine.base import Machine
 from openrbu.run.power import PowerSwitch
 
 
+class ModuleHost(Protocol):
+    """Where the commands for modules act. A virtual machine is one, and its `Machine` says what
+    each of these does."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def modules(self) -> tuple[str, ...]: ...
+
+    def exists(self, path: str) -> bool: ...
+
+    def open(self, path: str, *, reading: bool = False, writing: bool = False) -> File: ...
+
+    def load_module(self, name: str, parameters: Mapping[str, str]) -> None: ...
+
+    def unload_module(self, name: str) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Command:
-    """`name` and `words` of a command, the machine that it acts on, and whether root called it."""
+    """`name` and `words` of a command, the machine that it acts on, and whether root called it.
+    `lacks`: the known modules that its kernel does not have."""
 
     name: str
     words: tuple[str, ...]
-    machine: Machine
-    switch: PowerSwitch
+    machine: ModuleHost
     is_root: bool = True
+    lacks: frozenset[str] = frozenset()
 
     def options(
         self, short: str, long: Sequence[str] = ()
@@ -31,6 +53,14 @@ class Command:
             return getopt.gnu_getopt(self.words, short, long)
         except getopt.GetoptError as error:
             raise UnknownOptionError(f"{self.name}: {_as_glibc(error)}") from None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PowerCommand(Command):
+    """A command that may also act on the power of a virtual machine."""
+
+    machine: Machine
+    switch: PowerSwitch
 
 
 @dataclass(frozen=True, slots=True)

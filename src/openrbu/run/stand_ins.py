@@ -43,8 +43,7 @@ DIRECTORIES = ("/bin", "/sbin", _BIN, _SBIN, "/usr/local/bin", "/usr/local/sbin"
 _SAME = MappingProxyType({_BIN: "/bin", _SBIN: "/sbin"})
 """Where these two are one directory on most computers, and two on others."""
 
-_SCRIPT = """\
-#!/bin/sh
+_ASKING = """\
 exec 3<>{commands} || exit 1
 printf '%s\\0' "$0" {name} "$@" >&3
 answer=$(command -p cat <&3) || exit 1
@@ -60,8 +59,14 @@ def install() -> None:
     """
     here = namespace.working_directory()
     for directory, names in _places().items():
-        cover(directory, {name: _SCRIPT.format(commands=COMMANDS, name=name) for name in names})
+        cover(directory, {name: f"#!/bin/sh\n{asking(COMMANDS, name)}" for name in names})
     namespace.enter_again(here, *DIRECTORIES)
+
+
+def asking(commands: str, name: str) -> str:
+    """What a stand-in for the command `name` has in it: lines of sh(1), after which nothing is
+    executed. `commands`: the file through which it asks."""
+    return _ASKING.format(commands=commands, name=name)
 
 
 def find_commands_of_root(environment: MutableMapping[str, str]) -> None:
