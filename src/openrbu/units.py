@@ -27,6 +27,11 @@ MAX_ORDER = 10
 MAX_BLOCK_BYTES = PAGE_SIZE << MAX_ORDER
 """The largest block of contiguous memory that a driver can get: 4 MiB."""
 
+HUGE_PAGE_ORDER = 9
+"""2**9 pages are 2 MiB, the huge pages of x86."""
+
+HUGE_PAGE_BYTES = PAGE_SIZE << HUGE_PAGE_ORDER
+
 BIOS_SEARCH_START = PhysAddr(1 * MIB)
 BIOS_SEARCH_END = PhysAddr(4 * GIB)
 """Where a BIOS searches for an image: from 1 MiB up to 4 GiB (docs/reference/bios-rules.md, B3)."""

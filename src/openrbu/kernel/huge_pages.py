@@ -19,10 +19,7 @@ from openrbu.drivers.numbers import strict_unsigned_any_base
 from openrbu.drivers.sysfs import SysfsTree, TextAttribute
 from openrbu.errors import KernelError
 from openrbu.memory.pages import PageSource
-from openrbu.units import PhysAddr
-
-HUGE_PAGE_ORDER = 9
-"""2**9 pages are 2 MiB, the huge pages of x86."""
+from openrbu.units import HUGE_PAGE_ORDER, PhysAddr
 
 NR_HUGEPAGES = "/sys/vm/nr_hugepages"
 """In `/proc`."""

@@ -34,7 +34,6 @@ from openrbu.kernel import faults
 from openrbu.kernel.changes import ChangeInProgress
 from openrbu.kernel.constant_files import add_constant_files
 from openrbu.kernel.dev_mem import dev_mem
-from openrbu.kernel.huge_pages import HUGE_PAGE_ORDER
 from openrbu.kernel.lockdown import Lockdown
 from openrbu.kernel.memory_files import RESERVED, MemoryFiles
 from openrbu.kernel.modules import Module, ModuleMaker
@@ -45,6 +44,7 @@ from openrbu.memory.buddy import BuddyAllocator
 from openrbu.memory.faults import faulty_pages, hold_back
 from openrbu.memory.physical import PhysicalMemory
 from openrbu.ports import IoPorts
+from openrbu.units import HUGE_PAGE_ORDER
 
 if TYPE_CHECKING:
     from openrbu.kernel.balloon import KernelBalloon, XenGuest

@@ -11,20 +11,16 @@ from dataclasses import dataclass
 
 from openrbu.errors import DamagedInputError
 from openrbu.formats.buddyinfo import ZoneFree, parse_buddyinfo
+from openrbu.formats.meminfo import meminfo_bytes
 from openrbu.hosts.base import Host, read_text
 from openrbu.linux.files import COMMAND_LINE, text_of
-from openrbu.units import KIB, MIB
+from openrbu.units import HUGE_PAGE_BYTES
 
 BUDDYINFO = "/proc/buddyinfo"
 MEMINFO = "/proc/meminfo"
 NR_HUGEPAGES = "/proc/sys/vm/nr_hugepages"
 
-HUGE_PAGE_BYTES = 2 * MIB
-HUGE_PAGE_ORDER = 9
-
 _NODE_POOL = "/sys/devices/system/node/node{}/hugepages/hugepages-2048kB/nr_hugepages"
-
-_MEMINFO_LINE = re.compile(r"^(?P<name>\S+): +(?P<kib>[0-9]{1,19}) kB$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +79,7 @@ def _meminfo(host: Host, name: str) -> int | None:
         text = read_text(host, MEMINFO)
     except OSError:
         return None
-    sizes = {match["name"]: int(match["kib"]) * KIB for match in _MEMINFO_LINE.finditer(text)}
-    return sizes.get(name)
+    return meminfo_bytes(text, name)
 
 
 # -- what becomes of memory -----------------------------------------------------------------

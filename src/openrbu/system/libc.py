@@ -12,7 +12,7 @@ MS_BIND = 4096
 MS_REC = 16384
 MS_PRIVATE = 1 << 18
 
-SYSFS = 0x62656572  # linux/magic.h
+SYSFS, HUGETLBFS = 0x62656572, 0x958458F6  # linux/magic.h
 
 Argument = int | bytes | ctypes.Array[ctypes.c_uint32] | ctypes.Array[ctypes.c_char] | None
 

@@ -18,10 +18,9 @@ from pathlib import PurePath
 
 from openrbu.errors import DamagedInputError, ObstacleError
 from openrbu.formats.buddyinfo import ZoneFree, free_bytes, free_in_blocks, high_zones, low_zones
+from openrbu.formats.meminfo import MARGIN_BYTES
 from openrbu.hosts.base import Host
 from openrbu.linux.memory import (
-    HUGE_PAGE_BYTES,
-    HUGE_PAGE_ORDER,
     NR_HUGEPAGES,
     HugePagePool,
     read_available_bytes,
@@ -29,15 +28,11 @@ from openrbu.linux.memory import (
     read_huge_page_pools,
     read_zones,
 )
-from openrbu.units import MIB, human_size
+from openrbu.units import HUGE_PAGE_BYTES, HUGE_PAGE_ORDER, human_size
 from openrbu.update.exclusion import alone_on
 from openrbu.update.journal import Change, Journal
 from openrbu.update.stage import OVERWRITE_FACTOR, OutOfMemoryError
 from openrbu.update.undo import changes_to_put_back, put_back
-
-_MARGIN_BYTES = 128 * MIB
-"""What is left to the machine beside the update. (With less than 30 MiB available, a run of this
-program did not come back.)"""
 
 _LAST_PAGES, _STEP_PAGES = 64, 8
 """So many huge pages before the end of the memory above 4 GiB the steps begin, and are as large."""
@@ -53,7 +48,7 @@ Note = Callable[[Change], None]
 def needed_low_bytes(staged_bytes: int) -> int:
     """How much has to be free below 4 GiB to stage so much there: the delivery, what is staged, the
     zeros that overwrite both where it fails, and what the machine needs to live."""
-    return (2 + OVERWRITE_FACTOR) * staged_bytes + _MARGIN_BYTES
+    return (2 + OVERWRITE_FACTOR) * staged_bytes + MARGIN_BYTES
 
 
 def why_not_held(host: Host, zones: Sequence[ZoneFree], staged_bytes: int) -> str:

@@ -1,0 +1,225 @@
+"""Huge pages as the driver's memory: which pages are kept, and what is put back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from openrbu.errors import KernelError
+from openrbu.memory.physical import Region
+from openrbu.own_driver.cache import cannot_flush
+from openrbu.own_driver.huge_pages import HugePageBackend, HugePages, give_back_of
+from openrbu.own_driver.own_memory import HugePagesRecord, OwnMemoryRecord
+from openrbu.typed_json import read, to_document
+from openrbu.units import GIB, KIB, MIB, PhysAddr, order_for
+from rigs.huge_pages import (
+    FOUR_GIB,
+    HUGE,
+    LARGE,
+    SCATTERED,
+    MadeKernel,
+    make_root,
+    pages_from,
+)
+
+SIXTEEN_MIB = order_for(16 * MIB)
+
+
+class Noted:
+    """What was noted, as it is on disk."""
+
+    def __init__(self) -> None:
+        self.records: list[HugePagesRecord] = []
+
+    def __call__(self, record: OwnMemoryRecord) -> None:
+        self.records.append(read(HugePagesRecord, to_document(record)))
+
+
+def begin(root: Path, kernel: MadeKernel, noted: Noted | None = None) -> HugePages:
+    kernel.directory = make_root(root)
+    return HugePageBackend(root, kernel).new(noted or Noted())
+
+
+def files(root: Path) -> list[str]:
+    return sorted(path.name for path in (root / "dev/hugepages").iterdir())
+
+
+@pytest.mark.parametrize("is_descending", [False, True])
+def test_adjacent_pages_are_one_block_whatever_their_sequence(
+    tmp_path: Path, is_descending: bool
+) -> None:
+    free = pages_from(0x1B200000, 8)
+    kernel = MadeKernel(free[::-1] if is_descending else free)
+    memory = begin(tmp_path, kernel)
+    address = memory.allocate(SIXTEEN_MIB, below=FOUR_GIB)
+    assert address == 0x1B200000
+    data = bytes(range(256)) * (16 * MIB // 256)
+    memory.memory.write(address, data)
+    assert memory.memory.view(address, 16 * MIB) == data
+    in_file = (tmp_path / "dev/hugepages" / files(tmp_path)[0]).read_bytes()
+    parts = [in_file[start : start + HUGE] for start in range(0, 16 * MIB, HUGE)]
+    assert b"".join(parts[::-1] if is_descending else parts) == data
+
+
+def test_pages_are_taken_until_enough_are_adjacent_and_the_others_given_back(
+    tmp_path: Path,
+) -> None:
+    run = pages_from(0x40000000, 8)
+    kernel = MadeKernel([*SCATTERED, *run[4:], *run[:4]])
+    memory = begin(tmp_path, kernel)
+    assert memory.allocate(SIXTEEN_MIB, below=FOUR_GIB) == run[0]
+    kernel.take_back(memory.record())
+    assert sorted(kernel.free) == sorted(SCATTERED)
+    assert kernel.pools()[0].asked == 0
+    (record,) = memory.record().files
+    assert sorted(address for _, address in record.pages) == run
+
+
+def test_pages_above_4_gib_come_first_and_are_not_touched(tmp_path: Path) -> None:
+    high, low = pages_from(5 * GIB, 8), pages_from(256 * MIB, 12)
+    kernel = MadeKernel([*high, *low], buddyinfo=LARGE)
+    memory = begin(tmp_path, kernel)
+    assert memory.allocate(SIXTEEN_MIB, below=FOUR_GIB) == low[0]
+    assert all(place < FOUR_GIB for place in kernel.places.values()) is False  # FIFO kernel
+    assert memory.memory.regions == (Region(PhysAddr(low[0]), PhysAddr(low[0] + 16 * MIB)),)
+
+
+def test_without_a_limit_pages_from_above_are_as_good(tmp_path: Path) -> None:
+    kernel = MadeKernel(pages_from(5 * GIB, 4))
+    memory = begin(tmp_path, kernel)
+    assert memory.allocate(0) == 5 * GIB
+    assert kernel.most_pooled == 1
+
+
+def test_a_shortage_says_how_much_was_got_where(tmp_path: Path) -> None:
+    kernel = MadeKernel([*pages_from(5 * GIB, 3), *SCATTERED], asked=5)
+    memory = begin(tmp_path, kernel)
+    with pytest.raises(KernelError) as short:
+        memory.allocate(SIXTEEN_MIB, below=FOUR_GIB)
+    assert short.value.strerror == (
+        "Cannot allocate memory: too few huge pages for a block of 16 MiB below 4 GiB: 11 got, 8 "
+        "of them below 4 GiB, 6 MiB at most in one piece; the kernel has no more"
+    )
+    assert kernel.pools()[0].asked == 5
+    assert files(tmp_path) == []
+    assert memory.memory.regions == ()
+
+
+def test_the_machine_keeps_a_margin(tmp_path: Path) -> None:
+    kernel = MadeKernel(pages_from(64 * MIB, 500, step=2 * HUGE), available_bytes=256 * MIB)
+    memory = begin(tmp_path, kernel)
+    with pytest.raises(KernelError, match="128 MiB of them are left to the machine"):
+        memory.allocate(SIXTEEN_MIB, below=FOUR_GIB)
+    assert kernel.most_pooled == 64
+
+
+def test_no_more_pages_are_looked_at_than_allowed(tmp_path: Path) -> None:
+    kernel = MadeKernel(pages_from(64 * MIB, 500, step=2 * HUGE))
+    kernel.directory = make_root(tmp_path)
+    memory = HugePageBackend(tmp_path, kernel, most_pages=21).new(Noted())
+    with pytest.raises(KernelError, match=r"21 got, .* no more are looked at"):
+        memory.allocate(SIXTEEN_MIB, below=FOUR_GIB)
+    assert kernel.most_pooled == 21
+
+
+def test_memory_is_compacted_where_the_kernel_gives_nothing(tmp_path: Path) -> None:
+    kernel = MadeKernel([], compacted=pages_from(64 * MIB, 8))
+    memory = begin(tmp_path, kernel)
+    assert memory.allocate(SIXTEEN_MIB) == 64 * MIB
+
+
+def test_what_was_written_is_flushed_also_where_it_has_been_given_back(tmp_path: Path) -> None:
+    memory = begin(tmp_path, MadeKernel(pages_from(64 * MIB, 4)))
+    address = memory.allocate(order_for(8 * MIB))
+    part = Region(address, PhysAddr(address + 3 * MIB))
+    assert memory.flush([part]) == (not cannot_flush())
+    memory.give_back()
+    memory.flush([part])
+
+
+def test_small_blocks_share_huge_pages(tmp_path: Path) -> None:
+    kernel = MadeKernel(pages_from(64 * MIB, 64, step=2 * HUGE))
+    memory = begin(tmp_path, kernel)
+    memory.reserve(8 * MIB, block_bytes=4 * KIB)
+    assert len(memory.record().files) == 1
+    places = [memory.allocate(0) for _ in range(2048)]
+    assert len(set(places)) == 2048
+    assert len(memory.memory.regions) == 4
+    memory.allocate(0)
+    assert len(memory.memory.regions) == 8  # as many again, for those that follow
+
+
+def test_another_process_continues_with_the_record(tmp_path: Path) -> None:
+    kernel, noted = MadeKernel(pages_from(64 * MIB, 9)[::-1]), Noted()
+    memory = begin(tmp_path, kernel, noted)
+    block = memory.allocate(SIXTEEN_MIB)
+    small = memory.allocate(3)
+    text = PhysAddr(block + 4095)
+    memory.memory.write(text, b"staged")
+    record = read(HugePagesRecord, to_document(memory.record()))
+    again = HugePageBackend(tmp_path, kernel).open(record, noted)
+    assert again.memory.read(text, 6) == b"staged"
+    assert again.moved() == ()
+    again.free(block, SIXTEEN_MIB)
+    again.free(small, 3)
+    assert again.largest_block_bytes() == 18 * MIB
+
+
+def test_a_page_that_is_somewhere_else_is_told(tmp_path: Path) -> None:
+    kernel = MadeKernel(pages_from(64 * MIB, 8))
+    memory = begin(tmp_path, kernel)
+    memory.allocate(SIXTEEN_MIB)
+    name = files(tmp_path)[0]
+    kernel.places[name, 2] = 5 * GIB
+    del kernel.places[name, 3]
+    changed = Region(PhysAddr(64 * MIB + 2 * HUGE), PhysAddr(64 * MIB + 4 * HUGE))
+    assert memory.moved() == (changed,)
+    (tmp_path / "dev/hugepages" / name).unlink()
+    again = HugePageBackend(tmp_path, kernel).open(memory.record(), Noted())
+    assert again.moved() == memory.memory.regions
+    assert again.memory.read(PhysAddr(64 * MIB), 16) == bytes(16)
+
+
+def test_what_is_given_back_is_clear(tmp_path: Path) -> None:
+    kernel, noted = MadeKernel(pages_from(64 * MIB, 8)), Noted()
+    memory = begin(tmp_path, kernel, noted)
+    address = memory.allocate(SIXTEEN_MIB)
+    memory.memory.write(PhysAddr(address + 5 * MIB), b"secret")
+    (path,) = (tmp_path / "dev/hugepages").iterdir()
+    with path.open("rb") as kept:
+        memory.give_back()
+        assert kept.read() == bytes(16 * MIB)
+    assert files(tmp_path) == []
+    assert memory.memory.regions == ()
+    assert (noted.records[-1].files, noted.records[-1].allocated) == ((), ())
+
+
+def test_each_change_is_noted_before_it_is_made(tmp_path: Path) -> None:
+    kernel = MadeKernel(pages_from(64 * MIB, 8), asked=3)
+    seen = []
+
+    def note(record: OwnMemoryRecord) -> None:
+        seen.append((record, kernel.most_pooled, files(tmp_path)))
+
+    make_root(tmp_path)
+    HugePageBackend(tmp_path, kernel).new(note).allocate(9)
+    (before, taken, there), (after, _, _) = seen
+    assert (taken, there) == (0, [])
+    assert [pool.count for pool in before.pools] == [3]
+    assert [(file.name, file.pages) for file in before.files] == [("openrbu-driver-0", ())]
+    assert (after.pools, len(after.files[0].pages)) == ((), 1)
+
+
+def test_what_a_killed_process_was_taking_is_given_back(tmp_path: Path) -> None:
+    kernel, noted = MadeKernel(pages_from(64 * MIB, 20), asked=3), Noted()
+    memory = begin(tmp_path, kernel, noted)
+    directory = tmp_path / "dev/hugepages"
+    memory.allocate(9)
+    record = noted.records[-2]  # that before pages were taken; the file is there
+    (directory / "openrbu-driver-7").write_bytes(b"of a record that was lost")
+    kernel.set_count(kernel.pools()[0].path, 9)
+    give_back_of(record, tmp_path, kernel)
+    assert files(tmp_path) == []
+    assert kernel.pools()[0].count == 3
+    assert len(kernel.free) == 20
