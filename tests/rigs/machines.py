@@ -186,6 +186,7 @@ _NOT_WATCHED = (
     "now",
     "sleep",
     "frame_table",
+    "own_rbu",
 )
 
 Hook = Callable[[str, tuple[Any, ...]], None]

@@ -24,11 +24,25 @@ from openrbu.units import MIB, PAGE_SHIFT, PAGE_SIZE, PhysAddr
 
 HUGE = 2 * MIB
 
+_KERNEL_FILES = {
+    "sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages": "0\n",
+    "proc/filesystems": "nodev\thugetlbfs\n\text4\n",
+    "proc/self/pagemap": "",
+    "proc/self/status": "Name:\trbu\nCapEff:\t000001ffffffffff\n",
+    "proc/self/mounts": "proc /proc proc rw,nosuid 0 0\nsysfs /sys sysfs rw,nosuid 0 0\n",
+}
+"""What a plan looks at: root on a kernel that has all that is needed."""
+
 
 def make_computer(root: Path, free: Sequence[int], *, ram_bytes: int = 64 * MIB) -> None:
-    """Make the directory of a computer with these free huge pages."""
-    (root / "proc/sys/kernel/random").mkdir(parents=True)
-    (root / "proc/sys/kernel/random/boot_id").write_text("1f0b3a5c\n")
+    """Make the directory of a computer with these free huge pages, or add them to one."""
+    boot_id = root / "proc/sys/kernel/random/boot_id"
+    if not boot_id.exists():
+        boot_id.parent.mkdir(parents=True, exist_ok=True)
+        boot_id.write_text("1f0b3a5c\n")
+    for path, content in _KERNEL_FILES.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(content)
     (root / "free").write_text("".join(f"{page}\n" for page in free))
     RamFile.create(root / "ram", (Region(PhysAddr(0), PhysAddr(ram_bytes)),))
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from openrbu.buffers import Buffer
-from openrbu.memory.physical import ReadableMemory
+from openrbu.memory.physical import ReadableMemory, Region
 
 if TYPE_CHECKING:  # numpy takes longer to start than most commands
     from openrbu.memory.frames import Frames
@@ -25,6 +25,34 @@ DMI_TABLE = "/sys/firmware/dmi/tables/DMI"
 
 EFI_VARIABLES = "/sys/firmware/efi/efivars"
 """Where the kernel shows the variables of UEFI firmware."""
+
+
+class OwnRbu(Protocol):
+    """openrbu's own `dell_rbu`, which a host uses where its kernel has none."""
+
+    @property
+    def largest_block_bytes(self) -> int:
+        """The size of the largest contiguous block that there may be for an image or a packet."""
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether an operator started it, and will stop it; if not, an update did."""
+
+    @property
+    def staged_regions(self) -> tuple[Region, ...]:
+        """Where in physical memory it says that the staged bytes are."""
+
+    def moved(self) -> tuple[Region, ...]:
+        """The parts of these that are somewhere else now: their addresses are read again.
+
+        :raise OSError: when they can't be read.
+        """
+
+    def reserve(self, size_bytes: int, *, block_bytes: int) -> None:
+        """Have so much memory below 4 GiB for what will be staged, in blocks of that size.
+
+        :raise OSError: ENOMEM when it is not to be had; the text says how much was got.
+        """
 
 
 class Host(Protocol):
@@ -59,6 +87,11 @@ class Host(Protocol):
     def frame_table(self) -> Frames | None:
         """The machine frame of each page frame of this host's kernel, where the kernel runs on a
         hypervisor and the host shows that; else None."""
+
+    @property
+    def own_rbu(self) -> OwnRbu | None:
+        """openrbu's own `dell_rbu`, where this host uses that: its files are among the host's once
+        `load_module` has started it. None: the kernel's driver is used."""
 
     def hardware_revision(self, system_id: int | None) -> int | None:
         """The hardware revision (0 to 7) that the BIOS looks for in an image's system list; None

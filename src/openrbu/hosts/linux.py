@@ -20,7 +20,7 @@ from openrbu.buffers import Buffer
 from openrbu.errors import ObstacleError
 from openrbu.formats import rom_identity
 from openrbu.formats.rom_identity import IDENTITY, revision_in
-from openrbu.hosts.base import DMI_TABLE, EFI_VARIABLES
+from openrbu.hosts.base import DMI_TABLE, EFI_VARIABLES, OwnRbu
 from openrbu.hosts.kcore import open_kcore
 from openrbu.hosts.older_journals import older_journals
 from openrbu.hosts.restart_command import SYSTEMD_RUNS, restart_command
@@ -83,6 +83,11 @@ class LinuxHost:
     @property
     def frame_table(self) -> None:
         """None: Xen does not show it to programs."""
+
+    @property
+    def own_rbu(self) -> OwnRbu | None:
+        """None: the kernel's driver is used."""
+        return None
 
     def hardware_revision(self, system_id: int | None) -> int | None:
         """The revision in the BIOS's identity in the ROM, if that has the system ID of SMBIOS.

@@ -14,22 +14,12 @@ from openrbu.buffers import Buffer
 from openrbu.errors import KernelError, ObstacleError
 from openrbu.formats.lockdown import LOCKDOWN, lockdown_in
 from openrbu.hosts.base import read_text
+from openrbu.hosts.whole_paths import whole_path
 from openrbu.machine import store
 from openrbu.machine.base import Machine
 from openrbu.machine.clock import Clock, local_now
 from openrbu.memory.frames import Frames
 from openrbu.memory.physical import ReadableMemory
-
-
-@contextlib.contextmanager
-def whole_path(path: str) -> Iterator[None]:
-    """A `KernelError` of the block tells the path as it was asked for; the kernel knows a file by
-    its path within `/sys`, `/proc` or `/dev`."""
-    try:
-        yield
-    except KernelError as error:
-        error.filename = path
-        raise
 
 
 class VirtualHost:
@@ -73,6 +63,11 @@ class VirtualHost:
     @property
     def frame_table(self) -> Frames | None:
         return self._machine.frame_table
+
+    @property
+    def own_rbu(self) -> None:
+        """None: the kernel's driver is used."""
+        return None
 
     def hardware_revision(self, system_id: int | None) -> int:
         return self._machine.config.hardware_revision

@@ -117,3 +117,14 @@ class LinuxFacts:
         from openrbu.linux.firmware_class import read_firmware_class  # noqa: PLC0415  (as above)
 
         return read_firmware_class(self._host, "dell_rbu")
+
+
+def kernel_has_none(host: Host) -> bool:
+    """Whether the kernel has no `dell_rbu`, or would refuse to load it."""
+    from openrbu.linux.modules import lack_of, refusal_of  # noqa: PLC0415  (start-up time)
+
+    facts = LinuxFacts(host)
+    module = facts.rbu_module
+    if module.is_present:
+        return False
+    return lack_of(module) is not None or refusal_of(module, facts.lockdown) is not None

@@ -51,7 +51,10 @@ class FirmwareRequests:
 
 
 def read_firmware_class(host: Host, name: str) -> FirmwareRequests:
-    """The firmware class as it is now, for a driver that requests a file of this `name`."""
+    """The firmware class as it is now, for a driver that requests a file of this `name`. openrbu's
+    own driver makes its entry, and looks for no file."""
+    if host.own_rbu is not None:
+        return FirmwareRequests(True, False, None, None, ())
     search_path = text_of(host, SEARCH_PATH)
     release = text_of(host, RELEASE)
     updates = f"{LIBRARY}/updates"

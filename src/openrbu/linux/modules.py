@@ -85,6 +85,53 @@ def read_module(host: Host, name: str) -> Module:
     )
 
 
+def lack_of(module: Module) -> tuple[str, str] | None:
+    """Why there is no such module, and what to do; None: there is one, or it can't be known."""
+    if module.release is None:
+        return None
+    if module.directory is None:
+        where = f"/lib/modules/{module.release}"
+        return (
+            f"there is no directory of modules for the running kernel ({where})",
+            "restart with the kernel that is installed, or install this one's modules",
+        )
+    if module.file is None:
+        return (
+            f"the running kernel {module.release} has no such module",
+            "install the package with its further modules, or use a kernel that has it",
+        )
+    if not module.has_file:
+        return f"its file {module.file} is missing", "install the kernel's modules once more"
+    return None
+
+
+def refusal_of(module: Module, lockdown: str | None) -> tuple[str, str] | None:
+    """Why the kernel or modprobe would refuse to load it, and what to do; None: they would not."""
+    if module.modules_disabled:
+        return (
+            "the kernel loads no more modules until the next restart (kernel.modules_disabled)",
+            "restart, and load dell_rbu before that is set",
+        )
+    if module.is_blacklisted:
+        return "the kernel's command line forbids it (module_blacklist)", "restart without that"
+    if module.install:
+        return (
+            f"modprobe's configuration runs a command in place of it ({module.install})",
+            "remove that line `install dell_rbu` below /etc/modprobe.d",
+        )
+    if module.is_signed is False and wants_signature(module, lockdown):
+        return (
+            f"this kernel loads signed modules only, and {module.file} is not signed",
+            "use the distribution's own module, or sign it",
+        )
+    return None
+
+
+def wants_signature(module: Module, lockdown: str | None) -> bool:
+    """Whether this kernel loads signed modules only."""
+    return module.needs_signature or lockdown not in (None, "none")
+
+
 def _directory(host: Host, release: str | None) -> str | None:
     """The directory in which modprobe looks."""
     if release is None:

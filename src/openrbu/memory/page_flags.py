@@ -25,6 +25,7 @@ from collections.abc import Iterable
 
 from openrbu.lazy import np, npt
 from openrbu.memory.frames import Frames
+from openrbu.memory.physical import Region
 from openrbu.units import PAGE_SHIFT, PAGE_SIZE
 
 ENTRY_BYTES = 8
@@ -43,10 +44,18 @@ class FreePages:
     """Which pages are free or will be, of those whose flags were read.
 
     `parts`: the parts of the file that were read, ascending; of each its first frame and its bytes.
+    `held`: regions that somebody holds until the restart, whatever their flags say: huge pages in a
+    file that outlives its programs look like those of a program.
     """
 
-    def __init__(self, parts: Iterable[tuple[int, bytes]]) -> None:
-        self._parts = [(first, _free_in(flags).tobytes()) for first, flags in parts]
+    def __init__(self, parts: Iterable[tuple[int, bytes]], held: Iterable[Region] = ()) -> None:
+        spans = [(part.start >> PAGE_SHIFT, -(-part.end // PAGE_SIZE)) for part in held]
+        self._parts: list[tuple[int, bytes]] = []
+        for first, flags in parts:
+            is_free = _free_in(flags)
+            for start, end in spans:
+                is_free[max(0, start - first) : max(0, end - first)] = 0
+            self._parts.append((first, is_free.tobytes()))
 
     @classmethod
     def by_machine_frame(cls, flags: bytes, table: Frames, end: int) -> FreePages:

@@ -122,6 +122,9 @@ def _take_back(
                 left_staged = not stage.clear(host) and was_staged
             if driver.is_loading:  # what is staged can't be dropped, but the load can be ended
                 driver.abort_entry()
+            own = host.own_rbu
+            if own is not None and not own.is_kept and driver.is_loaded:
+                driver.unload()  # an update has started it
         if undone:
             with contextlib.suppress(OSError, OpenRbuError):
                 left_staged = was_staged and driver.is_loaded and driver.has_staged_data

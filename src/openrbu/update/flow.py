@@ -22,7 +22,7 @@ from openrbu.errors import (
 )
 from openrbu.hosts.base import Host
 from openrbu.system.signals import signals_deferred
-from openrbu.update import arming_checks, firmware_file, restart
+from openrbu.update import arming_checks, firmware_file, own_memory, restart
 from openrbu.update.arm import (
     ActivationToken,
     SmiActivation,
@@ -276,11 +276,14 @@ def _arm(
     """Set the kind of restart, then the token.
 
     :raise ObstacleError: when the restart may clear memory.
-    :raise UpdateFailedError: when the token does not stay set, or the BIOS would ignore it.
+    :raise UpdateFailedError: when what is staged is not where it was, the token does not stay set,
+        or the BIOS would ignore it.
     """
     progress.step("choosing a warm restart")
     before = partial(undo.before_change, "the kind of restart")
     restart.choose_warm(host, before, allow_any=plan.options.allow_any_restart)
+    with kernel_refusals():
+        own_memory.check_in_place(host)
     progress.step("arming the BIOS")
     if plan.options.mend_cmos:
         arming_checks.repair_checks(token, undo.add)

@@ -17,7 +17,7 @@ from openrbu.formats import packet
 from openrbu.formats.buddyinfo import largest_low_block_bytes
 from openrbu.formats.hdr import Image
 from openrbu.hosts.base import Host
-from openrbu.units import MAX_BLOCK_BYTES, PAGE_SIZE, human_size, order_for
+from openrbu.units import PAGE_SIZE, human_size, order_for
 from openrbu.update.arming_checks import lacks_password
 from openrbu.update.checks import (
     arming,
@@ -212,8 +212,9 @@ def _choose_mode(seen: Situation) -> tuple[Mode, str]:
         return options.mode, "as asked for"
     if not seen.takes_packets:
         return "mono", "this machine's BIOS takes monolithic images only"
-    if image.size_bytes > MAX_BLOCK_BYTES:
-        return "packet", f"no block of memory is larger than {human_size(MAX_BLOCK_BYTES)}"
+    if image.size_bytes > seen.largest_block_bytes:
+        largest = human_size(seen.largest_block_bytes)
+        return "packet", f"no block of memory is larger than {largest}"
     if seen.on_xen:
         return "packet", "on Xen only single pages are sure to be contiguous in machine memory"
     fits_low = largest_low_block_bytes(seen.zones) >= image.size_bytes

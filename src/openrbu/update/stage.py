@@ -18,7 +18,9 @@ from openrbu.formats.hdr import Image
 from openrbu.hosts.base import Host
 from openrbu.linux.memory import read_available_bytes, read_zones
 from openrbu.memory.physical import ReadableMemory
+from openrbu.system.free_memory import take_and_free
 from openrbu.units import GIB, PAGE_SIZE, human_size, order_for
+from openrbu.update import own_memory
 from openrbu.update.clearing import HAS_THE_BUG, Clearing
 from openrbu.update.driver import Mode, Progress, RbuDriver, ReadBack
 from openrbu.update.possible_bioses import PossibleBioses
@@ -180,6 +182,12 @@ def stage(host: Host, payload: Payload, progress: Progress) -> None:
     """
     driver = RbuDriver(host)
     driver.set_type(payload.image_type)
+    try:
+        own_memory.reserve(host, len(payload.staged), payload.piece_bytes)
+    except OSError as error:
+        if error.errno != errno.ENOMEM:
+            raise
+        raise OutOfMemoryError(f"{payload.lack} ({error.strerror})") from None
     if payload.packet_size_bytes is not None and not payload.in_one_block:
         driver.set_packet_size(payload.packet_size_bytes)
     try:
@@ -213,13 +221,17 @@ def verify(host: Host, payload: Payload, seen: ReadBack, bioses: PossibleBioses)
 
     :raise ReadBackError: when the driver gives back something else.
     :raise NotTakenError: when one of the possible BIOSes would not take it from where it is.
+    :raise MovedError: when pages of openrbu's own driver are not where they were.
     :raise UpdateFailedError: when it can't be checked, because the kernel skips a packet.
     """
     if seen is ReadBack.DIFFERENT:
         raise ReadBackError("the driver gives back something else than was delivered")
     memory = host.physical_memory
     if memory is not None:
-        return Verified(seen, _find(host, memory, payload, bioses))
+        findings = _find(host, memory, payload, bioses)
+        own_memory.check_in_place(host, [each for one in findings for each in one.extents])
+        return Verified(seen, findings)
+    own_memory.check_in_place(host)
     if seen is ReadBack.SKIPS_A_PACKET:
         raise UpdateFailedError(
             f"{HAS_THE_BUG}, so they can't be checked: restart, then use --mode mono or another "
@@ -349,7 +361,11 @@ def _free(host: Host, delivered_bytes: int, *, much: bool = False) -> None:
     if most_bytes is not None:
         size_bytes = most_bytes if much else min(size_bytes, most_bytes)
     with contextlib.suppress(OSError, ObstacleError):
-        driver.overwrite_freed(size_bytes)
+        if host.own_rbu is None:
+            driver.overwrite_freed(size_bytes)
+        else:  # the image was in the memory of a process
+            take_and_free(size_bytes)
+            driver.abort_entry()
 
 
 def _most_to_overwrite(host: Host) -> int | None:

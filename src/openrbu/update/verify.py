@@ -155,9 +155,13 @@ def read_free_pages(host: Host, pages: Addresses) -> FreePages | None:
         return None
     parts = {int(part) for part in np.unique(pages >> PAGE_SHIFT) // _PART_FRAMES}
     parts |= {part + 1 for part in parts}  # an image that begins in one part may end in the next
+    own = host.own_rbu
     return FreePages(
-        (part * _PART_FRAMES, _flags(host, part * CHUNK_BYTES, CHUNK_BYTES))
-        for part in sorted(parts)
+        (
+            (part * _PART_FRAMES, _flags(host, part * CHUNK_BYTES, CHUNK_BYTES))
+            for part in sorted(parts)
+        ),
+        held=() if own is None else own.staged_regions,
     )
 
 

@@ -32,7 +32,7 @@ from openrbu.formats.buddyinfo import (
     low_zones,
 )
 from openrbu.formats.packet import packets_needed
-from openrbu.units import MAX_BLOCK_BYTES, MIB, PAGE_SIZE, human_size, order_for
+from openrbu.units import MIB, PAGE_SIZE, human_size, order_for
 from openrbu.update.arming_checks import lacks_password
 from openrbu.update.checks.situation import Situation
 from openrbu.update.driver import Mode
@@ -110,12 +110,13 @@ def _one_block(name: str, seen: Situation, last: Way | None) -> Made:
     size = seen.options.packet_size_bytes
     size = PAGE_SIZE if size % PAGE_SIZE else size
     staged = staged_bytes(seen, size)
-    if not staged or staged > MAX_BLOCK_BYTES:
-        return f"packets are staged in one block only up to {human_size(MAX_BLOCK_BYTES)}"
+    if not staged or staged > seen.largest_block_bytes:
+        largest = human_size(seen.largest_block_bytes)
+        return f"packets are staged in one block only up to {largest}"
     if seen.on_xen:
         return "on Xen only single pages are sure to be contiguous in machine memory"
     block = PAGE_SIZE << order_for(staged)
-    if seen.zones and largest_low_block_bytes(seen.zones) < block:
+    if seen.zones and seen.host.own_rbu is None and largest_low_block_bytes(seen.zones) < block:
         return f"no block of {human_size(block)} is free below 4 GiB"
     return Way(name, "packet", size, in_one_block=True)
 
@@ -172,8 +173,8 @@ def _one_piece(name: str, seen: Situation, last: Way | None) -> Made:
     only packets have a place for."""
     is_done = last is None or "mono" in (last.mode, seen.mode)
     has_password = seen.options.password is not None or lacks_password(seen.target, seen.options)
-    size_bytes = seen.image.size_bytes
-    if is_done or seen.options.mode is not None or has_password or size_bytes > MAX_BLOCK_BYTES:
+    is_large = seen.image.size_bytes > seen.largest_block_bytes
+    if is_done or seen.options.mode is not None or has_password or is_large:
         return ""
     if seen.on_xen:
         return "on Xen only single pages are sure to be contiguous in machine memory"
@@ -181,9 +182,10 @@ def _one_piece(name: str, seen: Situation, last: Way | None) -> Made:
 
 
 def _fitting(name: str, seen: Situation, last: Way | None) -> Made:
-    """The largest packets, smaller than those that failed, for which enough blocks are free."""
+    """The largest packets, smaller than those that failed, for which enough blocks are free.
+    Nothing with openrbu's own driver: packets of up to a huge page need as many for any size."""
     way = _as_packets(seen, last)
-    if last is None or way is None or last.in_one_block:
+    if last is None or way is None or last.in_one_block or seen.host.own_rbu is not None:
         return ""
     size = PAGE_SIZE << order_for(way.packet_size_bytes)
     zones = low_zones(seen.zones) if way.holds_memory else seen.zones
@@ -289,11 +291,13 @@ def next_way(
 def advice(trouble: Trouble, seen: Situation, last: Way | None) -> str:
     """What the operator can do when no way is left."""
     if trouble is Trouble.TOO_HIGH:
-        mono = seen.mode == "packet" and seen.image.size_bytes <= MAX_BLOCK_BYTES
+        mono = seen.mode == "packet" and seen.image.size_bytes <= seen.largest_block_bytes
         words = "use --mode mono, or " if mono and seen.options.password is None else ""
         return f"{words}start Linux with mem=4G for the update; --memory-above-4g ignores this"
     if trouble is not Trouble.SHORT:
         return ""
+    if seen.host.own_rbu is not None:
+        return "free some memory, or do it soon after a restart: huge pages are whole then"
     pages = staged_bytes(seen, PAGE_SIZE) // PAGE_SIZE
     if last is not None and last.mode == "mono" and seen.takes_packets and pages:
         fit = "packets would fit: " if pages <= free_in_blocks(seen.zones, 0) else ""

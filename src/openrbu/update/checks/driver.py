@@ -7,7 +7,7 @@ from functools import partial
 
 from openrbu.linux.files import names_in
 from openrbu.linux.firmware_class import LIBRARY, SEARCH_PATH
-from openrbu.linux.modules import Module
+from openrbu.linux.modules import Module, lack_of, refusal_of, wants_signature
 from openrbu.units import human_size
 from openrbu.update.begun_loads import ADVICE, begun_load
 from openrbu.update.checks.check import Check, Question, Verdict
@@ -28,15 +28,29 @@ _check = partial(Check, Question.STAGING)
 def checks(seen: Situation) -> Iterator[Check]:
     """Whether the driver is there, takes an image, and is nobody else's."""
     driver = RbuDriver(seen.host)
-    if driver.is_loaded:
-        yield _check("driver", "the dell_rbu module is loaded", Verdict.FINE)
+    own = seen.host.own_rbu
+    if own is not None and not driver.is_loaded:
+        yield _own(seen)
+    elif driver.is_loaded:
+        what = "the dell_rbu module is loaded" if own is None else "openrbu's own driver is started"
+        yield _check("driver", what, Verdict.FINE)
         yield from _staged(driver)
         yield from _load(seen)
     else:
         yield _unloaded(seen.linux.rbu_module, seen.linux.lockdown)
-    yield from _file(seen)
-    yield from _fallback(seen)
+    if own is None:
+        yield from _file(seen)
+        yield from _fallback(seen)
     yield from _tools(seen)
+
+
+def _own(seen: Situation) -> Check:
+    """Why openrbu's own driver is used."""
+    module = seen.linux.rbu_module
+    text = "the dell_rbu module is not loaded"
+    if problem := lack_of(module) or refusal_of(module, seen.linux.lockdown):
+        text = f"{text}, and {problem[0]}"
+    return _check("driver", text, Verdict.HANDLED, "openrbu's own driver takes its place")
 
 
 def _unloaded(module: Module, lockdown: str | None) -> Check:
@@ -44,11 +58,11 @@ def _unloaded(module: Module, lockdown: str | None) -> Check:
     if module.is_built_in:
         return _check("driver", "the dell_rbu driver is built into the kernel", Verdict.FINE)
     text = "the dell_rbu module is not loaded"
-    if problem := _absent(module):
+    if problem := lack_of(module):
         kind, what, advice = "driver_absent", *problem
-    elif problem := _refused(module, lockdown):
+    elif problem := refusal_of(module, lockdown):
         kind, what, advice = "driver_refused", *problem
-    elif module.is_signed is None and _wants_signature(module, lockdown):
+    elif module.is_signed is None and wants_signature(module, lockdown):
         return _check(
             "driver",
             f"{text}; this kernel loads signed modules only, and the signature of "
@@ -59,52 +73,6 @@ def _unloaded(module: Module, lockdown: str | None) -> Check:
     else:
         return _check("driver", text, Verdict.HANDLED, "the update loads it")
     return _check("driver", f"{text}, and {what}", Verdict.IN_THE_WAY, advice, obstacle=kind)
-
-
-def _absent(module: Module) -> tuple[str, str] | None:
-    """Why there is no such module, and what to do; None: there is one, or it can't be known."""
-    if module.release is None:
-        return None
-    if module.directory is None:
-        where = f"/lib/modules/{module.release}"
-        return (
-            f"there is no directory of modules for the running kernel ({where})",
-            "restart with the kernel that is installed, or install this one's modules",
-        )
-    if module.file is None:
-        return (
-            f"the running kernel {module.release} has no such module",
-            "install the package with its further modules, or use a kernel that has it",
-        )
-    if not module.has_file:
-        return f"its file {module.file} is missing", "install the kernel's modules once more"
-    return None
-
-
-def _refused(module: Module, lockdown: str | None) -> tuple[str, str] | None:
-    """Why the kernel or modprobe would refuse to load it, and what to do; None: they would not."""
-    if module.modules_disabled:
-        return (
-            "the kernel loads no more modules until the next restart (kernel.modules_disabled)",
-            "restart, and load dell_rbu before that is set",
-        )
-    if module.is_blacklisted:
-        return "the kernel's command line forbids it (module_blacklist)", "restart without that"
-    if module.install:
-        return (
-            f"modprobe's configuration runs a command in place of it ({module.install})",
-            "remove that line `install dell_rbu` below /etc/modprobe.d",
-        )
-    if module.is_signed is False and _wants_signature(module, lockdown):
-        return (
-            f"this kernel loads signed modules only, and {module.file} is not signed",
-            "use the distribution's own module, or sign it",
-        )
-    return None
-
-
-def _wants_signature(module: Module, lockdown: str | None) -> bool:
-    return module.needs_signature or lockdown not in (None, "none")
 
 
 def _file(seen: Situation) -> Iterator[Check]:

@@ -16,6 +16,7 @@ from openrbu.formats.buddyinfo import (
 )
 from openrbu.linux.memory import BUDDYINFO, MEMINFO, read_available_bytes
 from openrbu.units import MIB, PAGE_SIZE, human_size, order_for
+from openrbu.update.checks import own_driver
 from openrbu.update.checks.check import Check, Question, Verdict
 from openrbu.update.checks.situation import Situation
 from openrbu.update.ways import Way, first_way, staged_bytes
@@ -27,7 +28,9 @@ available an update went through; with 28 MiB the run did not come back.)"""
 
 def staging_checks(seen: Situation) -> Iterator[Check]:
     """Whether memory has free blocks of the size that is needed, and enough of them."""
-    if seen.zones:
+    if seen.host.own_rbu is not None:
+        yield from own_driver.memory_checks(seen)
+    elif seen.zones:
         yield _free_blocks(seen, first_way(seen))
     else:
         text = f"which memory is free, also above 4 GiB, can't be known ({BUDDYINFO})"

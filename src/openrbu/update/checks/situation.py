@@ -11,6 +11,7 @@ from openrbu.formats.tokens import SmiToken
 from openrbu.hosts.base import Host
 from openrbu.linux.facts import LinuxFacts
 from openrbu.linux.memory import read_zones
+from openrbu.units import MAX_BLOCK_BYTES
 from openrbu.update.driver import Mode
 from openrbu.update.options import Options
 from openrbu.update.possible_bioses import PossibleBioses
@@ -52,6 +53,12 @@ class Situation:
         return cls(host, LinuxFacts(host), image, target, options, bioses, zones, on_xen, mode)
 
     @property
+    def largest_block_bytes(self) -> int:
+        """The size of the largest block of contiguous memory that the driver in use may get."""
+        own = self.host.own_rbu
+        return MAX_BLOCK_BYTES if own is None else own.largest_block_bytes
+
+    @property
     def piece_bytes(self) -> int:
         """The size of a piece that has to be contiguous: the image, or a packet."""
         is_packets = self.mode == "packet"
@@ -77,5 +84,8 @@ class Situation:
 
     @property
     def may_be_too_high(self) -> bool:
-        """Whether packets may be placed above 4 GiB, and a possible BIOS does not search there."""
+        """Whether packets may be placed above 4 GiB, and a possible BIOS does not search there.
+        openrbu's own driver places none there."""
+        if self.host.own_rbu is not None:
+            return False
         return has_high_memory(self.zones) and not self.bioses.search_above_4_gib

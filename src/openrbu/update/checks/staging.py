@@ -7,15 +7,13 @@ from functools import partial
 
 from openrbu.errors import ExitCode, UsageError
 from openrbu.formats import packet
-from openrbu.units import MAX_BLOCK_BYTES, human_size
+from openrbu.units import human_size
 from openrbu.update.checks import driver, memory
 from openrbu.update.checks.check import Check, Question, Verdict
 from openrbu.update.checks.situation import Situation
 
 _check = partial(Check, Question.STAGING)
 _in_the_way = partial(_check, verdict=Verdict.IN_THE_WAY)
-
-_LARGEST = human_size(MAX_BLOCK_BYTES)
 
 
 def checks(seen: Situation) -> Iterator[Check]:
@@ -38,10 +36,11 @@ def _mode(seen: Situation) -> Iterator[Check]:
 
 
 def _mono(seen: Situation) -> Iterator[Check]:
-    if seen.image.size_bytes > MAX_BLOCK_BYTES:
+    if seen.image.size_bytes > seen.largest_block_bytes:
         yield _in_the_way(
             "mode",
-            f"a monolithic image can't be larger than one block of memory, {_LARGEST}"
+            "a monolithic image can't be larger than one block of memory, "
+            + human_size(seen.largest_block_bytes)
             + (
                 ": use packets (--mode packet)"
                 if seen.takes_packets
@@ -67,13 +66,15 @@ def _packets(seen: Situation) -> Iterator[Check]:
             "packet_size", str(error), obstacle="too_many_packets", exit_code=ExitCode.USAGE
         )
     if seen.target.rbu is not None and not seen.takes_packets:
-        advice = "use --mode mono" if seen.image.size_bytes <= MAX_BLOCK_BYTES else ""
+        fits = seen.image.size_bytes <= seen.largest_block_bytes
+        advice = "use --mode mono" if fits else ""
         text = f"the BIOS of {seen.target.title} takes no packets"
         yield _in_the_way("mode", text, advice=advice, obstacle="no_packets")
-    if size_bytes > MAX_BLOCK_BYTES:
+    if size_bytes > seen.largest_block_bytes:
         yield _in_the_way(
             "packet_size",
-            f"a packet can't be larger than one block of memory, {_LARGEST}",
+            "a packet can't be larger than one block of memory, "
+            + human_size(seen.largest_block_bytes),
             obstacle="packet_too_large",
             exit_code=ExitCode.USAGE,
         )

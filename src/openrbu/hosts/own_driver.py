@@ -1,0 +1,229 @@
+"""A Linux machine whose `dell_rbu` may be openrbu's own: its files lie over the kernel's.
+
+Which driver is used:
+
+- `kernel`: the kernel's.
+- `own`: openrbu's own, unless the kernel's is loaded.
+- `auto`: that one of the two which is loaded; where none is, openrbu's own if the kernel has none
+  to load.
+
+While this process only reads, the driver is looked at as another process may have it just now. The
+first change takes it, until `close`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from openrbu.buffers import Buffer
+from openrbu.errors import ObstacleError
+from openrbu.hosts.base import Host, OwnRbu
+from openrbu.hosts.linux import LinuxHost
+from openrbu.hosts.whole_paths import whole_path
+from openrbu.memory.physical import Region
+from openrbu.units import GIB, PAGE_SIZE, PhysAddr
+
+if TYPE_CHECKING:
+    from openrbu.own_driver.driver import Backend, OwnDriver
+
+DriverChoice = Literal["auto", "kernel", "own"]
+
+_NAME = "dell_rbu"
+_DEVICE = f"/sys/devices/platform/{_NAME}"
+_CLASS = "/sys/class/firmware"
+_OURS = (
+    _DEVICE,
+    f"/sys/module/{_NAME}",
+    f"/sys/bus/platform/devices/{_NAME}",
+    f"{_CLASS}/{_NAME}",
+)
+_RECORD = "/run/openrbu/driver/record.json"
+
+_BELOW = PhysAddr(4 * GIB)
+_LARGEST_ORDER = 14
+"""What is assumed of a driver that has no memory yet: blocks of 64 MiB."""
+
+
+class OwnDriverHost(LinuxHost):
+    """The machine whose file systems are below `root`.
+
+    `choice`: which driver it uses. `backend`: the memory of openrbu's own. `kernel_has_none`: tells
+    whether the kernel has no `dell_rbu` that it could load.
+    """
+
+    def __init__(
+        self,
+        root: Path = Path("/"),
+        *,
+        choice: DriverChoice = "auto",
+        backend: Backend,
+        kernel_has_none: Callable[[Host], bool],
+    ) -> None:
+        super().__init__(root)
+        self._root_path, self._choice, self._backend = root, choice, backend
+        self._kernel_has_none = kernel_has_none
+        self._open = contextlib.ExitStack()
+        self._driver: OwnDriver | None = None
+        self._seen: OwnDriver | None = None
+        self._seen_stamp: tuple[int, int] | None = None
+
+    def close(self) -> None:
+        """Let other processes change the driver."""
+        self._driver = self._seen = self._seen_stamp = None
+        self._open.close()
+
+    # -- which driver ---------------------------------------------------------------------------
+
+    @property
+    def own_rbu(self) -> OwnRbu | None:
+        return _Rbu(self) if self._uses_own() else None
+
+    def _uses_own(self) -> bool:
+        if self._choice == "kernel" or super().exists(_DEVICE):
+            return False
+        return self._choice == "own" or self._is_started or self._would_be_own
+
+    @cached_property
+    def _would_be_own(self) -> bool:
+        return self._kernel_has_none(LinuxHost(self._root_path))
+
+    @property
+    def _is_started(self) -> bool:
+        return self._driver is not None or super().exists(_RECORD)
+
+    @property
+    def driver(self) -> OwnDriver | None:
+        """openrbu's own driver as it is now, for reading; None where it is not loaded or not used.
+
+        :raise ObstacleError | DamagedInputError: as `look_at_own_driver`.
+        """
+        if self._choice == "kernel" or not self._is_started or super().exists(_DEVICE):
+            return None
+        if self._driver is not None:
+            return self._driver if self._driver.is_loaded else None
+        from openrbu.own_driver.driver import look_at_own_driver  # noqa: PLC0415  (start-up time)
+        from openrbu.own_driver.store import Store  # noqa: PLC0415  (start-up time)
+
+        stamp = Store(self._root_path).stamp
+        if stamp is None or stamp != self._seen_stamp:
+            self._seen = look_at_own_driver(self._backend, root=self._root_path)
+            self._seen_stamp = Store(self._root_path).stamp
+        return self._seen
+
+    @property
+    def driver_for_change(self) -> OwnDriver:
+        """openrbu's own driver, loaded or not, which this process has from now on until `close`.
+
+        :raise ObstacleError | DamagedInputError: as `open_own_driver`.
+        """
+        if self._driver is None:
+            from openrbu.own_driver.driver import open_own_driver  # noqa: PLC0415  (start-up time)
+
+            opened = open_own_driver(self._backend, root=self._root_path)
+            self._driver = self._open.enter_context(opened)
+        return self._driver
+
+    def _of(self, path: str) -> OwnDriver | None:
+        """The driver, where this path is one of its files'."""
+        is_its = any(path == each or path.startswith(f"{each}/") for each in _OURS)
+        return self.driver if is_its else None
+
+    # -- files ----------------------------------------------------------------------------------
+
+    def exists(self, path: str) -> bool:
+        driver = self._of(path)
+        if driver is not None:
+            return driver.tree.exists(_inner(path))
+        return super().exists(path)
+
+    def names(self, path: str) -> list[str]:
+        driver = self._of(path)
+        if driver is None:
+            return super().names(path)
+        with whole_path(path):
+            return driver.tree.list(_inner(path))
+
+    def chunks(self, path: str, size_bytes: int, offset: int = 0) -> Iterator[bytes]:
+        driver = self._of(path)
+        if driver is None:
+            yield from super().chunks(path, size_bytes, offset)
+            return
+        with whole_path(path):
+            file = driver.tree.open(_inner(path), reading=True)
+            while chunk := file.read(offset, size_bytes):
+                yield chunk
+                offset += len(chunk)
+
+    def write(self, path: str, data: Buffer, offset: int = 0) -> None:
+        if self._of(path) is None:
+            super().write(path, data, offset)
+            return
+        with whole_path(path):
+            file = self.driver_for_change.tree.open(_inner(path), writing=True)
+            rest = memoryview(data)
+            while rest:
+                done = file.write(offset, rest)
+                rest, offset = rest[done:], offset + done
+
+    # -- modules --------------------------------------------------------------------------------
+
+    def load_module(self, name: str, parameters: Mapping[str, str]) -> None:
+        if name != _NAME or not self._uses_own():
+            super().load_module(name, parameters)
+            return
+        try:
+            self.driver_for_change.load(parameters)
+        except OSError as error:
+            raise ObstacleError(
+                f"openrbu's own driver can't be started: {error.strerror}"
+            ) from None
+
+    def unload_module(self, name: str) -> None:
+        if name != _NAME or self.driver is None:
+            super().unload_module(name)
+            return
+        try:
+            self.driver_for_change.unload()
+        except OSError as error:
+            raise ObstacleError(
+                f"openrbu's own driver can't be stopped: {error.strerror}"
+            ) from None
+
+
+class _Rbu:
+    """What `Host.own_rbu` tells."""
+
+    def __init__(self, host: OwnDriverHost) -> None:
+        self._host = host
+
+    @property
+    def largest_block_bytes(self) -> int:
+        driver = self._host.driver
+        memory = None if driver is None else driver.memory
+        return PAGE_SIZE << (_LARGEST_ORDER if memory is None else memory.largest_order)
+
+    @property
+    def is_kept(self) -> bool:
+        driver = self._host.driver
+        return driver is not None and driver.is_kept
+
+    @property
+    def staged_regions(self) -> tuple[Region, ...]:
+        driver = self._host.driver
+        return () if driver is None else driver.staged_regions
+
+    def moved(self) -> tuple[Region, ...]:
+        driver = self._host.driver
+        return () if driver is None else driver.moved()
+
+    def reserve(self, size_bytes: int, *, block_bytes: int) -> None:
+        self._host.driver_for_change.reserve(size_bytes, block_bytes=block_bytes, below=_BELOW)
+
+
+def _inner(path: str) -> str:
+    """A path in the tree."""
+    return path.removeprefix("/sys")
