@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,3 +62,15 @@ def make_directory(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"directory {path} can't be made: {error.strerror}") from None
+
+
+def safe_names(stems: Iterable[str], suffix: str) -> list[str]:
+    """A file name for each stem: all different, and safe for any text in them."""
+    names: list[str] = []
+    for text in stems:
+        stem = re.sub(r"[^A-Za-z0-9._-]+", "_", text).lstrip(".-")[:100]
+        name, number = f"{stem}{suffix}", 2
+        while name in names:
+            name, number = f"{stem}-{number}{suffix}", number + 1
+        names.append(name)
+    return names

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from openrbu import api
-from openrbu.cli.files import make_directory, save, would_change
+from openrbu.cli.files import make_directory, safe_names, save, would_change
 from openrbu.cli.images import header_document, image_document, image_rows, saved, systems_text
 from openrbu.cli.options import Force, ImageFile
 from openrbu.cli.show import Answer, Block, Cell, Facts, bad, caution
@@ -82,7 +81,7 @@ def extract(
     inside = api.read_images(file, up_to_its_end=True)
     found = [each for each in inside.images if each.damage is None]
     left_out = [each for each in inside.images if each.damage is not None]
-    names = _names(file, [each.image.header.version.text for each in found])
+    names = safe_names((f"{file.stem}-{each.image.header.version.text}" for each in found), ".hdr")
     outputs = [
         (directory / name, each.image.build()) for name, each in zip(names, found, strict=True)
     ]
@@ -125,18 +124,6 @@ def _refusal(
 def _where(loaded: LoadedImage) -> str:
     version = loaded.image.header.version
     return f"{version}" if loaded.found_at is None else f"{version} ({loaded.found_at})"
-
-
-def _names(package: Path, versions: Sequence[str]) -> list[str]:
-    """A file name for each version: all different, and safe for any version text."""
-    names: list[str] = []
-    for version in versions:
-        stem = re.sub(r"[^A-Za-z0-9._-]+", "_", f"{package.stem}-{version}").lstrip(".-")[:100]
-        name, number = f"{stem}.hdr", 2
-        while name in names:
-            name, number = f"{stem}-{number}.hdr", number + 1
-        names.append(name)
-    return names
 
 
 def _document(loaded: LoadedImage) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from openrbu.cli.options import complete_machines
 from openrbu.cli.show import Answer, hex_address
 from openrbu.errors import UsageError
 from openrbu.memory.narrowed import NarrowedMemory
+from openrbu.memory.physical import Region
 from openrbu.units import BIOS_SEARCH_END, BIOS_SEARCH_START, PhysAddr
 
 if TYPE_CHECKING:
@@ -36,8 +37,16 @@ def scan(
     bios: Annotated[
         bool, typer.Option("--bios", help="Search only where a BIOS does: from 1 MiB to 4 GiB.")
     ] = False,
+    extract: Annotated[
+        Path | None,
+        typer.Option("--extract", metavar="DIR", help="Write what was found to files in DIR."),
+    ] = None,
 ) -> Answer:
     """Find packet sets and images in memory, as a BIOS does.
+
+    --extract writes whole images, and the images of packet sets. Of a set that lacks packets it
+    writes what is there, in a file that ends with .part, and beside it a map of the holes. No file
+    is overwritten.
 
     For a file with the name of a machine, give a path: ./NAME.
 
@@ -48,23 +57,30 @@ def scan(
         start, end = PhysAddr(0), searched.memory.regions[-1].end
         if bios:
             start, end = BIOS_SEARCH_START, BIOS_SEARCH_END
-        return _answer(searched, memory, start, end)
+        return _answer(searched, memory, Region(start, end), extract)
 
 
-def _answer(searched: _Searched, name: str, start: PhysAddr, end: PhysAddr) -> Answer:
+def _answer(searched: _Searched, name: str, part: Region, directory: Path | None) -> Answer:
+    """The answer about a part of a memory. `directory`: where to write what was found."""
     from openrbu.bios.findings import look_closer
     from openrbu.cli.scan_blocks import findings_blocks
     from openrbu.cli.scan_document import findings_document
 
     narrowed = NarrowedMemory.of(searched.memory)  # all that follows searches only these pages
-    found = api.scan(narrowed, start=start, end=end)
+    found = api.scan(narrowed, start=part.start, end=part.end)
     findings = look_closer(narrowed, found, searched.read_free_pages)
     document = {
         "memory": name,
-        "searched": {"start": hex_address(start), "end": hex_address(end)},
+        "searched": {"start": hex_address(part.start), "end": hex_address(part.end)},
         **findings_document(findings),
     }
-    return Answer(document, findings_blocks(findings))
+    blocks = findings_blocks(findings)
+    if directory is None:
+        return Answer({**document, "extracted": None}, blocks)
+    from openrbu.cli.scan_extract import Extraction
+
+    written = Extraction(narrowed, findings, directory, name)
+    return Answer({**document, "extracted": written.document}, [*blocks, *written.blocks])
 
 
 @dataclass(frozen=True, slots=True)
