@@ -54,14 +54,22 @@ def test_a_machine_with_all_that_is_needed_has_no_obstacle(root: Path) -> None:
         ("proc/self/uid_map", "0 100000 65536\n", "hidden_addresses"),
         ("proc/filesystems", "nodev\tsysfs\n", "no_hugetlbfs"),
         ("proc/self/mounts", "sysfs /sys sysfs ro 0 0\nx / ext4 rw 0 0\n", "fixed_number"),
-        ("run/.containerenv", "", "container"),
-        (".dockerenv", "", "container"),
         ("proc/meminfo", "MemAvailable:     140000 kB\n", "too_little_memory"),
     ],
 )
 def test_each_obstacle_is_named_alone(root: Path, path: str, text: str, name: str) -> None:
     put(root, path, text)
     assert names(root, 16 * MIB) == [name]
+
+
+def test_a_container_is_told_by_its_namespace_of_processes(root: Path) -> None:
+    namespace = root / "proc/self/ns/pid"
+    namespace.parent.mkdir()
+    namespace.symlink_to("pid:[4026531836]")
+    assert names(root) == []
+    namespace.unlink()
+    namespace.symlink_to("pid:[4026532440]")
+    assert names(root) == ["container"]
 
 
 def test_a_kernel_without_huge_pages_or_their_addresses_is_told(root: Path) -> None:

@@ -24,8 +24,8 @@ from openrbu.units import human_size
 _SYS_ADMIN = 1 << 21
 """CAP_SYS_ADMIN in the masks of `/proc/PID/status` (linux/capability.h)."""
 
-_CONTAINERS = ("/run/.containerenv", "/.dockerenv", "/run/systemd/container")
-"""Files that Podman, Docker and systemd-nspawn put into a container."""
+_FIRST_PROCESSES = "pid:[4026531836]"
+"""The namespace of process IDs that a kernel starts with: the number is the same on all."""
 
 _STATUS_FILE = "/proc/self/status"
 _STATUS = re.compile(r"^(?P<name>Uid|CapEff):\s+(?P<words>.*)$", re.MULTILINE)
@@ -75,7 +75,7 @@ def _found(root: Path, needed_bytes: int) -> Iterator[Obstacle]:
         yield Obstacle(
             "no_hugetlbfs", "this kernel has no hugetlbfs", "use a kernel with CONFIG_HUGETLBFS"
         )
-    if any((root / each.lstrip("/")).exists() for each in _CONTAINERS):
+    if _is_container(root):
         yield Obstacle(
             "container",
             "this is a container: what it takes does not outlive it",
@@ -109,6 +109,15 @@ def _pools(kernel: LinuxHugePages) -> list[str]:
         return [pool.path for pool in kernel.pools()]
     except OSError:
         return []
+
+
+def _is_container(root: Path) -> bool:
+    """Whether this process has another first process than the computer."""
+    try:
+        namespace = str((root / "proc/self/ns/pid").readlink())
+    except OSError:  # a kernel without these namespaces
+        return False
+    return namespace != _FIRST_PROCESSES
 
 
 def _is_read_only(root: Path, path: str) -> bool:
