@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         run_all,
         switch_off,
     )
+    from openrbu.api.maps import map_memory
     from openrbu.api.memory import open_dump, scan
     from openrbu.api.trials import try_tool
     from openrbu.bios.post_report import PostReport
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from openrbu.hosts.base import Host
     from openrbu.machine.base import Machine as VirtualMachine
     from openrbu.machine.factory import MachineSpec
+    from openrbu.maps.memory_map import MemoryMap
     from openrbu.memory.physical import ReadableMemory
     from openrbu.memory.search_result import SearchResult
     from openrbu.run.power import PowerAction
@@ -83,6 +85,7 @@ __all__ = [
     "LoadedImage",
     "Machine",
     "MachineSpec",
+    "MemoryMap",
     "Options",
     "Outcome",
     "PacketReading",
@@ -109,6 +112,7 @@ __all__ = [
     "join",
     "machine_names",
     "make_machine",
+    "map_memory",
     "open_dump",
     "open_machine",
     "packets",
@@ -137,6 +141,7 @@ _PUBLIC: Mapping[str, tuple[str, str]] = MappingProxyType(
         "LoadedImage": ("openrbu.formats.loading", "LoadedImage"),
         "Machine": ("openrbu.api.machines", "Machine"),
         "MachineSpec": ("openrbu.machine.factory", "MachineSpec"),
+        "MemoryMap": ("openrbu.maps.memory_map", "MemoryMap"),
         "Options": ("openrbu.update.options", "Options"),
         "Outcome": ("openrbu.update.flow", "Outcome"),
         "PacketReading": ("openrbu.formats.packet_explained", "PacketReading"),
@@ -162,6 +167,7 @@ _PUBLIC: Mapping[str, tuple[str, str]] = MappingProxyType(
         "join": ("openrbu.api.images", "join"),
         "machine_names": ("openrbu.api.machines", "machine_names"),
         "make_machine": ("openrbu.api.machines", "make_machine"),
+        "map_memory": ("openrbu.api.maps", "map_memory"),
         "open_dump": ("openrbu.api.memory", "open_dump"),
         "open_machine": ("openrbu.api.machines", "open_machine"),
         "packets": ("openrbu.api.images", "packets"),

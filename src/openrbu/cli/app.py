@@ -80,6 +80,7 @@ COMMANDS: Mapping[str, Row | Group] = {
             "reboot": Row("openrbu.cli.machines:reboot"),
             "off": Row("openrbu.cli.machines:off"),
             "rm": Row("openrbu.cli.machines:remove"),
+            "map": Row("openrbu.cli.maps:machine_map"),
             "log": Row("openrbu.cli.machine_log:log"),
             "models": Row("openrbu.cli.machine_lists:models"),
             "profiles": Row("openrbu.cli.machine_lists:profiles"),

@@ -20,7 +20,7 @@ from openrbu.memory.physical import Region
 from openrbu.units import BIOS_SEARCH_END, BIOS_SEARCH_START, PhysAddr
 
 if TYPE_CHECKING:
-    from openrbu.api import ReadableMemory
+    from openrbu.api import Machine, ReadableMemory
     from openrbu.bios.findings import ReadFreePages
 
 
@@ -41,26 +41,32 @@ def scan(
         Path | None,
         typer.Option("--extract", metavar="DIR", help="Write what was found to files in DIR."),
     ] = None,
+    as_map: Annotated[
+        bool, typer.Option("--map", help="Show where everything is, as a map of the memory.")
+    ] = False,
 ) -> Answer:
     """Find packet sets and images in memory, as a BIOS does.
 
     --extract writes whole images, and the images of packet sets. Of a set that lacks packets it
     writes what is there, in a file that ends with .part, and beside it a map of the holes. No file
-    is overwritten.
+    is overwritten. About --map: docs/scan.md.
 
     For a file with the name of a machine, give a path: ./NAME.
 
     \b
     Example:  rbu scan demo
+              rbu scan ram.dump --map
     """
     with _open_memory(memory) as searched:
         start, end = PhysAddr(0), searched.memory.regions[-1].end
         if bios:
             start, end = BIOS_SEARCH_START, BIOS_SEARCH_END
-        return _answer(searched, memory, Region(start, end), extract)
+        return _answer(searched, memory, Region(start, end), extract, as_map=as_map)
 
 
-def _answer(searched: _Searched, name: str, part: Region, directory: Path | None) -> Answer:
+def _answer(
+    searched: _Searched, name: str, part: Region, directory: Path | None, *, as_map: bool
+) -> Answer:
     """The answer about a part of a memory. `directory`: where to write what was found."""
     from openrbu.bios.findings import look_closer
     from openrbu.cli.scan_blocks import findings_blocks
@@ -75,6 +81,11 @@ def _answer(searched: _Searched, name: str, part: Region, directory: Path | None
         **findings_document(findings),
     }
     blocks = findings_blocks(findings)
+    if as_map:
+        from openrbu.cli.maps import map_blocks, map_document
+
+        mapped = api.map_memory(searched.memory, found, name=name, machine=searched.machine)
+        document["map"], blocks = map_document(mapped), map_blocks(mapped)
     if directory is None:
         return Answer({**document, "extracted": None}, blocks)
     from openrbu.cli.scan_extract import Extraction
@@ -85,10 +96,12 @@ def _answer(searched: _Searched, name: str, part: Region, directory: Path | None
 
 @dataclass(frozen=True, slots=True)
 class _Searched:
-    """A memory, and what says which of its pages are free; None: nothing does."""
+    """A memory, what says which of its pages are free (None: nothing does), and the machine whose
+    memory it is (None: it is a dump)."""
 
     memory: ReadableMemory
     read_free_pages: ReadFreePages | None = None
+    machine: Machine | None = None
 
 
 @contextlib.contextmanager
@@ -103,7 +116,7 @@ def _open_memory(memory: str) -> Iterator[_Searched]:
     if "/" not in memory and _is_machine(memory):
         with api.open_machine(memory) as machine:
             physical = machine.memory
-            yield _Searched(physical, partial(read_free_pages, machine.host))
+            yield _Searched(physical, partial(read_free_pages, machine.host), machine)
         return
     path = Path(memory)
     with contextlib.suppress(PermissionError):  # opening it says that

@@ -11,6 +11,7 @@ import contextlib
 import io
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -85,7 +86,14 @@ class Sections:
         return [row for _, rows in self.sections for row in rows]
 
 
-Block = Facts | Table | Sections | StyledText | str
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """Lines that are drawn as they are, each of texts with a style as rich writes it."""
+
+    lines: Sequence[Sequence[tuple[str, str]]]
+
+
+Block = Facts | Table | Sections | Picture | StyledText | str
 """A part of an answer; a string is one line."""
 
 
@@ -113,6 +121,11 @@ def printable(text: str) -> str:
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
     )
+
+
+def width() -> int:
+    """How many characters fit in a line: on a terminal, or what COLUMNS says, or 80."""
+    return shutil.get_terminal_size().columns
 
 
 def hex_address(address: int) -> str:
@@ -244,6 +257,9 @@ def _draw_plain(blocks: Sequence[Block]) -> None:
         elif isinstance(block, Table):
             rows_with_head = [[name.upper() for name in block.columns], *block.rows]
             _print_columns([], rows_with_head)
+        elif isinstance(block, Picture):
+            for line in block.lines:
+                print("".join(printable(text) for text, _ in line).rstrip())
         else:
             print(cell_text(block))
 
@@ -276,7 +292,8 @@ def _draw_rich(blocks: Sequence[Block]) -> None:
 
     console = Console(file=sys.stdout, highlight=False)
     for block in blocks:
-        console.print(_renderable(block), soft_wrap=isinstance(block, (str, StyledText)))
+        is_line = isinstance(block, (str, StyledText, Picture))
+        console.print(_renderable(block), soft_wrap=is_line)
 
 
 def _renderable(block: Block) -> RenderableType:
@@ -293,6 +310,8 @@ def _renderable(block: Block) -> RenderableType:
         return Panel(grid, title=_rich_text(block.title), title_align="left", expand=False)
     if isinstance(block, Sections):
         return _rich_sections(block)
+    if isinstance(block, Picture):
+        return _rich_picture(block)
     if isinstance(block, Table):
         table = RichTable(title=_rich_text(block.title), title_justify="left", box=box.ROUNDED)
         for column in block.columns:
@@ -319,6 +338,15 @@ def _rich_sections(block: Sections) -> RenderableType:
             grid.add_row(*map(_rich_text, row))
         parts += [Text(printable(title), style="bold"), Padding(grid, (0, 0, 0, 2))]
     return Group(*parts)
+
+
+def _rich_picture(block: Picture) -> RenderableType:
+    from rich.text import Text
+
+    lines = (
+        Text.assemble(*((printable(text), style) for text, style in line)) for line in block.lines
+    )
+    return Text("\n").join(lines)
 
 
 def _rich_text(cell: Cell) -> Text:
