@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from openrbu.cmos import read_first_bank
+from openrbu.dumps.opening import open_dump
 from openrbu.errors import ObstacleError, UsageError
 from openrbu.lab.calls import Read, Result, Write
-from openrbu.memory.dump import open_dump
 from openrbu.memory.physical import pc_regions
 from openrbu.units import GIB, MIB, PhysAddr
 from rigs.lab import Lab

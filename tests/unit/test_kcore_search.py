@@ -19,7 +19,7 @@ from openrbu.formats.hdr import Image, SystemId, make_image
 from openrbu.formats.version import BiosVersion
 from openrbu.hosts.kcore import Kcore
 from openrbu.hosts.linux import LinuxHost
-from openrbu.memory import ram_array
+from openrbu.memory import windows
 from openrbu.memory.ram_file import RamFile
 from openrbu.memory.scan import search
 from openrbu.units import KIB, MIB, PAGE_SIZE, PhysAddr
@@ -104,7 +104,7 @@ def test_no_copy_that_is_made_begins_on_a_page_of_the_searcher(tmp_path: Path) -
     memory = Noting(opened(tmp_path))
     assert search(memory).packet_sets[0].is_complete
     sizes = Counter(size for _, size in memory.buffers)
-    assert sizes.keys() >= {packet.HEADER_SIZE_BYTES, KIB, ram_array._WINDOW_BYTES}
+    assert sizes.keys() >= {packet.HEADER_SIZE_BYTES, KIB, windows.COPIED_BYTES}
     assert sizes[packet.HEADER_SIZE_BYTES] > PAGE_SIZE // packet.HEADER_SIZE_BYTES
     copies = [place for place, _ in memory.buffers]
     view = memory.view(PhysAddr(MIB), 3 * PAGE_SIZE)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from openrbu import api
-from openrbu.cli.options import complete_machines
-from openrbu.cli.show import Answer, hex_address
+from openrbu.cli.options import complete_machines, hex_number_of
+from openrbu.cli.show import Answer, caution, hex_address
 from openrbu.errors import UsageError
 from openrbu.memory.narrowed import NarrowedMemory
 from openrbu.memory.physical import Region
@@ -29,7 +29,8 @@ def scan(
         str,
         typer.Argument(
             metavar="MEMORY",
-            help="A virtual machine's name, or a file with a dump of RAM from address 0 on.",
+            help="A virtual machine's name, or a file with a dump of RAM: raw, LiME or an ELF "
+            "core, also compressed; - for standard input.",
             autocompletion=complete_machines,
         ),
     ],
@@ -44,6 +45,14 @@ def scan(
     as_map: Annotated[
         bool, typer.Option("--map", help="Show where everything is, as a map of the memory.")
     ] = False,
+    offset: Annotated[
+        str | None,
+        typer.Option(
+            "--offset",
+            metavar="ADDR",
+            help="The file is a raw dump, and its first byte was at this physical address.",
+        ),
+    ] = None,
 ) -> Answer:
     """Find packet sets and images in memory, as a BIOS does.
 
@@ -57,7 +66,7 @@ def scan(
     Example:  rbu scan demo
               rbu scan ram.dump --map
     """
-    with _open_memory(memory) as searched:
+    with _open_memory(memory, offset) as searched:
         start, end = PhysAddr(0), searched.memory.regions[-1].end
         if bios:
             start, end = BIOS_SEARCH_START, BIOS_SEARCH_END
@@ -71,21 +80,26 @@ def _answer(
     from openrbu.bios.findings import look_closer
     from openrbu.cli.scan_blocks import findings_blocks
     from openrbu.cli.scan_document import findings_document
+    from openrbu.dumps.dump_memory import DumpMemory
 
+    dump = searched.memory if isinstance(searched.memory, DumpMemory) else None
+    notes = dump.notes if dump else ()
     narrowed = NarrowedMemory.of(searched.memory)  # all that follows searches only these pages
     found = api.scan(narrowed, start=part.start, end=part.end)
     findings = look_closer(narrowed, found, searched.read_free_pages)
     document = {
         "memory": name,
+        **({"format": dump.format} if dump else {}),
+        "notes": list(notes),
         "searched": {"start": hex_address(part.start), "end": hex_address(part.end)},
         **findings_document(findings),
     }
-    blocks = findings_blocks(findings)
+    blocks = [*map(caution, notes), *findings_blocks(findings)]
     if as_map:
         from openrbu.cli.maps import map_blocks, map_document
 
         mapped = api.map_memory(searched.memory, found, name=name, machine=searched.machine)
-        document["map"], blocks = map_document(mapped), map_blocks(mapped)
+        document["map"], blocks = map_document(mapped), [*map(caution, notes), *map_blocks(mapped)]
     if directory is None:
         return Answer({**document, "extracted": None}, blocks)
     from openrbu.cli.scan_extract import Extraction
@@ -105,15 +119,21 @@ class _Searched:
 
 
 @contextlib.contextmanager
-def _open_memory(memory: str) -> Iterator[_Searched]:
-    """A machine's RAM, or a file as RAM.
+def _open_memory(memory: str, offset: str | None) -> Iterator[_Searched]:
+    """A machine's RAM, or a file as RAM; `-` is standard input.
 
-    :raise UsageError: when it is neither.
-    :raise DamagedInputError: when the file is smaller than a page.
+    Raises what `api.open_dump` raises, and a UsageError when it is neither.
     """
     from openrbu.update.verify import read_free_pages
 
+    start = None if offset is None else _address_of(offset)
+    if memory == "-":
+        with api.open_dump(memory, offset=start) as ram:
+            yield _Searched(ram)
+        return
     if "/" not in memory and _is_machine(memory):
+        if start is not None:
+            raise UsageError(f"--offset is for a file: {memory} is a virtual machine")
         with api.open_machine(memory) as machine:
             physical = machine.memory
             yield _Searched(physical, partial(read_free_pages, machine.host), machine)
@@ -122,8 +142,15 @@ def _open_memory(memory: str) -> Iterator[_Searched]:
     with contextlib.suppress(PermissionError):  # opening it says that
         if not path.exists():
             raise UsageError(f"{memory} is neither a machine nor a file")
-    with api.open_dump(path) as ram:
+    with api.open_dump(path, offset=start) as ram:
         yield _Searched(ram)
+
+
+def _address_of(text: str) -> int:
+    """The number in `0x…`, or in decimal digits."""
+    if text.isdecimal():
+        return int(text[:32])
+    return hex_number_of(text, "--offset")
 
 
 def _is_machine(name: str) -> bool:

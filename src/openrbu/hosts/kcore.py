@@ -44,9 +44,6 @@ HYPERVISOR = "sys/hypervisor/type"
 XEN_GUEST_TYPE = "sys/hypervisor/guest_type"
 XEN_CAPABILITIES = "proc/xen/capabilities"
 
-_NO_ADDRESS = (0, (1 << 64) - 1)
-"""`p_paddr` of a segment without a physical address. Kernels before 4.11 have 0 in all segments."""
-
 _MOST_TRIED = 64
 """Pages of the lowest RAM, in which neither the kernel nor a BIOS has an update."""
 
@@ -188,25 +185,17 @@ def _parse_segments(fd: int) -> list[_Segment]:
     """The loadable segments that have a physical address.
 
     :raise OSError: the kernel's error.
-    :raise DamagedInputError: when the file is not a 64-bit little-endian ELF core.
+    :raise DamagedInputError: when the file is not an ELF core.
     """
-    header = os.pread(fd, elf_core.FILE_HEADER.size, 0)
-    if len(header) < elf_core.FILE_HEADER.size:
-        raise DamagedInputError("not an ELF file: too short")
-    magic, kind, order, elf_type, *_ = fields = elf_core.FILE_HEADER.unpack(header)
-    wanted = (elf_core.MAGIC, elf_core.CLASS_64, elf_core.LITTLE_ENDIAN, elf_core.CORE)
-    if (magic, kind, order, elf_type) != wanted:
-        raise DamagedInputError("not a 64-bit little-endian ELF core")
-    table_offset, entry_size, count = fields[7], fields[11], fields[12]
-    table = os.pread(fd, entry_size * count, table_offset)
-    if entry_size != elf_core.PROGRAM_HEADER.size or len(table) < entry_size * count:
-        raise DamagedInputError("an ELF core without all of its program headers")
+
+    def read(offset: int, size_bytes: int) -> bytes:
+        return os.pread(fd, size_bytes, offset)
+
     return [
-        _Segment(address, address + file_size, offset - address)
-        for kind, _, offset, _, address, file_size, _, _ in (
-            elf_core.PROGRAM_HEADER.iter_unpack(table)
-        )
-        if kind == elf_core.LOAD and address not in _NO_ADDRESS
+        _Segment(each.physical_address, each.physical_address + each.file_bytes, distance)
+        for each in elf_core.loadable_segments(read)
+        if each.physical_address  # kernels before 4.11 have 0 in all segments
+        for distance in [each.offset - each.physical_address]
     ]
 
 

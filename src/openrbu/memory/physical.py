@@ -42,7 +42,8 @@ class ReadableMemory(Protocol):
 
     @property
     def regions(self) -> tuple[Region, ...]:
-        """Where RAM is, ascending, not overlapping, page aligned."""
+        """Where RAM is, ascending, not overlapping, page aligned. (In a dump, a region may begin
+        and end inside of a page.)"""
 
     @property
     def is_mapped(self) -> bool:

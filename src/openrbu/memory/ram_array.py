@@ -7,14 +7,13 @@ from typing import Any, TypeAlias
 
 from openrbu.lazy import np, npt
 from openrbu.memory.physical import ReadableMemory, Region, unaligned_buffer
+from openrbu.memory.windows import windows
 from openrbu.units import MIB, PAGE_SHIFT, PAGE_SIZE, PhysAddr, pages_for
 
 Addresses: TypeAlias = "npt.NDArray[np.int64]"
 
 _BATCH_PAGES = 256 * MIB // PAGE_SIZE
 _LONG_RUN_PAGES = 4 * MIB // PAGE_SIZE
-
-_WINDOW_BYTES = 1 * MIB
 
 _WORD_BYTES = 4
 
@@ -113,15 +112,11 @@ class RamArray:
 
     def _read_pages(self) -> Iterator[tuple[Addresses, npt.NDArray[np.uint32]]]:
         """`_mapped_pages` for memory that is not mapped."""
-        window = unaligned_buffer(_WINDOW_BYTES)
-        for start, end in zip(self._run_starts.tolist(), self._run_ends.tolist(), strict=True):
-            for low in range(start, end, _WINDOW_BYTES):
-                addresses = np.arange(low, min(low + _WINDOW_BYTES, end), PAGE_SIZE)
-                size = min(len(addresses) * PAGE_SIZE, end - low)
-                self._memory.read_into(PhysAddr(low), window[:size])
-                window[size : len(addresses) * PAGE_SIZE] = bytes(-size % PAGE_SIZE)
-                words = np.ndarray(len(addresses), "<u4", window, strides=(PAGE_SIZE,))
-                yield addresses, words
+        for part in self._regions:
+            for low, window in windows(self._memory, part.start, part.end):
+                count = (len(window) - _WORD_BYTES) // PAGE_SIZE + 1  # a last page may be cut
+                addresses = low + np.arange(count, dtype=np.int64) * PAGE_SIZE
+                yield addresses, np.ndarray(count, "<u4", window, strides=(PAGE_SIZE,))
 
     def _read_items(self, addresses: Addresses, kind: np.dtype[Any]) -> npt.NDArray[Any]:
         """`at` for memory that is not mapped."""
@@ -175,9 +170,13 @@ def pages_beginning_with(
 
 
 def _parts(memory: ReadableMemory, start: PhysAddr, end: PhysAddr) -> list[Region]:
-    """The RAM in [start, end), from and to whole pages."""
-    low, high = -(-start // PAGE_SIZE) * PAGE_SIZE, -(-end // PAGE_SIZE) * PAGE_SIZE
-    parts = (region.clip(low, high) for region in memory.regions)
+    """The RAM in [start, end), from and to whole pages: a region may begin and end inside one."""
+    low, high = (-(-each // PAGE_SIZE) * PAGE_SIZE for each in (start, end))
+    pages = (-(-region.start // PAGE_SIZE) * PAGE_SIZE for region in memory.regions)
+    parts = (
+        region.clip(max(low, page), high)
+        for region, page in zip(memory.regions, pages, strict=True)
+    )
     return [part for part in parts if part is not None]
 
 

@@ -11,7 +11,7 @@ import lzma
 import re
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -145,17 +145,35 @@ def unpack_one(decompressor: Decompressor, view: memoryview, position: int, take
 
     :raise EOFError: when it is cut short. Else one of `BROKEN_STREAM` when it is damaged.
     """
-    while not decompressor.eof:
-        wants = decompressor.needs_input
-        packed = view[position : position + _PACKED_PIECE_BYTES] if wants else b""
+
+    def more() -> Buffer:
+        nonlocal position
+        packed = view[position : position + _PACKED_PIECE_BYTES]
         position += len(packed)
-        piece = decompressor.decompress(packed, _UNPACKED_PIECE_BYTES)
-        if piece:
-            take(piece)
-        elif wants and not len(packed) and not decompressor.eof:
-            raise EOFError("it is cut short")
+        return packed
+
+    for piece in unpacked(decompressor, more, _UNPACKED_PIECE_BYTES):
+        take(piece)
     take(b"")
     return position - len(decompressor.unused_data)
+
+
+def unpacked(
+    decompressor: Decompressor, more: Callable[[], Buffer], most_bytes: int
+) -> Iterator[bytes]:
+    """The content of one stream, in chunks of at most `most_bytes`. `more` gives the next packed
+    bytes, none at the end.
+
+    :raise EOFError: when it is cut short. Else one of `BROKEN_STREAM` when it is damaged.
+    """
+    while not decompressor.eof:
+        wants = decompressor.needs_input
+        packed = more() if wants else b""
+        piece = decompressor.decompress(packed, most_bytes)
+        if piece:
+            yield piece
+        elif wants and not len(packed) and not decompressor.eof:
+            raise EOFError("it is cut short")
 
 
 def lzma_of_zip(view: memoryview, size_bytes: int | None) -> tuple[memoryview, Decompressor]:

@@ -1,0 +1,131 @@
+"""A dump as memory: bytes at physical addresses, wherever the file has them."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from functools import cached_property
+from itertools import islice
+
+from openrbu.dumps.dump_file import DumpFile
+from openrbu.dumps.pieces import Piece, number_at, read_pieces
+from openrbu.errors import AddressError, DamagedInputError
+from openrbu.memory.physical import Region
+from openrbu.memory.windows import VIEWED_BYTES, Window
+from openrbu.units import KIB, PAGE_SIZE, PhysAddr
+
+_FEW_BYTES = 64 * KIB
+"""To read these takes less time than to map them."""
+
+
+class DumpMemory:
+    """The memory in a dump, as a `ReadableMemory`. It can only be read.
+
+    `pieces` ascend and do not overlap. `format` names the dump's format. `notes` are texts for
+    people, each of one line: what is odd about the dump.
+
+    A region may begin or end inside of a page. Nothing of the file stays mapped: what is mapped
+    counts as memory of this process, and a file that is cut meanwhile would end it.
+    """
+
+    is_mapped = False
+
+    def __init__(
+        self, file: DumpFile, pieces: list[Piece], format_name: str, notes: tuple[str, ...] = ()
+    ) -> None:
+        self._file, self._pieces = file, pieces
+        self.format, self.notes = format_name, notes
+
+    @cached_property
+    def regions(self) -> tuple[Region, ...]:
+        """Where there is memory: what is adjacent is one region, wherever the file has it."""
+        found: list[Region] = []
+        start = end = -1
+        for piece in self._pieces:
+            if piece.start != end:
+                if end >= 0:
+                    found.append(Region(PhysAddr(start), PhysAddr(end)))
+                start = piece.start
+            end = piece.end
+        return (*found, Region(PhysAddr(start), PhysAddr(end)))
+
+    def read(self, address: PhysAddr, size_bytes: int) -> bytes:
+        end = address + size_bytes
+        number = self._number(address, end)
+        data = read_pieces(self._pieces, number, address, end, self._file.read)
+        if len(data) < size_bytes:
+            raise DamagedInputError(f"{self._file.name} was cut while it was read")
+        return data
+
+    def read_into(self, address: PhysAddr, buffer: bytearray | memoryview) -> None:
+        buffer[:] = self.read(address, len(buffer))
+
+    def view(self, address: PhysAddr, size_bytes: int) -> memoryview:
+        return memoryview(self.read(address, size_bytes))
+
+    def populated(self, start: PhysAddr, end: PhysAddr) -> Iterator[Region]:
+        """From and to whole pages, as far as there is memory: holes of the file, and what it does
+        not have of its memory, are left out."""
+        first = bisect_right(self.regions, start, key=lambda region: region.end)
+        for region in islice(self.regions, first, None):
+            part = region.clip(start, end)
+            if part is None:
+                return
+            low = high = part.start  # of the run so far; a block of a disk may be less than a page
+            for begin, stop in self._written(part):
+                page = PhysAddr(max(begin // PAGE_SIZE * PAGE_SIZE, part.start))
+                if page > high:
+                    if low < high:
+                        yield Region(low, high)
+                    low = page
+                high = PhysAddr(min(-(-stop // PAGE_SIZE) * PAGE_SIZE, part.end))
+            if low < high:
+                yield Region(low, high)
+
+    def windows(self, start: PhysAddr, end: PhysAddr) -> Iterator[Window]:
+        """See `openrbu.memory.windows`: a part of the file is mapped as long as it is looked at."""
+        for run in self.populated(start, end):
+            for low in range(run.start, run.end, VIEWED_BYTES):
+                size = min(VIEWED_BYTES, run.end - low)
+                yield PhysAddr(low), self._window(PhysAddr(low), size)
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _window(self, address: PhysAddr, size_bytes: int) -> memoryview:
+        piece = self._pieces[number_at(self._pieces, address)]
+        in_one_piece = address + size_bytes <= piece.end and piece.offset is not None
+        if size_bytes > _FEW_BYTES and in_one_piece:
+            mapped = self._file.mapped(address - piece.start + (piece.offset or 0), size_bytes)
+            if mapped is not None:
+                return mapped
+        return self.view(address, size_bytes)
+
+    def _written(self, part: Region) -> Iterator[tuple[int, int]]:
+        """What the file has of `part`, as (start, end), ascending."""
+        for number in range(number_at(self._pieces, part.start), len(self._pieces)):
+            piece = self._pieces[number]
+            if piece.start >= part.end:
+                return
+            if piece.offset is not None:
+                low, high = max(piece.start, part.start), min(piece.end, part.end)
+                shift = piece.start - piece.offset
+                for first, last in self._file.written(low - shift, high - shift):
+                    yield first + shift, last + shift
+
+    def _number(self, start: int, end: int) -> int:
+        """The number of the piece that `start` is in.
+
+        :raise AddressError: when not all of [start, end) is memory.
+        """
+        number = number_at(self._pieces, start)
+        position, at = start, number
+        while number >= 0 and at < len(self._pieces):
+            piece = self._pieces[at]
+            if not piece.start <= position < piece.end and position < end:
+                break
+            position = piece.end
+            if end <= position:
+                return number
+            at += 1
+        raise AddressError(start, end - start)
