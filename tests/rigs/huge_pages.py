@@ -6,17 +6,22 @@ one does is in tests/unit/test_real_huge_pages.py and in the lab.)
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from openrbu.formats.buddyinfo import ZoneFree, parse_buddyinfo
 from openrbu.own_driver.own_memory import HugePagesRecord
 from openrbu.own_driver.pools import MappedPage, Pool
 from openrbu.units import GIB, HUGE_PAGE_BYTES, MIB, PhysAddr
+from rigs.needs import leave_out
 
 HUGE = HUGE_PAGE_BYTES
 FOUR_GIB = PhysAddr(4 * GIB)
 
+NUMBER = Path("/proc/sys/vm/nr_hugepages")
 PATH = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages"
 
 SMALL = "Node 0, zone    DMA32   0 0 0 0 0 0 0 0 0 0 190\n"
@@ -115,3 +120,20 @@ def pages_from(start: int, count: int, *, step: int = HUGE) -> list[int]:
 
 
 SCATTERED = pages_from(64 * MIB, 8, step=3 * HUGE)
+
+
+def needs_huge_pages() -> None:
+    if not Path(PATH).exists():
+        leave_out("this kernel has no huge pages of 2 MiB")
+    if os.geteuid():
+        leave_out("only root may take huge pages")
+    if not os.access(PATH, os.W_OK):
+        leave_out("the number of huge pages can't be changed here, as in a container")
+
+
+@contextlib.contextmanager
+def number_locked() -> Iterator[None]:
+    """In this block no other test changes how many huge pages this computer has."""
+    with NUMBER.open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -6,7 +6,6 @@ pages is put back, whatever happens.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import signal
@@ -23,8 +22,8 @@ from openrbu.system.files import write_whole
 from openrbu.system.mapping import AddressSpace
 from openrbu.typed_json import read, to_text
 from openrbu.units import HUGE_PAGE_BYTES, MIB, PAGE_SIZE, PhysAddr
+from rigs.huge_pages import NUMBER, number_locked
 
-NUMBER = Path("/proc/sys/vm/nr_hugepages")
 PATTERN = bytes(range(251)) * (HUGE_PAGE_BYTES // 251 + 1)
 
 
@@ -130,8 +129,7 @@ def pages_left() -> tuple[int, ...]:
 
 
 def main(directory: Path) -> None:
-    with NUMBER.open() as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # other runs of this program change it, too
+    with number_locked():
         before = NUMBER.read_text()
         try:
             work(directory)

@@ -11,31 +11,23 @@ import sys
 from pathlib import Path
 
 from rigs import real_huge_pages
-from rigs.huge_pages import PATH
+from rigs.huge_pages import needs_huge_pages
 from rigs.mounts import AS_NOBODY
-from rigs.needs import leave_out, program
+from rigs.needs import program
 
-PROGRAM = Path(real_huge_pages.__file__)
+PROGRAM = real_huge_pages.__name__
+TESTS = Path(real_huge_pages.__file__).parents[1]
 
 NAMESPACES = ("--mount", "--pid", "--fork", "--mount-proc")
-
-
-def needs_huge_pages() -> None:
-    if not Path(PATH).exists():
-        leave_out("this kernel has no huge pages of 2 MiB")
-    if os.geteuid():
-        leave_out("only root may take huge pages")
-    if not os.access(PATH, os.W_OK):
-        leave_out("the number of huge pages can't be changed here, as in a container")
 
 
 def test_pages_are_where_they_are_said_to_be_and_nothing_is_left_by_killed_processes(
     tmp_path: Path,
 ) -> None:
     needs_huge_pages()
-    words = [program("unshare", "util-linux"), *NAMESPACES, sys.executable, str(PROGRAM)]
+    words = [program("unshare", "util-linux"), *NAMESPACES, sys.executable, "-m", PROGRAM]
     done = subprocess.run(
-        [*words, str(tmp_path)], capture_output=True, text=True, check=False, timeout=60
+        [*words, str(tmp_path)], cwd=TESTS, capture_output=True, text=True, check=False, timeout=60
     )
     assert done.stderr == ""
     assert done.stdout.splitlines() == [
@@ -59,6 +51,6 @@ def test_who_is_not_root_gets_no_pages() -> None:
         capture_output=True,
         text=True,
         check=False,
-        cwd=PROGRAM.parents[1],
+        cwd=TESTS,
     )
     assert "KernelError: " in done.stderr.splitlines()[-1]

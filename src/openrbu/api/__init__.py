@@ -39,12 +39,11 @@ if TYPE_CHECKING:
         make_machine,
         open_machine,
         remove_machine,
-        run,
-        run_all,
         switch_off,
     )
     from openrbu.api.maps import map_memory
     from openrbu.api.memory import open_dump, scan
+    from openrbu.api.running import run, run_all
     from openrbu.api.trials import try_tool
     from openrbu.bios.post_report import PostReport
     from openrbu.formats.hdr import Image, SystemId
@@ -175,8 +174,8 @@ _PUBLIC: Mapping[str, tuple[str, str]] = MappingProxyType(
         "read_images": ("openrbu.api.images", "read_images"),
         "read_trace": ("openrbu.run.trace_file", "read_trace"),
         "remove_machine": ("openrbu.api.machines", "remove_machine"),
-        "run": ("openrbu.api.machines", "run"),
-        "run_all": ("openrbu.api.machines", "run_all"),
+        "run": ("openrbu.api.running", "run"),
+        "run_all": ("openrbu.api.running", "run_all"),
         "scan": ("openrbu.api.memory", "scan"),
         "switch_off": ("openrbu.api.machines", "switch_off"),
         "try_tool": ("openrbu.api.trials", "try_tool"),

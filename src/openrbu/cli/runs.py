@@ -38,15 +38,17 @@ def run(
         list[str], typer.Argument(metavar="CMD …", help="The program, and its own arguments.")
     ],
     *,
-    machine: Annotated[str, machine_option("The virtual machine.")],
+    machine: Annotated[
+        str | None, machine_option("The virtual machine; without it, this computer.")
+    ] = None,
     trace: TraceFile = None,
     after_restart: AfterRestart = None,
 ) -> int:
-    """Run a program that sees a virtual machine's files.
+    """Run a program that sees a virtual machine's files, or those of openrbu's own driver.
 
-    It sees this computer's /sys with the machine's entries at their true paths: its firmware class,
-    its drivers, its SMBIOS tables. Other programs don't see them, and nothing is left afterwards.
-    Other commands can use the machine while the program runs.
+    With --machine it sees this computer's /sys with the machine's entries at their true paths: its
+    firmware class, its drivers, its SMBIOS tables. Other programs don't see them, and nothing is
+    left afterwards. Other commands can use the machine while the program runs.
 
     modprobe, insmod, rmmod, lsmod, reboot, shutdown, poweroff, halt, kexec and systemctl act on the
     machine. A restart ends the program; the BIOS's report is printed on standard error.
@@ -56,12 +58,17 @@ def run(
     of --after-restart that fails. Without root this needs a kernel that allows namespaces to all
     users; the program is then root in its own namespace.
 
+    Without --machine the program runs on this computer, whose kernel has no dell_rbu: it finds the
+    files of openrbu's own driver, with this computer's memory behind them. Whatever else it does,
+    it does to this computer. This needs root.
+
     \b
     Examples:  rbu run --machine demo -- dmidecode -t bios
                rbu run --machine demo -- smbios-token-ctl --token-id=0x5c --activate
                rbu run --machine demo --after-restart 'dmidecode -s bios-version' -- ./update.sh
                rbu run --machine demo -- \\
                    sh -c 'echo 1 > /sys/class/firmware/dell_rbu/loading'
+               rbu run -- ./update.sh
     """
     from openrbu.cli.mounts import print_waiting
     from openrbu.cli.show import print_error
@@ -96,9 +103,9 @@ def _exit_code(ends: Sequence[ProgramEnd]) -> int:
     return EXIT_SIGNAL - status if status < 0 else status
 
 
-def _tell(name: str, end: ProgramEnd) -> None:
+def _tell(name: str | None, end: ProgramEnd) -> None:
     """Print on standard error what the machine has done at the wish of a program."""
-    if end.power is None:
+    if name is None or end.power is None:
         return
     from openrbu.cli.machines import kexec_words, off_words, restarted_facts
     from openrbu.cli.show import emit_on_stderr, print_error

@@ -151,6 +151,7 @@ class Store:
         """
         try:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.close(os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
         except OSError as error:
             raise self._obstacle(error) from None
 
