@@ -157,7 +157,7 @@ def work(directory: Path) -> None:
             give_back_of(Kept(record).read())
         if pages_left() != left:
             print(f"killed before step {number}: {pages_left()} left, {left} before")
-    print("killed", len(ends) > 7, set(ends))
+    print("killed", len(ends) > 5, set(ends))
 
 
 if __name__ == "__main__":

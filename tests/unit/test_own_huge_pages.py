@@ -18,6 +18,7 @@ from rigs.huge_pages import (
     HUGE,
     LARGE,
     SCATTERED,
+    SMALL,
     MadeKernel,
     make_root,
     pages_from,
@@ -114,11 +115,12 @@ def test_the_machine_keeps_a_margin(tmp_path: Path) -> None:
     assert kernel.most_pooled == 64
 
 
-def test_no_more_pages_are_looked_at_than_allowed(tmp_path: Path) -> None:
-    kernel = MadeKernel(pages_from(64 * MIB, 500, step=2 * HUGE))
+@pytest.mark.parametrize("buddyinfo", [SMALL, LARGE])
+def test_no_more_pages_are_taken_than_allowed(tmp_path: Path, buddyinfo: str) -> None:
+    kernel = MadeKernel(pages_from(64 * MIB, 500, step=2 * HUGE), buddyinfo=buddyinfo)
     kernel.directory = make_root(tmp_path)
     memory = HugePageBackend(tmp_path, kernel, most_pages=21).new(Noted())
-    with pytest.raises(KernelError, match=r"21 got, .* no more are looked at"):
+    with pytest.raises(KernelError, match=r"21 got, .* no more are (looked at|asked for)"):
         memory.allocate(SIXTEEN_MIB, below=FOUR_GIB)
     assert kernel.most_pooled == 21
 

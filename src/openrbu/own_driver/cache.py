@@ -65,12 +65,18 @@ def flush_lines(view: memoryview) -> bool:
     """
     import numpy as np  # noqa: PLC0415  (start-up time)
 
+    place = int(np.frombuffer(view, np.uint8).ctypes.data) if view.nbytes else 0
+    return flush_place(place, view.nbytes)
+
+
+def flush_place(place: int, size_bytes: int) -> bool:
+    """The same for the bytes from an address of this process on, without numpy."""
     code = _code()
     if isinstance(code, str):
         return False
-    if view.nbytes:
-        start = int(np.frombuffer(view, np.uint8).ctypes.data)
-        code.flush(start // code.line_bytes * code.line_bytes, start + view.nbytes, code.line_bytes)
+    if size_bytes:
+        first = place // code.line_bytes * code.line_bytes
+        code.flush(first, place + size_bytes, code.line_bytes)
     return True
 
 

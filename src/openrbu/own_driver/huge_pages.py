@@ -18,7 +18,7 @@ from pathlib import Path
 from openrbu.errors import DamagedInputError, KernelError, ObstacleError
 from openrbu.memory.physical import Region, joined
 from openrbu.own_driver.blocks import FreeBlocks
-from openrbu.own_driver.cache import flush_lines
+from openrbu.own_driver.cache import flush_place
 from openrbu.own_driver.hugetlbfs import (
     Mount,
     find_mount,
@@ -37,13 +37,10 @@ from openrbu.own_driver.own_memory import (
 from openrbu.own_driver.page_file import NAME_PREFIX, HugePageFile
 from openrbu.own_driver.pools import HugePageKernel, LinuxHugePages, MappedPage
 from openrbu.own_driver.taking import Need, Taking
-from openrbu.units import GIB, HUGE_PAGE_BYTES, PhysAddr, order_for
+from openrbu.units import HUGE_PAGE_BYTES, PhysAddr, order_for
 
 _LARGEST_ORDER = 14
 """64 MiB: twice the largest ROM."""
-
-_MOST_PAGES = 4 * GIB // HUGE_PAGE_BYTES
-"""There are no more below 4 GiB."""
 
 _MOST_AHEAD = 16
 """So many huge pages at most are taken at once for small blocks, as many as there are already."""
@@ -100,7 +97,9 @@ class HugePages:
             for region in self._memory.regions
             if (part := region.clip(each.start, each.end)) is not None
         )
-        return all(flush_lines(self._memory.view(each.start, each.size_bytes)) for each in parts)
+        return all(
+            flush_place(self._memory.place_of(each.start), each.size_bytes) for each in parts
+        )
 
     def record(self) -> HugePagesRecord:
         pages: dict[str, list[tuple[int, int]]] = {}
@@ -285,7 +284,8 @@ class HugePageBackend:
     """Makes the driver's memory of huge pages.
 
     `root`: the directory of `/proc` and `/sys`, and of the mount's directory. `kernel`: where the
-    pages come from. To get the right ones, no more than `most_pages` are looked at.
+    pages come from. To get the right ones, no more than `most_pages` are taken at a time; None: as
+    many as the machine can spare.
     """
 
     def __init__(
@@ -293,7 +293,7 @@ class HugePageBackend:
         root: Path = Path("/"),
         kernel: HugePageKernel | None = None,
         *,
-        most_pages: int = _MOST_PAGES,
+        most_pages: int | None = None,
     ) -> None:
         self.root, self.most_pages = root, most_pages
         self.kernel: HugePageKernel = LinuxHugePages(root) if kernel is None else kernel

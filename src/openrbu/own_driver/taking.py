@@ -42,6 +42,12 @@ _LOW_MARGIN_BYTES = 64 * MIB
 """So much stays free below 4 GiB, or half of what was, where that is less."""
 
 _LARGEST_STEP = 64
+
+_MOST_LOOKED_AT = _LOW_END // HUGE_PAGE_BYTES
+"""There are no more below 4 GiB."""
+
+_ALL = 1 << 62
+
 _COMPACTED_STEP = 2
 """Before this step to a block of several huge pages memory is compacted: one has failed."""
 
@@ -69,7 +75,7 @@ class Need(NamedTuple):
 
 class Taking:
     """The pages that are being taken into a file. `free` is what there is without them. No more
-    than `most_pages` are looked at."""
+    than `most_pages` are taken, where that is not None."""
 
     def __init__(
         self,
@@ -78,10 +84,12 @@ class Taking:
         free: FreeBlocks,
         need: Need,
         *,
-        most_pages: int,
+        most_pages: int | None,
     ) -> None:
         self._kernel, self._file, self._free = kernel, file, free
-        self._need, self._most_pages = need.in_huge_pages(), most_pages
+        self._need = need.in_huge_pages()
+        self._most_looked_at = _MOST_LOOKED_AT if most_pages is None else most_pages
+        self._may_raise = _ALL if most_pages is None else most_pages
         self._addresses: list[PhysAddr | None] = []
         self._counts: dict[str, int] = {}  # of the pools, by their paths
         self._left = 0  # pages that the pools have got, and that are not in the file
@@ -135,7 +143,7 @@ class Taking:
             yield from self._raise_and_take(pool)
             while self._take(_LARGEST_STEP):  # they may come in another sequence than into the pool
                 yield
-        if self._file.count == self._most_pages:
+        if self._file.count == self._most_looked_at:
             self._why = "no more are looked at"
         elif self._left:
             self._why = (
@@ -147,7 +155,7 @@ class Taking:
         """Raise the number of a pool, and take the pages that come, until there are no more."""
         step = missing = self._need.blocks << self._need.order - HUGE_PAGE_ORDER
         number = 0
-        while step := min(step, self._most_pages - self._file.count):
+        while step := min(step, self._most_looked_at - self._file.count):
             number += 1
             if number == _COMPACTED_STEP and self._need.order > HUGE_PAGE_ORDER:
                 self._kernel.compact()
@@ -163,7 +171,7 @@ class Taking:
 
     def _take(self, count: int) -> int:
         """Take up to `count` pages that the pools have got into the file; how many it were."""
-        taken = self._file.extend(min(count, self._left, self._most_pages - self._file.count))
+        taken = self._file.extend(min(count, self._left, self._most_looked_at - self._file.count))
         self._left -= taken
         return taken
 
@@ -179,6 +187,8 @@ class Taking:
                     "them are left to the machine"
                 )
             step = min(step, room)
+        if self._may_raise < step:
+            step, self._why = self._may_raise, "no more are asked for"
         low = self._low_free()
         if low < self._low_margin:
             self._why = f"{human_size(low)} are free below 4 GiB, which the machine needs"
@@ -189,6 +199,7 @@ class Taking:
         self._counts[pool.path] = self._kernel.set_count(pool.path, before + step)
         got = max(0, self._counts[pool.path] - before)
         self._left += got
+        self._may_raise -= got
         return got
 
     def _in_sequence(self, pools: Sequence[Pool]) -> list[Pool]:
