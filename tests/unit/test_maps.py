@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from hypothesis import given
@@ -14,10 +17,12 @@ from openrbu import api
 from openrbu.formats.buddyinfo import parse_buddyinfo
 from openrbu.formats.packet import split
 from openrbu.lazy import np
+from openrbu.maps.files import map_file
 from openrbu.maps.kinds import KIND_OF, KINDS, free_key
-from openrbu.maps.memory_map import NOTHING, MemoryMap, Ranges
+from openrbu.maps.memory_map import NOTHING, Mark, MemoryMap, Ranges
+from openrbu.maps.picture import picture_of
 from openrbu.maps.runs import packet_runs
-from openrbu.maps.strip import NARROWEST, WIDEST, as_text, draw_strip
+from openrbu.maps.strip import NARROWEST, WIDEST, as_text, draw_strip, grid_of
 from openrbu.maps.survey import make_map
 from openrbu.memory.physical import Region
 from openrbu.memory.ram_file import RamFile
@@ -211,3 +216,61 @@ def test_the_commands_show_a_map(rbu: Cli, monkeypatch: pytest.MonkeyPatch) -> N
     dump = rbu.write("ram.dump", bytes(MIB) + image_bytes("A07").ljust(MIB, b"\0"))
     assert "I" in rbu("scan", dump, "--map").out
     assert "ghost" not in rbu.json("scan", dump, "--map")["map"]["kinds"]
+
+
+HOSTILE = '<script>alert("&")</script>\x1b[31m\x00'
+
+
+def hostile_map() -> MemoryMap:
+    """A map of which all texts are hostile."""
+    mapped = map_of(ram=[(0, 16 * PAGE_SIZE)], reject=[(0, PAGE_SIZE)])
+    marks = tuple(
+        Mark(kind, 0, PAGE_SIZE, HOSTILE, (("why", HOSTILE),)) for kind in ("image", "reject")
+    )
+    return replace(mapped, name=HOSTILE, marks=marks, notes=(HOSTILE,))
+
+
+def test_a_picture_is_valid_svg_whatever_the_texts_are() -> None:
+    drawn = map_file(hostile_map(), Path("a.svg"))
+    root = ElementTree.fromstring(drawn)
+    texts = "".join(root.itertext())
+    assert '<script>alert("&")</script>' in texts
+    assert {each.tag.partition("}")[2] for each in root.iter()} == {"svg", "title", "rect", "text"}
+    assert drawn == map_file(hostile_map(), Path("b.svg"))
+
+
+def test_a_picture_shows_what_the_strip_shows(ram: RamFile) -> None:
+    """Where the two have the same cells: as many have the kind's colour."""
+    put_packets(ram, {number: [300 + number] for number in range(12)})
+    mapped = make_map("ram", ram, search(ram, PhysAddr(0)))
+    picture = picture_of(mapped)
+    grid = grid_of(mapped, 128, 32)
+    cells = mapped.kinds_in(grid.cells().ravel(), grid.cell_bytes).tolist()
+    drawn = [rect for rect in picture.rects if rect.height == 12 and rect.width % 6 == 0]
+    packets = sum(rect.width for rect in drawn if rect.colour == KIND_OF["packet"].colour) / 6
+    assert packets == cells.count(KINDS.index(KIND_OF["packet"]))
+
+
+@pytest.mark.skipif(find_spec("matplotlib") is None, reason="matplotlib is not installed")
+def test_a_picture_is_a_png_with_these_colours(rbu: Cli) -> None:
+    import matplotlib.image
+
+    dump = rbu.write("ram.dump", bytes(MIB) + image_bytes("A07").ljust(MIB, b"\0"))
+    assert rbu.json("scan", dump, "--map", "a.png")["changed"]
+    pixels = (matplotlib.image.imread("a.png")[:, :, :3] * 255).round().astype(int)
+    colours = {f"#{r:02x}{g:02x}{b:02x}" for r, g, b in pixels[::2, ::2].reshape(-1, 3).tolist()}
+    assert {KIND_OF["image"].colour, KIND_OF["ram"].colour} <= colours
+
+
+def test_a_map_is_written_to_a_file_as_other_files_are(rbu: Cli) -> None:
+    dump = rbu.write("ram.dump", bytes(MIB) + image_bytes("A07").ljust(MIB, b"\0"))
+    assert rbu.json("scan", dump, "--map", "a.svg")["changed"]
+    again = rbu.json("scan", "--map", "a.svg", dump)
+    assert (again["changed"], again["map"]["file"]) == (False, "a.svg")
+    rbu.write("b.svg", b"mine")
+    assert "--force" in rbu.fails(4, "scan", dump, "--map", "b.svg")
+    assert "wrote b.svg" in rbu("scan", dump, "--map", "b.svg", "--force").out
+    assert "--map" in rbu.fails(2, "scan", dump, "c.svg")
+    assert ".svg" in rbu.fails(2, "scan", dump, "--map", "c.gif")
+    assert not Path("c.gif").exists()
+    assert not Path("c.svg").exists()

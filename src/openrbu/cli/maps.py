@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from openrbu import api
-from openrbu.cli.options import MachineName
+from openrbu.cli.files import save
+from openrbu.cli.images import saved
+from openrbu.cli.options import Force, MachineName
 from openrbu.cli.show import Answer, Block, Picture, hex_address, width
+from openrbu.errors import UsageError
+from openrbu.maps.files import SUFFIXES, check_map_path
+from openrbu.units import human_size
 
 if TYPE_CHECKING:
     from openrbu.maps.memory_map import MemoryMap
@@ -15,16 +24,68 @@ MAX_RANGES = 1000
 """How many ranges of each kind are listed in JSON."""
 
 
-def machine_map(name: MachineName) -> Answer:
+MapFile = Annotated[
+    Path | None,
+    typer.Argument(metavar="[FILE]", help="Draw the map into a file (.svg or .png)."),
+]
+
+
+def machine_map(name: MachineName, file: MapFile = None, *, force: Force = False) -> Answer:
     """Show what is where in a machine's memory: zones, free blocks, what is held, and findings.
+
+    See docs/scan.md.
 
     \b
     Example:  rbu machine map demo
+              rbu machine map demo demo.svg
     """
+    if file is not None:
+        check_map_path(file)
     with api.open_machine(name) as machine:
         seen = api.scan(machine.memory)
         mapped = api.map_memory(machine.memory, seen, name=name, machine=machine)
-        return Answer({"name": name, "map": map_document(mapped)}, map_blocks(mapped))
+        document, blocks = map_answer(mapped, file, force=force)
+        return Answer({"name": name, **document}, blocks)
+
+
+@dataclass(frozen=True, slots=True)
+class MapAsked:
+    """What `scan` is asked about a map: whether one is, the file for it (None: the terminal), and
+    the memory, which the words of the command name, too."""
+
+    memory: str
+    file: Path | None
+    is_asked: bool
+    force: bool
+
+    @classmethod
+    def of(cls, memory: str, file: Path | None, *, is_asked: bool, force: bool) -> MapAsked:
+        """From the words MEMORY and FILE, which may come in any sequence: `--map FILE MEMORY`.
+
+        :raise UsageError: when a file is named without --map, or can't be one.
+        :raise ObstacleError: as `check_map_path`.
+        """
+        if file is not None and not is_asked:
+            raise UsageError(f"{file}: one memory is searched; a file for a map goes with --map")
+        if file is not None:
+            if Path(memory).suffix.lower() in SUFFIXES:
+                memory, file = str(file), Path(memory)
+            check_map_path(file)
+        return cls(memory, file, is_asked, force)
+
+
+def map_answer(
+    mapped: MemoryMap, file: Path | None, *, force: bool
+) -> tuple[dict[str, Any], list[Block]]:
+    """A map for `--json` and for people. `file`: where to write it; None: the terminal shows it."""
+    if file is None:
+        return {"map": {**map_document(mapped), "file": None}}, map_blocks(mapped)
+    from openrbu.maps.files import map_file
+
+    data = map_file(mapped, file)
+    changed = save(file, data, force=force)
+    document = {**map_document(mapped), "file": str(file)}
+    return {"changed": changed, "map": document}, [saved(file, changed, human_size(len(data)))]
 
 
 def map_blocks(mapped: MemoryMap) -> list[Block]:

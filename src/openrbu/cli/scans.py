@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from openrbu import api
-from openrbu.cli.options import complete_machines, hex_number_of
+from openrbu.cli.maps import MapAsked, MapFile, map_answer
+from openrbu.cli.options import Force, complete_machines, hex_number_of
 from openrbu.cli.show import Answer, caution, hex_address
 from openrbu.errors import UsageError
 from openrbu.memory.narrowed import NarrowedMemory
@@ -34,6 +35,7 @@ def scan(
             autocompletion=complete_machines,
         ),
     ],
+    map_file: MapFile = None,
     *,
     bios: Annotated[
         bool, typer.Option("--bios", help="Search only where a BIOS does: from 1 MiB to 4 GiB.")
@@ -45,6 +47,7 @@ def scan(
     as_map: Annotated[
         bool, typer.Option("--map", help="Show where everything is, as a map of the memory.")
     ] = False,
+    force: Force = False,
     offset: Annotated[
         str | None,
         typer.Option(
@@ -64,17 +67,19 @@ def scan(
 
     \b
     Example:  rbu scan demo
-              rbu scan ram.dump --map
+              rbu scan ram.dump --map ram.svg
     """
+    asked = MapAsked.of(memory, map_file, is_asked=as_map, force=force)
+    memory = asked.memory
     with _open_memory(memory, offset) as searched:
         start, end = PhysAddr(0), searched.memory.regions[-1].end
         if bios:
             start, end = BIOS_SEARCH_START, BIOS_SEARCH_END
-        return _answer(searched, memory, Region(start, end), extract, as_map=as_map)
+        return _answer(searched, memory, Region(start, end), extract, asked)
 
 
 def _answer(
-    searched: _Searched, name: str, part: Region, directory: Path | None, *, as_map: bool
+    searched: _Searched, name: str, part: Region, directory: Path | None, asked: MapAsked
 ) -> Answer:
     """The answer about a part of a memory. `directory`: where to write what was found."""
     from openrbu.bios.findings import look_closer
@@ -95,11 +100,10 @@ def _answer(
         **findings_document(findings),
     }
     blocks = [*map(caution, notes), *findings_blocks(findings)]
-    if as_map:
-        from openrbu.cli.maps import map_blocks, map_document
-
+    if asked.is_asked:
         mapped = api.map_memory(searched.memory, found, name=name, machine=searched.machine)
-        document["map"], blocks = map_document(mapped), [*map(caution, notes), *map_blocks(mapped)]
+        more, blocks = map_answer(mapped, asked.file, force=asked.force)
+        document |= more
     if directory is None:
         return Answer({**document, "extracted": None}, blocks)
     from openrbu.cli.scan_extract import Extraction

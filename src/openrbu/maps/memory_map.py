@@ -100,6 +100,17 @@ class MappedSet:
     is_ghost: npt.NDArray[np.bool_] | None
     title: str = ""
 
+    def states(self) -> npt.NDArray[np.int8]:
+        """What there is of each packet: 0 nothing, 1 a leftover copy, 2 a packet that may be held;
+        shape (total,)."""
+        states = np.zeros(self.found.total, np.int8)
+        ghost = self.is_ghost
+        if ghost is None:
+            ghost = np.zeros(len(self.numbers), np.bool_)
+        states[self.numbers[ghost]] = 1
+        states[self.numbers[~ghost]] = 2
+        return states
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MemoryMap:

@@ -25,6 +25,7 @@ Line: TypeAlias = list[Span]
 
 NARROWEST, WIDEST = 40, 200
 MOST_ROWS = 16
+MOST_ZOOM_ROWS = 12
 MOST_LISTED = 10
 """How many runs of packets, and how many other findings, are listed."""
 
@@ -50,20 +51,34 @@ class Grid:
         return cells
 
 
-def grid_of(mapped: MemoryMap, columns: int, most_rows: int) -> Grid:
-    """The grid with the smallest cells that has at most so many rows; a cell is 2**n pages."""
+def grid_of(
+    mapped: MemoryMap, columns: int, most_rows: int, start: int = 0, end: int | None = None
+) -> Grid:
+    """The grid of [start, end) with the smallest cells that has at most so many rows; a cell is
+    2**n pages, and a row begins at a multiple of its size."""
     gaps = mapped.ranges["no_ram"]
+    end = mapped.end if end is None else end
     cell = PAGE_SIZE
     while True:
         row = cell * columns
-        count = -(-mapped.end // row)
+        first = start // row
+        count = -(-end // row) - first
         if count <= 64 * most_rows:
-            starts = np.arange(count, dtype=np.int64) * row
+            starts = (first + np.arange(count, dtype=np.int64)) * row
             ends = np.minimum(starts + row, mapped.end)
             with_ram = gaps.bytes_in(starts, ends) < ends - starts
             if int(with_ram.sum()) <= most_rows:
                 return Grid(cell, columns, starts[with_ram])
         cell *= 2
+
+
+def zoomed(mapped: MemoryMap, found: MappedSet, overview: Grid, most_rows: int) -> Grid | None:
+    """The grid of the part of memory that has all packets of a set; None where its cells are not
+    much smaller than those of the overview."""
+    last = int(found.addresses[-1])
+    end = last + found.found.size_of(int(found.numbers[-1]))
+    grid = grid_of(mapped, overview.columns, most_rows, int(found.addresses[0]), end)
+    return grid if 4 * grid.cell_bytes <= overview.cell_bytes else None
 
 
 def draw_strip(mapped: MemoryMap, width: int) -> list[Line]:
@@ -81,6 +96,9 @@ def draw_strip(mapped: MemoryMap, width: int) -> list[Line]:
     lines += [_plain(""), *_legend(mapped, width)]
     for each in mapped.sets:
         lines += [_plain(""), *_set_lines(each, width)]
+        if (near := zoomed(mapped, each, grid, MOST_ZOOM_ROWS)) is not None:
+            lines.append(_plain(f"where they lie, a letter is {human_size(near.cell_bytes)}:"))
+            lines += _rows(mapped, near, digits, with_zones=False)
     lines += _mark_lines(mapped, width)
     lines += [line for note in mapped.notes for line in _wrapped(f"note: {note}", width)]
     return lines
@@ -101,10 +119,10 @@ def _ram_bytes(mapped: MemoryMap) -> int:
     return mapped.end - mapped.ranges["no_ram"].size_bytes
 
 
-def _rows(mapped: MemoryMap, grid: Grid, digits: int) -> Iterator[Line]:
+def _rows(mapped: MemoryMap, grid: Grid, digits: int, *, with_zones: bool = True) -> Iterator[Line]:
     kinds = mapped.kinds_in(grid.cells().ravel(), grid.cell_bytes).reshape(-1, grid.columns)
-    told = 0  # zones
-    due = 0
+    told = 0 if with_zones else len(mapped.zones)
+    due = int(grid.starts[0]) if len(grid.starts) and not with_zones else 0
     for start, row in zip(grid.starts.tolist(), kinds, strict=True):
         if start > due:
             yield _plain(f"{'':{digits + 4}}no RAM up to {start:#x}")
@@ -182,10 +200,7 @@ def _numbers(mapped: MappedSet, width: int) -> Iterator[Line]:
     total, last = mapped.found.total, str(mapped.found.total - 1)
     room = width - len(last) - 6
     each = -(-total // room)
-    states = np.zeros(total, np.int8)  # 0 missing, 1 a leftover copy alone, 2 a packet
-    ghost = np.zeros(len(mapped.numbers), np.bool_) if mapped.is_ghost is None else mapped.is_ghost
-    states[mapped.numbers[ghost]] = 1
-    states[mapped.numbers[~ghost]] = 2
+    states = mapped.states()
     cuts = np.arange(0, total, each)
     worst = np.minimum.reduceat(states, cuts)
     looks = (
