@@ -26,6 +26,7 @@ HUGE = 2 * MIB
 
 _KERNEL_FILES = {
     "sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages": "0\n",
+    "sys/kernel/mm/hugepages/hugepages-2048kB/surplus_hugepages": "0\n",
     "proc/filesystems": "nodev\thugetlbfs\n\text4\n",
     "proc/self/pagemap": "",
     "proc/self/status": "Name:\trbu\nCapEff:\t000001ffffffffff\n",

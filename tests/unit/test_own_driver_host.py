@@ -9,9 +9,7 @@ from pathlib import Path
 import pytest
 
 from openrbu.formats.hdr import Image
-from openrbu.hosts.own_driver import DriverChoice, OwnDriverHost
-from openrbu.linux.facts import kernel_has_none
-from openrbu.memory.ram_file import RamFile
+from openrbu.hosts.own_driver import DriverChoice
 from openrbu.update.cancelling import cancel
 from openrbu.update.checks.check import Verdict
 from openrbu.update.driver import IMAGE_TYPE
@@ -21,22 +19,10 @@ from openrbu.update.plan import make_plan
 from openrbu.update.report import NextRestart, read_status
 from rigs.hazards import KERNEL, put, sound_machine
 from rigs.machines import image as image_of
-from rigs.own_memory import HUGE, RamFileBackend, free_pages, make_computer, whole_ram
+from rigs.own_driver import RamFileHost
+from rigs.own_memory import HUGE, free_pages, make_computer
 
 PAGES = [HUGE * number for number in (9, 8, 7, 10, 11, 12, 13, 14, 15, 16, 3)]
-
-
-class RamFileHost(OwnDriverHost):
-    """Its physical memory is the RAM file."""
-
-    def __init__(self, root: Path, choice: DriverChoice = "auto") -> None:
-        super().__init__(
-            root, choice=choice, backend=RamFileBackend(root), kernel_has_none=kernel_has_none
-        )
-
-    @property
-    def physical_memory(self) -> RamFile:
-        return whole_ram(self._root)
 
 
 @pytest.fixture

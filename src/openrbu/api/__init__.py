@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 from openrbu import errors
 
 if TYPE_CHECKING:
+    from openrbu.api.drivers import driver_status, start_driver, stop_driver
     from openrbu.api.images import (
         build_image,
         explain_packet,
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from openrbu.maps.memory_map import MemoryMap
     from openrbu.memory.physical import ReadableMemory
     from openrbu.memory.search_result import SearchResult
+    from openrbu.own_driver.status import OwnDriverStatus
     from openrbu.run.power import PowerAction
     from openrbu.run.programs import ProgramEnd
     from openrbu.run.trace_file import TraceEvent, TraceHead, TraceReport, read_trace
@@ -87,6 +89,7 @@ __all__ = [
     "MemoryMap",
     "Options",
     "Outcome",
+    "OwnDriverStatus",
     "PacketReading",
     "Plan",
     "PostReport",
@@ -106,6 +109,7 @@ __all__ = [
     "Verdict",
     "VirtualMachine",
     "build_image",
+    "driver_status",
     "errors",
     "explain_packet",
     "join",
@@ -122,6 +126,8 @@ __all__ = [
     "run",
     "run_all",
     "scan",
+    "start_driver",
+    "stop_driver",
     "switch_off",
     "try_tool",
 ]
@@ -143,6 +149,7 @@ _PUBLIC: Mapping[str, tuple[str, str]] = MappingProxyType(
         "MemoryMap": ("openrbu.maps.memory_map", "MemoryMap"),
         "Options": ("openrbu.update.options", "Options"),
         "Outcome": ("openrbu.update.flow", "Outcome"),
+        "OwnDriverStatus": ("openrbu.own_driver.status", "OwnDriverStatus"),
         "PacketReading": ("openrbu.formats.packet_explained", "PacketReading"),
         "Plan": ("openrbu.update.plan", "Plan"),
         "PostReport": ("openrbu.bios.post_report", "PostReport"),
@@ -162,6 +169,7 @@ _PUBLIC: Mapping[str, tuple[str, str]] = MappingProxyType(
         "Verdict": ("openrbu.update.checks.check", "Verdict"),
         "VirtualMachine": ("openrbu.machine.base", "Machine"),
         "build_image": ("openrbu.api.images", "build_image"),
+        "driver_status": ("openrbu.api.drivers", "driver_status"),
         "explain_packet": ("openrbu.api.images", "explain_packet"),
         "join": ("openrbu.api.images", "join"),
         "machine_names": ("openrbu.api.machines", "machine_names"),
@@ -177,6 +185,8 @@ _PUBLIC: Mapping[str, tuple[str, str]] = MappingProxyType(
         "run": ("openrbu.api.running", "run"),
         "run_all": ("openrbu.api.running", "run_all"),
         "scan": ("openrbu.api.memory", "scan"),
+        "start_driver": ("openrbu.api.drivers", "start_driver"),
+        "stop_driver": ("openrbu.api.drivers", "stop_driver"),
         "switch_off": ("openrbu.api.machines", "switch_off"),
         "try_tool": ("openrbu.api.trials", "try_tool"),
     }

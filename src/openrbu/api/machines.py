@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from openrbu.formats.hdr import Image
     from openrbu.formats.loading import LoadedImage
     from openrbu.hosts.base import Host
+    from openrbu.hosts.own_driver import DriverChoice, OwnDriverHost
     from openrbu.machine.base import Machine as VirtualMachine
     from openrbu.machine.factory import MachineSpec
     from openrbu.memory.physical import ReadableMemory
+    from openrbu.own_driver.driver import Backend
     from openrbu.update.cancelling import Cancelled
     from openrbu.update.flow import Outcome
     from openrbu.update.journal import Attempt
@@ -185,22 +187,31 @@ class Machine:
 
 
 @contextlib.contextmanager
-def open_machine(name: str | None = None, *, serve: bool = False) -> Iterator[Machine]:
+def open_machine(
+    name: str | None = None, *, serve: bool = False, driver: DriverChoice = "auto"
+) -> Iterator[Machine]:
     """Open the virtual machine of that name for the block; without a name, the computer that this
     process runs on.
+
+    `driver`: which `dell_rbu` this computer uses. `auto`: the one that is loaded; where none is,
+    openrbu's own if the kernel has none to load. `kernel` and `own`: that one.
 
     `serve`: other programs, such as `rbu --machine NAME …`, can use the virtual machine at the same
     time. The end of the block waits until they are done.
 
     :raise MachineError: when there is no such machine, when another process has opened it and does
         not serve it, or when its files can't be used.
+    :raise UsageError: when a driver is chosen for a virtual machine, which has its own kernel.
     """
     if name is None:
-        from openrbu.hosts.linux import LinuxHost
-
-        with _until_closed(Machine(LinuxHost())) as machine:
+        with (
+            contextlib.closing(_this_computer(driver)) as host,
+            _until_closed(Machine(host)) as machine,
+        ):
             yield machine
         return
+    if driver != "auto":
+        raise errors.UsageError("a virtual machine has its own kernel, and that kernel's driver")
     from openrbu.hosts.virtual import VirtualHost
     from openrbu.sharing.access import open_machine as open_virtual
 
@@ -209,6 +220,18 @@ def open_machine(name: str | None = None, *, serve: bool = False) -> Iterator[Ma
         _until_closed(Machine(VirtualHost(virtual), virtual)) as machine,
     ):
         yield machine
+
+
+def _this_computer(driver: DriverChoice) -> OwnDriverHost:
+    from openrbu.hosts.own_driver import OwnDriverHost
+    from openrbu.linux.facts import kernel_has_none
+
+    def make_backend() -> Backend:
+        from openrbu.own_driver.backends import default_backend
+
+        return default_backend()
+
+    return OwnDriverHost(choice=driver, make_backend=make_backend, kernel_has_none=kernel_has_none)
 
 
 @contextlib.contextmanager

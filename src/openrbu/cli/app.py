@@ -89,6 +89,15 @@ COMMANDS: Mapping[str, Row | Group] = {
         },
         _MACHINES,
     ),
+    "driver": Group(
+        "openrbu's own dell_rbu, on this computer's memory, where the kernel has none.",
+        {
+            "start": Row("openrbu.cli.drivers:start"),
+            "status": Row("openrbu.cli.drivers:status"),
+            "stop": Row("openrbu.cli.drivers:stop"),
+        },
+        _UPDATES,
+    ),
     "module": Group(
         "The kernel modules that an update needs.",
         {

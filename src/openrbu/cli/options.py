@@ -23,6 +23,14 @@ class ModeChoice(StrEnum):
     PACKET = "packet"
 
 
+class DriverChoice(StrEnum):
+    """Which `dell_rbu` this computer uses: see `hosts.own_driver`."""
+
+    AUTO = "auto"
+    KERNEL = "kernel"
+    OWN = "own"
+
+
 class ModuleChoice(StrEnum):
     """The kernel modules that an update needs."""
 

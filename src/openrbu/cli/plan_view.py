@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from openrbu.api import Machine
 from openrbu.cli import identity
+from openrbu.cli.extents import extents_document, extents_words
 from openrbu.cli.images import image_document, systems_text
 from openrbu.cli.show import Block, Cell, Sections, StyledText, bad, caution, good
-from openrbu.cli.status import extents_document, extents_words
 from openrbu.units import human_size
 
 if TYPE_CHECKING:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +9,7 @@ import typer
 
 from openrbu import api
 from openrbu.cli import identity
+from openrbu.cli.extents import extents_document, extents_words
 from openrbu.cli.identity import machine_words
 from openrbu.cli.options import OnMachine
 from openrbu.cli.show import (
@@ -22,7 +22,6 @@ from openrbu.cli.show import (
     bad,
     caution,
     good,
-    hex_address,
 )
 from openrbu.units import human_size
 
@@ -31,13 +30,9 @@ if TYPE_CHECKING:
     from openrbu.bios.post_report import PostReport
     from openrbu.formats.dell import RbuInformation
     from openrbu.formats.smbios import Tables
-    from openrbu.memory.physical import Region
     from openrbu.update.begun_loads import BegunLoad
     from openrbu.update.journal import Attempt
     from openrbu.update.report import UpdateStatus
-
-MAX_EXTENTS = 16
-"""How many extents are listed; packets may have thousands."""
 
 NOT_HELD = "luck: no driver held that memory until the restart, so it could have been overwritten"
 
@@ -79,6 +74,9 @@ def status(
                 "release_date": now.target.bios.release_date,
             },
             "module_is_loaded": now.module_is_loaded,
+            "driver": "own" if now.has_own_driver else "kernel",
+            "staged_in": extents_document(now.staged_regions),
+            "moved_from": extents_document(now.moved),
             "staged_size_bytes": now.staged_size_bytes,
             "staged_version": now.staged_version or None,
             "load_under_way": begun_document(now.begun_load),
@@ -141,8 +139,13 @@ def _status_rows(machine: Machine, now: UpdateStatus) -> list[tuple[str, Cell]]:
 def _staged_text(now: UpdateStatus) -> str:
     if now.staged_size_bytes:
         version = f", BIOS {now.staged_version}" if now.staged_version else ""
-        return f"{human_size(now.staged_size_bytes)}{version}"
-    return "nothing" if now.module_is_loaded else "nothing (the dell_rbu module is not loaded)"
+        where = ", by openrbu's own driver" if now.has_own_driver else ""
+        return f"{human_size(now.staged_size_bytes)}{version}{where}"
+    if now.module_is_loaded:
+        return "nothing"
+    if now.has_own_driver:
+        return "nothing (openrbu's own driver is not started)"
+    return "nothing (the dell_rbu module is not loaded)"
 
 
 def _how_it_stands(machine: Machine, now: UpdateStatus, last: Attempt) -> StyledText:
@@ -167,6 +170,7 @@ def _how_it_stands(machine: Machine, now: UpdateStatus, last: Attempt) -> Styled
 
 def _armed_cell(machine: Machine, now: UpdateStatus) -> Cell:
     """Whether the BIOS is armed, with what the next restart will do."""
+    from openrbu.update.own_memory import moved_text
     from openrbu.update.report import NextRestart
 
     cancel = f"rbu cancel{machine_words(machine)} undoes it"
@@ -184,6 +188,9 @@ def _armed_cell(machine: Machine, now: UpdateStatus) -> Cell:
         ),
         NextRestart.FINDS_ANOTHER: bad(
             f"yes, but something else is staged than was verified and armed; {cancel}"
+        ),
+        NextRestart.MEMORY_MOVED: bad(
+            f"yes, but {moved_text(now.moved)}; {cancel}" if now.moved else "yes"
         ),
         NextRestart.TAKES_NO_PACKETS: bad(
             "yes, but packets are staged, and this machine's BIOS takes none: the next restart "
@@ -233,25 +240,6 @@ def completion_words(code: int) -> Cell:
     if code == CompletionCode.COMPLETED:
         return good(text)
     return text if code == CompletionCode.NEVER_TRIED else bad(text)
-
-
-def extents_document(extents: Sequence[Region]) -> dict[str, Any]:
-    """Extents of physical memory for `--json`: how many there are, and the first ones."""
-    return {
-        "extent_count": len(extents),
-        "extents": [
-            {"start": hex_address(each.start), "end": hex_address(each.end)}
-            for each in extents[:MAX_EXTENTS]
-        ],
-    }
-
-
-def extents_words(extents: Sequence[Region]) -> str:
-    first = extents[0]
-    if len(extents) == 1:
-        return f"{first.start:#x} to {first.end:#x}"
-    last = extents[-1]
-    return f"{len(extents)} extents between {first.start:#x} and {last.end:#x}"
 
 
 def post_rows(post: PostReport) -> list[tuple[str, Cell]]:

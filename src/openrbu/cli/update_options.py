@@ -9,6 +9,7 @@ import typer
 
 from openrbu.cli.options import (
     AllowKnownBroken,
+    DriverChoice,
     ModeChoice,
     PacketSize,
     Reinstall,
@@ -73,6 +74,15 @@ DropCaches = Annotated[
     ),
 ]
 
+Driver = Annotated[
+    DriverChoice,
+    typer.Option(
+        "--driver",
+        help="Stage with the kernel's dell_rbu, or with openrbu's own (of this computer alone). "
+        "auto: its own where the kernel has none.",
+    ),
+]
+
 AllowAnyRestart = Annotated[
     bool,
     typer.Option(
@@ -97,6 +107,7 @@ class UpdateOptions:
     mend_cmos: MendCmos = False
     allow_any_restart: AllowAnyRestart = False
     drop_caches: DropCaches = False
+    driver: Driver = DriverChoice.AUTO
 
     def options(self, secret: PasswordOptions) -> Options:
         """The same options for `openrbu.api`, with the BIOS admin password.
@@ -146,6 +157,8 @@ class UpdateOptions:
         words = [option for option, is_given in flags.items() if is_given]
         if self.mode is not ModeChoice.AUTO:
             words += ["--mode", self.mode.value]
+        if self.driver is not DriverChoice.AUTO:
+            words += ["--driver", self.driver.value]
         if self.packet_size != _PACKET_SIZE:
             words += ["--packet-size", self.packet_size]
         return "".join(f" {word}" for word in words)

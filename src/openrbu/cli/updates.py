@@ -50,7 +50,7 @@ def plan(
     Example:  rbu plan A06.hdr --machine demo
     """
     loaded, options = api.read_image(image), asked.options(secret)
-    with api.open_machine(machine) as opened:
+    with api.open_machine(machine, driver=asked.driver.value) as opened:
         planned = opened.plan(loaded, options)
         refusal = planned.refusal
         if as_json:  # only then: it computes the image's digest
@@ -90,7 +90,7 @@ def update(
 
     loaded, options = api.read_image(image), asked.options(secret)
     interrupts = InterruptReport()
-    with interrupts.reporting(), api.open_machine(machine) as opened:
+    with interrupts.reporting(), api.open_machine(machine, driver=asked.driver.value) as opened:
         planned = opened.plan(loaded, options)
         if not as_json and _lacks_only_password(planned) and can_ask():
             planned = opened.plan(loaded, replace(options, password=ask()))

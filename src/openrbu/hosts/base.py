@@ -18,6 +18,7 @@ from openrbu.memory.physical import ReadableMemory, Region
 
 if TYPE_CHECKING:  # numpy takes longer to start than most commands
     from openrbu.memory.frames import Frames
+    from openrbu.own_driver.obstacles import Obstacle
 
 ENTRY_POINT = "/sys/firmware/dmi/tables/smbios_entry_point"
 DMI_TABLE = "/sys/firmware/dmi/tables/DMI"
@@ -47,6 +48,10 @@ class OwnRbu(Protocol):
 
         :raise OSError: when they can't be read.
         """
+
+    def obstacles(self, needed_bytes: int) -> tuple[Obstacle, ...]:
+        """What keeps it from having so much memory, beside what it has; the most important
+        first."""
 
     def reserve(self, size_bytes: int, *, block_bytes: int) -> None:
         """Have so much memory below 4 GiB for what will be staged, in blocks of that size.

@@ -29,6 +29,7 @@ from openrbu.units import GIB, PAGE_SIZE, PhysAddr
 
 if TYPE_CHECKING:
     from openrbu.own_driver.driver import Backend, OwnDriver
+    from openrbu.own_driver.obstacles import Obstacle
 
 DriverChoice = Literal["auto", "kernel", "own"]
 
@@ -51,8 +52,8 @@ _LARGEST_ORDER = 14
 class OwnDriverHost(LinuxHost):
     """The machine whose file systems are below `root`.
 
-    `choice`: which driver it uses. `backend`: the memory of openrbu's own. `kernel_has_none`: tells
-    whether the kernel has no `dell_rbu` that it could load.
+    `choice`: which driver it uses. `make_backend`: makes the memory of openrbu's own.
+    `kernel_has_none`: tells whether the kernel has no `dell_rbu` that it could load.
     """
 
     def __init__(
@@ -60,11 +61,11 @@ class OwnDriverHost(LinuxHost):
         root: Path = Path("/"),
         *,
         choice: DriverChoice = "auto",
-        backend: Backend,
+        make_backend: Callable[[], Backend],
         kernel_has_none: Callable[[Host], bool],
     ) -> None:
         super().__init__(root)
-        self._root_path, self._choice, self._backend = root, choice, backend
+        self.root, self._choice, self._make_backend = root, choice, make_backend
         self._kernel_has_none = kernel_has_none
         self._open = contextlib.ExitStack()
         self._driver: OwnDriver | None = None
@@ -89,11 +90,19 @@ class OwnDriverHost(LinuxHost):
 
     @cached_property
     def _would_be_own(self) -> bool:
-        return self._kernel_has_none(LinuxHost(self._root_path))
+        return self._kernel_has_none(LinuxHost(self.root))
+
+    @cached_property
+    def _backend(self) -> Backend:
+        return self._make_backend()
 
     @property
     def _is_started(self) -> bool:
-        return self._driver is not None or super().exists(_RECORD)
+        if self._driver is not None or not super().exists(_RECORD):
+            return self._driver is not None
+        from openrbu.own_driver.store import Store  # noqa: PLC0415  (start-up time)
+
+        return Store(self.root).read() is not None  # not that of another boot
 
     @property
     def driver(self) -> OwnDriver | None:
@@ -108,10 +117,10 @@ class OwnDriverHost(LinuxHost):
         from openrbu.own_driver.driver import look_at_own_driver  # noqa: PLC0415  (start-up time)
         from openrbu.own_driver.store import Store  # noqa: PLC0415  (start-up time)
 
-        stamp = Store(self._root_path).stamp
+        stamp = Store(self.root).stamp
         if stamp is None or stamp != self._seen_stamp:
-            self._seen = look_at_own_driver(self._backend, root=self._root_path)
-            self._seen_stamp = Store(self._root_path).stamp
+            self._seen = look_at_own_driver(self._backend, root=self.root)
+            self._seen_stamp = Store(self.root).stamp
         return self._seen
 
     @property
@@ -123,7 +132,7 @@ class OwnDriverHost(LinuxHost):
         if self._driver is None:
             from openrbu.own_driver.driver import open_own_driver  # noqa: PLC0415  (start-up time)
 
-            opened = open_own_driver(self._backend, root=self._root_path)
+            opened = open_own_driver(self._backend, root=self.root)
             self._driver = self._open.enter_context(opened)
         return self._driver
 
@@ -219,6 +228,15 @@ class _Rbu:
     def moved(self) -> tuple[Region, ...]:
         driver = self._host.driver
         return () if driver is None else driver.moved()
+
+    def obstacles(self, needed_bytes: int) -> tuple[Obstacle, ...]:
+        from openrbu.own_driver.obstacles import obstacles  # noqa: PLC0415  (start-up time)
+
+        driver = self._host.driver
+        had_bytes = 0 if driver is None else sum(each.size_bytes for each in driver.regions)
+        if had_bytes >= needed_bytes:
+            return ()
+        return obstacles(self._host.root, needed_bytes=needed_bytes - had_bytes)
 
     def reserve(self, size_bytes: int, *, block_bytes: int) -> None:
         self._host.driver_for_change.reserve(size_bytes, block_bytes=block_bytes, below=_BELOW)

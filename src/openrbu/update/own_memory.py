@@ -11,7 +11,6 @@ from collections.abc import Iterable
 
 from openrbu.errors import UpdateFailedError
 from openrbu.hosts.base import Host
-from openrbu.memory.held import HeldPages
 from openrbu.memory.physical import Region
 from openrbu.units import PAGE_SIZE, order_for
 
@@ -55,6 +54,8 @@ def check_in_place(host: Host, found: Iterable[Region] = ()) -> None:
         return
     if away := moved(host):
         raise MovedError(moved_text(away))
+    from openrbu.memory.held import HeldPages  # noqa: PLC0415  (start-up time)
+
     held = HeldPages(own.staged_regions)
     for region in found:
         if not held.has_all(region.start, region.size_bytes):

@@ -10,6 +10,7 @@ from openrbu.errors import DamagedInputError, ObstacleError
 from openrbu.formats.dell import CompletionCode
 from openrbu.hosts.base import Host
 from openrbu.linux.reboot import Boot, read_boot
+from openrbu.memory.physical import Region
 from openrbu.units import MAX_BLOCK_BYTES, PAGE_SIZE
 from openrbu.update.arm import read_armed, read_token
 from openrbu.update.arming_checks import cmos_doubt
@@ -20,6 +21,7 @@ from openrbu.update.ending import Ending, has_new_record, judge, likely_cause, s
 from openrbu.update.exclusion import BusyError, alone_on, has_locked, who_updates
 from openrbu.update.firmware_file import take_away_of_killed
 from openrbu.update.journal import BYPASSED, Attempt, Journal
+from openrbu.update.own_memory import moved
 from openrbu.update.restart import detours, next_kind
 from openrbu.update.target import Target, read_target
 
@@ -33,6 +35,8 @@ class NextRestart(StrEnum):
     """The BIOS is armed, and nothing is staged: it will record 0x000D."""
     FINDS_ANOTHER = "finds_another"
     """What is staged is not what was verified and armed."""
+    MEMORY_MOVED = "memory_moved"
+    """The kernel has moved pages of what is staged: the BIOS will not find it where it was."""
     TAKES_NO_PACKETS = "takes_no_packets"
     """Packets are staged, and the BIOS does not look for any: it will record 0x000D."""
     SKIPS_BIOS = "skips_bios"
@@ -85,6 +89,13 @@ class UpdateStatus:
     """The version of the image that is staged; empty: nothing is, or what is staged does not begin
     like an image or its packets."""
 
+    has_own_driver: bool = False
+    """Whether openrbu's own driver is used, and not the kernel's."""
+    staged_regions: tuple[Region, ...] = ()
+    """Where in physical memory openrbu's own driver has staged it; empty for the kernel's."""
+    moved: tuple[Region, ...] = ()
+    """The parts of these that are somewhere else by now."""
+
     @property
     def was_cut_off(self) -> bool:
         """Whether the last update ended before it was armed, and did not say so: it was killed."""
@@ -108,6 +119,7 @@ class UpdateStatus:
             (not self.staged_size_bytes, NextRestart.FINDS_NOTHING),
             (bool(self.detour), NextRestart.SKIPS_BIOS),
             (bool(self.restart_problem), NextRestart.CLEARS_MEMORY),
+            (bool(self.moved), NextRestart.MEMORY_MOVED),
             (self.staged_mode == "packet" and not takes_packets, NextRestart.TAKES_NO_PACKETS),
             (not self.is_staged_as_armed, NextRestart.FINDS_ANOTHER),
         )
@@ -133,7 +145,7 @@ def read_status(host: Host) -> UpdateStatus:
         driver = RbuDriver(host)
         staged, sha256, version = _staged(driver) if driver.is_loaded else (0, "", "")
         last, token = Journal.of(host).last, read_token(host, target)
-        kind, under_way = next_kind(host), who_updates(host)
+        kind, under_way, own = next_kind(host), who_updates(host), host.own_rbu
         return UpdateStatus(
             target,
             module_is_loaded=driver.is_loaded,
@@ -153,6 +165,9 @@ def read_status(host: Host) -> UpdateStatus:
             detour=next((each.message for each in detours(host)), ""),
             token_problem=token.problem,
             staged_version=version,
+            has_own_driver=own is not None,
+            staged_regions=() if own is None else own.staged_regions,
+            moved=moved(host),
         )
     except OSError as error:  # such as ENODEV for a file that existed a moment ago
         path = f" ({error.filename})" if error.filename else ""

@@ -28,8 +28,9 @@ available an update went through; with 28 MiB the run did not come back.)"""
 
 def staging_checks(seen: Situation) -> Iterator[Check]:
     """Whether memory has free blocks of the size that is needed, and enough of them."""
-    if seen.host.own_rbu is not None:
-        yield from own_driver.memory_checks(seen)
+    own = seen.host.own_rbu
+    if own is not None:
+        yield from own_driver.memory_checks(seen, own)
     elif seen.zones:
         yield _free_blocks(seen, first_way(seen))
     else:

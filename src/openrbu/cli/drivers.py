@@ -1,0 +1,125 @@
+"""The commands of openrbu's own driver: driver start, driver status, driver stop."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from openrbu import api
+from openrbu.cli.extents import MAX_EXTENTS, extents_document
+from openrbu.cli.options import size_of
+from openrbu.cli.show import Answer, Cell, Facts, bad, good
+from openrbu.units import human_size
+
+if TYPE_CHECKING:
+    from openrbu.api import OwnDriverStatus
+    from openrbu.memory.physical import Region
+
+_NOT_STARTED = "openrbu's own driver is not started"
+
+
+def start(
+    *,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            "--memory",
+            metavar="SIZE",
+            help="Take so much memory below 4 GiB now (8M), and not only when it is needed.",
+        ),
+    ] = None,
+    block: Annotated[
+        str,
+        typer.Option(
+            "--block",
+            metavar="SIZE",
+            help="In contiguous blocks of this size: as large as an image in one piece.",
+        ),
+    ] = "2M",
+) -> Answer:
+    """Start openrbu's own dell_rbu, on huge pages of this computer.
+
+    rbu update starts it by itself where the kernel has no driver, and rbu cancel stops that one.
+    One that is started here stays until rbu driver stop, or the restart. No process runs for it.
+
+    \b
+    Example:  rbu driver start --memory 16M --block 16M
+    """
+    size_bytes = 0 if memory is None else size_of(memory, "--memory")
+    before = api.driver_status()
+    now = api.start_driver(size_bytes, block_bytes=size_of(block, "--block"))
+    what = "openrbu's own driver is started"
+    return Answer(
+        {"changed": before != now, **_document(now)},
+        [good(what if before is None else f"{what} already"), Facts("Driver", _rows(now))],
+    )
+
+
+def status() -> Answer:
+    """Show openrbu's own dell_rbu: its memory, and what is staged in it.
+
+    The addresses of its pages are read again. Pages that the kernel has moved are told: the BIOS
+    would not find what was staged in them.
+
+    \b
+    Example:  rbu driver status --json
+    """
+    now = api.driver_status()
+    if now is None:
+        return Answer({"is_started": False}, [_NOT_STARTED])
+    return Answer(_document(now), [Facts("Driver", _rows(now))])
+
+
+def stop() -> Answer:
+    """Stop openrbu's own dell_rbu: clear its memory, and give it back.
+
+    Not while the BIOS is armed for what is staged: rbu cancel disarms it first.
+
+    \b
+    Example:  rbu driver stop
+    """
+    was_started = api.stop_driver()
+    text = good("stopped: its memory was cleared and given back") if was_started else _NOT_STARTED
+    return Answer({"changed": was_started, "is_started": False}, [text])
+
+
+def _document(now: OwnDriverStatus) -> dict[str, Any]:
+    return {
+        "is_started": True,
+        "memory": now.memory,
+        "size_bytes": now.size_bytes,
+        "memory_in": extents_document(now.regions),
+        "image_type": now.image_type,
+        "packet_size_bytes": now.packet_size_bytes,
+        "staged_size_bytes": now.staged_size_bytes,
+        "staged_in": extents_document(now.staged_regions),
+        "moved_from": extents_document(now.moved),
+        "is_kept": now.is_kept,
+    }
+
+
+def _rows(now: OwnDriverStatus) -> list[tuple[str, Cell]]:
+    memory = "none yet: it is taken when something is staged"
+    if now.size_bytes:
+        memory = f"{human_size(now.size_bytes)} in {now.memory.replace('_', ' ')}"
+    staged = "nothing"
+    if now.staged_size_bytes:
+        mode = "in packets" if now.image_type == "packet" else "in one piece"
+        staged = f"{human_size(now.staged_size_bytes)} {mode}"
+    rows: list[tuple[str, Cell]] = [("memory", memory), *_extent_rows(now.regions)]
+    rows += [("staged", staged), *_extent_rows(now.staged_regions)]
+    if now.moved:
+        rows.append(("moved", bad("the kernel has moved these: the BIOS would not find them")))
+        rows += _extent_rows(now.moved)
+    kept = "rbu driver stop, or the restart" if now.is_kept else "rbu cancel, or the restart"
+    return [*rows, ("ends with", kept)]
+
+
+def _extent_rows(regions: tuple[Region, ...]) -> list[tuple[str, Cell]]:
+    rows: list[tuple[str, Cell]] = [
+        ("", f"{each.start:#x} to {each.end:#x}") for each in regions[:MAX_EXTENTS]
+    ]
+    if len(regions) > MAX_EXTENTS:
+        rows.append(("", f"and {len(regions) - MAX_EXTENTS} more"))
+    return rows

@@ -1,0 +1,51 @@
+"""What openrbu's own driver has, as a whole: memory, and what is staged in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from openrbu.memory.physical import Region
+from openrbu.own_driver.driver import OwnDriver
+
+
+@dataclass(frozen=True, slots=True)
+class OwnDriverStatus:
+    """The status of openrbu's own `dell_rbu`.
+
+    `memory`: how its memory is had (`huge_pages`, …). `regions`: where that is; `staged_regions`:
+    where the staged bytes are, and `moved` those parts that are somewhere else by now. `is_kept`:
+    an operator started it, who will stop it; if not, an update did.
+    """
+
+    memory: str
+    regions: tuple[Region, ...]
+    image_type: str
+    packet_size_bytes: int
+    staged_size_bytes: int
+    staged_regions: tuple[Region, ...]
+    moved: tuple[Region, ...]
+    is_kept: bool
+
+    @property
+    def size_bytes(self) -> int:
+        """The size of its memory."""
+        return sum(region.size_bytes for region in self.regions)
+
+
+def status_of(driver: OwnDriver) -> OwnDriverStatus | None:
+    """The status of a driver; None: it is not loaded.
+
+    :raise OSError: when the addresses of its pages can't be read again.
+    """
+    if driver.memory is None:
+        return None
+    return OwnDriverStatus(
+        memory=driver.memory.kind,
+        regions=driver.regions,
+        image_type=driver.image_type,
+        packet_size_bytes=driver.packet_size_bytes,
+        staged_size_bytes=driver.staged_size_bytes,
+        staged_regions=driver.staged_regions,
+        moved=driver.moved(),
+        is_kept=driver.is_kept,
+    )

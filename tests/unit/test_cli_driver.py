@@ -1,0 +1,109 @@
+"""rbu driver, and rbu status and cancel with openrbu's own driver: what they say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from openrbu.api import drivers, machines
+from rigs.cli import Cli
+from rigs.hazards import KERNEL, put, sound_machine
+from rigs.machines import image_bytes
+from rigs.own_driver import RamFileHost
+from rigs.own_memory import HUGE, free_pages, make_computer
+
+PAGES = [HUGE * number for number in (9, 8, 7, 10, 11, 12)]
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """This computer is a directory, and its kernel has no dell_rbu."""
+    root = sound_machine(tmp_path)
+    put(root, f"/lib/modules/{KERNEL}/modules.dep", "kernel/drivers/net/dummy.ko:\n")
+    make_computer(root, PAGES)
+    for module in (machines, drivers):
+        monkeypatch.setattr(module, "_this_computer", lambda driver: RamFileHost(root, driver))
+    (tmp_path / "image.hdr").write_bytes(image_bytes())
+    return root
+
+
+def document(rbu: Cli, *words: str, code: int = 0) -> Any:
+    done = rbu(*words, "--json")
+    assert done.code == code, done.err
+    return json.loads(done.out)
+
+
+def test_start_status_stop(rbu: Cli, tree: Path) -> None:
+    assert document(rbu, "driver", "status")["is_started"] is False
+    assert rbu("driver", "stop").out == "openrbu's own driver is not started\n"
+    started = document(rbu, "driver", "start", "--memory", "4M", "--block", "4M")
+    assert started["changed"] is True
+    assert started["memory_in"]["extents"] == [{"start": "0x1000000", "end": "0x1400000"}]
+    assert "0x1000000 to 0x1400000" in rbu("driver", "status").out
+    assert document(rbu, "driver", "start")["changed"] is False
+    assert rbu("driver", "stop").out == "stopped: its memory was cleared and given back\n"
+    assert sorted(free_pages(tree)) == sorted(PAGES)
+
+
+def test_memory_that_is_not_to_be_had(rbu: Cli, tree: Path) -> None:
+    refused = document(rbu, "driver", "start", "--memory", "64M", code=4)
+    assert "huge pages were got" in refused["error"]["message"]
+    assert document(rbu, "driver", "status")["is_started"] is False
+    assert sorted(free_pages(tree)) == sorted(PAGES)
+    assert rbu("driver", "start", "--memory", "8M", "--block", "3M").code == 2
+
+
+def test_the_kernels_driver_wins(rbu: Cli, tree: Path) -> None:
+    put(tree, "/sys/devices/platform/dell_rbu/image_type", "mono\n")
+    refused = document(rbu, "driver", "start", code=4)
+    assert "rmmod dell_rbu" in refused["error"]["message"]
+
+
+def test_an_update_its_status_and_a_cancel(rbu: Cli, tree: Path, tmp_path: Path) -> None:
+    image = str(tmp_path / "image.hdr")
+    plan = document(rbu, "plan", image)
+    (driver,) = (each for each in plan["checks"] if each["name"] == "driver")
+    assert driver["verdict"] == "handled"
+    assert "openrbu's own driver takes its place" in driver["advice"]
+    (own,) = (each for each in plan["checks"] if each["name"] == "own_driver")
+    assert own["verdict"] == "fine"
+    assert rbu("plan", image, "--driver", "kernel").code == 4
+    updated = document(rbu, "update", image)
+    status = document(rbu, "status")
+    assert status["next_restart"] == "updates"
+    assert status["driver"] == "own"
+    assert status["staged_in"]["extents"] == updated["extents"]
+    assert "by openrbu's own driver" in rbu("status").out
+    refused = document(rbu, "driver", "stop", code=4)
+    assert "rbu cancel" in refused["error"]["message"]
+
+    page = int(status["staged_in"]["extents"][0]["start"], 16) // HUGE * HUGE
+    (tree / "moved").write_text(str(page))
+    moved = document(rbu, "status")
+    assert moved["next_restart"] == "memory_moved"
+    assert moved["moved_from"]["extents"]
+    assert "the kernel has moved pages of what is staged" in rbu("status").out
+    assert "moved" in rbu("driver", "status").out
+
+    assert document(rbu, "cancel")["was_staged"] is True
+    assert document(rbu, "driver", "status")["is_started"] is False
+    assert document(rbu, "status")["next_restart"] == "changes_nothing"
+    assert sorted(free_pages(tree)) == sorted(PAGES)
+
+
+def test_pages_that_move_before_it_is_armed_keep_it_from_being_armed(
+    rbu: Cli, tree: Path, tmp_path: Path
+) -> None:
+    (tree / "moved").write_text(" ".join(map(str, PAGES)))
+    failed = document(rbu, "update", str(tmp_path / "image.hdr"), code=1)
+    assert "has moved pages" in failed["error"]["message"]
+    assert document(rbu, "status")["is_armed"] is False
+    assert sorted(free_pages(tree)) == sorted(PAGES)
+
+
+def test_a_virtual_machine_has_its_own_kernel(rbu: Cli, tree: Path, tmp_path: Path) -> None:
+    refused = rbu("plan", str(tmp_path / "image.hdr"), "--machine", "box", "--driver", "own")
+    assert refused.code == 2
