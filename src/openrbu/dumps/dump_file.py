@@ -47,6 +47,7 @@ class DumpFile:
                 return None
             start, size = offset - skip, size_bytes + skip
             part = mmap.mmap(self._fd, size, mmap.MAP_SHARED, mmap.PROT_READ, offset=start)
+            part.madvise(mmap.MADV_SEQUENTIAL)  # from a disk it is faster than cat with that
         except OSError:
             return None
         return memoryview(part)[skip:]

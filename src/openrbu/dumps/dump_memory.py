@@ -11,7 +11,7 @@ from openrbu.dumps.dump_file import DumpFile
 from openrbu.dumps.pieces import Piece, number_at, read_pieces
 from openrbu.errors import AddressError, DamagedInputError
 from openrbu.memory.physical import Region
-from openrbu.memory.windows import VIEWED_BYTES, Window
+from openrbu.memory.windows import COPIED_BYTES, VIEWED_BYTES, Window
 from openrbu.units import KIB, PAGE_SIZE, PhysAddr
 
 _FEW_BYTES = 64 * KIB
@@ -85,21 +85,28 @@ class DumpMemory:
     def windows(self, start: PhysAddr, end: PhysAddr) -> Iterator[Window]:
         """See `openrbu.memory.windows`: a part of the file is mapped as long as it is looked at."""
         for run in self.populated(start, end):
-            for low in range(run.start, run.end, VIEWED_BYTES):
-                size = min(VIEWED_BYTES, run.end - low)
-                yield PhysAddr(low), self._window(PhysAddr(low), size)
+            low = run.start
+            while low < run.end:
+                window = self._window(low, run.end - low)
+                low = PhysAddr(low + len(window))
+                yield PhysAddr(low - len(window)), window
 
     def close(self) -> None:
         self._file.close()
 
-    def _window(self, address: PhysAddr, size_bytes: int) -> memoryview:
+    def _window(self, address: PhysAddr, most_bytes: int) -> memoryview:
+        """The bytes at an address: to the end of a page, or `most_bytes`, all of which there are.
+        They are mapped as far as one piece has them, or else copied."""
         piece = self._pieces[number_at(self._pieces, address)]
-        in_one_piece = address + size_bytes <= piece.end and piece.offset is not None
-        if size_bytes > _FEW_BYTES and in_one_piece:
-            mapped = self._file.mapped(address - piece.start + (piece.offset or 0), size_bytes)
+        size = min(most_bytes, VIEWED_BYTES, piece.end - address)
+        if size < most_bytes:
+            size -= (address + size) % PAGE_SIZE
+        if size > _FEW_BYTES and piece.offset is not None:
+            mapped = self._file.mapped(piece.offset + address - piece.start, size)
             if mapped is not None:
                 return mapped
-        return self.view(address, size_bytes)
+        size = min(most_bytes, COPIED_BYTES)
+        return self.view(address, size if size == most_bytes else size - address % PAGE_SIZE)
 
     def _written(self, part: Region) -> Iterator[tuple[int, int]]:
         """What the file has of `part`, as (start, end), ascending."""
