@@ -213,6 +213,17 @@ def test_each_change_is_noted_before_it_is_made(tmp_path: Path) -> None:
     assert (after.pools, len(after.files[0].pages)) == ((), 1)
 
 
+def test_files_whose_record_is_gone_are_given_back_before_more_is_taken(tmp_path: Path) -> None:
+    memory = begin(tmp_path, MadeKernel(pages_from(64 * MIB, 4)))
+    left = tmp_path / "dev/hugepages/openrbu-driver-9"
+    left.write_bytes(b"staged".ljust(HUGE, b"\0"))
+    (tmp_path / "dev/hugepages/of-others").write_bytes(b"not ours")
+    with left.open("rb") as kept:
+        memory.allocate(9)
+        assert kept.read() == bytes(HUGE)
+    assert files(tmp_path) == ["of-others", "openrbu-driver-0"]
+
+
 def test_what_a_killed_process_was_taking_is_given_back(tmp_path: Path) -> None:
     kernel, noted = MadeKernel(pages_from(64 * MIB, 20), asked=3), Noted()
     memory = begin(tmp_path, kernel, noted)

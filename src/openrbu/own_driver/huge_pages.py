@@ -6,6 +6,8 @@ its own sake. The addresses are in `/proc/self/pagemap`. How pages are got where
 
 What a killed process leaves is found by the record, which is noted before the kernel is changed,
 and by the names of the files (`page_file.NAME_PREFIX`).
+
+Decision: docs/decisions/0037-huge-pages-as-memory.md.
 """
 
 from __future__ import annotations
@@ -167,6 +169,8 @@ class HugePages:
             if not pools:
                 raise KernelError(errno.ENOMEM, detail="this kernel has no huge pages of 2 MiB")
             directory = self._directory()
+            for path in [] if self._files else _left_in(directory):
+                _remove(path)  # its process was killed, and its record is gone
             self._pools = tuple(PoolBefore(pool.path, pool.asked) for pool in pools)
             self._planned = PageFile(_fresh_name(directory), HUGE_PAGE_BYTES, ())
             with self._noted():
@@ -329,10 +333,15 @@ def give_back_of(
         directory = root / record.directory.lstrip("/")
         if record.is_our_mount:
             stack.callback(remove_mount, Mount(record.directory, is_ours=True), root)
-        for path in sorted(directory.glob(f"{NAME_PREFIX}*")) if record.directory else []:
+        for path in _left_in(directory) if record.directory else []:
             stack.callback(_remove, path)
         for pool in record.pools:
             stack.callback(kernel.set_count, pool.path, pool.count)
+
+
+def _left_in(directory: Path) -> list[Path]:
+    """The files of pages in a directory."""
+    return sorted(directory.glob(f"{NAME_PREFIX}*"))
 
 
 def _remove(path: Path) -> None:
