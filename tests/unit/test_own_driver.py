@@ -114,18 +114,21 @@ def test_stopping_clears_all_and_gives_all_back(computer: Path) -> None:
     assert not (computer / "ram").read_bytes().strip(b"\0")
 
 
-def test_a_record_of_another_boot_is_over(computer: Path) -> None:
+def test_a_record_of_another_boot_is_left_alone(computer: Path) -> None:
+    """A program under `rbu run` sees another boot ID, and the same `/run`."""
     backend = RamFileBackend(computer)
     with open_own_driver(backend, root=computer) as driver:
         driver.load()
         stage(driver)
-    (computer / "proc/sys/kernel/random/boot_id").write_text("another\n")
+    boot_id = computer / "proc/sys/kernel/random/boot_id"
+    boot_id.write_text("another\n")
     assert look_at_own_driver(backend, root=computer) is None
     with open_own_driver(backend, root=computer) as driver:
         assert not driver.is_loaded
-    assert list((computer / "run/openrbu/driver").iterdir()) == [
-        computer / "run/openrbu/driver/lock"
-    ]
+    boot_id.write_text("1f0b3a5c\n")
+    seen = look_at_own_driver(backend, root=computer)
+    assert seen is not None
+    assert staged_in(seen) == IMAGE
 
 
 def test_one_process_has_it_and_others_may_look(computer: Path) -> None:
@@ -190,7 +193,7 @@ def test_without_memory_nothing_is_staged(computer: Path) -> None:
 def test_a_damaged_record_is_refused_and_stays(computer: Path) -> None:
     with open_own_driver(RamFileBackend(computer), root=computer) as driver:
         driver.load()
-    record = computer / "run/openrbu/driver/record.json"
+    record = computer / "run/openrbu/driver/record-1f0b3a5c.json"
     whole = record.read_bytes()
     for wrong in (whole[:-9], whole.replace(b'"format": 1', b'"format": 2'), b"{}"):
         record.write_bytes(wrong)

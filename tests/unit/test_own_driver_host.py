@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from openrbu.errors import ObstacleError, UpdateFailedError
 from openrbu.formats.hdr import Image
 from openrbu.hosts.own_driver import DriverChoice
+from openrbu.units import MIB
 from openrbu.update.cancelling import cancel
 from openrbu.update.checks.check import Verdict
 from openrbu.update.driver import IMAGE_TYPE
@@ -18,9 +20,14 @@ from openrbu.update.options import Options
 from openrbu.update.plan import make_plan
 from openrbu.update.report import NextRestart, read_status
 from rigs.hazards import KERNEL, put, sound_machine
+from rigs.killed import killed_at_step
 from rigs.machines import image as image_of
+from rigs.machines import published
 from rigs.own_driver import RamFileHost
-from rigs.own_memory import HUGE, free_pages, make_computer
+from rigs.own_memory import HUGE, free_pages, make_computer, whole_ram
+
+WITHOUT_END = 200
+"""More steps than an update has."""
 
 PAGES = [HUGE * number for number in (9, 8, 7, 10, 11, 12, 13, 14, 15, 16, 3)]
 
@@ -70,3 +77,75 @@ def test_an_update_goes_through_without_the_kernels_driver(
         assert not host.exists(IMAGE_TYPE)
     assert sorted(free_pages(tree)) == sorted(PAGES)
     assert not (tree / "ram").read_bytes().strip(b"\0")
+
+
+def test_an_update_that_is_killed_at_any_step_is_told_and_cancelled(
+    tree: Path, image: Image
+) -> None:
+    options = Options(mode="mono")
+    found: list[bool] = []
+    for number in range(1, WITHOUT_END):
+        was_killed = killed_at_step(
+            number,
+            lambda: opened(tree),
+            lambda host: perform(host, make_plan(host, image, options)),
+        )
+        with opened(tree) as host:
+            status = read_status(host)
+            (bios,) = published(image)
+            if status.is_armed:
+                assert status.next_restart is NextRestart.UPDATES
+                assert bios.find(whole_ram(tree)).has(image)
+            found.append(bool(status.is_armed))
+            cancel(host)
+            status = read_status(host)
+            assert (status.is_armed, status.staged_size_bytes) == (False, 0)
+            assert not host.exists(IMAGE_TYPE)
+        assert sorted(free_pages(tree)) == sorted(PAGES)
+        assert not (tree / "ram").read_bytes().strip(b"\0")
+        if not was_killed:
+            break
+    assert found == sorted(found)  # not armed up to some step, and armed from then on
+    assert found[0] is False
+    assert found[-1] is True
+
+
+def test_a_driver_that_an_operator_started_stays_after_a_cancel(tree: Path, image: Image) -> None:
+    with opened(tree) as host:
+        host.driver_for_change.load(is_kept=True)
+        assert perform(host, make_plan(host, image, Options())) is not None
+        assert cancel(host).changed
+        assert host.exists(IMAGE_TYPE)
+        host.driver_for_change.stop()
+
+
+def test_without_memory_for_one_piece_the_update_fails_and_leaves_nothing(tree: Path) -> None:
+    """Of four huge pages no two lie side by side, and the image has more than one."""
+    (tree / "free").write_text("".join(f"{HUGE * number}\n" for number in (3, 5, 7, 9)))
+    large = image_of(flash_size_bytes=3 * MIB)
+    with opened(tree) as host:
+        plan = make_plan(host, large, Options(mode="mono", allow_any_system=True))
+        with pytest.raises(UpdateFailedError, match="huge pages were got"):
+            perform(host, plan)
+        assert not host.exists(IMAGE_TYPE)
+    assert sorted(free_pages(tree)) == [HUGE * number for number in (3, 5, 7, 9)]
+
+
+@pytest.mark.parametrize("choice", ["auto", "kernel", "own"])
+def test_which_driver_is_used(tmp_path: Path, choice: DriverChoice) -> None:
+    """On a kernel that has one to load, and on one that has loaded it."""
+    root = sound_machine(tmp_path)
+    make_computer(root, PAGES)
+    with opened(root, choice) as host:
+        assert (host.own_rbu is not None) == (choice == "own")
+    put(root, IMAGE_TYPE, "mono\n")
+    with opened(root, choice) as host:
+        assert host.own_rbu is None
+
+
+def test_a_kernel_that_loads_no_modules_has_none(tree: Path) -> None:
+    put(tree, "/proc/sys/kernel/modules_disabled", "1\n")
+    with opened(tree) as host:
+        assert host.own_rbu is not None
+    with opened(tree, "kernel") as host, pytest.raises(ObstacleError):
+        host.load_module("dell_rbu", {})

@@ -43,6 +43,7 @@ def start_driver(memory_bytes: int = 0, *, block_bytes: int = 2 * MIB) -> OwnDri
             driver = host.driver_for_change
             was_loaded = driver.is_loaded
             if not was_loaded:
+                host.refuse_obstacles()
                 driver.load(is_kept=True)
             try:
                 if memory_bytes:

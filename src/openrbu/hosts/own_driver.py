@@ -30,6 +30,7 @@ from openrbu.units import GIB, PAGE_SIZE, PhysAddr
 if TYPE_CHECKING:
     from openrbu.own_driver.driver import Backend, OwnDriver
     from openrbu.own_driver.obstacles import Obstacle
+    from openrbu.own_driver.store import Store
 
 DriverChoice = Literal["auto", "kernel", "own"]
 
@@ -42,7 +43,6 @@ _OURS = (
     f"/sys/bus/platform/devices/{_NAME}",
     f"{_CLASS}/{_NAME}",
 )
-_RECORD = "/run/openrbu/driver/record.json"
 
 _BELOW = PhysAddr(4 * GIB)
 _LARGEST_ORDER = 14
@@ -98,11 +98,15 @@ class OwnDriverHost(LinuxHost):
 
     @property
     def _is_started(self) -> bool:
-        if self._driver is not None or not super().exists(_RECORD):
+        if self._driver is not None or not super().exists("/run/openrbu/driver"):
             return self._driver is not None
+        return self._store.has_record
+
+    @cached_property
+    def _store(self) -> Store:
         from openrbu.own_driver.store import Store  # noqa: PLC0415  (start-up time)
 
-        return Store(self.root).read() is not None  # not that of another boot
+        return Store(self.root)
 
     @property
     def driver(self) -> OwnDriver | None:
@@ -115,12 +119,11 @@ class OwnDriverHost(LinuxHost):
         if self._driver is not None:
             return self._driver if self._driver.is_loaded else None
         from openrbu.own_driver.driver import look_at_own_driver  # noqa: PLC0415  (start-up time)
-        from openrbu.own_driver.store import Store  # noqa: PLC0415  (start-up time)
 
-        stamp = Store(self.root).stamp
+        stamp = self._store.stamp
         if stamp is None or stamp != self._seen_stamp:
             self._seen = look_at_own_driver(self._backend, root=self.root)
-            self._seen_stamp = Store(self.root).stamp
+            self._seen_stamp = self._store.stamp
         return self._seen
 
     @property
@@ -184,12 +187,20 @@ class OwnDriverHost(LinuxHost):
         if name != _NAME or not self._uses_own():
             super().load_module(name, parameters)
             return
+        self.refuse_obstacles()
         try:
             self.driver_for_change.load(parameters)
         except OSError as error:
             raise ObstacleError(
                 f"openrbu's own driver can't be started: {error.strerror}"
             ) from None
+
+    def refuse_obstacles(self) -> None:
+        """:raise ObstacleError: for what keeps openrbu's own driver from having memory at all."""
+        from openrbu.own_driver.obstacles import obstacles  # noqa: PLC0415  (start-up time)
+
+        for each in obstacles(self.root):
+            raise ObstacleError(f"openrbu's own driver can't be started: {each}")
 
     def unload_module(self, name: str) -> None:
         if name != _NAME or self.driver is None:

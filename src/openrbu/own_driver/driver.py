@@ -353,10 +353,7 @@ def open_own_driver(
     store = Store(root)
     with store.locked():
         driver = OwnDriver(store, backend, may_change=True, log=log)
-        record = store.read()
-        if record is None:
-            store.remove()  # that of another boot, if any
-        else:
+        if (record := store.read()) is not None:
             _restore(driver, record)
         yield driver
 

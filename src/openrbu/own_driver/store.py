@@ -2,11 +2,12 @@
 
 ::
 
-    lock         locked (flock(2)) by the process that changes the driver
-    record.json  the driver and its memory
+    lock                 locked (flock(2)) by the process that changes the driver
+    record-BOOT_ID.json  the driver and its memory
 
-The bytes of what is staged are in memory, and not here. The state is one of this boot: after a
-restart the memory is the new Linux's, and a record of another boot is removed.
+The bytes of what is staged are in memory, and not here. A record is one of the boot whose ID it
+has: after a restart the memory is the new Linux's. (A program under `rbu run` sees the boot ID of a
+virtual machine, and this computer's `/run`: so it leaves the records of other boots alone.)
 
 Before each change the record says what is going to happen (`phase`), and after it how the driver
 is. So where a process is killed in a change, the next one finds that, clears all of the memory and
@@ -17,8 +18,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -38,6 +41,8 @@ BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 FORMAT = FileFormat(1)
 """Of the record."""
+
+_BOOT_ID = re.compile(r"[0-9A-Za-z-]{1,64}")
 
 _MAX_RECORD_BYTES = 16 * MIB
 
@@ -65,18 +70,35 @@ class Store:
     def __init__(self, root: Path = Path("/")) -> None:
         self._root = root
         self.directory = root / DIRECTORY.lstrip("/")
-        self._record = self.directory / "record.json"
 
-    @property
+    @cached_property
     def boot_id(self) -> str:
         """The ID of this boot.
 
-        :raise ObstacleError: when it can't be read.
+        :raise ObstacleError: when it can't be read, or is none.
         """
         try:
-            return (self._root / BOOT_ID.lstrip("/")).read_text("ascii").strip()
+            found = (self._root / BOOT_ID.lstrip("/")).read_text("ascii").strip()
         except (OSError, UnicodeDecodeError) as error:
             raise ObstacleError(f"{BOOT_ID} can't be read: {error}") from None
+        if not _BOOT_ID.fullmatch(found):
+            raise ObstacleError(f"{BOOT_ID} has no boot ID, but {found[:40]!r}")
+        return found
+
+    @property
+    def _record(self) -> Path:
+        return self.directory / f"record-{self.boot_id}.json"
+
+    @property
+    def has_record(self) -> bool:
+        """Whether there is a record of this boot.
+
+        :raise ObstacleError: as `boot_id`.
+        """
+        try:
+            return self.directory.exists() and self._record.exists()
+        except PermissionError:
+            return False
 
     def read(self) -> DriverRecord | None:
         """The record of this boot; None: the driver is not started, or this user can't see it.
@@ -99,7 +121,7 @@ class Store:
                 f"the state of openrbu's own driver is damaged ({self._record}): {error}; restart "
                 "the machine, which ends it"
             ) from None
-        return record if record.boot_id == self.boot_id else None
+        return record
 
     @property
     def stamp(self) -> tuple[int, int] | None:
