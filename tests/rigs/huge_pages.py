@@ -22,6 +22,7 @@ HUGE = HUGE_PAGE_BYTES
 FOUR_GIB = PhysAddr(4 * GIB)
 
 NUMBER = Path("/proc/sys/vm/nr_hugepages")
+GIANTS = "/sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages"
 PATH = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages"
 
 SMALL = "Node 0, zone    DMA32   0 0 0 0 0 0 0 0 0 0 190\n"
@@ -34,7 +35,8 @@ class MadeKernel:
 
     `directory`: where the files are. `asked`: what the number of its pool was before.
     `available_bytes` shrinks with the pages that it
-    gives. `compacted`: pages that there are only when memory was compacted.
+    gives. `compacted`: pages that there are only when memory was compacted. `giant`: where it has
+    a page of 1 GiB to give; None: it has none.
     """
 
     def __init__(
@@ -45,20 +47,27 @@ class MadeKernel:
         buddyinfo: str = SMALL,
         available_bytes: int = GIB,
         compacted: Sequence[int] = (),
+        giant: int | None = None,
     ) -> None:
         self.free, self.asked, self._buddyinfo = list(free), asked, buddyinfo
         self._available, self._compacted = available_bytes, list(compacted)
+        self._giant, self.giants = giant, 0
         self.pooled: list[int] = []  # got, and in no file
         self.places: dict[tuple[str, int], int] = {}
         self.most_pooled = 0
         self.directory = Path("/nowhere")
 
     def pools(self, page_bytes: int = HUGE) -> tuple[Pool, ...]:
+        if page_bytes == GIB:
+            return () if self._giant is None else (Pool(GIANTS, None, GIB, self.giants, 0),)
         self._take_back_removed()
         count = self.asked + len(self.pooled) + len(self.places)
         return (Pool(PATH, None, page_bytes, count, len(self.places)),)
 
     def set_count(self, path: str, count: int) -> int:
+        if path == GIANTS:
+            self.giants = min(count, 1)
+            return self.giants
         assert path == PATH
         self._take_back_removed()
         in_files = self.asked + len(self.places)
@@ -69,6 +78,15 @@ class MadeKernel:
             self.free.insert(0, self.pooled.pop())
         self.most_pooled = max(self.most_pooled, len(self.pooled) + len(self.places))
         return in_files + len(self.pooled)
+
+    def can_split(self, pool: Pool) -> bool:
+        return pool.path == GIANTS
+
+    def split(self, pool: Pool) -> None:
+        assert (pool.path, self.giants) == (GIANTS, 1)
+        assert self._giant is not None
+        self.giants = 0
+        self.pooled = [*pages_from(self._giant, GIB // HUGE), *self.pooled]
 
     def zones(self) -> tuple[ZoneFree, ...]:
         return tuple(parse_buddyinfo(self._buddyinfo))

@@ -131,6 +131,23 @@ def test_memory_is_compacted_where_the_kernel_gives_nothing(tmp_path: Path) -> N
     assert memory.allocate(SIXTEEN_MIB) == 64 * MIB
 
 
+def test_a_page_of_1_gib_is_split_where_no_neighbours_come(tmp_path: Path) -> None:
+    kernel = MadeKernel(
+        pages_from(64 * MIB, 500, step=2 * HUGE), giant=GIB, available_bytes=2 * GIB, asked=2
+    )
+    memory = begin(tmp_path, kernel)
+    assert memory.allocate(SIXTEEN_MIB, below=FOUR_GIB) == GIB
+    kernel.take_back(memory.record())
+    assert (kernel.pools()[0].asked, kernel.pools()[0].count, kernel.giants) == (2, 10, 0)
+    assert kernel.most_pooled == 8 + 16 + 8  # in two steps, and of the page of 1 GiB
+
+
+def test_no_page_of_1_gib_is_split_where_the_machine_could_not_live(tmp_path: Path) -> None:
+    kernel = MadeKernel(pages_from(64 * MIB, 9, step=2 * HUGE), giant=GIB)
+    with pytest.raises(KernelError, match="9 got"):
+        begin(tmp_path, kernel).allocate(SIXTEEN_MIB)
+
+
 def test_what_was_written_is_flushed_also_where_it_has_been_given_back(tmp_path: Path) -> None:
     memory = begin(tmp_path, MadeKernel(pages_from(64 * MIB, 4)))
     address = memory.allocate(order_for(8 * MIB))

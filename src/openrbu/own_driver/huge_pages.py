@@ -37,9 +37,9 @@ from openrbu.own_driver.own_memory import (
     PoolBefore,
 )
 from openrbu.own_driver.page_file import NAME_PREFIX, HugePageFile
-from openrbu.own_driver.pools import HugePageKernel, LinuxHugePages, MappedPage
+from openrbu.own_driver.pools import HugePageKernel, LinuxHugePages, MappedPage, Pool
 from openrbu.own_driver.taking import Need, Taking
-from openrbu.units import HUGE_PAGE_BYTES, PhysAddr, order_for
+from openrbu.units import GIB, HUGE_PAGE_BYTES, HUGE_PAGE_ORDER, PhysAddr, order_for
 
 _LARGEST_ORDER = 14
 """64 MiB: twice the largest ROM."""
@@ -61,6 +61,7 @@ class HugePages:
         self._free = FreeBlocks(alignment_bytes=HUGE_PAGE_BYTES)
         self._mount: Mount | None = None
         self._pools: tuple[PoolBefore, ...] = ()
+        self._giants: tuple[Pool, ...] = ()
         self._planned: PageFile | None = None
         self._files: dict[str, HugePageFile] = {}
         self._pages: dict[PhysAddr, tuple[str, int]] = {}  # the file of each, and its number there
@@ -171,7 +172,10 @@ class HugePages:
             directory = self._directory()
             for path in [] if self._files else _left_in(directory):
                 _remove(path)  # its process was killed, and its record is gone
-            self._pools = tuple(PoolBefore(pool.path, pool.asked) for pool in pools)
+            self._giants = self._giants_for(need)
+            self._pools = tuple(
+                PoolBefore(pool.path, pool.asked) for pool in (*pools, *self._giants)
+            )
             self._planned = PageFile(_fresh_name(directory), HUGE_PAGE_BYTES, ())
             with self._noted():
                 file = HugePageFile.create(directory / self._planned.name)
@@ -191,7 +195,20 @@ class HugePages:
             raise KernelError(errno.EPERM, detail=str(obstacle)) from obstacle
 
     def _taking(self, file: HugePageFile, need: Need) -> Taking:
-        return Taking(self._kernel, file, self._free, need, most_pages=self._most_pages)
+        return Taking(
+            self._kernel,
+            file,
+            self._free,
+            need,
+            giants=self._giants,
+            most_pages=self._most_pages,
+        )
+
+    def _giants_for(self, need: Need) -> tuple[Pool, ...]:
+        """The pools of pages of 1 GiB that may be split for a block of several huge pages."""
+        if need.order <= HUGE_PAGE_ORDER:
+            return ()
+        return tuple(pool for pool in self._kernel.pools(GIB) if self._kernel.can_split(pool))
 
     @contextlib.contextmanager
     def _noted(self) -> Iterator[None]:

@@ -13,7 +13,7 @@ import contextlib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import NamedTuple, Protocol
 
 from openrbu.errors import DamagedInputError
@@ -73,6 +73,15 @@ class HugePageKernel(Protocol):
         :raise OSError: the kernel's error.
         """
 
+    def can_split(self, pool: Pool) -> bool:
+        """Whether the kernel can split free pages of this pool into pages of 2 MiB."""
+
+    def split(self, pool: Pool) -> None:
+        """Split a free page of this pool; its parts are in the pool of 2 MiB of the same node.
+
+        :raise OSError: the kernel's error.
+        """
+
     def zones(self) -> tuple[ZoneFree, ...]:
         """The free memory of each zone; empty where this user can't read it."""
 
@@ -120,6 +129,13 @@ class LinuxHugePages:
             file.write(f"{count}\n".encode())
         return self._number(path)
 
+    def can_split(self, pool: Pool) -> bool:
+        return self._path(_split_file(pool)).exists()
+
+    def split(self, pool: Pool) -> None:
+        with self._path(_split_file(pool)).open("wb", buffering=0) as file:
+            file.write(b"1\n")
+
     def zones(self) -> tuple[ZoneFree, ...]:
         try:
             return tuple(parse_buddyinfo(self._path("/proc/buddyinfo").read_text()))
@@ -153,6 +169,11 @@ class LinuxHugePages:
 
     def _path(self, path: str) -> Path:
         return self._root / path.lstrip("/")
+
+
+def _split_file(pool: Pool) -> str:
+    """The file that splits pages of a pool, on kernels from 5.16 on."""
+    return str(PurePath(pool.path).with_name("demote"))
 
 
 def zones_of(zones: Iterable[ZoneFree], node: int | None) -> Sequence[ZoneFree]:

@@ -7,6 +7,10 @@ others are given back. Where memory below 4 GiB is wanted, the pool takes first 
 in one step: pages that nobody has used are not cleared, which is what takes time. The next ones
 lie below.
 
+A block of several huge pages needs neighbours. Where those that came first are none, the kernel is
+asked to join free memory, and then for one page of 1 GiB, which is split. Only after that, more and
+more pages are taken until some are neighbours.
+
 The machine has to live meanwhile: each step leaves `MARGIN_BYTES` of what is available, and part of
 what is free below 4 GiB, where some devices need their memory.
 
@@ -48,8 +52,11 @@ _MOST_LOOKED_AT = _LOW_END // HUGE_PAGE_BYTES
 
 _ALL = 1 << 62
 
-_COMPACTED_STEP = 2
-"""Before this step to a block of several huge pages memory is compacted: one has failed."""
+_COMPACTED_STEP, _SPLIT_STEP = 2, 3
+"""Before these steps to a block of several huge pages memory is compacted, and a page of 1 GiB
+split, for which the kernel moves what is in the way."""
+
+_PARTS = GIB // HUGE_PAGE_BYTES
 
 
 class Need(NamedTuple):
@@ -74,8 +81,9 @@ class Need(NamedTuple):
 
 
 class Taking:
-    """The pages that are being taken into a file. `free` is what there is without them. No more
-    than `most_pages` are taken, where that is not None."""
+    """The pages that are being taken into a file. `free` is what there is without them. `giants`:
+    pools of pages of 1 GiB that can be split. No more than `most_pages` are taken, where that is
+    not None."""
 
     def __init__(
         self,
@@ -84,10 +92,11 @@ class Taking:
         free: FreeBlocks,
         need: Need,
         *,
+        giants: Sequence[Pool],
         most_pages: int | None,
     ) -> None:
         self._kernel, self._file, self._free = kernel, file, free
-        self._need = need.in_huge_pages()
+        self._need, self._giants = need.in_huge_pages(), list(giants)
         self._most_looked_at = _MOST_LOOKED_AT if most_pages is None else most_pages
         self._may_raise = _ALL if most_pages is None else most_pages
         self._addresses: list[PhysAddr | None] = []
@@ -159,6 +168,10 @@ class Taking:
             number += 1
             if number == _COMPACTED_STEP and self._need.order > HUGE_PAGE_ORDER:
                 self._kernel.compact()
+            if number == _SPLIT_STEP and self._need.order > HUGE_PAGE_ORDER:
+                for _ in range(self._split_a_giant(pool)):
+                    if self._take(missing):
+                        yield
             got = self._raise(pool, step)
             if not got and number == 1:
                 self._kernel.compact()
@@ -169,6 +182,25 @@ class Taking:
                 yield
             step = min(2 * step, max(missing, _LARGEST_STEP))
 
+    def _split_a_giant(self, pool: Pool) -> int:
+        """Have a page of 1 GiB split into pages of this pool, which are neighbours; how often it is
+        worth to take some and look at them.
+
+        :raise OSError: the kernel's error.
+        """
+        giant = next((each for each in self._giants if each.node == pool.node), None)
+        if giant is None or self._room() < _PARTS:
+            return 0
+        self._giants.remove(giant)
+        before = self._counts.get(pool.path, pool.count)
+        if self._kernel.set_count(giant.path, giant.count + 1) <= giant.count:
+            return 0
+        self._kernel.split(giant)
+        self._counts[pool.path] = before + _PARTS
+        self._left += _PARTS
+        self._may_raise -= _PARTS
+        return 2
+
     def _take(self, count: int) -> int:
         """Take up to `count` pages that the pools have got into the file; how many it were."""
         taken = self._file.extend(min(count, self._left, self._most_looked_at - self._file.count))
@@ -178,21 +210,9 @@ class Taking:
     def _raise(self, pool: Pool, step: int) -> int:
         """Raise the number of a pool by up to `step`, as far as the machine can live with that; how
         many pages came."""
-        available = self._kernel.available_bytes()
-        if available is not None:
-            room = max(0, available - MARGIN_BYTES) // HUGE_PAGE_BYTES
-            if room < step:
-                self._why = (
-                    f"{human_size(available)} are available, and {human_size(MARGIN_BYTES)} of "
-                    "them are left to the machine"
-                )
-            step = min(step, room)
-        if self._may_raise < step:
-            step, self._why = self._may_raise, "no more are asked for"
-        low = self._low_free()
-        if low < self._low_margin:
-            self._why = f"{human_size(low)} are free below 4 GiB, which the machine needs"
-            step = 0
+        room = self._room()
+        if room < step:
+            step, self._why = room, self._why_no_room()
         if not step:
             return 0
         before = self._counts.get(pool.path, pool.count)
@@ -201,6 +221,25 @@ class Taking:
         self._left += got
         self._may_raise -= got
         return got
+
+    def _room(self) -> int:
+        """How many pages more the machine can live without."""
+        available = self._kernel.available_bytes()
+        room = _ALL if available is None else (available - MARGIN_BYTES) // HUGE_PAGE_BYTES
+        if self._low_free() < self._low_margin:
+            room = 0
+        return max(0, min(room, self._may_raise))
+
+    def _why_no_room(self) -> str:
+        available, low = self._kernel.available_bytes() or 0, self._low_free()
+        if low < self._low_margin:
+            return f"{human_size(low)} are free below 4 GiB, which the machine needs"
+        if (available - MARGIN_BYTES) // HUGE_PAGE_BYTES > self._may_raise:
+            return "no more are asked for"
+        return (
+            f"{human_size(available)} are available, and {human_size(MARGIN_BYTES)} of them are "
+            "left to the machine"
+        )
 
     def _in_sequence(self, pools: Sequence[Pool]) -> list[Pool]:
         """The pools to be asked, best first: only those of nodes with memory below the limit."""
