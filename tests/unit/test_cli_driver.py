@@ -72,6 +72,7 @@ def test_an_update_its_status_and_a_cancel(rbu: Cli, tree: Path, tmp_path: Path)
     assert own["verdict"] == "fine"
     assert rbu("plan", image, "--driver", "kernel").code == 4
     updated = document(rbu, "update", image)
+    assert updated["driver"] == "own"
     status = document(rbu, "status")
     assert status["next_restart"] == "updates"
     assert status["driver"] == "own"

@@ -149,3 +149,18 @@ def test_a_kernel_that_loads_no_modules_has_none(tree: Path) -> None:
         assert host.own_rbu is not None
     with opened(tree, "kernel") as host, pytest.raises(ObstacleError):
         host.load_module("dell_rbu", {})
+
+
+def test_where_memory_can_not_be_read_the_drivers_own_addresses_are_told(
+    tree: Path, image: Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under lockdown=confidentiality."""
+    monkeypatch.setattr(RamFileHost, "physical_memory", None)
+    with opened(tree) as host:
+        outcome = perform(host, make_plan(host, image, Options(mode="mono")))
+        assert outcome is not None
+        assert outcome.verified.extents is None
+        assert host.own_rbu is not None
+        assert outcome.verified.places == host.own_rbu.staged_regions
+        (place,) = outcome.verified.places
+    assert whole_ram(tree).read(place.start, place.size_bytes) == image.build()

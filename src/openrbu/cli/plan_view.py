@@ -163,7 +163,6 @@ def plan_document(machine: Machine, planned: Plan, loaded: LoadedImage) -> dict[
 
 def outcome_document(outcome: Outcome) -> dict[str, Any]:
     """What was staged, verified and armed, for `--json`."""
-    extents = outcome.verified.extents
     return {
         "attempt_id": outcome.attempt_id,
         "mode": outcome.mode,
@@ -173,8 +172,9 @@ def outcome_document(outcome: Outcome) -> dict[str, Any]:
         "is_armed": True,
         "token_way": outcome.token_way,
         "read_back": outcome.verified.read_back.value,
-        "seen_in_memory": extents is not None,
-        **extents_document(extents or ()),
+        "driver": outcome.driver,
+        "seen_in_memory": outcome.verified.extents is not None,
+        **extents_document(outcome.verified.places),
         "taken_by": [
             {
                 "bios_rules": finding.rules,
@@ -197,6 +197,9 @@ def armed_blocks(planned: Plan, outcome: Outcome) -> list[Block]:
         seen = f"read back, and found in physical memory at {extents_words(extents)}"
     else:
         seen = "read back (physical memory can't be read here)"
+    if outcome.verified.staged_in:
+        where = extents_words(outcome.verified.staged_in)
+        blocks.append(good(f"staged: by openrbu's own driver, at {where}"))
     blocks.append(good(f"verified: {seen}"))
     if outcome.verified.read_back is ReadBack.SKIPS_A_PACKET:
         blocks.append(caution(f"note: {HAS_THE_BUG}; found in memory they are right"))

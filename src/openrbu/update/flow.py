@@ -69,6 +69,11 @@ class Outcome:
     way: Way
 
     @property
+    def driver(self) -> str:
+        """Who has staged it: the `kernel`'s driver, or openrbu's `own`."""
+        return "own" if self.verified.staged_in else "kernel"
+
+    @property
     def packet_size_bytes(self) -> int | None:
         """The size of the staged packets; None: it is in one piece."""
         return self.way.packet_size_bytes if self.mode == "packet" else None
@@ -216,17 +221,18 @@ def _facts(host: Host, plan: Plan, data: bytes) -> dict[str, Any]:
 def _evidence(outcome: Outcome, password_use: str | None) -> dict[str, Any]:
     """The fields of the journal's lines `verified` and `armed`: what was seen before arming, with
     the first 16 extents."""
-    extents = outcome.verified.extents
+    extents = outcome.verified.places
     return {
+        "driver": outcome.driver,
         "mode": outcome.mode,
         "way": outcome.way.name,
         "packet_size_bytes": outcome.packet_size_bytes,
         "tried": list(outcome.tried),
         "read_back": outcome.verified.read_back.value,
         "staged_sha256": outcome.staged_sha256,
-        "seen_in_memory": extents is not None,
-        "extent_count": len(extents or ()),
-        "extents": [[extent.start, extent.end] for extent in (extents or ())[:16]],
+        "seen_in_memory": outcome.verified.extents is not None,
+        "extent_count": len(extents),
+        "extents": [[extent.start, extent.end] for extent in extents[:16]],
         "taken_by": [finding.rules for finding in outcome.verified.findings or ()],
         "token_way": outcome.token_way,
         "admin_password": password_use,

@@ -32,6 +32,12 @@ def reserve(host: Host, staged_bytes: int, piece_bytes: int) -> None:
         own.reserve(-(-staged_bytes // piece_bytes) * block_bytes, block_bytes=block_bytes)
 
 
+def staged_in(host: Host) -> tuple[Region, ...]:
+    """Where the driver says that the staged bytes are; nothing for the kernel's."""
+    own = host.own_rbu
+    return () if own is None else own.staged_regions
+
+
 def moved(host: Host) -> tuple[Region, ...]:
     """What of the staged bytes is no longer where it was staged, by the old addresses; nothing with
     the kernel's driver, whose pages stay.

@@ -21,7 +21,7 @@ from openrbu.update.ending import Ending, has_new_record, judge, likely_cause, s
 from openrbu.update.exclusion import BusyError, alone_on, has_locked, who_updates
 from openrbu.update.firmware_file import take_away_of_killed
 from openrbu.update.journal import BYPASSED, Attempt, Journal
-from openrbu.update.own_memory import moved
+from openrbu.update.own_memory import moved, staged_in
 from openrbu.update.restart import detours, next_kind
 from openrbu.update.target import Target, read_target
 
@@ -166,7 +166,7 @@ def read_status(host: Host) -> UpdateStatus:
             token_problem=token.problem,
             staged_version=version,
             has_own_driver=own is not None,
-            staged_regions=() if own is None else own.staged_regions,
+            staged_regions=staged_in(host),
             moved=moved(host),
         )
     except OSError as error:  # such as ENODEV for a file that existed a moment ago

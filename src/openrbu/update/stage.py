@@ -230,14 +230,14 @@ def verify(host: Host, payload: Payload, seen: ReadBack, bioses: PossibleBioses)
     if memory is not None:
         findings = _find(host, memory, payload, bioses)
         own_memory.check_in_place(host, [each for one in findings for each in one.extents])
-        return Verified(seen, findings)
+        return Verified(seen, findings, own_memory.staged_in(host))
     own_memory.check_in_place(host)
     if seen is ReadBack.SKIPS_A_PACKET:
         raise UpdateFailedError(
             f"{HAS_THE_BUG}, so they can't be checked: restart, then use --mode mono or another "
             "kernel"
         )
-    return Verified(seen, None)
+    return Verified(seen, None, own_memory.staged_in(host))
 
 
 def _find(

@@ -94,15 +94,23 @@ class TooHighError(NotTakenError):
 @dataclass(frozen=True, slots=True)
 class Verified:
     """What was verified. `findings`: what each possible BIOS takes out of physical memory; None
-    where physical memory can't be read."""
+    where physical memory can't be read. `staged_in`: where openrbu's own driver has staged it;
+    empty with the kernel's, which does not say it."""
 
     read_back: ReadBack
     findings: tuple[Finding, ...] | None
+    staged_in: tuple[Region, ...] = ()
 
     @property
     def extents(self) -> tuple[Region, ...] | None:
         """Where in physical memory the image is; None where that can't be read."""
         return None if self.findings is None else self.findings[0].extents
+
+    @property
+    def places(self) -> tuple[Region, ...]:
+        """Where the image is, as was seen, or else as openrbu's own driver says; empty: nobody
+        says."""
+        return self.staged_in if self.extents is None else self.extents
 
 
 def compare(staged: Iterable[bytes], meant: Buffer, *, packet_size_bytes: int | None) -> ReadBack:
