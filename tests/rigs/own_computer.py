@@ -25,26 +25,27 @@ _HOLDER = "mount -t tmpfs none /run\necho ready\nexec cat"
 _NAMESPACES = ("--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
 
 _LOOK = """
-import json, mmap, os, sys
+import os, sys
 from pathlib import Path
 from openrbu.own_driver.pagemap import addresses_in
+from openrbu.own_driver.store import Store
 from openrbu.system.mapping import AddressSpace
-from openrbu.units import HUGE_PAGE_BYTES, PAGE_SIZE
+from openrbu.units import HUGE_PAGE_BYTES
 
-record = json.loads(Path("/run/openrbu/driver/record.json").read_text())
+memory = Store().read().memory
 space = AddressSpace(HUGE_PAGE_BYTES, alignment_bytes=HUGE_PAGE_BYTES)
 pages = {}
-for file in record["memory"]["files"]:
-    fd = os.open(Path(record["memory"]["directory"], file["name"]), os.O_RDWR)
-    for number, _ in file["pages"]:
+for file in memory.files:
+    fd = os.open(Path(memory.directory, file.name), os.O_RDWR)
+    for number, _ in file.pages:
         space.map_part(0, HUGE_PAGE_BYTES, fd, number * HUGE_PAGE_BYTES)
         space.view[0]
         (address,) = addresses_in(Path("/proc/self/pagemap"), [space.address])
         pages[address] = bytes(space.view)
 wanted = Path(sys.argv[1]).read_bytes()
-memory = b"".join(pages[address] for address in sorted(pages))
-print(json.dumps(sorted(pages)))
-print(sorted(pages)[0] + memory.find(wanted) if wanted in memory else None)
+for address, page in sorted(pages.items()):
+    if wanted in page:
+        print(address + page.find(wanted))
 """
 
 
@@ -84,17 +85,25 @@ class OwnComputer:
         ended = subprocess.run(self.line(*words), capture_output=True, check=True, text=True)
         return ended.stdout
 
-    def record(self) -> Any:
-        """The state of the driver; None: it is not loaded."""
-        path = "/run/openrbu/driver/record.json"
-        text = self.do("sh", "-c", f"cat {path} 2>/dev/null || echo null")
-        return json.loads(text)
+    @property
+    def is_started(self) -> bool:
+        """Whether the driver is loaded."""
+        return bool(self._status()["is_started"])
 
-    def address_of(self, file: Path) -> int | None:
-        """Where the content of a file is in the driver's pages: the physical address, as the kernel
-        tells it of a mapping of another process. None: it is not there."""
-        _pages, found = self.do(sys.executable, "-c", _LOOK, file).splitlines()
-        return None if found == "None" else int(found)
+    @property
+    def staged(self) -> tuple[tuple[int, int], ...]:
+        """Where something is staged: physical addresses, from and to."""
+        found = self._status()["staged_in"]["extents"]
+        return tuple((int(each["start"], 0), int(each["end"], 0)) for each in found)
+
+    def _status(self) -> Any:
+        return json.loads(self.says("driver", "status", "--json"))
+
+    def places_of(self, data: Path) -> tuple[tuple[int, int], ...]:
+        """Where the content of a file is in the driver's pages, of which it takes one: as `staged`,
+        but as the kernel tells it of a mapping of another process."""
+        found = map(int, self.do(sys.executable, "-c", _LOOK, data).split())
+        return tuple((start, start + data.stat().st_size) for start in found)
 
 
 def kill(started: subprocess.Popen[str]) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from openrbu.units import MIB, PAGE_SIZE
+from openrbu.units import MIB
 from rigs.cli import RBU
 from rigs.mounts import AS_NOBODY
 from rigs.own_computer import OwnComputer, kill, own_computer
@@ -45,21 +45,18 @@ def image(tmp_path: Path) -> Path:
 
 
 def test_a_script_stages_in_this_computers_memory(here: OwnComputer, image: Path) -> None:
-    assert here.record() is None
+    assert not here.is_started
     assert here.shell(TOOL.format(image=image)) == ""
-    record = here.record()
-    ((address, order, size_bytes, count),) = record["driver"]["staged"]
-    assert (size_bytes, count) == (image.stat().st_size, 1)
-    assert PAGE_SIZE << order >= size_bytes
-    assert here.address_of(image) == address
+    assert len(here.staged) == 1
+    assert here.staged == here.places_of(image)
     assert here.shell(f"cmp {image} /sys/devices/platform/dell_rbu/data\n{UNLOAD}") == ""
-    assert here.record() is None
+    assert not here.is_started
 
 
 def test_nothing_is_left_where_nothing_was_staged(here: OwnComputer) -> None:
     files = here.shell("ls /sys/devices/platform/dell_rbu /sys/class/firmware/dell_rbu/")
     assert {"image_type", "packet_size", "data", "loading"} <= set(files.split())
-    assert here.record() is None
+    assert not here.is_started
     assert "hugetlbfs" not in here.do("cat", "/proc/mounts")
 
 
@@ -75,6 +72,8 @@ def test_all_else_is_this_computer(here: OwnComputer) -> None:
     )
     assert here.do("sh", "-euc", writable)
     assert here.shell(writable) == here.do("sh", "-euc", writable)
+    # Where names are looked up that come later, is the real one, and not what is served.
+    assert here.shell("stat -f -c %T /sys/.real; ls /sys/.real/devices").startswith("sysfs\n")
     capabilities = "grep Cap /proc/self/status"
     assert here.shell(capabilities) == here.do("sh", "-euc", capabilities)
 
@@ -111,7 +110,7 @@ def test_a_killed_run_leaves_what_is_staged_and_a_load_that_was_begun_is_gone(
     assert (second.returncode, second.stdout) == (4, "")
     assert "is in use: process" in second.stderr
     kill(started)
-    assert here.address_of(image) == here.record()["driver"]["staged"][0][0]
+    assert here.staged == here.places_of(image) != ()
 
     begun = (
         f"cmp {image} /sys/devices/platform/dell_rbu/data\n"
@@ -124,10 +123,9 @@ def test_a_killed_run_leaves_what_is_staged_and_a_load_that_was_begun_is_gone(
     assert started.stdout is not None
     assert started.stdout.readline() == "begun\n"
     kill(started)
-    assert (here.record()["phase"], here.record()["driver"]["staged"]) == ("ready", [])
-    assert here.address_of(image) is None
+    assert here.staged == here.places_of(image) == ()
     assert here.shell("cat /sys/class/firmware/dell_rbu/loading") == "0\n"
-    assert here.record() is None
+    assert not here.is_started
 
 
 def test_mounted_the_files_work_and_the_mount_ends_when_told(
@@ -147,9 +145,9 @@ def test_mounted_the_files_work_and_the_mount_ends_when_told(
     assert again.stderr.startswith(f"rbu: openrbu's own driver is mounted at {target} already; ")
     said = here.says("mount", target, "--stop")
     assert said == f"openrbu's own driver is not mounted at {target} any more\n"
-    assert here.address_of(image) == here.record()["driver"]["staged"][0][0]
+    assert here.staged == here.places_of(image) != ()
     here.shell(UNLOAD)
-    assert here.record() is None
+    assert not here.is_started
 
 
 def test_it_takes_root() -> None:

@@ -214,7 +214,8 @@ def install_own_driver(served: Path, real_sys: Path, real: Mapping[str, RealEntr
     here = working_directory()
     for _ in _install_sys(served, real_sys, real, OF_OWN_DRIVER):
         pass  # it can be written
-    bind(real_sys, REAL_SYS)
+    # Alone: what is mounted on it is what is served, too.
+    call("mount", os.fsencode(real_sys), os.fsencode(REAL_SYS), None, MS_BIND, None)
     enter_again(here, "/sys")
 
 
