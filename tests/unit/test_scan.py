@@ -27,7 +27,8 @@ from openrbu.formats.packet import (
     split,
 )
 from openrbu.formats.version import BiosVersion
-from openrbu.memory import image_search, packet_sums, ram_array, scan
+from openrbu.memory import any_alignment, image_search, packet_sums, ram_array, scan, windows
+from openrbu.memory.page_search import pages_beginning_with
 from openrbu.memory.physical import Region
 from openrbu.memory.ram_file import RamFile
 from openrbu.memory.scan import FoundSet, SearchResult, search
@@ -644,12 +645,12 @@ def test_a_found_set_without_packet_0_has_no_password(ram: RamFile) -> None:
     assert replace(found, places={}).missing == tuple(range(found.total))
 
 
-# Few pages, read one by one
+# The pages that begin with a word
 
 
 @pytest.mark.parametrize("cut_bytes", [0, 1, 3, 4, 8])
 @pytest.mark.parametrize("is_mapped", [True, False])
-def test_few_pages_are_searched_with_the_same_outcome_as_many(
+def test_pages_are_found_in_windows_of_any_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_mapped: bool, cut_bytes: int
 ) -> None:
     places = [0, 3 * PAGE_SIZE, MIB, 4 * MIB - PAGE_SIZE, 6 * MIB]
@@ -668,12 +669,73 @@ def test_few_pages_are_searched_with_the_same_outcome_as_many(
     memory = RamFile(tmp_path / "ram", regions, writable=False, is_mapped=is_mapped)
     bounds = PhysAddr(0), PhysAddr(8 * MIB)
     with contextlib.closing(memory):
-        few = ram_array.pages_beginning_with(memory, *bounds, PACKET_MAGIC)
-        monkeypatch.setattr(ram_array, "_FEW_BYTES", 0)
-        many = ram_array.pages_beginning_with(memory, *bounds, PACKET_MAGIC)
-        assert few == many
-        assert few[0] == places
-        inner = PhysAddr(PAGE_SIZE), PhysAddr(4 * MIB - PAGE_SIZE)
-        monkeypatch.undo()
-        found, _ = ram_array.pages_beginning_with(memory, *inner, PACKET_MAGIC)
-        assert found == [3 * PAGE_SIZE, MIB]
+        for window_bytes in (32 * MIB, MIB, PAGE_SIZE):
+            monkeypatch.setattr(windows, "VIEWED_BYTES", window_bytes)
+            monkeypatch.setattr(windows, "COPIED_BYTES", window_bytes)
+            found = list(pages_beginning_with(memory, *bounds, 0x11111111, PACKET_MAGIC))
+            assert found == [(place, 1) for place in places]
+            inner = PhysAddr(PAGE_SIZE), PhysAddr(4 * MIB - PAGE_SIZE)
+            found = list(pages_beginning_with(memory, *inner, PACKET_MAGIC))
+            assert found == [(3 * PAGE_SIZE, 0), (MIB, 0)]
+
+
+# At any byte
+
+
+@pytest.mark.parametrize("is_mapped", [True, False])
+@pytest.mark.parametrize("lead", [0, 1, 2, 3, 7, 1000, 4095])
+def test_what_begins_at_any_byte_is_found_when_that_is_asked_for(
+    tmp_path: Path, *, is_mapped: bool, lead: int
+) -> None:
+    with contextlib.closing(RamFile.create(tmp_path / "ram", REGIONS)) as ram:
+        packets = packet_list()
+        put(ram, 2 * MIB + lead, b"".join(packets))
+        put(ram, 6 * MIB + lead, IMAGE)
+    memory = RamFile(tmp_path / "ram", REGIONS, writable=False, is_mapped=is_mapped)
+    with contextlib.closing(memory):
+        plain = search(memory)
+        result = search(memory, any_alignment=True)
+        if lead:
+            assert (plain.packet_sets, plain.images) == ((), ())
+        found = only_set(result)
+        assert found.places == {
+            number: (2 * MIB + lead + number * PAGE_SIZE,) for number in range(len(packets))
+        }
+        assert found.extent_count == 1
+        assert found.assemble(memory).startswith(PAYLOAD)
+        assert [image.address for image in result.images] == [6 * MIB + lead]
+        assert result.off_page_count == (len(packets) + 1 if lead else 0)
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_each_place_is_found_whatever_windows_memory_comes_in(
+    monkeypatch: pytest.MonkeyPatch, data: st.DataObject
+) -> None:
+    content = bytearray(data.draw(st.binary(min_size=1, max_size=200)) + bytes(600))
+    for place in data.draw(st.lists(st.integers(0, 700), max_size=12)):
+        text = data.draw(st.sampled_from([b"$RPK", b"$RBU", b"$R", b"$$R", b"RPK$"]))
+        content[place : place + len(text)] = text
+    regions = (Region(PhysAddr(5), PhysAddr(5 + len(content))),)
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "ram"
+        path.write_bytes(content)
+        memory = RamFile(path, regions, writable=False, is_mapped=False, offsets=[0])
+        with contextlib.closing(memory):
+            monkeypatch.setattr(windows, "COPIED_BYTES", data.draw(st.integers(1, 64)))
+            monkeypatch.setattr(any_alignment, "_BLOCK_WORDS", data.draw(st.integers(1, 40)))
+            monkeypatch.setattr(any_alignment, "_FEW", data.draw(st.integers(0, 3)))
+            found = any_alignment.places_anywhere(memory, regions[0].start, regions[0].end)
+    for addresses, text in ((found.packets, b"$RPK"), (found.images, b"$RBU")):
+        expected = [5 + at for at in range(len(content)) if content[at : at + 4] == text]
+        assert addresses.tolist() == expected
+
+
+def test_a_memory_full_of_beginnings_ends_the_search_at_any_byte(
+    ram: RamFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(ram, 2 * MIB, b"$RPK" * 4096)
+    monkeypatch.setattr(any_alignment, "MAX_PLACES", 1000)
+    result = search(ram, any_alignment=True)
+    assert "not searched from here on" in result.rejects[-1].why
+    assert result.packet_sets == ()

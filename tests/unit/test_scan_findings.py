@@ -249,3 +249,20 @@ def test_the_schema_finds_what_is_not_as_it_says(rbu: Cli) -> None:
     for key, value in (("reject_count", -1), ("memory", None), ("new", 1)):
         with pytest.raises(AssertionError, match=key):
             check_document("scan", {**document, key: value})
+
+
+@pytest.mark.parametrize("lead", [1, 100])
+def test_a_dump_that_lost_bytes_is_searched_at_any_alignment(rbu: Cli, lead: int) -> None:
+    dump = rbu.write("dump", bytes(with_packets())[lead:])
+    assert rbu.json("scan", dump)["packet_sets"] == []
+    document = rbu.json("scan", dump, "--any-alignment")
+    (found,) = document["packet_sets"]
+    assert (found["lowest"], found["is_complete"]) == (hex(START - lead), True)
+    assert document["off_page_count"] == COUNT
+    assert document["bare_headers"] == []  # that of packet 1 is told with the set
+    assert all(each["takes"] is None for each in document["rule_sets"])
+    shown = rbu("scan", dump, "--any-alignment").out
+    assert f"{COUNT} packets and headers begin off a page, where no BIOS finds them" in shown
+    written = rbu.json("scan", dump, "--any-alignment", "--extract", rbu.directory / "out")
+    (file,) = written["extracted"]["files"]
+    assert (rbu.directory / file["file"]).read_bytes() == IMAGE

@@ -23,9 +23,16 @@ StrPath = str | os.PathLike[str]
 _KCORE = Path("/proc/kcore")
 
 
-def scan(memory: ReadableMemory, *, start: int = 0, end: int | None = None) -> SearchResult:
+def scan(
+    memory: ReadableMemory,
+    *,
+    start: int = 0,
+    end: int | None = None,
+    any_alignment: bool = False,
+) -> SearchResult:
     """Find all packet sets and images in physical memory from address `start` to `end` (None: the
-    end of memory), as a BIOS does. `memory` is a machine's (`Machine.memory`) or a dump's
+    end of memory), as a BIOS does: those that begin at the start of a page. With `any_alignment`
+    they may begin at any byte. `memory` is a machine's (`Machine.memory`) or a dump's
     (`open_dump`).
 
     :raise UsageError: when `start` is negative, or after `end`.
@@ -36,7 +43,7 @@ def scan(memory: ReadableMemory, *, start: int = 0, end: int | None = None) -> S
         wrong = f"from {start:#x}" + ("" if end is None else f" to {end:#x}")
         raise UsageError(f"memory can't be searched {wrong}: from 0 or more, and not backwards")
     last = memory.regions[-1].end if end is None else PhysAddr(end)
-    return search(memory, PhysAddr(start), last)
+    return search(memory, PhysAddr(start), last, any_alignment=any_alignment)
 
 
 @contextlib.contextmanager

@@ -6,25 +6,21 @@ bit that was flipped. Of sets: the image in them. Of all: what the known BIOSes 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from typing import TYPE_CHECKING
 
-from openrbu.bios.verdicts import RuleVerdict, verdicts
-from openrbu.errors import DamagedInputError
-from openrbu.formats.check_words import CHECK_WORDS, CHECK_WORDS_BYTES
-from openrbu.formats.hdr import Image
 from openrbu.formats.image_check import ImageState
-from openrbu.lazy import np
-from openrbu.memory.joined_image import joined_image
-from openrbu.memory.mending import WORK_BYTES, Mending, mendings
 from openrbu.memory.page_flags import FreePages
-from openrbu.memory.physical import ReadableMemory
-from openrbu.memory.ram_array import Addresses
-from openrbu.memory.search_result import FoundSet, SearchResult
+from openrbu.memory.search_result import SearchResult
 
-ReadFreePages = Callable[[Addresses], FreePages | None]
+if TYPE_CHECKING:
+    from openrbu.bios.verdicts import RuleVerdict
+    from openrbu.memory.mending import Mending
+    from openrbu.memory.ram_array import Addresses
+
+ReadFreePages = Callable[["Addresses"], FreePages | None]
 """Returns which of the pages at these addresses, and near them, are free or will be; None: this is
 not known."""
 
@@ -75,74 +71,3 @@ class Findings:
         if self.free_pages is None:
             return None
         return Holder.LEFTOVER if self.free_pages.any_in(address, size_bytes) else Holder.HELD
-
-
-def look_closer(
-    memory: ReadableMemory, result: SearchResult, read_free_pages: ReadFreePages | None = None
-) -> Findings:
-    """All that is to be known of a search's `result` in `memory`.
-
-    :raise OSError: what `read_free_pages` raises.
-    """
-    free_pages = None
-    if read_free_pages is not None:
-        free_pages = read_free_pages(np.array(sorted(_addresses(result)), np.int64))
-    return Findings(
-        result,
-        joined=_joined(memory, result.packet_sets),
-        mendings=mendings(memory, result),
-        verdicts=verdicts(memory, result),
-        free_pages=free_pages,
-    )
-
-
-def _addresses(result: SearchResult) -> set[int]:
-    """Where all findings begin."""
-    found = {int(at) for each in result.packet_sets for at in _places(each)}
-    found |= {int(each.address) for each in result.headers}
-    return found | {int(each.address) for each in result.damaged}
-
-
-def _places(found: FoundSet) -> list[int]:
-    return [at for places in found.places.values() for at in places]
-
-
-def _joined(memory: ReadableMemory, sets: tuple[FoundSet, ...]) -> dict[int, JoinedImage]:
-    work = WORK_BYTES
-    joined: dict[int, JoinedImage] = {}
-    for found in sets:
-        if found.is_usable:
-            work -= found.joined_size_bytes
-        joined[found.set_id] = (
-            _summary(memory, found)
-            if work >= 0
-            else JoinedImage(damage="not joined: too many large sets are in this memory")
-        )
-    return joined
-
-
-def _summary(memory: ReadableMemory, found: FoundSet) -> JoinedImage:
-    try:
-        image = joined_image(memory, found)
-    except DamagedInputError as error:
-        return JoinedImage(damage=str(error))
-    words = whole_words(image)
-    digest = hashlib.sha256(image.header.build())
-    digest.update(image.body)
-    return JoinedImage(
-        image.state,
-        image.damage,
-        image.size_bytes,
-        image.flash_size_bytes,
-        words[0],
-        words[1],
-        digest.hexdigest(),
-    )
-
-
-def whole_words(image: Image) -> tuple[int, int]:
-    """The two check words as they are at the end of an image; 0 where it is too short."""
-    if len(image.body) < CHECK_WORDS_BYTES:
-        return 0, 0
-    words = CHECK_WORDS.unpack(image.body, image.flash_size_bytes)
-    return words["data_word"], words["whole_word"]

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,16 +9,14 @@ import typer
 
 from openrbu import api
 from openrbu.cli.maps import MapAsked, MapFile, map_answer
-from openrbu.cli.options import Force, complete_machines, hex_number_of
+from openrbu.cli.options import Force, complete_machines
+from openrbu.cli.scan_memory import Searched, open_memory
 from openrbu.cli.show import Answer, caution, hex_address
-from openrbu.errors import UsageError
-from openrbu.memory.narrowed import NarrowedMemory
-from openrbu.memory.physical import Region
+from openrbu.memory.physical import ReadableMemory, Region
 from openrbu.units import BIOS_SEARCH_END, BIOS_SEARCH_START, PhysAddr
 
 if TYPE_CHECKING:
-    from openrbu.api import Machine, ReadableMemory
-    from openrbu.bios.findings import ReadFreePages
+    from openrbu.bios.findings import Findings
 
 
 def scan(
@@ -44,6 +38,10 @@ def scan(
         Path | None,
         typer.Option("--extract", metavar="DIR", help="Write what was found to files in DIR."),
     ] = None,
+    any_alignment: Annotated[
+        bool,
+        typer.Option("--any-alignment", help="Find what begins at any byte, not only at a page's."),
+    ] = False,
     as_map: Annotated[
         bool, typer.Option("--map", help="Show where everything is, as a map of the memory.")
     ] = False,
@@ -71,32 +69,41 @@ def scan(
     """
     asked = MapAsked.of(memory, map_file, is_asked=as_map, force=force)
     memory = asked.memory
-    with _open_memory(memory, offset) as searched:
+    with open_memory(memory, offset) as searched:
         start, end = PhysAddr(0), searched.memory.regions[-1].end
         if bios:
             start, end = BIOS_SEARCH_START, BIOS_SEARCH_END
-        return _answer(searched, memory, Region(start, end), extract, asked)
+        part = Region(start, end)
+        return _answer(searched, memory, part, extract, asked, any_alignment=any_alignment)
 
 
 def _answer(
-    searched: _Searched, name: str, part: Region, directory: Path | None, asked: MapAsked
+    searched: Searched,
+    name: str,
+    part: Region,
+    directory: Path | None,
+    asked: MapAsked,
+    *,
+    any_alignment: bool,
 ) -> Answer:
     """The answer about a part of a memory. `directory`: where to write what was found."""
-    from openrbu.bios.findings import look_closer
     from openrbu.cli.scan_blocks import findings_blocks
     from openrbu.cli.scan_document import findings_document
     from openrbu.dumps.dump_memory import DumpMemory
 
     dump = searched.memory if isinstance(searched.memory, DumpMemory) else None
-    notes = dump.notes if dump else ()
-    narrowed = NarrowedMemory.of(searched.memory)  # all that follows searches only these pages
-    found = api.scan(narrowed, start=part.start, end=part.end)
-    findings = look_closer(narrowed, found, searched.read_free_pages)
+    memory, findings = _findings(searched, part, any_alignment)
+    found = findings.result
+    notes = list(dump.notes if dump else ())
+    if off_page := found.off_page_count:
+        notes.append(f"{off_page} packets and headers begin off a page, where no BIOS finds them")
     document = {
         "memory": name,
         **({"format": dump.format} if dump else {}),
-        "notes": list(notes),
+        "notes": notes,
         "searched": {"start": hex_address(part.start), "end": hex_address(part.end)},
+        "any_alignment": any_alignment,
+        "off_page_count": off_page,
         **findings_document(findings),
     }
     blocks = [*map(caution, notes), *findings_blocks(findings)]
@@ -108,61 +115,31 @@ def _answer(
         return Answer({**document, "extracted": None}, blocks)
     from openrbu.cli.scan_extract import Extraction
 
-    written = Extraction(narrowed, findings, directory, name)
+    written = Extraction(memory, findings, directory, name)
     return Answer({**document, "extracted": written.document}, [*blocks, *written.blocks])
 
 
-@dataclass(frozen=True, slots=True)
-class _Searched:
-    """A memory, what says which of its pages are free (None: nothing does), and the machine whose
-    memory it is (None: it is a dump)."""
+def _findings(
+    searched: Searched, part: Region, any_alignment: bool
+) -> tuple[ReadableMemory, Findings]:
+    """What is in a part of a memory; and the memory to read it from."""
+    from openrbu.bios.findings import Findings
+    from openrbu.memory.any_alignment import places_anywhere
+    from openrbu.memory.narrowed import NarrowedMemory, possible_pages
+    from openrbu.memory.search_result import NOTHING
 
-    memory: ReadableMemory
-    read_free_pages: ReadFreePages | None = None
-    machine: Machine | None = None
+    memory = searched.memory
+    places = places_anywhere(memory, part.start, part.end) if any_alignment else None
+    pages = possible_pages(memory) if places is None else places.at_pages
+    if not pages and places is None:  # the usual case: nothing more is loaded
+        return memory, Findings(NOTHING, {}, (), ())
+    from openrbu.bios.closer_look import look_closer
+    from openrbu.memory.scan import search_places
 
-
-@contextlib.contextmanager
-def _open_memory(memory: str, offset: str | None) -> Iterator[_Searched]:
-    """A machine's RAM, or a file as RAM; `-` is standard input.
-
-    Raises what `api.open_dump` raises, and a UsageError when it is neither.
-    """
-    from openrbu.update.verify import read_free_pages
-
-    start = None if offset is None else _address_of(offset)
-    if memory == "-":
-        with api.open_dump(memory, offset=start) as ram:
-            yield _Searched(ram)
-        return
-    if "/" not in memory and _is_machine(memory):
-        if start is not None:
-            raise UsageError(f"--offset is for a file: {memory} is a virtual machine")
-        with api.open_machine(memory) as machine:
-            physical = machine.memory
-            yield _Searched(physical, partial(read_free_pages, machine.host), machine)
-        return
-    path = Path(memory)
-    with contextlib.suppress(PermissionError):  # opening it says that
-        if not path.exists():
-            raise UsageError(f"{memory} is neither a machine nor a file")
-    with api.open_dump(path, offset=start) as ram:
-        yield _Searched(ram)
-
-
-def _address_of(text: str) -> int:
-    """The number in `0x…`, or in decimal digits."""
-    if text.isdecimal():
-        return int(text[:32])
-    return hex_number_of(text, "--offset")
-
-
-def _is_machine(name: str) -> bool:
-    """Whether there is such a machine, or may be: where this user can't see whether, opening it
-    says so."""
-    from openrbu.system.home import state_home
-
-    try:
-        return (state_home() / "machines" / name).is_dir()
-    except PermissionError:
-        return not Path(name).exists()
+    narrowed = NarrowedMemory.on(memory, pages)  # all that follows searches only these pages
+    found = (
+        api.scan(narrowed, start=part.start, end=part.end)
+        if places is None
+        else search_places(memory, part.start, part.end, places)
+    )
+    return narrowed, look_closer(narrowed, found, searched.read_free_pages)

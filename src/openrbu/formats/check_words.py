@@ -40,6 +40,7 @@ _A_BYTE = 0x00800000
 
 _WORD_BYTES = 4
 _POSITIONS_AT_ONCE = MIB
+_FEW_VALUES = 64 * KIB
 
 
 def register(data: Buffer, start: int = _START) -> int:
@@ -98,7 +99,8 @@ def claimed_sizes(
         here = min(count, _POSITIONS_AT_ONCE)
         # A u32 at each step: they may overlap, and nothing is copied.
         stored = np.ndarray((here,), "<u4", part, offset=place, strides=(step,))
-        for index in np.flatnonzero(stored == _times_each(_sequence(step)[:here], moved)).tolist():
+        due = _times_each(_sequence(step, here), moved)
+        for index in np.flatnonzero(stored == due).tolist():
             yield first + index * step
         count -= here
         first += here * step
@@ -123,7 +125,7 @@ def changed_byte(size_bytes: int, difference: int, mask: int, first: int, last: 
     for end in range(min(last, size_bytes), max(first, 0), -_POSITIONS_AT_ONCE):
         start = max(first, 0, end - _POSITIONS_AT_ONCE)
         nearest = _times(mask, _power(size_bytes - end + 1))
-        differences = _times_each(_sequence(1)[: end - start], nearest)
+        differences = _times_each(_sequence(1, end - start), nearest)
         found = np.flatnonzero(differences == difference)
         if len(found):
             return end - 1 - int(found[0])
@@ -162,23 +164,33 @@ def _times(one: int, other: int) -> int:
 
 
 def _times_each(values: npt.NDArray[np.uint32], factor: int) -> npt.NDArray[np.uint32]:
-    """Each value times `factor`, with a table for each of the four bytes; shape as `values`."""
+    """Each value times `factor`, with a table for each part of a value; shape as `values`, which
+    are contiguous."""
+    part = np.dtype("<u2" if len(values) > _FEW_VALUES else "u1")  # larger tables take longer
+    columns = values.view(part).reshape(len(values), -1)
     product = np.zeros(len(values), np.uint32)
-    for byte in range(_WORD_BYTES):
-        table = np.zeros(256, np.uint32)
-        for bit in range(8):
+    bits = 8 * part.itemsize
+    for number in range(columns.shape[1]):
+        table = np.zeros(1 << bits, np.uint32)
+        for bit in range(bits):
             table[1 << bit : 2 << bit] = table[: 1 << bit] ^ np.uint32(
-                _times(1 << (8 * byte + bit), factor)
+                _times(1 << (bits * number + bit), factor)
             )
-        product ^= table[values >> np.uint32(8 * byte) & np.uint32(0xFF)]
+        product ^= table[columns[:, number]]
     return product
 
 
-@lru_cache(maxsize=2)
-def _sequence(step: int) -> npt.NDArray[np.uint32]:
-    """The factors for 0, `step`, 2 × `step` … bytes of zeros; shape (`_POSITIONS_AT_ONCE`,)."""
+def _sequence(step: int, count: int) -> npt.NDArray[np.uint32]:
+    """The factors for 0, `step`, 2 × `step` … bytes of zeros; shape (count,), at most
+    `_POSITIONS_AT_ONCE`."""
+    return _longer_sequence(step, 1 << (count - 1).bit_length())[:count]
+
+
+@lru_cache(maxsize=4)
+def _longer_sequence(step: int, count: int) -> npt.NDArray[np.uint32]:
+    """`_sequence` where `count` is a power of two."""
     powers = np.array([_ONE], np.uint32)
-    while len(powers) < _POSITIONS_AT_ONCE:
+    while len(powers) < count:
         moved = _times_each(powers, _power(step * len(powers)))
         powers = np.concatenate((powers, moved))
     return powers

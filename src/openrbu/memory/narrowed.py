@@ -7,7 +7,7 @@ is read after the start of such a page, such as the rest of a packet, comes from
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -15,9 +15,17 @@ from openrbu.formats.hdr import MAGIC_WORD
 from openrbu.formats.packet_header import PACKET_HEADER, PACKET_MAGIC
 from openrbu.lazy import np, npt
 from openrbu.memory.frames import frame_runs
+from openrbu.memory.page_search import pages_beginning_with
 from openrbu.memory.physical import ReadableMemory, Region
 from openrbu.memory.ram_array import Addresses, RamArray
 from openrbu.units import KIB, PAGE_SHIFT, PhysAddr
+
+
+def possible_pages(memory: ReadableMemory) -> list[tuple[int, int]]:
+    """The address of each page that begins like a packet or an image, ascending, and 0 for a
+    packet, 1 for an image."""
+    end = memory.regions[-1].end
+    return list(pages_beginning_with(memory, PhysAddr(0), end, PACKET_MAGIC, MAGIC_WORD))
 
 
 class NarrowedMemory:
@@ -35,9 +43,13 @@ class NarrowedMemory:
     @classmethod
     def of(cls, memory: ReadableMemory) -> NarrowedMemory:
         """All pages of a memory that begin like a packet or an image."""
-        ram = RamArray(memory, PhysAddr(0), memory.regions[-1].end)
-        pages, which = ram.pages_with(PACKET_MAGIC, MAGIC_WORD)
-        return cls(memory, pages, which == 0)
+        return cls.on(memory, possible_pages(memory))
+
+    @classmethod
+    def on(cls, memory: ReadableMemory, pages: Sequence[tuple[int, int]]) -> NarrowedMemory:
+        """These pages of a memory, as `possible_pages` returns them."""
+        columns = np.array(pages, np.int64).reshape(-1, 2)
+        return cls(memory, columns[:, 0], columns[:, 1] == 0)
 
     def only(self, wanted: npt.NDArray[np.bool_]) -> NarrowedMemory:
         """The same with only those pages for which `wanted` is True; shape (pages,)."""

@@ -90,11 +90,11 @@ class PhysicalMemory(ReadableMemory, Protocol):
 
 def joined(parts: Iterable[tuple[int, int]]) -> tuple[Region, ...]:
     """Join adjacent parts of memory, each given as [start, end). They ascend; two of them are
-    adjacent when one begins at the end of the last page of the other."""
+    adjacent when one begins at the end of the other, or of its last page."""
     extents: list[Region] = []
     first, last = 0, -1  # the bounds of the extent so far; none yet
     for start, end in parts:
-        if last >= 0 and -(-last // PAGE_SIZE) * PAGE_SIZE != start:
+        if last >= 0 and start not in (last, -(-last // PAGE_SIZE) * PAGE_SIZE):
             extents.append(Region(PhysAddr(first), PhysAddr(last)))
             last = -1
         if last < 0:

@@ -15,7 +15,7 @@ so.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from openrbu.errors import DamagedInputError
@@ -32,11 +32,14 @@ from openrbu.formats.packet import (
 )
 from openrbu.formats.packet_header import HEADER_RULES
 from openrbu.lazy import np, npt
+from openrbu.memory.any_alignment import MAX_PLACES, Places, places_anywhere
 from openrbu.memory.image_search import ImageSearch
 from openrbu.memory.packet_sums import groups, packet_rows, packet_sums
+from openrbu.memory.page_search import pages_beginning_with
 from openrbu.memory.physical import ReadableMemory
 from openrbu.memory.ram_array import Addresses, RamArray
 from openrbu.memory.search_result import (
+    NOTHING,
     DamagedPacket,
     DifferingCopy,
     FoundHeader,
@@ -77,21 +80,51 @@ def search(
     end: PhysAddr = BIOS_SEARCH_END,
     *,
     flash_size_bytes: int | None = None,
+    any_alignment: bool = False,
 ) -> SearchResult:
     """Find all packets and images that begin at the start of a page and lie wholly in [start, end).
+    With `any_alignment` they may begin at any byte.
 
     An image counts when header, data of `flash_size_bytes` and the right check words follow each
     other in RAM without a gap. If that size is None, the check words are searched up to 64 MiB
     after the header.
     """
-    ram = RamArray(memory, start, end)
-    pages, which = ram.pages_with(PACKET_MAGIC, hdr.MAGIC_WORD)
+    if any_alignment:
+        return search_places(memory, start, end, places_anywhere(memory, start, end))
+    pages = list(pages_beginning_with(memory, start, end, PACKET_MAGIC, hdr.MAGIC_WORD))
+    if not pages:
+        return NOTHING
+    columns = np.array(pages, np.int64)
+    packets, images = (columns[columns[:, 1] == which, 0] for which in (0, 1))
+    return _search(RamArray(memory, start, end), packets, images, flash_size_bytes, _Rejects())
+
+
+def search_places(
+    memory: ReadableMemory, start: PhysAddr, end: PhysAddr, places: Places
+) -> SearchResult:
+    """`search` with `any_alignment`, where what begins like a packet or an image was found."""
     rejects = _Rejects()
-    sets = _find_sets(ram, pages[which == 0], rejects)
-    headers, images = _find_images(ram, pages[which == 1], flash_size_bytes, rejects)
+    if places.ended_at is not None:
+        why = f"not searched from here on: over {MAX_PLACES} places begin like a packet or an image"
+        rejects.add_one(places.ended_at, why)
+    ram = RamArray(memory, start, end, to_pages=False)
+    return _search(ram, places.packets, places.images, None, rejects)
+
+
+def _search(
+    ram: RamArray,
+    packets: Addresses,
+    images: Addresses,
+    flash_size_bytes: int | None,
+    rejects: _Rejects,
+) -> SearchResult:
+    """What begins where a packet or an image may begin."""
+    sets = _find_sets(ram, packets, rejects)
+    images = np.setdiff1d(images, _headers_in(sets))  # such a header is told with its set
+    headers, whole = _find_images(ram, images, flash_size_bytes, rejects)
     return SearchResult(
         packet_sets=tuple(sets),
-        images=tuple(images),
+        images=tuple(whole),
         headers=tuple(headers),
         rejects=tuple(sorted(rejects.kept, key=lambda reject: reject.address)),
         reject_count=rejects.count,
@@ -216,6 +249,13 @@ def _make_set(ram: RamArray, addresses: Addresses, headers: npt.NDArray[Any]) ->
         image_header=_image_header(ram, places, header_size, int(model["pktSize"]) * KIB),
         differing=differing,
     )
+
+
+def _headers_in(sets: Sequence[FoundSet]) -> list[int]:
+    """Where the data of the sets' packets with the number 1 begins, off a page. (At the start of a
+    page a BIOS would find it.)"""
+    begins = (at + found.header_size_bytes for found in sets for at in found.places.get(1, ()))
+    return [at for at in begins if at % PAGE_SIZE]
 
 
 def _image_header(

@@ -10,7 +10,7 @@ from openrbu.formats.hdr import Header
 from openrbu.formats.image_check import ImageState
 from openrbu.formats.packet import PacketHeader, PasswordItem, set_id_text
 from openrbu.memory.physical import ReadableMemory, Region, joined
-from openrbu.units import PhysAddr
+from openrbu.units import PAGE_SIZE, PhysAddr
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,3 +190,15 @@ class SearchResult:
     reject_count: int
     damaged: tuple[DamagedPacket, ...] = ()
     damaged_count: int = 0
+
+    @property
+    def off_page_count(self) -> int:
+        """How many of the packets and headers begin off a page, where no BIOS searches."""
+        places = (
+            at for each in self.packet_sets for all_at in each.places.values() for at in all_at
+        )
+        begins = (*places, *(each.address for each in self.headers))
+        return sum(address % PAGE_SIZE != 0 for address in begins)
+
+
+NOTHING = SearchResult((), (), (), (), 0)

@@ -47,7 +47,8 @@ from openrbu.formats.packet_header import (
 )
 from openrbu.lazy import np
 from openrbu.memory.packet_sums import WORK_BYTES, packet_sums
-from openrbu.memory.ram_array import RamArray, pages_beginning_with
+from openrbu.memory.page_search import pages_beginning_with
+from openrbu.memory.ram_array import RamArray
 from openrbu.units import GIB, KIB, MIB, PAGE_SIZE, PhysAddr
 
 PACKETS_START = PhysAddr(128 * KIB)
@@ -103,7 +104,10 @@ class _Pages:
         self._scratch = scratch
         end = -(-scratch.top // PAGE_SIZE) * PAGE_SIZE
         bounds = PACKETS_START, PhysAddr(end)
-        self.addresses, looked_through = pages_beginning_with(scratch.memory, *bounds, PACKET_MAGIC)
+        pages = pages_beginning_with(scratch.memory, *bounds, PACKET_MAGIC)
+        self.addresses = [address for address, _ in pages]
+        runs = scratch.memory.populated(*bounds)
+        looked_through = sum(run.size_bytes for run in runs)
         self._work = 4 * looked_through + WORK_BYTES
         self._largest = 0
         # address: bytes of a valid packet; 0 not valid; -1 not checked; -2 its size is 0.

@@ -10,8 +10,8 @@ from openrbu.errors import DamagedInputError
 from openrbu.formats.check_words import CHECK_WORDS, CHECK_WORDS_BYTES, register
 from openrbu.formats.dell import CompletionCode
 from openrbu.formats.hdr import HEADER, HEADER_SIZE_BYTES, MAGIC, MAGIC_WORD, Image
+from openrbu.memory.page_search import pages_beginning_with
 from openrbu.memory.physical import Region
-from openrbu.memory.ram_array import pages_beginning_with
 from openrbu.units import GIB, PhysAddr
 
 WHOLE_WORD = "checksum over header, data and first word"
@@ -32,8 +32,8 @@ def image_size_bytes(machine: Identity) -> int:
 
 def pages_with_images(scratch: Scratch, start: int, end: int) -> list[int]:
     """The addresses of the pages in [start, end) that begin like an image, ascending."""
-    there, _ = pages_beginning_with(scratch.memory, PhysAddr(start), PhysAddr(end), MAGIC_WORD)
-    pages = set(there)
+    there = pages_beginning_with(scratch.memory, PhysAddr(start), PhysAddr(end), MAGIC_WORD)
+    pages = {address for address, _ in there}
     for page in scratch.changed_pages:
         if start <= page < end:
             pages.discard(page)
