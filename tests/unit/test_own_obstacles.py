@@ -107,8 +107,9 @@ def test_each_node_has_its_pool(root: Path) -> None:
     ("line", "directory"),
     [
         ("hugetlbfs /dev/hugepages hugetlbfs rw,relatime,pagesize=2M 0 0", "/dev/hugepages"),
-        ("none /mnt/two\\040words hugetlbfs rw 0 0", "/mnt/two words"),
-        ("openrbu /run/openrbu/hugepages hugetlbfs rw,pagesize=2M", "/run/openrbu/hugepages"),
+        ("none /dev/two\\040words hugetlbfs rw 0 0", "/dev/two words"),
+        ("none /mnt/huge hugetlbfs rw,pagesize=2M 0 0", None),
+        ("openrbu /dev/openrbu-hugepages hugetlbfs rw,pagesize=2M", "/dev/openrbu-hugepages"),
         ("hugetlbfs /dev/hugepages hugetlbfs rw,pagesize=1024M 0 0", None),
         ("hugetlbfs /dev/hugepages hugetlbfs ro,pagesize=2M 0 0", None),
         ("hugetlbfs /dev/hugepages hugetlbfs rw,pagesize=2M,size=64M 0 0", None),
@@ -119,7 +120,7 @@ def test_a_mount_is_used_that_has_the_right_pages_and_no_limit(
     root: Path, line: str, directory: str | None
 ) -> None:
     put(root, "proc/self/mounts", f"sysfs /sys sysfs rw 0 0\n{line}\n")
-    expected = None if directory is None else Mount(directory, directory.startswith("/run"))
+    expected = None if directory is None else Mount(directory, "openrbu" in directory)
     assert find_mount(root) == expected
 
 

@@ -20,7 +20,10 @@ from openrbu.errors import ObstacleError
 from openrbu.formats.meminfo import meminfo_bytes
 from openrbu.units import HUGE_PAGE_BYTES, MIB
 
-OWN_MOUNT = "/run/openrbu/hugepages"
+OWN_MOUNT = "/dev/openrbu-hugepages"
+"""Below `/dev`, where a shutdown with systemd leaves mounts alone, as that of its own huge pages
+(its unit `dev-hugepages.mount`; API file systems). Below `/run` it unmounts them before the reset,
+and the files are gone."""
 USUAL_MOUNT = "/dev/hugepages"
 
 FILE_SYSTEM_TYPE = "hugetlbfs"
@@ -40,9 +43,10 @@ class Mount(NamedTuple):
 
 
 def find_mount(root: Path = Path("/")) -> Mount | None:
-    """The mount whose files a process can use here; None: there is none without a limit."""
+    """The mount whose files a process can use here; None: there is none without a limit that a
+    shutdown leaves alone (see `OWN_MOUNT`)."""
     view = _view(root)
-    found = list(_mounts(root, view))
+    found = [each for each in _mounts(root, view) if each.directory.startswith(f"{view}/dev/")]
     own = [mount for mount in found if mount.is_ours]
     usual = [mount for mount in found if mount.directory == view + USUAL_MOUNT]
     return next(iter([*own, *usual, *found]), None)

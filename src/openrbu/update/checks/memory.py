@@ -164,7 +164,16 @@ def restart_checks(seen: Situation) -> Iterator[Check]:
             "look for it in the setup of the BIOS and in the kernel's log (dmesg)",
         )
     yield from _added(seen)
-    if traits.clears:
+    if traits.clears and seen.host.own_rbu is not None:
+        yield Check(
+            Question.RESTART,
+            "cleared_pages",
+            f"pages are cleared when they are freed ({', '.join(traits.clears)}): what is staged "
+            "in huge pages is lost where the shutdown unmounts their file system",
+            Verdict.UNKNOWN,
+            "systemd leaves it alone; without systemd, start Linux without that for the update",
+        )
+    elif traits.clears:
         text = f"pages are cleared when they are freed ({', '.join(traits.clears)})"
         yield Check(
             Question.RESTART, "cleared_pages", text, Verdict.FINE, "what is staged is not freed"
