@@ -187,6 +187,7 @@ _NOT_WATCHED = (
     "sleep",
     "frame_table",
     "own_rbu",
+    "offers_own_rbu",
 )
 
 Hook = Callable[[str, tuple[Any, ...]], None]

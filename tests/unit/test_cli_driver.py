@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from openrbu.api import drivers, machines
+from openrbu.units import MIB
 from rigs.cli import Cli
 from rigs.hazards import KERNEL, put, sound_machine
-from rigs.machines import image_bytes
+from rigs.machines import as_nobody, image_bytes, opened_up
 from rigs.own_driver import RamFileHost
 from rigs.own_memory import HUGE, free_pages, make_computer
 
@@ -60,6 +61,33 @@ def test_the_kernels_driver_wins(rbu: Cli, tree: Path) -> None:
     put(tree, "/sys/devices/platform/dell_rbu/image_type", "mono\n")
     refused = document(rbu, "driver", "start", code=4)
     assert "rmmod dell_rbu" in refused["error"]["message"]
+    refused = document(rbu, "plan", str(tree.parent / "image.hdr"), "--driver", "own", code=4)
+    assert "rmmod dell_rbu" in refused["error"]["message"]
+
+
+def test_an_image_that_only_larger_blocks_can_hold(rbu: Cli, tree: Path, tmp_path: Path) -> None:
+    """In one piece, on a kernel that has its driver: 4 MiB at most."""
+    put(tree, f"/lib/modules/{KERNEL}/modules.dep", "kernel/drivers/dell_rbu.ko:\n")
+    put(tree, f"/lib/modules/{KERNEL}/kernel/drivers/dell_rbu.ko", b"\x7fELF")
+    large = tmp_path / "large.hdr"
+    large.write_bytes(image_bytes(flash_size_bytes=5 * MIB))
+    words = ("plan", str(large), "--mode", "mono", "--allow-any-system")
+    assert "--driver own" in rbu(*words).out
+    own = rbu(*words, "--driver", "own").out
+    assert "larger than one block" not in own
+
+
+@pytest.mark.privilege
+def test_another_user_is_told_that_it_takes_root(rbu: Cli, tree: Path) -> None:
+    rbu("driver", "start")
+    (tree / "run/openrbu/driver").chmod(0o700)
+
+    def look() -> None:
+        assert "it takes root" in rbu.fails(4, "driver", "status")
+        assert "it takes root" in rbu.fails(4, "driver", "start")
+
+    opened_up(tree / "run")
+    as_nobody(look)
 
 
 def test_an_update_its_status_and_a_cancel(rbu: Cli, tree: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from openrbu import errors
-from openrbu.api.machines import _this_computer
+from openrbu.api.machines import KERNELS_IS_LOADED, _this_computer
 from openrbu.units import MIB, PAGE_SIZE
 
 if TYPE_CHECKING:
@@ -36,9 +36,7 @@ def start_driver(memory_bytes: int = 0, *, block_bytes: int = 2 * MIB) -> OwnDri
         raise errors.UsageError(f"a block of {block_bytes} bytes: a power of two from 4 KiB on")
     with contextlib.closing(_this_computer("own")) as host, alone_on(host):
         if host.own_rbu is None:
-            raise errors.ObstacleError(
-                "the kernel's dell_rbu is loaded, and is used: rmmod dell_rbu unloads it"
-            )
+            raise errors.ObstacleError(KERNELS_IS_LOADED)
         with _told("openrbu's own driver can't be started"):
             driver = host.driver_for_change
             was_loaded = driver.is_loaded
@@ -58,14 +56,17 @@ def start_driver(memory_bytes: int = 0, *, block_bytes: int = 2 * MIB) -> OwnDri
 
 
 def driver_status() -> OwnDriverStatus | None:
-    """The status of openrbu's own driver; None: it is not started, or this user can't see it.
+    """The status of openrbu's own driver; None: it is not started.
 
-    :raise ObstacleError: when its memory can't be looked at.
+    :raise ObstacleError: when this user can't see whether it is, or its memory can't be looked at.
     :raise DamagedInputError: when the driver's record is damaged.
     """
     from openrbu.own_driver.status import status_of
 
-    with contextlib.closing(_this_computer("own")) as host, _told("it can't be looked at"):
+    what = "openrbu's own driver can't be looked at"
+    with contextlib.closing(_this_computer("own")) as host, _told(what):
+        if host.store.is_closed:
+            raise errors.ObstacleError(f"{what}: it takes root")
         driver = host.driver
         return None if driver is None else status_of(driver)
 

@@ -98,6 +98,10 @@ class Host(Protocol):
         """openrbu's own `dell_rbu`, where this host uses that: its files are among the host's once
         `load_module` has started it. None: the kernel's driver is used."""
 
+    @property
+    def offers_own_rbu(self) -> bool:
+        """Whether openrbu's own `dell_rbu` could be used here, where it is asked for."""
+
     def hardware_revision(self, system_id: int | None) -> int | None:
         """The hardware revision (0 to 7) that the BIOS looks for in an image's system list; None
         where it is not known. `system_id` is the one in SMBIOS; None: there is none."""

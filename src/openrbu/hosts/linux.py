@@ -89,6 +89,10 @@ class LinuxHost:
         """None: the kernel's driver is used."""
         return None
 
+    @property
+    def offers_own_rbu(self) -> bool:
+        return False
+
     def hardware_revision(self, system_id: int | None) -> int | None:
         """The revision in the BIOS's identity in the ROM, if that has the system ID of SMBIOS.
         (Kernels show the first MiB through `/dev/mem`, except under lockdown.)"""

@@ -83,6 +83,10 @@ class OwnDriverHost(LinuxHost):
     def own_rbu(self) -> OwnRbu | None:
         return _Rbu(self) if self._uses_own() else None
 
+    @property
+    def offers_own_rbu(self) -> bool:
+        return self._choice != "kernel"
+
     def _uses_own(self) -> bool:
         if self._choice == "kernel" or super().exists(_DEVICE):
             return False
@@ -100,10 +104,11 @@ class OwnDriverHost(LinuxHost):
     def _is_started(self) -> bool:
         if self._driver is not None or not super().exists("/run/openrbu/driver"):
             return self._driver is not None
-        return self._store.has_record
+        return self.store.has_record
 
     @cached_property
-    def _store(self) -> Store:
+    def store(self) -> Store:
+        """Where the driver keeps its state."""
         from openrbu.own_driver.store import Store  # noqa: PLC0415  (start-up time)
 
         return Store(self.root)
@@ -120,10 +125,10 @@ class OwnDriverHost(LinuxHost):
             return self._driver if self._driver.is_loaded else None
         from openrbu.own_driver.driver import look_at_own_driver  # noqa: PLC0415  (start-up time)
 
-        stamp = self._store.stamp
+        stamp = self.store.stamp
         if stamp is None or stamp != self._seen_stamp:
             self._seen = look_at_own_driver(self._backend, root=self.root)
-            self._seen_stamp = self._store.stamp
+            self._seen_stamp = self.store.stamp
         return self._seen
 
     @property

@@ -69,6 +69,10 @@ class VirtualHost:
         """None: the kernel's driver is used."""
         return None
 
+    @property
+    def offers_own_rbu(self) -> bool:
+        return False
+
     def hardware_revision(self, system_id: int | None) -> int:
         return self._machine.config.hardware_revision
 

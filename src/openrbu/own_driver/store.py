@@ -90,6 +90,11 @@ class Store:
         return self.directory / f"record-{self.boot_id}.json"
 
     @property
+    def is_closed(self) -> bool:
+        """Whether this user can't see what is in the directory."""
+        return self.directory.exists() and not os.access(self.directory, os.R_OK | os.X_OK)
+
+    @property
     def has_record(self) -> bool:
         """Whether there is a record of this boot.
 

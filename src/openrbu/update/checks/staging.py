@@ -46,6 +46,7 @@ def _mono(seen: Situation) -> Iterator[Check]:
                 if seen.takes_packets
                 else f", and the BIOS of {seen.target.title} takes no packets"
             ),
+            advice=_larger_blocks(seen),
             obstacle="too_large_for_mono",
         )
     if seen.password_needs_packets:
@@ -55,6 +56,14 @@ def _mono(seen: Situation) -> Iterator[Check]:
             advice="use --mode packet",
             obstacle="password_needs_packets",
         )
+
+
+def _larger_blocks(seen: Situation) -> str:
+    """What to do where the kernel's driver has no block for an image in one piece."""
+    if seen.host.own_rbu is not None or not seen.host.offers_own_rbu:
+        return ""
+    loaded = ", after rmmod dell_rbu" if seen.host.module_is_loaded("dell_rbu") else ""
+    return f"use openrbu's own driver, which has larger blocks (--driver own{loaded})"
 
 
 def _packets(seen: Situation) -> Iterator[Check]:
