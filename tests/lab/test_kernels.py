@@ -49,7 +49,7 @@ MARK = b"read by way of the kernel"
 READER = """\
 import ctypes, mmap, os, signal, sys
 from pathlib import Path
-from openrbu.hosts.kcore import open_kcore
+from openrbu.memory.kcore import open_kcore
 mark = bytes(each ^ 0xFF for each in bytes.fromhex(sys.argv[1]))
 memory = mmap.mmap(-1, 4096)
 memory[: len(mark)] = mark

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from openrbu.formats.hdr import SystemId, make_image
 from openrbu.formats.version import BiosVersion
-from openrbu.hosts.kcore import Kcore, open_kcore
+from openrbu.memory.kcore import Kcore, open_kcore
 from openrbu.memory.physical import Region
 from openrbu.units import KIB, MIB, PhysAddr
 

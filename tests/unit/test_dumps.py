@@ -25,8 +25,8 @@ from openrbu.errors import AddressError, DamagedInputError, ObstacleError, Usage
 from openrbu.formats.hdr import SystemId, make_image
 from openrbu.formats.packet import split
 from openrbu.formats.version import BiosVersion
-from openrbu.hosts.kcore import Kcore
 from openrbu.hosts.linux import LinuxHost
+from openrbu.memory.kcore import Kcore
 from openrbu.memory.physical import Region
 from openrbu.memory.scan import SearchResult
 from openrbu.memory.windows import HasWindows, windows

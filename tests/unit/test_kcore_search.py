@@ -17,9 +17,9 @@ from openrbu.errors import DamagedInputError, UpdateFailedError
 from openrbu.formats import packet
 from openrbu.formats.hdr import Image, SystemId, make_image
 from openrbu.formats.version import BiosVersion
-from openrbu.hosts.kcore import Kcore
 from openrbu.hosts.linux import LinuxHost
 from openrbu.memory import windows
+from openrbu.memory.kcore import Kcore
 from openrbu.memory.ram_file import RamFile
 from openrbu.memory.scan import search
 from openrbu.units import KIB, MIB, PAGE_SIZE, PhysAddr

@@ -219,6 +219,7 @@ def test_each_change_is_noted_before_it_is_made(tmp_path: Path) -> None:
     seen = []
 
     def note(record: OwnMemoryRecord) -> None:
+        assert isinstance(record, HugePagesRecord)
         seen.append((record, kernel.most_pooled, files(tmp_path)))
 
     make_root(tmp_path)

@@ -81,7 +81,7 @@ def _is_kcore(path: StrPath) -> bool:
 
 
 def _kcore() -> ReadableMemory:
-    from openrbu.hosts.kcore import open_kcore
+    from openrbu.memory.kcore import open_kcore
 
     memory = open_kcore(Path("/"))
     if memory is None:

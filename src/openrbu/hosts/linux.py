@@ -21,10 +21,10 @@ from openrbu.errors import ObstacleError
 from openrbu.formats import rom_identity
 from openrbu.formats.rom_identity import IDENTITY, revision_in
 from openrbu.hosts.base import DMI_TABLE, EFI_VARIABLES, OwnRbu
-from openrbu.hosts.kcore import open_kcore
 from openrbu.hosts.older_journals import older_journals
 from openrbu.hosts.restart_command import SYSTEMD_RUNS, restart_command
 from openrbu.machine import path_locks
+from openrbu.memory.kcore import open_kcore
 from openrbu.memory.physical import ReadableMemory
 from openrbu.system import immutable
 from openrbu.system.flocks import one_for_all

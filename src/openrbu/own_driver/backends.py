@@ -1,20 +1,66 @@
-"""The kinds of memory that the driver can have, and which one it gets.
-
-This module is light: a process that is going to fork may import it. numpy starts threads.
-"""
+"""The kinds of memory that the driver can have, and which one it gets."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Literal
 
-if TYPE_CHECKING:
-    from openrbu.own_driver.driver import Backend
+from openrbu.own_driver import crash_region, obstacles, pmem_region
+from openrbu.own_driver.crash_region import CrashRegionBackend
+from openrbu.own_driver.driver import Backend
+from openrbu.own_driver.huge_pages import HugePageBackend
+from openrbu.own_driver.obstacles import Obstacle
+from openrbu.own_driver.own_memory import Note, OwnMemory, OwnMemoryRecord
+from openrbu.own_driver.pmem_region import PmemBackend
+
+MemoryKind = Literal["huge_pages", "crash_region", "pmem"]
+
+
+class AnyBackend:
+    """Makes memory of one kind, and opens that of any. `root`: the directory of `/proc`, `/sys` and
+    `/dev`."""
+
+    def __init__(self, kind: MemoryKind = "huge_pages", root: Path = Path("/")) -> None:
+        self._kind = kind
+        self._backends: dict[str, Backend] = {
+            "huge_pages": HugePageBackend(root),
+            "crash_region": CrashRegionBackend(root),
+            "pmem": PmemBackend(root),
+        }
+
+    def new(self, note: Note) -> OwnMemory:
+        """A memory without any pages yet.
+
+        :raise ObstacleError: when this computer has no such memory.
+        """
+        return self._backends[self._kind].new(note)
+
+    def open(self, record: OwnMemoryRecord, note: Note) -> OwnMemory:
+        """The memory of a record, with what is in it, of whatever kind it is.
+
+        :raise DamagedInputError: when the record says what can't be.
+        :raise OSError: the kernel's error.
+        """
+        return self._backends[record.kind].open(record, note)
 
 
 def default_backend(root: Path = Path("/")) -> Backend:
-    """Huge pages: the only kind that needs no restart to be prepared. `root`: see
-    `HugePageBackend`."""
-    from openrbu.own_driver.huge_pages import HugePageBackend  # noqa: PLC0415  (threads)
+    """Huge pages, the only kind that needs no restart to be prepared; memory of another kind that
+    the driver has already is opened as what it is. `root`: see `AnyBackend`."""
+    return AnyBackend(root=root)
 
-    return HugePageBackend(root)
+
+def obstacles_to(
+    kind: MemoryKind, root: Path = Path("/"), *, needed_bytes: int = 0
+) -> tuple[Obstacle, ...]:
+    """What keeps a process from having so much memory of this kind, as far as files say it."""
+    if kind == "huge_pages":
+        return obstacles.obstacles(root, needed_bytes=needed_bytes)
+    if kind == "crash_region":
+        return tuple(crash_region.obstacles(root))
+    return tuple(pmem_region.obstacles(root))
+
+
+def displaced_by(kind: MemoryKind, root: Path = Path("/")) -> str:
+    """What is lost when memory of this kind is used, and what brings it back; empty: nothing."""
+    return crash_region.displaced(root) if kind == "crash_region" else ""

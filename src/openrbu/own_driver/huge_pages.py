@@ -331,6 +331,8 @@ class HugePageBackend:
         :raise DamagedInputError: when the record says what can't be.
         :raise OSError: the kernel's error.
         """
+        if not isinstance(record, HugePagesRecord):
+            raise DamagedInputError(f"not the record of huge pages: {record.kind}")
         memory = HugePages(self, note)
         memory.restore(record)
         return memory

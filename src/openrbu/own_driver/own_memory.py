@@ -57,7 +57,29 @@ class HugePagesRecord:
     allocated: AllocatedRows
 
 
-OwnMemoryRecord: TypeAlias = HugePagesRecord
+@dataclass(frozen=True, slots=True)
+class CrashRegionRecord:
+    """The crash kernel's memory in [start, end). `was_loaded`: there was a crash kernel in it."""
+
+    kind: Literal["crash_region"]
+    start: Natural
+    end: Natural
+    was_loaded: bool
+    allocated: AllocatedRows
+
+
+@dataclass(frozen=True, slots=True)
+class PmemRecord:
+    """The memory of the device `/dev/DEVICE`, in [start, end)."""
+
+    kind: Literal["pmem"]
+    device: str
+    start: Natural
+    end: Natural
+    allocated: AllocatedRows
+
+
+OwnMemoryRecord: TypeAlias = HugePagesRecord | CrashRegionRecord | PmemRecord
 """What `OwnMemory.record` returns, of each kind; the field `kind` tells them apart."""
 
 Note: TypeAlias = Callable[[OwnMemoryRecord], None]
