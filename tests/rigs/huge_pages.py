@@ -33,10 +33,11 @@ LARGE = f"{SMALL}Node 0, zone   Normal   0 0 0 0 0 0 0 0 0 0 4\n"
 class MadeKernel:
     """A kernel that gives the pages at `free`, in this sequence, and has one pool.
 
-    `directory`: where the files are. `asked`: what the number of its pool was before.
-    `available_bytes` shrinks with the pages that it
-    gives. `compacted`: pages that there are only when memory was compacted. `giant`: where it has
-    a page of 1 GiB to give; None: it has none.
+    `directory`: where the files are. `asked`: how many pages others have, who asked for as many.
+    `available_bytes` shrinks with the pages that it gives. `compacted`: pages that there are only
+    when memory was compacted. `giant`: where it has a page of 1 GiB to give; None: it has none. A
+    file gets those pages first that came last into the pool, as from a real kernel, unless
+    `first_comes_first`.
     """
 
     def __init__(
@@ -48,10 +49,12 @@ class MadeKernel:
         available_bytes: int = GIB,
         compacted: Sequence[int] = (),
         giant: int | None = None,
+        first_comes_first: bool = False,
     ) -> None:
         self.free, self.asked, self._buddyinfo = list(free), asked, buddyinfo
         self._available, self._compacted = available_bytes, list(compacted)
         self._giant, self.giants = giant, 0
+        self._others, self._first_comes_first = asked, first_comes_first
         self.pooled: list[int] = []  # got, and in no file
         self.places: dict[tuple[str, int], int] = {}
         self.most_pooled = 0
@@ -61,8 +64,8 @@ class MadeKernel:
         if page_bytes == GIB:
             return () if self._giant is None else (Pool(GIANTS, None, GIB, self.giants, 0),)
         self._take_back_removed()
-        count = self.asked + len(self.pooled) + len(self.places)
-        return (Pool(PATH, None, page_bytes, count, len(self.places)),)
+        count = self._others + len(self.pooled) + len(self.places)
+        return (Pool(PATH, None, page_bytes, count, max(0, count - self.asked)),)
 
     def set_count(self, path: str, count: int) -> int:
         if path == GIANTS:
@@ -70,14 +73,15 @@ class MadeKernel:
             return self.giants
         assert path == PATH
         self._take_back_removed()
-        in_files = self.asked + len(self.places)
-        wanted = max(0, count - in_files)
+        in_use = self._others + len(self.places)
+        wanted = max(0, count - in_use)
         while len(self.pooled) < wanted and self.free:
             self.pooled.append(self.free.pop(0))
         while len(self.pooled) > wanted:
             self.free.insert(0, self.pooled.pop())
+        self.asked = min(count, in_use + len(self.pooled))
         self.most_pooled = max(self.most_pooled, len(self.pooled) + len(self.places))
-        return in_files + len(self.pooled)
+        return in_use + len(self.pooled)
 
     def can_split(self, pool: Pool) -> bool:
         return pool.path == GIANTS
@@ -86,7 +90,8 @@ class MadeKernel:
         assert (pool.path, self.giants) == (GIANTS, 1)
         assert self._giant is not None
         self.giants = 0
-        self.pooled = [*pages_from(self._giant, GIB // HUGE), *self.pooled]
+        self.pooled += pages_from(self._giant, GIB // HUGE)
+        self.asked += GIB // HUGE
 
     def zones(self) -> tuple[ZoneFree, ...]:
         return tuple(parse_buddyinfo(self._buddyinfo))
@@ -106,7 +111,7 @@ class MadeKernel:
         for page in pages:
             key = (page.name, page.number)
             if key not in self.places and self.pooled:
-                self.places[key] = self.pooled.pop(0)
+                self.places[key] = self.pooled.pop(0 if self._first_comes_first else -1)
             place = self.places.get(key)
             found.append(None if place is None else PhysAddr(place))
         return found

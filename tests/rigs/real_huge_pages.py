@@ -71,7 +71,8 @@ class SteppedKernel(LinuxHugePages):
 
 def take(kept: Kept) -> None:
     memory = HugePageBackend().new(kept)
-    memory.reserve(4 * HUGE_PAGE_BYTES, block_bytes=HUGE_PAGE_BYTES)
+    for count in (2, 4):
+        memory.reserve(count * HUGE_PAGE_BYTES, block_bytes=HUGE_PAGE_BYTES)
     for _ in range(4):
         address = memory.allocate(9)
         memory.memory.write(address, PATTERN[: HUGE_PAGE_BYTES - 1])

@@ -60,7 +60,7 @@ def test_adjacent_pages_are_one_block_whatever_their_sequence(
     assert memory.memory.view(address, 16 * MIB) == data
     in_file = (tmp_path / "dev/hugepages" / files(tmp_path)[0]).read_bytes()
     parts = [in_file[start : start + HUGE] for start in range(0, 16 * MIB, HUGE)]
-    assert b"".join(parts[::-1] if is_descending else parts) == data
+    assert b"".join(parts if is_descending else parts[::-1]) == data
 
 
 def test_pages_are_taken_until_enough_are_adjacent_and_the_others_given_back(
@@ -70,6 +70,9 @@ def test_pages_are_taken_until_enough_are_adjacent_and_the_others_given_back(
     kernel = MadeKernel([*SCATTERED, *run[4:], *run[:4]])
     memory = begin(tmp_path, kernel)
     assert memory.allocate(SIXTEEN_MIB, below=FOUR_GIB) == run[0]
+    (path,) = (tmp_path / "dev/hugepages").iterdir()
+    assert path.stat().st_size == 16 * HUGE
+    assert path.stat().st_blocks * 512 // HUGE == 8  # and what a file system needs besides
     kernel.take_back(memory.record())
     assert sorted(kernel.free) == sorted(SCATTERED)
     assert kernel.pools()[0].asked == 0
@@ -77,12 +80,16 @@ def test_pages_are_taken_until_enough_are_adjacent_and_the_others_given_back(
     assert sorted(address for _, address in record.pages) == run
 
 
-def test_pages_above_4_gib_come_first_and_are_not_touched(tmp_path: Path) -> None:
+@pytest.mark.parametrize("first_comes_first", [False, True])
+def test_pages_above_4_gib_come_first_and_are_not_looked_at(
+    tmp_path: Path, first_comes_first: bool
+) -> None:
+    """Where the pool has a sequence of its own they are, and given back."""
     high, low = pages_from(5 * GIB, 8), pages_from(256 * MIB, 12)
-    kernel = MadeKernel([*high, *low], buddyinfo=LARGE)
+    kernel = MadeKernel([*high, *low], buddyinfo=LARGE, first_comes_first=first_comes_first)
     memory = begin(tmp_path, kernel)
     assert memory.allocate(SIXTEEN_MIB, below=FOUR_GIB) == low[0]
-    assert all(place < FOUR_GIB for place in kernel.places.values()) is False  # FIFO kernel
+    assert all(place < FOUR_GIB for place in kernel.places.values()) == (not first_comes_first)
     assert memory.memory.regions == (Region(PhysAddr(low[0]), PhysAddr(low[0] + 16 * MIB)),)
 
 
@@ -136,7 +143,7 @@ def test_a_page_of_1_gib_is_split_where_no_neighbours_come(tmp_path: Path) -> No
         pages_from(64 * MIB, 500, step=2 * HUGE), giant=GIB, available_bytes=2 * GIB, asked=2
     )
     memory = begin(tmp_path, kernel)
-    assert memory.allocate(SIXTEEN_MIB, below=FOUR_GIB) == GIB
+    assert memory.allocate(SIXTEEN_MIB, below=FOUR_GIB) == 2 * GIB - 16 * MIB
     kernel.take_back(memory.record())
     assert (kernel.pools()[0].asked, kernel.pools()[0].count, kernel.giants) == (2, 10, 0)
     assert kernel.most_pooled == 8 + 16 + 8  # in two steps, and of the page of 1 GiB
@@ -155,6 +162,18 @@ def test_what_was_written_is_flushed_also_where_it_has_been_given_back(tmp_path:
     assert memory.flush([part]) == (not cannot_flush())
     memory.give_back()
     memory.flush([part])
+
+
+def test_the_number_that_others_asked_for_stays_when_more_is_taken_and_given_back(
+    tmp_path: Path,
+) -> None:
+    kernel = MadeKernel(pages_from(64 * MIB, 12), asked=5)
+    memory = begin(tmp_path, kernel)
+    memory.allocate(9)
+    memory.allocate(order_for(8 * MIB))
+    assert (kernel.asked, kernel.pools()[0].count) == (5, 5 + 1 + 4)
+    memory.give_back()
+    assert (kernel.asked, kernel.pools()[0].count, len(kernel.free)) == (5, 5, 12)
 
 
 def test_small_blocks_share_huge_pages(tmp_path: Path) -> None:
@@ -192,7 +211,7 @@ def test_a_page_that_is_somewhere_else_is_told(tmp_path: Path) -> None:
     name = files(tmp_path)[0]
     kernel.places[name, 2] = 5 * GIB
     del kernel.places[name, 3]
-    changed = Region(PhysAddr(64 * MIB + 2 * HUGE), PhysAddr(64 * MIB + 4 * HUGE))
+    changed = Region(PhysAddr(64 * MIB + 4 * HUGE), PhysAddr(64 * MIB + 6 * HUGE))
     assert memory.moved() == (changed,)
     (tmp_path / "dev/hugepages" / name).unlink()
     again = HugePageBackend(tmp_path, kernel).open(memory.record(), Noted())

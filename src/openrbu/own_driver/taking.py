@@ -19,6 +19,7 @@ Measured: docs/reference/linux-files.md, L17.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -81,9 +82,11 @@ class Need(NamedTuple):
 
 
 class Taking:
-    """The pages that are being taken into a file. `free` is what there is without them. `giants`:
-    pools of pages of 1 GiB that can be split. No more than `most_pages` are taken, where that is
-    not None."""
+    """The pages that are being taken into a file.
+
+    `free` is what there is without them, and is not changed. `giants`: pools of pages of 1 GiB that
+    can be split. No more than `most_pages` are taken, where that is not None.
+    """
 
     def __init__(
         self,
@@ -95,8 +98,9 @@ class Taking:
         giants: Sequence[Pool],
         most_pages: int | None,
     ) -> None:
-        self._kernel, self._file, self._free = kernel, file, free
-        self._need, self._giants = need.in_huge_pages(), list(giants)
+        self._kernel, self._file, self._giants = kernel, file, list(giants)
+        self._need, self._free = need.in_huge_pages(), free.copy()
+        self._blocks = list(self._found_in(self._free, self._need.blocks))  # need no more pages
         self._most_looked_at = _MOST_LOOKED_AT if most_pages is None else most_pages
         self._may_raise = _ALL if most_pages is None else most_pages
         self._addresses: list[PhysAddr | None] = []
@@ -124,15 +128,11 @@ class Taking:
 
     def _enough(self) -> dict[int, PhysAddr] | None:
         """The pages that the blocks need, when there are enough."""
-        trial = self._free.copy()
+        trial, missing = self._free.copy(), self._need.blocks - len(self._blocks)
         for address in self._got():
             trial.add(_page(address))
-        try:
-            blocks = [
-                trial.allocate(self._need.order, below=self._need.below)
-                for _ in range(self._need.blocks)
-            ]
-        except KernelError:
+        blocks = list(self._found_in(trial, missing))
+        if len(blocks) < missing:
             return None
         size_bytes = PAGE_SIZE << self._need.order
         used = {
@@ -143,6 +143,12 @@ class Taking:
             for number, address in enumerate(self._addresses)
             if address is not None and address in used
         }
+
+    def _found_in(self, free: FreeBlocks, count: int) -> Iterator[PhysAddr]:
+        """Up to `count` blocks out of free memory, taken there."""
+        with contextlib.suppress(KernelError):
+            for _ in range(count):
+                yield free.allocate(self._need.order, below=self._need.below)
 
     def _steps(self, pools: Sequence[Pool]) -> Iterator[None]:
         """Take pages step by step."""
@@ -162,7 +168,8 @@ class Taking:
 
     def _raise_and_take(self, pool: Pool) -> Iterator[None]:
         """Raise the number of a pool, and take the pages that come, until there are no more."""
-        step = missing = self._need.blocks << self._need.order - HUGE_PAGE_ORDER
+        blocks = self._need.blocks - len(self._blocks)
+        step = missing = blocks << self._need.order - HUGE_PAGE_ORDER
         number = 0
         while step := min(step, self._most_looked_at - self._file.count):
             number += 1
