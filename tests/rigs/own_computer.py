@@ -1,7 +1,8 @@
 """This computer in namespaces of a test's own, for openrbu's own driver on its huge pages.
 
-`/run` is empty there, and the mount of huge pages is one of these namespaces: all that a test
-leaves is gone with them.
+`/run` is empty there. `/dev` is another one: a directory that is removed takes the mounts on it
+with it, in all namespaces. The process with the number 1 is one in these namespaces, so that the
+mount of huge pages is made there, too. So all that a test leaves is gone with its processes.
 """
 
 from __future__ import annotations
@@ -21,8 +22,20 @@ from rigs.huge_pages import NUMBER, needs_huge_pages, number_locked
 from rigs.mounted import needs_fuse
 from rigs.needs import program
 
-_HOLDER = "mount -t tmpfs none /run\necho ready\nexec cat"
-_NAMESPACES = ("--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
+_HOLDER = """
+mount -t tmpfs none /run
+mkdir /run/dev
+mount --rbind /dev /run/dev
+mount -t tmpfs -o mode=755 none /dev
+for each in full fuse null random tty urandom zero; do
+  touch /dev/$each
+  mount --bind /run/dev/$each /dev/$each
+done
+ln -s /proc/self/fd /dev/fd
+mount --bind /proc/$$ /proc/1
+echo ready
+exec cat
+"""
 
 _LOOK = """
 import os, sys
@@ -53,7 +66,7 @@ class OwnComputer:
     """Runs commands in the namespaces."""
 
     def __init__(self, pid: int) -> None:
-        self.prefix = ("nsenter", f"--target={pid}", "--mount", "--pid")
+        self.prefix = ("nsenter", f"--target={pid}", "--mount")
 
     def line(self, *words: object) -> list[str]:
         """The command line of a command there."""
@@ -106,16 +119,13 @@ class OwnComputer:
         return tuple((start, start + data.stat().st_size) for start in found)
 
 
-def kill(started: subprocess.Popen[str]) -> None:
-    """Kill what `OwnComputer.start` has started, and wait for its end."""
-    os.kill(_child_of(started.pid), signal.SIGKILL)
-    started.communicate()
-
-
-def _child_of(pid: int) -> int:
-    """The only child of a process: nsenter(1) and unshare(1) wait for theirs."""
-    (child,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return int(child)
+def _end_all(holder: int) -> None:
+    """Kill the processes in the mount namespace of a process."""
+    theirs = Path(f"/proc/{holder}/ns/mnt").readlink()
+    for each in Path("/proc").glob("[0-9]*/ns/mnt"):
+        with contextlib.suppress(OSError):  # it has ended
+            if each.readlink() == theirs:
+                os.kill(int(each.parts[2]), signal.SIGKILL)
 
 
 @contextlib.contextmanager
@@ -124,7 +134,7 @@ def own_computer() -> Iterator[OwnComputer]:
     is put back."""
     needs_huge_pages()
     needs_fuse()
-    words: Sequence[str] = [program("unshare", "util-linux"), *_NAMESPACES, "sh", "-euc", _HOLDER]
+    words: Sequence[str] = [program("unshare", "util-linux"), "--mount", "sh", "-euc", _HOLDER]
     with number_locked():
         before = NUMBER.read_text()
         with subprocess.Popen(
@@ -133,7 +143,7 @@ def own_computer() -> Iterator[OwnComputer]:
             try:
                 assert holder.stdout is not None
                 assert holder.stdout.readline() == "ready\n"
-                yield OwnComputer(_child_of(holder.pid))
+                yield OwnComputer(holder.pid)
             finally:
-                holder.kill()
+                _end_all(holder.pid)
         NUMBER.write_text(before)

@@ -15,7 +15,7 @@ import pytest
 from openrbu.units import MIB
 from rigs.cli import RBU
 from rigs.mounts import AS_NOBODY
-from rigs.own_computer import OwnComputer, kill, own_computer
+from rigs.own_computer import OwnComputer, own_computer
 
 TOOL = """
 modprobe dell_rbu
@@ -109,7 +109,8 @@ def test_a_killed_run_leaves_what_is_staged_and_a_load_that_was_begun_is_gone(
     second = here.rbu("run", "--", "true")
     assert (second.returncode, second.stdout) == (4, "")
     assert "is in use: process" in second.stderr
-    kill(started)
+    started.kill()
+    started.communicate()
     assert here.staged == here.places_of(image) != ()
 
     begun = (
@@ -122,7 +123,8 @@ def test_a_killed_run_leaves_what_is_staged_and_a_load_that_was_begun_is_gone(
     started = here.start("run", "--", "sh", "-euc", begun)
     assert started.stdout is not None
     assert started.stdout.readline() == "begun\n"
-    kill(started)
+    started.kill()
+    started.communicate()
     assert here.staged == here.places_of(image) == ()
     assert here.shell("cat /sys/class/firmware/dell_rbu/loading") == "0\n"
     assert not here.is_started
@@ -148,6 +150,16 @@ def test_mounted_the_files_work_and_the_mount_ends_when_told(
     assert here.staged == here.places_of(image) != ()
     here.shell(UNLOAD)
     assert not here.is_started
+
+
+def test_what_keeps_it_from_having_memory_is_told_before_the_tool_runs(here: OwnComputer) -> None:
+    container = ("unshare", "--mount", "--pid", "--fork", "--mount-proc")
+    line = here.line(*container, *RBU, "run", "--", "echo", "the tool runs")
+    ended = subprocess.run(line, capture_output=True, check=False, text=True)
+    assert (ended.returncode, ended.stdout) == (4, "")
+    assert ended.stderr.startswith(
+        "rbu: openrbu's own driver can't be started: this is a container"
+    )
 
 
 def test_it_takes_root() -> None:

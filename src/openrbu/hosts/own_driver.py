@@ -202,10 +202,11 @@ class OwnDriverHost(LinuxHost):
 
     def refuse_obstacles(self) -> None:
         """:raise ObstacleError: for what keeps openrbu's own driver from having memory at all."""
-        from openrbu.own_driver.obstacles import obstacles  # noqa: PLC0415  (start-up time)
+        from openrbu.own_driver.obstacles import (  # noqa: PLC0415  (start-up time)
+            refuse_obstacles,
+        )
 
-        for each in obstacles(self.root):
-            raise ObstacleError(f"openrbu's own driver can't be started: {each}")
+        refuse_obstacles(self.root)
 
     def unload_module(self, name: str) -> None:
         if name != _NAME or self.driver is None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from openrbu.errors import ObstacleError
 from openrbu.own_driver.driver import Backend, OwnDriver, open_own_driver
+from openrbu.own_driver.obstacles import refuse_obstacles
 
 _OF_KERNEL = ("sys/devices/platform/dell_rbu", "sys/module/dell_rbu")
 
@@ -31,6 +32,7 @@ def opened_and_loaded(
         )
     with open_own_driver(backend, root=root, log=log) as driver:
         if not driver.is_loaded:
+            refuse_obstacles(root)
             driver.load()
         try:
             yield driver
