@@ -164,3 +164,15 @@ def test_where_memory_can_not_be_read_the_drivers_own_addresses_are_told(
         assert outcome.verified.places == host.own_rbu.staged_regions
         (place,) = outcome.verified.places
     assert whole_ram(tree).read(place.start, place.size_bytes) == image.build()
+
+
+def test_where_neither_driver_can_be_had_the_plan_says_what_is_missing_for_each(
+    tree: Path, image: Image
+) -> None:
+    put(tree, "/proc/filesystems", "nodev\ttmpfs\n")
+    with opened(tree) as host:
+        plan = make_plan(host, image, Options())
+        assert [each.kind for each in plan.obstacles] == ["driver_absent", "no_hugetlbfs"]
+        with pytest.raises(ObstacleError, match="no hugetlbfs"):
+            host.load_module("dell_rbu", {})
+        assert not host.store.has_record

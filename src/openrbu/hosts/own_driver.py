@@ -251,9 +251,9 @@ class _Rbu:
 
         driver = self._host.driver
         had_bytes = 0 if driver is None else sum(each.size_bytes for each in driver.regions)
-        if had_bytes >= needed_bytes:
+        if driver is not None and had_bytes >= needed_bytes:
             return ()
-        return obstacles(self._host.root, needed_bytes=needed_bytes - had_bytes)
+        return obstacles(self._host.root, needed_bytes=max(0, needed_bytes - had_bytes))
 
     def reserve(self, size_bytes: int, *, block_bytes: int) -> None:
         self._host.driver_for_change.reserve(size_bytes, block_bytes=block_bytes, below=_BELOW)

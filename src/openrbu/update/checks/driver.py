@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
+from openrbu.hosts.base import OwnRbu
 from openrbu.linux.files import names_in
 from openrbu.linux.firmware_class import LIBRARY, SEARCH_PATH
 from openrbu.linux.modules import Module, lack_of, refusal_of, wants_signature
@@ -30,7 +31,7 @@ def checks(seen: Situation) -> Iterator[Check]:
     driver = RbuDriver(seen.host)
     own = seen.host.own_rbu
     if own is not None and not driver.is_loaded:
-        yield _own(seen)
+        yield _own(seen, own)
     elif driver.is_loaded:
         what = "the dell_rbu module is loaded" if own is None else "openrbu's own driver is started"
         yield _check("driver", what, Verdict.FINE)
@@ -44,11 +45,14 @@ def checks(seen: Situation) -> Iterator[Check]:
     yield from _tools(seen)
 
 
-def _own(seen: Situation) -> Check:
-    """Why openrbu's own driver is used."""
-    module = seen.linux.rbu_module
+def _own(seen: Situation, own: OwnRbu) -> Check:
+    """Why openrbu's own driver is used; or where that can't have any memory, as a further check
+    says, what keeps the kernel's from being used."""
+    module, lockdown = seen.linux.rbu_module, seen.linux.lockdown
     text = "the dell_rbu module is not loaded"
-    if problem := lack_of(module) or refusal_of(module, seen.linux.lockdown):
+    if problem := lack_of(module) or refusal_of(module, lockdown):
+        if own.obstacles(0) or seen.on_xen:
+            return _unloaded(module, lockdown)
         text = f"{text}, and {problem[0]}"
     return _check("driver", text, Verdict.HANDLED, "openrbu's own driver takes its place")
 
