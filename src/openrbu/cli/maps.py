@@ -26,18 +26,18 @@ MAX_RANGES = 1000
 
 MapFile = Annotated[
     Path | None,
-    typer.Argument(metavar="[FILE]", help="Draw the map into a file (.svg or .png)."),
+    typer.Argument(metavar="[FILE]", help="Draw the map into a file (.svg, .png or .html)."),
 ]
 
 
 def machine_map(name: MachineName, file: MapFile = None, *, force: Force = False) -> Answer:
     """Show what is where in a machine's memory: zones, free blocks, what is held, and findings.
 
-    See docs/scan.md.
+    In FILE.html one can zoom from the whole memory to a page, and click a packet. See docs/scan.md.
 
     \b
     Example:  rbu machine map demo
-              rbu machine map demo demo.svg
+              rbu machine map demo demo.html
     """
     if file is not None:
         check_map_path(file)

@@ -65,7 +65,7 @@ def scan(
 
     \b
     Example:  rbu scan demo
-              rbu scan ram.dump --map ram.svg
+              rbu scan ram.dump --map ram.html
     """
     asked = MapAsked.of(memory, map_file, is_asked=as_map, force=force)
     memory = asked.memory

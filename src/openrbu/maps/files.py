@@ -1,4 +1,4 @@
-"""A map as a file: SVG by ourselves, PNG by matplotlib (the extra `plot`).
+"""A map as a file: SVG and HTML by ourselves, PNG by matplotlib (the extra `plot`).
 
 Texts come from memory that may be damaged or hostile; none of them becomes markup.
 """
@@ -18,7 +18,7 @@ from openrbu.maps.picture import PAPER, WIDTH, Picture, picture_of
 
 _FONTS = "ui-monospace, Menlo, Consolas, DejaVu Sans Mono, monospace"
 
-SUFFIXES = (".svg", ".png")
+SUFFIXES = (".svg", ".png", ".html")
 
 
 def check_map_path(path: Path) -> None:
@@ -29,7 +29,7 @@ def check_map_path(path: Path) -> None:
     """
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
-        raise UsageError(f"a map's name ends in .svg or .png, not {path.name!r}")
+        raise UsageError(f"a map's name ends in .svg, .png or .html, not {path.name!r}")
     if suffix == ".png" and importlib.util.find_spec("matplotlib") is None:
         raise ObstacleError("a map as PNG takes matplotlib: pip install 'openrbu[plot]'")
 
@@ -42,6 +42,10 @@ def map_file(mapped: MemoryMap, path: Path) -> bytes:
     """
     check_map_path(path)
     suffix = path.suffix.lower()
+    if suffix == ".html":
+        from openrbu.maps.page import page_of  # noqa: PLC0415  (start-up time)
+
+        return page_of(mapped).encode()
     picture = picture_of(mapped)
     return svg(picture).encode() if suffix == ".svg" else png(picture)
 
