@@ -25,7 +25,7 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from bench import balloon, cases, startup
+from bench import balloon, cases, scans, startup
 from bench.mount import Mounts, mounted, piece_of
 from openrbu.trials.matrix import default_matrix
 from openrbu.units import GIB, KIB, MIB
@@ -83,6 +83,28 @@ def measure_search(directory: Path) -> Iterator[Row]:
     limit = "mmap.find over it"
     yield Row("BIOS search of 1 GiB of RAM", again, limit, find, 1 / 20)
     yield Row("the same, out of a cold cache", first, limit, find, 1 / 20)
+
+
+def measure_scan(directory: Path) -> Iterator[Row]:
+    """The command, with its start. The limits are other commands over the same file."""
+    commands = scans.Dumps(directory / "scan").commands
+    actions = [partial(scans.run, command) for command in commands.values()]
+    seconds = dict(zip(commands, best(*actions, rounds=7), strict=True))
+    name, anywhere = "rbu scan", "rbu scan --any-alignment"
+    for ours, theirs, wish in (
+        (name, "rg -abo", 1.0),
+        (name, "grep -abo", 1.0),
+        (name, "cat", 1 / 0.9),
+        (anywhere, "grep -abo", 1.0),
+    ):
+        if theirs in seconds:
+            limit = f"{theirs} of the same file"
+            yield Row(f"{ours} of 1 GiB, warm", seconds[ours], limit, seconds[theirs], wish)
+    sparse = "rbu scan of 1 TiB, nearly all a hole"
+    yield Row(sparse, seconds[sparse], "2 s", 2.0, 1.0)
+    for each in (name, anywhere):
+        row = f"{each} of 1 GiB: MiB resident"
+        yield Row(row, scans.resident_mib(commands[each]), "256 MiB", 256.0, 1.0)
 
 
 def measure_update(directory: Path) -> Iterator[Row]:
@@ -250,6 +272,7 @@ def main() -> None:
         rows += measure_packets()
         rows += measure_check_words()
         rows += measure_search(directory)
+        rows += measure_scan(directory)
         rows += measure_update(directory)
         rows += measure_large_machine(directory)
         rows += measure_balloon()

@@ -14,7 +14,6 @@ from openrbu.cli.images import saved
 from openrbu.cli.options import Force, MachineName
 from openrbu.cli.show import Answer, Block, Picture, hex_address, width
 from openrbu.errors import UsageError
-from openrbu.maps.files import SUFFIXES, check_map_path
 from openrbu.units import human_size
 
 if TYPE_CHECKING:
@@ -40,6 +39,8 @@ def machine_map(name: MachineName, file: MapFile = None, *, force: Force = False
               rbu machine map demo demo.html
     """
     if file is not None:
+        from openrbu.maps.files import check_map_path
+
         check_map_path(file)
     with api.open_machine(name) as machine:
         seen = api.scan(machine.memory)
@@ -68,6 +69,8 @@ class MapAsked:
         if file is not None and not is_asked:
             raise UsageError(f"{file}: one memory is searched; a file for a map goes with --map")
         if file is not None:
+            from openrbu.maps.files import SUFFIXES, check_map_path
+
             if Path(memory).suffix.lower() in SUFFIXES:
                 memory, file = str(file), Path(memory)
             check_map_path(file)

@@ -15,10 +15,10 @@ from openrbu.formats.hdr import MAGIC_WORD
 from openrbu.formats.packet_header import PACKET_HEADER, PACKET_MAGIC
 from openrbu.lazy import np, npt
 from openrbu.memory.frames import frame_runs
-from openrbu.memory.page_search import pages_beginning_with
+from openrbu.memory.page_search import WORD_BYTES, pages_beginning_with
 from openrbu.memory.physical import ReadableMemory, Region
 from openrbu.memory.ram_array import Addresses, RamArray
-from openrbu.units import KIB, PAGE_SHIFT, PhysAddr
+from openrbu.units import KIB, PAGE_SHIFT, PAGE_SIZE, PhysAddr
 
 
 def possible_pages(memory: ReadableMemory) -> list[tuple[int, int]]:
@@ -54,6 +54,15 @@ class NarrowedMemory:
     def only(self, wanted: npt.NDArray[np.bool_]) -> NarrowedMemory:
         """The same with only those pages for which `wanted` is True; shape (pages,)."""
         return NarrowedMemory(self._memory, self.pages[wanted], self.is_packet[wanted])
+
+    def pages_in(self, start: PhysAddr, end: PhysAddr) -> list[int]:
+        """The addresses of the pages in [start, end), rounded up to whole pages, ascending, that
+        have the first word of a packet or an image."""
+        low, high = (-(-each // PAGE_SIZE) * PAGE_SIZE for each in (start, end))
+        pages = self.pages[(self.pages >= low) & (self.pages < high)]
+        ram = RamArray(self, PhysAddr(0), self.regions[-1].end)
+        whole: list[int] = pages[ram.bytes_left(pages) >= WORD_BYTES].tolist()
+        return whole
 
     def starts_with(self, address: int, data: bytes) -> bool:
         """Whether exactly these bytes are at an address, all of them in one region of RAM."""

@@ -3,14 +3,23 @@ numpy takes longer than looking at 1 GiB."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Protocol, runtime_checkable
 
-from openrbu.memory.physical import ReadableMemory, Region
+from openrbu.memory.physical import ReadableMemory, Region, unaligned_buffer
 from openrbu.memory.windows import windows
 from openrbu.units import PAGE_SIZE, PhysAddr
 
 WORD_BYTES = 4
 _WORDS_PER_PAGE = PAGE_SIZE // WORD_BYTES
+
+
+@runtime_checkable
+class HasFewPages(ReadableMemory, Protocol):
+    """Memory of which only some pages are searched, so few that they are read one by one."""
+
+    def pages_in(self, start: PhysAddr, end: PhysAddr) -> Sequence[int]:
+        """The addresses of these pages in [start, end), rounded up to whole pages, ascending."""
 
 
 def pages_beginning_with(
@@ -23,6 +32,9 @@ def pages_beginning_with(
     and kept in no array. Such an array lies in RAM, too, also when this program has ended, and a
     page of it may begin with `$RPK`, as a packet does.
     """
+    if isinstance(memory, HasFewPages):
+        yield from _among_few(memory, start, end, words)
+        return
     for part in whole_pages(memory, start, end):
         for base, window in windows(memory, part.start, part.end):
             cut = len(window) // WORD_BYTES * WORD_BYTES
@@ -31,6 +43,17 @@ def pages_beginning_with(
                 for number, word in enumerate(first_words):
                     if word in words:
                         yield base + number * PAGE_SIZE, words.index(word)
+
+
+def _among_few(
+    memory: HasFewPages, start: PhysAddr, end: PhysAddr, words: tuple[int, ...]
+) -> Iterator[tuple[int, int]]:
+    first = unaligned_buffer(WORD_BYTES)
+    for address in memory.pages_in(start, end):
+        memory.read_into(PhysAddr(address), first)
+        word = int.from_bytes(first, "little")
+        if word in words:
+            yield address, words.index(word)
 
 
 def whole_pages(memory: ReadableMemory, start: PhysAddr, end: PhysAddr) -> list[Region]:

@@ -120,7 +120,8 @@ def _search(
 ) -> SearchResult:
     """What begins where a packet or an image may begin."""
     sets = _find_sets(ram, packets, rejects)
-    images = np.setdiff1d(images, _headers_in(sets))  # such a header is told with its set
+    told = _headers_in(sets)  # with their sets
+    images = np.array([at for at in images.tolist() if at not in told], np.int64)
     headers, whole = _find_images(ram, images, flash_size_bytes, rejects)
     return SearchResult(
         packet_sets=tuple(sets),
@@ -251,11 +252,11 @@ def _make_set(ram: RamArray, addresses: Addresses, headers: npt.NDArray[Any]) ->
     )
 
 
-def _headers_in(sets: Sequence[FoundSet]) -> list[int]:
+def _headers_in(sets: Sequence[FoundSet]) -> set[int]:
     """Where the data of the sets' packets with the number 1 begins, off a page. (At the start of a
     page a BIOS would find it.)"""
     begins = (at + found.header_size_bytes for found in sets for at in found.places.get(1, ()))
-    return [at for at in begins if at % PAGE_SIZE]
+    return {at for at in begins if at % PAGE_SIZE}
 
 
 def _image_header(
