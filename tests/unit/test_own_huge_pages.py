@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import pytest
@@ -217,6 +218,28 @@ def test_a_page_that_is_somewhere_else_is_told(tmp_path: Path) -> None:
     again = HugePageBackend(tmp_path, kernel).open(memory.record(), Noted())
     assert again.moved() == memory.memory.regions
     assert again.memory.read(PhysAddr(64 * MIB), 16) == bytes(16)
+
+
+def test_a_look_leaves_neither_open_files_nor_mapped_pages(tmp_path: Path) -> None:
+    kernel = MadeKernel(pages_from(64 * MIB, 8))
+    memory = begin(tmp_path, kernel)
+    address = memory.allocate(SIXTEEN_MIB)
+    memory.memory.write(address, b"staged")
+    (path,) = (tmp_path / "dev/hugepages").iterdir()
+
+    def uses() -> tuple[int, int]:
+        gc.collect()
+        names = [str(each.resolve()) for each in Path("/proc/self/fd").iterdir()]
+        return names.count(str(path)), Path("/proc/self/maps").read_text().count(str(path))
+
+    before = uses()
+    looked = HugePageBackend(tmp_path, kernel).open(memory.record(), Noted())
+    view = looked.memory.view(address, 6)
+    assert uses() > before
+    del looked
+    assert (bytes(view), uses()[0]) == (b"staged", before[0])
+    del view
+    assert uses() == before
 
 
 def test_what_is_given_back_is_clear(tmp_path: Path) -> None:

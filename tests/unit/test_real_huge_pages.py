@@ -1,6 +1,6 @@
 """Huge pages of this computer's own kernel: a few of them, given back at once.
 
-Its mount is in a namespace of the test's own, and goes away with it.
+Its mount is in namespaces and a /dev of the test's own, and goes away with them.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ PROGRAM = real_huge_pages.__name__
 TESTS = Path(real_huge_pages.__file__).parents[1]
 
 NAMESPACES = ("--mount", "--pid", "--fork", "--mount-proc")
+OWN_DEV = ("sh", "-euc", 'mount -t tmpfs none /dev; exec "$@"', "sh")
 
 
 def test_pages_are_where_they_are_said_to_be_and_nothing_is_left_by_killed_processes(
     tmp_path: Path,
 ) -> None:
     needs_huge_pages()
-    words = [program("unshare", "util-linux"), *NAMESPACES, sys.executable, "-m", PROGRAM]
+    words = [program("unshare", "util-linux"), *NAMESPACES, *OWN_DEV, sys.executable, "-m", PROGRAM]
     done = subprocess.run(
         [*words, str(tmp_path)], cwd=TESTS, capture_output=True, text=True, check=False, timeout=60
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import weakref
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -21,11 +22,13 @@ _LOOK_BYTES = 1 << 16
 class HugePageFile:
     """An open file of huge pages of 2 MiB. Page n of it is at offset n * 2 MiB.
 
-    `count`: how many pages it has; some may have been given back since.
+    `count`: how many pages it has; some may have been given back since. It is closed when nobody
+    uses this object any more.
     """
 
     def __init__(self, path: Path, fd: int, count: int) -> None:
         self._path, self.fd, self.count = path, fd, count
+        self._close = weakref.finalize(self, os.close, fd)
 
     @classmethod
     def create(cls, path: Path) -> HugePageFile:
@@ -134,6 +137,5 @@ class HugePageFile:
 
     def close(self) -> None:
         """Close it: the pages stay."""
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        self._close()
+        self.fd = -1

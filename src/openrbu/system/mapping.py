@@ -9,8 +9,9 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+import weakref
 
-from openrbu.system.libc import LIBC
+from openrbu.system.libc import LIBC, call
 
 _MAP_FIXED, _MAP_NORESERVE, _MAP_POPULATE = 0x10, 0x4000, 0x8000  # bits/mman.h of x86
 _PROT_NONE = 0
@@ -34,7 +35,7 @@ class AddressSpace:
 
     `view` has the bytes. There are none until `map_part` has put a part of a file there: to use
     them ends the process with SIGSEGV. When `forget` was called, all bytes are 0 and can't be
-    written.
+    written. The addresses are given back when nobody has a view of them.
 
     :raise OSError: when there is no room.
     """
@@ -46,6 +47,7 @@ class AddressSpace:
         self.address = -(-first // alignment_bytes) * alignment_bytes
         self.size_bytes = size_bytes
         array = (ctypes.c_char * size_bytes).from_address(self.address)
+        weakref.finalize(array, _unmap, first, whole).atexit = False  # a thread may still read
         self.view = memoryview(array).cast("B")
 
     def map_part(self, position: int, size_bytes: int, fd: int, offset: int) -> None:
@@ -75,6 +77,10 @@ class AddressSpace:
         """
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE | _MAP_FIXED
         _mapped(self.address, self.size_bytes, mmap.PROT_READ, flags)
+
+
+def _unmap(address: int, size_bytes: int) -> None:
+    call("munmap", address, size_bytes)
 
 
 def _mapped(
