@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from openrbu.errors import KernelError
+from openrbu.formats.buddyinfo import ZoneFree
 from openrbu.memory.physical import Region
 from openrbu.own_driver.cache import cannot_flush
 from openrbu.own_driver.huge_pages import HugePageBackend, HugePages, give_back_of
 from openrbu.own_driver.own_memory import HugePagesRecord, OwnMemoryRecord
+from openrbu.own_driver.pools import MappedPage, Pool
 from openrbu.typed_json import read, to_document
 from openrbu.units import GIB, KIB, MIB, PhysAddr, order_for
 from rigs.huge_pages import (
     FOUR_GIB,
     HUGE,
     LARGE,
+    PATH,
     SCATTERED,
     SMALL,
     MadeKernel,
@@ -296,3 +301,55 @@ def test_what_a_killed_process_was_taking_is_given_back(tmp_path: Path) -> None:
     assert files(tmp_path) == []
     assert kernel.pools()[0].count == 3
     assert len(kernel.free) == 20
+
+
+class LowMemoryKernel(MadeKernel):
+    """All of whose pages lie below 4 GiB, where 128 MiB are free at first."""
+
+    def zones(self) -> tuple[ZoneFree, ...]:
+        taken = len(self.pooled) + len(self.places)
+        return (ZoneFree(0, "DMA32", (*[0] * 9, 64 - taken)),)
+
+
+def test_part_of_what_is_free_below_4_gib_stays_free(tmp_path: Path) -> None:
+    kernel = LowMemoryKernel(pages_from(64 * MIB, 500, step=2 * HUGE), available_bytes=4 * GIB)
+    with pytest.raises(KernelError, match="free below 4 GiB, which the machine needs"):
+        begin(tmp_path, kernel).allocate(SIXTEEN_MIB, below=FOUR_GIB)
+    assert kernel.most_pooled == 8 + 16 + 32
+
+
+class TwoNodes(MadeKernel):
+    """A kernel with a second node, all of which lies above 4 GiB."""
+
+    OTHER = "/sys/devices/system/node/node1/hugepages/hugepages-2048kB/nr_hugepages"
+
+    def __init__(self, free: Sequence[int], others: Sequence[int]) -> None:
+        super().__init__(free, buddyinfo=f"{LARGE}Node 1, zone   Normal   {'0 ' * 10}900\n")
+        self.other = MadeKernel(others)
+
+    def pools(self, page_bytes: int = HUGE) -> tuple[Pool, ...]:
+        if page_bytes != HUGE:
+            return ()
+        (one,), (two,) = super().pools(), self.other.pools()
+        return (replace(one, node=0), replace(two, path=self.OTHER, node=1))
+
+    def set_count(self, path: str, count: int) -> int:
+        if path != self.OTHER:
+            return super().set_count(path, count)
+        return self.other.set_count(PATH, count)
+
+    def addresses(self, pages: Iterable[MappedPage]) -> list[PhysAddr | None]:
+        both = list(pages)
+        found = zip(super().addresses(both), self.other.addresses(both), strict=True)
+        return [two if one is None else one for one, two in found]
+
+
+@pytest.mark.parametrize("below", [None, FOUR_GIB])
+def test_the_node_is_asked_that_has_such_memory(tmp_path: Path, below: PhysAddr | None) -> None:
+    free = [*pages_from(5 * GIB, 8), *pages_from(64 * MIB, 8)]
+    kernel = TwoNodes(free, pages_from(64 * GIB, 8))
+    noted = Noted()
+    address = begin(tmp_path, kernel, noted).allocate(9, below=below)
+    assert address == (64 * GIB if below is None else 64 * MIB)
+    assert (kernel.other.most_pooled > 0, kernel.most_pooled > 0) == (not below, bool(below))
+    assert [pool.path for pool in noted.records[0].pools] == [PATH, TwoNodes.OTHER]
