@@ -106,6 +106,8 @@ def test_an_update_its_status_and_a_cancel(rbu: Cli, tree: Path, tmp_path: Path)
     assert status["driver"] == "own"
     assert status["staged_in"]["extents"] == updated["extents"]
     assert "by openrbu's own driver" in rbu("status").out
+    assert document(rbu, "driver", "status")["is_flushed"] is True
+    assert "only the restart shows" in rbu("driver", "status").out
     refused = document(rbu, "driver", "stop", code=4)
     assert "rbu cancel" in refused["error"]["message"]
 

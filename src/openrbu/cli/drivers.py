@@ -9,7 +9,7 @@ import typer
 from openrbu import api
 from openrbu.cli.extents import MAX_EXTENTS, extents_document
 from openrbu.cli.options import size_of
-from openrbu.cli.show import Answer, Cell, Facts, bad, good
+from openrbu.cli.show import Answer, Cell, Facts, bad, caution, good
 from openrbu.units import human_size
 
 if TYPE_CHECKING:
@@ -96,6 +96,7 @@ def _document(now: OwnDriverStatus) -> dict[str, Any]:
         "staged_in": extents_document(now.staged_regions),
         "moved_from": extents_document(now.moved),
         "is_kept": now.is_kept,
+        "is_flushed": now.is_flushed,
     }
 
 
@@ -112,6 +113,10 @@ def _rows(now: OwnDriverStatus) -> list[tuple[str, Cell]]:
     if now.moved:
         rows.append(("moved", bad("the kernel has moved these: the BIOS would not find them")))
         rows += _extent_rows(now.moved)
+    if now.staged_size_bytes:
+        flushed = "flushed to memory; only the restart shows whether it stays there"
+        doubt = "what is staged may be in the processor's caches only"
+        rows.append(("caches", flushed if now.is_flushed else caution(doubt)))
     kept = "rbu driver stop, or the restart" if now.is_kept else "rbu cancel, or the restart"
     return [*rows, ("ends with", kept)]
 

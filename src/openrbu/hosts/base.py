@@ -40,6 +40,15 @@ class OwnRbu(Protocol):
         """Whether an operator started it, and will stop it; if not, an update did."""
 
     @property
+    def memory_bytes(self) -> int:
+        """The size of the memory that it has now."""
+
+    @property
+    def cannot_flush(self) -> str:
+        """Why what is staged can't be written from the processor's caches to memory; empty: it
+        can."""
+
+    @property
     def staged_regions(self) -> tuple[Region, ...]:
         """Where in physical memory it says that the staged bytes are."""
 

@@ -17,17 +17,18 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 from openrbu.buffers import Buffer
 from openrbu.errors import ObstacleError
 from openrbu.hosts.base import Host, OwnRbu
 from openrbu.hosts.linux import LinuxHost
 from openrbu.hosts.whole_paths import whole_path
-from openrbu.memory.physical import Region
+from openrbu.memory.physical import ReadableMemory, Region
 from openrbu.units import GIB, PAGE_SIZE, PhysAddr
 
 if TYPE_CHECKING:
+    from openrbu.own_driver.backends import MemoryKind
     from openrbu.own_driver.driver import Backend, OwnDriver
     from openrbu.own_driver.obstacles import Obstacle
     from openrbu.own_driver.store import Store
@@ -149,6 +150,22 @@ class OwnDriverHost(LinuxHost):
         is_its = any(path == each or path.startswith(f"{each}/") for each in _OURS)
         return self.driver if is_its else None
 
+    @property
+    def physical_memory(self) -> ReadableMemory | None:
+        """With the memory of openrbu's own driver, where the kernel does not count that as RAM."""
+        memory, driver = super().physical_memory, self.driver
+        if memory is None or driver is None or driver.memory is None:
+            return memory
+        own = driver.memory.memory
+        is_apart = all(
+            not each.clip(ram.start, ram.end) for each in own.regions for ram in memory.regions
+        )
+        if not own.regions or not is_apart:
+            return memory
+        from openrbu.memory.several import SeveralMemories  # noqa: PLC0415  (start-up time)
+
+        return SeveralMemories([memory, own])
+
     # -- files ----------------------------------------------------------------------------------
 
     def exists(self, path: str) -> bool:
@@ -246,14 +263,34 @@ class _Rbu:
         driver = self._host.driver
         return () if driver is None else driver.moved()
 
-    def obstacles(self, needed_bytes: int) -> tuple[Obstacle, ...]:
-        from openrbu.own_driver.obstacles import obstacles  # noqa: PLC0415  (start-up time)
-
+    @property
+    def memory_bytes(self) -> int:
         driver = self._host.driver
-        had_bytes = 0 if driver is None else sum(each.size_bytes for each in driver.regions)
-        if driver is not None and had_bytes >= needed_bytes:
+        return 0 if driver is None else sum(each.size_bytes for each in driver.regions)
+
+    @property
+    def _kind(self) -> MemoryKind:
+        """The kind of its memory, or that which it would have."""
+        driver = self._host.driver
+        if driver is None or driver.memory is None:
+            return "huge_pages"
+        return cast("MemoryKind", driver.memory.kind)
+
+    @property
+    def cannot_flush(self) -> str:
+        from openrbu.own_driver.cache import cannot_flush  # noqa: PLC0415  (start-up time)
+
+        if self._kind != "huge_pages":
+            return "no process has that memory mapped"
+        return cannot_flush()
+
+    def obstacles(self, needed_bytes: int) -> tuple[Obstacle, ...]:
+        from openrbu.own_driver.backends import obstacles_to  # noqa: PLC0415  (start-up time)
+
+        missing_bytes = needed_bytes - self.memory_bytes
+        if self._host.driver is not None and missing_bytes <= 0:
             return ()
-        return obstacles(self._host.root, needed_bytes=max(0, needed_bytes - had_bytes))
+        return obstacles_to(self._kind, self._host.root, needed_bytes=max(0, missing_bytes))
 
     def reserve(self, size_bytes: int, *, block_bytes: int) -> None:
         self._host.driver_for_change.reserve(size_bytes, block_bytes=block_bytes, below=_BELOW)

@@ -261,6 +261,7 @@ class OwnDriver:
         :raise DamagedInputError: when the record does not fit.
         """
         self._state, self._phase, self.is_kept = record.driver, record.phase, record.is_kept
+        self.is_flushed = record.is_flushed
         memory = self._backend.open(record.memory, self._note)
         if record.phase == "ready":
             self._assemble(memory).restore(record.driver)
@@ -307,7 +308,13 @@ class OwnDriver:
         if not self._may_change:
             raise KernelError(errno.EBUSY, detail="another process has openrbu's own driver")
         record = DriverRecord(
-            FORMAT.number, self._boot_id, self._phase, self.is_kept, self._state, memory
+            format=FORMAT.number,
+            boot_id=self._boot_id,
+            phase=self._phase,
+            is_kept=self.is_kept,
+            is_flushed=self.is_flushed,
+            driver=self._state,
+            memory=memory,
         )
         self._store.save(record)
 

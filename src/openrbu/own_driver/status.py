@@ -14,7 +14,8 @@ class OwnDriverStatus:
 
     `memory`: how its memory is had (`huge_pages`, …). `regions`: where that is; `staged_regions`:
     where the staged bytes are, and `moved` those parts that are somewhere else by now. `is_kept`:
-    an operator started it, who will stop it; if not, an update did.
+    an operator started it, who will stop it; if not, an update did. `is_flushed`: what is staged
+    was written from the processor's caches to memory; only the restart shows whether it stays.
     """
 
     memory: str
@@ -25,6 +26,7 @@ class OwnDriverStatus:
     staged_regions: tuple[Region, ...]
     moved: tuple[Region, ...]
     is_kept: bool
+    is_flushed: bool
 
     @property
     def size_bytes(self) -> int:
@@ -48,4 +50,5 @@ def status_of(driver: OwnDriver) -> OwnDriverStatus | None:
         staged_regions=driver.staged_regions,
         moved=driver.moved(),
         is_kept=driver.is_kept,
+        is_flushed=driver.is_flushed,
     )

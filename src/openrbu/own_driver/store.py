@@ -53,13 +53,15 @@ class DriverRecord:
 
     `phase`: `ready`; or `changing` or `stopping`, while a process does that, and after it was
     killed in it. `is_kept`: an operator started the driver, who will stop it; if not, an update
-    did. `memory`: where its memory is.
+    did. `is_flushed`: what is staged was written from the processor's caches to memory. `memory`:
+    where its memory is.
     """
 
     format: Natural
     boot_id: str
     phase: Literal["ready", "changing", "stopping"]
     is_kept: bool
+    is_flushed: bool
     driver: DellRbuState
     memory: OwnMemoryRecord
 

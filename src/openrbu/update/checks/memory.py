@@ -164,6 +164,8 @@ def restart_checks(seen: Situation) -> Iterator[Check]:
             "look for it in the setup of the BIOS and in the kernel's log (dmesg)",
         )
     yield from _added(seen)
+    if seen.host.own_rbu is not None:
+        yield from own_driver.cache_checks(seen.host.own_rbu)
     if traits.clears and seen.host.own_rbu is not None:
         yield Check(
             Question.RESTART,

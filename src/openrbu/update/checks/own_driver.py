@@ -39,7 +39,7 @@ def memory_checks(seen: Situation, own: OwnRbu) -> Iterator[Check]:
             each.name,
         )
     if not obstacles:
-        yield _pages(seen, needed)
+        yield _pages(seen, own, needed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +62,11 @@ class _Needed:
         return cls(pages, -(-block // HUGE_PAGE_BYTES))
 
 
-def _pages(seen: Situation, needed: _Needed) -> Check:
+def _pages(seen: Situation, own: OwnRbu, needed: _Needed) -> Check:
     """Whether there is memory for enough huge pages below 4 GiB."""
+    if own.memory_bytes >= needed.pages * HUGE_PAGE_BYTES:
+        text = f"openrbu's own driver has {human_size(own.memory_bytes)} of memory"
+        return _check("own_driver", text, Verdict.FINE)
     text = f"openrbu's own driver needs {needed.pages} huge pages of 2 MiB below 4 GiB"
     if needed.together > 1:
         text += f", {needed.together} of them side by side"
@@ -79,3 +82,15 @@ def _pages(seen: Situation, needed: _Needed) -> Check:
     if there >= needed.pages * HUGE_PAGE_BYTES:
         return check(text, Verdict.HANDLED, "memory is compacted for the rest")
     return check(text, Verdict.UNKNOWN, "end some programs first, or do it soon after a restart")
+
+
+def cache_checks(own: OwnRbu) -> Iterator[Check]:
+    """Whether what is staged is in memory, and not in the processor's caches only."""
+    check = partial(Check, Question.RESTART, "processor_caches")
+    text = "a reset may drop what is only in the processor's caches"
+    if why_not := own.cannot_flush:
+        found = f"{text}, and they can't be flushed from here ({why_not})"
+        yield check(found, Verdict.UNKNOWN, "only the restart shows whether the image is there")
+    else:
+        kept = "what is staged is flushed to memory; only the restart shows whether it stays there"
+        yield check(text, Verdict.HANDLED, kept)
