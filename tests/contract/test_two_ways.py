@@ -1,5 +1,7 @@
 """Random system calls on the driver in this process and on a mount: both answer alike.
 
+So does openrbu's own driver, on huge pages of this computer.
+
 Every byte, every errno, every count of bytes taken, and what `stat` and `ls` show. Files stay open
 over whatever happens to the driver.
 """
@@ -29,6 +31,7 @@ from openrbu.drivers.sysfs import OpenFile
 from openrbu.units import KIB, PAGE_SIZE
 from rigs.driver import DEVICE, FIRMWARE, FLOOR, InProcess
 from rigs.mounted import Mounted, needs_fuse
+from rigs.own_mounted import KeptMemory, MountedOwnDriver
 
 FILES = (
     f"{FIRMWARE}/loading",
@@ -94,7 +97,7 @@ class _Tree:
 class _Calls:
     """The same as system calls on a mount."""
 
-    def __init__(self, system: Mounted) -> None:
+    def __init__(self, system: Mounted | MountedOwnDriver) -> None:
         self._system = system
         self._open: dict[int, int] = {}
 
@@ -142,16 +145,19 @@ def _inner(path: str) -> str:
 
 
 class TwoWays(RuleBasedStateMachine):
-    """A machine in process, and one that is mounted."""
+    """A machine in process, and one that is mounted; with `own`, openrbu's own driver on this
+    memory."""
 
     profile_name = "documented"
+    own: KeptMemory | None = None
 
     @initialize()
     def load(self) -> None:
         name = self.profile_name
         self._directory = tempfile.TemporaryDirectory()
         home = Path(self._directory.name)
-        self.systems = InProcess(home, name), Mounted(home, name)
+        mounted = Mounted(home, name) if self.own is None else MountedOwnDriver(home, self.own)
+        self.systems = InProcess(home, name), mounted
         self.ways = _Tree(self.systems[0]), _Calls(self.systems[1])
         self._modes: dict[int, str] = {}
         for system in self.systems:
@@ -272,13 +278,27 @@ def test_the_driver_in_process_and_on_a_mount_answer_alike(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     needs_fuse()
-    _met.clear()
     monkeypatch.setattr(TwoWays, "profile_name", name)
+    check()
+    assert ("more than a page" in _met) == (name == "documented")
+
+
+def test_the_driver_in_process_and_openrbus_own_on_huge_pages_answer_alike(
+    own_memory: KeptMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TwoWays, "own", own_memory)
+    check(max_examples=10)
+    assert "more than a page" in _met
+
+
+def check(max_examples: int = 25) -> None:
+    """Try it, and see that much was met."""
+    _met.clear()
     run_state_machine_as_test(
         TwoWays,
         settings=settings(
             derandomize=True,  # what it comes upon is asserted below
-            max_examples=25,
+            max_examples=max_examples,
             stateful_step_count=80,
             deadline=None,
             suppress_health_check=list(HealthCheck),
@@ -287,4 +307,3 @@ def test_the_driver_in_process_and_on_a_mount_answer_alike(
     errnos = (errno.ENOENT, errno.ENOMEM, errno.EACCES, errno.ENODEV, errno.ENOTDIR, errno.EINVAL)
     assert {f"errno {number}" for number in errnos} <= _met
     assert {"read", "write", "list", "stat", "a page"} <= _met
-    assert ("more than a page" in _met) == (name == "documented")

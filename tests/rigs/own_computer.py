@@ -17,10 +17,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from rigs.cli import RBU
 from rigs.huge_pages import NUMBER, needs_huge_pages, number_locked
 from rigs.mounted import needs_fuse
 from rigs.needs import program
+from rigs.own_rbu import RBU
 
 _HOLDER = """
 mount -t tmpfs none /run

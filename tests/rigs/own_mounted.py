@@ -9,16 +9,16 @@ from pathlib import Path
 
 from openrbu.memory.physical import Region
 from openrbu.own_driver.driver import Backend, open_own_driver
-from openrbu.own_driver.huge_pages import HugePageBackend
+from openrbu.own_driver.hugetlbfs import USUAL_MOUNT
 from openrbu.own_driver.own_memory import Note, OwnMemory, OwnMemoryRecord
-from openrbu.own_driver.pools import LinuxHugePages
 from openrbu.system.fuse_mounts import unmount
 from openrbu.system.libc import call
 from openrbu.units import HUGE_PAGE_BYTES, PAGE_SIZE, PhysAddr
 from rigs.huge_pages import needs_huge_pages, number_locked
 from rigs.mounted import Mount, needs_fuse
+from rigs.own_rbu import FewPages
 
-_PAGES, _MOST_PAGES = 6, 24
+_PAGES = 6
 
 
 class KeptMemory:
@@ -79,13 +79,12 @@ def huge_pages(root: Path) -> Iterator[KeptMemory]:
     """A few huge pages of this computer, in a mount of their own in the directory `root`."""
     needs_huge_pages()
     (root / "proc/self").mkdir(parents=True)
-    (root / "proc/self/mounts").write_text("none /pages hugetlbfs rw,pagesize=2M 0 0\n")
-    pages = root / "pages"
-    pages.mkdir()
+    (root / "proc/self/mounts").write_text(f"none {USUAL_MOUNT} hugetlbfs rw,pagesize=2M 0 0\n")
+    pages = root / USUAL_MOUNT.lstrip("/")
+    pages.mkdir(parents=True)
     call("mount", b"none", os.fsencode(pages), b"hugetlbfs", 0, b"pagesize=2M")
     try:
-        backend = HugePageBackend(root, LinuxHugePages(), most_pages=_MOST_PAGES)
-        memory = backend.new(lambda record: None)
+        memory = FewPages(root).new(lambda record: None)
         try:
             with number_locked():
                 memory.reserve(_PAGES * HUGE_PAGE_BYTES, block_bytes=HUGE_PAGE_BYTES)

@@ -16,6 +16,7 @@ from openrbu.units import MIB
 from rigs.cli import RBU
 from rigs.mounts import AS_NOBODY
 from rigs.own_computer import OwnComputer, own_computer
+from rigs.own_rbu import RBU as RBU_WITH_FEW_PAGES
 
 TOOL = """
 modprobe dell_rbu
@@ -154,7 +155,7 @@ def test_mounted_the_files_work_and_the_mount_ends_when_told(
 
 def test_what_keeps_it_from_having_memory_is_told_before_the_tool_runs(here: OwnComputer) -> None:
     container = ("unshare", "--mount", "--pid", "--fork", "--mount-proc")
-    line = here.line(*container, *RBU, "run", "--", "echo", "the tool runs")
+    line = here.line(*container, *RBU_WITH_FEW_PAGES, "run", "--", "echo", "the tool runs")
     ended = subprocess.run(line, capture_output=True, check=False, text=True)
     assert (ended.returncode, ended.stdout) == (4, "")
     assert ended.stderr.startswith(
