@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from openrbu import api
 from openrbu.formats.buddyinfo import parse_buddyinfo
 from openrbu.formats.packet import split
+from openrbu.hosts.virtual import VirtualHost
 from openrbu.lazy import np
+from openrbu.machine.base import Machine
 from openrbu.maps.files import map_file
 from openrbu.maps.kinds import KIND_OF, KINDS, free_key
 from openrbu.maps.memory_map import NOTHING, Mark, MemoryMap, Ranges
@@ -29,7 +31,7 @@ from openrbu.memory.ram_file import RamFile
 from openrbu.memory.scan import search
 from openrbu.units import GIB, KIB, MIB, PAGE_SIZE, PhysAddr
 from rigs.cli import Cli, image_bytes
-from rigs.machines import image
+from rigs.machines import image, update
 
 SIZE = 4 * KIB
 SPAN = 64 * PAGE_SIZE
@@ -176,6 +178,8 @@ def test_a_machine_is_mapped_as_its_buddyinfo_counts(rbu: Cli) -> None:
         zone.zone: zone.counts for zone in zones
     }
     (found,) = mapped.sets
+    pages = found.found.total * SIZE
+    assert mapped.ranges["held"].size_bytes == pages == mapped.ranges["packet"].size_bytes
     assert found.is_ghost is not None
     assert sorted(found.numbers[~found.is_ghost].tolist()) == list(range(found.found.total))
     free = sum(mapped.ranges[free_key(order)].size_bytes for order in range(5))
@@ -189,6 +193,13 @@ def test_a_machine_is_mapped_as_its_buddyinfo_counts(rbu: Cli) -> None:
         for key, ranges in mapped.ranges.items()
         if not KIND_OF[key].is_mark and key != "no_ram"
     )
+
+
+def test_a_served_machine_says_what_its_driver_holds(machine: Machine) -> None:
+    assert not machine.held_regions
+    update(VirtualHost(machine), image(), mode="packet")
+    (found,) = search(machine.ram).packet_sets
+    assert sum(region.size_bytes for region in machine.held_regions) == found.total * SIZE
 
 
 def machine_regions(mapped: MemoryMap) -> list[Region]:

@@ -127,6 +127,7 @@ def test_a_program_may_have_only_so_many_files_open(machine: Machine, directory:
 CALLS_OF_A_PROGRAM: dict[str, Callable[[RemoteMachine], object]] = {
     "is_on": lambda machine: machine.is_on,
     "status": lambda machine: machine.status(),
+    "held_regions": lambda machine: machine.held_regions,
     "power_on": lambda machine: machine.power_on(),
     "restart": lambda machine: machine.restart(),
     "kexec": lambda machine: machine.kexec(),
@@ -213,6 +214,9 @@ NONSENSE: list[tuple[str, Any]] = [
     ("restart", POST | {"extents": [7]}),
     ("restart", POST | {"extents": [["a", "b"]]}),
     ("power_on", POST | {"version_after": None}),
+    ("held_regions", {"count": 1}),
+    ("held_regions", {"count": -1}),
+    ("held_regions", None),
     ("status", STATUS),
     ("status", STATUS | {"entry_point": "xy"}),
     ("status", STATUS | {"is_on": None}),

@@ -29,5 +29,8 @@ def map_memory(
     from openrbu.maps.survey import make_map
     from openrbu.maps.usage import usage_of
 
-    usage = None if machine is None else usage_of(machine.host, memory.regions)
-    return make_map(name, memory, seen, usage=usage)
+    usage = held = None
+    if machine is not None:
+        usage = usage_of(machine.host, memory.regions)
+        held = None if machine.virtual is None else machine.virtual.held_regions
+    return make_map(name, memory, seen, usage=usage, held=held)

@@ -13,7 +13,7 @@ from openrbu.formats.smbios import Tables
 from openrbu.kernel.files import File, Files
 from openrbu.machine.config import MachineConfig
 from openrbu.memory.frames import Frames
-from openrbu.memory.physical import PhysicalMemory
+from openrbu.memory.physical import PhysicalMemory, Region
 from openrbu.ports import IoPorts
 
 
@@ -109,6 +109,10 @@ class Machine(Protocol):
     def frame_table(self) -> Frames | None:
         """The machine frame of each page frame of its kernel, where that is a guest of Xen; None
         where the two are the same."""
+
+    @property
+    def held_regions(self) -> tuple[Region, ...]:
+        """Where its driver holds pages for the BIOS, in machine frames; nowhere while it is off."""
 
     @property
     def ports(self) -> IoPorts:

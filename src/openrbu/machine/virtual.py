@@ -36,7 +36,7 @@ from openrbu.errors import MachineError, PowerCutError
 from openrbu.formats import dell
 from openrbu.formats.smbios import Tables
 from openrbu.kernel.files import File, MachineFiles
-from openrbu.kernel.held import before_start
+from openrbu.kernel.held import before_start, held_regions
 from openrbu.kernel.kernel import Kernel
 from openrbu.kernel.states import KernelState
 from openrbu.machine import store
@@ -52,6 +52,7 @@ from openrbu.machine.ram import open_ram
 from openrbu.machine.state import StateFile
 from openrbu.machine.state_formats import MachineState
 from openrbu.memory.frames import Frames
+from openrbu.memory.physical import Region
 from openrbu.ports import IoPorts, OwnPorts
 from openrbu.system.files import make_room
 from openrbu.system.signals import signals_deferred
@@ -285,6 +286,11 @@ class VirtualMachine(KernelUser):
             if self._dom0 is None or not self.is_on:
                 return None
             return self._dom0.domain.table.copy()
+
+    @property
+    def held_regions(self) -> tuple[Region, ...]:
+        with self.lock:
+            return held_regions(self.kernel, self.frame_table)
 
     # -- what runs on it (see `machine.base`) -------------------------------------------------
 

@@ -82,6 +82,9 @@ class Client:
     def status(self) -> Message:
         return replies.status_message(self._machine.status())
 
+    def held_regions(self) -> Message:
+        return replies.regions_message(self._machine.held_regions)
+
     def power_on(self) -> dict[str, Any]:
         return replies.post_document(self._machine.power_on())
 
@@ -214,6 +217,7 @@ class Call(Generic[P]):
 
 IS_ON = Call("is_on", Client.is_on)
 STATUS = Call("status", Client.status)
+HELD_REGIONS = Call("held_regions", Client.held_regions)
 POWER_ON = Call("power_on", Client.power_on)
 RESTART = Call("restart", Client.restart, cold=bool | None)
 KEXEC = Call("kexec", Client.kexec)
@@ -254,6 +258,7 @@ CALLS: Mapping[str, Call[...]] = MappingProxyType(
         for call in (
             IS_ON,
             STATUS,
+            HELD_REGIONS,
             POWER_ON,
             RESTART,
             KEXEC,

@@ -29,7 +29,7 @@ from openrbu.machine.base import MachineStatus
 from openrbu.machine.config import load_config
 from openrbu.machine.path_locks import path_lock
 from openrbu.memory.frames import Frames
-from openrbu.memory.physical import PhysicalMemory, pc_regions
+from openrbu.memory.physical import PhysicalMemory, Region, pc_regions
 from openrbu.memory.ram_file import RamFile
 from openrbu.ports import IoPorts
 from openrbu.sharing import client, deadline, replies, wire
@@ -337,6 +337,10 @@ class RemoteMachine:
         from openrbu.machine.dom0 import read_frame_table  # noqa: PLC0415  (start-up time)
 
         return read_frame_table(self.directory)
+
+    @property
+    def held_regions(self) -> tuple[Region, ...]:
+        return self._connection.call(client.HELD_REGIONS, replies.regions)
 
     @property
     def ports(self) -> IoPorts:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import struct
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from types import NoneType
@@ -23,6 +24,7 @@ from openrbu.memory.physical import Region
 from openrbu.sharing.wire import MAX_INT, Message, WireError, fields
 from openrbu.typed_json import DocumentError
 from openrbu.typed_json import read as read_record
+from openrbu.units import PhysAddr
 
 T = TypeVar("T")
 
@@ -191,6 +193,24 @@ def status(reply: Message) -> MachineStatus:
         raise WireError("SMBIOS tables without an entry point") from None
     modules = tuple(_checked_name(each) for each in document["modules"])
     return MachineStatus(**document | {"tables": tables, "modules": modules})
+
+
+# -- ranges of its memory -------------------------------------------------------------------
+
+
+def regions_message(regions: tuple[Region, ...]) -> Message:
+    """Ranges of memory for the wire: the payload is a start and an end of each."""
+    bounds = [bound for region in regions for bound in (region.start, region.end)]
+    return Message({"count": len(regions)}, struct.pack(f"<{len(bounds)}Q", *bounds))
+
+
+def regions(reply: Message) -> tuple[Region, ...]:
+    """Reads what `regions_message` wrote."""
+    count = fields(_document(reply), {"count": int})["count"]
+    if len(reply.payload) != 16 * count:
+        raise WireError("not the ranges of memory that were announced")
+    pairs = struct.iter_unpack("<QQ", reply.payload)
+    return tuple(Region(PhysAddr(start), PhysAddr(end)) for start, end in pairs)
 
 
 # -- a file ---------------------------------------------------------------------------------
