@@ -52,28 +52,31 @@ def machine_map(name: MachineName, file: MapFile = None, *, force: Force = False
 @dataclass(frozen=True, slots=True)
 class MapAsked:
     """What `scan` is asked about a map: whether one is, the file for it (None: the terminal), and
-    the memory, which the words of the command name, too."""
+    the memory (None: this computer's), which the words of the command name, too."""
 
-    memory: str
+    memory: str | None
     file: Path | None
     is_asked: bool
     force: bool
 
     @classmethod
-    def of(cls, memory: str, file: Path | None, *, is_asked: bool, force: bool) -> MapAsked:
-        """From the words MEMORY and FILE, which may come in any sequence: `--map FILE MEMORY`.
+    def of(cls, memory: str | None, file: Path | None, *, is_asked: bool, force: bool) -> MapAsked:
+        """From the words MEMORY and FILE, which may come in any sequence: `--map FILE MEMORY`. One
+        word alone is FILE where it is a name for one and there is no such file.
 
         :raise UsageError: when a file is named without --map, or can't be one.
         :raise ObstacleError: as `check_map_path`.
         """
         if file is not None and not is_asked:
             raise UsageError(f"{file}: one memory is searched; a file for a map goes with --map")
-        if file is not None:
+        if is_asked and memory is not None:
             from openrbu.maps.files import SUFFIXES, check_map_path
 
-            if Path(memory).suffix.lower() in SUFFIXES:
-                memory, file = str(file), Path(memory)
-            check_map_path(file)
+            first = Path(memory)
+            if first.suffix.lower() in SUFFIXES and (file is not None or not first.exists()):
+                memory, file = None if file is None else str(file), first
+            if file is not None:
+                check_map_path(file)
         return cls(memory, file, is_asked, force)
 
 

@@ -26,15 +26,25 @@ class Searched:
     memory: ReadableMemory
     read_free_pages: ReadFreePages | None = None
     machine: Machine | None = None
+    source: str = ""
+    """The file through which it is seen, of this computer."""
+
+    notes: tuple[str, ...] = ()
 
 
 @contextlib.contextmanager
-def open_memory(memory: str, offset: str | None) -> Iterator[Searched]:
-    """A machine's RAM, or a file as RAM; `-` is standard input.
+def open_memory(memory: str | None, offset: str | None) -> Iterator[Searched]:
+    """A machine's RAM, or a file as RAM; `-` is standard input, and None this computer's own.
 
-    Raises what `api.open_dump` raises, and a UsageError when it is neither.
+    Raises what `api.open_dump` raises, a UsageError when it is neither, and an ObstacleError when
+    this computer's memory can't be seen.
     """
     start = None if offset is None else _address_of(offset)
+    if memory is None:
+        if start is not None:
+            raise UsageError("--offset is for a file: name one")
+        yield _this_computer()
+        return
     if memory == "-":
         with api.open_dump(memory, offset=start) as ram:
             yield Searched(ram)
@@ -54,6 +64,16 @@ def open_memory(memory: str, offset: str | None) -> Iterator[Searched]:
             raise UsageError(f"{memory} is neither a machine nor a file")
     with api.open_dump(path, offset=start) as ram:
         yield Searched(ram)
+
+
+def _this_computer() -> Searched:
+    from openrbu.hosts.linux import LinuxHost
+    from openrbu.hosts.live_memory import open_live_memory
+    from openrbu.update.verify import read_free_pages
+
+    live = open_live_memory()
+    read = partial(read_free_pages, LinuxHost())
+    return Searched(live.memory, read, source=live.source, notes=live.notes)
 
 
 def _address_of(text: str) -> int:

@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 def scan(
     memory: Annotated[
-        str,
+        str | None,
         typer.Argument(
-            metavar="MEMORY",
+            metavar="[MEMORY]",
             help="A virtual machine's name, or a file with a dump of RAM: raw, LiME or an ELF "
-            "core, also compressed; - for standard input.",
+            "core, also compressed; - for standard input. Without it: this computer's memory.",
             autocompletion=complete_machines,
         ),
-    ],
+    ] = None,
     map_file: MapFile = None,
     *,
     bios: Annotated[
@@ -64,7 +64,8 @@ def scan(
     For a file with the name of a machine, give a path: ./NAME.
 
     \b
-    Example:  rbu scan demo
+    Example:  rbu scan
+              rbu scan demo
               rbu scan ram.dump --map ram.html
     """
     asked = MapAsked.of(memory, map_file, is_asked=as_map, force=force)
@@ -74,7 +75,8 @@ def scan(
         if bios:
             start, end = BIOS_SEARCH_START, BIOS_SEARCH_END
         part = Region(start, end)
-        return _answer(searched, memory, part, extract, asked, any_alignment=any_alignment)
+        name = searched.source if memory is None else memory
+        return _answer(searched, name, part, extract, asked, any_alignment=any_alignment)
 
 
 def _answer(
@@ -94,7 +96,7 @@ def _answer(
     dump = searched.memory if isinstance(searched.memory, DumpMemory) else None
     memory, findings = _findings(searched, part, any_alignment)
     found = findings.result
-    notes = list(dump.notes if dump else ())
+    notes = [*searched.notes, *(dump.notes if dump else ())]
     if off_page := found.off_page_count:
         notes.append(f"{off_page} packets and headers begin off a page, where no BIOS finds them")
     document = {

@@ -29,6 +29,7 @@ import os
 import re
 import weakref
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -132,26 +133,67 @@ def open_kcore(root: Path) -> Kcore | None:
     None where the kernel does not show it (no such file, not root, lockdown), where the file lacks
     a part of the RAM that a BIOS searches, and where its addresses are not the machine's (Xen).
     """
-    if _has_pseudo_physical_addresses(root):
-        return None
+    seen = look_at_kcore(root)
+    return None if _searched(seen.missing) else seen.memory
+
+
+@dataclass(frozen=True, slots=True)
+class KcoreView:
+    """What `/proc/kcore` shows: `memory` (None: nothing, and `why` says why), and the parts of the
+    RAM that it does not show, ascending."""
+
+    memory: Kcore | None
+    missing: tuple[Region, ...] = ()
+    why: str = ""
+
+
+def look_at_kcore(root: Path) -> KcoreView:
+    """What is to be seen of the RAM of the machine whose `/proc` is below `root`."""
+    if has_pseudo_physical_addresses(root):
+        return KcoreView(None, why="the kernel runs on Xen and does not know real addresses")
     try:
-        system_ram = _parse_iomem((root / IOMEM).read_bytes().decode("latin-1"))
+        system_ram = read_system_ram(root)
         fd = os.open(root / KCORE, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return None
+    except OSError as error:
+        return KcoreView(None, why=f"{error.filename}: {error.strerror}")
     try:
         segments = _direct_map(_parse_segments(fd))
-    except (OSError, DamagedInputError):
+    except (OSError, DamagedInputError) as error:
         os.close(fd)
-        return None
+        return KcoreView(None, why=f"/{KCORE}: {error}")
     regions = tuple(_intersection(system_ram, segments))
-    if not regions or _searched(regions) != _searched(system_ram):
+    if not regions:
         os.close(fd)
-        return None
-    return Kcore(fd, regions, segments[0].distance)
+        why = "no RAM is in it" if system_ram else f"/{IOMEM} hides where RAM is"
+        return KcoreView(None, why=f"/{KCORE}: {why}")
+    missing = tuple(_without(system_ram, regions))
+    return KcoreView(Kcore(fd, regions, segments[0].distance), missing)
 
 
-def _has_pseudo_physical_addresses(root: Path) -> bool:
+def read_system_ram(root: Path) -> tuple[Region, ...]:
+    """The whole pages of RAM, ascending, by `/proc/iomem`. None for users who are not root, because
+    they see zeros there.
+
+    :raise OSError: the kernel's error.
+    """
+    return _parse_iomem((root / IOMEM).read_bytes().decode("latin-1"))
+
+
+def _without(regions: Iterable[Region], seen: tuple[Region, ...]) -> Iterator[Region]:
+    """The parts of the regions that are in none of `seen`; both ascend."""
+    for region in regions:
+        low = region.start
+        for part in seen:
+            if part.end <= low or part.start >= region.end:
+                continue
+            if part.start > low:
+                yield Region(low, part.start)
+            low = part.end
+        if low < region.end:
+            yield Region(low, region.end)
+
+
+def has_pseudo_physical_addresses(root: Path) -> bool:
     """Whether this is Xen's dom0 or a paravirtual guest. There Linux has page numbers of its own,
     and `p_paddr` is made from them; a BIOS searches the machine's memory.
 
