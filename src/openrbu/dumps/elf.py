@@ -37,8 +37,10 @@ def elf_pieces(read: Read, size_bytes: int) -> list[Piece]:
         with_address += 1
         at_zero += start == 0
         users += 0 < each.virtual_address < _KERNELS_HALF
-        pieces.append(Piece(start, start + each.file_bytes, each.offset))
-        pieces.append(Piece(start + each.file_bytes, start + size, None))
+        if each.file_bytes:
+            pieces.append(Piece(start, start + each.file_bytes, each.offset))
+        if each.file_bytes < size:
+            pieces.append(Piece(start + each.file_bytes, start + size, None))
     if at_zero == with_address and (at_zero > 1 or users or without_address):
         raise DamagedInputError(
             "it gives no physical addresses, as a core of a program, or of the kernel of Linux "

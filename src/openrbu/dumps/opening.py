@@ -30,6 +30,8 @@ _MOST_PACKED = 2
 
 _FROM_PIPE_BYTES = MIB
 
+_KCORE = Path("/proc/kcore")
+
 _VMWARE_SIDECARS = (".vmss", ".vmsn")
 _VMWARE_WHOLE_BYTES = 3 * GIB
 """From here on, a VMware machine has a gap in its memory that its .vmem does not have."""
@@ -129,6 +131,8 @@ def _opened(path: Path | str, *, is_raw: bool) -> DumpFile:
         mode = path.stat().st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):
             raise UsageError(f"{path} is not a regular file: a file with a dump of RAM is needed")
+        if not is_raw:
+            _check_vmware(path)
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         raise UsageError(f"{path} does not exist") from None
@@ -136,9 +140,7 @@ def _opened(path: Path | str, *, is_raw: bool) -> DumpFile:
         raise UsageError(f"{path} can't be read: {error.strerror}") from None
     if stat.S_ISFIFO(mode):
         return _from_pipe(fd, str(path))
-    if not is_raw:
-        _check_vmware(path)
-    return DumpFile(fd, str(path))
+    return _file_in_place(fd, str(path))
 
 
 def _standard_input() -> DumpFile:
@@ -152,8 +154,18 @@ def _standard_input() -> DumpFile:
         raise UsageError("standard input is a terminal: a dump of RAM is needed there")
     with contextlib.suppress(OSError):
         if stat.S_ISREG(os.fstat(fd).st_mode) and os.lseek(fd, 0, os.SEEK_CUR) == 0:
-            return DumpFile(fd, name)
+            return _file_in_place(fd, name)
     return _from_pipe(fd, name)
+
+
+def _file_in_place(fd: int, name: str) -> DumpFile:
+    """An open file. Closes it when it is this computer's own memory, whose segments have more than
+    RAM: to read a device's registers can do anything."""
+    with contextlib.suppress(OSError):
+        if os.path.samestat(os.fstat(fd), _KCORE.stat()):
+            os.close(fd)
+            raise UsageError(f"{name} is this computer's own memory: name it, rbu scan {_KCORE}")
+    return DumpFile(fd, name)
 
 
 def _from_pipe(fd: int, name: str) -> DumpFile:

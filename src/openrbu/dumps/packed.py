@@ -80,7 +80,7 @@ def unpacked_streams(kind: StreamKind, chunks: Iterator[bytes]) -> Iterator[byte
         try:
             yield from unpacked(decompressor, source.take, _UNPACKED_BYTES)
         except _broken() as error:
-            raise DamagedInputError(f"its {kind.name} stream is damaged: {error}") from None
+            raise DamagedInputError(f"its {kind.name} stream can't be unpacked: {error}") from None
         source.give_back(decompressor.unused_data)
         number += 1
         start = source.look(_START_BYTES)

@@ -18,7 +18,7 @@ import os
 import re
 import socket
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -287,6 +287,20 @@ class LabMachine:
     @property
     def is_on(self) -> bool:
         return self._qemu is not None
+
+    @contextlib.contextmanager
+    def halted(self) -> Iterator[Qemu]:
+        """The machine stands still, and QEMU can be asked about it.
+
+        :raise MachineError: when it is off.
+        """
+        if self._qemu is None:
+            raise MachineError("the lab's machine is off")
+        self._qemu.halt()
+        try:
+            yield self._qemu
+        finally:
+            self._qemu.resume()
 
     @property
     def bios_on_console(self) -> str | None:
