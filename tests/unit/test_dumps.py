@@ -444,6 +444,13 @@ def test_the_same_bytes_twice_are_fine_and_others_are_not(tmp_path: Path) -> Non
     assert "different bytes for the memory at 0x101000" in refused(tmp_path, data[:-1] + last)
 
 
+def test_more_ranges_than_any_computer_has_are_refused(tmp_path: Path) -> None:
+    data = b"".join(lime_header(at, at) + b"$" for at in range(0, 50_001 * 8192, 8192))
+    assert "50001 ranges" in refused(tmp_path, data)
+    found = found_in(write(tmp_path, data[: 20_000 * 33]))
+    assert found.reject_count == 0
+
+
 def test_ranges_that_overlap_by_much_are_not_compared_for_ever(tmp_path: Path) -> None:
     path = tmp_path / "dump"
     size = 300 * MIB

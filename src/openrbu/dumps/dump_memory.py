@@ -5,10 +5,9 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator
 from functools import cached_property
-from itertools import islice
 
 from openrbu.dumps.dump_file import DumpFile
-from openrbu.dumps.pieces import Piece, number_at, read_pieces
+from openrbu.dumps.pieces import Piece, read_pieces
 from openrbu.errors import AddressError, DamagedInputError
 from openrbu.memory.physical import Region
 from openrbu.memory.windows import COPIED_BYTES, VIEWED_BYTES, Window
@@ -34,6 +33,7 @@ class DumpMemory:
         self, file: DumpFile, pieces: list[Piece], format_name: str, notes: tuple[str, ...] = ()
     ) -> None:
         self._file, self._pieces = file, pieces
+        self._starts = [piece.start for piece in pieces]
         self.format, self.notes = format_name, notes
 
     @cached_property
@@ -48,6 +48,10 @@ class DumpMemory:
                 start = piece.start
             end = piece.end
         return (*found, Region(PhysAddr(start), PhysAddr(end)))
+
+    @cached_property
+    def _region_ends(self) -> list[int]:
+        return [region.end for region in self.regions]
 
     def read(self, address: PhysAddr, size_bytes: int) -> bytes:
         end = address + size_bytes
@@ -66,9 +70,9 @@ class DumpMemory:
     def populated(self, start: PhysAddr, end: PhysAddr) -> Iterator[Region]:
         """From and to whole pages, as far as there is memory: holes of the file, and what it does
         not have of its memory, are left out."""
-        first = bisect_right(self.regions, start, key=lambda region: region.end)
-        for region in islice(self.regions, first, None):
-            part = region.clip(start, end)
+        first = bisect_right(self._region_ends, start)
+        for number in range(first, len(self.regions)):
+            part = self.regions[number].clip(start, end)
             if part is None:
                 return
             low = high = part.start  # of the run so far; a block of a disk may be less than a page
@@ -97,7 +101,7 @@ class DumpMemory:
     def _window(self, address: PhysAddr, most_bytes: int) -> memoryview:
         """The bytes at an address: to the end of a page, or `most_bytes`, all of which there are.
         They are mapped as far as one piece has them, or else copied."""
-        piece = self._pieces[number_at(self._pieces, address)]
+        piece = self._pieces[self._last_from(address)]
         size = min(most_bytes, VIEWED_BYTES, piece.end - address)
         if size < most_bytes:
             size -= (address + size) % PAGE_SIZE
@@ -110,7 +114,7 @@ class DumpMemory:
 
     def _written(self, part: Region) -> Iterator[tuple[int, int]]:
         """What the file has of `part`, as (start, end), ascending."""
-        for number in range(number_at(self._pieces, part.start), len(self._pieces)):
+        for number in range(self._last_from(part.start), len(self._pieces)):
             piece = self._pieces[number]
             if piece.start >= part.end:
                 return
@@ -120,12 +124,16 @@ class DumpMemory:
                 for first, last in self._file.written(low - shift, high - shift):
                     yield first + shift, last + shift
 
+    def _last_from(self, address: int) -> int:
+        """The number of the last piece that begins at or below an address; -1: there is none."""
+        return bisect_right(self._starts, address) - 1
+
     def _number(self, start: int, end: int) -> int:
         """The number of the piece that `start` is in.
 
         :raise AddressError: when not all of [start, end) is memory.
         """
-        number = number_at(self._pieces, start)
+        number = self._last_from(start)
         position, at = start, number
         while number >= 0 and at < len(self._pieces):
             piece = self._pieces[at]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import NamedTuple
 
 from openrbu.buffers import same_bytes
@@ -17,6 +18,9 @@ from openrbu.units import MIB
 
 HIGHEST_ADDRESS = 1 << 52
 """No processor of this architecture has more: 52 bits of a physical address."""
+
+MOST_RANGES = 50_000
+"""Of memory with gaps between them. A computer has tens; each takes 0.1 ms in a search."""
 
 COMPARED_BYTES = 256 * MIB
 """How much memory that a dump has twice is compared."""
@@ -37,8 +41,8 @@ def in_sequence(pieces: Iterable[Piece], read: Read) -> list[Piece]:
     """The same memory as pieces that ascend and do not overlap. What continues in the file as it
     does in memory is one piece. `read` reads the file.
 
-    :raise DamagedInputError: when there is no memory, an address is above `HIGHEST_ADDRESS`, or
-        two pieces have different bytes for the same memory.
+    :raise DamagedInputError: when there is no memory, an address is above `HIGHEST_ADDRESS`,
+        two pieces have different bytes for the same memory, or there are more than `MOST_RANGES`.
     """
     found: list[Piece] = []
     twice: list[Piece] = []
@@ -55,6 +59,11 @@ def in_sequence(pieces: Iterable[Piece], read: Read) -> list[Piece]:
             found.append(rest)
     if not found:
         raise DamagedInputError("it has no memory in it")
+    gaps = sum(one.end != other.start for one, other in pairwise(found))
+    if gaps >= MOST_RANGES:
+        raise DamagedInputError(
+            f"it has {gaps + 1} ranges of memory with gaps between them, more than {MOST_RANGES}"
+        )
     _check(found, twice, read)
     return found
 
