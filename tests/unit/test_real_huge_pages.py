@@ -28,7 +28,7 @@ def test_pages_are_where_they_are_said_to_be_and_nothing_is_left_by_killed_proce
     needs_huge_pages()
     words = [program("unshare", "util-linux"), *NAMESPACES, *OWN_DEV, sys.executable, "-m", PROGRAM]
     done = subprocess.run(
-        [*words, str(tmp_path)], cwd=TESTS, capture_output=True, text=True, check=False, timeout=60
+        [*words, str(tmp_path)], cwd=TESTS, capture_output=True, text=True, check=False, timeout=300
     )
     assert done.stderr == ""
     assert done.stdout.splitlines() == [
