@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib.util import find_spec
@@ -24,7 +26,7 @@ from openrbu.maps.kinds import KIND_OF, KINDS, free_key
 from openrbu.maps.memory_map import NOTHING, Mark, MemoryMap, Ranges
 from openrbu.maps.picture import picture_of
 from openrbu.maps.runs import packet_runs
-from openrbu.maps.strip import NARROWEST, WIDEST, as_text, draw_strip, grid_of
+from openrbu.maps.strip import NARROWEST, WIDEST, Grid, as_text, draw_strip, grid_of, zoomed
 from openrbu.maps.survey import make_map
 from openrbu.memory.physical import Region
 from openrbu.memory.ram_file import RamFile
@@ -33,6 +35,7 @@ from openrbu.units import GIB, KIB, MIB, PAGE_SIZE, PhysAddr
 from rigs.cli import Cli, image_bytes
 from rigs.machines import image, update
 
+ROOT = Path(__file__).resolve().parents[2]
 SIZE = 4 * KIB
 SPAN = 64 * PAGE_SIZE
 spans = st.lists(
@@ -229,6 +232,18 @@ def test_the_commands_show_a_map(rbu: Cli, monkeypatch: pytest.MonkeyPatch) -> N
     assert "ghost" not in rbu.json("scan", dump, "--map")["map"]["kinds"]
 
 
+def test_parts_of_memory_that_are_far_from_each_other_are_drawn_larger_each(ram: RamFile) -> None:
+    far = {**{number: [300 + number] for number in range(6)}, 6: [1900], 7: [1901]}
+    put_packets(ram, far)
+    mapped = make_map("ram", ram, search(ram, PhysAddr(0)))
+    overview = Grid(16 * PAGE_SIZE, 64, np.array([0, 4 * MIB]))
+    first, second = zoomed(mapped, mapped.sets[0], overview, 12)
+    assert (first.cell_bytes, second.cell_bytes) == (PAGE_SIZE, PAGE_SIZE)
+    for grid, page in ((first, 300), (second, 1900)):
+        row = grid.row_bytes
+        assert grid.starts.tolist() == [page * PAGE_SIZE // row * row]
+
+
 HOSTILE = '<script>alert("&")</script>\x1b[31m\x00'
 
 
@@ -285,3 +300,11 @@ def test_a_map_is_written_to_a_file_as_other_files_are(rbu: Cli) -> None:
     assert ".svg" in rbu.fails(2, "scan", dump, "--map", "c.gif")
     assert not Path("c.gif").exists()
     assert not Path("c.svg").exists()
+
+
+def test_the_picture_in_the_manual_is_that_of_the_run_that_it_shows(tmp_path: Path) -> None:
+    """After a change that is meant: scripts/scan-picture."""
+    drawn = tmp_path / "scan.svg"
+    script = ROOT / "scripts" / "scan-picture"
+    subprocess.run([sys.executable, script, drawn], check=True, timeout=300)
+    assert drawn.read_text() == (ROOT / "docs" / "scan.svg").read_text()

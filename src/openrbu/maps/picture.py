@@ -89,7 +89,7 @@ def picture_of(mapped: MemoryMap) -> Picture:
     _draw_legend(canvas, mapped)
     for each in mapped.sets:
         _draw_set(canvas, each)
-        if (near := zoomed(mapped, each, grid, _MOST_ZOOM_ROWS)) is not None:
+        for near in zoomed(mapped, each, grid, _MOST_ZOOM_ROWS):
             canvas.line(f"Where they lie, a cell is {human_size(near.cell_bytes)}:", colour=FAINT)
             canvas.y += 4
             _draw_grid(canvas, mapped, near, with_zones=False)

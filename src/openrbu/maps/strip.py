@@ -25,7 +25,8 @@ Line: TypeAlias = list[Span]
 
 NARROWEST, WIDEST = 40, 200
 MOST_ROWS = 16
-MOST_ZOOM_ROWS = 12
+MOST_ZOOMS, MOST_ZOOM_ROWS = 3, 12
+"""How many parts of memory are drawn larger below a set, and in how many rows."""
 MOST_LISTED = 10
 """How many runs of packets, and how many other findings, are listed."""
 
@@ -72,13 +73,18 @@ def grid_of(
         cell *= 2
 
 
-def zoomed(mapped: MemoryMap, found: MappedSet, overview: Grid, most_rows: int) -> Grid | None:
-    """The grid of the part of memory that has all packets of a set; None where its cells are not
-    much smaller than those of the overview."""
-    last = int(found.addresses[-1])
-    end = last + found.found.size_of(int(found.numbers[-1]))
-    grid = grid_of(mapped, overview.columns, most_rows, int(found.addresses[0]), end)
-    return grid if 4 * grid.cell_bytes <= overview.cell_bytes else None
+def zoomed(mapped: MemoryMap, found: MappedSet, overview: Grid, most_rows: int) -> Iterator[Grid]:
+    """Grids of the parts of memory that have the packets of a set, the first `MOST_ZOOMS` of them.
+    Only those whose cells are much smaller than those of the overview."""
+    sizes = np.array([found.found.size_of(int(number)) for number in found.numbers], np.int64)
+    ends = found.addresses + sizes
+    cuts = np.flatnonzero(found.addresses[1:] - ends[:-1] > overview.row_bytes // 4)
+    firsts, lasts = [0, *(cuts + 1).tolist()], [*cuts.tolist(), len(ends) - 1]
+    for first, last in list(zip(firsts, lasts, strict=True))[:MOST_ZOOMS]:
+        start, end = int(found.addresses[first]), int(ends[last])
+        grid = grid_of(mapped, overview.columns, most_rows, start, end)
+        if 4 * grid.cell_bytes <= overview.cell_bytes:
+            yield grid
 
 
 def draw_strip(mapped: MemoryMap, width: int) -> list[Line]:
@@ -96,7 +102,7 @@ def draw_strip(mapped: MemoryMap, width: int) -> list[Line]:
     lines += [_plain(""), *_legend(mapped, width)]
     for each in mapped.sets:
         lines += [_plain(""), *_set_lines(each, width)]
-        if (near := zoomed(mapped, each, grid, MOST_ZOOM_ROWS)) is not None:
+        for near in zoomed(mapped, each, grid, MOST_ZOOM_ROWS):
             lines.append(_plain(f"where they lie, a letter is {human_size(near.cell_bytes)}:"))
             lines += _rows(mapped, near, digits, with_zones=False)
     lines += _mark_lines(mapped, width)
