@@ -367,14 +367,19 @@ def open_own_driver(
 
 def look_at_own_driver(backend: Backend, *, root: Path = Path("/")) -> OwnDriver | None:
     """The driver of this computer as it is now, for reading: the other process that may have it is
-    not kept from its work. None: it is not loaded, or this user can't see it.
+    not kept from its work. What a process has left that was killed in a change is cleared and given
+    back. None: it is not loaded, or this user can't see it.
 
     :raise ObstacleError: when its memory can't be opened.
     :raise DamagedInputError: when its record is damaged.
     """
     store = Store(root)
     record = store.read()
-    if record is None or (record.phase == "stopping" and store.is_locked):
+    if record is not None and record.phase != "ready" and not store.is_locked:
+        with contextlib.suppress(ObstacleError), open_own_driver(backend, root=root):
+            pass
+        record = store.read()
+    if record is None or record.phase == "stopping":
         return None
     driver = OwnDriver(store, backend, may_change=False)
     _restore(driver, record)
