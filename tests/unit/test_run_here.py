@@ -6,6 +6,7 @@ import json
 import os
 import random
 import shlex
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 
 from openrbu.units import MIB
 from rigs.cli import RBU
-from rigs.mounts import AS_NOBODY
+from rigs.mounts import AS_NOBODY, wait_for_end
 from rigs.own_computer import OwnComputer, own_computer
 from rigs.own_rbu import RBU as RBU_WITH_FEW_PAGES
 
@@ -150,6 +151,20 @@ def test_mounted_the_files_work_and_the_mount_ends_when_told(
     assert said == f"openrbu's own driver is not mounted at {target} any more\n"
     assert here.staged == here.places_of(image) != ()
     here.shell(UNLOAD)
+    assert not here.is_started
+
+
+def test_the_mount_of_a_killed_process_is_removed_by_the_next_one(
+    here: OwnComputer, tmp_path: Path
+) -> None:
+    target = tmp_path / "mount"
+    target.mkdir()
+    pid = json.loads(here.says("mount", target, "--detach", "--json"))["pid"]
+    os.kill(pid, signal.SIGKILL)
+    wait_for_end(pid)
+    assert str(target) in here.do("cat", "/proc/mounts")
+    assert here.shell("ls /sys/class/firmware/dell_rbu/loading")
+    assert str(target) not in here.do("cat", "/proc/mounts")
     assert not here.is_started
 
 

@@ -27,7 +27,6 @@ from openrbu.system.fuse_mounts import (
     mount_with_helper,
     mounts,
     open_device,
-    remove_dead_mounts,
     unmount,
 )
 from openrbu.system.lockfile import LockFile
@@ -80,7 +79,6 @@ def open_own_driver(backend: Callable[[], Backend], log: Callable[[str], None]) 
         from openrbu.own_driver.serving import opened_and_loaded  # noqa: PLC0415  (start-up time)
 
         with opened_and_loaded(backend(), log=log) as driver:
-            remove_dead_mounts(OWN_DRIVER)
             yield ServedTree(driver)
 
     return opened

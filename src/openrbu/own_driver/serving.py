@@ -9,6 +9,8 @@ from pathlib import Path
 from openrbu.errors import ObstacleError
 from openrbu.own_driver.driver import Backend, OwnDriver, open_own_driver
 from openrbu.own_driver.obstacles import refuse_obstacles
+from openrbu.own_driver.store import DIRECTORY
+from openrbu.system.fuse_mounts import remove_dead_mounts
 
 _OF_KERNEL = ("sys/devices/platform/dell_rbu", "sys/module/dell_rbu")
 
@@ -18,7 +20,8 @@ def opened_and_loaded(
     backend: Backend, *, log: Callable[[str], None] = lambda line: None, root: Path = Path("/")
 ) -> Iterator[OwnDriver]:
     """The driver of this computer, loaded, for this process alone in the block. Afterwards it is
-    unloaded again, where nothing is staged and nobody has started it to stay. `log` gets the lines
+    unloaded again, where nothing is staged and nobody has started it to stay. A mount whose process
+    was killed is removed. `log` gets the lines
     that a kernel would log; `root` is the directory of `/sys`, `/run` and `/proc`.
 
     :raise ObstacleError: when the kernel has a driver of its own, when this computer has no memory
@@ -31,6 +34,7 @@ def opened_and_loaded(
             "unloads it, and --machine names a virtual machine"
         )
     with open_own_driver(backend, root=root, log=log) as driver:
+        remove_dead_mounts(str(root / DIRECTORY.lstrip("/")))
         if not driver.is_loaded:
             refuse_obstacles(root)
             driver.load()
