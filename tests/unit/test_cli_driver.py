@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from openrbu.api import drivers, machines
+from openrbu.hosts.own_driver import DriverChoice, OwnDriverHost
+from openrbu.own_driver.backends import AnyBackend, MemoryKind
 from openrbu.units import MIB
 from rigs.cli import Cli
 from rigs.hazards import KERNEL, put, sound_machine
 from rigs.machines import as_nobody, image_bytes, opened_up
 from rigs.own_driver import RamFileHost
 from rigs.own_memory import HUGE, free_pages, make_computer
+from rigs.prepared import make_pmem
 
 PAGES = [HUGE * number for number in (9, 8, 7, 10, 11, 12)]
 
@@ -26,7 +30,9 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     put(root, f"/lib/modules/{KERNEL}/modules.dep", "kernel/drivers/net/dummy.ko:\n")
     make_computer(root, PAGES)
     for module in (machines, drivers):
-        monkeypatch.setattr(module, "_this_computer", lambda driver: RamFileHost(root, driver))
+        monkeypatch.setattr(
+            module, "_this_computer", lambda driver, memory_from="": RamFileHost(root, driver)
+        )
     (tmp_path / "image.hdr").write_bytes(image_bytes())
     return root
 
@@ -47,6 +53,34 @@ def test_start_status_stop(rbu: Cli, tree: Path) -> None:
     assert document(rbu, "driver", "start")["changed"] is False
     assert rbu("driver", "stop").out == "stopped: its memory was cleared and given back\n"
     assert sorted(free_pages(tree)) == sorted(PAGES)
+
+
+def test_memory_of_a_prepared_boot(rbu: Cli, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_pmem(tree)
+    monkeypatch.setattr(drivers, "_this_computer", partial(host_of, tree))
+    started = document(rbu, "driver", "start", "--memory-from", "pmem", "--memory", "4M")
+    assert (started["memory"], started["loses"]) == ("pmem", None)
+    assert started["memory_in"]["extents"] == [{"start": "0xc000000", "end": "0xc800000"}]
+    assert document(rbu, "driver", "start")["changed"] is False
+    other = document(rbu, "driver", "start", "--memory-from", "huge-pages", code=4)
+    assert "with other memory (pmem): rbu driver stop" in other["error"]["message"]
+    small = document(rbu, "driver", "start", "--memory", "16M", code=4)
+    assert "4 of 8 blocks of 2 MiB are free" in small["error"]["message"]
+    assert document(rbu, "driver", "stop")["changed"] is True
+    refused = document(rbu, "driver", "start", "--memory-from", "crash-region", code=4)
+    assert "crashkernel=64M" in refused["error"]["message"]
+
+
+def host_of(
+    root: Path, choice: DriverChoice, memory_from: MemoryKind = "huge_pages"
+) -> OwnDriverHost:
+    return OwnDriverHost(
+        root,
+        choice=choice,
+        make_backend=lambda: AnyBackend(memory_from, root),
+        memory_from=memory_from,
+        kernel_has_none=lambda host: True,
+    )
 
 
 def test_memory_that_is_not_to_be_had(rbu: Cli, tree: Path) -> None:

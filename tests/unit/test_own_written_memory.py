@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 
@@ -116,11 +117,11 @@ def test_there_is_no_memory_outside(at: int) -> None:
         memory.write(PhysAddr(at), b"four")
 
 
-def fixed(door: BytesDoor) -> FixedRegion:
-    def record(allocated: AllocatedRows) -> PmemRecord:
-        return PmemRecord("pmem", "pmem0", REGION.start, REGION.end, allocated)
+def fixed(door: BytesDoor, note: Callable[[Any], None] = lambda record: None) -> FixedRegion:
+    def record(is_used: bool, allocated: AllocatedRows) -> PmemRecord:
+        return PmemRecord("pmem", "pmem0", REGION.start, REGION.end, is_used, allocated)
 
-    return FixedRegion("pmem", REGION, door, record, note=lambda record: None)
+    return FixedRegion("pmem", REGION, door, record, note)
 
 
 def test_a_region_hands_out_what_it_has_and_no_more() -> None:
@@ -142,8 +143,20 @@ def test_what_is_given_back_is_cleared_whoever_has_written_it() -> None:
     memory.memory.write(memory.allocate(0), b"x" * PAGE_SIZE)
     memory.give_back()
     assert not any(door.ram)
-    assert memory.record() == PmemRecord("pmem", "pmem0", REGION.start, REGION.end, ())
+    assert memory.record() == PmemRecord("pmem", "pmem0", REGION.start, REGION.end, False, ())
     assert memory.largest_block_bytes() == 4 * MIB
+
+
+def test_what_was_never_used_is_not_written() -> None:
+    door = BytesDoor()
+    noted: list[PmemRecord] = []
+    before = bytes(door.ram)
+    memory = fixed(door, noted.append)
+    memory.reserve(MIB, block_bytes=MIB)
+    memory.give_back()
+    assert door.ram == before
+    memory.allocate(0)
+    assert [record.is_used for record in noted] == [False, True]
 
 
 def test_a_region_that_somebody_else_has_now_has_moved() -> None:

@@ -15,18 +15,25 @@ from openrbu.units import MIB, PAGE_SIZE
 
 if TYPE_CHECKING:
     from openrbu.hosts.own_driver import OwnDriverHost
+    from openrbu.own_driver.backends import MemoryKind
     from openrbu.own_driver.status import OwnDriverStatus
 
 
-def start_driver(memory_bytes: int = 0, *, block_bytes: int = 2 * MIB) -> OwnDriverStatus:
+def start_driver(
+    memory_bytes: int = 0,
+    *,
+    block_bytes: int = 2 * MIB,
+    memory_from: MemoryKind = "huge_pages",
+) -> OwnDriverStatus:
     """Start openrbu's own driver on this computer's memory, and keep it until `stop_driver` or the
     restart. `memory_bytes`: have so much below 4 GiB at once, in contiguous blocks of
-    `block_bytes`, a power of two; more is taken when it is needed. Where it is started already,
-    only that memory is taken.
+    `block_bytes`, a power of two; more is taken when it is needed. `memory_from`: what its memory
+    is; `crash_region` and `pmem` take a prepared boot (docs/real-machine.md). Where it is started
+    already, only that memory is taken.
 
     :raise UsageError: when `block_bytes` is not a power of two, or less than a page.
     :raise ObstacleError: when the kernel's driver is loaded, another process updates this computer,
-        this user may not, or there is no such memory.
+        this user may not, there is no such memory, or it is started with memory of another kind.
     :raise DamagedInputError: when the driver's record is damaged.
     """
     from openrbu.own_driver.status import status_of
@@ -34,7 +41,7 @@ def start_driver(memory_bytes: int = 0, *, block_bytes: int = 2 * MIB) -> OwnDri
 
     if block_bytes < PAGE_SIZE or block_bytes & (block_bytes - 1):
         raise errors.UsageError(f"a block of {block_bytes} bytes: a power of two from 4 KiB on")
-    with contextlib.closing(_this_computer("own")) as host, alone_on(host):
+    with contextlib.closing(_this_computer("own", memory_from)) as host, alone_on(host):
         if host.own_rbu is None:
             raise errors.ObstacleError(KERNELS_IS_LOADED)
         with _told("openrbu's own driver can't be started"):
@@ -43,6 +50,11 @@ def start_driver(memory_bytes: int = 0, *, block_bytes: int = 2 * MIB) -> OwnDri
             if not was_loaded:
                 host.refuse_obstacles()
                 driver.load(is_kept=True)
+            elif driver.memory is not None and driver.memory.kind != memory_from:
+                raise errors.ObstacleError(
+                    "openrbu's own driver is started already, with other memory "
+                    f"({driver.memory.kind}): rbu driver stop"
+                )
             try:
                 if memory_bytes:
                     host.own_rbu.reserve(memory_bytes, block_bytes=block_bytes)
@@ -50,7 +62,7 @@ def start_driver(memory_bytes: int = 0, *, block_bytes: int = 2 * MIB) -> OwnDri
                 if not was_loaded:
                     driver.stop()
                 raise
-            status = status_of(driver)
+            status = status_of(driver, host.root)
             assert status is not None
             return status
 
@@ -68,7 +80,7 @@ def driver_status() -> OwnDriverStatus | None:
         if host.store.is_closed:
             raise errors.ObstacleError(f"{what}: it takes root")
         driver = host.driver
-        return None if driver is None else status_of(driver)
+        return None if driver is None else status_of(driver, host.root)
 
 
 def stop_driver() -> bool:

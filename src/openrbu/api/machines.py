@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from openrbu.machine.base import Machine as VirtualMachine
     from openrbu.machine.factory import MachineSpec
     from openrbu.memory.physical import ReadableMemory
+    from openrbu.own_driver.backends import MemoryKind
     from openrbu.own_driver.driver import Backend
     from openrbu.update.cancelling import Cancelled
     from openrbu.update.flow import Outcome
@@ -230,16 +231,21 @@ def open_machine(
         yield machine
 
 
-def _this_computer(driver: DriverChoice) -> OwnDriverHost:
+def _this_computer(driver: DriverChoice, memory_from: MemoryKind = "huge_pages") -> OwnDriverHost:
     from openrbu.hosts.own_driver import OwnDriverHost
     from openrbu.linux.facts import kernel_has_none
 
     def make_backend() -> Backend:
-        from openrbu.own_driver.backends import default_backend
+        from openrbu.own_driver.backends import AnyBackend
 
-        return default_backend()
+        return AnyBackend(memory_from)
 
-    return OwnDriverHost(choice=driver, make_backend=make_backend, kernel_has_none=kernel_has_none)
+    return OwnDriverHost(
+        choice=driver,
+        make_backend=make_backend,
+        memory_from=memory_from,
+        kernel_has_none=kernel_has_none,
+    )
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
@@ -15,6 +15,9 @@ from openrbu.units import human_size
 if TYPE_CHECKING:
     from openrbu.api import OwnDriverStatus
     from openrbu.memory.physical import Region
+    from openrbu.own_driver.backends import MemoryKind
+
+_Memory = Literal["huge-pages", "crash-region", "pmem"]
 
 _NOT_STARTED = "openrbu's own driver is not started"
 
@@ -37,8 +40,16 @@ def start(
             help="In contiguous blocks of this size: as large as an image in one piece.",
         ),
     ] = "2M",
+    memory_from: Annotated[
+        _Memory | None,
+        typer.Option(
+            "--memory-from",
+            help="What its memory is. The last two take a prepared boot: crashkernel=64M or "
+            "memmap=32M!192M on the kernel's command line. Without it: huge pages.",
+        ),
+    ] = None,
 ) -> Answer:
-    """Start openrbu's own dell_rbu, on huge pages of this computer.
+    """Start openrbu's own dell_rbu, on memory of this computer.
 
     rbu update starts it by itself where the kernel has no driver, and rbu cancel stops that one.
     One that is started here stays until rbu driver stop, or the restart. No process runs for it.
@@ -48,7 +59,10 @@ def start(
     """
     size_bytes = 0 if memory is None else size_of(memory, "--memory")
     before = api.driver_status()
-    now = api.start_driver(size_bytes, block_bytes=size_of(block, "--block"))
+    kind = (memory_from or ("huge-pages" if before is None else before.memory)).replace("-", "_")
+    now = api.start_driver(
+        size_bytes, block_bytes=size_of(block, "--block"), memory_from=cast("MemoryKind", kind)
+    )
     what = "openrbu's own driver is started"
     return Answer(
         {"changed": before != now, **_document(now)},
@@ -79,9 +93,11 @@ def stop() -> Answer:
     \b
     Example:  rbu driver stop
     """
+    before = api.driver_status()
     was_started = api.stop_driver()
     text = good("stopped: its memory was cleared and given back") if was_started else _NOT_STARTED
-    return Answer({"changed": was_started, "is_started": False}, [text])
+    lines = [text, before.loses] if was_started and before and before.loses else [text]
+    return Answer({"changed": was_started, "is_started": False}, lines)
 
 
 def _document(now: OwnDriverStatus) -> dict[str, Any]:
@@ -97,6 +113,7 @@ def _document(now: OwnDriverStatus) -> dict[str, Any]:
         "moved_from": extents_document(now.moved),
         "is_kept": now.is_kept,
         "is_flushed": now.is_flushed,
+        "loses": now.loses or None,
     }
 
 
@@ -110,6 +127,8 @@ def _rows(now: OwnDriverStatus) -> list[tuple[str, Cell]]:
         staged = f"{human_size(now.staged_size_bytes)} {mode}"
     rows: list[tuple[str, Cell]] = [("memory", memory), *_extent_rows(now.regions)]
     rows += [("staged", staged), *_extent_rows(now.staged_regions)]
+    if now.loses:
+        rows.append(("costs", bad(now.loses)))
     if now.moved:
         rows.append(("moved", bad("the kernel has moved these: the BIOS would not find them")))
         rows += _extent_rows(now.moved)

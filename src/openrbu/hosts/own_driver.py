@@ -53,7 +53,8 @@ _LARGEST_ORDER = 14
 class OwnDriverHost(LinuxHost):
     """The machine whose file systems are below `root`.
 
-    `choice`: which driver it uses. `make_backend`: makes the memory of openrbu's own.
+    `choice`: which driver it uses. `make_backend`: makes the memory of openrbu's own, of the kind
+    `memory_from` where the driver has none yet.
     `kernel_has_none`: tells whether the kernel has no `dell_rbu` that it could load.
     """
 
@@ -63,11 +64,12 @@ class OwnDriverHost(LinuxHost):
         *,
         choice: DriverChoice = "auto",
         make_backend: Callable[[], Backend],
+        memory_from: MemoryKind = "huge_pages",
         kernel_has_none: Callable[[Host], bool],
     ) -> None:
         super().__init__(root)
         self.root, self._choice, self._make_backend = root, choice, make_backend
-        self._kernel_has_none = kernel_has_none
+        self._kernel_has_none, self._memory_from = kernel_has_none, memory_from
         self._open = contextlib.ExitStack()
         self._driver: OwnDriver | None = None
         self._seen: OwnDriver | None = None
@@ -219,11 +221,10 @@ class OwnDriverHost(LinuxHost):
 
     def refuse_obstacles(self) -> None:
         """:raise ObstacleError: for what keeps openrbu's own driver from having memory at all."""
-        from openrbu.own_driver.obstacles import (  # noqa: PLC0415  (start-up time)
-            refuse_obstacles,
-        )
+        from openrbu.own_driver.backends import obstacles_to  # noqa: PLC0415  (start-up time)
 
-        refuse_obstacles(self.root)
+        for each in obstacles_to(self._memory_from, self.root):
+            raise ObstacleError(f"openrbu's own driver can't be started: {each}")
 
     def unload_module(self, name: str) -> None:
         if name != _NAME or self.driver is None:
@@ -285,12 +286,11 @@ class _Rbu:
         return cannot_flush()
 
     def obstacles(self, needed_bytes: int) -> tuple[Obstacle, ...]:
-        from openrbu.own_driver.backends import obstacles_to  # noqa: PLC0415  (start-up time)
+        from openrbu.own_driver.backends import obstacles_to_more  # noqa: PLC0415  (start-up time)
 
-        missing_bytes = needed_bytes - self.memory_bytes
-        if self._host.driver is not None and missing_bytes <= 0:
-            return ()
-        return obstacles_to(self._kind, self._host.root, needed_bytes=max(0, missing_bytes))
+        driver = self._host.driver
+        memory = None if driver is None else driver.memory
+        return obstacles_to_more(memory, self._host.root, needed_bytes=needed_bytes)
 
     def reserve(self, size_bytes: int, *, block_bytes: int) -> None:
         self._host.driver_for_change.reserve(size_bytes, block_bytes=block_bytes, below=_BELOW)

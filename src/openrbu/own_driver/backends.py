@@ -10,10 +10,12 @@ from openrbu.own_driver.crash_region import CrashRegionBackend
 from openrbu.own_driver.driver import Backend
 from openrbu.own_driver.huge_pages import HugePageBackend
 from openrbu.own_driver.obstacles import Obstacle
-from openrbu.own_driver.own_memory import Note, OwnMemory, OwnMemoryRecord
+from openrbu.own_driver.own_memory import CrashRegionRecord, Note, OwnMemory, OwnMemoryRecord
 from openrbu.own_driver.pmem_region import PmemBackend
+from openrbu.units import human_size
 
 MemoryKind = Literal["huge_pages", "crash_region", "pmem"]
+"""Each kind, as `OwnMemory.kind` names it."""
 
 
 class AnyBackend:
@@ -61,6 +63,20 @@ def obstacles_to(
     return tuple(pmem_region.obstacles(root))
 
 
-def displaced_by(kind: MemoryKind, root: Path = Path("/")) -> str:
-    """What is lost when memory of this kind is used, and what brings it back; empty: nothing."""
-    return crash_region.displaced(root) if kind == "crash_region" else ""
+def obstacles_to_more(
+    memory: OwnMemory | None, root: Path = Path("/"), *, needed_bytes: int
+) -> tuple[Obstacle, ...]:
+    """What keeps a driver that has this memory (None: none yet) from having so much in all."""
+    had_bytes = 0 if memory is None else sum(each.size_bytes for each in memory.memory.regions)
+    if memory is not None and had_bytes >= needed_bytes:
+        return ()
+    if memory is None or memory.kind == "huge_pages":
+        return obstacles_to("huge_pages", root, needed_bytes=max(0, needed_bytes - had_bytes))
+    text = f"the memory of openrbu's own driver ({memory.kind}) has only {human_size(had_bytes)}"
+    remedy = "rbu driver stop, and start Linux with more for it, or use huge pages"
+    return (Obstacle("too_little_memory", text, remedy),)
+
+
+def lost_by(record: OwnMemoryRecord, root: Path = Path("/")) -> str:
+    """What is lost by using this memory, and what brings it back; empty: nothing."""
+    return crash_region.lost_by(record, root) if isinstance(record, CrashRegionRecord) else ""

@@ -133,13 +133,14 @@ def is_loaded(root: Path) -> bool:
     return _text(root, LOADED).strip() == "1"
 
 
-def displaced(root: Path) -> str:
-    """What is lost by using this memory, and what brings it back; empty: nothing."""
-    if not is_loaded(root):
+def lost_by(record: CrashRegionRecord, root: Path) -> str:
+    """What is lost by staging in this memory, and what brings it back; empty: nothing."""
+    if not record.was_loaded:
         return ""
     return (
-        "the crash kernel that is loaded (kdump) is lost: a crash of Linux leaves no dump until "
-        f"it is loaded again ({_how_to_reload(root)})"
+        "a crash kernel (kdump) was loaded there: it is lost when something is staged, and a crash "
+        f"of Linux leaves no dump until it is loaded again, after rbu driver stop: "
+        f"{_how_to_reload(root)}"
     )
 
 
@@ -199,13 +200,13 @@ class CrashRegionBackend:
             raise DamagedInputError(f"not the record of a crash kernel's memory: {record.kind}")
         region = region_of(record.start, record.end)
         memory = self._make(region, note, was_loaded=record.was_loaded)
-        memory.restore(record.allocated)
+        memory.restore(record.allocated, is_used=record.is_used)
         return memory
 
     def _make(self, region: Region, note: Note, *, was_loaded: bool) -> FixedRegion:
-        def record(allocated: AllocatedRows) -> CrashRegionRecord:
+        def record(is_used: bool, allocated: AllocatedRows) -> CrashRegionRecord:
             return CrashRegionRecord(
-                "crash_region", region.start, region.end, was_loaded, allocated
+                "crash_region", region.start, region.end, was_loaded, is_used, allocated
             )
 
         return FixedRegion("crash_region", region, CrashDoor(self._root, region), record, note)

@@ -20,8 +20,8 @@ from openrbu.units import HUGE_PAGE_BYTES, PAGE_SHIFT, PAGE_SIZE, PhysAddr, huma
 _LARGEST_ORDER = 14
 """64 MiB: twice the largest ROM."""
 
-MakeRecord = Callable[[AllocatedRows], OwnMemoryRecord]
-"""Makes the record, from the blocks that are handed out."""
+MakeRecord = Callable[[bool, AllocatedRows], OwnMemoryRecord]
+"""Makes the record: whether something was ever handed out, and the blocks that are."""
 
 
 class FixedRegion:
@@ -36,6 +36,7 @@ class FixedRegion:
         self.largest_order = min(_LARGEST_ORDER, max(0, pages.bit_length() - 1))
         self._memory = WrittenMemory(region, door)
         self._free = self._all_free()
+        self._is_used = False
 
     def _all_free(self) -> FreeBlocks:
         return FreeBlocks([self._region], alignment_bytes=HUGE_PAGE_BYTES)
@@ -48,7 +49,11 @@ class FixedRegion:
         return self._free.largest_block_bytes(below)
 
     def allocate(self, order: int, *, below: PhysAddr | None = None) -> PhysAddr:
-        return self._free.allocate(order, below=below)
+        address = self._free.allocate(order, below=below)
+        if not self._is_used:
+            self._is_used = True
+            self._note(self.record())  # before anything is written
+        return address
 
     def free(self, address: PhysAddr, order: int) -> None:
         self._free.free(address, order)
@@ -80,18 +85,20 @@ class FixedRegion:
         return False
 
     def record(self) -> OwnMemoryRecord:
-        return self._make_record(self._free.allocated_rows())
+        return self._make_record(self._is_used, self._free.allocated_rows())
 
-    def restore(self, allocated: AllocatedRows) -> None:
+    def restore(self, allocated: AllocatedRows, *, is_used: bool) -> None:
         """Have these blocks handed out; there are none yet.
 
         :raise DamagedInputError: when they are not in the region.
         """
         self._free.take_rows(allocated)
+        self._is_used = is_used
 
     def give_back(self) -> None:
-        self._memory.clear()
-        self._free = self._all_free()
+        if self._is_used:
+            self._memory.clear()
+        self._free, self._is_used = self._all_free(), False
         self._note(self.record())
 
 

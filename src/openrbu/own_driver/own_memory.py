@@ -59,23 +59,27 @@ class HugePagesRecord:
 
 @dataclass(frozen=True, slots=True)
 class CrashRegionRecord:
-    """The crash kernel's memory in [start, end). `was_loaded`: there was a crash kernel in it."""
+    """The crash kernel's memory in [start, end). `was_loaded`: there was a crash kernel in it.
+    `is_used`: something was handed out, so there may be anything of ours in it."""
 
     kind: Literal["crash_region"]
     start: Natural
     end: Natural
     was_loaded: bool
+    is_used: bool
     allocated: AllocatedRows
 
 
 @dataclass(frozen=True, slots=True)
 class PmemRecord:
-    """The memory of the device `/dev/DEVICE`, in [start, end)."""
+    """The memory of the device `/dev/DEVICE`, in [start, end). `is_used`: something was handed out,
+    so there may be anything of ours in it."""
 
     kind: Literal["pmem"]
     device: str
     start: Natural
     end: Natural
+    is_used: bool
     allocated: AllocatedRows
 
 

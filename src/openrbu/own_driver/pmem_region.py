@@ -232,12 +232,12 @@ class PmemBackend:
         if not isinstance(record, PmemRecord) or not _DEVICE.match(record.device):
             raise DamagedInputError(f"not the record of a device of memory: {record.kind}")
         memory = self._make(record.device, region_of(record.start, record.end), note)
-        memory.restore(record.allocated)
+        memory.restore(record.allocated, is_used=record.is_used)
         return memory
 
     def _make(self, device: str, region: Region, note: Note) -> FixedRegion:
-        def record(allocated: AllocatedRows) -> PmemRecord:
-            return PmemRecord("pmem", device, region.start, region.end, allocated)
+        def record(is_used: bool, allocated: AllocatedRows) -> PmemRecord:
+            return PmemRecord("pmem", device, region.start, region.end, is_used, allocated)
 
         return FixedRegion("pmem", region, PmemDoor(self._root, device, region), record, note)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from openrbu.memory.physical import Region
+from openrbu.own_driver.backends import lost_by
 from openrbu.own_driver.driver import OwnDriver
 
 
@@ -16,6 +18,8 @@ class OwnDriverStatus:
     where the staged bytes are, and `moved` those parts that are somewhere else by now. `is_kept`:
     an operator started it, who will stop it; if not, an update did. `is_flushed`: what is staged
     was written from the processor's caches to memory; only the restart shows whether it stays.
+    `loses`: what staging in this memory costs, such as kdump's kernel, and what brings it back;
+    empty: nothing.
     """
 
     memory: str
@@ -27,6 +31,7 @@ class OwnDriverStatus:
     moved: tuple[Region, ...]
     is_kept: bool
     is_flushed: bool
+    loses: str
 
     @property
     def size_bytes(self) -> int:
@@ -34,8 +39,8 @@ class OwnDriverStatus:
         return sum(region.size_bytes for region in self.regions)
 
 
-def status_of(driver: OwnDriver) -> OwnDriverStatus | None:
-    """The status of a driver; None: it is not loaded.
+def status_of(driver: OwnDriver, root: Path = Path("/")) -> OwnDriverStatus | None:
+    """The status of a driver of the computer whose files are below `root`; None: it is not loaded.
 
     :raise OSError: when the addresses of its pages can't be read again.
     """
@@ -51,4 +56,5 @@ def status_of(driver: OwnDriver) -> OwnDriverStatus | None:
         moved=driver.moved(),
         is_kept=driver.is_kept,
         is_flushed=driver.is_flushed,
+        loses=lost_by(driver.memory.record(), root),
     )
