@@ -37,7 +37,7 @@ def tree(tmp_path: Path) -> Path:
     """A sound machine whose kernel has no dell_rbu."""
     root = sound_machine(tmp_path)
     put(root, f"/lib/modules/{KERNEL}/modules.dep", "kernel/drivers/net/dummy.ko:\n")
-    make_computer(root, PAGES)
+    make_computer(root, PAGES, ram_bytes=36 * MIB)
     return root
 
 
@@ -135,7 +135,7 @@ def test_without_memory_for_one_piece_the_update_fails_and_leaves_nothing(tree: 
 def test_which_driver_is_used(tmp_path: Path, choice: DriverChoice) -> None:
     """On a kernel that has one to load, and on one that has loaded it."""
     root = sound_machine(tmp_path)
-    make_computer(root, PAGES)
+    make_computer(root, PAGES, ram_bytes=36 * MIB)
     with opened(root, choice) as host:
         assert (host.own_rbu is not None) == (choice == "own")
     put(root, IMAGE_TYPE, "mono\n")
