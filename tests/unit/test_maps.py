@@ -139,7 +139,10 @@ def test_what_is_found_beside_packets_is_listed(ram: RamFile) -> None:
     ram.write(PhysAddr(2 * MIB), image_bytes("A07"))
     ram.write(PhysAddr(4 * MIB), image_bytes("A05")[:PAGE_SIZE])
     ram.write(PhysAddr(5 * MIB), b"$RPK" + bytes(32))
+    put_packets(ram, {3: [1600]})
+    ram.write(PhysAddr(1600 * PAGE_SIZE + 99), b"?")
     text = as_text(draw_strip(make_map("ram", ram, search(ram, PhysAddr(0))), 100))
+    assert f"{1600 * PAGE_SIZE:#x}  packet 3 of set _A06: wrong checksum" in text
     assert "0x200000  image A07 for 0x0121" in text
     assert "0x400000  header of A05 for 0x0121" in text
     assert "0x500000  packet: " in text

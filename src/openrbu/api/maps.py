@@ -20,9 +20,10 @@ def map_memory(
     *,
     name: str = "memory",
     machine: Machine | None = None,
+    notes: tuple[str, ...] = (),
 ) -> MemoryMap:
     """Make the map of a memory in which `scan` has found `seen`. With the machine whose memory it
-    is, the map tells who uses each page, too. `name` is the map's title.
+    is, the map tells who uses each page, too. `name` is its title; `notes` are shown below it.
 
     :raise MachineError: when the machine is off.
     """
@@ -33,4 +34,4 @@ def map_memory(
     if machine is not None:
         usage = usage_of(machine.host, memory.regions)
         held = None if machine.virtual is None else machine.virtual.held_regions
-    return make_map(name, memory, seen, usage=usage, held=held)
+    return make_map(name, memory, seen, usage=usage, held=held, notes=notes)

@@ -67,13 +67,16 @@ def open_memory(memory: str | None, offset: str | None) -> Iterator[Searched]:
 
 
 def _this_computer() -> Searched:
+    from openrbu.api.machines import Machine
     from openrbu.hosts.linux import LinuxHost
     from openrbu.hosts.live_memory import open_live_memory
     from openrbu.update.verify import read_free_pages
 
     live = open_live_memory()
-    read = partial(read_free_pages, LinuxHost())
-    return Searched(live.memory, read, source=live.source, notes=live.notes)
+    host = LinuxHost()
+    read = partial(read_free_pages, host)
+    machine = Machine(host)
+    return Searched(live.memory, read, machine, source=live.source, notes=live.notes)
 
 
 def _address_of(text: str) -> int:

@@ -110,7 +110,9 @@ def _answer(
     }
     blocks = [*map(caution, notes), *findings_blocks(findings)]
     if asked.is_asked:
-        mapped = api.map_memory(searched.memory, found, name=name, machine=searched.machine)
+        mapped = api.map_memory(
+            searched.memory, found, name=name, machine=searched.machine, notes=tuple(notes)
+        )
         more, blocks = map_answer(mapped, asked.file, force=asked.force)
         document |= more
     if directory is None:

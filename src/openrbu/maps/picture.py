@@ -187,8 +187,7 @@ def _draw_marks(canvas: _Canvas, mapped: MemoryMap) -> None:
         look = KIND_OF[kind]
         canvas.line(f"{look.letter}  {look.title}: {count}", size=13, is_bold=True)
         for mark in marks[:_MOST_LISTED]:
-            text = mark.title if kind != "reject" else dict(mark.facts)["why"]
-            canvas.line(f"{mark.address:#011x}  {text}", size=11)
+            canvas.line(f"{mark.address:#011x}  {mark.title}", size=11)
         if count > _MOST_LISTED:
             canvas.line(f"... and {count - _MOST_LISTED} more", size=11, colour=FAINT)
 

@@ -238,8 +238,7 @@ def _mark_lines(mapped: MemoryMap, width: int) -> Iterator[Line]:
         letter = KIND_OF[kind]
         yield [(letter.letter, letter.style), (f" {letter.title}: {count}", "")]
         for mark in marks[:MOST_LISTED]:
-            text = mark.title if kind != "reject" else dict(mark.facts)["why"]
-            yield from _wrapped(f"  {mark.address:#x}  {text}", width)
+            yield from _wrapped(f"  {mark.address:#x}  {mark.title}", width)
         if count > MOST_LISTED:
             yield _plain(f"  ... and {count - MOST_LISTED} more")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from openrbu.formats.hdr import Header
-from openrbu.formats.packet import HEADER_SIZE_BYTES, PACKET_HEADER
+from openrbu.formats.packet import HEADER_SIZE_BYTES, PACKET_HEADER, set_id_text
 from openrbu.formats.systems import title_of
 from openrbu.lazy import np, npt
 from openrbu.maps.memory_map import MappedSet, Mark, MemoryMap, Ranges
@@ -134,10 +134,25 @@ def _marks(seen: SearchResult, ghosts: _Ghosts) -> Iterator[Mark]:
             size = header.size_bytes or header.header.size_bytes
             title = f"header of {_image_title(header.header)}"
             yield Mark("header", header.address, size, title, (("behind it", behind),))
-    at_headers = {each.address for each in seen.headers}
+    yield from _rejects(seen)
+
+
+def _rejects(seen: SearchResult) -> Iterator[Mark]:
+    """What only looks like a packet or an image, and packets with a wrong checksum."""
+    told = {each.address for each in seen.headers}
+    damaged = {each.address: each for each in seen.damaged}
     for reject in seen.rejects:
-        if reject.address not in at_headers:
-            yield Mark("reject", reject.address, PAGE_SIZE, "not one", (("why", reject.why),))
+        packet = damaged.get(reject.address)
+        if packet is not None:
+            header = packet.header
+            title = f"packet {header.number} of set {set_id_text(header.set_id)}: wrong checksum"
+            facts = (
+                ("packets of the set", str(header.total)),
+                ("its words sum to", f"{packet.word_sum:#06x}, not 0"),
+            )
+            yield Mark("reject", reject.address, header.size_bytes, title, facts)
+        elif reject.address not in told:
+            yield Mark("reject", reject.address, PAGE_SIZE, reject.why)
 
 
 def _found_spans(
