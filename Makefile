@@ -11,7 +11,7 @@ TRACEABLE := not untraced and not privilege
 NO_LIMIT := -o timeout=0 -o faulthandler_timeout=0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-balloon example test test-here coverage test-nobody test-lab lab-soak token-soak oracle-soak bench lint lock clean
+.PHONY: help setup demo demo-balloon example test test-here coverage test-nobody test-lab fuzz lab-soak token-soak oracle-soak bench lint lock clean
 
 help:  ## Show what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -62,6 +62,13 @@ test-nobody: setup  ## Those that may do something else for another user, to be 
 test-lab: setup  ## The tests in the lab: real Linux and the real driver in QEMU
 	$(BIN)/python -m pytest -m lab --numprocesses 2 --dist loadfile
 
+fuzz: setup $(VENV)/.fuzz-ready  ## Any bytes for all parsers of what others wrote, for SECONDS (600) in all
+	$(BIN)/python tests/fuzz --seconds $(SECONDS)
+
+$(VENV)/.fuzz-ready: requirements/fuzz.lock $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/fuzz.lock
+	touch $@
+
 lab-soak: setup  ## Random operations on a real kernel and on ours, for SECONDS (600)
 	OPENRBU_SOAK_SECONDS=$(SECONDS) $(BIN)/python -m pytest $(NO_LIMIT) -s tests/lab/soak.py
 
@@ -82,12 +89,14 @@ lint: setup  ## Types, style, and which folder imports which
 bench: setup  ## Speed, as ratios measured in one run; also as build/bench.json
 	$(BIN)/python tests/bench --json build/bench.json
 
-lock:  ## Make requirements/dev.lock anew (names, versions and hashes; no addresses)
+lock:  ## Make requirements/*.lock anew (names, versions and hashes; no addresses)
 	$(PYTHON) -m venv build/lock
 	build/lock/bin/python -m pip install --quiet pip-tools
-	cd requirements && ../build/lock/bin/pip-compile --quiet --upgrade --generate-hashes --no-header \
-	  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --strip-extras --allow-unsafe \
-	  --output-file dev.lock dev.in
+	cd requirements && for name in dev fuzz; do \
+	  ../build/lock/bin/pip-compile --quiet --upgrade --generate-hashes --no-header \
+	    --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --strip-extras --allow-unsafe \
+	    --output-file $$name.lock $$name.in || exit 1; \
+	done
 
 clean:  ## Remove what was made here
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
