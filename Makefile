@@ -7,11 +7,12 @@ SECONDS ?= 600
 MEMORIES ?= 5000
 READS ?= 100000
 CYCLES ?= 10000
+RAM_MIB ?= 6144
 TRACEABLE := not untraced and not privilege
 NO_LIMIT := -o timeout=0 -o faulthandler_timeout=0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-balloon example test test-here coverage test-nobody test-lab fuzz lab-soak token-soak oracle-soak bench lint lock clean
+.PHONY: help setup demo demo-balloon example test test-here coverage test-nobody test-lab fuzz lab-soak token-soak driver-soak oracle-soak bench lint lock clean
 
 help:  ## Show what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -75,6 +76,10 @@ lab-soak: setup  ## Random operations on a real kernel and on ours, for SECONDS 
 token-soak: setup  ## The token in CMOS of a lab machine, READS (100000) and CYCLES (10000) times, on KERNEL
 	OPENRBU_TOKEN_READS=$(READS) OPENRBU_TOKEN_CYCLES=$(CYCLES) OPENRBU_LAB_KERNEL=$(KERNEL) \
 	  $(BIN)/python -m pytest $(NO_LIMIT) -s -m lab tests/lab/test_tokens.py
+
+driver-soak: setup  ## The own driver in the lab: all sizes, all steps killed, a machine with RAM_MIB (6144)
+	OPENRBU_DRIVER_LARGE_MIB=$(RAM_MIB) \
+	  $(BIN)/python -m pytest $(NO_LIMIT) -s -m lab tests/lab/test_own_driver.py
 
 oracle-soak: setup  ## Our rule sets against the code of real BIOSes, over MEMORIES (5000)
 	OPENRBU_NOTHING_LEFT_OUT=1 OPENRBU_ORACLE_MEMORIES=$(MEMORIES) \

@@ -163,8 +163,8 @@ class LabMachine:
         if ram_file is not None and self._ram_bytes > LOW_RAM_BYTES:
             stack.callback(insert_hole, self._ram_fd, LOW_RAM_BYTES, GAP_BYTES)
         regions = pc_regions(self._ram_bytes)
-        path = Path(fd_path(self._ram_fd))
-        self.ram = RamFile(path, regions, offsets=offsets_in_qemu(regions))
+        self.ram_path = Path(fd_path(self._ram_fd))
+        self.ram = RamFile(self.ram_path, regions, offsets=offsets_in_qemu(regions))
         stack.callback(self.ram.close)
 
     # -- power ------------------------------------------------------------------------------
