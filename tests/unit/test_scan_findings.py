@@ -266,3 +266,13 @@ def test_a_dump_that_lost_bytes_is_searched_at_any_alignment(rbu: Cli, lead: int
     written = rbu.json("scan", dump, "--any-alignment", "--extract", rbu.directory / "out")
     (file,) = written["extracted"]["files"]
     assert (rbu.directory / file["file"]).read_bytes() == IMAGE
+
+
+def test_images_of_any_size_are_whole_and_so_are_more_than_a_few(rbu: Cli) -> None:
+    odd = make_image(FLASH[:-3], version=BiosVersion.parse("A07"), systems=[SystemId(0x121)])
+    memory = bytearray(4 * MIB)
+    for number in range(30):
+        memory[number * 128 * KIB : number * 128 * KIB + len(odd)] = odd
+    document = scanned(rbu, memory)
+    assert len(document["images"]) == 30
+    assert document["bare_headers"] == []

@@ -128,22 +128,19 @@ def _findings(
 ) -> tuple[ReadableMemory, Findings]:
     """What is in a part of a memory; and the memory to read it from."""
     from openrbu.bios.findings import Findings
-    from openrbu.memory.any_alignment import places_anywhere
+    from openrbu.memory.any_alignment import places_anywhere, places_at
     from openrbu.memory.narrowed import NarrowedMemory, possible_pages
     from openrbu.memory.search_result import NOTHING
 
-    memory = searched.memory
-    places = places_anywhere(memory, part.start, part.end) if any_alignment else None
+    memory, bounds = searched.memory, (part.start, part.end)
+    places = places_anywhere(memory, *bounds) if any_alignment else None
     pages = possible_pages(memory) if places is None else places.at_pages
     if not pages and places is None:  # the usual case: nothing more is loaded
         return memory, Findings(NOTHING, {}, (), ())
     from openrbu.bios.closer_look import look_closer
     from openrbu.memory.scan import search_places
 
-    narrowed = NarrowedMemory.on(memory, pages)  # all that follows searches only these pages
-    found = (
-        api.scan(narrowed, start=part.start, end=part.end)
-        if places is None
-        else search_places(memory, part.start, part.end, places)
-    )
+    places = places_at(pages, *bounds) if places is None else places
+    found = search_places(memory, *bounds, places, any_alignment=any_alignment)
+    narrowed = NarrowedMemory.on(memory, pages)  # the rule sets search only these pages
     return narrowed, look_closer(narrowed, found, searched.read_free_pages)

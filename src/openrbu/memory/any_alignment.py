@@ -10,7 +10,7 @@ the other two bytes are looked at.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from openrbu.formats.hdr import MAGIC
@@ -18,11 +18,13 @@ from openrbu.formats.packet_header import PACKET_ID
 from openrbu.lazy import np
 from openrbu.memory.physical import ReadableMemory
 from openrbu.memory.ram_array import Addresses
-from openrbu.memory.windows import windows
-from openrbu.units import KIB, PAGE_SIZE, PhysAddr
+from openrbu.memory.windows import Window, windows
+from openrbu.units import KIB, MIB, PAGE_SIZE, PhysAddr
 
 MAX_PLACES = 1 << 20
-"""The search ends after the window in which so many places were found."""
+"""The search ends after the slice of memory in which so many places were found."""
+
+_SLICE_BYTES = 2 * MIB
 
 _KINDS = (PACKET_ID, MAGIC)
 _WORD_BYTES = 2
@@ -54,26 +56,41 @@ class Places(NamedTuple):
         )
 
 
+def places_at(pages: Sequence[tuple[int, int]], start: PhysAddr, end: PhysAddr) -> Places:
+    """Those of `pages`, as `narrowed.possible_pages` returns them, in [start, end)."""
+    columns = np.array(pages, np.int64).reshape(-1, 2)
+    columns = columns[(columns[:, 0] >= start) & (columns[:, 0] < end)]
+    packets, images = (columns[columns[:, 1] == kind, 0] for kind in (0, 1))
+    return Places(packets, images, None)
+
+
 def places_anywhere(memory: ReadableMemory, start: PhysAddr, end: PhysAddr) -> Places:
     """All places in [start, end) that have the first four bytes of a packet or of an image."""
     found: tuple[list[Addresses], list[Addresses]] = ([], [])
     count, ended_at = 0, None
-    before, end_before = b"", -1  # the last bytes of the window before, and its end
-    for base, window in windows(memory, start, end):
+    before, end_before = b"", -1  # the last bytes of the slice before, and its end
+    for base, data in _slices(memory, start, end):
         before = before if base == end_before else b""
-        joint = before + bytes(window[:_OVERLAP_BYTES])
-        for kind, starts in enumerate(_starts_in(window)):
+        joint = before + bytes(data[:_OVERLAP_BYTES])
+        for kind, starts in enumerate(_starts_in(data)):
             across = [at for at in range(len(joint)) if joint[at:].startswith(_KINDS[kind])]
             found[kind].append(np.array(across, np.int64) + (base - len(before)))
             found[kind].append(starts + base)
             count += len(across) + len(starts)
-        before = (before + bytes(window[-_OVERLAP_BYTES:]))[-_OVERLAP_BYTES:]
-        end_before = base + len(window)
+        before = (before + bytes(data[-_OVERLAP_BYTES:]))[-_OVERLAP_BYTES:]
+        end_before = base + len(data)
         if count > MAX_PLACES:
             ended_at = PhysAddr(end_before)
             break
     packets, images = (np.concatenate([np.empty(0, np.int64), *each]) for each in found)
     return Places(packets, images, ended_at)
+
+
+def _slices(memory: ReadableMemory, start: PhysAddr, end: PhysAddr) -> Iterator[Window]:
+    """The windows of memory in slices, so small that there are not many places in one of them."""
+    for base, window in windows(memory, start, end):
+        for low in range(0, len(window), _SLICE_BYTES):
+            yield PhysAddr(base + low), window[low : low + _SLICE_BYTES]
 
 
 def _starts_in(window: memoryview) -> tuple[Addresses, Addresses]:

@@ -32,7 +32,7 @@ from openrbu.formats.packet import (
 )
 from openrbu.formats.packet_header import HEADER_RULES
 from openrbu.lazy import np, npt
-from openrbu.memory.any_alignment import MAX_PLACES, Places, places_anywhere
+from openrbu.memory.any_alignment import MAX_PLACES, Places, places_anywhere, places_at
 from openrbu.memory.image_search import ImageSearch
 from openrbu.memory.packet_sums import groups, packet_rows, packet_sums
 from openrbu.memory.page_search import pages_beginning_with
@@ -90,25 +90,31 @@ def search(
     after the header.
     """
     if any_alignment:
-        return search_places(memory, start, end, places_anywhere(memory, start, end))
+        places = places_anywhere(memory, start, end)
+        return search_places(memory, start, end, places, any_alignment=True)
     pages = list(pages_beginning_with(memory, start, end, PACKET_MAGIC, hdr.MAGIC_WORD))
     if not pages:
         return NOTHING
-    columns = np.array(pages, np.int64)
-    packets, images = (columns[columns[:, 1] == which, 0] for which in (0, 1))
-    return _search(RamArray(memory, start, end), packets, images, flash_size_bytes, _Rejects())
+    every = places_at(pages, PhysAddr(0), memory.regions[-1].end)
+    return search_places(memory, start, end, every, flash_size_bytes=flash_size_bytes)
 
 
 def search_places(
-    memory: ReadableMemory, start: PhysAddr, end: PhysAddr, places: Places
+    memory: ReadableMemory,
+    start: PhysAddr,
+    end: PhysAddr,
+    places: Places,
+    *,
+    flash_size_bytes: int | None = None,
+    any_alignment: bool = False,
 ) -> SearchResult:
-    """`search` with `any_alignment`, where what begins like a packet or an image was found."""
+    """`search`, where what begins like a packet or an image was found before."""
     rejects = _Rejects()
     if places.ended_at is not None:
         why = f"not searched from here on: over {MAX_PLACES} places begin like a packet or an image"
         rejects.add_one(places.ended_at, why)
-    ram = RamArray(memory, start, end, to_pages=False)
-    return _search(ram, places.packets, places.images, None, rejects)
+    ram = RamArray(memory, start, end, to_pages=not any_alignment)
+    return _search(ram, places.packets, places.images, flash_size_bytes, rejects)
 
 
 def _search(
