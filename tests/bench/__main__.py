@@ -25,7 +25,7 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from bench import balloon, cases, own_driver, scans, startup
+from bench import balloon, cases, dumps, own_driver, scans, startup
 from bench.mount import Mounts, mounted, piece_of
 from openrbu.trials.matrix import default_matrix
 from openrbu.units import GIB, KIB, MIB
@@ -105,6 +105,28 @@ def measure_scan(directory: Path) -> Iterator[Row]:
     for each in (name, anywhere):
         row = f"{each} of 1 GiB: MiB resident"
         yield Row(row, scans.resident_mib(commands[each]), "256 MiB", 256.0, 1.0)
+
+
+def measure_dumps(directory: Path) -> Iterator[Row]:
+    """Dumps out of a cold cache, in each format; and a compressed one, warm."""
+    path = directory / "dump"
+    for name in dumps.HEADS:
+        dumps.write(path, name)
+        times: dict[str, list[float]] = {"cat": [], "rbu": []}
+        for _ in range(2):
+            for tool, command in (("cat", ("cat", str(path))), ("rbu", dumps.scan(path))):
+                dumps.make_cold(path)
+                times[tool] += best(partial(scans.run, command), rounds=1)
+        row = f"rbu scan of 4 GiB, {name}, cold"
+        yield Row(row, min(times["rbu"]), "cat of the same file", min(times["cat"]), 1 / 0.9)
+    dumps.write_packed(path)
+    zcat, ours = best(
+        partial(scans.run, ("zcat", str(path))), partial(scans.run, dumps.scan(path)), rounds=3
+    )
+    yield Row("rbu scan of 1 GiB in gzip", ours, "zcat of the same file", zcat, 1 / 0.9)
+    row = "rbu scan of 1 GiB in gzip: MiB resident"
+    yield Row(row, scans.resident_mib(dumps.scan(path)), "256 MiB", 256.0, 1.0)
+    path.unlink()
 
 
 def measure_update(directory: Path) -> Iterator[Row]:
@@ -279,6 +301,7 @@ def main() -> None:
         rows += measure_check_words()
         rows += measure_search(directory)
         rows += measure_scan(directory)
+        rows += measure_dumps(directory)
         rows += measure_update(directory)
         rows += measure_large_machine(directory)
         rows += measure_balloon()
