@@ -58,13 +58,15 @@ def _find(memory: ReadableMemory, machine: Identity, end: PhysAddr) -> FoundUpda
 
     result = search(memory, end=end, flash_size_bytes=machine.flash_size_bytes)
     images = result.images
-    finds = [_monolithic(memory, image, copies=len(images)) for image in images]
+    # One at a time: many copies of a large image would not fit in this process's memory.
+    finds = (_monolithic(memory, image, copies=len(images)) for image in images)
     if machine.knows_packets and result.packet_sets:
-        finds.insert(0, _packets(memory, machine, result.packet_sets))
-    if not finds:
+        found: FoundUpdate | None = _packets(memory, machine, result.packet_sets)
+    else:
+        found = next(finds, None)
+    if found is None:
         raise RejectedError(CompletionCode.IMAGE_NOT_FOUND, _why_none(result))
-    found = finds[0]
-    for other in finds[1:]:
+    for other in finds:
         if not found.has(other.image):
             raise _inconsistent(
                 "two different images are in memory, "
