@@ -7,7 +7,11 @@ from pathlib import Path
 _SOURCE = Path(__file__).parents[2] / "src"
 
 PARSERS = (
+    "openrbu.bios.closer_look",
+    "openrbu.bios.nvram",
     "openrbu.bios.rules",
+    "openrbu.bios.verdicts",
+    "openrbu.cli.scan_extract",
     "openrbu.dumps",
     "openrbu.file_format",
     "openrbu.formats",
@@ -15,6 +19,7 @@ PARSERS = (
     "openrbu.lab.call_messages",
     "openrbu.machine.state_formats",
     "openrbu.memory",
+    "openrbu.own_driver.blocks",
     "openrbu.own_driver.store",
     "openrbu.run.trace_file",
     "openrbu.sharing.wire",
@@ -23,6 +28,9 @@ PARSERS = (
 )
 """Modules, and folders of modules."""
 
+_FOR_ALL = ("openrbu.formats.layout",)
+"""Here all formats take the same way, thousands of times a second."""
+
 
 def not_parsers() -> list[str]:
     """All other modules of openrbu, which are faster when nobody looks."""
@@ -30,6 +38,7 @@ def not_parsers() -> list[str]:
     for path in sorted((_SOURCE / "openrbu").rglob("*.py")):
         parts = path.relative_to(_SOURCE).with_suffix("").parts
         name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-        if not any(name == parser or name.startswith(f"{parser}.") for parser in PARSERS):
+        is_parser = any(name == parser or name.startswith(f"{parser}.") for parser in PARSERS)
+        if not is_parser or name in _FOR_ALL:
             names.append(name)
     return names

@@ -8,15 +8,21 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import os
+import shutil
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
+from fuzz import seeds
+from openrbu.bios.closer_look import look_closer
+from openrbu.bios.nvram import Nvram, NvramRecord
 from openrbu.bios.rules import RULE_SETS, Identity
+from openrbu.cli.scan_extract import Extraction
 from openrbu.dumps.dump_file import DumpFile
+from openrbu.dumps.dump_memory import DumpMemory
 from openrbu.dumps.opening import memory_in
 from openrbu.dumps.packed import stream_kind, unpacked_streams
 from openrbu.errors import OpenRbuError
@@ -24,24 +30,38 @@ from openrbu.file_format import parse_object
 from openrbu.formats import chassis, dell, fadt, hdr, packet, packet_header, tokens
 from openrbu.formats.buddyinfo import parse_buddyinfo
 from openrbu.formats.entry_point import EntryPoint
+from openrbu.formats.image_packets import join_image
+from openrbu.formats.lockdown import lockdown_asked, lockdown_in
+from openrbu.formats.meminfo import meminfo_bytes
 from openrbu.formats.packages.manifest import parse_manifest
 from openrbu.formats.packages.search import search_package
+from openrbu.formats.packet_explained import explain_packet
 from openrbu.formats.reboot_words import parse_reboot_words
+from openrbu.formats.rom_identity import revision_in
 from openrbu.formats.smbios import Tables, parse_memory_dump, parse_structures
 from openrbu.formats.version import BiosVersion
 from openrbu.lab.bzimage import unpack
 from openrbu.lab.call_messages import calls_of_message, results_of_message
 from openrbu.machine import state_formats
 from openrbu.machine.config import MachineConfig
+from openrbu.memory.buddy import BuddyAllocator
+from openrbu.memory.buddy_state import AllocatorState
+from openrbu.memory.kcore import look_at_kcore
+from openrbu.memory.narrowed import NarrowedMemory
+from openrbu.memory.physical import ReadableMemory, Region
+from openrbu.memory.ram_file import RamFile
 from openrbu.memory.scan import search
+from openrbu.own_driver.blocks import FreeBlocks
 from openrbu.own_driver.store import DriverRecord
 from openrbu.run.trace_file import read_trace
 from openrbu.sharing import wire
 from openrbu.typed_json import read as read_record
-from openrbu.units import MIB
+from openrbu.units import MIB, PhysAddr
 from openrbu.update.journal import Journal
 
 _MOST_UNPACKED_BYTES = 4 * MIB
+
+_LEAST_MEMORY_BYTES = 0x4000
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +97,9 @@ def _packets(data: bytes) -> None:
     packet_header.parse_password_item(data[:64])
     with contextlib.suppress(OpenRbuError):
         packet_header.PacketHeader.parse(data)
-    packet.join(data)
+    for look in (packet.join, join_image, explain_packet):
+        with contextlib.suppress(OpenRbuError):
+            look(data)
 
 
 def _package(data: bytes) -> None:
@@ -117,13 +139,24 @@ def _tables(data: bytes) -> None:
 
 def _texts(data: bytes) -> None:
     text = data.decode("latin-1")
-    BiosVersion.parse(text)
-    parse_reboot_words(text)
+    with contextlib.suppress(OpenRbuError):
+        BiosVersion.parse(text)
+    with contextlib.suppress(OpenRbuError):
+        parse_reboot_words(text)
     fadt.parse_reset_register(data)
-    parse_buddyinfo(text)
+    for look in (parse_buddyinfo, lockdown_in, lockdown_asked):
+        with contextlib.suppress(OpenRbuError):
+            look(text)
+    meminfo_bytes(text, "MemTotal")
+    revision_in(data, 0x0121)
 
 
 # -- memory -------------------------------------------------------------------------------------
+
+
+def _scratch() -> Path:
+    """A path for one file, in memory."""
+    return Path(f"/dev/shm/openrbu-fuzz-{os.getpid()}")
 
 
 @contextlib.contextmanager
@@ -134,13 +167,23 @@ def _file(data: bytes) -> Iterator[DumpFile]:
         yield file
 
 
+@contextlib.contextmanager
+def _memory(data: bytes) -> Iterator[DumpMemory]:
+    """The input from 1 MiB on, where BIOSes begin to search."""
+    with _file(data.ljust(_LEAST_MEMORY_BYTES, b"\0")) as file:
+        yield memory_in(file, MIB)
+
+
+def _read_some(memory: ReadableMemory) -> None:
+    for region in memory.regions[:8]:
+        memory.read(region.start, min(region.size_bytes, 4096))
+        for _ in zip(range(8), memory.populated(region.start, region.end), strict=False):
+            pass
+
+
 def _dump(data: bytes) -> None:
     with _file(data) as file:
-        memory = memory_in(file, None)
-        for region in memory.regions[:8]:
-            memory.read(region.start, min(region.size_bytes, 4096))
-            for _ in zip(range(8), memory.populated(region.start, region.end), strict=False):
-                pass
+        _read_some(memory_in(file, None))
 
 
 def _stream(data: bytes) -> None:
@@ -153,14 +196,44 @@ def _stream(data: bytes) -> None:
                 return
 
 
-def _search(data: bytes) -> None:
-    """Memory with the input from 1 MiB on, where BIOSes begin to search."""
-    with _file(data.ljust(0x4000, b"\0")) as file:
-        memory = memory_in(file, MIB)
-        search(memory)
+def _findings(data: bytes) -> None:
+    """As `rbu scan --extract` does."""
+    with _memory(data) as memory:
+        narrowed = NarrowedMemory.of(memory)
+        found = look_closer(narrowed, search(narrowed))
+        directory = _scratch()
+        try:
+            Extraction(narrowed, found, directory, "fuzz")
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+def _anywhere(data: bytes) -> None:
+    with _memory(data) as memory:
+        search(memory, any_alignment=True)
+
+
+def _rules(data: bytes) -> None:
+    with _memory(data) as memory:
         for rules in RULE_SETS.values():
             with contextlib.suppress(OpenRbuError):
                 rules.find_update(memory, Identity(0x0121, 0x10000))
+
+
+def _kcore(data: bytes) -> None:
+    """`/proc/iomem`, a zero byte, and `/proc/kcore`."""
+    iomem, _, kcore = data.partition(b"\0")
+    root = _scratch()
+    (root / "proc").mkdir(parents=True)
+    try:
+        (root / "proc/iomem").write_bytes(iomem)
+        (root / "proc/kcore").write_bytes(kcore)
+        memory = look_at_kcore(root).memory
+        if memory is not None:
+            with contextlib.suppress(OSError):  # the file is cut
+                _read_some(memory)
+    finally:
+        shutil.rmtree(root)
 
 
 # -- what openrbu itself has written, and somebody changed ---------------------------------------
@@ -170,13 +243,39 @@ def _state(data: bytes) -> None:
     with contextlib.suppress(OpenRbuError):
         state_formats.read(data)
     document = parse_object(data)
-    for kind in (state_formats.MachineState, MachineConfig, DriverRecord):
+    with contextlib.suppress(OpenRbuError):  # where somebody mends the checksum, too
+        found = state_formats.FORMAT.number_of(document)
+        state = state_formats.FORMAT.convert(document.get("state", {}), found)
+        read_record(state_formats.MachineState, state)
+    for kind in (MachineConfig, DriverRecord, NvramRecord):
         with contextlib.suppress(OpenRbuError):
             read_record(kind, document)
+    with contextlib.suppress(OpenRbuError, ValueError):  # as its caller does
+        Nvram.parse(data)
+
+
+@lru_cache(maxsize=1)
+def _ram() -> RamFile:
+    """16 MiB, which nothing writes to."""
+    path = _scratch()
+    ram = RamFile.create(path, (Region(PhysAddr(0), PhysAddr(16 * MIB)),))
+    path.unlink()
+    return ram
+
+
+def _rows(data: bytes) -> None:
+    """Blocks that a state says are handed out, in a memory of 16 MiB."""
+    whole = len(data) // 32 * 32
+    rows = tuple(struct.iter_unpack("<QQQQ", data[:whole]))
+    blocks = FreeBlocks([Region(PhysAddr(0), PhysAddr(16 * MIB))], alignment_bytes=2 * MIB)
+    with contextlib.suppress(OpenRbuError):
+        blocks.take_rows(rows)
+    state = AllocatorState(reserved=((0, MIB),), allocated=rows)
+    BuddyAllocator.restore(_ram(), state)
 
 
 def _lines(data: bytes) -> None:
-    path = Path(f"/dev/shm/openrbu-fuzz-{os.getpid()}")  # a file in memory
+    path = _scratch()
     path.write_bytes(data)
     with contextlib.suppress(OpenRbuError):
         Journal(path).attempts()
@@ -208,113 +307,23 @@ def _message(data: bytes) -> None:
     wire.error_of(message.header)
 
 
-# -- seeds --------------------------------------------------------------------------------------
-
-
-def _images() -> list[bytes]:
-    from rigs.package_makers import image_of
-
-    return [image_of(b"flash" * 700), image_of(b"a", "1.2.3", 0x0221)]
-
-
-def _packet_sets() -> list[bytes]:
-    image, _ = _images()
-    return [
-        bytes(packet.split(image, packet_size_bytes=2048, set_id=7, password_crc=crc))
-        for crc in (None, 0x12345678)
-    ]
-
-
-def _packages() -> list[bytes]:
-    from rigs import package_makers as makers
-
-    image, _ = _images()
-    return [
-        makers.gzip_of(image),
-        makers.bzip2_of(image),
-        makers.lzma_alone_of(image),
-        makers.tar_of(("a.hdr", image)),
-        makers.zip_of(("a.hdr", image)),
-        makers.client_exe(image),
-        makers.lvfs_cabinet(),
-        makers.pfs_exe(),
-        makers.uefi_capsule(),
-    ]
-
-
-def _manifests() -> list[bytes]:
-    from rigs.package_makers import manifest_of
-
-    return [manifest_of().encode(), manifest_of(minimum="A04").encode("utf-16")]
-
-
-def _dell_tables() -> list[Tables]:
-    from rigs.made_tables import dell_tables, some_tables
-
-    return [some_tables(), dell_tables(system_id=0x0121, product="PowerEdge 2650", packets=True)]
-
-
-def _dumps() -> list[bytes]:
-    from rigs.dumps import FORMATS
-
-    ram = {0: bytes(0x1000), 0x100000: _packet_sets()[0][:0x2000]}
-    return [data for make in FORMATS.values() if len(data := make(ram)) < 0x8000]
-
-
-def _streams() -> list[bytes]:
-    return [each for each in (*_packages()[:3], *_dumps()) if stream_kind(each[:64])]
-
-
-def _memories() -> list[bytes]:
-    image, _ = _images()
-    in_pages = packet.split(image, packet_size_bytes=4096, set_id=7, password_crc=None)
-    return [image, bytes(in_pages)]
-
-
-def _records() -> list[bytes]:
-    return [
-        b'{"format": 1, "boot_id": "x", "phase": "ready", "memory": {"kind": "huge_pages"}}',
-        json.dumps({"format": 2, "crc32": 1, "state": {"boot_id": "x", "kernel": {}}}).encode(),
-    ]
-
-
-def _journals() -> list[bytes]:
-    line = {"schema": 1, "id": "a", "event": "started", "at": "2026-11-29T04:00:00+00:00"}
-    more = {**line, "sha256": "00", "from_version": "A05", "to_version": "A06", "mode": "packet"}
-    return [json.dumps(line).encode() + b"\n", json.dumps(more).encode() + b"\n"]
-
-
-def _messages() -> list[bytes]:
-    header = json.dumps({"calls": [{"call": "read", "with": {"path": "x", "size": 1}}]}).encode()
-    return [struct.pack(">II", len(header), 0) + header]
-
-
-def _shown_texts() -> list[bytes]:
-    return [b"A06", b"1.2.3", b"reboot=warm", b"Node 0, zone  Normal  1  2  3  4  5  6  7  8  9  1"]
-
-
 TARGETS: dict[str, Target] = {
-    "image": Target(_image, _images),
-    "packets": Target(_packets, _packet_sets),
-    "package": Target(_package, _packages),
-    "manifest": Target(_manifest, _manifests),
-    "structures": Target(_structures, lambda: [_table(each) for each in _dell_tables()]),
-    "tables": Target(_tables, lambda: [_memory_dump(each) for each in _dell_tables()]),
-    "texts": Target(_texts, _shown_texts),
-    "dump": Target(_dump, _dumps),
-    "stream": Target(_stream, _streams),
-    "search": Target(_search, _memories),
-    "state": Target(_state, _records),
-    "lines": Target(_lines, _journals),
-    "message": Target(_message, _messages, (wire.WireError, OpenRbuError)),
-    "bzimage": Target(unpack, lambda: _packages()[:2]),
+    "image": Target(_image, seeds.images),
+    "packets": Target(_packets, seeds.packet_sets),
+    "package": Target(_package, seeds.packages),
+    "manifest": Target(_manifest, seeds.manifests),
+    "structures": Target(_structures, lambda: [seeds.table(each) for each in seeds.tables()]),
+    "tables": Target(_tables, lambda: [seeds.memory_dump(each) for each in seeds.tables()]),
+    "texts": Target(_texts, seeds.shown_texts),
+    "dump": Target(_dump, seeds.dumps),
+    "stream": Target(_stream, seeds.streams),
+    "findings": Target(_findings, seeds.memories),
+    "anywhere": Target(_anywhere, seeds.memories),
+    "rules": Target(_rules, seeds.memories),
+    "kcore": Target(_kcore, seeds.kcores),
+    "state": Target(_state, seeds.states),
+    "rows": Target(_rows, seeds.saved_rows),
+    "lines": Target(_lines, seeds.journals),
+    "message": Target(_message, seeds.messages, (wire.WireError, OpenRbuError)),
+    "bzimage": Target(unpack, seeds.bzimages),
 }
-
-
-def _memory_dump(tables: Tables) -> bytes:
-    """As dmidecode writes it: the entry point, and the tables from byte 32 on."""
-    return tables.entry_point.build().ljust(32, b"\0") + _table(tables)
-
-
-def _table(tables: Tables) -> bytes:
-    return b"".join(each.build() for each in tables.structures)

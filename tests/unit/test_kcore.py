@@ -89,6 +89,14 @@ def test_ram_above_what_a_bios_searches_may_be_missing(tmp_path: Path) -> None:
 # -- where it can't be seen -----------------------------------------------------------------
 
 
+def headers_at(core: Path, field: int, offset: int, count: int = 1) -> None:
+    """Write the offset of the program headers (field 32) or of the section headers (40)."""
+    data = bytearray(core.read_bytes())
+    struct.pack_into("<Q", data, field, offset)
+    struct.pack_into("<H", data, 56, count)
+    core.write_bytes(data)
+
+
 def cut(core: Path) -> None:
     core.write_bytes(core.read_bytes()[:100])
 
@@ -106,6 +114,9 @@ def cut(core: Path) -> None:
         lambda root: put_core(root, kind=2),
         lambda root: (root / "proc/kcore").write_bytes(b""),
         lambda root: cut(root / "proc/kcore"),
+        lambda root: headers_at(root / "proc/kcore", 32, 1 << 63),
+        lambda root: headers_at(root / "proc/kcore", 40, (1 << 64) - 1, count=0xFFFF),
+        lambda root: put_core(root, [((1 << 63) - MIB, MIB, RAM_END)]),
     ],
     ids=[
         "no core",
@@ -118,6 +129,9 @@ def cut(core: Path) -> None:
         "another kind of ELF file",
         "an empty file",
         "a cut file",
+        "program headers where no file has bytes",
+        "section headers where no file has bytes",
+        "a segment where no file has bytes",
     ],
 )
 def test_there_is_no_memory_to_be_seen_where_the_kernel_does_not_show_it(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from openrbu.lab import bzimage as bzimage_module
 from openrbu.lab.bzimage import unpack, unpacked
 from rigs.lab import Lab
 from rigs.machines import as_nobody, opened_up
@@ -44,6 +45,12 @@ def test_what_is_no_such_kernel_is_left_alone(image: bytes, tmp_path: Path) -> N
     assert unpack(image) is None
     assert unpacked(vmlinuz) == vmlinuz
     assert list(tmp_path.iterdir()) == [vmlinuz]
+
+
+def test_what_unpacks_to_far_more_than_a_kernel_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bzimage_module, "_MOST_UNPACKED_BYTES", 1000)
+    assert unpack(bzimage(lzma.compress(KERNEL + bytes(900)))) is not None
+    assert unpack(bzimage(lzma.compress(KERNEL + bytes(1000)))) is None
 
 
 def test_it_is_unpacked_once(tmp_path: Path) -> None:

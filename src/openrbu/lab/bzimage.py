@@ -11,6 +11,7 @@ import lzma
 from pathlib import Path
 
 from openrbu.system.files import write_whole
+from openrbu.units import MIB
 
 _SECTOR_BYTES = 512
 _SETUP_SECTORS_AT = 0x1F1
@@ -23,10 +24,13 @@ _VERSION_AT = 0x20E
 
 _ELF = b"\x7fELF"
 
+_MOST_UNPACKED_BYTES = 256 * MIB
+"""Debian's kernels have 60 to 90 MiB."""
+
 
 def unpack(image: bytes) -> bytes | None:
     """The ELF file in a bzImage; None when the image has none that is packed with xz, as Debian's
-    is."""
+    is, or it is far larger than a kernel."""
     if image[_MAGIC_AT : _MAGIC_AT + len(_MAGIC)] != _MAGIC:
         return None
     start, size = (
@@ -35,10 +39,12 @@ def unpack(image: bytes) -> bytes | None:
     setup_bytes = (image[_SETUP_SECTORS_AT] + 1) * _SECTOR_BYTES
     payload = image[setup_bytes + start : setup_bytes + start + size]
     try:  # behind the stream is its length, for the kernel's own decompressor
-        kernel = lzma.LZMADecompressor(lzma.FORMAT_XZ).decompress(payload)
+        unpacking = lzma.LZMADecompressor(lzma.FORMAT_XZ)
+        kernel = unpacking.decompress(payload, _MOST_UNPACKED_BYTES)
     except lzma.LZMAError:
         return None
-    return kernel if kernel.startswith(_ELF) else None
+    is_whole = len(kernel) < _MOST_UNPACKED_BYTES
+    return kernel if is_whole and kernel.startswith(_ELF) else None
 
 
 def release_of(vmlinuz: Path) -> str | None:

@@ -48,6 +48,9 @@ XEN_CAPABILITIES = "proc/xen/capabilities"
 _MOST_TRIED = 64
 """Pages of the lowest RAM, in which neither the kernel nor a BIOS has an update."""
 
+_LAST_OFFSET = (1 << 63) - 1
+"""Of a file, for the kernel: `off_t` has 64 bits with a sign."""
+
 _SYSTEM_RAM = re.compile(r"^ *([0-9a-f]+)-([0-9a-f]+) : System RAM\b", re.MULTILINE)
 
 
@@ -231,11 +234,14 @@ def _parse_segments(fd: int) -> list[_Segment]:
     """
 
     def read(offset: int, size_bytes: int) -> bytes:
-        return os.pread(fd, size_bytes, offset)
+        return os.pread(fd, size_bytes, offset) if offset <= _LAST_OFFSET else b""
 
+    segments = list(elf_core.loadable_segments(read))
+    if any(each.offset + each.file_bytes > _LAST_OFFSET for each in segments):
+        raise DamagedInputError("a segment of this core ends where no file has bytes")
     return [
         _Segment(each.physical_address, each.physical_address + each.file_bytes, distance)
-        for each in elf_core.loadable_segments(read)
+        for each in segments
         if each.physical_address  # kernels before 4.11 have 0 in all segments
         for distance in [each.offset - each.physical_address]
     ]
