@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,8 @@ import pytest
 from openrbu.api import drivers, machines
 from openrbu.hosts.own_driver import DriverChoice, OwnDriverHost
 from openrbu.own_driver.backends import AnyBackend, MemoryKind
-from openrbu.units import MIB
+from openrbu.units import KIB, MIB
+from openrbu.update.driver import DATA, LOADING
 from rigs.cli import Cli
 from rigs.hazards import KERNEL, put, sound_machine
 from rigs.machines import as_nobody, image_bytes, opened_up
@@ -53,6 +55,33 @@ def test_start_status_stop(rbu: Cli, tree: Path) -> None:
     assert document(rbu, "driver", "start")["changed"] is False
     assert rbu("driver", "stop").out == "stopped: its memory was cleared and given back\n"
     assert sorted(free_pages(tree)) == sorted(PAGES)
+
+
+def test_it_says_what_was_added_and_what_is_gone(rbu: Cli, tree: Path) -> None:
+    assert document(rbu, "driver", "start", "--memory", "2M")["size_bytes"] == 2 * MIB
+    more = rbu("driver", "start", "--memory", "4M", "--block", "4M")
+    assert more.out.startswith("openrbu's own driver is started already; 2 MiB were added\n")
+    with contextlib.closing(RamFileHost(tree, "own")) as host:
+        host.write(LOADING, b"1")
+        host.write(DATA, bytes(5 * KIB))
+        host.write(LOADING, b"0")
+    stopped = rbu("driver", "stop")
+    assert "what was staged (5 KiB) was dropped" in stopped.out
+    assert document(rbu, "driver", "stop")["dropped_size_bytes"] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--memory", "3"], "less than a page of 4 KiB; with a unit, such as 8M?"),
+        (["--block", "4M"], "--block is about --memory"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(rbu: Cli, tree: Path, words: list[str], says: str) -> None:
+    refused = rbu("driver", "start", *words)
+    assert refused.code == 2
+    assert says in refused.err
+    assert document(rbu, "driver", "status")["is_started"] is False
 
 
 def test_memory_of_a_prepared_boot(rbu: Cli, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:

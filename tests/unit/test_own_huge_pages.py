@@ -120,6 +120,20 @@ def test_a_shortage_says_how_much_was_got_where(tmp_path: Path) -> None:
     assert memory.memory.regions == ()
 
 
+@pytest.mark.parametrize(
+    ("size_bytes", "why"),
+    [(8 * GIB, "no computer has so much there"), (2 * GIB, "are left to the machine")],
+)
+def test_what_can_not_be_had_is_refused_before_a_page_is_taken(
+    tmp_path: Path, size_bytes: int, why: str
+) -> None:
+    kernel = MadeKernel([HUGE * 9] * 4)
+    memory = begin(tmp_path, kernel)
+    with pytest.raises(KernelError, match=why):
+        memory.reserve(size_bytes, block_bytes=HUGE, below=FOUR_GIB)
+    assert kernel.most_pooled == 0
+
+
 def test_the_machine_keeps_a_margin(tmp_path: Path) -> None:
     kernel = MadeKernel(pages_from(64 * MIB, 500, step=2 * HUGE), available_bytes=256 * MIB)
     memory = begin(tmp_path, kernel)

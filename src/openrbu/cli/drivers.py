@@ -10,7 +10,8 @@ from openrbu import api
 from openrbu.cli.extents import MAX_EXTENTS, extents_document
 from openrbu.cli.options import size_of
 from openrbu.cli.show import Answer, Cell, Facts, bad, caution, good
-from openrbu.units import human_size
+from openrbu.errors import UsageError
+from openrbu.units import PAGE_SIZE, human_size
 
 if TYPE_CHECKING:
     from openrbu.api import OwnDriverStatus
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from openrbu.own_driver.backends import MemoryKind
 
 _Memory = Literal["huge-pages", "crash-region", "pmem"]
+
+_BLOCK = "2M"
 
 _NOT_STARTED = "openrbu's own driver is not started"
 
@@ -33,13 +36,14 @@ def start(
         ),
     ] = None,
     block: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--block",
             metavar="SIZE",
-            help="In contiguous blocks of this size: as large as an image in one piece.",
+            help="With --memory: in contiguous blocks of this size, as large as an image in one "
+            "piece. Without it: 2M.",
         ),
-    ] = "2M",
+    ] = None,
     memory_from: Annotated[
         _Memory | None,
         typer.Option(
@@ -57,17 +61,33 @@ def start(
     \b
     Example:  rbu driver start --memory 16M --block 16M
     """
-    size_bytes = 0 if memory is None else size_of(memory, "--memory")
+    size_bytes = _memory_bytes(memory, block)
+    block_bytes = size_of(_BLOCK if block is None else block, "--block")
     before = api.driver_status()
     kind = (memory_from or ("huge-pages" if before is None else before.memory)).replace("-", "_")
     now = api.start_driver(
-        size_bytes, block_bytes=size_of(block, "--block"), memory_from=cast("MemoryKind", kind)
+        size_bytes, block_bytes=block_bytes, memory_from=cast("MemoryKind", kind)
     )
     what = "openrbu's own driver is started"
+    if before is not None:
+        more_bytes = now.size_bytes - before.size_bytes
+        what += f" already; {human_size(more_bytes)} were added" if more_bytes > 0 else " already"
     return Answer(
-        {"changed": before != now, **_document(now)},
-        [good(what if before is None else f"{what} already"), Facts("Driver", _rows(now))],
+        {"changed": before != now, **_document(now)}, [good(what), Facts("Driver", _rows(now))]
     )
+
+
+def _memory_bytes(memory: str | None, block: str | None) -> int:
+    """How much memory is asked for; 0: none.
+
+    :raise UsageError: when it is no size, or less than a page; or for a block of no memory.
+    """
+    if memory is None and block is not None:
+        raise UsageError("--block is about --memory, which is not given")
+    size_bytes = 0 if memory is None else size_of(memory, "--memory")
+    if memory is not None and size_bytes < PAGE_SIZE:
+        raise UsageError(f"--memory {memory}: less than a page of 4 KiB; with a unit, such as 8M?")
+    return size_bytes
 
 
 def status() -> Answer:
@@ -95,9 +115,21 @@ def stop() -> Answer:
     """
     before = api.driver_status()
     was_started = api.stop_driver()
-    text = good("stopped: its memory was cleared and given back") if was_started else _NOT_STARTED
-    lines = [text, before.loses] if was_started and before and before.loses else [text]
-    return Answer({"changed": was_started, "is_started": False}, lines)
+    dropped_bytes = before.staged_size_bytes if was_started and before else 0
+    document = {
+        "changed": was_started,
+        "is_started": False,
+        "dropped_size_bytes": dropped_bytes,
+    }
+    if not was_started:
+        return Answer(document, [_NOT_STARTED])
+    dropped = (
+        f"what was staged ({human_size(dropped_bytes)}) was dropped; " if dropped_bytes else ""
+    )
+    lines: list[Cell] = [good(f"stopped: {dropped}its memory was cleared and given back")]
+    if before and before.loses:
+        lines.append(before.loses)
+    return Answer(document, lines)
 
 
 def _document(now: OwnDriverStatus) -> dict[str, Any]:

@@ -118,6 +118,8 @@ class Taking:
         :raise KernelError: ENOMEM when there are not enough. The file keeps none then.
         :raise OSError: the kernel's error.
         """
+        if self._can_not_be():
+            raise KernelError(errno.ENOMEM, detail=self._shortage())
         for _ in self._steps(self._in_sequence(pools)):
             self._addresses = self._file.addresses(self._kernel)
             kept = self._enough()
@@ -125,6 +127,18 @@ class Taking:
                 self._file.give_back(set(range(self._file.count)) - kept.keys())
                 return kept
         raise KernelError(errno.ENOMEM, detail=self._shortage())
+
+    def _can_not_be(self) -> bool:
+        """Whether there can't be enough, so that not even a page is taken."""
+        missing_bytes = (self._need.blocks - len(self._blocks)) * (PAGE_SIZE << self._need.order)
+        below, available = self._need.below, self._kernel.available_bytes()
+        if below is not None and missing_bytes > below:
+            self._why = "no computer has so much there"
+            return True
+        if available is not None and missing_bytes > available:
+            self._why = self._why_no_room()
+            return True
+        return False
 
     def _enough(self) -> dict[int, PhysAddr] | None:
         """The pages that the blocks need, when there are enough."""

@@ -67,7 +67,8 @@ def _pages(seen: Situation, own: OwnRbu, needed: _Needed) -> Check:
     if own.memory_bytes >= needed.pages * HUGE_PAGE_BYTES:
         text = f"openrbu's own driver has {human_size(own.memory_bytes)} of memory"
         return _check("own_driver", text, Verdict.FINE)
-    text = f"openrbu's own driver needs {needed.pages} huge pages of 2 MiB below 4 GiB"
+    pages = "a huge page" if needed.pages == 1 else f"{needed.pages} huge pages"
+    text = f"openrbu's own driver needs {pages} of 2 MiB below 4 GiB"
     if needed.together > 1:
         text += f", {needed.together} of them side by side"
     check = partial(_check, "own_driver")
