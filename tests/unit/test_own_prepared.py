@@ -19,7 +19,7 @@ from openrbu.own_driver.driver import LOADING, look_at_own_driver, open_own_driv
 from openrbu.own_driver.own_memory import CrashRegionRecord, HugePagesRecord, PmemRecord
 from openrbu.own_driver.pmem_region import PmemBackend
 from openrbu.typed_json import read, to_document
-from openrbu.units import KIB, MIB, PAGE_SIZE, PhysAddr
+from openrbu.units import GIB, KIB, MIB, PAGE_SIZE, PhysAddr
 from rigs.prepared import (
     GIB_OF_RAM,
     PMEM_BYTES,
@@ -125,6 +125,18 @@ def test_a_device_that_was_given_to_others_meanwhile_has_moved(tmp_path: Path) -
     memory = PmemBackend(tmp_path).new(lambda record: None)
     write(tmp_path, "sys/block/pmem0/holders/dm-0/dev", "253:0")
     assert memory.moved() == memory.memory.regions
+
+
+def test_memory_that_no_bios_searches_is_not_taken(tmp_path: Path) -> None:
+    make_pmem(tmp_path, start=6 * GIB)
+    write(tmp_path, "proc/cmdline", "memmap=8M!6G")
+    (found,) = obstacles_to("pmem", tmp_path)
+    assert "it is at 0x180000000, and no BIOS searches above 4 GiB" in found.text
+    high = "100000000-13fffffff : System RAM\n  120000000-12fffffff : Crash kernel\n"
+    make_crash_region(tmp_path, f"{GIB_OF_RAM}{high}")
+    (found,) = obstacles_to("crash_region", tmp_path)
+    assert found.name == "no_crash_region"
+    assert "without ,high" in found.remedy
 
 
 def test_without_a_device_a_boot_is_to_be_prepared(tmp_path: Path) -> None:

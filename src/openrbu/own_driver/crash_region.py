@@ -32,7 +32,7 @@ from openrbu.own_driver.own_memory import (
 )
 from openrbu.own_driver.written_memory import Part
 from openrbu.system.libc import call
-from openrbu.units import GIB, MIB, PAGE_SIZE, PhysAddr
+from openrbu.units import BIOS_SEARCH_END, GIB, MIB, PAGE_SIZE, PhysAddr
 
 IOMEM = "/proc/iomem"
 LOADED = "/sys/kernel/kexec_crash_loaded"
@@ -161,9 +161,14 @@ def obstacles(root: Path = Path("/")) -> Iterator[Obstacle]:
     if platform.machine() != "x86_64":
         yield Obstacle("wrong_processor", "openrbu can do this on 64-bit x86 only", "")
         return
-    if usable_region(root) is None:
+    region = usable_region(root)
+    if region is None:
         text = "Linux keeps no memory for a crash kernel, or not enough, or hides it from this user"
         yield Obstacle("no_crash_region", text, f"{_PREPARE}, and use root")
+        return
+    if region.start >= BIOS_SEARCH_END:
+        text = f"the crash kernel's memory is at {region.start:#x}: no BIOS searches above 4 GiB"
+        yield Obstacle("no_crash_region", text, f"{_PREPARE}, without ,high")
         return
     if not (root / LOADED.lstrip("/")).exists() or _text(root, DISABLED).strip() == "1":
         text = "this kernel does not let anybody load a crash kernel"

@@ -25,7 +25,7 @@ from openrbu.own_driver.fixed_region import FixedRegion, region_of
 from openrbu.own_driver.obstacles import Obstacle
 from openrbu.own_driver.own_memory import AllocatedRows, Note, OwnMemoryRecord, PmemRecord
 from openrbu.own_driver.written_memory import Part
-from openrbu.units import MIB, PAGE_SIZE, PhysAddr
+from openrbu.units import BIOS_SEARCH_END, MIB, PAGE_SIZE, PhysAddr
 
 BLOCK = "/sys/block"
 COMMAND_LINE = "/proc/cmdline"
@@ -140,6 +140,8 @@ def devices(root: Path, *, look_inside: bool = True) -> Iterator[Device]:
             continue
         region = Region(PhysAddr(start), PhysAddr(start + size_bytes))
         whose = "" if region in asked else "the command line does not name it (memmap=SIZE!START)"
+        if region.start >= BIOS_SEARCH_END:
+            whose = whose or f"it is at {start:#x}, and no BIOS searches above 4 GiB"
         whose = whose or _use_of(block, name, size_bytes)
         if not whose and look_inside:
             whose = _signature_on(root / "dev" / name)
