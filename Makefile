@@ -12,7 +12,8 @@ TRACEABLE := not untraced and not privilege
 NO_LIMIT := -o timeout=0 -o faulthandler_timeout=0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-balloon example test test-here coverage test-nobody test-lab fuzz lab-soak token-soak driver-soak oracle-soak bench lint lock clean
+.PHONY: help setup demo demo-balloon example example-volatility test test-here coverage test-nobody test-lab fuzz lab-soak token-soak driver-soak oracle-soak bench lint lock clean
+.PHONY: help setup demo demo-balloon example example-volatility test test-here coverage test-nobody test-lab lab-soak token-soak oracle-soak bench lint lock clean
 
 help:  ## Show what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -36,6 +37,19 @@ demo-balloon: setup  ## Guests balloon up while others balloon down: told, and d
 
 example: setup  ## An update tool under test: rbu try and pytest find its mistakes
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(MAKE) --no-print-directory -C examples/tool-under-test test
+
+VOLATILITY := build/volatility3
+
+example-volatility: setup $(VOLATILITY)/.ready  ## The plugin for volatility3, in an environment of its own
+	VOLATILITY3=$(CURDIR)/$(VOLATILITY)/bin/vol $(BIN)/python -m pytest -q examples/volatility3
+
+$(VOLATILITY)/.ready: examples/volatility3/requirements.txt $(VENV)/.ready
+	$(PYTHON) -m venv $(VOLATILITY)
+	$(VOLATILITY)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	$(VOLATILITY)/bin/python -c 'import sys, sysconfig; print("import site; site.addsitedir(" + repr(sys.argv[1]) + ")", \
+	  file=open(sysconfig.get_path("purelib") + "/openrbu.pth", "w"))' \
+	  "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+	touch $@
 
 test: test-here test-lab  ## All tests
 

@@ -112,6 +112,38 @@ def twice(data: bytes) -> bytes:
     return gzip.compress(data[:70_000], 1) + gzip.compress(data[70_000:], 1) + bytes(1000)
 
 
+def windows_crash_dump(ram: Ram) -> bytes:
+    """A complete memory dump of 64-bit Windows: two pages of header, then the runs of pages."""
+    pages = [(start // PAGE_SIZE, len(part) // PAGE_SIZE) for start, part in ram.items()]
+    header = bytearray(b"PAGEDU64" + b"PAGE" * (2 * PAGE_SIZE // 4 - 2))
+    runs = b"".join(struct.pack("<QQ", first, count) for first, count in pages)
+    total = sum(count for _, count in pages)
+    struct.pack_into("<IIQQ", header, 8, 15, 19041, 0x1AD000, 0)  # version, page tables
+    struct.pack_into("<I4xQ", header, 0x88, len(pages), total)
+    header[0x98 : 0x98 + len(runs)] = runs
+    struct.pack_into("<I", header, 0xF98, 1)  # all of memory
+    return bytes(header) + b"".join(ram.values())
+
+
+def vmware(ram: Ram) -> tuple[bytes, bytes]:
+    """A suspended VMware machine: its `.vmem`, the parts of memory without their addresses, and its
+    `.vmss` with the table of these parts, in pages."""
+
+    def tag(name: bytes, value: int, *index: int) -> bytes:
+        head = bytes([len(index) << 6 | 4, len(name)]) + name
+        return head + b"".join(struct.pack("<I", each) for each in (*index, value))
+
+    tags, done = tag(b"regionsCount", len(ram)), 0
+    for number, (start, part) in enumerate(ram.items()):
+        tags += tag(b"regionPageNum", done, number)
+        tags += tag(b"regionPPN", start // PAGE_SIZE, number)
+        tags += tag(b"regionSize", len(part) // PAGE_SIZE, number)
+        done += len(part) // PAGE_SIZE
+    head = struct.pack("<4sII", b"\xd2\xbe\xd2\xbe", 8, 1)
+    group = struct.pack("<64sQQ", b"memory", len(head) + 80, len(tags) + 2)
+    return b"".join(ram.values()), head + group + tags + bytes(2)
+
+
 FORMATS: dict[str, Callable[[Ram], bytes]] = {
     "raw": raw,
     "LiME": lime,

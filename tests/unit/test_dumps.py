@@ -347,10 +347,10 @@ def test_zstd_is_read_where_there_is_the_library_and_else_told(
         (b"KDUMP   ", "makedumpfile -E"),
         (b"makedumpfile\0\0\0\0", "makedumpfile -R"),
         (b"AVML\2\0\0\0", "avml-convert"),
-        (b"\xd2\xbe\xd2\xbe", "volatility3"),
-        (b"PAGEDUMP", "volatility3"),
-        (b"PAGEDU64", "volatility3"),
-        (b"HIBR", "volatility3"),
+        (b"\xd2\xbe\xd2\xbe", "-f NAME.vmem rbu.RbuScan"),
+        (b"PAGEDUMP", "vol -p examples/volatility3 -f FILE rbu.RbuScan"),
+        (b"PAGEDU64", "rbu.RbuScan"),
+        (b"HIBR", "start it, and dump"),
         (b"QEVM\0\0\0\3", "dump-guest-memory"),
         (b"LibvirtQemudSave", "virsh dump --memory-only"),
         (b"\x7fVirtualBox SavedState V2.0\n", "dumpvmcore"),
@@ -371,7 +371,10 @@ def test_the_memory_of_a_vmware_machine_needs_its_sidecar(tmp_path: Path) -> Non
     path.write_bytes(bytes(MIB))
     assert found_in(path).packet_sets == ()
     (tmp_path / "machine.vmss").write_bytes(b"")
-    with pytest.raises(DamagedInputError, match=r"machine\.vmss has the addresses"):
+    with pytest.raises(
+        DamagedInputError,
+        match=r"machine\.vmss has the addresses .* -f .*machine\.vmem rbu\.RbuScan",
+    ):
         found_in(path)
     assert found_in(path, offset=0).packet_sets == ()
 

@@ -33,8 +33,13 @@ class NotRead:
     has_addresses: bool = True
 
 
-PLUGIN = "volatility3 reads it: use its plugin in examples/volatility3"
-_AS_ELF = f"dump as an uncompressed ELF core instead (makedumpfile -E), or {PLUGIN}"
+PLUGIN = "vol -p examples/volatility3 -f {} rbu.RbuScan"
+"""Searches a file with volatility3. What its plugin reads is tested beside it."""
+
+_PLUGIN = f"search it with volatility3: {PLUGIN.format('FILE')}"
+_VMEM = f"search the .vmem beside it with volatility3: {PLUGIN.format('NAME.vmem')}"
+_AS_ELF = "dump as an uncompressed ELF core instead (makedumpfile -E)"
+_AWAKE = "start it, and dump its memory"
 _QEMU = "dump the guest's memory with dump-guest-memory (virsh dump --memory-only) instead"
 
 
@@ -55,22 +60,22 @@ _NOT_READ: tuple[tuple[int, bytes, NotRead], ...] = (
         NotRead("a flattened dump of makedumpfile", "first: makedumpfile -R NEW < FILE"),
     ),
     (0, b"AVML", NotRead("a compressed dump of AVML", "first: avml-convert FILE NEW")),
-    (0, b"LiME", NotRead("a big-endian LiME dump", PLUGIN)),
-    (0, b"\xd0\xbe\xd2\xbe", NotRead("a suspended VMware machine", PLUGIN)),
-    (0, b"\xd1\xba\xd1\xba", NotRead("a suspended VMware machine", PLUGIN)),
-    (0, b"\xd2\xbe\xd2\xbe", NotRead("a snapshot of a VMware machine", PLUGIN)),
-    (0, b"\xd3\xbe\xd3\xbe", NotRead("a snapshot of a VMware machine", PLUGIN)),
-    (0, b"PAGEDUMP", NotRead("a Windows crash dump (32 bit)", PLUGIN)),
-    (0, b"PAGEDU64", NotRead("a Windows crash dump (64 bit)", PLUGIN)),
+    (0, b"LiME", NotRead("a big-endian LiME dump", "no PC makes one")),
+    (0, b"\xd0\xbe\xd2\xbe", NotRead("a suspended VMware machine", _VMEM)),
+    (0, b"\xd1\xba\xd1\xba", NotRead("a suspended VMware machine", _VMEM)),
+    (0, b"\xd2\xbe\xd2\xbe", NotRead("a snapshot of a VMware machine", _VMEM)),
+    (0, b"\xd3\xbe\xd3\xbe", NotRead("a snapshot of a VMware machine", _VMEM)),
+    (0, b"PAGEDUMP", NotRead("a Windows crash dump (32 bit)", _PLUGIN)),
+    (0, b"PAGEDU64", NotRead("a Windows crash dump (64 bit)", _PLUGIN)),
     (0, b"MDMP", NotRead("a Windows minidump", "it has no physical memory: dump all of it")),
     *(
-        (0, magic, NotRead("a hibernation file of Windows", PLUGIN))
+        (0, magic, NotRead("a hibernation file of Windows", _AWAKE))
         for magic in (b"hibr", b"HIBR", b"wake", b"WAKE", b"RSTR", b"HORM")
     ),
     (
         4086,
         b"S1SUSPEND",
-        NotRead("a hibernated Linux in its swap", "start it, and dump its memory"),
+        NotRead("a hibernated Linux in its swap", _AWAKE),
     ),
     (0, b"QEVM", NotRead("a saved state of QEMU (savevm, migrate)", _QEMU)),
     (0, b"LibvirtQemudSave", NotRead("a saved state of libvirt (virsh save)", _QEMU)),

@@ -15,7 +15,7 @@ from pathlib import Path
 from openrbu.dumps.dump_file import DumpFile
 from openrbu.dumps.dump_memory import DumpMemory
 from openrbu.dumps.elf import elf_pieces
-from openrbu.dumps.kinds import HEAD_BYTES, Format, NotRead, format_of
+from openrbu.dumps.kinds import HEAD_BYTES, PLUGIN, Format, NotRead, format_of
 from openrbu.dumps.packed import PACKED_BYTES, stream_kind, unpacked_streams
 from openrbu.dumps.pieces import HIGHEST_ADDRESS, Piece, in_sequence
 from openrbu.dumps.spool import sequence, spooled
@@ -197,6 +197,5 @@ def _check_vmware(path: Path) -> None:
         where = f"{known[0].name} has" if known else "a .vmss or .vmsn beside it has"
         raise DamagedInputError(
             f"{path} is the memory of a VMware machine: {where} the addresses of its parts; "
-            "volatility3 reads both: use its plugin in examples/volatility3 (--offset 0: take "
-            "it as it is)"
+            f"search it with volatility3: {PLUGIN.format(path)} (--offset 0: take it as it is)"
         )
