@@ -13,7 +13,12 @@ from openrbu.errors import KernelError
 from openrbu.formats.buddyinfo import ZoneFree
 from openrbu.memory.physical import Region
 from openrbu.own_driver.cache import cannot_flush
-from openrbu.own_driver.huge_pages import HugePageBackend, HugePages, give_back_of
+from openrbu.own_driver.huge_pages import (
+    HugePageBackend,
+    HugePages,
+    give_back_forgotten,
+    give_back_of,
+)
 from openrbu.own_driver.own_memory import HugePagesRecord, OwnMemoryRecord
 from openrbu.own_driver.pools import MappedPage, Pool
 from openrbu.typed_json import read, to_document
@@ -301,6 +306,14 @@ def test_files_whose_record_is_gone_are_given_back_before_more_is_taken(tmp_path
         memory.allocate(9)
         assert kept.read() == bytes(HUGE)
     assert files(tmp_path) == ["of-others", "openrbu-driver-0"]
+
+
+def test_pages_without_a_record_are_given_back_when_asked(tmp_path: Path) -> None:
+    assert give_back_forgotten(tmp_path) is False
+    begin(tmp_path, MadeKernel([HUGE * 9] * 4)).allocate(0)
+    assert files(tmp_path)
+    assert give_back_forgotten(tmp_path) is True
+    assert files(tmp_path) == []
 
 
 def test_what_a_killed_process_was_taking_is_given_back(tmp_path: Path) -> None:

@@ -84,19 +84,21 @@ def driver_status() -> OwnDriverStatus | None:
 
 
 def stop_driver() -> bool:
-    """Stop openrbu's own driver: clear its memory, and give that back. Returns whether it was
-    started.
+    """Stop openrbu's own driver: clear its memory, and give that back; also what is left of one
+    whose record is lost. Returns whether there was any of this.
 
     :raise ObstacleError: when the BIOS is armed for what is staged, another process updates this
         computer, this user may not, or memory can't be given back.
     :raise DamagedInputError: when the driver's record is damaged.
     """
+    from openrbu.own_driver.huge_pages import give_back_forgotten
     from openrbu.update.exclusion import alone_on
 
     with contextlib.closing(_this_computer("own")) as host, alone_on(host):
         driver = host.driver_for_change
         if not driver.is_loaded:
-            return False
+            with _told("the memory of a driver whose record is lost can't be given back"):
+                return give_back_forgotten(host.root)
         if driver.staged_size_bytes and _is_armed(host):
             raise errors.ObstacleError(
                 "the BIOS is armed for what is staged: rbu cancel disarms it, and stops the driver"

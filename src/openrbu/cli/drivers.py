@@ -40,8 +40,8 @@ def start(
         typer.Option(
             "--block",
             metavar="SIZE",
-            help="With --memory: in contiguous blocks of this size, as large as an image in one "
-            "piece. Without it: 2M.",
+            help="With --memory: in contiguous blocks of this size, a power of two. An image in "
+            "one piece is larger than its flash: for one of 8 MiB 16M. Without it: 2M.",
         ),
     ] = None,
     memory_from: Annotated[

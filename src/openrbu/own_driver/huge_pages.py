@@ -358,6 +358,19 @@ def give_back_of(
             stack.callback(kernel.set_count, pool.path, pool.count)
 
 
+def give_back_forgotten(root: Path = Path("/")) -> bool:
+    """Clear and give back the files of pages that are there without a record. Returns whether there
+    were any.
+
+    Raises what `give_back_of` raises.
+    """
+    mount = find_mount(root)
+    if mount is None or not _left_in(root / mount.directory.lstrip("/")):
+        return False
+    give_back_of(HugePagesRecord("huge_pages", mount.directory, mount.is_ours, (), (), ()), root)
+    return True
+
+
 def _left_in(directory: Path) -> list[Path]:
     """The files of pages in a directory."""
     return sorted(directory.glob(f"{NAME_PREFIX}*"))

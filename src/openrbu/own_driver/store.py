@@ -126,7 +126,7 @@ class Store:
         except DamagedInputError as error:
             raise DamagedInputError(
                 f"the state of openrbu's own driver is damaged ({self._record}): {error}; restart "
-                "the machine, which ends it"
+                "the machine, or remove the file: rbu driver stop clears its memory then"
             ) from None
         return record
 
