@@ -13,7 +13,6 @@ NO_LIMIT := -o timeout=0 -o faulthandler_timeout=0
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo demo-balloon example example-volatility test test-here coverage test-nobody test-lab fuzz lab-soak token-soak driver-soak oracle-soak bench lint lock clean
-.PHONY: help setup demo demo-balloon example example-volatility test test-here coverage test-nobody test-lab lab-soak token-soak oracle-soak bench lint lock clean
 
 help:  ## Show what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
