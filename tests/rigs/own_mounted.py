@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from openrbu.memory.physical import Region
-from openrbu.own_driver.driver import Backend, open_own_driver
+from openrbu.own_driver.driver import open_own_driver
 from openrbu.own_driver.hugetlbfs import USUAL_MOUNT
-from openrbu.own_driver.own_memory import Note, OwnMemory, OwnMemoryRecord
+from openrbu.own_driver.own_memory import Backend, Note, OwnMemory, OwnMemoryRecord
 from openrbu.system.fuse_mounts import unmount
 from openrbu.system.libc import call
 from openrbu.units import HUGE_PAGE_BYTES, PAGE_SIZE, PhysAddr

@@ -188,6 +188,18 @@ def test_an_update_its_status_and_a_cancel(rbu: Cli, tree: Path, tmp_path: Path)
     assert sorted(free_pages(tree)) == sorted(PAGES)
 
 
+def test_one_that_an_update_started_is_kept_when_it_is_started_by_hand(
+    rbu: Cli, tree: Path, tmp_path: Path
+) -> None:
+    document(rbu, "update", str(tmp_path / "image.hdr"))
+    before = document(rbu, "driver", "status")
+    assert before["is_kept"] is False
+    now = document(rbu, "driver", "start")
+    assert now == {"changed": True, **before, "is_kept": True, "schema": 1}
+    assert document(rbu, "cancel")["was_staged"] is True
+    assert document(rbu, "driver", "status")["is_kept"] is True
+
+
 def test_pages_that_move_before_it_is_armed_keep_it_from_being_armed(
     rbu: Cli, tree: Path, tmp_path: Path
 ) -> None:

@@ -29,7 +29,7 @@ def start_driver(
     restart. `memory_bytes`: have so much below 4 GiB at once, in contiguous blocks of
     `block_bytes`, a power of two; more is taken when it is needed. `memory_from`: what its memory
     is; `crash_region` and `pmem` take a prepared boot (docs/real-machine.md). Where it is started
-    already, only that memory is taken.
+    already, that memory is taken, and it is kept from now on.
 
     :raise UsageError: when `block_bytes` is not a power of two, or less than a page.
     :raise ObstacleError: when the kernel's driver is loaded, another process updates this computer,
@@ -62,6 +62,8 @@ def start_driver(
                 if not was_loaded:
                     driver.stop()
                 raise
+            if not driver.is_kept:
+                driver.keep()  # an update has started it
             status = status_of(driver, host.root)
             assert status is not None
             return status

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from openrbu.machine.factory import MachineSpec
     from openrbu.memory.physical import ReadableMemory
     from openrbu.own_driver.backends import MemoryKind
-    from openrbu.own_driver.driver import Backend
+    from openrbu.own_driver.own_memory import Backend
     from openrbu.update.cancelling import Cancelled
     from openrbu.update.flow import Outcome
     from openrbu.update.journal import Attempt

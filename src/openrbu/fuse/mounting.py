@@ -35,7 +35,7 @@ from openrbu.system.waiting import Deadline
 
 if TYPE_CHECKING:
     from openrbu.kernel.files import Files
-    from openrbu.own_driver.driver import Backend
+    from openrbu.own_driver.own_memory import Backend
 
 
 class Served(Protocol):

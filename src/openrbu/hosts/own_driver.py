@@ -29,8 +29,9 @@ from openrbu.units import GIB, PAGE_SIZE, PhysAddr
 
 if TYPE_CHECKING:
     from openrbu.own_driver.backends import MemoryKind
-    from openrbu.own_driver.driver import Backend, OwnDriver
+    from openrbu.own_driver.driver import OwnDriver
     from openrbu.own_driver.obstacles import Obstacle
+    from openrbu.own_driver.own_memory import Backend
     from openrbu.own_driver.store import Store
 
 DriverChoice = Literal["auto", "kernel", "own"]

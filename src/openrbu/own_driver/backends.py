@@ -7,10 +7,15 @@ from typing import Literal
 
 from openrbu.own_driver import crash_region, obstacles, pmem_region
 from openrbu.own_driver.crash_region import CrashRegionBackend
-from openrbu.own_driver.driver import Backend
 from openrbu.own_driver.huge_pages import HugePageBackend
 from openrbu.own_driver.obstacles import Obstacle
-from openrbu.own_driver.own_memory import CrashRegionRecord, Note, OwnMemory, OwnMemoryRecord
+from openrbu.own_driver.own_memory import (
+    Backend,
+    CrashRegionRecord,
+    Note,
+    OwnMemory,
+    OwnMemoryRecord,
+)
 from openrbu.own_driver.pmem_region import PmemBackend
 from openrbu.units import human_size
 

@@ -32,7 +32,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal, Protocol
+from typing import Literal
 
 from openrbu.drivers.dell_rbu import DEFAULT_ALLOCATION_FLOOR, FLOOR_PATH, NAME, DellRbu
 from openrbu.drivers.dell_rbu_profiles import profile
@@ -42,7 +42,7 @@ from openrbu.drivers.states import DellRbuState
 from openrbu.drivers.sysfs import SysfsTree
 from openrbu.errors import KernelError, ObstacleError
 from openrbu.memory.physical import PhysicalMemory, Region, joined
-from openrbu.own_driver.own_memory import Note, OwnMemory, OwnMemoryRecord
+from openrbu.own_driver.own_memory import Backend, OwnMemory, OwnMemoryRecord
 from openrbu.own_driver.process_image import ProcessImage
 from openrbu.own_driver.recording_tree import RecordingTree
 from openrbu.own_driver.store import FORMAT, DriverRecord, Store
@@ -67,22 +67,6 @@ _JUST_LOADED = DellRbuState(
     cursor=0,
     has_entry=True,
 )
-
-
-class Backend(Protocol):
-    """A kind of memory for the driver. `note` is told of its changes: see `Note`."""
-
-    def new(self, note: Note) -> OwnMemory:
-        """A memory without any pages yet.
-
-        :raise ObstacleError: when this computer has no such memory.
-        """
-
-    def open(self, record: OwnMemoryRecord, note: Note) -> OwnMemory:
-        """The memory of a record, with what is in it.
-
-        :raise ObstacleError: when it can't be opened.
-        """
 
 
 class OwnDriver:
@@ -234,6 +218,18 @@ class OwnDriver:
             raise KernelError(errno.ENOENT, detail=f"module {NAME} is not loaded")
         with self._changing():
             self.memory.reserve(size_bytes, block_bytes=block_bytes, below=below)
+
+    def keep(self) -> None:
+        """Have it stay until an operator stops it, although an update has started it.
+
+        :raise KernelError: ENOENT when it is not loaded; EBUSY when this process may not change it.
+        :raise OSError: when the record can't be written.
+        """
+        if self.memory is None:
+            raise KernelError(errno.ENOENT, detail=f"module {NAME} is not loaded")
+        with self.lock:
+            self.is_kept = True
+            self._note(self.memory.record())
 
     def _assemble(self, memory: OwnMemory) -> DellRbu:
         self.memory = memory

@@ -141,3 +141,19 @@ class OwnMemory(PageSource, Protocol):
 
         :raise OSError: the kernel's error. What could be given back was; it may be tried again.
         """
+
+
+class Backend(Protocol):
+    """A kind of memory for the driver. `note` is told of its changes: see `Note`."""
+
+    def new(self, note: Note) -> OwnMemory:
+        """A memory without any pages yet.
+
+        :raise ObstacleError: when this computer has no such memory.
+        """
+
+    def open(self, record: OwnMemoryRecord, note: Note) -> OwnMemory:
+        """The memory of a record, with what is in it.
+
+        :raise ObstacleError: when it can't be opened.
+        """

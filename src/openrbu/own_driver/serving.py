@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from openrbu.errors import ObstacleError
-from openrbu.own_driver.driver import Backend, OwnDriver, open_own_driver
+from openrbu.own_driver.driver import OwnDriver, open_own_driver
 from openrbu.own_driver.obstacles import refuse_obstacles
+from openrbu.own_driver.own_memory import Backend
 from openrbu.own_driver.store import DIRECTORY
 from openrbu.system.fuse_mounts import remove_dead_mounts
 
@@ -21,8 +22,8 @@ def opened_and_loaded(
 ) -> Iterator[OwnDriver]:
     """The driver of this computer, loaded, for this process alone in the block. Afterwards it is
     unloaded again, where nothing is staged and nobody has started it to stay. A mount whose process
-    was killed is removed. `log` gets the lines
-    that a kernel would log; `root` is the directory of `/sys`, `/run` and `/proc`.
+    was killed is removed. `log` gets the lines that a kernel would log; `root` is the directory of
+    `/sys`, `/run` and `/proc`.
 
     :raise ObstacleError: when the kernel has a driver of its own, when this computer has no memory
         for ours, or as `open_own_driver`.

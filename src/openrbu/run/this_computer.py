@@ -21,7 +21,7 @@ from openrbu.run.overlay import OF_OWN_DRIVER, Overlay, real_entries
 from openrbu.run.program import Program
 
 if TYPE_CHECKING:
-    from openrbu.own_driver.driver import Backend
+    from openrbu.own_driver.own_memory import Backend
 
 SYS = Path("/sys")
 
