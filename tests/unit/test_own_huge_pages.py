@@ -308,6 +308,22 @@ def test_files_whose_record_is_gone_are_given_back_before_more_is_taken(tmp_path
     assert files(tmp_path) == ["of-others", "openrbu-driver-0"]
 
 
+def test_nothing_is_staged_where_pages_are_gone(tmp_path: Path) -> None:
+    """As when somebody unmounts them: the kernel gives the same page once more."""
+    noted = Noted()
+    kernel = MadeKernel(pages_from(64 * MIB, 4))
+    begin(tmp_path, kernel, noted).reserve(2 * HUGE, block_bytes=HUGE)
+    for name in files(tmp_path):
+        (tmp_path / "dev/hugepages" / name).unlink()
+    again = HugePageBackend(tmp_path, kernel).open(noted.records[-1], noted)
+    assert again.moved()
+    for ask in (lambda: again.allocate(0), lambda: again.reserve(HUGE, block_bytes=HUGE)):
+        with pytest.raises(KernelError, match="huge pages of it are gone: rbu driver stop"):
+            ask()
+    again.give_back()
+    assert files(tmp_path) == []
+
+
 def test_pages_without_a_record_are_given_back_when_asked(tmp_path: Path) -> None:
     assert give_back_forgotten(tmp_path) is False
     begin(tmp_path, MadeKernel([HUGE * 9] * 4)).allocate(0)

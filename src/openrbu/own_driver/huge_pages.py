@@ -126,6 +126,7 @@ class HugePages:
         :raise KernelError: ENOMEM when there is none; what the kernel returned, when its huge pages
             can't be used.
         """
+        self._refuse_lost()
         with contextlib.suppress(KernelError):
             return self._free.allocate(order, below=below)
         if order > self.largest_order:
@@ -150,6 +151,7 @@ class HugePages:
         :raise KernelError: ENOMEM when that is not to be had; what the kernel returned, when its
             huge pages can't be used.
         """
+        self._refuse_lost()
         need = Need(-(-size_bytes // block_bytes), order_for(block_bytes), below)
         trial = self._free.copy()
         with contextlib.suppress(KernelError):
@@ -157,6 +159,11 @@ class HugePages:
                 trial.allocate(need.order, below=below)
             return
         self._grow(need)
+
+    def _refuse_lost(self) -> None:
+        """:raise KernelError: EIO when files of pages are gone: the kernel gives them to others."""
+        if any(name not in self._files for name, _ in self._pages.values()):
+            raise KernelError(errno.EIO, detail="huge pages of it are gone: rbu driver stop")
 
     # -- taking and giving back -------------------------------------------------------------
 
