@@ -178,6 +178,7 @@ def test_a_size_off_pages_is_noted(tmp_path: Path, ram: Ram) -> None:
         (note,) = memory.notes
     assert "5 bytes more than whole pages" in note
     assert "--offset" in note
+    assert "--any-alignment" in note
 
 
 @pytest.mark.parametrize("offset", [-1, 1 << 52])

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from openrbu.dumps.opening import open_dump
 from openrbu.formats.hdr import HEADER_SIZE_BYTES, SystemId, make_image
 from openrbu.formats.packet import split
 from openrbu.formats.version import BiosVersion
+from openrbu.memory.off_page import off_page_note
 from openrbu.units import KIB, MIB, PAGE_SIZE
 from rigs.cli import Cli, image_bytes
 from rigs.schemas import check_document, schema_names
@@ -266,6 +269,46 @@ def test_a_dump_that_lost_bytes_is_searched_at_any_alignment(rbu: Cli, lead: int
     written = rbu.json("scan", dump, "--any-alignment", "--extract", rbu.directory / "out")
     (file,) = written["extracted"]["files"]
     assert (rbu.directory / file["file"]).read_bytes() == IMAGE
+
+
+@pytest.mark.parametrize("lead", [1, 100, PAGE_SIZE - 100])
+@pytest.mark.parametrize("fill", [0, 5])
+def test_where_nothing_begins_at_a_page_it_is_told_what_begins_off_one(
+    rbu: Cli, lead: int, fill: int
+) -> None:
+    """A dump that begins inside of a page; of whole pages, too (`fill` is 0)."""
+    data = bytes(with_packets())[lead:] + bytes((lead + fill) % PAGE_SIZE)
+    dump = rbu.write("dump", data)
+    document = rbu.json("scan", dump)
+    assert document["packet_sets"] == []
+    note = document["notes"][-1]
+    assert f"{COUNT + 1} places begin like a packet or an image" in note  # packet 1 has a header
+    assert "--any-alignment" in note
+    assert note in rbu("scan", dump).out.replace("\n", " ")
+    assert rbu.json("scan", dump, f"--offset={MIB + lead}")["notes"] == document["notes"][:-1]
+
+
+def test_an_offset_off_a_page_of_a_dump_that_begins_at_one_is_told(rbu: Cli) -> None:
+    document = rbu.json("scan", rbu.write("dump", bytes(with_packets())), "--offset=0x100010")
+    (note,) = document["notes"]
+    assert f"{COUNT + 1} places" in note
+
+
+def test_four_bytes_alone_and_what_begins_at_a_page_are_no_reason_for_a_note(rbu: Cli) -> None:
+    memory = bytearray(4 * MIB)
+    memory[1000:1004], memory[5000:5004] = b"$RPK", b"$RBU"
+    memory[PAGE_SIZE : PAGE_SIZE + 4] = b"$RPK"
+    memory[-4:] = b"$RPK"
+    assert scanned(rbu, memory)["notes"] == []
+
+
+def test_a_quick_look_ends_and_says_where(tmp_path: Path) -> None:
+    path = tmp_path / "dump"
+    path.write_bytes(bytes(with_packets())[1:])
+    with open_dump(path) as memory:
+        (part,) = memory.regions
+        assert "only in the first 1 MiB" in off_page_note(memory, part, MIB)
+        assert "at least" in off_page_note(memory, part, START + 3 * PAGE_SIZE)
 
 
 def test_images_of_any_size_are_whole_and_so_are_more_than_a_few(rbu: Cli) -> None:

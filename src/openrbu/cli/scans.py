@@ -17,6 +17,7 @@ from openrbu.units import BIOS_SEARCH_END, BIOS_SEARCH_START, PhysAddr
 
 if TYPE_CHECKING:
     from openrbu.bios.findings import Findings
+    from openrbu.dumps.dump_memory import DumpMemory
 
 
 def scan(
@@ -99,6 +100,7 @@ def _answer(
     notes = [*searched.notes, *(dump.notes if dump else ())]
     if off_page := found.off_page_count:
         notes.append(f"{off_page} packets and headers begin off a page, where no BIOS finds them")
+    notes += _off_page_notes(dump, part, findings) if dump and not any_alignment else ()
     document = {
         "memory": name,
         **({"format": dump.format} if dump else {}),
@@ -121,6 +123,18 @@ def _answer(
 
     written = Extraction(memory, findings, directory, name)
     return Answer({**document, "extracted": written.document}, [*blocks, *written.blocks])
+
+
+def _off_page_notes(dump: DumpMemory, part: Region, findings: Findings) -> list[str]:
+    """A note about what begins off a page, where nothing was found in a raw dump: nothing says that
+    such a dump begins at a page."""
+    found = findings.result
+    if not dump.is_raw or found.packet_sets or found.headers or found.damaged_count:
+        return []
+    from openrbu.memory.off_page import off_page_note
+
+    note = off_page_note(dump, part)
+    return [note] if note else []
 
 
 def _findings(

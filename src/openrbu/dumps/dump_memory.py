@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from functools import cached_property
 
 from openrbu.dumps.dump_file import DumpFile
+from openrbu.dumps.kinds import Format
 from openrbu.dumps.pieces import Piece, read_pieces
 from openrbu.errors import AddressError, DamagedInputError
 from openrbu.memory.physical import Region
@@ -35,6 +36,11 @@ class DumpMemory:
         self._file, self._pieces = file, pieces
         self._starts = [piece.start for piece in pieces]
         self.format, self.notes = format_name, notes
+
+    @property
+    def is_raw(self) -> bool:
+        """Whether the dump has no addresses of its own."""
+        return self.format.split()[0] == Format.RAW.value
 
     @cached_property
     def regions(self) -> tuple[Region, ...]:

@@ -107,7 +107,8 @@ def _notes(file: DumpFile, found: Format) -> tuple[str, ...]:
         return ()
     note = (
         f"its size is {rest} bytes more than whole pages: it was cut, or does not begin at a page "
-        "(--offset), or memory was left out of it, and then addresses behind that are wrong"
+        "(--offset), or memory was left out of it, and then addresses behind that are wrong; "
+        "--any-alignment finds what is off a page therefore"
     )
     return (note,)
 
