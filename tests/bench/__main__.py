@@ -117,7 +117,7 @@ def measure_dumps(directory: Path) -> Iterator[Row]:
             for tool, command in (("cat", ("cat", str(path))), ("rbu", dumps.scan(path))):
                 dumps.make_cold(path)
                 times[tool] += best(partial(scans.run, command), rounds=1)
-        row = f"rbu scan of 4 GiB, {name}, cold"
+        row = f"rbu scan of {dumps.DUMP_GIB} GiB, {name}, cold"
         yield Row(row, min(times["rbu"]), "cat of the same file", min(times["cat"]), 1 / 0.9)
     dumps.write_packed(path)
     zcat, ours = best(

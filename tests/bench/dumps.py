@@ -1,6 +1,7 @@
 """`rbu scan` of dumps: out of a cold cache beside `cat`, and of gzip beside `zcat`.
 
-The three files of 4 GiB are made one after the other, as a disk may not have room for all.
+The three files are made one after the other, as a disk may not have room for all. They have 4 GiB;
+OPENRBU_BENCH_DUMP_GIB says otherwise, as in CI, where that would take minutes.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from bench.scans import RBU, Command
 from openrbu.units import GIB, MIB
 from rigs.dumps import elf_header, lime_header, program_64
 
-DUMP_BYTES = 4 * GIB
+DUMP_GIB = int(os.environ.get("OPENRBU_BENCH_DUMP_GIB", "4"))
+DUMP_BYTES = DUMP_GIB * GIB
 PACKED_BYTES = GIB
 
 
@@ -35,7 +37,7 @@ HEADS = {
 
 
 def write(path: Path, format_name: str) -> None:
-    """A dump of 4 GiB, on the disk and not in the cache."""
+    """A dump of `DUMP_BYTES`, on the disk and not in the cache."""
     with path.open("wb") as file:
         file.write(HEADS[format_name])
         for part in contents(DUMP_BYTES):
