@@ -162,7 +162,8 @@ def _rows(now: OwnDriverStatus) -> list[tuple[str, Cell]]:
     if now.loses:
         rows.append(("costs", bad(now.loses)))
     if now.moved:
-        rows.append(("moved", bad("the kernel has moved these: the BIOS would not find them")))
+        moved = "the kernel has moved these, or others use them: the BIOS would not find them"
+        rows.append(("moved", bad(moved)))
         rows += _extent_rows(now.moved)
     if now.staged_size_bytes:
         flushed = "flushed to memory; only the restart shows whether it stays there"

@@ -51,7 +51,8 @@ def open_live_memory(root: Path = Path("/")) -> LiveMemory:
         why = "; ".join(filter(None, (seen.why, why_not, _reason(root))))
         raise ObstacleError(f"the memory of this computer can't be seen: {why}")
     below = Region(PhysAddr(0), PhysAddr(MIB))
-    notes = (f"/proc/kcore can't be read ({seen.why}): /dev/mem is", *_missing_notes((below,)))
+    why = f"memory is read through /dev/mem, because /proc/kcore can't be read ({seen.why})"
+    notes = (why, *_missing_notes((below,)))
     return LiveMemory(through_mem, "/dev/mem", notes)
 
 

@@ -76,6 +76,6 @@ def moved_text(away: tuple[Region, ...]) -> str:
     places = ", ".join(f"{region.start:#x}" for region in away[:4])
     more = " and others" if len(away) > 4 else ""
     return (
-        f"the kernel has moved pages of what is staged (they were at {places}{more}), so the BIOS "
-        "would not find it: update once more"
+        "the kernel has moved pages of what is staged, or others use their memory now (they were "
+        f"at {places}{more}), so the BIOS would not find it: update once more"
     )
