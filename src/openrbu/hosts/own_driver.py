@@ -47,8 +47,6 @@ _OURS = (
 )
 
 _BELOW = PhysAddr(4 * GIB)
-_LARGEST_ORDER = 14
-"""What is assumed of a driver that has no memory yet: blocks of 64 MiB."""
 
 
 class OwnDriverHost(LinuxHost):
@@ -222,10 +220,9 @@ class OwnDriverHost(LinuxHost):
 
     def refuse_obstacles(self) -> None:
         """:raise ObstacleError: for what keeps openrbu's own driver from having memory at all."""
-        from openrbu.own_driver.backends import obstacles_to  # noqa: PLC0415  (start-up time)
+        from openrbu.own_driver.backends import refuse_obstacles  # noqa: PLC0415  (start-up time)
 
-        for each in obstacles_to(self._memory_from, self.root):
-            raise ObstacleError(f"openrbu's own driver can't be started: {each}")
+        refuse_obstacles(self._memory_from, self.root)
 
     def unload_module(self, name: str) -> None:
         if name != _NAME or self.driver is None:
@@ -247,9 +244,11 @@ class _Rbu:
 
     @property
     def largest_block_bytes(self) -> int:
+        from openrbu.own_driver.own_memory import LARGEST_ORDER  # noqa: PLC0415  (start-up time)
+
         driver = self._host.driver
         memory = None if driver is None else driver.memory
-        return PAGE_SIZE << (_LARGEST_ORDER if memory is None else memory.largest_order)
+        return PAGE_SIZE << (LARGEST_ORDER if memory is None else memory.largest_order)
 
     @property
     def is_kept(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from openrbu.errors import ObstacleError
 from openrbu.own_driver import crash_region, obstacles, pmem_region
 from openrbu.own_driver.crash_region import CrashRegionBackend
 from openrbu.own_driver.huge_pages import HugePageBackend
@@ -66,6 +67,15 @@ def obstacles_to(
     if kind == "crash_region":
         return tuple(crash_region.obstacles(root))
     return tuple(pmem_region.obstacles(root))
+
+
+def refuse_obstacles(kind: MemoryKind = "huge_pages", root: Path = Path("/")) -> None:
+    """Refuse to start the driver where it can't have memory of this kind at all.
+
+    :raise ObstacleError: for the most important obstacle.
+    """
+    for each in obstacles_to(kind, root):
+        raise ObstacleError(f"openrbu's own driver can't be started: {each}")
 
 
 def obstacles_to_more(

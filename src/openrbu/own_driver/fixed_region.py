@@ -13,12 +13,9 @@ from collections.abc import Callable, Iterable
 from openrbu.errors import DamagedInputError, KernelError
 from openrbu.memory.physical import Region
 from openrbu.own_driver.blocks import FreeBlocks
-from openrbu.own_driver.own_memory import AllocatedRows, Note, OwnMemoryRecord
+from openrbu.own_driver.own_memory import LARGEST_ORDER, AllocatedRows, Note, OwnMemoryRecord
 from openrbu.own_driver.written_memory import Door, WrittenMemory
 from openrbu.units import HUGE_PAGE_BYTES, PAGE_SHIFT, PAGE_SIZE, PhysAddr, human_size, order_for
-
-_LARGEST_ORDER = 14
-"""64 MiB: twice the largest ROM."""
 
 MakeRecord = Callable[[bool, AllocatedRows], OwnMemoryRecord]
 """Makes the record: whether something was ever handed out, and the blocks that are."""
@@ -33,7 +30,7 @@ class FixedRegion:
         self.kind = kind
         self._region, self._door, self._make_record, self._note = region, door, make_record, note
         pages = region.size_bytes >> PAGE_SHIFT
-        self.largest_order = min(_LARGEST_ORDER, max(0, pages.bit_length() - 1))
+        self.largest_order = min(LARGEST_ORDER, max(0, pages.bit_length() - 1))
         self._memory = WrittenMemory(region, door)
         self._free = self._all_free()
         self._is_used = False

@@ -30,6 +30,7 @@ from openrbu.own_driver.hugetlbfs import (
 )
 from openrbu.own_driver.mapped_memory import LOST, MappedMemory, Piece
 from openrbu.own_driver.own_memory import (
+    LARGEST_ORDER,
     HugePagesRecord,
     Note,
     OwnMemoryRecord,
@@ -41,9 +42,6 @@ from openrbu.own_driver.pools import HugePageKernel, LinuxHugePages, MappedPage,
 from openrbu.own_driver.taking import Need, Taking
 from openrbu.units import GIB, HUGE_PAGE_BYTES, HUGE_PAGE_ORDER, PhysAddr, order_for
 
-_LARGEST_ORDER = 14
-"""64 MiB: twice the largest ROM."""
-
 _MOST_AHEAD = 16
 """So many huge pages at most are taken at once for small blocks, as many as there are already."""
 
@@ -52,7 +50,7 @@ class HugePages:
     """An `OwnMemory` of huge pages of 2 MiB; `HugePageBackend` makes one."""
 
     kind = "huge_pages"
-    largest_order = _LARGEST_ORDER
+    largest_order = LARGEST_ORDER
 
     def __init__(self, backend: HugePageBackend, note: Note) -> None:
         self._note, self._root, self._kernel = note, backend.root, backend.kernel
@@ -130,9 +128,7 @@ class HugePages:
         with contextlib.suppress(KernelError):
             return self._free.allocate(order, below=below)
         if order > self.largest_order:
-            raise KernelError(
-                errno.ENOMEM, detail=f"no block is larger than order {_LARGEST_ORDER}"
-            )
+            raise KernelError(errno.ENOMEM, detail=f"no block is larger than order {LARGEST_ORDER}")
         need = Need(1, order, below).in_huge_pages()
         ahead = min(len(self._pages), _MOST_AHEAD)
         if order < need.order and ahead > 1:

@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from openrbu.errors import ObstacleError
 from openrbu.formats.meminfo import MARGIN_BYTES
 from openrbu.own_driver.hugetlbfs import FILE_SYSTEM_TYPE
 from openrbu.own_driver.pagemap import PAGEMAP
@@ -53,15 +52,6 @@ def obstacles(root: Path = Path("/"), *, needed_bytes: int = 0) -> tuple[Obstacl
     `hidden_addresses`, `too_little_memory`.
     """
     return tuple(_found(root, needed_bytes))
-
-
-def refuse_obstacles(root: Path = Path("/")) -> None:
-    """Refuse to start the driver where it can't have memory at all.
-
-    :raise ObstacleError: for the most important obstacle.
-    """
-    for each in obstacles(root):
-        raise ObstacleError(f"openrbu's own driver can't be started: {each}")
 
 
 def _found(root: Path, needed_bytes: int) -> Iterator[Obstacle]:

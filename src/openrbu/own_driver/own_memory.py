@@ -86,6 +86,10 @@ class PmemRecord:
 OwnMemoryRecord: TypeAlias = HugePagesRecord | CrashRegionRecord | PmemRecord
 """What `OwnMemory.record` returns, of each kind; the field `kind` tells them apart."""
 
+LARGEST_ORDER = 14
+"""The order of the largest block that any kind of memory hands out: 64 MiB, twice the largest ROM.
+"""
+
 Note: TypeAlias = Callable[[OwnMemoryRecord], None]
 """Called with the record before anything of the kernel's is changed, and when that is done. When
 it raises, nothing more is changed."""

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from openrbu.errors import ObstacleError
+from openrbu.own_driver.backends import refuse_obstacles
 from openrbu.own_driver.driver import OwnDriver, open_own_driver
-from openrbu.own_driver.obstacles import refuse_obstacles
 from openrbu.own_driver.own_memory import Backend
 from openrbu.own_driver.store import DIRECTORY
 from openrbu.system.fuse_mounts import remove_dead_mounts
@@ -37,7 +37,7 @@ def opened_and_loaded(
     with open_own_driver(backend, root=root, log=log) as driver:
         remove_dead_mounts(str(root / DIRECTORY.lstrip("/")))
         if not driver.is_loaded:
-            refuse_obstacles(root)
+            refuse_obstacles(root=root)
             driver.load()
         try:
             yield driver
