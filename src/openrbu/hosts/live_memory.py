@@ -7,21 +7,19 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import weakref
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from openrbu.errors import AddressError, ObstacleError
+from openrbu.errors import ObstacleError
 from openrbu.formats.lockdown import LOCKDOWN, lockdown_in
+from openrbu.memory.file_of_ram import FileOfRam
 from openrbu.memory.kcore import (
     has_pseudo_physical_addresses,
     look_at_kcore,
     read_system_ram,
 )
-from openrbu.memory.physical import ReadableMemory, Region, unaligned_buffer
+from openrbu.memory.physical import ReadableMemory, Region
 from openrbu.units import MIB, PAGE_SIZE, PhysAddr, human_size
 
 _DEV_MEM = "dev/mem"
@@ -98,42 +96,8 @@ def _open_dev_mem(root: Path) -> tuple[DevMem | None, str]:
     return (memory, "") if regions else (None, "")
 
 
-class DevMem:
-    """RAM through `/dev/mem`. It can only be read, and it changes while it is read. The byte at
-    physical address A is at offset A. `fd` is the open file, closed when this is collected."""
-
-    is_mapped = False
+class DevMem(FileOfRam):
+    """RAM through `/dev/mem`, where the byte at physical address A is at offset A."""
 
     def __init__(self, fd: int, regions: tuple[Region, ...]) -> None:
-        self._fd, self._regions = fd, regions
-        weakref.finalize(self, os.close, fd)
-
-    @property
-    def regions(self) -> tuple[Region, ...]:
-        return self._regions
-
-    def read(self, address: PhysAddr, size_bytes: int) -> bytes:
-        data = bytearray(size_bytes)
-        self.read_into(address, data)
-        return bytes(data)
-
-    def read_into(self, address: PhysAddr, buffer: bytearray | memoryview) -> None:
-        end = address + len(buffer)
-        if not any(part.start <= address and end <= part.end for part in self._regions):
-            raise AddressError(address, len(buffer))
-        rest = memoryview(buffer)
-        while rest:
-            done = os.preadv(self._fd, [rest], address)
-            if not done:
-                raise OSError(errno.EIO, "the file ends where RAM should be", f"/{_DEV_MEM}")
-            rest, address = rest[done:], PhysAddr(address + done)
-
-    def view(self, address: PhysAddr, size_bytes: int) -> memoryview:
-        copy = unaligned_buffer(size_bytes)
-        self.read_into(address, copy)
-        return copy.toreadonly()
-
-    def populated(self, start: PhysAddr, end: PhysAddr) -> Iterator[Region]:
-        """All of RAM in [start, end)."""
-        parts = (region.clip(start, end) for region in self._regions)
-        return (part for part in parts if part is not None)
+        super().__init__(fd, regions, 0, f"/{_DEV_MEM}")

@@ -24,19 +24,18 @@ users see zeros.
 
 from __future__ import annotations
 
-import errno
 import os
 import re
-import weakref
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from openrbu.errors import AddressError, DamagedInputError
+from openrbu.errors import DamagedInputError
 from openrbu.formats import elf_core
 from openrbu.formats.hdr import MAGIC
-from openrbu.memory.physical import Region, unaligned_buffer
+from openrbu.memory.file_of_ram import FileOfRam
+from openrbu.memory.physical import Region
 from openrbu.units import BIOS_SEARCH_END, BIOS_SEARCH_START, PAGE_SIZE, PhysAddr
 
 KCORE = "proc/kcore"
@@ -62,43 +61,17 @@ class _Segment(NamedTuple):
     distance: int
 
 
-class Kcore:
-    """RAM through `/proc/kcore`. It can only be read, and it changes while it is read.
-
-    `fd` is the open file, which is closed when this object is collected. The byte at physical
-    address A is at offset A + `distance` of the file.
-    """
+class Kcore(FileOfRam):
+    """RAM through `/proc/kcore`, of which the kernel keeps no copy that a BIOS would find."""
 
     def __init__(self, fd: int, regions: tuple[Region, ...], distance: int) -> None:
-        self._fd, self._regions, self._distance = fd, regions, distance
+        super().__init__(fd, regions, distance, f"/{KCORE}")
         self._harmless: PhysAddr | None = None
         self._scrap = bytearray(PAGE_SIZE)
-        weakref.finalize(self, os.close, fd)
-
-    @property
-    def regions(self) -> tuple[Region, ...]:
-        return self._regions
-
-    @property
-    def is_mapped(self) -> bool:
-        return False
-
-    def read(self, address: PhysAddr, size_bytes: int) -> bytes:
-        data = bytearray(size_bytes)
-        self.read_into(address, data)
-        return bytes(data)
 
     def read_into(self, address: PhysAddr, buffer: bytearray | memoryview) -> None:
-        end = address + len(buffer)
-        if not any(part.start <= address and end <= part.end for part in self._regions):
-            raise AddressError(address, len(buffer))
-        rest = memoryview(buffer)
         try:
-            while rest:
-                done = os.preadv(self._fd, [rest], address + self._distance)
-                if not done:
-                    raise OSError(errno.EIO, "the file ends where RAM should be", f"/{KCORE}")
-                rest, address = rest[done:], PhysAddr(address + done)
+            super().read_into(address, buffer)
         finally:
             self._leave_no_copy()
 
@@ -118,16 +91,6 @@ class Kcore:
         except OSError:
             return False
         return done == PAGE_SIZE and self._scrap[:1] != MAGIC[:1]
-
-    def view(self, address: PhysAddr, size_bytes: int) -> memoryview:
-        copy = unaligned_buffer(size_bytes)
-        self.read_into(address, copy)
-        return copy.toreadonly()
-
-    def populated(self, start: PhysAddr, end: PhysAddr) -> Iterator[Region]:
-        """All of RAM in [start, end), because the file does not show which pages are unused."""
-        parts = (region.clip(start, end) for region in self._regions)
-        return (part for part in parts if part is not None)
 
 
 def open_kcore(root: Path) -> Kcore | None:
