@@ -197,6 +197,63 @@ def test_each_rule_set_says_what_it_would_take(rbu: Cli) -> None:
     assert verdicts["latitude-d500"]["why"]
 
 
+def whys(document: Any) -> dict[str, str]:
+    return {each["rules"]: each["why"] for each in document["rule_sets"]}
+
+
+def test_a_rule_set_that_finds_nothing_says_where_it_searches(rbu: Cli) -> None:
+    low = whys(scanned(rbu, IMAGE + bytes(PAGE_SIZE)))  # a whole image at 0
+    assert low["latitude-d500"].endswith("(searched: pages from 1 MiB to 4 GiB)")
+    assert low["poweredge-2950"].endswith("(searched: pages from 64 KiB to 4 GiB)")
+    assert low["published"].endswith("(searched: pages from 1 MiB to 4 GiB)")
+
+
+def test_a_joined_image_that_is_refused_has_no_address(rbu: Cli) -> None:
+    """Nothing is in memory where that BIOS joins it."""
+    memory = bytearray(8 * MIB)
+    memory[5 * MIB : 5 * MIB + len(PACKETS)] = PACKETS
+    why = whys(scanned(rbu, memory))["poweredge-2950"]
+    assert "the image in the packets failed the check of: major version" in why
+    assert "0x101000" not in why
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_sets_that_exclude_each_other_are_counted(rbu: Cli, count: int) -> None:
+    memory = bytearray(4 * MIB)
+    for number in range(count):
+        packets = bytes(split(IMAGE, set_id=b"_A0%d" % number))
+        memory[MIB * (number + 1) : MIB * (number + 1) + len(packets)] = packets
+    shown = "two" if count == 2 else str(count)
+    assert f"packets of {shown} different sets" in whys(scanned(rbu, memory))["published"]
+
+
+@pytest.mark.parametrize("packet_size", [4 * KIB, 16 * KIB])
+@pytest.mark.parametrize("flash_size", [64 * KIB, 96 * KIB, 512 * KIB])
+def test_a_set_that_lacks_packets_is_for_the_flash_that_there_is(
+    rbu: Cli, packet_size: int, flash_size: int
+) -> None:
+    flash = random.Random(1).randbytes(flash_size)
+    image = make_image(flash, version=BiosVersion.parse("A06"), systems=[SystemId(0x121)])
+    memory = with_packets(bytes(split(image, set_id=b"_A06", packet_size_bytes=packet_size)))
+    memory[START + 2 * packet_size] ^= 0xFF
+    verdicts = scanned(rbu, memory)["rule_sets"]
+    assert {each["flash_size_bytes"] for each in verdicts} == {flash_size}
+
+
+def test_what_has_a_row_of_its_own_is_no_page_that_only_looks_like_something(rbu: Cli) -> None:
+    memory = with_packets()
+    flip(memory, START + 5 * PAGE_SIZE + 100, 1)
+    memory[MIB : MIB + len(IMAGE)] = IMAGE
+    flip(memory, MIB + 60, 1)  # of the BIOS version
+    assert scanned(rbu, memory)["reject_count"] == 2
+    shown = rbu("scan", rbu.directory / "dump", "--map").out
+    assert "only look like" not in shown
+    assert "only looks like one: 1" in shown  # the damaged packet, on the map
+    memory[3 * MIB : 3 * MIB + 4] = b"$RPK"
+    scanned(rbu, memory)
+    assert "an image: 1\n" in rbu("scan", rbu.directory / "dump").out
+
+
 def test_an_image_whose_header_was_changed_is_told_from_one_that_was_cut(rbu: Cli) -> None:
     memory = bytearray(4 * MIB)
     memory[MIB : MIB + len(IMAGE)] = IMAGE
@@ -238,7 +295,8 @@ def test_at_most_ten_rows_of_each_kind_are_shown(rbu: Cli) -> None:
         at = number * 256 * KIB
         memory[at : at + len(packets)] = packets
         flip(memory, at + 3 * PAGE_SIZE + 50, 1)
-        memory[4 * MIB + number * 64 * KIB :][:84] = IMAGE[:84]
+        at = 4 * MIB + number * 64 * KIB
+        memory[at : at + HEADER_SIZE_BYTES] = IMAGE[:HEADER_SIZE_BYTES]
     dump = rbu.write("dump", bytes(memory[: 8 * MIB]))
     shown = rbu("scan", dump).out
     assert shown.count("… and 2 more") == 3  # sets, damaged packets, bare headers

@@ -17,7 +17,6 @@ from openrbu.formats.hdr import Header, SystemId
 from openrbu.memory.joined_image import joined_image
 from openrbu.memory.physical import ReadableMemory, Region
 from openrbu.memory.search_result import FoundSet, SearchResult
-from openrbu.units import KIB
 
 MAX_IDENTITIES = 8
 """For so many different machines it is tried what their BIOSes would take."""
@@ -53,7 +52,10 @@ def _verdict(memory: ReadableMemory, name: str, identity: Identity) -> RuleVerdi
     try:
         found = RULE_SETS[name].find_update(memory, identity)
     except RejectedError as refused:
-        return RuleVerdict(name, identity, why=str(refused))
+        why = str(refused)
+        if why.startswith("nothing in memory"):  # something was found, but elsewhere
+            why += f" (searched: {RULE_SETS[name].searched})"
+        return RuleVerdict(name, identity, why=why)
     header = found.image.header
     return RuleVerdict(name, identity, header, found.mode, found.extents, found.copies)
 
@@ -79,11 +81,22 @@ def _identity(header: Header, flash_size_bytes: int, password_crc: int | None) -
 
 
 def _flash_size_bytes(memory: ReadableMemory, found: FoundSet) -> int:
-    """The size of the data in a set's image. Where it can't be joined: as many whole KiB as there
-    is room for."""
+    """The size of the data in a set's image. Where it can't be joined: the roundest one that needs
+    all of the set's packets. (Sizes of flash are round numbers; the last packet may have zeros at
+    its end.)"""
     try:
         return joined_image(memory, found).flash_size_bytes
     except DamagedInputError:
         assert found.image_header is not None
         room = found.joined_size_bytes - found.image_header.size_bytes - CHECK_WORDS_BYTES
-        return max(0, room) // KIB * KIB
+        return _roundest(room - found.data_size_bytes, room)
+
+
+def _roundest(low: int, high: int) -> int:
+    """The number in (low, high] that the largest power of two divides; 0 if there is none
+    above 0."""
+    low, high = max(low, 0), max(high, 0)
+    if low == high:
+        return 0
+    bits = (low ^ high).bit_length() - 1
+    return high >> bits << bits

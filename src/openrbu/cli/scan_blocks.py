@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from openrbu.bios.verdicts import RuleVerdict
     from openrbu.formats.hdr import Header
     from openrbu.memory.mending import Flip, Mending
-    from openrbu.memory.search_result import FoundHeader, FoundSet, SearchResult
+    from openrbu.memory.search_result import FoundHeader, FoundSet
 
 MAX_SHOWN = 10
 """How many of each kind are listed for people; JSON has more."""
@@ -37,7 +37,7 @@ def findings_blocks(findings: Findings) -> list[Block]:
     ]
     if not blocks:
         blocks.append("this memory contains nothing that looks like an update")
-    return [*blocks, *_reject_lines(findings.result)]
+    return [*blocks, *_reject_lines(findings)]
 
 
 def _shown(items: Sequence[_Item]) -> Sequence[_Item]:
@@ -225,14 +225,20 @@ def _taken_cell(verdict: RuleVerdict) -> StyledText:
     return good(f"{verdict.header.version}, {kind}, from {verdict.extents[0].start:#x}")
 
 
-def _reject_lines(seen: SearchResult) -> list[Block]:
-    if not seen.reject_count:
+def _reject_lines(findings: Findings) -> list[Block]:
+    """The rejects that no table above has."""
+    seen = findings.result
+    bare = bare_headers(seen)
+    told = {each.address for each in bare} | {each.address for each in seen.damaged}
+    rejects = [each for each in seen.rejects if each.address not in told]
+    count = seen.reject_count - len(bare) - seen.damaged_count
+    if count <= 0:
         return []
     lines: list[Block] = [
-        caution(f"pages that only look like a packet or an image: {seen.reject_count}"),
-        *(f"  {each.address:#x}  {each.why}" for each in _shown(seen.rejects)),
+        caution(f"pages that only look like a packet or an image: {count}"),
+        *(f"  {each.address:#x}  {each.why}" for each in _shown(rejects)),
     ]
-    return lines + _more(seen.rejects, seen.reject_count)
+    return lines + _more(rejects, count)
 
 
 def _header_cells(header: Header) -> tuple[str, str]:

@@ -116,7 +116,7 @@ class MappedSet:
 class MemoryMap:
     """All that is known of a memory. `ranges`: by the key of a kind; `end`: after its last byte.
 
-    `reject_count` counts those that are not in `marks`, too. `notes`: what could not be seen.
+    `reject_count` counts the rejects that are not in `marks`, too. `notes`: what could not be seen.
     """
 
     name: str

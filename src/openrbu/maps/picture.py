@@ -188,8 +188,8 @@ def _draw_marks(canvas: _Canvas, mapped: MemoryMap) -> None:
         canvas.line(f"{look.letter}  {look.title}: {count}", size=13, is_bold=True)
         for mark in marks[:_MOST_LISTED]:
             canvas.line(f"{mark.address:#011x}  {mark.title}", size=11)
-        if count > _MOST_LISTED:
-            canvas.line(f"... and {count - _MOST_LISTED} more", size=11, colour=FAINT)
+        if count > (shown := min(_MOST_LISTED, len(marks))):
+            canvas.line(f"... and {count - shown} more", size=11, colour=FAINT)
 
 
 def _kinds_of_marks(mapped: MemoryMap) -> Iterator[str]:

@@ -239,8 +239,8 @@ def _mark_lines(mapped: MemoryMap, width: int) -> Iterator[Line]:
         yield [(letter.letter, letter.style), (f" {letter.title}: {count}", "")]
         for mark in marks[:MOST_LISTED]:
             yield from _wrapped(f"  {mark.address:#x}  {mark.title}", width)
-        if count > MOST_LISTED:
-            yield _plain(f"  ... and {count - MOST_LISTED} more")
+        if count > (shown := min(MOST_LISTED, len(marks))):
+            yield _plain(f"  ... and {count - shown} more")
 
 
 def as_text(lines: Sequence[Line]) -> str:

@@ -56,7 +56,7 @@ def make_map(
         usage.zones,
         sets,
         marks,
-        seen.reject_count,
+        seen.reject_count - (len(seen.headers) - len(seen.images)),  # bare ones have their marks
         (*notes, *usage.notes),
     )
 

@@ -151,7 +151,12 @@ class FoundSet:
     @property
     def joined_size_bytes(self) -> int:
         """The size of what `assemble` makes of a complete set."""
-        return (self.total - 1) * (self.packet_size_bytes - self.header_size_bytes)
+        return (self.total - 1) * self.data_size_bytes
+
+    @property
+    def data_size_bytes(self) -> int:
+        """How much of the image each packet has; the last one may have zeros at its end."""
+        return self.packet_size_bytes - self.header_size_bytes
 
     def assemble(self, memory: ReadableMemory) -> bytes:
         """The image, from the lowest copy of each packet, with the zeros at the end of the last.

@@ -120,5 +120,6 @@ RULES = RuleSet(
     knows_packets=False,
     searches_above_4_gib=False,
     real_data_bytes=1 * MIB,
+    searched="pages from 1 MiB to 4 GiB",
     find_update=find_update,
 )

@@ -138,12 +138,15 @@ def found_update(
     return FoundUpdate(mode, image, extents or (Region(address, PhysAddr(address + size)),))
 
 
-def why_none_taken(search: MonoSearch) -> str:
-    """A text that says why a search for an image in one piece took no candidate."""
+def why_none_taken(search: MonoSearch, joined_at: PhysAddr | None = None) -> str:
+    """A text that says why a search for an image in one piece took no candidate. `joined_at`: where
+    the BIOS had joined an image from packets; what was in memory there is not meant."""
     text = "nothing in memory looks like an image"
     if search.candidates:
         last, count = search.candidates[-1], len(search.candidates)
         text = f"the image header at {last.address:#x} failed the check of: {last.failed}"
+        if last.address == joined_at:
+            text = f"the image in the packets failed the check of: {last.failed}"
         text += f" (the last of {count})" if count > 1 else ""
     if search.unchecked:
         text += f"; {search.unchecked} more headers were not checked: there are too many"

@@ -153,7 +153,8 @@ def _refusal(happened: Trace) -> RejectedError:
     if packets is not None and packets.reason not in ("", NO_PACKETS):
         reasons.append(f"packets: {packets.reason}")
     if last.unchecked or last.candidates:
-        reasons.append(why_none_taken(last))
+        joined_at = None if happened.second is None else JOINED_AT
+        reasons.append(why_none_taken(last, joined_at))
     is_failure = last.is_cut_short or (packets is not None and packets.leaves_ram)
     code = CompletionCode.INCONSISTENT_IMAGE if is_failure else CompletionCode.IMAGE_NOT_FOUND
     return RejectedError(code, "; ".join(reasons) or "nothing in memory looks like an update")
@@ -170,5 +171,6 @@ RULES = RuleSet(
     knows_packets=True,
     searches_above_4_gib=True,
     real_data_bytes=1 * MIB,
+    searched="pages from 64 KiB to 4 GiB",
     find_update=find_update,
 )

@@ -117,7 +117,8 @@ def _packets(
     """
     packet_set, *others = packet_sets
     if others:
-        raise _inconsistent("packets of two different sets are in memory")
+        count = len(packet_sets) if len(others) > 1 else "two"
+        raise _inconsistent(f"packets of {count} different sets are in memory")
     if packet_set.conflicts:
         raise _inconsistent(f"packets of one set contradict each other: {packet_set.conflicts[0]}")
     if not packet_set.is_complete:
@@ -174,5 +175,6 @@ RULES = RuleSet(
     knows_packets=True,
     searches_above_4_gib=False,
     real_data_bytes=None,
+    searched="pages from 1 MiB to 4 GiB",
     find_update=find_update,
 )

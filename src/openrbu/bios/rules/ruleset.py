@@ -94,7 +94,8 @@ class RuleSet:
     `records_in_cmos`: the result is recorded in CMOS, too; see `bios.cmos_result`.
     `searches_above_4_gib`: whether it searches for packets there. `real_data_bytes`: how much data
     the real BIOS demands in an image, None if there is no real one; a virtual machine demands as
-    much as its flash has. `find_update` returns what such a BIOS takes from a memory, or raises
+    much as its flash has. `searched` names the pages that it searches for an image, for people.
+    `find_update` returns what such a BIOS takes from a memory, or raises
     `RejectedError`.
     """
 
@@ -105,6 +106,7 @@ class RuleSet:
     knows_packets: bool
     searches_above_4_gib: bool
     real_data_bytes: int | None
+    searched: str
     find_update: Callable[[ReadableMemory, Identity], FoundUpdate]
 
 
