@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -92,14 +91,10 @@ def tell(runs: Sequence[Run]) -> bool:
     return all(run.is_whole for run in runs)
 
 
-def merged(name: str) -> list[bytes]:
-    """The fewest inputs of a target's corpus that take all of its ways."""
-    into = BUILD / "merged" / name
-    shutil.rmtree(into, ignore_errors=True)
-    command = [sys.executable, str(Path(__file__).with_name("one.py")), name, str(into)]
-    command += [str(BUILD / "corpus" / name), "-merge=1", "-max_len=65536"]
-    subprocess.run(command, capture_output=True, check=True)
-    return [path.read_bytes() for path in into.iterdir()]
+def corpus_of(name: str) -> list[bytes]:
+    """A target's inputs that took a new way when they were found."""
+    directory = BUILD / "corpus" / name
+    return [path.read_bytes() for path in directory.iterdir()] if directory.is_dir() else []
 
 
 def main() -> None:
@@ -111,7 +106,8 @@ def main() -> None:
     parser.add_argument("--keep", action="store_true", help=f"put the corpus into {KEPT.name}")
     options = parser.parse_args()
     if options.keep:
-        print(f"{keep({name: merged(name) for name in TARGETS}):,} inputs are kept in {KEPT.name}")
+        count = keep({name: corpus_of(name) for name in TARGETS})
+        print(f"{count:,} inputs are kept in {KEPT.name}")
         return
     if not tell(fuzz_all(options.target or list(TARGETS), options.seconds)):
         sys.exit(1)

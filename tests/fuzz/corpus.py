@@ -1,4 +1,4 @@
-"""The inputs that are kept in the repository: the fewest that take all ways found so far.
+"""The inputs that are kept in the repository: of each target the smallest that took a new way.
 
 One file, `corpus.zip`, has them: `TARGET/SHA256`. `python tests/fuzz --keep` makes it anew of the
 corpus in `build/fuzz`. All of it was made by the fuzzer from seeds that this project makes.

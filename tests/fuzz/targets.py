@@ -24,7 +24,7 @@ from openrbu.cli.scan_extract import Extraction
 from openrbu.dumps.dump_file import DumpFile
 from openrbu.dumps.dump_memory import DumpMemory
 from openrbu.dumps.opening import memory_in
-from openrbu.dumps.packed import stream_kind, unpacked_streams
+from openrbu.dumps.packed import PACKED_BYTES, stream_kind, unpacked_streams
 from openrbu.errors import OpenRbuError
 from openrbu.file_format import parse_object
 from openrbu.formats import chassis, dell, fadt, hdr, packet, packet_header, tokens
@@ -190,7 +190,8 @@ def _stream(data: bytes) -> None:
     kind = stream_kind(data[:64])
     if kind is not None:
         unpacked = 0
-        for part in unpacked_streams(kind, iter([data])):
+        chunks = (data[at : at + PACKED_BYTES] for at in range(0, len(data), PACKED_BYTES))
+        for part in unpacked_streams(kind, chunks):
             unpacked += len(part)
             if unpacked > _MOST_UNPACKED_BYTES:
                 return
