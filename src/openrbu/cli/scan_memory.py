@@ -43,7 +43,8 @@ def open_memory(memory: str | None, offset: str | None) -> Iterator[Searched]:
     if memory is None:
         if start is not None:
             raise UsageError("--offset is for a file: name one")
-        yield _this_computer()
+        with api.open_machine() as machine:
+            yield _this_computer(machine)
         return
     if memory == "-":
         with api.open_dump(memory, offset=start) as ram:
@@ -66,16 +67,12 @@ def open_memory(memory: str | None, offset: str | None) -> Iterator[Searched]:
         yield Searched(ram)
 
 
-def _this_computer() -> Searched:
-    from openrbu.api.machines import Machine
-    from openrbu.hosts.linux import LinuxHost
+def _this_computer(machine: Machine) -> Searched:
     from openrbu.hosts.live_memory import open_live_memory
     from openrbu.update.verify import read_free_pages
 
     live = open_live_memory()
-    host = LinuxHost()
-    read = partial(read_free_pages, host)
-    machine = Machine(host)
+    read = partial(read_free_pages, machine.host)
     return Searched(live.memory, read, machine, source=live.source, notes=live.notes)
 
 
