@@ -175,6 +175,53 @@ def test_a_packet_that_is_cut_short_is_shown_as_far_as_it_goes(rbu: Cli) -> None
     assert "20 of 32 bytes" in rbu.fails(5, "packets", "b.packets", "--explain", 2)
 
 
+def test_without_a_number_the_whole_set_is_judged_too(rbu: Cli) -> None:
+    data = packet_file()
+    count = len(data) // SIZE
+    path = rbu.write("a.packets", bytes(data))
+    whole = rbu.json("packets", path, "--explain")
+    assert whole["set"]["is_whole"]
+    assert (whole["set"]["present_count"], whole["set"]["packet_count"]) == (count, count)
+    assert "set" not in rbu.json("packets", path, "--explain", 0)
+    assert rbu.json("packets", rbu.image(), "--explain")["set"]["is_whole"]
+    shown = rbu("packets", path, "--explain").out
+    assert f"{count} of {count}" in shown
+    assert "right: all are there" in shown
+
+
+def test_a_set_that_lacks_packets_is_refused_after_its_first_packet(rbu: Cli) -> None:
+    data = packet_file()
+    path = rbu.write("cut.packets", bytes(data[: 24 * SIZE]))
+    document = rbu.json("packets", path, "--explain", code=5)
+    assert document["is_valid"]  # packet 0 is
+    found = document["set"]
+    assert (found["present_count"], found["packet_count"]) == (24, len(data) // SIZE)
+    assert found["missing"] == list(range(24, len(data) // SIZE))
+    assert "packet 24 is missing" in found["problem"]
+    assert found["problem_offset_bytes"] == 24 * SIZE
+    ended = rbu("packets", path, "--explain")
+    assert ended.code == 5
+    assert f"24 of {len(data) // SIZE} packets are there: packet 24 is missing" in ended.err
+    assert rbu("packets", path, "--explain", 3).code == 0
+    del data[7 * SIZE : 8 * SIZE]
+    rbu.write("gap.packets", bytes(data))
+    assert rbu.json("packets", "gap.packets", "--explain", code=5)["set"]["missing"] == [7]
+
+
+def test_the_first_wrong_packet_of_a_set_is_named(rbu: Cli) -> None:
+    data = packet_file()
+    data[5 * SIZE + 100] ^= 1
+    data[9 * SIZE + 100] ^= 1
+    path = rbu.write("bad.packets", bytes(data))
+    found = rbu.json("packets", path, "--explain", code=5)["set"]
+    assert found["missing_count"] == 0
+    assert found["problem"].startswith("packet 5 at offset 0x5000 has a wrong checksum")
+    data[50] ^= 1  # packet 0 is shown, and its own fault is the first
+    rbu.write("bad.packets", bytes(data))
+    ended = rbu("packets", path, "--explain")
+    assert "packet 0 at offset 0x0: wrong checksum" in ended.err
+
+
 def test_what_can_not_be_asked_is_refused(rbu: Cli) -> None:
     image = rbu.image()
     assert "0 to 130" in rbu.fails(2, "packets", image, "--explain", 131)

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 _SHOWN_BYTES = 16
 """How many bytes of a packet's data are shown."""
 
+_SHOWN_MISSING = 10
+_MOST_MISSING = 1000
+"""How many missing packets are listed, for people and in JSON; a count beside it has all."""
+
 
 def file_of_packets(path: Path) -> bytes | None:
     """The bytes of a file of packets; None when the file is something else.
@@ -29,8 +33,11 @@ def file_of_packets(path: Path) -> bytes | None:
     return data if is_packet_file(data) else None
 
 
-def explained(path: Path, data: bytes | memoryview, place: int) -> Answer:
-    """The packet at this place of packets back to back. `path`: the file that they are from."""
+def explained(path: Path, data: bytes | memoryview, place: int | None) -> Answer:
+    """The packet at this place of packets back to back; None: the first one, and whether all are a
+    whole set. `path`: the file that they are from."""
+    if place is None:
+        return _set_explained(path, data)
     with naming_file(path):
         reading = api.explain_packet(data, place)
     problems = reading.problems
@@ -41,6 +48,40 @@ def explained(path: Path, data: bytes | memoryview, place: int) -> Answer:
             offset=reading.offset,
         )
     return Answer(_document(path, reading), _blocks(path, reading), error)
+
+
+def _set_explained(path: Path, data: bytes | memoryview) -> Answer:
+    """The first packet, and the set."""
+    from openrbu.formats.packet_explained import explain_set
+
+    first = explained(path, data, 0)
+    found = explain_set(data)
+    document = {
+        **first.document,
+        "set": {
+            "packet_count": found.total,
+            "present_count": found.count,
+            "missing_count": len(found.missing),
+            "missing": list(found.missing[:_MOST_MISSING]),
+            "is_whole": not found.problem,
+            "problem": found.problem or None,
+            "problem_offset_bytes": found.offset,
+        },
+    }
+    error = first.error
+    if error is None and found.problem:
+        error = DamagedInputError(
+            f"{path}: {found.count} of {found.total} packets are there: {found.problem}",
+            offset=found.offset,
+        )
+    rows: list[tuple[str, Cell]] = [("packets", f"{found.count} of {found.total}")]
+    if found.missing:
+        shown = ", ".join(map(str, found.missing[:_SHOWN_MISSING]))
+        more = ", ..." if len(found.missing) > _SHOWN_MISSING else ""
+        rows.append(("missing", bad(f"{len(found.missing)}: {shown}{more}")))
+    right = good("right: all are there, in sequence, and intact")
+    rows.append(("the set", bad(f"wrong: {found.problem}") if found.problem else right))
+    return Answer(document, [*first.blocks, Facts("The whole set", rows)], error)
 
 
 def _document(path: Path, reading: PacketReading) -> dict[str, Any]:

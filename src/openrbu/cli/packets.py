@@ -65,7 +65,8 @@ def packets(
     """Cut an image into RBU packets, back to back in one file.
 
     That is what the driver takes in packet mode. With --explain: what is in packet N, its bytes,
-    and whether each rule holds; a file of packets is shown as it is, damaged or not.
+    and whether each rule holds; a file of packets is shown as it is, damaged or not. Without N:
+    packet 0, and what is missing or wrong in the whole set.
 
     \b
     Example:  rbu packets A06.hdr -o A06.packets --packet-size 8K
@@ -83,12 +84,12 @@ def packets(
         raise UsageError(f"--password-crc: {password_crc} has more than 32 bits")
     identity = None if set_id is None else set_id_of(set_id)
     if explain and (data := file_of_packets(image)) is not None:
-        return explained(image, data, number or 0)
+        return explained(image, data, number)
     loaded = api.read_image(image).image
     with naming_file(image):
         made = api.packets(loaded, packet_size_bytes=size, set_id=identity, password_crc=crc)
     if output is None:
-        return explained(image, made.data, number or 0)
+        return explained(image, made.data, number)
     return _written(output, made, loaded, force=force)
 
 

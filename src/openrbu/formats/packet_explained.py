@@ -14,6 +14,7 @@ from openrbu.buffers import Buffer
 from openrbu.errors import DamagedInputError, UsageError
 from openrbu.formats.hdr import MAGIC, Header
 from openrbu.formats.layout import Layout
+from openrbu.formats.packet import join
 from openrbu.formats.packet_header import (
     HEADER_RULES,
     HEADER_SIZE_BYTES,
@@ -133,6 +134,42 @@ class PacketReading:
         elif self.checksum.total:
             wrong.append(f"wrong checksum: its words sum to {self.checksum.total:#06x}, not 0")
         return tuple(wrong)
+
+
+@dataclass(frozen=True, slots=True)
+class SetReading:
+    """The packets of a file as one set.
+
+    `total` is how many the set has, as the file's first packet says; `count` how many of its
+    numbers are in the file, whether these packets are damaged or not. `missing` are the others,
+    ascending. `problem` says what is wrong first, by the packet's number, as `packet.join` does;
+    it is empty when all is right.
+    """
+
+    total: int
+    count: int
+    missing: tuple[int, ...]
+    problem: str
+    offset: int | None
+    """Where in the file the problem is."""
+
+
+def explain_set(data: Buffer) -> SetReading:
+    """Whether packets that are back to back are a whole set.
+
+    :raise DamagedInputError: when the first packet's header is cut short.
+    """
+    total = PACKET_HEADER.unpack(data)["totPkts"]
+    spans = (start for start, end in _spans(data) if end - start >= HEADER_SIZE_BYTES)
+    headers = (PACKET_HEADER.unpack(data, start) for start in spans)
+    numbers = {each["pktNum"] for each in headers if each["pktId"] == PACKET_MAGIC}
+    missing = tuple(number for number in range(total) if number not in numbers)
+    problem, offset = "", None
+    try:
+        join(data)
+    except DamagedInputError as error:
+        problem, offset = str(error), error.offset
+    return SetReading(total, total - len(missing), missing, problem, offset)
 
 
 def is_packet_file(data: Buffer) -> bool:
