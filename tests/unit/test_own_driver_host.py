@@ -11,10 +11,10 @@ import pytest
 from openrbu.errors import ObstacleError, UpdateFailedError
 from openrbu.formats.hdr import Image
 from openrbu.hosts.own_driver import DriverChoice
-from openrbu.units import MIB
+from openrbu.units import KIB, MIB
 from openrbu.update.cancelling import cancel
 from openrbu.update.checks.check import Verdict
-from openrbu.update.driver import IMAGE_TYPE
+from openrbu.update.driver import DATA, IMAGE_TYPE, LOADING, RbuDriver
 from openrbu.update.flow import perform
 from openrbu.update.options import Options
 from openrbu.update.plan import make_plan
@@ -50,6 +50,20 @@ def opened(root: Path, choice: DriverChoice = "auto") -> Iterator[RamFileHost]:
 @pytest.fixture
 def image() -> Image:
     return image_of()
+
+
+def test_what_it_has_staged_is_dropped_whatever_it_is(tree: Path) -> None:
+    """The bug of some kernels, which crash then, is not its own."""
+    with opened(tree) as host:
+        driver = RbuDriver(host)
+        driver.load("packet")
+        driver.set_packet_size(4 * KIB)
+        host.write(LOADING, b"1")
+        host.write(DATA, bytes(range(256)) * 64)
+        host.write(LOADING, b"0")
+        assert driver.staged_size_bytes == 16 * KIB
+        driver.unload()
+        assert not driver.is_loaded
 
 
 @pytest.mark.parametrize("mode", ["mono", "packet"])

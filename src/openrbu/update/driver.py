@@ -275,10 +275,11 @@ class RbuDriver:
     @property
     def clearing(self) -> Clearing:
         """What happens when the driver drops what is staged: some kernels crash (see
-        `update.clearing`)."""
+        `update.clearing`); openrbu's own driver is no kernel's."""
         from openrbu.update.clearing import Clearing, clearing_of  # noqa: PLC0415  (start-up time)
 
-        if self.image_type != "packet" or not self.has_staged_data:
+        is_own = self._host.own_rbu is not None
+        if is_own or self.image_type != "packet" or not self.has_staged_data:
             return Clearing.IS_SAFE
         return clearing_of(b"".join(self.staged()), self.packet_size_bytes)
 
