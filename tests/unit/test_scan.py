@@ -556,7 +556,9 @@ def test_a_header_that_changes_while_it_is_read_is_neither_whole_nor_cut(
     was = Image.parse(IMAGE).header
     put(ram, 2 * MIB, OTHER_IMAGE[: was.size_bytes] + IMAGE[was.size_bytes :])
     memory = ram_array.RamArray(ram, PhysAddr(0), REGIONS[-1].end)
-    checked = image_search.ImageSearch(memory, flash_size).check_body(PhysAddr(2 * MIB), was)
+    (checked,) = image_search.ImageSearch(memory, flash_size).check_bodies(
+        [(PhysAddr(2 * MIB), was)]
+    )
     assert (checked.state, checked.size_bytes) == (ImageState.DATA_CHANGED, 0)
     assert checked.why == "image: its header changed while it was read"
 

@@ -369,6 +369,23 @@ def test_a_quick_look_ends_and_says_where(tmp_path: Path) -> None:
         assert "at least" in off_page_note(memory, part, START + 3 * PAGE_SIZE)
 
 
+def test_headers_without_an_image_hide_no_image_and_a_limit_is_told(rbu: Cli) -> None:
+    """For each of the headers everything is tried in 64 MiB, which ends after a few of them."""
+    memory = bytearray(random.Random(1).randbytes(MIB) * 80)
+    for at in range(MIB, MIB + 8 * PAGE_SIZE, PAGE_SIZE):
+        memory[at : at + HEADER_SIZE_BYTES] = IMAGE[:HEADER_SIZE_BYTES]
+    memory[16 * MIB : 16 * MIB + len(IMAGE)] = IMAGE
+    document = scanned(rbu, memory)
+    assert [each["address"] for each in document["images"]] == [hex(16 * MIB)]
+    bare = document["bare_headers"]
+    assert len(bare) == 8
+    limited = [each["address"] for each in bare if not each["is_checked"]]
+    assert limited
+    told = {each["address"]: each["why"] for each in document["rejects"]}
+    assert [at for at, why in told.items() if "not checked" in why] == limited
+    assert "not known: there are too many headers" in rbu("scan", rbu.directory / "dump").out
+
+
 def test_images_of_any_size_are_whole_and_so_are_more_than_a_few(rbu: Cli) -> None:
     odd = make_image(FLASH[:-3], version=BiosVersion.parse("A07"), systems=[SystemId(0x121)])
     memory = bytearray(4 * MIB)

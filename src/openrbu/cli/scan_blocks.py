@@ -199,6 +199,8 @@ def _body_cell(found: FoundHeader) -> Cell:
         return bad(f"an image of {size}, only its header was changed")
     if found.size_bytes:
         return bad(f"an image of {size}, overwritten")
+    if found.is_limited:
+        return caution("not known: there are too many headers to check all of them to the end")
     return bad("cut, or not in one piece")
 
 

@@ -181,6 +181,7 @@ def _bare_document(findings: Findings, found: FoundHeader) -> dict[str, Any]:
         "address": hex_address(found.address),
         "state": STATE_NAMES.get(found.state.value, "cut"),
         "size_bytes": found.size_bytes or None,
+        "is_checked": not found.is_limited,
         "holder": _holder(findings, found.address, size),
         **header_document(found.header),
     }

@@ -1,11 +1,13 @@
 """Whether an image header in RAM begins an image: the right check words have to follow it.
 
 The work is limited: see `WORK_BYTES`. A header that is not checked because of the limit says so.
+What costs little is done for all headers first, so that a few headers without an image, for which
+everything is tried, do not hide an image.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -41,7 +43,7 @@ class BodyCheck:
 
     `size_bytes` (of header, data and check words) and the check words are those of an image that is
     whole or of which either the data or the header was changed; else 0. `why` says why it is not
-    whole; empty if it is.
+    whole; empty if it is. `is_limited`: the work was at its limit before all was tried.
     """
 
     state: ImageState
@@ -49,13 +51,21 @@ class BodyCheck:
     data_word: int = 0
     whole_word: int = 0
     why: str = ""
+    is_limited: bool = False
+
+    @property
+    def is_final(self) -> bool:
+        """Whether no other check may find more."""
+        return self.state is ImageState.WHOLE or self is _CHANGED_MEANWHILE
 
 
 _CUT = BodyCheck(
     ImageState.CUT,
     why="image: cut, or not in one piece: its check words do not follow the header",
 )
-_NOT_CHECKED = BodyCheck(ImageState.CUT, why="image: not checked, too many headers claim to be one")
+_NOT_CHECKED = BodyCheck(
+    ImageState.CUT, why="image: not checked, too many headers claim to be one", is_limited=True
+)
 _CHANGED_MEANWHILE = BodyCheck(
     ImageState.DATA_CHANGED, why="image: its header changed while it was read"
 )
@@ -74,33 +84,56 @@ class ImageSearch:
         self._work = WORK_BYTES
         self._work_by_data = BY_DATA_BYTES
 
-    def check_body(self, address: PhysAddr, header: Header) -> BodyCheck:
-        """Check what follows `header`, which is at `address`."""
-        start = PhysAddr(address + header.size_bytes)
-        room = int(self._ram.bytes_left(np.array([start]))[0]) - CHECK_WORDS_BYTES
+    def check_bodies(self, headers: Sequence[tuple[PhysAddr, Header]]) -> list[BodyCheck]:
+        """Check what follows each of these headers, which are at these addresses."""
+        bodies = [self._in_whole_kib(*each) for each in headers]
+        for check in (self._at_any_byte, self._by_data):
+            for number, (address, header) in enumerate(headers):
+                before = bodies[number]
+                if before.is_final or (before.size_bytes and check == self._by_data):
+                    continue
+                body = check(address, header)
+                if body.is_final or (body is not _CUT and not before.size_bytes):
+                    bodies[number] = body
+        return bodies
+
+    def _in_whole_kib(self, address: PhysAddr, header: Header) -> BodyCheck:
+        return self._by_header(address, header, whole_kib=True)
+
+    def _at_any_byte(self, address: PhysAddr, header: Header) -> BodyCheck:
+        if self._flash_size_bytes is not None:
+            return _CUT
+        return self._by_header(address, header, whole_kib=False)
+
+    def _by_header(self, address: PhysAddr, header: Header, *, whole_kib: bool) -> BodyCheck:
+        """The check of an image that has the second check word that belongs to its header."""
+        start, room = self._data_of(address, header)
         overwritten: BodyCheck | None = None
-        for size in self._sizes(header.build(), start, room):
+        for size in self._sizes(header.build(), start, room, whole_kib=whole_kib):
             body = self._check_size(address, header, size)
-            if body.state is ImageState.WHOLE or body is _CHANGED_MEANWHILE:
+            if body.is_final:
                 return body
             if body.size_bytes:
                 overwritten = overwritten or body
-        if self._work < 0:
-            return _NOT_CHECKED
-        return overwritten or self._by_data(address, header, start, room) or _CUT
+        return overwritten or (_NOT_CHECKED if self._work < 0 else _CUT)
 
-    def _by_data(
-        self, address: PhysAddr, header: Header, start: PhysAddr, room: int
-    ) -> BodyCheck | None:
-        """The check of an image of which only the header was changed, for data of whole KiB; None
-        if there is no such image, or too many headers were checked in this way."""
+    def _data_of(self, address: PhysAddr, header: Header) -> tuple[PhysAddr, int]:
+        """Where an image's data begins, and how much there can be."""
+        start = PhysAddr(address + header.size_bytes)
+        return start, int(self._ram.bytes_left(np.array([start]))[0]) - CHECK_WORDS_BYTES
+
+    def _by_data(self, address: PhysAddr, header: Header) -> BodyCheck:
+        """The check of an image of which only the header was changed, for data of whole KiB."""
+        start, room = self._data_of(address, header)
         size = min(room, MAX_DATA_BYTES)
-        self._work_by_data -= max(size, 0)
-        if self._flash_size_bytes is not None or size <= 0 or self._work_by_data < 0:
-            return None
+        if self._flash_size_bytes is not None or size <= 0:
+            return _CUT
+        self._work_by_data -= size
+        if self._work_by_data < 0 or self._work < 0:
+            return _NOT_CHECKED
         sizes = sizes_by_data(self._ram.data(start, size + CHECK_WORDS_BYTES))
         found = next(sizes, None)
-        return None if found is None else self._check_size(address, header, found)
+        return _CUT if found is None else self._check_size(address, header, found)
 
     def _check_size(self, address: PhysAddr, header: Header, data_size_bytes: int) -> BodyCheck:
         """Compare the check words that follow so much data."""
@@ -120,7 +153,9 @@ class ImageSearch:
         why = why and f"image: {why.format(size)}"
         return BodyCheck(state, size, words["data_word"], words["whole_word"], why)
 
-    def _sizes(self, header: bytes, start: PhysAddr, room: int) -> Iterator[int]:
+    def _sizes(
+        self, header: bytes, start: PhysAddr, room: int, *, whole_kib: bool
+    ) -> Iterator[int]:
         """The data sizes to try for an image that begins with `header`; its data is at `start`."""
         size = self._flash_size_bytes
         if size is not None:
@@ -128,8 +163,7 @@ class ImageSearch:
                 yield size
             return
         room = min(room, MAX_DATA_BYTES)
-        for whole_kib in (True, False):
-            yield from islice(self._claimed(header, start, room, whole_kib=whole_kib), MAX_CLAIMS)
+        yield from islice(self._claimed(header, start, room, whole_kib=whole_kib), MAX_CLAIMS)
 
     def _claimed(
         self, header: bytes, start: PhysAddr, room: int, *, whole_kib: bool

@@ -322,18 +322,20 @@ def _find_images(
     ram: RamArray, addresses: Addresses, flash_size_bytes: int | None, rejects: _Rejects
 ) -> tuple[list[FoundHeader], list[FoundImage]]:
     """The valid headers at these pages, and those of them that begin a whole image."""
+    parsed: list[tuple[PhysAddr, Header]] = []
     headers: list[FoundHeader] = []
     images: list[FoundImage] = []
     image_search = ImageSearch(ram, flash_size_bytes)
     for address in map(PhysAddr, addresses[:MAX_IMAGE_HEADERS].tolist()):
         try:
             room = int(ram.bytes_left(np.array([address]))[0])
-            header = hdr.Header.parse(ram.data(address, min(PAGE_SIZE, room)))
+            parsed.append((address, hdr.Header.parse(ram.data(address, min(PAGE_SIZE, room)))))
         except DamagedInputError as error:
             rejects.add_one(address, f"image: {error}")
-            continue
-        body = image_search.check_body(address, header)
-        headers.append(FoundHeader(address, header, body.state, body.size_bytes))
+    bodies = image_search.check_bodies(parsed)
+    for (address, header), body in zip(parsed, bodies, strict=True):
+        found = FoundHeader(address, header, body.state, body.size_bytes, body.is_limited)
+        headers.append(found)
         if body.state is ImageState.WHOLE:
             images.append(
                 FoundImage(address, header, body.size_bytes, body.data_word, body.whole_word)

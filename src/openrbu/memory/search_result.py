@@ -26,13 +26,15 @@ class FoundHeader:
     """An image header at the start of a page, and what follows it.
 
     `state` is `WHOLE`, `DATA_CHANGED` (an image of `size_bytes` was overwritten), `HEADER_CHANGED`
-    (only its header was) or `CUT` (no end of an image was found).
+    (only its header was) or `CUT` (no end of an image was found). `is_limited`: there are so many
+    headers that not everything was tried to find its end.
     """
 
     address: PhysAddr
     header: Header
     state: ImageState
     size_bytes: int = 0
+    is_limited: bool = False
 
 
 @dataclass(frozen=True, slots=True)
