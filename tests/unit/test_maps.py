@@ -297,7 +297,9 @@ def test_a_map_is_written_to_a_file_as_other_files_are(rbu: Cli) -> None:
     again = rbu.json("scan", "--map", "a.svg", dump)
     assert (again["changed"], again["map"]["file"]) == (False, "a.svg")
     rbu.write("b.svg", b"mine")
-    assert "--force" in rbu.fails(4, "scan", dump, "--map", "b.svg")
+    refused = rbu("scan", dump, "--map", "b.svg")
+    assert (refused.code, "--force" in refused.err) == (4, True)
+    assert "WHOLE IMAGE AT" in refused.out  # what was found is shown all the same
     assert "wrote b.svg" in rbu("scan", dump, "--map", "b.svg", "--force").out
     assert "--map" in rbu.fails(2, "scan", dump, "c.svg")
     assert ".svg" in rbu.fails(2, "scan", dump, "--map", "c.gif")

@@ -14,6 +14,7 @@ from openrbu.formats.packet import split
 from openrbu.formats.version import BiosVersion
 from openrbu.units import KIB, MIB, PAGE_SIZE
 from rigs.cli import Cli, names_in
+from rigs.schemas import check_document
 from rigs.small_disks import small_tmpfs
 
 FLASH = random.Random(17).randbytes(64 * KIB)
@@ -111,7 +112,12 @@ def test_a_file_with_other_content_is_never_overwritten(rbu: Cli) -> None:
     dump = rbu.write("dump.raw", bytes(memory_with((MIB, IMAGE), (2 * MIB, IMAGE[:-1] + b"x"))))
     other = make_image(FLASH[::-1], version=BiosVersion.parse("A06"), systems=[SystemId(0x121)])
     dump.write_bytes(memory_with((MIB, IMAGE), (2 * MIB, other)))
-    assert "name another directory" in rbu.fails(4, "scan", dump, "--extract", out(rbu))
+    ended = rbu("scan", dump, "--extract", out(rbu))
+    assert ended.code == 4
+    assert "name another directory" in ended.err
+    document = rbu.json("scan", dump, "--extract", out(rbu), code=4)
+    check_document("scan", document)
+    assert (len(document["images"]), document["extracted"]) == (2, None)
     assert names_in(out(rbu)) == [taken.name]
     assert taken.read_bytes() == b"mine"
 
@@ -119,6 +125,9 @@ def test_a_file_with_other_content_is_never_overwritten(rbu: Cli) -> None:
 def test_what_can_not_be_a_directory_is_one_line(rbu: Cli) -> None:
     dump = rbu.write("dump.raw", bytes(memory_with((MIB, IMAGE))))
     assert "can't be" in rbu.fails(1, "scan", dump, "--extract", dump)
+    assert "is a file" in rbu.fails(1, "scan", dump, "--extract", dump / "below")
+    no = rbu.directory / "no" / "map.svg"
+    assert "there is no directory" in rbu.fails(1, "scan", dump, "--map", no)
 
 
 def test_a_full_disk_leaves_only_whole_files(rbu: Cli) -> None:
@@ -130,8 +139,12 @@ def test_a_full_disk_leaves_only_whole_files(rbu: Cli) -> None:
     dump = rbu.write("dump.raw", bytes(memory_with(*things)))
     (rbu.directory / "disk").mkdir()
     with small_tmpfs(rbu.directory / "disk", 256 * KIB) as disk:
-        assert "No space left" in rbu.fails(1, "scan", dump, "--extract", disk / "out")
+        ended = rbu("scan", dump, "--extract", disk / "out")
+        assert ended.code == 1
+        assert "No space left" in ended.err
+        assert "WHOLE IMAGE AT" in ended.out  # what was found is not lost
         written = sorted((disk / "out").iterdir())
+        assert f"written before that: {written[0]}" in ended.err
         assert 0 < len(written) < 8
         assert all(Image.parse(each.read_bytes()).is_whole for each in written)
 

@@ -53,6 +53,16 @@ def save(path: Path, data: Buffer, *, force: bool) -> bool:
     return changes
 
 
+def check_directory(path: Path) -> None:
+    """Check that a directory is there or can be made, before the work for what goes into it.
+
+    :raise OutputError: when it can't be.
+    """
+    there = next((each for each in (path, *path.parents) if each.exists()), path)
+    if not there.is_dir():
+        raise OutputError(f"{path} can't be a directory: {there} is a file")
+
+
 def make_directory(path: Path) -> None:
     """Make a directory, with its parents, where it does not exist.
 

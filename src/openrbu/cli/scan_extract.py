@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from openrbu.cli.files import make_directory, safe_names, save, would_change
 from openrbu.cli.scan_document import MAX_LISTED, bare_headers
 from openrbu.cli.show import Block, caution, good, hex_address
-from openrbu.errors import DamagedInputError, ObstacleError
+from openrbu.errors import DamagedInputError, ObstacleError, OutputError
 from openrbu.formats.hdr import Image
 from openrbu.formats.packet import set_id_text
 from openrbu.memory.joined_image import joined_image
@@ -76,8 +76,13 @@ class Extraction:
             _check_unused(output.path, output.make())
         if self._outputs:
             make_directory(self._directory)
-        for output in self._outputs:
-            output.changed = save(output.path, output.make(), force=False)
+        for number, output in enumerate(self._outputs):
+            try:
+                output.changed = save(output.path, output.make(), force=False)
+            except OutputError as error:
+                before = ", ".join(str(each.path) for each in self._outputs[:number][:MAX_LISTED])
+                told = f" (written before that: {before})" if before else ""
+                raise OutputError(f"{error}{told}") from None
 
     def _images(self) -> Iterator[_Output]:
         for found in self._findings.result.images:

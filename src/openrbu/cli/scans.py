@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from openrbu import api
+from openrbu.cli.files import check_directory
 from openrbu.cli.maps import MapAsked, MapFile, map_answer
 from openrbu.cli.options import Force, complete_machines
 from openrbu.cli.scan_memory import Searched, open_memory
 from openrbu.cli.show import Answer, caution, hex_address
+from openrbu.errors import OpenRbuError
 from openrbu.memory.physical import ReadableMemory, Region
 from openrbu.units import BIOS_SEARCH_END, BIOS_SEARCH_START, PhysAddr
 
@@ -71,6 +73,8 @@ def scan(
     """
     asked = MapAsked.of(memory, map_file, is_asked=as_map, force=force)
     memory = asked.memory
+    if extract is not None:
+        check_directory(extract)
     with open_memory(memory, offset) as searched:
         start, end = PhysAddr(0), searched.memory.regions[-1].end
         if bios:
@@ -115,13 +119,19 @@ def _answer(
         mapped = api.map_memory(
             searched.memory, found, name=name, machine=searched.machine, notes=tuple(notes)
         )
-        more, blocks = map_answer(mapped, asked.file, force=asked.force)
+        try:
+            more, blocks = map_answer(mapped, asked.file, force=asked.force)
+        except OpenRbuError as error:  # what was found is shown all the same
+            return Answer({**document, "extracted": None}, blocks, error)
         document |= more
     if directory is None:
         return Answer({**document, "extracted": None}, blocks)
     from openrbu.cli.scan_extract import Extraction
 
-    written = Extraction(memory, findings, directory, name)
+    try:
+        written = Extraction(memory, findings, directory, name)
+    except OpenRbuError as error:
+        return Answer({**document, "extracted": None}, blocks, error)
     return Answer({**document, "extracted": written.document}, [*blocks, *written.blocks])
 
 

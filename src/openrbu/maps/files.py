@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
-from openrbu.errors import ObstacleError, UsageError
+from openrbu.errors import ObstacleError, OutputError, UsageError
 from openrbu.maps.memory_map import MemoryMap
 from openrbu.maps.picture import PAPER, WIDTH, Picture, picture_of
 
@@ -26,19 +26,22 @@ def check_map_path(path: Path) -> None:
 
     :raise UsageError: when the name has another suffix than those of `SUFFIXES`.
     :raise ObstacleError: when it is a PNG, and matplotlib is not installed.
+    :raise OutputError: when its directory does not exist.
     """
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise UsageError(f"a map's name ends in .svg, .png or .html, not {path.name!r}")
     if suffix == ".png" and importlib.util.find_spec("matplotlib") is None:
         raise ObstacleError("a map as PNG takes matplotlib: pip install 'openrbu[plot]'")
+    if not path.parent.is_dir():
+        raise OutputError(f"{path} can't be written: there is no directory {path.parent}")
 
 
 def map_file(mapped: MemoryMap, path: Path) -> bytes:
     """The content of a file with the map; its name says which kind. The same map gives the same
     bytes.
 
-    :raise UsageError | ObstacleError: as `check_map_path`.
+    :raise UsageError | ObstacleError | OutputError: as `check_map_path`.
     """
     check_map_path(path)
     suffix = path.suffix.lower()
