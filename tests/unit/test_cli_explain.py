@@ -166,6 +166,15 @@ def test_a_packet_too_many_is_no_damage(rbu: Cli) -> None:
     assert rbu.json("packets", "a.packets", "--explain", len(data) // SIZE)["is_valid"]
 
 
+def test_what_is_no_packet_has_no_place_in_the_image(rbu: Cli) -> None:
+    data = packet_file() + b"x" * SIZE
+    path = rbu.write("a.packets", bytes(data))
+    last = len(data) // SIZE - 1
+    junk = rbu.json("packets", path, "--explain", last, code=5)
+    assert junk["data"]["image_offset_bytes"] is None
+    assert "next packet follows" not in rbu("packets", path, "--explain", last - 1).out
+
+
 def test_a_packet_that_is_cut_short_is_shown_as_far_as_it_goes(rbu: Cli) -> None:
     path = rbu.write("a.packets", bytes(packet_file()[: 2 * SIZE + 100]))
     shown = rbu.json("packets", path, "--explain", 2, code=5)

@@ -247,6 +247,14 @@ def test_parts_of_memory_that_are_far_from_each_other_are_drawn_larger_each(ram:
         assert grid.starts.tolist() == [page * PAGE_SIZE // row * row]
 
 
+def test_parts_that_are_not_drawn_larger_are_counted(ram: RamFile) -> None:
+    put_packets(ram, {number: [300 + 250 * number] for number in range(5)})
+    mapped = make_map("ram", ram, search(ram, PhysAddr(0)))
+    text = as_text(draw_strip(mapped, 72))
+    assert text.count("where they lie") == 1
+    assert f"... and 2 more parts, up to {(300 + 250 * 4 + 1) * PAGE_SIZE:#x}" in text
+
+
 HOSTILE = '<script>alert("&")</script>\x1b[31m\x00'
 
 

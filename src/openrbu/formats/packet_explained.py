@@ -113,10 +113,12 @@ class PacketReading:
 
     @property
     def image_offset(self) -> int | None:
-        """Where in the image the data of this packet belongs; None for packet 0."""
+        """Where in the image the data of this packet belongs; None for packet 0, and for what is no
+        packet."""
         values = self.values
         room = values["pktSize"] * KIB - self.header_size_bytes
-        return (values["pktNum"] - 1) * room if values["pktNum"] else None
+        has_data = values["pktNum"] and values["pktId"] == PACKET_MAGIC
+        return (values["pktNum"] - 1) * room if has_data else None
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -284,7 +286,7 @@ def _file_rules(
         yield RuleReading("is its place in the file", values[name] == place, says)
     elif name == "pktSize" and distance is not None:
         says = f"is not {distance // KIB}, the KiB to the next packet"
-        yield RuleReading("the next packet follows", values[name] * KIB == distance, says)
+        yield RuleReading("ends where the next one begins", values[name] * KIB == distance, says)
 
 
 def _set_rules(

@@ -76,15 +76,22 @@ def grid_of(
 def zoomed(mapped: MemoryMap, found: MappedSet, overview: Grid, most_rows: int) -> Iterator[Grid]:
     """Grids of the parts of memory that have the packets of a set, the first `MOST_ZOOMS` of them.
     Only those whose cells are much smaller than those of the overview."""
+    for start, end in parts_with(found, overview)[:MOST_ZOOMS]:
+        grid = grid_of(mapped, overview.columns, most_rows, start, end)
+        if 4 * grid.cell_bytes <= overview.cell_bytes:
+            yield grid
+
+
+def parts_with(found: MappedSet, overview: Grid) -> list[tuple[int, int]]:
+    """The parts of memory that have the packets of a set, ascending, each as (start, end)."""
     sizes = np.array([found.found.size_of(int(number)) for number in found.numbers], np.int64)
     ends = found.addresses + sizes
     cuts = np.flatnonzero(found.addresses[1:] - ends[:-1] > overview.row_bytes // 4)
     firsts, lasts = [0, *(cuts + 1).tolist()], [*cuts.tolist(), len(ends) - 1]
-    for first, last in list(zip(firsts, lasts, strict=True))[:MOST_ZOOMS]:
-        start, end = int(found.addresses[first]), int(ends[last])
-        grid = grid_of(mapped, overview.columns, most_rows, start, end)
-        if 4 * grid.cell_bytes <= overview.cell_bytes:
-            yield grid
+    return [
+        (int(found.addresses[first]), int(ends[last]))
+        for first, last in zip(firsts, lasts, strict=True)
+    ]
 
 
 def draw_strip(mapped: MemoryMap, width: int) -> list[Line]:
@@ -102,12 +109,28 @@ def draw_strip(mapped: MemoryMap, width: int) -> list[Line]:
     lines += [_plain(""), *_legend(mapped, width)]
     for each in mapped.sets:
         lines += [_plain(""), *_set_lines(each, width)]
-        for near in zoomed(mapped, each, grid, MOST_ZOOM_ROWS):
-            lines.append(_plain(f"where they lie, a letter is {human_size(near.cell_bytes)}:"))
-            lines += _rows(mapped, near, digits, with_zones=False)
+        lines += _near_lines(mapped, each, grid, digits)
     lines += _mark_lines(mapped, width)
     lines += [line for note in mapped.notes for line in _wrapped(f"note: {note}", width)]
     return lines
+
+
+def _near_lines(mapped: MemoryMap, each: MappedSet, grid: Grid, digits: int) -> Iterator[Line]:
+    """The parts of memory that have the packets of a set, drawn larger."""
+    cell_bytes = 0
+    for near in zoomed(mapped, each, grid, MOST_ZOOM_ROWS):
+        if near.cell_bytes != cell_bytes:
+            cell_bytes = near.cell_bytes
+            yield _plain(f"where they lie, a letter is {human_size(cell_bytes)}:")
+        else:
+            yield _plain("")
+        yield from _rows(mapped, near, digits, with_zones=False)
+    parts = parts_with(each, grid)
+    if cell_bytes and len(parts) > MOST_ZOOMS:
+        more = len(parts) - MOST_ZOOMS
+        yield _plain(
+            f"... and {more} more {'part' if more == 1 else 'parts'}, up to {parts[-1][1]:#x}"
+        )
 
 
 def _plain(text: str) -> Line:
