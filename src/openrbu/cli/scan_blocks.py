@@ -26,8 +26,9 @@ MAX_SHOWN = 10
 _Item = TypeVar("_Item")
 
 
-def findings_blocks(findings: Findings) -> list[Block]:
-    """The tables for everything that was found, or a line that says that nothing was."""
+def findings_blocks(findings: Findings, *, any_alignment: bool) -> list[Block]:
+    """The tables for everything that was found, or a line that says that nothing was, at pages or
+    at any byte."""
     blocks = [
         *_set_blocks(findings),
         *_damaged_blocks(findings),
@@ -36,7 +37,8 @@ def findings_blocks(findings: Findings) -> list[Block]:
         *_verdict_blocks(findings),
     ]
     if not blocks:
-        blocks.append("this memory contains nothing that looks like an update")
+        where = "in this memory" if any_alignment else "at a page of this memory"
+        blocks.append(f"nothing that looks like an update begins {where}")
     return [*blocks, *_reject_lines(findings)]
 
 

@@ -114,7 +114,7 @@ def _answer(
         "off_page_count": off_page,
         **findings_document(findings),
     }
-    blocks = [*map(caution, notes), *findings_blocks(findings)]
+    blocks = [*map(caution, notes), *findings_blocks(findings, any_alignment=any_alignment)]
     if asked.is_asked:
         mapped = api.map_memory(
             searched.memory, found, name=name, machine=searched.machine, notes=tuple(notes)
