@@ -28,6 +28,7 @@ KINDS = {
     "KernelOopsError": "kernel_died",
     "MachineError": "machine",
     "MayCrashError": "may_crash",
+    "MovedError": "moved",
     "NewerFormatError": "newer_format",
     "NoAnswerError": "no_answer",
     "NotKeptError": "not_kept",
