@@ -107,7 +107,6 @@ def test_what_can_not_be_mounted_on_is_told_in_one_line(
     assert rbu.fails(4, "mount", ".", "--machine", "box") == (
         f"rbu: {here} is not empty; a mount would hide what is in it\n"
     )
-    assert rbu.fails(2, "mount", target) == ("rbu: which machine? name it with --machine NAME\n")
     assert rbu.fails(2, "mount", target, "--stop", "--machine", "box") == (
         "rbu: --stop takes DIR alone\n"
     )
