@@ -15,6 +15,8 @@ from openrbu.drivers.dell_rbu_profiles import BadPacketSize, Profile, profile
 from openrbu.lab.calls import Call, Exists, LinkStatus, Load, Read, Result, Stat, Unload, Write
 from openrbu.lab.guest import GuestLostError
 
+pytestmark = pytest.mark.untraced  # thousands of operations: traced they take minutes
+
 LINUX = profile("linux")
 SEED = 4
 MOST_OPERATIONS = 3000
