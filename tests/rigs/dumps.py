@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bz2
-import gzip
 import lzma
 import random
 import struct
@@ -14,6 +13,7 @@ from pathlib import Path
 from openrbu.dumps.opening import open_dump
 from openrbu.memory.scan import SearchResult, search
 from openrbu.units import PAGE_SIZE, PhysAddr
+from rigs.package_makers import gzip_of
 
 Ram = dict[int, bytes]
 """Ranges of memory: their addresses, and what is in them."""
@@ -109,7 +109,7 @@ def with_zlib(data: bytes) -> bytes:
 
 def twice(data: bytes) -> bytes:
     """Two streams behind each other, and zeros, as on a tape."""
-    return gzip.compress(data[:70_000], 1) + gzip.compress(data[70_000:], 1) + bytes(1000)
+    return gzip_of(data[:70_000], 1) + gzip_of(data[70_000:], 1) + bytes(1000)
 
 
 def windows_crash_dump(ram: Ram) -> bytes:
@@ -150,12 +150,12 @@ FORMATS: dict[str, Callable[[Ram], bytes]] = {
     "ELF core": elf,
     "ELF core of 32 bit": lambda ram: elf(ram, bits=32),
     "ELF core of kdump": kdump,
-    "raw in gzip": lambda ram: gzip.compress(raw(ram), 1),
+    "raw in gzip": lambda ram: gzip_of(raw(ram), 1),
     "raw in two streams of gzip": lambda ram: twice(raw(ram)),
     "LiME in zlib": lambda ram: with_zlib(lime(ram)),
     "LiME in xz": lambda ram: lzma.compress(lime(ram), preset=0),
     "ELF core in bzip2": lambda ram: bz2.compress(elf(ram), 1),
-    "LiME in gzip in xz": lambda ram: lzma.compress(gzip.compress(lime(ram), 1), preset=0),
+    "LiME in gzip in xz": lambda ram: lzma.compress(gzip_of(lime(ram), 1), preset=0),
 }
 
 

@@ -430,6 +430,7 @@ PROGRAM = program_64(1, 120, 0, MIB, 4096, 4096)
         (b"", "less than a page"),
         (FORMATS["raw in gzip"]({0: b"small"}), "less than a page"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "data",
 )
 def test_what_is_damaged_is_one_line(tmp_path: Path, data: bytes, says: str) -> None:
     assert says in refused(tmp_path, data)
