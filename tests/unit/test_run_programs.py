@@ -124,10 +124,6 @@ def test_a_machine_that_does_not_exist_is_an_obstacle(rbu: Cli) -> None:
     assert "there is no machine 'none'" in rbu.fails(4, "run", "--machine", "none", "true")
 
 
-def test_without_a_machine_it_is_not_known_what_to_show(rbu: Cli) -> None:
-    assert "--machine" in rbu.fails(2, "run", "true")
-
-
 def test_options_after_the_program_are_its_own(rbu: Cli, run_as_root: Runner) -> None:
     ended = rbu.process("run", "--machine", run_as_root.name, "echo", "--help", "-m", "x")
     assert (ended.returncode, ended.stdout) == (0, b"--help -m x\n")
