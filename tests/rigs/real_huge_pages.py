@@ -15,6 +15,7 @@ from pathlib import Path
 
 from openrbu.errors import KernelError
 from openrbu.own_driver.huge_pages import HugePageBackend, give_back_of
+from openrbu.own_driver.hugetlbfs import OWN_MOUNT
 from openrbu.own_driver.own_memory import HugePagesRecord, OwnMemoryRecord
 from openrbu.own_driver.pagemap import addresses_in
 from openrbu.own_driver.pools import LinuxHugePages, MappedPage
@@ -123,9 +124,9 @@ def killed_at(kept_path: Path, number: int) -> int:
 
 
 def pages_left() -> tuple[int, ...]:
-    """The counts of all pools, the number that was asked for, and whether there is a mount."""
+    """The counts of all pools, the number that was asked for, and whether there is a mount of ours."""
     pools = LinuxHugePages().pools()
-    mounts = Path("/proc/self/mounts").read_text().count("hugetlbfs")
+    mounts = Path("/proc/self/mounts").read_text().count(OWN_MOUNT)
     return (*(pool.count for pool in pools), int(NUMBER.read_text()), mounts)
 
 

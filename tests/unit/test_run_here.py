@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from openrbu.own_driver.hugetlbfs import OWN_MOUNT
 from openrbu.units import MIB
 from rigs.cli import RBU
 from rigs.mounts import AS_NOBODY, wait_for_end
@@ -59,7 +60,7 @@ def test_nothing_is_left_where_nothing_was_staged(here: OwnComputer) -> None:
     files = here.shell("ls /sys/devices/platform/dell_rbu /sys/class/firmware/dell_rbu/")
     assert {"image_type", "packet_size", "data", "loading"} <= set(files.split())
     assert not here.is_started
-    assert "hugetlbfs" not in here.do("cat", "/proc/mounts")
+    assert OWN_MOUNT not in here.do("cat", "/proc/mounts")
 
 
 def test_all_else_is_this_computer(here: OwnComputer) -> None:
