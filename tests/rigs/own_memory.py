@@ -83,10 +83,6 @@ class RamFileMemory:
     def memory(self) -> RamFile:
         return self._memory
 
-    def largest_block_bytes(self, below: PhysAddr | None = None) -> int:
-        sizes = (PAGE_SIZE << order for order in range(self.largest_order, -1, -1))
-        return next((size for size in sizes if self._find(size, below) is not None), 0)
-
     def allocate(self, order: int, *, below: PhysAddr | None = None) -> PhysAddr:
         size_bytes = PAGE_SIZE << order
         while (place := self._find(size_bytes, below)) is None:

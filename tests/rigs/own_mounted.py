@@ -52,9 +52,6 @@ class KeptMemory:
     def free(self, address: PhysAddr, order: int) -> None:
         self._inner.free(address, order)
 
-    def largest_block_bytes(self, below: PhysAddr | None = None) -> int:
-        return self._inner.largest_block_bytes(below)
-
     def reserve(self, size_bytes: int, *, block_bytes: int, below: PhysAddr | None = None) -> None:
         self._inner.reserve(size_bytes, block_bytes=block_bytes, below=below)
 

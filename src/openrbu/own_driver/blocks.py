@@ -100,13 +100,6 @@ class FreeBlocks:
         del self._allocated[frame]
         self.add(Region(address, PhysAddr(address + (PAGE_SIZE << order))))
 
-    def largest_block_bytes(self, below: PhysAddr | None = None) -> int:
-        """The size of the largest contiguous free part that ends at or below `below`, from where a
-        large block may start; 0: none."""
-        limit = self._free[-1][1] if self._free and below is None else (below or 0)
-        sizes = [min(end, limit) - start for start, end in self._free if start < limit]
-        return max(sizes, default=0)
-
     def allocated_rows(self) -> AllocatedRows:
         """The blocks that are handed out, as they are saved."""
         return allocated_rows(self._allocated)

@@ -57,20 +57,13 @@ class _Code(NamedTuple):
     """Has the machine code, and is there as long as this is."""
 
 
-def flush_lines(view: memoryview) -> bool:
-    """Have the bytes of this view of mapped memory in RAM, and in no cache of a processor.
+def flush_lines(place: int, size_bytes: int) -> bool:
+    """Have the bytes of mapped memory from an address of this process on in RAM, and in no cache
+    of a processor.
 
     Returns False, and has done nothing, where this process has no means for that:
     `cannot_flush` says why.
     """
-    import numpy as np  # noqa: PLC0415  (start-up time)
-
-    place = int(np.frombuffer(view, np.uint8).ctypes.data) if view.nbytes else 0
-    return flush_place(place, view.nbytes)
-
-
-def flush_place(place: int, size_bytes: int) -> bool:
-    """The same for the bytes from an address of this process on, without numpy."""
     code = _code()
     if isinstance(code, str):
         return False

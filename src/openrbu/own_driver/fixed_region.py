@@ -42,9 +42,6 @@ class FixedRegion:
     def memory(self) -> WrittenMemory:
         return self._memory
 
-    def largest_block_bytes(self, below: PhysAddr | None = None) -> int:
-        return self._free.largest_block_bytes(below)
-
     def allocate(self, order: int, *, below: PhysAddr | None = None) -> PhysAddr:
         address = self._free.allocate(order, below=below)
         if not self._is_used:

@@ -20,7 +20,7 @@ from pathlib import Path
 from openrbu.errors import DamagedInputError, KernelError, ObstacleError
 from openrbu.memory.physical import Region, joined
 from openrbu.own_driver.blocks import FreeBlocks
-from openrbu.own_driver.cache import flush_place
+from openrbu.own_driver.cache import flush_lines
 from openrbu.own_driver.hugetlbfs import (
     Mount,
     find_mount,
@@ -70,9 +70,6 @@ class HugePages:
     def memory(self) -> MappedMemory:
         return self._memory
 
-    def largest_block_bytes(self, below: PhysAddr | None = None) -> int:
-        return self._free.largest_block_bytes(below)
-
     def moved(self) -> tuple[Region, ...]:
         there = [each for each in sorted(self._pages.items()) if each[1][0] in self._files]
         seen = self._kernel.addresses(
@@ -99,7 +96,7 @@ class HugePages:
             if (part := region.clip(each.start, each.end)) is not None
         )
         return all(
-            flush_place(self._memory.place_of(each.start), each.size_bytes) for each in parts
+            flush_lines(self._memory.place_of(each.start), each.size_bytes) for each in parts
         )
 
     def record(self) -> HugePagesRecord:

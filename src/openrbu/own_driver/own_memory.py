@@ -113,10 +113,6 @@ class OwnMemory(PageSource, Protocol):
     def largest_order(self) -> int:
         """The order of the largest block that `allocate` may ever hand out."""
 
-    def largest_block_bytes(self, below: PhysAddr | None = None) -> int:
-        """The size of the largest contiguous free part that there is now and that ends at or below
-        `below`; 0: none. `allocate` may find more."""
-
     def reserve(self, size_bytes: int, *, block_bytes: int, below: PhysAddr | None = None) -> None:
         """Have so many bytes free, in blocks of `block_bytes`, a power of two: what `allocate`
         does, but at once for all blocks, which takes much less time.
