@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from openrbu.errors import ObstacleError, OutputError, UsageError
 from openrbu.lazy import np
+from openrbu.system.installed import remedy_for
 from openrbu.units import PAGES_PER_MIB
 from openrbu.xen.samples import BalloonActivity, Samples
 
@@ -76,7 +77,7 @@ def check_path(path: Path) -> None:
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(f"a chart's name ends in {' or '.join(SUFFIXES)}, not {path.name!r}")
     if importlib.util.find_spec("matplotlib") is None:
-        raise ObstacleError("a chart takes matplotlib: pip install 'openrbu[plot]'")
+        raise ObstacleError(f"a chart takes matplotlib: {remedy_for('plot')}")
 
 
 def draw(path: Path, panels: Sequence[Panel]) -> None:

@@ -18,6 +18,7 @@ from openrbu.formats.packages.streams import (
     StreamKind,
     unpacked,
 )
+from openrbu.system.installed import remedy_for
 from openrbu.units import KIB
 
 PACKED_BYTES = 64 * KIB
@@ -42,8 +43,8 @@ def _zstd() -> Decompressor:
     library = _zstd_library()
     if library is None:
         raise ObstacleError(
-            "zstd streams are read with Python 3.14 or with openrbu's extra zstd (pip install "
-            "'openrbu[zstd]'); without: zstd -dc FILE | rbu scan -"
+            "zstd streams are read with Python 3.14, or with the package backports-zstd "
+            f"({remedy_for('zstd')}); without: zstd -dc FILE | rbu scan -"
         )
     decompressor: Decompressor = library.ZstdDecompressor()
     return decompressor

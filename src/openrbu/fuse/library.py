@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any, Final
 
 from openrbu.errors import ObstacleError
+from openrbu.system.installed import remedy_for
 
 _NAME = "mfusepy"
 
@@ -32,7 +33,7 @@ def _load() -> Any:
         module = sys.modules.get(_NAME) or _execute(given or _soname())
     except ImportError:
         raise ObstacleError(
-            "mounting needs the Python package mfusepy: pip install 'openrbu[fuse]'"
+            f"mounting needs the Python package mfusepy: {remedy_for('fuse')}"
         ) from None
     except OSError:
         raise ObstacleError(f"the library {given} of {_PATH_VARIABLE} can't be loaded") from None

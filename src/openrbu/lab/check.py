@@ -29,10 +29,11 @@ from openrbu.lab.packages import (
     virtme_run,
     wanted_packages,
 )
-from openrbu.lab.programs import INSTALL_EXTRA, QEMU, find_program, run
+from openrbu.lab.programs import QEMU, find_program, run
 from openrbu.lab.sizes import DEFAULT_RAM_BYTES, available_memory_bytes, needed_memory_bytes
 from openrbu.lab.suites import debian_archive, known_suite
 from openrbu.system.home import cache_home
+from openrbu.system.installed import remedy_for
 from openrbu.units import MIB, human_size
 
 MEMORY_BYTES = needed_memory_bytes(DEFAULT_RAM_BYTES)
@@ -103,14 +104,14 @@ def _python_package(name: str) -> Need:
     try:
         version = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
-        return Need(name, State.MISSING, "not in this Python", INSTALL_EXTRA)
+        return Need(name, State.MISSING, "not in this Python", remedy_for("lab"))
     return Need(name, State.HERE, version)
 
 
 def _virtme_ng() -> Need:
     program = virtme_run()
     if program is None:
-        return Need("virtme-ng", State.MISSING, "no virtme-run in PATH", INSTALL_EXTRA)
+        return Need("virtme-ng", State.MISSING, "no virtme-run in PATH", remedy_for("lab"))
     return Need("virtme-ng", State.HERE, str(program))
 
 

@@ -33,9 +33,10 @@ from openrbu.lab.kernels import (
     missing_inside,
 )
 from openrbu.lab.package_cache import PackageCache, cache_errors
-from openrbu.lab.programs import INSTALL_EXTRA, QEMU, ProcessResult, find_program, run, search_path
+from openrbu.lab.programs import QEMU, ProcessResult, find_program, run, search_path
 from openrbu.lab.suites import fetch_suite
 from openrbu.system.home import cache_home
+from openrbu.system.installed import remedy_for
 
 INSTALLED_SEABIOS = Path("/usr/share/seabios/bios-256k.bin")
 """A file of the package seabios, which Debian's QEMU depends on."""
@@ -347,7 +348,7 @@ def _programs_for_initramfs() -> Path:
             raise ObstacleError(f"the lab needs {name}: apt-get install {package}")
     program = virtme_run()
     if program is None:
-        raise ObstacleError(f"the lab needs the Python package virtme-ng: {INSTALL_EXTRA}")
+        raise ObstacleError(f"the lab needs the Python package virtme-ng: {remedy_for('lab')}")
     return program
 
 

@@ -20,8 +20,6 @@ from openrbu.system.waiting import Deadline
 
 QEMU = "qemu-system-x86_64"
 
-INSTALL_EXTRA = "pip install 'openrbu[lab]'"
-
 _SYSTEM_PATH = ("/usr/sbin", "/sbin")
 """Directories that are often not in a plain user's PATH."""
 

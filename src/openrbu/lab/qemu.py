@@ -21,15 +21,16 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from openrbu.errors import ObstacleError, OpenRbuError
-from openrbu.lab.programs import INSTALL_EXTRA, find_qemu, killed_with_parent
+from openrbu.lab.programs import find_qemu, killed_with_parent
 from openrbu.lab.scratch import memory_file, text_of
+from openrbu.system.installed import remedy_for
 from openrbu.system.signals import SIGNAL_CHECK_S
 from openrbu.system.waiting import Deadline
 
 try:
     from qemu.qmp import QMPClient, QMPError
 except ModuleNotFoundError:
-    raise ObstacleError(f"the lab needs the Python package qemu.qmp: {INSTALL_EXTRA}") from None
+    raise ObstacleError(f"the lab needs the Python package qemu.qmp: {remedy_for('lab')}") from None
 
 _REPLY_LIMIT_S = 60.0
 """For one QMP command. They take milliseconds; on a busy computer QEMU may need seconds."""

@@ -15,6 +15,7 @@ from xml.sax.saxutils import escape, quoteattr
 from openrbu.errors import ObstacleError, OutputError, UsageError
 from openrbu.maps.memory_map import MemoryMap
 from openrbu.maps.picture import PAPER, WIDTH, Picture, picture_of
+from openrbu.system.installed import remedy_for
 
 _FONTS = "ui-monospace, Menlo, Consolas, DejaVu Sans Mono, monospace"
 
@@ -32,7 +33,7 @@ def check_map_path(path: Path) -> None:
     if suffix not in SUFFIXES:
         raise UsageError(f"a map's name ends in .svg, .png or .html, not {path.name!r}")
     if suffix == ".png" and importlib.util.find_spec("matplotlib") is None:
-        raise ObstacleError("a map as PNG takes matplotlib: pip install 'openrbu[plot]'")
+        raise ObstacleError(f"a map as PNG takes matplotlib: {remedy_for('plot')}")
     if not path.parent.is_dir():
         raise OutputError(f"{path} can't be written: there is no directory {path.parent}")
 

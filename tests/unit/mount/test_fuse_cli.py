@@ -132,7 +132,7 @@ def test_a_failure_of_a_detached_server_is_the_commands_own(
 
 @pytest.mark.parametrize(
     ("name", "advice"),
-    [("mfusepy", "pip install 'openrbu[fuse]'"), ("libfuse3", "install the package fuse3")],
+    [("mfusepy", "install 'mfusepy>=3.1'"), ("libfuse3", "install the package fuse3")],
 )
 def test_a_missing_library_is_told_with_what_to_install(
     rbu: Cli, directory: Path, target: Path, name: str, advice: str
