@@ -12,7 +12,7 @@ TRACEABLE := not untraced and not privilege
 NO_LIMIT := -o timeout=0 -o faulthandler_timeout=0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-balloon example example-volatility test test-here coverage test-nobody test-lab fuzz lab-soak token-soak driver-soak oracle-soak bench lint lock clean
+.PHONY: help setup demo demo-balloon example example-volatility test test-here coverage test-nobody test-lab fuzz lab-soak token-soak driver-soak oracle-soak bench lint lock vendor clean
 
 help:  ## Show what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -115,6 +115,9 @@ lock:  ## Make requirements/*.lock anew (names, versions and hashes; no addresse
 	    --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --strip-extras --allow-unsafe \
 	    --output-file $$name.lock $$name.in || exit 1; \
 	done
+
+vendor: setup  ## Make src/openrbu/_vendor anew, from the wheels in requirements/vendor.txt
+	$(BIN)/python scripts/vendor-typer
 
 clean:  ## Remove what was made here
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 
 import pytest
-import typer
 
+from openrbu._vendor import typer
 from openrbu.cli import balloon
 from openrbu.units import MIB
 from rigs.cli import Cli

@@ -179,7 +179,7 @@ def imports(rbu: Cli, *words: object) -> set[str]:
 def test_the_version_needs_next_to_nothing(rbu: Cli) -> None:
     modules = imports(rbu, "--version")
     assert "openrbu.cli.main" in modules
-    assert not modules & {"typer", "rich", "numpy", "openrbu.errors", "dataclasses"}
+    assert not modules & {"openrbu._vendor", "rich", "numpy", "openrbu.errors", "dataclasses"}
     assert rbu("--version").out == f"rbu {__version__}\n"
 
 

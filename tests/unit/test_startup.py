@@ -10,8 +10,8 @@ import subprocess
 import sys
 
 import pytest
-import typer
 
+from openrbu._vendor import typer
 from openrbu.bios.rule_names import RULE_NAMES
 from openrbu.bios.rules import RULE_SETS
 from openrbu.cli.app import COMMANDS, Group, Row, load

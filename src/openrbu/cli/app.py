@@ -14,14 +14,13 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, NamedTuple, cast
 
-import typer
-
 from openrbu import __version__
+from openrbu._vendor import typer
 from openrbu.cli.commands import CommandFunction, as_command
 
 if TYPE_CHECKING:
-    from typer._click import Command
-    from typer.core import TyperGroup
+    from openrbu._vendor.typer._click import Command
+    from openrbu._vendor.typer.core import TyperGroup
 
 EXIT_CODES = (
     "Exit codes: 0 done, or nothing to do; 1 the update failed; 2 usage; 3 the image is not for "

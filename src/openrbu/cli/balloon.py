@@ -7,9 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
-import typer
-
 from openrbu import api
+from openrbu._vendor import typer
 from openrbu.cli.balloon_view import driver_cell, host_blocks, orphan_lines, size_of_pages
 from openrbu.cli.options import complete_machines, complete_models, size_of
 from openrbu.cli.show import Answer, Block, caution, cell_text, good

@@ -7,8 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
+from openrbu._vendor import typer
 from openrbu.cli.balloon import HostName, clock_of
 from openrbu.cli.balloon_screen import screen_for
 from openrbu.cli.balloon_view import host_blocks

@@ -17,8 +17,7 @@ from collections.abc import Callable
 from inspect import Parameter, Signature
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
-import typer
-
+from openrbu._vendor import typer
 from openrbu.cli.show import Answer
 
 if TYPE_CHECKING:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
-import typer
-
 from openrbu import api
+from openrbu._vendor import typer
 from openrbu.cli.extents import MAX_EXTENTS, extents_document
 from openrbu.cli.options import size_of
 from openrbu.cli.show import Answer, Cell, Facts, bad, caution, good

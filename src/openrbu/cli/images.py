@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from openrbu import api
+from openrbu._vendor import typer
 from openrbu.cli.files import save
 from openrbu.cli.options import (
     Force,

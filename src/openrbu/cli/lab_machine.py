@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
+from openrbu._vendor import typer
 from openrbu.cli.options import complete_kernels, complete_models, size_of
 from openrbu.cli.show import cell_text, print_note
 from openrbu.cli.status import post_rows

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
+from openrbu._vendor import typer
 from openrbu.cli.files import save
 from openrbu.cli.lab_machine import KernelOption, Modules
 from openrbu.cli.options import Force, OutputFile, size_of

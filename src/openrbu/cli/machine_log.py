@@ -8,8 +8,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
+from openrbu._vendor import typer
 from openrbu.cli.options import MachineName
 from openrbu.cli.show import Answer, Block, emit
 from openrbu.errors import UsageError

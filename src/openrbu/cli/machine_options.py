@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
+from openrbu._vendor import typer
 from openrbu.cli.options import (
     complete_faults,
     complete_models,

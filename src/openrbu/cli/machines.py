@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from openrbu import api
+from openrbu._vendor import typer
 from openrbu.cli.identity import system_name
 from openrbu.cli.machine_options import (
     AdminPasswordFile,

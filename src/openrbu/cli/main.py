@@ -150,8 +150,7 @@ def _call(words: list[str], invocation: Invocation) -> Answer | int:
 
     :raise UsageError: when the words are not a valid command line.
     """
-    import typer
-
+    from openrbu._vendor import typer
     from openrbu.cli.app import build_command
     from openrbu.errors import UsageError
 

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from openrbu import api
+from openrbu._vendor import typer
 from openrbu.cli.files import save
 from openrbu.cli.images import saved
 from openrbu.cli.options import Force, MachineName

@@ -6,9 +6,8 @@ import errno
 from collections.abc import Sequence
 from typing import Annotated
 
-import typer
-
 from openrbu import api
+from openrbu._vendor import typer
 from openrbu.cli.options import ModuleChoice, OnMachine
 from openrbu.cli.show import Answer, good
 from openrbu.errors import ObstacleError, UsageError

@@ -6,8 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
+from openrbu._vendor import typer
 from openrbu.cli.options import machine_option
 from openrbu.cli.show import Answer, emit, good, print_error
 from openrbu.errors import UsageError

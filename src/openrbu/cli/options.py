@@ -9,8 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
+from openrbu._vendor import typer
 from openrbu.errors import OpenRbuError, UsageError
 from openrbu.units import parse_size
 

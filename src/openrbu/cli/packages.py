@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from openrbu import api
+from openrbu._vendor import typer
 from openrbu.cli.files import make_directory, safe_names, save, would_change
 from openrbu.cli.images import header_document, image_document, image_rows, saved, systems_text
 from openrbu.cli.options import Force, ImageFile

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from openrbu import api
+from openrbu._vendor import typer
 from openrbu.cli.files import save
 from openrbu.cli.images import image_document, saved
 from openrbu.cli.options import Force, OutputFile, PacketSize, hex_number_of, set_id_of, size_of

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
+from openrbu._vendor import typer
 from openrbu.errors import UsageError
 
 MAX_PASSWORD_FILE_BYTES = 4096

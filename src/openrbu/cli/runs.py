@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from openrbu import api
+from openrbu._vendor import typer
 from openrbu.cli.options import machine_option
 
 if TYPE_CHECKING:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from openrbu import api
+from openrbu._vendor import typer
 from openrbu.cli.files import check_directory
 from openrbu.cli.maps import MapAsked, MapFile, map_answer
 from openrbu.cli.options import Force, complete_machines

@@ -7,9 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from openrbu import api
+from openrbu._vendor import typer
 from openrbu.cli.show import Answer, Block, Cell, Facts, Table, bad, good
 from openrbu.ports import PC_PORTS
 from openrbu.units import human_size

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
+from openrbu._vendor import typer
 from openrbu.cli import show
 from openrbu.cli.options import (
     complete_faults,

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
+from openrbu._vendor import typer
 from openrbu.cli.options import (
     AllowKnownBroken,
     DriverChoice,

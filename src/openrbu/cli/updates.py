@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from openrbu import api
+from openrbu._vendor import typer
 from openrbu.cli import progress, show
 from openrbu.cli.identity import machine_words
 from openrbu.cli.interrupts import InterruptReport
