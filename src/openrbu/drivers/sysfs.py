@@ -72,6 +72,10 @@ class OpenFile:
         self._shown, self._read_to = b"", 0
         self._changes = -1  # of the tree, at the last check that the attribute is there
 
+    def stat(self) -> Stat:
+        """`fstat`."""
+        return Stat.of(self.attribute)
+
     def read(self, offset: int, size_bytes: int) -> bytes:
         """One `pread`.
 

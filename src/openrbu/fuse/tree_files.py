@@ -8,10 +8,9 @@ import stat
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from openrbu.buffers import Buffer
-from openrbu.drivers.sysfs import ROOT, Caller, Change, OpenFile, Stat, SysfsTree
+from openrbu.drivers.sysfs import ROOT, Caller, Change, Stat, SysfsTree
 from openrbu.errors import KernelError
-from openrbu.kernel.files import File
+from openrbu.kernel.files import File, LockedFile
 
 SYS = "/sys"
 _ROOT_INODE = 1 << 31
@@ -70,7 +69,7 @@ class TreeFiles:
             file = self._driver.tree.open(
                 _inner(path), reading=reading, writing=writing, caller=caller
             )
-            return _TreeFile(file, self._driver.lock)
+            return LockedFile(file, self._driver.lock)
 
 
 class ServedTree:
@@ -85,26 +84,6 @@ class ServedTree:
     def path_lock(self, _path: str) -> AbstractContextManager[None]:
         """Nothing to lock: no other process uses the driver."""
         return contextlib.nullcontext()
-
-
-class _TreeFile:
-    def __init__(self, file: OpenFile, lock: AbstractContextManager[object]) -> None:
-        self._file, self._lock = file, lock
-
-    def stat(self) -> Stat:
-        with self._lock:
-            return Stat.of(self._file.attribute)
-
-    def read(self, offset: int, size_bytes: int) -> bytes:
-        with self._lock:
-            return self._file.read(offset, size_bytes)
-
-    def write(self, offset: int, data: Buffer, *, sys_rawio: bool = True) -> int:
-        with self._lock:
-            return self._file.write(offset, data, sys_rawio=sys_rawio)
-
-    def close(self) -> None:
-        """Does nothing: a file of a tree has no state of its own."""
 
 
 def _inner(path: str) -> str:

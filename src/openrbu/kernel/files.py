@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from openrbu.buffers import Buffer
-from openrbu.drivers.sysfs import ROOT, Caller, Change, Stat
+from openrbu.drivers.sysfs import ROOT, Caller, Change, OpenFile, Stat
 from openrbu.errors import KernelError
 from openrbu.kernel.kernel import Kernel, KernelFile
 
@@ -116,7 +116,7 @@ class MachineFiles:
             if path == "/":
                 raise KernelError(errno.EISDIR, path)
             file = self._kernel(path).open(path, reading=reading, writing=writing, caller=caller)
-            return _LockedFile(file, self._lock)
+            return LockedFile(file, self._lock)
 
     def _root(self) -> Stat:
         kernel = self._machine.kernel
@@ -132,8 +132,10 @@ class MachineFiles:
         return self._machine.kernel
 
 
-class _LockedFile:
-    def __init__(self, file: KernelFile, lock: AbstractContextManager[object]) -> None:
+class LockedFile:
+    """A file of a kernel or of a tree, as `File`. Every call locks `lock`."""
+
+    def __init__(self, file: KernelFile | OpenFile, lock: AbstractContextManager[object]) -> None:
         self._file, self._lock = file, lock
 
     def stat(self) -> Stat:
@@ -149,4 +151,4 @@ class _LockedFile:
             return self._file.write(offset, data, sys_rawio=sys_rawio)
 
     def close(self) -> None:
-        """Does nothing: a kernel's file has no state of its own."""
+        """Does nothing: such a file has no state of its own."""

@@ -61,7 +61,7 @@ class KernelFile:
 
     def stat(self) -> Stat:
         """fstat(2)."""
-        return Stat.of(self._file.attribute)
+        return self._file.stat()
 
     def read(self, offset: int, size_bytes: int) -> bytes:
         """One pread(2).
