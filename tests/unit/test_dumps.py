@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import mmap
 import os
 import random
 import re
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,7 +31,7 @@ from openrbu.hosts.linux import LinuxHost
 from openrbu.memory.kcore import Kcore
 from openrbu.memory.physical import Region
 from openrbu.memory.scan import SearchResult
-from openrbu.memory.windows import HasWindows, windows
+from openrbu.memory.windows import HasWindows, Window, windows
 from openrbu.units import GIB, KIB, MIB, PAGE_SIZE, PhysAddr
 from rigs.cli import RBU, Cli
 from rigs.dumps import (
@@ -41,6 +43,7 @@ from rigs.dumps import (
     lime,
     lime_header,
     many_segments,
+    program_32,
     program_64,
     ram_with,
     raw,
@@ -262,6 +265,53 @@ def test_a_dump_that_is_cut_while_it_is_read_is_told(tmp_path: Path, ram: Ram) -
             memory.read(PhysAddr(MIB), 1)
 
 
+def test_a_dump_that_is_cut_while_it_is_mapped_is_told(tmp_path: Path) -> None:
+    """Whoever cuts it waits until nobody looks at the part that is mapped."""
+    path = write(tmp_path, bytes(4096) + b"memory" * (80 * MIB // 6))
+    with open_dump(path) as memory, contextlib.ExitStack() as stack:
+        assert isinstance(memory, HasWindows)
+        windows_of_it = memory.windows(PhysAddr(0), PhysAddr(GIB))
+        _, window = next(windows_of_it)
+        assert isinstance(window.obj, mmap.mmap)
+        with pytest.raises(BlockingIOError):  # who does not want to wait is told that, too
+            os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+        cut = subprocess.Popen((sys.executable, "-c", CUT, str(path)), stdin=-3, stdout=-1)
+        stack.enter_context(cut)
+        assert cut.stdout is not None
+        assert cut.stdout.read(1) == b"o"  # is about to cut it
+        assert window[-6:].tobytes() != b""  # every byte of it is still there
+        with pytest.raises(DamagedInputError, match="was cut while it was read"):
+            go_through(windows_of_it, cut)
+
+
+def go_through(rest: Iterator[Window], cut: subprocess.Popen[bytes]) -> None:
+    for _, window in rest:
+        assert not isinstance(window.obj, mmap.mmap)
+        cut.wait()
+
+
+CUT = """
+import os, sys
+os.write(1, b"o")
+os.truncate(sys.argv[1], 4096)
+"""
+
+
+def test_no_other_process_is_kept_from_a_dump_that_nobody_reads(tmp_path: Path, ram: Ram) -> None:
+    path = write(tmp_path, raw(ram))
+    with open_dump(path) as memory:
+        assert isinstance(memory, HasWindows)
+        for _ in memory.windows(PhysAddr(0), PhysAddr(GIB)):
+            break
+        with path.open("r+b") as file:
+            windows_of_it = memory.windows(PhysAddr(0), PhysAddr(GIB))
+            _, window = next(windows_of_it)
+            assert not isinstance(window.obj, mmap.mmap)  # it is copied
+            file.truncate(0)
+            with pytest.raises(DamagedInputError, match="was cut while it was read"):
+                list(windows_of_it)
+
+
 # -- pipes ----------------------------------------------------------------------------------
 
 
@@ -415,6 +465,10 @@ PROGRAM = program_64(1, 120, 0, MIB, 4096, 4096)
         ),
         (elf_header(1) + program_64(1, 120, 0x400000, 0, 4096, 4096) + PART, "no physical"),
         (
+            elf_header(1, bits=32) + program_32(1, 84, 0x8048000, 0, 4096, 4096) + PART,
+            "no physical",
+        ),
+        (
             elf_header(2) + PROGRAM + program_64(1, 200, 0, MIB + 64, 1 << 29, 1 << 29) + PART,
             "cut",
         ),
@@ -434,6 +488,16 @@ PROGRAM = program_64(1, 120, 0, MIB, 4096, 4096)
 )
 def test_what_is_damaged_is_one_line(tmp_path: Path, data: bytes, says: str) -> None:
     assert says in refused(tmp_path, data)
+
+
+@pytest.mark.parametrize("virtual", [0, 0xC0000000, 0x40000000])
+def test_a_32_bit_core_with_one_segment_at_address_0_is_memory(
+    tmp_path: Path, virtual: int
+) -> None:
+    """As of a kernel of 32 bits whose RAM is in one piece from 0 on."""
+    program = program_32(1, 84, virtual, 0, 4096, 4096)
+    with open_dump(write(tmp_path, elf_header(1, bits=32) + program + PART)) as memory:
+        assert memory.regions == (Region(PhysAddr(0), PhysAddr(4096)),)
 
 
 def test_the_same_bytes_twice_are_fine_and_others_are_not(tmp_path: Path) -> None:

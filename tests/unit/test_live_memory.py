@@ -57,6 +57,14 @@ def test_what_kcore_lacks_is_named_and_the_rest_is_searched(tmp_path: Path) -> N
     assert len(search(live.memory).images) == 1
 
 
+def test_persistent_memory_is_named_as_not_seen(tmp_path: Path) -> None:
+    put_core(tmp_path)
+    with (tmp_path / "proc/iomem").open("a") as iomem:
+        iomem.write("c000000-dffffff : Persistent Memory (legacy)\n  c000000-cffffff : namespace\n")
+    (note,) = open_live_memory(tmp_path).notes
+    assert note.startswith("32 MiB of persistent memory at 0xc000000-0xe000000 can't be seen")
+
+
 def test_dev_mem_is_taken_where_kcore_is_not_there(tmp_path: Path) -> None:
     put_core(tmp_path).unlink()
     put_mem(tmp_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from openrbu.formats.hdr import Image, SystemId, make_image
 from openrbu.formats.packet import split
 from openrbu.formats.version import BiosVersion
 from openrbu.units import KIB, MIB, PAGE_SIZE
-from rigs.cli import Cli, names_in
+from rigs.cli import RBU, Cli, names_in
 from rigs.schemas import check_document
 from rigs.small_disks import small_tmpfs
 
@@ -47,6 +48,26 @@ def test_copies_of_an_image_are_one_file_with_the_lowest_address_in_its_name(rbu
     (file,) = done["files"]
     assert (file["kind"], file["addresses"]) == ("image", [hex(MIB), hex(3 * MIB)])
     assert done["changed"] is True
+
+
+def test_an_empty_name_is_no_directory(rbu: Cli) -> None:
+    """For a path it is the current directory."""
+    dump = rbu.write("dump.raw", bytes(memory_with((MIB, IMAGE))))
+    image = rbu.write("image.bin", IMAGE)
+    before = names_in(rbu.directory)
+    assert "--extract: no directory is named" in rbu.fails(2, "scan", dump, "--extract", "")
+    assert "--output: no directory is named" in rbu.fails(2, "extract", image, "--output", "")
+    assert "--keep: no directory is named" in rbu.fails(2, "try", "--keep", "", image, "--", "true")
+    assert names_in(rbu.directory) == before
+
+
+def test_files_out_of_standard_input_do_not_begin_like_an_option(rbu: Cli) -> None:
+    dump = rbu.write("dump.raw", bytes(memory_with((MIB, IMAGE))))
+    words = ("scan", "-", "--extract", str(out(rbu)), "--map")
+    with Path(dump).open("rb") as file:
+        done = subprocess.run([*RBU, *words], stdin=file, capture_output=True, check=True)
+    assert names_in(out(rbu)) == ["stdin-0x100000-A06.hdr"]
+    assert b"The memory of -" not in done.stdout
 
 
 def test_different_images_of_one_version_are_two_files(rbu: Cli) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from openrbu import api
 from openrbu._vendor import typer
-from openrbu.cli.files import make_directory, safe_names, save, would_change
+from openrbu.cli.files import make_directory, named_directory, safe_names, save, would_change
 from openrbu.cli.images import header_document, image_document, image_rows, saved, systems_text
 from openrbu.cli.options import Force, ImageFile
 from openrbu.cli.show import Answer, Block, Cell, Facts, bad, caution
@@ -60,8 +60,8 @@ def extract(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A vendor's package, or a dump.")],
     *,
     directory: Annotated[
-        Path, typer.Option("--output", "-o", metavar="DIR", help="Where to put the images.")
-    ] = Path(),
+        str, typer.Option("--output", "-o", metavar="DIR", help="Where to put the images.")
+    ] = ".",
     force: Force = False,
 ) -> Answer:
     """Get the .HDR images out of a vendor's package.
@@ -77,17 +77,16 @@ def extract(
     \b
     Example:  rbu extract PE2650-BIOS-LX-A06.BIN -o images
     """
+    into = named_directory(directory, "--output")
     inside = api.read_images(file, up_to_its_end=True)
     found = [each for each in inside.images if each.damage is None]
     left_out = [each for each in inside.images if each.damage is not None]
     names = safe_names((f"{file.stem}-{each.image.header.version.text}" for each in found), ".hdr")
-    outputs = [
-        (directory / name, each.image.build()) for name, each in zip(names, found, strict=True)
-    ]
+    outputs = [(into / name, each.image.build()) for name, each in zip(names, found, strict=True)]
     for path, data in outputs:  # check all first: write nothing when one can't be written
         would_change(path, data, force=force)
     if outputs:
-        make_directory(directory)
+        make_directory(into)
     written = [save(path, data, force=force) for path, data in outputs]
     documents = [
         {"file": str(path), "changed": new, **_document(each)}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from openrbu import api
 from openrbu._vendor import typer
-from openrbu.cli.files import check_directory
+from openrbu.cli.files import check_directory, named_directory
 from openrbu.cli.maps import MapAsked, MapFile, map_answer
 from openrbu.cli.options import Force, complete_machines
 from openrbu.cli.scan_memory import Searched, open_memory
@@ -37,7 +37,7 @@ def scan(
         bool, typer.Option("--bios", help="Search only where a BIOS does: from 1 MiB to 4 GiB.")
     ] = False,
     extract: Annotated[
-        Path | None,
+        str | None,
         typer.Option("--extract", metavar="DIR", help="Write what was found to files in DIR."),
     ] = None,
     any_alignment: Annotated[
@@ -72,15 +72,23 @@ def scan(
     """
     asked = MapAsked.of(memory, map_file, is_asked=as_map, force=force)
     memory = asked.memory
-    if extract is not None:
-        check_directory(extract)
+    directory = _directory(extract)
     with open_memory(memory, offset) as searched:
         start, end = PhysAddr(0), searched.memory.regions[-1].end
         if bios:
             start, end = BIOS_SEARCH_START, BIOS_SEARCH_END
         part = Region(start, end)
         name = searched.source if memory is None else memory
-        return _answer(searched, name, part, extract, asked, any_alignment=any_alignment)
+        return _answer(searched, name, part, directory, asked, any_alignment=any_alignment)
+
+
+def _directory(extract: str | None) -> Path | None:
+    """The directory that --extract names."""
+    if extract is None:
+        return None
+    directory = named_directory(extract, "--extract")
+    check_directory(directory)
+    return directory
 
 
 def _answer(
@@ -115,8 +123,9 @@ def _answer(
     }
     blocks = [*map(caution, notes), *findings_blocks(findings, any_alignment=any_alignment)]
     if asked.is_asked:
+        titled = "standard input" if name == "-" else name
         mapped = api.map_memory(
-            searched.memory, found, name=name, machine=searched.machine, notes=tuple(notes)
+            searched.memory, found, name=titled, machine=searched.machine, notes=tuple(notes)
         )
         try:
             more, blocks = map_answer(mapped, asked.file, force=asked.force)
@@ -128,7 +137,8 @@ def _answer(
     from openrbu.cli.scan_extract import Extraction
 
     try:
-        written = Extraction(memory, findings, directory, name)
+        stem = "stdin" if name == "-" else name  # no file begins like an option
+        written = Extraction(memory, findings, directory, stem)
     except OpenRbuError as error:
         return Answer({**document, "extracted": None}, blocks, error)
     return Answer({**document, "extracted": written.document}, [*blocks, *written.blocks])

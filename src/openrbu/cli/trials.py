@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from openrbu._vendor import typer
 from openrbu.cli import show
+from openrbu.cli.files import named_directory
 from openrbu.cli.options import (
     complete_faults,
     complete_models,
@@ -147,7 +148,7 @@ Jobs = Annotated[
     ),
 ]
 Keep = Annotated[
-    Path | None,
+    str | None,
     typer.Option("--keep", metavar="DIR", help="Keep machines and output in this directory."),
 ]
 JUnit = Annotated[
@@ -199,7 +200,7 @@ def try_tool(
             jobs=jobs,
             timeout_s=timeout,
             strict=strict,
-            keep=keep,
+            keep=None if keep is None else named_directory(keep, "--keep"),
             done=lambda result: count(),
         )
     if junit is not None:

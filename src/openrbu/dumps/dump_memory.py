@@ -94,12 +94,13 @@ class DumpMemory:
 
     def windows(self, start: PhysAddr, end: PhysAddr) -> Iterator[Window]:
         """See `openrbu.memory.windows`: a part of the file is mapped as long as it is looked at."""
-        for run in self.populated(start, end):
-            low = run.start
-            while low < run.end:
-                window = self._window(low, run.end - low)
-                low = PhysAddr(low + len(window))
-                yield PhysAddr(low - len(window)), window
+        with self._file.kept():
+            for run in self.populated(start, end):
+                low = run.start
+                while low < run.end:
+                    window = self._window(low, run.end - low)
+                    low = PhysAddr(low + len(window))
+                    yield PhysAddr(low - len(window)), window
 
     def close(self) -> None:
         self._file.close()

@@ -5,9 +5,14 @@ from __future__ import annotations
 
 from openrbu.dumps.pieces import Piece
 from openrbu.errors import DamagedInputError
+from openrbu.formats import elf_core
 from openrbu.formats.elf_core import Read, loadable_segments
 
-_KERNELS_HALF = 1 << 63
+_KERNELS_PART = {elf_core.CLASS_64: 1 << 63, elf_core.CLASS_32: 1 << 30}
+"""From here on, or above, virtual addresses are the kernel's. (A kernel of 32 bits has 1, 2 or 3 of
+the 4 GiB: its lowest is 0x40000000, far above that at which a program is loaded.)"""
+
+_CLASS_AT = 4
 
 
 def elf_pieces(read: Read, size_bytes: int) -> list[Piece]:
@@ -19,6 +24,7 @@ def elf_pieces(read: Read, size_bytes: int) -> list[Piece]:
         inside of a segment.
     """
     pieces: list[Piece] = []
+    kernels_part = _KERNELS_PART.get(int.from_bytes(read(_CLASS_AT, 1), "little"), 0)
     at_zero = with_address = without_address = users = 0
     for each in loadable_segments(read):
         size = max(each.file_bytes, each.memory_bytes)
@@ -36,7 +42,7 @@ def elf_pieces(read: Read, size_bytes: int) -> list[Piece]:
         start = each.physical_address
         with_address += 1
         at_zero += start == 0
-        users += 0 < each.virtual_address < _KERNELS_HALF
+        users += 0 < each.virtual_address < kernels_part
         if each.file_bytes:
             pieces.append(Piece(start, start + each.file_bytes, each.offset))
         if each.file_bytes < size:

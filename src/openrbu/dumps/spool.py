@@ -41,7 +41,7 @@ def spooled(pieces: Iterable[bytes], name: str) -> DumpFile:
         ) from None
     try:
         _write(fd, pieces)
-        return DumpFile(fd, name)
+        return DumpFile(fd, name, is_private=True)
     except OSError as error:
         os.close(fd)
         if error.errno not in _FULL:

@@ -17,6 +17,7 @@ from openrbu.memory.file_of_ram import FileOfRam
 from openrbu.memory.kcore import (
     has_pseudo_physical_addresses,
     look_at_kcore,
+    read_persistent_memory,
     read_system_ram,
 )
 from openrbu.memory.physical import ReadableMemory, Region
@@ -43,14 +44,15 @@ def open_live_memory(root: Path = Path("/")) -> LiveMemory:
     """
     seen = look_at_kcore(root)
     if seen.memory is not None:
-        return LiveMemory(seen.memory, "/proc/kcore", _missing_notes(seen.missing))
+        notes = (*_missing_notes(seen.missing), *_pmem_notes(root))
+        return LiveMemory(seen.memory, "/proc/kcore", notes)
     through_mem, why_not = _open_dev_mem(root)
     if through_mem is None:
         why = "; ".join(filter(None, (seen.why, why_not, _reason(root))))
         raise ObstacleError(f"the memory of this computer can't be seen: {why}")
     below = Region(PhysAddr(0), PhysAddr(MIB))
     why = f"memory is read through /dev/mem, because /proc/kcore can't be read ({seen.why})"
-    notes = (why, *_missing_notes((below,)))
+    notes = (why, *_missing_notes((below,)), *_pmem_notes(root))
     return LiveMemory(through_mem, "/dev/mem", notes)
 
 
@@ -62,6 +64,16 @@ def _missing_notes(missing: tuple[Region, ...]) -> tuple[str, ...]:
     named = [f"{part.start:#x}-{part.end:#x}" for part in missing[:_MAX_NAMED]]
     more = f" and {len(missing) - _MAX_NAMED} more parts" if len(missing) > _MAX_NAMED else ""
     return (f"{size} of the memory can't be seen: {', '.join(named)}{more}",)
+
+
+def _pmem_notes(root: Path) -> tuple[str, ...]:
+    """What of RAM is a device of persistent memory, which neither file shows."""
+    return tuple(
+        f"{human_size(part.size_bytes)} of persistent memory at {part.start:#x}-{part.end:#x} "
+        "can't be seen: search its device as a raw dump (rbu scan --offset "
+        f"{part.start:#x} /dev/pmem0)"
+        for part in read_persistent_memory(root)
+    )
 
 
 def _reason(root: Path) -> str:

@@ -51,6 +51,7 @@ _LAST_OFFSET = (1 << 63) - 1
 """Of a file, for the kernel: `off_t` has 64 bits with a sign."""
 
 _SYSTEM_RAM = re.compile(r"^ *([0-9a-f]+)-([0-9a-f]+) : System RAM\b", re.MULTILINE)
+_PERSISTENT = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) : Persistent Memory\b", re.MULTILINE)
 
 
 class _Segment(NamedTuple):
@@ -142,7 +143,20 @@ def read_system_ram(root: Path) -> tuple[Region, ...]:
 
     :raise OSError: the kernel's error.
     """
-    return _parse_iomem((root / IOMEM).read_bytes().decode("latin-1"))
+    return _parse_iomem(_iomem(root), _SYSTEM_RAM)
+
+
+def read_persistent_memory(root: Path) -> tuple[Region, ...]:
+    """The same of persistent memory (`Persistent Memory (legacy)` with `memmap=`), of which
+    `/proc/kcore` shows nothing. None where the file can't be read."""
+    try:
+        return _parse_iomem(_iomem(root), _PERSISTENT)
+    except OSError:
+        return ()
+
+
+def _iomem(root: Path) -> str:
+    return (root / IOMEM).read_bytes().decode("latin-1")
 
 
 def _without(regions: Iterable[Region], seen: tuple[Region, ...]) -> Iterator[Region]:
@@ -178,9 +192,9 @@ def _words(path: Path) -> list[str]:
         return []
 
 
-def _parse_iomem(text: str) -> tuple[Region, ...]:
-    """The whole pages of System RAM, ascending. Adjacent ranges are joined."""
-    ranges = [(int(first, 16), int(last, 16) + 1) for first, last in _SYSTEM_RAM.findall(text)]
+def _parse_iomem(text: str, kind: re.Pattern[str]) -> tuple[Region, ...]:
+    """The whole pages of the ranges of a kind, ascending. Adjacent ranges are joined."""
+    ranges = [(int(first, 16), int(last, 16) + 1) for first, last in kind.findall(text)]
     regions: list[Region] = []
     for start, end in _joined(ranges):
         low, high = -(-start // PAGE_SIZE) * PAGE_SIZE, end // PAGE_SIZE * PAGE_SIZE
