@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from functools import cache
@@ -16,7 +17,9 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple, cast
 
 from openrbu import __version__
 from openrbu._vendor import typer
+from openrbu._vendor.typer._completion_classes import completion_init
 from openrbu.cli.commands import CommandFunction, as_command
+from openrbu.cli.completion import VARIABLE
 
 if TYPE_CHECKING:
     from openrbu._vendor.typer._click import Command
@@ -53,6 +56,7 @@ class Group(NamedTuple):
 _IMAGES = "Images"
 _UPDATES = "Updates"
 _MACHINES = "Virtual machines and memory"
+_ABOUT = "About rbu"
 
 COMMANDS: Mapping[str, Row | Group] = {
     "info": Row("openrbu.cli.packages:info", _IMAGES),
@@ -126,6 +130,7 @@ COMMANDS: Mapping[str, Row | Group] = {
         },
         _MACHINES,
     ),
+    "completion": Row("openrbu.cli.completion:completion", _ABOUT),
 }
 """All commands, in the order in which help lists them."""
 
@@ -167,6 +172,8 @@ def build_command() -> Command:
 def _build_root(is_rich: bool) -> Command:
     app = _typer(is_rich)
     app.callback(help=_help(_root, is_rich), epilog=EXIT_CODES)(_root)
+    if VARIABLE in os.environ:
+        completion_init()
     root = typer.main.get_command(app)
     _fill(cast("TyperGroup", root), COMMANDS, is_rich)
     return root
@@ -183,7 +190,7 @@ def _build_group(name: str, group: Group, is_rich: bool) -> Command:
 
 def _build_one(name: str, row: Row, is_rich: bool) -> Command:
     function = load(row)
-    app = _typer(is_rich, add_completion=False)
+    app = _typer(is_rich)
     app.command(
         name,
         help=_help(function, is_rich),
@@ -206,11 +213,11 @@ def load(row: Row) -> CommandFunction:
     return function
 
 
-def _typer(is_rich: bool, *, add_completion: bool = True) -> typer.Typer:
+def _typer(is_rich: bool) -> typer.Typer:
     return typer.Typer(
         rich_markup_mode="rich" if is_rich else None,
         pretty_exceptions_enable=False,
-        add_completion=add_completion,
+        add_completion=False,  # its options write scripts that answer zsh's first question wrong
         context_settings={"help_option_names": ["--help", "-h"]},
     )
 
