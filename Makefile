@@ -12,7 +12,7 @@ TRACEABLE := not untraced and not privilege
 NO_LIMIT := -o timeout=0 -o faulthandler_timeout=0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-balloon example example-volatility test test-here coverage test-nobody test-lab fuzz lab-soak token-soak driver-soak oracle-soak bench lint lock vendor clean
+.PHONY: help setup demo demo-balloon example example-volatility test test-here coverage test-nobody test-lab docs fuzz lab-soak token-soak driver-soak oracle-soak bench lint lock vendor clean
 
 help:  ## Show what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -76,6 +76,20 @@ test-nobody: setup  ## Those that may do something else for another user, to be 
 test-lab: setup  ## The tests in the lab: real Linux and the real driver in QEMU
 	$(BIN)/python -m pytest -m lab --numprocesses 2 --dist loadfile
 
+DOCS := build/docs
+
+docs: $(DOCS)/.ready  ## The manual as a site, in build/manual; all its links are checked
+	rm -rf build/manual
+	$(DOCS)/bin/python -m sphinx --quiet --fail-on-warning --keep-going --fresh-env --jobs 2 -b html -d build/manual.doctrees docs build/manual
+	$(DOCS)/bin/python scripts/check-site build/manual
+	@echo "the manual is in build/manual/index.html"
+
+$(DOCS)/.ready: requirements/docs.lock
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "the manual is made by Python 3.11 or later")'
+	$(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/docs.lock
+	touch $@
+
 fuzz: setup $(VENV)/.fuzz-ready  ## Any bytes for all parsers of what others wrote, for SECONDS (600) in all
 	$(BIN)/python tests/fuzz --seconds $(SECONDS)
 
@@ -110,7 +124,7 @@ bench: setup  ## Speed, as ratios measured in one run; also as build/bench.json
 lock:  ## Make requirements/*.lock anew (names, versions and hashes; no addresses)
 	$(PYTHON) -m venv build/lock
 	build/lock/bin/python -m pip install --quiet pip-tools
-	cd requirements && for name in dev fuzz; do \
+	cd requirements && for name in dev docs fuzz; do \
 	  ../build/lock/bin/pip-compile --quiet --upgrade --generate-hashes --no-header \
 	    --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --strip-extras --allow-unsafe \
 	    --output-file $$name.lock $$name.in || exit 1; \
