@@ -62,6 +62,24 @@ def human_size(size_bytes: int) -> str:
     return f"{text} {unit}"
 
 
+def exact_size(size_bytes: int) -> str:
+    """`size_bytes` as a text that says it exactly: `8 TiB`, `8796093022209 bytes`. For a size that
+    is refused, and the limits that it is refused for: rounded, they could look the same."""
+    text = human_size(size_bytes)
+    number, _, unit = text.partition(" ")
+    power = ("KiB", "MiB", "GiB", "TiB").index(unit) + 1 if unit.endswith("iB") else 0
+    return text if float(number) * KIB**power == size_bytes else f"{size_bytes} bytes"
+
+
+def human_sizes(*sizes_bytes: int) -> tuple[str, ...]:
+    """`human_size` of sizes that are compared in one sentence; exact ones where two that differ
+    would look the same."""
+    texts = tuple(map(human_size, sizes_bytes))
+    if len(set(texts)) == len(set(sizes_bytes)):
+        return texts
+    return tuple(map(exact_size, sizes_bytes))
+
+
 def parse_size(text: str) -> int:
     """The bytes of a size such as `512`, `512K`, `512KiB`, `1G` or `1TiB` (powers of 1024).
 

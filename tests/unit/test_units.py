@@ -11,7 +11,9 @@ from openrbu.units import (
     MIB,
     PAGE_SHIFT,
     PAGE_SIZE,
+    exact_size,
     human_size,
+    human_sizes,
     order_for,
     pages_for,
     parse_size,
@@ -117,3 +119,30 @@ def test_whole_sizes_are_read_back(count: int, unit: str) -> None:
     factor = 1024 ** ["bytes", "KiB", "MiB", "GiB", "TiB"].index(unit)
     text = human_size(count * factor).removesuffix("bytes").removesuffix("byte")
     assert parse_size(text) == count * factor
+
+
+@given(st.integers(0, 1 << 50), st.integers(-3, 3))
+def test_sizes_that_differ_are_told_apart_in_one_sentence(size_bytes: int, more: int) -> None:
+    other = max(0, size_bytes + more)
+    for one, two in (human_sizes(size_bytes, other), (exact_size(size_bytes), exact_size(other))):
+        assert (one == two) == (size_bytes == other)
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "text"),
+    [
+        (1, "1 byte"),
+        (0, "0 bytes"),
+        (1536, "1.5 KiB"),
+        (8 << 40, "8 TiB"),
+        ((8 << 40) + 1, "8796093022209 bytes"),
+        (MIB + 1, "1048577 bytes"),
+    ],
+)
+def test_an_exact_size_is_rounded_only_where_nothing_is_lost(size_bytes: int, text: str) -> None:
+    assert exact_size(size_bytes) == text
+
+
+def test_sizes_stay_rounded_where_that_is_enough() -> None:
+    assert human_sizes(MIB + 1, 2 * MIB) == ("1 MiB", "2 MiB")
+    assert human_sizes(MIB, MIB) == ("1 MiB", "1 MiB")

@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple, cast
 from openrbu import __version__
 from openrbu._vendor import typer
 from openrbu._vendor.typer._completion_classes import completion_init
+from openrbu._vendor.typer.core import TyperCommand, TyperGroup
+from openrbu.cli import letters
 from openrbu.cli.commands import CommandFunction, as_command
 from openrbu.cli.completion import VARIABLE
 
 if TYPE_CHECKING:
-    from openrbu._vendor.typer._click import Command
-    from openrbu._vendor.typer.core import TyperGroup
+    from openrbu._vendor.typer._click import Command, Context
 
 EXIT_CODES = (
     "Exit codes: 0 done, or nothing to do; 1 the update failed; 2 usage; 3 the image is not for "
@@ -131,11 +132,32 @@ COMMANDS: Mapping[str, Row | Group] = {
         _MACHINES,
     ),
     "completion": Row("openrbu.cli.completion:completion", _ABOUT),
+    "help": Row("openrbu.cli.about:show_help", _ABOUT),
+    "version": Row("openrbu.cli.about:version", _ABOUT),
 }
 """All commands, in the order in which help lists them."""
 
 _AS_TYPED = "\b\n"
 """Begins a paragraph of help whose lines are kept as they are."""
+
+
+class _Command(TyperCommand):
+    """A command whose help has only characters that standard output can write: typer would write
+    help in UTF-8 where that is ASCII."""
+
+    def get_help(self, ctx: Context) -> str:
+        return _writable(super().get_help(ctx))
+
+
+class _Group(TyperGroup):
+    """The same for the first of two words."""
+
+    def get_help(self, ctx: Context) -> str:
+        return _writable(super().get_help(ctx))
+
+
+def _writable(text: str) -> str:
+    return letters.like(text, getattr(sys.stdout, "encoding", None))
 
 
 class _Commands(Mapping[str, "Command"]):
@@ -193,6 +215,7 @@ def _build_one(name: str, row: Row, is_rich: bool) -> Command:
     app = _typer(is_rich)
     app.command(
         name,
+        cls=_Command,
         help=_help(function, is_rich),
         epilog=None if row.runs_program else EXIT_CODES,
         rich_help_panel=row.panel,
@@ -215,6 +238,7 @@ def load(row: Row) -> CommandFunction:
 
 def _typer(is_rich: bool) -> typer.Typer:
     return typer.Typer(
+        cls=_Group,
         rich_markup_mode="rich" if is_rich else None,
         pretty_exceptions_enable=False,
         add_completion=False,  # its options write scripts that answer zsh's first question wrong
@@ -246,7 +270,7 @@ def _root(
     _: Annotated[
         bool,
         typer.Option(
-            "--version", help="Show the version and exit.", callback=_version, is_eager=True
+            "--version", "-V", help="Show the version and exit.", callback=_version, is_eager=True
         ),
     ] = False,
 ) -> None:

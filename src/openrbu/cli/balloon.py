@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 from openrbu import api
 from openrbu._vendor import typer
-from openrbu.cli.balloon_view import driver_cell, host_blocks, orphan_lines, size_of_pages
+from openrbu.cli.balloon_view import driver_cell, host_blocks, orphan_lines
 from openrbu.cli.options import complete_machines, complete_models, size_of
 from openrbu.cli.show import Answer, Block, caution, cell_text, good
 from openrbu.errors import OpenRbuError, UsageError
-from openrbu.units import GIB, PAGE_SIZE, human_size
+from openrbu.units import GIB, PAGE_SIZE, exact_size, human_sizes
 
 if TYPE_CHECKING:
     from openrbu.balloon.clock import Clock
@@ -289,7 +289,7 @@ def target(
     said: list[Block] = [_progress_of(status, size_bytes), *orphan_lines(host, lost)]
     if size_bytes > max_bytes:
         said.append(
-            caution(f"{guest} may have {human_size(max_bytes)} at most: it will stop there")
+            caution(f"{guest} may have {exact_size(max_bytes)} at most: it will stop there")
         )
     document = {"changed": has_changed, "host": host, **status.document(), "lost": lost}
     return Answer(document, said)
@@ -297,8 +297,8 @@ def target(
 
 def _progress_of(guest: GuestStatus, size_bytes: int) -> Block:
     """How far a guest has come at once."""
-    name, current = guest.info.name, size_of_pages(guest.info.current_pages)
-    wanted = human_size(size_bytes)
+    name = guest.info.name
+    current, wanted = human_sizes(guest.info.current_pages * PAGE_SIZE, size_bytes)
     if guest.balloon is None:
         owner = guest.owner or "unknown"
         return f"{name} has the target {wanted}: process {owner} has the guest, and will move it"

@@ -15,10 +15,11 @@ import dataclasses
 import inspect
 from collections.abc import Callable
 from inspect import Parameter, Signature
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
 
 from openrbu._vendor import typer
 from openrbu.cli.show import Answer
+from openrbu.errors import UsageError
 
 if TYPE_CHECKING:
     from openrbu.balloon.clock import Clock
@@ -57,12 +58,13 @@ def as_command(function: CommandFunction) -> CommandFunction:
         for each in own.parameters.values()
         if isinstance(each.annotation, type) and dataclasses.is_dataclass(each.annotation)
     }
+    machines = [each.name for each in own.parameters.values() if _names_machine(each)]
     parameters: list[Parameter] = []
     for each in own.parameters.values():
         if each.name in groups:
             parameters += _options_of(each.annotation)
         elif each.name != _JSON:
-            parameters.append(each)
+            parameters.append(_machine_once(each) if _names_machine(each) else each)
     if own.return_annotation is not int:
         parameters.append(_JSON_OPTION)
     own_context = [each.name for each in parameters if each.annotation is typer.Context]
@@ -71,6 +73,8 @@ def as_command(function: CommandFunction) -> CommandFunction:
 
     def command(**values: Any) -> Answer | int:
         values.pop(_JSON, None)
+        for each in machines:
+            values[each] = _one_machine(values[each])
         context = values[own_context[0]] if own_context else values.pop(_CONTEXT)
         for name, kind in groups.items():
             given = {field.name: values.pop(field.name) for field in dataclasses.fields(kind)}
@@ -83,6 +87,32 @@ def as_command(function: CommandFunction) -> CommandFunction:
     command.__annotations__ = {each.name: each.annotation for each in parameters}
     command.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
     return command
+
+
+def _names_machine(parameter: Parameter) -> bool:
+    """Whether this is the option `--machine`."""
+    hints = getattr(parameter.annotation, "__metadata__", ())
+    # In `Annotated`, typer takes the first name of an option for its default, and moves it later.
+    return any(getattr(hint, "default", None) == "--machine" for hint in hints)
+
+
+def _machine_once(parameter: Parameter) -> Parameter:
+    """The option `--machine` as one that can be repeated, so that a second name is seen."""
+    kind, *hints = get_args(parameter.annotation)
+    several = list[str] if kind is str else list[str] | None
+    return parameter.replace(annotation=Annotated[several, *hints])
+
+
+def _one_machine(names: list[str] | None) -> str | None:
+    """The machine that a command line names; None: none.
+
+    :raise UsageError: when it names several. The last one would count, and the others, which the
+        user had in mind, would not be looked at.
+    """
+    given = list(dict.fromkeys(names or ()))
+    if len(given) > 1:
+        raise UsageError(f"one machine at a time, not {', '.join(given)}: use --machine once")
+    return given[0] if given else None
 
 
 def _options_of(kind: type[Any]) -> list[Parameter]:

@@ -12,6 +12,7 @@ from openrbu._vendor import typer
 from openrbu.cli.options import MachineName
 from openrbu.cli.show import Answer, Block, emit
 from openrbu.errors import UsageError
+from openrbu.system.times import local_time
 
 if TYPE_CHECKING:
     from openrbu.machine.kernel_log import LogLine
@@ -72,4 +73,4 @@ def _document(line: LogLine) -> dict[str, Any]:
 def _block(line: LogLine) -> Block:
     """A line for people; the start of a kernel stands out."""
     mark = "==" if line.event == "boot" else "  "
-    return f"{line.when.isoformat(sep=' ', timespec='milliseconds')} {mark} {line.text}"
+    return f"{local_time(line.when, 'milliseconds')} {mark} {line.text}"

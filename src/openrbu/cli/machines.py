@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import datetime as dt
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -49,6 +51,7 @@ from openrbu.cli.status import (
     table_rows,
 )
 from openrbu.errors import OpenRbuError, UsageError
+from openrbu.system.times import local_time
 from openrbu.units import human_size
 
 if TYPE_CHECKING:
@@ -301,6 +304,12 @@ def _system_words(document: dict[str, Any]) -> str:
     return f"{document['system_id']} ({name})" if name else str(document["system_id"])
 
 
+def _when_made(created_at: str) -> str:
+    with contextlib.suppress(ValueError):  # the text of a file
+        return local_time(dt.datetime.fromisoformat(created_at))
+    return created_at
+
+
 def _machine_facts(machine: Machine, status: MachineStatus, document: dict[str, Any]) -> Block:
     from openrbu.formats import dell
 
@@ -337,6 +346,6 @@ def _machine_facts(machine: Machine, status: MachineStatus, document: dict[str, 
         rows.append(("reboot files", "none (/sys/kernel/reboot)"))
     if document["faults"]:
         rows.append(("faults", bad(", ".join(document["faults"]))))
-    rows.append(("made", document["created_at"]))
+    rows.append(("made", _when_made(document["created_at"])))
     rows.append(("directory", document["directory"]))
     return Facts(machine.name, rows)

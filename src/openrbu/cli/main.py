@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None, *, clock: Clock | None = None) 
     Returns the exit code. Only shell completion raises SystemExit.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if words == ["--version"]:  # without the import of everything else
+    if words in (["--version"], ["-V"], ["version"]):  # without the import of everything else
         with contextlib.suppress(OSError, AttributeError):  # a full disk, a closed stream
             sys.stdout.write(f"rbu {__version__}\n")
             sys.stdout.flush()

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, TextIO
 
+from openrbu.cli import letters
 from openrbu.errors import OpenRbuError, OutputError
 
 if TYPE_CHECKING:
@@ -108,19 +109,21 @@ class Answer:
 
 
 def prepare_streams() -> None:
-    """Make standard output and error accept any text: escape what the locale can't encode."""
+    """Make standard output and error accept any text: what the locale can't encode is replaced by
+    what it can."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+            letters.prepare(stream)
 
 
 def printable(text: str) -> str:
-    """`text` on one line; control characters and undecodable bytes are escaped."""
-    if text.isprintable():
-        return text
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
-    )
+    """`text` on one line, in characters that standard output has; control characters and
+    undecodable bytes are escaped."""
+    if not text.isprintable():
+        text = "".join(
+            c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
+        )
+    return letters.like(text, getattr(sys.stdout, "encoding", None))
 
 
 def width() -> int:

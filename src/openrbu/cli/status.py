@@ -22,6 +22,7 @@ from openrbu.cli.show import (
     caution,
     good,
 )
+from openrbu.system.times import local_time
 from openrbu.units import human_size
 
 if TYPE_CHECKING:
@@ -351,7 +352,7 @@ def _transition(attempt: Attempt) -> str:
 
 
 def _when(attempt: Attempt) -> str:
-    return f"{attempt.events[0][1]:%Y-%m-%d %H:%M:%S}"
+    return local_time(attempt.events[0][1])
 
 
 def history(

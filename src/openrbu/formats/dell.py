@@ -16,7 +16,7 @@ from enum import IntEnum
 from openrbu.errors import UsageError
 from openrbu.formats.layout import Field, Layout
 from openrbu.formats.smbios import Structure, Tables, make_structure
-from openrbu.units import FLASH_UNIT_BYTES, GIB, MIB, human_size
+from openrbu.units import FLASH_UNIT_BYTES, GIB, MIB, exact_size
 
 BIOS_INFORMATION = 0x00
 SYSTEM_INFORMATION = 0x01
@@ -226,7 +226,7 @@ def _rom_size_fields(size_bytes: int) -> tuple[int, int]:
     if units > _LARGE_ROM and mebibytes <= _MAX_ROM_MIB and not rest:
         return _LARGE_ROM, mebibytes
     raise UsageError(
-        f"SMBIOS can't express a ROM size of {human_size(size_bytes)}: it counts in 64 KiB, and "
+        f"SMBIOS can't express a ROM size of {exact_size(size_bytes)}: it counts in 64 KiB, and "
         "from 16 MiB up in whole MiB"
     )
 
@@ -354,7 +354,7 @@ def with_rom_size(tables: Tables, size_bytes: int) -> Tables:
         fresh = fresh.with_field(_ROM_SIZE_WORD, extended.to_bytes(2, "little"))
     elif size_bytes > _LARGE_ROM_BYTES:
         raise UsageError(
-            f"these SMBIOS tables are too old to express a ROM size of {human_size(size_bytes)}"
+            f"these SMBIOS tables are too old to express a ROM size of {exact_size(size_bytes)}"
         )
     return tables.replaced(structure, fresh)
 

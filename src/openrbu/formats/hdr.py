@@ -22,7 +22,7 @@ from openrbu.formats.image_check import (
 from openrbu.formats.layout import Field, Layout
 from openrbu.formats.revision import MAX_REVISION
 from openrbu.formats.version import BiosVersion, VersionStyle
-from openrbu.units import human_size
+from openrbu.units import exact_size
 
 MAGIC = b"$RBU"
 MAGIC_WORD = int.from_bytes(MAGIC, "little")
@@ -346,7 +346,7 @@ def _filled_up(flash_data: Buffer, size_bytes: int) -> bytes:
     """
     if len(flash_data) > size_bytes:
         raise UsageError(
-            f"the data ({human_size(len(flash_data))}) does not fit in a flash of "
-            f"{human_size(size_bytes)}"
+            f"the data ({exact_size(len(flash_data))}) does not fit in a flash of "
+            f"{exact_size(size_bytes)}"
         )
     return bytes(flash_data).rjust(size_bytes, b"\xff")

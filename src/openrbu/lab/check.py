@@ -34,7 +34,7 @@ from openrbu.lab.sizes import DEFAULT_RAM_BYTES, available_memory_bytes, needed_
 from openrbu.lab.suites import debian_archive, known_suite
 from openrbu.system.home import cache_home
 from openrbu.system.installed import remedy_for
-from openrbu.units import MIB, human_size
+from openrbu.units import MIB, human_size, human_sizes
 
 MEMORY_BYTES = needed_memory_bytes(DEFAULT_RAM_BYTES)
 
@@ -231,7 +231,8 @@ def _disk(cache: Path, needed_bytes: int) -> Need:
 
 def _room(name: str, free_bytes: int, needed_bytes: int, remedy: str, where: str = "") -> Need:
     at = f" at {where}" if where else ""
-    text = f"{human_size(free_bytes)} free{at}; {human_size(needed_bytes)} are needed"
+    free, needed = human_sizes(free_bytes, needed_bytes)
+    text = f"{free} free{at}; {needed} are needed"
     if free_bytes < needed_bytes:
         return Need(name, State.MISSING, text, remedy)
     return Need(name, State.HERE, text)

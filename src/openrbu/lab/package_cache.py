@@ -18,7 +18,7 @@ from openrbu.lab.apt import Apt, Package, unpack
 from openrbu.system.lockfile import LockFile
 from openrbu.system.signals import SIGNAL_CHECK_S
 from openrbu.system.waiting import Deadline, wait_for
-from openrbu.units import human_size
+from openrbu.units import human_size, human_sizes
 
 _FRESH = ".new-"
 """The beginning of the names of directories that are not complete yet."""
@@ -94,7 +94,8 @@ class PackageCache:
         """:raise ObstacleError: when the cache's disk does not have `size_bytes` free."""
         free = shutil.disk_usage(self._packages).free
         if free < size_bytes:
+            room, needed = human_sizes(free, size_bytes)
             raise ObstacleError(
-                f"the cache {self.directory} has room for {human_size(free)}, and "
-                f"{human_size(size_bytes)} are needed; OPENRBU_CACHE=DIR names another directory"
+                f"the cache {self.directory} has room for {room}, and {needed} are "
+                "needed; OPENRBU_CACHE=DIR names another directory"
             )

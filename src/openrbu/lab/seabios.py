@@ -12,7 +12,7 @@ import re
 
 from openrbu.errors import DamagedInputError, UsageError
 from openrbu.machine.factory import MAX_FLASH_BYTES
-from openrbu.units import KIB, human_size
+from openrbu.units import KIB, exact_size
 
 _VERSION = re.compile(rb"gcc: [ -~]* binutils: [ -~]*\0\x90?(?P<version>[ -~]+)\0")
 
@@ -58,11 +58,11 @@ def fill_flash(rom: bytes, size_bytes: int) -> bytes:
     """
     if size_bytes < len(rom):
         raise UsageError(
-            f"a flash of {human_size(size_bytes)} has no room for SeaBIOS, which has "
-            f"{human_size(len(rom))}"
+            f"a flash of {exact_size(size_bytes)} has no room for SeaBIOS, which has "
+            f"{exact_size(len(rom))}"
         )
     if size_bytes % _SIZE_STEP_BYTES or size_bytes > MAX_FLASH_BYTES:
-        step, most = human_size(_SIZE_STEP_BYTES), human_size(MAX_FLASH_BYTES)
+        step, most = exact_size(_SIZE_STEP_BYTES), exact_size(MAX_FLASH_BYTES)
         raise UsageError(
             f"a flash in the lab is a multiple of {step}, up to {most}, and not {size_bytes} bytes"
         )

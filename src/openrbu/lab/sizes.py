@@ -7,7 +7,7 @@ from openrbu.hosts.linux import LinuxHost
 from openrbu.linux.memory import read_available_bytes
 from openrbu.machine.models import TokenKind, model
 from openrbu.memory.physical import Region
-from openrbu.units import GIB, MIB, human_size
+from openrbu.units import GIB, MIB, exact_size, human_size, human_sizes
 
 DEFAULT_RAM_BYTES = 512 * MIB
 MIN_RAM_BYTES = 256 * MIB
@@ -45,8 +45,8 @@ def check_machine(name: str, ram_bytes: int, cpus: int = 1, kernel_words: str = 
         )
     if not MIN_RAM_BYTES <= ram_bytes <= MAX_RAM_BYTES or ram_bytes % MIB:
         raise UsageError(
-            f"a lab machine has {human_size(MIN_RAM_BYTES)} to {human_size(MAX_RAM_BYTES)} of RAM "
-            f"in whole MiB, not {human_size(ram_bytes)}"
+            f"a lab machine has {exact_size(MIN_RAM_BYTES)} to {exact_size(MAX_RAM_BYTES)} of RAM "
+            f"in whole MiB, not {exact_size(ram_bytes)}"
         )
     if not 1 <= cpus <= MAX_CPUS:
         raise UsageError(f"a lab machine has 1 to {MAX_CPUS} processors, not {cpus}")
@@ -76,9 +76,10 @@ def check_memory(ram_bytes: int) -> None:
     available = available_memory_bytes()
     needed = needed_memory_bytes(ram_bytes)
     if available is not None and available < needed:
+        least, there = human_sizes(needed, available)
         raise ObstacleError(
-            f"a lab machine with {human_size(ram_bytes)} of RAM needs {human_size(needed)} of this "
-            f"computer's memory, and {human_size(available)} are available: give it less, or end "
+            f"a lab machine with {human_size(ram_bytes)} of RAM needs {least} of this "
+            f"computer's memory, and {there} are available: give it less, or end "
             "other programs"
         )
 

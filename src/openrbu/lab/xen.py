@@ -15,7 +15,7 @@ from pathlib import Path
 
 from openrbu.errors import UsageError
 from openrbu.lab.scratch import fd_path
-from openrbu.units import GIB, MIB, human_size
+from openrbu.units import GIB, MIB, exact_size
 
 MIN_RAM_BYTES = 640 * MIB
 DEFAULT_RAM_BYTES = 1 * GIB
@@ -59,6 +59,6 @@ def check_ram(ram_bytes: int) -> None:
     """:raise UsageError: when a machine with `ram_bytes` is too small for Xen and a dom0."""
     if ram_bytes < MIN_RAM_BYTES:
         raise UsageError(
-            f"a machine with Xen needs {human_size(MIN_RAM_BYTES)} of RAM or more, not "
-            f"{human_size(ram_bytes)}"
+            f"a machine with Xen needs {exact_size(MIN_RAM_BYTES)} of RAM or more, not "
+            f"{exact_size(ram_bytes)}"
         )

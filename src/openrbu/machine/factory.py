@@ -46,7 +46,7 @@ from openrbu.machine.models import DEFAULT_MODEL, Model, TokenKind, model
 from openrbu.machine.ram import create_ram, link_ram, remove_ram
 from openrbu.system.files import fresh_directory
 from openrbu.system.signals import signals_deferred
-from openrbu.units import GIB, KIB, MIB, PAGE_SIZE, human_size
+from openrbu.units import GIB, KIB, MIB, PAGE_SIZE, exact_size
 from openrbu.xen.hypervisor import XEN_RESERVED
 
 MIN_RAM_BYTES = 64 * MIB
@@ -230,8 +230,8 @@ def _put_in_place(fresh: Path, directory: Path) -> None:
 def _ram_bytes(wanted: int) -> int:
     if not MIN_RAM_BYTES <= wanted <= MAX_RAM_BYTES or wanted % MIB:
         raise UsageError(
-            f"a machine has {human_size(MIN_RAM_BYTES)} to {human_size(MAX_RAM_BYTES)} of RAM in "
-            f"whole MiB, not {human_size(wanted)}"
+            f"a machine has {exact_size(MIN_RAM_BYTES)} to {exact_size(MAX_RAM_BYTES)} of RAM in "
+            f"whole MiB, not {exact_size(wanted)}"
         )
     return wanted
 
@@ -256,20 +256,20 @@ def _check_xen(xen: XenConfig, ram_bytes: int) -> None:
     balloon_profile(xen.profile)
     room = ram_bytes - XEN_RESERVED[0].size_bytes
     if room < MIN_GUEST_BYTES:
-        least = human_size(MIN_GUEST_BYTES + XEN_RESERVED[0].size_bytes)
-        raise UsageError(f"a Xen host needs {least} of RAM or more, not {human_size(ram_bytes)}")
+        least = exact_size(MIN_GUEST_BYTES + XEN_RESERVED[0].size_bytes)
+        raise UsageError(f"a Xen host needs {least} of RAM or more, not {exact_size(ram_bytes)}")
     if not MIN_GUEST_BYTES <= xen.dom0_bytes <= room or xen.dom0_bytes % PAGE_SIZE:
         raise UsageError(
-            f"dom0 has {human_size(MIN_GUEST_BYTES)} to {human_size(room)} of this machine's "
-            f"{human_size(ram_bytes)} in whole pages, not {human_size(xen.dom0_bytes)}"
+            f"dom0 has {exact_size(MIN_GUEST_BYTES)} to {exact_size(room)} of this machine's "
+            f"{exact_size(ram_bytes)} in whole pages, not {exact_size(xen.dom0_bytes)}"
         )
     if xen.dom0_max_bytes < xen.dom0_bytes or xen.dom0_max_bytes % PAGE_SIZE:
         raise UsageError(
             "dom0's maximum is in whole pages, and not less than what it starts with "
-            f"({human_size(xen.dom0_bytes)}); it can't be {human_size(xen.dom0_max_bytes)}"
+            f"({exact_size(xen.dom0_bytes)}); it can't be {exact_size(xen.dom0_max_bytes)}"
         )
     if xen.dom0_max_bytes > MAX_RAM_BYTES:
-        raise UsageError(f"a guest may have {human_size(MAX_RAM_BYTES)} at most")
+        raise UsageError(f"a guest may have {exact_size(MAX_RAM_BYTES)} at most")
 
 
 def _fit_bios(tables: smbios.Tables, kind: Model, spec: MachineSpec) -> tuple[smbios.Tables, int]:
@@ -292,8 +292,8 @@ def _fit_bios(tables: smbios.Tables, kind: Model, spec: MachineSpec) -> tuple[sm
         size = known_flash_size(tables) or rom_size
     if size < BLOCK_BYTES or size % BLOCK_BYTES or size > MAX_FLASH_BYTES:
         raise UsageError(
-            f"a flash has whole blocks of 64 KiB, up to {human_size(MAX_FLASH_BYTES)}, not "
-            f"{human_size(size)}: give --flash-size"
+            f"a flash has whole blocks of 64 KiB, up to {exact_size(MAX_FLASH_BYTES)}, not "
+            f"{exact_size(size)}: give --flash-size"
         )
     tables = dell.with_bios(tables, version.text, information.release_date)
     return dell.with_rom_size(tables, rom_size or size), size

@@ -12,7 +12,7 @@ from openrbu.file_format import FileFormat, NewerFormatError, parse_object
 from openrbu.system.files import write_whole
 from openrbu.system.kept_files import OddFileError, read_kept
 from openrbu.typed_json import Natural, read, to_document
-from openrbu.units import MIB, PAGE_SIZE, human_size
+from openrbu.units import MIB, PAGE_SIZE, exact_size
 
 FORMAT = FileFormat(1)
 """Of the file."""
@@ -45,18 +45,18 @@ class GuestSpec:
             raise UsageError("a guest's memory is counted in whole pages of 4 KiB")
         if self.memory_bytes < MIN_GUEST_BYTES:
             raise UsageError(
-                f"a guest starts with {human_size(MIN_GUEST_BYTES)} at least, not with "
-                f"{human_size(self.memory_bytes)}"
+                f"a guest starts with {exact_size(MIN_GUEST_BYTES)} at least, not with "
+                f"{exact_size(self.memory_bytes)}"
             )
         if self.max_bytes < self.memory_bytes:
             raise UsageError(
-                f"a guest's maximum ({human_size(self.max_bytes)}) is not less than what it starts "
-                f"with ({human_size(self.memory_bytes)})"
+                f"a guest's maximum ({exact_size(self.max_bytes)}) is not less than what it starts "
+                f"with ({exact_size(self.memory_bytes)})"
             )
         if self.claim_bytes > self.max_bytes - self.memory_bytes:
             raise UsageError(
-                f"a claim is for what a guest can still get, {human_size(self.max_bytes)} less "
-                f"{human_size(self.memory_bytes)}, not for {human_size(self.claim_bytes)}"
+                f"a claim is for what a guest can still get, {exact_size(self.max_bytes)} less "
+                f"{exact_size(self.memory_bytes)}, not for {exact_size(self.claim_bytes)}"
             )
 
 

@@ -32,7 +32,7 @@ from openrbu.memory.ram_file import RamFile
 from openrbu.system.kept_files import OddFileError, is_odd, remove_whatever
 from openrbu.system.lockfile import LockFile, acquire_within, owner_of
 from openrbu.system.signals import signals_deferred
-from openrbu.units import MAX_ORDER, PAGE_SIZE, human_size, pages_for
+from openrbu.units import MAX_ORDER, PAGE_SIZE, exact_size, human_sizes, pages_for
 from openrbu.xen.arrays import LOCK_WITHIN_S
 from openrbu.xen.guest_memory import GuestMemory
 from openrbu.xen.hypervisor import DOM0, DomainInfo, Hypervisor
@@ -198,23 +198,21 @@ class XenHost:
                 raise
             wanted = spec.memory_bytes + spec.claim_bytes
             free = (self.hypervisor.free_pages - self.hypervisor.claimed_pages) * PAGE_SIZE
+            takes, is_free = human_sizes(wanted, max(free, 0))
             why = (
-                f"{human_size(max(free, 0))} is free and not promised to others; have another "
+                f"{is_free} is free and not promised to others; have another "
                 f"guest give some back: rbu balloon target {self.name} GUEST SIZE"
             )
             if free >= wanted:
                 why = f"the memory below it is used up: {(self.directory / 'ram').resolve().parent}"
             raise ObstacleError(
-                f"no memory on {self.name!r} for guest {name!r}: it takes {human_size(wanted)}, "
-                f"and {why}"
+                f"no memory on {self.name!r} for guest {name!r}: it takes {takes}, and {why}"
             ) from None
 
     def excess_error(self, wanted_bytes: int) -> ObstacleError:
         """The error for a guest that shall have more memory than the host has for guests."""
-        total, wanted = (
-            human_size(self.hypervisor.total_pages * PAGE_SIZE),
-            human_size(wanted_bytes),
-        )
+        total = exact_size(self.hypervisor.total_pages * PAGE_SIZE)
+        wanted = exact_size(wanted_bytes)
         return ObstacleError(
             f"host {self.name!r} has {total} for all its guests: none can have {wanted}"
         )
@@ -377,8 +375,8 @@ def _allocate_used(allocator: BuddyAllocator, spec: GuestSpec) -> None:
                 allocator.allocate(block)
                 left -= 1 << block
     if left:
-        most = human_size(spec.used_bytes - left * PAGE_SIZE)
+        most = exact_size(spec.used_bytes - left * PAGE_SIZE)
         raise UsageError(
-            f"a guest of {human_size(spec.memory_bytes)} can use {most} itself at most, not "
-            f"{human_size(spec.used_bytes)}"
+            f"a guest of {exact_size(spec.memory_bytes)} can use {most} itself at most, not "
+            f"{exact_size(spec.used_bytes)}"
         )

@@ -8,7 +8,7 @@ from openrbu.formats.packet import set_id_text
 from openrbu.memory.mending import MAX_JOINED_BYTES
 from openrbu.memory.physical import ReadableMemory
 from openrbu.memory.search_result import FoundSet
-from openrbu.units import human_size
+from openrbu.units import exact_size
 
 
 def joined_image(memory: ReadableMemory, found: FoundSet) -> Image:
@@ -22,7 +22,7 @@ def joined_image(memory: ReadableMemory, found: FoundSet) -> Image:
     if found.is_usable and found.joined_size_bytes > MAX_JOINED_BYTES:
         raise DamagedInputError(
             f"packet set {set_id_text(found.set_id)}: its "
-            f"{human_size(found.joined_size_bytes)} are more than any image has"
+            f"{exact_size(found.joined_size_bytes)} are more than any image has"
         )
     padded = memoryview(found.assemble(memory))
     return image_at(padded) or Image.parse(padded)

@@ -19,7 +19,7 @@ from openrbu.formats.meminfo import MARGIN_BYTES
 from openrbu.own_driver.hugetlbfs import FILE_SYSTEM_TYPE
 from openrbu.own_driver.pagemap import PAGEMAP
 from openrbu.own_driver.pools import LinuxHugePages
-from openrbu.units import human_size
+from openrbu.units import human_sizes
 
 _SYS_ADMIN = 1 << 21
 """CAP_SYS_ADMIN in the masks of `/proc/PID/status` (linux/capability.h)."""
@@ -95,10 +95,11 @@ def _found(root: Path, needed_bytes: int) -> Iterator[Obstacle]:
         )
     available = kernel.available_bytes()
     if available is not None and available < needed_bytes + MARGIN_BYTES:
+        there, needed = human_sizes(available, needed_bytes + MARGIN_BYTES)
         yield Obstacle(
             "too_little_memory",
-            f"{human_size(available)} are available, and {human_size(needed_bytes + MARGIN_BYTES)} "
-            "are needed to take pages and leave the machine enough",
+            f"{there} are available, and {needed} are needed to take pages and "
+            "leave the machine enough",
             "end programs, or restart first",
         )
 

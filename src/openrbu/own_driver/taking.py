@@ -39,6 +39,7 @@ from openrbu.units import (
     PAGE_SIZE,
     PhysAddr,
     human_size,
+    human_sizes,
 )
 
 _LOW_END = 4 * GIB
@@ -257,10 +258,8 @@ class Taking:
             return f"{human_size(low)} are free below 4 GiB, which the machine needs"
         if (available - MARGIN_BYTES) // HUGE_PAGE_BYTES > self._may_raise:
             return "no more are asked for"
-        return (
-            f"{human_size(available)} are available, and {human_size(MARGIN_BYTES)} of them are "
-            "left to the machine"
-        )
+        there, left = human_sizes(available, MARGIN_BYTES)
+        return f"{there} are available, and {left} of them are left to the machine"
 
     def _in_sequence(self, pools: Sequence[Pool]) -> list[Pool]:
         """The pools to be asked, best first: only those of nodes with memory below the limit."""

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from openrbu.system.lock_holders import flock_holders
 from openrbu.system.lockfile import acquire_within, try_lock
+from openrbu.system.times import local_time
 
 LOCK_WITHIN_S = 0.5
 """How long to try. `holder` has a lock for a moment, too."""
@@ -46,7 +47,7 @@ class Holder:
         """The process in words."""
         if self.pid == os.getpid():
             return "this very process, in another thread"
-        since = "" if self.since is None else f", since {self.since:%Y-%m-%d %H:%M:%S}"
+        since = "" if self.since is None else f", since {local_time(self.since)}"
         return f"process {self.pid} ({self.command}){since}, of {self.user}"
 
 

@@ -28,7 +28,7 @@ from openrbu.linux.memory import (
     read_huge_page_pools,
     read_zones,
 )
-from openrbu.units import HUGE_PAGE_BYTES, HUGE_PAGE_ORDER, human_size
+from openrbu.units import HUGE_PAGE_BYTES, HUGE_PAGE_ORDER, human_sizes
 from openrbu.update.exclusion import alone_on
 from openrbu.update.journal import Change, Journal
 from openrbu.update.stage import OVERWRITE_FACTOR, OutOfMemoryError
@@ -67,9 +67,11 @@ def _too_little(host: Host, zones: Sequence[ZoneFree], staged_bytes: int) -> str
     needed = needed_low_bytes(staged_bytes)
     low, available = free_bytes(low_zones(zones)), read_available_bytes(host)
     if low < needed:
-        return f"{human_size(low)} are free below 4 GiB, and {human_size(needed)} are needed there"
+        there, least = human_sizes(low, needed)
+        return f"{there} are free below 4 GiB, and {least} are needed there"
     if available is not None and available < needed:
-        return f"{human_size(available)} are available, and {human_size(needed)} are needed"
+        there, least = human_sizes(available, needed)
+        return f"{there} are available, and {least} are needed"
     return ""
 
 

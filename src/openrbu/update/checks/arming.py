@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from openrbu.cmos import IndexedActivation
 from openrbu.errors import DamagedInputError, ObstacleError
+from openrbu.system.times import local_time
 from openrbu.update.arm import NoAnswerError, activation_for, find_way, read_armed
 from openrbu.update.arming_checks import (
     ARMED_ALREADY,
@@ -54,7 +55,7 @@ def _by_whom(last: Attempt | None) -> str:
     if last is None or not (last.outcome == "armed" or (last.is_open and last.is_verified)):
         return "by another program"
     version, when = last.fields.get("to_version"), last.events[0][1]
-    return f"for the update to {version} of {when:%Y-%m-%d %H:%M}"
+    return f"for the update to {version} of {local_time(when, 'minutes')}"
 
 
 def _token(seen: Situation) -> Iterator[Check]:

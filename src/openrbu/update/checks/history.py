@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from openrbu.errors import DamagedInputError, ObstacleError
-from openrbu.units import KIB, human_size
+from openrbu.units import KIB, human_sizes
 from openrbu.update.checks.check import Check, Question, Verdict
 from openrbu.update.checks.situation import Situation
 from openrbu.update.exclusion import who_updates
@@ -53,8 +53,8 @@ def why_not_written(path: Path) -> str:
     disk = os.statvfs(there)
     free_bytes = disk.f_bavail * disk.f_frsize
     if free_bytes < NEEDED_BYTES:
-        needed = human_size(NEEDED_BYTES)
-        return f"its disk has {human_size(free_bytes)} left, {needed} are needed: free some space"
+        left, needed = human_sizes(free_bytes, NEEDED_BYTES)
+        return f"its disk has {left} left, {needed} are needed: free some space"
     return ""
 
 

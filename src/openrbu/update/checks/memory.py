@@ -15,7 +15,7 @@ from openrbu.formats.buddyinfo import (
     low_zones,
 )
 from openrbu.linux.memory import BUDDYINFO, MEMINFO, read_available_bytes
-from openrbu.units import MIB, PAGE_SIZE, human_size, order_for
+from openrbu.units import MIB, PAGE_SIZE, human_size, human_sizes, order_for
 from openrbu.update.checks import own_driver
 from openrbu.update.checks.check import Check, Question, Verdict
 from openrbu.update.checks.situation import Situation
@@ -91,7 +91,8 @@ def _needed_bytes(seen: Situation) -> int:
 def _available(seen: Situation, available_bytes: int) -> Check:
     """Whether there is memory for the delivery, for what is staged, and for this program."""
     needed = _needed_bytes(seen)
-    text = f"{human_size(available_bytes)} are available, and about {human_size(needed)} are needed"
+    there, least = human_sizes(available_bytes, needed)
+    text = f"{there} are available, and about {least} are needed"
     if available_bytes >= needed:
         return Check(Question.STAGING, "available_memory", text, Verdict.FINE)
     advice = "end some programs first: a kernel without free memory ends some by itself"
