@@ -26,6 +26,8 @@ nitpicky = True
 suppress_warnings = ["myst.header"]  # sections with an ID are all headings of the third level
 
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["manual.css"]
 html_show_copyright = False
 html_copy_source = False
 html_show_sourcelink = False

@@ -19,6 +19,10 @@ SOURCE = ROOT / "src" / "openrbu"
 CHECKS = SOURCE / "update" / "checks"
 OBSTACLES = SOURCE / "own_driver" / "obstacles.py"
 
+UPDATE = SOURCE / "update"
+
+NOT_FOR_USERS = {"UsageError", "TypeError", "ValueError", "AssertionError"}
+
 IDENTIFIER = re.compile(r"[a-z][a-z0-9]*(?:_[a-z0-9]+)*")
 GAP = "…"
 
@@ -70,9 +74,26 @@ def text_of(node: ast.AST) -> str | None:
     return None
 
 
+def pattern_of(message: str) -> re.Pattern[str]:
+    """What finds a message in a text with its values, or with gaps in place of them."""
+    return re.compile(".*".join(re.escape(piece.strip()) for piece in message.split(GAP)))
+
+
 def is_in_code(message: str) -> bool:
-    pattern = re.compile(".*".join(re.escape(piece.strip()) for piece in message.split(GAP)))
+    pattern = pattern_of(message)
     return any(pattern.search(text) for text in texts())
+
+
+def raised_in(code: str) -> Iterator[str]:
+    """The texts of the errors that a module raises, but for those of command lines, those that are
+    made of values only, and what a mistake in a program raises."""
+    for node in ast.walk(ast.parse(code)):
+        match node:
+            case ast.Raise(exc=ast.Call(func=ast.Name(id=name), args=[first, *_])):
+                text = text_of(first) or ""
+                is_ours = name.endswith("Error") and name not in NOT_FOR_USERS
+                if is_ours and len(text.replace(GAP, "")) > 12:
+                    yield text
 
 
 def kinds_in(code: str) -> Iterator[str]:
@@ -129,6 +150,14 @@ def test_each_message_is_in_the_code(message: str) -> None:
 
 def test_what_no_code_says_is_not_found() -> None:
     assert not is_in_code("the image is for …, not for … on Sundays")
+
+
+def test_each_error_that_an_update_can_end_with_is_there() -> None:
+    patterns = [pattern_of(message) for message in messages()]
+    raised = {text for path in UPDATE.glob("*.py") for text in raised_in(path.read_text("utf-8"))}
+    assert len(raised) > 30
+    missing = [text for text in raised if not any(each.search(text) for each in patterns)]
+    assert sorted(missing) == []
 
 
 def test_each_obstacle_of_a_plan_is_there_once() -> None:
