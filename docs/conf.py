@@ -72,7 +72,7 @@ TREES: dict[str, dict[str, list[str]]] = {
             "reference/README",
             "glossary",
         ],
-        "The project": ["proven", "architecture", "state", "decisions/README"],
+        "The project": ["what-works", "proven", "architecture", "state", "decisions/README"],
     },
     "reference/README": {"": ["*"]},
     "decisions/README": {"": ["0*"]},

@@ -28,7 +28,7 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """The exit codes of the command line (README.md, "Commands")."""
+    """The exit codes of the command line (docs/reference/exit-codes.md)."""
 
     DONE = 0
     FAILED = 1
