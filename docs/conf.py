@@ -100,6 +100,12 @@ def pages(tree: str, names: list[str]) -> list[str]:
     return [path for path in paths if path != tree and path not in named()]
 
 
+def numbered(name: str) -> str:
+    """The number of a decision, and its title."""
+    title = (HERE / f"{name}.md").read_text("utf-8").partition("\n")[0]
+    return f"{Path(name).name[:4]} {title.removeprefix('# ').replace('`', '')}"
+
+
 def outside(page: str, link: re.Match[str]) -> str:
     """A link to a Markdown file that is not in docs/, as one to a copy of it beside the site. Other
     files are copied without help."""
@@ -119,7 +125,10 @@ def prepare(_app: Any, page: str, content: list[str]) -> None:
 def add_tree(page: str, content: list[str]) -> None:
     """Put the tree of pages that belongs to `page` behind its text."""
     for caption, names in TREES.get(page, {}).items():
-        lines = "\n".join(f"/{name}" for name in pages(page, names))
+        lines = "\n".join(
+            f"{numbered(name)} </{name}>" if page == LISTED else f"/{name}"
+            for name in pages(page, names)
+        )
         options = (":maxdepth: 1\n" if page == LISTED else ":hidden:\n") + (
             f":caption: {caption}\n" if caption else ""
         )
