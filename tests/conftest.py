@@ -3,6 +3,7 @@
 import shutil
 import signal
 import tempfile
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from hypothesis import HealthCheck, settings
 
 from rigs.cli import Cli
 from rigs.privilege import WHY_LEFT_OUT, depends_on_the_user, left_out
+from rigs.schemas import check_processes
 
 pytest_plugins = ["rigs.lab", "rigs.xen"]
 
@@ -52,6 +54,14 @@ def pytest_terminal_summary(
     files = left_out()
     terminalreporter.write_line(f"left out, for {WHY_LEFT_OUT}: {len(files)} files")
     terminalreporter.write_line(" ".join(files))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def schemas_hold() -> Iterator[None]:
+    """Each document that `rbu` prints is checked, whichever test reads it."""
+    with pytest.MonkeyPatch.context() as patch:
+        check_processes(patch)
+        yield
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from openrbu.machine.models import MODELS
 from openrbu.memory.scan import SearchResult, search
 from rigs.lab import Lab
 from rigs.needs import program
+from rigs.schemas import check_output
 
 if TYPE_CHECKING:
     from openrbu.lab.machine import LabMachine
@@ -91,6 +92,7 @@ class Story:
         """What `rbu … --json` says."""
         done = self.tries("rbu", *words, "--json")
         assert done.returncode == status, (done.stdout, done.stderr)
+        check_output([*words, "--json"], done.stdout)
         return json.loads(done.stdout)
 
     def start_kernel(self, *argv: str) -> None:

@@ -272,9 +272,10 @@ def _record_end_in_cmos(board: Board) -> None:
 
 
 def _record(board: Board, code: CompletionCode, now: dt.datetime) -> None:
-    """Record completion code and time, and that no programming is in progress, in one write."""
+    """Record completion code and time, and that no programming is in progress, in one write. The
+    record in the tables has no zone: the time is UTC, as in a computer's clock under Linux."""
     contents = board.nvram.contents
     contents.completion_code = int(code)
-    contents.completed_at = now.replace(second=0, microsecond=0).isoformat()
+    contents.completed_at = now.astimezone(dt.UTC).replace(second=0, microsecond=0).isoformat()
     contents.flashing_from = None
     board.nvram.save()

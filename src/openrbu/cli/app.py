@@ -134,6 +134,7 @@ COMMANDS: Mapping[str, Row | Group] = {
     "completion": Row("openrbu.cli.completion:completion", _ABOUT),
     "help": Row("openrbu.cli.about:show_help", _ABOUT),
     "version": Row("openrbu.cli.about:version", _ABOUT),
+    "schema": Row("openrbu.cli.schemas:schema", _ABOUT),
 }
 """All commands, in the order in which help lists them."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -220,15 +221,18 @@ def table_rows(tables: Tables) -> list[tuple[str, Cell]]:
 
 
 def completion_document(rbu: RbuInformation | None) -> dict[str, Any] | None:
-    """The BIOS's record of the last update, for `--json`."""
+    """The BIOS's record of the last update, for `--json`. It has no zone: a computer's clock is
+    taken for UTC, as Linux keeps it."""
     if rbu is None:
         return None
     from openrbu.formats.dell import describe_completion
 
+    when = None if rbu.when is None else rbu.when.replace(tzinfo=dt.UTC)
+
     return {
         "code": f"{rbu.completion_code:#06x}",
         "meaning": describe_completion(rbu.completion_code),
-        "completed_at": None if rbu.when is None else rbu.when.isoformat(),
+        "completed_at": None if when is None else when.isoformat(),
     }
 
 

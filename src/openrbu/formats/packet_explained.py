@@ -113,11 +113,11 @@ class PacketReading:
 
     @property
     def image_offset(self) -> int | None:
-        """Where in the image the data of this packet belongs; None for packet 0, and for what is no
-        packet."""
+        """Where in the image the data of this packet belongs; None for packet 0, for what is no
+        packet, and for one whose header leaves no room for data."""
         values = self.values
         room = values["pktSize"] * KIB - self.header_size_bytes
-        has_data = values["pktNum"] and values["pktId"] == PACKET_MAGIC
+        has_data = values["pktNum"] and values["pktId"] == PACKET_MAGIC and room > 0
         return (values["pktNum"] - 1) * room if has_data else None
 
     @property
