@@ -155,7 +155,7 @@ def test_a_machine_that_may_not_be_written_is_one_line(demo: Cli) -> None:
     (directory / "lock").chmod(0o444)
 
     def look() -> None:
-        assert "permission denied" in demo.fails(4, "status", "--machine", "demo")
+        assert "permission denied" in demo.fails(4, "machine", "reboot", "demo")
 
     as_nobody(look)
 

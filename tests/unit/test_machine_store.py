@@ -261,9 +261,7 @@ def test_a_read_only_directory_is_refused_in_one_line_and_left_as_it_was(closed:
             lambda: store.locked(closed).__enter__(),
             lambda: make(closed.parents[1], name="another"),
         ):
-            with pytest.raises(
-                MachineError, match="permission denied: it, or its directory, belongs"
-            ):
+            with pytest.raises(MachineError, match=r"permission denied: .*(belongs to|forbids)"):
                 what()
 
     if os.geteuid():

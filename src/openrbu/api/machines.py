@@ -194,7 +194,11 @@ class Machine:
 
 @contextlib.contextmanager
 def open_machine(
-    name: str | None = None, *, serve: bool = False, driver: DriverChoice = "auto"
+    name: str | None = None,
+    *,
+    serve: bool = False,
+    driver: DriverChoice = "auto",
+    reading: bool = False,
 ) -> Iterator[Machine]:
     """Open the virtual machine of that name for the block; without a name, the computer that this
     process runs on.
@@ -204,6 +208,9 @@ def open_machine(
 
     `serve`: other programs, such as `rbu --machine NAME …`, can use the virtual machine at the same
     time. The end of the block waits until they are done.
+
+    `reading`: the virtual machine is only looked at. This also works where its directory may be
+    read and not written; what would be recorded, such as how its last update ended, is not then.
 
     :raise MachineError: when there is no such machine, when another process has opened it and does
         not serve it, or when its files can't be used.
@@ -225,7 +232,7 @@ def open_machine(
     from openrbu.sharing.access import open_machine as open_virtual
 
     with (
-        open_virtual(name, serve=serve) as virtual,
+        open_virtual(name, serve=serve, reading=reading) as virtual,
         _until_closed(Machine(VirtualHost(virtual), virtual)) as machine,
     ):
         yield machine

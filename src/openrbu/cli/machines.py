@@ -126,7 +126,7 @@ def list_machines() -> Answer:
     rows: list[tuple[Cell, ...]] = []
     for name in api.machine_names():
         try:
-            with open_machine(name) as machine:
+            with open_machine(name, reading=True) as machine:
                 status = machine.status()
                 document = _machine_document(machine, status)
                 cells: tuple[Cell, ...] = (
@@ -156,7 +156,7 @@ def show_machine(
     """
     from openrbu.sharing.access import open_machine
 
-    with open_machine(name) as machine:
+    with open_machine(name, reading=True) as machine:
         document, facts = _shown(machine)
         return Answer(document, [facts])
 
@@ -259,6 +259,7 @@ def _shown(machine: Machine) -> tuple[dict[str, Any], Block]:
 def _machine_document(machine: Machine, status: MachineStatus) -> dict[str, Any]:
     from openrbu.formats import dell
     from openrbu.machine.factory_tables import lacking
+    from openrbu.machine.store import machine_directory
 
     config, tables = machine.config, status.tables
     system, bios = dell.SystemInformation.of(tables), dell.BiosInformation.of(tables)
@@ -292,7 +293,7 @@ def _machine_document(machine: Machine, status: MachineStatus) -> dict[str, Any]
         "table_problems": list(tables.problems),
         "lacks": list(lacking(tables)),
         "created_at": config.created_at,
-        "directory": str(machine.directory),
+        "directory": str(machine_directory(machine.name)),
     }
 
 

@@ -41,7 +41,7 @@ def machine_map(name: MachineName, file: MapFile = None, *, force: Force = False
         from openrbu.maps.files import check_map_path
 
         check_map_path(file)
-    with api.open_machine(name) as machine:
+    with api.open_machine(name, reading=True) as machine:
         seen = api.scan(machine.memory)
         mapped = api.map_memory(machine.memory, seen, name=name, machine=machine)
         document, blocks = map_answer(mapped, file, force=force)

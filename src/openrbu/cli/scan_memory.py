@@ -55,7 +55,7 @@ def open_memory(memory: str | None, offset: str | None) -> Iterator[Searched]:
             raise UsageError(f"--offset is for a file: {memory} is a virtual machine")
         from openrbu.update.verify import read_free_pages
 
-        with api.open_machine(memory) as machine:
+        with api.open_machine(memory, reading=True) as machine:
             physical = machine.memory
             yield Searched(physical, partial(read_free_pages, machine.host), machine)
         return

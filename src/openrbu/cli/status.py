@@ -65,7 +65,7 @@ def status(
         from openrbu.cli.unit import show_unit
 
         return show_unit()
-    with api.open_machine(machine) as opened:
+    with api.open_machine(machine, reading=True) as opened:
         now = opened.status()
         document = {
             "machine": identity.machine_document(opened, now.target),
@@ -368,7 +368,7 @@ def history(
     \b
     Example:  rbu history --machine demo --json
     """
-    with api.open_machine(machine) as opened:
+    with api.open_machine(machine, reading=True) as opened:
         attempts = opened.history()
         document = {"updates": [attempt_document(attempt) for attempt in attempts]}
         if not attempts:

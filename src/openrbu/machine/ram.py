@@ -37,9 +37,12 @@ def create_ram(directory: Path, config: MachineConfig) -> None:
     RamFile.create(directory / _NAME, pc_regions(config.ram_bytes)).close()
 
 
-def open_ram(directory: Path, config: MachineConfig, is_on: Callable[[], bool]) -> RamFile:
+def open_ram(
+    directory: Path, config: MachineConfig, is_on: Callable[[], bool], *, reading: bool = False
+) -> RamFile:
     """Open the RAM of a machine. A file in another directory may be gone; it is made again when the
-    machine is off. `is_on` is only called in this case.
+    machine is off. `is_on` is only called in this case. `reading`: RAM that has a content is opened
+    for reading only.
 
     :raise RamGoneError: when the file is gone and the machine is on.
     :raise OSError: for an error of the disk.
@@ -49,7 +52,9 @@ def open_ram(directory: Path, config: MachineConfig, is_on: Callable[[], bool]) 
         if is_on():
             raise RamGoneError(directory.name, path.readlink())
         create_ram(directory, config)
-    return RamFile(path, pc_regions(config.ram_bytes), is_mapped=config.xen is None)
+    writable = not (reading and path.stat().st_size)
+    regions = pc_regions(config.ram_bytes)
+    return RamFile(path, regions, writable=writable, is_mapped=config.xen is None)
 
 
 def link_ram(directory: Path, name: str, elsewhere: Path) -> None:

@@ -28,24 +28,24 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from openrbu.errors import MachineError, OpenRbuError, UsageError
-from openrbu.system.home import state_home
-from openrbu.system.lockfile import TakenError, owned
+from openrbu.system.home import HOME_VARIABLE, state_home
+from openrbu.system.lockfile import TakenError, looked_at, owned
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-
-_DENIED = "permission denied: it, or its directory, belongs to another user, or its mode forbids it"
 
 _DISK_ERRORS = {
     errno.ENOSPC: "the disk is full: free some space, or switch the machine off, and try again",
     errno.EDQUOT: "the disk quota is used up: free some space and try again",
     errno.EROFS: "its file system is read-only",
-    errno.EACCES: _DENIED,
-    errno.EPERM: _DENIED,
     errno.EFBIG: "its file system, or the limit of this process (ulimit -f), allows no such size",
     errno.ENOMEM: "its RAM is more than a process may map here: make a machine with less",
     errno.EMFILE: "this process has too many files open (ulimit -n)",
     errno.EIO: "the disk reports an input/output error",
 }
+
+_DENIED = (errno.EACCES, errno.EPERM)
+
+_ANOTHER_HOME = f"{HOME_VARIABLE}=DIR names another directory for machines"
 
 _SERVING = "serving"
 
@@ -106,8 +106,18 @@ def check_owner(directory: Path) -> None:
     for path in (machines.parent, machines, directory):
         for stat in (path.lstat, path.stat):
             with disk_errors(directory), contextlib.suppress(FileNotFoundError):
-                if stat().st_uid not in (os.geteuid(), 0):
-                    raise PermissionError(errno.EACCES, None)
+                if (owner := stat().st_uid) not in (os.geteuid(), 0):
+                    raise _not_ours(directory, path, owner)
+
+
+def _not_ours(directory: Path, path: Path, uid: int) -> MachineError:
+    from openrbu.system.denied import user_name  # noqa: PLC0415  (start-up time)
+
+    owner, me = user_name(uid), user_name(os.geteuid())
+    return MachineError(
+        f"machine {directory.name!r} ({directory}): permission denied: {path} belongs to {owner}, "
+        f"and this is {me}; {_ANOTHER_HOME}"
+    )
 
 
 def machine_names() -> list[str]:
@@ -121,9 +131,8 @@ def machine_names() -> list[str]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise MachineError(
-            f"the machines in {machines} can't be listed: {error.strerror}"
-        ) from None
+        why = _why(error, machines)
+        raise MachineError(f"the machines in {machines} can't be listed: {why}") from None
 
 
 def _is_machine(directory: Path) -> bool:
@@ -146,8 +155,20 @@ def disk_errors(directory: Path) -> Iterator[None]:
     except OSError as error:
         if isinstance(error, OpenRbuError):  # an error of the machine's own kernel
             raise
-        text = _DISK_ERRORS.get(error.errno or 0) or f"{error.filename}: {error.strerror}"
+        text = _DISK_ERRORS.get(error.errno or 0)
+        if text is None and error.errno in _DENIED:
+            text = _why(error, Path(error.filename or directory))
+        text = text or f"{error.filename}: {error.strerror}"
         raise MachineError(f"machine {directory.name!r} ({directory}): {text}") from None
+
+
+def _why(error: OSError, path: Path) -> str:
+    """Why the disk refuses a path."""
+    if error.errno not in _DENIED:
+        return error.strerror or str(error)
+    from openrbu.system.denied import why_denied  # noqa: PLC0415  (start-up time)
+
+    return f"permission denied: {why_denied(path)}; {_ANOTHER_HOME}"
 
 
 @contextlib.contextmanager
@@ -163,6 +184,27 @@ def locked(directory: Path, *, serving: bool = False) -> Iterator[None]:
             try:
                 stack.enter_context(owned(directory / "lock", _SERVING if serving else ""))
             except TakenError as taken:
-                is_served = taken.role == _SERVING
-                raise InUseError(directory.name, taken.owner, is_served=is_served) from None
+                raise _in_use(directory, taken) from None
         yield
+
+
+@contextlib.contextmanager
+def shared(directory: Path) -> Iterator[None]:
+    """Keep other processes from having a machine in the block, in a directory that may not be
+    written.
+
+    :raise InUseError: when another process has it.
+    :raise MachineError: for an error of the disk.
+    """
+    with contextlib.ExitStack() as stack:
+        with disk_errors(directory), contextlib.suppress(FileNotFoundError):
+            try:
+                stack.enter_context(looked_at(directory / "lock"))
+            except TakenError as taken:
+                raise _in_use(directory, taken) from None
+        yield
+
+
+def _in_use(directory: Path, taken: TakenError) -> InUseError:
+    is_served = taken.role == _SERVING
+    return InUseError(directory.name, taken.owner, is_served=is_served)

@@ -62,7 +62,8 @@ class VirtualMachine(KernelUser):
     """The machine in `directory`, opened and locked by this process until `close`.
 
     `more_faults`: labels of faults beside those of its `machine.json`. `serving`: this process is
-    going to serve it to other programs, see `sharing.service`.
+    going to serve it to other programs, see `sharing.service`. `reading`: its RAM is opened for
+    reading only, see `machine.reading`.
 
     :raise InUseError: when another process has it.
     :raise MachineError: when its files can't be used.
@@ -77,6 +78,7 @@ class VirtualMachine(KernelUser):
         more_faults: tuple[str, ...] = (),
         log: Callable[[str], None] = lambda line: None,
         serving: bool = False,
+        reading: bool = False,
     ) -> None:
         self.directory, self.name = directory, directory.name
         self.lock = threading.RLock()
@@ -94,11 +96,11 @@ class VirtualMachine(KernelUser):
             self._faults = parse_faults((*self.config.faults, *more_faults))
             self._state = StateFile.of_machine(directory)
             with store.disk_errors(directory):
-                self._open_parts(stack, rail or PowerRail())
+                self._open_parts(stack, rail or PowerRail(), reading)
                 self._resume()
             self._open = stack.pop_all()
 
-    def _open_parts(self, stack: contextlib.ExitStack, rail: PowerRail) -> None:
+    def _open_parts(self, stack: contextlib.ExitStack, rail: PowerRail, reading: bool) -> None:
         directory = self.directory
         self._factory_tables = read_tables(directory, self.config)
         self.system_id = dell.system_id(self._factory_tables)
@@ -108,7 +110,9 @@ class VirtualMachine(KernelUser):
         device = FlashFile(directory / "flash", rail=own_rail, faults=self._faults)
         stack.callback(device.close)
         self.flash = Flash(device, faults=self._faults)
-        self.ram = open_ram(directory, self.config, lambda: self._state.read() is not None)
+        self.ram = open_ram(
+            directory, self.config, lambda: self._state.read() is not None, reading=reading
+        )
         stack.callback(self.ram.close)
         self._dom0: Dom0 | None = None
         if self.config.xen is not None:

@@ -23,14 +23,19 @@ TIMEOUT_S = 5.0
 """How long a process may take until it serves the machine, or until it closes it."""
 
 
-def open_machine(name: str, *, serve: bool = False) -> AbstractContextManager[Machine]:
+def open_machine(
+    name: str, *, serve: bool = False, reading: bool = False
+) -> AbstractContextManager[Machine]:
     """The virtual machine `name`, until the end of the block. With `serve` other programs can use
-    it meanwhile.
+    it meanwhile. `reading`: it is only looked at, so that this also works where its directory may
+    not be written.
 
     :raise MachineError: when there is no such machine; when the block is entered, as
         `open_or_connect`.
     """
     directory = existing_directory(name)
+    if reading:
+        return open_for_reading(directory)
     return serve_or_connect(directory) if serve else open_or_connect(directory)
 
 
@@ -43,6 +48,19 @@ def open_or_connect(directory: Path) -> Iterator[Machine]:
     """
     with contextlib.ExitStack() as stack:
         yield _open_when_free(stack, directory, lambda: _owned(directory))
+
+
+@contextlib.contextmanager
+def open_for_reading(directory: Path) -> Iterator[Machine]:
+    """The machine in `directory`, to be looked at until the end of the block.
+
+    :raise MachineError: as `open_or_connect`.
+    """
+    from openrbu.machine.reading import looked_at, may_be_written  # noqa: PLC0415  (start-up time)
+
+    own = _owned if may_be_written(directory) else looked_at
+    with contextlib.ExitStack() as stack:
+        yield _open_when_free(stack, directory, lambda: own(directory))
 
 
 @contextlib.contextmanager

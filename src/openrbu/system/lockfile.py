@@ -141,6 +141,24 @@ def owned(path: Path, role: str = "", *, create: bool = True) -> Iterator[LockFi
                 lock.write("")
 
 
+@contextlib.contextmanager
+def looked_at(path: Path) -> Iterator[None]:
+    """Share the lock of a file that this process may only read: until the end of the block no
+    process owns it.
+
+    :raise TakenError: when one does.
+    :raise OSError: when the file is missing, or can't be read.
+    """
+    fd = open_kept(path, os.O_RDONLY)
+    try:
+        if not try_lock(fd, fcntl.LOCK_SH):
+            text = os.pread(fd, _OWNER_BYTES, 0).decode("utf-8", "replace")
+            raise TakenError(*_owner_as(text.strip()))
+        yield
+    finally:
+        os.close(fd)
+
+
 def owner_of(path: Path) -> str | None:
     """The ID of the process that is in the file as its owner; None if there is none."""
     with contextlib.suppress(OSError), LockFile(path, create=False) as lock:
@@ -150,7 +168,11 @@ def owner_of(path: Path) -> str | None:
 
 def _owner_in(lock: LockFile) -> tuple[str | None, str]:
     """The owner and its role, as `TakenError` has them."""
-    owner, _, role = lock.read().partition(" ")
+    return _owner_as(lock.read())
+
+
+def _owner_as(text: str) -> tuple[str | None, str]:
+    owner, _, role = text.partition(" ")
     return owner or None, role
 
 
