@@ -93,7 +93,7 @@ def named() -> set[str]:
 def pages(tree: str, names: list[str]) -> list[str]:
     """The pages of one caption, with their paths from docs/."""
     if not any("*" in name for name in names):
-        return [name for name in names if (HERE / f"{name}.md").exists()]
+        return names
     folder = (HERE / tree).parent
     found = sorted(path for name in names for path in folder.glob(f"{name}.md"))
     paths = [path.relative_to(HERE).with_suffix("").as_posix() for path in found]
