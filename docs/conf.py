@@ -67,6 +67,7 @@ TREES: dict[str, dict[str, list[str]]] = {
         "Look up": [
             "troubleshooting",
             "commands",
+            "reference/json",
             "reference/exit-codes",
             "reference/environment",
             "reference/README",

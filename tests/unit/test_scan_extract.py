@@ -96,6 +96,7 @@ def test_of_an_incomplete_set_there_is_a_part_and_a_map_of_its_holes(rbu: Cli) -
     )
     data = (out(rbu) / part).read_bytes()
     told = json.loads((out(rbu) / hole_map).read_text())
+    check_document("scan-part", told)
     assert (told["missing_count"], told["has_packet_0"], told["packet_count"]) == (4, False, COUNT)
     holes = [(each["start"], each["end"]) for each in told["holes"]]
     assert holes == [(2 * DATA_BYTES, 4 * DATA_BYTES), (8 * DATA_BYTES, 9 * DATA_BYTES)]

@@ -18,8 +18,12 @@ from openrbu.cli.app import COMMANDS, Group, Row, load
 from openrbu.cli.schemas import COMMON, ERROR, schema_names, schema_of
 from rigs.cli import Cli
 from rigs.schemas import check_document, check_output
+from rigs.wheels import file_in_wheel
 
 ROOT = Path(__file__).parents[2]
+
+PART = "scan-part"
+"""A file that `rbu scan --extract` writes."""
 
 UNITS = ("_bytes", "_kib", "_s", "seconds")
 """How the name of a size or a duration ends."""
@@ -74,7 +78,7 @@ def test_each_command_that_answers_in_json_has_a_schema_and_nothing_else_has() -
         for name, row in rows()
         if inspect.signature(load(row), eval_str=True).return_annotation is not int
     ]
-    assert sorted([*answering, ERROR]) == schema_names()
+    assert sorted([*answering, ERROR, PART]) == schema_names()
 
 
 def test_the_page_of_all_documents_is_made_from_the_schemas(tmp_path: Path) -> None:
@@ -83,6 +87,11 @@ def test_the_page_of_all_documents_is_made_from_the_schemas(tmp_path: Path) -> N
     subprocess.run([sys.executable, ROOT / "scripts" / "json-page", made], check=True)
     page = ROOT / "docs" / "reference" / "json.md"
     assert made.read_text(encoding="utf-8") == page.read_text(encoding="utf-8")
+
+
+def test_the_schemas_are_in_the_wheel(tmp_path: Path) -> None:
+    content = file_in_wheel(tmp_path, "openrbu/schemas/plan.json")
+    assert json.loads(content) == schema("plan")
 
 
 @pytest.mark.parametrize("name", schema_names())

@@ -54,7 +54,7 @@ def _brought_in(part: Any, known: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         file, _, place = part.get("$ref", "").partition("#")
         if file:
             name = file.removesuffix(".json")
-            key = place.rpartition("/")[2] or name
+            key = place.rpartition("/")[2] or f"rbu-{name}"
             part["$ref"] = f"#/$defs/{key}"
             if key not in known:
                 yield key, _part_of(name, place)
