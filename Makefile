@@ -8,11 +8,12 @@ MEMORIES ?= 5000
 READS ?= 100000
 CYCLES ?= 10000
 RAM_MIB ?= 6144
+SUITE ?= trixie
 TRACEABLE := not untraced and not privilege
 NO_LIMIT := -o timeout=0 -o faulthandler_timeout=0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-balloon example example-volatility test test-here coverage test-nobody test-lab docs fuzz lab-soak token-soak driver-soak oracle-soak bench lint lock vendor clean
+.PHONY: help setup demo demo-balloon example example-volatility test test-here coverage test-nobody test-lab docs fuzz lab-soak token-soak driver-soak oracle-soak bench lint dist dist-check lock vendor clean
 
 help:  ## Show what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -121,10 +122,20 @@ lint: setup  ## Types, style, and which folder imports which
 bench: setup  ## Speed, as ratios measured in one run; also as build/bench.json
 	$(BIN)/python tests/bench --json build/bench.json
 
+dist: setup $(VENV)/.dist-ready  ## Wheel, sdist, Debian package and single file, in build/dist
+	PYTHON=$(BIN)/python scripts/make-dist
+
+dist-check:  ## Install, use and remove what make dist has built, here and on SUITE (trixie); takes root
+	scripts/check-dist $(SUITE)
+
+$(VENV)/.dist-ready: requirements/dist.lock $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dist.lock
+	touch $@
+
 lock:  ## Make requirements/*.lock anew (names, versions and hashes; no addresses)
 	$(PYTHON) -m venv build/lock
 	build/lock/bin/python -m pip install --quiet pip-tools
-	cd requirements && for name in dev docs fuzz; do \
+	cd requirements && for name in dev dist docs fuzz; do \
 	  ../build/lock/bin/pip-compile --quiet --upgrade --generate-hashes --no-header \
 	    --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --strip-extras --allow-unsafe \
 	    --output-file $$name.lock $$name.in || exit 1; \

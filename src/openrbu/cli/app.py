@@ -186,9 +186,12 @@ class _Commands(Mapping[str, "Command"]):
         return _build_one(name, row, self._is_rich)
 
 
-def build_command() -> Command:
-    """The parser of `rbu`. Help has boxes and colours on a terminal, else it is plain text."""
-    return _build_root(is_rich=sys.stdout is not None and sys.stdout.isatty())
+def build_command(*, is_rich: bool | None = None) -> Command:
+    """The parser of `rbu`. Help has boxes and colours with `is_rich`, else it is plain text; None:
+    as standard output is a terminal or not."""
+    if is_rich is None:
+        is_rich = sys.stdout is not None and sys.stdout.isatty()
+    return _build_root(is_rich)
 
 
 @cache

@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any, Final
 
 from openrbu.errors import ObstacleError
-from openrbu.system.installed import remedy_for
+from openrbu.system.installed import find_bundled, remedy_for
 
 _NAME = "mfusepy"
 
@@ -29,6 +29,7 @@ _PATH_VARIABLE = "FUSE_LIBRARY_PATH"
 def _load() -> Any:
     """mfusepy, which has loaded libfuse 3."""
     given = os.environ.get(_PATH_VARIABLE)
+    find_bundled()
     try:
         module = sys.modules.get(_NAME) or _execute(given or _soname())
     except ImportError:

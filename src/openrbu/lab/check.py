@@ -33,7 +33,7 @@ from openrbu.lab.programs import QEMU, find_program, run
 from openrbu.lab.sizes import DEFAULT_RAM_BYTES, available_memory_bytes, needed_memory_bytes
 from openrbu.lab.suites import debian_archive, known_suite
 from openrbu.system.home import cache_home
-from openrbu.system.installed import remedy_for
+from openrbu.system.installed import find_bundled, remedy_for
 from openrbu.units import MIB, human_size, human_sizes
 
 MEMORY_BYTES = needed_memory_bytes(DEFAULT_RAM_BYTES)
@@ -101,6 +101,7 @@ def _qemu() -> Iterator[Need]:
 
 
 def _python_package(name: str) -> Need:
+    find_bundled()
     try:
         version = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

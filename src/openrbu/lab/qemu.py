@@ -23,10 +23,11 @@ from typing import Any, TypeVar
 from openrbu.errors import ObstacleError, OpenRbuError
 from openrbu.lab.programs import find_qemu, killed_with_parent
 from openrbu.lab.scratch import memory_file, text_of
-from openrbu.system.installed import remedy_for
+from openrbu.system.installed import find_bundled, remedy_for
 from openrbu.system.signals import SIGNAL_CHECK_S
 from openrbu.system.waiting import Deadline
 
+find_bundled()
 try:
     from qemu.qmp import QMPClient, QMPError
 except ModuleNotFoundError:

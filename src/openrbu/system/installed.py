@@ -177,6 +177,16 @@ class Installation:
         return f"{version_control}+{url}" if version_control else url
 
 
+def find_bundled() -> None:
+    """Have Python find the packages, too, that a package of openrbu has in it, where it has some.
+
+    The Debian package has: Debian 12 and 13 have no mfusepy and no qemu.qmp. Those that Python
+    finds elsewhere come first."""
+    directory = Path(__file__).parents[1] / "_bundled"
+    if str(directory) not in sys.path and directory.is_dir():
+        sys.path.append(str(directory))
+
+
 def remedy_for(extra: str) -> str:
     """What to do so that this openrbu has one of its extras, such as `fuse`."""
     return Installation.here().remedy(extra)
