@@ -79,9 +79,9 @@ test-lab: setup  ## The tests in the lab: real Linux and the real driver in QEMU
 
 DOCS := build/docs
 
-docs: $(DOCS)/.ready  ## The manual as a site, in build/manual; all its links are checked
+docs: setup $(DOCS)/.ready  ## The manual as a site, in build/manual; all its links are checked
 	rm -rf build/manual
-	$(DOCS)/bin/python -m sphinx --quiet --fail-on-warning --keep-going --fresh-env --jobs 2 -b html -d build/manual.doctrees docs build/manual
+	OPENRBU_PYTHON=$(CURDIR)/$(BIN)/python $(DOCS)/bin/python -m sphinx --quiet --fail-on-warning --keep-going --fresh-env --jobs 2 -b html -d build/manual.doctrees docs build/manual
 	$(DOCS)/bin/python scripts/check-site build/manual
 	@echo "the manual is in build/manual/index.html"
 

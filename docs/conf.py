@@ -7,7 +7,10 @@ leads nowhere and an anchor without a heading are warnings, and `make docs` take
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,7 @@ source_suffix = {".md": "markdown"}
 root_doc = "index"
 myst_heading_anchors = 5
 highlight_language = "none"
+smartquotes = False  # `--` begins an option
 nitpicky = True
 suppress_warnings = ["myst.header"]  # sections with an ID are all headings of the third level
 
@@ -67,6 +71,7 @@ TREES: dict[str, dict[str, list[str]]] = {
         "Look up": [
             "troubleshooting",
             "commands",
+            "reference/options",
             "reference/json",
             "reference/exit-codes",
             "reference/environment",
@@ -81,6 +86,9 @@ TREES: dict[str, dict[str, list[str]]] = {
 """Of a page: the captions behind it, and the pages below each. `*` is all that are named nowhere
 else."""
 
+
+OPTIONS = "reference/options"
+"""The page whose text is made from the code."""
 
 LISTED = "decisions/README"
 """The page whose tree is its text, too: the others have theirs at the side only."""
@@ -117,9 +125,18 @@ def outside(page: str, link: re.Match[str]) -> str:
     return f"{{download}}`{text} <{target}>`"
 
 
+def options() -> str:
+    """What the commands say of their options, by the Python that openrbu is installed in."""
+    python = os.environ.get("OPENRBU_PYTHON", sys.executable)
+    script = str(HERE.parent / "scripts" / "options-page")
+    return subprocess.run([python, script], capture_output=True, text=True, check=True).stdout
+
+
 def prepare(_app: Any, page: str, content: list[str]) -> None:
     """Prepare the text of a page for MyST."""
     content[0] = LINK_UP.sub(partial(outside, page), content[0])
+    if page == OPTIONS:
+        content[0] += f"\n\n{options()}"
     add_tree(page, content)
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from openrbu.cli.app import COMMANDS, Group
+from rigs.cli import Cli
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -24,6 +28,22 @@ def test_each_page_is_in_one_tree() -> None:
     ]
     pages = {path.relative_to(DOCS).with_suffix("").as_posix() for path in DOCS.rglob("*.md")}
     assert sorted([*named, conf["root_doc"]]) == sorted(pages)
+
+
+def test_the_page_of_options_has_each_command_with_all_its_options(rbu: Cli) -> None:
+    script = str(ROOT / "scripts" / "options-page")
+    made = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+    sections = dict(re.findall(r"^## rbu (.+)\n((?:(?!## ).*\n)+)", made.stdout, re.MULTILINE))
+    rows = {
+        name: row.rows if isinstance(row, Group) else {"": row} for name, row in COMMANDS.items()
+    }
+    commands = [f"{name} {second}".strip() for name, below in rows.items() for second in below]
+    assert list(sections) == commands
+    for command, text in sections.items():
+        said = rbu(*command.split(), "--help").out.partition("\nOptions:\n")[2]
+        options = set(re.findall(r"^  +(?:-\w, )?(--[\w-]+)", said, re.MULTILINE)) - {"--help"}
+        in_rows = set(re.findall(r"^\| `(?:-\w, )?(--[\w-]+)", text, re.MULTILINE))
+        assert in_rows == options, command
 
 
 def test_the_reference_lists_all_its_pages() -> None:
