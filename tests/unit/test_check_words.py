@@ -162,3 +162,26 @@ def test_a_body_full_of_claims_is_given_up_on() -> None:
     end = find_end(header, memoryview(body))
     assert end is not None
     assert end.state is ImageState.DATA_CHANGED
+
+
+@settings(deadline=None)
+@given(
+    st.binary(min_size=84, max_size=84),
+    st.binary(max_size=5000).map(lambda part: part * 11),
+    st.sampled_from([0, 1, 1020, 1023, 1024, 1025, 5000]),
+    st.sampled_from([1, 2, 5, 30]),
+)
+def test_few_positions_and_many_are_looked_at_with_one_result(
+    header: bytes, body: bytes, offset: int, size_kib: int
+) -> None:
+    size = size_kib * 1024
+    body = body[:size] + words.check_words(header, body[:size]) + body[size:]
+    sizes = [each for each in (size,) if len(body) >= each + 8]
+    with pytest.MonkeyPatch.context() as patch:
+        found = []
+        for few in (words._FEW_POSITIONS, -1):
+            patch.setattr(words, "_FEW_POSITIONS", few)
+            found.append(list(words.claimed_sizes(header, body[offset:], offset, whole_kib=True)))
+    assert found[0] == found[1]
+    if offset <= size + 4 and sizes and len(body[:size]) == size:
+        assert size in found[0]

@@ -14,6 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from openrbu.bios.rules import RULE_SETS, Identity, RejectedError
+from openrbu.dumps.opening import open_dump
 from openrbu.errors import DamagedInputError
 from openrbu.formats.check_words import check_words
 from openrbu.formats.hdr import Image, SystemId, make_image
@@ -27,9 +29,17 @@ from openrbu.formats.packet import (
     split,
 )
 from openrbu.formats.version import BiosVersion
-from openrbu.memory import any_alignment, image_search, packet_sums, ram_array, scan, windows
+from openrbu.memory import (
+    any_alignment,
+    image_search,
+    packet_sums,
+    ram_array,
+    rejects,
+    scan,
+    windows,
+)
 from openrbu.memory.page_search import pages_beginning_with
-from openrbu.memory.physical import Region
+from openrbu.memory.physical import ReadableMemory, Region
 from openrbu.memory.ram_file import RamFile
 from openrbu.memory.scan import FoundSet, SearchResult, search
 from openrbu.units import KIB, MIB, PAGE_SIZE, PhysAddr
@@ -298,7 +308,7 @@ def test_a_page_with_the_magic_alone_is_a_reject_with_the_rule_it_breaks(ram: Ra
 def test_the_rejects_kept_are_capped_and_all_are_counted(
     ram: RamFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scan, "MAX_REJECTS", 5)
+    monkeypatch.setattr(rejects, "MAX_REJECTS", 5)
     for address in PAGES[:9]:
         put(ram, address, b"$RPK")
     result = search(ram)
@@ -315,6 +325,47 @@ def test_a_packet_with_holes_in_its_data_is_found(ram: RamFile) -> None:
         PAGE_SIZE,
     ]
     assert only_set(search(ram)).is_complete
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_few_packets_and_many_are_looked_at_with_one_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """Few are looked at one by one, many at once with numpy."""
+    rng = random.Random(seed)
+    size = 8 * MIB + rng.choice([0, 20, 2048])
+    memory = bytearray(size)
+    packets = packet_list() + packet_list(size=8192, set_id=b"more") + [b"$RPK" + bytes(28)]
+    pages = range(MIB, size, PAGE_SIZE)
+    for page in rng.sample(pages, 300):
+        packet = bytearray(rng.choice(packets))
+        if rng.random() < 0.4:  # damaged, or with another header
+            packet[rng.choice([4, 5, 8, 12, 16, 18, 20, 30, 31, 500]) % len(packet)] ^= 1 << seed
+        memory[page : page + len(packet)] = packet
+    del memory[size:]
+    path = tmp_path / "ram.raw"
+    path.write_bytes(memory)
+    found = []
+    for few, budget in ((5000, 256 * MIB), (0, 256 * MIB), (5000, -27 * MIB), (0, -27 * MIB)):
+        monkeypatch.setattr(packet_sums, "FEW", few)
+        monkeypatch.setattr(packet_sums, "WORK_BYTES", budget)
+        with open_dump(path) as dump:
+            found.append((search(dump), outcomes(dump)))
+    assert found[0] == found[1]
+    assert found[2] == found[3]
+    assert found[0][0].packet_sets
+    assert found[0][0].damaged
+
+
+def outcomes(memory: ReadableMemory) -> list[str]:
+    """What each rule set does, as a text."""
+    said = []
+    for rules in RULE_SETS.values():
+        try:
+            said.append(repr(rules.find_update(memory, Identity(0x0121, 0x10000)).extents))
+        except RejectedError as error:
+            said.append(str(error))
+    return said
 
 
 def test_made_up_packets_that_overlap_do_not_make_the_search_quadratic(
@@ -725,12 +776,12 @@ def test_each_place_is_found_whatever_windows_memory_comes_in(
         memory = RamFile(path, regions, writable=False, is_mapped=False, offsets=[0])
         with contextlib.closing(memory):
             monkeypatch.setattr(windows, "COPIED_BYTES", data.draw(st.integers(1, 64)))
-            monkeypatch.setattr(any_alignment, "_BLOCK_WORDS", data.draw(st.integers(1, 40)))
+            monkeypatch.setattr(any_alignment, "_SLICE_BYTES", 2 * data.draw(st.integers(2, 40)))
             monkeypatch.setattr(any_alignment, "_FEW", data.draw(st.integers(0, 3)))
             found = any_alignment.places_anywhere(memory, regions[0].start, regions[0].end)
     for addresses, text in ((found.packets, b"$RPK"), (found.images, b"$RBU")):
         expected = [5 + at for at in range(len(content)) if content[at : at + 4] == text]
-        assert addresses.tolist() == expected
+        assert addresses == expected
 
 
 def test_a_memory_full_of_beginnings_ends_the_search_at_any_byte(

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -15,7 +16,9 @@ from openrbu._vendor import typer
 from openrbu.bios.rule_names import RULE_NAMES
 from openrbu.bios.rules import RULE_SETS
 from openrbu.cli.app import COMMANDS, Group, Row, load
-from rigs.cli import Cli
+from openrbu.formats.packet import split
+from openrbu.units import KIB, MIB
+from rigs.cli import Cli, image_bytes
 
 pytestmark = pytest.mark.untraced
 
@@ -105,6 +108,15 @@ def test_a_plan_for_people_has_no_digest_and_needs_no_search_through_memory() ->
     slow = ("hashlib", "openrbu.memory.scan", "openrbu.update.flow", "socket", "tempfile")
     assert importers(*words, of=slow) == {}
     assert set(importers(*words, "--json", of=slow)) == {"hashlib"}
+
+
+def test_a_scan_of_a_dump_with_findings_does_without_numpy(tmp_path: Path) -> None:
+    """To load it takes longer than to look at 1 GiB."""
+    image = image_bytes(size_bytes=64 * KIB)
+    packets = bytes(split(image, set_id=b"_A05"))
+    (tmp_path / "ram.raw").write_bytes(bytes(MIB) + packets + bytes(MIB) + image + bytes(MIB))
+    assert importers("scan", str(tmp_path / "ram.raw"), of=("numpy",)) == {}
+    assert importers("scan", str(tmp_path / "ram.raw"), "--json", of=("numpy",)) == {}
 
 
 @pytest.mark.usefixtures("rbu")

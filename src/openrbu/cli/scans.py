@@ -175,5 +175,6 @@ def _findings(
 
     places = places_at(pages, *bounds) if places is None else places
     found = search_places(memory, *bounds, places, any_alignment=any_alignment)
-    narrowed = NarrowedMemory.on(memory, pages)  # the rule sets search only these pages
+    # the rule sets search only these pages
+    narrowed = NarrowedMemory(memory, pages, stays=searched.machine is None)
     return narrowed, look_closer(narrowed, found, searched.read_free_pages)

@@ -77,8 +77,9 @@ class DumpFile:
                 return None
             start, size = offset - skip, size_bytes + skip
             part = mmap.mmap(self._fd, size, mmap.MAP_SHARED, mmap.PROT_READ, offset=start)
-            part.madvise(mmap.MADV_SEQUENTIAL)  # from a disk it is faster than cat with that
-            _populate(part)
+            if not self._is_cached(start, size):
+                part.madvise(mmap.MADV_SEQUENTIAL)  # from a disk it is faster than cat with that
+                _populate(part)
         except OSError:
             return None
         return memoryview(part)[skip:]
@@ -97,6 +98,15 @@ class DumpFile:
                 self._lease.give_back()
             os.close(self._fd)
             self._fd = -1
+
+    def _is_cached(self, offset: int, size_bytes: int) -> bool:
+        """Whether the first and the last of these bytes need not be read from a disk."""
+        try:
+            for place in (offset, offset + size_bytes - 1):
+                os.preadv(self._fd, [bytearray(1)], place, os.RWF_NOWAIT)
+        except OSError:  # they are not, or the file system can't say
+            return False
+        return True
 
     def _check_open(self) -> None:
         if self._fd < 0:

@@ -61,6 +61,11 @@ class DumpMemory:
 
     def read(self, address: PhysAddr, size_bytes: int) -> bytes:
         end = address + size_bytes
+        piece = self._pieces[self._last_from(address)]
+        if piece.start <= address and end <= piece.end and piece.offset is not None:  # usually
+            data = self._file.read(piece.offset + address - piece.start, size_bytes)
+            if len(data) == size_bytes:
+                return data
         number = self._number(address, end)
         data = read_pieces(self._pieces, number, address, end, self._file.read)
         if len(data) < size_bytes:

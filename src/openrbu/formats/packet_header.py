@@ -11,6 +11,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from openrbu.buffers import Buffer
@@ -54,6 +55,9 @@ PASSWORD_ITEM = Layout("password item", Field("info", "B"), Field("crc", "I"))
 PASSWORD_INFO_BITS = 0x81
 """Bits 0 and 7 of the info byte. Sources differ: both are written, either is accepted
 (docs/reference/packets.md, P10)."""
+
+
+_SUM_BITS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +223,32 @@ def set_id_text(set_id: int) -> str:
     raw = set_id.to_bytes(4, "little")
     text = raw.decode("latin-1")
     return text if text.isascii() and text.isprintable() else f"{set_id:#010x}"
+
+
+def word_sum(packet: Buffer) -> int:
+    """The sum of a packet's 16-bit words modulo 65536: 0 if it is intact. Its length is even.
+
+    All words are added at once: they are parts of one number, and so are their sums, of which the
+    upper half is added to the lower one until 64 bits are left. (A packet has less than 2^25
+    words, and so 64 bits have room for their sum.)
+    """
+    bits = 8 * len(packet)
+    number = int.from_bytes(packet, "little")
+    for part_bits in (16, 32):  # words into sums of 32 bits, these into sums of 64
+        mask = _every_other(bits, part_bits)
+        number = (number & mask) + (number >> part_bits & mask)
+    while bits > _SUM_BITS:
+        bits = -(-bits // 2 // _SUM_BITS) * _SUM_BITS
+        number = (number & (1 << bits) - 1) + (number >> bits)
+    return number & 0xFFFF
+
+
+@lru_cache(maxsize=4)
+def _every_other(bits: int, part_bits: int) -> int:
+    """A mask for every other part of a number of so many bits, the lowest included."""
+    part = b"\xff" * (part_bits // 8)
+    count = -(-bits // (2 * part_bits))
+    return int.from_bytes((part + bytes(len(part))) * count, "little")
 
 
 def word_sums(packets: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint16]:

@@ -15,34 +15,32 @@ from typing import NamedTuple
 
 from openrbu.formats.hdr import MAGIC
 from openrbu.formats.packet_header import PACKET_ID
-from openrbu.lazy import np
+from openrbu.lazy import np, npt
 from openrbu.memory.physical import ReadableMemory
-from openrbu.memory.ram_array import Addresses
 from openrbu.memory.windows import Window, windows
-from openrbu.units import KIB, MIB, PAGE_SIZE, PhysAddr
+from openrbu.units import KIB, PAGE_SIZE, PhysAddr
 
 MAX_PLACES = 1 << 20
 """The search ends after the slice of memory in which so many places were found."""
 
-_SLICE_BYTES = 2 * MIB
+_SLICE_BYTES = 512 * KIB
+"""A slice, and a flag for each of its words, stay in the processor's second cache."""
 
 _KINDS = (PACKET_ID, MAGIC)
 _WORD_BYTES = 2
+_KIND_BY_END = {text[_WORD_BYTES:]: kind for kind, text in enumerate(_KINDS)}
 _OVERLAP_BYTES = len(MAGIC) - 1
 
-_BLOCK_WORDS = 128 * KIB
-"""So many words are compared at once: they stay in the processor's cache."""
-
 _FEW = 64
-"""So few hits in a block are looked up one by one, which is faster than with numpy."""
+"""So few hits in a slice are looked up one by one, which is faster than with numpy."""
 
 
 class Places(NamedTuple):
-    """Where packets (`packets`) and images (`images`) may begin: addresses, ascending, each of
-    shape (n,). `ended_at`: where the search ended because of `MAX_PLACES`; None: at the end."""
+    """Where packets (`packets`) and images (`images`) may begin: addresses, ascending.
+    `ended_at`: where the search ended because of `MAX_PLACES`; None: at the end."""
 
-    packets: Addresses
-    images: Addresses
+    packets: Sequence[int]
+    images: Sequence[int]
     ended_at: PhysAddr | None
 
     @property
@@ -52,38 +50,39 @@ class Places(NamedTuple):
         return sorted(
             (address, kind)
             for kind, addresses in kinds
-            for address in addresses[addresses % PAGE_SIZE == 0].tolist()
+            for address in addresses
+            if address % PAGE_SIZE == 0
         )
 
 
 def places_at(pages: Sequence[tuple[int, int]], start: PhysAddr, end: PhysAddr) -> Places:
     """Those of `pages`, as `narrowed.possible_pages` returns them, in [start, end)."""
-    columns = np.array(pages, np.int64).reshape(-1, 2)
-    columns = columns[(columns[:, 0] >= start) & (columns[:, 0] < end)]
-    packets, images = (columns[columns[:, 1] == kind, 0] for kind in (0, 1))
+    packets, images = (
+        [address for address, each in pages if each == kind and start <= address < end]
+        for kind in (0, 1)
+    )
     return Places(packets, images, None)
 
 
 def places_anywhere(memory: ReadableMemory, start: PhysAddr, end: PhysAddr) -> Places:
     """All places in [start, end) that have the first four bytes of a packet or of an image."""
-    found: tuple[list[Addresses], list[Addresses]] = ([], [])
-    count, ended_at = 0, None
+    found: tuple[list[int], list[int]] = ([], [])
+    ended_at = None
     before, end_before = b"", -1  # the last bytes of the slice before, and its end
+    compared = _Compared()
     for base, data in _slices(memory, start, end):
         before = before if base == end_before else b""
         joint = before + bytes(data[:_OVERLAP_BYTES])
-        for kind, starts in enumerate(_starts_in(data)):
+        for kind, starts in enumerate(compared.starts_in(data)):
             across = [at for at in range(len(joint)) if joint[at:].startswith(_KINDS[kind])]
-            found[kind].append(np.array(across, np.int64) + (base - len(before)))
-            found[kind].append(starts + base)
-            count += len(across) + len(starts)
+            found[kind].extend(base - len(before) + at for at in across)
+            found[kind].extend(base + at for at in starts)
         before = (before + bytes(data[-_OVERLAP_BYTES:]))[-_OVERLAP_BYTES:]
         end_before = base + len(data)
-        if count > MAX_PLACES:
+        if sum(map(len, found)) > MAX_PLACES:
             ended_at = PhysAddr(end_before)
             break
-    packets, images = (np.concatenate([np.empty(0, np.int64), *each]) for each in found)
-    return Places(packets, images, ended_at)
+    return Places(*found, ended_at)
 
 
 def _slices(memory: ReadableMemory, start: PhysAddr, end: PhysAddr) -> Iterator[Window]:
@@ -93,33 +92,45 @@ def _slices(memory: ReadableMemory, start: PhysAddr, end: PhysAddr) -> Iterator[
             yield PhysAddr(base + low), window[low : low + _SLICE_BYTES]
 
 
-def _starts_in(window: memoryview) -> tuple[Addresses, Addresses]:
-    """The offsets in a window at which a packet's and an image's first bytes are."""
-    hits = [np.empty(0, np.int64), *_even_hits(window, 0), *_even_hits(window, 1)]
-    starts = np.sort(np.concatenate(hits))
-    starts = starts[starts <= len(window) - len(MAGIC)]
-    data = np.frombuffer(window, np.uint8)  # compared one by one: see page_search
-    third, fourth = data[starts + 2], data[starts + 3]
-    packets, images = (starts[(third == kind[2]) & (fourth == kind[3])] for kind in _KINDS)
-    return packets, images
+class _Compared:
+    """Looks for the two bytes with which both texts begin, in slices that stay in the processor's
+    cache: once at even and once at odd offsets."""
 
+    def __init__(self) -> None:
+        self._flags = bytearray(_SLICE_BYTES // _WORD_BYTES)
+        self._is_hit = np.frombuffer(self._flags, np.bool_)
+        self._wanted = np.uint16(int.from_bytes(MAGIC[:_WORD_BYTES], "little"))
 
-def _even_hits(window: memoryview, lead: int) -> Iterator[Addresses]:
-    """The offsets at which the first two bytes of both texts are: `lead`, and each second one."""
-    words = np.ndarray(max(0, len(window) - lead) // _WORD_BYTES, "<u2", window, offset=lead)
-    wanted = np.uint16(int.from_bytes(MAGIC[:_WORD_BYTES], "little"))
-    flags = bytearray(_BLOCK_WORDS)
-    is_hit = np.frombuffer(flags, np.bool_)
-    for first in range(0, len(words), _BLOCK_WORDS):
-        block = words[first : first + _BLOCK_WORDS]
-        here = is_hit[: len(block)]
-        np.equal(block, wanted, out=here)
+    def starts_in(self, window: memoryview) -> tuple[list[int], list[int]]:
+        """The offsets in a slice at which a packet's and an image's first bytes are, ascending."""
+        found: tuple[list[int], list[int]] = ([], [])
+        for at in sorted((*self._hits(window, 0), *self._hits(window, 1))):
+            kind = _KIND_BY_END.get(window[at + _WORD_BYTES : at + len(MAGIC)].tobytes())
+            if kind is not None:
+                found[kind].append(at)
+        return found
+
+    def _hits(self, window: memoryview, lead: int) -> list[int]:
+        """The offsets at which the two bytes are: `lead`, and each second one."""
+        words = np.ndarray(max(0, len(window) - lead) // _WORD_BYTES, "<u2", window, offset=lead)
+        here = self._is_hit[: len(words)]
+        np.equal(words, self._wanted, out=here)
         count = np.count_nonzero(here)
         if count > _FEW:
-            yield _WORD_BYTES * (first + np.flatnonzero(here)) + lead
-        elif count:
-            place, places = -1, []
-            for _ in range(count):
-                place = flags.find(1, place + 1)
-                places.append(_WORD_BYTES * (first + place) + lead)
-            yield np.array(places, np.int64)
+            return self._many(window, lead, here)
+        places, place = [], -1
+        for _ in range(count):
+            place = self._flags.find(1, place + 1)
+            places.append(_WORD_BYTES * place + lead)
+        return places
+
+    @staticmethod
+    def _many(window: memoryview, lead: int, is_hit: npt.NDArray[np.bool_]) -> list[int]:
+        """Those of many hits that go on as one of the texts does."""
+        starts = _WORD_BYTES * np.flatnonzero(is_hit) + lead
+        starts = starts[starts <= len(window) - len(MAGIC)]
+        data = np.frombuffer(window, np.uint8)  # compared one by one: see page_search
+        third, fourth = data[starts + 2], data[starts + 3]
+        goes_on = [(third == kind[2]) & (fourth == kind[3]) for kind in _KINDS]
+        found: list[int] = starts[goes_on[0] | goes_on[1]].tolist()
+        return found

@@ -21,7 +21,6 @@ from openrbu.formats.check_words import (
 )
 from openrbu.formats.hdr import Header, Image
 from openrbu.formats.image_check import MAX_CLAIMS, MAX_DATA_BYTES, ImageState
-from openrbu.lazy import np
 from openrbu.memory.ram_array import RamArray
 from openrbu.units import GIB, MIB, PhysAddr
 
@@ -120,7 +119,7 @@ class ImageSearch:
     def _data_of(self, address: PhysAddr, header: Header) -> tuple[PhysAddr, int]:
         """Where an image's data begins, and how much there can be."""
         start = PhysAddr(address + header.size_bytes)
-        return start, int(self._ram.bytes_left(np.array([start]))[0]) - CHECK_WORDS_BYTES
+        return start, self._ram.bytes_left_at(start) - CHECK_WORDS_BYTES
 
     def _by_data(self, address: PhysAddr, header: Header) -> BodyCheck:
         """The check of an image of which only the header was changed, for data of whole KiB."""

@@ -7,62 +7,79 @@ is read after the start of such a page, such as the rest of a packet, comes from
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from itertools import compress
 from typing import Any
 
 from openrbu.formats.hdr import MAGIC_WORD
 from openrbu.formats.packet_header import PACKET_HEADER, PACKET_MAGIC
 from openrbu.lazy import np, npt
-from openrbu.memory.frames import frame_runs
-from openrbu.memory.page_search import WORD_BYTES, pages_beginning_with
-from openrbu.memory.physical import ReadableMemory, Region
+from openrbu.memory.page_search import pages_beginning_with
+from openrbu.memory.physical import ReadableMemory, Region, joined
 from openrbu.memory.ram_array import Addresses, RamArray
-from openrbu.units import KIB, PAGE_SHIFT, PAGE_SIZE, PhysAddr
+from openrbu.units import KIB, PAGE_SIZE, PhysAddr
+
+_MOST_KEPT = 5000
+"""Pages, 20 MiB of them."""
+
+_FIRST_WORDS = (PACKET_MAGIC, MAGIC_WORD)
+"""Of what `possible_pages` finds, by its number."""
 
 
 def possible_pages(memory: ReadableMemory) -> list[tuple[int, int]]:
     """The address of each page that begins like a packet or an image, ascending, and 0 for a
     packet, 1 for an image."""
     end = memory.regions[-1].end
-    return list(pages_beginning_with(memory, PhysAddr(0), end, PACKET_MAGIC, MAGIC_WORD))
+    return list(pages_beginning_with(memory, PhysAddr(0), end, *_FIRST_WORDS))
 
 
 class NarrowedMemory:
-    """A `ReadableMemory` of which only `pages` count as populated.
+    """A `ReadableMemory` of which only some pages count as populated: `possible`, as
+    `possible_pages` returns them, ascending.
 
-    `pages` are the addresses of pages, ascending, shape (n,). `is_packet`: whether each begins like
-    a packet, shape (n,); the others begin like an image.
+    `stays`: the memory does not change, so that these pages, if they are few, are read once only.
     """
 
     def __init__(
-        self, memory: ReadableMemory, pages: Addresses, is_packet: npt.NDArray[np.bool_]
+        self,
+        memory: ReadableMemory,
+        possible: Sequence[tuple[int, int]],
+        *,
+        stays: bool = False,
     ) -> None:
-        self._memory, self.pages, self.is_packet = memory, pages, is_packet
+        self._memory, self._possible = memory, possible
+        self._addresses = [address for address, _ in possible]
+        keeps = stays and len(possible) <= _MOST_KEPT and not memory.is_mapped
+        self._kept: dict[int, bytes] = dict.fromkeys(self._addresses, b"") if keeps else {}
 
     @classmethod
     def of(cls, memory: ReadableMemory) -> NarrowedMemory:
         """All pages of a memory that begin like a packet or an image."""
-        return cls.on(memory, possible_pages(memory))
-
-    @classmethod
-    def on(cls, memory: ReadableMemory, pages: Sequence[tuple[int, int]]) -> NarrowedMemory:
-        """These pages of a memory, as `possible_pages` returns them."""
-        columns = np.array(pages, np.int64).reshape(-1, 2)
-        return cls(memory, columns[:, 0], columns[:, 1] == 0)
+        return cls(memory, possible_pages(memory))
 
     def only(self, wanted: npt.NDArray[np.bool_]) -> NarrowedMemory:
         """The same with only those pages for which `wanted` is True; shape (pages,)."""
-        return NarrowedMemory(self._memory, self.pages[wanted], self.is_packet[wanted])
+        return NarrowedMemory(self._memory, list(compress(self._possible, wanted.tolist())))
 
-    def pages_in(self, start: PhysAddr, end: PhysAddr) -> list[int]:
-        """The addresses of the pages in [start, end), rounded up to whole pages, ascending, that
-        have the first word of a packet or an image."""
+    @cached_property
+    def pages(self) -> Addresses:
+        """The addresses of the pages, ascending, shape (n,)."""
+        return np.array(self._addresses, np.int64)
+
+    @cached_property
+    def is_packet(self) -> npt.NDArray[np.bool_]:
+        """Whether each begins like a packet, shape (n,); the others begin like an image."""
+        return np.array([kind == 0 for _, kind in self._possible], np.bool_)
+
+    def pages_in(self, start: PhysAddr, end: PhysAddr) -> list[tuple[int, int]]:
+        """The pages in [start, end), rounded up to whole pages, ascending, each with the word with
+        which it began when it was found. The end of RAM leaves room for that word."""
         low, high = (-(-each // PAGE_SIZE) * PAGE_SIZE for each in (start, end))
-        pages = self.pages[(self.pages >= low) & (self.pages < high)]
-        ram = RamArray(self, PhysAddr(0), self.regions[-1].end)
-        whole: list[int] = pages[ram.bytes_left(pages) >= WORD_BYTES].tolist()
-        return whole
+        addresses = self._addresses
+        possible = self._possible[bisect_left(addresses, low) : bisect_left(addresses, high)]
+        return [(address, _FIRST_WORDS[kind]) for address, kind in possible]
 
     def starts_with(self, address: int, data: bytes) -> bool:
         """Whether exactly these bytes are at an address, all of them in one region of RAM."""
@@ -98,12 +115,23 @@ class NarrowedMemory:
         return self._memory.is_mapped
 
     def read(self, address: PhysAddr, size_bytes: int) -> bytes:
-        return self._memory.read(address, size_bytes)
+        page = address - address % PAGE_SIZE
+        kept = self._kept.get(page)
+        if kept is None or address + size_bytes > page + PAGE_SIZE:
+            return self._memory.read(address, size_bytes)
+        if not kept:
+            if self._bytes_left(page) < PAGE_SIZE:
+                del self._kept[page]
+                return self._memory.read(address, size_bytes)
+            kept = self._kept[page] = self._memory.read(PhysAddr(page), PAGE_SIZE)
+        return kept[address - page : address - page + size_bytes]
 
     def read_into(self, address: PhysAddr, buffer: bytearray | memoryview) -> None:
         self._memory.read_into(address, buffer)
 
     def view(self, address: PhysAddr, size_bytes: int) -> memoryview:
+        if self._kept:
+            return memoryview(self.read(address, size_bytes))
         return self._memory.view(address, size_bytes)
 
     def populated(self, start: PhysAddr, end: PhysAddr) -> Iterator[Region]:
@@ -112,10 +140,11 @@ class NarrowedMemory:
             if part is not None:
                 yield part
 
+    def _bytes_left(self, address: int) -> int:
+        """How many bytes there are from an address up to the end of its region."""
+        return max((r.end - address for r in self.regions if r.start <= address < r.end), default=0)
+
     @cached_property
     def _runs(self) -> list[Region]:
         """The pages as regions; adjacent pages are one region."""
-        return [
-            Region(PhysAddr(first << PAGE_SHIFT), PhysAddr((first + count) << PAGE_SHIFT))
-            for first, count in frame_runs((self.pages >> PAGE_SHIFT).astype(np.uint32))
-        ]
+        return list(joined((address, address + PAGE_SIZE) for address in self._addresses))

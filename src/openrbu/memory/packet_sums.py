@@ -2,18 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
-from openrbu.formats.packet import block_rows, word_sums
+from openrbu.formats.packet_header import word_sum, word_sums
 from openrbu.lazy import np, npt
 from openrbu.memory.ram_array import Addresses, RamArray
-from openrbu.units import MIB
+from openrbu.units import MIB, PhysAddr
 
 Rows: TypeAlias = "npt.NDArray[np.uint8]"
 
+FEW = 5000
+"""So many packets are summed one by one in less time than numpy takes to load."""
+
+FEW_BYTES = 32 * MIB
+"""The same of their bytes."""
+
 WORK_BYTES = 256 * MIB
 """How much is summed in addition to 4 times the populated RAM."""
+
+
+def is_few(addresses: Sequence[int]) -> bool:
+    """Whether these places are looked at one by one."""
+    return len(addresses) <= FEW
+
+
+def sums_of(ram: RamArray, addresses: Sequence[int], sizes: Sequence[int]) -> dict[int, int]:
+    """The word sum of each packet, by its address; those for which there is no budget are left
+    out, as in `packet_sums`."""
+    if sum(sizes) > FEW_BYTES:
+        found, taken = packet_sums(ram, np.array(addresses, np.int64), np.array(sizes, np.int64))
+        rows = zip(addresses, found.tolist(), taken.tolist(), strict=True)
+        return {address: total for address, total, is_taken in rows if is_taken}
+    budget = 4 * ram.populated_bytes + WORK_BYTES
+    sums: dict[int, int] = {}
+    for size, address in sorted(zip(sizes, addresses, strict=True)):
+        if budget < size:
+            break
+        budget -= size
+        sums[address] = word_sum(ram.data(PhysAddr(address), size))
+    return sums
 
 
 def groups(keys: npt.NDArray[np.integer[Any]]) -> list[npt.NDArray[np.intp]]:
@@ -29,6 +57,8 @@ def packet_rows(
 ) -> Iterator[tuple[slice, Rows]]:
     """The packets at these addresses, all of one size, in blocks: the block's slice of `addresses`,
     and its bytes, shape (n, size)."""
+    from openrbu.formats.packet import block_rows  # noqa: PLC0415  (start-up time)
+
     step = block_rows(size_bytes)
     for low in range(0, len(addresses), step):
         part = slice(low, low + step)

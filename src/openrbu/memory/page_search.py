@@ -3,11 +3,12 @@ numpy takes longer than looking at 1 GiB."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
-from openrbu.memory.physical import ReadableMemory, Region, unaligned_buffer
-from openrbu.memory.windows import windows
+from openrbu.memory.physical import ReadableMemory, Region
+from openrbu.memory.windows import VIEWED_BYTES, windows
 from openrbu.units import PAGE_SIZE, PhysAddr
 
 WORD_BYTES = 4
@@ -16,10 +17,11 @@ _WORDS_PER_PAGE = PAGE_SIZE // WORD_BYTES
 
 @runtime_checkable
 class HasFewPages(ReadableMemory, Protocol):
-    """Memory of which only some pages are searched, so few that they are read one by one."""
+    """Memory of which only some pages are searched, which are known."""
 
-    def pages_in(self, start: PhysAddr, end: PhysAddr) -> Sequence[int]:
-        """The addresses of these pages in [start, end), rounded up to whole pages, ascending."""
+    def pages_in(self, start: PhysAddr, end: PhysAddr) -> Sequence[tuple[int, int]]:
+        """These pages in [start, end), rounded up to whole pages, ascending: the address of each,
+        and the word with which it began when it was found."""
 
 
 def pages_beginning_with(
@@ -28,30 +30,60 @@ def pages_beginning_with(
     """The pages in [start, end), both rounded up to whole pages, that begin with one of these u32,
     ascending: the address of each, and the place among `words` of the word with which it begins.
 
-    The end of RAM may cut the last page. The words of all pages are compared as Python's numbers
-    and kept in no array. Such an array lies in RAM, too, also when this program has ended, and a
-    page of it may begin with `$RPK`, as a packet does.
+    The end of RAM may cut the last page. The words of all pages are copied next to each other, to
+    where none of them begins a page of this process's memory: a search of this computer's memory
+    would take it for a packet, also when this program has ended.
     """
     if isinstance(memory, HasFewPages):
         yield from _among_few(memory, start, end, words)
         return
-    for part in whole_pages(memory, start, end):
-        for base, window in windows(memory, part.start, part.end):
-            cut = len(window) // WORD_BYTES * WORD_BYTES
-            first_words = window[:cut].cast("I")[::_WORDS_PER_PAGE].tolist()
-            if any(word in first_words for word in words):
-                for number, word in enumerate(first_words):
-                    if word in words:
-                        yield base + number * PAGE_SIZE, words.index(word)
+    row = _FirstWords(words)
+    try:
+        for part in whole_pages(memory, start, end):
+            for base, window in windows(memory, part.start, part.end):
+                for number, place in row.hits(window):
+                    yield base + number * PAGE_SIZE, place
+    finally:
+        row.forget()
+
+
+class _FirstWords:
+    """The first words of a window's pages, copied into one row, and looked through there."""
+
+    _LEAD_BYTES = 2
+    """Words that begin two bytes after a multiple of four never begin a page."""
+
+    def __init__(self, words: Sequence[int]) -> None:
+        self._texts = [word.to_bytes(WORD_BYTES, sys.byteorder) for word in words]
+        self._row = bytearray(self._LEAD_BYTES + VIEWED_BYTES // PAGE_SIZE * WORD_BYTES)
+        self._room = memoryview(self._row)[self._LEAD_BYTES :].cast("I")
+
+    def hits(self, window: memoryview) -> list[tuple[int, int]]:
+        """The numbers of the pages that begin with one of the words, ascending, each with the place
+        of that word. A window has at most `VIEWED_BYTES`."""
+        cut = len(window) // WORD_BYTES * WORD_BYTES
+        firsts = window[:cut].cast("I")[::_WORDS_PER_PAGE]
+        self._room[: len(firsts)] = firsts
+        end = self._LEAD_BYTES + len(firsts) * WORD_BYTES
+        found: list[tuple[int, int]] = []
+        for place, text in enumerate(self._texts):
+            at = self._row.find(text, self._LEAD_BYTES, end)
+            while at >= 0:
+                number, rest = divmod(at - self._LEAD_BYTES, WORD_BYTES)
+                if not rest:
+                    found.append((number, place))
+                at = self._row.find(text, at + 1, end)
+        return sorted(found) if len(self._texts) > 1 else found
+
+    def forget(self) -> None:
+        """Leave no copy of a word behind."""
+        self._row[:] = bytes(len(self._row))
 
 
 def _among_few(
     memory: HasFewPages, start: PhysAddr, end: PhysAddr, words: tuple[int, ...]
 ) -> Iterator[tuple[int, int]]:
-    first = unaligned_buffer(WORD_BYTES)
-    for address in memory.pages_in(start, end):
-        memory.read_into(PhysAddr(address), first)
-        word = int.from_bytes(first, "little")
+    for address, word in memory.pages_in(start, end):
         if word in words:
             yield address, words.index(word)
 

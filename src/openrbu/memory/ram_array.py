@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any, TypeAlias
 
 from openrbu.lazy import np, npt
@@ -34,13 +36,29 @@ class RamArray:
         self._views = [
             memory.view(part.start, part.size_bytes) for part in self._regions if memory.is_mapped
         ]
-        self._starts = np.array([part.start for part in self._regions], np.int64)
-        self._ends = np.array([part.end for part in self._regions], np.int64)
-        self._runs = [tuple(memory.populated(part.start, part.end)) for part in self._regions]
-        runs = [run for group in self._runs for run in group]
-        self._run_starts = np.array([run.start for run in runs], np.int64)
-        self._run_ends = np.array([run.end for run in runs], np.int64)
-        self.populated_bytes = int((self._run_ends - self._run_starts).sum())
+        self._first = [int(part.start) for part in self._regions]
+        self._runs = [
+            run for part in self._regions for run in memory.populated(part.start, part.end)
+        ]
+        self._run_first = [int(run.start) for run in self._runs]
+        self._run_last = [int(run.end) for run in self._runs]
+        self.populated_bytes = sum(run.size_bytes for run in self._runs)
+
+    @cached_property
+    def _starts(self) -> Addresses:
+        return np.array(self._first, np.int64)
+
+    @cached_property
+    def _ends(self) -> Addresses:
+        return np.array([part.end for part in self._regions], np.int64)
+
+    @cached_property
+    def _run_starts(self) -> Addresses:
+        return np.array(self._run_first, np.int64)
+
+    @cached_property
+    def _run_ends(self) -> Addresses:
+        return np.array(self._run_last, np.int64)
 
     def pages_with(self, *words: int) -> tuple[Addresses, npt.NDArray[np.intp]]:
         """The pages that begin with one of these u32: their addresses, ascending, shape (n,); and
@@ -51,6 +69,10 @@ class RamArray:
         found = list(pages_beginning_with(self._memory, self._start, self._end, *words))
         columns = np.array(found, np.int64).reshape(-1, 2)
         return columns[:, 0], columns[:, 1].astype(np.intp)
+
+    def bytes_left_at(self, address: int) -> int:
+        """How many bytes there are from an address up to the end of its region."""
+        return self._regions[bisect_right(self._first, address) - 1].end - address
 
     def bytes_left(self, addresses: Addresses) -> Addresses:
         """How many bytes there are from each address up to the end of its region; shape (n,)."""
@@ -83,17 +105,19 @@ class RamArray:
 
         :raise AddressError: when any of them is outside RAM.
         """
-        is_mapped = self._memory.is_mapped
-        if not is_mapped or self._is_populated(np.array([address]), size_bytes)[0]:
+        if not self._memory.is_mapped:
+            return self._memory.view(address, size_bytes)
+        run = bisect_right(self._run_first, address) - 1
+        if address + size_bytes <= self._run_last[run]:
             return self._memory.view(address, size_bytes)
         return memoryview(self._memory.read(address, size_bytes))
 
     def runs(self, start: PhysAddr, end: PhysAddr) -> Iterator[Region]:
         """The parts of [start, end) that may have a byte that is not 0, ascending."""
-        first = int(np.searchsorted(self._run_ends, start, "right"))
-        last = int(np.searchsorted(self._run_starts, end, "left"))
-        for low, high in zip(self._run_starts[first:last], self._run_ends[first:last], strict=True):
-            yield Region(PhysAddr(max(start, int(low))), PhysAddr(min(end, int(high))))
+        first = bisect_right(self._run_last, start)
+        last = bisect_left(self._run_first, end)
+        for run in self._runs[first:last]:
+            yield Region(PhysAddr(max(start, run.start)), PhysAddr(min(end, run.end)))
 
     def _read_items(self, addresses: Addresses, kind: np.dtype[Any]) -> npt.NDArray[Any]:
         """`at` for memory that is not mapped, and for any addresses."""

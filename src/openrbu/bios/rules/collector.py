@@ -33,7 +33,7 @@ return zeros. Other than in the real BIOS, the work is limited: checksums as in
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from openrbu.bios.rules.ruleset import Collected
 from openrbu.bios.rules.scratch import HOLE, Scratch
@@ -43,10 +43,10 @@ from openrbu.formats.packet_header import (
     PACKET_MAGIC,
     PARAGRAPH_BYTES,
     PASSWORD_ITEM,
-    word_sums,
+    word_sum,
 )
 from openrbu.lazy import np
-from openrbu.memory.packet_sums import WORK_BYTES, packet_sums
+from openrbu.memory.packet_sums import WORK_BYTES, is_few, sums_of
 from openrbu.memory.page_search import pages_beginning_with
 from openrbu.memory.ram_array import RamArray
 from openrbu.units import GIB, KIB, MIB, PAGE_SIZE, PhysAddr
@@ -117,27 +117,18 @@ class _Pages:
 
     def _check(self, ram: RamArray) -> None:
         """Check all of them as they are in memory."""
-        addresses = np.array(self.addresses, np.int64)
-        headers = ram.at(addresses, PACKET_HEADER.dtype)
-        claimed = headers["pktSize"].astype("int64") * KIB
-        room = ram.bytes_left(addresses)
-        ends = [self._end_for(address) for address in addresses.tolist()]
-        sizes = claimed.clip(max=room)  # after RAM there are zeros: they add nothing
-        checkable = claimed > 0
-        sums, affordable = packet_sums(ram, addresses[checkable], sizes[checkable])
-        self._largest = int(claimed.max(initial=0))
-        rows = zip(
-            addresses[checkable].tolist(),
-            claimed[checkable].tolist(),
-            (addresses + room)[checkable].tolist(),
-            sums.tolist(),
-            affordable.tolist(),
-            strict=True,
-        )
-        for address, size, ram_end, total, is_affordable in rows:
+        claimed = dict(zip(self.addresses, _claimed_sizes(ram, self.addresses), strict=True))
+        ends = {self._end_for(address) for address in self.addresses}
+        checkable = [address for address in self.addresses if claimed[address]]
+        # after RAM there are zeros: they add nothing
+        sizes = [min(claimed[address], ram.bytes_left_at(address)) for address in checkable]
+        sums = sums_of(ram, checkable, sizes)
+        self._largest = max(claimed.values())
+        for address in checkable:
+            size, ram_end = claimed[address], address + ram.bytes_left_at(address)
             cut_in_the_middle = address + size > ram_end and ram_end not in ends
-            is_sound = not total and not cut_in_the_middle
-            self._known[address] = (size if is_sound else 0) if is_affordable else -1
+            is_sound = not sums.get(address) and not cut_in_the_middle
+            self._known[address] = (size if is_sound else 0) if address in sums else -1
 
     def _end_for(self, address: int) -> int:
         """Where the zeros after RAM begin for a packet at `address`."""
@@ -173,8 +164,7 @@ class _Pages:
         self._work -= size
         if self._work < 0:
             return -1
-        data = np.frombuffer(self._scratch.read(address, size), np.uint8).reshape(1, -1)
-        return 0 if word_sums(data)[0] else size
+        return 0 if word_sum(self._scratch.read(address, size)) else size
 
     def begins_like_one(self, address: int) -> bool:
         if not self._scratch.is_changed(address, len(_MAGIC)):
@@ -373,6 +363,17 @@ class _Collector:
         self._pages.write(address, data[:below])
         if below < len(data):
             self._pages.write(address + below + base, data[below:])
+
+
+def _claimed_sizes(ram: RamArray, addresses: Sequence[int]) -> list[int]:
+    """The size in bytes that the header at each page says, as far as RAM has it."""
+    if is_few(addresses):
+        header = PACKET_HEADER.size_bytes
+        heads = (ram.data(PhysAddr(at), min(header, ram.bytes_left_at(at))) for at in addresses)
+        return [int.from_bytes(head[4:6], "little") * KIB for head in heads]
+    headers = ram.at(np.array(addresses, np.int64), PACKET_HEADER.dtype)
+    sizes: list[int] = (headers["pktSize"].astype("int64") * KIB).tolist()
+    return sizes
 
 
 def _whole_pages(size_bytes: int) -> int:

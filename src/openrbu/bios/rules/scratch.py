@@ -19,6 +19,7 @@ class Scratch:
 
     def __init__(self, memory: ReadableMemory) -> None:
         self.memory = memory
+        self._regions = memory.regions
         self._pages: dict[int, bytearray] = {}
 
     @property
@@ -61,9 +62,10 @@ class Scratch:
 
     def _read_ram(self, address: int, size_bytes: int) -> bytes:
         end = address + size_bytes
-        parts = [part for region in self.memory.regions if (part := region.clip(address, end))]
-        if len(parts) == 1 and parts[0].size_bytes == size_bytes:
-            return self.memory.read(PhysAddr(address), size_bytes)
+        for region in self._regions:
+            if region.start <= address and end <= region.end:
+                return self.memory.read(PhysAddr(address), size_bytes)
+        parts = [part for region in self._regions if (part := region.clip(address, end))]
         data = bytearray(size_bytes)
         for part in parts:
             data[part.start - address : part.end - address] = self.memory.read(
