@@ -163,7 +163,7 @@ def _scratch() -> Path:
 def _file(data: bytes) -> Iterator[DumpFile]:
     fd = os.memfd_create("fuzz")
     os.write(fd, data)
-    with contextlib.closing(DumpFile(fd, "fuzz")) as file:
+    with contextlib.closing(DumpFile(fd, "fuzz", is_private=True)) as file:
         yield file
 
 

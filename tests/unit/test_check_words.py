@@ -170,18 +170,21 @@ def test_a_body_full_of_claims_is_given_up_on() -> None:
     st.binary(max_size=5000).map(lambda part: part * 11),
     st.sampled_from([0, 1, 1020, 1023, 1024, 1025, 5000]),
     st.sampled_from([1, 2, 5, 30]),
+    st.booleans(),
 )
 def test_few_positions_and_many_are_looked_at_with_one_result(
-    header: bytes, body: bytes, offset: int, size_kib: int
+    header: bytes, body: bytes, offset: int, size_kib: int, whole_kib: bool
 ) -> None:
     size = size_kib * 1024
     body = body[:size] + words.check_words(header, body[:size]) + body[size:]
     sizes = [each for each in (size,) if len(body) >= each + 8]
     with pytest.MonkeyPatch.context() as patch:
         found = []
-        for few in (words._FEW_POSITIONS, -1):
+        for few in (1 << 20, -1):
             patch.setattr(words, "_FEW_POSITIONS", few)
-            found.append(list(words.claimed_sizes(header, body[offset:], offset, whole_kib=True)))
+            patch.setattr(words, "_FEW_BYTES", few)
+            sizes_found = words.claimed_sizes(header, body[offset:], offset, whole_kib=whole_kib)
+            found.append(list(sizes_found))
     assert found[0] == found[1]
     if offset <= size + 4 and sizes and len(body[:size]) == size:
         assert size in found[0]

@@ -14,7 +14,7 @@ and to a data size of as many bytes.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -42,8 +42,9 @@ _WORD_BYTES = 4
 _POSITIONS_AT_ONCE = MIB
 _FEW_VALUES = 64 * KIB
 
+_FEW_BYTES = 4 * KIB
 _FEW_POSITIONS = 8 * KIB
-"""So many take less time one by one than numpy takes to load."""
+"""So many take less time one by one than with numpy, which has to be loaded for whole KiB."""
 
 
 def register(data: Buffer, start: int = _START) -> int:
@@ -98,11 +99,8 @@ def claimed_sizes(
     place = first + _WORD_BYTES - offset
     count = (len(part) - place - _WORD_BYTES) // step + 1
     moved = _times(register(header) ^ _START, _power(first + _WORD_BYTES))
-    if whole_kib and count <= _FEW_POSITIONS:
-        for index, word in enumerate(_words_per_kib(part, place, count)):
-            if word == moved:
-                yield first + index * KIB
-            moved = _times_a_kib(moved)
+    if count <= (_FEW_POSITIONS if whole_kib else _FEW_BYTES):
+        yield from _among_few(_words_at(part, place, count, step), moved, first, step)
         return
     while count > 0:
         here = min(count, _POSITIONS_AT_ONCE)
@@ -117,12 +115,37 @@ def claimed_sizes(
         moved = _times(moved, _power(here * step))
 
 
-def _words_per_kib(part: Buffer, place: int, count: int) -> list[int]:
-    """The u32 at `place` and at each of the `count` steps of a KiB from there on."""
+def _among_few(stored: Sequence[int], moved: int, first: int, step: int) -> Iterator[int]:
+    """The sizes from `first` on, in steps, at which the stored word is the due one. `moved` is that
+    of the first."""
+    lowest, low, high, highest = _tables_of(step)
+    size = first
+    for word in stored:
+        if word == moved:
+            yield size
+        size += step
+        moved = (
+            lowest[moved & 0xFF]
+            ^ low[moved >> 8 & 0xFF]
+            ^ high[moved >> 16 & 0xFF]
+            ^ highest[moved >> 24]
+        )
+
+
+def _words_at(part: Buffer, place: int, count: int, step: int) -> list[int]:
+    """The u32 at `place` and at each of the `count` steps from there on."""
     if count <= 0:
         return []
-    end = place + (count - 1) * KIB + _WORD_BYTES
-    return memoryview(part).cast("B")[place:end].cast("I")[:: KIB // _WORD_BYTES].tolist()
+    view = memoryview(part).cast("B")[place : place + (count - 1) * step + _WORD_BYTES]
+    if step % _WORD_BYTES == 0:
+        return view.cast("I")[:: step // _WORD_BYTES].tolist()
+    bytes_of_it = view.tolist()
+    return [
+        a | b << 8 | c << 16 | d << 24
+        for a, b, c, d in zip(
+            bytes_of_it, bytes_of_it[1:], bytes_of_it[2:], bytes_of_it[3:], strict=False
+        )
+    ]
 
 
 def sizes_by_data(body: memoryview) -> Iterator[int]:
@@ -157,18 +180,11 @@ def _whole_word(after_header: int, data_size_bytes: int) -> int:
     return _times(after_header ^ _START, _power(data_size_bytes + _WORD_BYTES))
 
 
-def _times_a_kib(value: int) -> int:
-    """A value times the factor of 1 KiB of zeros."""
-    lowest, low, high, highest = _tables_of_a_kib()
-    return (lowest[value & 0xFF] ^ low[value >> 8 & 0xFF] ^ high[value >> 16 & 0xFF]) ^ highest[
-        value >> 24
-    ]
-
-
-@lru_cache(maxsize=1)
-def _tables_of_a_kib() -> tuple[list[int], ...]:
-    """For each byte of a value, the lowest first: its products with that factor."""
-    factor = _power(KIB)
+@lru_cache(maxsize=2)
+def _tables_of(step: int) -> tuple[list[int], ...]:
+    """For each byte of a value, the lowest first: its products with the factor of so many bytes of
+    zeros."""
+    factor = _power(step)
     tables = []
     for number in range(_WORD_BYTES):
         table = [0]

@@ -6,7 +6,7 @@ check words are in `check_words`; `image_check` says what is wrong with an image
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 
 from openrbu.buffers import Buffer
@@ -146,9 +146,8 @@ class Header:
 
     def build(self) -> bytes:
         """The header's bytes: exactly those that it was parsed from."""
-        fields = asdict(self)
-        extra: bytes = fields.pop("extra")
-        return HEADER.pack(fields, header_length=self.size_bytes) + extra
+        fields = {name: getattr(self, name) for name in self.__slots__ if name != "extra"}
+        return HEADER.pack(fields, header_length=self.size_bytes) + self.extra
 
     @property
     def size_bytes(self) -> int:

@@ -60,6 +60,7 @@ class Layout:
         self.fields = fields
         self._struct = struct.Struct("<" + "".join(field.format for field in fields))
         self.size_bytes = self._struct.size
+        self._initials = [(field.name, field.initial()) for field in fields]
         self._offsets: dict[str, int] = {}
         offset = 0
         for field in fields:
@@ -106,8 +107,8 @@ class Layout:
         if unknown:
             raise TypeError(f"{self.name} has no field {', '.join(sorted(unknown))}")
         flat: list[int | bytes] = []
-        for field in self.fields:
-            value = given.get(field.name, field.initial())
+        for field, (name, initial) in zip(self.fields, self._initials, strict=True):
+            value = given.get(name, initial)
             if isinstance(value, bytes) and len(value) > field.size_bytes:  # struct would cut it
                 raise ValueError(f"{self.name}: {field.name} has room for {field.size_bytes} bytes")
             if isinstance(value, tuple):

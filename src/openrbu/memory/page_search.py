@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast
 
 from openrbu.memory.physical import ReadableMemory, Region
 from openrbu.memory.windows import VIEWED_BYTES, windows
@@ -15,7 +15,6 @@ WORD_BYTES = 4
 _WORDS_PER_PAGE = PAGE_SIZE // WORD_BYTES
 
 
-@runtime_checkable
 class HasFewPages(ReadableMemory, Protocol):
     """Memory of which only some pages are searched, which are known."""
 
@@ -34,8 +33,8 @@ def pages_beginning_with(
     where none of them begins a page of this process's memory: a search of this computer's memory
     would take it for a packet, also when this program has ended.
     """
-    if isinstance(memory, HasFewPages):
-        yield from _among_few(memory, start, end, words)
+    if hasattr(memory, "pages_in"):  # as in `windows`
+        yield from _among_few(cast(HasFewPages, memory), start, end, words)
         return
     row = _FirstWords(words)
     try:

@@ -33,8 +33,9 @@ def windows(memory: ReadableMemory, start: PhysAddr, end: PhysAddr) -> Iterator[
     A window's bytes are there until the next one is taken, and are not to be written. As few as are
     needed are in this process's memory at once, whatever the size of all.
     """
-    if isinstance(memory, HasWindows):
-        yield from memory.windows(start, end)
+    own = getattr(memory, "windows", None)  # several times as fast as isinstance with a protocol
+    if own is not None:
+        yield from own(start, end)
         return
     buffer = memoryview(b"") if memory.is_mapped else unaligned_buffer(COPIED_BYTES)
     step = VIEWED_BYTES if memory.is_mapped else COPIED_BYTES
