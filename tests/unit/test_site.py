@@ -46,6 +46,15 @@ def test_the_page_of_options_has_each_command_with_all_its_options(rbu: Cli) -> 
         assert in_rows == options, command
 
 
+def test_the_page_of_commands_has_each_of_them() -> None:
+    page = (DOCS / "commands.md").read_text("utf-8")
+    cells = re.findall(r"^\| (`rbu .+?) (?<!\\)\| ", page, re.MULTILINE)
+    words = [set(re.findall(r"[a-z]+", cell)) for cell in cells]
+    for name, row in COMMANDS.items():
+        for second in row.rows if isinstance(row, Group) else (name,):
+            assert any({name, second} <= each for each in words), f"rbu {name} {second}"
+
+
 def test_the_reference_lists_all_its_pages() -> None:
     text = (DOCS / "reference" / "README.md").read_text("utf-8")
     pages = {path.name for path in (DOCS / "reference").glob("*.md")} - {"README.md"}
