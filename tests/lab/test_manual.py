@@ -16,6 +16,7 @@ from openrbu.formats.version import BiosVersion
 from openrbu.units import MIB
 from rigs.cli import RBU
 from rigs.lab import Lab
+from rigs.schemas import check_document
 
 pytestmark = pytest.mark.lab
 
@@ -78,6 +79,8 @@ def test_a_machine_with_everything_against_it_is_updated_by_the_manuals_commands
     )
     assert done.returncode == 0, done
     planned, status = documents(done.stdout)
+    check_document("plan", planned)
+    check_document("status", status)
     verdicts = {each["name"]: each["verdict"] for each in planned["checks"]}
     assert planned["obstacles"] == []
     assert {verdicts[name] for name in ("staged_already", "kexec", "restart_mode")} == {"handled"}

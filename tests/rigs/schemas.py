@@ -25,6 +25,7 @@ from jsonschema import Draft202012Validator, FormatChecker
 from jsonschema.exceptions import best_match
 
 from openrbu.cli.app import COMMANDS, Group
+from openrbu.cli.main import _own_words as own_words
 from openrbu.cli.schemas import ERROR, schema_names, schema_of
 
 PROGRAMS = ("sys.exit(entry())", "sys.exit(main())", "raise SystemExit(main())")
@@ -59,9 +60,9 @@ def check_document(name: str, document: Any) -> None:
 def check_output(words: Sequence[str], output: str | bytes) -> None:
     """Fail where a command line has `--json`, and its output is not as its schema says.
 
-    Nothing is printed where the output could not be written, or a program was run.
+    There is none where it could not be written.
     """
-    own = words[: words.index("--")] if "--" in words else words
+    own = own_words(list(words))  # those of a program that is run are its own
     if "--json" not in own or not output.strip():
         return
     name = command_name(own)

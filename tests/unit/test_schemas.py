@@ -201,3 +201,4 @@ def test_what_a_command_says_in_another_process_is_checked() -> None:
 
 def test_the_words_of_a_program_that_is_run_are_its_own() -> None:
     check_output(["run", "--machine", "demo", "--", "lsblk", "--json"], "no JSON")
+    check_output(["run", "--machine", "demo", "lsblk", "--json"], "no JSON")
