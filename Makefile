@@ -16,7 +16,7 @@ NO_LIMIT := -o timeout=0 -o faulthandler_timeout=0
 .PHONY: help setup demo demo-balloon example example-volatility test test-here coverage test-nobody test-lab docs fuzz lab-soak token-soak driver-soak oracle-soak bench lint dist dist-check lock vendor clean
 
 help:  ## Show what there is
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
 
 setup: $(VENV)/.ready  ## A virtual environment with the locked dependencies, all of it compiled
 	@$(BIN)/python -m compileall -q src

@@ -80,15 +80,23 @@ def test_each_block_of_the_readme_is_run_somewhere() -> None:
 
 
 def test_what_the_readme_installs_by_is_there() -> None:
-    pipx, make = (block.commands for block in door("Install"))
-    assert make.startswith(sessions.SETUP)
+    dist, pipx, work_on_it = (block.commands for block in door("Install"))
+    assert work_on_it.startswith(sessions.SETUP)
     targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert set(re.findall(r"make ([\w-]+)", README.read_text())) <= set(targets)
+    package = re.search(r" \./(\S+)$", dist, re.MULTILINE)
+    assert package is not None
+    assert package[1] in (DOCS / "install.md").read_text()  # scripts/check-dist tries it
     extras = re.search(r"\[([\w,]+)\]", pipx)
     assert extras is not None
     declared = (ROOT / "pyproject.toml").read_text().partition("[project.optional-dependencies]")[2]
     for extra in extras[1].split(","):
         assert re.search(rf"^{extra} = ", declared, re.MULTILINE)
+
+
+def test_what_a_debian_has_not_is_installed_by_a_line_of_its_own() -> None:
+    lines = re.findall(r"apt-get install ([^#\n]+)", README.read_text())
+    assert [line.split() for line in lines if "smbios-utils" in line] == [["smbios-utils"]]
 
 
 def test_the_readme_is_read_in_a_minute_and_says_first_what_was_not_tried() -> None:
