@@ -776,7 +776,7 @@ def test_each_place_is_found_whatever_windows_memory_comes_in(
         memory = RamFile(path, regions, writable=False, is_mapped=False, offsets=[0])
         with contextlib.closing(memory):
             monkeypatch.setattr(windows, "COPIED_BYTES", data.draw(st.integers(1, 64)))
-            monkeypatch.setattr(any_alignment, "_SLICE_BYTES", 2 * data.draw(st.integers(2, 40)))
+            monkeypatch.setattr(any_alignment, "SLICE_BYTES", 2 * data.draw(st.integers(2, 40)))
             monkeypatch.setattr(any_alignment, "_FEW", data.draw(st.integers(0, 3)))
             found = any_alignment.places_anywhere(memory, regions[0].start, regions[0].end)
     for addresses, text in ((found.packets, b"$RPK"), (found.images, b"$RBU")):

@@ -12,6 +12,7 @@ from openrbu.dumps.opening import open_dump
 from openrbu.formats.hdr import HEADER_SIZE_BYTES, SystemId, make_image
 from openrbu.formats.packet import split
 from openrbu.formats.version import BiosVersion
+from openrbu.memory import off_page
 from openrbu.memory.off_page import off_page_note
 from openrbu.units import KIB, MIB, PAGE_SIZE
 from rigs.cli import Cli, image_bytes
@@ -359,11 +360,17 @@ def test_four_bytes_alone_and_what_begins_at_a_page_are_no_reason_for_a_note(rbu
     assert scanned(rbu, memory)["notes"] == []
 
 
-def test_a_quick_look_ends_and_says_where(tmp_path: Path) -> None:
+@pytest.mark.parametrize("few_bytes", [0, MIB, off_page.FEW_BYTES])
+def test_a_quick_look_ends_and_says_where(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few_bytes: int
+) -> None:
+    """Also where much is looked through with numpy."""
+    monkeypatch.setattr(off_page, "FEW_BYTES", few_bytes)
     path = tmp_path / "dump"
     path.write_bytes(bytes(with_packets())[1:])
     with open_dump(path) as memory:
         (part,) = memory.regions
+        assert f"{COUNT + 1} places begin like" in off_page_note(memory, part)
         assert "only in the first 1 MiB" in off_page_note(memory, part, MIB)
         assert "at least" in off_page_note(memory, part, START + 3 * PAGE_SIZE)
 

@@ -23,7 +23,7 @@ from openrbu.units import KIB, PAGE_SIZE, PhysAddr
 MAX_PLACES = 1 << 20
 """The search ends after the slice of memory in which so many places were found."""
 
-_SLICE_BYTES = 512 * KIB
+SLICE_BYTES = 512 * KIB
 """A slice, and a flag for each of its words, stay in the processor's second cache."""
 
 _KINDS = (PACKET_ID, MAGIC)
@@ -69,7 +69,7 @@ def places_anywhere(memory: ReadableMemory, start: PhysAddr, end: PhysAddr) -> P
     found: tuple[list[int], list[int]] = ([], [])
     ended_at = None
     before, end_before = b"", -1  # the last bytes of the slice before, and its end
-    compared = _Compared()
+    compared = Compared()
     for base, data in _slices(memory, start, end):
         before = before if base == end_before else b""
         joint = before + bytes(data[:_OVERLAP_BYTES])
@@ -88,16 +88,16 @@ def places_anywhere(memory: ReadableMemory, start: PhysAddr, end: PhysAddr) -> P
 def _slices(memory: ReadableMemory, start: PhysAddr, end: PhysAddr) -> Iterator[Window]:
     """The windows of memory in slices, so small that there are not many places in one of them."""
     for base, window in windows(memory, start, end):
-        for low in range(0, len(window), _SLICE_BYTES):
-            yield PhysAddr(base + low), window[low : low + _SLICE_BYTES]
+        for low in range(0, len(window), SLICE_BYTES):
+            yield PhysAddr(base + low), window[low : low + SLICE_BYTES]
 
 
-class _Compared:
+class Compared:
     """Looks for the two bytes with which both texts begin, in slices that stay in the processor's
     cache: once at even and once at odd offsets."""
 
     def __init__(self) -> None:
-        self._flags = bytearray(_SLICE_BYTES // _WORD_BYTES)
+        self._flags = bytearray(SLICE_BYTES // _WORD_BYTES)
         self._is_hit = np.frombuffer(self._flags, np.bool_)
         self._wanted = np.uint16(int.from_bytes(MAGIC[:_WORD_BYTES], "little"))
 
