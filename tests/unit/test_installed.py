@@ -107,7 +107,7 @@ def test_uv_takes_a_repository_by_its_address(place: Place) -> None:
 @pytest.mark.parametrize(
     ("extra", "command"),
     [
-        ("lab", "apt-get install virtme-ng"),
+        ("lab", "apt-get install virtme-ng (Debian 12 has none: docs/install.md)"),
         ("plot", "apt-get install python3-matplotlib"),
         ("testing", "apt-get install python3-pytest"),
     ],

@@ -35,7 +35,7 @@ DIST_PACKAGES = Path("/usr/lib/python3/dist-packages")
 _ELSEWHERE = "this form of openrbu comes without it; docs/install.md has those with it"
 
 _DEBIAN = {
-    "lab": "apt-get install virtme-ng",
+    "lab": "apt-get install virtme-ng (Debian 12 has none: docs/install.md)",
     "plot": "apt-get install python3-matplotlib",
     "testing": "apt-get install python3-pytest",
 }
