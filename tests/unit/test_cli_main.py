@@ -1,6 +1,7 @@
 """What holds for every command: errors, JSON, pipes, terminals, signals, start-up."""
 
 import contextlib
+import errno
 import json
 import os
 import pty
@@ -16,8 +17,10 @@ from pathlib import Path
 import pytest
 
 from openrbu import __version__
-from openrbu.cli import show
+from openrbu.cli import main, show
 from openrbu.cli.show import Facts, Table, bad, good, printable
+from openrbu.errors import DamagedInputError
+from openrbu.system.interrupts import TerminatedBySignal
 from rigs.cli import RBU, Cli
 
 # -- usage ----------------------------------------------------------------------------------
@@ -329,6 +332,27 @@ def test_an_interrupt_while_a_class_is_made_is_an_interrupt(
     monkeypatch.setattr(show, "_draw_plain", draw)
     ended = rbu("info", rbu.image())
     assert (ended.code, ended.err) == (143, "rbu: interrupted\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (TerminatedBySignal(signal.SIGTERM), "rbu: interrupted\n"),
+        (DamagedInputError("the header is cut off"), "rbu: the header is cut off\n"),
+        (FileNotFoundError(errno.ENOENT, "No such file", "a.hdr"), "rbu: a.hdr: No such file\n"),
+    ],
+)
+def test_notes_that_python_adds_to_an_exception_are_not_shown(
+    rbu: Cli, monkeypatch: pytest.MonkeyPatch, error: BaseException, line: str
+) -> None:
+    def fail(words: list[str], invocation: object) -> None:
+        raise error
+
+    error.add_note("Error calling __set_name__ on 'X' instance 'x' in 'Y'")
+    monkeypatch.setattr(main, "_call", fail)
+    ended, as_json = rbu("info", "a.hdr"), rbu("info", "a.hdr", "--json")
+    assert (ended.out, ended.err, as_json.err) == ("", line, line)
+    assert as_json.document["error"]["message"] == line[len("rbu: ") : -1]
 
 
 def test_shell_completion_completes_machine_names(rbu: Cli) -> None:

@@ -31,12 +31,12 @@ class InterruptReport:
 
     @contextlib.contextmanager
     def reporting(self) -> Iterator[None]:
-        """Add the note to an interrupt in the block."""
+        """Add the outcome to an interrupt in the block."""
         try:
             yield
         except TerminatedBySignal as stop:
             if self._journal is not None:
-                stop.add_note(self._outcome_text(self._journal))
+                stop.outcome = self._outcome_text(self._journal)
             raise
 
     def _outcome_text(self, journal: Journal) -> str:

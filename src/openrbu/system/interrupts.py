@@ -16,19 +16,21 @@ ended."""
 
 
 class TerminatedBySignal(BaseException):
-    """A signal asked this process to end. Its notes say what happened to the operation.
+    """A signal asked this process to end. `outcome` says what happened to the operation.
 
-    It is not a KeyboardInterrupt, because libraries catch that.
+    It is not a KeyboardInterrupt, because libraries catch that. The outcome is not a note
+    (PEP 678): Python adds notes of its own from 3.12 on, such as which class was being made.
     """
 
     def __init__(self, signum: int) -> None:
         super().__init__(f"interrupted by {signal.Signals(signum).name}")
         self.exit_code = EXIT_SIGNAL + signum
+        self.outcome: str | None = None
 
     @property
     def text(self) -> str:
-        """The message and its notes, as one line."""
-        return "; ".join(["interrupted", *getattr(self, "__notes__", [])])
+        """The message for the user, and the outcome where it is known, as one line."""
+        return "; ".join(filter(None, ["interrupted", self.outcome]))
 
 
 @contextlib.contextmanager
