@@ -13,10 +13,10 @@ TRACEABLE := not untraced and not privilege
 NO_LIMIT := -o timeout=0 -o faulthandler_timeout=0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-balloon example example-volatility test test-here coverage test-nobody test-lab docs fuzz lab-soak token-soak driver-soak oracle-soak bench lint dist dist-check lock vendor clean
+.PHONY: help setup demo demo-balloon example example-volatility test test-here coverage test-nobody test-floors test-debian13 test-lab docs fuzz lab-soak token-soak driver-soak oracle-soak bench lint dist dist-check lock vendor clean
 
 help:  ## Show what there is
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
 
 setup: $(VENV)/.ready  ## A virtual environment with the locked dependencies, all of it compiled
 	@$(BIN)/python -m compileall -q src
@@ -73,6 +73,30 @@ coverage: setup  ## Lines and branches that the tests but for those in the lab r
 
 test-nobody: setup  ## Those that may do something else for another user, to be run as one
 	$(BIN)/python -m pytest -m "privilege and not lab" --numprocesses 2 --dist loadfile tests/unit tests/contract
+
+# What can differ with another numpy, rich or Python: the commands and what they print, formats,
+# searches, maps, and each file that names numpy or rich. Not what needs long: random Xen histories.
+FLOOR_TESTS = $(sort $(wildcard tests/unit/test_cli_[eimp]*.py tests/unit/test_cli_status.py tests/unit/test_check_words.py \
+  tests/unit/test_hdr.py tests/unit/test_maps.py tests/unit/test_packet.py tests/unit/test_scan.py) \
+  $(filter-out %test_run_xen.py %_histories.py %test_simulation.py %test_conservation.py, \
+    $(shell grep -rlE '^(import numpy|from rich)' tests/unit --include='test_*.py')))
+NEW_PYTHON_TESTS := $(addprefix tests/unit/test_,cli_main.py cli_images.py hdr.py layout.py packet.py plan_view.py \
+  errors.py typed_json.py units.py dell_rbu.py)
+FLOORS := build/floors
+
+test-floors: $(FLOORS)/.ready  ## What can differ with the oldest numpy, rich and platformdirs (Debian 12's)
+	$(FLOORS)/bin/python -m pytest --numprocesses 2 --dist loadfile $(FLOOR_TESTS) \
+	  --deselect tests/unit/test_cli_status.py::test_the_unit_is_in_the_wheel
+
+$(FLOORS)/.ready: requirements/floors.lock pyproject.toml $(VENV)/.ready
+	$(PYTHON) -m venv $(FLOORS)
+	$(FLOORS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/floors.lock
+	echo "$(CURDIR)/src" >"$$($(FLOORS)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/openrbu.pth"
+	$(FLOORS)/bin/python -m pip list --disable-pip-version-check | grep -E '^(numpy|rich|platformdirs) '
+	touch $@
+
+test-debian13:  ## On Debian 13, in a chroot: what make dist built, the demo, tests; takes root
+	scripts/check-debian trixie $(NEW_PYTHON_TESTS)
 
 test-lab: setup  ## The tests in the lab: real Linux and the real driver in QEMU
 	$(BIN)/python -m pytest -m lab --numprocesses 2 --dist loadfile
@@ -135,7 +159,7 @@ $(VENV)/.dist-ready: requirements/dist.lock $(VENV)/.ready
 lock:  ## Make requirements/*.lock anew (names, versions and hashes; no addresses)
 	$(PYTHON) -m venv build/lock
 	build/lock/bin/python -m pip install --quiet pip-tools
-	cd requirements && for name in dev dist docs fuzz; do \
+	cd requirements && for name in dev dist docs floors fuzz; do \
 	  ../build/lock/bin/pip-compile --quiet --upgrade --generate-hashes --no-header \
 	    --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --strip-extras --allow-unsafe \
 	    --output-file $$name.lock $$name.in || exit 1; \

@@ -1,5 +1,7 @@
 """What all tests have."""
 
+from __future__ import annotations
+
 import shutil
 import signal
 import tempfile
