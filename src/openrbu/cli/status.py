@@ -29,6 +29,7 @@ from openrbu.units import human_size
 if TYPE_CHECKING:
     from openrbu.api import Machine
     from openrbu.bios.post_report import PostReport
+    from openrbu.errors import OpenRbuError
     from openrbu.formats.dell import RbuInformation
     from openrbu.formats.smbios import Tables
     from openrbu.update.begun_loads import BegunLoad
@@ -54,7 +55,8 @@ def status(
 ) -> Answer:
     """Show a machine's status: its BIOS, what is staged and armed.
 
-    After a restart, this also records the BIOS's own result in the history.
+    After a restart, this also records the BIOS's own result in the history. The exit code is 3 on
+    a computer that is no Dell.
 
     \b
     Example:  rbu status --machine demo
@@ -94,8 +96,18 @@ def status(
             "last_update": None if now.last is None else attempt_document(now.last),
             "table_problems": list(now.target.tables.problems),
         }
-        blocks = _last_line(now) if quiet else [Facts("Status", _status_rows(opened, now))]
-        return Answer(document, blocks)
+        if quiet:
+            return Answer(document, _last_line(now))
+        return Answer(document, [Facts("Status", _status_rows(opened, now))], _refusal(opened, now))
+
+
+def _refusal(machine: Machine, now: UpdateStatus) -> OpenRbuError | None:
+    """The error for a computer that is no Dell; None: it is one, or a virtual machine."""
+    if machine.virtual is not None or now.target.is_dell:
+        return None
+    from openrbu.update.target import no_dell
+
+    return no_dell(machine.host, now.target.system.vendor, now.target.system.product)
 
 
 def _last_line(now: UpdateStatus) -> list[Block]:

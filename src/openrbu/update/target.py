@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from openrbu.errors import ObstacleError
+from openrbu.errors import NotForThisMachineError, ObstacleError
 from openrbu.formats import dell
 from openrbu.formats.smbios import Tables
 from openrbu.formats.tokens import UpdateTokens, tokens_for_update
 from openrbu.formats.version import BiosVersion
 from openrbu.hosts.base import DMI_TABLE, ENTRY_POINT, Host, read_file, read_text
 from openrbu.units import FLASH_UNIT_BYTES
+
+_NAMES = "/sys/class/dmi/id"
+"""What the kernel shows of SMBIOS to all users: vendor and product, and no serial numbers."""
+
+A_VIRTUAL_ONE = "for a virtual machine: --machine NAME (rbu machine new NAME makes one)"
 
 HYPERVISOR_PATH = "/sys/hypervisor/type"
 
@@ -52,6 +57,11 @@ class Target:
         return None if size is None or size <= FLASH_UNIT_BYTES else size
 
     @property
+    def is_dell(self) -> bool:
+        """Whether this is a machine of Dell's, as far as its tables say that."""
+        return self.system_id is not None or _is_dells(self.system.vendor)
+
+    @property
     def title(self) -> str:
         """Its product name, or a text in place of an empty one."""
         return self.system.product or "a machine without a name"
@@ -72,9 +82,35 @@ def is_on_xen(host: Host) -> bool:
         ) from None
 
 
+def no_dell(host: Host, vendor: str, product: str) -> NotForThisMachineError:
+    """The error for a machine that is not one of Dell's: what it is, and what can be done."""
+    return NotForThisMachineError(
+        f"{host.name} is no Dell ({name_of(vendor, product)}), and RBU updates only those; "
+        f"{A_VIRTUAL_ONE}"
+    )
+
+
+def name_of(vendor: str, product: str) -> str:
+    """A machine by its vendor and its product, as far as its tables name them."""
+    return " ".join(filter(None, (vendor, product))) or "without a name"
+
+
+def _is_dells(vendor: str) -> bool:
+    return "dell" in vendor.lower()
+
+
+def _name_of(host: Host, file: str) -> str:
+    try:
+        return read_text(host, f"{_NAMES}/{file}")
+    except OSError:
+        return ""
+
+
 def read_target(host: Host) -> Target:
     """Read the machine's SMBIOS tables.
 
+    :raise NotForThisMachineError: when this user may not read them, and the kernel says that the
+        machine is not one of Dell's.
     :raise ObstacleError: when they can't be read: no SMBIOS, or no permission.
     :raise DamagedInputError: when the entry point is broken.
     """
@@ -82,10 +118,12 @@ def read_target(host: Host) -> Target:
         tables = Tables.parse(read_file(host, ENTRY_POINT), read_file(host, DMI_TABLE))
     except FileNotFoundError:
         raise ObstacleError(
-            f"{host.name} has no SMBIOS tables, so its model can't be known; "
-            "for a virtual machine: --machine NAME"
+            f"{host.name} has no SMBIOS tables, so its model can't be known; {A_VIRTUAL_ONE}"
         ) from None
     except PermissionError:
+        vendor, product = _name_of(host, "sys_vendor"), _name_of(host, "product_name")
+        if vendor and not _is_dells(vendor):
+            raise no_dell(host, vendor, product) from None
         raise ObstacleError("only root can read the SMBIOS tables: run this as root") from None
     except OSError as error:
         path = error.filename or DMI_TABLE

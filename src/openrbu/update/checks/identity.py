@@ -52,7 +52,7 @@ def _machine(seen: Situation) -> Check:
         + f"; BIOS {target.bios.version or 'without a version'}"
         + (f" of {target.bios.release_date}" if target.bios.release_date else "")
     )
-    if target.system_id is not None or "dell" in target.system.vendor.lower():
+    if target.is_dell:
         return _check("machine", text, Verdict.FINE)
     return _check("machine", text, Verdict.UNKNOWN, "RBU is known of Dell's machines only")
 

@@ -17,7 +17,7 @@ from openrbu.units import human_size
 from openrbu.update.checks.check import Check, Question, Verdict
 from openrbu.update.checks.situation import Situation
 from openrbu.update.options import Options
-from openrbu.update.target import Target
+from openrbu.update.target import A_VIRTUAL_ONE, Target, name_of
 
 _check = partial(Check, Question.IMAGE)
 
@@ -88,7 +88,11 @@ def _wrong_machine(image: Image, target: Target) -> tuple[str, str]:
     this one."""
     header, system_id, revision = image.header, target.system_id, target.hardware_revision
     if system_id is None:
-        return "not_a_dell", f"{target.title} shows no Dell system ID: no image is for it"
+        text = f"{target.title} shows no Dell system ID: no image is for it"
+        if not target.is_dell:
+            name = name_of(target.system.vendor, target.system.product)
+            text = f"no Dell ({name}), and {text}; {A_VIRTUAL_ONE}"
+        return "not_a_dell", text
     if not header.is_for(system_id):
         systems = ", ".join(map(title_of, header.systems)) or "no system"
         text = f"the image is for {systems}, not for {target.title} ({system_id:#06x})"
