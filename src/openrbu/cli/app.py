@@ -126,6 +126,7 @@ COMMANDS: Mapping[str, Row | Group] = {
         {
             "check": Row("openrbu.cli.labs:check"),
             "bios": Row("openrbu.cli.labs:bios"),
+            "clean": Row("openrbu.cli.labs:clean"),
             "update": Row("openrbu.cli.lab_guests:update"),
             "shell": Row("openrbu.cli.lab_guests:shell", runs_program=True),
         },

@@ -30,6 +30,7 @@ from openrbu.cli.passwords import password_of
 from openrbu.cli.show import Answer, Facts, print_error, print_note, write_through
 from openrbu.cli.status import post_document, post_rows
 from openrbu.cli.update_options import AllowAnySystem, AllowDowngrade, Mode
+from openrbu.cli.waits import waits
 from openrbu.errors import DamagedInputError, UsageError
 
 if TYPE_CHECKING:
@@ -112,15 +113,21 @@ def _tried(
     """Try the update, and show what it says in the guest."""
     from openrbu.lab.trial import try_update
 
-    return try_update(
-        machine,
-        image.absolute(),
-        words,
-        password=password,
-        cut_power=cut_power,
-        step=print_note,
-        output=lambda data: write_through(2 if as_json else 1, data),
-    )
+    with waits() as shown:
+
+        def output(data: bytes) -> None:
+            shown.end()
+            write_through(2 if as_json else 1, data)
+
+        return try_update(
+            machine,
+            image.absolute(),
+            words,
+            password=password,
+            cut_power=cut_power,
+            step=shown.say,
+            output=output,
+        )
 
 
 def _update_words(
@@ -269,9 +276,22 @@ def _status_of(ran: ProgramResult) -> int:
     return ran.status or 0 if ran.post is None else print_restart(ran.post)
 
 
+def _greeting(machine: LabMachine) -> str:
+    """Where one is in a shell, and how to leave it."""
+    from openrbu.formats.dell import BiosInformation, SystemInformation
+
+    tables = machine.tables
+    system, bios = SystemInformation.of(tables), BiosInformation.of(tables)
+    return (
+        f"this is root's shell on a {system.product} with BIOS {bios.version} and Linux "
+        f"{machine.guest.release}; exit (or Ctrl-D) switches the machine off, reboot restarts it"
+    )
+
+
 def _interact(machine: LabMachine) -> int:
     """Run a shell on the terminal, and another one after each restart. Returns its exit code."""
     while True:
+        print_note(_greeting(machine))
         ran = machine.shell(["/bin/sh", "-i"], cwd=str(Path.cwd()))
         if ran.post is None:
             return ran.status or 0

@@ -12,6 +12,7 @@ from openrbu._vendor import typer
 from openrbu.cli.options import complete_kernels, complete_models, size_of
 from openrbu.cli.show import cell_text, print_note
 from openrbu.cli.status import post_rows
+from openrbu.cli.waits import waits
 
 if TYPE_CHECKING:
     from openrbu.bios.post_report import PostReport
@@ -155,7 +156,9 @@ def make_parts(wanted: Wanted, flash_size_bytes: int) -> Parts:
         xen.check_ram(ram_bytes)
     if wanted.ram_file is None:
         sizes.check_memory(ram_bytes)
-    software = get_guest_software(print_note, wanted.kernel)
+    with waits() as shown:
+        software = get_guest_software(shown.say, wanted.kernel, shown.downloading)
+        hypervisor = get_xen(shown.say, shown.downloading) if wanted.xen else None
     spec = machine_spec_for(
         software,
         wanted.model,
@@ -164,7 +167,7 @@ def make_parts(wanted: Wanted, flash_size_bytes: int) -> Parts:
         ram_bytes=ram_bytes,
         admin_password=wanted.admin_password,
     )
-    host = xen.XenBoot.of(get_xen(print_note), ram_bytes) if wanted.xen else None
+    host = None if hypervisor is None else xen.XenBoot.of(hypervisor, ram_bytes)
     return Parts(wanted, software, spec, host)
 
 
@@ -180,7 +183,8 @@ def machine_of(parts: Parts, *, on_terminal: bool = False) -> Iterator[LabMachin
     from openrbu.lab.programs import find_qemu
 
     wanted, software, spec = parts.wanted, parts.software, parts.spec
-    found = accelerator(find_qemu(), software.vmlinuz, print_note)
+    with waits() as shown:
+        found = accelerator(find_qemu(), software.vmlinuz, shown.say)
     how = "emulated" if found == TCG else found.upper()
     with (
         _terminal_restored(on_terminal),
@@ -196,10 +200,11 @@ def machine_of(parts: Parts, *, on_terminal: bool = False) -> Iterator[LabMachin
             on_terminal=on_terminal,
         ) as machine,
     ):
-        print_note(f"starting a {spec.model} with BIOS {spec.bios_version} ({how}) …")
         is_up = False
         try:
-            machine.power_on()
+            with waits() as shown:
+                shown.say(f"starting a {spec.model} with BIOS {spec.bios_version} ({how}) …")
+                machine.power_on()
             is_up = True
             where = "" if parts.xen is None else ", dom0 of Xen"
             print_note(f"started: Linux {machine.guest.release}{where}")

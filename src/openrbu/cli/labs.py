@@ -1,4 +1,4 @@
-"""Commands on the lab: lab check, lab bios."""
+"""Commands on the lab: lab check, lab bios, lab clean."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from openrbu._vendor import typer
 from openrbu.cli.files import save
 from openrbu.cli.lab_machine import KernelOption, Modules
 from openrbu.cli.options import Force, OutputFile, size_of
-from openrbu.cli.show import Answer, Cell, Facts, Table, bad, caution, good, print_note
+from openrbu.cli.show import Answer, Block, Cell, Facts, Table, bad, caution, good, print_note
+from openrbu.cli.waits import waits
 
 if TYPE_CHECKING:
     from openrbu.lab.check import Need
@@ -87,7 +88,8 @@ def bios(
     from openrbu.system.files import read_input
     from openrbu.units import human_size
 
-    rom = read_input(get_seabios(print_note))
+    with waits() as shown:
+        rom = read_input(get_seabios(shown.say))
     renamed = rename_bios(rom, version)
     if size is not None:
         renamed = fill_flash(renamed, size_of(size, "--size"))
@@ -107,3 +109,47 @@ def bios(
     }
     saved = good(f"wrote {output}") if changed else f"{output} exists already with this content"
     return Answer(document, [Facts(str(output), rows), saved])
+
+
+def clean() -> Answer:
+    """Remove what the lab has left: its cache, and what killed processes left of machines.
+
+    Nothing is asked: what the lab needs it fetches again. What a running guest uses stays, and so
+    does every file that is not the lab's.
+
+    \b
+    Example:  rbu lab clean
+    """
+    from openrbu.errors import ObstacleError
+    from openrbu.lab.cleaning import clean as clean_lab
+    from openrbu.system.home import cache_home
+    from openrbu.units import human_size
+
+    cache = cache_home()
+    found = clean_lab(cache)
+    removed, stays = [e for e in found if not e.why], [e for e in found if e.why]
+    freed_bytes = sum(each.size_bytes for each in removed)
+    document = {
+        "changed": bool(removed),
+        "cache": str(cache),
+        "freed_bytes": freed_bytes,
+        "removed": [
+            {"path": str(each.path), "what": each.what, "size_bytes": each.size_bytes}
+            for each in removed
+        ],
+        "left": [{"path": str(each.path), "what": each.what, "why": each.why} for each in stays],
+    }
+    rows: list[list[Cell]] = [
+        [human_size(each.size_bytes), each.what, str(each.path)] for each in removed
+    ]
+    blocks: list[Block] = [Table("Removed", ["size", "what", "path"], rows)] if rows else []
+    if rows:
+        blocks.append(good(f"{human_size(freed_bytes)} are free again"))
+    elif not stays:
+        blocks.append(f"nothing to do: the lab has left nothing in {cache} or of its machines")
+    if not stays:
+        return Answer(document, blocks)
+    reasons = ", ".join(sorted({each.why for each in stays}))
+    number = "one thing" if len(stays) == 1 else f"{len(stays)} things"
+    error = ObstacleError(f"{number} of the lab stayed, such as {stays[0].path}: {reasons}")
+    return Answer(document, blocks, error)

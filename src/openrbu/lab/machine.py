@@ -39,7 +39,14 @@ from openrbu.lab.board import copy_cmos, start_qemu
 from openrbu.lab.guest import RESET, GuestLostError, GuestStoppedError, Output, QemuGuest
 from openrbu.lab.packages import GuestSoftware
 from openrbu.lab.qemu import Qemu
-from openrbu.lab.scratch import fd_path, memory_file, new_file, remove_tree
+from openrbu.lab.scratch import (
+    MACHINE_PREFIX,
+    cache_in_use,
+    fd_path,
+    memory_file,
+    new_file,
+    remove_tree,
+)
 from openrbu.lab.seabios import is_seabios
 from openrbu.lab.sizes import (
     DEFAULT_RAM_BYTES,
@@ -64,8 +71,6 @@ from openrbu.units import KIB, PhysAddr
 _WARM_FLAG, _WARM = PhysAddr(0x472), (0x1234).to_bytes(2, "little")
 
 _SEABIOS_LINE = re.compile(r"SeaBIOS \(version (.*)\)")
-
-_PREFIX = "openrbu-lab-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +136,9 @@ class LabMachine:
         self._guest: QemuGuest | None = None
         self._running = contextlib.ExitStack()
         with contextlib.ExitStack() as stack:
+            stack.enter_context(cache_in_use())
             with signals_deferred():
-                self.directory = fresh_directory(Path(tempfile.gettempdir()), _PREFIX)
+                self.directory = fresh_directory(Path(tempfile.gettempdir()), MACHINE_PREFIX)
                 stack.callback(remove_tree, self.directory)
                 write_parts(self.directory, replace(spec, ram_bytes=self._ram_bytes), clock=clock)
                 self.disk = self.directory / boot.DISK

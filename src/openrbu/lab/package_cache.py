@@ -11,6 +11,7 @@ import contextlib
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from openrbu.errors import ObstacleError, OpenRbuError
@@ -19,6 +20,12 @@ from openrbu.system.lockfile import LockFile
 from openrbu.system.signals import SIGNAL_CHECK_S
 from openrbu.system.waiting import Deadline, wait_for
 from openrbu.units import human_size, human_sizes
+
+Download = tuple[Path, int]
+"""The directory in which a file grows, and the bytes that it will have."""
+
+Downloading = Callable[[Download], AbstractContextManager[object]]
+"""A block in which something is downloaded, such as one that shows how far it is."""
 
 _FRESH = ".new-"
 """The beginning of the names of directories that are not complete yet."""
@@ -40,12 +47,17 @@ def cache_errors(cache: Path) -> Iterator[None]:
 
 class PackageCache:
     """The cache in `directory`. It is locked at the first need, until `stack` is closed. `say` gets
-    a line before each thing that is fetched."""
+    a line before each thing that is fetched, and `downloading` is entered while that is done."""
 
     def __init__(
-        self, directory: Path, say: Callable[[str], None], stack: contextlib.ExitStack
+        self,
+        directory: Path,
+        say: Callable[[str], None],
+        stack: contextlib.ExitStack,
+        downloading: Downloading = contextlib.nullcontext,
     ) -> None:
         self.directory, self.say, self._stack = directory, say, stack
+        self._downloading = downloading
         self._packages = directory / "packages"
         self._is_locked = False
 
@@ -64,7 +76,9 @@ class PackageCache:
         with self.fresh() as fresh:
             root = fresh / "root"
             root.mkdir()
-            unpack(apt.download(package, fresh), root)
+            with self._downloading((fresh, package.size_bytes)):
+                deb = apt.download(package, fresh)
+            unpack(deb, root)
             finish(root)
             place.mkdir(parents=True, exist_ok=True)
             return root.rename(place / package.directory_name)

@@ -32,7 +32,7 @@ from openrbu.lab.kernels import (
     kernel_of_file,
     missing_inside,
 )
-from openrbu.lab.package_cache import PackageCache, cache_errors
+from openrbu.lab.package_cache import Downloading, PackageCache, cache_errors
 from openrbu.lab.programs import QEMU, ProcessResult, find_program, run, search_path
 from openrbu.lab.suites import fetch_suite
 from openrbu.system.home import cache_home
@@ -57,6 +57,9 @@ _PATTERNS = {
     "xen": "xen-hypervisor-[0-9]*",
 }
 """By role: how the names of the packages, and of their directories in the cache, begin."""
+
+PACKAGE_PATTERNS = tuple(_PATTERNS.values())
+"""How the names of the directories in `packages/` of the cache begin."""
 
 ROLES = ("kernel", "busybox", "kmod", "seabios")
 """The roles of the packages in `GuestSoftware`. `xen` is fetched only for a Xen host."""
@@ -104,17 +107,19 @@ class GuestSoftware:
 
 
 def get_guest_software(
-    say: Callable[[str], None], choice: KernelChoice = DEFAULT_KERNEL
+    say: Callable[[str], None],
+    choice: KernelChoice = DEFAULT_KERNEL,
+    downloading: Downloading = contextlib.nullcontext,
 ) -> GuestSoftware:
     """The software, from the cache where that has it. `say` gets a line before each thing that is
-    fetched or made.
+    fetched or made, and `downloading` is entered for each download.
 
     :raise ObstacleError: when something is not available, or no guest starts with that kernel; the
         text says what to do.
     """
     cache = cache_home()
     with cache_errors(cache), contextlib.ExitStack() as stack:
-        return _SoftwareBuilder(PackageCache(cache, say, stack)).software(choice)
+        return _SoftwareBuilder(PackageCache(cache, say, stack, downloading)).software(choice)
 
 
 def get_seabios(say: Callable[[str], None]) -> Path:
@@ -127,14 +132,14 @@ def get_seabios(say: Callable[[str], None]) -> Path:
         return _SoftwareBuilder(PackageCache(cache, say, stack)).seabios()
 
 
-def get_xen(say: Callable[[str], None]) -> Path:
+def get_xen(say: Callable[[str], None], downloading: Downloading = contextlib.nullcontext) -> Path:
     """The Xen hypervisor: the ELF file that a boot loader starts.
 
     :raise ObstacleError: as `get_guest_software`.
     """
     cache = cache_home()
     with cache_errors(cache), contextlib.ExitStack() as stack:
-        return _SoftwareBuilder(PackageCache(cache, say, stack)).xen()
+        return _SoftwareBuilder(PackageCache(cache, say, stack, downloading)).xen()
 
 
 def cached_package(cache: Path, role: str) -> Path | None:

@@ -2,11 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from openrbu.errors import ObstacleError
+from openrbu.system.home import cache_home
+from openrbu.system.lockfile import try_lock
+
+MACHINE_PREFIX = "openrbu-lab-"
+"""Begins the name of a machine's directory; the ID of its process follows."""
+
+USED = "used"
+"""The file in the cache that each guest has locked while it runs: what is in the cache stays."""
+
+
+@contextlib.contextmanager
+def cache_in_use() -> Iterator[None]:
+    """Keep what is in the cache there in the block. A cache that this user may not write is not
+    removed by this user either."""
+    fd = -1
+    with contextlib.suppress(OSError, ObstacleError):
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        fd = os.open(cache_home() / USED, flags, 0o600)
+        try_lock(fd, fcntl.LOCK_SH)
+    try:
+        yield
+    finally:
+        if fd >= 0:
+            os.close(fd)
 
 
 def memory_file(name: str, data: bytes = b"", size_bytes: int | None = None) -> int:
