@@ -40,6 +40,15 @@ OF_A_FEW = (
 """What only some machines need, or only some of the time: rules of a BIOS at a start, the balloon
 on Xen, a socket where another process has the machine, an image's format where one is staged."""
 
+OF_OTHERS = (
+    "openrbu.cli.about",
+    "openrbu.cli.completion",
+    "openrbu.formats.packet_header",
+    "openrbu.machine.reading",
+    "openrbu.system.denied",
+)
+"""What belongs to other commands, to files of packets, and to directories that are refused."""
+
 REPORT = """
 import json, sys, traceback
 slow = json.loads(sys.argv.pop(1))
@@ -91,6 +100,13 @@ def _three_machines(rbu: Cli) -> None:
 )
 def test_a_command_that_only_looks_loads_nothing_slow(words: str) -> None:
     assert importers(*words.split()) == {}
+
+
+@pytest.mark.usefixtures("_three_machines")
+@pytest.mark.parametrize("words", ["info image.hdr", "machine list", "status -m one"])
+def test_what_few_command_lines_need_is_not_even_compiled_for_the_others(words: str) -> None:
+    """In a container nothing may be kept of what is compiled (PYTHONDONTWRITEBYTECODE)."""
+    assert importers(*words.split(), of=OF_OTHERS) == {}
 
 
 @pytest.mark.usefixtures("_three_machines")

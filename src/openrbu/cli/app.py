@@ -17,11 +17,9 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple, cast
 
 from openrbu import __version__
 from openrbu._vendor import typer
-from openrbu._vendor.typer._completion_classes import completion_init
 from openrbu._vendor.typer.core import TyperCommand, TyperGroup
 from openrbu.cli import letters
 from openrbu.cli.commands import CommandFunction, as_command
-from openrbu.cli.completion import VARIABLE
 
 if TYPE_CHECKING:
     from openrbu._vendor.typer._click import Command, Context
@@ -30,6 +28,9 @@ EXIT_CODES = (
     "Exit codes: 0 done, or nothing to do; 1 the update failed; 2 usage; 3 the image is not for "
     "this machine; 4 an obstacle prevents it; 5 the input is damaged."
 )
+
+COMPLETE_VARIABLE = "_RBU_COMPLETE"
+"""With this set, `rbu` answers a shell's question and does nothing else."""
 
 ANY_WORDS = {"allow_interspersed_args": False}
 """Parsing ends at the first word that is not an option: the rest belongs to the program."""
@@ -199,7 +200,9 @@ def build_command(*, is_rich: bool | None = None) -> Command:
 def _build_root(is_rich: bool) -> Command:
     app = _typer(is_rich)
     app.callback(help=_help(_root, is_rich), epilog=EXIT_CODES)(_root)
-    if VARIABLE in os.environ:
+    if COMPLETE_VARIABLE in os.environ:
+        from openrbu._vendor.typer._completion_classes import completion_init
+
         completion_init()
     root = typer.main.get_command(app)
     _fill(cast("TyperGroup", root), COMMANDS, is_rich)

@@ -9,8 +9,6 @@ from openrbu._vendor import typer
 from openrbu.cli.show import Answer
 
 PROGRAM = "rbu"
-VARIABLE = "_RBU_COMPLETE"
-"""With this set, `rbu` answers a shell's question and does nothing else."""
 
 _FOR_ZSHRC = f"compdef _{PROGRAM}_completion {PROGRAM}"
 _FOR_ZSH = f"""\
@@ -50,9 +48,10 @@ def completion(
 def script_of(shell: Shell) -> str:
     """The script for a shell, with a line feed at its end."""
     from openrbu._vendor.typer._completion_shared import get_completion_script
+    from openrbu.cli.app import COMPLETE_VARIABLE
 
     script = get_completion_script(
-        prog_name=PROGRAM, complete_var=VARIABLE, shell=shell.value
+        prog_name=PROGRAM, complete_var=COMPLETE_VARIABLE, shell=shell.value
     ).strip()
     if shell is Shell.ZSH:
         script = script.replace(_FOR_ZSHRC, _FOR_ZSH)

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from openrbu.errors import DamagedInputError, NotForRbuError, ObstacleError, UsageError
 from openrbu.formats.hdr import MAGIC, Image
-from openrbu.formats.packet_header import PACKET_ID
 from openrbu.system.files import read_input
 
 if TYPE_CHECKING:
@@ -86,6 +85,8 @@ def load_images(data: bytes, *, up_to_its_end: bool = False) -> LoadedFile:
         image = Image.parse(data)
         if image.is_whole or not up_to_its_end:
             return LoadedFile((LoadedImage(image),), len(data))
+    from openrbu.formats.packet_header import PACKET_ID  # noqa: PLC0415  (start-up time)
+
     if start == PACKET_ID:
         raise DamagedInputError(
             "RBU packets, not an image: join them first with rbu join", offset=0

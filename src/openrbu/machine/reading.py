@@ -9,7 +9,6 @@ copy is gone with it. Meanwhile the machine's lock is shared, so that no process
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,14 +20,6 @@ from openrbu.system.signals import signals_deferred
 
 _RAM = "ram"
 _NOT_COPIED = (_RAM, "lock", "socket", "state.spare")
-
-
-def may_be_written(directory: Path) -> bool:
-    """Whether this user can open the machine in a directory in the usual way, as far as modes and
-    mounts say that."""
-    lock = directory / "lock"
-    paths = [directory, *([lock] if os.path.lexists(lock) else [])]
-    return all(os.access(path, os.W_OK, effective_ids=True) for path in paths)
 
 
 @contextlib.contextmanager

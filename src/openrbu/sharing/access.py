@@ -8,6 +8,7 @@ is.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -56,11 +57,22 @@ def open_for_reading(directory: Path) -> Iterator[Machine]:
 
     :raise MachineError: as `open_or_connect`.
     """
-    from openrbu.machine.reading import looked_at, may_be_written  # noqa: PLC0415  (start-up time)
+    if _may_be_written(directory):
+        own: Callable[[Path], AbstractContextManager[Machine]] = _owned
+    else:
+        from openrbu.machine.reading import looked_at  # noqa: PLC0415  (start-up time)
 
-    own = _owned if may_be_written(directory) else looked_at
+        own = looked_at
     with contextlib.ExitStack() as stack:
         yield _open_when_free(stack, directory, lambda: own(directory))
+
+
+def _may_be_written(directory: Path) -> bool:
+    """Whether this user can open the machine in a directory in the usual way, as far as modes and
+    mounts say that."""
+    lock = directory / "lock"
+    paths = [directory, *([lock] if os.path.lexists(lock) else [])]
+    return all(os.access(path, os.W_OK, effective_ids=True) for path in paths)
 
 
 @contextlib.contextmanager
