@@ -42,7 +42,7 @@ _WORD_BYTES = 4
 _POSITIONS_AT_ONCE = MIB
 _FEW_VALUES = 64 * KIB
 
-_FEW_BYTES = 4 * KIB
+_FEW_BYTES = 512
 _FEW_POSITIONS = 8 * KIB
 """So many take less time one by one than with numpy, which has to be loaded for whole KiB."""
 
