@@ -176,6 +176,7 @@ def test_a_making_that_is_cut_short_is_in_nobodys_way(
         kill_self()
 
     monkeypatch.setattr(factory, "save_config", die)
+    monkeypatch.setenv("OPENRBU_HOME", str(tmp_path))
 
     def make_one() -> None:
         make(tmp_path)
