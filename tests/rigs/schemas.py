@@ -1,8 +1,9 @@
 """The JSON Schemas of the package, and the check of every document that a test makes `rbu` print.
 
-A schema allows keys that it does not name, because later versions may add some. Here none are
-allowed: a key that is not described is a fault of the schema. A document without a schema is a
-fault, too.
+A document is checked twice: against the schema as it is published, as other programs do, and
+against one that is stricter. A schema allows keys that it does not name, because later versions may
+add some. The stricter one allows none: a key that is not described is a fault of the schema. A
+document without a schema is a fault, too.
 
 `rigs.cli.Cli` checks what it runs in this process. What runs as a process of its own, under
 whatever other program, is checked where its output is read: `Popen.communicate`, which
@@ -49,12 +50,13 @@ def _is_date_time(value: object) -> bool:
 def check_document(name: str, document: Any) -> None:
     """Fail where a document is not as the schema of that name says, or there is none."""
     assert name in _names(), f"no schema in src/openrbu/schemas describes {name}"
-    faults = list(_validator(name).iter_errors(document))
-    if faults:  # keys are not evaluated, too, where something else is wrong
-        others = [each for each in faults if each.validator != "unevaluatedProperties"]
-        fault = best_match(others or faults)
-        where = f"{name}: {fault.json_path}"
-        raise AssertionError(f"{where}: {fault.message} (src/openrbu/schemas, scripts/json-page)")
+    for validator in validators(name):
+        faults = list(validator.iter_errors(document))
+        if faults:  # keys are not evaluated, too, where something else is wrong
+            others = [each for each in faults if each.validator != "unevaluatedProperties"]
+            fault = best_match(others or faults)
+            said = f"{name}: {fault.json_path}: {fault.message}"
+            raise AssertionError(f"{said} (src/openrbu/schemas, scripts/json-page)")
 
 
 def check_output(words: Sequence[str], output: str | bytes) -> None:
@@ -109,8 +111,13 @@ def _names() -> frozenset[str]:
 
 
 @cache
-def _validator(name: str) -> Draft202012Validator:
-    return Draft202012Validator(_closed(schema_of(name)), format_checker=_FORMATS)
+def validators(name: str) -> list[Draft202012Validator]:
+    """That of the published schema, and that of the stricter one."""
+    published = schema_of(name)
+    return [
+        Draft202012Validator(each, format_checker=_FORMATS)
+        for each in (published, _closed(published))
+    ]
 
 
 def _closed(part: Any) -> Any:

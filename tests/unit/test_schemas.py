@@ -17,7 +17,7 @@ from openrbu.cli import show
 from openrbu.cli.app import COMMANDS, Group, Row, load
 from openrbu.cli.schemas import COMMON, ERROR, schema_names, schema_of
 from rigs.cli import Cli
-from rigs.schemas import check_document, check_output
+from rigs.schemas import check_document, check_output, validators
 from rigs.wheels import file_in_wheel
 
 ROOT = Path(__file__).parents[2]
@@ -118,6 +118,12 @@ def test_a_schema_is_one_of_draft_2020_12(name: str) -> None:
     Draft202012Validator.check_schema(schema(name))
 
 
+@pytest.mark.parametrize("name", [COMMON, *schema_names()])
+def test_no_schema_is_one_of_several(name: str) -> None:
+    """Each allows more keys than it names, so a document may be as two of them say: `anyOf`."""
+    assert '"oneOf"' not in json.dumps(schema(name))
+
+
 def test_each_key_is_described() -> None:
     silent = {
         name
@@ -150,6 +156,33 @@ def test_a_document_that_differs_from_its_schema_fails(wrong: dict[str, Any]) ->
     check_document("machine-off", document())
     with pytest.raises(AssertionError, match="machine-off: "):
         check_document("machine-off", wrong)
+
+
+def test_a_document_that_only_the_published_schema_refuses_fails(
+    rbu: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is as two parts of a `oneOf` say, of which the stricter schema refuses one."""
+    rbu("machine", "new", "demo")
+    said = rbu.json("machine", "reboot", "demo")
+    assert said["attempted"] is False
+    described = schema_of("machine-reboot")
+    described["oneOf"] = described.pop("anyOf")
+    monkeypatch.setattr("rigs.schemas.schema_of", lambda _: described)
+    validators.cache_clear()
+    try:
+        with pytest.raises(AssertionError, match=r"machine-reboot: \$: .* is valid under each of"):
+            check_document("machine-reboot", said)
+    finally:
+        validators.cache_clear()
+
+
+def test_a_plain_validator_takes_what_a_restart_says(rbu: Cli) -> None:
+    rbu("machine", "new", "demo")
+    plain = Draft202012Validator(rbu("schema", "machine", "reboot").document)
+    for words in ((), ("--cold",), ("--kexec",)):
+        ended = rbu("machine", "reboot", "demo", *words, "--json")
+        assert ended.code == 0
+        plain.validate(ended.document)
 
 
 def test_a_document_without_a_schema_fails() -> None:
