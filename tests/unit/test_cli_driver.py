@@ -57,6 +57,33 @@ def test_start_status_stop(rbu: Cli, tree: Path) -> None:
     assert sorted(free_pages(tree)) == sorted(PAGES)
 
 
+def test_a_module_that_is_openrbus_own_driver_is_called_that(rbu: Cli, tree: Path) -> None:
+    """The kernel has none. Nothing says that a module of the kernel is loaded."""
+    none = rbu("module", "unload", "dell_rbu")
+    assert none.out == "nothing to do: openrbu's own driver is not started\n"
+    loaded = rbu("module", "load", "dell_rbu", "image_type=packet")
+    assert loaded.out.startswith("openrbu's own driver is started: the kernel has no dell_rbu (")
+    assert document(rbu, "driver", "status")["is_started"] is True
+    again = rbu("module", "load", "dell_rbu")
+    assert again.out == "nothing to do: openrbu's own driver is started already\n"
+    refused = rbu.fails(4, "module", "unload", "dell_rbu")
+    assert "openrbu's own driver can't be stopped: Device or resource busy" in refused
+    assert "--abort removes its firmware entry" in refused
+    stopped = rbu("module", "unload", "dell_rbu", "--abort")
+    assert stopped.out == "openrbu's own driver is stopped\n"
+    assert document(rbu, "driver", "status")["is_started"] is False
+
+
+@pytest.mark.parametrize("does", ["load", "unload"])
+def test_module_commands_tell_scripts_whose_driver_it_is(rbu: Cli, tree: Path, does: str) -> None:
+    assert document(rbu, "module", does, "dell_rbu")["driver"] == "own"
+    put(tree, "/sys/module/dcdbas/parameters/x", "")
+    assert document(rbu, "module", "load", "dcdbas")["driver"] == "kernel"
+    rbu("machine", "new", "demo")
+    assert document(rbu, "module", "load", "dell_rbu", "-m", "demo")["driver"] == "kernel"
+    assert "openrbu's own driver" in " ".join(rbu("module", does, "--help").out.lower().split())
+
+
 def test_it_says_what_was_added_and_what_is_gone(rbu: Cli, tree: Path) -> None:
     assert document(rbu, "driver", "start", "--memory", "2M")["size_bytes"] == 2 * MIB
     more = rbu("driver", "start", "--memory", "4M", "--block", "4M")

@@ -21,6 +21,9 @@ Parameters = Annotated[
     typer.Argument(metavar="PARAM=VALUE", help="Such as image_type=packet."),
 ]
 
+OWN = "openrbu's own driver"
+_NO_MODULE = "the kernel has no dell_rbu (rbu driver status shows it, rbu driver stop ends it)"
+
 
 def load(
     module: Module = ModuleChoice.DELL_RBU,
@@ -30,6 +33,9 @@ def load(
 ) -> Answer:
     """Load a kernel module, with parameters.
 
+    On a computer whose kernel has no dell_rbu, openrbu's own driver is started in its place, as
+    `rbu driver start` does; `rbu driver stop` stops it.
+
     \b
     Example:  rbu module load dell_rbu image_type=packet --machine demo
     """
@@ -38,13 +44,14 @@ def load(
     with api.open_machine(machine) as opened:
         if module is ModuleChoice.XEN_BALLOON:
             return _built_in(opened)
+        is_own = _is_own(opened, module)
+        document = {"module": name, "driver": _driver(is_own), "is_loaded": True}
         if opened.host.module_is_loaded(name):
-            answer = [f"nothing to do: module {name} is loaded already"]
-            return Answer({"changed": False, "module": name, "is_loaded": True}, answer)
+            already = f"{OWN} is started" if is_own else f"module {name} is loaded"
+            return Answer({"changed": False, **document}, [f"nothing to do: {already} already"])
         opened.host.load_module(name, wanted)
-    return Answer(
-        {"changed": True, "module": name, "is_loaded": True}, [good(f"module {name} is loaded")]
-    )
+    done = f"{OWN} is started: {_NO_MODULE}" if is_own else f"module {name} is loaded"
+    return Answer({"changed": True, **document}, [good(done)])
 
 
 def unload(
@@ -60,6 +67,8 @@ def unload(
 ) -> Answer:
     """Unload a kernel module. Unloading dell_rbu frees everything that is staged.
 
+    Where openrbu's own driver is in the place of dell_rbu, it is stopped.
+
     While its firmware entry exists, dell_rbu can't be unloaded; --abort removes the entry, as
     `echo -1 > /sys/class/firmware/dell_rbu/loading` does.
 
@@ -71,9 +80,11 @@ def unload(
         if module is ModuleChoice.XEN_BALLOON:
             _built_in(opened)
             raise ObstacleError("xen_balloon is built into this kernel: it can't be unloaded")
+        is_own = _is_own(opened, module)
+        document = {"module": name, "driver": _driver(is_own), "is_loaded": False}
         if not opened.host.module_is_loaded(name):
-            answer = [f"nothing to do: module {name} is not loaded"]
-            return Answer({"changed": False, "module": name, "is_loaded": False}, answer)
+            not_there = f"{OWN} is not started" if is_own else f"module {name} is not loaded"
+            return Answer({"changed": False, **document}, [f"nothing to do: {not_there}"])
         if abort and module is ModuleChoice.DELL_RBU:
             RbuDriver(opened.host).abort_entry()
         try:
@@ -81,13 +92,22 @@ def unload(
         except OSError as error:
             if error.errno != errno.EBUSY:
                 raise
+            what = f"{OWN} can't be stopped" if is_own else f"module {name} can't be unloaded"
             raise ObstacleError(
-                f"module {name} can't be unloaded: {error.strerror}; --abort removes its firmware "
-                "entry first, as echo -1 > /sys/class/firmware/dell_rbu/loading does"
+                f"{what}: {error.strerror}; --abort removes its firmware entry "
+                "first, as echo -1 > /sys/class/firmware/dell_rbu/loading does"
             ) from None
-    return Answer(
-        {"changed": True, "module": name, "is_loaded": False}, [good(f"module {name} is unloaded")]
-    )
+    done = f"{OWN} is stopped" if is_own else f"module {name} is unloaded"
+    return Answer({"changed": True, **document}, [good(done)])
+
+
+def _is_own(machine: api.Machine, module: ModuleChoice) -> bool:
+    """Whether openrbu's own driver is this module there, or would be."""
+    return module is ModuleChoice.DELL_RBU and machine.host.own_rbu is not None
+
+
+def _driver(is_own: bool) -> str:
+    return "own" if is_own else "kernel"
 
 
 def _built_in(machine: api.Machine) -> Answer:
@@ -103,7 +123,7 @@ def _built_in(machine: api.Machine) -> Answer:
             f"{name} is built into kernels and works only on Xen; {machine.host.name} does not run "
             "on Xen (rbu balloon host makes a machine that does)"
         )
-    document = {"changed": False, "module": name, "is_loaded": True}
+    document = {"changed": False, "module": name, "driver": _driver(False), "is_loaded": True}
     return Answer(document, [f"nothing to do: {name} is built into this kernel"])
 
 

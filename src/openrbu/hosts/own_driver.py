@@ -14,6 +14,7 @@ first change takes it, until `close`.
 from __future__ import annotations
 
 import contextlib
+import errno
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -231,6 +232,8 @@ class OwnDriverHost(LinuxHost):
         try:
             self.driver_for_change.unload()
         except OSError as error:
+            if error.errno == errno.EBUSY:  # its firmware entry is there, as with the kernel's
+                raise
             raise ObstacleError(
                 f"openrbu's own driver can't be stopped: {error.strerror}"
             ) from None
