@@ -181,6 +181,7 @@ def files(directory: Path, leave_out: tuple[str, ...] = ()) -> dict[str, bytes]:
 _NOT_WATCHED = (
     "name",
     "journal_path",
+    "lasting_journal_path",
     "older_journal_paths",
     "lock_files",
     "now",

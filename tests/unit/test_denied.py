@@ -86,6 +86,56 @@ def test_who_may_only_read_a_machine_sees_what_its_owner_sees(
     assert contents(directory) == before
 
 
+def plan_where_an_update_is_not_possible(
+    demo: Cli, image: Path, directory: Path
+) -> list[dict[str, object]]:
+    """The plan of a machine that may only be read: the journal is in the way. All its checks."""
+    words = ("plan", image, "-m", "demo")
+    shown = demo(*words)
+    assert shown.code == 4
+    found = f"the journal {directory / 'journal.jsonl'} can't be written: {directory}"
+    assert found in " ".join(shown.out.split())
+    assert shown.err.startswith("rbu: ")
+    assert "\nready: " not in shown.out
+    planned = demo.json(*words, code=4)
+    assert "openrbu-reading-" not in shown.out + shown.err + str(planned)
+    checks: list[dict[str, object]] = planned["checks"]
+    return checks
+
+
+def test_who_may_only_read_a_machine_sees_the_owners_plan_and_that_it_can_not_be_done(
+    demo: Cli, request: pytest.FixtureRequest
+) -> None:
+    image = demo.image("A07")
+    opened_up(image)
+    owners = demo("plan", image, "-m", "demo", "--json").document["checks"]
+    directory: Path = request.getfixturevalue("readable")
+    before = contents(directory)
+
+    def work() -> None:
+        checks = plan_where_an_update_is_not_possible(demo, image, directory)
+        differing = [each["name"] for each, own in zip(checks, owners, strict=True) if each != own]
+        assert differing == ["journal"]
+        line = demo.fails(4, "update", image, "-m", "demo")
+        assert "permission denied: " in line
+
+    as_nobody(work)
+    assert contents(directory) == before
+
+
+def test_a_damaged_journal_is_named_where_it_is_and_not_where_it_was_copied_to(
+    demo: Cli, request: pytest.FixtureRequest
+) -> None:
+    journal = store.machine_directory("demo") / "journal.jsonl"
+    journal.write_bytes(b"nonsense\n")
+    request.getfixturevalue("readable")
+
+    def work() -> None:
+        assert f"line 1 of the journal {journal} is damaged" in demo("history", "-m", "demo").err
+
+    as_nobody(work)
+
+
 def test_a_machine_on_a_mount_that_is_read_only_can_be_looked_at(
     demo: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

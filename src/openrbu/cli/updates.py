@@ -42,14 +42,14 @@ def plan(
 ) -> Answer:
     """Show what an update would do, and what prevents it.
 
-    Changes nothing. The exit code is 0 when the update could be done or is not needed, else the
-    one that the update would have.
+    Changes nothing, and works where a machine's files may only be read. The exit code is 0 when the
+    update could be done or is not needed, else the one that the update would have.
 
     \b
     Example:  rbu plan A06.hdr --machine demo
     """
     loaded, options = api.read_image(image), asked.options(secret)
-    with api.open_machine(machine, driver=asked.driver.value) as opened:
+    with api.open_machine(machine, driver=asked.driver.value, reading=True) as opened:
         planned = opened.plan(loaded, options)
         refusal = planned.refusal
         if as_json:  # only then: it computes the image's digest

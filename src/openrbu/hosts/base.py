@@ -81,6 +81,10 @@ class Host(Protocol):
         """The file of this machine's journal."""
 
     @property
+    def lasting_journal_path(self) -> Path:
+        """`journal_path`; or the file that it is a copy of, which this user may not write."""
+
+    @property
     def older_journal_paths(self) -> tuple[Path, ...]:
         """Files in which an older openrbu may have kept this machine's journal, and which this user
         may trust. The journal takes them over when it is begun."""

@@ -50,6 +50,10 @@ class LinuxHost:
         return self._path(JOURNAL)
 
     @property
+    def lasting_journal_path(self) -> Path:
+        return self.journal_path
+
+    @property
     def older_journal_paths(self) -> tuple[Path, ...]:
         """Until 0.2 the journal was in the home of the user who ran the update: root, with root's
         home or, by sudo, with that of another user. One that this user does not own is left out."""

@@ -21,6 +21,8 @@ from openrbu.machine.clock import Clock, local_now
 from openrbu.memory.frames import Frames
 from openrbu.memory.physical import ReadableMemory
 
+_JOURNAL = "journal.jsonl"
+
 
 class VirtualHost:
     """The host that runs on `machine`. Most calls need the machine to be on."""
@@ -35,7 +37,11 @@ class VirtualHost:
 
     @property
     def journal_path(self) -> Path:
-        return self._machine.directory / "journal.jsonl"
+        return self._machine.directory / _JOURNAL
+
+    @property
+    def lasting_journal_path(self) -> Path:
+        return self._machine.original / _JOURNAL
 
     @property
     def older_journal_paths(self) -> tuple[Path, ...]:

@@ -49,6 +49,10 @@ class Machine(Protocol):
     def directory(self) -> Path: ...
 
     @property
+    def original(self) -> Path:
+        """`directory`; or the one that it is a copy of, see `machine.reading`."""
+
+    @property
     def config(self) -> MachineConfig:
         """What it is: the content of its `machine.json`."""
 

@@ -40,7 +40,7 @@ def looked_at(directory: Path) -> Iterator[VirtualMachine]:
             copy = made / directory.name
             _copy_files(directory, copy)
             _link_ram(directory / _RAM, copy / _RAM)
-        yield stack.enter_context(VirtualMachine(copy, reading=True))
+        yield stack.enter_context(VirtualMachine(copy, copy_of=directory))
 
 
 def _copy_files(directory: Path, copy: Path) -> None:

@@ -62,8 +62,9 @@ class VirtualMachine(KernelUser):
     """The machine in `directory`, opened and locked by this process until `close`.
 
     `more_faults`: labels of faults beside those of its `machine.json`. `serving`: this process is
-    going to serve it to other programs, see `sharing.service`. `reading`: its RAM is opened for
-    reading only, see `machine.reading`.
+    going to serve it to other programs, see `sharing.service`. `copy_of`: the directory that
+    `directory` is a copy of, to be looked at; its RAM is opened for reading only, see
+    `machine.reading`.
 
     :raise InUseError: when another process has it.
     :raise MachineError: when its files can't be used.
@@ -78,9 +79,10 @@ class VirtualMachine(KernelUser):
         more_faults: tuple[str, ...] = (),
         log: Callable[[str], None] = lambda line: None,
         serving: bool = False,
-        reading: bool = False,
+        copy_of: Path | None = None,
     ) -> None:
         self.directory, self.name = directory, directory.name
+        self.original = copy_of or directory
         self.lock = threading.RLock()
         self.files = MachineFiles(self, self.lock)
         self.path_locks, self.program_files = PathLocks(), ProgramFiles()
@@ -96,12 +98,13 @@ class VirtualMachine(KernelUser):
             self._faults = parse_faults((*self.config.faults, *more_faults))
             self._state = StateFile.of_machine(directory)
             with store.disk_errors(directory):
-                self._open_parts(stack, rail or PowerRail(), reading)
+                self._open_parts(stack, rail or PowerRail())
                 self._resume()
             self._open = stack.pop_all()
 
-    def _open_parts(self, stack: contextlib.ExitStack, rail: PowerRail, reading: bool) -> None:
+    def _open_parts(self, stack: contextlib.ExitStack, rail: PowerRail) -> None:
         directory = self.directory
+        reading = self.original != directory
         self._factory_tables = read_tables(directory, self.config)
         self.system_id = dell.system_id(self._factory_tables)
         self.cmos = CmosFile(directory / "cmos", rail, banks=banks_of(self._factory_tables))

@@ -283,6 +283,7 @@ class RemoteMachine:
 
     def __init__(self, directory: Path) -> None:
         self.directory, self.name = directory, directory.name
+        self.original = directory
         self.last_post: PostReport | None = None
         self._ram: RamFile | None = None
         self._holders = count(1)

@@ -97,15 +97,16 @@ class Attempt:
 
 class Journal:
     """The journal in the file at `path`. Where there is none yet, the sound lines of the files
-    `older` count, and the new file begins with them. Those files stay, and are not read again."""
+    `older` count, and the new file begins with them. Those files stay, and are not read again.
+    Messages name the file at `told`, of which the one at `path` may be a copy."""
 
-    def __init__(self, path: Path, older: Sequence[Path] = ()) -> None:
-        self._path, self._older = path, older
+    def __init__(self, path: Path, older: Sequence[Path] = (), *, told: Path | None = None) -> None:
+        self._path, self._older, self._told = path, older, told or path
 
     @classmethod
     def of(cls, host: Host) -> Journal:
         """The journal of a machine."""
-        return cls(host.journal_path, host.older_journal_paths)
+        return cls(host.journal_path, host.older_journal_paths, told=host.lasting_journal_path)
 
     def append(self, attempt_id: str, event: str, when: dt.datetime, **fields: Any) -> None:
         """Add an event, or `VERIFIED`; it is on the disk when this returns.
@@ -146,13 +147,13 @@ class Journal:
                 document = parse_object(line)
                 if isinstance(schema := document.get("schema"), int) and schema > SCHEMA:
                     raise ObstacleError(
-                        f"line {number} of the journal {self._path} was written by a newer openrbu "
+                        f"line {number} of the journal {self._told} was written by a newer openrbu "
                         f"(schema {schema}; this one knows {SCHEMA}): update openrbu"
                     )
                 self._take(document, attempts)
             except (DamagedInputError, ValueError, KeyError, TypeError):
                 raise DamagedInputError(
-                    f"line {number} of the journal {self._path} is damaged: move the file away; "
+                    f"line {number} of the journal {self._told} is damaged: move the file away; "
                     "the next update begins a new one"
                 ) from None
         return list(attempts.values())
@@ -168,7 +169,7 @@ class Journal:
             return self._older_lines()
         except OSError as error:
             raise ObstacleError(
-                f"the journal {self._path} can't be read: {error.strerror}"
+                f"the journal {self._told} can't be read: {error.strerror}"
             ) from None
 
     def _older_lines(self) -> list[bytes]:
@@ -229,7 +230,7 @@ class Journal:
             fresh.unlink(missing_ok=True)
 
     def _unwritable(self, error: OSError) -> ObstacleError:
-        return ObstacleError(f"the journal {self._path} can't be written: {error.strerror}")
+        return ObstacleError(f"the journal {self._told} can't be written: {error.strerror}")
 
     @staticmethod
     def _add_line(fd: int, line: bytes) -> None:

@@ -28,13 +28,18 @@ _check = partial(Check, Question.REST)
 
 def checks(seen: Situation) -> Iterator[Check]:
     """Whether the journal can be read and written, and how the update before this one ended."""
-    path = seen.host.journal_path
+    path = seen.host.lasting_journal_path
     try:
         last = _last(seen.host)
     except (ObstacleError, DamagedInputError) as error:
         yield _check("journal", str(error), Verdict.IN_THE_WAY, exit_code=error.exit_code)
         return
-    problem = why_not_written(path)
+    if path != seen.host.journal_path:  # the machine is only looked at (`machine.reading`)
+        from openrbu.system.denied import why_denied  # noqa: PLC0415  (start-up time)
+
+        problem = why_denied(path)
+    else:
+        problem = why_not_written(path)
     if problem:
         text = f"the journal {path} can't be written: {problem}"
         yield _check("journal", text, Verdict.IN_THE_WAY)
