@@ -48,18 +48,15 @@ def order_for(size_bytes: int) -> int:
 
 
 def human_size(size_bytes: int) -> str:
-    """`size_bytes` as a text for people: `512 KiB`, `1.5 MiB`, `17 bytes`."""
-    if size_bytes == 1:
-        return "1 byte"
-    if size_bytes < KIB:
-        return f"{size_bytes} bytes"
-    value, unit = float(size_bytes), "bytes"
-    for unit in ("KiB", "MiB", "GiB", "TiB"):  # noqa: B007
-        value /= KIB
-        if round(value, 1) < KIB:  # 1023.99 KiB is shown as 1 MiB, not as 1024 KiB
-            break
-    text = f"{value:.1f}".removesuffix(".0")
-    return f"{text} {unit}"
+    """`size_bytes` as a text for people: `512 KiB`, `1.5 MiB`, `17 bytes`. Rounded to a tenth,
+    but never to a whole number: `1025 MiB`, which is 1.001 GiB, is not shown as `1 GiB`."""
+    for power, unit in ((4, "TiB"), (3, "GiB"), (2, "MiB"), (1, "KiB")):
+        unit_bytes = KIB**power
+        text = f"{size_bytes / unit_bytes:.1f}"
+        is_whole = text.endswith(".0")
+        if size_bytes >= unit_bytes and is_whole == (size_bytes % unit_bytes == 0):
+            return f"{text.removesuffix('.0')} {unit}"
+    return "1 byte" if size_bytes == 1 else f"{size_bytes} bytes"
 
 
 def exact_size(size_bytes: int) -> str:

@@ -60,7 +60,12 @@ def test_an_order_holds_its_size_and_the_one_below_does_not(size_bytes: int) -> 
         (1536, "1.5 KiB"),
         (512 * KIB, "512 KiB"),
         (524380, "512.1 KiB"),
-        (MIB - 1, "1 MiB"),
+        (MIB - 1, "1048575 bytes"),
+        (67107840, "65535 KiB"),
+        (2 * 1023 * KIB, "2046 KiB"),
+        (1025 * MIB, "1025 MiB"),
+        (8388607 * MIB, "8388607 MiB"),
+        (16 * GIB + 20 * MIB + 512 * KIB, "16404.5 MiB"),
         (3 * GIB // 2, "1.5 GiB"),
         (1024 * GIB, "1 TiB"),
         (2048 * 1024 * GIB, "2048 TiB"),
@@ -68,6 +73,17 @@ def test_an_order_holds_its_size_and_the_one_below_does_not(size_bytes: int) -> 
 )
 def test_sizes_as_people_read_them(size_bytes: int, text: str) -> None:
     assert human_size(size_bytes) == text
+
+
+@given(st.integers(0, 1 << 64))
+def test_a_whole_number_is_the_size_itself(size_bytes: int) -> None:
+    number, unit = human_size(size_bytes).split()
+    unit_bytes = 1024 ** ["byte", "KiB", "MiB", "GiB", "TiB"].index(unit.removesuffix("s"))
+    if "." in number:
+        assert not number.endswith(".0")
+        assert abs(float(number) * unit_bytes - size_bytes) <= unit_bytes // 20 + 1
+    else:
+        assert int(number) * unit_bytes == size_bytes
 
 
 @pytest.mark.parametrize(
@@ -144,5 +160,5 @@ def test_an_exact_size_is_rounded_only_where_nothing_is_lost(size_bytes: int, te
 
 
 def test_sizes_stay_rounded_where_that_is_enough() -> None:
-    assert human_sizes(MIB + 1, 2 * MIB) == ("1 MiB", "2 MiB")
+    assert human_sizes(524380, 2 * MIB) == ("512.1 KiB", "2 MiB")
     assert human_sizes(MIB, MIB) == ("1 MiB", "1 MiB")

@@ -112,7 +112,7 @@ def seen(post: PostReport | None = None, **changes: object) -> Seen:
         (
             seen(replace(NOT_FOUND, memory_was_kept=False)),
             "memory_cleared",
-            "the restart cleared memory, where 1 MiB were staged",
+            "the restart cleared the 1 MiB of memory in which an update was staged",
         ),
         (
             seen(replace(NOT_FOUND, held_bytes=0, memory_was_kept=False), was_off=True),
@@ -139,7 +139,7 @@ def seen(post: PostReport | None = None, **changes: object) -> Seen:
         (
             seen(replace(SEEN.posts[0], held_bytes=MIB)),
             "left_staged",
-            "1 MiB were staged, and the BIOS was not armed: they are lost",
+            "an update was staged in 1 MiB of memory, and the BIOS was not armed: it is lost",
         ),
         (seen(), "not_tried", "nothing was staged, and the BIOS was not armed"),
         (

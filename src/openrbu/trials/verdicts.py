@@ -139,7 +139,8 @@ def _of_failure(seen: Seen, post: PostReport) -> Judgement:
         if not post.memory_was_kept:
             held = human_size(post.held_bytes)
             return Judgement(
-                Verdict.MEMORY_CLEARED, f"the restart cleared memory, where {held} were staged"
+                Verdict.MEMORY_CLEARED,
+                f"the restart cleared the {held} of memory in which an update was staged",
             )
     did = ""
     if post.version_after != post.version_before:
@@ -158,7 +159,8 @@ def _without_attempt(seen: Seen) -> Judgement:
     if held_bytes:
         held = human_size(held_bytes)
         return Judgement(
-            Verdict.LEFT_STAGED, f"{held} were staged, and the BIOS was not armed: they are lost"
+            Verdict.LEFT_STAGED,
+            f"an update was staged in {held} of memory, and the BIOS was not armed: it is lost",
         )
     begun = "a load had begun and not ended" if seen.was_loading else "nothing was staged"
     return Judgement(Verdict.NOT_TRIED, f"{begun}, and the BIOS was not armed")

@@ -85,7 +85,9 @@ def _largest(seen: Situation) -> str:
 
 
 def _needed_bytes(seen: Situation) -> int:
-    return 2 * seen.image.size_bytes + _OWN_BYTES
+    """An estimate, so in whole MiB: it is compared with what is shown."""
+    needed = 2 * seen.image.size_bytes + _OWN_BYTES
+    return -(-needed // MIB) * MIB
 
 
 def _available(seen: Situation, available_bytes: int) -> Check:
