@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from openrbu.lab import check as check_module
 from openrbu.lab.check import Need, State, check, obstacle
 from openrbu.lab.packages import get_guest_software
 from rigs.archive import KERNEL, Archive, program
+from rigs.machines import as_nobody, opened_up
 from rigs.needs import leave_out
 
 NEEDS = [
@@ -145,6 +148,49 @@ def test_a_disk_too_small_for_what_is_to_be_fetched_is_found_out(archive: Archiv
     archive.update()
     disk = needs()["disk"]
     assert (disk.state, disk.remedy) == (State.MISSING, "OPENRBU_CACHE=DIR names another directory")
+
+
+@pytest.mark.usefixtures("archive")
+def test_a_cache_that_can_not_be_made_is_told_with_why_and_the_way_out(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    for place in (Path("/dev/null"), tmp_path / "file"):
+        monkeypatch.setenv("OPENRBU_CACHE", str(place / "x"))
+        found = needs()
+        assert "disk" not in found
+        cache = found["writable cache"]
+        assert cache.text == f"the cache {place}/x can't be written: {place} is not a directory"
+        assert cache.state is State.MISSING
+        error = str(obstacle([cache]))
+        assert error == "the lab lacks writable cache: OPENRBU_CACHE=DIR names another directory"
+
+
+@pytest.mark.usefixtures("archive")
+def test_a_cache_of_another_user_is_needed_for_reading_alone_once_it_has_all(cache: Path) -> None:
+    closed = f"can't be written: .*{re.escape(str(cache))}"
+
+    def look(has_all: bool) -> None:
+        found = needs()
+        assert ("disk" in found) == has_all
+        assert has_all or re.search(closed, found["writable cache"].text)
+
+    def closed_to_me() -> None:
+        opened_up(cache)
+        cache.chmod(0o555)
+
+    cache.mkdir()
+    closed_to_me()
+    as_nobody(partial(look, has_all=False))
+    cache.chmod(0o755)
+    get_guest_software(lambda _: None)
+    closed_to_me()
+    as_nobody(partial(look, has_all=True))
+    cache.chmod(0o755)
+    shutil.rmtree(next(cache.glob("packages/busybox*")))
+    closed_to_me()
+    as_nobody(partial(look, has_all=False))
+    cache.chmod(0o755)
 
 
 @pytest.mark.usefixtures("archive")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from openrbu.lab.kernels import (
     kernel_in,
     kernel_of_file,
 )
+from openrbu.lab.package_cache import ANOTHER_CACHE
 from openrbu.lab.packages import (
     INSTALLED_SEABIOS,
     ROLES,
@@ -32,6 +34,7 @@ from openrbu.lab.packages import (
 from openrbu.lab.programs import QEMU, find_program, run
 from openrbu.lab.sizes import DEFAULT_RAM_BYTES, available_memory_bytes, needed_memory_bytes
 from openrbu.lab.suites import debian_archive, known_suite
+from openrbu.system.denied import why_not_writable
 from openrbu.system.home import cache_home
 from openrbu.system.installed import find_bundled, remedy_for
 from openrbu.units import MIB, human_size, human_sizes
@@ -69,7 +72,7 @@ def check(say: Callable[[str], None], choice: KernelChoice = DEFAULT_KERNEL) -> 
     :raise ObstacleError: when the cache can't be read.
     """
     cache = cache_home()
-    packages, to_fetch_bytes = _packages(cache, choice)
+    packages, to_fetch_bytes, has_all = _packages(cache, choice)
     return [
         *_qemu(),
         _python_package("qemu.qmp"),
@@ -79,7 +82,7 @@ def check(say: Callable[[str], None], choice: KernelChoice = DEFAULT_KERNEL) -> 
         *packages,
         _accelerator(cache, choice, say),
         _memory(),
-        _disk(cache, to_fetch_bytes + DISK_BYTES),
+        _disk(cache, to_fetch_bytes + DISK_BYTES) if has_all else _cache(cache, to_fetch_bytes),
     ]
 
 
@@ -123,8 +126,9 @@ def _program(name: str, package: str) -> Need:
     return Need(name, State.HERE, str(program))
 
 
-def _packages(cache: Path, choice: KernelChoice) -> tuple[list[Need], int]:
-    """The needs for packages; and the bytes on disk for fetching and unpacking the missing ones."""
+def _packages(cache: Path, choice: KernelChoice) -> tuple[list[Need], int, bool]:
+    """The needs for packages; the bytes on disk for fetching and unpacking the missing ones; and
+    whether the cache has all, so that nothing has to be put into it."""
     have = {role: cached_package(cache, role) for role in ROLES}
     if INSTALLED_SEABIOS.exists():
         have["seabios"] = INSTALLED_SEABIOS
@@ -146,7 +150,8 @@ def _packages(cache: Path, choice: KernelChoice) -> tuple[list[Need], int]:
             to_fetch_bytes += package.size_bytes + package.unpacked_bytes
         else:
             needs.append(Need(role, State.MISSING, why, remedy))
-    return needs, to_fetch_bytes
+    has_all = bool(is_made) and all(need.state is State.HERE for need in needs)
+    return needs, to_fetch_bytes, has_all
 
 
 def _kernel(cache: Path, choice: KernelChoice) -> tuple[Need, str | None, int]:
@@ -222,12 +227,19 @@ def _memory() -> Need:
     return _room("memory", free_bytes, MEMORY_BYTES, "end programs that use much of it")
 
 
+def _cache(cache: Path, to_fetch_bytes: int) -> Need:
+    """The need for a cache to put something into: that it can be written, and its disk has room."""
+    for directory in (cache, cache / "packages"):
+        if why := why_not_writable(directory):
+            text = f"the cache {cache} can't be written: {why}"
+            return Need("writable cache", State.MISSING, text, ANOTHER_CACHE)
+    return _disk(cache, to_fetch_bytes + DISK_BYTES)
+
+
 def _disk(cache: Path, needed_bytes: int) -> Need:
-    existing = next(path for path in (cache, *cache.parents) if path.exists())
+    existing = next(path for path in (cache, *cache.parents) if os.path.lexists(path))
     free_bytes = shutil.disk_usage(existing).free
-    return _room(
-        "disk", free_bytes, needed_bytes, "OPENRBU_CACHE=DIR names another directory", str(cache)
-    )
+    return _room("disk", free_bytes, needed_bytes, ANOTHER_CACHE, str(cache))
 
 
 def _room(name: str, free_bytes: int, needed_bytes: int, remedy: str, where: str = "") -> Need:

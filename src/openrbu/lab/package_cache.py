@@ -16,6 +16,8 @@ from pathlib import Path
 
 from openrbu.errors import ObstacleError, OpenRbuError
 from openrbu.lab.apt import Apt, Package, unpack
+from openrbu.system.denied import why_refused
+from openrbu.system.home import CACHE_VARIABLE
 from openrbu.system.lockfile import LockFile
 from openrbu.system.signals import SIGNAL_CHECK_S
 from openrbu.system.waiting import Deadline, wait_for
@@ -26,6 +28,8 @@ Download = tuple[Path, int]
 
 Downloading = Callable[[Download], AbstractContextManager[object]]
 """A block in which something is downloaded, such as one that shows how far it is."""
+
+ANOTHER_CACHE = f"{CACHE_VARIABLE}=DIR names another directory"
 
 _FRESH = ".new-"
 """The beginning of the names of directories that are not complete yet."""
@@ -40,8 +44,7 @@ def cache_errors(cache: Path) -> Iterator[None]:
         if isinstance(error, OpenRbuError):
             raise
         raise ObstacleError(
-            f"the cache {cache} can't be used: {error.strerror}; OPENRBU_CACHE=DIR names another "
-            "directory"
+            f"the cache {cache} can't be used: {why_refused(error, cache)}; {ANOTHER_CACHE}"
         ) from None
 
 
@@ -111,5 +114,5 @@ class PackageCache:
             room, needed = human_sizes(free, size_bytes)
             raise ObstacleError(
                 f"the cache {self.directory} has room for {room}, and {needed} are "
-                "needed; OPENRBU_CACHE=DIR names another directory"
+                f"needed; {ANOTHER_CACHE}"
             )

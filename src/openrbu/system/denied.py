@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
 import shlex
@@ -26,6 +27,26 @@ def why_denied(path: Path) -> str:
         if not _may(each, _USE | (_CLIMB if each.is_dir() else 0)):
             return _denied(each)
     return "permission denied"
+
+
+def why_refused(error: OSError, path: Path) -> str:
+    """Why the kernel refuses a path with an error, as a part of a sentence: what `why_denied` says
+    where permission is missing, else what the error says."""
+    if error.errno not in (errno.EACCES, errno.EPERM):
+        return error.strerror or str(error)
+    denied, why = "permission denied", why_denied(path)
+    return denied if why == denied else f"{denied}: {why}"
+
+
+def why_not_writable(directory: Path) -> str:
+    """Why this user can't make files in a directory, which is made with those above it where it is
+    not there; empty: that is possible, as far as modes, owners and mounts say."""
+    there = directory
+    while not os.path.lexists(there) and there != there.parent:
+        there = there.parent
+    if not there.is_dir():
+        return f"{there} is not a directory"
+    return "" if _may(there, os.W_OK | _CLIMB) else _denied(there)
 
 
 def user_name(uid: int) -> str:
