@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from openrbu.cli.main import main
 from openrbu.update.passwords import PasswordNeededError, WrongPasswordError
 from rigs.pages import sources
 
@@ -158,6 +159,36 @@ def test_each_error_that_an_update_can_end_with_is_there() -> None:
     assert len(raised) > 30
     missing = [text for text in raised if not any(each.search(text) for each in patterns)]
     assert sorted(missing) == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "info nothere.hdr",
+        "plan nothere.hdr",
+        "info zeros",
+        "join zeros -o out",
+        "packets zeros -o out --packet-size 1025",
+        "scan nothere",
+        "machine new a/b",
+        "machine new demo --ram 1K",
+        "status -m one -m two",
+        "build zeros -o nothere/out --bios-version A01 --system 0x0121",
+    ],
+)
+def test_the_error_of_a_wrong_word_is_there(
+    command: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OPENRBU_HOME", str(tmp_path / "home"))
+    (tmp_path / "zeros").write_bytes(bytes(1 << 20))
+    assert main(command.split()) != 0
+    told = capsys.readouterr().err
+    named = [each for each in messages() if pattern_of(each).search(told)]
+    assert named, told
 
 
 def test_each_obstacle_of_a_plan_is_there_once() -> None:
