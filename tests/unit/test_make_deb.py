@@ -18,9 +18,9 @@ def test_a_link_that_leads_nowhere_is_found(tmp_path: Path) -> None:
     MAKE_DEB["stage_pages"](tmp_path)
     (tmp_path / "docs" / "scan.svg").unlink()
     outside = "[1](../..) [2](nowhere.md#there) [3](index.md) [4](#here) [5](https://example.org)"
-    (tmp_path / "docs" / "new.md").write_text(outside)
+    (tmp_path / "docs" / "lab.md").write_text(outside)
     assert MAKE_DEB["dead_links"](tmp_path) == [
-        "docs/new.md: ../..",
-        "docs/new.md: nowhere.md",
+        "docs/lab.md: ../..",
+        "docs/lab.md: nowhere.md",
         "docs/scan.md: scan.svg",
     ]
