@@ -79,7 +79,7 @@ def test_memory_in_single_pages_makes_it_small_packets(story: Story) -> None:
     image = story.file("new.hdr", story.image(new))
     assert "KiB available" in break_memory(story)
     refused = story.rbu("update", image, "--mode", "mono", status=1)
-    assert "no free block of 2 MiB for an image of 1 MiB" in refused["error"]["message"]
+    assert "no free block of 2 MiB for an image of 1024.1 KiB" in refused["error"]["message"]
     assert "once more, memory compacted" in refused["error"]["message"]
     assert "packets would fit: use --mode packet" in refused["error"]["message"]
     smaller = story.rbu("update", image, "--packet-size", "64K")

@@ -280,9 +280,8 @@ def test_the_poweredge_says_what_it_tried_and_a_restart_helps(tmp_path: Path) ->
         with pytest.raises(UpdateFailedError) as failed:
             update(host, image("poweredge-2650"))
         assert str(failed.value) == (
-            "no free block of 256 KiB for an image of 128.1 KiB; no free block of 256 KiB for an "
-            "image of 128.1 KiB (once more, memory compacted): free some memory, try "
-            "--drop-caches or restart the machine"
+            "no free block of 256 KiB for an image of 128.1 KiB (once more, memory compacted): "
+            "free some memory, try --drop-caches or restart the machine"
         )
         machine.restart()
         update(host, image("poweredge-2650"))

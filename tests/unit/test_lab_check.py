@@ -111,7 +111,8 @@ def test_what_is_missing_is_named_with_the_command_that_gets_it(
     }
     error = obstacle(list(found.values()))
     assert str(error) == (
-        "the lab lacks qemu-system-x86_64, file, setpriv, kernel, busybox, kmod, seabios, memory: "
+        "the lab lacks qemu-system-x86_64, file, setpriv, a kernel, busybox, kmod, "
+        "seabios, free memory: "
         "apt-get install qemu-system-x86; apt-get install file; apt-get install util-linux; "
         f"{copy}; end programs that use much of it"
     )

@@ -436,8 +436,8 @@ def test_a_block_is_named_by_the_size_that_the_kernel_has_to_find(tmp_path: Path
         machine.running_kernel().allocator.fragment(keep_free_order=8)
         with pytest.raises(
             UpdateFailedError,
-            match=r"no free block of 2 MiB for an image of 1 MiB.*packets would fit: use --mode "
-            "packet",
+            match=r"no free block of 2 MiB for an image of 1024.1 KiB.*packets would fit: "
+            "use --mode packet",
         ):
             update(VirtualHost(machine), image(flash_size_bytes=1 * MIB), mode="mono")
 
@@ -467,7 +467,7 @@ def test_all_that_was_tried_is_told(tmp_path: Path) -> None:
         before = status(machine)
         with pytest.raises(
             UpdateFailedError,
-            match=r"^the kernel has no memory to receive .*; .*once more.*: free some memory, try "
+            match=r"^the kernel has no memory to receive .*once more.*; .*: free some memory, try "
             "--drop-caches or restart the machine$",
         ):
             update(host, image(), mode="packet", packet_size_bytes=64 * KIB)

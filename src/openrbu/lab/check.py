@@ -251,12 +251,16 @@ def _room(name: str, free_bytes: int, needed_bytes: int, remedy: str, where: str
     return Need(name, State.HERE, text)
 
 
+_LACKING = {"disk": "space on the disk", "kernel": "a kernel", "memory": "free memory"}
+"""Names of needs as the end of `the lab lacks …`, where the name alone would not say it."""
+
+
 def obstacle(needs: list[Need]) -> ObstacleError | None:
     """An error that names in one line what is missing and the commands that get it; None when
     nothing is missing."""
     missing = [need for need in needs if need.state is State.MISSING]
     if not missing:
         return None
-    names = ", ".join(need.name for need in missing)
+    names = ", ".join(_LACKING.get(need.name, need.name) for need in missing)
     remedies = "; ".join(dict.fromkeys(need.remedy for need in missing if need.remedy))
     return ObstacleError(f"the lab lacks {names}" + (f": {remedies}" if remedies else ""))

@@ -182,12 +182,19 @@ class _Tries:
         error: UpdateFailedError | None,
     ) -> UpdateFailedError:
         """The error when no way is left: what was tried, what could not be, and what to do."""
-        told = "; ".join([*self.tried, *why_not]) or str(error)
+        told = "; ".join([*_without_repeated(self.tried), *why_not]) or str(error)
         if isinstance(error, OtherDataError):
             also = "" if seen.options.drop_caches else "try --drop-caches, or "
             return type(error)(told, also)
         advice = ways.advice(trouble, seen, last)
         return UpdateFailedError(f"{told}: {advice}" if advice else told)
+
+
+def _without_repeated(tried: Sequence[str]) -> Iterator[str]:
+    """What was tried, without what the next try says, too: that was the same, `(once more, …)`."""
+    for this, following in zip(tried, [*tried[1:], ""], strict=True):
+        if not following.startswith(f"{this.partition(' (once more')[0]} (once more"):
+            yield this
 
 
 def stage_somehow(

@@ -97,7 +97,7 @@ def _available(seen: Situation, available_bytes: int) -> Check:
     text = f"{there} are available, and about {least} are needed"
     if available_bytes >= needed:
         return Check(Question.STAGING, "available_memory", text, Verdict.FINE)
-    advice = "end some programs first: a kernel without free memory ends some by itself"
+    advice = "end some programs first (a kernel without free memory ends some by itself)"
     return Check(Question.STAGING, "available_memory", text, Verdict.UNKNOWN, advice)
 
 
