@@ -48,6 +48,11 @@ def test_there_is_a_page_for_each_command_and_no_other(pages: Path) -> None:
     assert {path.name for path in pages.iterdir()} == expected
 
 
+def test_a_page_names_no_path_of_the_repository(pages: Path) -> None:
+    assert [path.name for path in pages.iterdir() if "docs/" in path.read_text()] == []
+    assert 'page "Searching memory"' in " ".join((pages / "rbu-scan.1").read_text().split())
+
+
 def test_a_page_has_each_option_and_argument_of_the_help(pages: Path, rbu: Cli) -> None:
     for words in commands():
         text = unescaped((pages / f"rbu-{'-'.join(words)}.1").read_text())

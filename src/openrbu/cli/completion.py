@@ -29,7 +29,9 @@ class Shell(Enum):
 
 
 def completion(
-    shell: Annotated[Shell, typer.Argument(help="The shell that reads the script.")],
+    shell: Annotated[
+        Shell, typer.Argument(metavar="SHELL", help="What reads the script: bash, zsh or fish.")
+    ],
 ) -> Answer:
     """Print the script that has a shell complete commands, options and names.
 

@@ -152,7 +152,7 @@ def _call(words: list[str], invocation: Invocation) -> Answer | int:
     """
     from openrbu._vendor import typer
     from openrbu.cli.app import build_command
-    from openrbu.errors import UsageError
+    from openrbu.errors import OutputError, UsageError
 
     command = build_command()
     asked = words or ["--help"]
@@ -167,6 +167,10 @@ def _call(words: list[str], invocation: Invocation) -> Answer | int:
         raise UsageError(f"{text}; see: {path} --help") from None
     except typer.Abort:  # end of file in place of an answer
         raise UsageError("no answer was given; nothing was changed") from None
+    except OSError as error:
+        if asked[0] != "help" and "--help" not in _own_words(asked):
+            raise
+        raise OutputError(f"the output can't be written: {error.strerror}") from None
     if not words:
         return EXIT_USAGE
     return 0 if result is None else result
