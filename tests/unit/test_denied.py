@@ -13,6 +13,7 @@ import pytest
 
 from openrbu.errors import ObstacleError
 from openrbu.machine import store
+from openrbu.run.trace import Trace
 from openrbu.system import home
 from openrbu.system.denied import why_denied
 from openrbu.system.lockfile import owned
@@ -231,6 +232,65 @@ def test_the_mode_of_an_own_directory_is_told_with_its_remedy(
         assert rbu("machine", "list").code == 0
 
     as_nobody(work)
+
+
+def test_an_output_that_may_not_be_written_is_told_with_its_directorys_mode(
+    rbu: Cli, own: Path
+) -> None:
+    rbu.write("rom.bin", b"\xff" * 4096)
+    opened_up(rbu.image("A06"))
+    forbids = f"permission denied: the mode 0555 of {own} forbids it: chmod u+rwx {own}"
+    build = ("build", "rom.bin", "--bios-version", "A06", "--system", "0x121")
+
+    def work() -> None:
+        for words, what in (
+            ((*build, "-o", own / "x.hdr"), f"{own / 'x.hdr'} can't be written"),
+            (("extract", "image.hdr", "-o", own), f"{own / 'image-A06.hdr'} can't be written"),
+            (("extract", "image.hdr", "-o", own / "d"), f"directory {own / 'd'} can't be made"),
+        ):
+            assert f"{what}: {forbids}" in rbu.fails(1, *words)
+
+    as_nobody(work)
+
+
+def test_an_output_of_another_user_is_told_with_its_owner(rbu: Cli, tmp_path: Path) -> None:
+    if os.geteuid():
+        leave_out("only root can make a file of another user")
+    rbu.write("rom.bin", b"\xff" * 4096)
+    (tmp_path / "closed").write_bytes(b"")
+    opened_up(tmp_path / "closed")
+    (tmp_path / "closed").chmod(0o600)
+    build = ("build", "rom.bin", "--bios-version", "A06", "--system", "0x121", "--force")
+
+    def work() -> None:
+        line = rbu.fails(1, *build, "-o", tmp_path / "closed")
+        assert f"denied: {tmp_path / 'closed'} belongs to root (mode 0600), and this is" in line
+
+    as_nobody(work)
+
+
+def test_a_trace_that_may_not_be_written_is_told_with_its_directorys_mode(own: Path) -> None:
+    def work() -> None:
+        with pytest.raises(ObstacleError, match=f"denied: the mode 0555 of {own} forbids it"):
+            Trace(own / "trace.jsonl")
+
+    as_nobody(work)
+
+
+@pytest.mark.parametrize("is_file", [True, False])
+def test_a_home_that_can_not_be_made_is_told_with_its_path_and_the_variable(
+    rbu: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_file: bool
+) -> None:
+    place = tmp_path / "file" if is_file else Path("/proc/nope")
+    if is_file:
+        place.touch()
+    monkeypatch.setenv("OPENRBU_HOME", str(place))
+    why = f"{place} is not a directory" if is_file else "No such file or directory"
+    for words in (("machine", "new", "demo"), ("balloon", "host", "demo")):
+        line = rbu.fails(4, *words)
+        assert f"the directory for machines {place} can't be made: {why}; OPENRBU_HOME=DIR" in line
+    if is_file:
+        assert "OPENRBU_HOME=DIR" in rbu.fails(4, "machine", "list")
 
 
 def test_a_user_without_a_home_is_told_of_the_variable(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from openrbu.errors import ObstacleError, OutputError, UsageError
 from openrbu.lazy import np
+from openrbu.system.denied import why_refused
 from openrbu.system.installed import remedy_for
 from openrbu.units import PAGES_PER_MIB
 from openrbu.xen.samples import BalloonActivity, Samples
@@ -98,7 +99,7 @@ def draw(path: Path, panels: Sequence[Panel]) -> None:
         try:
             figure.savefig(path, dpi=130, metadata=metadata)
         except OSError as error:
-            raise OutputError(f"{path} can't be written: {error.strerror}") from None
+            raise OutputError(f"{path} can't be written: {why_refused(error, path)}") from None
 
 
 def _figure(panels: Sequence[Panel]) -> Figure:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -56,10 +55,7 @@ def watch(
         raise UsageError(f"--for: {seconds:g} is not a time in seconds")
     if chart is not None:
         check_path(chart)
-        if not os.access(chart.parent, os.W_OK):
-            raise OutputError(
-                f"{chart} can't be written: {chart.parent} is not a directory to write to"
-            )
+        _check_place(chart)
     with open_watched_host(host, clock=clock_of(context)) as watched:
         try:
             with screen_for(watched, as_json=as_json) as screen:
@@ -70,6 +66,17 @@ def watch(
         else:
             answer = Answer(watched.document(), _blocks(watched))
         return answer if chart is None else _with_chart(answer, watched, chart)
+
+
+def _check_place(chart: Path) -> None:
+    """:raise OutputError: when there is no directory for the chart, or this user may not write."""
+    from openrbu.system.denied import why_not_writable
+
+    directory = chart.absolute().parent
+    is_there = directory.is_dir()
+    why = why_not_writable(directory) if is_there else f"there is no directory {directory}"
+    if why:
+        raise OutputError(f"{chart} can't be written: {why}")
 
 
 def _with_chart(answer: Answer, watched: WatchedHost, chart: Path) -> Answer:

@@ -32,7 +32,7 @@ def would_change(path: Path, data: Buffer, *, force: bool) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return True
     except OSError as error:
-        raise OutputError(f"{path} can't be written: {error.strerror}") from None
+        raise unwritable(path, error) from None
     if not (same or force):
         raise ObstacleError(f"{path} exists with other content: --force overwrites it")
     return not same
@@ -49,8 +49,15 @@ def save(path: Path, data: Buffer, *, force: bool) -> bool:
         try:
             write_whole(path, data, lasting=True)
         except OSError as error:
-            raise OutputError(f"{path} can't be written: {error.strerror}") from None
+            raise unwritable(path, error) from None
     return changes
+
+
+def unwritable(path: Path, error: OSError) -> OutputError:
+    """The error to raise where a file that the user named can't be written."""
+    from openrbu.system.denied import why_refused
+
+    return OutputError(f"{path} can't be written: {why_refused(error, path)}")
 
 
 def named_directory(text: str, option: str) -> Path:
@@ -81,7 +88,10 @@ def make_directory(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"directory {path} can't be made: {error.strerror}") from None
+        from openrbu.system.denied import why_refused
+
+        why = why_refused(error, path)
+        raise OutputError(f"directory {path} can't be made: {why}") from None
 
 
 def safe_names(stems: Iterable[str], suffix: str) -> list[str]:

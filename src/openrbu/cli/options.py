@@ -117,7 +117,8 @@ ImageFile = Annotated[
     typer.Argument(metavar="IMAGE", help="A BIOS image (.HDR), or a package with one inside."),
 ]
 OutputFile = Annotated[
-    Path, typer.Option("--output", "-o", metavar="FILE", help="The file to write.")
+    Path,  # what may not be read is told by `files.save`, with the reason
+    typer.Option("--output", "-o", metavar="FILE", help="The file to write.", readable=False),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite a file with other content.")]
 PacketSize = Annotated[

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from openrbu._vendor import typer
 from openrbu.cli import show
-from openrbu.cli.files import named_directory
+from openrbu.cli.files import named_directory, unwritable
 from openrbu.cli.options import (
     complete_faults,
     complete_models,
@@ -227,7 +227,10 @@ def _write_junit(path: Path, results: list[TrialResult]) -> None:
     from openrbu.system.files import write_whole
     from openrbu.trials.junit import junit_document
 
-    write_whole(path, junit_document(results))
+    try:
+        write_whole(path, junit_document(results))
+    except OSError as error:
+        raise unwritable(path, error) from None
 
 
 def _left_out(image: Path | None, combinations: list[Combination]) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from openrbu.errors import ObstacleError
+from openrbu.system.denied import why_refused
 from openrbu.system.home import cache_home
 from openrbu.system.lockfile import try_lock
 
@@ -74,7 +75,7 @@ def new_file(path: Path, size_bytes: int) -> int:
     except FileExistsError:
         raise ObstacleError(f"{path} exists already, and is not overwritten") from None
     except OSError as error:
-        raise ObstacleError(f"{path} can't be made: {error.strerror}") from None
+        raise ObstacleError(f"{path} can't be made: {why_refused(error, path)}") from None
 
 
 def remove_tree(directory: Path) -> None:

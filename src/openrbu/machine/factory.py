@@ -205,7 +205,8 @@ def _fresh_directory(directory: Path) -> Path:
     machine."""
     machines = directory.parent
     for path in (machines.parent, machines):
-        path.mkdir(0o700, parents=True, exist_ok=True)
+        with store.home_errors(path):
+            path.mkdir(0o700, parents=True, exist_ok=True)
     store.check_owner(directory)
     return fresh_directory(machines, _FRESH)
 

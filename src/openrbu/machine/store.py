@@ -162,10 +162,27 @@ def disk_errors(directory: Path) -> Iterator[None]:
         raise MachineError(f"machine {directory.name!r} ({directory}): {text}") from None
 
 
+@contextlib.contextmanager
+def home_errors(directory: Path) -> Iterator[None]:
+    """Turn the OSError of a directory for machines that can't be made, in the block, into a
+    `MachineError` that names the variable. What `disk_errors` tells is left to that."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.ELOOP):
+            raise
+        in_place = next((each for each in (directory, *directory.parents) if each.exists()), None)
+        is_other = in_place is not None and not in_place.is_dir()
+        why = f"{in_place} is not a directory" if is_other else error.strerror
+        raise MachineError(
+            f"the directory for machines {directory} can't be made: {why}; {_ANOTHER_HOME}"
+        ) from None
+
+
 def _why(error: OSError, path: Path) -> str:
     """Why the disk refuses a path."""
     if error.errno not in _DENIED:
-        return error.strerror or str(error)
+        return f"{error.strerror}; {_ANOTHER_HOME}"
     from openrbu.system.denied import why_denied  # noqa: PLC0415  (start-up time)
 
     return f"permission denied: {why_denied(path)}; {_ANOTHER_HOME}"

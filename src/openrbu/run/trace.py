@@ -222,7 +222,10 @@ def _open(path: Path) -> int:
         if stat.S_ISREG(os.fstat(fd).st_mode):
             os.ftruncate(fd, 0)
     except OSError as error:
-        raise ObstacleError(f"the trace can't be written: {path}: {error.strerror}") from None
+        from openrbu.system.denied import why_refused  # noqa: PLC0415  (start-up time)
+
+        why = why_refused(error, path)
+        raise ObstacleError(f"the trace can't be written: {path}: {why}") from None
     return fd
 
 

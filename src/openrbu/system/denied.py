@@ -34,7 +34,7 @@ def why_refused(error: OSError, path: Path) -> str:
     where permission is missing, else what the error says."""
     if error.errno not in (errno.EACCES, errno.EPERM):
         return error.strerror or str(error)
-    denied, why = "permission denied", why_denied(path)
+    denied, why = "permission denied", why_denied(path.absolute())
     return denied if why == denied else f"{denied}: {why}"
 
 
