@@ -174,14 +174,17 @@ def _letters(row: npt.NDArray[np.intp]) -> Iterator[Span]:
 
 
 def _legend(mapped: MemoryMap, width: int) -> list[Line]:
-    """Each kind with how much there is of it, as many in a line as fit."""
+    """Each kind with how much there is of it, as many in a line as fit. Marks have lines of their
+    own: they lie in memory that is free or in use, and over each other."""
     free = [free_key(order) for order in range(MAX_ORDER + 1)]
     entries: list[Line] = []
+    marks: list[Line] = []
     for place in mapped.kinds:
         kind = KINDS[place]
         if kind.key not in free:
             size = human_size(mapped.ranges[kind.key].size_bytes)
-            entries.append([(kind.letter, kind.style), (f" {kind.title} {size}", "")])
+            into = marks if kind.is_mark else entries
+            into.append([(kind.letter, kind.style), (f" {kind.title} {size}", "")])
     letters: Line = []
     for key in free:
         letters.append((KIND_OF[key].letter, KIND_OF[key].style))
@@ -189,6 +192,13 @@ def _legend(mapped: MemoryMap, width: int) -> list[Line]:
     if there:
         text = f" free {human_size(sum(there))}, by order"
         entries.append([*letters, (text, "")])
+    if marks:
+        marks[0] = [("in it: ", ""), *marks[0]]
+    return [*_side_by_side(entries, width), *_side_by_side(marks, width)]
+
+
+def _side_by_side(entries: list[Line], width: int) -> list[Line]:
+    """Entries in lines, as many in each as fit."""
     lines: list[Line] = []
     used = width
     for entry in entries:
