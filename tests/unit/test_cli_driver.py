@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,14 @@ from openrbu.hosts.own_driver import DriverChoice, OwnDriverHost
 from openrbu.own_driver.backends import AnyBackend, MemoryKind
 from openrbu.units import KIB, MIB
 from openrbu.update.driver import DATA, LOADING
-from rigs.cli import Cli
+from rigs.cli import Cli, names_in
 from rigs.hazards import KERNEL, put, sound_machine
 from rigs.machines import as_nobody, image_bytes, opened_up
 from rigs.own_driver import RamFileHost
 from rigs.own_memory import HUGE, free_pages, make_computer
 from rigs.prepared import make_pmem
+
+ROOT = Path(__file__).parents[2]
 
 PAGES = [HUGE * number for number in (9, 8, 7, 10, 11, 12)]
 
@@ -55,6 +58,18 @@ def test_start_status_stop(rbu: Cli, tree: Path) -> None:
     assert document(rbu, "driver", "start")["changed"] is False
     assert rbu("driver", "stop").out == "stopped: its memory was cleared and given back\n"
     assert sorted(free_pages(tree)) == sorted(PAGES)
+
+
+def test_a_stop_leaves_the_lock_alone_and_the_manual_says_so(rbu: Cli, tree: Path) -> None:
+    place = "run/openrbu/driver"
+    rbu("driver", "start", "--memory", "2M")
+    assert len(names_in(tree / place)) > 1
+    rbu("driver", "stop")
+    page = (ROOT / "docs" / "reference" / "environment.md").read_text(encoding="utf-8")
+    files = page.partition("<!-- files -->")[2]
+    (until,) = re.findall(rf"^\| `/{place}` .*\| (.*) \|$", files, re.MULTILINE)
+    (left,) = names_in(tree / place)
+    assert re.fullmatch(rf".*; `{left}` in it, .* until the restart", until)
 
 
 def test_a_module_that_is_openrbus_own_driver_is_called_that(rbu: Cli, tree: Path) -> None:
