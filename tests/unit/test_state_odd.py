@@ -206,7 +206,8 @@ def test_a_home_that_is_no_directory_is_not_taken_for_one_without_machines(
     path.write_text("")
     line = cli.fails(4, "machine", "list")
     machines = cli.directory / "home" / "machines"
-    assert line == f"rbu: the machines in {machines} can't be listed: Not a directory\n"
+    why = "Not a directory; OPENRBU_HOME=DIR names another directory for machines"
+    assert line == f"rbu: the machines in {machines} can't be listed: {why}\n"
 
 
 # -- a process that may not write so much ---------------------------------------------------
