@@ -151,8 +151,9 @@ def _call(words: list[str], invocation: Invocation) -> Answer | int:
     :raise UsageError: when the words are not a valid command line.
     """
     from openrbu._vendor import typer
+    from openrbu.cli import show
     from openrbu.cli.app import build_command
-    from openrbu.errors import OutputError, UsageError
+    from openrbu.errors import UsageError
 
     command = build_command()
     asked = words or ["--help"]
@@ -170,7 +171,7 @@ def _call(words: list[str], invocation: Invocation) -> Answer | int:
     except OSError as error:
         if asked[0] != "help" and "--help" not in _own_words(asked):
             raise
-        raise OutputError(f"the output can't be written: {error.strerror}") from None
+        raise show.output_error(error) from None
     if not words:
         return EXIT_USAGE
     return 0 if result is None else result

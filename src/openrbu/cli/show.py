@@ -229,8 +229,14 @@ def _write_out(write: Callable[[], object], stream: TextIO | None = None) -> Non
     except BrokenPipeError:
         _discard(stream)
     except OSError as error:
-        _discard(stream)
-        raise OutputError(f"the output can't be written: {error.strerror}") from None
+        raise output_error(error, stream) from None
+
+
+def output_error(error: OSError, stream: TextIO | None = None) -> OutputError:
+    """What is told of an error of `stream` (None: standard output). What is still in its buffer is
+    discarded; Python would write it when it ends, and fail again."""
+    _discard(stream or sys.stdout)
+    return OutputError(f"the output can't be written: {error.strerror}")
 
 
 def _discard(stream: TextIO) -> None:
