@@ -70,14 +70,8 @@ def test_a_machine_with_everything_against_it_is_updated_by_the_manuals_commands
     (tmp_path / "admin.sh").write_text(AGAINST + BY_THE_MANUAL)
     words = ["--admin-password-file", "password", "--after-restart", "rbu status --json"]
     command = ["sh", "admin.sh", str(lab.software.vmlinuz), str(FRAGMENTER)]
-    done = subprocess.run(
-        [*RBU, "lab", "shell", *words, "--", *command],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done
+    done = told_to([*RBU, "lab", "shell", *words, "--", *command], tmp_path)
+    assert done.returncode == 0, (done.stdout, done.stderr)
     planned, status = documents(done.stdout)
     check_document("plan", planned)
     check_document("status", status)
@@ -86,6 +80,17 @@ def test_a_machine_with_everything_against_it_is_updated_by_the_manuals_commands
     assert {verdicts[name] for name in ("staged_already", "kexec", "restart_mode")} == {"handled"}
     assert status["bios"]["version"] == "2.3.0", (status, done.stderr)
     assert status["last_update"]["ending"] == "updated"
+
+
+def told_to(command: list[str], directory: Path) -> subprocess.CompletedProcess[str]:
+    """Run it; where a copy of the stale set is left in memory that no program can clear, do as the
+    message says: on a machine that was power cycled (here a new one), once more, and again."""
+    for _ in range(3):
+        done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
+        if "power cycle the machine, which clears its memory, and try again" not in done.stderr:
+            break
+        print(done.stderr)
+    return done
 
 
 def documents(text: str) -> list[dict[str, Any]]:
