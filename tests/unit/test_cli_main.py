@@ -125,7 +125,8 @@ def test_a_reader_that_goes_away_is_no_error(rbu: Cli) -> None:
 def test_a_full_disk_under_the_output_is_one_line(rbu: Cli) -> None:
     path = rbu.image()
     info = ["info", str(path)]
-    for words in (info, [*info, "--json"], ["help"], ["help", "plan"], ["plan", "--help"]):
+    helps = (["help"], ["help", "plan"], ["plan", "--help"], ["plan", "-h"])
+    for words in (info, [*info, "--json"], *helps):
         with Path("/dev/full").open("wb") as full:
             done = subprocess.run([*RBU, *words], stdout=full, stderr=subprocess.PIPE, check=False)
         assert done.returncode == 1

@@ -169,7 +169,7 @@ def _call(words: list[str], invocation: Invocation) -> Answer | int:
     except typer.Abort:  # end of file in place of an answer
         raise UsageError("no answer was given; nothing was changed") from None
     except OSError as error:
-        if asked[0] != "help" and "--help" not in _own_words(asked):
+        if asked[0] != "help" and not {"--help", "-h"} & set(_own_words(asked)):
             raise
         raise show.output_error(error) from None
     if not words:
