@@ -47,11 +47,6 @@ class Waits:
             self._progress.stop()
             self._progress = self._task = None
 
-    def note(self, text: str) -> None:
-        """Print a line that stays."""
-        self.end()
-        show.print_note(text)
-
     @contextlib.contextmanager
     def downloading(self, download: tuple[Path, int]) -> Iterator[None]:
         """Show in the block how far a download is: how much is in a directory of the bytes that

@@ -43,8 +43,6 @@ _DISK_ERRORS = {
     errno.EIO: "the disk reports an input/output error",
 }
 
-_DENIED = (errno.EACCES, errno.EPERM)
-
 _ANOTHER_HOME = f"{HOME_VARIABLE}=DIR names another directory for machines"
 
 _SERVING = "serving"
@@ -156,7 +154,7 @@ def disk_errors(directory: Path) -> Iterator[None]:
         if isinstance(error, OpenRbuError):  # an error of the machine's own kernel
             raise
         text = _DISK_ERRORS.get(error.errno or 0)
-        if text is None and error.errno in _DENIED:
+        if text is None and isinstance(error, PermissionError):
             text = _why(error, Path(error.filename or directory))
         text = text or f"{error.filename}: {error.strerror}"
         raise MachineError(f"machine {directory.name!r} ({directory}): {text}") from None
@@ -180,12 +178,10 @@ def home_errors(directory: Path) -> Iterator[None]:
 
 
 def _why(error: OSError, path: Path) -> str:
-    """Why the disk refuses a path."""
-    if error.errno not in _DENIED:
-        return f"{error.strerror}; {_ANOTHER_HOME}"
-    from openrbu.system.denied import why_denied  # noqa: PLC0415  (start-up time)
+    """Why the disk refuses a path, and what to do."""
+    from openrbu.system.denied import why_refused  # noqa: PLC0415  (start-up time)
 
-    return f"permission denied: {why_denied(path)}; {_ANOTHER_HOME}"
+    return f"{why_refused(error, path)}; {_ANOTHER_HOME}"
 
 
 @contextlib.contextmanager

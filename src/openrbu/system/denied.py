@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import pwd
 import shlex
@@ -20,9 +19,7 @@ def why_denied(path: Path) -> str:
     for directory in reversed(path.parents):
         if not _may(directory, _CLIMB):
             return _denied(directory)
-    there = path
-    while not os.path.lexists(there) and there != there.parent:
-        there = there.parent
+    there = _lowest_there(path)
     for each in (there, there.parent):
         if not _may(each, _USE | (_CLIMB if each.is_dir() else 0)):
             return _denied(each)
@@ -32,7 +29,7 @@ def why_denied(path: Path) -> str:
 def why_refused(error: OSError, path: Path) -> str:
     """Why the kernel refuses a path with an error, as a part of a sentence: what `why_denied` says
     where permission is missing, else what the error says."""
-    if error.errno not in (errno.EACCES, errno.EPERM):
+    if not isinstance(error, PermissionError):
         return error.strerror or str(error)
     denied, why = "permission denied", why_denied(path.absolute())
     return denied if why == denied else f"{denied}: {why}"
@@ -41,9 +38,7 @@ def why_refused(error: OSError, path: Path) -> str:
 def why_not_writable(directory: Path) -> str:
     """Why this user can't make files in a directory, which is made with those above it where it is
     not there; empty: that is possible, as far as modes, owners and mounts say."""
-    there = directory
-    while not os.path.lexists(there) and there != there.parent:
-        there = there.parent
+    there = _lowest_there(directory)
     if not there.is_dir():
         return f"{there} is not a directory"
     return "" if _may(there, os.W_OK | _CLIMB) else _denied(there)
@@ -55,6 +50,13 @@ def user_name(uid: int) -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return f"user {uid}"
+
+
+def _lowest_there(path: Path) -> Path:
+    """A path, or where it is not there, the lowest directory above it that is."""
+    while not os.path.lexists(path) and path != path.parent:
+        path = path.parent
+    return path
 
 
 def _may(path: Path, wanted: int) -> bool:
