@@ -24,7 +24,7 @@ echo packet >$device/image_type
 echo 4096 >$device/packet_size
 echo init >$device/image_type
 tries=100
-until [ -e $entry/loading ]; do
+until [ -e $entry/data ]; do
   [ $((tries -= 1)) -gt 0 ] || give_up "the kernel makes no firmware entry"
   sleep 0.1
 done

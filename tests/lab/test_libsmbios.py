@@ -51,7 +51,7 @@ def test_an_update_by_the_shell_and_libsmbios_alone(story: Story) -> None:
     new = story.newer()
     image = story.file("bios_image.hdr", story.image(new))
     story.shell("modprobe dell_rbu")
-    story.shell(f"echo init > {DEVICE}/image_type; while [ ! -e {ENTRY}/loading ]; do :; done")
+    story.shell(f"echo init > {DEVICE}/image_type; while [ ! -e {ENTRY}/data ]; do :; done")
     story.shell(f"echo 1 > {ENTRY}/loading; cp {image} {ENTRY}/data; echo 0 > {ENTRY}/loading")
     story.shell(f"while ! cmp {image} {DEVICE}/data; do :; done")
     activate(story, ARM)

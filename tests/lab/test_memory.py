@@ -22,6 +22,11 @@ NR_HUGEPAGES = "/proc/sys/vm/nr_hugepages"
 LARGE_FLASH_BYTES = 6 * MIB
 """Its packets do not go into one block."""
 
+HELD_TOO_HIGH = (
+    "packets are above 4 GiB, where a BIOS with the published rules does not search (that of a "
+    "PowerEdge 2950 does) (memory above 4 GiB held)"
+)
+
 KEEP_MIB = 24
 """So much the program that breaks memory leaves available before it gives every second page back.
 (A machine of 512 MiB was seen to live with 16 MiB.)"""
@@ -30,7 +35,9 @@ KEEP_MIB = 24
 def test_packets_come_to_lie_below_4_gib_where_the_kernel_puts_them_above(
     lab: Lab, tmp_path: Path
 ) -> None:
-    """6 GiB, packet mode, and a BIOS that searches below 4 GiB only."""
+    """6 GiB, packet mode, and a BIOS that searches below 4 GiB only. Where other programs free
+    single pages above 4 GiB meanwhile, the first try may lie there, and larger packets do not.
+    """
     try:
         machine = lab.machine(ram_bytes=6 * GIB, flash_bytes=LARGE_FLASH_BYTES, cpus=2)
     except ObstacleError as obstacle:
@@ -44,7 +51,8 @@ def test_packets_come_to_lie_below_4_gib_where_the_kernel_puts_them_above(
         plan = story.rbu("plan", image)
         assert (plan["mode"], plan["way"]) == ("packet", "held")
         done = story.rbu("update", image)
-        assert (done["mode"], done["way"], done["tried"]) == ("packet", "held", [])
+        tries = {"held": [], "held_large": [HELD_TOO_HIGH]}
+        assert (done["mode"], done["tried"]) == ("packet", tries[done["way"]])
         assert all(int(each["end"], 0) <= 4 * GIB for each in done["extents"])
         assert story.shell(f"cat {NR_HUGEPAGES}") == "5\n"
         story.until_restart("reboot")

@@ -19,7 +19,7 @@ from openrbu.machine.config import MAX_ENTRY_DELAY_S
 from openrbu.machine.virtual import VirtualMachine
 from openrbu.update import flow
 from openrbu.update.cancelling import cancel
-from openrbu.update.driver import ENTRY_WAIT_SECONDS, LOADING, STAGED, USE_COUNT, RbuDriver
+from openrbu.update.driver import DATA, ENTRY_WAIT_SECONDS, LOADING, STAGED, USE_COUNT, RbuDriver
 from openrbu.update.options import Options
 from openrbu.update.plan import make_plan
 from rigs.cli import Cli
@@ -127,6 +127,24 @@ class Lingering(Patient):
             self.is_late = False
 
 
+class HalfMade(Patient):
+    """A kernel that has made `loading` and not yet `data`, until the next pause."""
+
+    lacks_data = True
+
+    def exists(self, path: str) -> bool:
+        return not (self.lacks_data and path == DATA) and super().exists(path)
+
+    def write(self, path: str, data: Buffer, offset: int = 0) -> None:
+        if self.lacks_data and path == DATA:
+            raise KernelError(errno.ENOENT, path)
+        super().write(path, data, offset)
+
+    def sleep(self, seconds: float) -> None:
+        super().sleep(seconds)
+        self.lacks_data = False
+
+
 @pytest.fixture(autouse=True)
 def nothing_sleeps(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(seconds: float) -> None:
@@ -177,6 +195,17 @@ def test_an_update_works_however_long_the_entry_takes(
         assert machine.last_post is not None
         assert machine.last_post.version_after == "2.3.0"
         assert bool(host.pauses) == bool(delay)
+
+
+@pytest.mark.parametrize(("profile", "mode"), ALL_MODES)
+def test_an_entry_without_its_data_is_still_being_made(
+    tmp_path: Path, clock: Clock, profile: str, mode: str
+) -> None:
+    with running(make(tmp_path, profile=profile), clock=clock) as machine:
+        host = HalfMade(machine, clock)
+        load(host, "not loaded")
+        assert update(host, image(), mode=mode).tried == ()
+        assert host.pauses
 
 
 @pytest.mark.parametrize(("profile", "mode"), ALL_MODES)

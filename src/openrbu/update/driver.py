@@ -67,8 +67,9 @@ class RbuDriver:
 
     @property
     def has_entry(self) -> bool:
-        """Whether the firmware entry exists, through which an image is delivered."""
-        return self._host.exists(LOADING)
+        """Whether the firmware entry exists, through which an image is delivered. The kernel makes
+        `loading` a moment before `data` (seen on Debian's 6.1.192, once in 1,379 requests)."""
+        return self._host.exists(LOADING) and self._host.exists(DATA)
 
     @property
     def is_loading(self) -> bool:
@@ -96,12 +97,8 @@ class RbuDriver:
     @property
     def is_in_use(self) -> bool:
         """Whether a firmware entry keeps the module in use: it exists, or the kernel makes or
-        removes it just now.
-
-        While the kernel makes or removes it, only the module's use count shows it (seen on
-        Debian's 6.1.192).
-        """
-        if self.has_entry:
+        removes it just now, which only the module's use count shows (seen on 6.1.192)."""
+        if self._host.exists(LOADING):
             return True
         return self.shows_use and read_text(self._host, USE_COUNT) != "0"
 
