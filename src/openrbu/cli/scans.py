@@ -168,7 +168,7 @@ def _findings(
     memory, bounds = searched.memory, (part.start, part.end)
     places = places_anywhere(memory, *bounds) if any_alignment else None
     pages = possible_pages(memory) if places is None else places.at_pages
-    if not pages and places is None:  # the usual case: nothing more is loaded
+    if not (pages or (places and places.is_somewhere)):  # the usual case: nothing more is loaded
         return memory, Findings(NOTHING, {}, (), ())
     from openrbu.bios.closer_look import look_closer
     from openrbu.memory.scan import search_places

@@ -44,6 +44,10 @@ class Places(NamedTuple):
     ended_at: PhysAddr | None
 
     @property
+    def is_somewhere(self) -> bool:
+        return bool(self.packets or self.images)
+
+    @property
     def at_pages(self) -> list[tuple[int, int]]:
         """Those at the start of a page, as `narrowed.possible_pages` returns them."""
         kinds = enumerate((self.packets, self.images))
