@@ -13,7 +13,7 @@ TRACEABLE := not untraced and not privilege
 NO_LIMIT := -o timeout=0 -o faulthandler_timeout=0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-balloon example example-volatility test test-here coverage test-nobody test-floors test-debian13 test-lab docs fuzz lab-soak token-soak driver-soak oracle-soak bench lint dist dist-check lock vendor clean
+.PHONY: help setup demo demo-balloon example example-volatility test test-here coverage test-nobody test-floors test-debian13 test-lab docs ansible fuzz lab-soak token-soak driver-soak oracle-soak bench lint dist dist-check lock vendor clean
 
 help:  ## Show what there is
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -115,6 +115,20 @@ $(DOCS)/.ready: requirements/docs.lock
 	$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/docs.lock
 	touch $@
 
+ANSIBLE := build/ansible
+
+ansible: setup $(ANSIBLE)/.ready  ## The Ansible collection: its tests with the real ansible-playbook, ansible-lint, ansible-test sanity
+	OPENRBU_ANSIBLE=$(CURDIR)/$(ANSIBLE)/bin $(BIN)/python -m pytest ansible/tests
+	scripts/check-ansible $(ANSIBLE)
+
+$(ANSIBLE)/.ready: requirements/ansible.lock $(VENV)/.ready
+	$(PYTHON) -m venv $(ANSIBLE)
+	$(ANSIBLE)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/ansible.lock
+	$(ANSIBLE)/bin/python -c 'import sys, sysconfig; print("import site; site.addsitedir(" + repr(sys.argv[1]) + ")", \
+	  file=open(sysconfig.get_path("purelib") + "/openrbu.pth", "w"))' \
+	  "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+	touch $@
+
 fuzz: setup $(VENV)/.fuzz-ready  ## Any bytes for all parsers of what others wrote, for SECONDS (600) in all
 	$(BIN)/python tests/fuzz --seconds $(SECONDS)
 
@@ -159,7 +173,7 @@ $(VENV)/.dist-ready: requirements/dist.lock $(VENV)/.ready
 lock:  ## Make requirements/*.lock anew (names, versions and hashes; no addresses)
 	$(PYTHON) -m venv build/lock
 	build/lock/bin/python -m pip install --quiet pip-tools
-	cd requirements && for name in dev dist docs floors fuzz; do \
+	cd requirements && for name in ansible dev dist docs floors fuzz; do \
 	  ../build/lock/bin/pip-compile --quiet --upgrade --generate-hashes --no-header \
 	    --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --strip-extras --allow-unsafe \
 	    --output-file $$name.lock $$name.in || exit 1; \

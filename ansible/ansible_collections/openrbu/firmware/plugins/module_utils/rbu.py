@@ -1,0 +1,327 @@
+# Copyright: The openrbu developers
+# SPDX-License-Identifier: Apache-2.0
+"""What the modules do, whoever runs rbu for them: the host's own command, or openrbu right here.
+
+A runner is a function ``run(words, password=None)`` that runs ``rbu WORDS`` for the machine and
+returns an `Answer`. The functions below take one and return the result of a module, or raise
+`RbuError`.
+"""
+
+from __future__ import annotations
+
+import json
+
+ANSWERED = (0, 1, 3, 4, 5)
+"""Exit codes with which rbu has something to say about the machine; 2 is a wrong command line."""
+
+COMMON_OPTIONS = {
+    "executable": {"type": "str", "default": "rbu"},
+}
+
+PASSWORD_OPTIONS = {
+    "password": {"type": "str", "no_log": True},
+}
+
+ARM_FLAGS = ("without_password", "mend_cmos", "allow_any_restart")
+
+UPDATE_FLAGS = (
+    "reinstall",
+    "allow_downgrade",
+    "allow_any_system",
+    "allow_known_broken",
+    "memory_above_4g",
+    "drop_caches",
+    *ARM_FLAGS,
+)
+
+
+def _flags(names):
+    # Said one by one, because a name with "password" in it looks like a secret to Ansible.
+    return {name: {"type": "bool", "default": False, "no_log": False} for name in names}
+
+
+UPDATE_OPTIONS = {
+    "image": {"type": "path", "required": True},
+    "mode": {"type": "str", "choices": ["auto", "mono", "packet"], "default": "auto"},
+    "packet_size": {"type": "str"},
+    "driver": {"type": "str", "choices": ["auto", "kernel", "own"], "default": "auto"},
+    "retry_failed": {"type": "bool", "default": True},
+    **_flags(UPDATE_FLAGS),
+    **PASSWORD_OPTIONS,
+    **COMMON_OPTIONS,
+}
+
+ARM_OPTIONS = {**_flags(ARM_FLAGS), **PASSWORD_OPTIONS, **COMMON_OPTIONS}
+
+CANCEL_OPTIONS = {**PASSWORD_OPTIONS, **COMMON_OPTIONS}
+
+INFO_OPTIONS = {
+    "image": {"type": "path"},
+    **COMMON_OPTIONS,
+}
+
+
+class Answer:
+    """What rbu said: its exit code, and its JSON document."""
+
+    def __init__(self, rc, document):
+        self.rc = rc
+        self.document = document
+
+    @property
+    def error(self):
+        return self.document.get("error")
+
+
+class RbuError(Exception):
+    """A task that failed: the text for people, and the rest of the result."""
+
+    def __init__(self, msg, **result):
+        super().__init__(msg)
+        self.result = {"msg": msg, **result}
+
+
+def parse_answer(words, rc, out, err):
+    """The `Answer` in what a process of rbu printed.
+
+    Raises RbuError where that is no JSON document: rbu is another program, or crashed.
+    """
+    try:
+        document = json.loads(out)
+    except ValueError:
+        document = None
+    if not isinstance(document, dict):
+        last = (err.strip().splitlines() or ["it printed nothing"])[-1]
+        raise RbuError("rbu %s gave no answer: %s" % (words[0], last), rc=rc, stderr=err)
+    return Answer(rc, document)
+
+
+def _checked(answer, **more):
+    """`answer`, or RbuError for one that is an error."""
+    error = answer.error
+    if error is None and answer.rc == 0:
+        return answer
+    error = error or {"kind": "unknown", "message": "rbu ended with %s" % answer.rc}
+    raise RbuError(
+        error["message"], rc=answer.rc, error=error, obstacles=_obstacles(answer.document), **more
+    )
+
+
+def _obstacles(document):
+    """The names of what prevents an update: in a plan, or in the plan within an answer."""
+    plan = document.get("plan", document)
+    return [each["kind"] for each in plan.get("obstacles", [])]
+
+
+def update_words(params):
+    """The words after `rbu update` or `rbu plan` that a module's parameters stand for."""
+    words = [params["image"]]
+    for name in ("mode", "packet_size", "driver"):
+        if params.get(name) not in (None, "auto"):
+            words += ["--" + name.replace("_", "-"), params[name]]
+    return words + flag_words(params, UPDATE_FLAGS)
+
+
+def flag_words(params, names):
+    return ["--" + name.replace("_", "-") for name in names if params.get(name)]
+
+
+# -- facts ----------------------------------------------------------------------------------
+
+
+def status(run):
+    return _checked(run(["status"])).document
+
+
+def facts(document, plan=None):
+    """What a playbook decides by, from `rbu status`, and from `rbu plan` where there is one."""
+    last = document["last_update"] or {}
+    machine, bios, completion = document["machine"], document["bios"], document["completion"]
+    checks = {each["name"]: each for each in (plan or {}).get("checks", [])}
+
+    def found(name):
+        return checks[name]["found"] if name in checks else None
+
+    return {
+        "vendor": machine["vendor"],
+        "product": machine["product"],
+        "system_id": machine["system_id"],
+        "hardware_revision": machine["hardware_revision"],
+        "version": bios["version"],
+        "release_date": bios["release_date"],
+        "driver": document["driver"],
+        "module_is_loaded": document["module_is_loaded"],
+        "state": document.get("state"),
+        "is_armed": document["is_armed"],
+        "is_staged": bool(document["staged_size_bytes"]),
+        "staged_version": document["staged_version"],
+        "next_restart": document["next_restart"],
+        "restart_mode": document["restart_mode"],
+        "boot_id": document["boot"]["id"],
+        "completion_code": completion and completion["code"],
+        "completion_meaning": completion and completion["meaning"],
+        "last_outcome": last.get("outcome"),
+        "last_succeeded": last.get("succeeded"),
+        "last_sha256": last.get("sha256"),
+        "update_is_needed": plan and plan.get("is_needed"),
+        "obstacles": None if plan is None else _obstacles(plan),
+        "modes": found("rbu_structure"),
+        "memory_view": found("physical_memory"),
+        "lockdown": found("lockdown"),
+    }
+
+
+def bios_info(run, params):
+    document = status(run)
+    plan = None
+    if params.get("image"):
+        answer = run(["plan", params["image"]])
+        if (
+            "checks" not in answer.document
+        ):  # no plan at all, such as for an image that is not there
+            _checked(answer)
+        plan = answer.document
+    answers = {"status": document}
+    if plan is not None:
+        answers["plan"] = plan
+    return {"changed": False, "bios": facts(document, plan), "answers": answers}
+
+
+# -- updates --------------------------------------------------------------------------------
+
+
+def _is_pending(document, plan):
+    """Whether the machine is armed for this very image, and nothing has come between."""
+    last = document["last_update"] or {}
+    return (
+        document["is_armed"] is True
+        and document["next_restart"] == "updates"
+        and last.get("outcome") == "armed"
+        and last.get("sha256") == plan["image"]["sha256"]
+    )
+
+
+def _is_staged(document, plan):
+    """Whether this very image is staged and verified, and not armed."""
+    last = document["last_update"] or {}
+    return document.get("state") == "staged" and last.get("sha256") == plan["image"]["sha256"]
+
+
+def _has_failed(document, plan):
+    """Whether the BIOS had this very image, and did not install it."""
+    last = document["last_update"] or {}
+    return (
+        last.get("outcome") == "result"
+        and last.get("succeeded") is False
+        and last.get("sha256") == plan["image"]["sha256"]
+    )
+
+
+def _how_it_failed(document):
+    completion = document["completion"]
+    return "the BIOS says %(code)s, %(meaning)s" % completion if completion else "no record of it"
+
+
+def _diff(document, plan, after):
+    """What changes, in the words of `rbu status`."""
+
+    def text(version, restart):
+        return "BIOS: %s\nnext restart: %s\n" % (version, restart)
+
+    before = document["next_restart"] if document else "changes_nothing"
+    version = plan["current_version"]
+    return {
+        "before_header": "machine",
+        "after_header": "machine",
+        "before": text(version, before),
+        "after": text(version, after % plan["new_version"]),
+    }
+
+
+def bios_update(run, params, check_mode=False):
+    """Stage, verify and arm, unless the machine runs or is armed for this image."""
+    return _bring(run, params, check_mode, (), "updates to %s")
+
+
+def bios_stage(run, params, check_mode=False):
+    """Stage and verify, unless the machine runs this image, or has it staged or armed."""
+    return _bring(run, params, check_mode, ("--no-arm",), "changes_nothing (%s is staged)")
+
+
+def _bring(run, params, check_mode, how, after):
+    words = update_words(params)
+    password = params.get("password")
+    planned = run(["plan", *words], password)
+    plan = planned.document
+    result = {"changed": False, "answers": {"plan": plan}}
+    if "image" not in plan:
+        _checked(planned)
+    if not plan["is_needed"] and planned.rc == 0:
+        return {**result, "state": "up_to_date", "msg": "%s runs already" % plan["new_version"]}
+    document = status(run)
+    result["answers"]["status"] = document
+    if _is_pending(document, plan):
+        text = "armed for %s already: the next restart updates" % plan["new_version"]
+        return {**result, "state": "armed", "msg": text}
+    if how and _is_staged(document, plan):
+        text = "%s is staged already, and was verified" % plan["new_version"]
+        return {**result, "state": "staged", "msg": text}
+    if not params["retry_failed"] and _has_failed(document, plan):
+        text = "%s has failed here before: %s" % (plan["new_version"], _how_it_failed(document))
+        error = {"kind": "failed_before", "message": text, "exit_code": 1}
+        raise RbuError(text, rc=1, error=error, answers=result["answers"])
+    _checked(planned, answers=result["answers"])
+    result["diff"] = _diff(document, plan, after)
+    result["changed"] = True
+    if check_mode:
+        return {**result, "state": "planned", "msg": "would go to %s" % plan["new_version"]}
+    done = run(["update", *words, *how], password)
+    result["answers"]["update"] = done.document
+    _checked(done, answers=result["answers"])
+    if not done.document["changed"]:  # somebody else was faster
+        del result["diff"]
+    result["changed"] = done.document["changed"]
+    is_armed = done.document.get("is_armed", False)
+    text = "armed for %s" if is_armed else "%s is staged and verified"
+    return {
+        **result,
+        "state": "armed" if is_armed else "staged",
+        "msg": text % plan["new_version"],
+    }
+
+
+def bios_arm(run, params, check_mode=False):
+    """Verify what is staged once more, and arm the BIOS for it."""
+    if check_mode:
+        document = status(run)
+        answers = {"status": document}
+        if document["is_armed"]:
+            return {"changed": False, "state": "armed", "answers": answers}
+        if document.get("state") != "staged":
+            raise RbuError(
+                "nothing is staged and verified (state: %s)" % document.get("state"),
+                answers=answers,
+                error={"kind": "not_staged", "message": "nothing is staged", "exit_code": 1},
+            )
+        return {"changed": True, "state": "planned", "answers": answers}
+    done = run(["arm", *flag_words(params, ARM_FLAGS)], params.get("password"))
+    answers = {"arm": done.document}
+    _checked(done, answers=answers)
+    return {"changed": done.document["changed"], "state": "armed", "answers": answers}
+
+
+def bios_cancel(run, params, check_mode=False):
+    """Disarm, and free what is staged."""
+    if check_mode:
+        document = status(run)
+        is_there = bool(
+            document["is_armed"] or document["staged_size_bytes"] or document["load_under_way"]
+        )
+        return {"changed": is_there, "answers": {"status": document}}
+    done = run(["cancel"], params.get("password"))
+    answers = {"cancel": done.document}
+    _checked(done, answers=answers)
+    result = {"changed": done.document["changed"], "answers": answers}
+    if done.document["problem"]:
+        result["warnings"] = [done.document["problem"]]
+    return result
