@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from openrbu.cli.status import how_it_ended
+from openrbu.cli.history import how_it_ended
 from openrbu.cmos import write_first_bank
 from openrbu.errors import ObstacleError, UpdateFailedError
 from openrbu.formats.dell import CompletionCode

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from openrbu.cli.history import how_it_ended
 from openrbu.cli.show import Meaning
-from openrbu.cli.status import how_it_ended
 from openrbu.cmos import write_first_bank
 from openrbu.errors import DamagedInputError, MachineError, ObstacleError
 from openrbu.formats import packet

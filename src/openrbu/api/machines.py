@@ -148,14 +148,18 @@ class Machine:
 
         return read_status(self.host)
 
-    def history(self) -> tuple[Attempt, ...]:
-        """The updates that were tried on the machine, oldest first.
+    def history(self, *, last: int | None = None) -> tuple[Attempt, ...]:
+        """The updates that were tried on the machine, oldest first; or the `last` of them, which
+        costs the same however many there are.
 
+        :raise UsageError: when `last` is less than 1.
         :raise ObstacleError | DamagedInputError: when its journal can't be read.
         """
         from openrbu.update.report import read_history
 
-        return read_history(self.host)
+        if last is not None and last < 1:
+            raise errors.UsageError(f"the last updates are 1 or more, not {last}")
+        return read_history(self.host, last)
 
     def cancel(self, *, password: str | None = None) -> Cancelled:
         """Cancel an armed or staged update: clear the token first, then memory.

@@ -70,7 +70,7 @@ COMMANDS: Mapping[str, Row | Group] = {
     "update": Row("openrbu.cli.updates:update", _UPDATES),
     "status": Row("openrbu.cli.status:status", _UPDATES),
     "cancel": Row("openrbu.cli.updates:cancel", _UPDATES),
-    "history": Row("openrbu.cli.status:history", _UPDATES),
+    "history": Row("openrbu.cli.history:history", _UPDATES),
     "scan": Row("openrbu.cli.scans:scan", _MACHINES),
     "mount": Row("openrbu.cli.mounts:mount", _MACHINES),
     "run": Row("openrbu.cli.runs:run", _MACHINES, runs_program=True),

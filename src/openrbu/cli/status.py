@@ -1,4 +1,4 @@
-"""The commands status and history, and how a BIOS's results are shown."""
+"""The command status, and how a BIOS's results are shown."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from openrbu import api
 from openrbu._vendor import typer
 from openrbu.cli import identity
 from openrbu.cli.extents import extents_document, extents_words
+from openrbu.cli.history import attempt_document, how_it_ended, transition, when_tried
 from openrbu.cli.identity import machine_words
 from openrbu.cli.options import OnMachine
 from openrbu.cli.show import (
@@ -18,12 +19,10 @@ from openrbu.cli.show import (
     Cell,
     Facts,
     StyledText,
-    Table,
     bad,
     caution,
     good,
 )
-from openrbu.system.times import local_time
 from openrbu.units import human_size
 
 if TYPE_CHECKING:
@@ -114,7 +113,7 @@ def _last_line(now: UpdateStatus) -> list[Block]:
     if now.last is None:
         return []
     ended = how_it_ended(now.last)
-    return [replace(ended, text=f"{_transition(now.last)}: {ended.text}")]
+    return [replace(ended, text=f"{transition(now.last)}: {ended.text}")]
 
 
 def _status_rows(machine: Machine, now: UpdateStatus) -> list[tuple[str, Cell]]:
@@ -142,7 +141,7 @@ def _status_rows(machine: Machine, now: UpdateStatus) -> list[tuple[str, Cell]]:
     if now.target.rbu is not None:
         rows.append(("BIOS says", completion_words(now.target.rbu.completion_code)))
     if now.last is not None:
-        rows.append(("last update", f"{_transition(now.last)}, {_when(now.last)}"))
+        rows.append(("last update", f"{transition(now.last)}, {when_tried(now.last)}"))
         rows.append(("", _how_it_stands(machine, now, now.last)))
     if now.under_way:
         rows.append(("in use", caution(f"by {now.under_way}")))
@@ -294,106 +293,3 @@ def post_document(post: PostReport) -> dict[str, Any]:
         "memory_was_kept": post.memory_was_kept,
         **extents_document(post.extents),
     }
-
-
-def attempt_document(attempt: Attempt) -> dict[str, Any]:
-    """One update of the journal, for `--json`."""
-    from openrbu.update.ending import ending_of
-
-    fields = attempt.fields
-    code = fields.get("completion_code")
-    return {
-        "id": attempt.id,
-        "outcome": attempt.outcome,
-        "succeeded": fields.get("succeeded"),
-        "from_version": fields.get("from_version"),
-        "to_version": fields.get("to_version"),
-        "version_now": fields.get("version_now"),
-        "mode": fields.get("mode"),
-        "sha256": fields.get("sha256"),
-        "size_bytes": fields.get("size_bytes"),
-        "completion_code": f"{code:#06x}" if isinstance(code, int) else None,
-        "ending": None if (ending := ending_of(attempt)) is None else ending.value,
-        "likely_cause": fields.get("likely_cause") or None,
-        "why": fields.get("why"),
-        "openrbu_version": fields.get("openrbu"),
-        "events": [{"event": event, "at": at.isoformat()} for event, at in attempt.events],
-    }
-
-
-def how_it_ended(attempt: Attempt) -> StyledText:
-    """How an update ended, or its state, in words."""
-    from openrbu.update.ending import Ending, ending_of
-
-    version, ending = attempt.fields.get("version_now"), ending_of(attempt)
-    if ending in (Ending.REFUSED, Ending.NOT_LOOKED):
-        return bad(_failure_words(attempt))
-    words = {
-        Ending.UPDATED: good("done: the BIOS says completed, and the new version runs"),
-        Ending.NOT_KNOWN: caution(
-            f"not known: {version} runs as before, and the BIOS's record has not changed"
-        ),
-        Ending.PENDING: caution("armed: waiting for a restart"),
-        Ending.BYPASSED: bad(
-            "never looked at: Linux was started again without the BIOS; still armed"
-        ),
-    }
-    if ending is not None:
-        return words[ending]
-    if attempt.outcome == "started":
-        return caution("in progress, or ended without a result")
-    why = attempt.fields.get("why")
-    text = f"{attempt.outcome}: {why}" if why else attempt.outcome
-    return caution(text) if attempt.outcome == "cancelled" else bad(text)
-
-
-def _failure_words(attempt: Attempt) -> str:
-    code, version = attempt.fields.get("completion_code"), attempt.fields.get("version_now")
-    from openrbu.formats.dell import CompletionCode, describe_completion
-    from openrbu.update.ending import Ending, ending_of
-
-    cause = attempt.fields.get("likely_cause")
-    likely = f"; likely cause: {cause}" if cause else ""
-    if ending_of(attempt) is Ending.NOT_LOOKED:
-        return f"never looked at: the BIOS did not try it; {version} runs{likely}"
-    if not isinstance(code, int):
-        return f"failed: the BIOS has no record of it; {version} runs"
-    if code == CompletionCode.COMPLETED:
-        return f"failed: the BIOS says completed ({code:#06x}), but {version} runs{likely}"
-    return f"failed: {describe_completion(code)} ({code:#06x}); {version} runs{likely}"
-
-
-def _transition(attempt: Attempt) -> str:
-    return f"{attempt.fields.get('from_version')} → {attempt.fields.get('to_version')}"
-
-
-def _when(attempt: Attempt) -> str:
-    return local_time(attempt.events[0][1])
-
-
-def history(
-    *,
-    machine: OnMachine = None,
-) -> Answer:
-    """List the updates that were tried on a machine, oldest first.
-
-    \b
-    Example:  rbu history --machine demo --json
-    """
-    with api.open_machine(machine, reading=True) as opened:
-        attempts = opened.history()
-        document = {"updates": [attempt_document(attempt) for attempt in attempts]}
-        if not attempts:
-            return Answer(document, [f"the journal of {opened.host.name} has no update"])
-        rows = [
-            (
-                _when(attempt),
-                _transition(attempt),
-                str(attempt.fields.get("mode")),
-                how_it_ended(attempt),
-                str(attempt.fields.get("openrbu")),
-            )
-            for attempt in attempts
-        ]
-        columns = ("when", "BIOS", "mode", "how it ended", "openrbu")
-        return Answer(document, [Table(f"Updates of {opened.host.name}", columns, rows)])

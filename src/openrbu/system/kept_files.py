@@ -48,7 +48,13 @@ def read_kept(path: Path, *, max_bytes: int = MAX_KEPT_BYTES) -> bytes:
             data = file.read(max_bytes + 1)
             if len(data) <= max_bytes:
                 return data
-    raise OddFileError(errno.EINVAL, f"it is larger than {human_size(max_bytes)}", str(path))
+    raise too_large(max_bytes, path)
+
+
+def too_large(max_bytes: int, path: Path | None = None) -> OddFileError:
+    """The error for a file that is larger than it may be."""
+    why = f"it is larger than {human_size(max_bytes)}"
+    return OddFileError(errno.EINVAL, why, None if path is None else str(path))
 
 
 def open_kept(path: Path, flags: int) -> int:

@@ -21,16 +21,17 @@ import datetime as dt
 import errno
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openrbu import __version__
 from openrbu.errors import DamagedInputError, ObstacleError
-from openrbu.file_format import parse_object
+from openrbu.file_format import NewerFormatError, parse_object
 from openrbu.linux.reboot import REBOOT_MODE
 from openrbu.system.kept_files import open_kept, read_kept
+from openrbu.system.last_lines import end_of_lines, line_number, lines_from_end
 from openrbu.units import MIB
 from openrbu.update.restart import WARM
 
@@ -135,42 +136,54 @@ class Journal:
         """
         self.append(attempt_id, CHANGING, when, **dataclasses.asdict(change))
 
-    def attempts(self) -> list[Attempt]:
-        """All updates, oldest first. A last line without its end is ignored.
+    def attempts(self, last: int | None = None) -> list[Attempt]:
+        """All updates, oldest first; or the `last` of them, at least one. A last line without its
+        end is ignored.
+
+        The lines before those of the `last` updates are not read: the cost does not grow with the
+        journal, and what is damaged there does not matter.
 
         :raise ObstacleError: when the journal can't be read.
         :raise DamagedInputError: when a whole line is not an event.
         """
-        attempts: dict[str, Attempt] = {}
-        for number, line in enumerate(self._lines(), start=1):
+        try:
+            fd = open_kept(self._path, os.O_RDONLY)
+        except FileNotFoundError:
+            attempts = self._taken(enumerate(self._older_lines(), start=1), lambda number: number)
+        except OSError as error:
+            raise self._unreadable(error) from None
+        else:
             try:
-                document = parse_object(line)
-                if isinstance(schema := document.get("schema"), int) and schema > SCHEMA:
-                    raise ObstacleError(
-                        f"line {number} of the journal {self._told} was written by a newer openrbu "
-                        f"(schema {schema}; this one knows {SCHEMA}): update openrbu"
-                    )
-                self._take(document, attempts)
-            except (DamagedInputError, ValueError, KeyError, TypeError):
+                lines = _lines(fd) if last is None else _last_lines(fd, last)
+                attempts = self._taken(lines, lambda offset: line_number(fd, offset))
+            except OSError as error:
+                raise self._unreadable(error) from None
+            finally:
+                os.close(fd)
+        return attempts[0 if last is None else -last :]
+
+    def _taken(
+        self, lines: Iterable[tuple[int, bytes]], number_of: Callable[[int], int]
+    ) -> list[Attempt]:
+        """The updates in these lines. `number_of`: a line's number, of what it comes with.
+
+        :raise ObstacleError | DamagedInputError: for a line that is not understood.
+        """
+        attempts: dict[str, Attempt] = {}
+        for where, line in lines:
+            try:
+                _take(line, attempts)
+            except NewerFormatError as error:
+                raise ObstacleError(
+                    f"line {number_of(where)} of the journal {self._told} was written by a newer "
+                    f"openrbu (schema {error.actual}; this one knows {SCHEMA}): update openrbu"
+                ) from None
+            except DamagedInputError:
                 raise DamagedInputError(
-                    f"line {number} of the journal {self._told} is damaged: move the file away; "
-                    "the next update begins a new one"
+                    f"line {number_of(where)} of the journal {self._told} is damaged: move the "
+                    "file away; the next update begins a new one"
                 ) from None
         return list(attempts.values())
-
-    def _lines(self) -> list[bytes]:
-        """The whole lines, without their ends.
-
-        :raise ObstacleError: when they can't be read.
-        """
-        try:
-            return read_kept(self._path, max_bytes=MAX_JOURNAL_BYTES).split(b"\n")[:-1]
-        except FileNotFoundError:
-            return self._older_lines()
-        except OSError as error:
-            raise ObstacleError(
-                f"the journal {self._told} can't be read: {error.strerror}"
-            ) from None
 
     def _older_lines(self) -> list[bytes]:
         """The lines of the older files that are events."""
@@ -178,15 +191,23 @@ class Journal:
         for path in self._older:
             with contextlib.suppress(OSError):
                 for line in read_kept(path, max_bytes=MAX_JOURNAL_BYTES).split(b"\n")[:-1]:
-                    with contextlib.suppress(DamagedInputError, ValueError, KeyError, TypeError):
-                        self._take(parse_object(line), {})
-                        lines.append(line)
+                    try:
+                        _event_in(line)
+                    except NewerFormatError:
+                        pass  # to be told, not left out
+                    except DamagedInputError:
+                        continue
+                    lines.append(line)
         return lines
 
     @property
     def last(self) -> Attempt | None:
-        attempts = self.attempts()
-        return attempts[-1] if attempts else None
+        """The last update; None: there was none.
+
+        :raise ObstacleError | DamagedInputError: as `attempts`, for its lines.
+        """
+        attempts = self.attempts(1)
+        return attempts[0] if attempts else None
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[int]:
@@ -229,6 +250,9 @@ class Journal:
         finally:
             fresh.unlink(missing_ok=True)
 
+    def _unreadable(self, error: OSError) -> ObstacleError:
+        return ObstacleError(f"the journal {self._told} can't be read: {error.strerror}")
+
     def _unwritable(self, error: OSError) -> ObstacleError:
         return ObstacleError(f"the journal {self._told} can't be written: {error.strerror}")
 
@@ -238,37 +262,65 @@ class Journal:
 
         :raise OSError: when the line can't be written.
         """
-        size = os.fstat(fd).st_size
-        tail = os.pread(fd, min(size, 1 << 16), max(0, size - (1 << 16)))
-        if not tail.endswith(b"\n"):
-            size += tail.rfind(b"\n") + 1 - len(tail)
+        size = end_of_lines(fd, MAX_JOURNAL_BYTES)
+        if os.fstat(fd).st_size != size:
             os.ftruncate(fd, size)
         if os.write(fd, line) != len(line):
             os.ftruncate(fd, size)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         os.fdatasync(fd)
 
-    @staticmethod
-    def _take(document: Mapping[str, Any], attempts: dict[str, Attempt]) -> None:
-        attempt_id, event = document["id"], document["event"]
-        if not (isinstance(attempt_id, str) and isinstance(event, str)):
+
+@dataclass(frozen=True, slots=True)
+class _Event:
+    """A line. `name`: the event's, or one of those that are no events."""
+
+    attempt_id: str
+    name: str
+    at: dt.datetime
+    fields: Mapping[str, Any]
+
+
+def _event_in(line: bytes) -> _Event:
+    """:raise NewerFormatError: when a newer openrbu wrote the line.
+    :raise DamagedInputError: when it is not an event.
+    """
+    document = parse_object(line)
+    if isinstance(schema := document.pop("schema", None), int) and schema > SCHEMA:
+        raise NewerFormatError(schema, SCHEMA)
+    try:
+        attempt_id, name = document.pop("id"), document.pop("event")
+        at = dt.datetime.fromisoformat(document.pop("at"))
+        if not (isinstance(attempt_id, str) and isinstance(name, str)):
             raise TypeError("an update and an event have names")
-        before = attempts.get(attempt_id, Attempt(attempt_id))
-        at = dt.datetime.fromisoformat(document["at"])
-        known = ("schema", "id", "event", "at")
-        fields = {name: value for name, value in document.items() if name not in known}
-        if event == CHANGING:
-            change = _change_in(fields)
-            earlier = before.changes
-            if change.before == change.after:
-                earlier = tuple(each for each in earlier if each.path != change.path)
-            attempts[attempt_id] = replace(before, changes=(*earlier, change))
-            return
-        changes = before.changes
-        if isinstance(mode := fields.get("restart_before"), str):  # until 0.2 in `started`
-            changes = (Change(REBOOT_MODE, mode, WARM),)
-        events = before.events if event == VERIFIED else (*before.events, (event, at))
-        attempts[attempt_id] = Attempt(attempt_id, events, {**before.fields, **fields}, changes)
+        if name == CHANGING:
+            _change_in(document)
+    except (ValueError, KeyError, TypeError):
+        raise DamagedInputError("it is not an event") from None
+    return _Event(attempt_id, name, at, document)
+
+
+def _take(line: bytes, attempts: dict[str, Attempt]) -> None:
+    """Add the event in a line to its update.
+
+    :raise NewerFormatError | DamagedInputError: as `_event_in`.
+    """
+    event = _event_in(line)
+    fields, before = event.fields, attempts.get(event.attempt_id, Attempt(event.attempt_id))
+    if event.name == CHANGING:
+        change = _change_in(fields)
+        earlier = before.changes
+        if change.before == change.after:
+            earlier = tuple(each for each in earlier if each.path != change.path)
+        attempts[event.attempt_id] = replace(before, changes=(*earlier, change))
+        return
+    changes = before.changes
+    if isinstance(mode := fields.get("restart_before"), str):  # until 0.2 in `started`
+        changes = (Change(REBOOT_MODE, mode, WARM),)
+    is_event = event.name != VERIFIED
+    events = (*before.events, (event.name, event.at)) if is_event else before.events
+    merged = {**before.fields, **fields}
+    attempts[event.attempt_id] = Attempt(event.attempt_id, events, merged, changes)
 
 
 def _change_in(fields: Mapping[str, Any]) -> Change:
@@ -278,3 +330,35 @@ def _change_in(fields: Mapping[str, Any]) -> Change:
     if not all(isinstance(text, str) for text in texts):
         raise TypeError("a change has texts")
     return change
+
+
+def _lines(fd: int) -> Iterator[tuple[int, bytes]]:
+    """All whole lines of an open journal, each with its offset.
+
+    :raise OSError: when it can't be read.
+    """
+    return reversed(list(lines_from_end(fd, MAX_JOURNAL_BYTES)))
+
+
+def _last_lines(fd: int, count: int) -> Iterator[tuple[int, bytes]]:
+    """The lines of an open journal that have the last `count` updates in them, each with its
+    offset. The first of them may be one that is damaged.
+
+    An update is whole when its `started` was read: no line of it is before that. So all are read
+    back to the `started` of an earlier update that a line between them belongs to.
+
+    :raise OSError: when it can't be read.
+    """
+    lines, begun, waited_for = [], set[str](), set[str]()
+    for offset, line in lines_from_end(fd, MAX_JOURNAL_BYTES):
+        lines.append((offset, line))
+        try:
+            event = _event_in(line)
+        except DamagedInputError:
+            break
+        if event.name == "started":
+            begun.add(event.attempt_id)
+        waited_for.add(event.attempt_id)
+        if waited_for <= begun and len(begun) >= count:
+            break
+    return reversed(lines)

@@ -177,15 +177,15 @@ def read_status(host: Host) -> UpdateStatus:
         ) from None
 
 
-def read_history(host: Host) -> tuple[Attempt, ...]:
-    """The updates that were tried on the machine, oldest first; with the result of the last one,
-    where the machine's status can be read and its BIOS has given a result.
+def read_history(host: Host, last: int | None = None) -> tuple[Attempt, ...]:
+    """The updates that were tried on the machine, oldest first, or the `last` of them; with the
+    result of the last one, where the machine's status can be read and its BIOS has given a result.
 
     :raise ObstacleError | DamagedInputError: when the journal can't be read.
     """
     with contextlib.suppress(ObstacleError):  # off, or no SMBIOS: the journal is there anyway
         record_result(host, read_target(host))
-    return tuple(Journal.of(host).attempts())
+    return tuple(Journal.of(host).attempts(last))
 
 
 def _staged(driver: RbuDriver) -> tuple[int, str, str]:
