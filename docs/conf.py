@@ -55,6 +55,7 @@ TREES: dict[str, dict[str, list[str]]] = {
             "how-to/xen",
             "how-to/ci",
             "how-to/read-a-dump",
+            "how-to/report-many",
         ],
         "In depth": [
             "real-machine",

@@ -40,7 +40,7 @@ def parse_object(data: bytes) -> Document:
         object.
     """
     try:
-        document = json.loads(data.decode(), object_pairs_hook=_object_of)
+        document = json.loads(data.decode(), object_pairs_hook=object_of_pairs)
     except (ValueError, RecursionError):
         raise DamagedInputError("it is not JSON") from None
     if not isinstance(document, dict):
@@ -48,7 +48,7 @@ def parse_object(data: bytes) -> Document:
     return document
 
 
-def _object_of(pairs: list[tuple[str, Any]]) -> Document:
+def object_of_pairs(pairs: list[tuple[str, Any]]) -> Document:
     """A JSON object of these keys and values.
 
     :raise DamagedInputError: when a key is there twice: readers differ in which of them counts.

@@ -27,7 +27,8 @@ from __future__ import annotations
 import json
 import types
 from collections.abc import Callable
-from dataclasses import is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
+from functools import cache
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from openrbu.errors import DamagedInputError
@@ -73,6 +74,24 @@ def read(kind: type[_Record], document: object) -> _Record:
     except _MismatchError as mismatch:
         raise DocumentError(mismatch.path, mismatch.expected, mismatch.actual) from None
     return record
+
+
+def known_part(kind: Any, document: object) -> object:
+    """What `read` knows of a document that others wrote, or a newer openrbu: without keys that are
+    no fields of the record of this kind, and with the default of a field whose key is missing.
+    What is not as `read` expects is left as it is."""
+    if is_dataclass(kind) and isinstance(document, dict):
+        defaults = {each.name: each.default for each in fields(kind) if each.default is not MISSING}
+        record: Any = kind
+        hints = {name: hint for name, hint in _hints(record).items() if name in document}
+        return defaults | {name: known_part(hint, document[name]) for name, hint in hints.items()}
+    kinds = get_args(kind)
+    if get_origin(kind) is tuple and isinstance(document, list):
+        return [known_part(kinds[0], each) for each in document]
+    if get_origin(kind) in (Union, types.UnionType):
+        records = [each for each in kinds if is_dataclass(each)]
+        return known_part(records[0], document) if len(records) == 1 else document
+    return document
 
 
 def to_text(record: object, *, indent: int | None = None) -> str:
@@ -329,6 +348,7 @@ def _refuse_keys(value: dict[str, object], readers: dict[str, _Reader]) -> None:
     raise _MismatchError(f"no key but {known}", _Words(f"a key {_shown(unknown)}"))
 
 
+@cache
 def _hints(kind: Any) -> dict[str, Any]:
     return get_type_hints(kind, include_extras=True)
 

@@ -115,6 +115,7 @@ def detached(rbu: Cli, target: Path) -> int:
     assert (ended.returncode, ended.stderr) == (0, b""), ended
     document = json.loads(ended.stdout)
     pid: int = document.pop("pid")
+    assert document.pop("said")["machine"] == "box"
     assert document == {
         "schema": 1,
         "changed": True,

@@ -162,3 +162,18 @@ def test_a_machine_without_the_module_is_updated_and_the_update_taken_back(
     assert "armed" in said["update"]
     assert re.search(r"staged:.*\n +0x", said["driver"])
     assert "disarmed" in said["cancel"]
+
+
+def test_a_report_on_many_machines(work: Path) -> None:
+    """`ssh` is one that has `rbu` speak of the virtual machine of the host's name."""
+    gather, make = blocks("how-to/report-many.md")
+    for name in ("web1", "web2"):
+        said_by(work, "rbu", "machine", "new", name)
+    ssh = 'HOSTS="web1 web2"\nssh() { host=$1; shift; "$@" --machine "$host"; }\n'
+    told = said_by(work, "sh", "-euc", ssh + gather)
+    assert "2 machines: 2 no update tried" in told
+    said_by(work, "sh", "-euc", make)
+    assert "</html>" in (work / "report.html").read_text()
+    assert len((work / "report.csv").read_text().splitlines()) == 3
+    report = json.loads((work / "report.json").read_text())
+    assert [row["name"] for row in report["machines"]] == ["web1", "web2"]

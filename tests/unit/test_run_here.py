@@ -140,6 +140,7 @@ def test_mounted_the_files_work_and_the_mount_ends_when_told(
     target.mkdir()
     document = json.loads(here.says("mount", target, "--detach", "--json"))
     assert document.pop("pid")
+    assert document.pop("said")["machine"] is None
     assert document == {
         "schema": 1, "changed": True, "machine": None, "directory": str(target),
     }  # fmt: skip

@@ -25,6 +25,8 @@ ROOT = Path(__file__).parents[2]
 PART = "scan-part"
 """A file that `rbu scan --extract` writes."""
 
+SAID = {"command": "c", "machine": "m", "computer": "h", "at": "2026-11-29T06:30:00Z"}
+
 UNITS = ("_bytes", "_kib", "_s", "seconds")
 """How the name of a size or a duration ends."""
 
@@ -69,7 +71,7 @@ def all_properties() -> list[tuple[str, dict[str, Any]]]:
 
 
 def document(**changes: object) -> dict[str, Any]:
-    return {"schema": 1, "changed": True, "name": "demo"} | changes
+    return {"schema": 1, "said": SAID, "changed": True, "name": "demo"} | changes
 
 
 def test_each_command_that_answers_in_json_has_a_schema_and_nothing_else_has() -> None:
@@ -149,7 +151,7 @@ def test_what_is_called_a_time_is_one() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [document(changed=1), document(more=1), {"schema": 1, "name": "demo"}, document(schema=2)],
+    [document(changed=1), document(more=1), {"schema": 1, "said": SAID}, document(schema=2)],
     ids=["type", "key", "missing", "version"],
 )
 def test_a_document_that_differs_from_its_schema_fails(wrong: dict[str, Any]) -> None:
@@ -163,7 +165,7 @@ def test_a_document_that_only_the_published_schema_refuses_fails(
 ) -> None:
     """One that is as two parts of a `oneOf` say, of which the stricter schema refuses one."""
     rbu("machine", "new", "demo")
-    said = rbu.json("machine", "reboot", "demo")
+    said = rbu.told("machine", "reboot", "demo")
     assert said["attempted"] is False
     described = schema_of("machine-reboot")
     described["oneOf"] = described.pop("anyOf")
@@ -202,7 +204,7 @@ def test_a_document_without_a_schema_fails() -> None:
 )
 def test_a_time_has_a_zone(at: str, is_right: bool) -> None:
     line = {"number": 1, "at": at, "event": "line", "boot_id": "1", "text": ""}
-    said = {"schema": 1, "name": "demo", "lines": [line]}
+    said = {"schema": 1, "said": SAID, "name": "demo", "lines": [line]}
     if is_right:
         check_document("machine-log", said)
     else:

@@ -71,6 +71,7 @@ COMMANDS: Mapping[str, Row | Group] = {
     "status": Row("openrbu.cli.status:status", _UPDATES),
     "cancel": Row("openrbu.cli.updates:cancel", _UPDATES),
     "history": Row("openrbu.cli.history:history", _UPDATES),
+    "report": Row("openrbu.cli.reports:report", _UPDATES),
     "scan": Row("openrbu.cli.scans:scan", _MACHINES),
     "mount": Row("openrbu.cli.mounts:mount", _MACHINES),
     "run": Row("openrbu.cli.runs:run", _MACHINES, runs_program=True),

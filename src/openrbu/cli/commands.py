@@ -7,6 +7,9 @@ A command is a function that returns an `Answer` (or an exit code). Two things a
 - `--json`, for each command that returns an `Answer`. `main` searches the words for it, because the
   error of a command line that can't be parsed is JSON, too. A function that prints something before
   it returns has a parameter `as_json`, and gets what `main` has found.
+
+Of a command that is about a machine, `Invocation.said` says which command and machine it is, for
+the document of its answer or its error.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from inspect import Parameter, Signature
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
 
 from openrbu._vendor import typer
+from openrbu.cli.options import MachineName
 from openrbu.cli.show import Answer
 from openrbu.errors import UsageError
 
@@ -28,10 +32,12 @@ if TYPE_CHECKING:
 @dataclasses.dataclass(frozen=True, slots=True)
 class Invocation:
     """How `main` was called: `obj` of typer's context. `clock`: the time for balloon commands;
-    None: this computer's."""
+    None: this computer's. `said`: `command` and `machine` (None: this computer), as soon as a
+    command is known that is about a machine."""
 
     as_json: bool
     clock: Clock | None = None
+    said: dict[str, str | None] = dataclasses.field(default_factory=dict)
 
 
 CommandFunction = Callable[..., "Answer | int"]
@@ -59,6 +65,7 @@ def as_command(function: CommandFunction) -> CommandFunction:
         if isinstance(each.annotation, type) and dataclasses.is_dataclass(each.annotation)
     }
     machines = [each.name for each in own.parameters.values() if _names_machine(each)]
+    named = [each.name for each in own.parameters.values() if each.annotation is MachineName]
     parameters: list[Parameter] = []
     for each in own.parameters.values():
         if each.name in groups:
@@ -76,6 +83,7 @@ def as_command(function: CommandFunction) -> CommandFunction:
         for each in machines:
             values[each] = _one_machine(values[each])
         context = values[own_context[0]] if own_context else values.pop(_CONTEXT)
+        _tell(context, [values[each] for each in (*machines, *named)])
         for name, kind in groups.items():
             given = {field.name: values.pop(field.name) for field in dataclasses.fields(kind)}
             values[name] = kind(**given)
@@ -87,6 +95,12 @@ def as_command(function: CommandFunction) -> CommandFunction:
     command.__annotations__ = {each.name: each.annotation for each in parameters}
     command.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
     return command
+
+
+def _tell(context: typer.Context, names: list[str | None]) -> None:
+    """Note which command and which machine it is; `names`: of the command's one machine, if any."""
+    for machine in names:
+        context.obj.said.update(command=context.command_path.removeprefix("rbu "), machine=machine)
 
 
 def _names_machine(parameter: Parameter) -> bool:

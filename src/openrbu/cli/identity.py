@@ -22,6 +22,7 @@ def machine_document(machine: Machine, target: Target) -> dict[str, Any]:
         "name": machine.virtual.name if machine.virtual is not None else None,
         "vendor": target.system.vendor,
         "product": target.system.product,
+        "service_tag": target.system.service_tag,
         "system_id": None if system_id is None else f"{system_id:#06x}",
         "system_name": system_name(system_id),
         "hardware_revision": target.hardware_revision,

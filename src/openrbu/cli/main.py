@@ -108,8 +108,9 @@ def _run(words: list[str], clock: Clock | None) -> int:
     as_json = "--json" in _own_words(words)
     show.prepare_streams()
     document: dict[str, Any] = {}
+    invocation = Invocation(as_json, clock)
     try:
-        result = _call(words, Invocation(as_json, clock))
+        result = _call(words, invocation)
         if isinstance(result, int):
             return result
         if not as_json:
@@ -118,10 +119,10 @@ def _run(words: list[str], clock: Clock | None) -> int:
         if result.error is not None:
             raise result.error
         if as_json:
-            show.emit_document(document)
+            show.emit_document(_said(invocation) | document)
         return 0
     except OpenRbuError as error:
-        return _fail_as(error, document, as_json=as_json)
+        return _fail_as(error, _said(invocation) | document, as_json=as_json)
     except (TerminatedBySignal, RuntimeError) as error:
         stop = error if isinstance(error, TerminatedBySignal) else error.__cause__
         # Python up to 3.11 wraps it while a class is made.
@@ -131,7 +132,18 @@ def _run(words: list[str], clock: Clock | None) -> int:
     except OSError as error:
         kind, text, exit_code = "system", show.os_error_text(error), EXIT_FAILED
     failure = {"kind": kind, "message": text, "exit_code": exit_code}
-    return _fail({"error": failure}, as_json=as_json)
+    return _fail({**_said(invocation), "error": failure}, as_json=as_json)
+
+
+def _said(invocation: Invocation) -> dict[str, Any]:
+    """Which command says something of which machine, when, and on which computer: the key `said` of
+    a document. Nothing, where the command is about no machine, or is not known."""
+    if not (invocation.as_json and invocation.said):
+        return {}
+    import datetime as dt
+
+    at = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
+    return {"said": {**invocation.said, "computer": os.uname().nodename, "at": at}}
 
 
 def _own_words(words: list[str]) -> list[str]:

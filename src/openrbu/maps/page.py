@@ -1,20 +1,17 @@
 """A map as a page: one HTML file without outside resources, in which one can zoom and click.
 
-The page is `page_files/`: a skeleton, its style and its program. Beside them the data is JSON, in
-which ranges are short: differences of addresses as numbers of variable length, as base64. No text
-of the data becomes markup: the program makes text nodes only, and the page's policy allows no
-other program, no style from elsewhere and no request.
+The page's files are in `page_files/`; `html/page.py` makes one of them. In its data, ranges are
+short: differences of addresses as numbers of variable length, as base64.
 """
 
 from __future__ import annotations
 
 import base64
-import hashlib
-import json
 from importlib import resources
 from typing import Any
 
 from openrbu.formats.packet_header import PACKET_HEADER, PASSWORD_ITEM, set_id_text
+from openrbu.html.page import page_from
 from openrbu.lazy import np, npt
 from openrbu.maps.kinds import KINDS
 from openrbu.maps.memory_map import MappedSet, MemoryMap, Ranges
@@ -30,31 +27,7 @@ _FILES = resources.files("openrbu.maps") / "page_files"
 
 def page_of(mapped: MemoryMap) -> str:
     """The page."""
-    style = (_FILES / "page.css").read_text(encoding="utf-8")
-    program = (_FILES / "page.js").read_text(encoding="utf-8")
-    parts = {
-        "POLICY": (
-            f"default-src 'none'; script-src '{_digest(program)}'; style-src '{_digest(style)}'; "
-            "img-src data:; base-uri 'none'; form-action 'none'"
-        ),
-        "STYLE": style,
-        "PROGRAM": program,
-        "DATA": _as_json(_data(mapped)),
-    }
-    head, *rest = (_FILES / "page.html").read_text(encoding="utf-8").split("@@")
-    names, texts = rest[0::2], rest[1::2]
-    return head + "".join(parts[name] + text for name, text in zip(names, texts, strict=True))
-
-
-def _digest(text: str) -> str:
-    """What a content security policy calls an inline program or style."""
-    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
-
-
-def _as_json(data: dict[str, Any]) -> str:
-    """JSON for an element of HTML: no character of it can end the element."""
-    text = json.dumps(data, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    return page_from(_FILES, _data(mapped))
 
 
 def _data(mapped: MemoryMap) -> dict[str, Any]:

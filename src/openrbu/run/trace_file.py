@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 from openrbu.errors import DamagedInputError, ObstacleError
 from openrbu.system.files import read_input
-from openrbu.typed_json import DocumentError, Natural, read
+from openrbu.typed_json import Natural, known_part, read
 
 SCHEMA = 1
 
@@ -198,15 +198,7 @@ def _record(kind: type[_Record], line: bytes) -> _Record:
         document = json.loads(line)
     except (ValueError, RecursionError):
         raise DamagedInputError("it is not JSON") from None
-    if not isinstance(document, dict):
-        raise DocumentError("", "an object", "something else")
-    known: dict[str, Any] = {}
-    for field in fields(kind):  # type: ignore[arg-type]  # a record is a dataclass
-        if field.name in document:
-            known[field.name] = document[field.name]
-        elif kind is TraceEvent and field.default is None:
-            known[field.name] = None
-    return read(kind, known)
+    return read(kind, known_part(kind, document))
 
 
 def is_trace(path: Path) -> bool:

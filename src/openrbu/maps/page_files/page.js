@@ -1,8 +1,4 @@
-"use strict";
-(() => {
 const PAGE = 4096;
-const data = JSON.parse(document.getElementById("data").textContent);
-const $ = (id) => document.getElementById(id);
 
 // -- the data ------------------------------------------------------------------------------
 
@@ -126,21 +122,6 @@ function findingText(finding) {
   if (finding.count === 1) return itemText(finding.item);
   const {item} = finding, last = item.number + finding.count - 1;
   return `${item.isGhost ? "a copy of " : ""}packets ${item.number} to ${last} of set ${item.set.id}`;
-}
-
-// all text goes through here: it never becomes markup
-function element(tag, text = "", ...children) {
-  const made = document.createElement(tag);
-  if (text) made.textContent = text;
-  made.append(...children);
-  return made;
-}
-
-function button(text, act) {
-  const made = element("button", text);
-  made.type = "button";
-  made.addEventListener("click", act);
-  return made;
 }
 
 // -- the view ------------------------------------------------------------------------------
@@ -518,4 +499,3 @@ window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", dra
 fillLists();
 layOut();
 showAll();
-})();

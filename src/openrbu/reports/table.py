@@ -1,0 +1,38 @@
+"""A report as a table of texts, for a terminal, a spreadsheet and a page."""
+
+from __future__ import annotations
+
+import csv
+import datetime as dt
+import io
+from collections.abc import Sequence
+
+from openrbu.reports.report import Row
+
+CSV_COLUMNS = (
+    *("name", "computer", "service_tag", "vendor", "model", "system_id", "bios_version"),
+    *("target_version", "outcome", "code", "meaning", "why", "at", "seen_at"),
+)
+"""The columns of CSV: fields of a row. Times are RFC 3339, in UTC."""
+
+
+def csv_lines(rows: Sequence[Row]) -> list[str]:
+    """The table as CSV (RFC 4180), a line for each machine and one with the names of the columns.
+    A line that has a line break in one of its texts has it here, too."""
+    return [_csv_line(CSV_COLUMNS), *(_csv_line(_cells(row)) for row in rows)]
+
+
+def _csv_line(cells: Sequence[str]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow(cells)
+    return text.getvalue()
+
+
+def _cells(row: Row) -> list[str]:
+    values = (getattr(row, name) for name in CSV_COLUMNS)
+    return [utc(value) if isinstance(value, dt.datetime) else value for value in values]
+
+
+def utc(when: dt.datetime) -> str:
+    """A moment as RFC 3339 in UTC, to the second."""
+    return when.astimezone(dt.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

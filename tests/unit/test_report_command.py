@@ -1,0 +1,289 @@
+"""`rbu report`: what many answers say of many machines, as a table, CSV and JSON."""
+
+from __future__ import annotations
+
+import csv
+import datetime as dt
+import io
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from openrbu.api import open_machine
+from rigs.cli import Cli
+
+
+def keep(rbu: Cli, name: str, *words: object, code: int = 0) -> Path:
+    """A file with what a command says with --json; it has to end with `code`."""
+    return rbu.write(name, json.dumps(rbu.told(*words, code=code)).encode())
+
+
+def machines(rbu: Cli, *files: object) -> dict[str, dict[str, Any]]:
+    """The rows of a report, by machine."""
+    return {row["name"]: row for row in rbu.json("report", *files)["machines"]}
+
+
+@pytest.fixture
+def fleet(rbu: Cli) -> list[Path]:
+    """Answers of machines of which one was updated, one refused it, one waits for its restart, one
+    has an obstacle, one is ready, and one failed."""
+    image, other = rbu.image("A06"), rbu.image("A06", system=0x0999, name="other.hdr")
+    for name, more in (
+        *((name, ()) for name in ("done", "waits", "plans", "gone")),
+        ("broken", ("--fault", "erase-fails")),
+        ("wrong", ()),
+    ):
+        rbu("machine", "new", name, *more)
+    files = [
+        keep(rbu, "1.json", "update", image, "--machine", "done", "--reboot"),
+        keep(rbu, "2.json", "status", "--machine", "done"),
+        keep(rbu, "3.json", "update", image, "--machine", "broken", "--reboot", code=1),
+        keep(rbu, "4.json", "update", image, "--machine", "waits"),
+        keep(rbu, "5.json", "plan", image, "--machine", "plans"),
+        keep(rbu, "6.json", "plan", other, "--machine", "wrong", code=3),
+    ]
+    rbu("machine", "off", "gone")
+    return [*files, keep(rbu, "7.json", "plan", image, "--machine", "gone", code=4)]
+
+
+def test_each_machine_is_one_row_with_its_outcome(rbu: Cli, fleet: list[Path]) -> None:
+    told = rbu.json("report", *fleet)
+    rows = {row["name"]: row for row in told["machines"]}
+    assert {name: row["outcome"] for name, row in rows.items()} == {
+        "broken": "refused",
+        "done": "updated",
+        "gone": "failed",
+        "plans": "ready",
+        "waits": "pending",
+        "wrong": "prevented",
+    }
+    assert told["answer_count"] == len(fleet)
+    assert (rows["done"]["bios_version"], rows["done"]["completion_code"]) == ("A06", "0x0000")
+    assert (rows["broken"]["bios_version"], rows["broken"]["completion_code"]) == ("A05", "0x000a")
+    assert rows["broken"]["meaning"] == "a block of the flash could not be erased"
+    assert rows["done"]["model"] == "PowerEdge 2650"
+    assert (rows["plans"]["bios_version"], rows["plans"]["target_version"]) == ("A05", "A06")
+    assert "0x0999" in rows["wrong"]["why"]
+    assert rows["gone"]["why"]
+    assert rows["gone"]["model"] == ""
+
+
+def test_of_several_answers_the_newest_counts_whatever_their_sequence(rbu: Cli) -> None:
+    image = rbu.image("A06")
+    rbu("machine", "new", "demo")
+    files = [
+        keep(rbu, "a.json", "plan", image, "--machine", "demo"),
+        keep(rbu, "b.json", "update", image, "--machine", "demo"),
+        keep(rbu, "c.json", "machine", "reboot", "demo"),
+        keep(rbu, "d.json", "history", "--machine", "demo"),
+    ]
+    expected = ["ready", "pending", "updated", "updated"]
+    for count, outcome in enumerate(expected, start=1):
+        row = machines(rbu, *reversed(files[:count]))["demo"]
+        assert row["outcome"] == outcome, files[:count]
+        answers = [each for each in row["history"] if each["what"] != "update"]
+        assert [each["outcome"] for each in answers] == expected[:count]
+        assert [each["source"] for each in answers] == [str(path) for path in files[:count]]
+    assert row["bios_version"] == "A06"
+    (update,) = [each for each in row["history"] if each["what"] == "update"]
+    assert (update["from_version"], update["to_version"]) == ("A05", "A06")
+
+
+def test_one_update_in_several_answers_is_one_step_as_the_newest_tells_it(rbu: Cli) -> None:
+    image = rbu.image("A06")
+    rbu("machine", "new", "demo")
+    rbu("update", image, "--machine", "demo")
+    before = keep(rbu, "before.json", "status", "--machine", "demo")
+    rbu("machine", "reboot", "demo")
+    after = keep(rbu, "after.json", "status", "--machine", "demo")
+    row = machines(rbu, after, before)["demo"]
+    (update,) = [each for each in row["history"] if each["what"] == "update"]
+    assert update["outcome"] == "updated"
+
+
+def test_an_answer_that_says_nothing_of_an_outcome_leaves_it(rbu: Cli) -> None:
+    rbu("machine", "new", "demo")
+    files = [
+        keep(rbu, "a.json", "plan", rbu.image("A06"), "--machine", "demo"),
+        keep(rbu, "b.json", "cancel", "--machine", "demo"),
+        keep(rbu, "c.json", "machine", "reboot", "demo"),
+    ]
+    row = machines(rbu, *files)["demo"]
+    assert (row["outcome"], len(row["history"])) == ("ready", 3)
+    said_at = json.loads(files[2].read_text())["said"]["at"]
+    assert dt.datetime.fromisoformat(row["seen_at"]) == dt.datetime.fromisoformat(said_at)
+
+
+def test_an_armed_update_that_the_restart_will_not_install_is_told(rbu: Cli) -> None:
+    rbu("machine", "new", "demo")
+    rbu("update", rbu.image("A06"), "--machine", "demo")
+    with open_machine("demo") as machine:
+        machine.write_file("/sys/kernel/reboot/mode", b"cold")
+    row = machines(rbu, keep(rbu, "a.json", "status", "--machine", "demo"))["demo"]
+    assert (row["outcome"], row["why"]) == ("armed_in_vain", "the next restart may clear memory")
+
+
+def test_a_cancelled_and_a_needless_update_are_told(rbu: Cli) -> None:
+    rbu("machine", "new", "demo")
+    rbu("update", rbu.image("A06"), "--machine", "demo")
+    row = machines(rbu, keep(rbu, "a.json", "cancel", "--machine", "demo"))["demo"]
+    assert row["outcome"] == "cancelled"
+    again = keep(rbu, "b.json", "update", rbu.image("A05"), "--machine", "demo")
+    assert machines(rbu, again)["demo"]["outcome"] == "not_needed"
+
+
+def test_several_answers_may_be_in_one_file_and_in_standard_input(
+    rbu: Cli, fleet: list[Path]
+) -> None:
+    together = rbu.write("all.jsonl", b"\n".join(path.read_bytes() for path in fleet) + b"\n")
+    pretty = rbu.write("pretty", b"".join(path.read_bytes() for path in fleet))
+    apart = [row["outcome"] for row in rbu.json("report", *fleet)["machines"]]
+    for file in (together, pretty):
+        assert [row["outcome"] for row in rbu.json("report", file)["machines"]] == apart
+    for words in ((), ("-",)):
+        ended = rbu.process("report", *words, "--json", input=together.read_bytes())
+        assert ended.returncode == 0, ended
+        told = json.loads(ended.stdout)["machines"]
+        assert [row["outcome"] for row in told] == apart
+        assert "standard input (document 2)" in {
+            step["source"] for row in told for step in row["history"]
+        }
+
+
+def test_computers_are_told_apart_by_name_and_service_tag(rbu: Cli) -> None:
+    rbu("machine", "new", "demo")
+    said = rbu.told("status", "--machine", "demo")
+    files = []
+    for number, (computer, tag) in enumerate(
+        [("web1", "AAA1111"), ("web2", "BBB2222"), ("localhost", "CCC3333"), ("localhost", "DDD4")]
+    ):
+        said["said"] |= {"machine": None, "computer": computer}
+        said["machine"] |= {"name": None, "service_tag": tag}
+        files.append(rbu.write(f"{number}.json", json.dumps(said).encode()))
+    rows = rbu.json("report", *files)["machines"]
+    assert [(row["name"], row["service_tag"]) for row in rows] == [
+        ("localhost", "CCC3333"),
+        ("localhost", "DDD4"),
+        ("web1", "AAA1111"),
+        ("web2", "BBB2222"),
+    ]
+    failed = {"schema": 1, "said": said["said"] | {"computer": "web1"}}
+    failed["error"] = {"kind": "obstacle", "message": "no", "exit_code": 4}
+    files.append(rbu.write("failed.json", json.dumps(failed).encode()))
+    rows = rbu.json("report", *files)["machines"]
+    assert len(rows) == 4, "an error tells no tag: it is that of the only web1"
+    assert (rows[2]["service_tag"], rows[2]["why"]) == ("AAA1111", "no")
+
+
+def test_people_see_a_table_and_how_many_there_are_of_each(rbu: Cli, fleet: list[Path]) -> None:
+    out = rbu("report", *fleet).out.splitlines()
+    assert " ".join(out[0].split()) == "MACHINE MODEL BIOS OUTCOME BIOS SAYS BECAUSE WHEN"
+    (broken,) = [line for line in out if line.startswith("broken ")]
+    assert "A05 (A06 wanted)  refused by the BIOS" in broken
+    assert "0x000a: a block of the flash could not be erased" in broken
+    assert out[-1].startswith("6 machines: 1 ")
+    assert "1 refused by the BIOS" in out[-1]
+
+
+def test_csv_has_a_line_for_each_machine(rbu: Cli, fleet: list[Path]) -> None:
+    rows = list(csv.DictReader(io.StringIO(rbu("report", *fleet, "--csv").out)))
+    assert [row["name"] for row in rows] == ["broken", "done", "gone", "plans", "waits", "wrong"]
+    assert rows[0]["code"] == "0x000a"
+    assert rows[0]["at"].endswith("Z")
+
+
+def test_a_text_of_several_lines_is_one_field_in_one_line_of_csv(rbu: Cli) -> None:
+    rbu("machine", "new", "demo")
+    said = rbu.told("plan", rbu.image("A06", system=0x0999), "--machine", "demo", code=3)
+    said["error"]["message"] = 'a "quoted", \n second line'
+    file = rbu.write("a.json", json.dumps(said).encode())
+    out = rbu("report", file, "--csv").out
+    assert len(out.splitlines()) == 2
+    (row,) = csv.DictReader(io.StringIO(out))
+    assert row["why"] == 'a "quoted", \\n second line'
+
+
+def changed(document: dict[str, Any], **changes: object) -> bytes:
+    return json.dumps({**document, **changes}).encode()
+
+
+def test_a_file_that_is_no_answer_is_named_with_the_reason(rbu: Cli) -> None:
+    rbu("machine", "new", "demo")
+    good = rbu.told("status", "--machine", "demo")
+    said = good["said"]
+    wrong = {
+        b"": "it is empty",
+        b"hello": "it is not JSON",
+        b"[1]": "it is not an object with a key 'schema'",
+        b'{"a": 1}': "it is not an object with a key 'schema'",
+        b'{"schema": 1, "schema": 1}': "it has the key 'schema' twice",
+        b'{"schema": 1, "version": "1"}': "it does not say of which machine it is (no key 'said')",
+        changed(good, schema=2): "its schema is 2, this openrbu knows 1",
+        changed(good, said=said | {"command": "machine show"}): (
+            "rbu machine show says nothing of an update"
+        ),
+        changed(good, said=said | {"at": "yesterday"}): "'yesterday' is no time with a zone",
+        changed(good, said=said | {"at": "2026-01-01T00:00:00"}): "is no time with a zone",
+        changed(good, said=5): "an object expected, 5 found",
+        changed(good, bios=5): "bios: an object expected, 5 found",
+        changed(good, said=said | {"command": "plan"}): "a key 'current_version' expected",
+        changed(good, completion={"code": "much", "meaning": "", "completed_at": None}): (
+            "'much' is no completion code"
+        ),
+        json.dumps(good).encode()[:-9]: "it is not JSON",
+        b"\xff": "it is not JSON",
+    }
+    sound = rbu.write("sound.json", json.dumps(good).encode())
+    for data, why in wrong.items():
+        bad = rbu.write("bad.json", data)
+        for files in ([bad], [sound, bad], [bad, sound]):
+            line = rbu.fails(5, "report", *files)
+            assert "bad.json is no answer of rbu --json: " in line
+            assert why in line, (data, line)
+
+
+def test_the_document_of_several_that_is_wrong_is_counted(rbu: Cli) -> None:
+    rbu("machine", "new", "demo")
+    good = json.dumps(rbu.told("status", "--machine", "demo")).encode()
+    bad = rbu.write("all.jsonl", good + b"\n" + good + b"\n[]\n")
+    line = rbu.fails(5, "report", bad)
+    assert "all.jsonl: document 3 is no answer of rbu --json: it is not an object" in line
+
+
+def test_keys_of_a_newer_openrbu_are_passed_over_and_its_outcomes_shown(rbu: Cli) -> None:
+    rbu("machine", "new", "demo")
+    rbu("update", rbu.image("A06"), "--machine", "demo", "--reboot")
+    said = rbu.told("status", "--machine", "demo")
+    said["new"] = said["bios"]["new"] = said["last_update"]["events"][0]["new"] = 1
+    said["last_update"]["ending"] = "put_on_ice"
+    file = rbu.write("a.json", json.dumps(said).encode())
+    assert machines(rbu, file)["demo"]["outcome"] == "put_on_ice"
+    assert rbu("report", file).out.splitlines()[-1] == "1 machine: 1 put on ice"
+
+
+def test_what_can_not_be_read_is_refused(rbu: Cli) -> None:
+    assert "nothing.json can't be read" in rbu.fails(2, "report", "nothing.json")
+    assert "--csv and --json" in rbu("report", "nothing.json", "--csv", "--json").err
+
+
+def test_each_answer_says_who_says_it_and_each_error_of_a_machine(rbu: Cli) -> None:
+    rbu("machine", "new", "demo")
+    image = rbu.image("A06")
+    for words, command in {
+        ("status", "-m", "demo"): "status",
+        ("plan", image, "-m", "demo"): "plan",
+        ("history", "-m", "demo"): "history",
+        ("cancel", "-m", "demo"): "cancel",
+        ("machine", "reboot", "demo"): "machine reboot",
+    }.items():
+        said = rbu.told(*words)["said"]
+        assert (said["command"], said["machine"]) == (command, "demo")
+        assert said["computer"] == os.uname().nodename
+    failed = rbu.told("status", "-m", "nobody", code=4)
+    assert failed.keys() == {"schema", "said", "error"}
+    assert (failed["said"]["command"], failed["said"]["machine"]) == ("status", "nobody")
+    assert "said" not in rbu.told("info", image)
+    assert "said" not in rbu.told("status", "--no-such-option", code=2)
