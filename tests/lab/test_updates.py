@@ -16,6 +16,7 @@ from openrbu.formats.dell import CompletionCode
 from openrbu.memory.physical import Region
 from openrbu.memory.scan import SearchResult
 from openrbu.units import PAGE_SIZE, PhysAddr
+from openrbu.update.driver import IMAGE_TYPE
 
 pytestmark = pytest.mark.lab
 
@@ -81,6 +82,34 @@ def test_an_update_is_done(story: Story, mode: str) -> None:
         True,
     )
     assert story.journal[-1]["completion_code"] == CompletionCode.COMPLETED
+
+
+def test_an_update_is_staged_first_and_armed_later(story: Story) -> None:
+    """In between another program drops it, which is seen; then memory is used by others."""
+    new = story.newer()
+    image = story.file("new.hdr", story.image(new))
+    assert not story.rbu("update", image, "--no-arm")["armed"]
+    story.shell(f"echo packet > {IMAGE_TYPE}")
+    assert story.rbu("arm", status=1)["error"]["kind"] == "staged_changed"
+    assert story.rbu("status")["state"] == "staged_changed"
+
+    staged = story.rbu("update", image, "--no-arm")
+    assert (staged["staged"], staged["armed"], staged["is_armed"]) == (True, False, False)
+    leave_ghosts(story, image)
+    now = story.rbu("status")
+    assert (now["state"], now["is_armed"], now["next_restart"]) == (
+        "staged",
+        False,
+        "changes_nothing",
+    )
+    armed = story.rbu("arm")
+    assert (armed["armed"], armed["version"], armed["seen_in_memory"]) == (True, new, True)
+    assert story.rbu("arm")["changed"] is False
+    assert story.rbu("status")["next_restart"] == "updates"
+    story.until_restart("reboot")
+    post = story.machine.restart()
+    assert (post.completion_code, post.version_after) == (CompletionCode.COMPLETED, new)
+    assert story.rbu("status")["last_update"]["ending"] == "updated"
 
 
 def test_a_cancelled_update_is_none_although_memory_is_kept(story: Story) -> None:

@@ -44,7 +44,7 @@ def vendor_image(name: str) -> bytes:
     return gzip.decompress(path.read_bytes())
 
 
-def stage(machine: VirtualMachine, image: bytes, mode: str, **options: object) -> None:
+def stage(machine: VirtualMachine, image: bytes, mode: str, **options: Any) -> None:
     """Stage and arm."""
     update(VirtualHost(machine), Image.parse(image), mode=mode, **options)
 

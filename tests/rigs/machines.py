@@ -32,6 +32,7 @@ from openrbu.ports import IoPorts, PortCmos
 from openrbu.units import KIB, MIB
 from openrbu.update import flow
 from openrbu.update.options import Options
+from openrbu.update.outcome import Outcome
 from openrbu.update.plan import make_plan, refuse_new
 from openrbu.update.possible_bioses import PossibleBios, PossibleBioses
 from openrbu.update.progress import SilentProgress
@@ -150,9 +151,9 @@ def image(model: str = "precision-390", version: str | None = None, **more: Any)
     return Image.parse(image_bytes(model, version, **more))
 
 
-def update(host: Any, what: Image, **options: Any) -> flow.Outcome:
+def update(host: Any, what: Image, *, arm: bool = True, **options: Any) -> Outcome:
     """Plan and perform."""
-    outcome = flow.perform(host, make_plan(host, what, Options(**options)), Quiet())
+    outcome = flow.perform(host, make_plan(host, what, Options(**options)), Quiet(), arm=arm)
     assert outcome is not None, "the machine runs that version already"
     return outcome
 

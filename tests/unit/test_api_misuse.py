@@ -42,6 +42,7 @@ AFTERWARDS: dict[str, Callable[[api.Machine, api.Plan], object]] = {
     "write_file": lambda box, _: box.write_file("/sys/kernel/reboot/mode", b"warm"),
     "plan": lambda box, _: box.plan(image()),
     "update": lambda box, plan: box.update(plan),
+    "arm": lambda box, _: box.arm(),
     "status": lambda box, _: box.status(),
     "history": lambda box, _: box.history(),
     "cancel": lambda box, _: box.cancel(),

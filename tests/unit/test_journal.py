@@ -147,10 +147,10 @@ def test_a_damaged_line_is_told_by_its_number_and_what_to_do(path: Path, line: b
 
 def test_a_line_of_a_newer_openrbu_is_refused_and_kept(path: Path) -> None:
     Journal(path).append("one", "started", AT)
-    text = path.read_text().replace('"schema": 1', '"schema": 3')
+    text = path.read_text().replace('"schema": 1', '"schema": 4')
     path.write_text(text)
     with pytest.raises(
-        ObstacleError, match=r"line 1 .* a newer openrbu .schema 3; this one knows 2"
+        ObstacleError, match=r"line 1 .* a newer openrbu .schema 4; this one knows 3"
     ):
         Journal(path).attempts()
     assert path.read_text() == text

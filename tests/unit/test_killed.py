@@ -5,6 +5,7 @@ Another process has the machine, as a kernel has a real one.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -20,10 +21,12 @@ from openrbu.linux.firmware_class import IGNORE_FALLBACK, SEARCH_PATH
 from openrbu.linux.memory import NR_HUGEPAGES
 from openrbu.machine.base import Machine
 from openrbu.units import GIB, KIB, MIB
+from openrbu.update.arming import arm
 from openrbu.update.cancelling import cancel
 from openrbu.update.driver import RbuDriver
 from openrbu.update.firmware_file import DIRECTORY
-from openrbu.update.report import NextRestart, UpdateStatus, read_status
+from openrbu.update.report import NextRestart, UpdateState, UpdateStatus, read_status
+from openrbu.update.staged_update import NotStagedError
 from rigs.killed import killed_at_step
 from rigs.machines import WAYS, image, make, published, update
 from rigs.served import client, serving
@@ -131,6 +134,64 @@ def kill_at_each_step(
     assert every > 1 or (True, False, True) in seen
     assert machine.restart().version_after == meant.header.version.text
     return held
+
+
+@pytest.mark.parametrize(("model", "mode"), [("precision-390", "packet"), WAYS[-2]])
+def test_one_that_only_stages_is_cut_off_or_staged_wherever_it_is_killed(
+    tmp_path: Path, model: str, mode: Any
+) -> None:
+    meant = image(model)
+    seen: list[UpdateState] = []
+    with served(tmp_path, model) as (machine, opened):
+        host = VirtualHost(machine)
+        for number in range(1, WITHOUT_END):
+            was_killed = killed_at_step(
+                number, opened, lambda host: update(host, meant, mode=mode, arm=False)
+            )
+            now = what_is_true(machine, meant)
+            assert not machine.status().is_armed
+            seen.append(now.state)
+            if now.state is UpdateState.STAGED:
+                assert arm(host).is_armed
+                what_is_true(machine, meant)
+            else:
+                with pytest.raises(NotStagedError):
+                    arm(host)
+            cancel(host)
+            check_all_is_taken_back(machine, did_begin=now.last is not None)
+            if not was_killed:
+                break
+    first = seen.index(UpdateState.STAGED)
+    assert set(seen[first:]) == {UpdateState.STAGED}
+    not_yet = {UpdateState.NONE, UpdateState.UNKNOWN, UpdateState.CUT_OFF}
+    assert UpdateState.CUT_OFF in seen[:first]
+    assert set(seen[:first]) <= not_yet
+
+
+@pytest.mark.parametrize(("model", "mode"), [("precision-390", "packet"), *WAYS[-2:]])
+def test_what_is_staged_is_armed_or_can_be_armed_wherever_arming_is_killed(
+    tmp_path: Path, model: str, mode: Any
+) -> None:
+    meant = image(model)
+    seen: list[UpdateState] = []
+    with served(tmp_path, model) as (machine, opened):
+        host = VirtualHost(machine)
+        for number in range(1, WITHOUT_END):
+            update(host, meant, mode=mode, arm=False)
+            was_killed = killed_at_step(number, opened, arm)
+            now = what_is_true(machine, meant)
+            seen.append(now.state)
+            assert (now.state is UpdateState.ARMED) is machine.status().is_armed
+            again = arm(host)
+            assert (again.is_armed, again.changed) == (True, now.state is UpdateState.STAGED)
+            assert what_is_true(machine, meant).state is UpdateState.ARMED
+            cancel(host)
+            check_all_is_taken_back(machine, did_begin=True)
+            if not was_killed:
+                break
+        assert 3 < number < WITHOUT_END - 1
+    order = [each for each, _ in itertools.groupby(seen)]
+    assert order == [UpdateState.STAGED, UpdateState.ARMED]
 
 
 @pytest.mark.parametrize(("model", "mode"), [("precision-390", "packet"), WAYS[-2]])

@@ -12,13 +12,15 @@ from openrbu.errors import ObstacleError, UpdateFailedError
 from openrbu.formats.hdr import Image
 from openrbu.hosts.own_driver import DriverChoice
 from openrbu.units import KIB, MIB
+from openrbu.update.arming import arm
 from openrbu.update.cancelling import cancel
 from openrbu.update.checks.check import Verdict
 from openrbu.update.driver import DATA, IMAGE_TYPE, LOADING, RbuDriver
 from openrbu.update.flow import perform
 from openrbu.update.options import Options
 from openrbu.update.plan import make_plan
-from openrbu.update.report import NextRestart, read_status
+from openrbu.update.report import NextRestart, UpdateState, read_status
+from openrbu.update.staged_update import StagedChangedError
 from rigs.hazards import KERNEL, put, sound_machine
 from rigs.killed import killed_at_step
 from rigs.machines import image as image_of
@@ -91,6 +93,34 @@ def test_an_update_goes_through_without_the_kernels_driver(
         assert not host.exists(IMAGE_TYPE)
     assert sorted(free_pages(tree)) == sorted(PAGES)
     assert not (tree / "ram").read_bytes().strip(b"\0")
+
+
+@pytest.mark.parametrize("mode", ["mono", "packet"])
+def test_what_it_has_staged_is_armed_by_another_process(
+    tree: Path, image: Image, mode: str
+) -> None:
+    options = Options(mode="mono" if mode == "mono" else "packet")
+    with opened(tree) as host:
+        assert perform(host, make_plan(host, image, options), arm=False) is not None
+    with opened(tree) as host:
+        assert read_status(host).state is UpdateState.STAGED
+        outcome = arm(host)
+        assert (outcome.driver, outcome.mode, outcome.is_armed) == ("own", mode, True)
+    with opened(tree) as host:
+        assert read_status(host).next_restart is NextRestart.UPDATES
+        assert not arm(host).changed
+        assert cancel(host).changed
+    assert not (tree / "ram").read_bytes().strip(b"\0")
+
+
+def test_where_the_driver_was_stopped_since_nothing_is_armed(tree: Path, image: Image) -> None:
+    with opened(tree) as host:
+        assert perform(host, make_plan(host, image, Options()), arm=False) is not None
+        host.driver_for_change.stop()
+    with opened(tree) as host, pytest.raises(StagedChangedError, match="was unloaded"):
+        arm(host)
+    with opened(tree) as host:
+        assert not read_status(host).is_armed
 
 
 def test_an_update_that_is_killed_at_any_step_is_told_and_cancelled(

@@ -26,6 +26,7 @@ from openrbu.update.cancelling import cancel
 from openrbu.update.driver import IMAGE_TYPE
 from openrbu.update.journal import Change, Journal
 from openrbu.update.options import Options
+from openrbu.update.outcome import Outcome
 from openrbu.update.plan import Plan, make_plan
 from openrbu.update.report import read_status
 from openrbu.update.stage import DROP_CACHES
@@ -63,7 +64,7 @@ def ends_well(machine: VirtualMachine) -> bool:
     return (report.version_after, report.completion_code) == ("2.3.0", CompletionCode.COMPLETED)
 
 
-def highest(outcome: flow.Outcome) -> int:
+def highest(outcome: Outcome) -> int:
     """Where in memory the staged packets end."""
     assert outcome.verified.extents
     return max(extent.end for extent in outcome.verified.extents)

@@ -65,9 +65,9 @@ if TYPE_CHECKING:
     from openrbu.trials.records import TrialResult
     from openrbu.update.cancelling import Cancelled
     from openrbu.update.checks.check import Check, Question, Verdict
-    from openrbu.update.flow import Outcome
     from openrbu.update.journal import Attempt
     from openrbu.update.options import Options
+    from openrbu.update.outcome import Outcome
     from openrbu.update.plan import Plan
     from openrbu.update.progress import ProgressReporter
     from openrbu.update.report import UpdateStatus
@@ -148,7 +148,7 @@ _PUBLIC: Mapping[str, tuple[str, str]] = MappingProxyType(
         "MachineSpec": ("openrbu.machine.factory", "MachineSpec"),
         "MemoryMap": ("openrbu.maps.memory_map", "MemoryMap"),
         "Options": ("openrbu.update.options", "Options"),
-        "Outcome": ("openrbu.update.flow", "Outcome"),
+        "Outcome": ("openrbu.update.outcome", "Outcome"),
         "OwnDriverStatus": ("openrbu.own_driver.status", "OwnDriverStatus"),
         "PacketReading": ("openrbu.formats.packet_explained", "PacketReading"),
         "Plan": ("openrbu.update.plan", "Plan"),

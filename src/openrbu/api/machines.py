@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from openrbu.own_driver.backends import MemoryKind
     from openrbu.own_driver.own_memory import Backend
     from openrbu.update.cancelling import Cancelled
-    from openrbu.update.flow import Outcome
     from openrbu.update.journal import Attempt
     from openrbu.update.options import Options
+    from openrbu.update.outcome import Outcome
     from openrbu.update.plan import Plan
     from openrbu.update.progress import ProgressReporter
     from openrbu.update.report import UpdateStatus
@@ -118,9 +118,11 @@ class Machine:
             return make_plan(self.host, image.image, asked.for_image(image))
         return make_plan(self.host, image, asked)
 
-    def update(self, plan: Plan, *, progress: ProgressReporter | None = None) -> Outcome | None:
+    def update(
+        self, plan: Plan, *, progress: ProgressReporter | None = None, arm: bool = True
+    ) -> Outcome | None:
         """Do what was planned: stage and verify the image, and arm the BIOS. The next restart
-        updates it.
+        updates it. Without `arm` it is only staged and verified; the method `arm` does the rest.
 
         Returns None where the machine runs that version already; then nothing was changed. After an
         error the machine is as it was before, or the message says what could not be undone.
@@ -136,7 +138,30 @@ class Machine:
         from openrbu.update.flow import perform
         from openrbu.update.progress import SilentProgress
 
-        return perform(self.host, plan, SilentProgress() if progress is None else progress)
+        reporter = SilentProgress() if progress is None else progress
+        return perform(self.host, plan, reporter, arm=arm)
+
+    def arm(
+        self, options: Options | None = None, *, progress: ProgressReporter | None = None
+    ) -> Outcome:
+        """Arm the BIOS for the update that `update(plan, arm=False)` has left staged, after what is
+        staged was verified again. The next restart updates it.
+
+        Of `options` the password counts, and `without_password`, `mend_cmos` and
+        `allow_any_restart`; what the update was given holds, too. Where the BIOS is armed for it
+        already, it is verified again and nothing is changed: `Outcome.changed`. After an error it
+        is not armed, and what was staged is still staged.
+
+        :raise UpdateFailedError: when nothing of openrbu's is staged (`kind` "not_staged"), it is
+            not what was verified ("staged_changed"), or a BIOS would not take it.
+        :raise ObstacleError: when something is in the way of arming, or another process updates
+            this machine.
+        :raise DamagedInputError: when its SMBIOS tables, or its journal, are damaged.
+        """
+        from openrbu.update.arming import arm
+        from openrbu.update.progress import SilentProgress
+
+        return arm(self.host, options, SilentProgress() if progress is None else progress)
 
     def status(self) -> UpdateStatus:
         """The machine's status: its BIOS, what is staged and armed, how the last update ended.

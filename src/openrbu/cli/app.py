@@ -68,6 +68,7 @@ COMMANDS: Mapping[str, Row | Group] = {
     "join": Row("openrbu.cli.packets:join", _IMAGES),
     "plan": Row("openrbu.cli.updates:plan", _UPDATES),
     "update": Row("openrbu.cli.updates:update", _UPDATES),
+    "arm": Row("openrbu.cli.arming:arm", _UPDATES),
     "status": Row("openrbu.cli.status:status", _UPDATES),
     "cancel": Row("openrbu.cli.updates:cancel", _UPDATES),
     "history": Row("openrbu.cli.history:history", _UPDATES),

@@ -90,6 +90,8 @@ def how_it_ended(attempt: Attempt) -> StyledText:
     }
     if ending is not None:
         return words[ending]
+    if attempt.outcome == "staged":
+        return caution("staged, not armed")
     if attempt.outcome == "started":
         return caution("in progress, or ended without a result")
     why = attempt.fields.get("why")

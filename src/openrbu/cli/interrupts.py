@@ -19,9 +19,10 @@ class InterruptReport:
         self._journal: Journal | None = None
         self._before: str | None = None
 
-    def begin(self, journal: Journal) -> None:
-        """An update will begin now. It becomes the last one in this journal."""
-        last = journal.last
+    def begin(self, journal: Journal, *, is_new: bool = True) -> None:
+        """An update will begin now. It becomes the last one in this journal; or, where it is not
+        new, it is that already."""
+        last = journal.last if is_new else None
         self._before = None if last is None else last.id
         self._journal = journal
 
@@ -45,11 +46,13 @@ class InterruptReport:
             return "nothing was changed"
         if last.outcome == "armed":
             return "the update is armed: rbu cancel undoes it"
+        if last.outcome == "staged":
+            return "the update is staged, not armed: rbu arm arms it, rbu cancel frees it"
         if left := last.fields.get("left"):
             return f"could not be undone: {', '.join(left)}"
         undone = "the update was undone: what it staged is gone, the BIOS is not armed"
         if last.fields.get("lost"):
-            from openrbu.update.flow import LOST
+            from openrbu.update.undo import LOST
 
             return f"{undone}; {LOST}"
         return undone

@@ -1,4 +1,4 @@
-"""How a plan and an armed update are shown."""
+"""How a plan, and an update that is staged or armed, are shown."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from openrbu.units import human_size
 if TYPE_CHECKING:
     from openrbu.formats.loading import LoadedImage
     from openrbu.update.checks.check import Check, Verdict
-    from openrbu.update.flow import Outcome
+    from openrbu.update.outcome import Outcome
     from openrbu.update.plan import Plan
 
 
@@ -164,12 +164,15 @@ def plan_document(machine: Machine, planned: Plan, loaded: LoadedImage) -> dict[
 def outcome_document(outcome: Outcome) -> dict[str, Any]:
     """What was staged, verified and armed, for `--json`."""
     return {
+        "staged": True,
+        "armed": outcome.is_armed,
+        "version": outcome.version,
         "attempt_id": outcome.attempt_id,
         "mode": outcome.mode,
         "way": outcome.way.name,
         "packet_size_bytes": outcome.packet_size_bytes,
         "tried": list(outcome.tried),
-        "is_armed": True,
+        "is_armed": outcome.is_armed,
         "token_way": outcome.token_way,
         "read_back": outcome.verified.read_back.value,
         "driver": outcome.driver,
@@ -186,7 +189,7 @@ def outcome_document(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def armed_blocks(planned: Plan, outcome: Outcome) -> list[Block]:
+def outcome_blocks(outcome: Outcome) -> list[Block]:
     """The same for people."""
     from openrbu.update.clearing import HAS_THE_BUG
     from openrbu.update.driver import ReadBack
@@ -206,5 +209,9 @@ def armed_blocks(planned: Plan, outcome: Outcome) -> list[Block]:
     for finding in outcome.verified.findings or ():
         taken = f"{finding.mode}, {extents_words(finding.extents)}"
         blocks.append(good(f"  a BIOS with the {finding.rules} rules takes it: {taken}"))
-    blocks.append(good(f"armed: the next restart hands {planned.image.header.version} to the BIOS"))
+    if not outcome.is_armed:
+        blocks.append(good(f"staged, not armed: {outcome.version} waits for rbu arm"))
+        return blocks
+    already = "" if outcome.changed else " already"
+    blocks.append(good(f"armed{already}: the next restart hands {outcome.version} to the BIOS"))
     return blocks

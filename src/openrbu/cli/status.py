@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from openrbu import api
 from openrbu._vendor import typer
 from openrbu.cli import identity
+from openrbu.cli.armed_view import armed_cell
 from openrbu.cli.extents import extents_document, extents_words
 from openrbu.cli.history import attempt_document, how_it_ended, transition, when_tried
 from openrbu.cli.identity import machine_words
@@ -60,44 +61,50 @@ def status(
     \b
     Example:  rbu status --machine demo
     """
-    from openrbu.update.clearing import BUG
-
     if unit:
         from openrbu.cli.unit import show_unit
 
         return show_unit()
     with api.open_machine(machine, reading=True) as opened:
         now = opened.status()
-        document = {
-            "machine": identity.machine_document(opened, now.target),
-            "bios": {
-                "vendor": now.target.bios.vendor,
-                "version": now.target.bios.version,
-                "release_date": now.target.bios.release_date,
-            },
-            "module_is_loaded": now.module_is_loaded,
-            "driver": "own" if now.has_own_driver else "kernel",
-            "staged_in": extents_document(now.staged_regions),
-            "moved_from": extents_document(now.moved),
-            "staged_size_bytes": now.staged_size_bytes,
-            "staged_version": now.staged_version or None,
-            "load_under_way": begun_document(now.begun_load),
-            "is_armed": now.is_armed,
-            "token_way": now.token_way or None,
-            "token_problem": now.token_problem or None,
-            "next_restart": now.next_restart.value,
-            "cmos_doubt": now.cmos_doubt or None,
-            "restart_mode": now.restart_mode,
-            "boot": {"id": now.boot.id, "by_kexec": now.boot.is_by_kexec},
-            "completion": completion_document(now.target.rbu),
-            "driver_bug": BUG if now.has_driver_bug else None,
-            "update_under_way": now.under_way or None,
-            "last_update": None if now.last is None else attempt_document(now.last),
-            "table_problems": list(now.target.tables.problems),
-        }
+        document = _status_document(opened, now)
         if quiet:
             return Answer(document, _last_line(now))
         return Answer(document, [Facts("Status", _status_rows(opened, now))], _refusal(opened, now))
+
+
+def _status_document(machine: Machine, now: UpdateStatus) -> dict[str, Any]:
+    """A machine's status, for `--json`."""
+    from openrbu.update.clearing import BUG
+
+    return {
+        "machine": identity.machine_document(machine, now.target),
+        "bios": {
+            "vendor": now.target.bios.vendor,
+            "version": now.target.bios.version,
+            "release_date": now.target.bios.release_date,
+        },
+        "module_is_loaded": now.module_is_loaded,
+        "driver": "own" if now.has_own_driver else "kernel",
+        "staged_in": extents_document(now.staged_regions),
+        "moved_from": extents_document(now.moved),
+        "staged_size_bytes": now.staged_size_bytes,
+        "staged_version": now.staged_version or None,
+        "load_under_way": begun_document(now.begun_load),
+        "is_armed": now.is_armed,
+        "token_way": now.token_way or None,
+        "token_problem": now.token_problem or None,
+        "state": now.state.value,
+        "next_restart": now.next_restart.value,
+        "cmos_doubt": now.cmos_doubt or None,
+        "restart_mode": now.restart_mode,
+        "boot": {"id": now.boot.id, "by_kexec": now.boot.is_by_kexec},
+        "completion": completion_document(now.target.rbu),
+        "driver_bug": BUG if now.has_driver_bug else None,
+        "update_under_way": now.under_way or None,
+        "last_update": None if now.last is None else attempt_document(now.last),
+        "table_problems": list(now.target.tables.problems),
+    }
 
 
 def _refusal(machine: Machine, now: UpdateStatus) -> OpenRbuError | None:
@@ -124,7 +131,7 @@ def _status_rows(machine: Machine, now: UpdateStatus) -> list[tuple[str, Cell]]:
         ("machine", identity.machine_title(machine, now.target)),
         ("BIOS", f"{bios.version} of {bios.release_date}"),
         ("staged", _staged_text(now)),
-        ("armed", _armed_cell(machine, now)),
+        ("armed", armed_cell(machine, now)),
     ]
     if now.token_way:
         rows.append(("", f"the token is read through {now.token_way}"))
@@ -178,45 +185,6 @@ def _how_it_stands(machine: Machine, now: UpdateStatus, last: Attempt) -> Styled
             f"what was staged is lost; {again}"
         )
     return how_it_ended(last)
-
-
-def _armed_cell(machine: Machine, now: UpdateStatus) -> Cell:
-    """Whether the BIOS is armed, with what the next restart will do."""
-    from openrbu.update.own_memory import moved_text
-    from openrbu.update.report import NextRestart
-
-    cancel = f"rbu cancel{machine_words(machine)} undoes it"
-    words: dict[NextRestart, Cell] = {
-        NextRestart.UNKNOWN: f"can't be read: {now.token_problem}",
-        NextRestart.CHANGES_NOTHING: "no",
-        NextRestart.UPDATES: caution(
-            "yes: the next restart updates the BIOS"
-            if now.is_verified
-            else "yes, by another program: at the next restart the BIOS searches for an update"
-        ),
-        NextRestart.FINDS_NOTHING: bad(
-            "yes, but nothing is staged: the next restart finds no image (0x000d), or one that is "
-            f"still in freed memory; {cancel}"
-        ),
-        NextRestart.FINDS_ANOTHER: bad(
-            f"yes, but something else is staged than was verified and armed; {cancel}"
-        ),
-        NextRestart.MEMORY_MOVED: bad(
-            f"yes, but {moved_text(now.moved)}; {cancel}" if now.moved else "yes"
-        ),
-        NextRestart.TAKES_NO_PACKETS: bad(
-            "yes, but packets are staged, and this machine's BIOS takes none: the next restart "
-            f"finds no image (0x000d); {cancel}"
-        ),
-        NextRestart.SKIPS_BIOS: caution(f"yes, but {now.detour}"),
-        NextRestart.CLEARS_MEMORY: caution(f"yes, but {now.restart_problem}"),
-        NextRestart.IGNORES_TOKEN: bad(
-            f"the token is set, but the BIOS will ignore it at the next restart; {cancel}"
-        ),
-    }
-    if now.next_restart is NextRestart.UNKNOWN and now.cmos_doubt:
-        return "can't be read: see below"
-    return words[now.next_restart]
 
 
 def begun_document(begun: BegunLoad | None) -> dict[str, Any] | None:

@@ -13,9 +13,9 @@ from openrbu.cli.interrupts import InterruptReport
 from openrbu.cli.options import ImageFile, OnMachine
 from openrbu.cli.passwords import PasswordOptions, ask, can_ask
 from openrbu.cli.plan_view import (
-    armed_blocks,
     check_blocks,
     hints,
+    outcome_blocks,
     outcome_document,
     plan_document,
     plan_rows,
@@ -23,7 +23,7 @@ from openrbu.cli.plan_view import (
 from openrbu.cli.show import Answer, Block, Facts, caution, good
 from openrbu.cli.status import post_document, post_rows
 from openrbu.cli.update_options import UpdateOptions
-from openrbu.errors import OpenRbuError
+from openrbu.errors import OpenRbuError, UsageError
 
 if TYPE_CHECKING:
     from openrbu.api import Cancelled, Machine, Plan
@@ -70,13 +70,18 @@ def update(
     reboot: Annotated[
         bool, typer.Option("--reboot", help="Restart the machine when it is armed.")
     ] = False,
+    no_arm: Annotated[
+        bool,
+        typer.Option("--no-arm", help="Stage and verify, and do no more: rbu arm arms the BIOS."),
+    ] = False,
     asked: UpdateOptions,
     secret: PasswordOptions,
     as_json: bool,
 ) -> Answer:
     """Stage and verify an image, and arm the BIOS.
 
-    The next restart updates the BIOS; --reboot restarts the machine, too.
+    The next restart updates the BIOS; --reboot restarts the machine, too. With --no-arm no restart
+    changes anything before rbu arm: so many machines can be staged before the first restarts.
 
     An error or Ctrl-C before the end leaves the machine as it was; Ctrl-C at the very end may
     leave the update armed, and the message says so. A machine that runs this version already is
@@ -87,6 +92,8 @@ def update(
     """
     from openrbu.update.journal import Journal
 
+    if reboot and no_arm:
+        raise UsageError("--reboot and --no-arm don't go together")
     loaded, options = api.read_image(image), asked.options(secret)
     interrupts = InterruptReport()
     with interrupts.reporting(), api.open_machine(machine, driver=asked.driver.value) as opened:
@@ -100,15 +107,18 @@ def update(
             _begin(opened, planned, as_json=as_json)
             interrupts.begin(Journal.of(opened.host))
         with progress.progress_reporter() as reporter:
-            outcome = opened.update(planned, progress=reporter)
+            outcome = opened.update(planned, progress=reporter, arm=not no_arm)
         if outcome is None:
+            version = planned.image.header.version.text
+            document |= {"staged": False, "armed": False, "version": version}
             return Answer(document, [_nothing_to_do(planned)])
         document |= {"changed": True, **outcome_document(outcome)}
-        armed = armed_blocks(planned, outcome)
+        done = outcome_blocks(outcome)
         if not reboot:
-            return Answer(document | {"restarted": False}, [*armed, _next_step_text(opened)])
+            step = next_step_text(opened, is_armed=outcome.is_armed)
+            return Answer(document | {"restarted": False}, [*done, step])
         if not as_json:
-            show.emit(armed)
+            show.emit(done)
         interrupts.end()
         return _restart(opened, document)
 
@@ -135,7 +145,11 @@ def _nothing_to_do(planned: Plan) -> Block:
     return good(f"nothing to do: {running} (--reinstall installs it once more)")
 
 
-def _next_step_text(machine: Machine) -> Block:
+def next_step_text(machine: Machine, *, is_armed: bool = True) -> Block:
+    """What to do next with a machine that is armed, or has an update staged."""
+    if not is_armed:
+        words = machine_words(machine)
+        return f"next: rbu arm{words}, or rbu cancel{words}; a restart before loses the image"
     if machine.virtual is not None:
         return f"next: rbu machine reboot {machine.virtual.name}"
     from openrbu.update.restart import safe_command
@@ -150,7 +164,7 @@ def _restart(machine: Machine, document: dict[str, Any]) -> Answer:
     try:
         restarted = machine.restart()
     except OpenRbuError as error:  # the update is armed anyway
-        return Answer(document | {"restarted": False}, [_next_step_text(machine)], error)
+        return Answer(document | {"restarted": False}, [next_step_text(machine)], error)
     document = document | {"restarted": True, "is_armed": None}
     if restarted is None:
         return Answer(document, ["restarting; rbu status shows afterwards how it ended"])

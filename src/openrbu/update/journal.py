@@ -5,6 +5,8 @@ A file of JSON lines, one event each. Lines are only appended, and each is on th
 step that it announces begins. The events with one `id` are one update: `started`, then `armed`,
 then `result` when the BIOS's own result is known; or `failed`, `interrupted`, `cancelled` instead.
 `bypassed` before the result: Linux was started again without the BIOS, which is still armed.
+`staged` before `armed`: it was staged and verified, and is armed later (`rbu arm`); once more when
+that was begun and failed.
 
 Other lines of an update are no events of their own, and add what has to be known if the tool is
 killed: `verified`, right before the BIOS is armed, what was staged; `changing`, a setting of Linux
@@ -38,16 +40,21 @@ from openrbu.update.restart import WARM
 if TYPE_CHECKING:
     from openrbu.hosts.base import Host
 
-SCHEMA = 2
-"""Of a line; a reader refuses newer ones. Events have 1, as ever: an older openrbu reads a journal
-in which no update has changed a setting or was verified since."""
+SCHEMA = 3
+"""The newest of a line; a reader refuses newer ones. Most events have 1, as ever: an older openrbu
+reads a journal in which no update has changed a setting, was verified or was left staged since."""
 
 VERIFIED, CHANGING = "verified", "changing"
 """Lines that are no events."""
 
 BYPASSED = "bypassed"
 
-OPEN_EVENTS = ("started", "armed", BYPASSED)
+STAGED = "staged"
+
+_SCHEMAS = {VERIFIED: 2, CHANGING: 2, STAGED: 3}
+"""The schema of each line that an older openrbu must not pass over."""
+
+OPEN_EVENTS = ("started", STAGED, "armed", BYPASSED)
 """Events after which another one is expected."""
 
 MAX_JOURNAL_BYTES = 64 * MIB
@@ -69,12 +76,14 @@ class Change:
 class Attempt:
     """One update. `events`: each event's name and time, oldest first. `fields`: the fields of all
     its events, merged; those of later events win. `changes`: the settings that it changes, oldest
-    first."""
+    first. `is_verified`: since the last event what is staged was verified, so that the next step
+    was to arm the BIOS."""
 
     id: str
     events: tuple[tuple[str, dt.datetime], ...] = ()
     fields: Mapping[str, Any] = field(default_factory=dict)
     changes: tuple[Change, ...] = ()
+    is_verified: bool = False
 
     @property
     def outcome(self) -> str:
@@ -86,14 +95,9 @@ class Attempt:
         return self.outcome in OPEN_EVENTS
 
     @property
-    def is_verified(self) -> bool:
-        """Whether what was staged was verified, so that the next step was to arm the BIOS."""
-        return "staged_sha256" in self.fields
-
-    @property
     def may_be_armed(self) -> bool:
         """Whether the BIOS may be armed for it, as far as the journal tells."""
-        return self.is_open and (self.outcome != "started" or self.is_verified)
+        return self.is_open and (self.outcome in ("armed", BYPASSED) or self.is_verified)
 
 
 class Journal:
@@ -115,7 +119,7 @@ class Journal:
         :raise ObstacleError: when it can't be written.
         """
         document = {
-            "schema": SCHEMA if event in (VERIFIED, CHANGING) else 1,
+            "schema": _SCHEMAS.get(event, 1),
             "id": attempt_id,
             "event": event,
             "at": when.isoformat(timespec="seconds"),
@@ -317,10 +321,10 @@ def _take(line: bytes, attempts: dict[str, Attempt]) -> None:
     changes = before.changes
     if isinstance(mode := fields.get("restart_before"), str):  # until 0.2 in `started`
         changes = (Change(REBOOT_MODE, mode, WARM),)
-    is_event = event.name != VERIFIED
-    events = (*before.events, (event.name, event.at)) if is_event else before.events
+    is_verified = event.name == VERIFIED
+    events = before.events if is_verified else (*before.events, (event.name, event.at))
     merged = {**before.fields, **fields}
-    attempts[event.attempt_id] = Attempt(event.attempt_id, events, merged, changes)
+    attempts[event.attempt_id] = Attempt(event.attempt_id, events, merged, changes, is_verified)
 
 
 def _change_in(fields: Mapping[str, Any]) -> Change:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from openrbu.errors import (
     DamagedInputError,
@@ -192,13 +193,20 @@ def make_plan(host: Host, image: Image, options: Options) -> Plan:
     )
 
 
-def refuse_new(host: Host, plan: Plan, *, is_staged: bool = False) -> None:
+class Situated(Protocol):
+    """What has a situation: a plan, or what is staged."""
+
+    def situation(self, host: Host) -> Situation:
+        """The machine as it is now."""
+
+
+def refuse_new(host: Host, meant: Situated, *, is_staged: bool = False) -> None:
     """Look again at what may have come in the way since the plan was made: the driver, the restart
     and the power; the last two where the image `is_staged` already.
 
     :raise ObstacleError: when something has.
     """
-    seen = plan.situation(host)
+    seen = meant.situation(host)
     for question, look in _LATE_CHECKS if is_staged else _NEW_CHECKS:
         for check in checks_of(question, look, seen):
             if check.is_in_the_way:

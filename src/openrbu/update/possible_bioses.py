@@ -67,9 +67,12 @@ class PossibleBioses:
         return all(bios.searches_above_4_gib for bios in self.all)
 
 
-def possible_bioses(image: Image, target: Target, options: Options) -> PossibleBioses:
-    """The BIOSes that this machine could have, for an update with this image."""
-    identity = _identity(image, target, options)
+def possible_bioses(
+    image: Image, target: Target, options: Options, *, staged_crc: int | None = None
+) -> PossibleBioses:
+    """The BIOSes that this machine could have, for an update with this image. `staged_crc`: the
+    CRC-32 of the password that its packets have already, which counts where `options` has none."""
+    identity = _identity(image, target, options, staged_crc)
     own = rules_for(target.tables)
     if own is not PUBLISHED:
         bios = _possible_bios(own, identity, options)
@@ -99,7 +102,7 @@ def _possible_bios(rules: RuleSet, identity: Identity, options: Options) -> Poss
     return PossibleBios(rules.name, find, searches_above_4_gib=False, find_anywhere=anywhere)
 
 
-def _identity(image: Image, target: Target, options: Options) -> Identity:
+def _identity(image: Image, target: Target, options: Options, staged_crc: int | None) -> Identity:
     """The machine as its BIOS knows it, as far as that can be read. The rest is taken to be right
     for the image: the flash's size, the system (with `allow_any_system`), the password."""
     header = image.header
@@ -113,7 +116,7 @@ def _identity(image: Image, target: Target, options: Options) -> Identity:
         revision=system.revision,
         flash_size_bytes=known_flash_size(target.tables) or image.flash_size_bytes,
         knows_packets=rbu is not None and rbu.packet_supported,
-        password_crc=None if password is None else password_crc(password),
+        password_crc=staged_crc if password is None else password_crc(password),
     )
 
 

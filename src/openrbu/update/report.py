@@ -20,10 +20,33 @@ from openrbu.update.driver import RbuDriver, ReadBack
 from openrbu.update.ending import Ending, has_new_record, judge, likely_cause, succeeded
 from openrbu.update.exclusion import BusyError, alone_on, has_locked, who_updates
 from openrbu.update.firmware_file import take_away_of_killed
-from openrbu.update.journal import BYPASSED, Attempt, Journal
+from openrbu.update.journal import BYPASSED, STAGED, Attempt, Journal
 from openrbu.update.own_memory import moved, staged_in
 from openrbu.update.restart import detours, next_kind
 from openrbu.update.target import Target, read_target
+
+_NOT_ARMED = {
+    "started": "the tool or the machine ended before the update was armed",
+    STAGED: "the machine was restarted before the update was armed: what was staged is lost",
+}
+"""Why an update with this last event, of a boot before, has no result."""
+
+
+class UpdateState(StrEnum):
+    """How far an update has come that waits for the next restart."""
+
+    NONE = "none"
+    STAGED = "staged"
+    """openrbu has staged and verified one, and not armed it."""
+    STAGED_CHANGED = "staged_changed"
+    """The same, but what is staged now is something else, or nothing."""
+    ARMED = "armed"
+    UNDER_WAY = "under_way"
+    """Another process updates the machine now."""
+    CUT_OFF = "cut_off"
+    """The last one ended before it was armed, and did not say so: it was killed."""
+    UNKNOWN = "unknown"
+    """The token can't be read from here."""
 
 
 class NextRestart(StrEnum):
@@ -59,7 +82,7 @@ class UpdateStatus:
     the next restart; None where nothing says. `restart_problem`: why it may clear memory, and what
     to do; empty: it keeps it, as far as is known. `staged_mode` is the driver's image type.
     `is_staged_as_armed` is False where what is staged is known to differ from what the last update
-    verified and armed. `begun_load`: a load of firmware that was begun and not ended; None: there
+    verified. `begun_load`: a load of firmware that was begun and not ended; None: there
     is none, or an update is under way."""
 
     target: Target
@@ -106,6 +129,21 @@ class UpdateStatus:
         """Whether openrbu armed the BIOS, after it had verified what is staged."""
         armed_by_us = self.last is not None and self.last.outcome == "armed"
         return armed_by_us and self.is_staged_as_armed
+
+    @property
+    def state(self) -> UpdateState:
+        """How far an update has come, as far as can be seen from here."""
+        is_staged = self.last is not None and self.last.outcome == STAGED
+        is_right = self.staged_size_bytes > 0 and self.is_staged_as_armed and not self.moved
+        cases = (
+            (bool(self.under_way), UpdateState.UNDER_WAY),
+            (bool(self.is_armed), UpdateState.ARMED),
+            (self.was_cut_off, UpdateState.CUT_OFF),
+            (is_staged and is_right, UpdateState.STAGED),
+            (is_staged, UpdateState.STAGED_CHANGED),
+            (self.is_armed is None, UpdateState.UNKNOWN),
+        )
+        return next((what for is_so, what in cases if is_so), UpdateState.NONE)
 
     @property
     def next_restart(self) -> NextRestart:
@@ -221,9 +259,9 @@ def _version_in(start: bytes) -> str:
 
 
 def _is_as_armed(last: Attempt | None, sha256: str) -> bool:
-    """Whether what is staged is what the last update armed. True also where that is not known:
+    """Whether what is staged is what the last update verified. True also where that is not known:
     another program armed it, or the kernel reads packets back wrongly."""
-    if last is None or last.outcome != "armed":
+    if last is None or last.outcome not in (STAGED, "armed"):
         return True
     fields = last.fields
     if fields.get("read_back") != ReadBack.RIGHT.value:
@@ -253,7 +291,7 @@ def _is_recorded(host: Host, last: Attempt) -> bool:
     """Whether all is in the journal that can be known of an open update in this boot."""
     boot = read_boot(host)
     if last.fields.get("boot_id") == boot.id:
-        return last.outcome != "started"
+        return last.outcome != "started" and not last.is_verified
     return last.outcome == BYPASSED and last.fields.get("bypassed_boot_id") == boot.id
 
 
@@ -275,8 +313,8 @@ def _record(host: Host, target: Target) -> None:
         facts = {"bypassed_boot_id": boot.id, "by_kexec": boot.is_by_kexec}
         journal.append(last.id, BYPASSED, host.now(), **facts)
         return
-    if last.outcome == "started" and not _was_tried_unrecorded(last, target):
-        why = "the tool or the machine ended before the update was armed"
+    if last.outcome in _NOT_ARMED and not _was_tried_unrecorded(last, target):
+        why = _NOT_ARMED[last.outcome]
         journal.append(last.id, "interrupted", host.now(), why=why)
         return
     code = _code_for(ending, target)
@@ -294,12 +332,7 @@ def _record(host: Host, target: Target) -> None:
 
 def _is_armed_unrecorded(host: Host, target: Target, last: Attempt) -> bool:
     """Whether the tool was killed after it armed the BIOS, and before the journal said so."""
-    return (
-        last.outcome == "started"
-        and last.is_verified
-        and not who_updates(host)
-        and read_token(host, target).is_armed is True
-    )
+    return last.is_verified and not who_updates(host) and read_token(host, target).is_armed is True
 
 
 def _code_for(ending: Ending, target: Target) -> int | None:

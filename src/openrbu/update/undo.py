@@ -10,11 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from openrbu.errors import OpenRbuError
+from openrbu.errors import OpenRbuError, UpdateFailedError
 from openrbu.hosts.base import Host, read_text
 from openrbu.system.signals import signals_deferred
 from openrbu.update.journal import Attempt, Change, Journal
+from openrbu.update.kernel_refusals import kernel_refusal
 from openrbu.update.restart import boot_id
+
+LOST = "what was staged before this update was dropped for it"
 
 
 @dataclass(slots=True)
@@ -110,3 +113,17 @@ def put_all_back(host: Host, changes: Iterable[Change]) -> list[str]:
         except (OSError, OpenRbuError) as error:
             left.append(f"{change.path} ({error})")
     return left
+
+
+def with_what_is_left(
+    error: BaseException, left: list[str], *, lost: bool = False
+) -> BaseException:
+    """The error to raise after all was undone: an `OSError` becomes an `UpdateFailedError`, and the
+    message says what is left, and whether what another program had staged was dropped (`lost`)."""
+    if isinstance(error, OSError):
+        error = kernel_refusal(error)
+    if lost and isinstance(error, UpdateFailedError):
+        error = UpdateFailedError(f"{error}; {LOST}")
+    if left and isinstance(error, OpenRbuError):
+        return UpdateFailedError(f"{error}; could not be undone: {', '.join(left)}")
+    return error

@@ -52,7 +52,7 @@ def _is_left_armed(seen: Situation) -> bool:
 
 def _by_whom(last: Attempt | None) -> str:
     """By whom the BIOS was armed, as far as the journal says."""
-    if last is None or not (last.outcome == "armed" or (last.is_open and last.is_verified)):
+    if last is None or not last.may_be_armed:
         return "by another program"
     version, when = last.fields.get("to_version"), last.events[0][1]
     return f"for the update to {version} of {local_time(when, 'minutes')}"
