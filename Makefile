@@ -10,6 +10,7 @@ CYCLES ?= 10000
 RAM_MIB ?= 6144
 SUITE ?= trixie
 TRACEABLE := not untraced and not privilege
+TWO := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 NO_LIMIT := -o timeout=0 -o faulthandler_timeout=0
 
 .DEFAULT_GOAL := help
@@ -56,23 +57,23 @@ test: test-here test-lab  ## All tests
 test-here: setup  ## The tests but for those in the lab; COVERAGE=1: those that can be are traced
 ifdef COVERAGE
 	rm -rf build/coverage && mkdir -p build/coverage
-	$(BIN)/python -m coverage run -m pytest -m "not lab and $(TRACEABLE)" --numprocesses 2 --dist loadfile
+	$(BIN)/python -m coverage run -m pytest -m "not lab and $(TRACEABLE)" $(TWO)
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report
-	$(BIN)/python -m pytest -m "not lab and not ($(TRACEABLE))" --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not lab and not ($(TRACEABLE))" $(TWO)
 else
-	$(BIN)/python -m pytest -m "not lab" --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not lab" $(TWO)
 endif
 
 coverage: setup  ## Lines and branches that the tests but for those in the lab run; what none runs
 	rm -rf build/coverage && mkdir -p build/coverage
-	$(BIN)/python -m coverage run -m pytest -m "not lab and not untraced" --numprocesses 2 --dist loadfile || \
+	$(BIN)/python -m coverage run -m pytest -m "not lab and not untraced" $(TWO) || \
 	  echo "some tests failed while they were traced, which makes them slow: make test-here judges"
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report
 
 test-nobody: setup  ## Those that may do something else for another user, to be run as one
-	$(BIN)/python -m pytest -m "privilege and not lab" --numprocesses 2 --dist loadfile tests/unit tests/contract
+	$(BIN)/python -m pytest -m "privilege and not lab" $(TWO) tests/unit tests/contract
 
 # What can differ with another numpy, rich or Python: the commands and what they print, formats,
 # searches, maps, and each file that names numpy or rich. Not what needs long: random Xen histories.
@@ -85,7 +86,7 @@ NEW_PYTHON_TESTS := $(addprefix tests/unit/test_,cli_main.py cli_images.py hdr.p
 FLOORS := build/floors
 
 test-floors: $(FLOORS)/.ready  ## What can differ with the oldest numpy, rich and platformdirs (Debian 12's)
-	$(FLOORS)/bin/python -m pytest --numprocesses 2 --dist loadfile $(FLOOR_TESTS) \
+	$(FLOORS)/bin/python -m pytest $(TWO) $(FLOOR_TESTS) \
 	  --deselect tests/unit/test_cli_status.py::test_the_unit_is_in_the_wheel
 
 $(FLOORS)/.ready: requirements/floors.lock pyproject.toml $(VENV)/.ready
@@ -98,8 +99,11 @@ $(FLOORS)/.ready: requirements/floors.lock pyproject.toml $(VENV)/.ready
 test-debian13:  ## On Debian 13, in a chroot: what make dist built, the demo, tests; takes root
 	scripts/check-debian trixie $(NEW_PYTHON_TESTS)
 
+# Where they are; to read all other tests, too, would take each process ten seconds.
+LAB_TESTS = tests/lab tests/contract $(shell grep -rl 'mark\.lab' tests/unit tests/oracle --include='test_*.py')
+
 test-lab: setup  ## The tests in the lab: real Linux and the real driver in QEMU
-	$(BIN)/python -m pytest -m lab --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest -m lab $(TWO) $(LAB_TESTS)
 
 DOCS := build/docs
 

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from rigs.cli import Cli
+from rigs.longest import longest_first
 from rigs.privilege import WHY_LEFT_OUT, depends_on_the_user, left_out
 from rigs.schemas import check_processes
 
@@ -40,11 +41,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what may depend on who runs it."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark what may depend on who runs it. Where several processes share the tests, the longest
+    come first."""
     for item in items:
         if depends_on_the_user(item.path):
             item.add_marker("privilege")
+    if hasattr(config, "workerinput"):
+        longest_first(items)
 
 
 def pytest_terminal_summary(

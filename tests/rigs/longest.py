@@ -1,0 +1,58 @@
+"""Which files of tests take longest: these are begun first, or a processor waits for another's.
+
+xdist gives out whole files, in the sequence of the tests. It is told not to sort them by how many
+tests they have (`--no-loadscope-reorder`, in the Makefile), which says little.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parents[1]
+
+SECONDS: dict[str, float] = {
+    "lab/test_after_restart.py": 200,
+    "lab/test_kernels.py": 200,
+    "lab/test_updates.py": 190,
+    "lab/test_same_verdict.py": 180,
+    "lab/test_own_driver.py": 160,
+    "lab/test_lab_commands.py": 160,
+    "lab/test_lab_machine.py": 120,
+    "lab/test_tokens.py": 90,
+    "unit/mount/test_mount_stress.py": 90,
+    "lab/test_prepared_boot.py": 80,
+    "lab/test_xen_dell_rbu.py": 70,
+    "lab/test_manual.py": 60,
+    "lab/test_killed.py": 60,
+    "lab/test_memory.py": 60,
+    "unit/test_entry_delay.py": 60,
+    "lab/test_xen_balloon.py": 55,
+    "lab/test_firmware_file.py": 50,
+    "lab/test_libsmbios.py": 50,
+    "lab/test_dumps.py": 45,
+    "oracle/test_oracle_cases.py": 45,
+    "lab/test_lost_guest.py": 40,
+    "lab/test_differ.py": 35,
+    "lab/test_differential.py": 35,
+    "contract/test_two_ways.py": 20,
+    "oracle/test_random_memories.py": 20,
+    "unit/test_cli_passwords.py": 16,
+}
+"""Of the processor, roughly, where KVM does not work. Each other file counts as `_TEST_S` for each
+of its tests."""
+
+_TEST_S = 0.1
+
+
+def longest_first(items: list[pytest.Item]) -> None:
+    """Sort the tests: the files that take longest first, each file's tests as they are in it."""
+    counts = Counter(item.path for item in items)
+
+    def seconds(path: Path) -> float:
+        name = str(path.relative_to(TESTS)) if path.is_relative_to(TESTS) else ""
+        return SECONDS.get(name, counts[path] * _TEST_S)
+
+    items.sort(key=lambda item: (-seconds(item.path), str(item.path)))
