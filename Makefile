@@ -14,7 +14,7 @@ TWO := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 NO_LIMIT := -o timeout=0 -o faulthandler_timeout=0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-balloon example example-volatility test test-here coverage test-nobody test-floors test-debian13 test-lab docs ansible fuzz lab-soak token-soak driver-soak oracle-soak bench lint dist dist-check lock vendor clean
+.PHONY: help setup demo demo-balloon example example-volatility test test-here coverage test-nobody test-floors test-debian13 test-lab docs ansible fuzz lab-soak token-soak driver-soak mount-soak oracle-soak bench lint dist dist-check lock vendor clean
 
 help:  ## Show what there is
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -150,6 +150,9 @@ token-soak: setup  ## The token in CMOS of a lab machine, READS (100000) and CYC
 driver-soak: setup  ## The own driver in the lab: all sizes, all steps killed, a machine with RAM_MIB (6144)
 	OPENRBU_DRIVER_LARGE_MIB=$(RAM_MIB) \
 	  $(BIN)/python -m pytest $(NO_LIMIT) -s -m lab tests/lab/test_own_driver.py
+
+mount-soak: setup  ## 32 programs at once on a mount, for SECONDS (600)
+	OPENRBU_MOUNT_SECONDS=$(SECONDS) $(BIN)/python -m pytest $(NO_LIMIT) tests/unit/mount/test_mount_stress.py -k 32_programs
 
 oracle-soak: setup  ## Our rule sets against the code of real BIOSes, over MEMORIES (5000)
 	OPENRBU_NOTHING_LEFT_OUT=1 OPENRBU_ORACLE_MEMORIES=$(MEMORIES) \

@@ -3,7 +3,7 @@
 All is compared: which pages begin like an image, in which order, which check each fails, which is
 taken; which packets are taken from where, what the set is, the password, the image put together.
 
-OPENRBU_ORACLE_MEMORIES says over how many memories each rule set is tried (150 here, so 300 in all;
+OPENRBU_ORACLE_MEMORIES says over how many memories each rule set is tried (50 here, so 100 in all;
 `make oracle-soak` tries 5,000). A memory that makes a difference is shrunk and shown.
 """
 
@@ -28,7 +28,7 @@ from rigs.oracle_memories import Made, d500_memories, poweredge_memories
 
 pytestmark = pytest.mark.untraced  # the emulator of the real code is traced, too: minutes
 
-MEMORIES = int(os.environ.get("OPENRBU_ORACLE_MEMORIES", "150"))
+MEMORIES = int(os.environ.get("OPENRBU_ORACLE_MEMORIES", "50"))
 
 randomly = settings(
     max_examples=MEMORIES,

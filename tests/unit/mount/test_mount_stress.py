@@ -21,7 +21,11 @@ from rigs.mounts import ENTRY, needs_root, served
 
 LOADING, DATA = f"{ENTRY}/loading", f"{ENTRY}/data"
 
-LOAD_S = 60.0
+LOAD_S = float(os.environ.get("OPENRBU_MOUNT_SECONDS", "20"))
+"""`make mount-soak` says more."""
+
+FEWEST_ROUNDS = 3
+
 PROGRAMS = {"load": 6, "abort": 4, "kind": 2, "read": 8, "look": 6, "hold": 4, "status": 1}
 MAX_GROWTH_KIB = 16 * 1024
 
@@ -52,11 +56,11 @@ def is_asleep(pid: int) -> bool:
     return any(word in wchan for word in ("nanosleep", "poll", "unix"))
 
 
-# -- a minute of everything -----------------------------------------------------------------
+# -- everything at once ---------------------------------------------------------------------
 
 
 @pytest.mark.untraced
-def test_a_minute_of_32_programs_loses_nothing_and_leaves_nothing(
+def test_32_programs_at_once_lose_nothing_and_leave_nothing(
     rbu: Cli, directory: Path, target: Path, tmp_path: Path
 ) -> None:
     with running(directory) as machine:
@@ -72,7 +76,7 @@ def test_a_minute_of_32_programs_loses_nothing_and_leaves_nothing(
         until = time.monotonic() + LOAD_S
         counts = [one_round(programs)]  # all have warmed up when each has told once
         warm = rss_kib(server.pid), descriptors(server.pid)
-        while time.monotonic() < until:
+        while time.monotonic() < until or len(counts) < FEWEST_ROUNDS:
             counts.append(one_round(programs))
             assert descriptors(server.pid) <= warm[1] + 2 * len(programs)
         for program in programs:
@@ -80,7 +84,6 @@ def test_a_minute_of_32_programs_loses_nothing_and_leaves_nothing(
             program.stdin.close()
         for kind, program in zip(kinds, programs, strict=True):
             assert program.wait(60) == 0, kind
-        assert len(counts) > 2
         assert rss_kib(server.pid) - warm[0] < MAX_GROWTH_KIB
         # No restart from here on: it would bring back the pages that were lost.
         if not (target / ENTRY).is_dir():
