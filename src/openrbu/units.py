@@ -1,6 +1,7 @@
 """Names for addresses and sizes."""
 
 import re
+from itertools import pairwise
 from typing import NewType
 
 PhysAddr = NewType("PhysAddr", int)
@@ -48,33 +49,71 @@ def order_for(size_bytes: int) -> int:
 
 
 def human_size(size_bytes: int) -> str:
-    """`size_bytes` as a text for people: `512 KiB`, `1.5 MiB`, `17 bytes`. Rounded to a tenth,
-    but never to a whole number: `1025 MiB`, which is 1.001 GiB, is not shown as `1 GiB`."""
-    for power, unit in ((4, "TiB"), (3, "GiB"), (2, "MiB"), (1, "KiB")):
-        unit_bytes = KIB**power
-        text = f"{size_bytes / unit_bytes:.1f}"
-        is_whole = text.endswith(".0")
-        if size_bytes >= unit_bytes and is_whole == (size_bytes % unit_bytes == 0):
-            return f"{text.removesuffix('.0')} {unit}"
-    return "1 byte" if size_bytes == 1 else f"{size_bytes} bytes"
+    """`size_bytes` as a text for people: `512 KiB`, `1.5 MiB`, `17 bytes`. Rounded to a tenth; a
+    number without a point is the size itself: 64 MiB and one byte are `64.0 MiB`. In the unit below
+    where that says more, with four digits before the point at most: `1024.1 KiB`, `1025 MiB`."""
+    return _rounded(size_bytes, _power_for(size_bytes))
 
 
 def exact_size(size_bytes: int) -> str:
     """`size_bytes` as a text that says it exactly: `8 TiB`, `8796093022209 bytes`. For a size that
     is refused, and the limits that it is refused for: rounded, they could look the same."""
-    text = human_size(size_bytes)
-    number, _, unit = text.partition(" ")
-    power = ("KiB", "MiB", "GiB", "TiB").index(unit) + 1 if unit.endswith("iB") else 0
-    return text if float(number) * KIB**power == size_bytes else f"{size_bytes} bytes"
+    for power in range(len(_UNITS), 0, -1):
+        if size_bytes >= _unit_bytes(power) and 10 * size_bytes % _unit_bytes(power) == 0:
+            return _rounded(size_bytes, power)
+    return _rounded(size_bytes, 0)
 
 
 def human_sizes(*sizes_bytes: int) -> tuple[str, ...]:
     """`human_size` of sizes that are compared in one sentence; exact ones where two that differ
-    would look the same."""
-    texts = tuple(map(human_size, sizes_bytes))
-    if len(set(texts)) == len(set(sizes_bytes)):
-        return texts
-    return tuple(map(exact_size, sizes_bytes))
+    would look the same, as `8 TiB` and `8.0 TiB` would, or the larger one the smaller."""
+    shown = map(_shown, sorted(set(sizes_bytes)))
+    is_told_apart = all(small < large for small, large in pairwise(shown))
+    return tuple(map(human_size if is_told_apart else exact_size, sizes_bytes))
+
+
+_UNITS = ("KiB", "MiB", "GiB", "TiB")
+
+
+def _unit_bytes(power: int) -> int:
+    return 1 << 10 * power
+
+
+def _power_for(size_bytes: int) -> int:
+    """The unit for a size, as the power of 1024 that it is."""
+    power = 0
+    while power < len(_UNITS) and _tenths(size_bytes, power) >= 10 * KIB:  # 1023.99 KiB: 1.0 MiB
+        power += 1
+    is_short = power and _tenths(size_bytes, power - 1) < 10 * 10_000
+    if is_short and _looks_whole(size_bytes, power) and not _looks_whole(size_bytes, power - 1):
+        return power - 1
+    return power
+
+
+def _looks_whole(size_bytes: int, power: int) -> bool:
+    """Whether a size that is no whole number of a unit is one when it is rounded."""
+    return size_bytes % _unit_bytes(power) != 0 and _tenths(size_bytes, power) % 10 == 0
+
+
+def _shown(size_bytes: int) -> int:
+    """What `human_size` says that a size is, in tenths of a byte."""
+    power = _power_for(size_bytes)
+    return _tenths(size_bytes, power) * _unit_bytes(power)
+
+
+def _tenths(size_bytes: int, power: int) -> int:
+    """A size in tenths of 1024 to the `power`, rounded."""
+    unit_bytes = _unit_bytes(power)
+    return (20 * size_bytes + unit_bytes) // (2 * unit_bytes)
+
+
+def _rounded(size_bytes: int, power: int) -> str:
+    """A size in the unit of 1024 to the `power`; with a tenth where it is not whole."""
+    if not power:
+        return "1 byte" if size_bytes == 1 else f"{size_bytes} bytes"
+    whole, rest = divmod(size_bytes, _unit_bytes(power))
+    number = "{}.{}".format(*divmod(_tenths(size_bytes, power), 10)) if rest else f"{whole}"
+    return f"{number} {_UNITS[power - 1]}"
 
 
 def parse_size(text: str) -> int:

@@ -62,7 +62,7 @@ def test_a_machine_with_more_memory_than_there_is_here_is_refused_before_anythin
     sizes.check_memory(15 * GIB)
     said = rbu.fails(4, "lab", "shell", "--ram", "16G", "--", "true")
     assert said == (
-        "rbu: a lab machine with 16 GiB of RAM needs 16.2 GiB of this computer's memory, and "
+        "rbu: a lab machine with 16 GiB of RAM needs 16.3 GiB of this computer's memory, and "
         "16 GiB are available: give it less, or end other programs\n"
     )
     assert rbu.files == []

@@ -1,5 +1,7 @@
 """Sizes and orders."""
 
+from fractions import Fraction
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -60,12 +62,20 @@ def test_an_order_holds_its_size_and_the_one_below_does_not(size_bytes: int) -> 
         (1536, "1.5 KiB"),
         (512 * KIB, "512 KiB"),
         (524380, "512.1 KiB"),
-        (MIB - 1, "1048575 bytes"),
-        (67107840, "65535 KiB"),
+        (MIB - 1, "1.0 MiB"),
+        (MIB + 1, "1.0 MiB"),
+        (MIB + 92, "1024.1 KiB"),
+        (16 * MIB + 92, "16.0 MiB"),
+        (2 * GIB - 384 * KIB, "2047.6 MiB"),
+        (67107840, "64.0 MiB"),
+        (1030128 * KIB, "1006.0 MiB"),
+        (KIB + 1, "1025 bytes"),
         (2 * 1023 * KIB, "2046 KiB"),
         (1025 * MIB, "1025 MiB"),
-        (8388607 * MIB, "8388607 MiB"),
-        (16 * GIB + 20 * MIB + 512 * KIB, "16404.5 MiB"),
+        (GIB + 1, "1.0 GiB"),
+        (8388607 * MIB, "8.0 TiB"),
+        (16 * GIB + 20 * MIB + 512 * KIB, "16.0 GiB"),
+        (5 * MIB // 4, "1.3 MiB"),
         (3 * GIB // 2, "1.5 GiB"),
         (1024 * GIB, "1 TiB"),
         (2048 * 1024 * GIB, "2048 TiB"),
@@ -75,15 +85,44 @@ def test_sizes_as_people_read_them(size_bytes: int, text: str) -> None:
     assert human_size(size_bytes) == text
 
 
-@given(st.integers(0, 1 << 64))
+def read_size(text: str) -> tuple[Fraction, int]:
+    """The number of a text that `human_size` made, and the bytes of its unit."""
+    number, unit = text.split()
+    places = ["byte", "KiB", "MiB", "GiB", "TiB"]
+    return Fraction(number), 1024 ** places.index(unit.removesuffix("s"))
+
+
+SIZES = st.integers(0, 1 << 64) | st.builds(
+    lambda count, power, more: max(0, (count << 10 * power) + more),
+    st.integers(0, 1025),
+    st.integers(0, 5),
+    st.integers(-2, 2),
+)
+"""Also those beside whole numbers of a unit."""
+
+
+@given(SIZES)
 def test_a_whole_number_is_the_size_itself(size_bytes: int) -> None:
-    number, unit = human_size(size_bytes).split()
-    unit_bytes = 1024 ** ["byte", "KiB", "MiB", "GiB", "TiB"].index(unit.removesuffix("s"))
-    if "." in number:
-        assert not number.endswith(".0")
-        assert abs(float(number) * unit_bytes - size_bytes) <= unit_bytes // 20 + 1
+    text = human_size(size_bytes)
+    number, unit_bytes = read_size(text)
+    if "." in text:
+        assert size_bytes % unit_bytes != 0
+        assert abs(number * unit_bytes - size_bytes) <= Fraction(unit_bytes, 20)
     else:
-        assert int(number) * unit_bytes == size_bytes
+        assert number * unit_bytes == size_bytes
+
+
+@given(SIZES)
+def test_a_size_is_short(size_bytes: int) -> None:
+    """At most one digit more than four; sizes from 10,000 TiB on have no larger unit."""
+    number = human_size(size_bytes).split()[0]
+    assert len(number.replace(".", "")) <= 5 or size_bytes >= 1000 << 40
+
+
+@given(SIZES, st.integers(0, 1 << 40))
+def test_of_two_sizes_in_one_sentence_the_larger_one_looks_larger(size: int, more: int) -> None:
+    (small, small_unit), (large, large_unit) = map(read_size, human_sizes(size, size + 1 + more))
+    assert small * small_unit < large * large_unit
 
 
 @pytest.mark.parametrize(
@@ -162,3 +201,4 @@ def test_an_exact_size_is_rounded_only_where_nothing_is_lost(size_bytes: int, te
 def test_sizes_stay_rounded_where_that_is_enough() -> None:
     assert human_sizes(524380, 2 * MIB) == ("512.1 KiB", "2 MiB")
     assert human_sizes(MIB, MIB) == ("1 MiB", "1 MiB")
+    assert human_sizes(8 << 40, 8388607 * MIB) == ("8 TiB", "8388607 MiB")
