@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from openrbu import maps
 from openrbu.formats.hdr import SystemId, make_image
 from openrbu.formats.packet import split
 from openrbu.formats.packet_explained import explain_packet
@@ -25,7 +26,7 @@ from openrbu.maps.survey import make_map
 from openrbu.memory.physical import Region
 from openrbu.memory.ram_file import RamFile
 from openrbu.memory.scan import search
-from openrbu.units import GIB, KIB, MIB, PAGE_SIZE, PhysAddr
+from openrbu.units import GIB, KIB, MIB, PAGE_SIZE, PhysAddr, human_size
 from rigs.browser import Page, browser
 from rigs.cli import image_bytes
 
@@ -246,6 +247,30 @@ def test_the_cells_have_the_kinds_that_the_model_says(page: Page, made: Made) ->
         seen |= set(kinds)
         page.press(*"+" * 8)
     assert {"packet", "ghost", "ram", "no_ram", "free_10"} <= {KINDS[kind].key for kind in seen}
+
+
+def test_the_legend_has_the_memory_and_apart_from_it_what_was_found_in_it(page: Page) -> None:
+    letters = "[...document.querySelectorAll('#legend%s .swatch')].map((each) => each.textContent)"
+    by_letter = {kind.letter: kind for kind in KINDS}
+    memory = [by_letter[letter] for letter in page.ask(letters % "")]
+    found = [by_letter[letter] for letter in page.ask(letters % "-found")]
+    assert {kind.key for kind in memory} == {"ram", "no_ram", "free_10"}
+    assert {kind.key for kind in found} == {"held", "packet", "ghost", "reject"}
+
+
+def test_sizes_are_those_of_the_commands(page: Page) -> None:
+    """The page makes them itself, in its own language."""
+    program = (Path(maps.__file__).parent / "page_files" / "page.js").read_text()
+    human = program[(start := program.index("function human")) : program.index("\n}\n", start) + 2]
+    sizes = {
+        max(0, count * unit + more)
+        for unit in (1, KIB, MIB, GIB, TIB)
+        for count in (0, 1, 9, 10, 1000, 1023, 1024, 1025, 1030128)
+        for more in (-1, 0, 1, unit // 4, unit // 2, unit * 19 // 20, unit * 99 // 100)
+    }
+    listed = sorted(size for size in sizes if size < 1 << 49)
+    shown = page.ask(f"(() => {{ {human}; return {listed}.map(human); }})()")
+    assert shown == [human_size(size) for size in listed]
 
 
 def test_hostile_texts_are_texts(page: Page) -> None:

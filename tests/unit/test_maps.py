@@ -31,7 +31,7 @@ from openrbu.maps.survey import make_map
 from openrbu.memory.physical import Region
 from openrbu.memory.ram_file import RamFile
 from openrbu.memory.scan import search
-from openrbu.units import GIB, KIB, MIB, PAGE_SIZE, PhysAddr
+from openrbu.units import GIB, KIB, MIB, PAGE_SIZE, PhysAddr, human_size
 from rigs.cli import Cli, image_bytes
 from rigs.machines import image, update
 
@@ -286,6 +286,30 @@ def test_a_picture_shows_what_the_strip_shows(ram: RamFile) -> None:
     drawn = [rect for rect in picture.rects if rect.height == 12 and rect.width % 6 == 0]
     packets = sum(rect.width for rect in drawn if rect.colour == KIND_OF["packet"].colour) / 6
     assert packets == cells.count(KINDS.index(KIND_OF["packet"]))
+
+
+def legend_of(mapped: MemoryMap) -> tuple[list[str], list[str]]:
+    """The two parts of a picture's legend, as texts."""
+    entries = {
+        f"{kind.title}: {human_size(mapped.ranges[kind.key].size_bytes)}"
+        for kind in (KINDS[place] for place in mapped.kinds)
+    }
+    texts = [each.text for each in picture_of(mapped).texts if each.text in {*entries, "In it:"}]
+    between = texts.index("In it:") if "In it:" in texts else len(texts)
+    return texts[:between], texts[between + 1 :]
+
+
+def test_a_legend_has_the_memory_first_and_then_what_was_found_in_it(ram: RamFile) -> None:
+    """The sizes of the first add up to all of it; those of the second are counted there, too."""
+    put_packets(ram, {number: [300 + number] for number in range(12)})
+    memory, found = legend_of(make_map("ram", ram, search(ram, PhysAddr(0))))
+    assert memory == ["no RAM: 384 KiB", "RAM: 7.6 MiB"]
+    assert found == ["packet: 48 KiB"]
+
+
+def test_a_legend_of_a_memory_without_findings_has_one_part(ram: RamFile) -> None:
+    memory, found = legend_of(make_map("ram", ram, search(ram, PhysAddr(0))))
+    assert (len(memory), found) == (2, [])
 
 
 @pytest.mark.skipif(find_spec("matplotlib") is None, reason="matplotlib is not installed")

@@ -6,13 +6,13 @@ colour, so that the picture can be read in grey, too.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 from openrbu.formats.packet import set_id_text
 from openrbu.lazy import np
-from openrbu.maps.kinds import KIND_OF, KINDS
+from openrbu.maps.kinds import KIND_OF, KINDS, Kind
 from openrbu.maps.memory_map import MappedSet, MemoryMap
 from openrbu.maps.runs import packet_runs
 from openrbu.maps.strip import Grid, grid_of, zoomed
@@ -128,10 +128,20 @@ def _draw_grid(canvas: _Canvas, mapped: MemoryMap, grid: Grid, *, with_zones: bo
 
 
 def _draw_legend(canvas: _Canvas, mapped: MemoryMap) -> None:
-    """Three columns of kinds."""
+    """The kinds of memory, which add up to all of it; and what was found in it."""
+    kinds = [KINDS[place] for place in mapped.kinds]
+    _draw_kinds(canvas, mapped, [kind for kind in kinds if not kind.is_mark])
+    found = [kind for kind in kinds if kind.is_mark]
+    if found:
+        canvas.y += 4
+        canvas.line("In it:", size=11, colour=FAINT)
+        _draw_kinds(canvas, mapped, found)
+
+
+def _draw_kinds(canvas: _Canvas, mapped: MemoryMap, kinds: Sequence[Kind]) -> None:
+    """Kinds and their sizes in three columns."""
     width = (WIDTH - 2 * _MARGIN) / 3
-    for number, place in enumerate(mapped.kinds):
-        kind = KINDS[place]
+    for number, kind in enumerate(kinds):
         if number % 3 == 0:
             canvas.y += _LINE
         x, y = _MARGIN + number % 3 * width, canvas.y

@@ -106,11 +106,15 @@ function itemsIn(start, end) {
 
 const hex = (number, digits = 0) => "0x" + number.toString(16).padStart(digits, "0");
 
+// As human_size in units.py: rounded to a tenth, and without a point it is the size itself.
 function human(size) {
-  if (size < 1024) return `${size} bytes`;
-  let unit = "";
-  for (unit of ["KiB", "MiB", "GiB", "TiB"]) { size /= 1024; if (size < 1023.95) break; }
-  return `${Number(size.toFixed(1))} ${unit}`;
+  const tenths = (power) => Math.round(10 * size / 1024 ** power);
+  const looksWhole = (power) => size % 1024 ** power !== 0 && tenths(power) % 10 === 0;
+  let power = 0;
+  while (power < 4 && tenths(power) >= 10240) power++;
+  if (power && tenths(power - 1) < 100000 && looksWhole(power) && !looksWhole(power - 1)) power--;
+  const text = size % 1024 ** power ? (tenths(power) / 10).toFixed(1) : `${size / 1024 ** power}`;
+  return `${text} ${[size === 1 ? "byte" : "bytes", "KiB", "MiB", "GiB", "TiB"][power]}`;
 }
 
 function itemText(item) {
@@ -368,16 +372,23 @@ function meaning(name, value, unit, item) {
 
 // -- lists ---------------------------------------------------------------------------------
 
-function fillLists() {
-  document.title = `Memory map of ${data.name}`;
-  $("name").textContent = `The memory of ${data.name}`;
-  for (const kind of kinds.filter((each) => each.size)) {
+function fillLegend(id, belongs) {
+  const there = kinds.filter((kind) => kind.size && belongs(kind));
+  for (const kind of there) {
     const swatch = element("span", kind.letter);
     swatch.className = "swatch";
     swatch.style.background = kind.key === "no_ram" ? "transparent" : kind.colour;
     swatch.style.color = kind.key === "no_ram" ? "" : kind.ink;
-    $("legend").append(element("li", "", swatch, `${kind.title}: ${human(kind.size)}`));
+    $(id).append(element("li", "", swatch, `${kind.title}: ${human(kind.size)}`));
   }
+  return there.length;
+}
+
+function fillLists() {
+  document.title = `Memory map of ${data.name}`;
+  $("name").textContent = `The memory of ${data.name}`;
+  fillLegend("legend", (kind) => !kind.isMark);
+  $("legend-found-title").hidden = !fillLegend("legend-found", (kind) => kind.isMark);
   for (const set of data.sets) {
     const there = new Set(items.filter((item) => item.set === set).map((item) => item.number));
     const missing = [];
