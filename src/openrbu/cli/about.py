@@ -19,10 +19,25 @@ _MOST_NEAR = 3
 """How many names are suggested at most for one that does not exist."""
 
 
+def complete_commands(context: typer.Context, incomplete: str) -> list[str]:
+    """The words that can come next in the name of a command, as far as it is typed."""
+    from openrbu.cli.app import COMMANDS, Group
+
+    rows: Mapping[str, Row | Group] = COMMANDS
+    for word in context.params.get("command") or ():
+        row = rows.get(word)
+        rows = row.rows if isinstance(row, Group) else {}
+    return [name for name in rows if name.startswith(incomplete)]
+
+
 def show_help(
     command: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[COMMAND]", help="A command, of one word or of two."),
+        typer.Argument(
+            metavar="[COMMAND]",
+            help="A command, of one word or of two.",
+            autocompletion=complete_commands,
+        ),
     ] = None,
 ) -> int:
     """Show the help of a command, or without one the list of all commands.
