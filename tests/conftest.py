@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from rigs import systems
 from rigs.cli import Cli
 from rigs.longest import longest_first
 from rigs.privilege import WHY_LEFT_OUT, depends_on_the_user, left_out
@@ -32,6 +33,7 @@ def pytest_configure(config: pytest.Config) -> None:
     background with SIGINT ignored, nohup with SIGHUP.
     """
     if hasattr(config, "workerinput"):  # a worker has a part of the controller's
+        systems.within = Path(config.option.basetemp).parent
         return
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)

@@ -60,13 +60,27 @@ def like(name: str) -> str:
 
 
 @cache
+def _made_directory() -> Path:
+    """Where the files of made machines are, a directory for each. It is removed when this process
+    ends; in a worker of pytest, which may be killed, it is in a directory that `tests/conftest.py`
+    has the controller remove."""
+    made = tempfile.TemporaryDirectory(prefix="openrbu-made-", dir=within)
+    atexit.register(made.cleanup)
+    return Path(made.name)
+
+
+within: Path | None = None
+"""Where directories of this process are to be; None: where temporary files are."""
+
+
+@cache
 def directory_of(name: str) -> Path:
     """The directory with a machine's files."""
     if name in MADE:
-        made = tempfile.TemporaryDirectory(prefix="openrbu-made-")
-        atexit.register(made.cleanup)
-        MADE[name].write(Path(made.name))
-        return Path(made.name)
+        directory = _made_directory() / name
+        directory.mkdir()
+        MADE[name].write(directory)
+        return directory
     return next(folder[name] for folder in _REAL.values() if name in folder)
 
 
