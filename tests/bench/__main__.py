@@ -206,7 +206,8 @@ def measure_startup(directory: Path) -> Iterator[Row]:
     """CPU time of commands that only look, with what one does unasked: load and end."""
     seconds = startup.Home(directory / "startup").cpu_seconds(rounds=15)
     python = seconds[startup.PYTHON]
-    for name, wish in startup.WISHES.items():
+    uncompiled = {n + startup.UNCOMPILED: wish for n, wish in startup.UNCOMPILED_WISHES.items()}
+    for name, wish in (startup.WISHES | uncompiled).items():
         yield Row(f"{name}: CPU", seconds[name], startup.PYTHON, python, wish)
     for ours, theirs, wish in startup.BESIDE:
         if theirs in seconds:

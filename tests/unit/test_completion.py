@@ -34,9 +34,9 @@ ASK = {
         source $argv[1]
         complete --do-complete $argv[2]""",
 }
-"""What each shell does at a Tab behind the words of the second argument. zsh's `_arguments` shows a list to the
-user, which needs a terminal: here it prints what it was given. It is asked twice, because a
-function of zsh is read from its file at the first time."""
+"""What each shell does at a Tab behind the words of the second argument. zsh's `_arguments` shows a
+list to the user, which needs a terminal: here it prints what it was given. It is asked twice,
+because a function of zsh is read from its file at the first time."""
 
 
 @pytest.mark.parametrize("shell", SHELLS)

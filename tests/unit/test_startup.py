@@ -41,13 +41,17 @@ OF_A_FEW = (
 on Xen, a socket where another process has the machine, an image's format where one is staged."""
 
 OF_OTHERS = (
+    "openrbu._vendor.typer._click.formatting",
+    "openrbu._vendor.typer._click.shell_completion",
+    "openrbu._vendor.typer._click.termui",
     "openrbu.cli.about",
     "openrbu.cli.completion",
     "openrbu.formats.packet_header",
     "openrbu.machine.reading",
     "openrbu.system.denied",
 )
-"""What belongs to other commands, to files of packets, and to directories that are refused."""
+"""What belongs to other commands, to help, errors and completion, to files of packets, and to
+directories that are refused."""
 
 REPORT = """
 import json, sys, traceback
@@ -107,6 +111,12 @@ def test_a_command_that_only_looks_loads_nothing_slow(words: str) -> None:
 def test_what_few_command_lines_need_is_not_even_compiled_for_the_others(words: str) -> None:
     """In a container nothing may be kept of what is compiled (PYTHONDONTWRITEBYTECODE)."""
     assert importers(*words.split(), of=OF_OTHERS) == {}
+
+
+@pytest.mark.usefixtures("_three_machines")
+def test_info_loads_none_of_what_typer_has_for_other_options_and_for_errors() -> None:
+    slow = ("datetime", "difflib", "platform", "subprocess", "traceback", "uuid")
+    assert importers("info", "image.hdr", of=slow) == {}
 
 
 @pytest.mark.usefixtures("_three_machines")

@@ -185,5 +185,7 @@ def confirm(question: str, *, yes: bool) -> None:
         return
     if not (sys.stdin and sys.stdin.isatty()):
         raise UsageError(f"{question} This is not a terminal: use --yes to confirm")
-    if not typer.confirm(question, err=True):
+    from openrbu._vendor.typer._click.termui import confirm as ask
+
+    if not ask(question, err=True):
         raise UsageError("the answer was no; nothing was changed")

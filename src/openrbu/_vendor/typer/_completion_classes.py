@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import importlib.util
 import os
 import re
@@ -17,7 +19,6 @@ from ._completion_shared import (
 
 
 def _sanitize_help_text(text: str) -> str:
-    """Sanitizes the help text by removing rich tags"""
     if not importlib.util.find_spec("rich"):
         return text
     from . import rich_utils

@@ -1,10 +1,11 @@
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from typing import Any, Generic, TypeVar
 
 from . import _click
 from ._click import types
-from ._click.shell_completion import CompletionItem
 
 ParamTypeValue = TypeVar("ParamTypeValue")
 
@@ -22,10 +23,6 @@ class TyperChoice(types.ParamType, Generic[ParamTypeValue]):
     def _normalized_mapping(
         self, ctx: _click.Context | None = None
     ) -> Mapping[ParamTypeValue, str]:
-        """
-        Returns mapping where keys are the original choices and the values are
-        the normalized values that are accepted via the command line.
-        """
         return {
             choice: self.normalize_choice(
                 choice=choice,
@@ -64,18 +61,12 @@ class TyperChoice(types.ParamType, Generic[ParamTypeValue]):
     def get_missing_message(
         self, param: _click.Parameter, ctx: _click.Context | None
     ) -> str:
-        """Message shown when no choice is passed."""
         choices = ",\n\t".join(self._normalized_mapping(ctx=ctx).values())
         return f"Choose from:\n\t{choices}"
 
     def convert(
         self, value: Any, param: _click.Parameter | None, ctx: _click.Context | None
     ) -> ParamTypeValue:
-        """
-        For a given value from the parser, normalize it and find its
-        matching normalized value in the list of choices. Then return the
-        matched "original" choice.
-        """
         normed_value = self.normalize_choice(choice=value, ctx=ctx)
         normalized_mapping = self._normalized_mapping(ctx=ctx)
 
@@ -93,7 +84,6 @@ class TyperChoice(types.ParamType, Generic[ParamTypeValue]):
             )
 
     def get_invalid_choice_message(self, value: Any, ctx: _click.Context | None) -> str:
-        """Get the error message when the given choice is invalid."""
         choices_str = ", ".join(map(repr, self._normalized_mapping(ctx=ctx).values()))
         return f"{value!r} is not one of {choices_str}."
 
@@ -103,7 +93,6 @@ class TyperChoice(types.ParamType, Generic[ParamTypeValue]):
     def shell_complete(
         self, ctx: _click.Context, param: _click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
-        """Complete choices that start with the incomplete value."""
 
         str_choices = map(str, self.choices)
 
@@ -113,4 +102,4 @@ class TyperChoice(types.ParamType, Generic[ParamTypeValue]):
             incomplete = incomplete.lower()
             matched = (c for c in str_choices if c.lower().startswith(incomplete))
 
-        return [CompletionItem(c) for c in matched]
+        from ._click.shell_completion import CompletionItem; return [CompletionItem(c) for c in matched]

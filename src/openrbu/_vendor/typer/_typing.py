@@ -3,6 +3,8 @@
 # Reduced drastically to only include Typer-specific 3.9+ functionality
 # mypy: ignore-errors
 
+from __future__ import annotations
+
 import types
 from collections.abc import Callable
 from typing import (
@@ -61,11 +63,6 @@ def literal_values(type_: type[Any]) -> tuple[Any, ...]:
 
 
 def all_literal_values(type_: type[Any]) -> tuple[Any, ...]:
-    """
-    This method is used to retrieve all Literal values as
-    Literal can be used recursively (see https://www.python.org/dev/peps/pep-0586)
-    e.g. `Literal[Literal[Literal[1, 2, 3], "foo"], 5, None]`
-    """
     if not is_literal_type(type_):
         return (type_,)
 

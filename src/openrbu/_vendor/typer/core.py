@@ -1,9 +1,10 @@
+from __future__ import annotations
+
 import errno
 import inspect
 import os
 import sys
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from difflib import get_close_matches
 from enum import Enum
 from gettext import gettext as _
 from typing import (
@@ -16,7 +17,6 @@ from typing import (
 from . import _click
 from ._click import types
 from ._click.parser import _OptionParser
-from ._click.shell_completion import CompletionItem
 from ._typing import Literal
 from .exceptions import Abort, Exit
 from .utils import parse_boolean_env_var
@@ -65,7 +65,7 @@ def _typer_param_setup_autocompletion_compat(
         def compat_autocompletion(
             ctx: _click.Context, param: _click.core.Parameter, incomplete: str
         ) -> list[CompletionItem]:
-            out = []
+            from ._click.shell_completion import CompletionItem; out = []
 
             for c in autocompletion(ctx, [], incomplete):
                 if isinstance(c, tuple):
@@ -625,11 +625,6 @@ class TyperOption(_click.Parameter):
             )
 
     def prompt_for_value(self, ctx: _click.Context) -> Any:
-        """This is an alternative flow that can be activated in the full
-        value processing if a value does not exist.  It will prompt the
-        user until a valid value exists and then returns the processed
-        value as result.
-        """
         assert self.prompt is not None
 
         # Calculate the default before prompting anything to lock in the value before
@@ -649,7 +644,7 @@ class TyperOption(_click.Parameter):
             # Refs: https://github.com/pallets/click/pull/3030#discussion_r2289180249
             if default is not None:
                 default = bool(default)
-            return _click.termui.confirm(self.prompt, default)
+            from ._click.termui import confirm; return confirm(self.prompt, default)
 
         # If show_default is set to True/False, provide this to `prompt` as well. For
         # non-bool values of `show_default`, we use `prompt`'s default behavior
@@ -657,7 +652,7 @@ class TyperOption(_click.Parameter):
         if isinstance(self.show_default, bool):
             prompt_kwargs["show_default"] = self.show_default
 
-        return _click.termui.prompt(
+        from ._click.termui import prompt; return prompt(
             self.prompt,
             # Use ``None`` to inform the prompt() function to reiterate until a valid
             # value is provided by the user if we have no default.
@@ -705,13 +700,6 @@ class TyperOption(_click.Parameter):
     def consume_value(
         self, ctx: _click.Context, opts: Mapping[str, _click.Parameter]
     ) -> tuple[Any, _click.core.ParameterSource]:
-        """For `Option`, the value can be collected from an interactive prompt
-        if the option is a flag that needs a value (and the `prompt` property is
-        set).
-
-        Additionally, this method handles flag option that are activated without a
-        value, in which case the `flag_value` is returned.
-        """
         value, source = super().consume_value(ctx, opts)
 
         # The value wasn't set, or used the param's default, prompt for one to the user
@@ -761,7 +749,7 @@ class TyperOption(_click.Parameter):
         def _write_opts(opts: Sequence[str]) -> str:
             nonlocal any_prefix_is_slash
 
-            rv, any_slashes = _click.formatting.join_options(opts)
+            from ._click.formatting import join_options; rv, any_slashes = join_options(opts)
 
             if any_slashes:
                 any_prefix_is_slash = True
@@ -1035,11 +1023,6 @@ class TyperGroup(_click.Command):
         self.subcommand_metavar = subcommand_metavar
         self._result_callback = result_callback
 
-    def add_command(self, cmd: _click.Command, name: str | None = None) -> None:
-        name = name or cmd.name
-        if name is None:
-            raise TypeError("Command has no name.")
-        self.commands[name] = cmd
 
     def get_command(self, ctx: _click.Context, cmd_name: str) -> _click.Command | None:
         return self.commands.get(cmd_name)
@@ -1121,12 +1104,8 @@ class TyperGroup(_click.Command):
     def shell_complete(
         self, ctx: _click.Context, incomplete: str
     ) -> list[CompletionItem]:
-        """Return a list of completions for the incomplete value. Looks
-        at the names of options, subcommands, and chained
-        multi-commands.
-        """
 
-        results = [
+        from ._click.shell_completion import CompletionItem; results = [
             CompletionItem(name, help=command.get_short_help_str())
             for name, command in _click.core._complete_visible_commands(ctx, incomplete)
         ]
@@ -1178,7 +1157,7 @@ class TyperGroup(_click.Command):
                 available_commands = list(self.commands.keys())
                 if available_commands and args:
                     typo = args[0]
-                    matches = get_close_matches(typo, available_commands)
+                    from difflib import get_close_matches; matches = get_close_matches(typo, available_commands)
                     if matches:
                         suggestions = ", ".join(f"{m!r}" for m in matches)
                         message = e.message.rstrip(".")
@@ -1217,5 +1196,4 @@ class TyperGroup(_click.Command):
         )
 
     def list_commands(self, ctx: _click.Context) -> list[str]:
-        """Returns a list of subcommand names, maintaining the original order of creation (cf Issue #933)"""
         return [n for n, c in self.commands.items()]

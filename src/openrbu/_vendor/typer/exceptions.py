@@ -1,5 +1,6 @@
+from __future__ import annotations
+
 class TyperException(Exception):
-    """A Typer-specific exception"""
 
     exit_code = 1
 
@@ -15,13 +16,10 @@ class TyperException(Exception):
 
 
 class Abort(RuntimeError):
-    """An internal signalling exception that signals Typer to abort."""
+    pass
 
 
 class Exit(RuntimeError):
-    """An exception that indicates that the application should exit with some
-    status code.
-    """
 
     __slots__ = ("exit_code",)
 

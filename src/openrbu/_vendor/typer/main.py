@@ -1,28 +1,21 @@
+from __future__ import annotations
+
 import inspect
 import os
-import platform
-import shutil
-import subprocess
 import sys
-import traceback
 from collections.abc import Callable, Sequence
-from datetime import datetime
 from enum import Enum
 from functools import update_wrapper
 from pathlib import Path
-from traceback import FrameSummary, StackSummary
 from types import TracebackType
 from typing import Annotated, Any
-from uuid import UUID
 
-from ._doc import Doc
 from ._types import TyperChoice
 
 from . import _click
 from ._click import types
 from ._click.globals import get_current_context
 from ._typing import get_args, get_origin, is_literal_type, is_union, literal_values
-from .completion import get_completion_inspect_parameters
 from .core import (
     DEFAULT_MARKUP_MODE,
     HAS_RICH,
@@ -39,7 +32,6 @@ from .models import (
     CommandInfo,
     Default,
     DefaultPlaceholder,
-    DeveloperExceptionConfig,
     FileBinaryRead,
     FileBinaryWrite,
     FileText,
@@ -58,464 +50,40 @@ _original_except_hook = sys.excepthook
 _typer_developer_exception_attr_name = "__typer_developer_exception__"
 
 
-def except_hook(
-    exc_type: type[BaseException], exc_value: BaseException, tb: TracebackType | None
-) -> None:
-    exception_config: DeveloperExceptionConfig | None = getattr(
-        exc_value, _typer_developer_exception_attr_name, None
-    )
-    standard_traceback = os.getenv(
-        "TYPER_STANDARD_TRACEBACK", os.getenv("_TYPER_STANDARD_TRACEBACK")
-    )
-    if (
-        standard_traceback
-        or not exception_config
-        or not exception_config.pretty_exceptions_enable
-    ):
-        _original_except_hook(exc_type, exc_value, tb)
-        return
-    typer_path = os.path.dirname(__file__)
-    click_path = os.path.dirname(_click.__file__)
-    internal_dir_names = [typer_path, click_path]
-    exc = exc_value
-    if HAS_RICH:
-        from . import rich_utils
-
-        rich_tb = rich_utils.get_traceback(exc, exception_config, internal_dir_names)
-        console_stderr = rich_utils._get_rich_console(stderr=True)
-        console_stderr.print(rich_tb)
-        return
-    tb_exc = traceback.TracebackException.from_exception(exc)
-    stack: list[FrameSummary] = []
-    for frame in tb_exc.stack:
-        if any(frame.filename.startswith(path) for path in internal_dir_names):
-            if not exception_config.pretty_exceptions_short:
-                # Hide the line for internal libraries, Typer and Click
-                stack.append(
-                    traceback.FrameSummary(
-                        filename=frame.filename,
-                        lineno=frame.lineno,
-                        name=frame.name,
-                        line="",
-                    )
-                )
-        else:
-            stack.append(frame)
-    # Type ignore ref: https://github.com/python/typeshed/pull/8244
-    final_stack_summary = StackSummary.from_list(stack)
-    tb_exc.stack = final_stack_summary
-    for line in tb_exc.format():
-        print(line, file=sys.stderr)
-    return
 
 
-def get_install_completion_arguments() -> tuple[_click.Parameter, _click.Parameter]:
-    install_param, show_param = get_completion_inspect_parameters()
-    click_install_param, _ = get_click_param(install_param)
-    click_show_param, _ = get_click_param(show_param)
-    return click_install_param, click_show_param
 
 
 class Typer:
-    """
-    `Typer` main class, the main entrypoint to use Typer.
-
-    Read more in the
-    [Typer docs for First Steps](https://typer.tiangolo.com/tutorial/typer-app/).
-
-    ## Example
-
-    ```python
-    import typer
-
-    app = typer.Typer()
-    ```
-    """
 
     def __init__(
         self,
         *,
-        name: Annotated[
-            str | None,
-            Doc(
-                """
-                The name of this application.
-                Mostly used to set the name for [subcommands](https://typer.tiangolo.com/tutorial/subcommands/), in which case it can be overridden by `add_typer(name=...)`.
-
-                **Example**
-
-                ```python
-                import typer
-
-                app = typer.Typer(name="users")
-                ```
-                """
-            ),
-        ] = Default(None),
-        cls: Annotated[
-            type[TyperGroup] | None,
-            Doc(
-                """
-                The class of this app. Mainly used when [using the Click library underneath](https://typer.tiangolo.com/tutorial/using-click/). Can usually be left at the default value `None`.
-                Otherwise, should be a subtype of `TyperGroup`.
-
-                **Example**
-
-                ```python
-                import typer
-
-                app = typer.Typer(cls=TyperGroup)
-                ```
-                """
-            ),
-        ] = Default(None),
-        invoke_without_command: Annotated[
-            bool,
-            Doc(
-                """
-                By setting this to `True`, you can make sure a callback is executed even when no subcommand is provided.
-
-                **Example**
-
-                ```python
-                import typer
-
-                app = typer.Typer(invoke_without_command=True)
-                ```
-                """
-            ),
-        ] = Default(False),
-        no_args_is_help: Annotated[
-            bool,
-            Doc(
-                """
-                If this is set to `True`, running a command without any arguments will automatically show the help page.
-
-                **Example**
-
-                ```python
-                import typer
-
-                app = typer.Typer(no_args_is_help=True)
-                ```
-                """
-            ),
-        ] = Default(False),
-        subcommand_metavar: Annotated[
-            str | None,
-            Doc(
-                """
-                **Note**: you probably shouldn't use this parameter, it is inherited
-                from Click and supported for compatibility.
-
-                ---
-
-                How to represent the subcommand argument in help.
-                """
-            ),
-        ] = Default(None),
-        chain: Annotated[
-            bool,
-            Doc(
-                """
-                **Note**: you probably shouldn't use this parameter, it is inherited
-                from Click and supported for compatibility.
-
-                ---
-
-                Allow passing more than one subcommand argument.
-                """
-            ),
-        ] = Default(False),
-        result_callback: Annotated[
-            Callable[..., Any] | None,
-            Doc(
-                """
-                **Note**: you probably shouldn't use this parameter, it is inherited
-                from Click and supported for compatibility.
-
-                ---
-
-                A function to call after the group's and subcommand's callbacks.
-                """
-            ),
-        ] = Default(None),
+        name: str | None = Default(None),
+        cls: type[TyperGroup] | None = Default(None),
+        invoke_without_command: bool = Default(False),
+        no_args_is_help: bool = Default(False),
+        subcommand_metavar: str | None = Default(None),
+        chain: bool = Default(False),
+        result_callback: Callable[..., Any] | None = Default(None),
         # Command
-        context_settings: Annotated[
-            dict[Any, Any] | None,
-            Doc(
-                """
-                Pass configurations for the [context](https://typer.tiangolo.com/tutorial/commands/context/).
-                Available configurations can be found in the docs for Click's `Context` [here](https://click.palletsprojects.com/en/stable/api/#context).
-
-                **Example**
-
-                ```python
-                import typer
-
-                app = typer.Typer(context_settings={"help_option_names": ["-h", "--help"]})
-                ```
-                """
-            ),
-        ] = Default(None),
-        callback: Annotated[
-            Callable[..., Any] | None,
-            Doc(
-                """
-                Add a callback to the main Typer app. Can be overridden with `@app.callback()`.
-                See [the tutorial about callbacks](https://typer.tiangolo.com/tutorial/commands/callback/) for more details.
-
-                **Example**
-
-                ```python
-                import typer
-
-                def callback():
-                    print("Running a command")
-
-                app = typer.Typer(callback=callback)
-                ```
-                """
-            ),
-        ] = Default(None),
-        help: Annotated[
-            str | None,
-            Doc(
-                """
-                Help text for the main Typer app.
-                See [the tutorial about name and help](https://typer.tiangolo.com/tutorial/subcommands/name-and-help) for different ways of setting a command's help,
-                and which one takes priority.
-
-                **Example**
-
-                ```python
-                import typer
-
-                app = typer.Typer(help="Some help.")
-                ```
-                """
-            ),
-        ] = Default(None),
-        epilog: Annotated[
-            str | None,
-            Doc(
-                """
-                Text that will be printed right after the help text.
-
-                **Example**
-
-                ```python
-                import typer
-
-                app = typer.Typer(epilog="May the force be with you")
-                ```
-                """
-            ),
-        ] = Default(None),
-        short_help: Annotated[
-            str | None,
-            Doc(
-                """
-                A shortened version of the help text that can be used e.g. in the help table listing subcommands.
-                When not defined, the normal `help` text will be used instead.
-
-                **Example**
-
-                ```python
-                import typer
-
-                app = typer.Typer(help="A lot of explanation about user management", short_help="user management")
-                ```
-                """
-            ),
-        ] = Default(None),
-        options_metavar: Annotated[
-            str,
-            Doc(
-                """
-                In the example usage string of the help text for a command, the default placeholder for various arguments is `[OPTIONS]`.
-                Set `options_metavar` to change this into a different string.
-
-                **Example**
-
-                ```python
-                import typer
-
-                app = typer.Typer(options_metavar="[OPTS]")
-                ```
-                """
-            ),
-        ] = Default("[OPTIONS]"),
-        add_help_option: Annotated[
-            bool,
-            Doc(
-                """
-                **Note**: you probably shouldn't use this parameter, it is inherited
-                from Click and supported for compatibility.
-
-                ---
-
-                By default each command registers a `--help` option. This can be disabled by this parameter.
-                """
-            ),
-        ] = Default(True),
-        hidden: Annotated[
-            bool,
-            Doc(
-                """
-                Hide this command from help outputs. `False` by default.
-
-                **Example**
-
-                ```python
-                import typer
-
-                app = typer.Typer(hidden=True)
-                ```
-                """
-            ),
-        ] = Default(False),
-        deprecated: Annotated[
-            bool,
-            Doc(
-                """
-                Mark this command as being deprecated in the help text. `False` by default.
-
-                **Example**
-
-                ```python
-                import typer
-
-                app = typer.Typer(deprecated=True)
-                ```
-                """
-            ),
-        ] = Default(False),
-        add_completion: Annotated[
-            bool,
-            Doc(
-                """
-                Toggle whether or not to add the `--install-completion` and `--show-completion` options to the app.
-                Set to `True` by default.
-
-                **Example**
-
-                ```python
-                import typer
-
-                app = typer.Typer(add_completion=False)
-                ```
-                """
-            ),
-        ] = True,
+        context_settings: dict[Any, Any] | None = Default(None),
+        callback: Callable[..., Any] | None = Default(None),
+        help: str | None = Default(None),
+        epilog: str | None = Default(None),
+        short_help: str | None = Default(None),
+        options_metavar: str = Default("[OPTIONS]"),
+        add_help_option: bool = Default(True),
+        hidden: bool = Default(False),
+        deprecated: bool = Default(False),
+        add_completion: bool = True,
         # Rich settings
-        rich_markup_mode: Annotated[
-            MarkupMode,
-            Doc(
-                """
-                Enable markup text if you have Rich installed. This can be set to `"markdown"`, `"rich"`, or `None`.
-                By default, `rich_markup_mode` is `None` if Rich is not installed, and `"rich"` if it is installed.
-                See [the tutorial on help formatting](https://typer.tiangolo.com/tutorial/commands/help/#rich-markdown-and-markup) for more information.
-
-                **Example**
-
-                ```python
-                import typer
-
-                app = typer.Typer(rich_markup_mode="rich")
-                ```
-                """
-            ),
-        ] = DEFAULT_MARKUP_MODE,
-        rich_help_panel: Annotated[
-            str | None,
-            Doc(
-                """
-                Set the panel name of the command when the help is printed with Rich.
-
-                **Example**
-
-                ```python
-                import typer
-
-                app = typer.Typer(rich_help_panel="Utils and Configs")
-                ```
-                """
-            ),
-        ] = Default(None),
-        suggest_commands: Annotated[
-            bool,
-            Doc(
-                """
-                As of version 0.20.0, Typer provides [support for mistyped command names](https://typer.tiangolo.com/tutorial/commands/help/#suggest-commands) by printing helpful suggestions.
-                You can turn this setting off with `suggest_commands`:
-
-                **Example**
-
-                ```python
-                import typer
-
-                app = typer.Typer(suggest_commands=False)
-                ```
-                """
-            ),
-        ] = True,
-        pretty_exceptions_enable: Annotated[
-            bool,
-            Doc(
-                """
-                If you want to disable [pretty exceptions with Rich](https://typer.tiangolo.com/tutorial/exceptions/#exceptions-with-rich),
-                you can set `pretty_exceptions_enable` to `False`. When doing so, you will see the usual standard exception trace.
-
-                **Example**
-
-                ```python
-                import typer
-
-                app = typer.Typer(pretty_exceptions_enable=False)
-                ```
-                """
-            ),
-        ] = True,
-        pretty_exceptions_show_locals: Annotated[
-            bool,
-            Doc(
-                """
-                If Rich is installed, [error messages](https://typer.tiangolo.com/tutorial/exceptions/#exceptions-and-errors)
-                will be nicely printed.
-
-                If you set `pretty_exceptions_show_locals=True` it will also include the values of local variables for easy debugging.
-
-                However, if such a variable contains delicate information, you should consider leaving `pretty_exceptions_show_locals=False`
-                (the default) to `False` to enhance security.
-
-                **Example**
-
-                ```python
-                import typer
-
-                app = typer.Typer(pretty_exceptions_show_locals=True)
-                ```
-                """
-            ),
-        ] = False,
-        pretty_exceptions_short: Annotated[
-            bool,
-            Doc(
-                """
-                By default, [pretty exceptions formatted with Rich](https://typer.tiangolo.com/tutorial/exceptions/#exceptions-with-rich) hide the long stack trace.
-                If you want to show the full trace instead, you can set the parameter `pretty_exceptions_short` to `False`:
-
-                **Example**
-
-                ```python
-                import typer
-
-                app = typer.Typer(pretty_exceptions_short=False)
-                ```
-                """
-            ),
-        ] = True,
+        rich_markup_mode: MarkupMode = DEFAULT_MARKUP_MODE,
+        rich_help_panel: str | None = Default(None),
+        suggest_commands: bool = True,
+        pretty_exceptions_enable: bool = True,
+        pretty_exceptions_show_locals: bool = False,
+        pretty_exceptions_short: bool = True,
     ):
         self._add_completion = add_completion
         self.rich_markup_mode: MarkupMode = rich_markup_mode
@@ -549,181 +117,24 @@ class Typer:
     def callback(
         self,
         *,
-        cls: Annotated[
-            type[TyperGroup] | None,
-            Doc(
-                """
-                The class of this app. Mainly used when [using the Click library underneath](https://typer.tiangolo.com/tutorial/using-click/). Can usually be left at the default value `None`.
-                Otherwise, should be a subtype of `TyperGroup`.
-                """
-            ),
-        ] = Default(None),
-        invoke_without_command: Annotated[
-            bool,
-            Doc(
-                """
-                By setting this to `True`, you can make sure a callback is executed even when no subcommand is provided.
-                """
-            ),
-        ] = Default(False),
-        no_args_is_help: Annotated[
-            bool,
-            Doc(
-                """
-                If this is set to `True`, running a command without any arguments will automatically show the help page.
-                """
-            ),
-        ] = Default(False),
-        subcommand_metavar: Annotated[
-            str | None,
-            Doc(
-                """
-                **Note**: you probably shouldn't use this parameter, it is inherited
-                from Click and supported for compatibility.
-
-                ---
-
-                How to represent the subcommand argument in help.
-                """
-            ),
-        ] = Default(None),
-        chain: Annotated[
-            bool,
-            Doc(
-                """
-                **Note**: you probably shouldn't use this parameter, it is inherited
-                from Click and supported for compatibility.
-
-                ---
-
-                Allow passing more than one subcommand argument.
-                """
-            ),
-        ] = Default(False),
-        result_callback: Annotated[
-            Callable[..., Any] | None,
-            Doc(
-                """
-                **Note**: you probably shouldn't use this parameter, it is inherited
-                from Click and supported for compatibility.
-
-                ---
-
-                A function to call after the group's and subcommand's callbacks.
-                """
-            ),
-        ] = Default(None),
+        cls: type[TyperGroup] | None = Default(None),
+        invoke_without_command: bool = Default(False),
+        no_args_is_help: bool = Default(False),
+        subcommand_metavar: str | None = Default(None),
+        chain: bool = Default(False),
+        result_callback: Callable[..., Any] | None = Default(None),
         # Command
-        context_settings: Annotated[
-            dict[Any, Any] | None,
-            Doc(
-                """
-                Pass configurations for the [context](https://typer.tiangolo.com/tutorial/commands/context/).
-                Available configurations can be found in the docs for Click's `Context` [here](https://click.palletsprojects.com/en/stable/api/#context).
-                """
-            ),
-        ] = Default(None),
-        help: Annotated[
-            str | None,
-            Doc(
-                """
-                Help text for the command.
-                See [the tutorial about name and help](https://typer.tiangolo.com/tutorial/subcommands/name-and-help) for different ways of setting a command's help,
-                and which one takes priority.
-                """
-            ),
-        ] = Default(None),
-        epilog: Annotated[
-            str | None,
-            Doc(
-                """
-                Text that will be printed right after the help text.
-                """
-            ),
-        ] = Default(None),
-        short_help: Annotated[
-            str | None,
-            Doc(
-                """
-                A shortened version of the help text that can be used e.g. in the help table listing subcommands.
-                When not defined, the normal `help` text will be used instead.
-                """
-            ),
-        ] = Default(None),
-        options_metavar: Annotated[
-            str | None,
-            Doc(
-                """
-                In the example usage string of the help text for a command, the default placeholder for various arguments is `[OPTIONS]`.
-                Set `options_metavar` to change this into a different string. When `None`, the default value will be used.
-                """
-            ),
-        ] = Default(None),
-        add_help_option: Annotated[
-            bool,
-            Doc(
-                """
-                **Note**: you probably shouldn't use this parameter, it is inherited
-                from Click and supported for compatibility.
-
-                ---
-
-                By default each command registers a `--help` option. This can be disabled by this parameter.
-                """
-            ),
-        ] = Default(True),
-        hidden: Annotated[
-            bool,
-            Doc(
-                """
-                Hide this command from help outputs. `False` by default.
-                """
-            ),
-        ] = Default(False),
-        deprecated: Annotated[
-            bool,
-            Doc(
-                """
-                Mark this command as deprecated in the help text. `False` by default.
-                """
-            ),
-        ] = Default(False),
+        context_settings: dict[Any, Any] | None = Default(None),
+        help: str | None = Default(None),
+        epilog: str | None = Default(None),
+        short_help: str | None = Default(None),
+        options_metavar: str | None = Default(None),
+        add_help_option: bool = Default(True),
+        hidden: bool = Default(False),
+        deprecated: bool = Default(False),
         # Rich settings
-        rich_help_panel: Annotated[
-            str | None,
-            Doc(
-                """
-                Set the panel name of the command when the help is printed with Rich.
-                """
-            ),
-        ] = Default(None),
+        rich_help_panel: str | None = Default(None),
     ) -> Callable[[CommandFunctionType], CommandFunctionType]:
-        """
-        Using the decorator `@app.callback`, you can declare the CLI parameters for the main CLI application.
-
-        Read more in the
-        [Typer docs for Callbacks](https://typer.tiangolo.com/tutorial/commands/callback/).
-
-        ## Example
-
-        ```python
-        import typer
-
-        app = typer.Typer()
-        state = {"verbose": False}
-
-        @app.callback()
-        def main(verbose: bool = False):
-            if verbose:
-                print("Will write verbose output")
-                state["verbose"] = True
-
-        @app.command()
-        def delete(username: str):
-            # define subcommand
-            ...
-        ```
-        """
 
         def decorator(f: CommandFunctionType) -> CommandFunctionType:
             self.registered_callback = TyperInfo(
@@ -752,138 +163,21 @@ class Typer:
 
     def command(
         self,
-        name: Annotated[
-            str | None,
-            Doc(
-                """
-                The name of this command.
-                """
-            ),
-        ] = None,
+        name: str | None = None,
         *,
-        cls: Annotated[
-            type[TyperCommand] | None,
-            Doc(
-                """
-                The class of this command. Mainly used when [using the Click library underneath](https://typer.tiangolo.com/tutorial/using-click/). Can usually be left at the default value `None`.
-                Otherwise, should be a subtype of `TyperCommand`.
-                """
-            ),
-        ] = None,
-        context_settings: Annotated[
-            dict[Any, Any] | None,
-            Doc(
-                """
-                Pass configurations for the [context](https://typer.tiangolo.com/tutorial/commands/context/).
-                Available configurations can be found in the docs for Click's `Context` [here](https://click.palletsprojects.com/en/stable/api/#context).
-                """
-            ),
-        ] = None,
-        help: Annotated[
-            str | None,
-            Doc(
-                """
-                Help text for the command.
-                See [the tutorial about name and help](https://typer.tiangolo.com/tutorial/subcommands/name-and-help) for different ways of setting a command's help,
-                and which one takes priority.
-                """
-            ),
-        ] = None,
-        epilog: Annotated[
-            str | None,
-            Doc(
-                """
-                Text that will be printed right after the help text.
-                """
-            ),
-        ] = None,
-        short_help: Annotated[
-            str | None,
-            Doc(
-                """
-                A shortened version of the help text that can be used e.g. in the help table listing subcommands.
-                When not defined, the normal `help` text will be used instead.
-                """
-            ),
-        ] = None,
-        options_metavar: Annotated[
-            str | None,
-            Doc(
-                """
-                In the example usage string of the help text for a command, the default placeholder for various arguments is `[OPTIONS]`.
-                Set `options_metavar` to change this into a different string. When `None`, the default value will be used.
-                """
-            ),
-        ] = Default(None),
-        add_help_option: Annotated[
-            bool,
-            Doc(
-                """
-                **Note**: you probably shouldn't use this parameter, it is inherited
-                from Click and supported for compatibility.
-
-                ---
-
-                By default each command registers a `--help` option. This can be disabled by this parameter.
-                """
-            ),
-        ] = True,
-        no_args_is_help: Annotated[
-            bool,
-            Doc(
-                """
-                If this is set to `True`, running a command without any arguments will automatically show the help page.
-                """
-            ),
-        ] = False,
-        hidden: Annotated[
-            bool,
-            Doc(
-                """
-                Hide this command from help outputs. `False` by default.
-                """
-            ),
-        ] = False,
-        deprecated: Annotated[
-            bool,
-            Doc(
-                """
-                Mark this command as deprecated in the help outputs. `False` by default.
-                """
-            ),
-        ] = False,
+        cls: type[TyperCommand] | None = None,
+        context_settings: dict[Any, Any] | None = None,
+        help: str | None = None,
+        epilog: str | None = None,
+        short_help: str | None = None,
+        options_metavar: str | None = Default(None),
+        add_help_option: bool = True,
+        no_args_is_help: bool = False,
+        hidden: bool = False,
+        deprecated: bool = False,
         # Rich settings
-        rich_help_panel: Annotated[
-            str | None,
-            Doc(
-                """
-                Set the panel name of the command when the help is printed with Rich.
-                """
-            ),
-        ] = Default(None),
+        rich_help_panel: str | None = Default(None),
     ) -> Callable[[CommandFunctionType], CommandFunctionType]:
-        """
-        Using the decorator `@app.command`, you can define a subcommand of the previously defined Typer app.
-
-        Read more in the
-        [Typer docs for Commands](https://typer.tiangolo.com/tutorial/commands/).
-
-        ## Example
-
-        ```python
-        import typer
-
-        app = typer.Typer()
-
-        @app.command()
-        def create():
-            print("Creating user: Hiro Hamada")
-
-        @app.command()
-        def delete():
-            print("Deleting user: Hiro Hamada")
-        ```
-        """
         if cls is None:
             cls = TyperCommand
 
@@ -912,246 +206,7 @@ class Typer:
 
         return decorator
 
-    def add_typer(
-        self,
-        typer_instance: "Typer",
-        *,
-        name: Annotated[
-            str | None,
-            Doc(
-                """
-                The name of this subcommand.
-                See [the tutorial about name and help](https://typer.tiangolo.com/tutorial/subcommands/name-and-help) for different ways of setting a command's name,
-                and which one takes priority.
-                """
-            ),
-        ] = Default(None),
-        cls: Annotated[
-            type[TyperGroup] | None,
-            Doc(
-                """
-                The class of this subcommand. Mainly used when [using the Click library underneath](https://typer.tiangolo.com/tutorial/using-click/). Can usually be left at the default value `None`.
-                Otherwise, should be a subtype of `TyperGroup`.
-                """
-            ),
-        ] = Default(None),
-        invoke_without_command: Annotated[
-            bool,
-            Doc(
-                """
-                By setting this to `True`, you can make sure a callback is executed even when no subcommand is provided.
-                """
-            ),
-        ] = Default(False),
-        no_args_is_help: Annotated[
-            bool,
-            Doc(
-                """
-                If this is set to `True`, running a command without any arguments will automatically show the help page.
-                """
-            ),
-        ] = Default(False),
-        subcommand_metavar: Annotated[
-            str | None,
-            Doc(
-                """
-                **Note**: you probably shouldn't use this parameter, it is inherited
-                from Click and supported for compatibility.
 
-                ---
-
-                How to represent the subcommand argument in help.
-                """
-            ),
-        ] = Default(None),
-        chain: Annotated[
-            bool,
-            Doc(
-                """
-                **Note**: you probably shouldn't use this parameter, it is inherited
-                from Click and supported for compatibility.
-
-                ---
-
-                Allow passing more than one subcommand argument.
-                """
-            ),
-        ] = Default(False),
-        result_callback: Annotated[
-            Callable[..., Any] | None,
-            Doc(
-                """
-                **Note**: you probably shouldn't use this parameter, it is inherited
-                from Click and supported for compatibility.
-
-                ---
-
-                A function to call after the group's and subcommand's callbacks.
-                """
-            ),
-        ] = Default(None),
-        # Command
-        context_settings: Annotated[
-            dict[Any, Any] | None,
-            Doc(
-                """
-                Pass configurations for the [context](https://typer.tiangolo.com/tutorial/commands/context/).
-                Available configurations can be found in the docs for Click's `Context` [here](https://click.palletsprojects.com/en/stable/api/#context).
-                """
-            ),
-        ] = Default(None),
-        callback: Annotated[
-            Callable[..., Any] | None,
-            Doc(
-                """
-                Add a callback to this app.
-                See [the tutorial about callbacks](https://typer.tiangolo.com/tutorial/commands/callback/) for more details.
-                """
-            ),
-        ] = Default(None),
-        help: Annotated[
-            str | None,
-            Doc(
-                """
-                Help text for the subcommand.
-                See [the tutorial about name and help](https://typer.tiangolo.com/tutorial/subcommands/name-and-help) for different ways of setting a command's help,
-                and which one takes priority.
-                """
-            ),
-        ] = Default(None),
-        epilog: Annotated[
-            str | None,
-            Doc(
-                """
-                Text that will be printed right after the help text.
-                """
-            ),
-        ] = Default(None),
-        short_help: Annotated[
-            str | None,
-            Doc(
-                """
-                A shortened version of the help text that can be used e.g. in the help table listing subcommands.
-                When not defined, the normal `help` text will be used instead.
-                """
-            ),
-        ] = Default(None),
-        options_metavar: Annotated[
-            str | None,
-            Doc(
-                """
-                In the example usage string of the help text for a command, the default placeholder for various arguments is `[OPTIONS]`.
-                Set `options_metavar` to change this into a different string. When `None`, the default value will be used.
-                """
-            ),
-        ] = Default(None),
-        add_help_option: Annotated[
-            bool,
-            Doc(
-                """
-                **Note**: you probably shouldn't use this parameter, it is inherited
-                from Click and supported for compatibility.
-
-                ---
-
-                By default each command registers a `--help` option. This can be disabled by this parameter.
-                """
-            ),
-        ] = Default(True),
-        hidden: Annotated[
-            bool,
-            Doc(
-                """
-                Hide this command from help outputs. `False` by default.
-                """
-            ),
-        ] = Default(False),
-        deprecated: Annotated[
-            bool,
-            Doc(
-                """
-                Mark this command as deprecated in the help outputs. `False` by default.
-                """
-            ),
-        ] = False,
-        # Rich settings
-        rich_help_panel: Annotated[
-            str | None,
-            Doc(
-                """
-                Set the panel name of the command when the help is printed with Rich.
-                """
-            ),
-        ] = Default(None),
-    ) -> None:
-        """
-        Add subcommands to the main app using `app.add_typer()`.
-        Subcommands may be defined in separate modules, ensuring clean separation of code by functionality.
-
-        Read more in the
-        [Typer docs for SubCommands](https://typer.tiangolo.com/tutorial/subcommands/add-typer/).
-
-        ## Example
-
-        ```python
-        import typer
-
-        from .add import app as add_app
-        from .delete import app as delete_app
-
-        app = typer.Typer()
-
-        app.add_typer(add_app)
-        app.add_typer(delete_app)
-        ```
-        """
-        self.registered_groups.append(
-            TyperInfo(
-                typer_instance,
-                name=name,
-                cls=cls,
-                invoke_without_command=invoke_without_command,
-                no_args_is_help=no_args_is_help,
-                subcommand_metavar=subcommand_metavar,
-                chain=chain,
-                result_callback=result_callback,
-                context_settings=context_settings,
-                callback=callback,
-                help=help,
-                epilog=epilog,
-                short_help=short_help,
-                options_metavar=(
-                    options_metavar or self._info_val_str("options_metavar")
-                ),
-                add_help_option=add_help_option,
-                hidden=hidden,
-                deprecated=deprecated,
-                rich_help_panel=rich_help_panel,
-            )
-        )
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if sys.excepthook != except_hook:
-            sys.excepthook = except_hook
-        try:
-            return get_command(self)(*args, **kwargs)
-        except Exception as e:
-            # Set a custom attribute to tell the hook to show nice exceptions for user
-            # code. An alternative/first implementation was a custom exception with
-            # raise custom_exc from e
-            # but that means the last error shown is the custom exception, not the
-            # actual error. This trick improves developer experience by showing the
-            # actual error last.
-            setattr(
-                e,
-                _typer_developer_exception_attr_name,
-                DeveloperExceptionConfig(
-                    pretty_exceptions_enable=self.pretty_exceptions_enable,
-                    pretty_exceptions_show_locals=self.pretty_exceptions_show_locals,
-                    pretty_exceptions_short=self.pretty_exceptions_short,
-                ),
-            )
-            raise e
 
     def _info_val_str(self, name: str) -> str:
         val = getattr(self.info, name)
@@ -1555,10 +610,6 @@ def get_click_type(
             return types.FLOAT
     elif annotation is bool:
         return types.BOOL
-    elif annotation == UUID:
-        return types.UUID
-    elif annotation == datetime:
-        return types.DateTime(formats=parameter_info.formats)
     elif (
         annotation == Path
         or parameter_info.allow_dash
@@ -1892,124 +943,9 @@ def get_param_completion(
     return wrapper
 
 
-def run(
-    function: Annotated[
-        Callable[..., Any],
-        Doc(
-            """
-            The function that should power this CLI application.
-            """
-        ),
-    ],
-) -> None:
-    """
-    This function converts a given function to a CLI application with `Typer()` and executes it.
-
-    ## Example
-
-    ```python
-    import typer
-
-    def main(name: str):
-        print(f"Hello {name}")
-
-    if __name__ == "__main__":
-        typer.run(main)
-    ```
-    """
-    app = Typer(add_completion=False)
-    app.command()(function)
-    app()
 
 
-def _is_macos() -> bool:
-    return platform.system() == "Darwin"
 
 
-def _is_linux_or_bsd() -> bool:
-    if platform.system() == "Linux":
-        return True
-
-    return "BSD" in platform.system()
 
 
-def launch(
-    url: Annotated[
-        str,
-        Doc(
-            """
-            URL or filename of the thing to launch.
-            """
-        ),
-    ],
-    wait: Annotated[
-        bool,
-        Doc(
-            """
-            Wait for the program to exit before returning. This only works if the launched program blocks.
-            """
-        ),
-    ] = False,
-    locate: Annotated[
-        bool,
-        Doc(
-            """
-            If this is set to `True`, then instead of launching the application associated with the URL, it will attempt to
-            launch a file manager with the file located. This might have weird effects if the URL does not point to the filesystem.
-            """
-        ),
-    ] = False,
-) -> int:
-    """
-    This function launches the given URL (or filename) in the default
-    viewer application for this file type.  If this is an executable, it
-    might launch the executable in a new session.  The return value is
-    the exit code of the launched application.  Usually, `0` indicates
-    success.
-
-    This function handles url in different operating systems separately:
-     - On macOS (Darwin), it uses the `open` command.
-     - On Linux and BSD, it uses `xdg-open` if available.
-     - On Windows (and other OSes), it uses the standard webbrowser module.
-
-    The function avoids, when possible, using the webbrowser module on Linux and macOS
-    to prevent spammy terminal messages from some browsers (e.g., Chrome).
-
-    ## Examples
-    ```python
-        import typer
-
-        typer.launch("https://typer.tiangolo.com/")
-    ```
-
-    ```python
-        import typer
-
-        typer.launch("/my/downloaded/file", locate=True)
-    ```
-    """
-
-    if url.startswith("http://") or url.startswith("https://"):
-        if _is_macos():
-            return subprocess.Popen(
-                ["open", url], stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT
-            ).wait()
-
-        has_xdg_open = _is_linux_or_bsd() and shutil.which("xdg-open") is not None
-
-        if has_xdg_open:
-            process = subprocess.Popen(
-                ["xdg-open", url], stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT
-            )
-            if wait:
-                return process.wait()
-            return 0
-
-        import webbrowser
-
-        webbrowser.open(url)
-
-        return 0
-
-    else:
-        return _click.launch(url, wait=wait, locate=locate)

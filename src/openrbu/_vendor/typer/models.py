@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import inspect
 import io
 import os
@@ -14,7 +16,6 @@ from typing import (
 
 from . import _click
 from ._click import types
-from ._click.shell_completion import CompletionItem
 
 if TYPE_CHECKING:  # pragma: no cover
     from .core import TyperCommand, TyperGroup
@@ -29,151 +30,33 @@ Required = ...
 
 
 class Context(_click.Context):
-    """
-    The [`Context`](https://click.palletsprojects.com/en/stable/api/#click.Context) has some additional data about the current execution of your program.
-    When declaring it in a [callback](https://typer.tiangolo.com/tutorial/options/callback-and-context/) function,
-    you can access this additional information.
-    """
 
     pass
 
 
 class FileText(io.TextIOWrapper):
-    """
-    Gives you a file-like object for reading text, and you will get a `str` data from it.
-    The default mode of this class is `mode="r"`.
-
-    **Example**
-
-    ```python
-    from typing import Annotated
-
-    import typer
-
-    app = typer.Typer()
-
-    @app.command()
-    def main(config: Annotated[typer.FileText, typer.Option()]):
-        for line in config:
-            print(f"Config line: {line}")
-
-    if __name__ == "__main__":
-        app()
-    ```
-    """
 
     pass
 
 
 class FileTextWrite(FileText):
-    """
-    You can use this class for writing text. Alternatively, you can use `FileText` with `mode="w"`.
-    The default mode of this class is `mode="w"`.
-
-    **Example**
-
-    ```python
-    from typing import Annotated
-
-    import typer
-
-    app = typer.Typer()
-
-    @app.command()
-    def main(config: Annotated[typer.FileTextWrite, typer.Option()]):
-        config.write("Some config written by the app")
-        print("Config written")
-
-    if __name__ == "__main__":
-        app()
-    ```
-    """
 
     pass
 
 
 class FileBinaryRead(io.BufferedReader):
-    """
-    You can use this class to read binary data, receiving `bytes`.
-    The default mode of this class is `mode="rb"`.
-    It is useful for reading binary files like images:
-
-    **Example**
-
-    ```python
-    from typing import Annotated
-
-    import typer
-
-    app = typer.Typer()
-
-    @app.command()
-    def main(file: Annotated[typer.FileBinaryRead, typer.Option()]):
-        processed_total = 0
-        for bytes_chunk in file:
-            # Process the bytes in bytes_chunk
-            processed_total += len(bytes_chunk)
-            print(f"Processed bytes total: {processed_total}")
-
-    if __name__ == "__main__":
-        app()
-    ```
-    """
 
     pass
 
 
 class FileBinaryWrite(io.BufferedWriter):
-    """
-    You can use this class to write binary data: you pass `bytes` to it instead of strings.
-    The default mode of this class is `mode="wb"`.
-    It is useful for writing binary files like images:
-
-    **Example**
-
-    ```python
-    from typing import Annotated
-
-    import typer
-
-    app = typer.Typer()
-
-    @app.command()
-    def main(file: Annotated[typer.FileBinaryWrite, typer.Option()]):
-        first_line_str = "some settings\\n"
-        # You cannot write str directly to a binary file; encode it first
-        first_line_bytes = first_line_str.encode("utf-8")
-        # Then you can write the bytes
-        file.write(first_line_bytes)
-        # This is already bytes, it starts with b"
-        second_line = b"la cig\xc3\xbce\xc3\xb1a trae al ni\xc3\xb1o"
-        file.write(second_line)
-        print("Binary file written")
-
-    if __name__ == "__main__":
-        app()
-    ```
-    """
 
     pass
 
 
-class CallbackParam(_click.Parameter):
-    """
-    In a callback function, you can declare a function parameter with type `CallbackParam`
-    to access the specific Click [`Parameter`](https://click.palletsprojects.com/en/stable/api/#click.Parameter) object.
-    """
-
-    pass
 
 
 class DefaultPlaceholder:
-    """
-    You shouldn't use this class directly.
-
-    It's used internally to recognize when a default value has been overwritten, even
-    if the new value is `None`.
-    """
 
     def __init__(self, value: Any):
         self.value = value
@@ -188,12 +71,6 @@ CommandFunctionType = TypeVar("CommandFunctionType", bound=Callable[..., Any])
 
 
 def Default(value: DefaultType) -> DefaultType:
-    """
-    You shouldn't use this function directly.
-
-    It's used internally to recognize when a default value has been overwritten, even
-    if the new value is `None`.
-    """
     return DefaultPlaceholder(value)  # type: ignore
 
 
@@ -632,17 +509,6 @@ class ParamMeta:
         self.annotation = annotation
 
 
-class DeveloperExceptionConfig:
-    def __init__(
-        self,
-        *,
-        pretty_exceptions_enable: bool = True,
-        pretty_exceptions_show_locals: bool = True,
-        pretty_exceptions_short: bool = True,
-    ) -> None:
-        self.pretty_exceptions_enable = pretty_exceptions_enable
-        self.pretty_exceptions_show_locals = pretty_exceptions_show_locals
-        self.pretty_exceptions_short = pretty_exceptions_short
 
 
 class TyperPath(types.ParamType):
@@ -737,7 +603,4 @@ class TyperPath(types.ParamType):
     def shell_complete(
         self, ctx: _click.Context, param: _click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
-        """Return an empty list so that the autocompletion functionality
-        will work properly from the commandline.
-        """
         return []

@@ -1,5 +1,7 @@
 # Extracted and modified from https://github.com/ewels/rich-click
 
+from __future__ import annotations
+
 import inspect
 import io
 from collections import defaultdict
@@ -21,8 +23,6 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 from rich.theme import Theme
-from rich.traceback import Traceback
-from .models import DeveloperExceptionConfig
 
 from . import _click
 from ._click import types
@@ -107,7 +107,6 @@ MarkupModeStrict = Literal["markdown", "rich"]
 
 # Rich regex highlighter
 class OptionHighlighter(RegexHighlighter):
-    """Highlights our special options."""
 
     highlights = [
         r"(^|\W)(?P<switch>\-\w+)(?![a-zA-Z0-9])",
@@ -166,11 +165,6 @@ def _get_rich_console(stderr: bool = False) -> Console:
 def _make_rich_text(
     *, text: str, style: str = "", markup_mode: MarkupModeStrict
 ) -> Markdown | Text:
-    """Take a string, remove indentations, and return styled text.
-
-    If `markup_mode` is `"rich"`, the text is parsed for Rich markup strings.
-    If `markup_mode` is `"markdown"`, parse as Markdown.
-    """
     # Remove indentations from input text
     text = inspect.cleandoc(text)
     if markup_mode == MARKUP_MODE_MARKDOWN:
@@ -190,12 +184,6 @@ def _get_help_text(
     obj: _click.Command | TyperGroup,
     markup_mode: MarkupModeStrict,
 ) -> Iterable[Markdown | Text]:
-    """Build primary help text for a click command or group.
-
-    Returns the prose help text for a command or group, rendered either as a
-    Rich Text object or as Markdown.
-    If the command is marked as deprecated, the deprecated string will be prepended.
-    """
     # Prepend deprecated status
     if obj.deprecated:
         yield Text(DEPRECATED_STRING, style=STYLE_DEPRECATED)
@@ -242,13 +230,6 @@ def _get_parameter_help(
     ctx: _click.Context,
     markup_mode: MarkupModeStrict,
 ) -> Columns:
-    """Build primary help text for a click option or argument.
-
-    Returns the prose help text for an option or argument, rendered either
-    as a Rich Text object or as Markdown.
-    Additional elements are appended to show the default and required status if
-    applicable.
-    """
     # import here to avoid cyclic imports
     from .core import TyperArgument, TyperOption
 
@@ -330,15 +311,6 @@ def _make_command_help(
     help_text: str,
     markup_mode: MarkupModeStrict,
 ) -> Text | Markdown:
-    """Build cli help text for a click group command.
-
-    That is, when calling help on groups with multiple subcommands
-    (not the main help text when calling the subcommand help).
-
-    Returns the first paragraph of help text for a command, rendered either as a
-    Rich Text object or as Markdown.
-    Ignores single newlines as paragraph markers, looks for double only.
-    """
     paragraphs = inspect.cleandoc(help_text).split("\n\n")
     # Remove single linebreaks
     if markup_mode != MARKUP_MODE_RICH and not paragraphs[0].startswith("\b"):
@@ -558,14 +530,6 @@ def rich_format_help(
     ctx: _click.Context,
     markup_mode: MarkupModeStrict,
 ) -> None:
-    """Print nicely formatted help text using rich.
-
-    Based on original code from rich-cli, by @willmcgugan.
-    https://github.com/Textualize/rich-cli/blob/8a2767c7a340715fc6fbf4930ace717b9b2fc5e5/src/rich_cli/__main__.py#L162-L236
-
-    Replacement for the click function format_help().
-    Takes a command or group and builds the help text output.
-    """
     console = _get_rich_console()
 
     # Print usage
@@ -695,11 +659,6 @@ def rich_format_help(
 
 
 def rich_format_error(self: _click.ClickException) -> None:
-    """Print richly formatted click errors.
-
-    Called by custom exception handler to print richly formatted click errors.
-    Mimics original _click.ClickException.echo() function but with rich formatting.
-    """
     # Don't do anything when it's a NoArgsIsHelpError (without importing it, cf. #1278)
     if self.__class__.__name__ == "NoArgsIsHelpError":
         return
@@ -729,48 +688,18 @@ def rich_format_error(self: _click.ClickException) -> None:
 
 
 def rich_abort_error() -> None:
-    """Print richly formatted abort error."""
     console = _get_rich_console(stderr=True)
     console.print(ABORTED_TEXT, style=STYLE_ABORTED)
 
 
 def escape_before_html_export(input_text: str) -> str:
-    """Ensure that the input string can be used for HTML export."""
     return escape(input_text).strip()
 
 
-def rich_to_html(input_text: str) -> str:
-    """Print the HTML version of a rich-formatted input string.
-
-    This function does not provide a full HTML page, but can be used to insert
-    HTML-formatted text spans into a markdown file.
-    """
-    console = Console(record=True, highlight=False, file=io.StringIO())
-
-    console.print(input_text, overflow="ignore", crop=False)
-
-    return console.export_html(inline_styles=True, code_format="{code}").strip()
 
 
 def rich_render_text(text: str) -> str:
-    """Remove rich tags and render a pure text representation"""
     console = _get_rich_console()
     return "".join(segment.text for segment in console.render(text)).rstrip("\n")
 
 
-def get_traceback(
-    exc: BaseException,
-    exception_config: DeveloperExceptionConfig,
-    internal_dir_names: list[str],
-) -> Traceback:
-    rich_tb = Traceback.from_exception(
-        type(exc),
-        exc,
-        exc.__traceback__,
-        show_locals=exception_config.pretty_exceptions_show_locals,
-        suppress=internal_dir_names,
-        width=MAX_WIDTH,
-        code_width=None,
-        word_wrap=True,
-    )
-    return rich_tb

@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import codecs
 import io
 import os
@@ -36,7 +38,6 @@ def _make_text_stream(
 
 
 def is_ascii_encoding(encoding: str) -> bool:
-    """Checks if a given encoding is ascii."""
     try:
         return codecs.lookup(encoding).name == "ascii"
     except LookupError:
@@ -44,7 +45,6 @@ def is_ascii_encoding(encoding: str) -> bool:
 
 
 def get_best_encoding(stream: IO[Any]) -> str:
-    """Returns the default stream encoding if not found."""
     rv = getattr(stream, "encoding", None) or sys.getdefaultencoding()
     if is_ascii_encoding(rv):
         return "utf-8"
@@ -74,10 +74,6 @@ class _NonClosingTextIOWrapper(io.TextIOWrapper):
 
 
 class _FixupStream:
-    """The new io interface needs more from streams than streams
-    traditionally implement.  As such, this fix-up code is necessary in
-    some circumstances.
-    """
 
     def __init__(
         self,
@@ -168,7 +164,6 @@ def _find_binary_writer(stream: IO[Any]) -> BinaryIO | None:
 
 
 def _stream_is_misconfigured(stream: TextIO) -> bool:
-    """A stream is misconfigured if its encoding is ASCII."""
     # If the stream does not have an encoding set, we assume it's set
     # to ASCII.  This appears to happen in certain unittest
     # environments.  It's not quite clear what the correct behavior is
@@ -177,10 +172,6 @@ def _stream_is_misconfigured(stream: TextIO) -> bool:
 
 
 def _is_compat_stream_attr(stream: TextIO, attr: str, value: str | None) -> bool:
-    """A stream attribute is compatible if it is equal to the
-    desired value or the desired value is unset and the attribute
-    has a value.
-    """
     stream_value = getattr(stream, attr, None)
     return stream_value == value or (value is None and stream_value is not None)
 
@@ -188,9 +179,6 @@ def _is_compat_stream_attr(stream: TextIO, attr: str, value: str | None) -> bool
 def _is_compatible_text_stream(
     stream: TextIO, encoding: str | None, errors: str | None
 ) -> bool:
-    """Check if a stream's encoding and errors attributes are
-    compatible with the desired values.
-    """
     return _is_compat_stream_attr(
         stream, "encoding", encoding
     ) and _is_compat_stream_attr(stream, "errors", errors)
@@ -314,7 +302,6 @@ def _wrap_io_open(
     encoding: str | None,
     errors: str | None,
 ) -> IO[Any]:
-    """Handles not passing ``encoding`` and ``errors`` in binary mode."""
     if "b" in mode:
         return open(file, mode)
 
@@ -470,9 +457,6 @@ if sys.platform.startswith("win") and WIN:
     _ansi_stream_wrappers: MutableMapping[TextIO, TextIO] = WeakKeyDictionary()
 
     def auto_wrap_for_ansi(stream: TextIO, color: bool | None = None) -> TextIO:
-        """Support ANSI color and style codes on Windows by wrapping a
-        stream with colorama.
-        """
         try:
             cached = _ansi_stream_wrappers.get(stream)
         except Exception:  # pragma: no cover

@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import enum
 import inspect
 import os
@@ -26,10 +28,8 @@ from typing import (
 from ..exceptions import Abort, Exit
 from . import types
 from .exceptions import BadParameter, MissingParameter, NoArgsIsHelpError, UsageError
-from .formatting import HelpFormatter
 from .globals import pop_context, push_context
 from .parser import _OptionParser
-from .termui import style
 from .utils import _escape_control_characters, echo, make_default_short_help
 
 if TYPE_CHECKING:
@@ -43,9 +43,6 @@ V = TypeVar("V")
 def _complete_visible_commands(
     ctx: "Context", incomplete: str
 ) -> Iterator[tuple[str, "Command"]]:
-    """List all the subcommands of a group that start with the
-    incomplete value and aren't hidden.
-    """
     # avoid circular imports
     from ..core import TyperGroup
 
@@ -63,7 +60,6 @@ def _complete_visible_commands(
 def augment_usage_errors(
     ctx: "Context", param: Union["Parameter", None] = None
 ) -> Generator[None]:
-    """Context manager that attaches extra information to exceptions."""
     try:
         yield
     except BadParameter as e:
@@ -82,17 +78,6 @@ def iter_params_for_processing(
     invocation_order: Sequence["Parameter"],
     declaration_order: Sequence["Parameter"],
 ) -> list["Parameter"]:
-    """Returns all declared parameters in the order they should be processed.
-
-    The declared parameters are re-shuffled depending on the order in which
-    they were invoked, as well as the eagerness of each parameters.
-
-    The invocation order takes precedence over the declaration order. I.e. the
-    order in which the user provided them to the CLI is respected.
-
-    This behavior and its effect on callback evaluation is detailed at:
-    https://click.palletsprojects.com/en/stable/advanced/#callback-evaluation-order
-    """
 
     def sort_key(item: Parameter) -> tuple[bool, float]:
         try:
@@ -106,9 +91,6 @@ def iter_params_for_processing(
 
 
 class ParameterSource(enum.Enum):
-    """This is an `Enum` that indicates the source of a
-    parameter's value.
-    """
 
     COMMANDLINE = enum.auto()
     """The value was provided by the command line args."""
@@ -123,19 +105,7 @@ class ParameterSource(enum.Enum):
 
 
 class Context:
-    """The context is a special internal object that holds state relevant
-    for the script execution at every single level.  It's normally invisible
-    to commands unless they opt-in to getting access to it.
 
-    The context is useful as it can pass internal objects around and can
-    control special execution features such as reading data from
-    environment variables.
-
-    A context can be used as context manager in which case it will call
-    `close` on teardown.
-    """
-
-    formatter_class: type[HelpFormatter] = HelpFormatter
 
     def __init__(
         self,
@@ -289,15 +259,6 @@ class Context:
 
     @contextmanager
     def scope(self, cleanup: bool = True) -> Generator["Context"]:
-        """This helper method can be used with the context object to promote
-        it to the current thread local (see `get_current_context`).
-        The default behavior of this is to invoke the cleanup functions which
-        can be disabled by setting `cleanup` to `False`.  The cleanup
-        functions are typically used for things such as closing file handles.
-
-        If the cleanup is intended the context object can also be directly
-        used as a context manager.
-        """
         if not cleanup:
             self._depth += 1
         try:
@@ -309,57 +270,18 @@ class Context:
 
     @property
     def meta(self) -> dict[str, Any]:
-        """This is a dictionary which is shared with all the contexts
-        that are nested.  It exists so that click utilities can store some
-        state here if they need to.  It is however the responsibility of
-        that code to manage this dictionary well.
-
-        The keys are supposed to be unique dotted strings.  For instance
-        module paths are a good choice for it.  What is stored in there is
-        irrelevant for the operation of click.  However what is important is
-        that code that places data here adheres to the general semantics of
-        the system.
-        """
         return self._meta
 
     def make_formatter(self) -> HelpFormatter:
-        """Creates the HelpFormatter for the help and
-        usage output.
-        """
-        return self.formatter_class(
+        from .formatting import HelpFormatter; return HelpFormatter(
             width=self.terminal_width, max_width=self.max_content_width
         )
 
-    def with_resource(self, context_manager: AbstractContextManager[V]) -> V:
-        """Register a resource as if it were used in a ``with``
-        statement. The resource will be cleaned up when the context is
-        popped.
-
-        Uses `contextlib.ExitStack.enter_context`. It calls the
-        resource's ``__enter__()`` method and returns the result. When
-        the context is popped, it closes the stack, which calls the
-        resource's ``__exit__()`` method.
-
-        To register a cleanup function for something that isn't a
-        context manager, use `call_on_close`. Or use something
-        from `contextlib` to turn it into a context manager first.
-        """
-        return self._exit_stack.enter_context(context_manager)
 
     def call_on_close(self, f: Callable[..., Any]) -> Callable[..., Any]:
-        """Register a function to be called when the context tears down.
-
-        This can be used to close resources opened during the script
-        execution. Resources that support Python's context manager
-        protocol which would be used in a ``with`` statement should be
-        registered with `with_resource` instead.
-        """
         return self._exit_stack.callback(f)
 
     def close(self) -> None:
-        """Invoke all close callbacks registered with `call_on_close`,
-        and exit all context managers entered with `with_resource`.
-        """
         self._close_with_exception_info(None, None, None)
 
     def _close_with_exception_info(
@@ -368,10 +290,6 @@ class Context:
         exc_value: BaseException | None,
         tb: TracebackType | None,
     ) -> bool | None:
-        """Unwind the exit stack by calling its `__exit__` providing the exception
-        information to allow for exception handling by the various resources registered
-        using `with_resource`
-        """
         exit_result = self._exit_stack.__exit__(exc_type, exc_value, tb)
         # In case the context is reused, create a new exit stack.
         self._exit_stack = ExitStack()
@@ -380,10 +298,6 @@ class Context:
 
     @property
     def command_path(self) -> str:
-        """The computed command path.  This is used for the ``usage``
-        information on the help page.  It's automatically created by
-        combining the info names of the chain of contexts to the root.
-        """
         rv = ""
         if self.info_name is not None:
             rv = self.info_name
@@ -397,15 +311,8 @@ class Context:
             rv = f"{' '.join(parent_command_path)} {rv}"
         return rv.lstrip()
 
-    def find_root(self) -> "Context":
-        """Finds the outermost context."""
-        node = self
-        while node.parent is not None:
-            node = node.parent
-        return node
 
     def find_object(self, object_type: type[V]) -> V | None:
-        """Finds the closest object of a given type."""
         node: Context | None = self
 
         while node is not None:
@@ -417,24 +324,14 @@ class Context:
         return None
 
     def ensure_object(self, object_type: type[V]) -> V:
-        """Like `find_object` but sets the innermost object to a
-        new instance of `object_type` if it does not exist.
-        """
         rv = self.find_object(object_type)
         if rv is None:
             self.obj = rv = object_type()
         return rv
 
-    @overload
-    def lookup_default(self, name: str, call: Literal[True] = True) -> Any | None: ...
 
-    @overload
-    def lookup_default(
-        self, name: str, call: Literal[False] = ...
-    ) -> Any | Callable[[], Any] | None: ...
 
     def lookup_default(self, name: str, call: bool = True) -> Any | None:
-        """Get the default for a parameter from `default_map`."""
         if self.default_map is not None:
             value = self.default_map.get(name)
 
@@ -446,43 +343,22 @@ class Context:
         return None
 
     def fail(self, message: str) -> NoReturn:
-        """Aborts the execution of the program with a specific error
-        message.
-        """
         raise UsageError(message, self)
 
     def abort(self) -> NoReturn:
-        """Aborts the script."""
         raise Abort()
 
     def exit(self, code: int = 0) -> NoReturn:
-        """Exits the application with a given exit code."""
         self.close()
         raise Exit(code)
 
     def get_usage(self) -> str:
-        """Helper method to get formatted usage string for the current
-        context and command.
-        """
         return self.command.get_usage(self)
 
     def get_help(self) -> str:
-        """Helper method to get formatted help page for the current
-        context and command.
-        """
         return self.command.get_help(self)
 
     def invoke(self, callback: Callable[..., V], /, *args: Any, **kwargs: Any) -> V:
-        """Invokes a command callback in exactly the way it expects.  There
-        are two ways to invoke this method:
-
-        1.  the first argument can be a callback and all other arguments and
-            keyword arguments are forwarded directly to the function.
-        2.  the first argument is a click command object.  In that case all
-            arguments are forwarded as well but proper click parameters
-            (options and click arguments) must be keyword arguments and Click
-            will fill in defaults.
-        """
         ctx = self
 
         with augment_usage_errors(self):
@@ -490,28 +366,13 @@ class Context:
                 return callback(*args, **kwargs)
 
     def set_parameter_source(self, name: str, source: ParameterSource) -> None:
-        """Set the source of a parameter. This indicates the location
-        from which the value of the parameter was obtained.
-        """
         self._parameter_source[name] = source
 
     def get_parameter_source(self, name: str) -> ParameterSource | None:
-        """Get the source of a parameter. This indicates the location
-        from which the value of the parameter was obtained.
-
-        This can be useful for determining when a user specified a value
-        on the command line that is the same as the default value. It
-        will be `ParameterSource.DEFAULT` only if the
-        value was actually taken from the default.
-        """
         return self._parameter_source.get(name)
 
 
 class Command(ABC):
-    """Commands are the basic building block of command line interfaces in
-    Click.  A basic command handles command line parsing and might dispatch
-    more parsing to commands nested below it.
-    """
 
     context_class: type[Context] = Context
     allow_extra_args = False
@@ -556,7 +417,6 @@ class Command(ABC):
         return f"<{self.__class__.__name__} {self.name}>"
 
     def get_usage(self, ctx: Context) -> str:
-        """Formats the usage line into a string and returns it."""
         formatter = ctx.make_formatter()
         self.format_usage(ctx, formatter)
         return formatter.getvalue().rstrip("\n")
@@ -571,14 +431,10 @@ class Command(ABC):
         return params
 
     def format_usage(self, ctx: Context, formatter: HelpFormatter) -> None:
-        """Writes the usage line into the formatter."""
         pieces = self.collect_usage_pieces(ctx)
         formatter.write_usage(ctx.command_path, " ".join(pieces))
 
     def collect_usage_pieces(self, ctx: Context) -> list[str]:
-        """Returns all the pieces that go into the usage line and returns
-        it as a list of strings.
-        """
         rv = [self.options_metavar] if self.options_metavar else []
 
         for param in self.get_params(ctx):
@@ -587,7 +443,6 @@ class Command(ABC):
         return rv
 
     def get_help_option_names(self, ctx: Context) -> list[str]:
-        """Returns the names for the help option."""
         all_names = set(ctx.help_option_names)
         for param in self.params:
             all_names.difference_update(param.opts)
@@ -595,7 +450,6 @@ class Command(ABC):
         return list(all_names)
 
     def get_help_option(self, ctx: Context) -> Union["TyperOption", None]:
-        """Returns the help option object."""
         help_option_names = self.get_help_option_names(ctx)
 
         if not help_option_names or not self.add_help_option:
@@ -616,22 +470,17 @@ class Command(ABC):
         return self._help_option
 
     def make_parser(self, ctx: Context) -> _OptionParser:
-        """Creates the underlying option parser for this command."""
         parser = _OptionParser(ctx)
         for param in self.get_params(ctx):
             param.add_to_parser(parser, ctx)
         return parser
 
     def get_help(self, ctx: Context) -> str:
-        """Formats the help into a string and returns it."""
         formatter = ctx.make_formatter()
         self.format_help(ctx, formatter)
         return formatter.getvalue().rstrip("\n")
 
     def get_short_help_str(self, limit: int = 45) -> str:
-        """Gets short help for the command or makes it by shortening the
-        long help string.
-        """
         if self.short_help:
             text = inspect.cleandoc(self.short_help)
         elif self.help:
@@ -650,14 +499,12 @@ class Command(ABC):
         return text.strip()
 
     def format_help(self, ctx: Context, formatter: HelpFormatter) -> None:
-        """Writes the help into the formatter if it exists."""
         self.format_usage(ctx, formatter)
         self.format_help_text(ctx, formatter)
         self.format_options(ctx, formatter)
         self.format_epilog(ctx, formatter)
 
     def format_help_text(self, ctx: Context, formatter: HelpFormatter) -> None:
-        """Writes the help text to the formatter if it exists."""
         if self.help is not None:
             # truncate the help text to the first form feed
             text = inspect.cleandoc(self.help).partition("\f")[0]
@@ -683,7 +530,6 @@ class Command(ABC):
         pass  # pragma: no cover
 
     def format_epilog(self, ctx: Context, formatter: HelpFormatter) -> None:
-        """Writes the epilog into the formatter if it exists."""
         if self.epilog:
             epilog = inspect.cleandoc(self.epilog)
             formatter.write_paragraph()
@@ -698,13 +544,6 @@ class Command(ABC):
         parent: Context | None = None,
         **extra: Any,
     ) -> Context:
-        """This function when given an info name and arguments will kick
-        off the parsing and create a new `Context`.  It does not
-        invoke the actual command callback though.
-
-        To quickly customize the context class used without overriding
-        this method, set the `context_class` attribute.
-        """
         for key, value in self.context_settings.items():
             if key not in extra:
                 extra[key] = value
@@ -734,26 +573,17 @@ class Command(ABC):
         return args
 
     def invoke(self, ctx: Context) -> Any:
-        """Given a context, this invokes the attached callback (if it exists)
-        in the right way.
-        """
         if self.deprecated:
             extra_message = (
                 f" {self.deprecated}" if isinstance(self.deprecated, str) else ""
             )
             message = f"DeprecationWarning: The command {self.name!r} is deprecated.{extra_message}"
-            echo(style(message, fg="red"), err=True)
+            from .termui import style; echo(style(message, fg="red"), err=True)
 
         if self.callback is not None:
             return ctx.invoke(self.callback, **ctx.params)
 
     def shell_complete(self, ctx: Context, incomplete: str) -> list["CompletionItem"]:
-        """Return a list of completions for the incomplete value. Looks
-        at the names of options and chained multi-commands.
-
-        Any command could be part of a chained multi-command, so sibling
-        commands are valid at any point during command completion.
-        """
         # avoid circular imports
         from .shell_completion import CompletionItem
 
@@ -805,16 +635,10 @@ class Command(ABC):
         pass  # pragma: no cover
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Alias for self.main"""
         return self.main(*args, **kwargs)
 
 
 class Parameter(ABC):
-    r"""A parameter to a command comes in two versions: they are either
-    `Option`\s or `Argument`\s.
-
-    Some settings are supported by both options and arguments.
-    """
 
     param_type_name = "parameter"
 
@@ -874,9 +698,6 @@ class Parameter(ABC):
 
     @property
     def human_readable_name(self) -> str:
-        """Returns the human readable name of this parameter.  This is the
-        same as the name for options, but the metavar for arguments.
-        """
         assert self.name is not None, "self.name should be set"
         return self.name
 
@@ -898,18 +719,11 @@ class Parameter(ABC):
 
         return metavar
 
-    @overload
-    def get_default(self, ctx: Context, call: Literal[True] = True) -> Any | None: ...
 
-    @overload
-    def get_default(
-        self, ctx: Context, call: bool = ...
-    ) -> Any | Callable[[], Any] | None: ...
 
     def get_default(
         self, ctx: Context, call: bool = True
     ) -> Any | Callable[[], Any] | None:
-        """Get the default for the parameter"""
         value = ctx.lookup_default(self.name, call=False)  # type: ignore
 
         if value is None:
@@ -945,9 +759,6 @@ class Parameter(ABC):
         return value, source
 
     def type_cast_value(self, ctx: Context, value: Any) -> Any:
-        """Convert and validate a value against the parameter's
-        `type`, `multiple`, and `nargs`.
-        """
         if value is None:
             return () if self.multiple or self.nargs == -1 else None
 
@@ -993,7 +804,6 @@ class Parameter(ABC):
         pass  # pragma: no cover
 
     def process_value(self, ctx: Context, value: Any) -> Any:
-        """Process the value of this parameter"""
         value = self.type_cast_value(ctx, value)
 
         if self.required and self.value_is_missing(value):
@@ -1005,22 +815,6 @@ class Parameter(ABC):
         return value
 
     def resolve_envvar_value(self, ctx: Context) -> str | None:
-        """Returns the value found in the environment variable(s) attached to this
-        parameter.
-
-        Environment variables values are `always returned as strings
-        <https://docs.python.org/3/library/os.html#os.environ>`_.
-
-        This method returns ``None`` if:
-
-        - the `envvar` property is not set on `Parameter`,
-        - the environment variable is not found in the environment,
-        - the variable is found in the environment but its value is empty (i.e. the
-          environment variable is present but has an empty string).
-
-        If `envvar` is setup with multiple environment variables,
-        then only the first non-empty value is returned.
-        """
         if self.envvar is None:
             return None
 
@@ -1042,12 +836,6 @@ class Parameter(ABC):
         return None
 
     def value_from_envvar(self, ctx: Context) -> str | Sequence[str] | None:
-        """Process the raw environment variable string for this parameter.
-
-        Returns the string as-is or splits it into a sequence of strings if the
-        parameter is expecting multiple values (i.e. its `nargs` property is set
-        to a value other than ``1``).
-        """
         rv: Any | None = self.resolve_envvar_value(ctx)
 
         if rv is not None and self.nargs != 1:
@@ -1058,15 +846,6 @@ class Parameter(ABC):
     def handle_parse_result(
         self, ctx: Context, opts: Mapping[str, Any], args: list[str]
     ) -> tuple[Any, list[str]]:
-        """Process the value produced by the parser from user input.
-
-        Always process the value through the Parameter's `type`, wherever it
-        comes from.
-
-        If the parameter is deprecated, this method warn the user about it. But only if
-        the value has been explicitly set by the user (and as such, is not coming from
-        a default).
-        """
         with augment_usage_errors(ctx, param=self):
             value, source = self.consume_value(ctx, opts)
 
@@ -1093,17 +872,10 @@ class Parameter(ABC):
         return []
 
     def get_error_hint(self, ctx: Context) -> str:
-        """Get a stringified version of the param for use in error messages to
-        indicate which param caused the error.
-        """
         hint_list = self.opts or [self.human_readable_name]
         return " / ".join(f"'{x}'" for x in hint_list)
 
     def shell_complete(self, ctx: Context, incomplete: str) -> list["CompletionItem"]:
-        """Return a list of completions for the incomplete value. If a
-        ``shell_complete`` function was given during init, it is used.
-        Otherwise, the `type` `ParamType.shell_complete` function is used.
-        """
         if self._custom_shell_complete is not None:
             results = self._custom_shell_complete(ctx, self, incomplete)
 

@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -23,7 +25,6 @@ CmdType = TypeVar("CmdType", bound=Command)
 def option(
     param_decls: list[str], cls: type["TyperOption"] | None = None, **attrs: Any
 ) -> Callable[[Command], Command]:
-    """Attaches an option to the command."""
     if cls is None:
         # avoid circular imports
         from ..core import TyperOption
@@ -39,10 +40,8 @@ def option(
 
 
 def help_option(param_decls: list[str]) -> Callable[[Command], Command]:
-    """Help option which prints the help page and exits the program."""
 
     def show_help(ctx: Context, param: Parameter, value: bool) -> None:
-        """Callback that print the help page on ``<stdout>`` and exits."""
         if value and not ctx.resilient_parsing:
             echo(ctx.get_help(), color=ctx.color)
             ctx.exit()

@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import IO, TYPE_CHECKING, Any, Union
 
@@ -18,7 +20,6 @@ def _join_param_hints(param_hint: Sequence[str] | str | None) -> str | None:
 
 
 class ClickException(TyperException):
-    """An exception that Click can handle and show to the user."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -38,9 +39,6 @@ class ClickException(TyperException):
 
 
 class UsageError(ClickException):
-    """An internal exception that signals a usage error.  This typically
-    aborts any further handling.
-    """
 
     exit_code = 2
 
@@ -72,11 +70,6 @@ class UsageError(ClickException):
 
 
 class BadParameter(UsageError):
-    """An exception that formats out a standardized error message for a
-    bad parameter.  This is useful when thrown from a callback or type as
-    Click will attach contextual information to it (for instance, which
-    parameter it is).
-    """
 
     def __init__(
         self,
@@ -102,9 +95,6 @@ class BadParameter(UsageError):
 
 
 class MissingParameter(BadParameter):
-    """Raised if click required an option or argument but it was not
-    provided when invoking the script.
-    """
 
     def __init__(
         self,
@@ -166,9 +156,6 @@ class MissingParameter(BadParameter):
 
 
 class NoSuchOption(UsageError):
-    """Raised if click attempted to handle an option that does not
-    exist.
-    """
 
     def __init__(
         self,
@@ -194,10 +181,6 @@ class NoSuchOption(UsageError):
 
 
 class BadOptionUsage(UsageError):
-    """Raised if an option is generally supplied but the use of the option
-    was incorrect.  This is for instance raised if the number of arguments
-    for an option is not correct.
-    """
 
     def __init__(
         self, option_name: str, message: str, ctx: Union["Context", None] = None
@@ -207,10 +190,7 @@ class BadOptionUsage(UsageError):
 
 
 class BadArgumentUsage(UsageError):
-    """Raised if an argument is generally supplied but the use of the argument
-    was incorrect.  This is for instance raised if the number of values
-    for an argument is not correct.
-    """
+    pass
 
 
 class NoArgsIsHelpError(UsageError):
@@ -223,7 +203,6 @@ class NoArgsIsHelpError(UsageError):
 
 
 class FileError(ClickException):
-    """Raised if a file cannot be opened."""
 
     def __init__(self, filename: str, hint: str | None = None) -> None:
         if hint is None:

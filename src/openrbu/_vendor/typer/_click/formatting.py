@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -32,15 +34,6 @@ def wrap_text(
     subsequent_indent: str = "",
     preserve_paragraphs: bool = False,
 ) -> str:
-    """A helper function that intelligently wraps text.  By default, it
-    assumes that it operates on a single paragraph of text but if the
-    `preserve_paragraphs` parameter is provided it will intelligently
-    handle paragraphs (defined by two empty lines).
-
-    If paragraphs are handled, a paragraph can be prefixed with an empty
-    line containing the ``\\b`` character (``\\x08``) to indicate that
-    no rewrapping should happen in that block.
-    """
     from ._textwrap import TextWrapper
 
     text = text.expandtabs()
@@ -90,12 +83,6 @@ def wrap_text(
 
 
 class HelpFormatter:
-    """This class helps with formatting text-based help pages.  It's
-    usually just needed for very special internal cases, but it's also
-    exposed so that developers can write their own fancy outputs.
-
-    At present, it always writes into memory.
-    """
 
     def __init__(
         self,
@@ -117,19 +104,15 @@ class HelpFormatter:
         self.buffer: list[str] = []
 
     def write(self, string: str) -> None:
-        """Writes a unicode string into the internal buffer."""
         self.buffer.append(string)
 
     def indent(self) -> None:
-        """Increases the indentation."""
         self.current_indent += self.indent_increment
 
     def dedent(self) -> None:
-        """Decreases the indentation."""
         self.current_indent -= self.indent_increment
 
     def write_usage(self, prog: str, args: str = "", prefix: str | None = None) -> None:
-        """Writes a usage line into the buffer."""
         if prefix is None:
             prefix = "Usage: "
 
@@ -161,18 +144,13 @@ class HelpFormatter:
         self.write("\n")
 
     def write_heading(self, heading: str) -> None:
-        """Writes a heading into the buffer."""
         self.write(f"{'':>{self.current_indent}}{heading}:\n")
 
     def write_paragraph(self) -> None:
-        """Writes a paragraph into the buffer."""
         if self.buffer:
             self.write("\n")
 
     def write_text(self, text: str) -> None:
-        """Writes re-indented text into the buffer.  This rewraps and
-        preserves paragraphs.
-        """
         indent = " " * self.current_indent
         self.write(
             wrap_text(
@@ -191,9 +169,6 @@ class HelpFormatter:
         col_max: int = 30,
         col_spacing: int = 2,
     ) -> None:
-        """Writes a definition list into the buffer.  This is how options
-        and commands are usually formatted.
-        """
         rows = list(rows)
         widths = measure_table(rows)
         if len(widths) != 2:  # pragma: no cover
@@ -226,9 +201,6 @@ class HelpFormatter:
 
     @contextmanager
     def section(self, name: str) -> Generator[None]:
-        """Helpful context manager that writes a paragraph, a heading,
-        and the indents.
-        """
         self.write_paragraph()
         self.write_heading(name)
         self.indent()
@@ -239,7 +211,6 @@ class HelpFormatter:
 
     @contextmanager
     def indentation(self) -> Generator[None]:
-        """A context manager that increases the indentation."""
         self.indent()
         try:
             yield
@@ -247,16 +218,10 @@ class HelpFormatter:
             self.dedent()
 
     def getvalue(self) -> str:
-        """Returns the buffer contents."""
         return "".join(self.buffer)
 
 
 def join_options(options: Sequence[str]) -> tuple[str, bool]:
-    """Given a list of option strings this joins them in the most appropriate
-    way and returns them in the form ``(formatted_string,
-    any_prefix_is_slash)`` where the second item in the tuple is a flag that
-    indicates if any of the option prefixes was a slash.
-    """
     rv = []
     any_prefix_is_slash = False
 

@@ -22,6 +22,8 @@ Copyright 2002-2006 Python Software Foundation. All rights reserved.
 # maintained by the Python Software Foundation.
 # Copyright 2001-2006 Gregory P. Ward
 # Copyright 2002-2006 Python Software Foundation
+from __future__ import annotations
+
 from collections import deque
 from collections.abc import Sequence
 from typing import (
@@ -46,13 +48,6 @@ V = TypeVar("V")
 def _unpack_args(
     args: Sequence[str], nargs_spec: Sequence[int]
 ) -> tuple[Sequence[str | Sequence[str | None] | None], list[str]]:
-    """Given an iterable of arguments and an iterable of nargs specifications,
-    it returns a tuple with all the unpacked arguments at the first index
-    and all remaining arguments as the second.
-
-    The nargs specification is the number of arguments that should be consumed
-    or `-1` to indicate that this position should eat up all the remainders.
-    """
     args = deque(args)
     nargs_spec = deque(nargs_spec)
     rv: list[str | tuple[str | None, ...] | None] = []
@@ -205,15 +200,6 @@ class _ParsingState:
 
 
 class _OptionParser:
-    """The option parser is an internal class that is ultimately used to
-    parse options and arguments.  It's modelled after optparse and brings
-    a similar but vastly simplified API.  It should generally not be used
-    directly as the high level Click classes wrap it for you.
-
-    It's not nearly as extensible as optparse or argparse as it does not
-    implement features that are implemented on a higher level (such as
-    types or defaults).
-    """
 
     def __init__(self, ctx: Union["Context", None] = None) -> None:
         self.ctx = ctx
@@ -246,14 +232,6 @@ class _OptionParser:
         nargs: int = 1,
         const: Any | None = None,
     ) -> None:
-        """Adds a new option named `dest` to the parser.  The destination
-        is not inferred (unlike with optparse) and needs to be explicitly
-        provided.  Action can be any of ``store``, ``store_const``,
-        ``append``, ``append_const`` or ``count``.
-
-        The `obj` can be used to identify the option in the order list
-        that is returned from the parser.
-        """
         opts = [_normalize_opt(opt, self.ctx) for opt in opts]
         option = _Option(obj, opts, dest, action=action, nargs=nargs, const=const)
         self._opt_prefixes.update(option.prefixes)
@@ -265,22 +243,11 @@ class _OptionParser:
     def add_argument(
         self, obj: "CoreArgument", dest: str | None, nargs: int = 1
     ) -> None:
-        """Adds a positional argument named `dest` to the parser.
-
-        The `obj` can be used to identify the option in the order list
-        that is returned from the parser.
-        """
         self._args.append(_Argument(obj, dest=dest, nargs=nargs))
 
     def parse_args(
         self, args: list[str]
     ) -> tuple[dict[str, Any], list[str], list["CoreParameter"]]:
-        """Parses positional arguments and returns ``(values, args, order)``
-        for the parsed options and arguments as well as the leftover
-        arguments if there are any.  The order is a list of objects as they
-        appear on the command line.  If arguments appear multiple times they
-        will be memorized multiple times as well.
-        """
         state = _ParsingState(args)
         try:
             self._process_args_for_options(state)

@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import re
 from abc import ABC, abstractmethod
 from collections.abc import MutableMapping
@@ -7,15 +9,6 @@ from .core import Command, Context, Parameter, ParameterSource
 
 
 class CompletionItem:
-    """Represents a completion value and metadata about the value. The
-    default metadata is ``type`` to indicate special shell handling,
-    and ``help`` if a shell supports showing a help string next to the
-    value.
-
-    Arbitrary parameters can be passed when creating the object, and
-    accessed using ``item.attr``. If an attribute wasn't passed,
-    accessing it returns ``None``.
-    """
 
     __slots__ = ("value", "type", "help", "_info")
 
@@ -36,10 +29,6 @@ class CompletionItem:
 
 
 class ShellComplete(ABC):
-    """Base class for providing shell completion support. A subclass for
-    a given shell will override attributes and methods to implement the
-    completion instructions (``source`` and ``complete``).
-    """
 
     name: ClassVar[str]
     """Name to register the shell as with `add_completion_class`.
@@ -66,55 +55,30 @@ class ShellComplete(ABC):
 
     @property
     def func_name(self) -> str:
-        """The name of the shell function defined by the completion
-        script.
-        """
         safe_name = re.sub(r"\W*", "", self.prog_name.replace("-", "_"), flags=re.ASCII)
         return f"_{safe_name}_completion"
 
     @abstractmethod
     def source_vars(self) -> dict[str, Any]:
-        """Vars for formatting `source_template`."""
         pass  # pragma: no cover
 
     def source(self) -> str:
-        """Produce the shell script that defines the completion
-        function. By default this ``%``-style formats
-        `source_template` with the dict returned by `source_vars`.
-        """
         return self.source_template % self.source_vars()
 
     @abstractmethod
     def get_completion_args(self) -> tuple[list[str], str]:
-        """Use the env vars defined by the shell script to return a
-        tuple of ``args, incomplete``. This must be implemented by
-        subclasses.
-        """
         pass  # pragma: no cover
 
     def get_completions(self, args: list[str], incomplete: str) -> list[CompletionItem]:
-        """Determine the context and last complete command or parameter
-        from the complete args. Call that object's ``shell_complete``
-        method to get the completions for the incomplete value.
-        """
         ctx = _resolve_context(self.cli, self.ctx_args, self.prog_name, args)
         obj, incomplete = _resolve_incomplete(ctx, args, incomplete)
         return obj.shell_complete(ctx, incomplete)
 
     @abstractmethod
     def format_completion(self, item: CompletionItem) -> str:
-        """Format a completion item into the form recognized by the
-        shell script. This must be implemented by subclasses.
-        """
         pass  # pragma: no cover
 
     def complete(self) -> str:
-        """Produce the completion data to send back to the shell.
-
-        By default this calls `get_completion_args`, gets the
-        completions, then calls `format_completion` for each
-        completion.
-        """
         args, incomplete = self.get_completion_args()
         completions = self.get_completions(args, incomplete)
         out = [self.format_completion(item) for item in completions]
@@ -128,28 +92,16 @@ _available_shells: dict[str, type[ShellComplete]] = {}
 
 
 def add_completion_class(cls: ShellCompleteType, name: str) -> ShellCompleteType:
-    """Register a `ShellComplete` subclass under the given name.
-    The name will be provided by the completion instruction environment
-    variable during completion.
-    """
     _available_shells[name] = cls
 
     return cls
 
 
 def get_completion_class(shell: str) -> type[ShellComplete] | None:
-    """Look up a registered `ShellComplete` subclass by the name
-    provided by the completion instruction environment variable. If the
-    name isn't registered, returns ``None``.
-    """
     return _available_shells.get(shell)
 
 
 def split_arg_string(string: str) -> list[str]:
-    """Split an argument string as with `shlex.split`, but don't
-    fail if the string is incomplete. Ignores a missing closing quote or
-    incomplete escape sequence and uses the partial token as-is.
-    """
     import shlex
 
     lex = shlex.shlex(string, posix=True)
@@ -170,9 +122,6 @@ def split_arg_string(string: str) -> list[str]:
 
 
 def _is_incomplete_argument(ctx: Context, param: Parameter) -> bool:
-    """Determine if the given parameter is an argument that can still
-    accept values.
-    """
     # avoid circular imports
     from ..core import TyperArgument
 
@@ -194,7 +143,6 @@ def _is_incomplete_argument(ctx: Context, param: Parameter) -> bool:
 
 
 def _start_of_option(ctx: Context, value: str) -> bool:
-    """Check if the value looks like the start of an option."""
     if not value:
         return False
 
@@ -203,7 +151,6 @@ def _start_of_option(ctx: Context, value: str) -> bool:
 
 
 def _is_incomplete_option(ctx: Context, args: list[str], param: Parameter) -> bool:
-    """Determine if the given parameter is an option that needs a value."""
     # avoid circular imports
     from ..core import TyperOption
 
@@ -232,10 +179,6 @@ def _resolve_context(
     prog_name: str,
     args: list[str],
 ) -> Context:
-    """Produce the context hierarchy starting with the command and
-    traversing the complete arguments. This only follows the commands,
-    it doesn't trigger input prompts or callbacks.
-    """
     # avoid circular imports
     from ..core import TyperGroup
 
@@ -267,9 +210,6 @@ def _resolve_context(
 def _resolve_incomplete(
     ctx: Context, args: list[str], incomplete: str
 ) -> tuple[Command | Parameter, str]:
-    """Find the Click object that will handle the completion of the
-    incomplete value. Return the object and the incomplete value.
-    """
     # Different shells treat an "=" between a long option name and
     # value differently. Might keep the value joined, return the "="
     # as a separate item, or return the split name and value. Always

@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import io
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
@@ -84,12 +86,6 @@ def prompt(
     err: bool = False,
     show_choices: bool = True,
 ) -> Any:
-    """Prompts a user for input.  This is a convenience function that can
-    be used to prompt a user for input later.
-
-    If the user aborts the input by sending an interrupt signal, this
-    function will catch it and raise an `Abort` exception.
-    """
 
     def prompt_func(text: str) -> str:
         f = hidden_prompt_func if hide_input else visible_prompt_func
@@ -157,11 +153,6 @@ def confirm(
     show_default: bool = True,
     err: bool = False,
 ) -> bool:
-    """Prompts for confirmation (yes/no question).
-
-    If the user aborts the input by sending a interrupt signal this
-    function will catch it and raise an `Abort` exception.
-    """
     prompt = _build_prompt(
         text,
         prompt_suffix,
@@ -194,109 +185,10 @@ def confirm(
     return rv
 
 
-@overload
-def progressbar(
-    *,
-    length: int,
-    label: str | None = None,
-    hidden: bool = False,
-    show_eta: bool = True,
-    show_percent: bool | None = None,
-    show_pos: bool = False,
-    fill_char: str = "#",
-    empty_char: str = "-",
-    bar_template: str = "%(label)s  [%(bar)s]  %(info)s",
-    info_sep: str = "  ",
-    width: int = 36,
-    file: TextIO | None = None,
-    color: bool | None = None,
-    update_min_steps: int = 1,
-) -> "ProgressBar[int]": ...
 
 
-@overload
-def progressbar(
-    iterable: Iterable[V] | None = None,
-    length: int | None = None,
-    label: str | None = None,
-    hidden: bool = False,
-    show_eta: bool = True,
-    show_percent: bool | None = None,
-    show_pos: bool = False,
-    item_show_func: Callable[[V | None], str | None] | None = None,
-    fill_char: str = "#",
-    empty_char: str = "-",
-    bar_template: str = "%(label)s  [%(bar)s]  %(info)s",
-    info_sep: str = "  ",
-    width: int = 36,
-    file: TextIO | None = None,
-    color: bool | None = None,
-    update_min_steps: int = 1,
-) -> "ProgressBar[V]": ...
 
 
-def progressbar(
-    iterable: Iterable[V] | None = None,
-    length: int | None = None,
-    label: str | None = None,
-    hidden: bool = False,
-    show_eta: bool = True,
-    show_percent: bool | None = None,
-    show_pos: bool = False,
-    item_show_func: Callable[[V | None], str | None] | None = None,
-    fill_char: str = "#",
-    empty_char: str = "-",
-    bar_template: str = "%(label)s  [%(bar)s]  %(info)s",
-    info_sep: str = "  ",
-    width: int = 36,
-    file: TextIO | None = None,
-    color: bool | None = None,
-    update_min_steps: int = 1,
-) -> "ProgressBar[V]":
-    """This function creates an iterable context manager that can be used
-    to iterate over something while showing a progress bar.  It will
-    either iterate over the `iterable` or `length` items (that are counted
-    up).  While iteration happens, this function will print a rendered
-    progress bar to the given `file` (defaults to stdout) and will attempt
-    to calculate remaining time and more.  By default, this progress bar
-    will not be rendered if the file is not a terminal.
-
-    The context manager creates the progress bar.  When the context
-    manager is entered the progress bar is already created.  With every
-    iteration over the progress bar, the iterable passed to the bar is
-    advanced and the bar is updated.  When the context manager exits,
-    a newline is printed and the progress bar is finalized on screen.
-
-    Note: The progress bar is currently designed for use cases where the
-    total progress can be expected to take at least several seconds.
-    Because of this, the ProgressBar class object won't display
-    progress that is considered too fast, and progress where the time
-    between steps is less than a second.
-
-    No printing must happen or the progress bar will be unintentionally
-    destroyed.
-    """
-    from ._termui_impl import ProgressBar
-
-    color = resolve_color_default(color)
-    return ProgressBar(
-        iterable=iterable,
-        length=length,
-        hidden=hidden,
-        show_eta=show_eta,
-        show_percent=show_percent,
-        show_pos=show_pos,
-        item_show_func=item_show_func,
-        fill_char=fill_char,
-        empty_char=empty_char,
-        bar_template=bar_template,
-        info_sep=info_sep,
-        file=file,
-        label=label,
-        width=width,
-        color=color,
-        update_min_steps=update_min_steps,
-    )
 
 
 def _interpret_color(color: int | tuple[int, int, int] | str, offset: int = 0) -> str:
@@ -324,11 +216,6 @@ def style(
     strikethrough: bool | None = None,
     reset: bool = True,
 ) -> str:
-    """Styles a text with ANSI styles and returns the new string.  By
-    default the styling is self contained which means that at the end
-    of the string a reset code is issued.  This can be prevented by
-    passing ``reset=False``.
-    """
     if not isinstance(text, str):
         text = str(text)
 
@@ -368,31 +255,8 @@ def style(
     return "".join(bits)
 
 
-def secho(
-    message: Any | None = None,
-    file: IO[AnyStr] | None = None,
-    nl: bool = True,
-    err: bool = False,
-    color: bool | None = None,
-    **styles: Any,
-) -> None:
-    """This function combines `echo` and `style` into one call."""
-    if message is not None and not isinstance(message, (bytes, bytearray)):
-        message = style(message, **styles)
-
-    return echo(message, file=file, nl=nl, err=err, color=color)
 
 
-def launch(url: str, wait: bool = False, locate: bool = False) -> int:
-    """This function launches the given URL (or filename) in the default
-    viewer application for this file type.  If this is an executable, it
-    might launch the executable in a new session.  The return value is
-    the exit code of the launched application.  Usually, ``0`` indicates
-    success.
-    """
-    from ._termui_impl import open_url
-
-    return open_url(url, wait=wait, locate=locate)
 
 
 # If this is provided, getchar() calls into this instead.  This is used
@@ -400,29 +264,6 @@ def launch(url: str, wait: bool = False, locate: bool = False) -> int:
 _getchar: Callable[[bool], str] | None = None
 
 
-def getchar(echo: bool = False) -> str:
-    """Fetches a single character from the terminal and returns it.  This
-    will always return a unicode character and under certain rare
-    circumstances this might return more than one character.  The
-    situations which more than one character is returned is when for
-    whatever reason multiple characters end up in the terminal buffer or
-    standard input was not actually a terminal.
-
-    Note that this will always read from the terminal, even if something
-    is piped into the standard input.
-
-    Note for Windows: in rare cases when typing non-ASCII characters, this
-    function might wait for a second character and then return both at once.
-    This is because certain Unicode characters look like special-key markers.
-    """
-    global _getchar
-
-    if _getchar is None:
-        from ._termui_impl import getchar as f
-
-        _getchar = f
-
-    return _getchar(echo)
 
 
 def raw_terminal() -> AbstractContextManager[int]:

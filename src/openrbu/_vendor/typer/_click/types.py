@@ -1,7 +1,8 @@
+from __future__ import annotations
+
 import os
 import sys
 from collections.abc import Callable, Sequence
-from datetime import datetime
 from typing import (
     IO,
     TYPE_CHECKING,
@@ -28,22 +29,6 @@ ParamTypeValue = TypeVar("ParamTypeValue")
 
 
 class ParamType:
-    """Represents the type of a parameter. Validates and converts values
-    from the command line or Python into the correct type.
-
-    To implement a custom type, subclass and implement at least the
-    following:
-
-    -   The `name` class attribute must be set.
-    -   Calling an instance of the type with ``None`` must return
-        ``None``. This is already implemented by default.
-    -   `convert` must convert string values to the correct type.
-    -   `convert` must accept values that are already the correct
-        type.
-    -   It must be able to convert a value if the ``ctx`` and ``param``
-        arguments are ``None``. This can occur when converting prompt
-        input.
-    """
 
     is_composite: ClassVar[bool] = False
     arity: ClassVar[int] = 1
@@ -67,15 +52,11 @@ class ParamType:
             return self.convert(value, param, ctx)
 
     def get_metavar(self, param: "Parameter", ctx: "Context") -> str | None:
-        """Returns the metavar default for this param if it provides one."""
         pass  # pragma: no cover
 
     def get_missing_message(
         self, param: "Parameter", ctx: Union["Context", None]
     ) -> str | None:
-        """Optionally might return extra information about a missing
-        parameter.
-        """
         pass  # pragma: no cover
 
     def convert(
@@ -84,13 +65,6 @@ class ParamType:
         pass  # pragma: no cover
 
     def split_envvar_value(self, rv: str) -> Sequence[str]:
-        """Given a value from an environment variable this splits it up
-        into small chunks depending on the defined envvar list splitter.
-
-        If the splitter is set to `None`, which means that whitespace splits,
-        then leading and trailing whitespace is ignored.  Otherwise, leading
-        and trailing splitters usually lead to empty items being included.
-        """
         return (rv or "").split(self.envvar_list_splitter)
 
     def fail(
@@ -99,17 +73,11 @@ class ParamType:
         param: Union["Parameter", None] = None,
         ctx: Union["Context", None] = None,
     ) -> NoReturn:
-        """Helper method to fail with an invalid value message."""
         raise BadParameter(message, ctx=ctx, param=param)
 
     def shell_complete(
         self, ctx: "Context", param: "Parameter", incomplete: str
     ) -> list["CompletionItem"]:
-        """Return a list of `CompletionItem` objects for the
-        incomplete value. Most types do not provide completions, but
-        some do, and this allows custom types to provide custom
-        completions as well.
-        """
         return []
 
 
@@ -167,61 +135,6 @@ class StringParamType(ParamType):
         return "STRING"
 
 
-class DateTime(ParamType):
-    """The DateTime type converts date strings into `datetime` objects.
-
-    The format strings which are checked are configurable, but default to some
-    common (non-timezone aware) ISO 8601 formats.
-
-    When specifying *DateTime* formats, you should only pass a list or a tuple.
-    Other iterables, like generators, may lead to surprising results.
-
-    The format strings are processed using ``datetime.strptime``, and this
-    consequently defines the format strings which are allowed.
-
-    Parsing is tried using each format, in order, and the first format which
-    parses successfully is used.
-    """
-
-    name = "datetime"
-
-    def __init__(self, formats: Sequence[str] | None = None):
-        self.formats: Sequence[str] = formats or [
-            "%Y-%m-%d",
-            "%Y-%m-%dT%H:%M:%S",
-            "%Y-%m-%d %H:%M:%S",
-        ]
-
-    def get_metavar(self, param: "Parameter", ctx: "Context") -> str | None:
-        return f"<{'|'.join(self.formats)}>"
-
-    def _try_to_convert_date(self, value: Any, format: str) -> datetime | None:
-        try:
-            return datetime.strptime(value, format)
-        except ValueError:
-            return None
-
-    def convert(
-        self, value: Any, param: Union["Parameter", None], ctx: Union["Context", None]
-    ) -> Any:
-        if isinstance(value, datetime):
-            return value
-
-        for format in self.formats:
-            converted = self._try_to_convert_date(value, format)
-
-            if converted is not None:
-                return converted
-
-        formats_str = ", ".join(map(repr, self.formats))
-        self.fail(
-            f"{value!r} does not match the formats {formats_str}.",
-            param,
-            ctx,
-        )
-
-    def __repr__(self) -> str:
-        return "DateTime"
 
 
 class _NumberParamTypeBase(ParamType):
@@ -285,13 +198,9 @@ class _NumberRangeBase(_NumberParamTypeBase):
         return rv
 
     def _clamp(self, bound: float, dir: Literal[1, -1], open: bool) -> float:
-        """Find the valid value to clamp to bound in the given
-        direction.
-        """
         raise NotImplementedError  # pragma: no cover
 
     def _describe_range(self) -> str:
-        """Describe the range for use in help text."""
         if self.min is None:
             op = "<" if self.max_open else "<="
             return f"x{op}{self.max}"
@@ -318,15 +227,6 @@ class IntParamType(_NumberParamTypeBase):
 
 
 class IntRange(_NumberRangeBase, IntParamType):
-    """Restrict an `INT` value to a range of accepted values. See
-
-    If ``min`` or ``max`` are not passed, any value is accepted in that
-    direction. If ``min_open`` or ``max_open`` are enabled, the
-    corresponding boundary is not included in the range.
-
-    If ``clamp`` is enabled, a value outside the range is clamped to the
-    boundary instead of failing.
-    """
 
     name = "int range"
 
@@ -348,17 +248,6 @@ class FloatParamType(_NumberParamTypeBase):
 
 
 class FloatRange(_NumberRangeBase, FloatParamType):
-    """Restrict a `FLOAT` value to a range of accepted
-    values. See `ranges`.
-
-    If ``min`` or ``max`` are not passed, any value is accepted in that
-    direction. If ``min_open`` or ``max_open`` are enabled, the
-    corresponding boundary is not included in the range.
-
-    If ``clamp`` is enabled, a value outside the range is clamped to the
-    boundary instead of failing. This is not supported if either
-    boundary is marked ``open``.
-    """
 
     name = "float range"
 
@@ -416,15 +305,6 @@ class BoolParamType(ParamType):
 
     @staticmethod
     def str_to_bool(value: str | bool) -> bool | None:
-        """Convert a string to a boolean value.
-
-        If the value is already a boolean, it is returned as-is. If the value is a
-        string, it is stripped of whitespaces and lower-cased, then checked against
-        the known boolean states pre-defined in the `BoolParamType.bool_states` mapping
-        above.
-
-        Returns `None` if the value does not match any known boolean state.
-        """
         if isinstance(value, bool):
             return value
         return BoolParamType.bool_states.get(value.strip().lower())
@@ -469,29 +349,6 @@ class UUIDParameterType(ParamType):
 
 
 class File(ParamType):
-    """Declares a parameter to be a file for reading or writing.  The file
-    is automatically closed once the context tears down (after the command
-    finished working).
-
-    Files can be opened for reading or writing.  The special value ``-``
-    indicates stdin or stdout depending on the mode.
-
-    By default, the file is opened for reading text data, but it can also be
-    opened in binary mode or for writing.  The encoding parameter can be used
-    to force a specific encoding.
-
-    The `lazy` flag controls if the file should be opened immediately or upon
-    first IO. The default is to be non-lazy for standard input and output
-    streams as well as files opened for reading, `lazy` otherwise. When opening a
-    file lazily for reading, it is still opened temporarily for validation, but
-    will not be held open until first IO. lazy is mainly useful when opening
-    for writing to avoid creating the file until it is needed.
-
-    Files can also be opened atomically in which case all writes go into a
-    separate file in the same folder and upon completion the file will
-    be moved over to the original location.  This is useful if a file
-    regularly read by other users is modified.
-    """
 
     name = "filename"
     envvar_list_splitter: ClassVar[str] = os.path.pathsep
@@ -566,9 +423,6 @@ class File(ParamType):
     def shell_complete(
         self, ctx: "Context", param: "Parameter", incomplete: str
     ) -> list["CompletionItem"]:
-        """Return a special completion marker that tells the completion
-        system to use the shell to provide file path completions.
-        """
         from .shell_completion import CompletionItem
 
         return [CompletionItem(incomplete, type="file")]
@@ -579,16 +433,6 @@ def _is_file_like(value: Any) -> TypeGuard[IO[Any]]:
 
 
 class Tuple(CompositeParamType):
-    """The default behavior of Click is to apply a type on a value directly.
-    This works well in most cases, except for when `nargs` is set to a fixed
-    count and different types should be used for different items.  In this
-    case the `Tuple` type can be used.  This type can only be used
-    if `nargs` is set to a fixed number.
-
-    For more information see `tuple-type`.
-
-    This can be selected by using a Python tuple literal as a type.
-    """
 
     def __init__(self, types: Sequence[type[Any] | ParamType]) -> None:
         self.types: Sequence[ParamType] = [convert_type(ty) for ty in types]
@@ -620,10 +464,6 @@ class Tuple(CompositeParamType):
 
 
 def convert_type(ty: Any | None, default: Any | None = None) -> ParamType:
-    """Find the most appropriate `ParamType` for the given Python
-    type. If the type isn't provided, it can be inferred from a default
-    value.
-    """
     guessed_type = False
 
     if ty is None and default is not None:

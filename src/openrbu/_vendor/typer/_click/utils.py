@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import os
 import re
 import sys
@@ -35,18 +37,14 @@ R = TypeVar("R")
 
 
 def _escape_control_characters(value: str) -> str:
-    """Display untrusted diagnostic values without terminal control characters."""
     return re.sub(
         r"[\x00-\x1f\x7f-\x9f]", lambda match: f"\\x{ord(match[0]):02x}", value
     )
 
 
-def _posixify(name: str) -> str:
-    return "-".join(name.split()).lower()
 
 
 def safecall(func: Callable[P, R]) -> Callable[P, R | None]:
-    """Wraps a function so that it swallows exceptions."""
 
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R | None:
         try:
@@ -59,7 +57,6 @@ def safecall(func: Callable[P, R]) -> Callable[P, R | None]:
 
 
 def make_default_short_help(help: str, max_length: int = 45) -> str:
-    """Returns a condensed version of help string."""
     # Consider only the first paragraph.
     paragraph_end = help.find("\n\n")
 
@@ -109,11 +106,6 @@ def make_default_short_help(help: str, max_length: int = 45) -> str:
 
 
 class LazyFile:
-    """A lazy file works like a regular file but it does not fully open
-    the file but it does perform some basic checks early to see if the
-    filename parameter does make sense.  This is useful for safely opening
-    files for writing.
-    """
 
     def __init__(
         self,
@@ -151,10 +143,6 @@ class LazyFile:
         return f"<unopened file '{format_filename(self.name)}' {self.mode}>"
 
     def open(self) -> IO[Any]:
-        """Opens the file if it's not yet open.  This call might fail with
-        a `FileError`.  Not handling this error will produce an error
-        that Click shows.
-        """
         if self._f is not None:
             return self._f
         try:
@@ -169,14 +157,10 @@ class LazyFile:
         return rv
 
     def close(self) -> None:
-        """Closes the underlying file, no matter what."""
         if self._f is not None:
             self._f.close()
 
     def close_intelligently(self) -> None:
-        """This function only closes the file if it was opened by the lazy
-        file wrapper.  For instance this will never close stdin.
-        """
         if self.should_close:
             self.close()
 
@@ -203,21 +187,6 @@ def echo(
     err: bool = False,
     color: bool | None = None,
 ) -> None:
-    """Print a message and newline to stdout or a file. This should be
-    used instead of `print` because it provides better support
-    for different data, files, and environments.
-
-    Compared to `print`, this does the following:
-
-    -   Ensures that the output encoding is not misconfigured on Linux.
-    -   Supports Unicode in the Windows console.
-    -   Supports writing to binary outputs, and supports writing bytes
-        to text outputs.
-    -   Supports colors and styles on Windows.
-    -   Removes ANSI color and style codes if the output does not look
-        like an interactive terminal.
-    -   Always flushes the output.
-    """
     if file is None:
         if err:
             file = _default_text_stderr()
@@ -276,52 +245,14 @@ def echo(
     file.flush()
 
 
-def get_binary_stream(name: Literal["stdin", "stdout", "stderr"]) -> BinaryIO:
-    """Returns a system stream for byte processing."""
-    opener = binary_streams.get(name)
-    if opener is None:
-        raise TypeError(f"Unknown standard stream '{name}'")
-    return opener()
 
 
-def get_text_stream(
-    name: Literal["stdin", "stdout", "stderr"],
-    encoding: str | None = None,
-    errors: str | None = "strict",
-) -> TextIO:
-    """Returns a system stream for text processing.  This usually returns
-    a wrapped stream around a binary stream returned from
-    `get_binary_stream` but it also can take shortcuts for already
-    correctly configured streams.
-    """
-    opener = text_streams.get(name)
-    if opener is None:
-        raise TypeError(f"Unknown standard stream '{name}'")
-    return opener(encoding, errors)
 
 
 def format_filename(
     filename: str | bytes | os.PathLike[str] | os.PathLike[bytes],
     shorten: bool = False,
 ) -> str:
-    """Format a filename as a string for display. Ensures the filename can be
-    displayed by replacing any invalid bytes or surrogate escapes in the name
-    with the replacement character ``�``.
-
-    Invalid bytes or surrogate escapes will raise an error when written to a
-    stream with ``errors="strict"``. This will typically happen with ``stdout``
-    when the locale is something like ``en_GB.UTF-8``.
-
-    Many scenarios *are* safe to write surrogates though, due to PEP 538 and
-    PEP 540, including:
-
-    -   Writing to ``stderr``, which uses ``errors="backslashreplace"``.
-    -   The system has ``LANG=C.UTF-8``, ``C``, or ``POSIX``. Python opens
-        stdout and stderr with ``errors="surrogateescape"``.
-    -   None of ``LANG/LC_*`` are set. Python assumes ``LANG=C.UTF-8``.
-    -   Python is started in UTF-8 mode  with  ``PYTHONUTF8=1`` or ``-X utf8``.
-        Python opens stdout and stderr with ``errors="surrogateescape"``.
-    """
     if shorten:
         filename = os.path.basename(filename)
     else:
@@ -337,52 +268,9 @@ def format_filename(
     return filename
 
 
-def get_app_dir(app_name: str, roaming: bool = True, force_posix: bool = False) -> str:
-    r"""Returns the config folder for the application.  The default behavior
-    is to return whatever is most appropriate for the operating system.
-
-    To give you an idea, for an app called ``"Foo Bar"``, something like
-    the following folders could be returned:
-
-    Mac OS X:
-      ``~/Library/Application Support/Foo Bar``
-    Mac OS X (POSIX):
-      ``~/.foo-bar``
-    Unix:
-      ``~/.config/foo-bar``
-    Unix (POSIX):
-      ``~/.foo-bar``
-    Windows (roaming):
-      ``C:\Users\<user>\AppData\Roaming\Foo Bar``
-    Windows (not roaming):
-      ``C:\Users\<user>\AppData\Local\Foo Bar``
-    """
-    if WIN:
-        key = "APPDATA" if roaming else "LOCALAPPDATA"
-        folder = os.environ.get(key)
-        if folder is None:
-            folder = os.path.expanduser("~")
-        return os.path.join(folder, app_name)
-    if force_posix:
-        return os.path.join(os.path.expanduser(f"~/.{_posixify(app_name)}"))
-    if sys.platform == "darwin":
-        return os.path.join(
-            os.path.expanduser("~/Library/Application Support"), app_name
-        )
-    return os.path.join(
-        os.environ.get("XDG_CONFIG_HOME", os.path.expanduser("~/.config")),
-        _posixify(app_name),
-    )
 
 
 class PacifyFlushWrapper:
-    """This wrapper is used to catch and suppress BrokenPipeErrors resulting
-    from ``.flush()`` being called on broken pipe during the shutdown/final-GC
-    of the Python interpreter. Notably ``.flush()`` is always called on
-    ``sys.stdout`` and ``sys.stderr``. So as to have minimal impact on any
-    other cleanup code, and the case where the underlying file is not a broken
-    pipe, all calls and attributes are proxied.
-    """
 
     def __init__(self, wrapped: IO[Any]) -> None:
         self.wrapped = wrapped
@@ -403,16 +291,6 @@ class PacifyFlushWrapper:
 def _detect_program_name(
     path: str | None = None, _main: ModuleType | None = None
 ) -> str:
-    """Determine the command used to run the program, for use in help
-    text. If a file or entry point was executed, the file name is
-    returned. If ``python -m`` was used to execute a module or package,
-    ``python -m name`` is returned.
-
-    This doesn't try to be too precise, the goal is to give a concise
-    name for help text. Files are only shown as their name without the
-    path. ``python`` is only shown for modules, and the full path to
-    ``sys.executable`` is not shown.
-    """
     if _main is None:
         _main = sys.modules["__main__"]
 
@@ -452,7 +330,6 @@ def _expand_args(
     env: bool = True,
     glob_recursive: bool = True,
 ) -> list[str]:
-    """Simulate Unix shell expansion with Python functions."""
     from glob import glob
 
     out = []
