@@ -14,7 +14,7 @@ TWO := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 NO_LIMIT := -o timeout=0 -o faulthandler_timeout=0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-balloon example example-volatility test test-here coverage test-nobody test-floors test-debian13 test-lab docs ansible fuzz lab-soak token-soak driver-soak mount-soak oracle-soak bench lint dist dist-check lock vendor clean
+.PHONY: help setup demo demo-balloon example example-volatility test test-here coverage test-nobody test-floors test-debian13 test-lab docs ansible fuzz lab-soak token-soak driver-soak mount-soak oracle-soak bench bench-fleet lint dist dist-check lock vendor clean
 
 help:  ## Show what there is
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -166,6 +166,9 @@ lint: setup  ## Types, style, and which folder imports which
 
 bench: setup  ## Speed, as ratios measured in one run; also as build/bench.json
 	$(BIN)/python tests/bench --json build/bench.json
+
+bench-fleet: setup  ## What N (10000) virtual machines cost: time, disk, a list of them; a long journal
+	$(BIN)/python tests/bench/fleet.py $(or $(N),10000)
 
 dist: setup $(VENV)/.dist-ready  ## Wheel, sdist, Debian package and single file, in build/dist
 	PYTHON=$(BIN)/python scripts/make-dist

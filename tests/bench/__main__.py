@@ -25,7 +25,7 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from bench import balloon, cases, dumps, own_driver, scans, startup
+from bench import balloon, cases, dumps, fleet, own_driver, scans, startup
 from bench.mount import Mounts, mounted, piece_of
 from openrbu.trials.matrix import default_matrix
 from openrbu.units import GIB, KIB, MIB
@@ -274,11 +274,30 @@ def measure_large_machine(directory: Path) -> Iterator[Row]:
     yield Row(f"{name}: MiB resident", resident_mib, "300 MiB", 300.0, 1.0)
 
 
+def measure_fleet(directory: Path) -> Iterator[Row]:
+    """Many machines, scaled down; `make bench-fleet` measures 10,000."""
+    machines = fleet.Fleet(directory / "fleet", count := 200)
+    cost = machines.work(fleet.PROCESSES_EACH_CPU * len(os.sched_getaffinity(0)))
+    name = f"one of {count} machines made, updated, restarted"
+    yield Row(f"{name}, on one CPU", cost.wall_s, "60 ms", 0.060, 1.0)
+    yield Row(f"{name}: MiB on the disk", cost.disk_bytes / MIB, "500 KiB", 500 / KIB, 1.0)
+    none = fleet.Fleet(directory / "none", 0)
+    full, empty = best(machines.list_s, none.list_s, rounds=7)
+    limit_s = empty + count * fleet.LIST_EACH_S
+    yield Row(f"rbu machine list of {count}", full, "of none, and 0.1 ms each", limit_s, 1.0)
+    lines = fleet.JOURNAL_LINES
+    long, short = (fleet.LongJournal(directory / f"lines-{each}", each) for each in (lines, 0))
+    for what in ("status", "update_and_cancel"):
+        ours, theirs = best(getattr(long, what), getattr(short, what), rounds=9)
+        name = f"{what.replace('_', ' ')}, a journal of {lines:,} lines"
+        yield Row(name, ours, "the same with none", theirs, 1.1)
+
+
 def show(rows: list[Row]) -> None:
     table = Table("what", "took", "limit", "took", "ratio", "wish", "holds")
     for row in rows:
-        resident = "resident" in row.name
-        scale, unit = (1.0, "MiB") if resident else (1000.0, "ms")
+        is_size = "MiB resident" in row.name or "MiB on the disk" in row.name
+        scale, unit = (1.0, "MiB") if is_size else (1000.0, "ms")
         table.add_row(
             row.name,
             f"{row.seconds * scale:.1f} {unit}",
@@ -311,6 +330,7 @@ def main() -> None:
         rows += measure_startup(directory)
         rows += measure_own_driver()
         rows += measure_run(directory)
+        rows += measure_fleet(directory)
         rows += measure_mount(directory)
     show(rows)
     if arguments.json:

@@ -19,7 +19,7 @@ import numpy as np
 PAGE = 4096
 SUFFIX = ".packed"
 
-_LEFT_OUT = {"lock", "next", "socket", "state.spare", ".making", "room"}
+_LEFT_OUT = {"lock", "next", "socket", "state.spare", "summary", ".making", "room"}
 """What says nothing of the machine."""
 
 

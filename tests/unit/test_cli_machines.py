@@ -161,7 +161,7 @@ def test_a_machine_that_may_not_be_written_is_one_line(demo: Cli) -> None:
 
 
 def test_a_damaged_journal_is_damaged_input(demo: Cli) -> None:
-    (store.machine_directory("demo") / "journal.jsonl").write_text("{\n{}\n")
+    (store.machine_directory("demo") / "journal.jsonl").write_text("{\n")
     assert "line 1 of the journal" in demo.fails(5, "history", "--machine", "demo")
 
 

@@ -62,11 +62,12 @@ def change(path: Path, how: Change) -> None:
 
 
 def files(directory: Path) -> dict[str, bytes]:
-    """Every file of a machine, by its path, but locks, which name their last owner."""
+    """Every file of a machine, by its path, but locks, which name their last owner, and what is
+    kept for a list, which is void where a machine can't be opened."""
     return {
         str(path.relative_to(directory)): path.read_bytes()
         for path in directory.rglob("*")
-        if path.is_file() and path.name not in ("lock", "ram", ".making")
+        if path.is_file() and path.name not in ("lock", "ram", "summary", ".making")
     }
 
 

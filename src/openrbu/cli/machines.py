@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 from openrbu import api
@@ -44,10 +43,10 @@ from openrbu.cli.show import (
     good,
 )
 from openrbu.cli.status import (
-    completion_document,
     completion_words,
     post_document,
     post_rows,
+    record_document,
     table_rows,
 )
 from openrbu.errors import OpenRbuError, UsageError
@@ -55,8 +54,11 @@ from openrbu.system.times import local_time
 from openrbu.units import human_size
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from openrbu.bios.post_report import PostReport
     from openrbu.machine.base import Machine, MachineStatus
+    from openrbu.machine.summary import MachineSummary
 
 
 def new(
@@ -114,36 +116,56 @@ def new(
         return Answer({"changed": True, **document}, [good(f"made and on: {name}"), *lacks, facts])
 
 
-def list_machines() -> Answer:
+def list_machines(*, as_json: bool) -> Answer:
     """List the virtual machines.
 
     \b
     Example:  rbu machine list
     """
-    from openrbu.sharing.access import open_machine
+    from openrbu.machine.store import is_machine, machine_directory
 
     documents: list[dict[str, Any]] = []
     rows: list[tuple[Cell, ...]] = []
-    for name in api.machine_names():
-        try:
-            with open_machine(name, reading=True) as machine:
-                status = machine.status()
-                document = _machine_document(machine, status)
-                cells: tuple[Cell, ...] = (
-                    name,
-                    document["product"] or document["model"],
-                    document["bios_version"],
-                    _power(status),
-                    human_size(machine.config.ram_bytes),
-                )
-        except OpenRbuError as error:  # a machine in use or damaged does not hide the others
-            document = {"name": name, "problem": str(error)}
-            cells = (name, bad(str(error)), "", "", "")
-        documents.append(document)
-        rows.append(cells)
+    for name, shown in _summaries():
+        if isinstance(shown, OpenRbuError):  # one in use or damaged does not hide the others
+            if is_machine(machine_directory(name)):  # else it was removed just now
+                documents.append({"name": name, "problem": str(shown)})
+                rows.append((name, bad(str(shown)), "", "", ""))
+            continue
+        if as_json:
+            documents.append(_machine_document(name, shown))
+        product = shown.product or shown.config["model"]
+        ram = human_size(shown.config["ram_bytes"])
+        rows.append((name, product, shown.bios_version, _power(shown), ram))
     table = Table("Machines", ("name", "model", "BIOS", "power", "RAM"), rows)
     nothing = "there are no machines; make one: rbu machine new NAME"
     return Answer({"machines": documents}, [table if rows else nothing])
+
+
+def _summaries() -> Iterator[tuple[str, MachineSummary | OpenRbuError]]:
+    """What a list shows of each machine, with its name, or why it can't be shown. A machine is
+    opened only where what is kept of it may be old."""
+    from openrbu.machine import summary
+    from openrbu.machine.store import check_owner, machine_directory
+
+    names, is_ours = api.machine_names(), False
+    with contextlib.suppress(OpenRbuError):
+        check_owner(machine_directory(names[0] if names else "none"))
+        is_ours = True
+    for name in names:
+        found = summary.kept(machine_directory(name)) if is_ours else None
+        if found is not None:
+            yield name, found
+            continue
+        from openrbu.sharing.access import open_machine
+
+        try:
+            with open_machine(name, reading=True) as machine:
+                found = summary.summary_of(machine.config, machine.status())
+        except OpenRbuError as error:
+            yield name, error
+        else:
+            yield name, found
 
 
 def show_machine(
@@ -243,7 +265,7 @@ def remove(
     return Answer({"changed": True, "name": name}, [good(f"removed {name}")])
 
 
-def _power(status: MachineStatus) -> Cell:
+def _power(status: MachineStatus | MachineSummary) -> Cell:
     if status.is_on:
         return good("on")
     return caution("off: lost its power") if status.lost_power else "off"
@@ -251,50 +273,55 @@ def _power(status: MachineStatus) -> Cell:
 
 def _shown(machine: Machine) -> tuple[dict[str, Any], Block]:
     """A machine with its status, for `--json` and for people."""
+    from openrbu.machine.summary import summary_of
+
     status = machine.status()
-    document = _machine_document(machine, status)
+    document = _machine_document(machine.name, summary_of(machine.config, status))
     return document, _machine_facts(machine, status, document)
 
 
-def _machine_document(machine: Machine, status: MachineStatus) -> dict[str, Any]:
-    from openrbu.formats import dell
-    from openrbu.machine.factory_tables import lacking
+def _machine_document(name: str, shown: MachineSummary) -> dict[str, Any]:
     from openrbu.machine.store import machine_directory
 
-    config, tables = machine.config, status.tables
-    system, bios = dell.SystemInformation.of(tables), dell.BiosInformation.of(tables)
-    system_id = dell.system_id(tables)
     return {
-        "name": machine.name,
-        "model": config.model,
-        "vendor": system.vendor,
-        "product": system.product,
-        "service_tag": system.service_tag,
-        "system_id": None if system_id is None else f"{system_id:#06x}",
-        "system_name": system_name(system_id),
-        "bios_version": bios.version,
-        "bios_release_date": bios.release_date,
-        "flash_size_bytes": status.flash_size_bytes,
-        "ram_bytes": config.ram_bytes,
-        "profile": config.profile,
-        "bios_rules": config.bios_rules,
-        "hardware_revision": config.hardware_revision,
-        "entry_delay_s": config.entry_delay_s,
-        "kernel_words": config.kernel_words,
-        "has_reboot_files": config.has_reboot_files,
-        "xen": None if config.xen is None else asdict(config.xen),
-        "faults": list(config.faults),
-        "is_on": status.is_on,
-        "lost_power": status.lost_power,
-        "is_armed": status.is_armed,
-        "modules": list(status.modules),
-        "reboot_mode": status.reboot_mode,
-        "completion": completion_document(dell.RbuInformation.of(tables)),
-        "table_problems": list(tables.problems),
-        "lacks": list(lacking(tables)),
-        "created_at": config.created_at,
-        "directory": str(machine_directory(machine.name)),
+        "name": name,
+        "model": shown.config["model"],
+        "vendor": shown.vendor,
+        "product": shown.product,
+        "service_tag": shown.service_tag,
+        "system_id": None if shown.system_id is None else f"{shown.system_id:#06x}",
+        "system_name": system_name(shown.system_id),
+        "bios_version": shown.bios_version,
+        "bios_release_date": shown.bios_release_date,
+        "flash_size_bytes": shown.flash_size_bytes,
+        "ram_bytes": shown.config["ram_bytes"],
+        "profile": shown.config["profile"],
+        "bios_rules": shown.config["bios_rules"],
+        "hardware_revision": shown.config["hardware_revision"],
+        "entry_delay_s": shown.config["entry_delay_s"],
+        "kernel_words": shown.config["kernel_words"],
+        "has_reboot_files": shown.config["has_reboot_files"],
+        "xen": shown.config["xen"],
+        "faults": list(shown.config["faults"]),
+        "is_on": shown.is_on,
+        "lost_power": shown.lost_power,
+        "is_armed": shown.is_armed,
+        "modules": shown.modules,
+        "reboot_mode": shown.reboot_mode,
+        "completion": _record(shown),
+        "table_problems": shown.table_problems,
+        "lacks": shown.lacks,
+        "created_at": shown.config["created_at"],
+        "directory": str(machine_directory(name)),
     }
+
+
+def _record(shown: MachineSummary) -> dict[str, Any] | None:
+    """The BIOS's record of the last update, for `--json`; None: there is none."""
+    if shown.completion is None:
+        return None
+    code, when = shown.completion
+    return record_document(code, None if when is None else dt.datetime.fromisoformat(when))
 
 
 def _system_words(document: dict[str, Any]) -> str:

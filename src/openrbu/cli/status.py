@@ -200,18 +200,19 @@ def table_rows(tables: Tables) -> list[tuple[str, Cell]]:
 
 
 def completion_document(rbu: RbuInformation | None) -> dict[str, Any] | None:
-    """The BIOS's record of the last update, for `--json`. It has no zone: a computer's clock is
-    taken for UTC, as Linux keeps it."""
-    if rbu is None:
-        return None
+    """The BIOS's record of the last update, for `--json`; None: the tables have none."""
+    return None if rbu is None else record_document(rbu.completion_code, rbu.when)
+
+
+def record_document(code: int, when: dt.datetime | None) -> dict[str, Any]:
+    """The same, of its code and time. It has no zone: a computer's clock is taken for UTC, as Linux
+    keeps it."""
     from openrbu.formats.dell import describe_completion
 
-    when = None if rbu.when is None else rbu.when.replace(tzinfo=dt.UTC)
-
     return {
-        "code": f"{rbu.completion_code:#06x}",
-        "meaning": describe_completion(rbu.completion_code),
-        "completed_at": None if when is None else when.isoformat(),
+        "code": f"{code:#06x}",
+        "meaning": describe_completion(code),
+        "completed_at": None if when is None else when.replace(tzinfo=dt.UTC).isoformat(),
     }
 
 

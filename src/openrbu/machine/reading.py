@@ -19,7 +19,7 @@ from openrbu.system.files import fresh_directory
 from openrbu.system.signals import signals_deferred
 
 _RAM = "ram"
-_NOT_COPIED = (_RAM, "lock", "socket", "state.spare")
+_NOT_COPIED = (_RAM, "lock", "socket", "state.spare", "summary")
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@
         kernel.log          what its kernel said: see `machine.kernel_log`
         lock                locked by the process that has the machine
         socket              of the process that serves the machine to other processes
+        summary             what a list shows of it: see `machine.summary_file`
 
 `machine.json` is written last when a machine is made: a directory without it is not a machine.
 """
@@ -28,6 +29,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from openrbu.errors import MachineError, OpenRbuError, UsageError
+from openrbu.machine import summary_file
 from openrbu.system.home import HOME_VARIABLE, state_home
 from openrbu.system.lockfile import TakenError, looked_at, owned
 
@@ -125,7 +127,9 @@ def machine_names() -> list[str]:
     """
     machines = state_home() / "machines"
     try:
-        return sorted(entry.name for entry in machines.iterdir() if _is_machine(entry))
+        with os.scandir(machines) as entries:
+            names = [entry.name for entry in entries if _NAME.fullmatch(entry.name)]
+        return sorted(name for name in names if is_machine(machines / name))
     except FileNotFoundError:
         return []
     except OSError as error:
@@ -133,7 +137,8 @@ def machine_names() -> list[str]:
         raise MachineError(f"the machines in {machines} can't be listed: {why}") from None
 
 
-def _is_machine(directory: Path) -> bool:
+def is_machine(directory: Path) -> bool:
+    """Whether there is a machine in a directory, as far as can be seen."""
     if not _NAME.fullmatch(directory.name):  # a machine that is being made
         return False
     try:
@@ -198,6 +203,7 @@ def locked(directory: Path, *, serving: bool = False) -> Iterator[None]:
                 stack.enter_context(owned(directory / "lock", _SERVING if serving else ""))
             except TakenError as taken:
                 raise _in_use(directory, taken) from None
+            summary_file.make_void(directory)
         yield
 
 

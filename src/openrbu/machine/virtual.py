@@ -39,7 +39,7 @@ from openrbu.kernel.files import File, MachineFiles
 from openrbu.kernel.held import before_start, held_regions
 from openrbu.kernel.kernel import Kernel
 from openrbu.kernel.states import KernelState
-from openrbu.machine import store
+from openrbu.machine import store, summary
 from openrbu.machine.base import MachineStatus
 from openrbu.machine.clock import Clock, local_now
 from openrbu.machine.config import load_config, read_tables
@@ -379,11 +379,13 @@ class VirtualMachine(KernelUser):
                 return
             self._is_open = False
             with signals_deferred(), self._open:
+                shown = summary.told(self.config, self.status)
                 if self.kernel is not None:
                     state = MachineState(self._boot_id, self.kernel.snapshot())
                     self.kernel.stop()  # for programs that have a file of it open
                     with store.disk_errors(self.directory):
                         self._state.save(state)
+                summary.keep(self.directory, shown)
 
     def __enter__(self) -> Self:
         return self
