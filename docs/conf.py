@@ -56,6 +56,7 @@ TREES: dict[str, dict[str, list[str]]] = {
             "how-to/ci",
             "how-to/read-a-dump",
             "how-to/report-many",
+            "how-to/watch",
         ],
         "In depth": [
             "real-machine",

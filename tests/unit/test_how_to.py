@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 
 from openrbu.api import drivers, machines
+from openrbu.cli.unit import UNITS
+from openrbu.cli.watching import MESSAGE_ID
 from openrbu.formats.hdr import SystemId, make_image
 from openrbu.formats.version import BiosVersion
 from openrbu.units import MIB
@@ -177,3 +179,21 @@ def test_a_report_on_many_machines(work: Path) -> None:
     assert len((work / "report.csv").read_text().splitlines()) == 3
     report = json.loads((work / "report.json").read_text())
     assert [row["name"] for row in report["machines"]] == ["web1", "web2"]
+
+
+def test_watching_a_server_as_the_page_has_it(work: Path) -> None:
+    """Its commands for systemd write units; here they are written into a directory."""
+    record, show, metrics, by_hand = blocks("how-to/watch.md")
+    script = (record + metrics).replace("/etc/systemd/system", ".")
+    said = updated(
+        work, "rbu update A06.hdr --reboot", script.replace("systemctl", "echo") + by_hand
+    )
+    assert "enable --now openrbu-metrics.timer" in said
+    assert "openrbu_update_last_succeeded 1" in said
+    assert MESSAGE_ID in show
+    text = (DOCS / "how-to" / "watch.md").read_text("utf-8")
+    named = set(re.findall(r"openrbu_[a-z_]+", text))
+    shown = set(re.findall(r"^(openrbu_[a-z_]+)", said, re.MULTILINE))
+    assert named == shown
+    units = sorted(path.name for path in work.glob("openrbu-*"))
+    assert units == sorted(UNITS)

@@ -24,6 +24,7 @@ from openrbu.cli.show import (
     caution,
     good,
 )
+from openrbu.cli.watching import WatchOptions, metrics_blocks, tell_journald
 from openrbu.units import human_size
 
 if TYPE_CHECKING:
@@ -48,10 +49,8 @@ def status(
             "--quiet", help="One line only: how the last update ended. Nothing where there is none."
         ),
     ] = False,
-    unit: Annotated[
-        bool,
-        typer.Option("--unit", help="Print a systemd unit that runs this at boot, and do no more."),
-    ] = False,
+    watch: WatchOptions,
+    as_json: bool,
 ) -> Answer:
     """Show a machine's status: its BIOS, what is staged and armed.
 
@@ -61,12 +60,17 @@ def status(
     \b
     Example:  rbu status --machine demo
     """
-    if unit:
+    unit = watch.unit_asked(machine=machine, as_json=as_json)
+    if unit is not None:
         from openrbu.cli.unit import show_unit
 
-        return show_unit()
+        return show_unit(unit)
     with api.open_machine(machine, reading=True) as opened:
         now = opened.status()
+        if watch.journald:
+            tell_journald(opened, now)
+        if watch.prometheus:
+            return Answer({}, metrics_blocks(watch, opened, now), _refusal(opened, now))
         document = _status_document(opened, now)
         if quiet:
             return Answer(document, _last_line(now))

@@ -1,4 +1,4 @@
-"""The systemd unit that records at boot how the last update ended."""
+"""The systemd units that have `rbu status` run by itself."""
 
 from __future__ import annotations
 
@@ -8,14 +8,20 @@ from pathlib import Path
 
 from openrbu.cli.show import Answer
 
-UNIT = "openrbu-result.service"
+RESULT_UNIT, RESULT_TIMER = "openrbu-result.service", "openrbu-result.timer"
+"""Records how the last update ended: at boot, and from time to time."""
+
+METRICS_UNIT, METRICS_TIMER = "openrbu-metrics.service", "openrbu-metrics.timer"
+"""Writes metrics."""
+
+UNITS = (RESULT_UNIT, RESULT_TIMER, METRICS_UNIT, METRICS_TIMER)
 
 _COMMAND = "ExecStart=rbu "
 
 
-def unit_text(program: Path | None) -> str:
-    """The unit. `program`: the `rbu` that it runs; None: the one that systemd finds by its name."""
-    path = Path(__file__).parent.parent / "share" / UNIT
+def unit_text(program: Path | None, name: str = RESULT_UNIT) -> str:
+    """A unit. `program`: the `rbu` that it runs; None: the one that systemd finds by its name."""
+    path = Path(__file__).parent.parent / "share" / name
     text = path.read_text(encoding="utf-8")
     if program is None:
         return text
@@ -23,8 +29,8 @@ def unit_text(program: Path | None) -> str:
     return text.replace(_COMMAND, f'ExecStart="{word}" ')
 
 
-def show_unit() -> Answer:
-    """The unit, with the program that runs now."""
+def show_unit(name: str) -> Answer:
+    """A unit, with the program that runs now."""
     found = shutil.which(sys.argv[0])
-    text = unit_text(None if found is None else Path(found).absolute())
+    text = unit_text(None if found is None else Path(found).absolute(), name)
     return Answer({"unit": text}, text.splitlines())
