@@ -126,6 +126,23 @@ def test_an_armed_update_that_the_restart_will_not_install_is_told(rbu: Cli) -> 
     assert (row["outcome"], row["why"]) == ("armed_in_vain", "the next restart may clear memory")
 
 
+def test_an_update_that_is_staged_and_armed_apart_is_told_at_each_step(rbu: Cli) -> None:
+    rbu("machine", "new", "demo")
+    staged = keep(rbu, "a.json", "update", rbu.image("A06"), "--machine", "demo", "--no-arm")
+    seen = keep(rbu, "b.json", "status", "--machine", "demo")
+    armed = keep(rbu, "c.json", "arm", "--machine", "demo")
+    for files, outcome in (([staged], "staged"), ([seen], "staged"), ([armed], "pending")):
+        row = machines(rbu, *files)["demo"]
+        assert (row["outcome"], row["bios_version"]) == (outcome, "A05"), files
+        assert row["target_version"] == "A06"
+    rbu("machine", "new", "lost")
+    rbu("update", rbu.image("A06"), "--machine", "lost", "--no-arm")
+    rbu("machine", "off", "lost")
+    rbu("machine", "reboot", "lost")
+    row = machines(rbu, keep(rbu, "d.json", "status", "--machine", "lost"))["lost"]
+    assert row["outcome"] != "staged"
+
+
 def test_a_cancelled_and_a_needless_update_are_told(rbu: Cli) -> None:
     rbu("machine", "new", "demo")
     rbu("update", rbu.image("A06"), "--machine", "demo")

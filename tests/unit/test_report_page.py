@@ -50,6 +50,7 @@ def status(
         },
         "bios": {"version": "6.6.0" if ending == "updated" else "6.3.0"},
         "is_armed": ending == "pending",
+        "state": "armed" if ending == "pending" else "none",
         "next_restart": "updates" if ending == "pending" else "changes_nothing",
         "completion": None,
         "update_under_way": None,

@@ -48,8 +48,8 @@ def report(
 ) -> Answer:
     """Show what many answers of rbu --json say of many machines, as one table.
 
-    Answers are those of status, plan, update, cancel, history and machine reboot, one or several in
-    a file. Of several answers of one machine the newest counts, and all are its history.
+    Answers are those of status, plan, update, arm, cancel, history and machine reboot, one or
+    several in a file. Of several answers of one machine the newest counts, and all are its history.
 
     \b
     Example:  rbu report *.json --html report.html

@@ -26,6 +26,7 @@ KINDS: Mapping[str, type[Any]] = {
     "status": records.Status,
     "plan": records.Plan,
     "update": records.Update,
+    "arm": records.Arm,
     "cancel": records.Cancel,
     "history": records.History,
     "machine reboot": records.Post,

@@ -86,6 +86,8 @@ def _of_status(status: records.Status) -> Facts:
     vain = NEXT_RESTART.get(status.next_restart)
     if vain is not None and (known.outcome == "pending" or status.is_armed):
         known = replace(known, outcome="armed_in_vain", why=vain)
+    if status.state == "staged_changed":
+        known = replace(known, outcome="staged_in_vain", why="rbu update stages it again")
     if status.error is not None:
         known = replace(known, outcome="prevented", why=status.error.message)
     return replace(known, machine=status.machine, bios_version=status.bios.version)
@@ -115,7 +117,7 @@ def _of_update(update: records.Update) -> Facts:
         return replace(ended, outcome="refused", why=update.error.message)
     if update.changed:
         why = "" if update.error is None else update.error.message
-        return replace(planned, outcome="pending", why=why)
+        return replace(planned, outcome="pending" if update.armed else "staged", why=why)
     if update.error is not None:
         return replace(planned, outcome="prevented", why=update.error.message)
     return replace(planned, outcome="not_needed")
@@ -130,6 +132,17 @@ def _of_post(post: records.Post) -> Facts:
         code=post.completion_code or "",
         outcome="refused" if failed else "updated",
         why=post.reason or (post.error.message if post.error is not None else ""),
+    )
+
+
+def _of_arm(arm: records.Arm) -> Facts:
+    return Facts(
+        machine=arm.machine,
+        bios_version=arm.from_version,
+        target_version=arm.version,
+        code="",
+        outcome="pending",
+        why="",
     )
 
 
@@ -153,6 +166,7 @@ _READERS: Mapping[type[Any], Callable[[Any], Facts]] = {
     records.Status: _of_status,
     records.Plan: _of_plan,
     records.Update: _of_update,
+    records.Arm: _of_arm,
     records.Post: _of_post,
     records.Cancel: _of_cancel,
     records.History: _of_history,

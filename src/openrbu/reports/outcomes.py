@@ -34,6 +34,7 @@ OUTCOMES = {
     "refused": Outcome("refused by the BIOS", Sense.BAD),
     "not_looked": Outcome("not looked at by the BIOS", Sense.BAD),
     "bypassed": Outcome("not restarted through the BIOS", Sense.BAD),
+    "staged_in_vain": Outcome("staged, and not there any more", Sense.BAD),
     "armed_in_vain": Outcome("armed in vain", Sense.BAD),
     "prevented": Outcome("prevented", Sense.BAD),
     "interrupted": Outcome("interrupted before it was armed", Sense.BAD),

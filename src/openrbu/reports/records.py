@@ -81,6 +81,7 @@ class Status:
     machine: Machine
     bios: Bios
     is_armed: bool | None
+    state: str
     next_restart: str
     completion: Completion | None
     update_under_way: str | None
@@ -116,9 +117,18 @@ class Update:
 
     changed: bool
     plan: Plan
-    attempt_id: str | None = None
+    armed: bool = False
     result: Post | None = None
     error: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """What `rbu arm` says; `version` is the image's."""
+
+    machine: Machine
+    from_version: str
+    version: str
 
 
 @dataclass(frozen=True, slots=True)
