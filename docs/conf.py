@@ -49,6 +49,7 @@ TREES: dict[str, dict[str, list[str]]] = {
         ],
         "How to": [
             "how-to/update-one-server",
+            "how-to/policy",
             "how-to/password",
             "how-to/without-the-module",
             "how-to/fragmented-memory",

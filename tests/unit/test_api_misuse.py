@@ -41,6 +41,8 @@ AFTERWARDS: dict[str, Callable[[api.Machine, api.Plan], object]] = {
     "read_file": lambda box, _: box.read_file("/proc/buddyinfo"),
     "write_file": lambda box, _: box.write_file("/sys/kernel/reboot/mode", b"warm"),
     "plan": lambda box, _: box.plan(image()),
+    "choose": lambda box, _: box.choose(api.FoundImages(Path("images"), None)),
+    "decide": lambda box, _: box.decide(api.Policy()),
     "update": lambda box, plan: box.update(plan),
     "arm": lambda box, _: box.arm(),
     "status": lambda box, _: box.status(),

@@ -315,10 +315,14 @@ def test_a_package_with_one_image_does_for_the_image(demo: Cli) -> None:
     assert (plan["new_version"], plan["image"]["found_at"]) == ("A06", "gzip at 10")
 
 
-def test_a_package_with_several_images_is_a_usage_error_that_names_them(demo: Cli) -> None:
-    both = gzip.compress(image_bytes("A06")) + b"and" + gzip.compress(image_bytes("A07"))
-    line = demo.fails(2, "update", demo.write("package.bin", both), "--machine", "demo")
-    assert "A06, A07" in line
+def test_of_a_package_with_several_images_the_newest_that_fits_is_taken(demo: Cli) -> None:
+    other = image_bytes("A08", system=0x0126)
+    images = [image_bytes("A06"), other, image_bytes("A07")]
+    package = demo.write("package.bin", b"and".join(map(gzip.compress, images)))
+    done = demo.json("update", package, "--machine", "demo")
+    choice = done["plan"]["choice"]
+    assert (done["version"], choice["found_at"][:4]) == ("A07", "gzip")
+    assert [each["why"] for each in choice["passed_over"]] == ["A07 is newer", "it is for 0x0126"]
 
 
 @pytest.fixture

@@ -88,6 +88,22 @@ def test_one_server_is_updated(work: Path) -> None:
     assert "BIOS version:  2.3.0" in said
 
 
+def test_a_fleet_is_updated_by_a_policy(work: Path) -> None:
+    """The commands of each server, once for each step."""
+    write, step = blocks("how-to/policy.md")
+    (work / "images").mkdir()
+    for version in ("2.3.0", "2.6.0"):
+        systems = [SystemId(PRECISION_390)]
+        image = make_image(bytes(MIB), version=BiosVersion.parse(version), systems=systems)
+        (work / "images" / f"{version}.hdr").write_bytes(image)
+    said_by(work, "sh", "-euc", write)
+    assert "2.1.2 → 2.3.0: done" in updated(work, step, "rbu status --quiet")
+    words = ("rbu", "run", "--machine", "m", "--after-restart", "rbu status --quiet")
+    assert "2.3.0 → 2.6.0: done" in said_by(work, *words, "--", "sh", "-euc", step)
+    said = said_by(work, "rbu", "run", "--machine", "m", "--", "sh", "-euc", step)
+    assert said.count("nothing to do: 2.6.0 runs") == 2
+
+
 def test_a_machine_with_a_password_is_updated_and_the_file_is_gone(work: Path) -> None:
     (block,) = blocks("how-to/password.md")
     machine = ("machine", "new", "m", "--model", "precision-390", "--fault", "password")

@@ -10,10 +10,12 @@ from rich.console import Console
 
 from openrbu.api import Machine
 from openrbu.cli import show
+from openrbu.cli.choices import Picked
 from openrbu.cli.plan_view import check_blocks, plan_document
 from openrbu.formats.loading import LoadedImage
 from openrbu.hosts.linux import LinuxHost
 from openrbu.update.checks.check import Question
+from openrbu.update.choosing import Choice
 from openrbu.update.options import Options
 from openrbu.update.plan import Plan, make_plan
 from rigs.cli import Cli
@@ -75,7 +77,9 @@ def test_on_a_terminal_no_line_is_longer_than_it(machine: Path, columns: int) ->
 def test_in_json_a_plan_has_all_checks_by_question(machine: Path) -> None:
     planned = planned_for(machine)
     opened = Machine(LinuxHost(machine))
-    document = plan_document(opened, planned, LoadedImage(planned.image))
+    choice = Choice(LoadedImage(planned.image), machine, "", is_given=True)
+    picked = Picked(planned.target, choice, None, planned.options)
+    document = plan_document(opened, planned, picked)
     assert [each["name"] for each in document["checks"]] == [each.name for each in planned.checks]
     assert {each["verdict"] for each in document["checks"]} == {
         "fine",

@@ -25,6 +25,9 @@ ROOT = Path(__file__).parents[2]
 PART = "scan-part"
 """A file that `rbu scan --extract` writes."""
 
+POLICY = "policy"
+"""A file that `rbu plan --policy` reads."""
+
 SAID = {"command": "c", "machine": "m", "computer": "h", "at": "2026-11-29T06:30:00Z"}
 
 UNITS = ("_bytes", "_kib", "_s", "seconds")
@@ -80,7 +83,7 @@ def test_each_command_that_answers_in_json_has_a_schema_and_nothing_else_has() -
         for name, row in rows()
         if inspect.signature(load(row), eval_str=True).return_annotation is not int
     ]
-    assert sorted([*answering, ERROR, PART]) == schema_names()
+    assert sorted([*answering, ERROR, PART, POLICY]) == schema_names()
 
 
 def test_the_page_of_all_documents_is_made_from_the_schemas(tmp_path: Path) -> None:

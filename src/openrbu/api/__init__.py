@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     )
     from openrbu.api.maps import map_memory
     from openrbu.api.memory import open_dump, scan
+    from openrbu.api.policies import check_policy, find_images, read_policy
     from openrbu.api.running import run, run_all
     from openrbu.api.trials import try_tool
     from openrbu.bios.post_report import PostReport
@@ -58,6 +59,8 @@ if TYPE_CHECKING:
     from openrbu.memory.physical import ReadableMemory
     from openrbu.memory.search_result import SearchResult
     from openrbu.own_driver.status import OwnDriverStatus
+    from openrbu.policy.deciding import Decision, Step
+    from openrbu.policy.model import Policy
     from openrbu.run.power import PowerAction
     from openrbu.run.programs import ProgramEnd
     from openrbu.run.trace_file import TraceEvent, TraceHead, TraceReport, read_trace
@@ -65,6 +68,7 @@ if TYPE_CHECKING:
     from openrbu.trials.records import TrialResult
     from openrbu.update.cancelling import Cancelled
     from openrbu.update.checks.check import Check, Question, Verdict
+    from openrbu.update.choosing import Choice, FoundImages, PassedOver
     from openrbu.update.journal import Attempt
     from openrbu.update.options import Options
     from openrbu.update.outcome import Outcome
@@ -77,7 +81,10 @@ __all__ = [
     "Attempt",
     "Cancelled",
     "Check",
+    "Choice",
     "Combination",
+    "Decision",
+    "FoundImages",
     "Host",
     "Image",
     "ImagePackets",
@@ -91,7 +98,9 @@ __all__ = [
     "Outcome",
     "OwnDriverStatus",
     "PacketReading",
+    "PassedOver",
     "Plan",
+    "Policy",
     "PostReport",
     "PowerAction",
     "ProgramEnd",
@@ -100,6 +109,7 @@ __all__ = [
     "ReadableMemory",
     "Restarted",
     "SearchResult",
+    "Step",
     "SystemId",
     "TraceEvent",
     "TraceHead",
@@ -109,9 +119,11 @@ __all__ = [
     "Verdict",
     "VirtualMachine",
     "build_image",
+    "check_policy",
     "driver_status",
     "errors",
     "explain_packet",
+    "find_images",
     "join",
     "machine_names",
     "make_machine",
@@ -121,6 +133,7 @@ __all__ = [
     "packets",
     "read_image",
     "read_images",
+    "read_policy",
     "read_trace",
     "remove_machine",
     "run",
@@ -137,7 +150,10 @@ _PUBLIC: Mapping[str, tuple[str, str]] = MappingProxyType(
         "Attempt": ("openrbu.update.journal", "Attempt"),
         "Cancelled": ("openrbu.update.cancelling", "Cancelled"),
         "Check": ("openrbu.update.checks.check", "Check"),
+        "Choice": ("openrbu.update.choosing", "Choice"),
         "Combination": ("openrbu.trials.combinations", "Combination"),
+        "Decision": ("openrbu.policy.deciding", "Decision"),
+        "FoundImages": ("openrbu.update.choosing", "FoundImages"),
         "Host": ("openrbu.hosts.base", "Host"),
         "Image": ("openrbu.formats.hdr", "Image"),
         "ImagePackets": ("openrbu.formats.image_packets", "ImagePackets"),
@@ -151,7 +167,9 @@ _PUBLIC: Mapping[str, tuple[str, str]] = MappingProxyType(
         "Outcome": ("openrbu.update.outcome", "Outcome"),
         "OwnDriverStatus": ("openrbu.own_driver.status", "OwnDriverStatus"),
         "PacketReading": ("openrbu.formats.packet_explained", "PacketReading"),
+        "PassedOver": ("openrbu.update.choosing", "PassedOver"),
         "Plan": ("openrbu.update.plan", "Plan"),
+        "Policy": ("openrbu.policy.model", "Policy"),
         "PostReport": ("openrbu.bios.post_report", "PostReport"),
         "PowerAction": ("openrbu.run.power", "PowerAction"),
         "ProgramEnd": ("openrbu.run.programs", "ProgramEnd"),
@@ -160,6 +178,7 @@ _PUBLIC: Mapping[str, tuple[str, str]] = MappingProxyType(
         "ReadableMemory": ("openrbu.memory.physical", "ReadableMemory"),
         "Restarted": ("openrbu.update.restarted", "Restarted"),
         "SearchResult": ("openrbu.memory.search_result", "SearchResult"),
+        "Step": ("openrbu.policy.deciding", "Step"),
         "SystemId": ("openrbu.formats.hdr", "SystemId"),
         "TraceEvent": ("openrbu.run.trace_file", "TraceEvent"),
         "TraceHead": ("openrbu.run.trace_file", "TraceHead"),
@@ -169,8 +188,10 @@ _PUBLIC: Mapping[str, tuple[str, str]] = MappingProxyType(
         "Verdict": ("openrbu.update.checks.check", "Verdict"),
         "VirtualMachine": ("openrbu.machine.base", "Machine"),
         "build_image": ("openrbu.api.images", "build_image"),
+        "check_policy": ("openrbu.api.policies", "check_policy"),
         "driver_status": ("openrbu.api.drivers", "driver_status"),
         "explain_packet": ("openrbu.api.images", "explain_packet"),
+        "find_images": ("openrbu.api.policies", "find_images"),
         "join": ("openrbu.api.images", "join"),
         "machine_names": ("openrbu.api.machines", "machine_names"),
         "make_machine": ("openrbu.api.machines", "make_machine"),
@@ -180,6 +201,7 @@ _PUBLIC: Mapping[str, tuple[str, str]] = MappingProxyType(
         "packets": ("openrbu.api.images", "packets"),
         "read_image": ("openrbu.api.images", "read_image"),
         "read_images": ("openrbu.api.images", "read_images"),
+        "read_policy": ("openrbu.api.policies", "read_policy"),
         "read_trace": ("openrbu.run.trace_file", "read_trace"),
         "remove_machine": ("openrbu.api.machines", "remove_machine"),
         "run": ("openrbu.api.running", "run"),

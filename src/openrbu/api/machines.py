@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from openrbu.memory.physical import ReadableMemory
     from openrbu.own_driver.backends import MemoryKind
     from openrbu.own_driver.own_memory import Backend
+    from openrbu.policy.deciding import Decision, Step
+    from openrbu.policy.model import Policy
     from openrbu.update.cancelling import Cancelled
+    from openrbu.update.choosing import Choice, FoundImages
     from openrbu.update.journal import Attempt
     from openrbu.update.options import Options
     from openrbu.update.outcome import Outcome
@@ -101,6 +104,38 @@ class Machine:
         :raise MachineError: when the machine is off, or the disk refuses.
         """
         self.host.write(path, data)
+
+    def choose(self, found: FoundImages, step: Step | None = None) -> Choice:
+        """Choose one of the images of `find_images`: the newest that fits this machine, or the one
+        for a policy's `step` (`Decision.next_step`). A file's only image is taken whatever it is.
+
+        :raise NotForThisMachineError: when none fits.
+        :raise UsageError: when it is not known which is the newest.
+        :raise ObstacleError: when the machine's SMBIOS tables can't be read.
+        :raise DamagedInputError: when its SMBIOS tables are damaged, or a file has changed since.
+        """
+        from openrbu.update.choosing import choose
+        from openrbu.update.target import read_target
+
+        return choose(found, read_target(self.host), step)
+
+    def decide(self, policy: Policy) -> Decision:
+        """What a policy says of this machine now: its next step, or why there is none.
+
+        :raise ObstacleError: when its SMBIOS tables can't be read.
+        :raise DamagedInputError: when its SMBIOS tables are damaged.
+        """
+        from openrbu.policy.deciding import decide
+        from openrbu.update.target import read_target
+
+        target = read_target(self.host)
+        return decide(
+            policy,
+            system_id=target.system_id,
+            version=target.version,
+            service_tag=target.system.service_tag,
+            now=self.host.now(),
+        )
 
     def plan(self, image: Image | LoadedImage, options: Options | None = None) -> Plan:
         """What an update to `image` would do here, and what prevents it. Changes nothing.

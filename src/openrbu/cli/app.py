@@ -96,6 +96,11 @@ COMMANDS: Mapping[str, Row | Group] = {
         },
         _MACHINES,
     ),
+    "policy": Group(
+        "What the machines of a fleet are to run, by which steps, and when.",
+        {"check": Row("openrbu.cli.policies:check")},
+        _UPDATES,
+    ),
     "driver": Group(
         "openrbu's own dell_rbu, on this computer's memory, where the kernel has none.",
         {

@@ -112,6 +112,13 @@ MachineName = Annotated[
         metavar="NAME", help="The virtual machine's name.", autocompletion=complete_machines
     ),
 ]
+ImageSource = Annotated[
+    Path,
+    typer.Argument(
+        metavar="IMAGE",
+        help="A BIOS image (.HDR), a package, or a directory: the newest that fits is taken.",
+    ),
+]
 ImageFile = Annotated[
     Path,
     typer.Argument(metavar="IMAGE", help="A BIOS image (.HDR), or a package with one inside."),

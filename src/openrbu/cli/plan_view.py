@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from openrbu.api import Machine
 from openrbu.cli import identity
+from openrbu.cli.choices import Picked, choice_document
 from openrbu.cli.extents import extents_document, extents_words
 from openrbu.cli.images import image_document, systems_text
 from openrbu.cli.show import Block, Cell, Sections, StyledText, bad, caution, good
 from openrbu.units import human_size
 
 if TYPE_CHECKING:
-    from openrbu.formats.loading import LoadedImage
     from openrbu.update.checks.check import Check, Verdict
     from openrbu.update.outcome import Outcome
     from openrbu.update.plan import Plan
@@ -130,8 +130,9 @@ def _check_document(check: Check) -> dict[str, Any]:
     }
 
 
-def plan_document(machine: Machine, planned: Plan, loaded: LoadedImage) -> dict[str, Any]:
+def plan_document(machine: Machine, planned: Plan, picked: Picked) -> dict[str, Any]:
     """A plan for `--json`."""
+    loaded = picked.loaded
     return {
         "machine": identity.machine_document(machine, planned.target),
         "image": {"found_at": loaded.found_at, **image_document(planned.image)},
@@ -154,6 +155,7 @@ def plan_document(machine: Machine, planned: Plan, loaded: LoadedImage) -> dict[
         "checks": [_check_document(each) for each in planned.checks],
         "notes": list(planned.notes),
         "table_problems": list(planned.target.tables.problems),
+        **choice_document(picked),
         "obstacles": [
             {"kind": each.kind, "message": each.message, "exit_code": int(each.exit_code)}
             for each in planned.obstacles

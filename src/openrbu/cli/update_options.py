@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from openrbu._vendor import typer
@@ -91,6 +93,16 @@ AllowAnyRestart = Annotated[
 ]
 
 
+PolicyFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--policy",
+        metavar="FILE",
+        help="A policy (TOML): the update has to be its next step, in one of its windows.",
+    ),
+]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateOptions:
     """The options of an update, as they are on the command line."""
@@ -107,14 +119,17 @@ class UpdateOptions:
     allow_any_restart: AllowAnyRestart = False
     drop_caches: DropCaches = False
     driver: Driver = DriverChoice.AUTO
+    policy: PolicyFile = None
 
     def options(self, secret: PasswordOptions) -> Options:
         """The same options for `openrbu.api`, with the BIOS admin password.
 
         :raise UsageError: when the packet size is not valid, or given with --mode mono, when the
-            password can't be read, or when one is given beside --without-password.
+            password or the policy can't be read, or when a password is given beside
+            --without-password.
+        :raise DamagedInputError: when something is wrong with the policy.
         """
-        from openrbu.api import Options
+        from openrbu.api import Options, read_policy
         from openrbu.formats.packet import check_packet_size
 
         if self.without_password and secret.words:
@@ -137,6 +152,7 @@ class UpdateOptions:
             mend_cmos=self.mend_cmos,
             allow_any_restart=self.allow_any_restart,
             drop_caches=self.drop_caches,
+            policy=None if self.policy is None else read_policy(self.policy),
         )
 
     @property
@@ -160,4 +176,6 @@ class UpdateOptions:
             words += ["--driver", self.driver.value]
         if self.packet_size != _PACKET_SIZE:
             words += ["--packet-size", self.packet_size]
+        if self.policy is not None:
+            words += ["--policy", shlex.quote(str(self.policy))]
         return "".join(f" {word}" for word in words)

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
 
 from openrbu import api
 from openrbu._vendor import typer
 from openrbu.cli import progress, show
+from openrbu.cli.choices import (
+    Picked,
+    choice_rows,
+    no_step,
+    pick,
+    without_image_blocks,
+    without_image_document,
+)
 from openrbu.cli.identity import machine_words
 from openrbu.cli.interrupts import InterruptReport
-from openrbu.cli.options import ImageFile, OnMachine
+from openrbu.cli.options import ImageSource, OnMachine
 from openrbu.cli.passwords import PasswordOptions, ask, can_ask
 from openrbu.cli.plan_view import (
     check_blocks,
@@ -26,14 +36,17 @@ from openrbu.cli.update_options import UpdateOptions
 from openrbu.errors import OpenRbuError, UsageError
 
 if TYPE_CHECKING:
-    from openrbu.api import Cancelled, Machine, Plan
+    from openrbu.api import Cancelled, Machine, Options, Plan
+
+_NOTHING_DONE: Mapping[str, Any] = MappingProxyType({"staged": False, "armed": False})
+"""What the document of an update says that had nothing to do."""
 
 PASSWORD_NEEDED = "password_needed"
 """The name, for scripts, of an obstacle and of an error: a password is set and none was given."""
 
 
 def plan(
-    image: ImageFile,
+    image: ImageSource,
     *,
     machine: OnMachine = None,
     asked: UpdateOptions,
@@ -48,14 +61,18 @@ def plan(
     \b
     Example:  rbu plan A06.hdr --machine demo
     """
-    loaded, options = api.read_image(image), asked.options(secret)
+    found, options = api.find_images(image), asked.options(secret)
     with api.open_machine(machine, driver=asked.driver.value, reading=True) as opened:
-        planned = opened.plan(loaded, options)
+        picked = pick(opened, found, options)
+        if picked.choice is None:
+            return _without_image(opened, picked, {})
+        planned = opened.plan(picked.loaded, picked.options)
         refusal = planned.refusal
         if as_json:  # only then: it computes the image's digest
-            document = {"changed": False, **plan_document(opened, planned, loaded)}
+            document = {"changed": False, **plan_document(opened, planned, picked)}
             return Answer(document, (), refusal)
-        blocks: list[Block] = [Facts("Plan", plan_rows(opened, planned))]
+        rows = [*plan_rows(opened, planned), *choice_rows(picked)]
+        blocks: list[Block] = [Facts("Plan", rows)]
         blocks += [_nothing_to_do(planned)] if planned.nothing_to_do else check_blocks(planned)
         if not planned.nothing_to_do and refusal is None:
             ready = f"rbu update {image}{machine_words(opened)}{asked.words}{secret.words}"
@@ -64,7 +81,7 @@ def plan(
 
 
 def update(
-    image: ImageFile,
+    image: ImageSource,
     *,
     machine: OnMachine = None,
     reboot: Annotated[
@@ -94,23 +111,25 @@ def update(
 
     if reboot and no_arm:
         raise UsageError("--reboot and --no-arm don't go together")
-    loaded, options = api.read_image(image), asked.options(secret)
+    found, options = api.find_images(image), _options(asked, secret, no_arm=no_arm)
     interrupts = InterruptReport()
     with interrupts.reporting(), api.open_machine(machine, driver=asked.driver.value) as opened:
-        planned = opened.plan(loaded, options)
+        picked = pick(opened, found, options)
+        if picked.choice is None:
+            return _without_image(opened, picked, _NOTHING_DONE)
+        planned = opened.plan(picked.loaded, picked.options)
         if not as_json and _lacks_only_password(planned) and can_ask():
-            planned = opened.plan(loaded, replace(options, password=ask()))
-        document = {"changed": False, "plan": plan_document(opened, planned, loaded)}
+            planned = opened.plan(picked.loaded, replace(picked.options, password=ask()))
+        document = _document(plan_document(opened, planned, picked))
         if planned.refusal is not None:
             return Answer(document, hints(planned), planned.refusal)
         if not planned.nothing_to_do:
-            _begin(opened, planned, as_json=as_json)
+            _begin(opened, planned, picked, as_json=as_json)
             interrupts.begin(Journal.of(opened.host))
         with progress.progress_reporter() as reporter:
             outcome = opened.update(planned, progress=reporter, arm=not no_arm)
         if outcome is None:
-            version = planned.image.header.version.text
-            document |= {"staged": False, "armed": False, "version": version}
+            document |= {**_NOTHING_DONE, "version": planned.image.header.version.text}
             return Answer(document, [_nothing_to_do(planned)])
         document |= {"changed": True, **outcome_document(outcome)}
         done = outcome_blocks(outcome)
@@ -123,13 +142,35 @@ def update(
         return _restart(opened, document)
 
 
+def _options(asked: UpdateOptions, secret: PasswordOptions, *, no_arm: bool) -> Options:
+    """The options of an update. A policy's windows are not for what is only staged.
+
+    :raise OpenRbuError: as `UpdateOptions.options`.
+    """
+    options = asked.options(secret)
+    if not no_arm or options.policy is None:
+        return options
+    return replace(options, policy=options.policy.at_any_time())
+
+
+def _document(plan: dict[str, Any]) -> dict[str, Any]:
+    """The document of an update before anything is done."""
+    return {"changed": False, "plan": plan}
+
+
+def _without_image(machine: Machine, picked: Picked, more: Mapping[str, Any]) -> Answer:
+    """What is shown where a policy has no step, so that there is no image to choose."""
+    document = {"changed": False, **more, **without_image_document(machine, picked)}
+    return Answer(document, without_image_blocks(picked), no_step(picked))
+
+
 def _lacks_only_password(planned: Plan) -> bool:
     """Whether nothing but the password prevents the update."""
     kinds = {each.kind for each in planned.obstacles}
     return planned.refusal is not None and kinds == {PASSWORD_NEEDED}
 
 
-def _begin(machine: Machine, planned: Plan, *, as_json: bool) -> None:
+def _begin(machine: Machine, planned: Plan, picked: Picked, *, as_json: bool) -> None:
     """Show what will be done now.
 
     :raise OutputError: when standard output can't be written.
@@ -137,7 +178,8 @@ def _begin(machine: Machine, planned: Plan, *, as_json: bool) -> None:
     if as_json:
         show.check_output()
     else:
-        show.emit([Facts("Update", plan_rows(machine, planned)), *hints(planned)])
+        rows = [*plan_rows(machine, planned), *choice_rows(picked)]
+        show.emit([Facts("Update", rows), *hints(planned)])
 
 
 def _nothing_to_do(planned: Plan) -> Block:

@@ -134,6 +134,30 @@ def load_image(path: Path) -> LoadedImage:
     :raise DamagedInputError: when it has no image, or one whose end is not known.
     :raise NotForRbuError | ObstacleError: as `load_images`.
     """
+    found = _usable_images(path)
+    if len(found) > 1:
+        versions = ", ".join(each.image.header.version.text for each in found)
+        raise UsageError(
+            f"{path} has {len(found)} images ({versions}): extract them with rbu extract, and name "
+            "one of them"
+        )
+    return found[0]
+
+
+def only_image(path: Path) -> LoadedImage | None:
+    """As `load_image`; None: the file has several images.
+
+    :raise OpenRbuError: as `load_image`.
+    """
+    found = _usable_images(path)
+    return found[0] if len(found) == 1 else None
+
+
+def _usable_images(path: Path) -> tuple[LoadedImage, ...]:
+    """The images in a file, one at least; if there are several, those that are whole, if any is.
+
+    :raise OpenRbuError: as `load_image`, but for the number of images.
+    """
     with naming_file(path):
         inside = load_images(read_input(path))
         found = inside.images
@@ -141,10 +165,4 @@ def load_image(path: Path) -> LoadedImage:
             found = tuple(each for each in found if each.damage is None) or found
         if not found[0].end_is_known:
             raise DamagedInputError(f"{found[0].found_at}: {found[0].damage}")
-    if len(found) > 1:
-        versions = ", ".join(each.image.header.version.text for each in found)
-        raise UsageError(
-            f"{path} has {len(found)} images ({versions}): extract them with rbu extract, and name "
-            "one of them"
-        )
-    return replace(found[0], notes=inside.notes)
+    return tuple(replace(each, notes=inside.notes) for each in found)

@@ -12,6 +12,7 @@ from openrbu.update.driver import Mode
 
 if TYPE_CHECKING:
     from openrbu.formats.loading import LoadedImage
+    from openrbu.policy.model import Policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,8 @@ class Options:
     hardware revision; a system on which RBU is known to be broken. `without_password`: the BIOS has
     no admin password, even where SMBIOS says that it has one. `mend_cmos`: repair wrong check
     values of CMOS. `allow_any_restart`: arm the BIOS even if the restart may clear memory, and the
-    update with it. `memory_above_4g`: packets may be above 4 GiB, where a BIOS with the published
+    update with it. `policy`: what the operator allows, which the update must be a step of.
+    `memory_above_4g`: packets may be above 4 GiB, where a BIOS with the published
     rules does not search.
 
     :raise UsageError: when there is no such mode, or with both a password and `without_password`.
@@ -47,6 +49,7 @@ class Options:
     mend_cmos: bool = False
     allow_any_restart: bool = False
     drop_caches: bool = False
+    policy: Policy | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.password is not None and self.without_password:

@@ -26,6 +26,7 @@ from openrbu.update.checks import (
     history,
     identity,
     platform,
+    policy,
     rest,
     restart,
     search,
@@ -60,13 +61,18 @@ _CHECKS = (
     (Question.SEARCH, search.checks),
     (Question.ARMING, arming.checks),
     (Question.RESTART, restart.checks),
+    (Question.REST, policy.checks),
     (Question.REST, platform.checks),
     (Question.REST, rest.checks),
     (Question.REST, history.checks),
 )
 """The checks of a plan, in the order of `Question`."""
 
-_LATE_CHECKS = ((Question.RESTART, restart.reset_checks), (Question.REST, platform.power_checks))
+_LATE_CHECKS = (
+    (Question.RESTART, restart.reset_checks),
+    (Question.REST, platform.power_checks),
+    (Question.REST, policy.late_checks),
+)
 """What may come in the way while an image is staged."""
 
 _NEW_CHECKS = ((Question.STAGING, driver.checks), *_LATE_CHECKS)

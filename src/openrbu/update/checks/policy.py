@@ -1,0 +1,116 @@
+"""What the operator's policy says: whether this image is the machine's next step, is the one that
+the policy means, and may be installed now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import TYPE_CHECKING
+
+from openrbu.update.checks.check import Check, Question, Verdict
+from openrbu.update.checks.situation import Situation
+
+if TYPE_CHECKING:
+    from openrbu.policy.deciding import Decision
+    from openrbu.policy.model import Policy, PowerRule
+
+_check = partial(Check, Question.REST)
+_in_the_way = partial(_check, verdict=Verdict.IN_THE_WAY)
+
+
+def checks(seen: Situation) -> Iterator[Check]:
+    """Whether the policy allows this update, on this machine, now; nothing without a policy."""
+    policy = seen.options.policy
+    if policy is None:
+        return
+    yield from _step(seen, decision_for(seen, policy))
+    yield from late_checks(seen)
+
+
+def late_checks(seen: Situation) -> Iterator[Check]:
+    """What may come in the way while an image is staged."""
+    policy = seen.options.policy
+    if policy is None:
+        return
+    yield from _window(decision_for(seen, policy))
+    yield from _power(seen, policy.power_of(seen.target.system_id))
+
+
+def decision_for(seen: Situation, policy: Policy) -> Decision:
+    """What the policy says of the machine now."""
+    from openrbu.policy.deciding import decide  # noqa: PLC0415  (start-up time)
+
+    return decide(
+        policy,
+        system_id=seen.target.system_id,
+        version=seen.target.version,
+        service_tag=seen.target.system.service_tag,
+        now=seen.host.now(),
+    )
+
+
+def _step(seen: Situation, decision: Decision) -> Iterator[Check]:
+    version, step = seen.image.header.version, decision.next_step
+    if step is None or not version.same_as(step.version):
+        if decision.is_done and version.same_as(decision.current):
+            yield _check("policy", f"{version} is the policy's target", Verdict.FINE)
+        else:
+            yield _in_the_way("policy", decision.refusal_of(version))
+        return
+    text = f"{step.from_version} → {step.version} is the policy's next step ({step.by})"
+    yield _check("policy", text, Verdict.FINE)
+    if step.sha256 is not None:
+        import hashlib  # noqa: PLC0415  (start-up time)
+
+        digest = hashlib.sha256(seen.image.build()).hexdigest()
+        if digest == step.sha256:
+            yield _check("policy_image", "the image is the one of the policy", Verdict.FINE)
+        else:
+            yield _in_the_way(
+                "policy_image",
+                f"the image has another SHA-256 than the policy says of {step.version} ({digest})",
+                advice="use the image that the policy means, or correct the policy",
+            )
+
+
+def _window(decision: Decision) -> Iterator[Check]:
+    window = decision.window
+    if window.closes_at is None:
+        return
+    if window.is_open:
+        until = window.closes_at.isoformat(timespec="minutes")
+        yield _check("policy_window", f"a window of the policy is open until {until}", Verdict.FINE)
+        return
+    assert window.opens_at is not None
+    opens_at = window.opens_at.isoformat(timespec="minutes")
+    yield _in_the_way(
+        "policy_window",
+        f"no window of the policy is open; the next one opens at {opens_at}",
+        advice="wait for it, or only stage the image (--no-arm)",
+    )
+
+
+def _power(seen: Situation, rule: PowerRule) -> Iterator[Check]:
+    """Whether the power is as the policy wants it."""
+    supplies = seen.linux.supplies or ()
+    if rule.needs_mains:
+        online = [each.name for each in supplies if not each.is_battery and each.is_online]
+        if online:
+            text = f"mains power is connected ({online[0]}), as the policy wants"
+            yield _check("policy_mains", text, Verdict.FINE)
+        else:
+            text = "the policy wants mains power, and none is known to be connected"
+            yield _in_the_way("policy_mains", text, advice="connect it")
+    least = rule.minimum_battery_percent
+    batteries = [each for each in supplies if each.is_battery and each.is_present]
+    if least is None or not batteries:
+        return
+    level = max((each.percent for each in batteries if each.percent is not None), default=None)
+    if level is not None and level >= least:
+        text = f"the battery has {level} %, and the policy wants {least} %"
+        yield _check("policy_battery", text, Verdict.FINE)
+    else:
+        told = "an unknown level" if level is None else f"{level} %"
+        text = f"the battery has {told}, and the policy wants {least} %"
+        yield _in_the_way("policy_battery", text, advice="charge it")
