@@ -14,7 +14,7 @@ TWO := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 NO_LIMIT := -o timeout=0 -o faulthandler_timeout=0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-balloon example example-volatility test test-here coverage test-nobody test-floors test-debian13 test-lab docs ansible fuzz lab-soak token-soak driver-soak mount-soak oracle-soak bench bench-fleet lint dist dist-check lock vendor clean
+.PHONY: help setup demo demo-balloon example example-volatility test test-here coverage test-nobody test-floors test-python test-debian13 test-lab docs ansible fuzz lab-soak token-soak driver-soak mount-soak oracle-soak bench bench-fleet lint dist dist-check lock vendor clean
 
 help:  ## Show what there is
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -93,6 +93,19 @@ $(FLOORS)/.ready: requirements/floors.lock pyproject.toml $(VENV)/.ready
 	$(FLOORS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/floors.lock
 	echo "$(CURDIR)/src" >"$$($(FLOORS)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/openrbu.pth"
 	$(FLOORS)/bin/python -m pip list --disable-pip-version-check | grep -E '^(numpy|rich|platformdirs) '
+	touch $@
+
+PYTHON_VERSION ?= 3.12
+OTHER := build/python-$(PYTHON_VERSION)
+
+test-python: $(OTHER)/.ready  ## The same tests with another Python, PYTHON_VERSION (3.12): one of PATH, or uv's
+	$(OTHER)/bin/python -m pytest $(TWO) $(FLOOR_TESTS) \
+	  --deselect tests/unit/test_cli_status.py::test_the_unit_is_in_the_wheel
+
+$(OTHER)/.ready: requirements/dev.lock pyproject.toml
+	python$(PYTHON_VERSION) -m venv $(OTHER) 2>/dev/null || uv venv --quiet --clear --seed --python $(PYTHON_VERSION) $(OTHER)
+	$(OTHER)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.lock
+	echo "$(CURDIR)/src" >"$$($(OTHER)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/openrbu.pth"
 	touch $@
 
 test-debian13:  ## On Debian 13, in a chroot: what make dist built, the demo, tests; takes root
