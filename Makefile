@@ -8,13 +8,14 @@ MEMORIES ?= 5000
 READS ?= 100000
 CYCLES ?= 10000
 RAM_MIB ?= 6144
+SEED ?= 1
 SUITE ?= trixie
 TRACEABLE := not untraced and not privilege
 TWO := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 NO_LIMIT := -o timeout=0 -o faulthandler_timeout=0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-balloon example example-volatility test test-here coverage test-nobody test-floors test-python test-debian13 test-lab docs ansible fuzz lab-soak token-soak driver-soak mount-soak oracle-soak bench bench-fleet lint dist dist-check lock vendor clean
+.PHONY: help setup demo demo-balloon example example-volatility test test-here coverage test-nobody test-floors test-python test-debian13 test-lab docs ansible fleet soak-fleet fuzz lab-soak token-soak driver-soak mount-soak oracle-soak bench bench-fleet lint dist dist-check lock vendor clean
 
 help:  ## Show what there is
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -137,6 +138,12 @@ ansible: setup $(ANSIBLE)/.ready  ## The Ansible collection: its tests with the 
 	OPENRBU_ANSIBLE=$(CURDIR)/$(ANSIBLE)/bin $(BIN)/python -m pytest ansible/tests
 	scripts/check-ansible $(ANSIBLE)
 
+fleet: setup $(ANSIBLE)/.ready  ## A roll-out to N (1000) virtual machines with accidents, by the real ansible-playbook
+	PYTHONPATH=tests OPENRBU_ANSIBLE=$(CURDIR)/$(ANSIBLE)/bin $(BIN)/python ansible/tests/fleet.py --machines $(or $(N),1000) --seed $(SEED)
+
+soak-fleet: setup $(ANSIBLE)/.ready  ## The same with N (10000) machines, and the controller killed more often
+	PYTHONPATH=tests OPENRBU_ANSIBLE=$(CURDIR)/$(ANSIBLE)/bin $(BIN)/python ansible/tests/fleet.py --machines $(or $(N),10000) --seed $(SEED) --kills 6
+
 $(ANSIBLE)/.ready: requirements/ansible.lock $(VENV)/.ready
 	$(PYTHON) -m venv $(ANSIBLE)
 	$(ANSIBLE)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/ansible.lock
@@ -182,7 +189,7 @@ bench: setup  ## Speed, as ratios measured in one run; also as build/bench.json
 bench-fleet: setup  ## What N (10000) virtual machines cost: time, disk, a list of them; a long journal
 	$(BIN)/python tests/bench/fleet.py $(or $(N),10000)
 
-dist: setup $(VENV)/.dist-ready  ## Wheel, sdist, Debian package and single file, in build/dist
+dist: setup $(VENV)/.dist-ready $(ANSIBLE)/.ready  ## Wheel, sdist, Debian package, single file and Ansible collection, in build/dist
 	PYTHON=$(BIN)/python scripts/make-dist
 
 dist-check:  ## Install, use and remove what make dist has built, here and on SUITE (trixie); takes root

@@ -54,6 +54,7 @@ TREES: dict[str, dict[str, list[str]]] = {
             "how-to/without-the-module",
             "how-to/fragmented-memory",
             "how-to/xen",
+            "how-to/many-machines",
             "how-to/ci",
             "how-to/read-a-dump",
             "how-to/report-many",

@@ -111,7 +111,7 @@ def test_the_facts_with_an_image_say_what_an_update_would_find(fleet: Fleet, tas
     assert result["answers"]["plan"]["new_version"] == "A06"
 
 
-VARYING = ("id", "at", "attempt_id", "boot_id", "name", "machine_bios_rules", "invocation")
+VARYING = ("said", "id", "at", "attempt_id", "boot_id", "name", "machine_bios_rules", "invocation")
 """What differs between `rbu` on a machine and `rbu --machine`, or from one update to the next."""
 
 

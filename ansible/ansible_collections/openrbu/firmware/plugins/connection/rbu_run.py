@@ -13,7 +13,7 @@ description:
     Dell what it does on a real one.
   - The virtual machine has the controller's other files, processes and network.
 author:
-  - The openrbu developers
+  - The openrbu developers (!UNKNOWN)
 version_added: 0.3.0
 extends_documentation_fragment:
   - connection_pipelining

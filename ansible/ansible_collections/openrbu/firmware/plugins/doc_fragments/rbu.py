@@ -23,7 +23,7 @@ attributes:
     description: Shows the BIOS and what the next restart does, before and after.
     support: none
 author:
-  - The openrbu developers
+  - The openrbu developers (!UNKNOWN)
 requirements:
   - openrbu (rbu) on the host, as root; on a virtual machine nothing more
 """

@@ -13,7 +13,7 @@ description:
   - Groups them by model (C(model_poweredge_2650)) and by system ID (C(system_0x0121)).
   - Its file of settings ends in C(openrbu.yml) or C(openrbu.yaml).
 author:
-  - The openrbu developers
+  - The openrbu developers (!UNKNOWN)
 version_added: 0.3.0
 extends_documentation_fragment:
   - constructed

@@ -24,6 +24,7 @@ attributes:
     support: full
 seealso:
   - module: openrbu.firmware.bios_info
+  - module: openrbu.firmware.bios_stage
   - module: openrbu.firmware.bios_cancel
 """
 

@@ -41,7 +41,7 @@ class RbuAction(ActionBase):
         if run is None:
             result.update(self._execute_module(task_vars=task_vars))
             return result
-        _, params = self.validate_argument_spec(argument_spec=self.options)
+        _dummy, params = self.validate_argument_spec(argument_spec=self.options)
         more = {"check_mode": self._task.check_mode} if self.takes_check_mode else {}
         try:
             result.update(self.task(run, params, **more))

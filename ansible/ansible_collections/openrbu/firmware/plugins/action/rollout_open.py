@@ -1,0 +1,95 @@
+# Copyright: The openrbu developers
+# SPDX-License-Identifier: Apache-2.0
+"""Begin the restarts of a roll-out: who takes part, in which wave, and how many may fail."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+from ansible_collections.openrbu.firmware.plugins.plugin_utils import ledger
+from ansible_collections.openrbu.firmware.plugins.plugin_utils.reports import (
+    forget_answers,
+    save_summary,
+)
+
+OPTIONS = {
+    "directory": {"type": "path", "required": True},
+    "staged": {"type": "str", "default": "rollout_staged"},
+    "waves": {"type": "list", "elements": "str", "default": ["1", "10", "1%", "10%"]},
+    "budget": {"type": "str", "default": "1"},
+    "canary_waves": {"type": "int", "default": 1},
+    "unstaged_allowed": {"type": "str", "default": "0"},
+    "window": {"type": "str", "default": ""},
+}
+
+
+class ActionModule(ActionBase):
+    """Makes the ledger of this run from what staging has found on each host of the play."""
+
+    _supports_check_mode = True
+    _requires_connection = False
+
+    def run(self, tmp: None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        _dummy, asked = self.validate_argument_spec(argument_spec=OPTIONS)
+        variables = task_vars or {}
+        hosts = list(variables["ansible_play_hosts_all"])
+        if len(variables["ansible_play_batch"]) < len(variables["ansible_play_hosts"]):
+            raise AnsibleActionFail(
+                "the play has serial: leave it out, the roll-out has waves of its own"
+            )
+        hostvars = variables["hostvars"]
+        entries = [self._entry(host, hostvars.raw_get(host).get(asked["staged"])) for host in hosts]
+        unstaged = [each for each in entries if each.state == ledger.NOT_STAGED]
+        directory = Path(asked["directory"])
+        try:
+            # None is a number here, too: share_of begins at one.
+            allowed = str(asked["unstaged_allowed"])
+            many = 0 if allowed in ("0", "0%") else ledger.share_of(allowed, len(entries))
+            ledger.check_window(asked["window"])
+            directory.mkdir(parents=True, exist_ok=True)
+            if not self._task.check_mode:
+                forget_answers(directory, hosts)
+            path = directory / ("check.db" if self._task.check_mode else "ledger.db")
+            summary = ledger.open_ledger(
+                path,
+                entries,
+                waves=asked["waves"],
+                budget=asked["budget"],
+                canary_waves=asked["canary_waves"],
+                window=asked["window"],
+            )
+        except (ValueError, OSError) as error:
+            raise AnsibleActionFail(f"the roll-out can't begin: {error}") from error
+        if self._task.check_mode:
+            path.unlink()
+        else:
+            save_summary(directory, summary)
+        result.update({key: summary[key] for key in ("waves", "budget", "stopped", "counts")})
+        result.update(changed=False, ledger=str(path))
+        if len(unstaged) > many:
+            first = unstaged[0]
+            result.update(
+                failed=True,
+                msg=f"{len(unstaged)} of {len(entries)} machines are not staged, and {many} may be "
+                f"(unstaged_allowed); nothing was restarted; {first.name}: {first.message}",
+            )
+        return result
+
+    @staticmethod
+    def _entry(host: str, staged: Any) -> ledger.Entry:
+        """The state of a host by the result of its staging."""
+        if not isinstance(staged, dict):
+            return ledger.Entry(host, ledger.NOT_STAGED, "nothing was staged here")
+        message = str(staged.get("msg", ""))
+        if staged.get("unreachable"):
+            return ledger.Entry(host, ledger.NOT_STAGED, f"unreachable: {message}")
+        if staged.get("failed"):
+            kind = (staged.get("error") or {}).get("kind")
+            state = ledger.FAILED_BEFORE if kind == "failed_before" else ledger.NOT_STAGED
+            return ledger.Entry(host, state, message)
+        state = ledger.UP_TO_DATE if staged.get("state") == "up_to_date" else ledger.WAITING
+        return ledger.Entry(host, state, message)

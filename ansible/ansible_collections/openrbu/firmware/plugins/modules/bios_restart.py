@@ -1,0 +1,65 @@
+#!/usr/bin/python
+# Copyright: The openrbu developers
+# SPDX-License-Identifier: Apache-2.0
+"""What the action bios_restart does; there is no module behind it."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: bios_restart
+short_description: One machine of a roll-out, armed, restarted, and judged by what its BIOS says
+version_added: 0.3.0
+description:
+  - For the role P(openrbu.firmware.rollout#role). Asks the ledger of
+    M(openrbu.firmware.rollout_open) whether one more machine may restart now, and waits until its
+    wave is open and the budget allows it. Then arms the BIOS (M(openrbu.firmware.bios_arm)),
+    restarts by M(ansible.builtin.reboot), and reads what the BIOS says.
+  - The task fails where the new version does not run afterwards, where the machine was not
+    restarted because the roll-out has stopped, and where nothing was staged.
+  - A virtual machine that is reached by P(openrbu.firmware.rbu_run#connection) with its option
+    O(openrbu.firmware.rbu_run#connection:in_process) is restarted by openrbu in Ansible's process.
+extends_documentation_fragment:
+  - openrbu.firmware.rbu
+  - openrbu.firmware.rbu.arm
+  - openrbu.firmware.rbu.password
+options:
+  staged:
+    description: The result of M(openrbu.firmware.bios_stage) on this machine.
+    type: dict
+    required: true
+  directory:
+    description:
+      - The directory on the controller that M(openrbu.firmware.rollout_open) made. The answers of
+        rbu on this machine are saved there in C(machines), for C(rbu report).
+    type: path
+    required: true
+  reboot:
+    description: Options for M(ansible.builtin.reboot).
+    type: dict
+    default: {}
+seealso:
+  - module: openrbu.firmware.rollout_open
+"""
+
+EXAMPLES = r"""
+- name: Arm, restart, and hear what the BIOS says
+  openrbu.firmware.bios_restart:
+    staged: "{{ staged }}"
+    directory: /srv/rollout
+    reboot:
+      reboot_timeout: 1800
+"""
+
+RETURN = r"""
+state:
+  description:
+    - V(updated), V(up_to_date), V(failed), V(failed_before) (in an earlier run), V(stopped) (not
+      restarted), or V(not_staged).
+  type: str
+  returned: always
+  sample: updated
+msg:
+  description: What became of the machine, with the words of its BIOS.
+  type: str
+  returned: always
+"""

@@ -1,0 +1,148 @@
+"""The ledger: never more than the budget fail, wave after wave, whatever the workers do."""
+
+from __future__ import annotations
+
+import datetime as dt
+import importlib
+import random
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rigs.playbooks import COLLECTIONS
+
+MODULE = "ansible_collections.openrbu.firmware.plugins.plugin_utils.ledger"
+
+
+def ledger() -> Any:
+    sys.path.insert(0, str(COLLECTIONS))
+    try:
+        return importlib.import_module(MODULE)
+    finally:
+        sys.path.remove(str(COLLECTIONS))
+
+
+LEDGER = ledger()
+
+
+def opened(directory: Path, states: list[str], **rules: Any) -> Path:
+    path = directory / "ledger.db"
+    entries = [LEDGER.Entry(f"m{number}", state) for number, state in enumerate(states)]
+    rules = {"waves": [1, 2, "25%"], "budget": 2, "canary_waves": 1} | rules
+    LEDGER.open_ledger(path, entries, **rules)
+    return path
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_workers_at_the_same_time_keep_the_budget_and_the_waves(tmp_path: Path, seed: int) -> None:
+    dice = random.Random(seed)
+    budget = dice.randint(1, 4)
+    fails = {f"m{number}" for number in dice.sample(range(1, 40), 8)}
+    path = opened(tmp_path, ["waiting"] * 40, budget=budget)
+    names = [f"m{number}" for number in range(40)]
+    under_way: set[str] = set()
+    most, lock = [0], threading.Lock()
+    queue = iter(names)
+
+    def worker() -> None:
+        while True:
+            with lock:
+                name = next(queue, None)
+            if name is None:
+                return
+            state, _ = LEDGER.take(path, name)
+            if state != "restarting":
+                continue
+            with lock:
+                under_way.add(name)
+                failed = sum(
+                    each["state"] == "failed" for each in LEDGER.summary(path)["machines"].values()
+                )
+                most[0] = max(most[0], len(under_way) + failed)
+                under_way.remove(name)
+            LEDGER.give(path, name, updated=name not in fails, message="")
+
+    workers = [threading.Thread(target=worker) for _ in range(5)]
+    for each in workers:
+        each.start()
+    for each in workers:
+        each.join()
+    summary = LEDGER.summary(path)
+    assert summary["counts"].get("failed", 0) == budget
+    assert most[0] <= budget
+    assert summary["stopped"]
+    assert LEDGER.is_over(path)
+    waves = {True: [-1], False: [99]}
+    for each in summary["machines"].values():
+        waves[each["state"] != "stopped"].append(each["wave"])
+    assert max(waves[True]) <= min(waves[False])
+
+
+def test_a_failed_canary_stops_whatever_the_budget_is(tmp_path: Path) -> None:
+    path = opened(tmp_path, ["waiting"] * 9, budget=9)
+    assert LEDGER.take(path, "m0")[0] == "restarting"
+    LEDGER.give(path, "m0", updated=False, message="0x000a")
+    state, why = LEDGER.take(path, "m1")
+    assert (state, why) == ("stopped", "not restarted: the canary m0 has failed")
+
+
+def test_failures_of_an_earlier_run_count(tmp_path: Path) -> None:
+    path = opened(tmp_path, ["failed_before", "waiting", "failed_before"], budget=2)
+    assert LEDGER.take(path, "m1")[0] == "stopped"
+    path = opened(tmp_path, ["failed_before", "waiting", "failed_before"], budget=3)
+    assert LEDGER.take(path, "m1")[0] == "restarting"
+
+
+def test_a_machine_whose_worker_is_gone_has_failed(tmp_path: Path) -> None:
+    path = opened(tmp_path, ["waiting"] * 3, budget=1)
+    assert LEDGER.take(path, "m0")[0] == "restarting"
+    with LEDGER._changing(path) as database:
+        database.execute("update machine set pid = 4194304 where name = 'm0'")
+    assert LEDGER.take(path, "m1")[0] == "stopped"
+    assert LEDGER.summary(path)["machines"]["m0"]["state"] == "failed"
+
+
+@given(
+    st.lists(st.one_of(st.integers(1, 50), st.integers(1, 100).map(lambda n: f"{n}%"))),
+    st.integers(0, 3000),
+)
+def test_waves_have_each_machine_once(waves: list[object], count: int) -> None:
+    sizes = LEDGER.wave_sizes(waves, count)
+    assert sum(sizes) == count
+    assert all(size > 0 for size in sizes)
+
+
+def test_the_waves_of_a_thousand() -> None:
+    assert LEDGER.wave_sizes([1, 10, "1%", "10%"], 1000) == [1, 10, 10, 100, 879]
+
+
+@pytest.mark.parametrize("what", ["none", "-1", "1.5", "%", ""])
+def test_what_is_no_number_and_no_share_is_refused(what: str) -> None:
+    with pytest.raises(ValueError, match="number of machines or a share"):
+        LEDGER.share_of(what, 10)
+
+
+@pytest.mark.parametrize(
+    ("window", "time", "is_in"),
+    [
+        ("", "12:00", True),
+        ("22:00-04:30", "23:00", True),
+        ("22:00-04:30", "04:29", True),
+        ("22:00-04:30", "04:30", False),
+        ("09:00-17:00", "08:59", False),
+        ("09:00-17:00", "09:00", True),
+    ],
+)
+def test_a_window_may_go_over_midnight(window: str, time: str, is_in: bool) -> None:
+    assert LEDGER.in_window(window, dt.time.fromisoformat(time)) is is_in
+
+
+def test_a_window_that_is_none_is_refused() -> None:
+    for window in ("22-4", "25:00-01:00", "22:00"):
+        with pytest.raises(ValueError, match="written as"):
+            LEDGER.check_window(window)

@@ -1,0 +1,229 @@
+"""The roll-out on a handful of machines, by the playbook of the collection."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import json
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rigs.playbooks import Fleet, Played
+
+ROLLOUT = "openrbu.firmware.rollout"
+PASSWORD = "Zq7-geheim"
+
+
+def settings(fleet: Fleet, image: Path, **more: Any) -> list[str]:
+    given = {
+        "rollout_image": str(image),
+        "rollout_directory": str(fleet.directory / "rollout"),
+        **{key if "openrbu" in key else f"rollout_{key}": value for key, value in more.items()},
+    }
+    return ["-e", json.dumps(given)]
+
+
+def roll_out(fleet: Fleet, image: Path, *words: str, code: int = 0, **more: Any) -> Played:
+    return fleet.play(ROLLOUT, *settings(fleet, image, **more), *words, code=code)
+
+
+def summary(fleet: Fleet) -> Any:
+    return json.loads((fleet.directory / "rollout/summary.json").read_text("utf-8"))
+
+
+def states(fleet: Fleet) -> dict[str, str]:
+    return {name: each["state"] for name, each in summary(fleet)["machines"].items()}
+
+
+def status(fleet: Fleet, name: str) -> Any:
+    return fleet.rbu("status", "--machine", name)
+
+
+def changes(played: Played) -> list[str]:
+    return [each["host"] for each in played.results if each["result"].get("changed")]
+
+
+@pytest.mark.parametrize("in_process", [True, False], ids=["in process", "as on a real server"])
+def test_machines_are_updated_and_a_second_run_changes_nothing(
+    fleet: Fleet, in_process: bool
+) -> None:
+    for name in ("a", "b", "c")[: 3 if in_process else 2]:
+        fleet.machine(name)
+    image = fleet.image("A06")
+    how: dict[str, Any] = {"openrbu_in_process": in_process, "reboot": {"reboot_timeout": 60}}
+    roll_out(fleet, image, **how)
+    assert set(states(fleet).values()) == {"updated"}
+    assert summary(fleet)["waves"] == ([1, 2] if in_process else [1, 1])
+    for name in states(fleet):
+        assert status(fleet, name)["bios"]["version"] == "A06"
+    before = {name: status(fleet, name) for name in states(fleet)}
+    assert changes(roll_out(fleet, image, **how)) == []
+    assert set(states(fleet).values()) == {"up_to_date"}
+    assert {name: status(fleet, name) for name in before} == before
+
+
+def test_the_answers_of_each_machine_are_there_for_a_report(fleet: Fleet) -> None:
+    fleet.machine("a")
+    fleet.machine("b", faults=("erase-fails",))
+    roll_out(fleet, fleet.image("A06"), code=2)
+    files = sorted((fleet.directory / "rollout/machines").iterdir())
+    assert [file.name for file in files] == ["a.json", "b.json"]
+    report = fleet.rbu("report", *files)
+    rows = {each["name"]: each for each in report["machines"]}
+    assert (rows["a"]["outcome"], rows["a"]["completion_code"]) == ("updated", "0x0000")
+    assert (rows["b"]["outcome"], rows["b"]["completion_code"]) == ("refused", "0x000a")
+
+
+def test_check_mode_changes_nothing_and_leaves_nothing(fleet: Fleet) -> None:
+    fleet.machine("a")
+    before = status(fleet, "a")
+    played = roll_out(fleet, fleet.image("A06"), "--check")
+    assert changes(played) == ["a", "a"]
+    assert status(fleet, "a") == before
+    assert list((fleet.directory / "rollout").iterdir()) == []
+
+
+def test_a_canary_whose_bios_fails_stops_all_others(fleet: Fleet) -> None:
+    fleet.machine("a", faults=("erase-fails",))
+    for name in ("b", "c"):
+        fleet.machine(name)
+    image = fleet.image("A06")
+    for before in ("failed", "failed_before"):
+        roll_out(fleet, image, code=2, budget=2 if before == "failed" else 1)
+        assert states(fleet) == {"a": before, "b": "stopped", "c": "stopped"}
+        assert "0x000a" in summary(fleet)["machines"]["a"]["message"]
+        for name in ("b", "c"):
+            told = status(fleet, name)
+            assert (told["bios"]["version"], told["state"]) == ("A05", "staged")
+    roll_out(fleet, image, code=2, budget=2)
+    assert states(fleet) == {"a": "failed_before", "b": "updated", "c": "updated"}
+
+
+def test_nothing_restarts_where_a_machine_is_not_staged(fleet: Fleet) -> None:
+    fleet.machine("a")
+    fleet.machine("b", "precision-390")
+    fleet.machine("c")
+    fleet.rbu("machine", "off", "c")
+    image = fleet.image("A06")
+    roll_out(fleet, image, code=2)
+    assert states(fleet) == {"a": "waiting", "b": "not_staged", "c": "not_staged"}
+    assert status(fleet, "a")["state"] == "staged"
+    roll_out(fleet, image, code=2, unstaged_allowed=2)
+    assert states(fleet) == {"a": "updated", "b": "not_staged", "c": "not_staged"}
+    assert "0x0121" in summary(fleet)["machines"]["b"]["message"]
+
+
+def test_outside_of_the_window_nothing_restarts(fleet: Fleet) -> None:
+    fleet.machine("a")
+    image = fleet.image("A06")
+    later = dt.datetime.now().astimezone() + dt.timedelta(hours=2)
+    closed = f"{later:%H:%M}-{later + dt.timedelta(hours=2):%H:%M}"
+    roll_out(fleet, image, code=2, window=closed)
+    assert states(fleet) == {"a": "stopped"}
+    assert summary(fleet)["stopped"] == f"it is outside of the window {closed}"
+    played = roll_out(fleet, image, code=2, window="from ten to four")
+    assert "a window is written as 22:00-04:30" in played.of("a", "Begin the restarts")["msg"]
+
+
+def test_a_play_with_serial_is_refused(fleet: Fleet) -> None:
+    for name in ("a", "b"):
+        fleet.machine(name)
+    text = (
+        "- hosts: all\n  serial: 1\n  gather_facts: false\n"
+        "  roles:\n    - openrbu.firmware.rollout\n"
+    )
+    played = fleet.play(text, *settings(fleet, fleet.image("A06")), code=2)
+    assert "serial" in played.of("a", "Begin the restarts")["msg"]
+    assert status(fleet, "a")["bios"]["version"] == "A05"
+
+
+class Watcher:
+    """Looks at the arguments and the environment of all processes, for a text."""
+
+    def __init__(self, text: str) -> None:
+        self._text, self._is_over = text.encode(), threading.Event()
+        self.looks, self.found = 0, set[str]()
+
+    def _look(self) -> None:
+        while not self._is_over.is_set():
+            self.looks += 1
+            for entry in Path("/proc").iterdir():
+                if entry.name.isdigit():
+                    for name in ("cmdline", "environ"):
+                        with contextlib.suppress(OSError):
+                            if self._text in (entry / name).read_bytes():
+                                self.found.add(f"{name} of {(entry / 'comm').read_text()}")
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[None]:
+        thread = threading.Thread(target=self._look)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._is_over.set()
+            thread.join()
+
+
+@pytest.mark.parametrize("in_process", [True, False], ids=["in process", "as on a real server"])
+def test_a_password_is_left_nowhere(fleet: Fleet, in_process: bool) -> None:
+    fleet.machine("a", "precision-t7600", admin_password=PASSWORD)
+    fleet.machine("b", "precision-t7600", admin_password=PASSWORD, faults=("erase-fails",))
+    (fleet.directory / "secret.yml").write_text(f"rollout_password: {PASSWORD}\n")
+    watcher = Watcher(PASSWORD)
+    with watcher.watching():
+        played = roll_out(
+            fleet,
+            fleet.image("A02", "precision-t7600"),
+            *("-e", "@secret.yml", "-vvvv", "--diff"),
+            code=2,
+            openrbu_in_process=in_process,
+            reboot={"reboot_timeout": 60},
+        )
+    assert states(fleet) == {"a": "updated", "b": "failed"}
+    assert watcher.looks > 10
+    assert watcher.found == set()
+    assert PASSWORD not in played.out
+    left = [
+        path
+        for path in fleet.directory.rglob("*")
+        if path.is_file() and PASSWORD.encode() in path.read_bytes()
+    ]
+    assert left == [fleet.directory / "secret.yml"]
+
+
+def test_after_the_controller_was_killed_the_same_command_goes_on(fleet: Fleet) -> None:
+    names = [f"m{number}" for number in range(6)]
+    for name in names:
+        fleet.machine(name)
+    words = settings(fleet, fleet.image("A06"))
+    machines = fleet.directory / "rollout/machines"
+    process = subprocess.Popen(
+        fleet.command(ROLLOUT, *words),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd=fleet.directory,
+        env=fleet.environment,
+        start_new_session=True,
+    )
+    while not list(machines.glob("m*.json")):  # the first machine is done
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert [status(fleet, name)["bios"]["version"] for name in names].count("A05") >= 2
+    while any(fleet.rbu("status", "--machine", name).get("error") for name in names):
+        time.sleep(0.1)  # a worker ends what it has begun
+    fleet.play(ROLLOUT, *words)
+    assert {status(fleet, name)["bios"]["version"] for name in names} == {"A06"}
+    for name in names:
+        events = fleet.rbu("history", "--machine", name)["updates"]
+        assert [each["outcome"] for each in events] == ["result"]
