@@ -15,7 +15,7 @@ TWO := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 NO_LIMIT := -o timeout=0 -o faulthandler_timeout=0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-balloon example example-volatility test test-here coverage test-nobody test-floors test-python test-debian13 test-lab docs ansible fleet soak-fleet fuzz lab-soak token-soak driver-soak mount-soak oracle-soak bench bench-fleet lint dist dist-check lock vendor clean
+.PHONY: help setup demo demo-balloon example example-volatility test test-here coverage test-nobody test-floors test-python test-debian13 test-lab docs ansible fleet soak-fleet ironic fuzz lab-soak token-soak driver-soak mount-soak oracle-soak bench bench-fleet lint dist dist-check lock vendor clean
 
 help:  ## Show what there is
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -152,6 +152,19 @@ $(ANSIBLE)/.ready: requirements/ansible.lock $(VENV)/.ready
 	  "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 	touch $@
 
+IRONIC := build/ironic
+
+ironic: setup $(IRONIC)/.ready  ## The hardware manager for Ironic, in the real ironic-python-agent on virtual machines
+	OPENRBU_IRONIC=$(CURDIR)/$(IRONIC)/bin/python $(BIN)/python -m pytest ironic/tests
+
+$(IRONIC)/.ready: requirements/ironic.lock $(VENV)/.ready
+	$(PYTHON) -m venv $(IRONIC)
+	$(IRONIC)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/ironic.lock
+	$(IRONIC)/bin/python -c 'import sys, sysconfig; print("import site; site.addsitedir(" + repr(sys.argv[1]) + ")", \
+	  file=open(sysconfig.get_path("purelib") + "/openrbu.pth", "w"))' \
+	  "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+	touch $@
+
 fuzz: setup $(VENV)/.fuzz-ready  ## Any bytes for all parsers of what others wrote, for SECONDS (600) in all
 	$(BIN)/python tests/fuzz --seconds $(SECONDS)
 
@@ -202,7 +215,7 @@ $(VENV)/.dist-ready: requirements/dist.lock $(VENV)/.ready
 lock:  ## Make requirements/*.lock anew (names, versions and hashes; no addresses)
 	$(PYTHON) -m venv build/lock
 	build/lock/bin/python -m pip install --quiet pip-tools
-	cd requirements && for name in ansible dev dist docs floors fuzz; do \
+	cd requirements && for name in ansible dev dist docs floors fuzz ironic; do \
 	  ../build/lock/bin/pip-compile --quiet --upgrade --generate-hashes --no-header \
 	    --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --strip-extras --allow-unsafe \
 	    --output-file $$name.lock $$name.in || exit 1; \

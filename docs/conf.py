@@ -59,6 +59,7 @@ TREES: dict[str, dict[str, list[str]]] = {
             "how-to/read-a-dump",
             "how-to/report-many",
             "how-to/watch",
+            "how-to/ironic",
         ],
         "In depth": [
             "real-machine",
