@@ -104,16 +104,19 @@ class TouchedRam:
 
 
 def write_image(
-    path: Path, flash_size_bytes: int = IMAGE_BYTES, model: str = "precision-t7600"
+    path: Path,
+    flash_size_bytes: int = IMAGE_BYTES,
+    model: str = "precision-t7600",
+    version: str = "9.9.9",
 ) -> None:
     """An image for a model, of 16 MiB for a Precision T7600 unless said otherwise."""
-    path.write_bytes(_image(flash_size_bytes, model))
+    path.write_bytes(_image(flash_size_bytes, model, version))
 
 
-def _image(flash_size_bytes: int, model: str = "precision-t7600") -> bytes:
+def _image(flash_size_bytes: int, model: str = "precision-t7600", version: str = "9.9.9") -> bytes:
     return make_image(
         memoryview(_SOURCE)[:flash_size_bytes],
-        version=BiosVersion.parse("9.9.9"),
+        version=BiosVersion.parse(version),
         systems=[SystemId(MODELS[model].system_id)],
     )
 

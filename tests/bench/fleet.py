@@ -31,6 +31,7 @@ from openrbu.update.journal import Journal
 
 RBU = str(Path(sys.executable).with_name("rbu"))
 MODEL = "poweredge-2650"
+VERSION = "A06"
 FLASH_BYTES = 512 * KIB
 PROCESSES_EACH_CPU = 3
 JOURNAL_LINES = 100_000
@@ -54,7 +55,7 @@ class Fleet:
         directory.mkdir()
         self._home, self._image = directory / "home", directory / "image.hdr"
         self.names = [f"m{number:05}" for number in range(count)]
-        cases.write_image(self._image, FLASH_BYTES, MODEL)
+        cases.write_image(self._image, FLASH_BYTES, MODEL, VERSION)
         self.environment = {**os.environ, "OPENRBU_HOME": str(self._home)}
 
     def work(self, processes: int) -> Cost:

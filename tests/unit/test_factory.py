@@ -182,13 +182,13 @@ def test_a_making_that_is_cut_short_is_in_nobodys_way(
         make(tmp_path)
 
     assert in_child(make_one) == -signal.SIGKILL
-    machines = tmp_path / "machines"
-    assert [entry.name[:5] for entry in machines.iterdir()] == [".new-"]
+    assert sorted(entry.name[:5] for entry in tmp_path.iterdir()) == [".new-", "machi"]
     assert store.machine_names() == []
     monkeypatch.undo()
     with running(make(tmp_path)) as machine:
         assert machine.is_on
-    assert [entry.name for entry in machines.iterdir()] == ["box"]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["machines"]
+    assert sorted(entry.name for entry in (tmp_path / "machines").iterdir()) == [".flash", "box"]
 
 
 def test_a_machine_that_lost_its_description_can_be_removed(tmp_path: Path) -> None:

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from openrbu.bios.flash import Flash
 from openrbu.errors import MachineError, ObstacleError, UsageError
 from openrbu.hosts.base import read_text
 from openrbu.hosts.virtual import VirtualHost
 from openrbu.machine import store
 from openrbu.machine.config import FORMAT
 from openrbu.machine.removal import remove_machine
-from openrbu.machine.state import SPARE_BYTES, StateRefusedError
+from openrbu.machine.state import StateRefusedError, spare_for
 from openrbu.machine.virtual import VirtualMachine
 from openrbu.units import KIB, MIB
 from openrbu.update.cancelling import cancel
@@ -27,6 +28,7 @@ from openrbu.update.plan import make_plan
 from rigs.machines import (
     DEVICE,
     ENTRY,
+    FLASH_BYTES,
     REBOOT_MODE,
     Quiet,
     as_nobody,
@@ -399,7 +401,7 @@ def test_it_is_put_away_on_a_full_disk_again_and_again(disk: Disk) -> None:
         with VirtualMachine(directory) as machine:
             assert read_text(VirtualHost(machine), REBOOT_MODE) == mode
         for name in ("state.json", "state.spare"):  # room that is let go may be another's at once
-            assert 512 * (directory / name).stat().st_blocks >= SPARE_BYTES
+            assert 512 * (directory / name).stat().st_blocks >= spare_for(FLASH_BYTES)
 
 
 def test_a_change_is_refused_while_there_is_no_room_to_put_its_outcome_away(disk: Disk) -> None:
@@ -407,7 +409,7 @@ def test_a_change_is_refused_while_there_is_no_room_to_put_its_outcome_away(disk
     with running(directory):
         pass
     (directory / "state.spare").unlink(missing_ok=True)
-    disk.leave(SPARE_BYTES // 2)
+    disk.leave(spare_for(FLASH_BYTES) // 2)
     with VirtualMachine(directory) as machine:
         before = status(machine)
         with pytest.raises(MachineError, match=FULL):
@@ -465,16 +467,34 @@ def test_a_restart_is_refused_where_the_bios_could_not_write_and_nothing_is_lost
         assert machine.restart().version_after == "2.3.0"
 
 
-def test_a_disk_that_fills_up_during_the_flash_does_no_harm(disk: Disk) -> None:
-    """The flash has all its room since the machine was made."""
+def test_a_disk_that_fills_up_during_the_flash_does_no_harm(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The flash has all its room before the BIOS begins, or the restart is refused."""
     directory = make(disk.home)
-    blocks = (directory / "flash").stat().st_blocks
-    assert blocks * 512 >= (directory / "flash").stat().st_size
     with running(directory) as machine:
         update(VirtualHost(machine), image())
     disk.leave(72 * KIB)
     with VirtualMachine(directory) as machine:
+        with pytest.raises(MachineError, match=FULL):
+            machine.restart()
+        assert machine.is_on
+        assert machine.is_armed
+    assert [each.name for each in directory.glob("flash*")] == ["flash"]
+    disk.free()
+    make_room = Flash.make_room
+
+    def made(flash: Flash) -> None:
+        make_room(flash)
+        disk.leave(72 * KIB)
+
+    monkeypatch.setattr(Flash, "make_room", made)
+    with VirtualMachine(directory) as machine:
         assert machine.restart().version_after == "2.3.0"
+    disk.free()
+    with VirtualMachine(directory) as machine:
+        assert machine.status().tables == machine.tables
+        assert machine.flash.current.version == "2.3.0"
 
 
 def test_staging_by_hand_on_a_full_disk_says_so_and_can_be_done_again(disk: Disk) -> None:

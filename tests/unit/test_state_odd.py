@@ -15,9 +15,10 @@ from openrbu.bios.cmos_file import CmosFile
 from openrbu.errors import MachineError, ObstacleError, OpenRbuError
 from openrbu.machine import store
 from openrbu.machine.clock import local_now
-from openrbu.machine.state import MAX_STATE_BYTES, SPARE_BYTES, StateFile
+from openrbu.machine.state import MAX_STATE_BYTES, StateFile, spare_for
 from openrbu.machine.virtual import VirtualMachine
 from openrbu.system.kept_files import OddFileError, read_kept, remove_whatever
+from openrbu.units import MIB
 from openrbu.update.journal import Journal
 from rigs.cli import Cli
 from rigs.small_disks import largest_file
@@ -213,7 +214,7 @@ def test_a_home_that_is_no_directory_is_not_taken_for_one_without_machines(
 # -- a process that may not write so much ---------------------------------------------------
 
 
-@pytest.mark.parametrize("limit_bytes", [0, 100, 4096, 65536, SPARE_BYTES - 1])
+@pytest.mark.parametrize("limit_bytes", [0, 100, 4096, spare_for(MIB) - 1])
 def test_a_process_that_may_not_write_a_whole_state_changes_nothing(
     cli: Cli, box: Path, limit_bytes: int
 ) -> None:
@@ -228,7 +229,7 @@ def test_a_process_that_may_not_write_a_whole_state_changes_nothing(
 
 
 def test_a_limit_of_just_a_state_is_enough(cli: Cli, box: Path) -> None:
-    with largest_file(SPARE_BYTES):
+    with largest_file(spare_for(MIB)):
         cli.json("module", "load", "dell_rbu", "--machine", "box")
     assert "dell_rbu" in cli.json("machine", "show", "box")["modules"]
 

@@ -27,6 +27,7 @@ from openrbu.errors import MachineError, OpenRbuError
 from openrbu.faults import FaultKind
 from openrbu.formats.dell import CompletionCode, describe_completion
 from openrbu.formats.layout import Field, Layout
+from openrbu.system.kept_files import open_kept
 from openrbu.units import KIB
 
 BLOCK_BYTES = 64 * KIB
@@ -94,14 +95,24 @@ class BankRecord:
 class FlashFile:
     """The device: a file that is erased in blocks and programmed in place. It does not know banks.
 
+    A file that has more names than one is that of other machines, too, and is never written: a
+    copy with the name `own` takes its place first. (None: PATH.own.)
+
     :raise MachineError: when the file is missing.
     """
 
     def __init__(
-        self, path: Path, *, rail: PowerRail | None = None, faults: Collection[FaultKind] = ()
+        self,
+        path: Path,
+        *,
+        rail: PowerRail | None = None,
+        faults: Collection[FaultKind] = (),
+        own: Path | None = None,
     ) -> None:
         self._rail = rail or PowerRail()
         self._faults = faults
+        self._own = own or path.with_name(f"{path.name}.own")
+        self._has_room = False
         try:
             self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -110,6 +121,31 @@ class FlashFile:
 
     def close(self) -> None:
         os.close(self._fd)
+
+    def make_room(self) -> None:
+        """Take the disk space for all that may be written, in a file that is this machine's alone.
+
+        :raise OSError: when there is not enough; then nothing has changed.
+        """
+        if os.fstat(self._fd).st_nlink == 1:
+            os.posix_fallocate(self._fd, 0, self.size_bytes)
+        else:
+            self._make_own()
+        self._has_room = True
+
+    def _make_own(self) -> None:
+        fresh = self._own.with_name(f"{self._own.name}.new")
+        fd = open_kept(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+        try:
+            os.posix_fallocate(fd, 0, self.size_bytes)
+            os.pwrite(fd, self.read(0, self.size_bytes), 0)
+            fresh.replace(self._own)
+        except BaseException:
+            os.close(fd)
+            fresh.unlink(missing_ok=True)
+            raise
+        os.close(self._fd)
+        self._fd = fd
 
     def read(self, offset: int, size_bytes: int) -> bytes:
         return os.pread(self._fd, size_bytes, offset)
@@ -137,6 +173,8 @@ class FlashFile:
         self._put(offset, data)
 
     def _put(self, offset: int, data: Buffer) -> None:
+        if not self._has_room:
+            self.make_room()
         cut = self._rail.operation()
         os.pwrite(self._fd, data[: len(data) // 2] if cut else data, offset)
         if cut:
@@ -165,14 +203,23 @@ class Flash:
             raise MachineError("the flash file is damaged: its size is not that of two banks")
 
     @staticmethod
-    def create(path: Path, data: Buffer, *, version: str, release_date: str) -> None:
-        """Make the flash file of a machine that leaves the factory with `data` as its BIOS."""
+    def content(data: Buffer, *, version: str, release_date: str) -> bytes:
+        """The flash file of a machine that leaves the factory with `data` as its BIOS."""
         record = BankRecord(1, 0, version, release_date, zlib.crc32(data)).build()
+        return bytes(data) + bytes(len(data)) + record.ljust(2 * BLOCK_BYTES, b"\0")
+
+    @staticmethod
+    def create(path: Path, data: Buffer, *, version: str, release_date: str) -> None:
+        """Make that file."""
         with path.open("xb") as file:
-            file.write(data)
-            file.truncate(2 * len(data) + 2 * BLOCK_BYTES)
-            file.seek(2 * len(data))
-            file.write(record)
+            file.write(Flash.content(data, version=version, release_date=release_date))
+
+    def make_room(self) -> None:
+        """Take the disk space for an installation.
+
+        :raise OSError: when there is not enough; then nothing has changed.
+        """
+        self._device.make_room()
 
     @property
     def current(self) -> BankRecord:

@@ -44,6 +44,7 @@ from openrbu.machine.faults import parse_faults, with_options
 from openrbu.machine.guest_spec import MIN_GUEST_BYTES
 from openrbu.machine.models import DEFAULT_MODEL, Model, TokenKind, model
 from openrbu.machine.ram import create_ram, link_ram, remove_ram
+from openrbu.machine.shared_flash import leaving, make_flash
 from openrbu.system.files import fresh_directory
 from openrbu.system.signals import signals_deferred
 from openrbu.units import GIB, KIB, MIB, PAGE_SIZE, exact_size
@@ -106,7 +107,7 @@ def make_machine(name: str, spec: MachineSpec, *, clock: Clock = local_now) -> P
     with store.disk_errors(directory):
         fresh = _fresh_directory(directory)
         try:
-            _write(fresh, parts)
+            _write(fresh, parts, directory.parent)
             if spec.ram_directory is not None:
                 link_ram(fresh, name, Path(spec.ram_directory))
             create_ram(fresh, parts.config)
@@ -114,7 +115,8 @@ def make_machine(name: str, spec: MachineSpec, *, clock: Clock = local_now) -> P
         except BaseException:
             with signals_deferred():
                 remove_ram(fresh)
-                shutil.rmtree(fresh, ignore_errors=True)
+                with leaving(fresh, directory.parent):
+                    shutil.rmtree(fresh, ignore_errors=True)
             raise
     return directory
 
@@ -125,7 +127,7 @@ def write_parts(directory: Path, spec: MachineSpec, *, clock: Clock = local_now)
     :raise UsageError, DamagedInputError: as `make_machine`.
     :raise OSError: for an error of the disk.
     """
-    _write(directory, _parts(spec, clock()))
+    _write(directory, _parts(spec, clock()), directory)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,21 +196,26 @@ def _parts(spec: MachineSpec, now: dt.datetime) -> _Parts:
     return _Parts(config, tables, cmos, firmware, spec.admin_password)
 
 
-def _write(directory: Path, parts: _Parts) -> None:
-    _write_tables_and_flash(directory, parts.tables, parts.firmware)
+def _write(directory: Path, parts: _Parts, machines: Path) -> None:
+    bios = dell.BiosInformation.of(parts.tables)
+    version, date = bios.version, bios.release_date
+    content = Flash.content(parts.firmware, version=version, release_date=date)
+    make_flash(directory, machines, content)
+    _write_tables(directory, parts.tables)
     _write_settings(directory, parts.tables, parts.cmos, parts.admin_password)
     save_config(directory, parts.config)
 
 
 def _fresh_directory(directory: Path) -> Path:
-    """A directory beside `directory`, to make a machine in, so that no process sees an incomplete
-    machine."""
+    """A directory beside that of all machines, to make one in, so that no process sees an
+    incomplete machine. (In that of all machines, what killed processes have left would be looked
+    for among them.)"""
     machines = directory.parent
     for path in (machines.parent, machines):
         with store.home_errors(path):
             path.mkdir(0o700, parents=True, exist_ok=True)
     store.check_owner(directory)
-    return fresh_directory(machines, _FRESH)
+    return fresh_directory(machines.parent, _FRESH)
 
 
 def _put_in_place(fresh: Path, directory: Path) -> None:
@@ -347,20 +354,9 @@ def _make_tokens(kind: Model) -> smbios.Structure:
     )
 
 
-def _write_tables_and_flash(directory: Path, tables: smbios.Tables, firmware: bytes) -> None:
+def _write_tables(directory: Path, tables: smbios.Tables) -> None:
     for name, data in zip(("smbios_entry_point", "DMI"), tables.build(), strict=True):
         (directory / name).write_bytes(data)
-    bios = dell.BiosInformation.of(tables)
-    flash = directory / "flash"
-    Flash.create(flash, firmware, version=bios.version, release_date=bios.release_date)
-    _fill_holes(flash)
-
-
-def _fill_holes(path: Path) -> None:
-    """Allocate disk space for a whole file, so that a full disk later can't stop the BIOS while it
-    writes its flash."""
-    with path.open("r+b") as file:
-        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
 def _write_settings(

@@ -38,18 +38,18 @@ def create_ram(directory: Path, config: MachineConfig) -> None:
 
 
 def open_ram(
-    directory: Path, config: MachineConfig, is_on: Callable[[], bool], *, reading: bool = False
+    directory: Path, config: MachineConfig, state: Callable[[], object], *, reading: bool = False
 ) -> RamFile:
     """Open the RAM of a machine. A file in another directory may be gone; it is made again when the
-    machine is off. `is_on` is only called in this case. `reading`: RAM that has a content is opened
-    for reading only.
+    machine is off: `state` returns None then, and is only called in this case. `reading`: RAM that
+    has a content is opened for reading only.
 
     :raise RamGoneError: when the file is gone and the machine is on.
     :raise OSError: for an error of the disk.
     """
     path = directory / _NAME
     if path.is_symlink() and not path.exists():
-        if is_on():
+        if state() is not None:
             raise RamGoneError(directory.name, path.readlink())
         create_ram(directory, config)
     writable = not (reading and path.stat().st_size)

@@ -9,6 +9,7 @@ from pathlib import Path
 from openrbu.machine.config import load_config
 from openrbu.machine.dom0 import XEN
 from openrbu.machine.ram import remove_ram
+from openrbu.machine.shared_flash import leaving
 from openrbu.machine.state import StateFile
 from openrbu.machine.store import disk_errors, locked
 from openrbu.memory.physical import pc_regions
@@ -27,7 +28,8 @@ def remove_machine(directory: Path) -> None:
         remove_whatever(directory / "machine.json")
         Hypervisor.remove(directory / XEN)  # after this, processes that have it open can't use it
         remove_ram(directory)
-        shutil.rmtree(directory)
+        with leaving(directory, directory.parent):
+            shutil.rmtree(directory)
 
 
 def remove_odd_lock(directory: Path) -> None:

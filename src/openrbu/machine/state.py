@@ -40,6 +40,10 @@ from openrbu.units import KIB, MIB
 SPARE_BYTES = 256 * KIB
 """Enough for the state of a kernel with thousands of scattered packets. A usual state has 2 KiB."""
 
+_LEAST_SPARE_BYTES = 32 * KIB
+_FLASH_FOR_ALL = 16 * MIB
+"""An image for a flash of this size is thousands of packets."""
+
 MAX_STATE_BYTES = 64 * MIB
 """More than the state of any machine has: a million runs of pages in a balloon have 15 MiB."""
 
@@ -52,6 +56,13 @@ _NOT_THE_FILES_FAULT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 _UNFIT = (LookupError, TypeError, ValueError, ArithmeticError, MemoryError, OpenRbuError)
 """What the parts of a machine raise when they are to continue from a state with impossible
 values."""
+
+
+def spare_for(flash_size_bytes: int) -> int:
+    """The size in bytes of the spare of a machine: enough for the state with an image for its flash
+    in scattered packets."""
+    share = SPARE_BYTES * flash_size_bytes // _FLASH_FOR_ALL
+    return min(SPARE_BYTES, max(_LEAST_SPARE_BYTES, share))
 
 
 class StateRefusedError(MachineError):
@@ -72,6 +83,7 @@ class StateFile:
         self._path = directory / "state.json"
         self._lost = directory / "state.lost"
         self._spare = directory / "state.spare"
+        self.spare_bytes = SPARE_BYTES
         self._last: str | None = None
         self.is_in_use = False
 
@@ -162,14 +174,15 @@ class StateFile:
         import resource  # noqa: PLC0415  (start-up time)
 
         limit_bytes, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
-        if limit_bytes != resource.RLIM_INFINITY and limit_bytes < SPARE_BYTES:
+        if limit_bytes != resource.RLIM_INFINITY and limit_bytes < self.spare_bytes:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(self._spare))
 
     def _make_spare(self) -> None:
         fd = self._open_spare()
         try:
-            os.posix_fallocate(fd, 0, SPARE_BYTES)
-            os.pwrite(fd, b" ", SPARE_BYTES - 1)  # EFBIG at a limit (ulimit -f): not from fallocate
+            os.posix_fallocate(fd, 0, self.spare_bytes)
+            # EFBIG at a limit (ulimit -f), which fallocate does not tell
+            os.pwrite(fd, b" ", self.spare_bytes - 1)
         finally:
             os.close(fd)
 

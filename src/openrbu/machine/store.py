@@ -6,7 +6,7 @@
         machine.json        what it is: made once, never changed
         smbios_entry_point  its SMBIOS tables as they left the factory
         DMI
-        cmos, flash, nvram.json
+        cmos, flash, nvram.json  see `machine.shared_flash` for the flash
         ram                 a sparse file, or a link to one
         xen/                on a Xen host: its guests, see `machine.xen_host`
         state.*             the saved state of the running kernel: see `machine.state`

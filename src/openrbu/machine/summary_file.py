@@ -37,6 +37,7 @@ _SOURCES = (
     "DMI",
     "cmos",
     "flash",
+    "flash.own",
     "nvram.json",
     "state.json",
     "ram",

@@ -24,7 +24,7 @@ from typing import Self
 from openrbu.bios.activation import bios_activation
 from openrbu.bios.cmos_file import CmosFile
 from openrbu.bios.faulty_ports import faulty_ports, faulty_smi
-from openrbu.bios.flash import Flash, FlashFile
+from openrbu.bios.flash import Flash
 from openrbu.bios.nvram import ROOM_BYTES, NvramFile
 from openrbu.bios.post_report import PostReport
 from openrbu.bios.power import PowerRail, flash_rail
@@ -39,7 +39,7 @@ from openrbu.kernel.files import File, MachineFiles
 from openrbu.kernel.held import before_start, held_regions
 from openrbu.kernel.kernel import Kernel
 from openrbu.kernel.states import KernelState
-from openrbu.machine import store, summary
+from openrbu.machine import shared_flash, store, summary
 from openrbu.machine.base import MachineStatus
 from openrbu.machine.clock import Clock, local_now
 from openrbu.machine.config import load_config, read_tables
@@ -49,7 +49,7 @@ from openrbu.machine.kernel_user import KernelUser
 from openrbu.machine.path_locks import PathLocks, path_lock
 from openrbu.machine.program_files import ProgramFiles
 from openrbu.machine.ram import open_ram
-from openrbu.machine.state import StateFile
+from openrbu.machine.state import StateFile, spare_for
 from openrbu.machine.state_formats import MachineState
 from openrbu.memory.frames import Frames
 from openrbu.memory.physical import Region
@@ -104,18 +104,17 @@ class VirtualMachine(KernelUser):
 
     def _open_parts(self, stack: contextlib.ExitStack, rail: PowerRail) -> None:
         directory = self.directory
-        reading = self.original != directory
         self._factory_tables = read_tables(directory, self.config)
         self.system_id = dell.system_id(self._factory_tables)
         self.cmos = CmosFile(directory / "cmos", rail, banks=banks_of(self._factory_tables))
         self.nvram = NvramFile(directory / "nvram.json", rail)
         own_rail = flash_rail(rail, self._faults)
-        device = FlashFile(directory / "flash", rail=own_rail, faults=self._faults)
+        device = shared_flash.open_flash(directory, rail=own_rail, faults=self._faults)
         stack.callback(device.close)
         self.flash = Flash(device, faults=self._faults)
-        self.ram = open_ram(
-            directory, self.config, lambda: self._state.read() is not None, reading=reading
-        )
+        self._state.spare_bytes = spare_for(self.flash.size_bytes)
+        is_copy = self.original != directory
+        self.ram = open_ram(directory, self.config, self._state.read, reading=is_copy)
         stack.callback(self.ram.close)
         self._dom0: Dom0 | None = None
         if self.config.xen is not None:
@@ -197,6 +196,8 @@ class VirtualMachine(KernelUser):
         keep_ram = keep_ram and keeps_ram(self._faults)
         with self._changing():
             make_room(self.directory, ROOM_BYTES)
+            if self.is_armed:
+                self.flash.make_room()
             self._state.mark_in_use()
             before = before_start(
                 self.kernel, self.frame_table, memory_is_kept=keep_ram, is_armed=self.is_armed
@@ -385,6 +386,7 @@ class VirtualMachine(KernelUser):
                     self.kernel.stop()  # for programs that have a file of it open
                     with store.disk_errors(self.directory):
                         self._state.save(state)
+                shared_flash.settle(self.directory, self.config.format)
                 summary.keep(self.directory, shown)
 
     def __enter__(self) -> Self:

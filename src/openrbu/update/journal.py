@@ -127,11 +127,15 @@ class Journal:
             **fields,
         }
         line = json.dumps(document).encode() + b"\n"
-        with self._opened() as fd:
-            try:
-                self._add_line(fd, line)
-            except OSError as error:
-                raise self._unwritable(error) from None
+        try:
+            if self._path.exists() or not self._begin(line):
+                fd = open_kept(self._path, os.O_RDWR | os.O_APPEND)
+                try:
+                    self._add_line(fd, line)
+                finally:
+                    os.close(fd)
+        except OSError as error:
+            raise self._unwritable(error) from None
 
     def append_change(self, attempt_id: str, change: Change, when: dt.datetime) -> None:
         """Add a change that is about to be made; it is on the disk when this returns.
@@ -213,28 +217,8 @@ class Journal:
         attempts = self.attempts(1)
         return attempts[0] if attempts else None
 
-    @contextlib.contextmanager
-    def _opened(self) -> Iterator[int]:
-        """The descriptor of the open file, which is made where it does not exist.
-
-        :raise ObstacleError: when it can't be opened for writing.
-        """
-        flags = os.O_RDWR | os.O_APPEND
-        try:
-            try:
-                fd = open_kept(self._path, flags)
-            except FileNotFoundError:
-                self._begin()
-                fd = open_kept(self._path, flags)
-        except OSError as error:
-            raise self._unwritable(error) from None
-        try:
-            yield fd
-        finally:
-            os.close(fd)
-
-    def _begin(self) -> None:
-        """Make the file, whole, unless another process has just made it.
+    def _begin(self, line: bytes) -> bool:
+        """Make the file, whole, with `line` at its end; False: another process has just made it.
 
         :raise OSError: when it can't be made.
         """
@@ -245,14 +229,18 @@ class Journal:
         fd = open_kept(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         try:
             with os.fdopen(fd, "wb") as file:
-                file.writelines(line + b"\n" for line in self._older_lines())
+                file.writelines(older + b"\n" for older in self._older_lines())
+                file.write(line)
                 file.flush()
                 os.fchmod(fd, 0o644)
                 os.fsync(fd)
-            with contextlib.suppress(FileExistsError):
+            try:
                 self._path.hardlink_to(fresh)  # never over another one
+            except FileExistsError:
+                return False
         finally:
             fresh.unlink(missing_ok=True)
+        return True
 
     def _unreadable(self, error: OSError) -> ObstacleError:
         return ObstacleError(f"the journal {self._told} can't be read: {error.strerror}")
