@@ -21,6 +21,7 @@ PARSERS = (
     "openrbu.memory",
     "openrbu.own_driver.blocks",
     "openrbu.own_driver.store",
+    "openrbu.policy",
     "openrbu.run.trace_file",
     "openrbu.sharing.wire",
     "openrbu.typed_json",

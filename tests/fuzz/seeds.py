@@ -52,6 +52,18 @@ def packages() -> list[bytes]:
     ]
 
 
+def policies() -> list[bytes]:
+    """One with everything in it."""
+    return [
+        b'schema = 1\n[systems.0x0121]\nname = "x"\ntarget = "A10"\nallow_downgrade = false\n'
+        b'steps = [{ from = "..A06", via = "A07" }, { from = "2.1.0..", via = "2.3.0" }]\n'
+        b"power = { minimum_battery_percent = 40, needs_mains = true }\n"
+        b'[systems.0x0121.images]\nA07 = "' + b"07" * 32 + b'"\n'
+        b'[pinned]\nABC1234 = "why"\n'
+        b'[[windows]]\ndays = ["sat"]\nstart = "22:00"\nend = "04:00"\nzone = "UTC"\n'
+    ]
+
+
 def manifests() -> list[bytes]:
     from rigs.package_makers import manifest_of
 

@@ -7,6 +7,7 @@ A target is given any bytes. It returns, or it raises an error of `raises`; all 
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import io
 import os
 import shutil
@@ -53,6 +54,8 @@ from openrbu.memory.ram_file import RamFile
 from openrbu.memory.scan import search
 from openrbu.own_driver.blocks import FreeBlocks
 from openrbu.own_driver.store import DriverRecord
+from openrbu.policy.deciding import decide
+from openrbu.policy.reading import read_policy
 from openrbu.run.trace_file import read_trace
 from openrbu.sharing import wire
 from openrbu.typed_json import read as read_record
@@ -104,6 +107,19 @@ def _packets(data: bytes) -> None:
 
 def _package(data: bytes) -> None:
     search_package(data)
+
+
+def _policy(data: bytes) -> None:
+    """A policy, and what it says of a machine."""
+    read = read_policy(data, lambda name: dt.UTC)
+    now = dt.datetime(2026, 11, 29, tzinfo=dt.UTC)
+    if not read.problems:
+        for system_id in read.policy.systems:
+            for text in ("A05", "2.1.0", "?"):
+                version = BiosVersion.parse(text)
+                decide(
+                    read.policy, system_id=system_id, version=version, service_tag="", now=now
+                ).refusal_of(version)
 
 
 def _manifest(data: bytes) -> None:
@@ -325,6 +341,7 @@ TARGETS: dict[str, Target] = {
     "state": Target(_state, seeds.states),
     "rows": Target(_rows, seeds.saved_rows),
     "lines": Target(_lines, seeds.journals),
+    "policy": Target(_policy, seeds.policies),
     "message": Target(_message, seeds.messages, (wire.WireError, OpenRbuError)),
     "bzimage": Target(unpack, seeds.bzimages),
 }

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from openrbu.cmos import write_first_bank
 from openrbu.errors import ExitCode, ObstacleError, OpenRbuError, UpdateFailedError
 from openrbu.hosts.base import read_text
 from openrbu.hosts.virtual import VirtualHost
@@ -268,6 +269,46 @@ def test_another_update_takes_the_place_of_what_is_staged(tmp_path: Path) -> Non
         assert arm(host).version == "2.4.0"
 
 
+def test_what_is_staged_already_is_verified_again_and_left_alone(tmp_path: Path) -> None:
+    directory = make(tmp_path)
+    with running(directory) as machine:
+        host = VirtualHost(machine)
+        staged = update(host, image(), arm=False)
+        before, journal = status(machine), (directory / "journal.jsonl").read_bytes()
+        again = update(host, image(), arm=False)
+        assert (again.changed, again.is_armed) == (False, False)
+        assert (again.attempt_id, again.verified) == (staged.attempt_id, staged.verified)
+        assert (status(machine), (directory / "journal.jsonl").read_bytes()) == (before, journal)
+
+
+@pytest.mark.parametrize(
+    "differing",
+    [
+        {"mode": "mono"},
+        {"packet_size_bytes": 8192},
+        {"memory_above_4g": True},
+        {"password": "Tall1-Tr", "mode": "packet"},
+    ],
+    ids=str,
+)
+def test_what_is_staged_in_another_way_is_staged_anew(
+    tmp_path: Path, differing: dict[str, Any]
+) -> None:
+    with running(make(tmp_path)) as machine:
+        host = stage_only(machine)
+        assert update(host, image(), arm=False, **differing).changed
+        assert len(Journal.of(host).attempts()) == 2
+        is_just_staged(machine)
+
+
+def test_so_is_what_was_overwritten_in_memory(tmp_path: Path) -> None:
+    with running(make(tmp_path)) as machine:
+        host = stage_only(machine)
+        overwrite(machine)
+        assert update(host, image(), arm=False).changed
+        assert arm(host).is_armed
+
+
 def test_memory_that_can_not_be_read_is_not_needed(tmp_path: Path) -> None:
     with running(make(tmp_path)) as machine:
         host = hidden_memory(VirtualHost(machine))
@@ -308,6 +349,17 @@ def test_a_restart_that_would_clear_memory_leaves_it_staged(tmp_path: Path) -> N
         last = Journal.of(host).last
         assert last is not None
         assert (last.outcome, last.fields["why"], last.fields["left"]) == ("armed", None, [])
+
+
+def test_cmos_that_became_wrong_before_arming_is_seen_and_repaired(tmp_path: Path) -> None:
+    with running(make(tmp_path)) as machine:
+        host = stage_only(machine)
+        write_first_bank(machine.cmos, 0x45, 0x99)
+        with pytest.raises(ObstacleError, match="in CMOS the check value over"):
+            arm(host)
+        is_just_staged(machine)
+        assert arm(host, Options(mend_cmos=True)).is_armed
+        assert machine.restart().version_after == "2.3.0"
 
 
 @pytest.mark.untraced

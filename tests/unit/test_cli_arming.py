@@ -36,6 +36,9 @@ def test_an_update_is_staged_armed_later_and_installed(demo: Cli) -> None:
     now = demo.json("status", *DEMO)
     assert (now["state"], now["is_armed"], now["staged_version"]) == ("staged", False, "A06")
     assert (now["next_restart"], now["last_update"]["outcome"]) == ("changes_nothing", "staged")
+    again = demo.json("update", path, *DEMO, "--no-arm")
+    assert (again["changed"], again["staged"], again["armed"]) == (False, True, False)
+    assert again["attempt_id"] == done["attempt_id"]
     armed = demo.json("arm", *DEMO)
     assert [armed[key] for key in ("changed", "staged", "armed")] == [True, True, True]
     for key in ("attempt_id", "version", "extents", "taken_by", "mode"):

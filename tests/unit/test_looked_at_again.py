@@ -12,11 +12,12 @@ import pytest
 from openrbu.errors import ObstacleError
 from openrbu.hosts.virtual import VirtualHost
 from openrbu.update import flow
+from openrbu.update.arming import arm
 from openrbu.update.driver import IMAGE_TYPE
 from openrbu.update.journal import Journal
 from openrbu.update.options import Options
 from openrbu.update.plan import make_plan
-from rigs.machines import Quiet, Watched, image, make, running, status
+from rigs.machines import Quiet, Watched, image, make, running, status, update
 
 KEXEC = "/etc/default/kexec"
 SUPPLY = "/sys/class/power_supply"
@@ -113,3 +114,19 @@ def test_what_comes_while_it_is_staged_is_seen_before_the_bios_is_armed(
         assert last is not None
         assert (last.outcome, last.is_verified) == ("failed", False)
         assert status(machine) == before
+
+
+@CASES
+def test_what_comes_while_it_waits_to_be_armed_is_seen_then(
+    tmp_path: Path, files: dict[str, str], says: str
+) -> None:
+    with running(make(tmp_path)) as machine:
+        host = WithFiles(VirtualHost(machine), files)
+        update(host, image(), arm=False)
+        before = status(machine)
+        host.is_there = True
+        with pytest.raises(ObstacleError, match=says):
+            arm(host)
+        assert status(machine) == before
+        host.is_there = False
+        assert arm(host).is_armed

@@ -211,9 +211,9 @@ def outcome_blocks(outcome: Outcome) -> list[Block]:
     for finding in outcome.verified.findings or ():
         taken = f"{finding.mode}, {extents_words(finding.extents)}"
         blocks.append(good(f"  a BIOS with the {finding.rules} rules takes it: {taken}"))
-    if not outcome.is_armed:
-        blocks.append(good(f"staged, not armed: {outcome.version} waits for rbu arm"))
-        return blocks
     already = "" if outcome.changed else " already"
+    if not outcome.is_armed:
+        blocks.append(good(f"staged{already}, not armed: {outcome.version} waits for rbu arm"))
+        return blocks
     blocks.append(good(f"armed{already}: the next restart hands {outcome.version} to the BIOS"))
     return blocks

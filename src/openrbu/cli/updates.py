@@ -131,7 +131,7 @@ def update(
         if outcome is None:
             document |= {**_NOTHING_DONE, "version": planned.image.header.version.text}
             return Answer(document, [_nothing_to_do(planned)])
-        document |= {"changed": True, **outcome_document(outcome)}
+        document |= {"changed": outcome.changed, **outcome_document(outcome)}
         done = outcome_blocks(outcome)
         if not reboot:
             step = next_step_text(opened, is_armed=outcome.is_armed)

@@ -29,7 +29,10 @@ from openrbu.policy.model import (
 
 SCHEMA = 1
 
-MAX_POLICY_BYTES = 4 << 20
+MAX_POLICY_BYTES = 1 << 20
+
+MAX_OF_A_SYSTEM = 200
+"""How many steps, and how many images, a system may have: each is compared with each."""
 
 ZoneOf = Callable[[str], dt.tzinfo]
 """The time zone of a name, or an error of the kind `KeyError`, `ValueError` or `OSError`."""
@@ -123,6 +126,13 @@ class _Reader:
         for place, item in enumerate(value):
             yield f"{path}[{place}]", item
 
+    def few(self, path: str, value: object) -> Iterator[tuple[str, Any]]:
+        """The same, of an array that has not too many."""
+        if isinstance(value, list) and len(value) > MAX_OF_A_SYSTEM:
+            self.wrong(path, f"at most {MAX_OF_A_SYSTEM}", f"{len(value)} of them")
+            return
+        yield from self.array(path, value)
+
     def boolean(self, path: str, value: object) -> bool:
         if not isinstance(value, bool):
             self.wrong(path, "true or false", value)
@@ -190,7 +200,7 @@ class _Reader:
     def steps(self, path: str, value: object) -> Iterator[StepRule]:
         """The steps; their ranges must not overlap, or which one counts would be a guess."""
         before: list[tuple[str, VersionRange]] = []
-        for place, item in self.array(path, value):
+        for place, item in self.few(path, value):
             found = self.table(place, item, _STEP)
             start = _range_in(found.get("from"))
             if start is None:
@@ -210,7 +220,11 @@ class _Reader:
 
     def digests(self, path: str, value: object) -> Iterator[tuple[BiosVersion, str]]:
         seen: list[BiosVersion] = []
-        for key, text in self.any_table(path, value).items():
+        table = self.any_table(path, value)
+        if len(table) > MAX_OF_A_SYSTEM:
+            self.wrong(path, f"at most {MAX_OF_A_SYSTEM} images", f"{len(table)} of them")
+            return
+        for key, text in table.items():
             place = _join(path, key)
             version = self.version(place, key)
             if not isinstance(text, str) or not _SHA256.fullmatch(text):

@@ -11,11 +11,13 @@ An error or an interrupt leaves the machine as it was: not armed, and what was s
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from openrbu.errors import ObstacleError, UpdateFailedError
+from openrbu.formats.packet import password_crc
 from openrbu.hosts.base import Host
 from openrbu.system.signals import signals_deferred
 from openrbu.update import arming_checks, own_memory, restart
@@ -32,12 +34,13 @@ from openrbu.update.journal import BYPASSED, STAGED, VERIFIED, Attempt, Journal
 from openrbu.update.kernel_refusals import kernel_refusals
 from openrbu.update.options import Options
 from openrbu.update.outcome import Outcome, evidence, password_use
-from openrbu.update.plan import refuse_new
+from openrbu.update.plan import Plan, refuse_new
 from openrbu.update.progress import ProgressReporter, SilentProgress
 from openrbu.update.report import record_result
 from openrbu.update.staged_update import NotStagedError, StagedUpdate, staged_update
 from openrbu.update.target import Target, read_target
 from openrbu.update.undo import Undo, is_of_this_boot, with_what_is_left
+from openrbu.update.verify import Verified
 
 _SILENT = SilentProgress()
 
@@ -57,6 +60,39 @@ def kept_options(options: Options) -> list[str]:
     """The names of the options that were given and count when the update is armed, for the
     journal."""
     return [name for name in _KEPT if getattr(options, name)]
+
+
+def staged_already(host: Host, plan: Plan, last: Attempt | None, data: bytes) -> Outcome | None:
+    """What is staged and verified, where that is what was planned (`data` is the image); None: it
+    has to be staged."""
+    if last is None or last.outcome != STAGED or not is_of_this_boot(host, last):
+        return None
+    options, known = plan.options, last.fields
+    is_same = known.get("sha256") == hashlib.sha256(data).hexdigest()
+    if not is_same or known.get("kept_options") != kept_options(options):
+        return None
+    try:
+        with kernel_refusals():
+            staged = staged_update(host, last, plan.target, options)
+            if not _is_as_asked(staged, options):
+                return None
+            verified = staged.verify(host)
+    except UpdateFailedError:
+        return None
+    outcome = _outcome(last, staged, verified, str(known.get("token_way")))
+    return replace(outcome, is_armed=False, changed=False)
+
+
+def _is_as_asked(staged: StagedUpdate, options: Options) -> bool:
+    """Whether it is staged in the mode, in packets of the size and with the password of these
+    options."""
+    is_packets = staged.payload.mode == "packet"
+    if options.mode not in (None, staged.payload.mode):
+        return False
+    if is_packets and options.packet_size_bytes != staged.way.packet_size_bytes:
+        return False
+    crc = None if options.password is None else password_crc(options.password)
+    return not is_packets or crc == staged.password_crc
 
 
 def usable_token(host: Host, target: Target, options: Options, undo: Undo) -> ActivationToken:
@@ -135,7 +171,7 @@ def arm(
                     unlock(token)
                 progress.step("verifying in the driver and in physical memory")
                 staged = staged_update(host, last, target, options)
-                outcome = _verified(host, last, staged, token)
+                outcome = _outcome(last, staged, staged.verify(host), token.way)
                 if was_armed:
                     return _nothing_done(outcome, undo)
                 refuse_new(host, staged, is_staged=True)
@@ -188,18 +224,15 @@ def _with_kept(last: Attempt, options: Options) -> Options:
     return replace(options, **given)
 
 
-def _verified(host: Host, last: Attempt, staged: StagedUpdate, token: ActivationToken) -> Outcome:
-    """What is staged, after it was verified again.
-
-    :raise UpdateFailedError: as `StagedUpdate.verify`.
-    """
+def _outcome(last: Attempt, staged: StagedUpdate, verified: Verified, token_way: str) -> Outcome:
+    """What is staged, after it was verified again."""
     return Outcome(
         last.id,
         staged.payload.mode,
-        staged.verify(host),
+        verified,
         (),
         str(last.fields.get("staged_sha256")),
-        token.way,
+        token_way,
         staged.way,
         staged.image.header.version.text,
     )

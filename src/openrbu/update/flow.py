@@ -22,7 +22,7 @@ from openrbu.hosts.base import Host
 from openrbu.system.signals import signals_deferred
 from openrbu.update import arming_checks, firmware_file
 from openrbu.update.arm import ActivationToken, read_armed, set_armed, unlock
-from openrbu.update.arming import kept_options, set_token, usable_token
+from openrbu.update.arming import kept_options, set_token, staged_already, usable_token
 from openrbu.update.arming_checks import ARMED_ALREADY
 from openrbu.update.begun_loads import refuse_foreign
 from openrbu.update.driver import RbuDriver
@@ -54,7 +54,8 @@ def refuse(plan: Plan) -> None:
 def perform(
     host: Host, plan: Plan, progress: ProgressReporter = _SILENT, *, arm: bool = True
 ) -> Outcome | None:
-    """Stage, verify and arm what was planned. Without `arm` it is left staged, for `arming.arm`.
+    """Stage, verify and arm what was planned. Without `arm` it is left staged, for `arming.arm`;
+    where the same is staged already, that is verified again and nothing is changed.
 
     A machine that runs the version already is left alone: nothing is written in its journal, and
     the result is None; `Options.reinstall` installs that version once more. Where another
@@ -79,6 +80,8 @@ def perform(
         plan, data = ready, ready.image.build()
         refuse_new(host, plan)
         last = _last_before(host, plan.target, journal)
+        if not arm and (done := staged_already(host, plan, last, data)) is not None:
+            return done
         with kernel_refusals():
             firmware_file.take_away(host)
             refuse_foreign(host)

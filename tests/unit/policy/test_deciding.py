@@ -121,6 +121,25 @@ def test_a_step_between_two_styles_is_one_that_the_policy_names() -> None:
     assert decided(text, "A04").next_step is None
 
 
+def test_a_way_in_a_circle_is_none() -> None:
+    text = """schema = 1
+[systems.0x0121]
+target = "A10"
+allow_downgrade = true
+steps = [{ from = "A05", via = "A06" }, { from = "A06", via = "A05" }]
+"""
+    read = read_policy(text.encode(), ZoneInfo)
+    steps, why_not = way_to_target(read.policy.systems[SYSTEM], version("A05"))
+    assert steps == ()
+    assert why_not == "the policy goes in a circle (systems.0x0121): A05 → A06 → A05"
+    assert [each.path for each in read.problems] == [
+        "systems.0x0121.steps[0]",
+        "systems.0x0121.steps[0]",
+        "systems.0x0121.steps[1]",
+        "systems.0x0121.steps[1]",
+    ]
+
+
 def test_outside_of_the_windows_the_step_is_named_and_has_to_wait() -> None:
     window = '[[windows]]\ndays = ["mon"]\nstart = "22:00"\nend = "04:00"\nzone = "Europe/Berlin"\n'
     closed = decided(window + STEPPED, "A05")

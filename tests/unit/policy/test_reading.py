@@ -216,6 +216,16 @@ def test_all_that_is_wrong_is_told_at_once() -> None:
     assert len(problems(text)) == 2
 
 
+@pytest.mark.parametrize("key", ["steps", "images"])
+def test_more_steps_or_images_than_anybody_writes_are_refused_at_once(key: str) -> None:
+    many = {
+        "steps": "steps = [" + '{ from = "A00", via = "A01" },' * 10_000 + "]",
+        "images": "images = { " + ", ".join(f'"{n}" = "x"' for n in range(10_000)) + " }",
+    }[key]
+    (problem,) = problems(f'schema = 1\n[systems.0x0121]\ntarget = "A10"\n{many}')
+    assert problem.startswith(f"systems.0x0121.{key}: at most 200")
+
+
 @pytest.mark.parametrize("data", [b"\xff", b"schema = ", b"[" * 5000, b"schema = 1\nschema = 1"])
 def test_what_is_no_toml_is_told_in_one_line(data: bytes) -> None:
     (problem,) = read_policy(data, ZoneInfo).problems
