@@ -30,6 +30,7 @@ from rigs.machines import NEWER
 from rigs.playbooks import Fleet, made_image
 
 PASSWORD = "Zq7-geheim"
+PATIENCE_S = 120.0
 UNTOUCHED, UPDATED, FAILED = "untouched", "updated", "failed"
 
 
@@ -171,8 +172,11 @@ def kill_controller(process: subprocess.Popen[bytes]) -> None:
     workers = family(process.pid)[1:]
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    while any(Path(f"/proc/{worker}").exists() for worker in workers):
+    began = time.monotonic()
+    while left := [worker for worker in workers if Path(f"/proc/{worker}").exists()]:
         time.sleep(0.05)
+        if time.monotonic() - began > PATIENCE_S:
+            raise TimeoutError(f"workers of a controller that is gone do not end: {left}")
 
 
 class RollOut:

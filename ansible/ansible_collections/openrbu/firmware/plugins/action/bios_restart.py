@@ -12,6 +12,7 @@ from ansible_collections.openrbu.firmware.plugins.module_utils import rbu
 from ansible_collections.openrbu.firmware.plugins.plugin_utils import ledger
 from ansible_collections.openrbu.firmware.plugins.plugin_utils.actions import RbuAction, Result
 from ansible_collections.openrbu.firmware.plugins.plugin_utils.in_process import call
+from ansible_collections.openrbu.firmware.plugins.plugin_utils.orphans import end_orphan
 from ansible_collections.openrbu.firmware.plugins.plugin_utils.reports import (
     save_answers,
     save_summary,
@@ -48,6 +49,7 @@ class ActionModule(RbuAction):
         save_answers(directory, host, answers)
         if ledger.is_over(path):
             save_summary(directory, ledger.summary(path))
+        end_orphan()
         failed = state not in (ledger.UPDATED, ledger.UP_TO_DATE)
         return {**result, "changed": changed, "failed": failed, "state": state, "msg": message}
 

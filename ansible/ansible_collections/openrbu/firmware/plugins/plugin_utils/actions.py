@@ -14,6 +14,7 @@ from ansible_collections.openrbu.firmware.plugins.plugin_utils.in_process import
     machine_runner,
     preload,
 )
+from ansible_collections.openrbu.firmware.plugins.plugin_utils.orphans import end_orphan
 
 Result = dict[str, Any]
 
@@ -40,6 +41,7 @@ class RbuAction(ActionBase):
         run = self.runner()
         if run is None:
             result.update(self._execute_module(task_vars=task_vars))
+            end_orphan()
             return result
         _dummy, params = self.validate_argument_spec(argument_spec=self.options)
         more = {"check_mode": self._task.check_mode} if self.takes_check_mode else {}
@@ -47,6 +49,7 @@ class RbuAction(ActionBase):
             result.update(self.task(run, params, **more))
         except RbuError as error:
             result.update({"changed": False, **error.result, "failed": True})
+        end_orphan()
         return result
 
     def runner(self) -> Callable[..., Answer] | None:

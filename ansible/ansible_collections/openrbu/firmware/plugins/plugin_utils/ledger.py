@@ -23,7 +23,6 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import json
-import multiprocessing
 import os
 import re
 import sqlite3
@@ -31,6 +30,8 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from ansible_collections.openrbu.firmware.plugins.plugin_utils.orphans import is_orphan
 
 WAITING, RESTARTING = "waiting", "restarting"
 UPDATED, FAILED, STOPPED = "updated", "failed", "stopped"
@@ -184,7 +185,7 @@ def take(path: Path, name: str) -> tuple[str, str]:
     """Ask for the restart of a machine, and wait until it may begin. Returns its state and a
     message: `restarting`, when it may; else the state that it stays in."""
     while True:
-        if _is_orphan():
+        if is_orphan():
             return STOPPED, "not restarted: the controller is gone"
         with _changing(path) as database:
             found = database.execute(
@@ -201,12 +202,6 @@ def take(path: Path, name: str) -> tuple[str, str]:
                 _set(database, name, *answer)
                 return answer
         time.sleep(LOOK_AGAIN_S)
-
-
-def _is_orphan() -> bool:
-    """Whether the controller that started this worker has ended: nobody would hear of a restart."""
-    controller = multiprocessing.parent_process()
-    return controller is not None and not controller.is_alive()
 
 
 def _may_begin(database: sqlite3.Connection, wave: int) -> tuple[str, str] | None:
