@@ -133,6 +133,37 @@ def test_outside_of_the_window_nothing_restarts(fleet: Fleet) -> None:
     assert "a window is written as 22:00-04:30" in played.of("a", "Begin the restarts")["msg"]
 
 
+POLICY = """
+schema = 1
+[systems.0x0121]
+target = "A07"
+steps = [{ from = "..A05", via = "A06" }]
+"""
+
+
+def test_a_policy_is_followed_step_by_step_and_its_window_is_for_restarts(fleet: Fleet) -> None:
+    fleet.machine("a")
+    images = fleet.directory / "images"
+    images.mkdir()
+    for version in ("A06", "A07"):
+        image = fleet.image(version)
+        image.rename(images / image.name)
+    policy = fleet.directory / "policy.toml"
+    days = [f"{dt.datetime.now(dt.UTC) + dt.timedelta(days=each):%a}".lower() for each in (2, 3)]
+    window = f'days = {json.dumps(days)}\nstart = "22:00"\nend = "23:00"\nzone = "UTC"\n'
+    policy.write_text(f"{POLICY}[[windows]]\n{window}")
+    played = roll_out(fleet, images, code=2, policy=str(policy))
+    assert states(fleet) == {"a": "stopped"}
+    assert "window opens at" in played.of("a", "Arm, restart, and hear what the BIOS says")["msg"]
+    assert status(fleet, "a")["state"] == "staged"
+    policy.write_text(POLICY)
+    for version in ("A06", "A07"):
+        roll_out(fleet, images, policy=str(policy))
+        assert (states(fleet), status(fleet, "a")["bios"]["version"]) == ({"a": "updated"}, version)
+    assert changes(roll_out(fleet, images, policy=str(policy))) == []
+    assert states(fleet) == {"a": "up_to_date"}
+
+
 def test_a_play_with_serial_is_refused(fleet: Fleet) -> None:
     for name in ("a", "b"):
         fleet.machine(name)

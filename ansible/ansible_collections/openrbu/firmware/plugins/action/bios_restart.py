@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,18 @@ OPTIONS = {
 }
 
 
+def closed_window(plan: Result) -> str:
+    """Why the policy of a plan does not allow a restart now; empty: it does, or there is none."""
+    window = (plan.get("policy") or {}).get("window") or {}
+    opens, closes = (window.get(name) for name in ("opens_at", "closes_at"))
+    now = dt.datetime.now(dt.UTC)
+    if opens and now < dt.datetime.fromisoformat(opens):
+        return f"not restarted: the policy's window opens at {opens}"
+    if closes and now >= dt.datetime.fromisoformat(closes):
+        return f"not restarted: the policy's window closed at {closes}"
+    return ""
+
+
 class ActionModule(RbuAction):
     """Asks the ledger, arms, restarts, reads the verdict, tells the ledger, saves the answers."""
 
@@ -42,6 +55,9 @@ class ActionModule(RbuAction):
         answers = dict(staged.get("answers") or {})
         state, message = ledger.take(path, host)
         changed = False
+        if state == ledger.RESTARTING and (why := closed_window(answers["plan"])):
+            ledger.leave(path, host, why)
+            state, message = ledger.STOPPED, why
         if state == ledger.RESTARTING:
             changed, updated, message = self._restarted(asked, answers, variables)
             state = ledger.UPDATED if updated else ledger.FAILED

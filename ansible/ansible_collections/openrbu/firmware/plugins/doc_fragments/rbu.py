@@ -59,9 +59,15 @@ options:
 options:
   image:
     description:
-      - A BIOS image (.HDR) on the host, or a vendor's package with one inside.
+      - A BIOS image (.HDR) on the host, a vendor's package with one inside, or a directory with
+        images, of which the newest for this system is taken.
     type: path
     required: true
+  policy:
+    description:
+      - A policy (TOML) on the host. The update has to be its next step. C(rbu policy check) checks
+        the file.
+    type: path
   mode:
     description: How to stage, in one block of memory or in packets.
     type: str

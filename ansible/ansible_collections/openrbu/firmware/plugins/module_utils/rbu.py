@@ -42,6 +42,7 @@ def _flags(names):
 
 UPDATE_OPTIONS = {
     "image": {"type": "path", "required": True},
+    "policy": {"type": "path"},
     "mode": {"type": "str", "choices": ["auto", "mono", "packet"], "default": "auto"},
     "packet_size": {"type": "str"},
     "driver": {"type": "str", "choices": ["auto", "kernel", "own"], "default": "auto"},
@@ -57,6 +58,7 @@ CANCEL_OPTIONS = {**PASSWORD_OPTIONS, **COMMON_OPTIONS}
 
 INFO_OPTIONS = {
     "image": {"type": "path"},
+    "policy": {"type": "path"},
     **COMMON_OPTIONS,
 }
 
@@ -116,7 +118,7 @@ def _obstacles(document):
 def update_words(params):
     """The words after `rbu update` or `rbu plan` that a module's parameters stand for."""
     words = [params["image"]]
-    for name in ("mode", "packet_size", "driver"):
+    for name in ("policy", "mode", "packet_size", "driver"):
         if params.get(name) not in (None, "auto"):
             words += ["--" + name.replace("_", "-"), params[name]]
     return words + flag_words(params, UPDATE_FLAGS)
@@ -175,10 +177,8 @@ def bios_info(run, params):
     document = status(run)
     plan = None
     if params.get("image"):
-        answer = run(["plan", params["image"]])
-        if (
-            "checks" not in answer.document
-        ):  # no plan at all, such as for an image that is not there
+        answer = run(["plan", *update_words(params)])
+        if "checks" not in answer.document:  # no plan at all: no image, or the policy is done
             _checked(answer)
         plan = answer.document
     answers = {"status": document}
@@ -254,8 +254,10 @@ def _bring(run, params, check_mode, how, after):
     planned = run(["plan", *words], password)
     plan = planned.document
     result = {"changed": False, "answers": {"plan": plan}}
-    if "image" not in plan:
-        _checked(planned)
+    if "image" not in plan:  # none is wanted by the policy any more; otherwise an error
+        _checked(planned, answers=result["answers"])
+        text = "%s is what the policy wants" % plan["current_version"]
+        return {**result, "state": "up_to_date", "msg": text}
     if not plan["is_needed"] and planned.rc == 0:
         return {**result, "state": "up_to_date", "msg": "%s runs already" % plan["new_version"]}
     document = status(run)
@@ -270,7 +272,8 @@ def _bring(run, params, check_mode, how, after):
         text = "%s has failed here before: %s" % (plan["new_version"], _how_it_failed(document))
         error = {"kind": "failed_before", "message": text, "exit_code": 1}
         raise RbuError(text, rc=1, error=error, answers=result["answers"])
-    _checked(planned, answers=result["answers"])
+    if not (how and set(_obstacles(plan)) == {"policy_window"}):  # staging is allowed at any time
+        _checked(planned, answers=result["answers"])
     result["diff"] = _diff(document, plan, after)
     result["changed"] = True
     if check_mode:

@@ -19,7 +19,10 @@ extends_documentation_fragment:
   - openrbu.firmware.rbu
 options:
   image:
-    description: A BIOS image or a package on the host.
+    description: A BIOS image, a package, or a directory with images on the host.
+    type: path
+  policy:
+    description: A policy (TOML) on the host, by which the image is chosen and judged.
     type: path
 seealso:
   - module: openrbu.firmware.bios_update

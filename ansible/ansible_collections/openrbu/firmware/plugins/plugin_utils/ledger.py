@@ -251,6 +251,12 @@ def give(path: Path, name: str, *, updated: bool, message: str) -> None:
             _failed(database, name, message)
 
 
+def leave(path: Path, name: str, why: str) -> None:
+    """Take back that a machine may restart: nothing was changed, and it is no failure."""
+    with _changing(path) as database:
+        _set(database, name, STOPPED, why)
+
+
 def summary(path: Path) -> dict[str, Any]:
     """What the ledger says: counts by state, each machine, the rules, and why it was stopped."""
     with _changing(path) as database:
