@@ -143,6 +143,31 @@ def test_an_update_that_is_staged_and_armed_apart_is_told_at_each_step(rbu: Cli)
     assert row["outcome"] != "staged"
 
 
+POLICY = """schema = 1
+[systems.0x0121]
+target = "{target}"
+"""
+
+
+def test_a_policy_without_a_step_is_told(rbu: Cli) -> None:
+    """No image is chosen then, and the document has another form."""
+    rbu("machine", "new", "demo")
+    rbu.image("A06")
+    wants = {
+        target: rbu.write(f"{target}.toml", POLICY.format(target=target).encode())
+        for target in ("A05", "A04")
+    }
+    for command in ("plan", "update"):
+        words = (command, rbu.directory, "--machine", "demo", "--policy")
+        done = machines(rbu, keep(rbu, "a.json", *words, wants["A05"]))["demo"]
+        assert (done["outcome"], done["bios_version"]) == ("not_needed", "A05")
+        stopped = machines(rbu, keep(rbu, "b.json", *words, wants["A04"], code=4))["demo"]
+        assert (stopped["outcome"], stopped["target_version"]) == ("prevented", "A04")
+        assert stopped["why"]
+    ready = keep(rbu, "c.json", "plan", rbu.directory, "--machine", "demo")
+    assert machines(rbu, ready)["demo"]["outcome"] == "ready"
+
+
 def test_a_cancelled_and_a_needless_update_are_told(rbu: Cli) -> None:
     rbu("machine", "new", "demo")
     rbu("update", rbu.image("A06"), "--machine", "demo")

@@ -98,7 +98,9 @@ def _answer(document: object, source: str) -> Answer:
     if said.command not in KINDS:
         known = ", ".join(KINDS)
         raise DamagedInputError(f"rbu {said.command} says nothing of an update; {known} do")
-    kind = KINDS[said.command] if not is_failure else _OnlyError
+    kind = _OnlyError if is_failure else KINDS[said.command]
+    if said.command in ("plan", "update") and document.get("choice", kind) is None:
+        kind = records.NoStep
     body = read(kind, known_part(kind, document))
     return Answer(source, said, at, body.error if isinstance(body, _OnlyError) else body)
 

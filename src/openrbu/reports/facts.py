@@ -107,6 +107,18 @@ def _of_plan(plan: records.Plan) -> Facts:
     return replace(known, outcome="prevented", why=plan.error.message)
 
 
+def _of_no_step(no_step: records.NoStep) -> Facts:
+    error = no_step.error
+    return Facts(
+        machine=no_step.machine,
+        bios_version=no_step.current_version,
+        target_version=no_step.policy.target,
+        code="",
+        outcome="not_needed" if error is None else "prevented",
+        why="" if error is None else error.message,
+    )
+
+
 def _of_update(update: records.Update) -> Facts:
     planned = _of_plan(update.plan)
     if update.result is not None:
@@ -165,6 +177,7 @@ def _of_failure(failure: records.Failure) -> Facts:
 _READERS: Mapping[type[Any], Callable[[Any], Facts]] = {
     records.Status: _of_status,
     records.Plan: _of_plan,
+    records.NoStep: _of_no_step,
     records.Update: _of_update,
     records.Arm: _of_arm,
     records.Post: _of_post,

@@ -101,6 +101,24 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
+class Policy:
+    """What a policy says of a machine; `target` None: nothing of its system."""
+
+    target: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class NoStep:
+    """What `rbu plan` and `rbu update` say where a policy has no step, so that no image was chosen.
+    `error` None: the machine runs its target."""
+
+    machine: Machine
+    current_version: str
+    policy: Policy
+    error: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Post:
     """What a virtual machine's BIOS did at a start, as `rbu machine reboot` says it."""
 
