@@ -40,18 +40,23 @@ demo-balloon: setup  ## Guests balloon up while others balloon down: told, and d
 example: setup  ## An update tool under test: rbu try and pytest find its mistakes
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(MAKE) --no-print-directory -C examples/tool-under-test test
 
+# An environment with other packages, in which openrbu is as it is here: for a program that loads it.
+define beside
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	$(@D)/bin/python -c 'import sys, sysconfig; print("import site; site.addsitedir(" + repr(sys.argv[1]) + ")", \
+	  file=open(sysconfig.get_path("purelib") + "/openrbu.pth", "w"))' \
+	  "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+	touch $@
+endef
+
 VOLATILITY := build/volatility3
 
 example-volatility: setup $(VOLATILITY)/.ready  ## The plugin for volatility3, in an environment of its own
 	VOLATILITY3=$(CURDIR)/$(VOLATILITY)/bin/vol $(BIN)/python -m pytest -q examples/volatility3
 
 $(VOLATILITY)/.ready: examples/volatility3/requirements.txt $(VENV)/.ready
-	$(PYTHON) -m venv $(VOLATILITY)
-	$(VOLATILITY)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
-	$(VOLATILITY)/bin/python -c 'import sys, sysconfig; print("import site; site.addsitedir(" + repr(sys.argv[1]) + ")", \
-	  file=open(sysconfig.get_path("purelib") + "/openrbu.pth", "w"))' \
-	  "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
-	touch $@
+	$(beside)
 
 test: test-here test-lab  ## All tests
 
@@ -145,12 +150,7 @@ soak-fleet: setup $(ANSIBLE)/.ready  ## The same with N (10000) machines, and th
 	PYTHONPATH=tests OPENRBU_ANSIBLE=$(CURDIR)/$(ANSIBLE)/bin $(BIN)/python ansible/tests/fleet.py --machines $(or $(N),10000) --seed $(SEED) --kills 6
 
 $(ANSIBLE)/.ready: requirements/ansible.lock $(VENV)/.ready
-	$(PYTHON) -m venv $(ANSIBLE)
-	$(ANSIBLE)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/ansible.lock
-	$(ANSIBLE)/bin/python -c 'import sys, sysconfig; print("import site; site.addsitedir(" + repr(sys.argv[1]) + ")", \
-	  file=open(sysconfig.get_path("purelib") + "/openrbu.pth", "w"))' \
-	  "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
-	touch $@
+	$(beside)
 
 IRONIC := build/ironic
 
@@ -158,12 +158,7 @@ ironic: setup $(IRONIC)/.ready  ## The hardware manager for Ironic, in the real 
 	OPENRBU_IRONIC=$(CURDIR)/$(IRONIC)/bin/python $(BIN)/python -m pytest ironic/tests
 
 $(IRONIC)/.ready: requirements/ironic.lock $(VENV)/.ready
-	$(PYTHON) -m venv $(IRONIC)
-	$(IRONIC)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/ironic.lock
-	$(IRONIC)/bin/python -c 'import sys, sysconfig; print("import site; site.addsitedir(" + repr(sys.argv[1]) + ")", \
-	  file=open(sysconfig.get_path("purelib") + "/openrbu.pth", "w"))' \
-	  "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
-	touch $@
+	$(beside)
 
 fuzz: setup $(VENV)/.fuzz-ready  ## Any bytes for all parsers of what others wrote, for SECONDS (600) in all
 	$(BIN)/python tests/fuzz --seconds $(SECONDS)
