@@ -88,13 +88,13 @@ class Home:
             **{name: words for name, words in OTHERS.items() if shutil.which(words[0])},
         }
 
-    def cpu_seconds(self, *, rounds: int) -> dict[str, float]:
+    def cpu_seconds(self, rounds: range) -> dict[str, float]:
         """The least CPU time of each command, user and system, the commands taking turns."""
         what = {name: (command, self.environment) for name, command in self.commands.items()}
         for name in UNCOMPILED_WISHES:
             what[name + UNCOMPILED] = self.commands[name], self.uncompiled
         least = dict.fromkeys(what, float("inf"))
-        for _ in range(rounds):
+        for _ in rounds:
             for name, (command, environment) in what.items():
                 least[name] = min(least[name], self._cpu_s(command, environment))
         return least
