@@ -15,7 +15,7 @@ TWO := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 NO_LIMIT := -o timeout=0 -o faulthandler_timeout=0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-balloon example example-volatility test test-here coverage test-nobody test-floors test-python test-debian13 test-lab docs ansible fleet soak-fleet ironic fuzz lab-soak token-soak driver-soak mount-soak oracle-soak bench bench-fleet lint dist dist-check lock vendor clean
+.PHONY: help setup demo demo-balloon example example-volatility test test-here coverage test-nobody test-floors test-python test-debian13 test-lab docs ansible fleet soak-fleet ironic fuzz lab-soak token-soak driver-soak mount-soak case-soak oracle-soak bench bench-fleet lint dist dist-check lock vendor clean
 
 help:  ## Show what there is
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -180,6 +180,9 @@ driver-soak: setup  ## The own driver in the lab: all sizes, all steps killed, a
 
 mount-soak: setup  ## 32 programs at once on a mount, for SECONDS (600)
 	OPENRBU_MOUNT_SECONDS=$(SECONDS) $(BIN)/python -m pytest $(NO_LIMIT) tests/unit/mount/test_mount_stress.py -k 32_programs
+
+case-soak: setup  ## A failure at each call, and a kill at more lines, on each machine: CI tries some
+	OPENRBU_ALL_CASES=1 $(BIN)/python -m pytest $(NO_LIMIT) $(TWO) $$(grep -l rigs.all_cases tests/unit/test_*.py)
 
 oracle-soak: setup  ## Our rule sets against the code of real BIOSes, over MEMORIES (5000)
 	OPENRBU_NOTHING_LEFT_OUT=1 OPENRBU_ORACLE_MEMORIES=$(MEMORIES) \

@@ -22,6 +22,7 @@ from openrbu.update.cancelling import cancel
 from openrbu.update.driver import DATA, ENTRY_WAIT_SECONDS, LOADING, STAGED, USE_COUNT, RbuDriver
 from openrbu.update.options import Options
 from openrbu.update.plan import make_plan
+from rigs.all_cases import in_pairs
 from rigs.cli import Cli
 from rigs.machines import (
     DEVICE,
@@ -242,9 +243,10 @@ def test_cancelling_leaves_an_entry_where_one_was_or_was_to_come(
         assert settled(machine, clock) == before
 
 
-@pytest.mark.parametrize("profile", ["documented", "linux"])
-@pytest.mark.parametrize("ground", ["not loaded", "loaded"])
-@pytest.mark.parametrize("error", ["ctrl-c", "an i/o error"])
+@pytest.mark.parametrize(
+    ("profile", "ground", "error"),
+    in_pairs(("documented", "linux"), ("not loaded", "loaded"), ("ctrl-c", "an i/o error")),
+)
 def test_a_failure_at_any_call_is_undone_in_spite_of_the_delay(
     tmp_path: Path, clock: Clock, profile: str, ground: str, error: str
 ) -> None:

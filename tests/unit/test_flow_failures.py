@@ -24,6 +24,7 @@ from openrbu.update.driver import RbuDriver
 from openrbu.update.journal import Journal
 from openrbu.update.options import Options
 from openrbu.update.plan import Plan, make_plan
+from rigs.all_cases import ALL_CASES
 from rigs.machines import (
     DEVICE,
     ENTRY,
@@ -81,13 +82,23 @@ def take_back(machine: VirtualMachine, ground: str) -> None:
 # -- at every call --------------------------------------------------------------------------
 
 
+IO_ERROR = "an i/o error"
+OTHERS = [error for error in ERRORS if error != IO_ERROR]
+
+
+def others(way: int) -> list[str]:
+    """The errors besides that of a disk that a way of updating meets: one, and all of them between
+    all ways; or all, each way."""
+    return OTHERS if ALL_CASES else [OTHERS[way % len(OTHERS)]]
+
+
 CASES = [
     (model, mode, ground, error)
-    for model, mode in WAYS
+    for way, (model, mode) in enumerate(WAYS)
     for ground, errors in (
-        ("not loaded", ERRORS),
-        ("loaded", ["an i/o error"]),
-        ("packets chosen", ["an i/o error"]),
+        ("not loaded", [IO_ERROR, *others(way)]),
+        ("loaded", [IO_ERROR]),
+        ("packets chosen", [IO_ERROR]),
     )
     for error in errors
 ]
