@@ -46,6 +46,7 @@ from rigs.machines import (
 )
 
 PACKETY = "precision-390"
+PASSWORD = "Tall1-Tr"
 
 
 def stage_only(machine: VirtualMachine, **options: Any) -> VirtualHost:
@@ -287,7 +288,7 @@ def test_what_is_staged_already_is_verified_again_and_left_alone(tmp_path: Path)
         {"mode": "mono"},
         {"packet_size_bytes": 8192},
         {"memory_above_4g": True},
-        {"password": "Tall1-Tr", "mode": "packet"},
+        {"password": PASSWORD, "mode": "packet"},
     ],
     ids=str,
 )
@@ -299,6 +300,13 @@ def test_what_is_staged_in_another_way_is_staged_anew(
         assert update(host, image(), arm=False, **differing).changed
         assert len(Journal.of(host).attempts()) == 2
         is_just_staged(machine)
+
+
+def test_packets_with_a_password_are_staged_anew_without_it(tmp_path: Path) -> None:
+    with running(make(tmp_path)) as machine:
+        host = stage_only(machine, password=PASSWORD, mode="packet")
+        assert update(host, image(), arm=False, mode="packet").changed
+        assert not update(host, image(), arm=False, mode="packet").changed
 
 
 def test_so_is_what_was_overwritten_in_memory(tmp_path: Path) -> None:
@@ -389,8 +397,6 @@ def test_a_failure_at_any_call_leaves_it_staged_and_not_armed(
 
 
 # -- passwords ------------------------------------------------------------------------------
-
-PASSWORD = "Tall1-Tr"
 
 
 def test_a_token_behind_a_password_is_set_only_with_it(tmp_path: Path) -> None:

@@ -54,6 +54,9 @@ STAGED = "staged"
 _SCHEMAS = {VERIFIED: 2, CHANGING: 2, STAGED: 3}
 """The schema of each line that an older openrbu must not pass over."""
 
+_NO_EVENT = "a line that is no event"
+"""Told by `Journal.attempts`, with the line's number."""
+
 OPEN_EVENTS = ("started", STAGED, "armed", BYPASSED)
 """Events after which another one is expected."""
 
@@ -288,7 +291,7 @@ def _event_in(line: bytes) -> _Event:
         if name == CHANGING:
             _change_in(document)
     except (ValueError, KeyError, TypeError):
-        raise DamagedInputError("it is not an event") from None
+        raise DamagedInputError(_NO_EVENT) from None
     return _Event(attempt_id, name, at, document)
 
 
