@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from openrbu.errors import DamagedInputError, ObstacleError
 from openrbu.machine.store import machine_directory
 from openrbu.units import KIB
-from openrbu.update.journal import VERIFIED, Change, Journal
+from openrbu.update.journal import SCHEMA, VERIFIED, Change, Journal
 from rigs.cli import Cli
 
 AT = dt.datetime(2026, 3, 4, 5, 6, 7, tzinfo=dt.UTC)
@@ -132,7 +132,7 @@ DAMAGE = {
     "newer": (
         event("x", "started").replace(b'"schema": 1', b'"schema": 99'),
         ObstacleError,
-        r"a newer openrbu \(schema 99; this one knows 2\)",
+        rf"a newer openrbu \(schema 99; this one knows {SCHEMA}\)",
     ),
 }
 

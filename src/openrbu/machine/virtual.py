@@ -41,7 +41,7 @@ from openrbu.kernel.kernel import Kernel
 from openrbu.kernel.states import KernelState
 from openrbu.machine import shared_flash, store, summary
 from openrbu.machine.base import MachineStatus
-from openrbu.machine.clock import Clock, local_now
+from openrbu.machine.clock import Clock, local_now, seconds_of
 from openrbu.machine.config import load_config, read_tables
 from openrbu.machine.faults import parse_faults
 from openrbu.machine.kernel_log import KernelLog
@@ -343,7 +343,7 @@ class VirtualMachine(KernelUser):
             entry_delay_s=self.config.entry_delay_s,
             xen=None if self._dom0 is None else self._dom0.guest,
             saved=saved,
-            now=lambda: self._clock().timestamp(),
+            now=seconds_of(self._clock),
             smi=self._smi,
             broken=self._faults,
             restart=self.config.restart_files(by_kexec=by_kexec),

@@ -25,6 +25,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -276,6 +277,7 @@ class _Event:
     fields: Mapping[str, Any]
 
 
+@lru_cache(maxsize=32)  # the last lines are read again at each step of an update
 def _event_in(line: bytes) -> _Event:
     """:raise NewerFormatError: when a newer openrbu wrote the line.
     :raise DamagedInputError: when it is not an event.

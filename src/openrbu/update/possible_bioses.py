@@ -22,6 +22,7 @@ from openrbu.bios.rules.ruleset import FoundUpdate, Identity, RejectedError, Rul
 from openrbu.formats.hdr import Image, SystemId
 from openrbu.formats.packet import password_crc
 from openrbu.memory.physical import ReadableMemory, Region
+from openrbu.memory.windows import VIEWED_BYTES, Window
 from openrbu.units import KIB, MIB, PAGE_SIZE, PhysAddr, pages_for
 from openrbu.update.options import Options
 from openrbu.update.target import Target
@@ -135,8 +136,10 @@ class _MemoryWithImage:
     is_mapped = False
 
     def __init__(self, image: Image) -> None:
-        self._data = image.build()
-        end = _IMAGE_AT + pages_for(len(self._data)) * PAGE_SIZE
+        data = image.build()
+        size_bytes = pages_for(len(data)) * PAGE_SIZE
+        self._data = memoryview(data.ljust(size_bytes, b"\0"))
+        end = _IMAGE_AT + size_bytes
         self._image = Region(_IMAGE_AT, PhysAddr(end))
         spans = ((0, 640 * KIB), (1 * MIB, end))
         self.regions = tuple(Region(PhysAddr(low), PhysAddr(high)) for low, high in spans)
@@ -158,6 +161,13 @@ class _MemoryWithImage:
 
     def view(self, address: PhysAddr, size_bytes: int) -> memoryview:
         return memoryview(self.read(address, size_bytes))
+
+    def windows(self, start: PhysAddr, end: PhysAddr) -> Iterator[Window]:
+        """The image itself, not copied."""
+        for part in self.populated(start, end):
+            for low in range(part.start, part.end, VIEWED_BYTES):
+                high = min(low + VIEWED_BYTES, part.end)
+                yield PhysAddr(low), self._data[low - _IMAGE_AT : high - _IMAGE_AT]
 
     def populated(self, start: PhysAddr, end: PhysAddr) -> Iterator[Region]:
         part = self._image.clip(start, end)
