@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from openrbu.api import open_machine
+from openrbu.api import open_machine, read_report, report_page
+from openrbu.errors import DamagedInputError
 from rigs.cli import Cli
 
 
@@ -69,6 +70,17 @@ def test_each_machine_is_one_row_with_its_outcome(rbu: Cli, fleet: list[Path]) -
     assert "0x0999" in rows["wrong"]["why"]
     assert rows["gone"]["why"]
     assert rows["gone"]["model"] == ""
+
+
+def test_a_program_gets_the_same_rows_and_the_same_page(rbu: Cli, fleet: list[Path]) -> None:
+    rows = read_report(fleet)
+    told = rbu.json("report", *fleet, "--html", "report.html")
+    assert [(row.name, row.outcome) for row in rows] == [
+        (row["name"], row["outcome"]) for row in told["machines"]
+    ]
+    assert (rbu.directory / "report.html").read_text("utf-8") == report_page(rows)
+    with pytest.raises(DamagedInputError, match=r"image\.hdr is no answer of rbu"):
+        read_report([rbu.directory / "image.hdr"])
 
 
 def test_of_several_answers_the_newest_counts_whatever_their_sequence(rbu: Cli) -> None:

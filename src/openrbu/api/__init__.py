@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from openrbu.api.maps import map_memory
     from openrbu.api.memory import open_dump, scan
     from openrbu.api.policies import check_policy, find_images, read_policy
+    from openrbu.api.reports import read_report, report_page
     from openrbu.api.running import run, run_all
     from openrbu.api.trials import try_tool
     from openrbu.bios.post_report import PostReport
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from openrbu.own_driver.status import OwnDriverStatus
     from openrbu.policy.deciding import Decision, Step
     from openrbu.policy.model import Policy
+    from openrbu.reports.report import ReportRow
     from openrbu.run.power import PowerAction
     from openrbu.run.programs import ProgramEnd
     from openrbu.run.trace_file import TraceEvent, TraceHead, TraceReport, read_trace
@@ -107,6 +109,7 @@ __all__ = [
     "ProgressReporter",
     "Question",
     "ReadableMemory",
+    "ReportRow",
     "Restarted",
     "SearchResult",
     "Step",
@@ -134,8 +137,10 @@ __all__ = [
     "read_image",
     "read_images",
     "read_policy",
+    "read_report",
     "read_trace",
     "remove_machine",
+    "report_page",
     "run",
     "run_all",
     "scan",
@@ -176,6 +181,7 @@ _PUBLIC: Mapping[str, tuple[str, str]] = MappingProxyType(
         "ProgressReporter": ("openrbu.update.progress", "ProgressReporter"),
         "Question": ("openrbu.update.checks.check", "Question"),
         "ReadableMemory": ("openrbu.memory.physical", "ReadableMemory"),
+        "ReportRow": ("openrbu.reports.report", "ReportRow"),
         "Restarted": ("openrbu.update.restarted", "Restarted"),
         "SearchResult": ("openrbu.memory.search_result", "SearchResult"),
         "Step": ("openrbu.policy.deciding", "Step"),
@@ -202,8 +208,10 @@ _PUBLIC: Mapping[str, tuple[str, str]] = MappingProxyType(
         "read_image": ("openrbu.api.images", "read_image"),
         "read_images": ("openrbu.api.images", "read_images"),
         "read_policy": ("openrbu.api.policies", "read_policy"),
+        "read_report": ("openrbu.api.reports", "read_report"),
         "read_trace": ("openrbu.run.trace_file", "read_trace"),
         "remove_machine": ("openrbu.api.machines", "remove_machine"),
+        "report_page": ("openrbu.api.reports", "report_page"),
         "run": ("openrbu.api.running", "run"),
         "run_all": ("openrbu.api.running", "run_all"),
         "scan": ("openrbu.api.memory", "scan"),

@@ -18,7 +18,7 @@ from openrbu.units import human_size
 
 if TYPE_CHECKING:
     from openrbu.reports.answers import Answer as Told
-    from openrbu.reports.report import Row, Step
+    from openrbu.reports.report import ReportRow, ReportStep
 
 STANDARD_INPUT = "standard input"
 
@@ -102,12 +102,12 @@ def _read(path: Path) -> list[Told]:
     return read_answers(data, STANDARD_INPUT)
 
 
-def _table(rows: list[Row]) -> Block:
+def _table(rows: list[ReportRow]) -> Block:
     columns = ("machine", "model", "BIOS", "outcome", "BIOS says", "because", "when")
     return Table("BIOS updates", columns, [_cells(row) for row in rows])
 
 
-def _cells(row: Row) -> list[Cell]:
+def _cells(row: ReportRow) -> list[Cell]:
     wanted = row.target_version not in ("", row.bios_version) and row.outcome != "updated"
     return [
         row.name,
@@ -127,7 +127,7 @@ def _outcome_cell(outcome: str, count: str = "") -> Cell:
     return paint(count + outcome_words(outcome))
 
 
-def _summary(rows: list[Row]) -> Block:
+def _summary(rows: list[ReportRow]) -> Block:
     from openrbu.reports.outcomes import outcome_words
     from openrbu.reports.report import counts
 
@@ -136,7 +136,7 @@ def _summary(rows: list[Row]) -> Block:
     return f"{machines}: {', '.join(parts)}"
 
 
-def _row_document(row: Row) -> dict[str, Any]:
+def _row_document(row: ReportRow) -> dict[str, Any]:
     return {
         "name": row.name,
         "computer": row.computer,
@@ -156,7 +156,7 @@ def _row_document(row: Row) -> dict[str, Any]:
     }
 
 
-def _step_document(step: Step) -> dict[str, Any]:
+def _step_document(step: ReportStep) -> dict[str, Any]:
     return {
         "at": step.at.isoformat(),
         "what": step.what,

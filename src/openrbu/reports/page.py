@@ -8,13 +8,13 @@ from typing import Any
 
 from openrbu.html.page import page_from
 from openrbu.reports.outcomes import outcome_words, sense_of
-from openrbu.reports.report import Row, Step, code_words
+from openrbu.reports.report import ReportRow, ReportStep, code_words
 from openrbu.reports.table import utc
 
 _FILES = resources.files("openrbu.reports") / "page_files"
 
 
-def page_of(rows: Sequence[Row]) -> str:
+def page_of(rows: Sequence[ReportRow]) -> str:
     """The page."""
     outcomes = {step.outcome for row in rows for step in row.steps} | {row.outcome for row in rows}
     data = {
@@ -31,7 +31,7 @@ def page_of(rows: Sequence[Row]) -> str:
     return page_from(_FILES, data)
 
 
-def _machine(row: Row) -> dict[str, Any]:
+def _machine(row: ReportRow) -> dict[str, Any]:
     return {
         "name": row.name,
         "computer": row.computer,
@@ -50,7 +50,7 @@ def _machine(row: Row) -> dict[str, Any]:
     }
 
 
-def _step(step: Step) -> dict[str, str]:
+def _step(step: ReportStep) -> dict[str, str]:
     return {
         "at": utc(step.at),
         "what": step.what,

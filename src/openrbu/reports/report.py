@@ -21,7 +21,7 @@ from openrbu.reports.outcomes import outcome_words
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class ReportStep:
     """One thing that happened on a machine: an update of its journal, or an answer of rbu."""
 
     at: dt.datetime
@@ -38,7 +38,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ReportRow:
     """A machine. Texts are empty where no answer says it. `at`: when its outcome was; `seen_at`:
     when the newest answer was given. `steps`: its history, oldest first."""
 
@@ -55,7 +55,7 @@ class Row:
     why: str
     at: dt.datetime
     seen_at: dt.datetime
-    steps: tuple[Step, ...]
+    steps: tuple[ReportStep, ...]
 
     @property
     def meaning(self) -> str:
@@ -73,7 +73,7 @@ def code_words(code: str) -> str:
     return describe_completion(int(code, 16)) if code else ""
 
 
-def make_report(answers: Iterable[Answer]) -> list[Row]:
+def make_report(answers: Iterable[Answer]) -> list[ReportRow]:
     """A row for each machine, by name.
 
     :raise DamagedInputError: when a time or a code in an answer is none; the message names the
@@ -111,10 +111,10 @@ def _by_tag(every: _Told) -> list[_Told]:
     return [every] if len(tags.keys() - {""}) < 2 else list(tags.values())
 
 
-def _row(told: _Told) -> Row:
+def _row(told: _Told) -> ReportRow:
     newest = told[-1][0]
     known, at = Facts(), newest.at
-    steps: list[Step] = []
+    steps: list[ReportStep] = []
     attempts: dict[str, tuple[records.Attempt, Answer]] = {}
     for answer, facts in told:
         known = _over(facts, known)
@@ -124,7 +124,7 @@ def _row(told: _Told) -> Row:
         steps.append(_answer_step(answer, facts))
     steps += [_attempt_step(attempt, answer) for attempt, answer in attempts.values()]
     machine = known.machine
-    return Row(
+    return ReportRow(
         name=newest.said.machine or newest.said.computer,
         computer=newest.said.computer,
         service_tag=machine.service_tag if machine else "",
@@ -152,8 +152,8 @@ def _over(newer: Facts, older: Facts) -> Facts:
     )
 
 
-def _answer_step(answer: Answer, facts: Facts) -> Step:
-    return Step(
+def _answer_step(answer: Answer, facts: Facts) -> ReportStep:
+    return ReportStep(
         at=answer.at,
         what=f"rbu {answer.said.command}",
         outcome=facts.outcome or "",
@@ -165,9 +165,9 @@ def _answer_step(answer: Answer, facts: Facts) -> Step:
     )
 
 
-def _attempt_step(attempt: records.Attempt, answer: Answer) -> Step:
+def _attempt_step(attempt: records.Attempt, answer: Answer) -> ReportStep:
     facts = attempt_facts(attempt)
-    return Step(
+    return ReportStep(
         at=facts.at or answer.at,
         what="update",
         outcome=facts.outcome or "",
@@ -179,7 +179,7 @@ def _attempt_step(attempt: records.Attempt, answer: Answer) -> Step:
     )
 
 
-def counts(rows: Iterable[Row]) -> dict[str, int]:
+def counts(rows: Iterable[ReportRow]) -> dict[str, int]:
     """How many machines there are of each outcome, the most first."""
     found: dict[str, int] = {}
     for row in rows:

@@ -7,7 +7,7 @@ import datetime as dt
 import io
 from collections.abc import Sequence
 
-from openrbu.reports.report import Row
+from openrbu.reports.report import ReportRow
 
 CSV_COLUMNS = (
     *("name", "computer", "service_tag", "vendor", "model", "system_id", "bios_version"),
@@ -16,7 +16,7 @@ CSV_COLUMNS = (
 """The columns of CSV: fields of a row. Times are RFC 3339, in UTC."""
 
 
-def csv_lines(rows: Sequence[Row]) -> list[str]:
+def csv_lines(rows: Sequence[ReportRow]) -> list[str]:
     """The table as CSV (RFC 4180), a line for each machine and one with the names of the columns.
     A line that has a line break in one of its texts has it here, too."""
     return [_csv_line(CSV_COLUMNS), *(_csv_line(_cells(row)) for row in rows)]
@@ -28,7 +28,7 @@ def _csv_line(cells: Sequence[str]) -> str:
     return text.getvalue()
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: ReportRow) -> list[str]:
     values = (getattr(row, name) for name in CSV_COLUMNS)
     return [utc(value) if isinstance(value, dt.datetime) else value for value in values]
 
