@@ -79,7 +79,7 @@ coverage: setup  ## Lines and branches that the tests but for those in the lab r
 	$(BIN)/python -m coverage report
 
 test-nobody: setup  ## Those that may do something else for another user, to be run as one
-	$(BIN)/python -m pytest -m "privilege and not lab" $(TWO) tests/unit tests/contract
+	OPENRBU_MOUNT_SECONDS=5 $(BIN)/python -m pytest -m "privilege and not lab" $(TWO) tests/unit tests/contract
 
 # What can differ with another numpy, rich or Python: the commands and what they print, formats,
 # searches, maps, and each file that names numpy or rich. Not what needs long: random Xen histories.

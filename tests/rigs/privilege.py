@@ -2,8 +2,9 @@
 
 A test module has the mark when its text names what asks for the user, or what sets what a user may,
 or a module of `RIGS` or `_ASKING`; so whoever writes such a test need not think of it. A contract
-test has it, besides, where the driver is on a mount (`tests/contract/conftest.py`). The refusals of
-the virtual kernel do not count: whom it serves is an argument.
+test has it, besides, where the driver is on a mount with the first of the test's profiles
+(`tests/contract/conftest.py`). The refusals of the virtual kernel do not count: whom it serves is
+an argument.
 """
 
 from __future__ import annotations
