@@ -176,7 +176,7 @@ def typed(directory: str, path: str = "") -> list[str]:
 
 def real_kmod(story: Story) -> str:
     """A directory in the guest with the commands of the kmod that the lab's kernel came with."""
-    cached = max((cache_home() / "packages").glob("kmod_*/bin/kmod"), default=None)
+    cached = max((cache_home() / "packages").glob("kmod_*/**/bin/kmod"), default=None)
     kmod = cached or program("kmod", "kmod")
     links = "for n in modprobe rmmod lsmod insmod; do ln -sf kmod $n; done"
     story.shell(f"mkdir -p /run/kmod; cd /run/kmod; cp {kmod} .; {links}")

@@ -69,8 +69,9 @@ class Archive:
         monkeypatch.setenv("APT_CONFIG", str(config))
         self._index: dict[str | None, list[str]] = {}
 
-    def fill(self, *, without: str = "") -> None:
-        """All that a guest's software is made of, but for the module `without`."""
+    def fill(self, *, without: str = "", programs: str = "bin") -> None:
+        """All that a guest's software is made of, but for the module `without`. `programs`: the
+        directory that programs are in."""
         modules = {
             f"lib/modules/{RELEASE}/kernel/{name}.ko": b"module"
             for name in MODULES
@@ -82,8 +83,8 @@ class Archive:
         kernel = {f"boot/vmlinuz-{RELEASE}": vmlinuz(), **modules, **left_out}
         self.add(KERNEL, "9.9.1-1", kernel)
         self.add("linux-image-amd64", "9.9.1-1", {}, f"Depends: {KERNEL} (= 9.9.1-1)\n")
-        self.add("busybox-static", "1:1.2-3", {"bin/busybox": b"#!/bin/sh\n"})
-        self.add("kmod", "30-1", {"bin/kmod": _KMOD.encode()})
+        self.add("busybox-static", "1:1.2-3", {f"{programs}/busybox": b"#!/bin/sh\n"})
+        self.add("kmod", "30-1", {f"{programs}/kmod": _KMOD.encode()})
         self.add("seabios", "1.0-1", {"usr/share/seabios/bios-256k.bin": b"bios"})
         self.update()
 

@@ -91,6 +91,14 @@ def test_a_kit_is_fetched_with_a_line_about_each_package_and_nothing_else_is_sai
     assert in_the_making(cache) == []
 
 
+@pytest.mark.usefixtures("cache")
+def test_programs_may_be_in_usr_bin_as_from_debian_13_on(archive: Archive) -> None:
+    archive.fill(programs="usr/bin")
+    software, _ = software_and_lines()
+    assert "kernel/9p.ko:\n" in (software.modules / "modules.dep").read_text()
+    assert software.busybox.parts[-3:] == ("usr", "bin", "busybox")
+
+
 @pytest.mark.usefixtures("full", "cache")
 def test_drivers_for_what_no_guest_has_are_not_kept() -> None:
     software, _ = software_and_lines()

@@ -217,7 +217,7 @@ class _SoftwareBuilder:
             kernel,
             image,
             initramfs=self._initramfs(kernel, busybox),
-            busybox=_inside(busybox, "bin/busybox"),
+            busybox=_program(busybox, "busybox"),
             seabios=self.seabios(),
         )
 
@@ -280,7 +280,7 @@ class _SoftwareBuilder:
     def _run_with_kmod(self, command: list[str | Path], kernel: Kernel) -> ProcessResult:
         """Run a program with depmod and modprobe in its PATH. Its directory has the kernel in
         `boot`, and the kernel's modules where any kmod looks for them."""
-        kmod = _inside(self._need("kmod"), "bin/kmod")
+        kmod = _program(self._need("kmod"), "kmod")
         with self._cache.fresh() as fresh:
             tools, root = fresh / "tools", fresh / "root"
             tools.mkdir()
@@ -310,7 +310,7 @@ class _SoftwareBuilder:
             made = fresh / "initramfs"
             command: list[str | Path] = [program, "--kimg", f"boot/vmlinuz-{kernel.release}"]
             command += ["--mods", "auto", "--force-initramfs", "--force-9p", "--disable-kvm"]
-            command += ["--busybox", _inside(busybox, "bin/busybox")]
+            command += ["--busybox", _program(busybox, "busybox")]
             command += ["--dry-run", "--save-initramfs", made]
             ended = self._run_with_kmod(command, kernel)
             if ended.status != 0 or not made.exists():
@@ -332,14 +332,22 @@ def _unpack_xen(root: Path) -> None:
         shutil.copyfileobj(source, elf)
 
 
-def _inside(root: Path, pattern: str) -> Path:
-    """The first path in a package's directory that matches the glob `pattern`.
+def _program(root: Path, name: str) -> Path:
+    """A program of a package: from Debian 13 on in `usr/bin`, before that in `bin`.
+
+    :raise ObstacleError: when it is in neither.
+    """
+    return _inside(root, f"bin/{name}", f"usr/bin/{name}")
+
+
+def _inside(root: Path, *patterns: str) -> Path:
+    """The first path in a package's directory that matches one of these glob patterns.
 
     :raise ObstacleError: when there is none.
     """
-    found = next(root.glob(pattern), None)
+    found = next((path for pattern in patterns for path in root.glob(pattern)), None)
     if found is None:
-        raise missing_inside(root, pattern)
+        raise missing_inside(root, patterns[-1])
     return found
 
 
