@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 from pathlib import Path
 
@@ -139,7 +140,7 @@ def test_outside_of_a_window_it_is_staged_and_not_armed(demo: Cli) -> None:
     """The only window is far away: a day's, that this machine's clock comes to in days."""
     days = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
     with open_machine("demo") as machine:
-        now = VirtualHost(machine).now()
+        now = VirtualHost(machine).now().astimezone(dt.UTC)
     text = CLOSED.format(day=days[(now.weekday() + 3) % 7], start="00:00") + POLICY.replace(
         "schema = 1", ""
     )
@@ -150,6 +151,13 @@ def test_outside_of_a_window_it_is_staged_and_not_armed(demo: Cli) -> None:
     demo.json("update", images(demo), *DEMO, *policy, code=4)
     done = demo.json("update", images(demo), *DEMO, *policy, "--no-arm")
     assert (done["staged"], done["armed"], done["version"]) == (True, False, "A06")
+    refused = demo.json("arm", *DEMO, *policy, code=4)
+    assert "no window of the policy is open" in refused["error"]["message"]
+    assert demo.json("status", *DEMO)["state"] == "staged"
+    soon = f'"{days[now.weekday()]}", "{days[(now.weekday() + 1) % 7]}"'  # it may be midnight
+    open_now = text.replace(f'"{days[(now.weekday() + 3) % 7]}"', soon)
+    opened = ("--policy", put(demo, "open.toml", b"schema = 1\n" + open_now.encode()))
+    assert demo.json("arm", *DEMO, *opened)["armed"]
 
 
 def test_a_machine_that_is_pinned_or_has_no_rule_is_left_alone(demo: Cli) -> None:

@@ -182,10 +182,10 @@ class Machine:
         """Arm the BIOS for the update that `update(plan, arm=False)` has left staged, after what is
         staged was verified again. The next restart updates it.
 
-        Of `options` the password counts, and `without_password`, `mend_cmos` and
-        `allow_any_restart`; what the update was given holds, too. Where the BIOS is armed for it
-        already, it is verified again and nothing is changed: `Outcome.changed`. After an error it
-        is not armed, and what was staged is still staged.
+        Of `options` the password counts, `without_password`, `mend_cmos`, `allow_any_restart`, and
+        of `policy` its windows and power; what the update was given holds, too. Where the BIOS is
+        armed for it already, it is verified again and nothing is changed: `Outcome.changed`. After
+        an error it is not armed, and what was staged is still staged.
 
         :raise UpdateFailedError: when nothing of openrbu's is staged (`kind` "not_staged"), it is
             not what was verified ("staged_changed"), or a BIOS would not take it.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 from openrbu import api
+from openrbu._vendor import typer
 from openrbu.cli import identity, progress, show
 from openrbu.cli.interrupts import InterruptReport
 from openrbu.cli.options import OnMachine
@@ -19,6 +21,15 @@ from openrbu.errors import OpenRbuError, UsageError
 if TYPE_CHECKING:
     from openrbu.api import Machine, Options, Outcome
 
+WindowsOf = Annotated[
+    Path | None,
+    typer.Option(
+        "--policy",
+        metavar="FILE",
+        help="A policy (TOML): arm only in one of its windows, with the power that it wants.",
+    ),
+]
+
 
 def arm(
     *,
@@ -26,6 +37,7 @@ def arm(
     without_password: WithoutPassword = False,
     mend_cmos: MendCmos = False,
     allow_any_restart: AllowAnyRestart = False,
+    policy: WindowsOf = None,
     secret: PasswordOptions,
     as_json: bool,
 ) -> Answer:
@@ -48,6 +60,7 @@ def arm(
         without_password=without_password,
         mend_cmos=mend_cmos,
         allow_any_restart=allow_any_restart,
+        policy=None if policy is None else api.read_policy(policy),
     )
     interrupts = InterruptReport()
     with interrupts.reporting(), api.open_machine(machine) as opened:
