@@ -140,7 +140,7 @@ class LongJournal:
 
 def report(count: int, processes: int) -> Iterator[str]:
     """The figures for so many machines, a line each."""
-    with tempfile.TemporaryDirectory(prefix="openrbu-fleet-", dir=Path.cwd()) as name:
+    with tempfile.TemporaryDirectory(prefix="openrbu-fleet-") as name:
         fleet = Fleet(Path(name) / "fleet", count)
         start = time.perf_counter()
         cost = fleet.work(processes)

@@ -14,6 +14,7 @@ import pytest
 from openrbu.bios.flash import BLOCK_BYTES, Flash, FlashFile
 from openrbu.hosts.virtual import VirtualHost
 from openrbu.machine import removal, shared_flash, store
+from openrbu.machine.factory import MachineSpec, write_parts
 from openrbu.machine.virtual import VirtualMachine
 from rigs.machines import files, image, in_child, kill_self, make, running, update
 
@@ -192,6 +193,12 @@ def test_a_copy_that_a_crash_of_the_computer_has_emptied_does_not_count(tmp_path
     (one / "flash.own").write_bytes(b"")
     updated(one)
     assert version(one) == "2.3.0"
+
+
+def test_the_parts_of_a_machine_of_the_lab_share_nothing(tmp_path: Path) -> None:
+    write_parts(tmp_path, MachineSpec(flash_size_bytes=BLOCK_BYTES))
+    assert (tmp_path / "flash").stat().st_nlink == 1
+    assert not (tmp_path / ".flash").exists()
 
 
 def test_a_file_with_two_names_is_never_written(tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ def write_parts(directory: Path, spec: MachineSpec, *, clock: Clock = local_now)
     :raise UsageError, DamagedInputError: as `make_machine`.
     :raise OSError: for an error of the disk.
     """
-    _write(directory, _parts(spec, clock()), directory)
+    _write(directory, _parts(spec, clock()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +196,7 @@ def _parts(spec: MachineSpec, now: dt.datetime) -> _Parts:
     return _Parts(config, tables, cmos, firmware, spec.admin_password)
 
 
-def _write(directory: Path, parts: _Parts, machines: Path) -> None:
+def _write(directory: Path, parts: _Parts, machines: Path | None = None) -> None:
     bios = dell.BiosInformation.of(parts.tables)
     version, date = bios.version, bios.release_date
     content = Flash.content(parts.firmware, version=version, release_date=date)

@@ -57,14 +57,16 @@ def open_flash(
     return FlashFile(directory / FLASH, rail=rail, faults=faults, own=own)
 
 
-def make_flash(directory: Path, machines: Path, content: bytes) -> None:
+def make_flash(directory: Path, machines: Path | None, content: bytes) -> None:
     """Make the flash of a machine that is being made in a directory, and is going to be one of
-    `machines`.
+    `machines`; None: it shares nothing.
 
     :raise OSError: for an error of the disk.
     """
     path = directory / FLASH
-    if not _link(machines / _SHELF / _name(content), path, content):
+    if machines is None:
+        path.write_bytes(content)
+    elif not _link(machines / _SHELF / _name(content), path, content):
         path.write_bytes(content)
         _put_on_shelf(machines / _SHELF, path, content)
 
