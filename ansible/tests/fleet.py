@@ -252,6 +252,20 @@ def wrong(
     return [f"{drawn.name} ({drawn.model}, {accident.name}): {each}" for each in problems]
 
 
+def report_problems(roll_out: RollOut, now: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Where `rbu report` says something else than the machines."""
+    files = sorted((roll_out.reports / "machines").glob("*.json"))
+    rows = {each["name"]: each for each in roll_out.fleet.rbu("report", *files)["machines"]}
+    if rows.keys() != now.keys():
+        return [f"the report lacks {sorted(now.keys() - rows.keys())}"]
+    return [
+        f"the report says of {name}: {rows[name]['bios_version']}, {rows[name]['outcome']}"
+        for name, each in now.items()
+        if rows[name]["bios_version"] != each["version"]
+        or (rows[name]["outcome"] == "refused") != (each["succeeded"] is False)
+    ]
+
+
 def secrets_left(directory: Path) -> list[str]:
     """Files with the password in them, but for those that the operator wrote."""
     found = subprocess.run(
@@ -303,6 +317,8 @@ def main() -> int:
         for each, before, after in zip(drawn, flashes, now, strict=True):
             told = summary["machines"][each.name]
             problems += wrong(each, before, after, told, is_over=is_over)
+        named = {each.name: after for each, after in zip(drawn, now, strict=True)}
+        problems += report_problems(roll_out, named)
         failed = sum(each["succeeded"] is False for each in now)
         if failed > budget or (not is_over and failed != budget):
             problems.append(f"{failed} have failed, and the budget is {budget}")

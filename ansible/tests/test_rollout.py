@@ -119,6 +119,8 @@ def test_nothing_restarts_where_a_machine_is_not_staged(fleet: Fleet) -> None:
     roll_out(fleet, image, code=2, unstaged_allowed=2)
     assert states(fleet) == {"a": "updated", "b": "not_staged", "c": "not_staged"}
     assert "0x0121" in summary(fleet)["machines"]["b"]["message"]
+    report = fleet.rbu("report", fleet.directory / "rollout/machines/b.json")
+    assert report["machines"][0]["outcome"] == "prevented"
 
 
 def test_outside_of_the_window_nothing_restarts(fleet: Fleet) -> None:

@@ -21,8 +21,10 @@ def machine_file(directory: Path, host: str) -> Path:
 
 
 def save_answers(directory: Path, host: str, answers: dict[str, Any]) -> None:
-    """Save what rbu answered, one document after another."""
-    documents = [answers[name] for name in ORDER if answers.get(name)]
+    """Save what rbu answered, one document after another. Where the plan says what prevents an
+    update, the status after it is left out: of a report's answers the newest counts."""
+    left_out = {"status"} if (answers.get("plan") or {}).get("error") else set()
+    documents = [answers[name] for name in ORDER if answers.get(name) and name not in left_out]
     text = "".join(json.dumps(each, indent=1) + "\n" for each in documents)
     _save(machine_file(directory, host), text)
 
