@@ -212,6 +212,21 @@ def test_the_journal_is_told_once_how_an_update_ended(rbu: Cli) -> None:
     assert re.fullmatch("[0-9a-f]{32}", fields["MESSAGE_ID"])
 
 
+WITHOUT_JOURNAL = """
+import subprocess, sys
+ended = subprocess.run(sys.argv[1:], capture_output=True, text=True)
+print(ended.returncode, ended.stdout, ended.stderr)
+"""
+
+
+def test_without_a_journal_it_is_recorded_and_shown_and_then_an_error(rbu: Cli) -> None:
+    rbu("machine", "new", "demo")
+    rbu("update", rbu.image("A06"), "--machine", "demo", "--reboot")
+    said = in_namespace(rbu, WITHOUT_JOURNAL, *RBU, "status", "--quiet", "--journald")
+    assert said.startswith("4 A05 → A06: done: the BIOS says completed")
+    assert "systemd's journal can't be told: No such file or directory" in said
+
+
 # -- units ----------------------------------------------------------------------------------
 
 ASKED = {

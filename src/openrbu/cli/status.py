@@ -24,7 +24,7 @@ from openrbu.cli.show import (
     caution,
     good,
 )
-from openrbu.cli.watching import WatchOptions, metrics_blocks, tell_journald
+from openrbu.cli.watching import WatchOptions, journald_problem, metrics_blocks
 from openrbu.units import human_size
 
 if TYPE_CHECKING:
@@ -67,14 +67,14 @@ def status(
         return show_unit(unit)
     with api.open_machine(machine, reading=True) as opened:
         now = opened.status()
-        if watch.journald:
-            tell_journald(opened, now)
+        untold = journald_problem(opened, now) if watch.journald else None
+        refusal = _refusal(opened, now) or untold
         if watch.prometheus:
-            return Answer({}, metrics_blocks(watch, opened, now), _refusal(opened, now))
+            return Answer({}, metrics_blocks(watch, opened, now), refusal)
         document = _status_document(opened, now)
         if quiet:
-            return Answer(document, _last_line(now))
-        return Answer(document, [Facts("Status", _status_rows(opened, now))], _refusal(opened, now))
+            return Answer(document, _last_line(now), untold)
+        return Answer(document, [Facts("Status", _status_rows(opened, now))], refusal)
 
 
 def _status_document(machine: Machine, now: UpdateStatus) -> dict[str, Any]:

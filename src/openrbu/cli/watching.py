@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 from openrbu._vendor import typer
 from openrbu.cli.show import Block
 from openrbu.cli.unit import METRICS_TIMER, METRICS_UNIT, RESULT_TIMER, RESULT_UNIT
-from openrbu.errors import ObstacleError, UsageError
+from openrbu.errors import ObstacleError, OpenRbuError, UsageError
 
 if TYPE_CHECKING:
     from openrbu.api import Machine
@@ -103,10 +103,19 @@ def metrics_blocks(watch: WatchOptions, machine: Machine, now: UpdateStatus) -> 
     return [saved(watch.output, True, human_size(len(data)))]
 
 
-def tell_journald(machine: Machine, now: UpdateStatus) -> None:
-    """Tell systemd's journal how the last update ended, unless that was told already.
+def journald_problem(machine: Machine, now: UpdateStatus) -> OpenRbuError | None:
+    """Tell systemd's journal how the last update ended, unless that was told already. The error
+    with which the command ends after it has shown what it has to show; None: it was told."""
+    try:
+        _tell_journald(machine, now)
+    except OpenRbuError as error:
+        return error
+    return None
 
-    :raise ObstacleError: when there is no journal, or what was told can't be kept.
+
+def _tell_journald(machine: Machine, now: UpdateStatus) -> None:
+    """
+    :raise ObstacleError | OutputError: when there is no journal, or what was told can't be kept.
     """
     from openrbu.cli.files import unwritable
     from openrbu.system.files import write_whole
