@@ -51,10 +51,21 @@ cat > /run/systemd/system/test.target <<END
 [Unit]
 Wants=done.service
 END
+for each in sysinit basic shutdown local-fs; do
+  printf '[Unit]\\nDefaultDependencies=no\\n' > /run/systemd/system/$each.target
+done
+for each in systemd-journald.service systemd-journald.socket; do
+  ln -s /lib/systemd/system/$each /run/systemd/system
+  echo "Wants=$each" >> /run/systemd/system/sysinit.target
+done
+export SYSTEMD_UNIT_PATH=/run/systemd/system
+export SYSTEMD_GENERATOR_PATH=/run/none SYSTEMD_ENVIRONMENT_GENERATOR_PATH=/run/none
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 exec env container=lab /lib/systemd/systemd --system --unit=test.target --log-target=console
 """
-"""Starts systemd as the first process of a container, with the unit, until that has run."""
+"""Starts systemd as the first process of a container, with the unit, until that has run. Besides
+there are only systemd's journal and the targets that services wait for: to start all that this
+computer has took an emulated guest minutes."""
 
 
 def test_an_update_that_kexec_has_lost_is_told_and_can_be_tried_again(story: Story) -> None:

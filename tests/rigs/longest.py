@@ -14,13 +14,13 @@ import pytest
 TESTS = Path(__file__).parents[1]
 
 SECONDS: dict[str, float] = {
-    "lab/test_after_restart.py": 200,
     "lab/test_kernels.py": 200,
     "lab/test_updates.py": 190,
     "lab/test_same_verdict.py": 180,
     "lab/test_own_driver.py": 160,
     "lab/test_lab_commands.py": 160,
     "lab/test_lab_machine.py": 120,
+    "lab/test_after_restart.py": 90,
     "lab/test_tokens.py": 90,
     "lab/test_prepared_boot.py": 80,
     "unit/test_killed.py": 80,
