@@ -130,9 +130,12 @@ def test_the_names_of_the_rule_sets_are_those_of_the_rule_sets() -> None:
 
 
 @pytest.mark.usefixtures("_three_machines")
-def test_a_plan_for_people_has_no_digest_and_needs_no_search_through_memory() -> None:
+def test_a_plan_for_people_has_no_digest_no_policy_and_no_search_through_memory() -> None:
     words = ("plan", "image.hdr", "--machine", "one")
-    slow = ("hashlib", "openrbu.memory.scan", "openrbu.update.flow", "socket", "tempfile")
+    slow = (
+        *("hashlib", "openrbu.memory.scan", "openrbu.policy.model", "openrbu.update.flow"),
+        *("socket", "tempfile"),
+    )
     assert importers(*words, of=slow) == {}
     assert set(importers(*words, "--json", of=slow)) == {"hashlib"}
 

@@ -10,15 +10,17 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from openrbu.errors import DamagedInputError, NotForThisMachineError, OpenRbuError, UsageError
 from openrbu.formats.hdr import Header
 from openrbu.formats.loading import LoadedImage, load_images, only_image
 from openrbu.formats.version import BiosVersion, VersionStyle
-from openrbu.policy.deciding import Step
-from openrbu.policy.model import are_comparable
 from openrbu.system.files import read_input
 from openrbu.update.target import Target
+
+if TYPE_CHECKING:
+    from openrbu.policy.deciding import Step
 
 MAX_FILES = 10_000
 """More are no directory of images, but one that was named by mistake."""
@@ -248,6 +250,8 @@ def _newest(fitting: Sequence[Candidate]) -> Candidate:
     :raise UsageError: when it is not known which is newer, or two that are not the same have the
         newest version.
     """
+    from openrbu.policy.model import are_comparable  # noqa: PLC0415  (start-up time)
+
     newest = fitting[0]
     for each in fitting[1:]:
         if not are_comparable(each.version, newest.version):
