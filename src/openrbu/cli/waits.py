@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 
-_BAR_LETTERS = 30
+_BAR_LETTERS = 16
+_BESIDE, _BESIDE_DOWNLOAD = 13, 56
+"""How many letters are beside the words about what is waited for: spinner, time, and the bar with
+its bytes."""
 
 
 class Waits:
@@ -77,12 +80,20 @@ def _spinner(console: Console) -> Progress:
         ProgressColumn,
         SpinnerColumn,
         Task,
-        TextColumn,
         TimeElapsedColumn,
     )
     from rich.text import Text
 
     from openrbu.units import human_size
+
+    class Words(ProgressColumn):
+        """What is waited for, cut where the bar and the time would have no room."""
+
+        def render(self, task: Task) -> Text:
+            beside = _BESIDE if task.fields.get("grown") is None else _BESIDE_DOWNLOAD
+            words = Text(task.description)
+            words.truncate(max(20, console.width - beside), overflow="ellipsis")
+            return words
 
     class Download(ProgressColumn):
         """The bar and the bytes of a download; nothing where there is none."""
@@ -98,7 +109,7 @@ def _spinner(console: Console) -> Progress:
     is_ascii = not (console.encoding or "").startswith("utf")
     return Progress(
         SpinnerColumn("line" if is_ascii else "dots"),
-        TextColumn("{task.description}", markup=False),
+        Words(),
         Download(),
         TimeElapsedColumn(),
         console=console,

@@ -287,7 +287,8 @@ class _SoftwareBuilder:
             for name in ("depmod", "modprobe"):  # the package's own links point to /bin
                 (tools / name).symlink_to(kmod)
             (root / "boot").mkdir(parents=True)
-            (root / f"boot/vmlinuz-{kernel.release}").symlink_to(kernel.vmlinuz)
+            # No link: virtme-ng 1.35 (Debian 13) asks `file` about the link itself.
+            shutil.copyfile(kernel.vmlinuz, root / f"boot/vmlinuz-{kernel.release}")
             (root / "usr/lib/modules").mkdir(parents=True)
             (root / f"usr/lib/modules/{kernel.release}").symlink_to(kernel.modules)
             (root / "lib").symlink_to("usr/lib")
