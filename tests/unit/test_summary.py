@@ -93,6 +93,14 @@ def test_a_list_opens_no_machine(demo: Cli, box: Path) -> None:
     assert summary.kept(box) is not None  # the next list need not
 
 
+def test_it_counts_while_other_machines_come_to_share_its_flash(demo: Cli, box: Path) -> None:
+    demo("machine", "new", "other", *RAM)
+    assert (box / "flash").samefile(box.with_name("other") / "flash")
+    assert summary.kept(box) is not None
+    demo("machine", "rm", "other", "--yes")
+    assert summary.kept(box) is not None
+
+
 def test_there_is_none_while_a_process_has_the_machine(box: Path) -> None:
     with VirtualMachine(box):
         assert summary.kept(box) is None
