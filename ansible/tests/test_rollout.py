@@ -252,9 +252,9 @@ def test_after_the_controller_was_killed_the_same_command_goes_on(fleet: Fleet) 
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    assert [status(fleet, name)["bios"]["version"] for name in names].count("A05") >= 2
     while any(fleet.rbu("status", "--machine", name).get("error") for name in names):
         time.sleep(0.1)  # a worker ends what it has begun
+    assert [status(fleet, name)["bios"]["version"] for name in names].count("A05") >= 2
     fleet.play(ROLLOUT, *words)
     assert {status(fleet, name)["bios"]["version"] for name in names} == {"A06"}
     for name in names:
