@@ -32,6 +32,7 @@ KINDS = {
     "NewerFormatError": "newer_format",
     "NoAnswerError": "no_answer",
     "NotKeptError": "not_kept",
+    "NotStagedError": "not_staged",
     "NotTakenError": "not_taken",
     "NotForRbuError": "not_for_rbu",
     "NotForThisMachineError": "not_for_this_machine",
@@ -45,6 +46,7 @@ KINDS = {
     "RamGoneError": "ram_gone",
     "ReadBackError": "read_back",
     "RejectedError": "rejected",
+    "StagedChangedError": "staged_changed",
     "StateRefusedError": "state_refused",
     "LeftoverCopyError": "stranger",
     "StrayWriteError": "stray_write",
@@ -64,9 +66,13 @@ def _classes(root: type[OpenRbuError]) -> list[type[OpenRbuError]]:
     return [*below, *(deeper for each in below for deeper in _classes(each))]
 
 
+IN_AN_AGENT = "openrbu.ironic.manager"
+"""Needs what Ironic's agent has installed: `make ironic` imports it. Its errors are Ironic's."""
+
+
 def _import_everything() -> None:
     for module in pkgutil.walk_packages(openrbu.__path__, "openrbu."):
-        if not module.name.endswith("__main__"):
+        if not module.name.endswith("__main__") and module.name != IN_AN_AGENT:
             importlib.import_module(module.name)
 
 
