@@ -169,6 +169,21 @@ def test_no_journal_is_an_error(tmp_path: Path) -> None:
         write_entry({"MESSAGE": "a"}, tmp_path / "none")
 
 
+def test_a_journal_that_nobody_reads_does_not_hold_a_start_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("openrbu.system.journald.PATIENCE_S", 0.1)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(str(tmp_path / "socket"))
+
+        def fill() -> None:
+            for _ in range(10_000):
+                write_entry({"MESSAGE": "a" * 1000}, tmp_path / "socket")
+
+        with pytest.raises(TimeoutError):
+            fill()
+
+
 RECEIVE = """
 import os, pathlib, socket, subprocess, sys
 path = pathlib.Path("/run/systemd/journal/socket")

@@ -137,7 +137,7 @@ def _tell_journald(machine: Machine, now: UpdateStatus) -> None:
     try:
         write_entry(_entry(now, last))
     except OSError as error:
-        raise ObstacleError(f"systemd's journal can't be told: {error.strerror}") from None
+        raise ObstacleError(f"systemd's journal can't be told: {error.strerror or error}") from None
     try:
         write_whole(told, mark, lasting=True)  # last: rather told twice than never
     except OSError as error:

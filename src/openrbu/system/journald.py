@@ -11,14 +11,18 @@ from pathlib import Path
 
 SOCKET = Path("/run/systemd/journal/socket")
 
+PATIENCE_S = 5
+"""Where nobody reads from the socket, its queue is full some time."""
+
 
 def write_entry(fields: Mapping[str, str], path: Path = SOCKET) -> None:
     """Write an entry. The names of fields are of A-Z, 0-9 and _.
 
-    :raise OSError: when there is no journal, or it does not take it.
+    :raise OSError: when there is no journal, or it does not take it (within `PATIENCE_S`).
     """
     data = b"".join(_field(name, value) for name, value in fields.items())
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        sender.settimeout(PATIENCE_S)
         sender.sendto(data, str(path))
 
 
