@@ -394,8 +394,9 @@ def test_a_damaged_journal_is_told_by_its_line(tmp_path: Path) -> None:
     with running(make(tmp_path)) as machine:
         host = VirtualHost(machine)
         update(host, image())
-        host.journal_path.write_bytes(b"{]\n" + host.journal_path.read_bytes())
-        with pytest.raises(DamagedInputError, match=r"line 1 of the journal"):
+        first, *others = host.journal_path.read_bytes().splitlines(keepends=True)
+        host.journal_path.write_bytes(b"".join((first, b"{]\n", *others)))
+        with pytest.raises(DamagedInputError, match=r"line 2 of the journal"):
             status(machine)
         host.journal_path.rename(tmp_path / "away")
         assert status(machine).last is None

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from openrbu.errors import ExitCode
 from openrbu.machine import store, summary, summary_file
 from openrbu.machine.virtual import VirtualMachine
 from rigs.cli import Cli
@@ -241,6 +242,23 @@ def test_a_summary_that_is_none_does_not_count(
 # -- machines that come, go and die meanwhile -----------------------------------------------
 
 
+def come_and_go(image: Path) -> None:
+    """Arm and cancel `demo`, make and remove `other`, for ever."""
+    from openrbu import api
+    from openrbu.cli.main import main
+
+    def until_done(*words: str) -> None:
+        """Again while the list has the machine open."""
+        while (code := main([*words, "--json"])) != ExitCode.DONE:
+            assert code == ExitCode.OBSTACLE
+
+    while True:
+        api.make_machine("other", api.MachineSpec(ram_bytes=64 << 20))
+        until_done("update", str(image), "--machine", "demo")
+        until_done("machine", "remove", "other")
+        until_done("cancel", "--machine", "demo")
+
+
 def test_a_list_is_right_while_machines_are_made_removed_and_killed(demo: Cli, box: Path) -> None:
     """`demo` is armed and cancelled all the time; others are made and removed, or killed."""
     image, states = demo.image("A06"), []
@@ -248,27 +266,18 @@ def test_a_list_is_right_while_machines_are_made_removed_and_killed(demo: Cli, b
         assert demo(*words, "--machine", "demo").code == 0
         states += listed(demo)
 
-    def come_and_go() -> None:
-        from openrbu import api
-        from openrbu.cli.main import main
-
-        while True:
-            api.make_machine("other", api.MachineSpec(ram_bytes=64 << 20))
-            assert main(["update", str(image), "--machine", "demo", "--json"]) == 0
-            api.remove_machine("other")
-            assert main(["cancel", "--machine", "demo", "--json"]) == 0
-
     child = os.fork()
     if not child:
         try:
             with open(os.devnull, "w") as nowhere:  # noqa: PTH123
                 os.dup2(nowhere.fileno(), 1)
-            come_and_go()
+            come_and_go(image)
         finally:
             os._exit(1)
     seen, others = set[bool](), set[int]()
     try:
         while len(seen) < 2 or len(others) < 2:
+            assert os.waitpid(child, os.WNOHANG) == (0, 0), "the child has ended"
             for each in (shown := listed(demo)):
                 if each["name"] == "other":
                     assert "there is no machine" not in each.get("problem", "")
