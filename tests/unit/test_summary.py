@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Callable
@@ -253,9 +254,10 @@ def come_and_go(image: Path) -> None:
             assert code == ExitCode.OBSTACLE
 
     while True:
-        api.make_machine("other", api.MachineSpec(ram_bytes=64 << 20))
+        with contextlib.suppress(store.InUseError):  # it is made, and the list has it open
+            api.make_machine("other", api.MachineSpec(ram_bytes=64 << 20))
         until_done("update", str(image), "--machine", "demo")
-        until_done("machine", "remove", "other")
+        until_done("machine", "rm", "--yes", "other")
         until_done("cancel", "--machine", "demo")
 
 
