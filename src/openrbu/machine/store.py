@@ -160,7 +160,8 @@ def disk_errors(directory: Path) -> Iterator[None]:
             raise
         text = _DISK_ERRORS.get(error.errno or 0)
         if text is None and isinstance(error, PermissionError):
-            text = _why(error, Path(error.filename or directory))
+            place = error.filename2 or error.filename  # of a renaming, where to
+            text = _why(error, Path(place or directory))
         text = text or f"{error.filename}: {error.strerror}"
         raise MachineError(f"machine {directory.name!r} ({directory}): {text}") from None
 
