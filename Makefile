@@ -105,8 +105,7 @@ PYTHON_VERSION ?= 3.12
 OTHER := build/python-$(PYTHON_VERSION)
 
 test-python: $(OTHER)/.ready  ## The same tests with another Python, PYTHON_VERSION (3.12): one of PATH, or uv's
-	$(OTHER)/bin/python -m pytest $(TWO) $(FLOOR_TESTS) \
-	  --deselect tests/unit/test_cli_status.py::test_the_unit_is_in_the_wheel
+	$(OTHER)/bin/python -m pytest $(TWO) $(FLOOR_TESTS)
 
 $(OTHER)/.ready: requirements/dev.lock pyproject.toml
 	python$(PYTHON_VERSION) -m venv $(OTHER) 2>/dev/null || uv venv --quiet --clear --seed --python $(PYTHON_VERSION) $(OTHER)
