@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import shlex
 import shutil
 import signal
 import subprocess
@@ -97,6 +98,27 @@ def test_programs_may_be_in_usr_bin_as_from_debian_13_on(archive: Archive) -> No
     software, _ = software_and_lines()
     assert "kernel/9p.ko:\n" in (software.modules / "modules.dep").read_text()
     assert software.busybox.parts[-3:] == ("usr", "bin", "busybox")
+
+
+_ASKS_FILE = """\
+[ "$1" = --kimg ] || exit 2
+file "$2" | grep -q 'Linux kernel' || {{ echo "No such file or directory: 'strings'" >&2; exit 1; }}
+exec {virtme_run} "$@"
+"""
+
+
+@pytest.mark.usefixtures("full", "cache")
+def test_a_virtme_ng_that_asks_file_about_the_kernel_is_told_that_it_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """1.35, which Debian 13 has. Of a link `file` says that it is a link."""
+    real = packages.virtme_run()
+    assert real is not None
+    script = _ASKS_FILE.format(virtme_run=shlex.quote(str(real)))
+    old = program(tmp_path / "old", "virtme-run", script)
+    monkeypatch.setattr(packages, "virtme_run", lambda: old)
+    software, _ = software_and_lines()
+    assert b"modules/virtio_console.ko" in software.initramfs.read_bytes()
 
 
 @pytest.mark.usefixtures("full", "cache")
