@@ -22,6 +22,7 @@ from openrbu.errors import (
 )
 from openrbu.hosts.base import read_text
 from openrbu.hosts.virtual import VirtualHost
+from openrbu.machine import turns
 from openrbu.machine.base import Machine
 from openrbu.machine.store import InUseError, locked
 from openrbu.machine.virtual import VirtualMachine
@@ -184,13 +185,13 @@ def test_a_process_that_has_the_machine_and_does_not_serve_it_is_told_at_once(
         access.open_or_connect(directory),
     ):
         pass
-    assert time.monotonic() - began < access.TIMEOUT_S
+    assert time.monotonic() - began < turns.TIMEOUT_S
 
 
 def test_a_process_that_never_begins_to_serve_is_told_after_a_while(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(access, "TIMEOUT_S", 0.2)
+    monkeypatch.setattr(turns, "TIMEOUT_S", 0.2)
     with (
         locked(directory, serving=True),
         pytest.raises(InUseError, match=rf"is served by process {os.getpid()} \(rbu mount"),

@@ -276,8 +276,8 @@ def open_machine(
     `reading`: the virtual machine is only looked at. This also works where its directory may be
     read and not written; what would be recorded, such as how its last update ended, is not then.
 
-    :raise MachineError: when there is no such machine, when another process has opened it and does
-        not serve it, or when its files can't be used.
+    :raise MachineError: when there is no such machine, when another process has it for more than a
+        few seconds and does not serve it, or when its files can't be used.
     :raise ObstacleError: when openrbu's own driver is chosen, and the kernel's is loaded.
     :raise UsageError: when a driver is chosen for a virtual machine, which has its own kernel.
     """
@@ -336,17 +336,18 @@ def make_machine(name: str, spec: MachineSpec | None = None) -> Path:
     :raise ObstacleError: when it can't be switched on, such as for lack of memory.
     :raise DamagedInputError: when the SMBIOS tables in the spec can't be used.
     """
-    from openrbu.machine import factory, removal, store
-    from openrbu.machine.virtual import VirtualMachine
+    from openrbu.machine import factory, removal, store, turns
+    from openrbu.sharing.access import open_or_connect
 
     directory = factory.make_machine(name, factory.MachineSpec() if spec is None else spec)
     try:
-        with VirtualMachine(directory) as machine:
-            machine.power_on()
-    except store.InUseError:  # another process has opened the new machine
+        with open_or_connect(directory) as machine:
+            if not machine.is_on:  # another process may have found it meanwhile
+                machine.power_on()
+    except store.InUseError:  # another process has the new machine all the time
         raise
     except errors.MachineError as error:
-        with store.locked(directory):
+        with turns.locked_in_turn(directory):
             removal.remove_machine(directory)
         raise errors.ObstacleError(f"machine {name!r} was not made: {error}") from None
     return directory
@@ -387,14 +388,13 @@ def switch_off(name: str) -> bool:
 def remove_machine(name: str) -> None:
     """Remove a virtual machine with all its files, its journal included.
 
-    :raise MachineError: when there is no such machine, a process uses it, or its files can't be
-        removed.
+    :raise MachineError: when there is no such machine, it is in use, or its files don't allow it.
     """
-    from openrbu.machine import removal, store
+    from openrbu.machine import removal, store, turns
     from openrbu.sharing.access import remove_dead_mounts_of
 
     directory = store.existing_directory(name)
     removal.remove_odd_lock(directory)
-    with store.locked(directory):
+    with turns.locked_in_turn(directory):
         remove_dead_mounts_of(directory)
         removal.remove_machine(directory)

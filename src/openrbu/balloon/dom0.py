@@ -34,18 +34,16 @@ TIMEOUT_S = 2.0
 
 
 def when_free(attempt: Callable[[], _T], clock: Clock, timeout_s: float = TIMEOUT_S) -> _T:
-    """What `attempt` returns. It is tried again while another process has what it needs.
+    """What `attempt` returns. It is tried again while another process has the guest that it needs.
 
-    :raise InUseError: when another process has the machine after `timeout_s`, too.
-    :raise GuestInUseError: when another process has the guest then, or keeps it.
+    :raise GuestInUseError: when another process has the guest after `timeout_s`, too, or keeps it.
     """
     deadline = Deadline("another command", timeout_s, clock=clock)
     for is_last in deadline.checks():
         try:
             return attempt()
-        except (InUseError, GuestInUseError) as error:
-            is_kept_open = isinstance(error, GuestInUseError) and error.is_kept_open
-            if is_kept_open or is_last:
+        except GuestInUseError as error:
+            if error.is_kept_open or is_last:
                 raise
     raise deadline.error()
 
@@ -133,10 +131,8 @@ def open_dom0(directory: Path, clock: Clock, timeout_s: float = TIMEOUT_S) -> It
         serve it.
     :raise MachineError: when the machine can't be opened, or runs no Xen.
     """
-    with contextlib.ExitStack() as stack:
-        machine = when_free(
-            lambda: stack.enter_context(open_or_connect(directory)), clock, timeout_s
-        )
+    turn = Deadline("another command", timeout_s, clock=clock)
+    with open_or_connect(directory, within=turn) as machine:
         yield Dom0(VirtualHost(machine), directory, machine.config)
 
 

@@ -148,7 +148,7 @@ def _summaries() -> Iterator[tuple[str, MachineSummary | OpenRbuError]]:
     from openrbu.machine import summary
     from openrbu.machine.store import check_owner, machine_directory
 
-    names, is_ours = api.machine_names(), False
+    names, is_ours, turn = api.machine_names(), False, None
     with contextlib.suppress(OpenRbuError):
         check_owner(machine_directory(names[0] if names else "none"))
         is_ours = True
@@ -157,10 +157,12 @@ def _summaries() -> Iterator[tuple[str, MachineSummary | OpenRbuError]]:
         if found is not None:
             yield name, found
             continue
+        from openrbu.machine.turns import turn as new_turn
         from openrbu.sharing.access import open_machine
 
+        turn = turn or new_turn()  # one for all, however many machines are in use
         try:
-            with open_machine(name, reading=True) as machine:
+            with open_machine(name, reading=True, within=turn) as machine:
                 found = summary.summary_of(machine.config, machine.status())
         except OpenRbuError as error:
             yield name, error

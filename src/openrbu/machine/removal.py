@@ -11,7 +11,8 @@ from openrbu.machine.dom0 import XEN
 from openrbu.machine.ram import remove_ram
 from openrbu.machine.shared_flash import leaving
 from openrbu.machine.state import StateFile
-from openrbu.machine.store import disk_errors, locked
+from openrbu.machine.store import disk_errors
+from openrbu.machine.turns import locked_in_turn
 from openrbu.memory.physical import pc_regions
 from openrbu.memory.ram_file import RamFile
 from openrbu.system.kept_files import is_odd, remove_whatever
@@ -50,7 +51,7 @@ def discard_state(directory: Path) -> None:
     :raise MachineError: when another process has it, its machine.json can't be read, or for an
         error of the disk.
     """
-    with locked(directory), disk_errors(directory), signals_deferred():
+    with locked_in_turn(directory), disk_errors(directory), signals_deferred():
         config = load_config(directory)
         state = StateFile.of_machine(directory)
         state.discard()

@@ -88,9 +88,14 @@ def existing_directory(name: str) -> Path:
     directory = machine_directory(name)
     with disk_errors(directory):
         if not directory.is_dir():
-            raise MachineError(f"there is no machine {name!r}; make one: rbu machine new {name}")
+            raise missing(name)
     check_owner(directory)
     return directory
+
+
+def missing(name: str) -> MachineError:
+    """The error for a machine that does not exist."""
+    return MachineError(f"there is no machine {name!r}; make one: rbu machine new {name}")
 
 
 def check_owner(directory: Path) -> None:

@@ -1,8 +1,8 @@
 """Access to a machine: opened in this process, or through the process that serves it.
 
 The process that gets a machine's lock has the machine. Where another process has the lock and
-serves the machine, this module connects to that process. No other module knows which of the two it
-is.
+serves the machine, this module connects to that process; where it does not, that process is a
+command, which is waited for (`machine.turns`). No other module knows which of the two it is.
 """
 
 from __future__ import annotations
@@ -14,46 +14,46 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from openrbu.machine.base import Machine
-from openrbu.machine.store import InUseError, existing_directory
+from openrbu.machine.store import existing_directory
+from openrbu.machine.turns import enter_in_turn
 from openrbu.machine.virtual import VirtualMachine
 from openrbu.system.fuse_mounts import remove_dead_mounts
 from openrbu.system.signals import signals_deferred
 from openrbu.system.waiting import Deadline
 
-TIMEOUT_S = 5.0
-"""How long a process may take until it serves the machine, or until it closes it."""
-
 
 def open_machine(
-    name: str, *, serve: bool = False, reading: bool = False
+    name: str, *, serve: bool = False, reading: bool = False, within: Deadline | None = None
 ) -> AbstractContextManager[Machine]:
     """The virtual machine `name`, until the end of the block. With `serve` other programs can use
     it meanwhile. `reading`: it is only looked at, so that this also works where its directory may
-    not be written.
+    not be written. `within`: how long to wait for a command that has it, `turns.turn()` in most
+    cases; not with `serve`.
 
     :raise MachineError: when there is no such machine; when the block is entered, as
         `open_or_connect`.
     """
     directory = existing_directory(name)
     if reading:
-        return open_for_reading(directory)
-    return serve_or_connect(directory) if serve else open_or_connect(directory)
+        return open_for_reading(directory, within=within)
+    return serve_or_connect(directory) if serve else open_or_connect(directory, within=within)
 
 
 @contextlib.contextmanager
-def open_or_connect(directory: Path) -> Iterator[Machine]:
-    """The machine in `directory`, until the end of the block.
+def open_or_connect(directory: Path, *, within: Deadline | None = None) -> Iterator[Machine]:
+    """The machine in `directory`, until the end of the block. `within`: as `open_machine`.
 
-    :raise MachineError: when another process has the machine and does not serve it, or when the
-        machine's files can't be used.
+    :raise MachineError: when another process has the machine all the time and does not serve it, or
+        when the machine's files can't be used.
     """
     with contextlib.ExitStack() as stack:
-        yield _open_when_free(stack, directory, lambda: _owned(directory))
+        yield _enter(stack, directory, lambda: _owned(directory), within)
 
 
 @contextlib.contextmanager
-def open_for_reading(directory: Path) -> Iterator[Machine]:
-    """The machine in `directory`, to be looked at until the end of the block.
+def open_for_reading(directory: Path, *, within: Deadline | None = None) -> Iterator[Machine]:
+    """The machine in `directory`, to be looked at until the end of the block. `within`: as
+    `open_machine`.
 
     :raise MachineError: as `open_or_connect`.
     """
@@ -64,7 +64,7 @@ def open_for_reading(directory: Path) -> Iterator[Machine]:
 
         own = looked_at
     with contextlib.ExitStack() as stack:
-        yield _open_when_free(stack, directory, lambda: own(directory))
+        yield _enter(stack, directory, lambda: own(directory), within)
 
 
 def _may_be_written(directory: Path) -> bool:
@@ -90,7 +90,7 @@ def serve_or_connect(
     :raise MachineError: as `open_or_connect`.
     """
     with contextlib.ExitStack() as stack:
-        yield _open_when_free(stack, directory, lambda: _served(directory, waiting))
+        yield _enter(stack, directory, lambda: _served(directory, waiting))
 
 
 @contextlib.contextmanager
@@ -123,34 +123,28 @@ def _served(directory: Path, waiting: Callable[[int], None]) -> Iterator[Machine
                     service.stop()
 
 
-def _open_when_free(
+def _enter(
     stack: contextlib.ExitStack,
     directory: Path,
     own: Callable[[], AbstractContextManager[Machine]],
+    within: Deadline | None = None,
 ) -> Machine:
     """Open the machine with `own`, or connect to the process that serves it, whichever works.
 
-    A process that is about to serve the machine, or to close it, is waited for: `TIMEOUT_S`.
-
     :raise MachineError: when neither works.
     """
-    deadline = Deadline("the process that has the machine", TIMEOUT_S)
-    for is_last in deadline.checks():
-        try:
-            return stack.enter_context(own())
-        except InUseError as in_use:
-            if in_use.owner is not None and not in_use.is_served:
-                raise
-            from openrbu.sharing.remote import (  # noqa: PLC0415  (start-up time)
-                NotServedError,
-                RemoteMachine,
-            )
 
-            with contextlib.suppress(NotServedError):
-                return stack.enter_context(contextlib.closing(RemoteMachine(directory)))
-            if is_last:
-                raise
-    raise deadline.error()
+    def connect() -> Machine | None:
+        from openrbu.sharing.remote import (  # noqa: PLC0415  (start-up time)
+            NotServedError,
+            RemoteMachine,
+        )
+
+        with contextlib.suppress(NotServedError):
+            return stack.enter_context(contextlib.closing(RemoteMachine(directory)))
+        return None
+
+    return enter_in_turn(stack, directory, own, connect=connect, within=within)
 
 
 def remove_dead_mounts_of(directory: Path) -> None:
