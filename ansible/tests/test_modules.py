@@ -105,10 +105,28 @@ def test_the_facts_with_an_image_say_what_an_update_would_find(fleet: Fleet, tas
     found = result["bios"]
     assert (result["changed"], found["version"], found["system_id"]) == (False, "A05", "0x0121")
     assert (found["update_is_needed"], found["obstacles"]) == (True, [])
-    assert "monolithic" in found["modes"]
-    assert "locked down" in found["lockdown"]
-    assert found["memory_view"]
     assert result["answers"]["plan"]["new_version"] == "A06"
+
+
+@pytest.mark.parametrize(
+    ("model", "fault", "expected"),
+    [
+        ("poweredge-2650", "lockdown-integrity", (["mono"], "physical", "integrity")),
+        (
+            "precision-390",
+            "lockdown-confidentiality",
+            (["mono", "packet"], "read_back", "confidentiality"),
+        ),
+    ],
+    ids=["integrity", "confidentiality"],
+)
+def test_the_facts_without_an_image_say_what_an_update_would_meet(
+    fleet: Fleet, tasks: Tasks, model: str, fault: str, expected: tuple[object, ...]
+) -> None:
+    fleet.machine("one", model, faults=(fault,))
+    found = tasks("openrbu.firmware.bios_info:").of("one")["bios"]
+    assert (found["modes"], found["memory_view"], found["lockdown"]) == expected
+    assert (found["update_is_needed"], found["obstacles"]) == (None, None)
 
 
 VARYING = ("said", "id", "at", "attempt_id", "boot_id", "name", "machine_bios_rules", "invocation")

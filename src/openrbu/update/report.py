@@ -9,6 +9,7 @@ from enum import StrEnum
 from openrbu.errors import DamagedInputError, ObstacleError
 from openrbu.formats.dell import CompletionCode
 from openrbu.hosts.base import Host
+from openrbu.linux.facts import LinuxFacts
 from openrbu.linux.reboot import Boot, read_boot
 from openrbu.memory.physical import Region
 from openrbu.units import MAX_BLOCK_BYTES, PAGE_SIZE
@@ -16,7 +17,7 @@ from openrbu.update.arm import read_armed, read_token
 from openrbu.update.arming_checks import cmos_doubt
 from openrbu.update.begun_loads import BegunLoad, begun_load
 from openrbu.update.clearing import Clearing
-from openrbu.update.driver import RbuDriver, ReadBack
+from openrbu.update.driver import Mode, RbuDriver, ReadBack
 from openrbu.update.ending import Ending, has_new_record, judge, likely_cause, succeeded
 from openrbu.update.exclusion import BusyError, alone_on, has_locked, who_updates
 from openrbu.update.firmware_file import take_away_of_killed
@@ -118,6 +119,19 @@ class UpdateStatus:
     """Where in physical memory openrbu's own driver has staged it; empty for the kernel's."""
     moved: tuple[Region, ...] = ()
     """The parts of these that are somewhere else by now."""
+    lockdown: str | None = None
+    """How far the kernel is locked down: `none`, `integrity` or `confidentiality`; None where it
+    does not say. Source: docs/reference/platform.md, V5."""
+    sees_memory: bool = False
+    """Whether physical memory can be read, so that an update is verified where the BIOS searches,
+    and not by the driver's read-back alone."""
+
+    @property
+    def modes(self) -> tuple[Mode, ...]:
+        """How the BIOS takes an image, by its RBU structure in SMBIOS; empty where it has none."""
+        if self.target.rbu is None:
+            return ()
+        return ("mono", "packet") if self.target.rbu.packet_supported else ("mono",)
 
     @property
     def was_cut_off(self) -> bool:
@@ -206,6 +220,8 @@ def read_status(host: Host) -> UpdateStatus:
             has_own_driver=own is not None,
             staged_regions=staged_in(host),
             moved=moved(host),
+            lockdown=LinuxFacts(host).lockdown,
+            sees_memory=host.physical_memory is not None,
         )
     except OSError as error:  # such as ENODEV for a file that existed a moment ago
         path = f" ({error.filename})" if error.filename else ""

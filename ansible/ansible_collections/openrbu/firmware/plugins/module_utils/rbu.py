@@ -139,11 +139,6 @@ def facts(document, plan=None):
     """What a playbook decides by, from `rbu status`, and from `rbu plan` where there is one."""
     last = document["last_update"] or {}
     machine, bios, completion = document["machine"], document["bios"], document["completion"]
-    checks = {each["name"]: each for each in (plan or {}).get("checks", [])}
-
-    def found(name):
-        return checks[name]["found"] if name in checks else None
-
     return {
         "vendor": machine["vendor"],
         "product": machine["product"],
@@ -167,9 +162,9 @@ def facts(document, plan=None):
         "last_sha256": last.get("sha256"),
         "update_is_needed": plan and plan.get("is_needed"),
         "obstacles": None if plan is None else _obstacles(plan),
-        "modes": found("rbu_structure"),
-        "memory_view": found("physical_memory"),
-        "lockdown": found("lockdown"),
+        "modes": document.get("modes"),  # none of an older rbu
+        "memory_view": document.get("memory_view"),
+        "lockdown": document.get("lockdown"),
     }
 
 

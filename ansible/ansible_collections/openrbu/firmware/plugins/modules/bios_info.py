@@ -10,10 +10,10 @@ module: bios_info
 short_description: What the BIOS of a Dell machine is, and what waits for a restart
 version_added: 0.3.0
 description:
-  - Reads the machine's IDs, its BIOS, the driver, what is staged and armed, and how the last update
-    ended in the words of the BIOS.
-  - With an image it says what an update to it would find, too, such as the modes of the BIOS, the
-    view of physical memory, the kernel's lockdown, and what is in the way.
+  - Reads the machine's IDs, its BIOS, the driver, what is staged and armed, how the last update
+    ended in the words of the BIOS, and what an update would meet. These are the modes of the BIOS,
+    the view of physical memory, and the kernel's lockdown.
+  - With an image it says whether that is needed here, too, and what is in the way of it.
   - Changes nothing.
 extends_documentation_fragment:
   - openrbu.firmware.rbu
@@ -36,6 +36,11 @@ EXAMPLES = r"""
 - name: Say how the last update ended
   ansible.builtin.debug:
     msg: "{{ found.bios.version }}: {{ found.bios.completion_meaning }}"
+
+- name: Say where physical memory can't be read
+  ansible.builtin.debug:
+    msg: "{{ inventory_hostname }} can only be verified by reading back"
+  when: found.bios.memory_view == 'read_back'
 """
 
 RETURN = r"""
@@ -111,21 +116,31 @@ bios:
       description: The digest of its image.
       type: str
     update_is_needed:
-      description: Whether the machine runs another version than the image.
+      description: Whether the machine runs another version than the image. Null without an image.
       type: bool
     obstacles:
-      description: What prevents an update to the image.
+      description: What prevents an update to the image. Null without an image.
       type: list
       elements: str
     modes:
-      description: What SMBIOS says of monolithic images and packets.
-      type: str
+      description:
+        - How the BIOS takes an image by its SMBIOS tables. V(mono) is in one block of memory,
+          V(packet) in packets. Empty where the tables say nothing of RBU.
+      type: list
+      elements: str
+      sample: [mono, packet]
     memory_view:
-      description: Whether physical memory can be read.
+      description:
+        - What an update is verified by. V(physical) is physical memory, as the BIOS will find it;
+          V(read_back) only what the driver reads back.
       type: str
+      sample: physical
     lockdown:
-      description: Whether the kernel is locked down.
+      description:
+        - How far the kernel is locked down, V(none), V(integrity) or V(confidentiality). Null where
+          it does not say.
       type: str
+      sample: none
 answers:
   description:
     - The JSON documents of the commands of rbu that were run, as they are, by the command's name
