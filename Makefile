@@ -113,8 +113,8 @@ $(OTHER)/.ready: requirements/dev.lock pyproject.toml
 	echo "$(CURDIR)/src" >"$$($(OTHER)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/openrbu.pth"
 	touch $@
 
-test-debian13:  ## On Debian 13, in a chroot: what make dist built, the demo, tests; takes root
-	scripts/check-debian trixie $(NEW_PYTHON_TESTS)
+test-debian13:  ## On Debian 13, in a chroot: what make dist built, the demo, tests, the lab; takes root
+	scripts/check-debian trixie --lab $(NEW_PYTHON_TESTS)
 
 # Where they are; to read all other tests, too, would take each process ten seconds.
 LAB_TESTS = tests/lab tests/contract $(shell grep -rl 'mark\.lab' tests/unit tests/oracle --include='test_*.py')
