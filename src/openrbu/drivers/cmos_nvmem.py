@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+from collections.abc import Iterator
 
 from openrbu.buffers import Buffer
 from openrbu.drivers.sysfs import BinaryAttribute
@@ -21,29 +23,33 @@ def nvmem_file(ports: IoPorts) -> BinaryAttribute:
     last one are ignored; EFBIG when no others are there.
     """
 
-    def pair(index: int) -> tuple[int, int]:
-        return PC_PORTS[0] if index < BANK_1_BYTES else PC_PORTS[1]
-
     def read(offset: int, size_bytes: int) -> bytes:
-        return bytes(map(at, range(offset, offset + size_bytes)))
+        first, end = offset + CLOCK_BYTES, offset + CLOCK_BYTES + size_bytes
+        split = min(max(first, BANK_1_BYTES), end)
+        return bank(0, range(first, split)) + bank(1, range(split, end))
 
-    def at(offset: int) -> int:
-        index_port, data_port = pair(offset + CLOCK_BYTES)
-        selected = ports.in8(index_port)
-        ports.out8(index_port, offset + CLOCK_BYTES)
-        value = ports.in8(data_port)
-        ports.out8(index_port, selected)
-        return value
+    def bank(number: int, indexes: range) -> bytes:
+        found = bytearray()
+        with selecting(number) as (index_port, data_port):
+            for index in indexes:
+                ports.out8(index_port, index)
+                found.append(ports.in8(data_port))
+        return bytes(found)
 
     def write(offset: int, data: Buffer) -> None:
         taken = data[: max(0, SIZE_BYTES - offset)]
         if not taken:
             raise KernelError(errno.EFBIG, PATH)
         for index, value in enumerate(taken, offset + CLOCK_BYTES):
-            index_port, data_port = pair(index)
-            selected = ports.in8(index_port)
-            ports.out8(index_port, index)
-            ports.out8(data_port, value)
-            ports.out8(index_port, selected)
+            with selecting(int(index >= BANK_1_BYTES)) as (index_port, data_port):
+                ports.out8(index_port, index)
+                ports.out8(data_port, value)
+
+    @contextlib.contextmanager
+    def selecting(number: int) -> Iterator[tuple[int, int]]:
+        index_port, data_port = PC_PORTS[number]
+        selected = ports.in8(index_port)
+        yield index_port, data_port
+        ports.out8(index_port, selected)
 
     return BinaryAttribute(read, write, mode=0o644, size_bytes=SIZE_BYTES, is_of_hardware=True)

@@ -13,6 +13,7 @@ structures and their fields are those of the SMBIOS specification (DSP0134).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 
 from openrbu.drivers.sysfs import BinaryAttribute, Symlink, SysfsTree, TextAttribute
 from openrbu.errors import DamagedInputError
@@ -56,17 +57,26 @@ def add_dmi(tree: SysfsTree, entry_point: bytes, table: bytes) -> None:
         node = BinaryAttribute(_slicer(data), mode=0o400, size_bytes=len(data))
         tree.add(f"{TABLES_PATH}/{name}", node)
     try:
-        tables = Tables.parse(entry_point, table)
+        values = _values(entry_point, table)
     except DamagedInputError:
         return
-    for name, text, mode in _values(tables):
+    for name, text, mode in values:
         tree.add(f"{ID_PATH}/{name}", TextAttribute(_shower(text), mode=mode))
     tree.add(f"{ID_PATH}/subsystem", Symlink("../../../../class/dmi"))
     tree.add("/class/dmi/id", Symlink("../../devices/virtual/dmi/id"))
 
 
-def _values(tables: Tables) -> Iterator[tuple[str, str, int]]:
-    """For each file of `ID_PATH`: its name, its text, its mode."""
+@lru_cache(maxsize=4)
+def _values(entry_point: bytes, table: bytes) -> tuple[tuple[str, str, int], ...]:
+    """For each file of `ID_PATH`: its name, its text, its mode. They are kept, because most kernels
+    that a process makes have the tables of the last one.
+
+    :raise DamagedInputError: for tables that can't be parsed.
+    """
+    return tuple(_values_in(Tables.parse(entry_point, table)))
+
+
+def _values_in(tables: Tables) -> Iterator[tuple[str, str, int]]:
     for name, kind, offset, mode in _STRINGS:
         structure = tables.first(kind)
         number = structure.byte(offset) if structure is not None else None

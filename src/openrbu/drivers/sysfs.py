@@ -19,7 +19,7 @@ What sysfs does (docs/reference/linux-files.md, L1; each measured on Linux):
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import count
 from typing import TypeVar
 
@@ -197,13 +197,25 @@ class SysfsTree:
 
         :raise KernelError: ENOENT, ENOTDIR or ELOOP, as path lookup in Linux does.
         """
-        node: Node | None = self.root
-        for part in path.split("/"):  # the fast way for paths without links: nearly all paths
-            if part:
-                node = node.children.get(part) if isinstance(node, Directory) else None
+        node, _ = self._direct(path)
         if node is None or (follow and isinstance(node, Symlink)):
             node = self._walk(path, follow=follow)[1]
         return node
+
+    def _direct(self, path: str) -> tuple[Node | None, bool]:
+        """The fast way for a path without links, as nearly all are: the node, and whether it is
+        known that there is no other. None: there is none, or `_walk` has to find it."""
+        node: Node = self.root
+        for part in path.split("/"):
+            if not part:
+                continue
+            if part in (".", "..") or not isinstance(node, Directory):
+                return None, False
+            child = node.children.get(part)
+            if child is None:
+                return None, True
+            node = child
+        return node, not isinstance(node, Symlink)
 
     def _walk(self, path: str, *, follow: bool) -> tuple[list[str], Node]:
         """Follow `path`. Returns the names from the root to the node, and the node."""
@@ -250,8 +262,11 @@ class SysfsTree:
 
     def exists(self, path: str) -> bool:
         """Whether `path` leads to a node; links are followed."""
+        node, is_known = self._direct(path)
+        if is_known:
+            return node is not None
         try:
-            self.lookup(path)
+            self._walk(path, follow=True)
         except KernelError:
             return False
         return True
@@ -297,7 +312,10 @@ class SysfsTree:
 
         :raise KernelError: EACCES, EISDIR, or as `lookup`.
         """
-        names, node = self._walk(path, follow=True)
+        node, is_known = self._direct(path)
+        names: Iterable[str] = filter(None, path.split("/"))
+        if node is None or not is_known:
+            names, node = self._walk(path, follow=True)
         if isinstance(node, Directory):
             raise KernelError(errno.EISDIR, path)
         assert not isinstance(node, Symlink)

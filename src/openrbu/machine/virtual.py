@@ -332,13 +332,13 @@ class VirtualMachine(KernelUser):
     def _make_kernel(
         self, boot_id: str, saved: KernelState | None = None, *, by_kexec: bool = False
     ) -> Kernel:
-        self._boot_id = boot_id
+        self._boot_id, tables = boot_id, self.tables
         return Kernel(
             self.ram if self._dom0 is None else self._dom0.memory,
             profile=profile(self.config.profile),
             boot_id=boot_id,
-            dmi=self.tables.build(),
-            rom=rom_below_1_mib(self.tables, self.config.hardware_revision),
+            dmi=tables.build(),
+            rom=rom_below_1_mib(tables, self.config.hardware_revision),
             ports=self._ports,
             entry_delay_s=self.config.entry_delay_s,
             xen=None if self._dom0 is None else self._dom0.guest,

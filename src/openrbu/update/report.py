@@ -10,7 +10,7 @@ from openrbu.errors import DamagedInputError, ObstacleError
 from openrbu.formats.dell import CompletionCode
 from openrbu.hosts.base import Host
 from openrbu.linux.facts import LinuxFacts
-from openrbu.linux.reboot import Boot, read_boot
+from openrbu.linux.reboot import Boot, read_boot, read_kexec
 from openrbu.memory.physical import Region
 from openrbu.units import MAX_BLOCK_BYTES, PAGE_SIZE
 from openrbu.update.arm import read_armed, read_token
@@ -214,7 +214,7 @@ def read_status(host: Host) -> UpdateStatus:
             has_driver_bug=driver.is_loaded and driver.clearing is Clearing.CRASHES,
             under_way=under_way,
             token_way=token.way,
-            detour=next((each.message for each in detours(host)), ""),
+            detour=next((each.message for each in detours(host, read_kexec(host))), ""),
             token_problem=token.problem,
             staged_version=version,
             has_own_driver=own is not None,

@@ -23,9 +23,9 @@ from openrbu.linux.reboot import (
     OVERWRITE_REQUEST,
     REBOOT_MODE,
     REBOOT_TYPE,
+    Kexec,
     OverwriteRequest,
     RestartSettings,
-    read_kexec,
     read_overwrite_request,
     read_reboot_words,
     read_reset_register,
@@ -175,12 +175,9 @@ class Detour:
         return f"{self.found}: {self.advice}"
 
 
-def detours(host: Host) -> Iterator[Detour]:
-    """What keeps a restart from running the BIOS, as things are.
-
-    :raise OSError: what the kernel returns.
-    """
-    kexec, has_systemd = read_kexec(host), runs_systemd(host)
+def detours(host: Host, kexec: Kexec) -> Iterator[Detour]:
+    """What keeps a restart from running the BIOS, as things are."""
+    has_systemd = runs_systemd(host)
     so = f"restart by {safe_command(host)}"
     if kexec.reboot_unit:
         found = f"systemd restarts by kexec, and the BIOS does not run ({kexec.reboot_unit})"

@@ -158,7 +158,8 @@ def _overwrite(request: OverwriteRequest, may_lose: Verdict) -> Check:
 def _kexec(host: Host, may_lose: Verdict) -> Iterator[Check]:
     """Whether the BIOS runs at all at the restart."""
     kexec, soft_reboot = partial(_check, "kexec"), partial(_check, "soft_reboot")
-    found = list(detours(host))
+    state = read_kexec(host)
+    found = list(detours(host, state))
     for each in found:
         check = kexec if each.is_kexec else soft_reboot
         if each.is_avoidable:
@@ -168,7 +169,7 @@ def _kexec(host: Host, may_lose: Verdict) -> Iterator[Check]:
             yield check(each.found, may_lose, advice, obstacle="kexec_is_default")
     if any(each.is_kexec for each in found) or not host.exists(KEXEC_LOADED):
         return
-    if read_kexec(host).is_loaded is False:
+    if state.is_loaded is False:
         yield kexec("no kernel is loaded for kexec", Verdict.FINE)
     else:
         text = f"whether a kernel is loaded for kexec can't be known ({KEXEC_LOADED})"
