@@ -6,6 +6,7 @@ import contextlib
 import datetime as dt
 import json
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -16,10 +17,11 @@ from typing import Any
 
 import pytest
 
-from rigs.playbooks import Fleet, Played
+from rigs.playbooks import ANSIBLE, COLLECTIONS, Fleet, Played
 
 ROLLOUT = "openrbu.firmware.rollout"
 PASSWORD = "Zq7-geheim"
+CHECKED = "Check what is asked for"
 
 
 def settings(fleet: Fleet, image: Path, **more: Any) -> list[str]:
@@ -132,7 +134,7 @@ def test_outside_of_the_window_nothing_restarts(fleet: Fleet) -> None:
     assert states(fleet) == {"a": "stopped"}
     assert summary(fleet)["stopped"] == f"it is outside of the window {closed}"
     played = roll_out(fleet, image, code=2, window="from ten to four")
-    assert "a window is written as 22:00-04:30" in played.of("a", "Begin the restarts")["msg"]
+    assert "a window is written as 22:00-04:30" in played.of("a", CHECKED)["msg"]
 
 
 POLICY = """
@@ -174,8 +176,82 @@ def test_a_play_with_serial_is_refused(fleet: Fleet) -> None:
         "  roles:\n    - openrbu.firmware.rollout\n"
     )
     played = fleet.play(text, *settings(fleet, fleet.image("A06")), code=2)
-    assert "serial" in played.of("a", "Begin the restarts")["msg"]
-    assert status(fleet, "a")["bios"]["version"] == "A05"
+    assert "serial" in played.of("a", CHECKED)["msg"]
+    assert status(fleet, "a")["state"] == "none"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"canary_waves": "the first"}, "canary_waves' is of type"),
+        ({"waves": {"first": 1}}, "waves' is of type"),
+        ({"retry_failed": "perhaps"}, "'rollout_retry_failed' is of type"),
+        ({"reboot": "now"}, "'rollout_reboot' is of type"),
+        ({"mode": "parcels"}, "value of rollout_mode must be one of"),
+        ({"mode": "{{ 'par' ~ 'cels' }}"}, "value of rollout_mode must be one of"),
+        ({"budget": "a few"}, "it is a number of machines or a share such as 10%: 'a few'"),
+        ({"waves": ["1", "some"]}, "it is a number of machines or a share such as 10%: 'some'"),
+        ({"unstaged_allowed": "-1"}, "it is a number of machines or a share such as 10%: '-1'"),
+        ({"directory": "/proc/none"}, "the roll-out can't begin"),
+        ({"image": None}, "missing required arguments: rollout_image"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, dict) else "",
+)
+def test_a_wrong_variable_ends_the_play_before_anything_is_touched(
+    fleet: Fleet, wrong: dict[str, Any], says: str
+) -> None:
+    fleet.machine("a")
+    given = {
+        "rollout_image": str(fleet.image("A06")),
+        "rollout_directory": str(fleet.directory / "rollout"),
+        **{f"rollout_{name}": value for name, value in wrong.items()},
+    }
+    if wrong.get("image", "") is None:
+        del given["rollout_image"]
+    played = fleet.play(ROLLOUT, "-e", json.dumps(given), code=2)
+    (last,) = [each for each in played.results if each["outcome"] == "failed"]
+    assert says in last["result"]["msg"]
+    assert status(fleet, "a")["state"] == "none"
+    assert not list(fleet.directory.glob("rollout/*"))
+
+
+def test_a_variable_that_is_wrong_on_one_host_keeps_all_untouched(fleet: Fleet) -> None:
+    """In a play of one's own, where Ansible checks the variables of each host."""
+    for name in ("a", "b"):
+        fleet.machine(name)
+    (fleet.directory / "host_vars").mkdir()
+    (fleet.directory / "host_vars/b.yml").write_text("rollout_mode: parcels\n")
+    image = fleet.image("A06")
+    text = "- hosts: all\n  gather_facts: false\n  roles:\n    - openrbu.firmware.rollout\n"
+    played = fleet.play(text, *settings(fleet, image), code=2)
+    assert "the first is b" in played.of("a", CHECKED)["msg"]
+    assert status(fleet, "a")["state"] == "none"
+    roll_out(fleet, image, code=2)
+    assert states(fleet) == {"a": "waiting", "b": "not_staged"}
+    roll_out(fleet, image, code=2, unstaged_allowed=1)
+    assert states(fleet) == {"a": "updated", "b": "not_staged"}
+
+
+def yaml_of(path: Path) -> Any:
+    """What is in a file of YAML, which Ansible's Python can read."""
+    code = "import json, sys, yaml; print(json.dumps(yaml.safe_load(open(sys.argv[1]))))"
+    done = subprocess.run(
+        [ANSIBLE / "python", "-c", code, path], check=True, stdout=subprocess.PIPE
+    )
+    return json.loads(done.stdout)
+
+
+@pytest.mark.usefixtures("fleet")
+def test_the_specification_has_the_variables_and_defaults_of_the_role() -> None:
+    role = COLLECTIONS / "ansible_collections/openrbu/firmware/roles/rollout"
+    options = yaml_of(role / "meta/argument_specs.yml")["argument_specs"]["main"]["options"]
+    defaults = {name: each["default"] for name, each in options.items() if "default" in each}
+    assert defaults == yaml_of(role / "defaults/main.yml")
+    assert all(each["type"] and each["description"] for each in options.values())
+    table = (role / "README.md").read_text("utf-8")
+    assert all(f"`{name}`" in table for name in options)
+    used = set(re.findall(r"rollout_\w+", (role / "tasks/main.yml").read_text("utf-8")))
+    assert used - {"rollout_open", "rollout_staged"} == options.keys()
 
 
 class Watcher:

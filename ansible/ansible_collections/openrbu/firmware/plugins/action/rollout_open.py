@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.plugins.action import ActionBase
 from ansible_collections.openrbu.firmware.plugins.plugin_utils import ledger
 from ansible_collections.openrbu.firmware.plugins.plugin_utils.reports import (
@@ -23,7 +24,20 @@ OPTIONS = {
     "canary_waves": {"type": "int", "default": 1},
     "unstaged_allowed": {"type": "str", "default": "0"},
     "window": {"type": "str", "default": ""},
+    "only_check": {"type": "bool", "default": False},
 }
+
+SPECIFICATION = Path(__file__).parents[2] / "roles/rollout/meta/argument_specs.yml"
+
+
+def allowed_unstaged(asked: dict[str, Any], count: int) -> int:
+    """With how many machines not staged restarts begin. None is a number here, too, which
+    `share_of` has not.
+
+    :raise ValueError: when it is no number and no share.
+    """
+    allowed = asked["unstaged_allowed"]
+    return 0 if allowed in ("0", "0%") else ledger.share_of(allowed, count)
 
 
 class ActionModule(ActionBase):
@@ -41,15 +55,16 @@ class ActionModule(ActionBase):
             raise AnsibleActionFail(
                 "the play has serial: leave it out, the roll-out has waves of its own"
             )
+        if asked["only_check"]:
+            self._check_variables(variables)
+            self._check(asked, hosts, list(variables["ansible_play_hosts"]))
+            return {**result, "changed": False}
         hostvars = variables["hostvars"]
         entries = [self._entry(host, hostvars.raw_get(host).get(asked["staged"])) for host in hosts]
         unstaged = [each for each in entries if each.state == ledger.NOT_STAGED]
         directory = Path(asked["directory"])
         try:
-            # None is a number here, too: share_of begins at one.
-            allowed = str(asked["unstaged_allowed"])
-            many = 0 if allowed in ("0", "0%") else ledger.share_of(allowed, len(entries))
-            ledger.check_window(asked["window"])
+            many = allowed_unstaged(asked, len(entries))
             directory.mkdir(parents=True, exist_ok=True)
             if not self._task.check_mode:
                 forget_answers(directory, hosts)
@@ -78,6 +93,43 @@ class ActionModule(ActionBase):
                 f"(unstaged_allowed); nothing was restarted; {first.name}: {first.message}",
             )
         return result
+
+    def _check_variables(self, variables: dict[str, Any]) -> None:
+        """Compare the role's variables with its specification, as they are on this host.
+
+        :raise AnsibleActionFail: when one has a wrong type or value, or is missing.
+        """
+        options = self._loader.load_from_file(str(SPECIFICATION))["argument_specs"]["main"]
+        known = options["options"]
+        given = self._templar.template(
+            {name: variables[name] for name in known if name in variables}
+        )
+        checked = ArgumentSpecValidator(known).validate(given, validate_role_argument_spec=True)
+        if checked.error_messages:
+            raise AnsibleActionFail("\n".join(checked.error_messages))
+
+    @staticmethod
+    def _check(asked: dict[str, Any], hosts: list[str], left: list[str]) -> None:
+        """Check what a run needs before anything is done on a host. `left`: those of the `hosts`
+        that take part still.
+
+        :raise AnsibleActionFail: when it can't begin.
+        """
+        try:
+            many = allowed_unstaged(asked, len(hosts))
+            ledger.check_window(asked["window"])
+            ledger.share_of(asked["budget"], len(hosts))
+            ledger.wave_sizes(asked["waves"], len(hosts))
+            Path(asked["directory"]).mkdir(parents=True, exist_ok=True)
+        except (ValueError, OSError) as error:
+            raise AnsibleActionFail(f"the roll-out can't begin: {error}") from error
+        out = [host for host in hosts if host not in set(left)]
+        if len(out) > many:
+            raise AnsibleActionFail(
+                f"{len(out)} of {len(hosts)} machines have failed or can't be reached before the "
+                f"roll-out begins, and {many} may (unstaged_allowed); nothing was staged; the "
+                f"first is {out[0]}"
+            )
 
     @staticmethod
     def _entry(host: str, staged: Any) -> ledger.Entry:

@@ -55,6 +55,12 @@ options:
         always. Outside of it the roll-out stops.
     type: str
     default: ""
+  only_check:
+    description:
+      - Check these options, and that not too many hosts have failed before, and do no more. The
+        role does so before anything is staged.
+    type: bool
+    default: false
 attributes:
   check_mode:
     description: Says what would begin.
