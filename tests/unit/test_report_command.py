@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from openrbu.api import open_machine, read_report, report_page
-from openrbu.errors import DamagedInputError
+from openrbu.errors import UsageError
 from rigs.cli import Cli
 
 
@@ -79,8 +79,13 @@ def test_a_program_gets_the_same_rows_and_the_same_page(rbu: Cli, fleet: list[Pa
         (row["name"], row["outcome"]) for row in told["machines"]
     ]
     assert (rbu.directory / "report.html").read_text("utf-8") == report_page(rows)
-    with pytest.raises(DamagedInputError, match=r"image\.hdr is no answer of rbu"):
-        read_report([rbu.directory / "image.hdr"])
+    mixed = read_report([rbu.directory / "image.hdr", *fleet])
+    (lacking,) = [row for row in mixed if row not in rows]
+    assert (lacking.name, lacking.outcome, lacking.at) == ("image.hdr", "no_answer", None)
+    assert "image.hdr is no answer of rbu" in lacking.why
+    assert [row for row in mixed if row is not lacking] == rows
+    with pytest.raises(UsageError, match="nothing can't be read"):
+        read_report(["nothing"])
 
 
 def test_of_several_answers_the_newest_counts_whatever_their_sequence(rbu: Cli) -> None:
@@ -294,17 +299,77 @@ def test_a_file_that_is_no_answer_is_named_with_the_reason(rbu: Cli) -> None:
     for data, why in wrong.items():
         bad = rbu.write("bad.json", data)
         for files in ([bad], [sound, bad], [bad, sound]):
-            line = rbu.fails(5, "report", *files)
-            assert "bad.json is no answer of rbu --json: " in line
-            assert why in line, (data, line)
+            told = rbu.told("report", *files, code=5)
+            (row,) = [row for row in told["machines"] if row["name"] == "bad"]
+            assert row["outcome"] == "no_answer"
+            assert "bad.json is no answer of rbu --json: " in row["why"]
+            assert why in row["why"], (data, row)
+            assert told["error"]["message"] == row["why"]
+            assert told["answer_count"] == len(files) - 1
+            others = [row["outcome"] for row in told["machines"] if row["name"] != "bad"]
+            assert others == ["none"] * (len(files) - 1)
 
 
-def test_the_document_of_several_that_is_wrong_is_counted(rbu: Cli) -> None:
-    rbu("machine", "new", "demo")
-    good = json.dumps(rbu.told("status", "--machine", "demo")).encode()
-    bad = rbu.write("all.jsonl", good + b"\n" + good + b"\n[]\n")
-    line = rbu.fails(5, "report", bad)
-    assert "all.jsonl: document 3 is no answer of rbu --json: it is not an object" in line
+def test_machines_that_did_not_answer_do_not_hide_the_others(rbu: Cli, fleet: list[Path]) -> None:
+    """As a loop over ssh leaves them: empty files, and one whose connection broke off."""
+    half = fleet[0].read_bytes()[:500]
+    bad = [
+        rbu.write(name, data)
+        for name, data in (("a1.example.com.json", b""), ("a2", b"no route"), ("a3.json", half))
+    ]
+    files = [*bad, *fleet, rbu.directory / "a4.json"]
+    names = ["a1.example.com", "a2", "a3", "a4"]
+    healthy = rbu.json("report", *fleet)
+
+    told = rbu.told("report", *files, code=5)
+    assert [row["name"] for row in told["machines"][:4]] == names
+    assert told["machines"][4:] == healthy["machines"]
+    assert told["outcomes"] == healthy["outcomes"] | {"no_answer": 4}
+    assert {(row["at"], row["seen_at"]) for row in told["machines"][:4]} == {(None, None)}
+
+    ended = rbu("report", *files)
+    assert ended.code == 5
+    lines = ended.out.splitlines()
+    assert [line.split()[0] for line in lines[1:5]] == names
+    assert all(" no answer " in line for line in lines[1:5])
+    assert lines[-1].startswith("10 machines: 4 no answer, ")
+    for why in ("a1.example.com.json is no", "a2 is no", "a3.json is no", "a4.json can't be read"):
+        assert ended.err.count(why) == 1, ended
+    assert ended.err.count("\n") == 1
+
+    ended = rbu("report", *files, "--csv")
+    rows = list(csv.DictReader(io.StringIO(ended.out)))
+    assert (ended.code, len(rows)) == (5, 10)
+    assert (rows[0]["outcome"], rows[0]["at"], rows[0]["code"]) == ("no_answer", "", "")
+
+    ended = rbu("report", *files, "--html", "report.html")
+    assert ended.code == 5
+    assert "a3.json is no answer of rbu" in (rbu.directory / "report.html").read_text("utf-8")
+    assert "a3.json is no answer of rbu" in ended.out, "the page is not looked at by a script"
+
+
+def test_of_very_many_files_without_an_answer_the_error_names_the_first_ones(rbu: Cli) -> None:
+    bad = [rbu.write(f"{number:02}.json", b"") for number in range(15)]
+    ended = rbu("report", *bad)
+    assert ended.code == 5
+    assert "09.json" in ended.err
+    assert "10.json" not in ended.err
+    assert ended.err.endswith("; and 5 more\n")
+    assert all(path.name in ended.out for path in bad)
+
+
+def test_documents_that_are_wrong_are_counted_and_those_behind_them_are_read(rbu: Cli) -> None:
+    for name in ("demo", "last"):
+        rbu("machine", "new", name)
+    good, last = (rbu.told("status", "--machine", name) for name in ("demo", "last"))
+    for indent in (None, 2):
+        one, two = (json.dumps(each, indent=indent).encode() for each in (good, last))
+        parts = [one, b'{"schema": 1}', one[:900], b'{"a": 1, "a": 2}', b"Connection lost\r", two]
+        told = rbu.told("report", rbu.write("all.jsonl", b"\n".join(parts)), code=5)
+        assert [row["name"] for row in told["machines"]] == ["all", "all", "all", "demo", "last"]
+        place = "all.jsonl (document {}) is no answer of rbu --json: it "
+        for row, number in zip(told["machines"], (2, 3, 4), strict=False):
+            assert place.format(number) in row["why"]
 
 
 def test_keys_of_a_newer_openrbu_are_passed_over_and_its_outcomes_shown(rbu: Cli) -> None:

@@ -246,6 +246,27 @@ def test_of_very_many_machines_the_first_are_listed_and_the_page_says_so(
     assert started.complaints() == []
 
 
+def test_a_machine_that_did_not_answer_is_told_among_the_others(
+    started: Page, tmp_path: Path
+) -> None:
+    told = [*read_answers(json.dumps(status("web1", None)).encode(), "web1.json")]
+    told += read_answers(b"", "dir/web2.json")
+    path = tmp_path / "lacking.html"
+    path.write_text(page_of(make_report(told)), encoding="utf-8")
+    started.open(path)
+    assert names(started) == ["web1", "web2"]
+    assert started.text("#about") == "2 machines, last heard of 2026-11-29 06:00:00 UTC."
+    click(started, "#outcomes button[data-outcome=no_answer]")
+    assert names(started) == ["web2"]
+    click(started, "#rows button")
+    assert "web2.json is no answer of rbu --json: it is empty" in started.text("#rows")
+    assert started.text("tr.history") == "Nothing is known of it."
+    path.write_text(page_of(make_report(told[1:])), encoding="utf-8")
+    started.open(path)
+    assert started.text("#about") == "1 machine."
+    assert started.complaints() == []
+
+
 def test_a_report_of_nothing_wrong_needs_no_code(started: Page, tmp_path: Path) -> None:
     started.open(page_file(tmp_path / "one.html", [status("only", None)]))
     assert names(started) == ["only"]

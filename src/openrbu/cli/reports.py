@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,16 +13,17 @@ from openrbu.cli.files import save
 from openrbu.cli.images import saved
 from openrbu.cli.options import Force
 from openrbu.cli.show import Answer, Block, Cell, Table, bad, caution, good
-from openrbu.errors import UsageError
+from openrbu.errors import DamagedInputError, UsageError
 from openrbu.system.files import MAX_INPUT_BYTES, read_input
 from openrbu.system.times import local_time
 from openrbu.units import human_size
 
 if TYPE_CHECKING:
-    from openrbu.reports.answers import Answer as Told
     from openrbu.reports.report import ReportRow, ReportStep
 
 STANDARD_INPUT = "standard input"
+MOST_NAMED = 10
+"""So many files that have no answer are named in the error; the rows name all."""
 
 
 def report(
@@ -49,57 +52,63 @@ def report(
     """Show what many answers of rbu --json say of many machines, as one table.
 
     Answers are those of status, plan, update, arm, cancel, history and machine reboot, one or
-    several in a file. Of several answers of one machine the newest counts, and all are its history.
+    several in a file. Of several of one machine the newest counts, and all are its history. A file
+    without an answer is a row "no answer", and the exit code is 5.
 
     \b
     Example:  rbu report *.json --html report.html
     """
-    from openrbu.reports.report import counts, make_report
+    from openrbu.reports import answers
+    from openrbu.reports.report import make_report
 
     if csv and as_json:
         raise UsageError("--csv and --json are two forms of one answer: choose one")
-    answers = [answer for path in files or [Path("-")] for answer in _read(path)]
-    rows = make_report(answers)
-    document: dict[str, Any] = {
-        "changed": False,
-        "answer_count": len(answers),
-        "outcomes": counts(rows),
-        "machines": [_row_document(row) for row in rows],
-        "html": None,
-    }
-    blocks: list[Block] = []
+    told = answers.read_files(map(_source, files or [Path("-")]))
+    rows = make_report(told)
+    lacking = [row for row in rows if row.outcome == "no_answer"]
+    error = _no_answers(lacking)
+    document = _document(rows, len(told) - len(lacking))
     if html is not None:
         from openrbu.reports.page import page_of
 
         data = page_of(rows).encode()
         changed = save(html, data, force=force)
         document |= {"changed": changed, "html": str(html)}
-        blocks.append(saved(html, changed, human_size(len(data))))
     if csv:
         from openrbu.reports.table import csv_lines
 
-        blocks = [*csv_lines(rows)]
-    elif html is None:
-        blocks = [_table(rows)]
-    return Answer(document, blocks if csv else [*blocks, _summary(rows)])
+        return Answer(document, csv_lines(rows), error)
+    if html is None:
+        return Answer(document, [_table(rows), _summary(rows)], error)
+    blocks = [saved(html, changed, human_size(len(data))), *([_table(lacking)] if lacking else [])]
+    return Answer(document, [*blocks, _summary(rows)], error)
 
 
-def _read(path: Path) -> list[Told]:
-    """The answers in a file.
+def _no_answers(lacking: list[ReportRow]) -> DamagedInputError | None:
+    """The error of a report that lacks answers: the rows have all, it the first ones."""
+    if not lacking:
+        return None
+    parts = [row.why for row in lacking[:MOST_NAMED]]
+    if (more := len(lacking) - MOST_NAMED) > 0:
+        parts.append(f"and {more} more")
+    return DamagedInputError("; ".join(parts))
 
-    :raise UsageError: when it can't be read.
-    :raise DamagedInputError: when it has none, or something else.
-    """
-    from openrbu.reports.answers import read_answers
 
-    if str(path) != "-":
-        return read_answers(read_input(path), str(path))
+def _source(path: Path) -> tuple[str, Callable[[], bytes]]:
+    """A file's name for people, and what reads it."""
+    if str(path) == "-":
+        return STANDARD_INPUT, _standard_input
+    return str(path), partial(read_input, path)
+
+
+def _standard_input() -> bytes:
+    """:raise UsageError: when it is a terminal, or too large."""
     if sys.stdin is None or sys.stdin.isatty():
         raise UsageError("name files with answers of rbu --json, or pipe them into rbu report")
     data = sys.stdin.buffer.read(MAX_INPUT_BYTES + 1)
     if len(data) > MAX_INPUT_BYTES:
         raise UsageError(f"{STANDARD_INPUT} has more than {human_size(MAX_INPUT_BYTES)}")
-    return read_answers(data, STANDARD_INPUT)
+    return data
 
 
 def _table(rows: list[ReportRow]) -> Block:
@@ -116,7 +125,7 @@ def _cells(row: ReportRow) -> list[Cell]:
         _outcome_cell(row.outcome),
         f"{row.code}: {row.meaning}" if row.code else "",
         row.why,
-        local_time(row.at),
+        local_time(row.at) if row.at else "",
     ]
 
 
@@ -136,6 +145,18 @@ def _summary(rows: list[ReportRow]) -> Block:
     return f"{machines}: {', '.join(parts)}"
 
 
+def _document(rows: list[ReportRow], answer_count: int) -> dict[str, Any]:
+    from openrbu.reports.report import counts
+
+    return {
+        "changed": False,
+        "answer_count": answer_count,
+        "outcomes": counts(rows),
+        "machines": [_row_document(row) for row in rows],
+        "html": None,
+    }
+
+
 def _row_document(row: ReportRow) -> dict[str, Any]:
     return {
         "name": row.name,
@@ -150,8 +171,8 @@ def _row_document(row: ReportRow) -> dict[str, Any]:
         "completion_code": row.code or None,
         "meaning": row.meaning or None,
         "why": row.why or None,
-        "at": row.at.isoformat(),
-        "seen_at": row.seen_at.isoformat(),
+        "at": row.at.isoformat() if row.at else None,
+        "seen_at": row.seen_at.isoformat() if row.seen_at else None,
         "history": [_step_document(step) for step in row.steps],
     }
 

@@ -21,6 +21,9 @@ class Outcome(NamedTuple):
     sense: Sense
 
 
+NO_ANSWER = "no_answer"
+"""Of what should be a machine's answer, and is none."""
+
 OUTCOMES = {
     "updated": Outcome("updated", Sense.GOOD),
     "not_needed": Outcome("not needed: the version runs", Sense.GOOD),
@@ -39,6 +42,7 @@ OUTCOMES = {
     "prevented": Outcome("prevented", Sense.BAD),
     "interrupted": Outcome("interrupted before it was armed", Sense.BAD),
     "failed": Outcome("failed", Sense.BAD),
+    NO_ANSWER: Outcome("no answer", Sense.BAD),
 }
 """Each outcome that a report knows. The endings of an update are among them (`update/ending.py`),
 and the events of a journal with which one ends before it is armed."""

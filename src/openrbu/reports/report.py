@@ -1,6 +1,8 @@
 """The report: one row for each machine. Of several answers of one machine the newest counts, and
 what all of them say of its updates is its history.
 
+What is no answer is a row of its own, too: it is not known of which machine it should be.
+
 A computer is known by its name, and by its service tag where answers tell one: two computers of one
 name are two rows. A virtual machine is known by its name and its computer's.
 """
@@ -15,9 +17,9 @@ from dataclasses import dataclass
 from openrbu.errors import DamagedInputError
 from openrbu.formats.dell import describe_completion
 from openrbu.reports import records
-from openrbu.reports.answers import Answer
+from openrbu.reports.answers import Answer, NoAnswer, no_answer
 from openrbu.reports.facts import Facts, attempt_facts, facts_of
-from openrbu.reports.outcomes import outcome_words
+from openrbu.reports.outcomes import NO_ANSWER, outcome_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,8 @@ class ReportStep:
 @dataclass(frozen=True, slots=True)
 class ReportRow:
     """A machine. Texts are empty where no answer says it. `at`: when its outcome was; `seen_at`:
-    when the newest answer was given. `steps`: its history, oldest first."""
+    when the newest answer was given. `steps`: its history, oldest first. Where `outcome` is
+    `no_answer`, `name` is that of the file, `why` is the reason, and all else is empty or None."""
 
     name: str
     computer: str
@@ -53,8 +56,8 @@ class ReportRow:
     outcome: str
     code: str
     why: str
-    at: dt.datetime
-    seen_at: dt.datetime
+    at: dt.datetime | None
+    seen_at: dt.datetime | None
     steps: tuple[ReportStep, ...]
 
     @property
@@ -73,29 +76,52 @@ def code_words(code: str) -> str:
     return describe_completion(int(code, 16)) if code else ""
 
 
-def make_report(answers: Iterable[Answer]) -> list[ReportRow]:
-    """A row for each machine, by name.
-
-    :raise DamagedInputError: when a time or a code in an answer is none; the message names the
-        file.
-    """
+def make_report(told: Iterable[Answer | NoAnswer]) -> list[ReportRow]:
+    """A row for each machine, and one for each thing that is no answer, by name."""
     machines: dict[tuple[str, str | None], list[tuple[Answer, Facts]]] = {}
+    lacking: list[NoAnswer] = []
+    answers: list[Answer] = []
+    for each in told:
+        if isinstance(each, Answer):
+            answers.append(each)
+        else:
+            lacking.append(each)
     for answer in sorted(answers, key=lambda each: each.at):
         try:
             facts = facts_of(answer)
-            for each in (facts.code, *(attempt.completion_code for attempt in facts.attempts)):
-                code_words(each or "")
+            for code in (facts.code, *(attempt.completion_code for attempt in facts.attempts)):
+                code_words(code or "")
         except DamagedInputError as error:
-            text = f"{answer.source} is no answer of rbu --json: {error}"
-            raise DamagedInputError(text) from None
+            lacking.append(no_answer(answer.source, error))
+            continue
         name = (answer.said.computer, answer.said.machine)
         machines.setdefault(name, []).append((answer, facts))
     rows = [
-        _row(told)
+        _row(told_of_one)
         for (_, machine), every in machines.items()
-        for told in (_by_tag(every) if machine is None else [every])
+        for told_of_one in (_by_tag(every) if machine is None else [every])
     ]
-    return sorted(rows, key=lambda row: (row.name, row.computer, row.service_tag))
+    rows += map(_row_without_answer, lacking)
+    return sorted(rows, key=lambda row: (row.name, row.computer, row.service_tag, row.why))
+
+
+def _row_without_answer(lacking: NoAnswer) -> ReportRow:
+    return ReportRow(
+        name=lacking.name,
+        computer="",
+        service_tag="",
+        vendor="",
+        model="",
+        system_id="",
+        bios_version="",
+        target_version="",
+        outcome=NO_ANSWER,
+        code="",
+        why=lacking.why,
+        at=None,
+        seen_at=None,
+        steps=(),
+    )
 
 
 _Told = Sequence[tuple[Answer, Facts]]

@@ -13,7 +13,7 @@ CSV_COLUMNS = (
     *("name", "computer", "service_tag", "vendor", "model", "system_id", "bios_version"),
     *("target_version", "outcome", "code", "meaning", "why", "at", "seen_at"),
 )
-"""The columns of CSV: fields of a row. Times are RFC 3339, in UTC."""
+"""The columns of CSV: fields of a row. Times are RFC 3339, in UTC; empty: none is known."""
 
 
 def csv_lines(rows: Sequence[ReportRow]) -> list[str]:
@@ -30,9 +30,11 @@ def _csv_line(cells: Sequence[str]) -> str:
 
 def _cells(row: ReportRow) -> list[str]:
     values = (getattr(row, name) for name in CSV_COLUMNS)
-    return [utc(value) if isinstance(value, dt.datetime) else value for value in values]
+    return [value if isinstance(value, str) else utc(value) for value in values]
 
 
-def utc(when: dt.datetime) -> str:
-    """A moment as RFC 3339 in UTC, to the second."""
+def utc(when: dt.datetime | None) -> str:
+    """A moment as RFC 3339 in UTC, to the second; empty: none is known."""
+    if when is None:
+        return ""
     return when.astimezone(dt.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -112,9 +112,9 @@ function historyOf(machine) {
   const facts = [
     machine.vendor, machine.system && `system ${machine.system}`,
     machine.tag && `service tag ${machine.tag}`,
-    machine.name !== machine.computer && `on ${machine.computer}`,
-    `last heard of ${timeText(machine.seen)}`,
-  ].filter(Boolean).join(", ");
+    machine.computer && machine.name !== machine.computer && `on ${machine.computer}`,
+    machine.seen && `last heard of ${timeText(machine.seen)}`,
+  ].filter(Boolean).join(", ") || "Nothing is known of it.";
   const table = element("table"), head = element("tr");
   for (const title of ["when", "what", "BIOS", "outcome", "BIOS says", "because", "read in"]) {
     const cell = element("th", title);
@@ -122,7 +122,7 @@ function historyOf(machine) {
     head.append(cell);
   }
   table.append(head, ...machine.steps.map(stepRow));
-  const cell = element("td", "", element("p", facts), table);
+  const cell = element("td", "", element("p", facts), ...(machine.steps.length ? [table] : []));
   cell.colSpan = columns.length;
   const row = element("tr", "", cell);
   row.className = "history";
@@ -144,8 +144,8 @@ function stepRow(step) {
 
 function fill() {
   const newest = machines.map((machine) => machine.seen).sort().at(-1);
-  $("about").textContent = machines.length
-    ? `${many(machines.length, "machine")}, last heard of ${timeText(newest)}.` : "No machine.";
+  const heard = newest ? `, last heard of ${timeText(newest)}` : "";
+  $("about").textContent = machines.length ? `${many(machines.length, "machine")}${heard}.` : "No machine.";
   for (const column of columns) {
     const head = element("th", "", button(column.title, () => sortBy(column.key)));
     head.scope = "col";
