@@ -182,15 +182,15 @@ class Machine:
         """Arm the BIOS for the update that `update(plan, arm=False)` has left staged, after what is
         staged was verified again. The next restart updates it.
 
-        Of `options` the password counts, `without_password`, `mend_cmos`, `allow_any_restart`, and
-        of `policy` its windows and power; what the update was given holds, too. Where the BIOS is
-        armed for it already, it is verified again and nothing is changed: `Outcome.changed`. After
+        Of `options` the password counts, `without_password`, `mend_cmos`, `allow_any_restart` and
+        `policy`, which has to allow what is staged, now; what the update was given holds, too.
+        A BIOS that is armed for it already is left so, and it is verified: `Outcome.changed`. After
         an error it is not armed, and what was staged is still staged.
 
         :raise UpdateFailedError: when nothing of openrbu's is staged (`kind` "not_staged"), it is
             not what was verified ("staged_changed"), or a BIOS would not take it.
-        :raise ObstacleError: when something is in the way of arming, or another process updates
-            this machine.
+        :raise ObstacleError: when something is in the way of arming, the policy does not allow it
+            (also where it is armed already), or another process updates this machine.
         :raise DamagedInputError: when its SMBIOS tables, or its journal, are damaged.
         """
         from openrbu.update.arming import arm

@@ -21,12 +21,12 @@ from openrbu.errors import OpenRbuError, UsageError
 if TYPE_CHECKING:
     from openrbu.api import Machine, Options, Outcome
 
-WindowsOf = Annotated[
+PolicyOf = Annotated[
     Path | None,
     typer.Option(
         "--policy",
         metavar="FILE",
-        help="A policy (TOML): arm only in one of its windows, with the power that it wants.",
+        help="A policy (TOML): what is staged has to be its next step, in one of its windows.",
     ),
 ]
 
@@ -37,15 +37,16 @@ def arm(
     without_password: WithoutPassword = False,
     mend_cmos: MendCmos = False,
     allow_any_restart: AllowAnyRestart = False,
-    policy: WindowsOf = None,
+    policy: PolicyOf = None,
     secret: PasswordOptions,
     as_json: bool,
 ) -> Answer:
     """Arm the BIOS for what rbu update --no-arm has staged.
 
     What is staged is verified again, where it is now; nothing is armed when it changed, or when the
-    machine was restarted since. Options of the update that concern this hold here, too. A machine
-    that is armed for it already is verified and left alone.
+    machine was restarted since, or where the policy does not allow it now. Options of the update
+    that concern this hold here, too. A machine that is armed for it already is verified and left
+    alone.
 
     \b
     Example:  rbu arm --machine demo

@@ -34,7 +34,7 @@ from openrbu.update.journal import BYPASSED, STAGED, VERIFIED, Attempt, Journal
 from openrbu.update.kernel_refusals import kernel_refusals
 from openrbu.update.options import Options
 from openrbu.update.outcome import Outcome, evidence, password_use
-from openrbu.update.plan import Plan, refuse_new
+from openrbu.update.plan import Plan, refuse_by_policy, refuse_new
 from openrbu.update.progress import ProgressReporter, SilentProgress
 from openrbu.update.report import record_result
 from openrbu.update.staged_update import NotStagedError, StagedUpdate, staged_update
@@ -139,7 +139,8 @@ def arm(
 ) -> Outcome:
     """Arm the BIOS for the update that `flow.perform` has left staged.
 
-    Of `options` the password counts, and those that concern arming; those of the update hold, too.
+    Of `options` the password counts, and those that concern arming, and the policy: what is staged
+    has to be its next step now, whatever it was when it was staged. Those of the update hold, too.
     Where the BIOS is armed for it already, it is verified again, and nothing is changed.
 
     Signals are delivered during the steps that can be undone, as in `flow.perform`.
@@ -167,10 +168,11 @@ def arm(
                 was_armed = token.is_armed
                 if was_armed and last.outcome != "armed":
                     raise ObstacleError(ARMED_ALREADY)
+                staged = staged_update(host, last, target, options)
+                _hold_policy(host, staged, was_armed=was_armed)
                 if not was_armed:
                     unlock(token)
                 progress.step("verifying in the driver and in physical memory")
-                staged = staged_update(host, last, target, options)
                 outcome = _outcome(last, staged, staged.verify(host), token.way)
                 if was_armed:
                     return _nothing_done(outcome, undo)
@@ -212,6 +214,20 @@ def _to_arm(host: Host, last: Attempt | None) -> Attempt:
     why = last.fields.get("why")
     told = f"{last.outcome}: {why}" if why else last.outcome
     raise NotStagedError(f"nothing of openrbu's is staged ({to}: {told}): {_STAGE_IT}")
+
+
+def _hold_policy(host: Host, staged: StagedUpdate, *, was_armed: bool) -> None:
+    """:raise ObstacleError: when the operator's policy does not allow what is staged, now."""
+    try:
+        refuse_by_policy(host, staged)
+    except ObstacleError as error:
+        if not was_armed:
+            raise
+        version = staged.image.header.version
+        raise ObstacleError(
+            f"{error}; the BIOS is armed, and the next restart hands {version} to it: rbu cancel "
+            "disarms it"
+        ) from None
 
 
 def _with_kept(last: Attempt, options: Options) -> Options:

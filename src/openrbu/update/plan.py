@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -54,6 +54,8 @@ option and no waiting changes."""
 _OWN_REFUSALS: Mapping[str, type[OpenRbuError]] = {"other_update": BusyError}
 """Obstacles that become an error of their own, by their name."""
 
+_Checks = tuple[tuple[Question, Callable[[Situation], Iterable[Check]]], ...]
+
 _CHECKS = (
     (Question.IMAGE, identity.checks),
     (Question.IMAGE, image_question.checks),
@@ -71,9 +73,9 @@ _CHECKS = (
 _LATE_CHECKS = (
     (Question.RESTART, restart.reset_checks),
     (Question.REST, platform.power_checks),
-    (Question.REST, policy.late_checks),
+    (Question.REST, policy.checks),
 )
-"""What may come in the way while an image is staged."""
+"""What may come in the way while an image is staged, and until it is armed."""
 
 _NEW_CHECKS = ((Question.STAGING, driver.checks), *_LATE_CHECKS)
 """What may come in the way after a plan was made, and is not looked at by the update itself."""
@@ -207,13 +209,25 @@ class Situated(Protocol):
 
 
 def refuse_new(host: Host, meant: Situated, *, is_staged: bool = False) -> None:
-    """Look again at what may have come in the way since the plan was made: the driver, the restart
-    and the power; the last two where the image `is_staged` already.
+    """Look again at what may have come in the way since the plan was made: the driver, the restart,
+    the power and the policy; all but the driver where the image `is_staged` already.
 
     :raise ObstacleError: when something has.
     """
-    seen = meant.situation(host)
-    for question, look in _LATE_CHECKS if is_staged else _NEW_CHECKS:
+    _refuse(meant.situation(host), _LATE_CHECKS if is_staged else _NEW_CHECKS)
+
+
+def refuse_by_policy(host: Host, meant: Situated) -> None:
+    """Refuse what the operator's policy does not allow on this machine now.
+
+    :raise ObstacleError: when it does not.
+    """
+    _refuse(meant.situation(host), ((Question.REST, policy.checks),))
+
+
+def _refuse(seen: Situation, checks: _Checks) -> None:
+    """:raise ObstacleError: when one of these checks is in the way."""
+    for question, look in checks:
         for check in checks_of(question, look, seen):
             if check.is_in_the_way:
                 raise ObstacleError(check.message)

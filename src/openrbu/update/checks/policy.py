@@ -24,16 +24,9 @@ def checks(seen: Situation) -> Iterator[Check]:
     policy = seen.options.policy
     if policy is None:
         return
-    yield from _step(seen, decision_for(seen, policy))
-    yield from late_checks(seen)
-
-
-def late_checks(seen: Situation) -> Iterator[Check]:
-    """What may come in the way while an image is staged."""
-    policy = seen.options.policy
-    if policy is None:
-        return
-    yield from _window(decision_for(seen, policy))
+    decision = decision_for(seen, policy)
+    yield from _step(seen, policy, decision)
+    yield from _window(decision)
     yield from _power(seen, policy.power_of(seen.target.system_id))
 
 
@@ -50,28 +43,38 @@ def decision_for(seen: Situation, policy: Policy) -> Decision:
     )
 
 
-def _step(seen: Situation, decision: Decision) -> Iterator[Check]:
+def _step(seen: Situation, policy: Policy, decision: Decision) -> Iterator[Check]:
+    """Whether the image's version is the next step; or the target once more, where that runs."""
     version, step = seen.image.header.version, decision.next_step
-    if step is None or not version.same_as(step.version):
-        if decision.is_done and version.same_as(decision.current):
-            yield _check("policy", f"{version} is the policy's target", Verdict.FINE)
-        else:
-            yield _in_the_way("policy", decision.refusal_of(version))
+    if step is not None and version.same_as(step.version):
+        text = f"{step.from_version} → {step.version} is the policy's next step ({step.by})"
+    elif step is None and not decision.refusal_of(version):
+        text = f"{version} is the policy's target"
+    else:
+        yield _in_the_way("policy", decision.refusal_of(version))
         return
-    text = f"{step.from_version} → {step.version} is the policy's next step ({step.by})"
     yield _check("policy", text, Verdict.FINE)
-    if step.sha256 is not None:
-        import hashlib  # noqa: PLC0415  (start-up time)
+    yield from _image(seen, policy)
 
-        digest = hashlib.sha256(seen.image.build()).hexdigest()
-        if digest == step.sha256:
-            yield _check("policy_image", "the image is the one of the policy", Verdict.FINE)
-        else:
-            yield _in_the_way(
-                "policy_image",
-                f"the image has another SHA-256 than the policy says of {step.version} ({digest})",
-                advice="use the image that the policy means, or correct the policy",
-            )
+
+def _image(seen: Situation, policy: Policy) -> Iterator[Check]:
+    """Whether the image is the one that the policy means by its version."""
+    version, system_id = seen.image.header.version, seen.target.system_id
+    rule = None if system_id is None else policy.systems.get(system_id)
+    wanted = None if rule is None else rule.digest_of(version)
+    if wanted is None:
+        return
+    import hashlib  # noqa: PLC0415  (start-up time)
+
+    digest = hashlib.sha256(seen.image.build()).hexdigest()
+    if digest == wanted:
+        yield _check("policy_image", "the image is the one of the policy", Verdict.FINE)
+    else:
+        yield _in_the_way(
+            "policy_image",
+            f"the image has another SHA-256 than the policy says of {version} ({digest})",
+            advice="use the image that the policy means, or correct the policy",
+        )
 
 
 def _window(decision: Decision) -> Iterator[Check]:
