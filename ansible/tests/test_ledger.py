@@ -98,6 +98,16 @@ def test_failures_of_an_earlier_run_count(tmp_path: Path) -> None:
     assert LEDGER.take(path, "m1")[0] == "restarting"
 
 
+@pytest.mark.parametrize("state", ["pinned", "not_in_policy", "up_to_date", "not_staged"])
+def test_who_is_left_alone_uses_up_nothing(tmp_path: Path, state: str) -> None:
+    path = opened(tmp_path, [state, "waiting", state], budget=1)
+    assert LEDGER.take(path, "m0")[0] == state
+    assert LEDGER.take(path, "m1")[0] == "restarting"
+    LEDGER.give(path, "m1", updated=True, message="")
+    assert LEDGER.is_over(path)
+    assert LEDGER.summary(path)["counts"] == {state: 2, "updated": 1}
+
+
 def test_a_machine_whose_worker_is_gone_has_failed(tmp_path: Path) -> None:
     path = opened(tmp_path, ["waiting"] * 3, budget=1)
     assert LEDGER.take(path, "m0")[0] == "restarting"

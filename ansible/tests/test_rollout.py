@@ -22,6 +22,7 @@ from rigs.playbooks import ANSIBLE, COLLECTIONS, Fleet, Played
 ROLLOUT = "openrbu.firmware.rollout"
 PASSWORD = "Zq7-geheim"
 CHECKED = "Check what is asked for"
+RESTARTED = "Arm, restart, and hear what the BIOS says"
 
 
 def settings(fleet: Fleet, image: Path, **more: Any) -> list[str]:
@@ -166,6 +167,65 @@ def test_a_policy_is_followed_step_by_step_and_its_window_is_for_restarts(fleet:
         assert (states(fleet), status(fleet, "a")["bios"]["version"]) == ({"a": "updated"}, version)
     assert changes(roll_out(fleet, images, policy=str(policy))) == []
     assert states(fleet) == {"a": "up_to_date"}
+
+
+def policy_with(fleet: Fleet, *versions: str, pinned: str = "") -> dict[str, Any]:
+    """The policy as a file, with images of these versions, as settings of a roll-out."""
+    images = fleet.directory / "images"
+    images.mkdir(exist_ok=True)
+    for version in versions:
+        image = fleet.image(version)
+        image.rename(images / image.name)
+    policy = fleet.directory / "policy.toml"
+    policy.write_text(f"{POLICY}[pinned]\n{pinned}\n")
+    return {"image": images, "policy": str(policy)}
+
+
+def outcomes(fleet: Fleet) -> dict[str, str]:
+    """What `rbu report` says of each machine."""
+    report = fleet.rbu("report", *sorted((fleet.directory / "rollout/machines").iterdir()))
+    return {each["name"]: each["outcome"] for each in report["machines"]}
+
+
+@pytest.mark.parametrize("how", ["a directory", "an image"])
+def test_machines_that_the_policy_wants_nothing_of_hold_nobody_up(fleet: Fleet, how: str) -> None:
+    tables = fleet.directory / "tables"
+    tables.mkdir()
+    directory = fleet.machine("a", bios_version="A06")
+    for name in ("smbios_entry_point", "DMI"):
+        data = (directory / name).read_bytes()
+        (tables / name).write_bytes(data.replace(b"OPENRBU", b"PINNED1"))
+    fleet.rbu("machine", "new", "pinned", "--from-tables", tables)
+    fleet.machine("there", bios_version="A07")
+    given = policy_with(fleet, "A07", pinned='PINNED1 = "waits for a new battery"')
+    if how == "an image":
+        (given["image"],) = given["image"].iterdir()
+    roll_out(fleet, **given)
+    assert states(fleet) == {"a": "updated", "pinned": "pinned", "there": "up_to_date"}
+    assert "waits for a new battery" in summary(fleet)["machines"]["pinned"]["message"]
+    assert outcomes(fleet) == {"a": "updated", "pinned": "pinned", "there": "not_needed"}
+    assert status(fleet, "pinned")["state"] == "none"
+    fleet.machine("other", "precision-390")
+    played = roll_out(fleet, **given, code=2)
+    assert states(fleet)["other"] == "not_in_policy"
+    assert "the policy says nothing of system 0x01de" in played.of("other", RESTARTED)["msg"]
+    assert outcomes(fleet)["other"] == "not_in_policy"
+    fleet.machine("late", bios_version="A06")
+    roll_out(fleet, **given, code=2)
+    assert (states(fleet)["late"], states(fleet)["other"]) == ("updated", "not_in_policy")
+
+
+def test_a_pinned_machine_that_is_armed_is_named(fleet: Fleet) -> None:
+    fleet.machine("a", bios_version="A06")
+    given = policy_with(fleet, "A07")
+    fleet.rbu("update", given["image"], "--machine", "a")
+    tag = status(fleet, "a")["machine"]["service_tag"]
+    roll_out(fleet, **policy_with(fleet, pinned=f'{tag} = "out of warranty"'))
+    assert states(fleet) == {"a": "pinned"}
+    assert (
+        "it is armed, and the next restart updates it"
+        in (summary(fleet)["machines"]["a"]["message"])
+    )
 
 
 def test_a_play_with_serial_is_refused(fleet: Fleet) -> None:

@@ -166,6 +166,7 @@ def test_a_machine_that_is_pinned_or_has_no_rule_is_left_alone(demo: Cli) -> Non
     pinned = put(demo, "pinned.toml", f'{POLICY}[pinned]\n{tag} = "waits for parts"\n'.encode())
     plan = demo.json("plan", images(demo), *DEMO, "--policy", pinned, code=4)
     assert plan["why_not"] == f"pinned: waits for parts (pinned.{tag})"
+    assert plan["policy"]["pinned"] == "waits for parts"
     other = put(demo, "other.toml", POLICY.replace("0x0121", "0x0122").encode())
     plan = demo.json("plan", images(demo), *DEMO, "--policy", other, code=4)
     assert "says nothing of system 0x0121" in plan["why_not"]

@@ -185,6 +185,26 @@ def test_a_policy_without_a_step_is_told(rbu: Cli) -> None:
     assert machines(rbu, ready)["demo"]["outcome"] == "ready"
 
 
+def test_a_machine_that_the_policy_leaves_alone_is_told_apart(rbu: Cli) -> None:
+    rbu("machine", "new", "demo")
+    rbu("machine", "new", "other", "--model", "precision-390")
+    image = rbu.image("A06")
+    tag = rbu.json("status", "-m", "demo")["machine"]["service_tag"]
+    text = POLICY.format(target="A06") + f'[pinned]\n{tag} = "out of warranty"\n'
+    policy = rbu.write("fleet.toml", text.encode())
+    for source in (rbu.directory, image):
+        for command in ("plan", "update"):
+            words = (command, source, "--policy", policy, "--machine")
+            pinned = machines(rbu, keep(rbu, "a.json", *words, "demo", code=4))["demo"]
+            assert (pinned["outcome"], pinned["why"]) == ("pinned", "out of warranty")
+            code = 4 if source == rbu.directory else 3
+            other = machines(rbu, keep(rbu, "b.json", *words, "other", code=code))["other"]
+            assert other["outcome"] == "not_in_policy"
+    said = rbu("report", rbu.directory / "a.json", rbu.directory / "b.json").out
+    assert "pinned by the policy" in said
+    assert "not in the policy" in said
+
+
 def test_a_cancelled_and_a_needless_update_are_told(rbu: Cli) -> None:
     rbu("machine", "new", "demo")
     rbu("update", rbu.image("A06"), "--machine", "demo")

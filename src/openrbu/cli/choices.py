@@ -130,6 +130,7 @@ def _decision_document(decision: Decision) -> dict[str, Any]:
     return {
         "target": None if decision.target is None else decision.target.text,
         "is_done": decision.is_done,
+        "pinned": decision.pinned or None,
         "steps": [_step_document(each) for each in decision.steps],
         "window": {
             "is_open": window.is_open,

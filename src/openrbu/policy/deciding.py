@@ -38,13 +38,15 @@ class Step:
 class Decision:
     """What a policy says of a machine. `steps`: all that are left to `target`, the next one first.
     `why_not`: why the next one must not be made now, or why there is none; empty: it may, or
-    nothing is left to do. `target` None: the policy has none for it."""
+    nothing is left to do. `target` None: the policy has none for it. `pinned`: why the policy
+    leaves this machine alone; empty: it does not."""
 
     current: BiosVersion
     target: BiosVersion | None
     steps: tuple[Step, ...]
     why_not: str
     window: WindowState
+    pinned: str = ""
 
     @property
     def next_step(self) -> Step | None:
@@ -87,8 +89,9 @@ def decide(
         return Decision(version, None, (), f"the policy says nothing of {which}", window)
     pin = next((tag for tag in policy.pinned if tag.upper() == service_tag.strip().upper()), None)
     if pin is not None:
-        why_not = f"pinned: {policy.pinned[pin]} (pinned.{pin})"
-        return Decision(version, rule.target, (), why_not, window)
+        pinned = policy.pinned[pin]
+        why_not = f"pinned: {pinned} (pinned.{pin})"
+        return Decision(version, rule.target, (), why_not, window, pinned)
     steps, why_not = way_to_target(rule, version)
     if steps and not window.is_open:
         assert window.opens_at is not None

@@ -104,19 +104,32 @@ def _of_plan(plan: records.Plan) -> Facts:
     )
     if plan.error is None:
         return known
-    return replace(known, outcome="prevented", why=plan.error.message)
+    return _prevented(known, plan.error, plan.policy)
 
 
 def _of_no_step(no_step: records.NoStep) -> Facts:
-    error = no_step.error
-    return Facts(
+    known = Facts(
         machine=no_step.machine,
         bios_version=no_step.current_version,
         target_version=no_step.policy.target,
         code="",
-        outcome="not_needed" if error is None else "prevented",
-        why="" if error is None else error.message,
+        outcome="not_needed",
+        why="",
     )
+    if no_step.error is None:
+        return known
+    return _prevented(known, no_step.error, no_step.policy)
+
+
+def _prevented(known: Facts, error: records.Failure, policy: records.Policy | None) -> Facts:
+    """What prevents an update, where it is the policy that wants none told apart."""
+    if policy is not None and policy.pinned is not None:
+        return replace(known, outcome="pinned", why=policy.pinned)
+    system_id = None if known.machine is None else known.machine.system_id
+    if policy is not None and policy.target is None and system_id is not None:
+        why = f"the policy says nothing of system {system_id}"
+        return replace(known, outcome="not_in_policy", why=why)
+    return replace(known, outcome="prevented", why=error.message)
 
 
 def _of_update(update: records.Update) -> Facts:
@@ -131,7 +144,7 @@ def _of_update(update: records.Update) -> Facts:
         why = "" if update.error is None else update.error.message
         return replace(planned, outcome="pending" if update.armed else "staged", why=why)
     if update.error is not None:
-        return replace(planned, outcome="prevented", why=update.error.message)
+        return _prevented(planned, update.error, update.plan.policy)
     return replace(planned, outcome="not_needed")
 
 

@@ -27,6 +27,8 @@ NO_ANSWER = "no_answer"
 OUTCOMES = {
     "updated": Outcome("updated", Sense.GOOD),
     "not_needed": Outcome("not needed: the version runs", Sense.GOOD),
+    "pinned": Outcome("left alone: pinned by the policy", Sense.GOOD),
+    "not_in_policy": Outcome("not in the policy", Sense.OPEN),
     "ready": Outcome("ready for the update", Sense.OPEN),
     "under_way": Outcome("under way", Sense.OPEN),
     "staged": Outcome("staged, not armed", Sense.OPEN),

@@ -90,6 +90,15 @@ class Status:
 
 
 @dataclass(frozen=True, slots=True)
+class Policy:
+    """What a policy says of a machine; `target` None: nothing of its system. `pinned`: why it
+    leaves the machine alone; None: it does not."""
+
+    target: str | None
+    pinned: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What `rbu plan` says."""
 
@@ -97,14 +106,8 @@ class Plan:
     current_version: str
     new_version: str
     is_needed: bool
+    policy: Policy | None = None
     error: Failure | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """What a policy says of a machine; `target` None: nothing of its system."""
-
-    target: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,7 +66,7 @@ class ActionModule(RbuAction):
         if ledger.is_over(path):
             save_summary(directory, ledger.summary(path))
         end_orphan()
-        failed = state not in (ledger.UPDATED, ledger.UP_TO_DATE)
+        failed = state not in (ledger.UPDATED, *ledger.AS_WANTED)
         return {**result, "changed": changed, "failed": failed, "state": state, "msg": message}
 
     def _restarted(

@@ -141,7 +141,7 @@ class ActionModule(ActionBase):
             return ledger.Entry(host, ledger.NOT_STAGED, f"unreachable: {message}")
         if staged.get("failed"):
             kind = (staged.get("error") or {}).get("kind")
-            state = ledger.FAILED_BEFORE if kind == "failed_before" else ledger.NOT_STAGED
+            state = kind if kind in ledger.TOLD_APART else ledger.NOT_STAGED
             return ledger.Entry(host, state, message)
-        state = ledger.UP_TO_DATE if staged.get("state") == "up_to_date" else ledger.WAITING
-        return ledger.Entry(host, state, message)
+        state = staged.get("state")
+        return ledger.Entry(host, state if state in ledger.AS_WANTED else ledger.WAITING, message)

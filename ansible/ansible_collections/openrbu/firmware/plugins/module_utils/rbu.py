@@ -243,16 +243,54 @@ def bios_stage(run, params, check_mode=False):
     return _bring(run, params, check_mode, ("--no-arm",), "changes_nothing (%s is staged)")
 
 
+def _pinned(plan):
+    """Why the policy leaves the machine of a plan alone, if it does."""
+    return (plan.get("policy") or {}).get("pinned")
+
+
+def _check_policy(plan, planned, answers):
+    """Raises RbuError for a machine whose system is known, and not to the policy."""
+    policy = plan.get("policy")
+    is_known = policy is None or policy["target"] is not None
+    if not planned.error or is_known or plan["machine"]["system_id"] is None:
+        return
+    text = "the policy says nothing of system %s" % plan["machine"]["system_id"]
+    error = {"kind": "not_in_policy", "message": text, "exit_code": planned.rc}
+    raise RbuError(text, rc=planned.rc, error=error, answers=answers)
+
+
+def _done_by_policy(run, planned, answers):
+    """The result for a machine that the policy wants nothing of any more; None: it does, or there
+    is none. Raises RbuError where there is no image for another reason."""
+    plan = planned.document
+    _check_policy(plan, planned, answers)
+    if planned.error and _pinned(plan):
+        return _left_alone(run, plan, answers)
+    if "image" in plan:
+        return None
+    _checked(planned, answers=answers)
+    return {"state": "up_to_date", "msg": "%s is what the policy wants" % plan["current_version"]}
+
+
+def _left_alone(run, plan, answers):
+    """What is said of a machine that the policy has pinned."""
+    document = answers["status"] = status(run)
+    done = {"state": "pinned", "msg": "pinned by the policy: %s" % _pinned(plan)}
+    if document["is_armed"]:
+        done["msg"] += "; it is armed, and the next restart updates it (bios_cancel)"
+        done["warnings"] = [done["msg"]]
+    return done
+
+
 def _bring(run, params, check_mode, how, after):
     words = update_words(params)
     password = params.get("password")
     planned = run(["plan", *words], password)
     plan = planned.document
     result = {"changed": False, "answers": {"plan": plan}}
-    if "image" not in plan:  # none is wanted by the policy any more; otherwise an error
-        _checked(planned, answers=result["answers"])
-        text = "%s is what the policy wants" % plan["current_version"]
-        return {**result, "state": "up_to_date", "msg": text}
+    done = _done_by_policy(run, planned, result["answers"])
+    if done is not None:
+        return {**result, **done}
     if not plan["is_needed"] and planned.rc == 0:
         return {**result, "state": "up_to_date", "msg": "%s runs already" % plan["new_version"]}
     document = status(run)

@@ -15,7 +15,8 @@ description:
     wave is open and the budget allows it. Then arms the BIOS (M(openrbu.firmware.bios_arm)),
     restarts by M(ansible.builtin.reboot), and reads what the BIOS says.
   - The task fails where the new version does not run afterwards, where the machine was not
-    restarted because the roll-out has stopped, and where nothing was staged.
+    restarted because the roll-out has stopped, where nothing was staged, and where the policy says
+    nothing of the machine's system. It does not fail where the policy has pinned the machine.
   - A virtual machine that is reached by P(openrbu.firmware.rbu_run#connection) with its option
     O(openrbu.firmware.rbu_run#connection:in_process) is restarted by openrbu in Ansible's process.
 extends_documentation_fragment:
@@ -53,8 +54,9 @@ EXAMPLES = r"""
 RETURN = r"""
 state:
   description:
-    - V(updated), V(up_to_date), V(failed), V(failed_before) (in an earlier run), V(stopped) (not
-      restarted), or V(not_staged).
+    - V(updated), V(up_to_date), V(pinned) (the policy leaves it alone), V(failed),
+      V(failed_before) (in an earlier run), V(stopped) (not restarted), V(not_staged), or
+      V(not_in_policy) (the policy says nothing of its system).
   type: str
   returned: always
   sample: updated

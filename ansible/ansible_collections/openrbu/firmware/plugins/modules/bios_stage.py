@@ -35,7 +35,9 @@ EXAMPLES = r"""
 
 RETURN = r"""
 state:
-  description: V(up_to_date), V(staged), V(armed), or V(planned) in check mode.
+  description:
+    - V(up_to_date), V(staged), V(armed), V(pinned) where the policy leaves the machine alone, or
+      V(planned) in check mode.
   type: str
   returned: success
   sample: staged

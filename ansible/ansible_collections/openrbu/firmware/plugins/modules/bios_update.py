@@ -42,7 +42,9 @@ EXAMPLES = r"""
 
 RETURN = r"""
 state:
-  description: V(up_to_date), V(armed), or V(planned) in check mode.
+  description:
+    - V(up_to_date), V(armed), V(pinned) where the policy leaves the machine alone, or
+      V(planned) in check mode.
   type: str
   returned: success
   sample: armed

@@ -36,6 +36,12 @@ from ansible_collections.openrbu.firmware.plugins.plugin_utils.orphans import is
 WAITING, RESTARTING = "waiting", "restarting"
 UPDATED, FAILED, STOPPED = "updated", "failed", "stopped"
 UP_TO_DATE, NOT_STAGED, FAILED_BEFORE = "up_to_date", "not_staged", "failed_before"
+PINNED, NOT_IN_POLICY = "pinned", "not_in_policy"
+
+AS_WANTED = (UP_TO_DATE, PINNED)
+"""With nothing to do, as the image or the policy wants it."""
+TOLD_APART = (FAILED_BEFORE, NOT_IN_POLICY)
+"""Not staged, for a reason that is counted apart: `NOT_STAGED` may keep a run from beginning."""
 
 LOOK_AGAIN_S = 0.1
 BUSY_S = 600.0
