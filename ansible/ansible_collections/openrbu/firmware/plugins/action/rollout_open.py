@@ -11,6 +11,7 @@ from ansible.errors import AnsibleActionFail
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.plugins.action import ActionBase
 from ansible_collections.openrbu.firmware.plugins.plugin_utils import ledger
+from ansible_collections.openrbu.firmware.plugins.plugin_utils.controllers import claim
 from ansible_collections.openrbu.firmware.plugins.plugin_utils.reports import (
     forget_answers,
     save_summary,
@@ -58,6 +59,9 @@ class ActionModule(ActionBase):
         if asked["only_check"]:
             self._check_variables(variables)
             self._check(asked, hosts, list(variables["ansible_play_hosts"]))
+        if not self._task.check_mode:
+            self._claim(Path(asked["directory"]))
+        if asked["only_check"]:
             return {**result, "changed": False}
         hostvars = variables["hostvars"]
         entries = [self._entry(host, hostvars.raw_get(host).get(asked["staged"])) for host in hosts]
@@ -130,6 +134,18 @@ class ActionModule(ActionBase):
                 f"roll-out begins, and {many} may (unstaged_allowed); nothing was staged; the "
                 f"first is {out[0]}"
             )
+
+    @staticmethod
+    def _claim(directory: Path) -> None:
+        """Keep other controllers out of the directory until this one ends.
+
+        :raise AnsibleActionFail: when there is one, or the directory can't be written.
+        """
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            claim(directory)
+        except (ValueError, OSError) as error:
+            raise AnsibleActionFail(f"the roll-out can't begin: {error}") from error
 
     @staticmethod
     def _entry(host: str, staged: Any) -> ledger.Entry:

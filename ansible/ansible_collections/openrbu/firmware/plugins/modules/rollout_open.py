@@ -15,7 +15,9 @@ description:
     before each restart.
   - The ledger is made anew in each run. What happened in an earlier run is read from the machines,
     so that a run can be repeated after the controller has died.
-  - Fails, and so ends the play before any restart, when too many machines are not staged.
+  - Fails, and so ends the play before any restart, when too many machines are not staged, and when
+    another controller has the roll-out of the same directory. The lock on the directory ends with
+    the controller, whatever that dies of.
 author:
   - The openrbu developers (!UNKNOWN)
 options:
