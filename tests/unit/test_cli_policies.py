@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from openrbu import api
 from openrbu.hosts.virtual import VirtualHost
 from openrbu.sharing.access import open_machine
 from openrbu.update.target import read_target
@@ -203,3 +204,40 @@ def test_a_policy_is_checked(demo: Cli) -> None:
     said = demo.fails(5, "plan", images(demo), *DEMO, "--policy", wrong)
     assert "(and 1 more: rbu policy check " in said
     assert "can't be read" in demo.fails(2, "policy", "check", demo.directory / "none.toml")
+
+
+TWO_STYLES = """
+schema = 1
+[systems.0x0121]
+target = "A07"
+steps = [{ from = "1.2.3", via = "A05" }]
+"""
+
+
+@pytest.mark.parametrize("more", ["", "allow_downgrade = true\n"])
+def test_a_step_that_names_two_styles_is_made(rbu: Cli, more: str) -> None:
+    """Dell's rule says that A05 is older than 1.2.3; the policy has said what comes next."""
+    rbu("machine", "new", "demo", "--bios-version", "1.2.3")
+    text = TWO_STYLES.replace("steps", f"{more}steps")
+    words = (*DEMO, "--policy", put(rbu, "two.toml", text.encode()))
+    image = rbu.image("A05")
+    plan = rbu.json("plan", image, *words)
+    (version,) = [each for each in plan["checks"] if each["name"] == "version"]
+    assert (version["verdict"], version["advice"]) == ("handled", "the policy names this step")
+    assert rbu.json("update", image, *words, "--no-arm")["staged"]
+    assert rbu.json("arm", *words)["armed"]
+    assert rbu.json("machine", "reboot", "demo")["version_after"] == "A05"
+    assert rbu.json("plan", rbu.image("A07"), *words)["next_step"]["version"] == "A07"
+
+
+def test_the_library_makes_a_downgrade_that_the_policy_has(rbu: Cli) -> None:
+    rbu("machine", "new", "demo")
+    text = '[systems.0x0121]\ntarget = "A04"\nallow_downgrade = true\n'
+    path = put(rbu, "older.toml", f"schema = 1\n{text}".encode())
+    image = api.read_image(rbu.image("A04"))
+    with api.open_machine("demo") as machine:
+        plan = machine.plan(image, api.Options(policy=api.read_policy(path)))
+        assert plan.refusal is None
+        outcome = machine.update(plan)
+    assert outcome is not None
+    assert outcome.is_armed

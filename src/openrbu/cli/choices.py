@@ -3,7 +3,7 @@ shown."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from openrbu.cli import identity
@@ -46,8 +46,6 @@ def pick(machine: Machine, found: FoundImages, options: Options) -> Picked:
     step = decision.next_step
     if step is None and found.only is None:
         return Picked(target, None, decision, options)
-    if step is not None and step.is_downgrade:
-        options = replace(options, allow_downgrade=True)
     return Picked(target, machine.choose(found, step), decision, options)
 
 

@@ -100,6 +100,14 @@ def decide(
     return Decision(version, rule.target, steps, why_not, window)
 
 
+def names_step(policy: Policy, system_id: int | None, start: BiosVersion, to: BiosVersion) -> bool:
+    """Whether a policy has it that machines of this system (None: not known) that run `start`
+    install `to` next, whichever of the two is newer."""
+    rule = None if system_id is None else policy.systems.get(system_id)
+    steps = () if rule is None else way_to_target(rule, start)[0]
+    return bool(steps) and to.same_as(steps[0].version)
+
+
 def way_to_target(rule: SystemRule, start: BiosVersion) -> tuple[tuple[Step, ...], str]:
     """All steps from a version to the target. None, and a text that says why: it is not reached.
     None, and no text: it runs already."""

@@ -161,6 +161,8 @@ def _version(image: Image, target: Target, options: Options) -> Iterator[Check]:
         yield _check("version", f"this machine runs {current.text} already", Verdict.FINE)
     elif not problem:
         yield _check("version", f"{new.text} is newer than {current.text}", Verdict.FINE)
+    elif _is_by_policy(new, target, options):
+        yield _check("version", problem, Verdict.HANDLED, "the policy names this step")
     elif options.allow_downgrade:
         yield _check("version", problem, Verdict.HANDLED, "--allow-downgrade installs it")
     else:
@@ -176,6 +178,15 @@ def _version(image: Image, target: Target, options: Options) -> Iterator[Check]:
             "install that version first",
             obstacle="below_minimum_version",
         )
+
+
+def _is_by_policy(new: BiosVersion, target: Target, options: Options) -> bool:
+    """Whether the operator's policy has it that the machine installs this version next."""
+    if options.policy is None:
+        return False
+    from openrbu.policy.deciding import names_step  # noqa: PLC0415  (start-up time)
+
+    return names_step(options.policy, target.system_id, target.version, new)
 
 
 def _wrong_version(new: BiosVersion, current: BiosVersion) -> tuple[str, str]:
