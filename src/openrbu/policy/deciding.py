@@ -111,19 +111,38 @@ def names_step(policy: Policy, system_id: int | None, start: BiosVersion, to: Bi
 def way_to_target(rule: SystemRule, start: BiosVersion) -> tuple[tuple[Step, ...], str]:
     """All steps from a version to the target. None, and a text that says why: it is not reached.
     None, and no text: it runs already."""
+    way = _way(rule, start)
+    return ((), way.why) if isinstance(way, _DeadEnd) else (way, "")
+
+
+@dataclass(frozen=True, slots=True)
+class _DeadEnd:
+    """Where a way ends that does not reach the target: at the one version of `at`, or in the circle
+    that these are. `why`: for people, as seen from the start of the way."""
+
+    at: tuple[BiosVersion, ...]
+    why: str
+
+    def has(self, version: BiosVersion) -> bool:
+        return any(version.same_as(each) for each in self.at)
+
+
+def _way(rule: SystemRule, start: BiosVersion) -> tuple[Step, ...] | _DeadEnd:
     steps: list[Step] = []
-    current = start
+    current, seen = start, [start]
     while not current.same_as(rule.target):
         step = _next(rule, current)
         if isinstance(step, str):
-            return (), _because(step, start, current)
+            return _DeadEnd((current,), _because(step, start, current))
         steps.append(step)
-        seen = [start, *(each.version for each in steps[:-1])]
-        if any(step.version.same_as(each) for each in seen):
-            told = " → ".join(map(str, [*seen, step.version]))
-            return (), f"the policy goes in a circle ({rule.path}): {told}"
         current = step.version
-    return tuple(steps), ""
+        again = [place for place, each in enumerate(seen) if each.same_as(current)]
+        if again:
+            told = " → ".join(map(str, [*seen, current]))
+            why = f"the policy goes in a circle ({rule.path}): {told}"
+            return _DeadEnd(tuple(seen[again[0] :]), why)
+        seen.append(current)
+    return tuple(steps)
 
 
 def _next(rule: SystemRule, current: BiosVersion) -> Step | str:
@@ -156,14 +175,21 @@ def _because(why: str, start: BiosVersion, current: BiosVersion) -> str:
 
 
 def unreachable(rules: Sequence[SystemRule]) -> list[tuple[str, str]]:
-    """The versions that the rules name and from which no target is reached: the path of what names
-    each, and why."""
+    """Where ways end that begin at a version that the rules name and don't reach the target: the
+    path of a step, and why. Each end, or circle, once, however many ways lead there."""
     found = []
     for rule in rules:
+        ends: list[tuple[tuple[bool, bool], str, _DeadEnd]] = []
         for place, step in enumerate(rule.steps):
-            ends = [each for each in (step.start.first, step.start.last) if each is not None]
-            for version in [*ends, step.via]:
-                _, why_not = way_to_target(rule, version)
-                if why_not:
-                    found.append((f"{rule.path}.steps[{place}]", why_not))
-    return list(dict.fromkeys(found))
+            starts = [each for each in (step.start.first, step.start.last) if each is not None]
+            for version in [*starts, step.via]:
+                if isinstance(end := _way(rule, version), _DeadEnd):
+                    rank = (not end.has(version), version is step.via)
+                    ends.append((rank, f"{rule.path}.steps[{place}]", end))
+        ends.sort(key=lambda each: each[0])  # a way that begins there has no lead to be read over
+        told: list[_DeadEnd] = []
+        for _, path, end in ends:
+            if not any(each.has(end.at[0]) for each in told):
+                told.append(end)
+                found.append((path, end.why))
+    return found

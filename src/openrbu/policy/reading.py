@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -194,6 +194,7 @@ class _Reader:
             power = self.power(f"{path}.power", found["power"])
         if target is None:
             return None
+        self.unused(f"{path}.images", digests, [target, *(each.via for each in steps)])
         name = str(found.get("name", ""))
         return SystemRule(system_id, target, steps, digests, allows, windows, power, name)
 
@@ -234,6 +235,18 @@ class _Reader:
                     self.problems.append(Problem(place, f"the version {version} is there twice"))
                 seen.append(version)
                 yield version, text
+
+    def unused(
+        self, path: str, digests: Sequence[tuple[BiosVersion, str]], wanted: Sequence[BiosVersion]
+    ) -> None:
+        """Add a problem for each image that is never `wanted`: a mistyped version would be a digest
+        that nobody asks for."""
+        if self.problems:  # the version may be that of a step that can't be read
+            return
+        for version, _ in digests:
+            if not any(version.same_as(each) for each in wanted):
+                message = f"{version} is neither the target nor what a step installs (via)"
+                self.problems.append(Problem(_join(path, version.text), message))
 
     def pins(self, value: object) -> Iterator[tuple[str, str]]:
         seen: set[str] = set()

@@ -132,12 +132,45 @@ steps = [{ from = "A05", via = "A06" }, { from = "A06", via = "A05" }]
     steps, why_not = way_to_target(read.policy.systems[SYSTEM], version("A05"))
     assert steps == ()
     assert why_not == "the policy goes in a circle (systems.0x0121): A05 → A06 → A05"
-    assert [each.path for each in read.problems] == [
-        "systems.0x0121.steps[0]",
-        "systems.0x0121.steps[0]",
-        "systems.0x0121.steps[1]",
-        "systems.0x0121.steps[1]",
-    ]
+    assert [each.path for each in read.problems] == ["systems.0x0121.steps[0]"]
+
+
+@pytest.mark.parametrize(
+    ("steps", "told"),
+    [
+        (
+            [("..A04", "A05"), ("A05", "A06"), ("A06", "A07"), ("A07", "A05")],
+            [("steps[1]", "the policy goes in a circle (systems.0x0121): A05 → A06 → A07 → A05")],
+        ),
+        (
+            [("A01", "A02"), ("A02", "A01"), ("A05", "A06"), ("A06", "A05")],
+            [
+                ("steps[0]", "the policy goes in a circle (systems.0x0121): A01 → A02 → A01"),
+                ("steps[2]", "the policy goes in a circle (systems.0x0121): A05 → A06 → A05"),
+            ],
+        ),
+        (
+            [("..A04", "A05"), ("A05..A07", "2.1.0")],
+            [
+                (
+                    "steps[1]",
+                    (
+                        "2.1.0 and the target A10 are versions of two styles, and which is newer "
+                        "would be a guess: add a step from 2.1.0 to systems.0x0121.steps"
+                    ),
+                )
+            ],
+        ),
+    ],
+)
+def test_a_way_that_leads_nowhere_is_told_once_however_many_lead_there(
+    steps: list[tuple[str, str]], told: list[tuple[str, str]]
+) -> None:
+    items = ", ".join(f'{{ from = "{start}", via = "{via}" }}' for start, via in steps)
+    text = f'[systems.0x0121]\ntarget = "A10"\nallow_downgrade = true\nsteps = [{items}]'
+    read = read_policy(f"schema = 1\n{text}".encode(), ZoneInfo)
+    found = [(each.path.removeprefix("systems.0x0121."), each.message) for each in read.problems]
+    assert found == told
 
 
 def test_outside_of_the_windows_the_step_is_named_and_has_to_wait() -> None:

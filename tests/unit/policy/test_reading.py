@@ -194,14 +194,24 @@ def test_what_is_wrong_is_told_with_its_place_and_what_is_allowed(
             'via = "A09"',
             'via = "A11"',
             (
-                "systems.0x0121.steps[0]: from A06 the policy leads to A11, where A11 → A10 is a "
-                "downgrade (systems.0x0121.target), and systems.0x0121.allow_downgrade is not set"
+                "systems.0x0121.steps[1]: A11 → A10 is a downgrade (systems.0x0121.target), and "
+                "systems.0x0121.allow_downgrade is not set"
             ),
         ),
         (
             "[systems.0x01de]",
             '[systems.0X121]\ntarget = "A10"\n[systems.0x01de]',
             "systems.0X121: 0x0121 is there twice",
+        ),
+        (
+            "A10 = ",
+            "A11 = ",
+            "systems.0x0121.images.A11: A11 is neither the target nor what a step installs (via)",
+        ),
+        (
+            "A10 = ",
+            '"2.1.0" = ',
+            'systems.0x0121.images."2.1.0": 2.1.0 is neither the target nor what a step installs',
         ),
         ("A10 = ", 'a10 = "' + "11" * 32 + '"\nA10 = ', "systems.0x0121.images.A10: the version"),
     ],
