@@ -259,7 +259,32 @@ def _check_policy(plan, planned, answers):
     raise RbuError(text, rc=planned.rc, error=error, answers=answers)
 
 
-def _done_by_policy(run, planned, answers):
+def _may_have_failed(plan):
+    """Whether the last update may be one that failed, by a plan that may have no checks."""
+    checks = plan.get("checks")
+    return checks is None or any(
+        each["name"] == "last_update" and each["verdict"] != "fine" for each in checks
+    )
+
+
+def _up_to_date(run, params, plan, answers, text):
+    """The result for a machine that runs what is wanted. Raises RbuError where the BIOS has
+    installed that, and reported a failure, unless retry_failed says that this does not count."""
+    done = {"state": "up_to_date", "msg": text}
+    document = status(run) if _may_have_failed(plan) else {}
+    last = document.get("last_update") or {}
+    has_failed = last.get("outcome") == "result" and last.get("succeeded") is False
+    if not has_failed or last.get("to_version") != plan["current_version"]:
+        return done
+    answers["status"] = document
+    text = "%s, but its update has failed: %s" % (text, _how_it_failed(document))
+    if params["retry_failed"]:
+        return {**done, "msg": text, "warnings": [text]}
+    error = {"kind": "failed_before", "message": text, "exit_code": 1}
+    raise RbuError(text, rc=1, error=error, answers=answers)
+
+
+def _done_by_policy(run, params, planned, answers):
     """The result for a machine that the policy wants nothing of any more; None: it does, or there
     is none. Raises RbuError where there is no image for another reason."""
     plan = planned.document
@@ -269,7 +294,8 @@ def _done_by_policy(run, planned, answers):
     if "image" in plan:
         return None
     _checked(planned, answers=answers)
-    return {"state": "up_to_date", "msg": "%s is what the policy wants" % plan["current_version"]}
+    text = "%s is what the policy wants" % plan["current_version"]
+    return _up_to_date(run, params, plan, answers, text)
 
 
 def _left_alone(run, plan, answers):
@@ -288,11 +314,12 @@ def _bring(run, params, check_mode, how, after):
     planned = run(["plan", *words], password)
     plan = planned.document
     result = {"changed": False, "answers": {"plan": plan}}
-    done = _done_by_policy(run, planned, result["answers"])
+    done = _done_by_policy(run, params, planned, result["answers"])
     if done is not None:
         return {**result, **done}
     if not plan["is_needed"] and planned.rc == 0:
-        return {**result, "state": "up_to_date", "msg": "%s runs already" % plan["new_version"]}
+        text = "%s runs already" % plan["new_version"]
+        return {**result, **_up_to_date(run, params, plan, result["answers"], text)}
     document = status(run)
     result["answers"]["status"] = document
     if _is_pending(document, plan):
