@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 import re
 
@@ -9,6 +10,9 @@ import pytest
 
 from openrbu import api
 from openrbu.errors import ObstacleError
+from openrbu.hosts.virtual import VirtualHost
+from openrbu.policy.model import DAYS
+from openrbu.sharing.access import open_machine
 from openrbu.units import MIB
 from rigs.cli import Cli
 
@@ -127,3 +131,50 @@ def test_a_password_is_not_asked_for_where_the_policy_refuses(rbu: Cli) -> None:
     )
     refused = rbu.json("arm", *DEMO, *with_policy(rbu, POLICY), code=4)
     assert "the policy says nothing of system 0x01de" in refused["error"]["message"]
+
+
+def closed(rbu: Cli) -> str:
+    """A policy whose only window is days away, by the machine's clock."""
+    with open_machine("demo") as machine:
+        today = VirtualHost(machine).now().astimezone(dt.UTC).weekday()
+    day = DAYS[(today + 3) % 7]
+    return f'{POLICY}[[windows]]\ndays = ["{day}"]\nstart = "01:00"\nend = "02:00"\nzone = "UTC"\n'
+
+
+def test_until_a_window_opens_it_is_told_what_can_be_done(rbu: Cli) -> None:
+    """What is staged need not be staged, and rbu arm has no option for that."""
+    rbu("machine", "new", "demo")
+    policy = with_policy(rbu, closed(rbu))
+    image = rbu.image("A10")
+    said = rbu.json("update", image, *DEMO, *policy, code=4)["error"]["message"]
+    assert said.endswith("wait for it, or only stage the image (--no-arm)")
+    rbu.json("update", image, *DEMO, "--no-arm")
+    staged = "wait for it, then rbu arm: the image is staged, and stays so until a restart"
+    assert rbu.json("plan", image, *DEMO, *policy, code=4)["error"]["message"].endswith(staged)
+    assert rbu.json("arm", *DEMO, *policy, code=4)["error"]["message"].endswith(staged)
+    another = rbu.json("plan", rbu.image("A09", name="a.hdr"), *DEMO, *policy, code=4)
+    advice = {each["name"]: each["advice"] for each in another["checks"]}
+    assert advice["policy_window"] == "wait for it, or only stage the image (--no-arm)"
+    rbu.json("arm", *DEMO)
+    refused = rbu.json("arm", *DEMO, *policy, code=4)["error"]["message"]
+    assert ": restart only then; the BIOS is armed, and the next restart hands A10 to it" in refused
+
+
+def test_where_nothing_is_staged_it_is_told_that_the_bios_is_armed(staged: Cli) -> None:
+    so = "; the BIOS is armed all the same, and searches for an update at the next restart: rbu"
+    staged.json("arm", *DEMO)
+    (journal,) = staged.directory.parent.glob("**/machines/demo/journal.jsonl")
+    lines = journal.read_bytes()
+    journal.unlink()
+    refused = staged.json("arm", *DEMO, code=1)["error"]
+    assert refused["kind"] == "not_staged"
+    assert refused["message"].startswith("openrbu has staged nothing here: ")
+    assert so in refused["message"]
+    journal.write_bytes(lines)
+    staged.json("module", "unload", "dell_rbu", "--abort", *DEMO)
+    refused = staged.json("arm", *DEMO, code=1)["error"]
+    assert refused["kind"] == "staged_changed"
+    assert so in refused["message"]
+    assert refused["message"].endswith("disarms it; stage it again: rbu update")
+    staged.json("cancel", *DEMO)
+    assert so not in staged.json("arm", *DEMO, code=1)["error"]["message"]

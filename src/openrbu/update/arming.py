@@ -24,6 +24,7 @@ from openrbu.update import arming_checks, own_memory, restart
 from openrbu.update.arm import (
     ActivationToken,
     activation_for,
+    read_armed,
     set_armed,
     unload_dcdbas,
     unlock,
@@ -37,7 +38,12 @@ from openrbu.update.outcome import Outcome, evidence, password_use
 from openrbu.update.plan import Plan, refuse_by_policy, refuse_new
 from openrbu.update.progress import ProgressReporter, SilentProgress
 from openrbu.update.report import record_result
-from openrbu.update.staged_update import NotStagedError, StagedUpdate, staged_update
+from openrbu.update.staged_update import (
+    NotStagedError,
+    StagedChangedError,
+    StagedUpdate,
+    staged_update,
+)
 from openrbu.update.target import Target, read_target
 from openrbu.update.undo import Undo, is_of_this_boot, with_what_is_left
 from openrbu.update.verify import Verified
@@ -45,6 +51,11 @@ from openrbu.update.verify import Verified
 _SILENT = SilentProgress()
 
 _STAGE_IT = "stage it with rbu update IMAGE --no-arm"
+
+_ARMED_SO = (
+    "; the BIOS is armed all the same, and searches for an update at the next restart: rbu cancel "
+    "disarms it"
+)
 
 _KEPT = (
     "allow_any_system",
@@ -158,7 +169,7 @@ def arm(
         with kernel_refusals():
             target = read_target(host)
             record_result(host, target)
-            last = _to_arm(host, journal.last)
+            last = _to_arm(host, target, journal.last)
         options = _with_kept(last, Options() if options is None else options)
         undo = Undo(host, journal, last.id)
         is_announced = False
@@ -168,7 +179,7 @@ def arm(
                 was_armed = token.is_armed
                 if was_armed and last.outcome != "armed":
                     raise ObstacleError(ARMED_ALREADY)
-                staged = staged_update(host, last, target, options)
+                staged = _staged(host, last, target, options, was_armed=was_armed)
                 _hold_policy(host, staged, was_armed=was_armed)
                 if not was_armed:
                     unlock(token)
@@ -191,29 +202,46 @@ def arm(
     return outcome
 
 
-def _to_arm(host: Host, last: Attempt | None) -> Attempt:
+def _to_arm(host: Host, target: Target, last: Attempt | None) -> Attempt:
     """The last update, where it is staged or armed.
 
-    :raise NotStagedError: when it is not; the text says what it is instead.
+    :raise NotStagedError: when it is not; the text says what it is instead, and whether the BIOS is
+        armed all the same.
     :raise OSError: what the kernel returns.
     """
-    if last is None:
-        raise NotStagedError(f"openrbu has staged nothing here: {_STAGE_IT}")
-    if last.outcome in (STAGED, "armed") and is_of_this_boot(host, last):
+    if last is not None and last.outcome in (STAGED, "armed") and is_of_this_boot(host, last):
         return last
+    why = _why_not_staged(last)
+    raise NotStagedError(f"{why}{_ARMED_SO}" if read_armed(host, target) else why)
+
+
+def _why_not_staged(last: Attempt | None) -> str:
+    """What the last update is, that is neither staged nor armed in this boot."""
+    if last is None:
+        return f"openrbu has staged nothing here: {_STAGE_IT}"
     to = f"the last update, to {last.fields.get('to_version')}"
     if last.outcome == "started":
-        raise NotStagedError(
+        return (
             f"{to}, was cut off before it was staged and verified: rbu cancel takes back what it "
             "did"
         )
     if last.outcome == BYPASSED:
-        raise NotStagedError(
-            f"{to}, is lost: Linux was started again without the BIOS; rbu update tries it again"
-        )
+        return f"{to}, is lost: Linux was started again without the BIOS; rbu update tries it again"
     why = last.fields.get("why")
     told = f"{last.outcome}: {why}" if why else last.outcome
-    raise NotStagedError(f"nothing of openrbu's is staged ({to}: {told}): {_STAGE_IT}")
+    return f"nothing of openrbu's is staged ({to}: {told}): {_STAGE_IT}"
+
+
+def _staged(
+    host: Host, last: Attempt, target: Target, options: Options, *, was_armed: bool
+) -> StagedUpdate:
+    """:raise StagedChangedError | OSError: as `staged_update`."""
+    try:
+        return staged_update(host, last, target, options)
+    except StagedChangedError as error:
+        if not was_armed:
+            raise
+        raise StagedChangedError(error.why, _ARMED_SO) from None
 
 
 def _hold_policy(host: Host, staged: StagedUpdate, *, was_armed: bool) -> None:

@@ -37,8 +37,10 @@ class StagedChangedError(UpdateFailedError):
 
     kind = "staged_changed"
 
-    def __init__(self, why: str) -> None:
-        super().__init__(f"{why}; stage it again: rbu update")
+    def __init__(self, why: str, first: str = "") -> None:
+        """`first`: what is to be known, or done, before it is staged again."""
+        super().__init__(f"{why}{first}; stage it again: rbu update")
+        self.why = why
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 
 from openrbu.update.checks.check import Check, Question, Verdict
 from openrbu.update.checks.situation import Situation
+from openrbu.update.waiting import waiting
 
 if TYPE_CHECKING:
+    from openrbu.formats.hdr import Image
     from openrbu.policy.deciding import Decision
     from openrbu.policy.model import Policy, PowerRule
 
@@ -26,7 +28,7 @@ def checks(seen: Situation) -> Iterator[Check]:
         return
     decision = decision_for(seen, policy)
     yield from _step(seen, policy, decision)
-    yield from _window(decision)
+    yield from _window(seen, decision)
     yield from _power(seen, policy.power_of(seen.target.system_id))
 
 
@@ -64,9 +66,7 @@ def _image(seen: Situation, policy: Policy) -> Iterator[Check]:
     wanted = None if rule is None else rule.digest_of(version)
     if wanted is None:
         return
-    import hashlib  # noqa: PLC0415  (start-up time)
-
-    digest = hashlib.sha256(seen.image.build()).hexdigest()
+    digest = _digest(seen.image)
     if digest == wanted:
         yield _check("policy_image", "the image is the one of the policy", Verdict.FINE)
     else:
@@ -77,7 +77,7 @@ def _image(seen: Situation, policy: Policy) -> Iterator[Check]:
         )
 
 
-def _window(decision: Decision) -> Iterator[Check]:
+def _window(seen: Situation, decision: Decision) -> Iterator[Check]:
     window = decision.window
     if window.closes_at is None:
         return
@@ -90,8 +90,26 @@ def _window(decision: Decision) -> Iterator[Check]:
     yield _in_the_way(
         "policy_window",
         f"no window of the policy is open; the next one opens at {opens_at}",
-        advice="wait for it, or only stage the image (--no-arm)",
+        advice=_until_then(seen),
     )
+
+
+def _until_then(seen: Situation) -> str:
+    """What can be done while no window is open."""
+    from openrbu.update.journal import STAGED  # noqa: PLC0415  (start-up time)
+
+    waits = waiting(seen.host)
+    if waits is None or waits.fields.get("sha256") != _digest(seen.image):
+        return "wait for it, or only stage the image (--no-arm)"
+    if waits.outcome == STAGED:
+        return "wait for it, then rbu arm: the image is staged, and stays so until a restart"
+    return "restart only then"
+
+
+def _digest(image: Image) -> str:
+    import hashlib  # noqa: PLC0415  (start-up time)
+
+    return hashlib.sha256(image.build()).hexdigest()
 
 
 def _power(seen: Situation, rule: PowerRule) -> Iterator[Check]:
