@@ -14,6 +14,7 @@ import pytest
 
 from openrbu.api import open_machine, read_report, report_page
 from openrbu.errors import UsageError
+from openrbu.policy.model import DAYS
 from rigs.cli import Cli
 
 
@@ -203,6 +204,57 @@ def test_a_machine_that_the_policy_leaves_alone_is_told_apart(rbu: Cli) -> None:
     said = rbu("report", rbu.directory / "a.json", rbu.directory / "b.json").out
     assert "pinned by the policy" in said
     assert "not in the policy" in said
+
+
+def test_a_plan_of_a_machine_on_which_an_update_waits_says_so(rbu: Cli) -> None:
+    """However the policy, its windows, or the image that is asked for stand."""
+    rbu("machine", "new", "demo")
+    image = rbu.image("A10")
+    with open_machine("demo") as machine:
+        today = machine.host.now().astimezone(dt.UTC).weekday()
+    window = f'days = ["{DAYS[(today + 3) % 7]}"]\nstart = "01:00"\nend = "02:00"\nzone = "UTC"\n'
+    text = f"{POLICY.format(target='A10')}[[windows]]\n{window}"
+    closed = ("--policy", rbu.write("closed.toml", text.encode()))
+    tag = rbu.json("status", "-m", "demo")["machine"]["service_tag"]
+    text = POLICY.format(target="A10") + f'[pinned]\n{tag} = "out of warranty"\n'
+    pinned = ("--policy", rbu.write("pinned.toml", text.encode()))
+    asked = {
+        "closed": (image, *closed),
+        "another": (rbu.image("A06", name="other.hdr"),),
+        "pinned": (image, *pinned),
+        "pinned, of a directory": (rbu.directory, *pinned),
+    }
+
+    def outcomes(command: str, *code: int) -> dict[str, tuple[str, str]]:
+        found = {}
+        for (name, words), ends in zip(asked.items(), code, strict=True):
+            kept = keep(rbu, "a.json", command, *words, "--machine", "demo", code=ends)
+            row = machines(rbu, kept)["demo"]
+            found[name] = (row["outcome"], row["target_version"])
+        return found
+
+    assert outcomes("plan", 4, 0, 4, 4) == {
+        "closed": ("prevented", "A10"),
+        "another": ("ready", "A06"),
+        "pinned": ("pinned", "A10"),
+        "pinned, of a directory": ("pinned", "A10"),
+    }
+    rbu.json("update", image, "--machine", "demo", "--no-arm")
+    again = keep(rbu, "again.json", "update", image, "--machine", "demo", "--no-arm")
+    assert machines(rbu, again)["demo"]["outcome"] == "staged"
+    assert outcomes("plan", 4, 0, 4, 4) == {
+        "closed": ("staged", "A10"),
+        "another": ("staged", "A10"),
+        "pinned": ("pinned", "A10"),
+        "pinned, of a directory": ("pinned", "A10"),
+    }
+    assert "A10 is staged, not armed" in rbu("plan", image, "--machine", "demo").out
+    rbu.json("arm", "--machine", "demo")
+    for command in ("plan", "update"):
+        assert outcomes(command, 4, 4, 4, 4) == dict.fromkeys(asked, ("pending", "A10"))
+    said = rbu("plan", rbu.directory, *pinned, "--machine", "demo").out
+    assert "A10 is armed: the next restart hands it to the BIOS" in said
+    assert "nothing to do" not in said
 
 
 def test_a_cancelled_and_a_needless_update_are_told(rbu: Cli) -> None:

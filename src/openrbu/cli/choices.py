@@ -14,17 +14,20 @@ if TYPE_CHECKING:
     from openrbu.api import Choice, Decision, FoundImages, LoadedImage, Machine, Options
     from openrbu.policy.deciding import Step
     from openrbu.update.target import Target
+    from openrbu.update.waiting import Waits
 
 
 @dataclass(frozen=True, slots=True)
 class Picked:
     """What was chosen for a machine. `choice` None: a policy has no step for it, or it waits for
-    nothing. `decision` None: there is no policy."""
+    nothing. `decision` None: there is no policy. `waits`: the update that is staged or armed
+    before; None: none is."""
 
     target: Target
     choice: Choice | None
     decision: Decision | None
     options: Options
+    waits: Waits | None = None
 
     @property
     def loaded(self) -> LoadedImage:
@@ -38,21 +41,24 @@ def pick(machine: Machine, found: FoundImages, options: Options) -> Picked:
     :raise OpenRbuError: as `Machine.choose`.
     """
     from openrbu.update.target import read_target
+    from openrbu.update.waiting import what_waits
 
     target = read_target(machine.host)
+    waits = what_waits(machine.host, target)
     if options.policy is None:
-        return Picked(target, machine.choose(found), None, options)
+        return Picked(target, machine.choose(found), None, options, waits)
     decision = machine.decide(options.policy)
     step = decision.next_step
     if step is None and found.only is None:
-        return Picked(target, None, decision, options)
-    return Picked(target, machine.choose(found, step), decision, options)
+        return Picked(target, None, decision, options, waits)
+    return Picked(target, machine.choose(found, step), decision, options, waits)
 
 
 def choice_document(picked: Picked) -> dict[str, Any]:
     """What was chosen and why, for `--json`."""
-    choice, decision = picked.choice, picked.decision
+    choice, decision, waits = picked.choice, picked.decision, picked.waits
     return {
+        "waits": None if waits is None else {"is_armed": waits.is_armed, "version": waits.version},
         "choice": None
         if choice is None
         else {
@@ -89,9 +95,22 @@ def without_image_document(machine: Machine, picked: Picked) -> dict[str, Any]:
 def without_image_blocks(picked: Picked) -> list[Block]:
     """The same for people."""
     assert picked.decision is not None
-    if picked.decision.is_done:
-        return [good(f"nothing to do: {picked.decision.target} runs, as the policy wants")]
-    return [bad(f"no step: {picked.decision.why_not}")]
+    waits: list[Block] = []
+    if picked.waits is not None:
+        waits = [caution(f"note: {_waits_text(picked.waits)}")]
+    if picked.decision.is_done and not picked.decision.why_not:
+        runs = f"nothing to do: {picked.decision.target} runs, as the policy wants"
+        return [good(runs), *waits]
+    return [bad(f"no step: {picked.decision.why_not}"), *waits]
+
+
+def _waits_text(waits: Waits) -> str:
+    """What waits on the machine, for people."""
+    if not waits.is_armed:
+        return f"{waits.version} is staged, not armed"
+    if waits.version is None:
+        return "another program has armed the BIOS: it searches for an update at the next restart"
+    return f"{waits.version} is armed: the next restart hands it to the BIOS"
 
 
 def no_step(picked: Picked) -> OpenRbuError | None:
@@ -104,6 +123,8 @@ def choice_rows(picked: Picked) -> list[tuple[str, Cell]]:
     """What was chosen and why, and what was passed over, for people."""
     choice, decision = picked.choice, picked.decision
     rows: list[tuple[str, Cell]] = []
+    if picked.waits is not None:
+        rows.append(("waits", caution(_waits_text(picked.waits))))
     if choice is not None and not choice.is_given:
         where = f"{choice.path}: {choice.image.found_at}" if choice.image.found_at else choice.path
         rows.append(("chosen", f"{where}, because {choice.why}"))

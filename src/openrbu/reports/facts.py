@@ -94,7 +94,15 @@ def _of_status(status: records.Status) -> Facts:
 
 
 def _of_plan(plan: records.Plan) -> Facts:
-    known = Facts(
+    known = _planned(plan)
+    if plan.error is not None:
+        known = _prevented(known, plan.error, plan.policy)
+    return _as_it_waits(known, plan.waits)
+
+
+def _planned(plan: records.Plan) -> Facts:
+    """The same without what waits already, or is in the way."""
+    return Facts(
         machine=plan.machine,
         bios_version=plan.current_version,
         target_version=plan.new_version,
@@ -102,9 +110,6 @@ def _of_plan(plan: records.Plan) -> Facts:
         outcome="ready" if plan.is_needed else "not_needed",
         why="",
     )
-    if plan.error is None:
-        return known
-    return _prevented(known, plan.error, plan.policy)
 
 
 def _of_no_step(no_step: records.NoStep) -> Facts:
@@ -116,9 +121,19 @@ def _of_no_step(no_step: records.NoStep) -> Facts:
         outcome="not_needed",
         why="",
     )
-    if no_step.error is None:
+    if no_step.error is not None:
+        known = _prevented(known, no_step.error, no_step.policy)
+    return _as_it_waits(known, no_step.waits)
+
+
+def _as_it_waits(known: Facts, waits: records.Waits | None) -> Facts:
+    """The same where an update waits already: the machine is staged or armed, whatever a plan says
+    of another image, or of this one. A policy that wants none installed counts more than one that
+    is only staged."""
+    if waits is None or (not waits.is_armed and known.outcome in ("pinned", "not_in_policy")):
         return known
-    return _prevented(known, no_step.error, no_step.policy)
+    outcome = "pending" if waits.is_armed else "staged"
+    return replace(known, outcome=outcome, target_version=waits.version or "")
 
 
 def _prevented(known: Facts, error: records.Failure, policy: records.Policy | None) -> Facts:
@@ -133,7 +148,7 @@ def _prevented(known: Facts, error: records.Failure, policy: records.Policy | No
 
 
 def _of_update(update: records.Update) -> Facts:
-    planned = _of_plan(update.plan)
+    planned = _planned(update.plan)
     if update.result is not None:
         ended = _of_post(update.result)
         ended = replace(ended, machine=planned.machine, target_version=planned.target_version)
@@ -144,8 +159,10 @@ def _of_update(update: records.Update) -> Facts:
         why = "" if update.error is None else update.error.message
         return replace(planned, outcome="pending" if update.armed else "staged", why=why)
     if update.error is not None:
-        return _prevented(planned, update.error, update.plan.policy)
-    return replace(planned, outcome="not_needed")
+        prevented = _prevented(planned, update.error, update.plan.policy)
+        was_begun = not update.plan.obstacles  # and then took the place of what waited
+        return prevented if was_begun else _as_it_waits(prevented, update.plan.waits)
+    return _as_it_waits(replace(planned, outcome="not_needed"), update.plan.waits)
 
 
 def _of_post(post: records.Post) -> Facts:

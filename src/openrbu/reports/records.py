@@ -99,6 +99,22 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True)
+class Waits:
+    """An update that was staged or armed before a plan was made; `version` None: by another
+    program."""
+
+    is_armed: bool
+    version: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Obstacle:
+    """What a plan says is in the way, by its name."""
+
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What `rbu plan` says."""
 
@@ -106,6 +122,8 @@ class Plan:
     current_version: str
     new_version: str
     is_needed: bool
+    waits: Waits | None = None
+    obstacles: tuple[Obstacle, ...] = ()
     policy: Policy | None = None
     error: Failure | None = None
 
@@ -118,6 +136,7 @@ class NoStep:
     machine: Machine
     current_version: str
     policy: Policy
+    waits: Waits | None = None
     error: Failure | None = None
 
 

@@ -274,6 +274,18 @@ def _version_in(start: bytes) -> str:
     return ""
 
 
+def is_staged_as_verified(host: Host, last: Attempt) -> bool:
+    """Whether what this update has staged is still staged, and is what was verified.
+
+    :raise OSError: what the kernel returns.
+    """
+    driver = RbuDriver(host)
+    if not driver.is_loaded:
+        return False
+    size_bytes, sha256, _ = _staged(driver)
+    return size_bytes > 0 and _is_as_armed(last, sha256) and not moved(host)
+
+
 def _is_as_armed(last: Attempt | None, sha256: str) -> bool:
     """Whether what is staged is what the last update verified. True also where that is not known:
     another program armed it, or the kernel reads packets back wrongly."""
