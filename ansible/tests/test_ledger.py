@@ -91,6 +91,19 @@ def test_a_failed_canary_stops_whatever_the_budget_is(tmp_path: Path) -> None:
     assert (state, why) == ("stopped", "not restarted: the canary m0 has failed")
 
 
+def test_a_next_step_is_not_begun_where_the_roll_out_has_stopped(tmp_path: Path) -> None:
+    path = opened(tmp_path, ["waiting"] * 4, budget=2, canary_waves=0, waves=[4])
+    for name in ("m0", "m1"):
+        assert LEDGER.take(path, name)[0] == "restarting"
+    assert LEDGER.go_on(path) == ""
+    LEDGER.give(path, "m0", updated=False, message="0x000a")
+    assert LEDGER.go_on(path) == ""
+    LEDGER.leave(path, "m1", "its next step is not staged", "not_staged")
+    assert LEDGER.take(path, "m2")[0] == "restarting"
+    LEDGER.give(path, "m2", updated=False, message="0x000a")
+    assert LEDGER.go_on(path) == "the budget is used up: 2 failed, and 2 may"
+
+
 def test_failures_of_an_earlier_run_count(tmp_path: Path) -> None:
     path = opened(tmp_path, ["failed_before", "waiting", "failed_before"], budget=2)
     assert LEDGER.take(path, "m1")[0] == "stopped"

@@ -162,9 +162,14 @@ def test_a_policy_is_followed_step_by_step_and_its_window_is_for_restarts(fleet:
     assert "window opens at" in played.of("a", "Arm, restart, and hear what the BIOS says")["msg"]
     assert status(fleet, "a")["state"] == "staged"
     policy.write_text(POLICY)
-    for version in ("A06", "A07"):
-        roll_out(fleet, images, policy=str(policy))
-        assert (states(fleet), status(fleet, "a")["bios"]["version"]) == ({"a": "updated"}, version)
+    roll_out(fleet, images, policy=str(policy))
+    assert (states(fleet), status(fleet, "a")["bios"]["version"]) == ({"a": "updated"}, "A07")
+    events = fleet.rbu("history", "--machine", "a")["updates"]
+    assert [(each["to_version"], each["outcome"]) for each in events] == [
+        ("A06", "result"),
+        ("A07", "result"),
+    ]
+    assert outcomes(fleet) == {"a": "updated"}
     assert changes(roll_out(fleet, images, policy=str(policy))) == []
     assert states(fleet) == {"a": "up_to_date"}
 
@@ -213,6 +218,34 @@ def test_machines_that_the_policy_wants_nothing_of_hold_nobody_up(fleet: Fleet, 
     fleet.machine("late", bios_version="A06")
     roll_out(fleet, **given, code=2)
     assert (states(fleet)["late"], states(fleet)["other"]) == ("updated", "not_in_policy")
+
+
+@pytest.mark.parametrize("in_process", [True, False], ids=["in process", "as on a real server"])
+def test_all_steps_of_one_wave_come_before_the_next(fleet: Fleet, in_process: bool) -> None:
+    names = ("a", "b", "c") if in_process else ("a", "b")
+    for name in names:
+        fleet.machine(name)
+    how: dict[str, Any] = {"openrbu_in_process": in_process, "reboot": {"reboot_timeout": 60}}
+    roll_out(fleet, **policy_with(fleet, "A06", "A07"), **how)
+    assert set(states(fleet).values()) == {"updated"}
+    ends = {}
+    for name in names:
+        updates = fleet.rbu("history", "--machine", name)["updates"]
+        assert [each["to_version"] for each in updates] == ["A06", "A07"]
+        events = [each for update in updates for each in update["events"]]
+        armed = [each["at"] for each in events if each["event"] == "armed"]
+        ends[name] = (min(armed), max(armed))
+    assert ends["a"][1] < min(ends[name][0] for name in names[1:])
+
+
+def test_a_next_step_that_can_not_be_staged_is_no_failure_of_the_bios(fleet: Fleet) -> None:
+    fleet.machine("a")
+    roll_out(fleet, **policy_with(fleet, "A06"), code=2)
+    assert states(fleet) == {"a": "not_staged"}
+    assert summary(fleet)["machines"]["a"]["message"].startswith("A06 runs; the next step is not")
+    assert outcomes(fleet) != {"a": "updated"}
+    roll_out(fleet, **policy_with(fleet, "A07"))
+    assert (states(fleet), status(fleet, "a")["bios"]["version"]) == ({"a": "updated"}, "A07")
 
 
 def test_a_pinned_machine_that_is_armed_is_named(fleet: Fleet) -> None:
@@ -369,13 +402,9 @@ def test_a_password_is_left_nowhere(fleet: Fleet, in_process: bool) -> None:
     assert left == [fleet.directory / "secret.yml"]
 
 
-def test_after_the_controller_was_killed_the_same_command_goes_on(fleet: Fleet) -> None:
-    names = [f"m{number}" for number in range(6)]
-    for name in names:
-        fleet.machine(name)
-    words = settings(fleet, fleet.image("A06"))
-    machines = fleet.directory / "rollout/machines"
-    process = subprocess.Popen(
+def begun(fleet: Fleet, *words: str) -> subprocess.Popen[bytes]:
+    """A roll-out in a process group of its own."""
+    return subprocess.Popen(
         fleet.command(ROLLOUT, *words),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -383,11 +412,50 @@ def test_after_the_controller_was_killed_the_same_command_goes_on(fleet: Fleet) 
         env=fleet.environment,
         start_new_session=True,
     )
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill the controller."""
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def test_a_controller_that_is_killed_between_two_steps_goes_on_with_the_second(
+    fleet: Fleet,
+) -> None:
+    directory = fleet.machine("a")
+    words = settings(fleet, **policy_with(fleet, "A06", "A07"))
+    process = begun(fleet, *words)
+    journal = directory / "journal.jsonl"
+    while not journal.exists() or '"armed"' not in journal.read_text("utf-8"):
+        assert process.poll() is None
+        time.sleep(0.001)
+    kill(process)  # the worker ends the step that it has begun, and makes no other
+    while fleet.rbu("status", "--machine", "a")["bios"]["version"] == "A05":
+        time.sleep(0.1)
+    time.sleep(1)
+    told = status(fleet, "a")
+    assert (told["bios"]["version"], told["is_armed"]) == ("A06", False)
+    fleet.play(ROLLOUT, *words)
+    assert (states(fleet), status(fleet, "a")["bios"]["version"]) == ({"a": "updated"}, "A07")
+    updates = fleet.rbu("history", "--machine", "a")["updates"]
+    assert [(each["to_version"], each["succeeded"]) for each in updates] == [
+        ("A06", True),
+        ("A07", True),
+    ]
+
+
+def test_after_the_controller_was_killed_the_same_command_goes_on(fleet: Fleet) -> None:
+    names = [f"m{number}" for number in range(6)]
+    for name in names:
+        fleet.machine(name)
+    words = settings(fleet, fleet.image("A06"))
+    machines = fleet.directory / "rollout/machines"
+    process = begun(fleet, *words)
     while not list(machines.glob("m*.json")):  # the first machine is done
         assert process.poll() is None
         time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    kill(process)
     while any(fleet.rbu("status", "--machine", name).get("error") for name in names):
         time.sleep(0.1)  # a worker ends what it has begun
     assert [status(fleet, name)["bios"]["version"] for name in names].count("A05") >= 2

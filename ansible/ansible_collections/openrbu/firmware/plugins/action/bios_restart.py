@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,22 @@ OPTIONS = {
     "staged": {"type": "dict", "required": True},
     "directory": {"type": "path", "required": True},
     "reboot": {"type": "dict", "default": {}},
+    "image": {"type": "path"},
+    "policy": {"type": "path"},
+    "mode": rbu.UPDATE_OPTIONS["mode"],
+    "driver": rbu.UPDATE_OPTIONS["driver"],
+    "allow_downgrade": rbu.UPDATE_OPTIONS["allow_downgrade"],
+    "retry_failed": rbu.UPDATE_OPTIONS["retry_failed"],
     **rbu.ARM_OPTIONS,
 }
+
+_STAGING = tuple(name for name in OPTIONS if name in rbu.UPDATE_OPTIONS)
+"""The options for the stagings of further steps."""
+
+
+def steps_left(plan: Result) -> int:
+    """How many steps a policy has from the machine of a plan to its target; 1 without a policy."""
+    return max(1, len((plan.get("policy") or {}).get("steps") or ()))
 
 
 def closed_window(plan: Result) -> str:
@@ -37,6 +52,13 @@ def closed_window(plan: Result) -> str:
     if closes and now >= dt.datetime.fromisoformat(closes):
         return f"not restarted: the policy's window closed at {closes}"
     return ""
+
+
+_TASKS: dict[str, Callable[..., Result]] = {
+    "arm": rbu.bios_arm,
+    "info": rbu.bios_info,
+    "stage": rbu.bios_stage,
+}
 
 
 class ActionModule(RbuAction):
@@ -52,22 +74,61 @@ class ActionModule(RbuAction):
             would = staged.get("state") in ("planned", "staged", "armed")
             return {**result, "changed": would, "failed": bool(staged.get("failed"))}
         path = directory / "ledger.db"
-        answers = dict(staged.get("answers") or {})
+        steps = [dict(staged.get("answers") or {})]
         state, message = ledger.take(path, host)
         changed = False
-        if state == ledger.RESTARTING and (why := closed_window(answers["plan"])):
-            ledger.leave(path, host, why)
-            state, message = ledger.STOPPED, why
         if state == ledger.RESTARTING:
-            changed, updated, message = self._restarted(asked, answers, variables)
-            state = ledger.UPDATED if updated else ledger.FAILED
-            ledger.give(path, host, updated=updated, message=message)
-        save_answers(directory, host, answers)
+            changed, state, message = self._brought(asked, steps, variables, path)
+            if state in (ledger.UPDATED, ledger.FAILED):
+                ledger.give(path, host, updated=state == ledger.UPDATED, message=message)
+            else:
+                ledger.leave(path, host, message, state)
+        save_answers(directory, host, steps)
         if ledger.is_over(path):
             save_summary(directory, ledger.summary(path))
         end_orphan()
         failed = state not in (ledger.UPDATED, *ledger.AS_WANTED)
         return {**result, "changed": changed, "failed": failed, "state": state, "msg": message}
+
+    def _brought(
+        self, asked: Result, steps: list[Result], variables: dict[str, Any], path: Path
+    ) -> tuple[bool, str, str]:
+        """Make the step that is staged, and those that the policy has after it: whether anything
+        was changed, the state of the machine, and what is to be said of it. Adds the answers of
+        each further step to `steps`."""
+        has_changed, runs, state, message = False, "", ledger.RESTARTING, ""
+        for number in range(steps_left(steps[0]["plan"]) if asked["image"] else 1):
+            if number:
+                runs = f"{steps[-1]['plan']['new_version']} runs; "
+                state, message = self._staged_next(asked, steps, variables, path)
+                if state != ledger.RESTARTING:
+                    break
+            if why := closed_window(steps[-1]["plan"]):
+                state, message = ledger.STOPPED, why
+                break
+            changed, updated, message = self._restarted(asked, steps[-1], variables)
+            has_changed = has_changed or changed
+            state = ledger.UPDATED if updated else ledger.FAILED
+            if not updated:
+                break
+        return has_changed, state, message if state == ledger.UPDATED else runs + message
+
+    def _staged_next(
+        self, asked: Result, steps: list[Result], variables: dict[str, Any], path: Path
+    ) -> tuple[str, str]:
+        """Stage the next step of a machine that has made one. Returns `ledger.RESTARTING` when it
+        may be armed now; else the state that the machine stays in, and why."""
+        if why := ledger.go_on(path):
+            return ledger.STOPPED, f"the next step was not made: {why}"
+        done = self._do("stage", {name: asked[name] for name in _STAGING}, variables)
+        steps.append(dict(done.get("answers") or {}))
+        if done.get("failed") or done.get("unreachable"):
+            return ledger.NOT_STAGED, f"the next step is not staged: {done.get('msg')}"
+        if done.get("state") in ledger.AS_WANTED:
+            return ledger.UPDATED, str(done.get("msg"))
+        if why := ledger.go_on(path):
+            return ledger.STOPPED, f"the next step is staged: {why}"
+        return ledger.RESTARTING, ""
 
     def _restarted(
         self, asked: Result, answers: Result, variables: dict[str, Any]
@@ -102,8 +163,7 @@ class ActionModule(RbuAction):
             result: Result = self._execute_module(module, given, task_vars=variables)
             return result
         try:
-            task: Any = {"arm": rbu.bios_arm, "info": rbu.bios_info}[name]
-            done: Result = task(run, params)
+            done: Result = _TASKS[name](run, params)
         except rbu.RbuError as error:
             return {"failed": True, **error.result}
         return done

@@ -14,6 +14,9 @@ description:
     M(openrbu.firmware.rollout_open) whether one more machine may restart now, and waits until its
     wave is open and the budget allows it. Then arms the BIOS (M(openrbu.firmware.bios_arm)),
     restarts by M(ansible.builtin.reboot), and reads what the BIOS says.
+  - Where a policy has more steps for the machine, it stages the next one, asks the ledger again,
+    and arms and restarts once more, until the policy's target runs. Waves and budget go on holding.
+    The machine counts as restarting meanwhile, and its wave is not over.
   - The task fails where the new version does not run afterwards, where the machine was not
     restarted because the roll-out has stopped, where nothing was staged, and where the policy says
     nothing of the machine's system. It does not fail where the policy has pinned the machine.
@@ -38,6 +41,30 @@ options:
     description: Options for M(ansible.builtin.reboot).
     type: dict
     default: {}
+  image:
+    description: For the further steps of a policy, as M(openrbu.firmware.bios_stage) has it.
+    type: path
+  policy:
+    description: The policy. Without it, or without O(image), there is one step.
+    type: path
+  mode:
+    description: As M(openrbu.firmware.bios_stage) has it.
+    type: str
+    choices: [auto, mono, packet]
+    default: auto
+  driver:
+    description: As M(openrbu.firmware.bios_stage) has it.
+    type: str
+    choices: [auto, kernel, own]
+    default: auto
+  allow_downgrade:
+    description: As M(openrbu.firmware.bios_stage) has it.
+    type: bool
+    default: false
+  retry_failed:
+    description: As M(openrbu.firmware.bios_stage) has it.
+    type: bool
+    default: true
 seealso:
   - module: openrbu.firmware.rollout_open
 """
@@ -55,8 +82,8 @@ RETURN = r"""
 state:
   description:
     - V(updated), V(up_to_date), V(pinned) (the policy leaves it alone), V(failed),
-      V(failed_before) (in an earlier run), V(stopped) (not restarted), V(not_staged), or
-      V(not_in_policy) (the policy says nothing of its system).
+      V(failed_before) (in an earlier run), V(stopped) (not restarted, or not for a
+      further step), V(not_staged), or V(not_in_policy) (the policy says nothing of its system).
   type: str
   returned: always
   sample: updated

@@ -7,12 +7,14 @@ limits count failures only when a whole batch is over. So each restart asks here
 transaction, and tells afterwards how it went:
 
     waiting ──take──► restarting ──give──► updated | failed
+       │                 └── leave ──► stopped | not_staged
        └──────────────take──► stopped
 
 A restart may begin when its wave is open (all machines of the waves before have ended) and when
 fewer machines are failed or restarting than the budget allows: so never more than the budget fail,
 whatever happens to those that restart at the same time. Where the budget is used up, or a machine
-of a canary wave has failed, nobody else begins.
+of a canary wave has failed, nobody else begins. A machine with several steps stays `restarting`
+from the first to the last, and asks before each further one whether it may `go_on`.
 
 The ledger is no truth: that is on the machines. A run makes its ledger anew from what the machines
 say, those that an earlier run has seen fail included.
@@ -210,16 +212,31 @@ def take(path: Path, name: str) -> tuple[str, str]:
         time.sleep(LOOK_AGAIN_S)
 
 
-def _may_begin(database: sqlite3.Connection, wave: int) -> tuple[str, str] | None:
-    """The state that a waiting machine of that wave gets; None: it has to wait."""
+def _why_stopped(database: sqlite3.Connection) -> str:
+    """Why nobody restarts any more; empty: somebody may."""
     rules = _rules(database)
     if not rules["stopped"] and not in_window(
         rules["window"], dt.datetime.now().astimezone().time()
     ):
         _stop(database, f"it is outside of the window {rules['window']}")
         rules = _rules(database)
-    if rules["stopped"]:
-        return STOPPED, f"not restarted: {rules['stopped']}"
+    return rules["stopped"]
+
+
+def go_on(path: Path) -> str:
+    """Ask for one more restart of a machine that is restarting: for its next step. Returns why it
+    must not be; empty: it may."""
+    if is_orphan():
+        return "the controller is gone"
+    with _changing(path) as database:
+        return _why_stopped(database)
+
+
+def _may_begin(database: sqlite3.Connection, wave: int) -> tuple[str, str] | None:
+    """The state that a waiting machine of that wave gets; None: it has to wait."""
+    if why := _why_stopped(database):
+        return STOPPED, f"not restarted: {why}"
+    rules = _rules(database)
     if _count(database, "wave < ? and state in (?, ?)", wave, WAITING, RESTARTING):
         return None
     used = _count(database, "state in (?, ?, ?)", FAILED, FAILED_BEFORE, RESTARTING)
@@ -257,10 +274,10 @@ def give(path: Path, name: str, *, updated: bool, message: str) -> None:
             _failed(database, name, message)
 
 
-def leave(path: Path, name: str, why: str) -> None:
-    """Take back that a machine may restart: nothing was changed, and it is no failure."""
+def leave(path: Path, name: str, why: str, state: str = STOPPED) -> None:
+    """Take back that a machine may restart, or restart once more: it is no failure."""
     with _changing(path) as database:
-        _set(database, name, STOPPED, why)
+        _set(database, name, state, why)
 
 
 def summary(path: Path) -> dict[str, Any]:

@@ -20,13 +20,18 @@ def machine_file(directory: Path, host: str) -> Path:
     return directory / "machines" / (re.sub(r"[^A-Za-z0-9._-]", "_", host) + ".json")
 
 
-def save_answers(directory: Path, host: str, answers: dict[str, Any]) -> None:
-    """Save what rbu answered, one document after another. Where the plan says what prevents an
-    update, the status after it is left out: of a report's answers the newest counts."""
-    left_out = {"status"} if (answers.get("plan") or {}).get("error") else set()
-    documents = [answers[name] for name in ORDER if answers.get(name) and name not in left_out]
+def save_answers(directory: Path, host: str, steps: Iterable[dict[str, Any]]) -> None:
+    """Save what rbu answered in each step, one document after another."""
+    documents = [each for answers in steps for each in _documents(answers)]
     text = "".join(json.dumps(each, indent=1) + "\n" for each in documents)
     _save(machine_file(directory, host), text)
+
+
+def _documents(answers: dict[str, Any]) -> list[Any]:
+    """The answers of a step in their order. Where the plan says what prevents an update, the status
+    after it is left out: of a report's answers the newest counts."""
+    left_out = {"status"} if (answers.get("plan") or {}).get("error") else set()
+    return [answers[name] for name in ORDER if answers.get(name) and name not in left_out]
 
 
 def save_summary(directory: Path, summary: dict[str, Any]) -> None:
