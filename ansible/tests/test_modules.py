@@ -184,3 +184,21 @@ def test_a_password_arms_and_is_left_nowhere(fleet: Fleet, tasks: Tasks) -> None
     assert played.of("one")["state"] == "armed"
     assert PASSWORD not in played.out
     assert everything_left(fleet) == ["one.sh"]
+
+
+def test_what_is_staged_with_another_password_is_staged_anew(fleet: Fleet, tasks: Tasks) -> None:
+    """It would never be armed: its packets have the wrong password."""
+    fleet.machine("one", admin_password=PASSWORD, model="precision-390")
+    image = fleet.image("2.3.0", "precision-390")
+    wrong, right = (bring("stage", image, f"password: {each}") for each in ("wrong", PASSWORD))
+    assert tasks(wrong).of("one")["changed"] is True
+    for changed in (True, False):
+        result = tasks(right).of("one")
+        assert (result["changed"], result["state"]) == (changed, "staged")
+    before = fleet.rbu("status", "--machine", "one")
+    assert tasks(right, words=("--check",)).of("one")["changed"] is False
+    assert fleet.rbu("status", "--machine", "one") == before
+    result = tasks(bring("stage", image), code=2).of("one")
+    assert result["obstacles"] == ["password_needed"]
+    arm = f"openrbu.firmware.bios_arm:\n  password: {PASSWORD}"
+    assert tasks(arm).of("one")["state"] == "armed"

@@ -202,6 +202,17 @@ def _is_staged(document, plan):
     return document.get("state") == "staged" and last.get("sha256") == plan["image"]["sha256"]
 
 
+def _can_not_stage_anew(plan):
+    """Whether all that stands in the way is in that of staging: such as too little memory, because
+    of what is staged. That makes it no worse; a wrong password does, or a policy."""
+    hinders = {
+        each["question"]
+        for each in plan["checks"]
+        if each["verdict"] == "in_the_way" and each["name"] != "policy_window"
+    }
+    return hinders == {"staging"}
+
+
 def _has_failed(document, plan):
     """Whether the BIOS had this very image, and did not install it."""
     last = document["last_update"] or {}
@@ -325,9 +336,9 @@ def _bring(run, params, check_mode, how, after):
     if _is_pending(document, plan):
         text = "armed for %s already: the next restart updates" % plan["new_version"]
         return {**result, "state": "armed", "msg": text}
-    if how and _is_staged(document, plan):
-        text = "%s is staged already, and was verified" % plan["new_version"]
-        return {**result, "state": "staged", "msg": text}
+    staged_text = "%s is staged already, and was verified" % plan["new_version"]
+    if how and _is_staged(document, plan) and (check_mode or _can_not_stage_anew(plan)):
+        return {**result, "state": "staged", "msg": staged_text}
     if not params["retry_failed"] and _has_failed(document, plan):
         text = "%s has failed here before: %s" % (plan["new_version"], _how_it_failed(document))
         error = {"kind": "failed_before", "message": text, "exit_code": 1}
@@ -341,16 +352,13 @@ def _bring(run, params, check_mode, how, after):
     done = run(["update", *words, *how], password)
     result["answers"]["update"] = done.document
     _checked(done, answers=result["answers"])
-    if not done.document["changed"]:  # somebody else was faster
-        del result["diff"]
-    result["changed"] = done.document["changed"]
     is_armed = done.document.get("is_armed", False)
-    text = "armed for %s" if is_armed else "%s is staged and verified"
-    return {
-        **result,
-        "state": "armed" if is_armed else "staged",
-        "msg": text % plan["new_version"],
-    }
+    text = ("armed for %s" if is_armed else "%s is staged and verified") % plan["new_version"]
+    if not done.document["changed"]:  # staged with this password and as asked; or by somebody else
+        del result["diff"]
+        text = text if is_armed else staged_text
+    result["changed"] = done.document["changed"]
+    return {**result, "state": "armed" if is_armed else "staged", "msg": text}
 
 
 def bios_arm(run, params, check_mode=False):

@@ -12,7 +12,8 @@ version_added: 0.3.0
 description:
   - Does what M(openrbu.firmware.bios_update) does, and leaves the BIOS unarmed, so that a restart
     changes nothing. M(openrbu.firmware.bios_arm) arms it later.
-  - A machine that runs the version, or has this very image staged or armed, is left alone.
+  - A machine that runs the version, or has this very image staged or armed, is left alone. What is
+    staged with another password is staged anew; check mode does not see that.
 extends_documentation_fragment:
   - openrbu.firmware.rbu
   - openrbu.firmware.rbu.image
