@@ -125,9 +125,120 @@ def test_a_machine_whose_worker_is_gone_has_failed(tmp_path: Path) -> None:
     path = opened(tmp_path, ["waiting"] * 3, budget=1)
     assert LEDGER.take(path, "m0")[0] == "restarting"
     with LEDGER._changing(path) as database:
-        database.execute("update machine set pid = 4194304 where name = 'm0'")
+        database.execute("update machine set process = '4194304 1' where name = 'm0'")
     assert LEDGER.take(path, "m1")[0] == "stopped"
     assert LEDGER.summary(path)["machines"]["m0"]["state"] == "failed"
+
+
+def reopened(path: Path, states: dict[str, str], **rules: Any) -> dict[str, Any]:
+    """The machines of the next run on that ledger."""
+    entries = [LEDGER.Entry(name, state, "as staging says") for name, state in states.items()]
+    rules = {"waves": [], "budget": 2, "canary_waves": 0} | rules
+    machines: dict[str, Any] = LEDGER.open_ledger(path, entries, **rules)["machines"]
+    return machines
+
+
+def ended(directory: Path) -> Path:
+    """A ledger whose run ended so: m0 failed, m1 was updated, m2 restarts, m3 waits."""
+    path = opened(directory, ["waiting"] * 4, budget=4, canary_waves=0, waves=[])
+    for name in ("m0", "m1", "m2"):
+        assert LEDGER.take(path, name)[0] == "restarting"
+    LEDGER.give(path, "m0", updated=False, message="0x000a")
+    LEDGER.give(path, "m1", updated=True, message="A06 runs")
+    return path
+
+
+def kill(path: Path, name: str) -> None:
+    """Let the worker be gone that restarts a machine."""
+    with LEDGER._changing(path) as database:
+        database.execute("update machine set process = '4194304 1' where name = ?", (name,))
+
+
+def test_who_failed_or_restarted_and_is_not_reached_now_has_failed(tmp_path: Path) -> None:
+    path = ended(tmp_path)
+    kill(path, "m2")
+    for _ in range(2):
+        now = reopened(
+            path, {f"m{number}": "not_staged" for number in range(4)} | {"m4": "waiting"}
+        )
+        assert [now[name]["state"] for name in ("m0", "m1", "m2", "m3")] == [
+            "failed_before",
+            "not_staged",
+            "failed_before",
+            "not_staged",
+        ]
+        assert now["m0"]["message"] == "0x000a; now: as staging says"
+        assert "nobody has heard how it ended" in now["m2"]["message"]
+        assert now["m1"]["updated_at"]
+        state, why = LEDGER.take(path, "m4")
+        assert state == "stopped"
+        assert "2 failed, and 2 may" in why
+
+
+def test_a_machine_that_answers_knows_better_than_the_ledger(tmp_path: Path) -> None:
+    path = ended(tmp_path)
+    kill(path, "m2")
+    now = reopened(path, {"m0": "waiting", "m1": "up_to_date", "m2": "up_to_date", "m3": "waiting"})
+    assert [each["state"] for each in now.values()] == [
+        "waiting",
+        "up_to_date",
+        "up_to_date",
+        "waiting",
+    ]
+    assert LEDGER.take(path, "m0")[0] == "restarting"
+
+
+def test_a_worker_of_a_killed_controller_is_waited_for_and_counted(tmp_path: Path) -> None:
+    path = ended(tmp_path)
+    now = reopened(path, {"m2": "not_staged", "m3": "waiting"}, budget=2, inventory=["m2", "m3"])
+    assert (now["m0"]["state"], now["m2"]["state"]) == ("failed_before", "restarting")
+    found: list[tuple[str, str]] = []
+    asking = [
+        threading.Thread(target=lambda name=name: found.append(LEDGER.take(path, name)))
+        for name in ("m2", "m3")
+    ]
+    for each in asking:
+        each.start()
+    asking[0].join(0.5)
+    assert found == []
+    LEDGER.give(path, "m2", updated=False, message="0x000a")
+    for each in asking:
+        each.join()
+    assert ("failed", "0x000a") in found
+    assert {state for state, _ in found} == {"failed", "stopped"}
+
+
+def test_who_is_left_out_of_a_run_counts(tmp_path: Path) -> None:
+    path = ended(tmp_path)
+    kill(path, "m2")
+    now = reopened(path, {"m4": "waiting"}, inventory=["m1", "m2", "m3", "m4"])
+    assert {name: each["state"] for name, each in now.items()} == {
+        "m4": "waiting",
+        "m0": "failed_before",
+        "m1": "updated",
+        "m2": "failed_before",
+        "m3": "stopped",
+    }
+    assert [name for name, each in now.items() if each["takes_part"]] == ["m4"]
+    assert LEDGER.take(path, "m4")[0] == "stopped"
+    now = reopened(path, {"m4": "waiting"}, inventory=["m4"])
+    assert sorted(now) == ["m0", "m2", "m4"]
+
+
+def test_a_share_is_one_of_all_machines_in_each_run(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    for part, budget in ((4, 2), (6, 3), (2, 3)):
+        states = {f"m{number}": "waiting" for number in range(part)}
+        if part == 6:
+            states |= {"m0": "failed_before", "m1": "failed_before", "m2": "up_to_date"}
+        reopened(path, states, budget="50%")
+        assert LEDGER.summary(path)["budget"] == budget
+
+
+def test_a_ledger_that_is_damaged_is_no_new_beginning(tmp_path: Path) -> None:
+    (tmp_path / "ledger.db").write_bytes(b"no ledger " * 99)
+    with pytest.raises(ValueError, match="who has failed before is not known"):
+        opened(tmp_path, ["waiting"])
 
 
 @given(
@@ -147,6 +258,12 @@ def test_the_waves_of_a_thousand() -> None:
 @pytest.mark.parametrize("what", ["none", "-1", "1.5", "%", ""])
 def test_what_is_no_number_and_no_share_is_refused(what: str) -> None:
     with pytest.raises(ValueError, match="number of machines or a share"):
+        LEDGER.share_of(what, 10)
+
+
+@pytest.mark.parametrize("what", [0, "0", "0%", "00", "101%", "300%"])
+def test_a_number_of_machines_is_one_at_least_and_a_share_is_of_all(what: object) -> None:
+    with pytest.raises(ValueError, match=r"one machine or more|100% or less"):
         LEDGER.share_of(what, 10)
 
 

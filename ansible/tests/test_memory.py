@@ -57,3 +57,55 @@ def test_a_version_that_runs_in_spite_of_a_failure_has_failed(fleet: Fleet, how:
         roll_out(fleet, image, retry_failed=True)
         assert states(fleet) == {"a": "up_to_date", "b": "updated"}
         assert "0x0009" in summary(fleet)["machines"]["a"]["message"]
+
+
+def test_machines_that_died_in_an_earlier_run_use_up_the_budget(fleet: Fleet) -> None:
+    fleet.machine("a", faults=("power-cut=2",))
+    fleet.machine("b", faults=("erase-fails",))
+    image, more = fleet.image("A06"), {"budget": 1, "canary_waves": 0}
+    roll_out(fleet, image, code=2, **more)
+    assert states(fleet) == {"a": "failed", "b": "stopped"}
+    before = rows(fleet)
+    for _ in range(2):
+        roll_out(fleet, image, code=2, unstaged_allowed=1, **more)
+        assert states(fleet) == {"a": "failed_before", "b": "stopped"}
+        assert fleet.rbu("status", "--machine", "b")["state"] == "staged"
+        assert rows(fleet)["a"] == before["a"]
+    assert before["a"]["bios_version"] == "A05"
+
+
+def test_what_became_of_a_machine_is_reported_after_further_runs(fleet: Fleet) -> None:
+    for name in ("a", "b"):
+        fleet.machine(name)
+    image = fleet.image("A06")
+    roll_out(fleet, image)
+    told, at = rows(fleet), summary(fleet)["machines"]["a"]["updated_at"]
+    assert {each["outcome"] for each in told.values()} == {"updated"}
+    fleet.machine("c")
+    roll_out(fleet, image, "-l", "a,c")
+    assert states(fleet) == {"a": "up_to_date", "b": "updated", "c": "updated"}
+    assert summary(fleet)["machines"]["a"]["updated_at"] == at
+    now = rows(fleet)
+    assert (now["a"], now["b"]) == (told["a"], told["b"])
+    fleet.rbu("machine", "off", "b")
+    fleet.rbu("machine", "rm", "c", "--yes")
+    roll_out(fleet, image, code=2)
+    now = rows(fleet)
+    assert sorted(now) == ["a", "b"]
+    assert (now["a"], now["b"]["bios_version"]) == (told["a"], "A06")
+    assert "is off" in now["b"]["why"]
+    assert (fleet.directory / "rollout/gone/c.json").exists()
+
+
+def test_what_staging_found_is_reported_when_nobody_restarts(fleet: Fleet) -> None:
+    names = [f"m{number}" for number in range(5)]
+    for name in names:
+        fleet.machine(name, "precision-390" if name != "m0" else "poweredge-2650")
+    played = roll_out(fleet, fleet.image("A06"), code=2)
+    message = played.of("m0", "Begin the restarts")["msg"]
+    assert all(f"{name}: the image is" in message for name in names[1:4]), message
+    assert "and 1 more" in message
+    assert {name: each["outcome"] for name, each in rows(fleet).items()} == {
+        "m0": "staged",
+        **dict.fromkeys(names[1:], "prevented"),
+    }

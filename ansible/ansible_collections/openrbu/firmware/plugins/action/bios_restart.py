@@ -14,8 +14,12 @@ from ansible_collections.openrbu.firmware.plugins.module_utils import rbu
 from ansible_collections.openrbu.firmware.plugins.plugin_utils import ledger
 from ansible_collections.openrbu.firmware.plugins.plugin_utils.actions import RbuAction, Result
 from ansible_collections.openrbu.firmware.plugins.plugin_utils.in_process import call
-from ansible_collections.openrbu.firmware.plugins.plugin_utils.orphans import end_orphan
+from ansible_collections.openrbu.firmware.plugins.plugin_utils.orphans import (
+    end_orphan,
+    is_orphan,
+)
 from ansible_collections.openrbu.firmware.plugins.plugin_utils.reports import (
+    is_summary_old,
     save_answers,
     save_summary,
 )
@@ -83,8 +87,8 @@ class ActionModule(RbuAction):
                 ledger.give(path, host, updated=state == ledger.UPDATED, message=message)
             else:
                 ledger.leave(path, host, message, state)
-        save_answers(directory, host, steps)
-        if ledger.is_over(path):
+            save_answers(directory, host, steps)
+        if ledger.is_over(path) or is_orphan() or is_summary_old(directory):
             save_summary(directory, ledger.summary(path))
         end_orphan()
         failed = state not in (ledger.UPDATED, *ledger.AS_WANTED)

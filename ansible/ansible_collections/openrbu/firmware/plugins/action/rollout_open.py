@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,9 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.openrbu.firmware.plugins.plugin_utils import ledger
 from ansible_collections.openrbu.firmware.plugins.plugin_utils.controllers import claim
 from ansible_collections.openrbu.firmware.plugins.plugin_utils.reports import (
-    forget_answers,
+    has_answers,
+    put_away_answers,
+    save_answers,
     save_summary,
 )
 
@@ -28,6 +32,9 @@ OPTIONS = {
     "only_check": {"type": "bool", "default": False},
 }
 
+LEDGER = "ledger.db"
+NAMED = 3
+"""So many machines that are not staged are named in a message."""
 SPECIFICATION = Path(__file__).parents[2] / "roles/rollout/meta/argument_specs.yml"
 
 
@@ -39,6 +46,11 @@ def allowed_unstaged(asked: dict[str, Any], count: int) -> int:
     """
     allowed = asked["unstaged_allowed"]
     return 0 if allowed in ("0", "0%") else ledger.share_of(allowed, count)
+
+
+def _answers(staged: Any) -> dict[str, Any]:
+    """The answers of rbu in the result of staging."""
+    return dict((staged.get("answers") if isinstance(staged, dict) else None) or {})
 
 
 class ActionModule(ActionBase):
@@ -64,39 +76,80 @@ class ActionModule(ActionBase):
         if asked["only_check"]:
             return {**result, "changed": False}
         hostvars = variables["hostvars"]
-        entries = [self._entry(host, hostvars.raw_get(host).get(asked["staged"])) for host in hosts]
-        unstaged = [each for each in entries if each.state == ledger.NOT_STAGED]
-        directory = Path(asked["directory"])
+        staged = {host: hostvars.raw_get(host).get(asked["staged"]) for host in hosts}
+        entries = [self._entry(host, found) for host, found in staged.items()]
         try:
             many = allowed_unstaged(asked, len(entries))
-            directory.mkdir(parents=True, exist_ok=True)
+            summary = self._open(asked, entries, list(variables["groups"]["all"]))
             if not self._task.check_mode:
-                forget_answers(directory, hosts)
-            path = directory / ("check.db" if self._task.check_mode else "ledger.db")
-            summary = ledger.open_ledger(
+                put_away_answers(Path(asked["directory"]), variables["groups"]["all"])
+                self._save(Path(asked["directory"]), entries, staged, summary)
+        except (ValueError, OSError) as error:
+            raise AnsibleActionFail(f"the roll-out can't begin: {error}") from error
+        result.update({key: summary[key] for key in ("waves", "budget", "stopped", "counts")})
+        result.update(changed=False, ledger=str(Path(asked["directory"]) / LEDGER))
+        unstaged = [
+            f"{host}: {summary['machines'][host]['message']}"
+            for host in hosts
+            if summary["machines"][host]["state"] == ledger.NOT_STAGED
+        ]
+        if len(unstaged) > many:
+            more = f"; and {len(unstaged) - NAMED} more" if len(unstaged) > NAMED else ""
+            result.update(
+                failed=True,
+                msg=f"{len(unstaged)} of {len(entries)} machines are not staged, and {many} may be "
+                f"(unstaged_allowed); nothing was restarted; {'; '.join(unstaged[:NAMED])}{more} "
+                f"(in {Path(asked['directory']) / 'summary.json'})",
+            )
+        return result
+
+    def _open(
+        self, asked: dict[str, Any], entries: list[ledger.Entry], inventory: list[str]
+    ) -> dict[str, Any]:
+        """Make the ledger, in check mode that of a run which leaves nothing. Returns its summary.
+
+        :raise ValueError: when something that is asked for is not valid.
+        :raise OSError: when the directory can't be written.
+        """
+        path = Path(asked["directory"]) / LEDGER
+        with tempfile.TemporaryDirectory() as elsewhere:
+            if self._task.check_mode:
+                if path.exists():
+                    shutil.copy(path, elsewhere)
+                path = Path(elsewhere) / LEDGER
+            return ledger.open_ledger(
                 path,
                 entries,
                 waves=asked["waves"],
                 budget=asked["budget"],
                 canary_waves=asked["canary_waves"],
                 window=asked["window"],
+                inventory=inventory,
             )
-        except (ValueError, OSError) as error:
-            raise AnsibleActionFail(f"the roll-out can't begin: {error}") from error
-        if self._task.check_mode:
-            path.unlink()
-        else:
-            save_summary(directory, summary)
-        result.update({key: summary[key] for key in ("waves", "budget", "stopped", "counts")})
-        result.update(changed=False, ledger=str(path))
-        if len(unstaged) > many:
-            first = unstaged[0]
-            result.update(
-                failed=True,
-                msg=f"{len(unstaged)} of {len(entries)} machines are not staged, and {many} may be "
-                f"(unstaged_allowed); nothing was restarted; {first.name}: {first.message}",
+
+    @staticmethod
+    def _save(
+        directory: Path,
+        entries: list[ledger.Entry],
+        staged: dict[str, Any],
+        summary: dict[str, Any],
+    ) -> None:
+        """Save the summary, and the answers of staging, but where an earlier run's tell what this
+        roll-out has done to the machine: that it was updated, or failed, or restarts still.
+
+        :raise OSError: when they can't be written.
+        """
+        for entry in entries:
+            told = summary["machines"][entry.name]
+            state = told["state"]
+            is_told = state == ledger.RESTARTING or (
+                told["updated_at"] is not None
+                if state == ledger.UP_TO_DATE
+                else state == ledger.FAILED_BEFORE != entry.state
             )
-        return result
+            if not (is_told and has_answers(directory, entry.name)):
+                save_answers(directory, entry.name, [_answers(staged[entry.name])])
+        save_summary(directory, summary)
 
     def _check_variables(self, variables: dict[str, Any]) -> None:
         """Compare the role's variables with its specification, as they are on this host.

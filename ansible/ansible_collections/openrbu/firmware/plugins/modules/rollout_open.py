@@ -13,8 +13,10 @@ description:
   - For the role P(openrbu.firmware.rollout#role). Reads what M(openrbu.firmware.bios_stage) has
     found on each host of the play, and makes the ledger that M(openrbu.firmware.bios_restart) asks
     before each restart.
-  - The ledger is made anew in each run. What happened in an earlier run is read from the machines,
-    so that a run can be repeated after the controller has died.
+  - The ledger is made anew in each run, from what the machines say, so that a run can be repeated
+    after the controller has died. From the ledger of the run before it takes over what no machine
+    says now. A machine that failed, or restarted when the controller died, and that is not reached
+    or not in this play now, has failed.
   - Fails, and so ends the play before any restart, when too many machines are not staged, and when
     another controller has the roll-out of the same directory. The lock on the directory ends with
     the controller, whatever that dies of.
@@ -38,9 +40,10 @@ options:
     default: ["1", "10", "1%", "10%"]
   budget:
     description:
-      - How many machines may fail in the whole roll-out, as a number or a share. Those that failed
-        in an earlier run with the same image count. No machine is restarted while as many are
-        failed or restarting, so it is also the number of machines that restart at the same time.
+      - How many machines may fail in the whole roll-out, at least one, as a number, or as a share
+        of all machines that the roll-out has seen. Those that failed in an earlier run count. No
+        machine is restarted while as many are failed or restarting, so it is also the number of
+        machines that restart at the same time.
     type: str
     default: "1"
   canary_waves:

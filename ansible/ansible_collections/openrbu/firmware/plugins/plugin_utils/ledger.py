@@ -17,7 +17,8 @@ of a canary wave has failed, nobody else begins. A machine with several steps st
 from the first to the last, and asks before each further one whether it may `go_on`.
 
 The ledger is no truth: that is on the machines. A run makes its ledger anew from what the machines
-say, those that an earlier run has seen fail included.
+say, and takes over from the run before what no machine says any more (`memory`): who has died, who
+is not in this play, and whom a worker of a controller that was killed restarts still.
 """
 
 from __future__ import annotations
@@ -25,57 +26,77 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import json
-import os
 import re
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from ansible_collections.openrbu.firmware.plugins.plugin_utils.memory import joined, remembered
 from ansible_collections.openrbu.firmware.plugins.plugin_utils.orphans import is_orphan
+from ansible_collections.openrbu.firmware.plugins.plugin_utils.processes import (
+    is_alive,
+    this_process,
+)
+from ansible_collections.openrbu.firmware.plugins.plugin_utils.states import (
+    AS_WANTED,
+    FAILED,
+    FAILED_BEFORE,
+    NOT_IN_POLICY,
+    NOT_STAGED,
+    PINNED,
+    RESTARTING,
+    STOPPED,
+    TOLD_APART,
+    UP_TO_DATE,
+    UPDATED,
+    WAITING,
+    Entry,
+)
 
-WAITING, RESTARTING = "waiting", "restarting"
-UPDATED, FAILED, STOPPED = "updated", "failed", "stopped"
-UP_TO_DATE, NOT_STAGED, FAILED_BEFORE = "up_to_date", "not_staged", "failed_before"
-PINNED, NOT_IN_POLICY = "pinned", "not_in_policy"
-
-AS_WANTED = (UP_TO_DATE, PINNED)
-"""With nothing to do, as the image or the policy wants it."""
-TOLD_APART = (FAILED_BEFORE, NOT_IN_POLICY)
-"""Not staged, for a reason that is counted apart: `NOT_STAGED` may keep a run from beginning."""
+__all__ = [
+    "AS_WANTED",
+    "FAILED_BEFORE",
+    "NOT_IN_POLICY",
+    "NOT_STAGED",
+    "PINNED",
+    "TOLD_APART",
+    "UP_TO_DATE",
+]
 
 LOOK_AGAIN_S = 0.1
 BUSY_S = 600.0
 
-_TABLES = """
-create table machine (
-  name text primary key, place integer, wave integer, state text, pid integer, message text);
-create index by_state on machine (state, wave);
-create table rule (name text primary key, value text);
-"""
+_TABLES = (
+    "drop table if exists machine",
+    "drop table if exists rule",
+    """create table machine (name text primary key, place integer, wave integer, state text,
+       process text, message text, updated_at text)""",
+    "create index by_state on machine (state, wave)",
+    "create table rule (name text primary key, value text)",
+)
 
 _TIME = r"([01]\d|2[0-3]):([0-5]\d)"
 _WINDOW = re.compile(rf"{_TIME}-{_TIME}")
 
 
-class Entry(NamedTuple):
-    """A machine when the run begins: its name, its state, and what is to be said of it."""
-
-    name: str
-    state: str
-    message: str = ""
-
-
 def share_of(what: object, count: int) -> int:
     """A number of machines, written as such or as a share of `count` such as `1%`; at least one.
 
-    :raise ValueError: when it is neither.
+    :raise ValueError: when it is neither, or none, or more than all.
     """
     found = re.fullmatch(r"(\d+)(\s*%)?", str(what).strip())
     if found is None:
         raise ValueError(f"it is a number of machines or a share such as 10%: {what!r}")
-    return max(1, count * int(found[1]) // 100 if found[2] else int(found[1]))
+    number = int(found[1])
+    if number == 0:
+        raise ValueError(f"it is one machine or more, or a share from 1% to 100%: {what!r}")
+    if not found[2]:
+        return number
+    if number > 100:
+        raise ValueError(f"a share is 100% or less: {what!r}")
+    return max(1, count * number // 100)
 
 
 def wave_sizes(waves: Iterable[object], count: int) -> list[int]:
@@ -115,47 +136,71 @@ def open_ledger(
     budget: object,
     canary_waves: int,
     window: str = "",
+    inventory: Collection[str] | None = None,
 ) -> dict[str, Any]:
-    """Begin a run: make the ledger, in place of an earlier run's. Returns its summary.
+    """Begin a run: make the ledger anew, from these machines and from what an earlier run's knows.
+    `inventory`: all hosts that there are. Of these, and not of those that happen to wait or to take
+    part, a budget may be a share: so it is the same in each run. Returns the summary.
 
-    :raise ValueError: when waves, budget or window are not valid.
+    :raise ValueError: when waves, budget or window are not valid, or the ledger is damaged.
     """
-    machines = list(entries)
     check_window(window)
-    waiting = [each for each in machines if each.state == WAITING]
-    sizes = wave_sizes(waves, len(waiting))
-    allowed = share_of(budget, len(waiting))
-    wave_of = [number for number, size in enumerate(sizes) for each in range(size)]
-    waves_of = dict(zip((each.name for each in waiting), wave_of, strict=True))
-    fresh = path.with_suffix(".new")
-    fresh.unlink(missing_ok=True)
-    with contextlib.closing(sqlite3.connect(fresh, isolation_level=None)) as database:
-        database.executescript("pragma synchronous=off; begin;" + _TABLES)
-        database.executemany(
-            "insert into machine values (?, ?, ?, ?, 0, ?)",
-            [
-                (each.name, place, waves_of.get(each.name, -1), each.state, each.message)
-                for place, each in enumerate(machines)
-            ],
-        )
-        failed = sum(each.state == FAILED_BEFORE for each in machines)
-        rules = {
-            "budget": allowed,
-            "canary_waves": canary_waves,
-            "window": window,
-            "waves": json.dumps(sizes),
-            "stopped": _used_up(failed, allowed) if failed >= allowed else "",
-        }
-        database.executemany("insert into rule values (?, ?)", list(rules.items()))
-        database.execute("commit")
-    fresh.replace(path)
+    try:
+        with _changing(path, "rwc") as database:
+            machines = joined(list(entries), remembered(database), inventory)
+            waiting = [each.name for each in machines if each.state == WAITING]
+            sizes = wave_sizes(waves, len(waiting))
+            allowed = share_of(budget, len(machines))
+            failed = sum(each.state == FAILED_BEFORE for each in machines)
+            rules = {
+                "budget": allowed,
+                "canary_waves": canary_waves,
+                "window": window,
+                "waves": json.dumps(sizes),
+                "stopped": _used_up(failed, allowed) if failed >= allowed else "",
+            }
+            _write(database, machines, sizes, rules)
+    except sqlite3.DatabaseError as error:
+        raise ValueError(
+            f"{path} can't be read ({error}): who has failed before is not known. Without the file "
+            "a roll-out begins anew"
+        ) from error
     return summary(path)
 
 
+def _write(
+    database: sqlite3.Connection,
+    machines: Iterable[Entry],
+    sizes: Iterable[int],
+    rules: Mapping[str, object],
+) -> None:
+    """Write a whole ledger, in place of what it was. The waiting machines are in waves of `sizes`,
+    all others in none (-1)."""
+    for statement in _TABLES:
+        database.execute(statement)
+    waves = iter([number for number, size in enumerate(sizes) for _ in range(size)])
+    database.executemany(
+        "insert into machine values (?, ?, ?, ?, ?, ?, ?)",
+        [
+            (
+                each.name,
+                place if each.takes_part else -1,
+                next(waves) if each.state == WAITING else -1,
+                each.state,
+                each.process,
+                each.message,
+                each.updated_at,
+            )
+            for place, each in enumerate(machines)
+        ],
+    )
+    database.executemany("insert into rule values (?, ?)", list(rules.items()))
+
+
 @contextlib.contextmanager
-def _changing(path: Path) -> Iterator[sqlite3.Connection]:
+def _changing(path: Path, mode: str = "rw") -> Iterator[sqlite3.Connection]:
     """The ledger, for one transaction that no other process comes between."""
-    uri = f"{path.absolute().as_uri()}?mode=rw"
+    uri = f"{path.absolute().as_uri()}?mode={mode}"
     with contextlib.closing(
         sqlite3.connect(uri, uri=True, isolation_level=None, timeout=BUSY_S)
     ) as database:
@@ -176,9 +221,12 @@ def _count(database: sqlite3.Connection, where: str, *values: object) -> int:
 
 def _set(database: sqlite3.Connection, name: str, state: str, message: str) -> None:
     database.execute(
-        "update machine set state = ?, message = ?, pid = ? where name = ?",
-        (state, message, os.getpid() if state == RESTARTING else 0, name),
+        "update machine set state = ?, message = ?, process = ? where name = ?",
+        (state, message, this_process() if state == RESTARTING else "", name),
     )
+    if state == UPDATED:
+        now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+        database.execute("update machine set updated_at = ? where name = ?", (now, name))
 
 
 def _used_up(failed: int, allowed: int) -> str:
@@ -202,10 +250,11 @@ def take(path: Path, name: str) -> tuple[str, str]:
             if found is None:
                 return STOPPED, "the roll-out does not know this machine"
             state, message, wave = found
-            if state != WAITING:
+            if state not in (WAITING, RESTARTING):
                 return state, message
             _count_the_dead(database)
-            answer = _may_begin(database, wave)
+            # Where it restarts, a worker of an earlier run does that: it is waited for.
+            answer = _may_begin(database, wave) if state == WAITING else None
             if answer is not None:
                 _set(database, name, *answer)
                 return answer
@@ -245,11 +294,9 @@ def _may_begin(database: sqlite3.Connection, wave: int) -> tuple[str, str] | Non
 
 def _count_the_dead(database: sqlite3.Connection) -> None:
     """Count a machine as failed whose worker is gone: nobody will tell how its restart went."""
-    rows = database.execute("select name, pid from machine where state = ?", (RESTARTING,))
-    for name, pid in rows.fetchall():
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
+    rows = database.execute("select name, process from machine where state = ?", (RESTARTING,))
+    for name, process in rows.fetchall():
+        if not is_alive(process):
             _failed(database, name, "the process that restarted it is gone")
 
 
@@ -261,7 +308,7 @@ def _failed(database: sqlite3.Connection, name: str, message: str) -> None:
     failed = _count(database, "state in (?, ?)", FAILED, FAILED_BEFORE)
     if failed >= int(rules["budget"]):
         _stop(database, _used_up(failed, int(rules["budget"])))
-    elif wave < int(rules["canary_waves"]):
+    elif 0 <= wave < int(rules["canary_waves"]):
         _stop(database, f"the canary {name} has failed")
 
 
@@ -284,10 +331,19 @@ def summary(path: Path) -> dict[str, Any]:
     """What the ledger says: counts by state, each machine, the rules, and why it was stopped."""
     with _changing(path) as database:
         rules = _rules(database)
-        rows = database.execute("select name, wave, state, message from machine order by place")
+        rows = database.execute(
+            "select name, wave, state, message, updated_at, place from machine "
+            "order by place < 0, place, name"
+        )
         machines: dict[str, Mapping[str, Any]] = {
-            name: {"wave": wave if wave >= 0 else None, "state": state, "message": message or None}
-            for name, wave, state, message in rows
+            name: {
+                "wave": wave if wave >= 0 else None,
+                "state": state,
+                "message": message or None,
+                "updated_at": updated_at or None,
+                "takes_part": place >= 0,
+            }
+            for name, wave, state, message, updated_at, place in rows
         }
     states = [each["state"] for each in machines.values()]
     return {

@@ -7,12 +7,15 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 ORDER = ("plan", "status", "update", "arm", "reboot", "now")
 """The answers of a machine in the order of a roll-out."""
+SUMMARY_S = 2.0
+"""The summary is no older than that while machines restart."""
 
 
 def machine_file(directory: Path, host: str) -> Path:
@@ -23,8 +26,7 @@ def machine_file(directory: Path, host: str) -> Path:
 def save_answers(directory: Path, host: str, steps: Iterable[dict[str, Any]]) -> None:
     """Save what rbu answered in each step, one document after another."""
     documents = [each for answers in steps for each in _documents(answers)]
-    text = "".join(json.dumps(each, indent=1) + "\n" for each in documents)
-    _save(machine_file(directory, host), text)
+    _save_documents(machine_file(directory, host), documents)
 
 
 def _documents(answers: dict[str, Any]) -> list[Any]:
@@ -38,10 +40,60 @@ def save_summary(directory: Path, summary: dict[str, Any]) -> None:
     _save(directory / "summary.json", json.dumps(summary, indent=1) + "\n")
 
 
-def forget_answers(directory: Path, hosts: Iterable[str]) -> None:
-    """Remove the answers of an earlier run, so that none of them is taken for one of this run."""
-    for host in hosts:
-        machine_file(directory, host).unlink(missing_ok=True)
+def is_summary_old(directory: Path) -> bool:
+    """Whether the summary should be written again while the roll-out goes on: for thousands of
+    machines that is too much work for each of them."""
+    try:
+        return abs(time.time() - (directory / "summary.json").stat().st_mtime) > SUMMARY_S
+    except OSError:
+        return True
+
+
+def put_away_answers(directory: Path, inventory: Iterable[str]) -> None:
+    """Move the answers of hosts that are in no inventory any more to `gone`: a report of what is in
+    `machines` is one of the fleet as it is."""
+    known = {machine_file(directory, host).name for host in inventory}
+    for path in (directory / "machines").glob("*.json"):
+        if path.name not in known:
+            (directory / "gone").mkdir(exist_ok=True)
+            path.replace(directory / "gone" / path.name)
+
+
+def has_answers(directory: Path, host: str) -> bool:
+    """Whether there are answers of a host, of this run or an earlier one."""
+    return machine_file(directory, host).exists()
+
+
+def _save_documents(path: Path, documents: Sequence[Any]) -> None:
+    """Save answers, in place of older ones only. To those that say nothing of the machine but that
+    it does not answer, what was known of it is kept."""
+    if not documents:
+        return
+    before = _saved(path)
+    if _newest(before) > _newest(documents):
+        return
+    if not any("machine" in each for each in documents):
+        documents = [each for each in before if "machine" in each] + list(documents)
+    _save(path, "".join(json.dumps(each) + "\n" for each in documents))
+
+
+def _saved(path: Path) -> list[Any]:
+    """The documents in a file of answers; none: there is no file, or something else is in it."""
+    try:
+        text = path.read_text("utf-8").strip()
+        decoder, found, at = json.JSONDecoder(), [], 0
+        while at < len(text):
+            document, at = decoder.raw_decode(text, at)
+            found.append(document)
+            at += len(text[at:]) - len(text[at:].lstrip())
+    except (OSError, ValueError):
+        return []
+    return found if all(isinstance(each, dict) for each in found) else []
+
+
+def _newest(documents: Iterable[Any]) -> str:
+    """When the last of these was said, as a text that sorts; empty: an old rbu said none."""
+    return max((str((each.get("said") or {}).get("at", "")) for each in documents), default="")
 
 
 def _save(path: Path, text: str) -> None:

@@ -1,0 +1,30 @@
+# Copyright: The openrbu developers
+# SPDX-License-Identifier: Apache-2.0
+"""The states of a machine in the ledger of a roll-out."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+WAITING, RESTARTING = "waiting", "restarting"
+UPDATED, FAILED, STOPPED = "updated", "failed", "stopped"
+UP_TO_DATE, NOT_STAGED, FAILED_BEFORE = "up_to_date", "not_staged", "failed_before"
+PINNED, NOT_IN_POLICY = "pinned", "not_in_policy"
+
+AS_WANTED = (UP_TO_DATE, PINNED)
+"""With nothing to do, as the image or the policy wants it."""
+TOLD_APART = (FAILED_BEFORE, NOT_IN_POLICY)
+"""Not staged, for a reason that is counted apart: `NOT_STAGED` may keep a run from beginning."""
+
+
+class Entry(NamedTuple):
+    """A machine when the run begins: its name, its state, and what is to be said of it. `process`:
+    who restarts it. `updated_at`: when this roll-out has updated it (UTC), if it has. `takes_part`:
+    it is in this play."""
+
+    name: str
+    state: str
+    message: str = ""
+    process: str = ""
+    updated_at: str = ""
+    takes_part: bool = True
