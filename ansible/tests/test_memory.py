@@ -109,3 +109,21 @@ def test_what_staging_found_is_reported_when_nobody_restarts(fleet: Fleet) -> No
         "m0": "staged",
         **dict.fromkeys(names[1:], "prevented"),
     }
+
+
+@pytest.mark.parametrize("strategy", ["free", "ansible.builtin.host_pinned"])
+def test_a_play_in_which_hosts_do_not_wait_for_each_other_is_refused(
+    fleet: Fleet, strategy: str
+) -> None:
+    fleet.machine("a")
+    text = (
+        f"- hosts: all\n  strategy: {strategy}\n  gather_facts: false\n"
+        "  roles:\n    - openrbu.firmware.rollout\n"
+    )
+    given = {
+        "rollout_image": str(fleet.image("A06")),
+        "rollout_directory": str(fleet.directory / "rollout"),
+    }
+    played = fleet.play(text, "-e", json.dumps(given), code=2)
+    assert "strategy" in played.of("a", "Check what is asked for")["msg"]
+    assert fleet.rbu("status", "--machine", "a")["state"] == "none"

@@ -68,6 +68,12 @@ class ActionModule(ActionBase):
             raise AnsibleActionFail(
                 "the play has serial: leave it out, the roll-out has waves of its own"
             )
+        strategy = str(self._task.get_play().strategy).rpartition(".")[2]
+        if strategy in ("free", "host_pinned"):
+            raise AnsibleActionFail(
+                f"the play has strategy: {strategy}: leave it out, a roll-out stages everywhere "
+                "before anybody restarts"
+            )
         if asked["only_check"]:
             self._check_variables(variables)
             self._check(asked, hosts, list(variables["ansible_play_hosts"]))
