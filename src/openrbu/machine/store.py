@@ -60,11 +60,12 @@ class InUseError(MachineError):
 
     def __init__(self, name: str, owner: str | None, *, is_served: bool) -> None:
         self.owner, self.is_served = owner, is_served
-        process = f"by process {owner or 'unknown'}"
-        text = f"in use {process}: wait for it, or end it"
+        process = owner or "unknown"
+        text = f"is in use by process {process}: wait for it, or end it"
         if is_served:
-            text = f"served {process} (rbu mount or rbu run): unmount it, or end that program"
-        super().__init__(f"machine {name!r} is {text}")
+            way = "(rbu mount or rbu run): unmount it, or end that program"
+            text = f"is served by process {process} {way}"
+        super().__init__(f"machine {name!r} {text}")
 
 
 def machine_directory(name: str) -> Path:
