@@ -15,7 +15,7 @@ TWO := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 NO_LIMIT := -o timeout=0 -o faulthandler_timeout=0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-balloon example example-volatility test test-here coverage test-nobody test-floors test-python test-debian13 test-lab docs ansible fleet soak-fleet ironic fuzz lab-soak token-soak driver-soak mount-soak case-soak oracle-soak bench bench-fleet lint dist dist-check lock vendor clean
+.PHONY: help setup demo demo-balloon example example-volatility test test-here coverage test-nobody test-floors test-python test-debian13 test-debian test-lab docs ansible fleet soak-fleet ironic fuzz lab-soak token-soak driver-soak mount-soak case-soak oracle-soak bench bench-fleet lint dist dist-check lock vendor clean
 
 help:  ## Show what there is
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -23,13 +23,18 @@ help:  ## Show what there is
 setup: $(VENV)/.ready  ## A virtual environment with the locked dependencies, all of it compiled
 	@$(BIN)/python -m compileall -q src
 
-$(VENV)/.ready: requirements/dev.lock pyproject.toml
+# An environment with openrbu as it is here, and the packages of the first file that it is made from.
+define environment
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "openrbu needs Python 3.11 or later")'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
-	$(BIN)/python -m compileall -q -j 0 $(VENV)/lib
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(@D)/bin/python -m compileall -q -j 0 $(@D)/lib
 	touch $@
+endef
+
+$(VENV)/.ready: requirements/dev.lock pyproject.toml
+	$(environment)
 
 demo: setup  ## Update the BIOS of two virtual Dell machines
 	scripts/demo
@@ -94,12 +99,8 @@ FLOORS := build/floors
 test-floors: $(FLOORS)/.ready  ## What can differ with the oldest numpy, rich and platformdirs (Debian 12's)
 	$(FLOORS)/bin/python -m pytest $(TWO) $(FLOOR_TESTS)
 
-$(FLOORS)/.ready: requirements/floors.lock pyproject.toml $(VENV)/.ready
-	$(PYTHON) -m venv $(FLOORS)
-	$(FLOORS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/floors.lock
-	echo "$(CURDIR)/src" >"$$($(FLOORS)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/openrbu.pth"
-	$(FLOORS)/bin/python -m pip list --disable-pip-version-check | grep -E '^(numpy|rich|platformdirs) '
-	touch $@
+$(FLOORS)/.ready: requirements/floors.lock pyproject.toml
+	$(environment)
 
 PYTHON_VERSION ?= 3.12
 OTHER := build/python-$(PYTHON_VERSION)
@@ -107,14 +108,16 @@ OTHER := build/python-$(PYTHON_VERSION)
 test-python: $(OTHER)/.ready  ## The same tests with another Python, PYTHON_VERSION (3.12): one of PATH, or uv's
 	$(OTHER)/bin/python -m pytest $(TWO) $(FLOOR_TESTS)
 
+$(OTHER)/.ready: PYTHON = $$(python$(PYTHON_VERSION) -c 'import sys; print(sys.executable)' 2>/dev/null || \
+  { uv python install --quiet $(PYTHON_VERSION) && uv python find $(PYTHON_VERSION); })
 $(OTHER)/.ready: requirements/dev.lock pyproject.toml
-	python$(PYTHON_VERSION) -m venv $(OTHER) 2>/dev/null || uv venv --quiet --clear --seed --python $(PYTHON_VERSION) $(OTHER)
-	$(OTHER)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.lock
-	echo "$(CURDIR)/src" >"$$($(OTHER)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/openrbu.pth"
-	touch $@
+	$(environment)
 
 test-debian13:  ## On Debian 13, in a chroot: what make dist built, the demo, tests, the lab; takes root
 	scripts/check-debian trixie --lab $(NEW_PYTHON_TESTS)
+
+test-debian:  ## On SUITE (SUITE=forky: Python 3.14), the same but for the lab, with the tests of test-floors; takes root
+	scripts/check-debian $(SUITE) $(FLOOR_TESTS)
 
 # Where they are; to read all other tests, too, would take each process ten seconds.
 LAB_TESTS = tests/lab tests/contract $(shell grep -rl 'mark\.lab' tests/unit tests/oracle --include='test_*.py')
