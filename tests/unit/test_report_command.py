@@ -272,7 +272,14 @@ def test_several_answers_may_be_in_one_file_and_in_standard_input(
     together = rbu.write("all.jsonl", b"\n".join(path.read_bytes() for path in fleet) + b"\n")
     pretty = rbu.write("pretty", b"".join(path.read_bytes() for path in fleet))
     apart = [row["outcome"] for row in rbu.json("report", *fleet)["machines"]]
-    for file in (together, pretty):
+    array = b"[" + b",".join(path.read_bytes() for path in fleet) + b"]"
+    marked = b"".join(b"\xef\xbb\xbf" + path.read_bytes() + b"\n" for path in fleet)
+    written_by_windows = pretty.read_text().replace("\n", "\r\n").encode("utf-16")
+    others = [
+        rbu.write(f"other{number}", data)
+        for number, data in enumerate((array, array + b"\n" + array, marked, written_by_windows))
+    ]
+    for file in (together, pretty, *others):
         assert [row["outcome"] for row in rbu.json("report", file)["machines"]] == apart
     for words in ((), ("-",)):
         ended = rbu.process("report", *words, "--json", input=together.read_bytes())
@@ -348,6 +355,8 @@ def test_a_file_that_is_no_answer_is_named_with_the_reason(rbu: Cli) -> None:
     wrong = {
         b"": "it is empty",
         b"hello": "it is not JSON",
+        b"[]": "it is not an object with a key 'schema'",
+        b"[[]]": "it is not an object with a key 'schema'",
         b"[1]": "it is not an object with a key 'schema'",
         b'{"a": 1}': "it is not an object with a key 'schema'",
         b'{"schema": 1, "schema": 1}': "it has the key 'schema' twice",

@@ -7,6 +7,7 @@ describes the same file for editors; a test compares the two.
 
 from __future__ import annotations
 
+import codecs
 import datetime as dt
 import re
 import tomllib
@@ -77,8 +78,11 @@ def read_policy(data: bytes, zone_of: ZoneOf) -> ReadPolicy:
     """The policy in the bytes of a file, and all that is wrong with it."""
     if len(data) > MAX_POLICY_BYTES:
         return ReadPolicy(Policy(), (Problem("", f"over {MAX_POLICY_BYTES} bytes"),))
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        problem = Problem("", "it is no TOML: it is UTF-16; save it as UTF-8")
+        return ReadPolicy(Policy(), (problem,))
     try:
-        document = tomllib.loads(data.decode())
+        document = tomllib.loads(data.decode("utf-8-sig"))  # a byte order mark of some editors
     except (tomllib.TOMLDecodeError, RecursionError, UnicodeDecodeError) as error:
         why = str(error) or type(error).__name__
         return ReadPolicy(Policy(), (Problem("", f"it is no TOML: {why}"),))

@@ -1,4 +1,4 @@
-"""Answers of rbu, read from files: one document in a file, or several, such as JSON lines.
+"""Answers of rbu, read from files: one document in a file, or several, as JSON lines or an array.
 
 What is no answer of rbu about a machine is kept as such, with the file and the reason: a report
 that leaves out a machine would look as if all went well, and one that fails because of a single
@@ -34,8 +34,10 @@ KINDS: Mapping[str, type[Any]] = {
 }
 """The commands whose answers say something of an update, and what they say."""
 
-_SPACES = re.compile(r"[ \t\r\n]*")
-_NEXT_DOCUMENT = re.compile(r"\n(?=\{)")
+_SPACES = re.compile("[ \t\r\n\ufeff]*")
+"""Between documents. A byte order mark, as Windows writes it, is allowed before each (RFC 8259,
+section 8.1, leaves that to the reader)."""
+_NEXT_DOCUMENT = re.compile("\n(?=\ufeff?\\{)")
 """Where reading goes on behind what is not JSON: of rbu's documents, as of JSON lines, only
 the first character is a brace at the begin of a line."""
 _ENDINGS = (".json", ".jsonl", ".txt")
@@ -114,7 +116,7 @@ def _documents(data: bytes) -> Iterator[object]:
     decoder = json.JSONDecoder(object_pairs_hook=object_of_pairs)
     not_json = DamagedInputError("it is not JSON")
     try:
-        text = data.decode()
+        text = data.decode(json.detect_encoding(data))  # PowerShell writes UTF-16
     except UnicodeDecodeError:
         yield not_json
         return
@@ -132,7 +134,10 @@ def _documents(data: bytes) -> Iterator[object]:
             end = len(text) if following is None else following.end()
         else:
             is_json = True
-            yield document
+            if isinstance(document, list) and document:  # as jq --slurp makes one
+                yield from document
+            else:
+                yield document
         end = _end_of_spaces(text, end)
 
 

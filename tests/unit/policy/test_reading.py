@@ -16,7 +16,7 @@ from jsonschema import Draft202012Validator
 
 from openrbu.formats.version import BiosVersion
 from openrbu.policy.model import VersionRange, are_comparable
-from openrbu.policy.reading import read_policy
+from openrbu.policy.reading import ReadPolicy, read_policy
 
 SCHEMA = Path(__file__).parents[3] / "src" / "openrbu" / "schemas" / "policy.json"
 
@@ -234,6 +234,18 @@ def test_more_steps_or_images_than_anybody_writes_are_refused_at_once(key: str) 
     }[key]
     (problem,) = problems(f'schema = 1\n[systems.0x0121]\ntarget = "A10"\n{many}')
     assert problem.startswith(f"systems.0x0121.{key}: at most 200")
+
+
+def test_a_byte_order_mark_is_passed_over_and_utf_16_is_named() -> None:
+    def read(encoding: str) -> ReadPolicy:
+        return read_policy(WHOLE.encode(encoding), ZoneInfo)
+
+    assert read("utf-8-sig") == read("utf-8")
+    assert not read("utf-8").problems
+    for encoding in ("utf-16", "utf-16-be"):
+        data = "\ufeff".encode(encoding) if encoding.endswith("be") else b""
+        (problem,) = read_policy(data + WHOLE.encode(encoding), ZoneInfo).problems
+        assert str(problem) == "it is no TOML: it is UTF-16; save it as UTF-8"
 
 
 @pytest.mark.parametrize("data", [b"\xff", b"schema = ", b"[" * 5000, b"schema = 1\nschema = 1"])
