@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from openrbu.policy.model import Window
+from openrbu.policy.windows import window_state
 from rigs.playbooks import COLLECTIONS
 
 MODULE = "ansible_collections.openrbu.firmware.plugins.plugin_utils.ledger"
@@ -280,6 +282,22 @@ def test_a_number_of_machines_is_one_at_least_and_a_share_is_of_all(what: object
 )
 def test_a_window_may_go_over_midnight(window: str, time: str, is_in: bool) -> None:
     assert LEDGER.in_window(window, dt.time.fromisoformat(time)) is is_in
+
+
+TIMES = st.times().map(lambda each: each.replace(second=0, microsecond=0))
+
+
+@given(TIMES, TIMES, TIMES, st.sampled_from(["other", "begin", "end"]))
+@example(dt.time(22), dt.time(22), dt.time(12), "other")
+def test_a_window_means_what_it_means_in_a_policy(
+    begin: dt.time, end: dt.time, other: dt.time, at: str
+) -> None:
+    """Also one that ends when it begins: that is the whole day."""
+    now = {"other": other, "begin": begin, "end": end}[at]
+    window = Window(frozenset(range(7)), begin, end, dt.UTC, "UTC")
+    moment = dt.datetime.combine(dt.date(2026, 11, 29), now, dt.UTC)
+    is_open = window_state((window,), moment).is_open
+    assert LEDGER.in_window(f"{begin:%H:%M}-{end:%H:%M}", now) is is_open
 
 
 def test_a_window_that_is_none_is_refused() -> None:

@@ -120,12 +120,14 @@ def check_window(window: str) -> None:
 
 
 def in_window(window: str, now: dt.time) -> bool:
-    """Whether `now` is in a window such as `22:00-04:30`; an empty one is always open."""
+    """Whether `now` is in a window such as `22:00-04:30`; an empty one is always open. As in a
+    policy (`openrbu.policy.windows`; a test compares the two, because a controller needs no
+    openrbu): one that ends at or before its begin ends on the next day."""
     found = _WINDOW.fullmatch(window)
     if found is None:
         return not window
     begin, end = (dt.time(int(found[at]), int(found[at + 1])) for at in (1, 3))
-    return begin <= now < end if begin <= end else now >= begin or now < end
+    return begin <= now < end if begin < end else now >= begin or now < end
 
 
 def open_ledger(
