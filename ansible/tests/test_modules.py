@@ -202,3 +202,19 @@ def test_what_is_staged_with_another_password_is_staged_anew(fleet: Fleet, tasks
     assert result["obstacles"] == ["password_needed"]
     arm = f"openrbu.firmware.bios_arm:\n  password: {PASSWORD}"
     assert tasks(arm).of("one")["state"] == "armed"
+
+
+def test_what_the_policy_does_not_allow_is_not_armed(fleet: Fleet, tasks: Tasks) -> None:
+    fleet.machine("one")
+    tasks(bring("stage", fleet.image("A08")))
+    policy = fleet.directory / "policy.toml"
+    text = 'schema = 1\n[systems.0x0121]\ntarget = "A08"\n'
+    policy.write_text(f'{text}steps = [{{ from = "..A05", via = "A06" }}]\n')
+    arm = f"openrbu.firmware.bios_arm:\n  policy: {policy}"
+    result = tasks(arm, code=2).of("one")
+    assert result["rc"] == 4
+    assert "A05 → A08 is not a step of the policy" in result["msg"]
+    assert fleet.rbu("status", "--machine", "one")["state"] == "staged"
+    policy.write_text(text)
+    result = tasks(arm).of("one")
+    assert (result["changed"], result["state"]) == (True, "armed")

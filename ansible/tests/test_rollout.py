@@ -186,6 +186,19 @@ def policy_with(fleet: Fleet, *versions: str, pinned: str = "") -> dict[str, Any
     return {"image": images, "policy": str(policy)}
 
 
+def test_what_was_staged_past_the_policy_is_not_armed(fleet: Fleet) -> None:
+    """By hand, or in a roll-out without a policy: the same image is not staged again."""
+    fleet.machine("a")
+    image = fleet.image("A07")
+    fleet.rbu("update", image, "--no-arm", "--machine", "a")
+    policy = fleet.directory / "policy.toml"
+    policy.write_text(POLICY)
+    roll_out(fleet, image, code=2, policy=str(policy))
+    assert "A05 → A07 is not a step of the policy" in summary(fleet)["machines"]["a"]["message"]
+    assert status(fleet, "a")["bios"]["version"] == "A05"
+    assert status(fleet, "a")["is_armed"] is False
+
+
 def outcomes(fleet: Fleet) -> dict[str, str]:
     """What `rbu report` says of each machine."""
     report = fleet.rbu("report", *sorted((fleet.directory / "rollout/machines").iterdir()))

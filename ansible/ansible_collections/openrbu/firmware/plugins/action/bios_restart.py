@@ -29,7 +29,6 @@ OPTIONS = {
     "directory": {"type": "path", "required": True},
     "reboot": {"type": "dict", "default": {}},
     "image": {"type": "path"},
-    "policy": {"type": "path"},
     "mode": rbu.UPDATE_OPTIONS["mode"],
     "driver": rbu.UPDATE_OPTIONS["driver"],
     "allow_downgrade": rbu.UPDATE_OPTIONS["allow_downgrade"],

@@ -52,7 +52,12 @@ UPDATE_OPTIONS = {
     **COMMON_OPTIONS,
 }
 
-ARM_OPTIONS = {**_flags(ARM_FLAGS), **PASSWORD_OPTIONS, **COMMON_OPTIONS}
+ARM_OPTIONS = {
+    "policy": {"type": "path"},
+    **_flags(ARM_FLAGS),
+    **PASSWORD_OPTIONS,
+    **COMMON_OPTIONS,
+}
 
 CANCEL_OPTIONS = {**PASSWORD_OPTIONS, **COMMON_OPTIONS}
 
@@ -185,11 +190,17 @@ def bios_info(run, params):
 # -- updates --------------------------------------------------------------------------------
 
 
+def _is_refused(plan):
+    """Whether the policy does not want this image on the machine, at any time."""
+    return not {"policy", "policy_image"}.isdisjoint(_obstacles(plan))
+
+
 def _is_pending(document, plan):
     """Whether the machine is armed for this very image, and nothing has come between."""
     last = document["last_update"] or {}
     return (
         document["is_armed"] is True
+        and not _is_refused(plan)
         and document["next_restart"] == "updates"
         and last.get("outcome") == "armed"
         and last.get("sha256") == plan["image"]["sha256"]
@@ -199,7 +210,8 @@ def _is_pending(document, plan):
 def _is_staged(document, plan):
     """Whether this very image is staged and verified, and not armed."""
     last = document["last_update"] or {}
-    return document.get("state") == "staged" and last.get("sha256") == plan["image"]["sha256"]
+    is_same = last.get("sha256") == plan["image"]["sha256"]
+    return document.get("state") == "staged" and is_same and not _is_refused(plan)
 
 
 def _can_not_stage_anew(plan):
@@ -375,7 +387,8 @@ def bios_arm(run, params, check_mode=False):
                 error={"kind": "not_staged", "message": "nothing is staged", "exit_code": 1},
             )
         return {"changed": True, "state": "planned", "answers": answers}
-    done = run(["arm", *flag_words(params, ARM_FLAGS)], params.get("password"))
+    policy = ["--policy", params["policy"]] if params.get("policy") else []
+    done = run(["arm", *policy, *flag_words(params, ARM_FLAGS)], params.get("password"))
     answers = {"arm": done.document}
     _checked(done, answers=answers)
     return {"changed": done.document["changed"], "state": "armed", "answers": answers}

@@ -16,6 +16,12 @@ extends_documentation_fragment:
   - openrbu.firmware.rbu
   - openrbu.firmware.rbu.arm
   - openrbu.firmware.rbu.password
+options:
+  policy:
+    description:
+      - A policy (TOML) on the host. What is staged has to be its next step, now. Check mode does
+        not ask it.
+    type: path
 seealso:
   - module: openrbu.firmware.bios_stage
   - module: openrbu.firmware.bios_cancel
@@ -24,6 +30,10 @@ seealso:
 EXAMPLES = r"""
 - name: Arm what is staged
   openrbu.firmware.bios_arm:
+
+- name: Arm it where the policy allows that now
+  openrbu.firmware.bios_arm:
+    policy: /etc/fleet.toml
 """
 
 RETURN = r"""

@@ -45,7 +45,9 @@ options:
     description: For the further steps of a policy, as M(openrbu.firmware.bios_stage) has it.
     type: path
   policy:
-    description: The policy. Without it, or without O(image), there is one step.
+    description:
+      - The policy. What is staged has to be its next step when it is armed. Without it, or without
+        O(image), there is one step.
     type: path
   mode:
     description: As M(openrbu.firmware.bios_stage) has it.
