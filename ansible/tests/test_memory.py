@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rigs.playbooks import Fleet, Played
+from rigs.playbooks import COLLECTIONS, Fleet, Played
 
 
 def roll_out(fleet: Fleet, image: Path, *words: str, code: int = 0, **more: Any) -> Played:
@@ -127,3 +127,25 @@ def test_a_play_in_which_hosts_do_not_wait_for_each_other_is_refused(
     played = fleet.play(text, "-e", json.dumps(given), code=2)
     assert "strategy" in played.of("a", "Check what is asked for")["msg"]
     assert fleet.rbu("status", "--machine", "a")["state"] == "none"
+
+
+@pytest.mark.parametrize("words", [(), ("--check",)], ids=["run", "check"])
+def test_a_playbook_of_the_collection_writes_into_the_working_directory(
+    fleet: Fleet, words: tuple[str, ...]
+) -> None:
+    fleet.machine("a")
+    playbooks = COLLECTIONS / "ansible_collections/openrbu/firmware/playbooks"
+    given = json.dumps({"rollout_image": str(fleet.image("A06"))})
+    for _ in range(2):
+        fleet.play("openrbu.firmware.rollout", "-e", given, *words)
+        assert [path.name for path in playbooks.iterdir()] == ["rollout.yml"]
+        assert (fleet.directory / "rollout/summary.json").exists() is not bool(words)
+
+
+def test_a_playbook_of_ones_own_has_its_directory_beside_it(fleet: Fleet) -> None:
+    fleet.machine("a")
+    text = "- hosts: all\n  gather_facts: false\n  roles:\n    - openrbu.firmware.rollout\n"
+    (fleet.directory / "mine").mkdir()
+    (fleet.directory / "mine/site.yml").write_text(text, "utf-8")
+    fleet.play("mine/site.yml", "-e", json.dumps({"rollout_image": str(fleet.image("A06"))}))
+    assert (fleet.directory / "mine/rollout/summary.json").exists()

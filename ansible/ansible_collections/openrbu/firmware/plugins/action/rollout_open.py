@@ -183,7 +183,6 @@ class ActionModule(ActionBase):
             ledger.check_window(asked["window"])
             ledger.share_of(asked["budget"], len(hosts))
             ledger.wave_sizes(asked["waves"], len(hosts))
-            Path(asked["directory"]).mkdir(parents=True, exist_ok=True)
         except (ValueError, OSError) as error:
             raise AnsibleActionFail(f"the roll-out can't begin: {error}") from error
         out = [host for host in hosts if host not in set(left)]
