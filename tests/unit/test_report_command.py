@@ -344,6 +344,21 @@ def test_a_text_of_several_lines_is_one_field_in_one_line_of_csv(rbu: Cli) -> No
     assert row["why"] == 'a "quoted", \\n second line'
 
 
+@pytest.mark.parametrize("text", ["=cmd|' /c calc'!A0", "+1", "-1", "@SUM(A1)", "\t=1", "\uff1d1"])
+def test_no_text_is_a_formula_in_a_spreadsheet(rbu: Cli, text: str) -> None:
+    rbu("machine", "new", "demo")
+    said = rbu.told("status", "--machine", "demo")
+    said["said"] |= {"computer": text, "machine": None}
+    said["bios"]["version"] = text
+    said["error"] = {"kind": "obstacle", "message": text, "exit_code": 4}
+    file = rbu.write("a.json", json.dumps(said).encode())
+    out = rbu("report", file, "--csv").out
+    (row,) = csv.DictReader(io.StringIO(out))
+    for column in ("name", "computer", "bios_version", "why"):
+        assert row[column].startswith("'"), (column, row)
+    assert rbu.json("report", file)["machines"][0]["name"] == text
+
+
 def changed(document: dict[str, Any], **changes: object) -> bytes:
     return json.dumps({**document, **changes}).encode()
 
