@@ -234,6 +234,34 @@ def test_it_is_read_in_the_light_in_the_dark_and_at_the_width_of_a_phone(
     assert page.ask("document.documentElement.scrollWidth") <= 360
 
 
+IN_SIGHT = """[...document.querySelectorAll("#rows tr.machine")].every((row) =>
+  ["th", ".outcome", ".code", ".why", ".at"].every((kind) => {
+    const cell = row.querySelector(kind), box = cell.getBoundingClientRect();
+    return !cell.textContent || (box.width > 0 && box.left >= 0 && box.right <= innerWidth);
+  }))"""
+
+
+@pytest.mark.parametrize(("width", "is_phone"), [(390, True), (760, False), (1280, False)])
+def test_outcome_and_reason_are_in_sight_whatever_a_machine_is_called(
+    started: Page, tmp_path: Path, width: int, is_phone: bool
+) -> None:
+    long = "x" * 300
+    documents = [
+        status(long, "updated"),
+        status("web1", "refused", model=long),
+        status("web2", None, error={"message": long}, bios={"version": long}),
+    ]
+    started.resize(width, 900, is_phone=is_phone)
+    started.open(page_file(tmp_path / "long.html", documents))
+    assert started.ask(IN_SIGHT)
+    assert started.ask("document.querySelector('.scroll').scrollWidth") <= width
+    if is_phone:
+        assert started.ask("document.querySelector('#rows .outcome').offsetHeight") <= 24
+        click(started, "th[data-key=outcome] button")
+        assert names(started)[-1] == long, "sorted by what is bad"
+    assert started.complaints() == []
+
+
 def test_of_very_many_machines_the_first_are_listed_and_the_page_says_so(
     started: Page, tmp_path: Path
 ) -> None:

@@ -94,7 +94,8 @@ function rowsOf(machine) {
       row.firstChild.scope = "row";
     } else {
       const cell = element("td", text);
-      cell.className = column.key === "outcome" ? senseOf(machine.outcome) : column.key;
+      cell.className = column.key === "outcome" ? `outcome ${senseOf(machine.outcome)}` : column.key;
+      cell.dataset.title = column.title;
       row.append(cell);
     }
   }
