@@ -80,11 +80,14 @@ def test_what_became_of_a_machine_is_reported_after_further_runs(fleet: Fleet) -
     image = fleet.image("A06")
     roll_out(fleet, image)
     told, at = rows(fleet), summary(fleet)["machines"]["a"]["updated_at"]
+    restart = {"from_version": "A05", "to_version": "A06", "completion_code": "0x0000"}
+    assert summary(fleet)["machines"]["a"]["restart"] == restart
     assert {each["outcome"] for each in told.values()} == {"updated"}
     fleet.machine("c")
     roll_out(fleet, image, "-l", "a,c")
     assert states(fleet) == {"a": "up_to_date", "b": "updated", "c": "updated"}
     assert summary(fleet)["machines"]["a"]["updated_at"] == at
+    assert all(each["restart"] == restart for each in summary(fleet)["machines"].values())
     now = rows(fleet)
     assert (now["a"], now["b"]) == (told["a"], told["b"])
     fleet.rbu("machine", "off", "b")
@@ -94,6 +97,7 @@ def test_what_became_of_a_machine_is_reported_after_further_runs(fleet: Fleet) -
     assert sorted(now) == ["a", "b"]
     assert (now["a"], now["b"]["bios_version"]) == (told["a"], "A06")
     assert "is off" in now["b"]["why"]
+    assert summary(fleet)["machines"]["b"]["restart"] == restart
     assert (fleet.directory / "rollout/gone/c.json").exists()
 
 

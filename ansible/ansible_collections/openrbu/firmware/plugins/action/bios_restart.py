@@ -57,6 +57,18 @@ def closed_window(plan: Result) -> str:
     return ""
 
 
+def restart_of(steps: list[Result]) -> Result:
+    """What the ledger keeps of a restart, or of several steps: the versions, and what the BIOS has
+    said in the end; None: nothing was heard of it."""
+    last = [each for each in steps if "now" in each][-1:] or steps[:1]
+    completion = (last[0].get("now") or {}).get("completion") or {}
+    return {
+        "from_version": steps[0]["plan"]["current_version"],
+        "to_version": last[0]["plan"]["new_version"],
+        "completion_code": completion.get("code"),
+    }
+
+
 _TASKS: dict[str, Callable[..., Result]] = {
     "arm": rbu.bios_arm,
     "info": rbu.bios_info,
@@ -82,11 +94,13 @@ class ActionModule(RbuAction):
         changed = False
         if state == ledger.RESTARTING:
             changed, state, message = self._brought(asked, steps, variables, path)
+            # Before the ledger: what it says of a machine is to be found in the answers.
+            save_answers(directory, host, steps)
             if state in (ledger.UPDATED, ledger.FAILED):
-                ledger.give(path, host, updated=state == ledger.UPDATED, message=message)
+                restart, is_updated = restart_of(steps), state == ledger.UPDATED
+                ledger.give(path, host, updated=is_updated, message=message, restart=restart)
             else:
                 ledger.leave(path, host, message, state)
-            save_answers(directory, host, steps)
         if ledger.is_over(path) or is_orphan() or is_summary_old(directory):
             save_summary(directory, ledger.summary(path))
         end_orphan()

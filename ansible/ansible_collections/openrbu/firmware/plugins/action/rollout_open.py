@@ -16,6 +16,7 @@ from ansible_collections.openrbu.firmware.plugins.plugin_utils import ledger
 from ansible_collections.openrbu.firmware.plugins.plugin_utils.controllers import claim
 from ansible_collections.openrbu.firmware.plugins.plugin_utils.reports import (
     has_answers,
+    knows_version,
     put_away_answers,
     save_answers,
     save_summary,
@@ -146,15 +147,18 @@ class ActionModule(ActionBase):
         :raise OSError: when they can't be written.
         """
         for entry in entries:
-            told = summary["machines"][entry.name]
-            state = told["state"]
-            is_told = state == ledger.RESTARTING or (
-                told["updated_at"] is not None
-                if state == ledger.UP_TO_DATE
-                else state == ledger.FAILED_BEFORE != entry.state
-            )
-            if not (is_told and has_answers(directory, entry.name)):
-                save_answers(directory, entry.name, [_answers(staged[entry.name])])
+            state = summary["machines"][entry.name]["state"]
+            answers = _answers(staged[entry.name])
+            if state == ledger.UP_TO_DATE:
+                version = (answers.get("plan") or {}).get("current_version")
+                is_told = "status" not in answers and knows_version(directory, entry.name, version)
+            else:
+                has_died = state == ledger.FAILED_BEFORE != entry.state
+                is_told = (has_died or state == ledger.RESTARTING) and has_answers(
+                    directory, entry.name
+                )
+            if not is_told:
+                save_answers(directory, entry.name, [answers])
         save_summary(directory, summary)
 
     def _check_variables(self, variables: dict[str, Any]) -> None:

@@ -72,7 +72,7 @@ _TABLES = (
     "drop table if exists machine",
     "drop table if exists rule",
     """create table machine (name text primary key, place integer, wave integer, state text,
-       process text, message text, updated_at text)""",
+       process text, message text, updated_at text, restart text)""",
     "create index by_state on machine (state, wave)",
     "create table rule (name text primary key, value text)",
 )
@@ -182,7 +182,7 @@ def _write(
         database.execute(statement)
     waves = iter([number for number, size in enumerate(sizes) for _ in range(size)])
     database.executemany(
-        "insert into machine values (?, ?, ?, ?, ?, ?, ?)",
+        "insert into machine values (?, ?, ?, ?, ?, ?, ?, ?)",
         [
             (
                 each.name,
@@ -192,6 +192,7 @@ def _write(
                 each.process,
                 each.message,
                 each.updated_at,
+                each.restart,
             )
             for place, each in enumerate(machines)
         ],
@@ -314,9 +315,19 @@ def _failed(database: sqlite3.Connection, name: str, message: str) -> None:
         _stop(database, f"the canary {name} has failed")
 
 
-def give(path: Path, name: str, *, updated: bool, message: str) -> None:
-    """Tell how the restart of a machine went."""
+def give(
+    path: Path,
+    name: str,
+    *,
+    updated: bool,
+    message: str,
+    restart: Mapping[str, Any] | None = None,
+) -> None:
+    """Tell how the restart of a machine went. `restart`: what is kept of it for the summary."""
     with _changing(path) as database:
+        if restart is not None:
+            text = json.dumps(restart)
+            database.execute("update machine set restart = ? where name = ?", (text, name))
         if updated:
             _set(database, name, UPDATED, message)
         else:
@@ -334,7 +345,7 @@ def summary(path: Path) -> dict[str, Any]:
     with _changing(path) as database:
         rules = _rules(database)
         rows = database.execute(
-            "select name, wave, state, message, updated_at, place from machine "
+            "select name, wave, state, message, updated_at, restart, place from machine "
             "order by place < 0, place, name"
         )
         machines: dict[str, Mapping[str, Any]] = {
@@ -343,9 +354,10 @@ def summary(path: Path) -> dict[str, Any]:
                 "state": state,
                 "message": message or None,
                 "updated_at": updated_at or None,
+                "restart": json.loads(restart) if restart else None,
                 "takes_part": place >= 0,
             }
-            for name, wave, state, message, updated_at, place in rows
+            for name, wave, state, message, updated_at, restart, place in rows
         }
     states = [each["state"] for each in machines.values()]
     return {

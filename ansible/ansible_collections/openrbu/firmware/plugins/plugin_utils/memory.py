@@ -35,7 +35,9 @@ def remembered(database: sqlite3.Connection) -> dict[str, Entry]:
     has_tables = database.execute("select 1 from sqlite_master where name = 'machine'").fetchone()
     if not has_tables:
         return {}
-    rows = database.execute("select name, state, message, process, updated_at from machine")
+    rows = database.execute(
+        "select name, state, message, process, updated_at, restart from machine"
+    )
     return {row[0]: Entry(*row) for row in rows}
 
 
@@ -60,6 +62,7 @@ def joined(
 
 def _since(entry: Entry, old: Entry) -> Entry:
     """A machine that an earlier run has seen, too."""
+    entry = entry._replace(updated_at=old.updated_at, restart=old.restart)
     if old.state == RESTARTING and is_alive(old.process):
         message = "a worker of an earlier run restarts it"
         return entry._replace(state=RESTARTING, message=message, process=old.process)
@@ -68,7 +71,7 @@ def _since(entry: Entry, old: Entry) -> Entry:
             return entry  # the machine itself knows better
         why = _how(old)
         return entry._replace(state=FAILED_BEFORE, message=why + _SINCE + entry.message)
-    return entry._replace(updated_at=old.updated_at)
+    return entry
 
 
 def _left_out(old: Entry) -> Entry:

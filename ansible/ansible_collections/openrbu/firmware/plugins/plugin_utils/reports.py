@@ -64,6 +64,12 @@ def has_answers(directory: Path, host: str) -> bool:
     return machine_file(directory, host).exists()
 
 
+def knows_version(directory: Path, host: str, version: object) -> bool:
+    """Whether the last answer of a host is its status, and says that this version runs."""
+    (last,) = _saved(machine_file(directory, host))[-1:] or [{}]
+    return version is not None and (last.get("bios") or {}).get("version") == version
+
+
 def _save_documents(path: Path, documents: Sequence[Any]) -> None:
     """Save answers, in place of older ones only. To those that say nothing of the machine but that
     it does not answer, what was known of it is kept."""

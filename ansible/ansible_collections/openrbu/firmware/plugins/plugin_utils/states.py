@@ -20,11 +20,12 @@ TOLD_APART = (FAILED_BEFORE, NOT_IN_POLICY)
 class Entry(NamedTuple):
     """A machine when the run begins: its name, its state, and what is to be said of it. `process`:
     who restarts it. `updated_at`: when this roll-out has updated it (UTC), if it has. `takes_part`:
-    it is in this play."""
+    it is in this play. `restart`: what is kept of its last restart by this roll-out, as JSON."""
 
     name: str
     state: str
     message: str = ""
     process: str = ""
     updated_at: str = ""
+    restart: str = ""
     takes_part: bool = True
