@@ -29,8 +29,11 @@ def waiting(host: Host) -> Attempt | None:
 
     :raise OSError: what the kernel returns.
     """
+    with contextlib.suppress(PermissionError):
+        if not host.journal_path.exists() and not host.older_journal_paths:
+            return None
     from openrbu.update.journal import STAGED, Journal  # noqa: PLC0415  (start-up time)
-    from openrbu.update.undo import is_of_this_boot  # noqa: PLC0415  (start-up time)
+    from openrbu.update.undo import is_of_this_boot  # noqa: PLC0415  (as above)
 
     with contextlib.suppress(ObstacleError, DamagedInputError):
         last = Journal.of(host).last
@@ -43,18 +46,37 @@ def what_waits(host: Host, target: Target) -> Waits | None:
     """What waits on a machine; None: nothing, as far as can be seen. What is staged and not what
     was verified waits for nothing. Changes nothing."""
     from openrbu.update.arm import read_armed  # noqa: PLC0415  (start-up time)
-    from openrbu.update.ending import is_left_armed  # noqa: PLC0415  (as above)
-    from openrbu.update.journal import Journal  # noqa: PLC0415  (as above)
-    from openrbu.update.report import is_staged_as_verified  # noqa: PLC0415  (as above)
 
     with contextlib.suppress(OSError, OpenRbuError):
-        last = waiting(host)
-        version = None if last is None else str(last.fields.get("to_version"))
         if read_armed(host, target):
-            if is_left_armed(host, target, Journal.of(host).last):
-                return None
-            is_ours = last is not None and last.outcome == "armed"
-            return Waits(is_armed=True, version=version if is_ours else None)
-        if last is not None and last.outcome != "armed" and is_staged_as_verified(host, last):
-            return Waits(is_armed=False, version=version)
+            return _armed(host, target)
+        last = waiting(host)
+        if last is not None and last.outcome != "armed":
+            return _staged(host, last)
     return None
+
+
+def _armed(host: Host, target: Target) -> Waits | None:
+    """:raise OSError | ObstacleError | DamagedInputError: when it can't be known."""
+    from openrbu.update.ending import is_left_armed  # noqa: PLC0415  (start-up time)
+    from openrbu.update.journal import Journal  # noqa: PLC0415  (as above)
+
+    if is_left_armed(host, target, Journal.of(host).last):
+        return None
+    last = waiting(host)
+    if last is None or last.outcome != "armed":
+        return Waits(is_armed=True, version=None)
+    return Waits(is_armed=True, version=_version(last))
+
+
+def _staged(host: Host, last: Attempt) -> Waits | None:
+    """:raise OSError: what the kernel returns."""
+    from openrbu.update.report import is_staged_as_verified  # noqa: PLC0415  (start-up time)
+
+    if not is_staged_as_verified(host, last):
+        return None
+    return Waits(is_armed=False, version=_version(last))
+
+
+def _version(last: Attempt) -> str:
+    return str(last.fields.get("to_version"))
