@@ -11,7 +11,7 @@ import codecs
 import datetime as dt
 import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -90,8 +90,9 @@ def read_policy(data: bytes, zone_of: ZoneOf) -> ReadPolicy:
     policy = reader.policy(document)
     problems = reader.problems
     if not problems:
-        told = unreachable(tuple(policy.systems.values()))
-        problems = [Problem(path, why) for path, why in told]
+        rules = tuple(policy.systems.values())
+        problems = [Problem(path, why) for path, why in unreachable(rules)]
+        problems += [each for rule in rules for each in _unused(rule)]
     return ReadPolicy(policy, tuple(problems))
 
 
@@ -198,7 +199,6 @@ class _Reader:
             power = self.power(f"{path}.power", found["power"])
         if target is None:
             return None
-        self.unused(f"{path}.images", digests, [target, *(each.via for each in steps)])
         name = str(found.get("name", ""))
         return SystemRule(system_id, target, steps, digests, allows, windows, power, name)
 
@@ -239,18 +239,6 @@ class _Reader:
                     self.problems.append(Problem(place, f"the version {version} is there twice"))
                 seen.append(version)
                 yield version, text
-
-    def unused(
-        self, path: str, digests: Sequence[tuple[BiosVersion, str]], wanted: Sequence[BiosVersion]
-    ) -> None:
-        """Add a problem for each image that is never `wanted`: a mistyped version would be a digest
-        that nobody asks for."""
-        if self.problems:  # the version may be that of a step that can't be read
-            return
-        for version, _ in digests:
-            if not any(version.same_as(each) for each in wanted):
-                message = f"{version} is neither the target nor what a step installs (via)"
-                self.problems.append(Problem(_join(path, version.text), message))
 
     def pins(self, value: object) -> Iterator[tuple[str, str]]:
         seen: set[str] = set()
@@ -306,6 +294,15 @@ class _Reader:
             self.wrong(f"{path}.minimum_battery_percent", "a number from 0 to 100", percent)
             percent = None
         return PowerRule(percent, needs)
+
+
+def _unused(rule: SystemRule) -> Iterator[Problem]:
+    """The images of versions that are never installed: of a mistyped one nobody asks the digest."""
+    installed = [rule.target, *(each.via for each in rule.steps)]
+    for version, _ in rule.digests:
+        if not any(version.same_as(each) for each in installed):
+            message = f"{version} is neither the target nor what a step installs (via)"
+            yield Problem(_join(f"{rule.path}.images", version.text), message)
 
 
 def _join(path: str, key: str) -> str:

@@ -221,6 +221,14 @@ def test_so_is_what_no_schema_can_say(right: str, wrong: str, says: str) -> None
     assert any(each.startswith(says) for each in problems(text)), problems(text)
 
 
+def test_a_way_that_leads_nowhere_and_an_image_of_nothing_are_told_at_once() -> None:
+    text = WHOLE.replace('via = "A09"', 'via = "A11"').replace("A10 = ", "A12 = ")
+    assert [each.partition(": ")[0] for each in problems(text)] == [
+        "systems.0x0121.steps[1]",
+        "systems.0x0121.images.A12",
+    ]
+
+
 def test_all_that_is_wrong_is_told_at_once() -> None:
     text = WHOLE.replace("schema = 1", "schema = 3").replace('"A10"', '"?"')
     assert len(problems(text)) == 2
