@@ -13,6 +13,7 @@ import json
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -329,7 +330,10 @@ def main() -> int:
     print(*problems, sep="\n")
     accidents = Counter(each.accident.name for each in drawn)
     print(*(f"{count:6} {name}" for name, count in sorted(accidents.items())), sep="\n")
-    clock.tell(f"{len(problems)} problems; in {directory}")
+    is_kept = bool(problems or asked.directory)
+    clock.tell(f"{len(problems)} problems{f'; in {directory}' if is_kept else ''}")
+    if not is_kept:
+        shutil.rmtree(directory)
     return 1 if problems else 0
 
 
