@@ -204,7 +204,8 @@ def test_watching_a_server_as_the_page_has_it(work: Path) -> None:
     said = updated(
         work, "rbu update A06.hdr --reboot", script.replace("systemctl", "echo") + by_hand
     )
-    assert "enable --now openrbu-metrics.timer" in said
+    for timer in ("result", "metrics"):
+        assert f"enable --now openrbu-{timer}.timer" in said, "one that is only enabled waits"
     assert "openrbu_update_last_succeeded 1" in said
     assert MESSAGE_ID in show
     text = (DOCS / "how-to" / "watch.md").read_text("utf-8")
