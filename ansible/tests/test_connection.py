@@ -70,6 +70,18 @@ def test_the_exit_code_is_the_programs_and_a_machine_that_is_off_is_unreachable(
     assert "is off" in played.of("off")["msg"]
 
 
+def test_an_inventory_of_no_machine_says_where_it_has_looked(fleet: Fleet) -> None:
+    said = subprocess.run(
+        [str(ANSIBLE / "ansible-inventory"), "-i", "fleet.openrbu.yml", "--list"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=fleet.directory,
+        env=fleet.environment | {"COLUMNS": "1000"},
+    ).stderr
+    assert f"there is no machine in {fleet.home}" in " ".join(said.split())
+
+
 def test_the_inventory_groups_machines_by_model_and_system(fleet: Fleet) -> None:
     fleet.machine("one")
     fleet.machine("two", "precision-390")

@@ -83,8 +83,14 @@ class InventoryModule(BaseInventoryPlugin, Constructable):
         super().parse(inventory, loader, path, cache)
         self._read_config_data(path)
         home = self.get_option("home")
-        for machine in self._machines(home):
+        machines = self._machines(home)
+        for machine in machines:
             self._add(machine, home)
+        if not machines:
+            place = home or os.environ.get("OPENRBU_HOME") or "rbu's own directory"
+            self.display.warning(
+                f"{path}: there is no machine in {place} (the option home, or OPENRBU_HOME)"
+            )
 
     def _machines(self, home: str | None) -> list[dict[str, Any]]:
         """What `rbu machine list --json` says. In this process where that is possible: the workers
