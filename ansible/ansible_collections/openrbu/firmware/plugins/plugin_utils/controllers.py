@@ -64,7 +64,9 @@ def claim(directory: Path) -> None:
     try:
         began = time.monotonic()
         while not _is_locked(file):
-            pid, _, host = os.pread(file, 300, 0).decode("utf-8", "replace").strip().partition(" ")
+            pid, _dummy, host = (
+                os.pread(file, 300, 0).decode("utf-8", "replace").strip().partition(" ")
+            )
             if (pid, host) == (str(_controller()), socket.gethostname()):
                 return
             # The keeper of a controller that has just ended needs a moment.

@@ -180,7 +180,7 @@ def _write(
     all others in none (-1)."""
     for statement in _TABLES:
         database.execute(statement)
-    waves = iter([number for number, size in enumerate(sizes) for _ in range(size)])
+    waves = iter([number for number, size in enumerate(sizes) for _dummy in range(size)])
     database.executemany(
         "insert into machine values (?, ?, ?, ?, ?, ?, ?, ?)",
         [

@@ -16,7 +16,7 @@ def this_process() -> str:
 def is_alive(process: str) -> bool:
     """Whether a process that `this_process` named runs still. Where there is no /proc, the number
     is all that is compared."""
-    pid, _, began = process.partition(" ")
+    pid, _dummy, began = process.partition(" ")
     try:
         os.kill(int(pid), 0)
     except ProcessLookupError:
