@@ -33,8 +33,12 @@ DISK = "disk"
 """The directory in a machine's directory that the guest has as `/lab`."""
 
 _KERNEL_LINE = (
-    'console={console} quiet loglevel=1 oops=panic panic=-1{words} init=/bin/sh -- "{init}"'
+    'console={console} quiet loglevel=1 oops=panic panic=-1{quick}{words} init=/bin/sh -- "{init}"'
 )
+
+_QUICK = " cryptomgr.notests acpi=noirq"
+"""For a kernel that no Xen runs: without the tests that it makes of its ciphers, and with the
+interrupts as the BIOS has routed them. Under emulation, each takes 0.6 s of its start."""
 
 _END_OF_TABLE = 127
 
@@ -42,8 +46,11 @@ _INIT = """\
 #!/bin/sh
 # The first program of a lab's guest. The file systems of this machine, then the agent.
 b() {{ {busybox} "$@"; }}
-b mount -t proc proc /proc
 b mount -t tmpfs tmpfs /run
+# A program in this first root takes 0.13 s to start under emulation: it is read anew each time.
+b cp {busybox} /run/busybox
+b() {{ /run/busybox "$@"; }}
+b mount -t proc proc /proc
 {overlay}
 b mkdir -p /run/host /run/up /run/work /run/root
 b mount -t 9p -o ro,trans=virtio,version=9p2000.L,cache=loose,msize=524288 host /run/host
@@ -72,7 +79,7 @@ for name in reboot poweroff halt shutdown systemctl; do
 done
 b hostname lab
 b ip link set lo up
-b chroot . /usr/bin/env PYTHONPATH={package} {python} -m openrbu.lab.agent {port}
+b chroot . /usr/bin/env PYTHONPATH={package} {python} -S -m openrbu.lab.agent {port}
 """
 
 _ALL_MODULES = "b ln -s {modules} lib/modules/{release}"
@@ -119,9 +126,9 @@ class Setup:
 
     def kernel_line(self, init: Path) -> str:
         """The kernel's command line. `init` is the guest's first program."""
-        console = "ttyS0" if self.xen is None else "hvc0"
+        console, quick = ("ttyS0", _QUICK) if self.xen is None else ("hvc0", "")
         words = f" {self.kernel_words}" if self.kernel_words else ""
-        return _KERNEL_LINE.format(console=console, words=words, init=init)
+        return _KERNEL_LINE.format(console=console, quick=quick, words=words, init=init)
 
 
 def write_init(software: GuestSoftware, directory: Path, left_out: Iterable[Path] = ()) -> Path:
