@@ -11,6 +11,10 @@ from typing import Any
 
 from ansible.errors import AnsibleError
 from ansible_collections.openrbu.firmware.plugins.module_utils import rbu
+from ansible_collections.openrbu.firmware.plugins.module_utils.answers import (
+    RbuError,
+    parse_answer,
+)
 from ansible_collections.openrbu.firmware.plugins.plugin_utils import ledger
 from ansible_collections.openrbu.firmware.plugins.plugin_utils.actions import RbuAction, Result
 from ansible_collections.openrbu.firmware.plugins.plugin_utils.in_process import call
@@ -181,7 +185,7 @@ class ActionModule(RbuAction):
             return result
         try:
             done: Result = _TASKS[name](run, params)
-        except rbu.RbuError as error:
+        except RbuError as error:
             return {"failed": True, **error.result}
         return done
 
@@ -195,8 +199,8 @@ class ActionModule(RbuAction):
             connection = self._connection
             words = ["machine", "reboot", connection.machine, "--json"]
             try:
-                answer = rbu.parse_answer(words, *call(words, connection.get_option("home")))
-            except rbu.RbuError as error:
+                answer = parse_answer(words, *call(words, connection.get_option("home")))
+            except RbuError as error:
                 return str(error)
             answers["reboot"] = answer.document
             return str(answer.error["message"]) if answer.error else ""

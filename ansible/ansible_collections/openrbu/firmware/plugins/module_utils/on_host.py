@@ -8,7 +8,7 @@ import os
 import sys
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.openrbu.firmware.plugins.module_utils.rbu import RbuError, parse_answer
+from ansible_collections.openrbu.firmware.plugins.module_utils.answers import RbuError, parse_answer
 
 
 def command_runner(module):

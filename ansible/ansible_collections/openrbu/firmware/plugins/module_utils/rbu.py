@@ -9,10 +9,11 @@ returns an `Answer`. The functions below take one and return the result of a mod
 
 from __future__ import annotations
 
-import json
-
-ANSWERED = (0, 1, 3, 4, 5)
-"""Exit codes with which rbu has something to say about the machine; 2 is a wrong command line."""
+from ansible_collections.openrbu.firmware.plugins.module_utils.answers import (
+    RbuError,
+    checked,
+    obstacles,
+)
 
 COMMON_OPTIONS = {
     "executable": {"type": "str", "default": "rbu"},
@@ -68,58 +69,6 @@ INFO_OPTIONS = {
 }
 
 
-class Answer:
-    """What rbu said: its exit code, and its JSON document."""
-
-    def __init__(self, rc, document):
-        self.rc = rc
-        self.document = document
-
-    @property
-    def error(self):
-        return self.document.get("error")
-
-
-class RbuError(Exception):
-    """A task that failed: the text for people, and the rest of the result."""
-
-    def __init__(self, msg, **result):
-        super().__init__(msg)
-        self.result = {"msg": msg, **result}
-
-
-def parse_answer(words, rc, out, err):
-    """The `Answer` in what a process of rbu printed.
-
-    Raises RbuError where that is no JSON document: rbu is another program, or crashed.
-    """
-    try:
-        document = json.loads(out)
-    except ValueError:
-        document = None
-    if not isinstance(document, dict):
-        last = (err.strip().splitlines() or ["it printed nothing"])[-1]
-        raise RbuError("rbu %s gave no answer: %s" % (words[0], last), rc=rc, stderr=err)
-    return Answer(rc, document)
-
-
-def _checked(answer, **more):
-    """`answer`, or RbuError for one that is an error."""
-    error = answer.error
-    if error is None and answer.rc == 0:
-        return answer
-    error = error or {"kind": "unknown", "message": "rbu ended with %s" % answer.rc}
-    raise RbuError(
-        error["message"], rc=answer.rc, error=error, obstacles=_obstacles(answer.document), **more
-    )
-
-
-def _obstacles(document):
-    """The names of what prevents an update: in a plan, or in the plan within an answer."""
-    plan = document.get("plan", document)
-    return [each["kind"] for each in plan.get("obstacles", [])]
-
-
 def update_words(params):
     """The words after `rbu update` or `rbu plan` that a module's parameters stand for."""
     words = [params["image"]]
@@ -137,7 +86,7 @@ def flag_words(params, names):
 
 
 def status(run):
-    return _checked(run(["status"])).document
+    return checked(run(["status"])).document
 
 
 def facts(document, plan=None):
@@ -166,7 +115,7 @@ def facts(document, plan=None):
         "last_succeeded": last.get("succeeded"),
         "last_sha256": last.get("sha256"),
         "update_is_needed": plan and plan.get("is_needed"),
-        "obstacles": None if plan is None else _obstacles(plan),
+        "obstacles": None if plan is None else obstacles(plan),
         "modes": document.get("modes"),  # none of an older rbu
         "memory_view": document.get("memory_view"),
         "lockdown": document.get("lockdown"),
@@ -179,7 +128,7 @@ def bios_info(run, params):
     if params.get("image"):
         answer = run(["plan", *update_words(params)])
         if "checks" not in answer.document:  # no plan at all: no image, or the policy is done
-            _checked(answer)
+            checked(answer)
         plan = answer.document
     answers = {"status": document}
     if plan is not None:
@@ -192,7 +141,7 @@ def bios_info(run, params):
 
 def _is_refused(plan):
     """Whether the policy does not want this image on the machine, at any time."""
-    return not {"policy", "policy_image"}.isdisjoint(_obstacles(plan))
+    return not {"policy", "policy_image"}.isdisjoint(obstacles(plan))
 
 
 def _is_pending(document, plan):
@@ -316,7 +265,7 @@ def _done_by_policy(run, params, planned, answers):
         return _left_alone(run, plan, answers)
     if "image" in plan:
         return None
-    _checked(planned, answers=answers)
+    checked(planned, answers=answers)
     text = "%s is what the policy wants" % plan["current_version"]
     return _up_to_date(run, params, plan, answers, text)
 
@@ -355,15 +304,15 @@ def _bring(run, params, check_mode, how, after):
         text = "%s has failed here before: %s" % (plan["new_version"], _how_it_failed(document))
         error = {"kind": "failed_before", "message": text, "exit_code": 1}
         raise RbuError(text, rc=1, error=error, answers=result["answers"])
-    if not (how and set(_obstacles(plan)) == {"policy_window"}):  # staging is allowed at any time
-        _checked(planned, answers=result["answers"])
+    if not (how and set(obstacles(plan)) == {"policy_window"}):  # staging is allowed at any time
+        checked(planned, answers=result["answers"])
     result["diff"] = _diff(document, plan, after)
     result["changed"] = True
     if check_mode:
         return {**result, "state": "planned", "msg": "would go to %s" % plan["new_version"]}
     done = run(["update", *words, *how], password)
     result["answers"]["update"] = done.document
-    _checked(done, answers=result["answers"])
+    checked(done, answers=result["answers"])
     is_armed = done.document.get("is_armed", False)
     text = ("armed for %s" if is_armed else "%s is staged and verified") % plan["new_version"]
     if not done.document["changed"]:  # staged with this password and as asked; or by somebody else
@@ -390,7 +339,7 @@ def bios_arm(run, params, check_mode=False):
     policy = ["--policy", params["policy"]] if params.get("policy") else []
     done = run(["arm", *policy, *flag_words(params, ARM_FLAGS)], params.get("password"))
     answers = {"arm": done.document}
-    _checked(done, answers=answers)
+    checked(done, answers=answers)
     return {"changed": done.document["changed"], "state": "armed", "answers": answers}
 
 
@@ -404,7 +353,7 @@ def bios_cancel(run, params, check_mode=False):
         return {"changed": is_there, "answers": {"status": document}}
     done = run(["cancel"], params.get("password"))
     answers = {"cancel": done.document}
-    _checked(done, answers=answers)
+    checked(done, answers=answers)
     result = {"changed": done.document["changed"], "answers": answers}
     if done.document["problem"]:
         result["warnings"] = [done.document["problem"]]

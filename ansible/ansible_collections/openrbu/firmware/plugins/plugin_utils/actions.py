@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.openrbu.firmware.plugins.module_utils.rbu import Answer, RbuError
+from ansible_collections.openrbu.firmware.plugins.module_utils.answers import Answer, RbuError
 from ansible_collections.openrbu.firmware.plugins.plugin_utils.in_process import (
     TRANSPORT,
     machine_runner,

@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable, Iterator
 
 from ansible.errors import AnsibleError
-from ansible_collections.openrbu.firmware.plugins.module_utils.rbu import Answer, parse_answer
+from ansible_collections.openrbu.firmware.plugins.module_utils.answers import Answer, parse_answer
 
 TRANSPORT = "openrbu.firmware.rbu_run"
 HOME_VARIABLE = "OPENRBU_HOME"
