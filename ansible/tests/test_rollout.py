@@ -248,7 +248,8 @@ def test_all_steps_of_one_wave_come_before_the_next(fleet: Fleet, in_process: bo
         events = [each for update in updates for each in update["events"]]
         armed = [each["at"] for each in events if each["event"] == "armed"]
         ends[name] = (min(armed), max(armed))
-    assert ends["a"][1] < min(ends[name][0] for name in names[1:])
+    # In whole seconds: in process, all of it may be in one.
+    assert ends["a"][1] <= min(ends[name][0] for name in names[1:])
 
 
 def test_a_next_step_that_can_not_be_staged_is_no_failure_of_the_bios(fleet: Fleet) -> None:
