@@ -17,6 +17,7 @@ from rigs.hazards import put, sound_machine
 from rigs.machines import as_nobody, opened_up
 from rigs.made_tables import END
 from rigs.own_driver import RamFileHost
+from rigs.own_memory import make_computer
 
 WAY_OUT = "for a virtual machine: --machine NAME (rbu machine new NAME makes one)"
 TABLES = "sys/firmware/dmi/tables"
@@ -33,6 +34,7 @@ def tables_of(vendor: str, product: str) -> Tables:
 def other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """This computer is a directory: a computer of another vendor."""
     root = sound_machine(tmp_path)
+    make_computer(root, ())
     entry_point, table = tables_of("ACME", "Roadrunner 9").build()
     (root / TABLES / "smbios_entry_point").write_bytes(entry_point)
     (root / TABLES / "DMI").write_bytes(table)
