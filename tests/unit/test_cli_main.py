@@ -418,3 +418,24 @@ def test_a_table_looks_at_each_cell_a_few_times_however_long_it_is(
     show.emit([Table("", ("a", "b"), [Row(["1", "2"]) for _ in range(100)])])
     assert len(capsys.readouterr().out.splitlines()) == 101
     assert Row.looked_at <= 300
+
+
+@pytest.mark.parametrize("words", [(), ("--json",)])
+def test_half_a_compiled_module_is_told_and_is_no_answer_to_a_question(
+    words: tuple[str, ...], rbu: Cli, tmp_path: Path
+) -> None:
+    environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(tmp_path / "compiled")}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    command = [*RBU, "machine", "list", *words]
+    subprocess.run(command, check=True, env=environment, cwd=rbu.directory, capture_output=True)
+    (module,) = (tmp_path / "compiled").rglob("cli/machines.cpython-*.pyc")
+    module.write_bytes(module.read_bytes()[:-100])
+    ended = subprocess.run(
+        command, check=False, env=environment, cwd=rbu.directory, capture_output=True, text=True
+    )
+    says = "a compiled module of Python is cut short"
+    assert ended.returncode == 1
+    if words:
+        assert json.loads(ended.stdout)["error"]["message"].startswith(says)
+    else:
+        assert f"rbu: {says}" in ended.stderr

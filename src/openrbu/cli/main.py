@@ -52,6 +52,11 @@ _OPTIONS_WITH_VALUE: dict[tuple[str, ...], tuple[str, ...]] = {
 }
 """The commands that run a program, and those of their options that take the next word as value."""
 
+_HALF_A_MODULE = (
+    "a compiled module of Python is cut short, as a full disk leaves it: remove the directories "
+    "__pycache__ of openrbu and its packages; Python makes them again"
+)
+
 
 def entry() -> int:
     """The program `rbu`: `main`, with less garbage collection.
@@ -131,6 +136,10 @@ def _run(words: list[str], clock: Clock | None) -> int:
         kind, text, exit_code = "interrupted", stop.text, stop.exit_code
     except OSError as error:
         kind, text, exit_code = "system", show.os_error_text(error), EXIT_FAILED
+    except EOFError as error:
+        if "marshal" not in str(error):
+            raise
+        kind, text, exit_code = "system", _HALF_A_MODULE, EXIT_FAILED
     failure = {"kind": kind, "message": text, "exit_code": exit_code}
     return _fail({**_said(invocation), "error": failure}, as_json=as_json)
 
@@ -178,7 +187,9 @@ def _call(words: list[str], invocation: Invocation) -> Answer | int:
         context = getattr(error, "ctx", None)
         path = context.command_path if context is not None else "rbu"
         raise UsageError(f"{text}; see: {path} --help") from None
-    except typer.Abort:  # end of file in place of an answer
+    except typer.Abort as error:
+        if error.__cause__ is not None:  # no question was asked
+            raise error.__cause__ from None
         raise UsageError("no answer was given; nothing was changed") from None
     except OSError as error:
         if asked[0] != "help" and not {"--help", "-h"} & set(_own_words(asked)):
