@@ -12,6 +12,7 @@ begun. Nothing is imported at the top that `rbu --version` does not need: start-
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import os
 import sys
@@ -136,10 +137,6 @@ def _run(words: list[str], clock: Clock | None) -> int:
         kind, text, exit_code = "interrupted", stop.text, stop.exit_code
     except OSError as error:
         kind, text, exit_code = "system", show.os_error_text(error), EXIT_FAILED
-    except EOFError as error:
-        if "marshal" not in str(error):
-            raise
-        kind, text, exit_code = "system", _HALF_A_MODULE, EXIT_FAILED
     failure = {"kind": kind, "message": text, "exit_code": exit_code}
     return _fail({**_said(invocation), "error": failure}, as_json=as_json)
 
@@ -188,8 +185,8 @@ def _call(words: list[str], invocation: Invocation) -> Answer | int:
         path = context.command_path if context is not None else "rbu"
         raise UsageError(f"{text}; see: {path} --help") from None
     except typer.Abort as error:
-        if error.__cause__ is not None:  # no question was asked
-            raise error.__cause__ from None
+        if "marshal" in str(error.__cause__):  # no question was asked
+            raise OSError(errno.EIO, _HALF_A_MODULE) from None
         raise UsageError("no answer was given; nothing was changed") from None
     except OSError as error:
         if asked[0] != "help" and not {"--help", "-h"} & set(_own_words(asked)):
