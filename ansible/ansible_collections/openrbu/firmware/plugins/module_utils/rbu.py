@@ -163,9 +163,19 @@ def _is_staged(document, plan):
     return document.get("state") == "staged" and is_same and not _is_refused(plan)
 
 
-def _can_not_stage_anew(plan):
-    """Whether all that stands in the way is in that of staging: such as too little memory, because
-    of what is staged. That makes it no worse; a wrong password does, or a policy."""
+def _is_as_asked(params, planned):
+    """Whether what is staged of this image need not be compared with what is asked for: that costs
+    an update. It is where nothing is asked for that may differ: a password, a mode, packets.
+
+    It is, too, where all that stands in the way is in that of staging: such as too little memory,
+    because of what is staged. That makes it no worse; a wrong password does, or a policy.
+    """
+    differing = [
+        params.get(name) not in (None, "auto") for name in ("password", "mode", "packet_size")
+    ]
+    if planned.rc == 0 and not any(differing):
+        return True
+    plan = planned.document
     hinders = {
         each["question"]
         for each in plan["checks"]
@@ -298,7 +308,7 @@ def _bring(run, params, check_mode, how, after):
         text = "armed for %s already: the next restart updates" % plan["new_version"]
         return {**result, "state": "armed", "msg": text}
     staged_text = "%s is staged already, and was verified" % plan["new_version"]
-    if how and _is_staged(document, plan) and (check_mode or _can_not_stage_anew(plan)):
+    if how and _is_staged(document, plan) and (check_mode or _is_as_asked(params, planned)):
         return {**result, "state": "staged", "msg": staged_text}
     if not params["retry_failed"] and _has_failed(document, plan):
         text = "%s has failed here before: %s" % (plan["new_version"], _how_it_failed(document))
