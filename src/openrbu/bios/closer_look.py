@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-
 from openrbu.bios.findings import Findings, JoinedImage, ReadFreePages
 from openrbu.bios.verdicts import verdicts
 from openrbu.errors import DamagedInputError
 from openrbu.formats.check_words import CHECK_WORDS, CHECK_WORDS_BYTES
-from openrbu.formats.hdr import Image
+from openrbu.formats.hdr import Image, sha256_of
 from openrbu.lazy import np
 from openrbu.memory.joined_image import joined_image
 from openrbu.memory.mending import WORK_BYTES, mendings
@@ -68,8 +66,6 @@ def _summary(memory: ReadableMemory, found: FoundSet) -> JoinedImage:
     except DamagedInputError as error:
         return JoinedImage(damage=str(error))
     words = whole_words(image)
-    digest = hashlib.sha256(image.header.build())
-    digest.update(image.body)
     return JoinedImage(
         image.state,
         image.damage,
@@ -77,7 +73,7 @@ def _summary(memory: ReadableMemory, found: FoundSet) -> JoinedImage:
         image.flash_size_bytes,
         words[0],
         words[1],
-        digest.hexdigest(),
+        sha256_of(image),
     )
 
 

@@ -26,6 +26,8 @@ def image_document(image: Image) -> dict[str, Any]:
 
     `ends_at_bytes`: where its check words are right, or None; later bytes don't belong to it.
     """
+    from openrbu.formats.hdr import sha256_of
+
     end, whole = image.check.end, image.up_to_its_end
     return {
         **header_document(image.header),
@@ -35,7 +37,7 @@ def image_document(image: Image) -> dict[str, Any]:
         "ends_at_bytes": None if whole is None else whole.size_bytes,
         "flash_size_bytes": None if end is None else end.data_size_bytes,
         "data_check_word": None if whole is None else f"{whole.data_word:#010x}",
-        "sha256": _sha256(image),
+        "sha256": sha256_of(image),
     }
 
 
@@ -87,16 +89,9 @@ def _system_rows(header: Header) -> list[tuple[str, Cell]]:
     return rows or [("for systems", "none")]
 
 
-def _sha256(image: Image) -> str:
-    """The SHA-256 of the whole file. (Its CRC-32 would be the same for every intact image.)"""
-    import hashlib
-
-    sha256 = hashlib.sha256(image.header.build())
-    sha256.update(image.body)
-    return sha256.hexdigest()
-
-
 def image_rows(image: Image) -> list[tuple[str, Cell]]:
+    from openrbu.formats.hdr import sha256_of
+
     header, end, whole = image.header, image.check.end, image.up_to_its_end
     flash_data: Cell = caution("of unknown size: its end is not known")
     if end is not None and whole is not None:
@@ -112,7 +107,7 @@ def image_rows(image: Image) -> list[tuple[str, Cell]]:
         ("check words", words),
         ("header", f"version {header.header_version}, {header.size_bytes} bytes"),
         ("quick check", header.quick_check_text),
-        ("SHA-256", _sha256(image)),
+        ("SHA-256", sha256_of(image)),
     ]
     if whole is not None and whole.size_bytes != image.size_bytes:
         place = [name for name, _ in rows].index("size") + 1

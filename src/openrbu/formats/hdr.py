@@ -282,6 +282,16 @@ class Image:
         return max(0, len(self.body) - CHECK_WORDS_BYTES)
 
 
+def sha256_of(image: Image) -> str:
+    """The SHA-256 of an image's whole file, in hexadecimal. (Its CRC-32 would be the same for every
+    intact image.)"""
+    import hashlib  # noqa: PLC0415  (start-up time)
+
+    digest = hashlib.sha256(image.header.build())
+    digest.update(image.body)
+    return digest.hexdigest()
+
+
 def image_at(view: memoryview, offset: int = 0) -> Image | None:
     """The image that starts at `offset`, up to its check words; `Image.state` says whether it was
     changed. None if there is no header, or the end of the image is not known.

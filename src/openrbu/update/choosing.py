@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from openrbu.errors import DamagedInputError, NotForThisMachineError, OpenRbuError, UsageError
-from openrbu.formats.hdr import Header
+from openrbu.formats.hdr import Header, sha256_of
 from openrbu.formats.loading import LoadedImage, load_images, only_image
 from openrbu.formats.version import BiosVersion, VersionStyle
 from openrbu.system.files import read_input
@@ -143,16 +143,10 @@ def _candidate(path: Path, loaded: LoadedImage) -> Candidate:
         path,
         loaded.found_at,
         loaded.image.header,
-        _digest(loaded),
+        sha256_of(loaded.image),
         loaded.damage,
         None if manifest is None else manifest.minimum_version,
     )
-
-
-def _digest(loaded: LoadedImage) -> str:
-    import hashlib  # noqa: PLC0415  (start-up time)
-
-    return hashlib.sha256(loaded.image.build()).hexdigest()
 
 
 # -- choosing -------------------------------------------------------------------------------
@@ -277,7 +271,7 @@ def _read_again(chosen: Candidate) -> LoadedImage:
     """
     file = load_images(read_input(chosen.path))
     for each in file.images:
-        if each.found_at == chosen.found_at and _digest(each) == chosen.sha256:
+        if each.found_at == chosen.found_at and sha256_of(each.image) == chosen.sha256:
             return LoadedImage(
                 each.image, each.found_at, each.manifest, each.end_is_known, file.notes
             )

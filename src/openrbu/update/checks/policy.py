@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
+from openrbu.formats.hdr import sha256_of
 from openrbu.update.checks.check import Check, Question, Verdict
 from openrbu.update.checks.situation import Situation
 from openrbu.update.waiting import waiting
 
 if TYPE_CHECKING:
-    from openrbu.formats.hdr import Image
     from openrbu.policy.deciding import Decision
     from openrbu.policy.model import Policy, PowerRule
 
@@ -66,7 +66,7 @@ def _image(seen: Situation, policy: Policy) -> Iterator[Check]:
     wanted = None if rule is None else rule.digest_of(version)
     if wanted is None:
         return
-    digest = _digest(seen.image)
+    digest = sha256_of(seen.image)
     if digest == wanted:
         yield _check("policy_image", "the image is the one of the policy", Verdict.FINE)
     else:
@@ -99,17 +99,11 @@ def _until_then(seen: Situation) -> str:
     from openrbu.update.journal import STAGED  # noqa: PLC0415  (start-up time)
 
     waits = waiting(seen.host)
-    if waits is None or waits.fields.get("sha256") != _digest(seen.image):
+    if waits is None or waits.fields.get("sha256") != sha256_of(seen.image):
         return "wait for it, or only stage the image (--no-arm)"
     if waits.outcome == STAGED:
         return "wait for it, then rbu arm: the image is staged, and stays so until a restart"
     return "restart only then"
-
-
-def _digest(image: Image) -> str:
-    import hashlib  # noqa: PLC0415  (start-up time)
-
-    return hashlib.sha256(image.build()).hexdigest()
 
 
 def _power(seen: Situation, rule: PowerRule) -> Iterator[Check]:
