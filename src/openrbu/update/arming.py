@@ -47,6 +47,7 @@ from openrbu.update.staged_update import (
 from openrbu.update.target import Target, read_target
 from openrbu.update.undo import Undo, is_of_this_boot, with_what_is_left
 from openrbu.update.verify import Verified
+from openrbu.update.waiting import is_waiting
 
 _SILENT = SilentProgress()
 
@@ -209,7 +210,7 @@ def _to_arm(host: Host, target: Target, last: Attempt | None) -> Attempt:
         armed all the same.
     :raise OSError: what the kernel returns.
     """
-    if last is not None and last.outcome in (STAGED, "armed") and is_of_this_boot(host, last):
+    if is_waiting(last, host):
         return last
     why = _why_not_staged(last)
     raise NotStagedError(f"{why}{_ARMED_SO}" if read_armed(host, target) else why)

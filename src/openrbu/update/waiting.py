@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 from openrbu.errors import DamagedInputError, ObstacleError, OpenRbuError
 from openrbu.hosts.base import Host
@@ -32,14 +32,24 @@ def waiting(host: Host) -> Attempt | None:
     with contextlib.suppress(PermissionError):
         if not host.journal_path.exists() and not host.older_journal_paths:
             return None
-    from openrbu.update.journal import STAGED, Journal  # noqa: PLC0415  (start-up time)
-    from openrbu.update.undo import is_of_this_boot  # noqa: PLC0415  (as above)
+    from openrbu.update.journal import Journal  # noqa: PLC0415  (start-up time)
 
     with contextlib.suppress(ObstacleError, DamagedInputError):
         last = Journal.of(host).last
-        if last is not None and last.outcome in (STAGED, "armed") and is_of_this_boot(host, last):
+        if is_waiting(last, host):
             return last
     return None
+
+
+def is_waiting(last: Attempt | None, host: Host) -> TypeGuard[Attempt]:
+    """Whether the last update, or None, was staged or armed in this boot.
+
+    :raise OSError: what the kernel returns.
+    """
+    from openrbu.update.journal import STAGED  # noqa: PLC0415  (start-up time)
+    from openrbu.update.undo import is_of_this_boot  # noqa: PLC0415  (as above)
+
+    return last is not None and last.outcome in (STAGED, "armed") and is_of_this_boot(host, last)
 
 
 def what_waits(host: Host, target: Target) -> Waits | None:
@@ -61,10 +71,10 @@ def _armed(host: Host, target: Target) -> Waits | None:
     from openrbu.update.ending import is_left_armed  # noqa: PLC0415  (start-up time)
     from openrbu.update.journal import Journal  # noqa: PLC0415  (as above)
 
-    if is_left_armed(host, target, Journal.of(host).last):
+    last = Journal.of(host).last
+    if is_left_armed(host, target, last):
         return None
-    last = waiting(host)
-    if last is None or last.outcome != "armed":
+    if not is_waiting(last, host) or last.outcome != "armed":
         return Waits(is_armed=True, version=None)
     return Waits(is_armed=True, version=_version(last))
 
