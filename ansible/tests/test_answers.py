@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
-from rigs.playbooks import COLLECTIONS
+from rigs.playbooks import plugin_util
 
-MODULE = "ansible_collections.openrbu.firmware.plugins.plugin_utils.reports"
-
-
-def reports() -> Any:
-    sys.path.insert(0, str(COLLECTIONS))
-    try:
-        return importlib.import_module(MODULE)
-    finally:
-        sys.path.remove(str(COLLECTIONS))
-
-
-REPORTS = reports()
+REPORTS = plugin_util("reports")
 
 
 def said(second: int, **what: Any) -> dict[str, Any]:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import json
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from rigs.playbooks import COLLECTIONS, Fleet
+from rigs.playbooks import COLLECTIONS, PLUGIN_UTILS, Fleet, plugin_util
 
-MODULE = "ansible_collections.openrbu.firmware.plugins.plugin_utils.controllers"
+MODULE = f"{PLUGIN_UTILS}.controllers"
+CONTROLLERS = plugin_util("controllers")
 HOLDER = f"""
 import importlib, sys, time
 from pathlib import Path
@@ -25,14 +24,6 @@ importlib.import_module({MODULE!r}).claim(Path(sys.argv[1]))
 print("claimed", flush=True)
 time.sleep(60)
 """
-
-
-def controllers() -> Any:
-    sys.path.insert(0, str(COLLECTIONS))
-    try:
-        return importlib.import_module(MODULE)
-    finally:
-        sys.path.remove(str(COLLECTIONS))
 
 
 @contextlib.contextmanager
@@ -51,7 +42,7 @@ def another_controller(directory: Path) -> Iterator[subprocess.Popen[str]]:
 def test_one_controller_at_a_time_and_none_after_its_death(tmp_path: Path) -> None:
     with another_controller(tmp_path) as process:
         with pytest.raises(ValueError, match=f"another controller, pid {process.pid} on"):
-            controllers().claim(tmp_path)
+            CONTROLLERS.claim(tmp_path)
         process.kill()
         process.wait()
         began = time.monotonic()

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-import importlib
 import random
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -16,20 +14,9 @@ from hypothesis import strategies as st
 
 from openrbu.policy.model import Window
 from openrbu.policy.windows import window_state
-from rigs.playbooks import COLLECTIONS
+from rigs.playbooks import plugin_util
 
-MODULE = "ansible_collections.openrbu.firmware.plugins.plugin_utils.ledger"
-
-
-def ledger() -> Any:
-    sys.path.insert(0, str(COLLECTIONS))
-    try:
-        return importlib.import_module(MODULE)
-    finally:
-        sys.path.remove(str(COLLECTIONS))
-
-
-LEDGER = ledger()
+LEDGER = plugin_util("ledger")
 
 
 def opened(directory: Path, states: list[str], **rules: Any) -> Path:

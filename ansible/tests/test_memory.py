@@ -3,36 +3,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rigs.playbooks import COLLECTIONS, Fleet, Played
-
-
-def roll_out(fleet: Fleet, image: Path, *words: str, code: int = 0, **more: Any) -> Played:
-    given = {
-        "rollout_image": str(image),
-        "rollout_directory": str(fleet.directory / "rollout"),
-        **{f"rollout_{key}": value for key, value in more.items()},
-    }
-    return fleet.play("openrbu.firmware.rollout", "-e", json.dumps(given), *words, code=code)
-
-
-def summary(fleet: Fleet) -> Any:
-    return json.loads((fleet.directory / "rollout/summary.json").read_text("utf-8"))
-
-
-def states(fleet: Fleet) -> dict[str, str]:
-    return {name: each["state"] for name, each in summary(fleet)["machines"].items()}
-
-
-def rows(fleet: Fleet) -> dict[str, Any]:
-    """What `rbu report` says of each machine."""
-    report = fleet.rbu("report", *sorted((fleet.directory / "rollout/machines").glob("*.json")))
-    return {each["name"]: each for each in report["machines"]}
-
+from rigs.playbooks import COLLECTIONS, Fleet
+from rigs.rollouts import ROLLOUT, roll_out, rows, settings, states, summary
 
 POLICY = '\nschema = 1\n[systems.0x0121]\ntarget = "A06"\n'
 
@@ -124,11 +100,7 @@ def test_a_play_in_which_hosts_do_not_wait_for_each_other_is_refused(
         f"- hosts: all\n  strategy: {strategy}\n  gather_facts: false\n"
         "  roles:\n    - openrbu.firmware.rollout\n"
     )
-    given = {
-        "rollout_image": str(fleet.image("A06")),
-        "rollout_directory": str(fleet.directory / "rollout"),
-    }
-    played = fleet.play(text, "-e", json.dumps(given), code=2)
+    played = fleet.play(text, *settings(fleet, fleet.image("A06")), code=2)
     assert "strategy" in played.of("a", "Check what is asked for")["msg"]
     assert fleet.rbu("status", "--machine", "a")["state"] == "none"
 
@@ -141,7 +113,7 @@ def test_a_playbook_of_the_collection_writes_into_the_working_directory(
     playbooks = COLLECTIONS / "ansible_collections/openrbu/firmware/playbooks"
     given = json.dumps({"rollout_image": str(fleet.image("A06"))})
     for _ in range(2):
-        fleet.play("openrbu.firmware.rollout", "-e", given, *words)
+        fleet.play(ROLLOUT, "-e", given, *words)
         assert [path.name for path in playbooks.iterdir()] == ["rollout.yml"]
         assert (fleet.directory / "rollout/summary.json").exists() is not bool(words)
 

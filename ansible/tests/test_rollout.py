@@ -18,32 +18,11 @@ from typing import Any
 import pytest
 
 from rigs.playbooks import ANSIBLE, COLLECTIONS, Fleet, Played
+from rigs.rollouts import ROLLOUT, roll_out, rows, settings, states, summary
 
-ROLLOUT = "openrbu.firmware.rollout"
 PASSWORD = "Zq7-geheim"
 CHECKED = "Check what is asked for"
 RESTARTED = "Arm, restart, and hear what the BIOS says"
-
-
-def settings(fleet: Fleet, image: Path, **more: Any) -> list[str]:
-    given = {
-        "rollout_image": str(image),
-        "rollout_directory": str(fleet.directory / "rollout"),
-        **{key if "openrbu" in key else f"rollout_{key}": value for key, value in more.items()},
-    }
-    return ["-e", json.dumps(given)]
-
-
-def roll_out(fleet: Fleet, image: Path, *words: str, code: int = 0, **more: Any) -> Played:
-    return fleet.play(ROLLOUT, *settings(fleet, image, **more), *words, code=code)
-
-
-def summary(fleet: Fleet) -> Any:
-    return json.loads((fleet.directory / "rollout/summary.json").read_text("utf-8"))
-
-
-def states(fleet: Fleet) -> dict[str, str]:
-    return {name: each["state"] for name, each in summary(fleet)["machines"].items()}
 
 
 def status(fleet: Fleet, name: str) -> Any:
@@ -200,9 +179,8 @@ def test_what_was_staged_past_the_policy_is_not_armed(fleet: Fleet) -> None:
 
 
 def outcomes(fleet: Fleet) -> dict[str, str]:
-    """What `rbu report` says of each machine."""
-    report = fleet.rbu("report", *sorted((fleet.directory / "rollout/machines").iterdir()))
-    return {each["name"]: each["outcome"] for each in report["machines"]}
+    """What `rbu report` says of each machine, in a word."""
+    return {name: each["outcome"] for name, each in rows(fleet).items()}
 
 
 @pytest.mark.parametrize("how", ["a directory", "an image"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -20,7 +21,17 @@ COLLECTIONS = ROOT / "ansible"
 ANSIBLE = Path(os.environ.get("OPENRBU_ANSIBLE", ROOT / "build/ansible/bin"))
 """The directory of ansible-playbook: `make ansible` sets it up."""
 
+PLUGIN_UTILS = "ansible_collections.openrbu.firmware.plugins.plugin_utils"
 INVENTORY = "fleet.openrbu.yml"
+
+
+def plugin_util(name: str) -> Any:
+    """A module of the collection's `plugin_utils`."""
+    sys.path.insert(0, str(COLLECTIONS))
+    try:
+        return importlib.import_module(f"{PLUGIN_UTILS}.{name}")
+    finally:
+        sys.path.remove(str(COLLECTIONS))
 
 
 def flash_of(model: str) -> int:

@@ -11,7 +11,6 @@ controller, whatever that dies of.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
 import multiprocessing
@@ -21,6 +20,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+
+from ansible_collections.openrbu.firmware.plugins.plugin_utils.processes import is_there
 
 LOCK = "controller.lock"
 PATIENCE_S = 5.0
@@ -103,13 +104,7 @@ def _may_be_alive(pid: str, host: str) -> bool:
     """Whether a controller lives, as far as it can be known: no other computer's can be seen."""
     if not pid.isdigit():  # it is just being written
         return False
-    if host == socket.gethostname():
-        with contextlib.suppress(PermissionError):  # somebody else's, so there is one
-            try:
-                os.kill(int(pid), 0)
-            except ProcessLookupError:
-                return False
-    return True
+    return host != socket.gethostname() or is_there(int(pid))
 
 
 def _keep(file: int) -> None:

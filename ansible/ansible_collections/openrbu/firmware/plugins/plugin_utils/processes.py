@@ -13,16 +13,23 @@ def this_process() -> str:
     return f"{os.getpid()} {_stat(os.getpid())[1]}"
 
 
+def is_there(pid: int) -> bool:
+    """Whether a process has this number, whose ever it is."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        pass
+    return True
+
+
 def is_alive(process: str) -> bool:
     """Whether a process that `this_process` named runs still. Where there is no /proc, the number
     is all that is compared."""
     pid, _dummy, began = process.partition(" ")
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
+    if not is_there(int(pid)):
         return False
-    except PermissionError:  # somebody else's now, where it is not the same
-        pass
     state, begins = _stat(int(pid))
     return state != "Z" and begins == began
 

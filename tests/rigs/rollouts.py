@@ -1,0 +1,40 @@
+"""The collection's roll-out on a `Fleet`, and what it leaves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rigs.playbooks import Fleet, Played
+
+ROLLOUT = "openrbu.firmware.rollout"
+
+
+def settings(fleet: Fleet, image: Path, **more: Any) -> list[str]:
+    """The words for a roll-out of this image; `more`: variables of the role, without its prefix,
+    and of openrbu."""
+    given = {
+        "rollout_image": str(image),
+        "rollout_directory": str(fleet.directory / "rollout"),
+        **{key if "openrbu" in key else f"rollout_{key}": value for key, value in more.items()},
+    }
+    return ["-e", json.dumps(given)]
+
+
+def roll_out(fleet: Fleet, image: Path, *words: str, code: int = 0, **more: Any) -> Played:
+    return fleet.play(ROLLOUT, *settings(fleet, image, **more), *words, code=code)
+
+
+def summary(fleet: Fleet) -> Any:
+    return json.loads((fleet.directory / "rollout/summary.json").read_text("utf-8"))
+
+
+def states(fleet: Fleet) -> dict[str, str]:
+    return {name: each["state"] for name, each in summary(fleet)["machines"].items()}
+
+
+def rows(fleet: Fleet) -> dict[str, Any]:
+    """What `rbu report` says of each machine."""
+    report = fleet.rbu("report", *sorted((fleet.directory / "rollout/machines").iterdir()))
+    return {each["name"]: each for each in report["machines"]}
