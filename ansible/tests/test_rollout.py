@@ -23,6 +23,7 @@ from rigs.rollouts import ROLLOUT, roll_out, rows, settings, states, summary
 PASSWORD = "Zq7-geheim"
 CHECKED = "Check what is asked for"
 RESTARTED = "Arm, restart, and hear what the BIOS says"
+A_LINE = 400
 
 
 def status(fleet: Fleet, name: str) -> Any:
@@ -98,8 +99,11 @@ def test_nothing_restarts_where_a_machine_is_not_staged(fleet: Fleet) -> None:
     roll_out(fleet, image, code=2)
     assert states(fleet) == {"a": "waiting", "b": "not_staged", "c": "not_staged"}
     assert status(fleet, "a")["state"] == "staged"
-    roll_out(fleet, image, code=2, unstaged_allowed=2)
+    played = roll_out(fleet, image, code=2, unstaged_allowed=2)
     assert states(fleet) == {"a": "updated", "b": "not_staged", "c": "not_staged"}
+    told = [line for line in played.out.splitlines() if "0x0121" in line]
+    assert told
+    assert max(map(len, told)) < A_LINE  # and not all that rbu has answered
     assert "0x0121" in summary(fleet)["machines"]["b"]["message"]
     report = fleet.rbu("report", fleet.directory / "rollout/machines/b.json")
     assert report["machines"][0]["outcome"] == "prevented"

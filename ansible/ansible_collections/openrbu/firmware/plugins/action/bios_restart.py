@@ -27,6 +27,7 @@ from ansible_collections.openrbu.firmware.plugins.plugin_utils.reports import (
     save_answers,
     save_summary,
 )
+from ansible_collections.openrbu.firmware.plugins.plugin_utils.states import is_staged
 
 OPTIONS = {
     "staged": {"type": "dict", "required": True},
@@ -91,7 +92,7 @@ class ActionModule(RbuAction):
         staged, directory = asked["staged"], Path(asked["directory"])
         if self._task.check_mode:
             would = staged.get("state") in ("planned", "staged", "armed")
-            return {**result, "changed": would, "failed": bool(staged.get("failed"))}
+            return {**result, "changed": would, "failed": not is_staged(staged)}
         path = directory / "ledger.db"
         steps = [dict(staged.get("answers") or {})]
         state, message = ledger.take(path, host)

@@ -21,6 +21,7 @@ from ansible_collections.openrbu.firmware.plugins.plugin_utils.reports import (
     save_answers,
     save_summary,
 )
+from ansible_collections.openrbu.firmware.plugins.plugin_utils.states import is_staged
 
 OPTIONS = {
     "directory": {"type": "path", "required": True},
@@ -217,7 +218,7 @@ class ActionModule(ActionBase):
         message = str(staged.get("msg", ""))
         if staged.get("unreachable"):
             return ledger.Entry(host, ledger.NOT_STAGED, f"unreachable: {message}")
-        if staged.get("failed"):
+        if not is_staged(staged):
             kind = (staged.get("error") or {}).get("kind")
             state = kind if kind in ledger.TOLD_APART else ledger.NOT_STAGED
             return ledger.Entry(host, state, message)

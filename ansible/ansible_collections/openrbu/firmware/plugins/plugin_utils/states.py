@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 WAITING, RESTARTING = "waiting", "restarting"
 UPDATED, FAILED, STOPPED = "updated", "failed", "stopped"
@@ -29,3 +29,9 @@ class Entry(NamedTuple):
     updated_at: str = ""
     restart: str = ""
     takes_part: bool = True
+
+
+def is_staged(result: dict[str, Any]) -> bool:
+    """Whether a result of bios_stage is no failure. The role takes failures as such off (Ansible
+    would print them whole), so that `failed` of a result says nothing."""
+    return "state" in result and not result.get("unreachable")
