@@ -15,7 +15,7 @@ vmalloc, modules, vmemmap   `p_paddr` is all ones: no physical address
 The kernel reads into a page of its own, page by page, and copies from there. What was read last
 stays in that page, also when the file is closed: a copy at the start of a page, where a BIOS finds
 it (seen on 6.1.192 and 6.12.117: it took the 4 bytes of `$RPK` for a packet, and refused the
-update). So after each read a harmless page is read over it.
+update). So after each read that leaves such a beginning a harmless page is read over it.
 
 A segment may contain more than RAM, and a read of a device's registers can have any effect. So only
 the ranges that `/proc/iomem` calls System RAM are read. Only root sees their addresses there; other
@@ -71,10 +71,13 @@ class Kcore(FileOfRam):
         self._scrap = bytearray(PAGE_SIZE)
 
     def read_into(self, address: PhysAddr, buffer: bytearray | memoryview) -> None:
+        left = MAGIC[:1]
         try:
             super().read_into(address, buffer)
+            left = _first_of_last_page(address, buffer)
         finally:
-            self._leave_no_copy()
+            if left == MAGIC[:1]:
+                self._leave_no_copy()
 
     def _leave_no_copy(self) -> None:
         """Read a page that a BIOS does not take for anything over the kernel's copy of the last
@@ -92,6 +95,12 @@ class Kcore(FileOfRam):
         except OSError:
             return False
         return done == PAGE_SIZE and self._scrap[:1] != MAGIC[:1]
+
+
+def _first_of_last_page(address: PhysAddr, buffer: bytearray | memoryview) -> bytes:
+    """The first byte of what was read of the last page: so the kernel's copy begins."""
+    page = (address + len(buffer) - 1) // PAGE_SIZE * PAGE_SIZE
+    return bytes(buffer[max(page - address, 0) :][:1])
 
 
 def open_kcore(root: Path) -> Kcore | None:
