@@ -92,9 +92,9 @@ test-nobody: $(FLOORS)/.ready  ## Those that may do something else for another u
 	$(call compiled,$(FLOORS))
 	OPENRBU_MOUNT_SECONDS=5 $(FLOORS)/bin/python -m pytest -m "privilege and not lab" $(TWO) tests/unit tests/contract
 
-test-floors: $(FLOORS)/.ready  ## All other unit tests with the oldest numpy, rich and platformdirs (Debian 12's)
+test-floors: $(FLOORS)/.ready  ## The other unit tests with the oldest numpy, rich and platformdirs (Debian 12's), but for the longest
 	$(call compiled,$(FLOORS))
-	$(FLOORS)/bin/python -m pytest -m "not privilege and not lab" $(TWO) tests/unit \
+	$(FLOORS)/bin/python -m pytest -m "not privilege and not lab and not untraced" $(TWO) tests/unit \
 	  --deselect tests/unit/test_api.py::test_the_examples_are_right_by_their_types  # needs mypy
 
 $(FLOORS)/.ready: requirements/floors.lock pyproject.toml
@@ -120,10 +120,10 @@ $(OTHER)/.ready: PYTHON = $$(python$(PYTHON_VERSION) -c 'import sys; print(sys.e
 $(OTHER)/.ready: requirements/dev.lock pyproject.toml
 	$(environment)
 
-test-debian13:  ## On Debian 13, in a chroot: what make dist built, the demo, tests, the lab; takes root
+test-debian13: dist  ## On Debian 13, in a chroot: what make dist builds, the demo, tests, the lab; takes root
 	scripts/check-debian trixie --lab $(NEW_PYTHON_TESTS)
 
-test-debian:  ## On SUITE (SUITE=forky: Python 3.14), the same but for the lab, with the tests of test-python; takes root
+test-debian: dist  ## On SUITE (SUITE=forky: Python 3.14), the same but for the lab, with the tests of test-python; takes root
 	scripts/check-debian $(SUITE) $(CAN_DIFFER)
 
 # Where they are; to read all other tests, too, would take each process ten seconds.
@@ -155,8 +155,8 @@ ansible: setup $(ANSIBLE)/.ready  ## The Ansible collection: its tests with the 
 fleet: setup $(ANSIBLE)/.ready  ## A roll-out to N (1000) virtual machines with accidents, by the real ansible-playbook
 	PYTHONPATH=tests OPENRBU_ANSIBLE=$(CURDIR)/$(ANSIBLE)/bin $(BIN)/python ansible/tests/fleet.py --machines $(or $(N),1000) --seed $(SEED)
 
-soak-fleet: setup $(ANSIBLE)/.ready  ## The same with N (10000) machines, and the controller killed more often
-	PYTHONPATH=tests OPENRBU_ANSIBLE=$(CURDIR)/$(ANSIBLE)/bin $(BIN)/python ansible/tests/fleet.py --machines $(or $(N),10000) --seed $(SEED) --kills 6
+soak-fleet: setup $(ANSIBLE)/.ready  ## The same with N (10000) machines, and the controller killed more often: KILLS (6) times
+	PYTHONPATH=tests OPENRBU_ANSIBLE=$(CURDIR)/$(ANSIBLE)/bin $(BIN)/python ansible/tests/fleet.py --machines $(or $(N),10000) --seed $(SEED) --kills $(or $(KILLS),6)
 
 $(ANSIBLE)/.ready: requirements/ansible.lock $(VENV)/.ready
 	$(beside)
@@ -191,7 +191,7 @@ mount-soak: setup  ## 32 programs at once on a mount, for SECONDS (600)
 	OPENRBU_MOUNT_SECONDS=$(SECONDS) $(BIN)/python -m pytest $(NO_LIMIT) tests/unit/mount/test_mount_stress.py -k 32_programs
 
 case-soak: setup  ## A failure at each call, and a kill at more lines, on each machine: CI tries some
-	OPENRBU_ALL_CASES=1 $(BIN)/python -m pytest $(NO_LIMIT) $(TWO) $$(grep -l rigs.all_cases tests/unit/test_*.py)
+	OPENRBU_ALL_CASES=1 $(BIN)/python -m pytest $(NO_LIMIT) $(TWO) $$(grep -rl rigs.all_cases tests --include='test_*.py')
 
 oracle-soak: setup  ## Our rule sets against the code of real BIOSes, over MEMORIES (5000)
 	OPENRBU_NOTHING_LEFT_OUT=1 OPENRBU_ORACLE_MEMORIES=$(MEMORIES) \
@@ -212,7 +212,7 @@ bench-fleet: setup  ## What N (10000) virtual machines cost: time, disk, a list 
 dist: setup $(VENV)/.dist-ready $(ANSIBLE)/.ready  ## Wheel, sdist, Debian package, single file and Ansible collection, in build/dist
 	PYTHON=$(BIN)/python scripts/make-dist
 
-dist-check:  ## Install, use and remove what make dist has built, here and on SUITE (trixie); takes root
+dist-check: dist  ## Install, use and remove what make dist builds, here and on SUITE (trixie); takes root
 	scripts/check-dist $(SUITE)
 
 $(VENV)/.dist-ready: requirements/dist.lock $(VENV)/.ready

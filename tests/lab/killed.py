@@ -1,9 +1,9 @@
-"""Runs in a lab's guest: an update of this computer that is killed before each of its steps.
+"""Runs in a lab's guest: an update of this computer that is killed before one of EVERY steps.
 
-    python killed.py IMAGE MODE
+    python killed.py IMAGE MODE EVERY
 
-Writes a line of JSON for each step: what was there afterwards, and what a cancel left of it. At the
-end the update is killed once more, between arming and the line in the journal that says so.
+Writes a line of JSON for each such step: what was there afterwards, and what a cancel left of it.
+At the end the update is killed once more, between arming and the line in the journal that says so.
 """
 
 from __future__ import annotations
@@ -48,8 +48,9 @@ def what_is_there() -> dict[str, Any]:
 
 def main() -> None:
     image, mode = Image.parse(Path(sys.argv[1]).read_bytes()), sys.argv[2]
+    every = int(sys.argv[3])
     first_armed = 0
-    for number in range(1, MOST_STEPS):
+    for number in range(1, MOST_STEPS, every):
         if not killed_at_step(number, this_computer, lambda host: update(host, image, mode=mode)):
             break
         before = what_is_there()
@@ -59,7 +60,11 @@ def main() -> None:
         if before["is_armed"] and not first_armed:
             first_armed = number
     cancel(LinuxHost())
-    killed_at_step(first_armed, this_computer, lambda host: update(host, image, mode=mode))
+    for number in range(first_armed - every + 1, first_armed + 1):
+        killed_at_step(number, this_computer, lambda host: update(host, image, mode=mode))
+        if read_status(LinuxHost()).is_armed:
+            break
+        cancel(LinuxHost())
 
 
 if __name__ == "__main__":

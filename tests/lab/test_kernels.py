@@ -44,7 +44,7 @@ test_an_update_by_the_shell_and_libsmbios_alone = (
 )
 
 
-MARK = b"read by way of the kernel"
+MARK = b"$ read by way of the kernel"
 
 READER = """\
 import ctypes, mmap, os, signal, sys
@@ -84,8 +84,8 @@ def test_what_is_read_of_memory_leaves_no_copy_at_the_start_of_a_page(
 
 
 hunt = test_differential.hunt
-test_five_thousand_operations_agree_and_all_deep_states_are_met = (
-    test_differential.test_five_thousand_operations_agree_and_all_deep_states_are_met
+test_two_thousand_operations_of_the_day_agree = (
+    test_differential.test_two_thousand_operations_of_the_day_agree
 )
 test_a_mistake_in_a_call_is_no_loss = test_lost_guest.test_a_mistake_in_a_call_is_no_loss
 test_a_kernel_that_dies_is_a_loss_and_the_next_call_gets_a_new_one = (

@@ -35,11 +35,12 @@ KEEP_MIB = 24
 def test_packets_come_to_lie_below_4_gib_where_the_kernel_puts_them_above(
     lab: Lab, tmp_path: Path
 ) -> None:
-    """6 GiB, packet mode, and a BIOS that searches below 4 GiB only. Where other programs free
-    single pages above 4 GiB meanwhile, the first try may lie there, and larger packets do not.
+    """3.5 GiB, of which 3 lie below 4 GiB, packet mode, and a BIOS that searches there only. Where
+    other programs free single pages above 4 GiB meanwhile, the first try may lie there, and larger
+    packets do not.
     """
     try:
-        machine = lab.machine(ram_bytes=6 * GIB, flash_bytes=LARGE_FLASH_BYTES, cpus=2)
+        machine = lab.machine(ram_bytes=7 * GIB // 2, flash_bytes=LARGE_FLASH_BYTES, cpus=2)
     except ObstacleError as obstacle:
         leave_out(str(obstacle))
     with machine:

@@ -1,7 +1,8 @@
 """Tests whose outcome may depend on who runs them: the mark `privilege`, run as another user, too.
 
 A test module has the mark when its text names what asks for the user, or what sets what a user may,
-or a module of `RIGS` or `_ASKING`; so whoever writes such a test need not think of it. A contract
+or a module of `RIGS` or `_ASKING`; so whoever writes such a test need not think of it. One that
+takes long may say that shorter ones ask the same of another user (the mark `any_user`). A contract
 test has it, besides, where the driver is on a mount with the first of the test's profiles
 (`tests/contract/conftest.py`). The refusals of the virtual kernel do not count: whom it serves is
 an argument.
@@ -30,13 +31,19 @@ _IMPORTED = "|".join(
 )
 _NAMED = re.compile(rf"\b(?:{_USERS}|{_IMPORTED})\b")
 
-WHY_LEFT_OUT = "nothing in them asks who runs them, mounts, or reaches a machine of another process"
+WHY_LEFT_OUT = (
+    "nothing in them asks who runs them, mounts, or reaches a machine of another process; or they "
+    "take long, and shorter ones do"
+)
 
 
 @cache
 def depends_on_the_user(module: Path) -> bool:
     """Whether the tests of a module may do something else for another user."""
-    return module.parent.name == "mount" or _NAMED.search(module.read_text()) is not None
+    text = module.read_text()
+    if "pytest.mark.any_user" in text:
+        return False
+    return module.parent.name == "mount" or _NAMED.search(text) is not None
 
 
 def left_out() -> list[str]:

@@ -21,7 +21,7 @@ from rigs.mounts import ENTRY, needs_root, served
 
 LOADING, DATA = f"{ENTRY}/loading", f"{ENTRY}/data"
 
-LOAD_S = float(os.environ.get("OPENRBU_MOUNT_SECONDS", "20"))
+LOAD_S = float(os.environ.get("OPENRBU_MOUNT_SECONDS", "8"))
 """`make mount-soak` says more."""
 
 FEWEST_ROUNDS = 3
