@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -14,6 +15,7 @@ import pytest
 
 from openrbu.api import drivers, machines
 from openrbu.hosts.own_driver import DriverChoice, OwnDriverHost
+from openrbu.own_driver import store
 from openrbu.own_driver.backends import AnyBackend, MemoryKind
 from openrbu.units import KIB, MIB
 from openrbu.update.driver import DATA, LOADING
@@ -170,6 +172,29 @@ def test_the_kernels_driver_wins(rbu: Cli, tree: Path) -> None:
     assert "rmmod dell_rbu" in refused["error"]["message"]
     refused = document(rbu, "plan", str(tree.parent / "image.hdr"), "--driver", "own", code=4)
     assert "rmmod dell_rbu" in refused["error"]["message"]
+
+
+def test_it_is_shown_where_a_kernels_driver_was_loaded_since(rbu: Cli, tree: Path) -> None:
+    """Under `rbu run` its own files look like those."""
+    rbu("driver", "start", "--memory", "2M")
+    put(tree, "/sys/devices/platform/dell_rbu/image_type", "mono\n")
+    assert document(rbu, "driver", "status")["size_bytes"] == 2 * MIB
+    assert "rmmod dell_rbu" in rbu.fails(4, "driver", "start")
+    with contextlib.closing(RamFileHost(tree, "own")) as host:
+        assert host.driver_for_change.is_loaded
+        assert "openrbu's own driver is in use" in rbu.fails(4, "driver", "start")
+    assert rbu("driver", "stop").out == "stopped: its memory was cleared and given back\n"
+
+
+def test_a_record_that_can_not_be_written_is_named(
+    rbu: Cli, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_arguments: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(store, "write_whole", full)
+    said = rbu.fails(4, "driver", "start")
+    assert re.search("/run/openrbu/driver/record-.* can't be written: No space left", said)
 
 
 def test_an_image_that_only_larger_blocks_can_hold(rbu: Cli, tree: Path, tmp_path: Path) -> None:

@@ -43,6 +43,8 @@ def start_driver(
         raise errors.UsageError(f"a block of {block_bytes} bytes: a power of two from 4 KiB on")
     with contextlib.closing(_this_computer("own", memory_from)) as host, alone_on(host):
         if host.own_rbu is None:
+            if host.started_driver is not None:
+                _ = host.driver_for_change  # rbu run, which serves it to this process, has it
             raise errors.ObstacleError(KERNELS_IS_LOADED)
         with _told("openrbu's own driver can't be started"):
             driver = host.driver_for_change
@@ -81,7 +83,7 @@ def driver_status() -> OwnDriverStatus | None:
     with contextlib.closing(_this_computer("own")) as host, _told(what):
         if host.store.is_closed:
             raise errors.ObstacleError(f"{what}: it takes root")
-        driver = host.driver
+        driver = host.started_driver  # also under rbu run, where its files look like a kernel's
         return None if driver is None else status_of(driver, host.root)
 
 

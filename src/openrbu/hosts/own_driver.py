@@ -122,7 +122,17 @@ class OwnDriverHost(LinuxHost):
 
         :raise ObstacleError | DamagedInputError: as `look_at_own_driver`.
         """
-        if self._choice == "kernel" or not self._is_started or super().exists(_DEVICE):
+        if self._choice == "kernel" or super().exists(_DEVICE):
+            return None
+        return self.started_driver
+
+    @property
+    def started_driver(self) -> OwnDriver | None:
+        """openrbu's own driver as it is now, for reading, used or not; None: it is not loaded.
+
+        :raise ObstacleError | DamagedInputError: as `look_at_own_driver`.
+        """
+        if not self._is_started:
             return None
         if self._driver is not None:
             return self._driver if self._driver.is_loaded else None

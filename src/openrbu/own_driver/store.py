@@ -142,9 +142,14 @@ class Store:
     def save(self, record: DriverRecord) -> None:
         """Replace the record as a whole.
 
-        :raise OSError: when it can't be written; the one before is still there then.
+        :raise OSError: when it can't be written, and `strerror` names it; the one before is still
+            there then.
         """
-        write_whole(self._record, to_text(record).encode())
+        try:
+            write_whole(self._record, to_text(record).encode())
+        except OSError as error:
+            why = f"{self._record} can't be written: {error.strerror}"
+            raise OSError(error.errno, why) from None
 
     def remove(self) -> None:
         """Remove the record.
