@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,7 +31,7 @@ from lab.test_memory import break_memory
 from openrbu.errors import ObstacleError
 from openrbu.formats.dell import CompletionCode
 from openrbu.memory.physical import Region
-from openrbu.units import GIB, KIB, MIB
+from openrbu.units import GIB, HUGE_PAGE_BYTES, KIB, MIB
 from rigs.lab import Lab, SharedMachine, find_lab, find_second_lab
 from rigs.needs import leave_out
 from rigs.oracle import oracle_module
@@ -140,6 +141,13 @@ def staged_in(story: Story) -> tuple[Region, ...]:
     return regions_of([(int(each["start"], 0), int(each["end"], 0)) for each in extents])
 
 
+def moved_page(address: int) -> dict[str, Any]:
+    """A huge page, as JSON has extents."""
+    start = address // HUGE_PAGE_BYTES * HUGE_PAGE_BYTES
+    extent = {"start": f"{start:#x}", "end": f"{start + HUGE_PAGE_BYTES:#x}"}
+    return {"extent_count": 1, "extents": [extent]}
+
+
 MOVE = "echo {:#x} > /sys/devices/system/memory/soft_offline_page"
 """The kernel moves a page that is said to have been damaged a little."""
 
@@ -147,6 +155,7 @@ MOVE = "echo {:#x} > /sys/devices/system/memory/soft_offline_page"
 @pytest.mark.parametrize("own", ["large"], indirect=True)
 def test_a_page_that_the_kernel_moves_is_noticed(story: Story) -> None:
     image = story.file("new.hdr", story.image(story.newer()))
+    story.rbu("driver", "start")
     update = story.rbu("update", image, "--mode", "mono")
     assert update["is_armed"]
     (place,) = staged_in(story)
@@ -158,6 +167,15 @@ def test_a_page_that_the_kernel_moves_is_noticed(story: Story) -> None:
     assert int(moved[0]["start"], 0) == place.start
     story.rbu("cancel")
     assert story.rbu("status")["next_restart"] == "changes_nothing"
+    assert story.rbu("driver", "status")["moved_from"] == moved_page(place.start)
+    assert story.rbu("update", image, "--mode", "mono")["is_armed"]
+    assert story.rbu("status")["next_restart"] == "updates"
+    assert staged_in(story)[0].start // HUGE_PAGE_BYTES != place.start // HUGE_PAGE_BYTES
+    story.rbu("cancel")
+    story.rbu("driver", "stop")
+    assert "HugePages_Total:       0" in story.shell("cat /proc/meminfo")
+    left = [each.address for each in story.search().images]
+    assert set(left) <= {place.start}, "nobody can clear what the kernel has taken out of use"
 
 
 def test_an_update_with_it_is_done(own: tuple[str, Lab, SharedMachine], story: Story) -> None:

@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from openrbu.errors import KernelError
-from openrbu.own_driver.huge_pages import HugePageBackend, give_back_of
+from openrbu.own_driver.giving_back import give_back_of
+from openrbu.own_driver.huge_pages import HugePageBackend
 from openrbu.own_driver.hugetlbfs import OWN_MOUNT
 from openrbu.own_driver.own_memory import HugePagesRecord, OwnMemoryRecord
 from openrbu.own_driver.pagemap import addresses_in

@@ -186,6 +186,31 @@ def test_it_is_shown_where_a_kernels_driver_was_loaded_since(rbu: Cli, tree: Pat
     assert rbu("driver", "stop").out == "stopped: its memory was cleared and given back\n"
 
 
+def test_pages_that_have_moved_do_not_count_where_nothing_is_staged(
+    rbu: Cli, tree: Path, tmp_path: Path
+) -> None:
+    rbu("driver", "start", "--memory", "2M")
+    ((start, _),) = (each.values() for each in memory_in(rbu))
+    (tree / "moved").write_text(str(int(start, 16)))
+    assert "others use them: others are taken" in " ".join(rbu("driver", "status").out.split())
+    plan = document(rbu, "plan", str(tmp_path / "image.hdr"))
+    (own,) = (each for each in plan["checks"] if each["name"] == "own_driver")
+    assert "needs a huge page of 2 MiB" in own["found"]
+
+
+def test_who_may_not_see_addresses_is_told_also_where_there_is_memory(
+    rbu: Cli, tree: Path, tmp_path: Path
+) -> None:
+    rbu("driver", "start", "--memory", "2M")
+    put(tree, "/proc/self/status", "Name:\trbu\nCapEff:\t000001ffffdfffff\n")
+    plan = document(rbu, "plan", str(tmp_path / "image.hdr"), code=4)
+    assert [each["kind"] for each in plan["obstacles"]] == ["hidden_addresses"]
+
+
+def memory_in(rbu: Cli) -> Any:
+    return document(rbu, "driver", "status")["memory_in"]["extents"]
+
+
 def test_a_record_that_can_not_be_written_is_named(
     rbu: Cli, tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -250,7 +275,10 @@ def test_an_update_its_status_and_a_cancel(rbu: Cli, tree: Path, tmp_path: Path)
     moved = document(rbu, "status")
     assert moved["next_restart"] == "memory_moved"
     assert moved["moved_from"]["extents"]
-    assert "the kernel has moved pages of what is staged" in rbu("status").out
+    told = " ".join(rbu("status").out.split())
+    assert "the kernel has moved pages of what is staged" in told
+    assert "rbu cancel undoes it, then update again" in told
+    assert "rbu cancel" in rbu.fails(4, "update", image)
     assert "moved" in rbu("driver", "status").out
 
     assert document(rbu, "cancel")["was_staged"] is True

@@ -13,12 +13,8 @@ from openrbu.errors import KernelError
 from openrbu.formats.buddyinfo import ZoneFree
 from openrbu.memory.physical import Region
 from openrbu.own_driver.cache import cannot_flush
-from openrbu.own_driver.huge_pages import (
-    HugePageBackend,
-    HugePages,
-    give_back_forgotten,
-    give_back_of,
-)
+from openrbu.own_driver.giving_back import give_back_forgotten, give_back_of
+from openrbu.own_driver.huge_pages import HugePageBackend, HugePages
 from openrbu.own_driver.own_memory import HugePagesRecord, OwnMemoryRecord
 from openrbu.own_driver.pools import MappedPage, Pool
 from openrbu.typed_json import read, to_document
@@ -308,20 +304,61 @@ def test_files_whose_record_is_gone_are_given_back_before_more_is_taken(tmp_path
     assert files(tmp_path) == ["of-others", "openrbu-driver-0"]
 
 
-def test_nothing_is_staged_where_pages_are_gone(tmp_path: Path) -> None:
-    """As when somebody unmounts them: the kernel gives the same page once more."""
+def reopened_without_files(root: Path, kernel: MadeKernel, noted: Noted) -> HugePages:
+    """As when somebody unmounts them: the kernel gives the same pages once more."""
+    for name in files(root):
+        (root / "dev/hugepages" / name).unlink()
+    return HugePageBackend(root, kernel).open(noted.records[-1], noted)
+
+
+def test_nothing_is_added_to_what_is_staged_where_pages_are_gone(tmp_path: Path) -> None:
     noted = Noted()
     kernel = MadeKernel(pages_from(64 * MIB, 4))
-    begin(tmp_path, kernel, noted).reserve(2 * HUGE, block_bytes=HUGE)
-    for name in files(tmp_path):
-        (tmp_path / "dev/hugepages" / name).unlink()
-    again = HugePageBackend(tmp_path, kernel).open(noted.records[-1], noted)
+    memory = begin(tmp_path, kernel, noted)
+    memory.reserve(2 * HUGE, block_bytes=HUGE)
+    memory.allocate(0)
+    noted(memory.record())
+    again = reopened_without_files(tmp_path, kernel, noted)
     assert again.moved()
     for ask in (lambda: again.allocate(0), lambda: again.reserve(HUGE, block_bytes=HUGE)):
         with pytest.raises(KernelError, match="huge pages of it are gone: rbu driver stop"):
             ask()
     again.give_back()
     assert files(tmp_path) == []
+
+
+def test_where_nothing_is_staged_others_are_taken_for_pages_that_are_gone(tmp_path: Path) -> None:
+    noted = Noted()
+    kernel = MadeKernel(pages_from(64 * MIB, 4))
+    begin(tmp_path, kernel, noted).reserve(2 * HUGE, block_bytes=HUGE)
+    again = reopened_without_files(tmp_path, kernel, noted)
+    address = again.allocate(9)
+    assert again.moved() == ()
+    assert again.memory.regions == (Region(address, PhysAddr(address + HUGE)),)
+    again.give_back()
+    assert files(tmp_path) == []
+
+
+def test_where_nothing_is_staged_a_page_that_is_somewhere_else_is_given_back(
+    tmp_path: Path,
+) -> None:
+    """Where it is now, it is cleared; the pages beside it stay."""
+    noted = Noted()
+    kernel = MadeKernel(pages_from(64 * MIB, 8))
+    memory = begin(tmp_path, kernel, noted)
+    memory.reserve(4 * HUGE, block_bytes=HUGE)
+    first = memory.allocate(9)
+    memory.memory.write(first, b"staged")
+    memory.free(first, 9)
+    number = {address: number for number, address in noted.records[-1].files[0].pages}[first]
+    (name,) = files(tmp_path)
+    kernel.places[name, number] = 5 * GIB
+    assert memory.allocate(9) not in (first, 5 * GIB)
+    assert memory.moved() == ()
+    assert first not in [region.start for region in memory.memory.regions]
+    assert sum(region.size_bytes for region in memory.memory.regions) == 3 * HUGE
+    assert [len(file.pages) for file in noted.records[-1].files] == [3]
+    assert b"staged" not in (tmp_path / "dev/hugepages" / name).read_bytes()
 
 
 def test_pages_without_a_record_are_given_back_when_asked(tmp_path: Path) -> None:

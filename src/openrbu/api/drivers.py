@@ -95,7 +95,7 @@ def stop_driver() -> bool:
         computer, this user may not, or memory can't be given back.
     :raise DamagedInputError: when the driver's record is damaged.
     """
-    from openrbu.own_driver.huge_pages import give_back_forgotten
+    from openrbu.own_driver.giving_back import give_back_forgotten
     from openrbu.update.exclusion import alone_on
 
     with contextlib.closing(_this_computer("own")) as host, alone_on(host):

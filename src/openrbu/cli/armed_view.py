@@ -34,7 +34,7 @@ def armed_cell(machine: Machine, now: UpdateStatus) -> Cell:
             f"yes, but something else is staged than was verified and armed; {cancel}"
         ),
         NextRestart.MEMORY_MOVED: bad(
-            f"yes, but {moved_text(now.moved)}; {cancel}" if now.moved else "yes"
+            f"yes, but {moved_text(now.moved)}; {cancel}, then update again" if now.moved else "yes"
         ),
         NextRestart.TAKES_NO_PACKETS: bad(
             "yes, but packets are staged, and this machine's BIOS takes none: the next restart "

@@ -161,7 +161,8 @@ def _rows(now: OwnDriverStatus) -> list[tuple[str, Cell]]:
     if now.loses:
         rows.append(("costs", bad(now.loses)))
     if now.moved:
-        moved = "the kernel has moved these, or others use them: the BIOS would not find them"
+        moved = "the kernel has moved these, or others use them: "
+        moved += "the BIOS would not find them" if now.staged_size_bytes else "others are taken"
         rows.append(("moved", bad(moved)))
         rows += _extent_rows(now.moved)
     if now.staged_size_bytes:

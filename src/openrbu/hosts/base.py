@@ -41,7 +41,7 @@ class OwnRbu(Protocol):
 
     @property
     def memory_bytes(self) -> int:
-        """The size of the memory that it has now."""
+        """The size of the memory that it has now, without huge pages that have moved."""
 
     @property
     def cannot_flush(self) -> str:

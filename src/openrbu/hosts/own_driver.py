@@ -280,7 +280,11 @@ class _Rbu:
     @property
     def memory_bytes(self) -> int:
         driver = self._host.driver
-        return 0 if driver is None else sum(each.size_bytes for each in driver.regions)
+        if driver is None:
+            return 0
+        return sum(each.size_bytes for each in driver.regions) - sum(
+            each.size_bytes for each in driver.lost()
+        )
 
     @property
     def _kind(self) -> MemoryKind:

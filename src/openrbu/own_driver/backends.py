@@ -84,7 +84,8 @@ def obstacles_to_more(
     """What keeps a driver that has this memory (None: none yet) from having so much in all."""
     had_bytes = 0 if memory is None else sum(each.size_bytes for each in memory.memory.regions)
     if memory is not None and had_bytes >= needed_bytes:
-        return ()
+        of_kind = obstacles_to("huge_pages", root) if memory.kind == "huge_pages" else ()
+        return tuple(each for each in of_kind if each.name == "hidden_addresses")
     if memory is None or memory.kind == "huge_pages":
         return obstacles_to("huge_pages", root, needed_bytes=max(0, needed_bytes - had_bytes))
     text = f"the memory of openrbu's own driver ({memory.kind}) has only {human_size(had_bytes)}"

@@ -147,6 +147,14 @@ class OwnDriver:
         parts = (part.clip(each.start, each.end) for part in self.memory.moved() for each in staged)
         return tuple(part for part in parts if part is not None)
 
+    def lost(self) -> tuple[Region, ...]:
+        """Huge pages that are somewhere else by now; where nothing is staged, others are taken.
+
+        :raise OSError: as `moved`.
+        """
+        memory = self.memory
+        return () if memory is None or memory.kind != "huge_pages" else memory.moved()
+
     # -- loading and unloading ------------------------------------------------------------------
 
     def load(

@@ -21,13 +21,8 @@ from openrbu.errors import DamagedInputError, KernelError, ObstacleError
 from openrbu.memory.physical import Region, joined
 from openrbu.own_driver.blocks import FreeBlocks
 from openrbu.own_driver.cache import flush_lines
-from openrbu.own_driver.hugetlbfs import (
-    Mount,
-    find_mount,
-    make_mount,
-    own_mount,
-    remove_mount,
-)
+from openrbu.own_driver.giving_back import clear_and_remove, give_back_of, left_in
+from openrbu.own_driver.hugetlbfs import Mount, find_mount, make_mount, own_mount
 from openrbu.own_driver.mapped_memory import LOST, MappedMemory, Piece
 from openrbu.own_driver.own_memory import (
     LARGEST_ORDER,
@@ -121,7 +116,7 @@ class HugePages:
         :raise KernelError: ENOMEM when there is none; what the kernel returned, when its huge pages
             can't be used.
         """
-        self._refuse_lost()
+        self._leave_moved()
         with contextlib.suppress(KernelError):
             return self._free.allocate(order, below=below)
         if order > self.largest_order:
@@ -144,7 +139,7 @@ class HugePages:
         :raise KernelError: ENOMEM when that is not to be had; what the kernel returned, when its
             huge pages can't be used.
         """
-        self._refuse_lost()
+        self._leave_moved()
         need = Need(-(-size_bytes // block_bytes), order_for(block_bytes), below)
         trial = self._free.copy()
         with contextlib.suppress(KernelError):
@@ -153,10 +148,45 @@ class HugePages:
             return
         self._grow(need)
 
-    def _refuse_lost(self) -> None:
-        """:raise KernelError: EIO when files of pages are gone: the kernel gives them to others."""
-        if any(name not in self._files for name, _ in self._pages.values()):
-            raise KernelError(errno.EIO, detail="huge pages of it are gone: rbu driver stop")
+    def _leave_moved(self) -> None:
+        """Where nothing is handed out, have those pages no more that are somewhere else now, or
+        whose file is gone: others are taken in their place.
+
+        :raise KernelError: EIO when files of pages are gone, which the kernel gives to others, and
+            something is handed out; else what the kernel returned.
+        """
+        if self._free.is_used:
+            if any(name not in self._files for name, _ in self._pages.values()):
+                raise KernelError(errno.EIO, detail="huge pages of it are gone: rbu driver stop")
+            return
+        try:
+            gone = self.moved()
+            if gone:
+                self._leave(gone)
+        except ObstacleError as obstacle:
+            raise KernelError(errno.EPERM, detail=str(obstacle)) from obstacle
+
+    def _leave(self, gone: tuple[Region, ...]) -> None:
+        """Give the pages at these addresses back, wherever they are now; none is handed out."""
+        kept = {
+            address: place
+            for address, place in self._pages.items()
+            if not any(each.start <= address < each.end for each in gone)
+        }
+        left: dict[str, list[int]] = {}
+        for address in self._pages.keys() - kept.keys():
+            name, number = self._pages[address]
+            left.setdefault(name, []).append(number)
+        for name in left.keys() & self._files.keys():
+            file = self._files[name]
+            file.clear()
+            if any(name == of for of, _ in kept.values()):
+                file.give_back(left[name])
+            else:
+                del self._files[name]
+                file.remove()
+        self._have(kept)
+        self._note(self.record())
 
     # -- taking and giving back -------------------------------------------------------------
 
@@ -170,8 +200,8 @@ class HugePages:
             if not pools:
                 raise KernelError(errno.ENOMEM, detail="this kernel has no huge pages of 2 MiB")
             directory = self._directory()
-            for path in [] if self._files else _left_in(directory):
-                _remove(path)  # its process was killed, and its record is gone
+            for path in [] if self._files else left_in(directory):
+                clear_and_remove(path)  # its process was killed, and its record is gone
             self._giants = self._giants_for(need)
             self._pools = tuple(
                 PoolBefore(pool.path, pool.asked) for pool in (*pools, *self._giants)
@@ -242,6 +272,15 @@ class HugePages:
             for address, (name, number) in pages.items()
         )
 
+    def _have(self, pages: dict[PhysAddr, tuple[str, int]]) -> None:
+        """Have these pages and no others, all of them free."""
+        self._map(pages)
+        self._pages = pages
+        self._free = FreeBlocks(
+            (Region(address, PhysAddr(address + HUGE_PAGE_BYTES)) for address in pages),
+            alignment_bytes=HUGE_PAGE_BYTES,
+        )
+
     def _fd_of(self, name: str) -> int:
         return self._files[name].fd if name in self._files else LOST
 
@@ -283,10 +322,7 @@ class HugePages:
                 if each.page_bytes != HUGE_PAGE_BYTES or address % HUGE_PAGE_BYTES:
                     raise DamagedInputError(f"there is no page of {each.name} at {address:#x}")
                 pages[PhysAddr(address)] = (each.name, number)
-        self._map(pages)
-        self._pages = pages
-        for address in pages:
-            self._free.add(Region(address, PhysAddr(address + HUGE_PAGE_BYTES)))
+        self._have(pages)
         self._free.take_rows(record.allocated)
 
     def give_back(self) -> None:
@@ -336,53 +372,6 @@ class HugePageBackend:
         memory = HugePages(self, note)
         memory.restore(record)
         return memory
-
-
-def give_back_of(
-    record: HugePagesRecord, root: Path = Path("/"), kernel: HugePageKernel | None = None
-) -> None:
-    """Clear and give back all that a record says, and what a killed process has left beside it:
-    `OwnMemory.give_back`, also where the memory can't be opened any more.
-
-    :raise OSError: the kernel's error. What could be given back was.
-    :raise ObstacleError: when the mount can't be taken away.
-    """
-    kernel = LinuxHugePages(root) if kernel is None else kernel
-    with contextlib.ExitStack() as stack:  # what fails does not keep the rest from being done
-        directory = root / record.directory.lstrip("/")
-        if record.is_our_mount:
-            stack.callback(remove_mount, Mount(record.directory, is_ours=True), root)
-        for path in _left_in(directory) if record.directory else []:
-            stack.callback(_remove, path)
-        for pool in record.pools:
-            stack.callback(kernel.set_count, pool.path, pool.count)
-
-
-def give_back_forgotten(root: Path = Path("/")) -> bool:
-    """Clear and give back the files of pages that are there without a record. Returns whether there
-    were any.
-
-    Raises what `give_back_of` raises.
-    """
-    mount = find_mount(root)
-    if mount is None or not _left_in(root / mount.directory.lstrip("/")):
-        return False
-    give_back_of(HugePagesRecord("huge_pages", mount.directory, mount.is_ours, (), (), ()), root)
-    return True
-
-
-def _left_in(directory: Path) -> list[Path]:
-    """The files of pages in a directory."""
-    return sorted(directory.glob(f"{NAME_PREFIX}*"))
-
-
-def _remove(path: Path) -> None:
-    """Clear a file of pages, and remove it."""
-    file = HugePageFile.open(path)
-    try:
-        file.clear()
-    finally:
-        file.remove()
 
 
 def _fresh_name(directory: Path) -> str:

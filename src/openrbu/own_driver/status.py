@@ -15,7 +15,8 @@ class OwnDriverStatus:
     """The status of openrbu's own `dell_rbu`.
 
     `memory`: how its memory is had (`huge_pages`, …). `regions`: where that is; `staged_regions`:
-    where the staged bytes are, and `moved` those parts that are somewhere else by now. `is_kept`:
+    where the staged bytes are, and `moved` those parts that are somewhere else by now (of its huge
+    pages, where nothing is staged). `is_kept`:
     an operator started it, who will stop it; if not, an update did. `is_flushed`: what is staged
     was written from the processor's caches to memory; only the restart shows whether it stays.
     `loses`: what staging in this memory costs, such as kdump's kernel, and what brings it back;
@@ -53,7 +54,7 @@ def status_of(driver: OwnDriver, root: Path = Path("/")) -> OwnDriverStatus | No
         packet_size_bytes=driver.packet_size_bytes,
         staged_size_bytes=driver.staged_size_bytes,
         staged_regions=driver.staged_regions,
-        moved=driver.moved(),
+        moved=driver.moved() if driver.staged_regions else driver.lost(),
         is_kept=driver.is_kept,
         is_flushed=driver.is_flushed,
         loses=lost_by(driver.memory.record(), root),

@@ -59,7 +59,8 @@ def check_in_place(host: Host, found: Iterable[Region] = ()) -> None:
     if own is None:
         return
     if away := moved(host):
-        raise MovedError(moved_text(away))
+        text = f"{moved_text(away)}: update once more"
+        raise MovedError(text)
     from openrbu.memory.held import HeldPages  # noqa: PLC0415  (start-up time)
 
     held = HeldPages(own.staged_regions)
@@ -72,10 +73,10 @@ def check_in_place(host: Host, found: Iterable[Region] = ()) -> None:
 
 
 def moved_text(away: tuple[Region, ...]) -> str:
-    """What is wrong, and what to do."""
+    """What is wrong."""
     places = ", ".join(f"{region.start:#x}" for region in away[:4])
     more = " and others" if len(away) > 4 else ""
     return (
         "the kernel has moved pages of what is staged, or others use their memory now (they were "
-        f"at {places}{more}), so the BIOS would not find it: update once more"
+        f"at {places}{more}), so the BIOS would not find it"
     )
