@@ -140,6 +140,12 @@ def test_a_plan_for_people_has_no_digest_no_policy_and_no_search_through_memory(
     assert set(importers(*words, "--json", of=slow)) == {"hashlib"}
 
 
+@pytest.mark.usefixtures("_three_machines")
+def test_an_update_loads_no_masked_arrays() -> None:
+    """A large part of numpy, which nothing here needs and some of its functions load."""
+    assert importers("update", "image.hdr", "--machine", "one", of=("numpy.ma",)) == {}
+
+
 def test_a_scan_of_a_dump_with_findings_does_without_numpy(tmp_path: Path) -> None:
     """To load it takes longer than to look at 1 GiB."""
     image = image_bytes(size_bytes=64 * KIB)

@@ -92,7 +92,7 @@ class RamArray:
         if whole.all() and len(addresses) and (numbers == numbers[0]).all():
             return self._items(numbers[0], kind)[self._index(numbers[0], addresses)]
         items = np.empty(len(addresses), kind)
-        for number in np.unique(numbers):
+        for number in set(numbers.tolist()):
             here = whole & (numbers == number)
             items[here] = self._items(number, kind)[self._index(number, addresses[here])]
         for position in np.flatnonzero(~whole):
