@@ -28,6 +28,8 @@ from rigs.machines import published
 from rigs.own_driver import RamFileHost
 from rigs.own_memory import HUGE, free_pages, make_computer, whole_ram
 
+POOL = "/sys/kernel/mm/hugepages/hugepages-2048kB"
+
 WITHOUT_END = 200
 """More steps than an update has."""
 
@@ -173,6 +175,31 @@ def test_without_memory_for_one_piece_the_update_fails_and_leaves_nothing(tree: 
             perform(host, plan)
         assert not host.exists(IMAGE_TYPE)
     assert sorted(free_pages(tree)) == [HUGE * number for number in (3, 5, 7, 9)]
+
+
+@pytest.mark.parametrize(
+    ("counts", "pool", "verdict"),
+    [
+        ("60000 9 0 0 0 0 0 0 0 0 0", 0, Verdict.UNKNOWN),  # single pages: compacting may fail
+        ("60000 9 0 0 0 0 0 0 0 0 0", 1, Verdict.HANDLED),
+        ("60000 9 0 0 0 0 0 0 0 1 0", 0, Verdict.HANDLED),
+        ("60000 9 0 0 0 0 0 0 0 0 9", 0, Verdict.FINE),
+        ("60 9 0 0 0 0 0 0 0 0 0", 0, Verdict.UNKNOWN),
+    ],
+)
+def test_a_plan_promises_no_huge_pages_where_none_is_whole(
+    tree: Path, counts: str, pool: int, verdict: Verdict
+) -> None:
+    put(tree, "/proc/buddyinfo", f"Node 0, zone DMA32 {counts}\n")
+    put(tree, f"{POOL}/free_hugepages", f"{pool}\n")
+    large = image_of(flash_size_bytes=3 * MIB)
+    with opened(tree) as host:
+        plan = make_plan(host, large, Options(mode="mono", allow_any_system=True))
+        (row,) = (check for check in plan.checks if check.name == "own_driver")
+    assert row.verdict is verdict
+    if verdict is Verdict.UNKNOWN:
+        assert "restart" in row.advice
+        assert ("compacting" in row.advice) == ("60000" in counts)
 
 
 @pytest.mark.parametrize("choice", ["auto", "kernel", "own"])

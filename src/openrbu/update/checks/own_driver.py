@@ -8,11 +8,15 @@ from functools import partial
 
 from openrbu.formats.buddyinfo import free_bytes, free_in_blocks, low_zones
 from openrbu.hosts.base import OwnRbu
+from openrbu.linux.files import number_of
 from openrbu.linux.memory import BUDDYINFO
 from openrbu.units import HUGE_PAGE_BYTES, PAGE_SIZE, human_size, order_for
 from openrbu.update.checks.check import Check, Question, Verdict
 from openrbu.update.checks.situation import Situation
 from openrbu.update.ways import first_way, staged_bytes
+
+FREE_PAGES = "/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages"
+"""How many huge pages the kernel has that nobody uses."""
 
 _check = partial(Check, Question.STAGING)
 
@@ -80,9 +84,13 @@ def _pages(seen: Situation, own: OwnRbu, needed: _Needed) -> Check:
     text = f"{text}; {free} could be had at once, of {human_size(there)} that are free there"
     if free >= needed.pages:
         return check(text, Verdict.FINE)
-    if there >= needed.pages * HUGE_PAGE_BYTES:
+    if there < needed.pages * HUGE_PAGE_BYTES:
+        advice = "end some programs first, or do it soon after a restart"
+        return check(text, Verdict.UNKNOWN, advice)
+    if free or number_of(seen.host, FREE_PAGES):
         return check(text, Verdict.HANDLED, "memory is compacted for the rest")
-    return check(text, Verdict.UNKNOWN, "end some programs first, or do it soon after a restart")
+    advice = "compacting memory is tried, and may fail; then do it soon after a restart"
+    return check(text, Verdict.UNKNOWN, advice)
 
 
 def cache_checks(own: OwnRbu) -> Iterator[Check]:
