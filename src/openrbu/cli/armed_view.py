@@ -14,10 +14,11 @@ if TYPE_CHECKING:
 
 def armed_cell(machine: Machine, now: UpdateStatus) -> Cell:
     """Whether the BIOS is armed, with what the next restart will do."""
-    from openrbu.update.own_memory import moved_text
+    from openrbu.update.own_memory import moved_advice, moved_text
     from openrbu.update.report import NextRestart
 
     cancel = f"rbu cancel{machine_words(machine)} undoes it"
+    advice = moved_advice(sees_memory=now.sees_memory)
     words: dict[NextRestart, Cell] = {
         NextRestart.UNKNOWN: f"can't be read: {now.token_problem}",
         NextRestart.CHANGES_NOTHING: _unarmed_cell(machine, now),
@@ -34,7 +35,7 @@ def armed_cell(machine: Machine, now: UpdateStatus) -> Cell:
             f"yes, but something else is staged than was verified and armed; {cancel}"
         ),
         NextRestart.MEMORY_MOVED: bad(
-            f"yes, but {moved_text(now.moved)}; {cancel}, then update again" if now.moved else "yes"
+            f"yes, but {moved_text(now.moved)}; {cancel}, then {advice}" if now.moved else "yes"
         ),
         NextRestart.TAKES_NO_PACKETS: bad(
             "yes, but packets are staged, and this machine's BIOS takes none: the next restart "

@@ -61,7 +61,7 @@ def start(
     Example:  rbu driver start --memory 16M --block 16M
     """
     size_bytes = _memory_bytes(memory, block)
-    block_bytes = size_of(_BLOCK if block is None else block, "--block")
+    block_bytes = _block_bytes(_BLOCK if block is None else block)
     before = api.driver_status()
     kind = (memory_from or ("huge-pages" if before is None else before.memory)).replace("-", "_")
     now = api.start_driver(
@@ -86,6 +86,16 @@ def _memory_bytes(memory: str | None, block: str | None) -> int:
     size_bytes = 0 if memory is None else size_of(memory, "--memory")
     if memory is not None and size_bytes < PAGE_SIZE:
         raise UsageError(f"--memory {memory}: less than a page of 4 KiB; with a unit, such as 8M?")
+    return size_bytes
+
+
+def _block_bytes(block: str) -> int:
+    """
+    :raise UsageError: when it is no size that a block may have.
+    """
+    size_bytes = size_of(block, "--block")
+    if size_bytes < PAGE_SIZE or size_bytes & (size_bytes - 1):
+        raise UsageError(f"--block {block}: a block is a power of two from 4 KiB on, such as 4M")
     return size_bytes
 
 

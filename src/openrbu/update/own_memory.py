@@ -59,8 +59,8 @@ def check_in_place(host: Host, found: Iterable[Region] = ()) -> None:
     if own is None:
         return
     if away := moved(host):
-        text = f"{moved_text(away)}: update once more"
-        raise MovedError(text)
+        advice = moved_advice(sees_memory=host.physical_memory is not None)
+        raise MovedError(f"{moved_text(away)}: {advice}")
     from openrbu.memory.held import HeldPages  # noqa: PLC0415  (start-up time)
 
     held = HeldPages(own.staged_regions)
@@ -79,4 +79,15 @@ def moved_text(away: tuple[Region, ...]) -> str:
     return (
         "the kernel has moved pages of what is staged, or others use their memory now (they were "
         f"at {places}{more}), so the BIOS would not find it"
+    )
+
+
+def moved_advice(*, sees_memory: bool) -> str:
+    """What to do then. The pages' bytes may stay at their old addresses; `sees_memory`: the next
+    update looks there before it arms the BIOS."""
+    if sees_memory:
+        return "update again"
+    return (
+        "switch the machine off and on before you update again: a BIOS may find the old bytes, "
+        "which can't be looked for here"
     )
