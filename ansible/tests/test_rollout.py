@@ -269,6 +269,75 @@ def test_a_play_with_serial_is_refused(fleet: Fleet) -> None:
     assert status(fleet, "a")["state"] == "none"
 
 
+def own_play(*lines: str) -> str:
+    """A play of one's own with the role; `lines` go to the role."""
+    role = "    - role: openrbu.firmware.rollout\n" + "".join(f"      {line}\n" for line in lines)
+    return f"- hosts: all\n  gather_facts: false\n  order: shuffle\n  roles:\n{role}"
+
+
+def test_hosts_in_any_order_wait_for_none_that_has_no_fork(fleet: Fleet) -> None:
+    """Waves are in the order in which Ansible works on the hosts: one that is shuffled once more
+    would have the last wave wait in the only fork."""
+    names = ("a", "b", "c", "d", "e", "f")
+    for name in names:
+        fleet.machine(name)
+    fleet.play(own_play(), "-f", "1", *settings(fleet, fleet.image("A06")))
+    assert states(fleet) == dict.fromkeys(names, "updated")
+
+
+@pytest.mark.parametrize("canaries", [1, 2])
+def test_who_can_not_ask_for_a_restart_is_not_waited_for(fleet: Fleet, canaries: int) -> None:
+    """Such as a host whose lookup fails after it was staged."""
+    for name in ("a", "b", "c"):
+        fleet.machine(name)
+    (fleet.directory / "host_vars").mkdir()
+    wrong = "rollout_reboot: {reboot_timeout: '{{ none_such }}'}\n"
+    (fleet.directory / "host_vars/b.yml").write_text(wrong, "utf-8")
+    more = {"waves": ["1", "1"], "canary_waves": canaries}
+    played = roll_out(fleet, fleet.image("A06"), code=2, **more)
+    last = "updated" if canaries == 1 else "stopped"
+    assert states(fleet) == {"a": "updated", "b": "stopped", "c": last}
+    assert "none_such" in played.of("b", RESTARTED)["msg"]
+
+
+@pytest.mark.parametrize("had_a_run", [False, True])
+def test_a_role_that_leaves_out_the_first_host_restarts_nobody(
+    fleet: Fleet, had_a_run: bool
+) -> None:
+    """Without it nothing was checked, and the ledger is none, or that of an earlier run."""
+    fleet.machine("a")
+    fleet.machine("b")
+    image = fleet.image("A06")
+    if had_a_run:
+        fleet.machine("c", model="precision-390")
+        roll_out(fleet, image, code=2)
+        assert states(fleet) == {"a": "waiting", "b": "waiting", "c": "not_staged"}
+    text = own_play("when: inventory_hostname != 'a'").replace("shuffle", "inventory")
+    played = fleet.play(text, *settings(fleet, image), code=2)
+    assert "has not begun: the play's first host was left out" in played.of("b", RESTARTED)["msg"]
+    assert status(fleet, "b")["is_armed"] is False
+
+
+def test_errors_that_are_ignored_begin_nothing(fleet: Fleet) -> None:
+    fleet.machine("a")
+    fleet.machine("b", model="precision-390")
+    text = own_play("ignore_errors: true")
+    played = fleet.play(text, *settings(fleet, fleet.image("A06")))
+    assert "1 of 2 machines are not staged" in played.of("a", RESTARTED)["msg"]
+    assert status(fleet, "a")["bios"]["version"] == "A05"
+
+
+def test_a_module_that_crashes_is_named_with_its_last_words(fleet: Fleet) -> None:
+    fleet.machine("a")
+    python = fleet.directory / "python"
+    python.write_text("#!/bin/sh\necho 'MemoryError: no more' >&2\nexit 1\n", "utf-8")
+    python.chmod(0o755)
+    more = {"openrbu_in_process": False, "ansible_python_interpreter": str(python)}
+    words = settings(fleet, fleet.image("A06"))
+    fleet.play(ROLLOUT, *words, "-e", json.dumps(more), code=2)
+    assert summary(fleet)["machines"]["a"]["message"].endswith("MemoryError: no more")
+
+
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
@@ -340,7 +409,8 @@ def test_the_specification_has_the_variables_and_defaults_of_the_role() -> None:
     table = (role / "README.md").read_text("utf-8")
     assert all(f"`{name}`" in table for name in options)
     used = set(re.findall(r"rollout_\w+", (role / "tasks/main.yml").read_text("utf-8")))
-    assert used - {"rollout_open", "rollout_staged"} == options.keys()
+    own = {"rollout_open", "rollout_staged", "rollout_begun", "rollout_late"}
+    assert used - own == options.keys()
 
 
 class Watcher:

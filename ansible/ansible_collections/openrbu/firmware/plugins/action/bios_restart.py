@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ansible.errors import AnsibleError
+from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible_collections.openrbu.firmware.plugins.module_utils import rbu
 from ansible_collections.openrbu.firmware.plugins.module_utils.answers import (
     RbuError,
@@ -31,7 +31,7 @@ from ansible_collections.openrbu.firmware.plugins.plugin_utils.states import is_
 
 OPTIONS = {
     "staged": {"type": "dict", "required": True},
-    "directory": {"type": "path", "required": True},
+    "begun": {"type": "dict", "required": True},
     "reboot": {"type": "dict", "default": {}},
     "image": {"type": "path"},
     "mode": rbu.UPDATE_OPTIONS["mode"],
@@ -40,6 +40,9 @@ OPTIONS = {
     "retry_failed": rbu.UPDATE_OPTIONS["retry_failed"],
     **rbu.ARM_OPTIONS,
 }
+
+LATE = "late"
+"""The option that names a variable with others: they are worked out in the action."""
 
 _STAGING = tuple(name for name in OPTIONS if name in rbu.UPDATE_OPTIONS)
 """The options for the stagings of further steps."""
@@ -74,6 +77,11 @@ def restart_of(steps: list[Result]) -> Result:
     }
 
 
+def _in_a_line(error: AnsibleError) -> str:
+    """What an error says, as one line."""
+    return " ".join(str(error).split())
+
+
 _TASKS: dict[str, Callable[..., Result]] = {
     "arm": rbu.bios_arm,
     "info": rbu.bios_info,
@@ -86,14 +94,28 @@ class ActionModule(RbuAction):
 
     def run(self, tmp: None = None, task_vars: dict[str, Any] | None = None) -> Result:
         result: Result = super(RbuAction, self).run(tmp, task_vars)
-        _dummy, asked = self.validate_argument_spec(argument_spec=OPTIONS)
         variables = task_vars or {}
         host = str(variables["inventory_hostname"])
-        staged, directory = asked["staged"], Path(asked["directory"])
+        begun = dict(self._task.args.get("begun") or {})
+        if begun.get("failed") or "ledger" not in begun:
+            why = begun.get("msg") or (
+                "the play's first host was left out (when, tags): choose hosts by hosts: or --limit"
+            )
+            raise AnsibleActionFail(f"the roll-out has not begun: {why}")
+        path = Path(begun["ledger"])
+        directory = path.parent
+        try:
+            asked = self._asked(variables)
+        except AnsibleError as error:
+            if self._task.check_mode:
+                raise
+            # The others wait for this machine until it has asked, or will not.
+            state, message = ledger.pass_over(path, host, f"not restarted: {_in_a_line(error)}")
+            return {**result, "changed": False, "failed": True, "state": state, "msg": message}
+        staged = asked["staged"]
         if self._task.check_mode:
             would = staged.get("state") in ("planned", "staged", "armed")
             return {**result, "changed": would, "failed": not is_staged(staged)}
-        path = directory / "ledger.db"
         steps = [dict(staged.get("answers") or {})]
         state, message = ledger.take(path, host)
         changed = False
@@ -111,6 +133,19 @@ class ActionModule(RbuAction):
         end_orphan()
         failed = state not in (ledger.UPDATED, *ledger.AS_WANTED)
         return {**result, "changed": changed, "failed": failed, "state": state, "msg": message}
+
+    def _asked(self, variables: dict[str, Any]) -> Result:
+        """The options of the task, and those of the variable that it names.
+
+        :raise AnsibleError: when one can't be worked out, or is not valid.
+        """
+        given = dict(self._task.args)
+        if name := given.pop(LATE, None):
+            late = self._templar.template(variables[name])
+            given.update({key: late[key] for key in late if late[key] != variables.get("omit")})
+        self._task.args = given
+        _dummy, asked = self.validate_argument_spec(argument_spec=OPTIONS)
+        return dict(asked)
 
     def _brought(
         self, asked: Result, steps: list[Result], variables: dict[str, Any], path: Path

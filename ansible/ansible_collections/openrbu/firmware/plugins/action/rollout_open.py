@@ -55,6 +55,15 @@ def _answers(staged: Any) -> dict[str, Any]:
     return dict((staged.get("answers") if isinstance(staged, dict) else None) or {})
 
 
+def _reason(staged: dict[str, Any]) -> str:
+    """What a result of staging says, with the last words of a module that has crashed."""
+    if staged.get("skipped"):
+        return "nothing was staged here (when, tags): choose hosts by hosts: or --limit"
+    said = str(staged.get("msg", ""))
+    last = str(staged.get("module_stderr") or "").strip().splitlines()[-1:]
+    return ": ".join([said, *last]) if not is_staged(staged) else said
+
+
 class ActionModule(ActionBase):
     """Makes the ledger of this run from what staging has found on each host of the play."""
 
@@ -65,7 +74,10 @@ class ActionModule(ActionBase):
         result: dict[str, Any] = super().run(tmp, task_vars)
         _dummy, asked = self.validate_argument_spec(argument_spec=OPTIONS)
         variables = task_vars or {}
-        hosts = list(variables["ansible_play_hosts_all"])
+        # In the order in which they are worked on (`order:`), which the batch has: machines of a
+        # later wave must not take all forks.
+        hosts = list(variables["ansible_play_batch"])
+        hosts += sorted(set(variables["ansible_play_hosts_all"]) - set(hosts))
         if len(variables["ansible_play_batch"]) < len(variables["ansible_play_hosts"]):
             raise AnsibleActionFail(
                 "the play has serial: leave it out, the roll-out has waves of its own"
@@ -215,7 +227,7 @@ class ActionModule(ActionBase):
         """The state of a host by the result of its staging."""
         if not isinstance(staged, dict):
             return ledger.Entry(host, ledger.NOT_STAGED, "nothing was staged here")
-        message = str(staged.get("msg", ""))
+        message = _reason(staged)
         if staged.get("unreachable"):
             return ledger.Entry(host, ledger.NOT_STAGED, f"unreachable: {message}")
         if not is_staged(staged):

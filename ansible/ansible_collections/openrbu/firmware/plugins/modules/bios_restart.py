@@ -31,12 +31,18 @@ options:
     description: The result of M(openrbu.firmware.bios_stage) on this machine.
     type: dict
     required: true
-  directory:
+  begun:
     description:
-      - The directory on the controller that M(openrbu.firmware.rollout_open) made. The answers of
-        rbu on this machine are saved there in C(machines), for C(rbu report).
-    type: path
+      - The result of M(openrbu.firmware.rollout_open) in this play. The answers of rbu on this
+        machine are saved beside its ledger in C(machines), for C(rbu report).
+    type: dict
     required: true
+  late:
+    description:
+      - The name of a variable that has others of these options. The action works them out, so that
+        a machine on which that fails is V(stopped), and others do not wait for it. Where it is a
+        canary, nobody restarts.
+    type: str
   reboot:
     description: Options for M(ansible.builtin.reboot).
     type: dict
@@ -75,7 +81,7 @@ EXAMPLES = r"""
 - name: Arm, restart, and hear what the BIOS says
   openrbu.firmware.bios_restart:
     staged: "{{ staged }}"
-    directory: /srv/rollout
+    begun: "{{ begun }}"
     reboot:
       reboot_timeout: 1800
 """

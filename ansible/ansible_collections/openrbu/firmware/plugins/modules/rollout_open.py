@@ -84,6 +84,7 @@ EXAMPLES = r"""
     staged: staged
     budget: 1%
   run_once: true
+  register: begun
 """
 
 RETURN = r"""

@@ -8,7 +8,7 @@ transaction, and tells afterwards how it went:
 
     waiting ──take──► restarting ──give──► updated | failed
        │                 └── leave ──► stopped | not_staged
-       └──────────────take──► stopped
+       └────take, pass_over──► stopped
 
 A restart may begin when its wave is open (all machines of the waves before have ended) and when
 fewer machines are failed or restarting than the budget allows: so never more than the budget fail,
@@ -338,6 +338,21 @@ def leave(path: Path, name: str, why: str, state: str = STOPPED) -> None:
     """Take back that a machine may restart, or restart once more: it is no failure."""
     with _changing(path) as database:
         _set(database, name, state, why)
+
+
+def pass_over(path: Path, name: str, why: str) -> tuple[str, str]:
+    """Let a machine go that waits, and for which nobody can ask: others wait for it. Where it is a
+    canary, nobody restarts. Returns its state and a message."""
+    with _changing(path) as database:
+        found: tuple[str, str, int] | None = database.execute(
+            "select state, message, wave from machine where name = ?", (name,)
+        ).fetchone()
+        if found is None or found[0] != WAITING:
+            return found[:2] if found else (STOPPED, why)
+        _set(database, name, STOPPED, why)
+        if found[2] < int(_rules(database)["canary_waves"]):
+            _stop(database, f"the canary {name} was not restarted")
+        return STOPPED, why
 
 
 def summary(path: Path) -> dict[str, Any]:
