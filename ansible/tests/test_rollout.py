@@ -65,6 +65,22 @@ def test_the_answers_of_each_machine_are_there_for_a_report(fleet: Fleet) -> Non
     assert (rows["b"]["outcome"], rows["b"]["completion_code"]) == ("refused", "0x000a")
 
 
+def test_a_report_has_a_row_for_each_host_by_its_name_in_the_inventory(fleet: Fleet) -> None:
+    """Two computers of one name, with one service tag; and two of which nothing was heard."""
+    for name in ("a", "b", "c", "d"):
+        fleet.machine(name)
+    fleet.rbu("machine", "off", "d")
+    (fleet.directory / "host_vars").mkdir()
+    (fleet.directory / "host_vars/c.yml").write_text("rollout_executable: none_such\n", "utf-8")
+    roll_out(
+        fleet, fleet.image("A06"), code=2, openrbu_in_process=False, unstaged_allowed=2, budget=4
+    )
+    outcomes = {name: row["outcome"] for name, row in rows(fleet).items()}
+    assert outcomes == {"a": "updated", "b": "updated", "c": "failed", "d": "failed"}
+    assert "there is no none_such on this host" in rows(fleet)["c"]["why"]
+    assert "unreachable" in rows(fleet)["d"]["why"]
+
+
 def test_check_mode_changes_nothing_and_leaves_nothing(fleet: Fleet) -> None:
     fleet.machine("a")
     before = status(fleet, "a")

@@ -19,6 +19,7 @@ from ansible_collections.openrbu.firmware.plugins.plugin_utils.reports import (
     knows_version,
     put_away_answers,
     save_answers,
+    save_no_answer,
     save_summary,
 )
 from ansible_collections.openrbu.firmware.plugins.plugin_utils.states import is_staged
@@ -61,7 +62,7 @@ def _reason(staged: dict[str, Any]) -> str:
         return "nothing was staged here (when, tags): choose hosts by hosts: or --limit"
     said = str(staged.get("msg", ""))
     last = str(staged.get("module_stderr") or "").strip().splitlines()[-1:]
-    return ": ".join([said, *last]) if not is_staged(staged) else said
+    return ": ".join([said.rstrip("."), *last]) if not is_staged(staged) else said
 
 
 class ActionModule(ActionBase):
@@ -170,7 +171,9 @@ class ActionModule(ActionBase):
                 is_told = (has_died or state == ledger.RESTARTING) and has_answers(
                     directory, entry.name
                 )
-            if not is_told:
+            if not answers and entry.state == ledger.NOT_STAGED:
+                save_no_answer(directory, entry.name, entry.message)
+            elif not is_told:
                 save_answers(directory, entry.name, [answers])
         save_summary(directory, summary)
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
 import re
@@ -25,11 +26,32 @@ def machine_file(directory: Path, host: str) -> Path:
 
 def save_answers(directory: Path, host: str, steps: Iterable[dict[str, Any]]) -> None:
     """Save what rbu answered in each step, one document after another."""
-    documents = [each for answers in steps for each in _documents(answers)]
+    documents = [_named(each, host) for answers in steps for each in _documents(answers)]
     _save_documents(machine_file(directory, host), documents)
 
 
-def _documents(answers: dict[str, Any]) -> list[Any]:
+def save_no_answer(directory: Path, host: str, why: str) -> None:
+    """Save why there is no answer of a host, where there is none of an earlier run either: a report
+    has a row for it, too."""
+    path = machine_file(directory, host)
+    if any("machine" in each for each in _saved(path)):
+        return
+    at = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
+    said = {"command": "plan", "machine": None, "computer": host, "at": at}
+    error = {"kind": "not_staged", "message": why, "exit_code": 1}
+    _save(path, json.dumps({"schema": 1, "error": error, "said": said}) + "\n")
+
+
+def _named(document: dict[str, Any], host: str) -> dict[str, Any]:
+    """An answer under the name that a real machine has in the inventory: the computer's own, and
+    its service tag, may be those of others, too. A virtual one says its name."""
+    said = document.get("said") or {}
+    if said.get("machine") or "computer" not in said:
+        return document
+    return {**document, "said": {**said, "computer": host}}
+
+
+def _documents(answers: dict[str, Any]) -> list[dict[str, Any]]:
     """The answers of a step in their order. Where the plan says what prevents an update, the status
     after it is left out: of a report's answers the newest counts."""
     left_out = {"status"} if (answers.get("plan") or {}).get("error") else set()
