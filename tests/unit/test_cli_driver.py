@@ -175,14 +175,10 @@ def test_the_kernels_driver_wins(rbu: Cli, tree: Path) -> None:
 
 
 def test_it_is_shown_where_a_kernels_driver_was_loaded_since(rbu: Cli, tree: Path) -> None:
-    """Under `rbu run` its own files look like those."""
     rbu("driver", "start", "--memory", "2M")
     put(tree, "/sys/devices/platform/dell_rbu/image_type", "mono\n")
     assert document(rbu, "driver", "status")["size_bytes"] == 2 * MIB
     assert "rmmod dell_rbu" in rbu.fails(4, "driver", "start")
-    with contextlib.closing(RamFileHost(tree, "own")) as host:
-        assert host.driver_for_change.is_loaded
-        assert "openrbu's own driver is in use" in rbu.fails(4, "driver", "start")
     assert rbu("driver", "stop").out == "stopped: its memory was cleared and given back\n"
 
 
@@ -209,6 +205,22 @@ def test_who_may_not_see_addresses_is_told_also_where_there_is_memory(
 
 def memory_in(rbu: Cli) -> Any:
     return document(rbu, "driver", "status")["memory_in"]["extents"]
+
+
+def test_under_run_its_files_are_not_taken_for_a_kernels_driver(
+    rbu: Cli, tree: Path, tmp_path: Path
+) -> None:
+    rbu("driver", "start", "--memory", "2M")
+    with contextlib.closing(RamFileHost(tree, "own")) as host:
+        assert host.driver_for_change.is_loaded
+        for name, content in (("image_type", "mono\n"), ("packet_size", "0\n"), ("data", "")):
+            put(tree, f"/sys/devices/platform/dell_rbu/{name}", content)
+        (tree / "sys/.real").mkdir()
+        assert document(rbu, "driver", "status")["size_bytes"] == 2 * MIB
+        assert "openrbu's own driver is in use" in rbu.fails(4, "driver", "start")
+        assert document(rbu, "status")["driver"] == "own"
+        refused = rbu.fails(4, "plan", tmp_path / "image.hdr", "--driver", "kernel")
+        assert "leave out --driver kernel" in refused
 
 
 def test_a_record_that_can_not_be_written_is_named(

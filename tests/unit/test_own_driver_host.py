@@ -10,12 +10,13 @@ import pytest
 
 from openrbu.errors import ObstacleError, UpdateFailedError
 from openrbu.formats.hdr import Image
+from openrbu.hosts.linux import LinuxHost
 from openrbu.hosts.own_driver import DriverChoice
 from openrbu.units import KIB, MIB
 from openrbu.update.arming import arm
 from openrbu.update.cancelling import cancel
 from openrbu.update.checks.check import Verdict
-from openrbu.update.driver import DATA, IMAGE_TYPE, LOADING, RbuDriver
+from openrbu.update.driver import DATA, IMAGE_TYPE, LOADING, PACKET_SIZE, STAGED, RbuDriver
 from openrbu.update.flow import perform
 from openrbu.update.options import Options
 from openrbu.update.plan import make_plan
@@ -200,6 +201,59 @@ def test_a_plan_promises_no_huge_pages_where_none_is_whole(
     if verdict is Verdict.UNKNOWN:
         assert "restart" in row.advice
         assert ("compacting" in row.advice) == ("60000" in counts)
+
+
+@pytest.fixture
+def served(tree: Path, image: Image) -> Iterator[Path]:
+    """What `rbu update` finds under `rbu run`: an image is staged, the driver's files are at their
+    paths, and another process has the driver."""
+    with opened(tree) as host:
+        assert perform(host, make_plan(host, image, Options(mode="mono")), arm=False) is not None
+        shown = {
+            path: b"".join(host.chunks(path, MIB)) for path in (IMAGE_TYPE, PACKET_SIZE, STAGED)
+        }
+        locked = host.store.locked
+    with locked():
+        for path, content in shown.items():
+            put(tree, path, content)
+        put(tree, "/sys/module/dell_rbu/refcnt", "0\n")
+        (tree / "sys/.real").mkdir()
+        yield tree
+
+
+def test_under_run_it_is_known_that_the_driver_is_openrbus_own(served: Path) -> None:
+    with opened(served) as host:
+        status = read_status(host)
+        assert (status.has_own_driver, status.state) == (True, UpdateState.STAGED)
+        assert host.own_rbu is not None
+        assert status.staged_regions == host.own_rbu.staged_regions != ()
+        assert host.own_rbu.largest_block_bytes == 64 * MIB
+        assert host.own_rbu.is_kept
+        assert arm(host).driver == "own"
+        assert read_status(host).next_restart is NextRestart.UPDATES
+
+
+def test_under_run_nothing_is_armed_whose_pages_have_moved(served: Path) -> None:
+    (served / "moved").write_text(" ".join(map(str, PAGES)))
+    with opened(served) as host:
+        assert read_status(host).moved
+        with pytest.raises(UpdateFailedError, match="has moved pages"):
+            arm(host)
+        assert not read_status(host).is_armed
+
+
+def test_under_run_modules_are_left_to_its_commands(
+    served: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: list[str] = []
+    monkeypatch.setattr(LinuxHost, "load_module", lambda *words: called.append(words[1]))
+    monkeypatch.setattr(LinuxHost, "unload_module", lambda *words: called.append(words[1]))
+    with opened(served) as host:
+        host.load_module("dell_rbu", {})
+        host.unload_module("dell_rbu")
+        assert host.own_rbu is not None
+        host.own_rbu.reserve(4 * MIB, block_bytes=4 * MIB)  # who serves it takes it
+    assert called == ["dell_rbu", "dell_rbu"]
 
 
 @pytest.mark.parametrize("choice", ["auto", "kernel", "own"])

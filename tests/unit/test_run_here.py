@@ -8,6 +8,7 @@ import random
 import shlex
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,6 +55,27 @@ def test_a_script_stages_in_this_computers_memory(here: OwnComputer, image: Path
     assert here.staged == here.places_of(image)
     assert here.shell(f"cmp {image} /sys/devices/platform/dell_rbu/data\n{UNLOAD}") == ""
     assert not here.is_started
+
+
+KNOWS = """
+from contextlib import closing
+from openrbu.api.machines import _this_computer
+
+with closing(_this_computer("auto")) as host:
+    own = host.own_rbu
+    print(own is not None and [(each.start, each.end) for each in own.staged_regions])
+    print(own is not None and own.moved(), flush=True)
+"""
+
+
+def test_rbu_itself_knows_there_that_it_is_its_own(here: OwnComputer, image: Path) -> None:
+    """Its huge pages are in a mount that was made after the program's mounts were its own."""
+    assert OWN_MOUNT not in here.do("cat", "/proc/mounts")
+    look = f"{shlex.quote(sys.executable)} -c {shlex.quote(KNOWS)}"
+    said = here.shell(f"{TOOL.format(image=image)}\n{look}\n{UNLOAD}\n")
+    staged, moved = said.splitlines()
+    assert staged.startswith("[(")
+    assert moved == "()"
 
 
 def test_nothing_is_left_where_nothing_was_staged(here: OwnComputer) -> None:

@@ -11,10 +11,10 @@ import pytest
 from openrbu.drivers.sysfs import Symlink, SysfsTree, TextAttribute
 from openrbu.errors import KernelError
 from openrbu.fuse.tree_files import TreeFiles
+from openrbu.hosts.own_driver import REAL_SYS
 from openrbu.run.overlay import (
     KMOD,
     OF_OWN_DRIVER,
-    REAL_SYS,
     Overlay,
     real_entries,
 )

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from openrbu import errors
-from openrbu.api.machines import KERNELS_IS_LOADED, _this_computer
+from openrbu.api.machines import _this_computer
 from openrbu.units import MIB, PAGE_SIZE
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def start_driver(
         this user may not, there is no such memory, or it is started with memory of another kind.
     :raise DamagedInputError: when the driver's record is damaged.
     """
+    from openrbu.hosts.own_driver import KERNELS_IS_LOADED
     from openrbu.own_driver.status import status_of
     from openrbu.update.exclusion import alone_on
 
@@ -43,8 +44,6 @@ def start_driver(
         raise errors.UsageError(f"a block of {block_bytes} bytes: a power of two from 4 KiB on")
     with contextlib.closing(_this_computer("own", memory_from)) as host, alone_on(host):
         if host.own_rbu is None:
-            if host.started_driver is not None:
-                _ = host.driver_for_change  # rbu run, which serves it to this process, has it
             raise errors.ObstacleError(KERNELS_IS_LOADED)
         with _told("openrbu's own driver can't be started"):
             driver = host.driver_for_change

@@ -35,11 +35,6 @@ if TYPE_CHECKING:
     from openrbu.update.restarted import Restarted
 
 
-KERNELS_IS_LOADED = (
-    "the kernel's dell_rbu is loaded, and is used: rmmod dell_rbu unloads it, where it is a module"
-)
-
-
 class Machine:
     """A machine that is open: a virtual one, or the computer that this process runs on.
 
@@ -278,7 +273,8 @@ def open_machine(
 
     :raise MachineError: when there is no such machine, when another process has it for more than a
         few seconds and does not serve it, or when its files can't be used.
-    :raise ObstacleError: when openrbu's own driver is chosen, and the kernel's is loaded.
+    :raise ObstacleError: when openrbu's own driver is chosen, and the kernel's is loaded; or the
+        kernel's, and `rbu run` serves openrbu's own to this process.
     :raise UsageError: when a driver is chosen for a virtual machine, which has its own kernel.
     """
     if name is None:
@@ -286,8 +282,7 @@ def open_machine(
             contextlib.closing(_this_computer(driver)) as host,
             _until_closed(Machine(host)) as machine,
         ):
-            if driver == "own" and host.own_rbu is None:
-                raise errors.ObstacleError(KERNELS_IS_LOADED)
+            host.check_choice()
             yield machine
         return
     if driver != "auto":

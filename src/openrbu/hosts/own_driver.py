@@ -7,6 +7,10 @@ Which driver is used:
 - `auto`: that one of the two which is loaded; where none is, openrbu's own if the kernel has none
   to load.
 
+Under `rbu run` without a machine the files below `/sys` are those of openrbu's own driver, which
+the process that serves them has: they are used as a kernel's, and what they don't say is told by
+the driver's record.
+
 While this process only reads, the driver is looked at as another process may have it just now. The
 first change takes it, until `close`.
 """
@@ -36,6 +40,17 @@ if TYPE_CHECKING:
     from openrbu.own_driver.store import Store
 
 DriverChoice = Literal["auto", "kernel", "own"]
+
+REAL_SYS = "/sys/.real"
+"""Where `rbu run` without a machine, and nobody else, binds the real `/sys`."""
+
+KERNELS_IS_LOADED = (
+    "the kernel's dell_rbu is loaded, and is used: rmmod dell_rbu unloads it, where it is a module"
+)
+
+_OWN_IS_SERVED = (
+    "rbu run serves openrbu's own driver here, and not the kernel's: leave out --driver kernel"
+)
 
 _NAME = "dell_rbu"
 _DEVICE = f"/sys/devices/platform/{_NAME}"
@@ -90,7 +105,21 @@ class OwnDriverHost(LinuxHost):
     def offers_own_rbu(self) -> bool:
         return self._choice != "kernel"
 
+    @cached_property
+    def is_served(self) -> bool:
+        """Whether `rbu run` serves openrbu's own driver to this process."""
+        return super().exists(REAL_SYS)
+
+    def check_choice(self) -> None:
+        """:raise ObstacleError: when the driver that was chosen can't be used here."""
+        if self._choice == "own" and self.own_rbu is None:
+            raise ObstacleError(KERNELS_IS_LOADED)
+        if self._choice == "kernel" and self.is_served:
+            raise ObstacleError(_OWN_IS_SERVED)
+
     def _uses_own(self) -> bool:
+        if self.is_served:
+            return True
         if self._choice == "kernel" or super().exists(_DEVICE):
             return False
         return self._choice == "own" or self._is_started or self._would_be_own
@@ -122,7 +151,7 @@ class OwnDriverHost(LinuxHost):
 
         :raise ObstacleError | DamagedInputError: as `look_at_own_driver`.
         """
-        if self._choice == "kernel" or super().exists(_DEVICE):
+        if not self.is_served and (self._choice == "kernel" or super().exists(_DEVICE)):
             return None
         return self.started_driver
 
@@ -158,8 +187,10 @@ class OwnDriverHost(LinuxHost):
         return self._driver
 
     def _of(self, path: str) -> OwnDriver | None:
-        """The driver, where this path is one of its files'."""
-        is_its = any(path == each or path.startswith(f"{each}/") for each in _OURS)
+        """The driver, where this path is one of its files', and none that is served."""
+        is_its = not self.is_served and any(
+            path == each or path.startswith(f"{each}/") for each in _OURS
+        )
         return self.driver if is_its else None
 
     @property
@@ -218,7 +249,7 @@ class OwnDriverHost(LinuxHost):
     # -- modules --------------------------------------------------------------------------------
 
     def load_module(self, name: str, parameters: Mapping[str, str]) -> None:
-        if name != _NAME or not self._uses_own():
+        if name != _NAME or self.is_served or not self._uses_own():
             super().load_module(name, parameters)
             return
         self.refuse_obstacles()
@@ -236,7 +267,7 @@ class OwnDriverHost(LinuxHost):
         refuse_obstacles(self._memory_from, self.root)
 
     def unload_module(self, name: str) -> None:
-        if name != _NAME or self.driver is None:
+        if name != _NAME or self.is_served or self.driver is None:
             super().unload_module(name)
             return
         try:
@@ -265,6 +296,8 @@ class _Rbu:
 
     @property
     def is_kept(self) -> bool:
+        if self._host.is_served:  # who serves it stops it
+            return True
         driver = self._host.driver
         return driver is not None and driver.is_kept
 
@@ -310,6 +343,8 @@ class _Rbu:
         return obstacles_to_more(memory, self._host.root, needed_bytes=needed_bytes)
 
     def reserve(self, size_bytes: int, *, block_bytes: int) -> None:
+        if self._host.is_served:  # who serves it takes memory as it is needed
+            return
         self._host.driver_for_change.reserve(size_bytes, block_bytes=block_bytes, below=_BELOW)
 
 

@@ -22,7 +22,7 @@ from openrbu.memory.physical import Region, joined
 from openrbu.own_driver.blocks import FreeBlocks
 from openrbu.own_driver.cache import flush_lines
 from openrbu.own_driver.giving_back import clear_and_remove, give_back_of, left_in
-from openrbu.own_driver.hugetlbfs import Mount, find_mount, make_mount, own_mount
+from openrbu.own_driver.hugetlbfs import Mount, as_seen_here, find_mount, make_mount, own_mount
 from openrbu.own_driver.mapped_memory import LOST, MappedMemory, Piece
 from openrbu.own_driver.own_memory import (
     LARGEST_ORDER,
@@ -307,10 +307,12 @@ class HugePages:
         :raise DamagedInputError: when the record says what can't be.
         :raise OSError: the kernel's error.
         """
+        directory = self._root
         if record.directory:
-            self._mount = Mount(record.directory, record.is_our_mount)
+            found = Mount(record.directory, record.is_our_mount)
+            self._mount = as_seen_here(found, self._root)
+            directory /= self._mount.directory.lstrip("/")
         self._pools = record.pools
-        directory = self._root / record.directory.lstrip("/")
         pages: dict[PhysAddr, tuple[str, int]] = {}
         for each in record.files:
             if not each.pages:

@@ -57,6 +57,14 @@ def own_mount(root: Path = Path("/")) -> Mount:
     return Mount(_view(root) + OWN_MOUNT, is_ours=True)
 
 
+def as_seen_here(mount: Mount, root: Path = Path("/")) -> Mount:
+    """A mount that another process has found, by the path at which this process has it, too."""
+    view = _view(root)
+    if not view or mount.directory.startswith(f"{view}/"):
+        return mount
+    return mount._replace(directory=view + mount.directory)
+
+
 def make_mount(mount: Mount, root: Path = Path("/")) -> None:
     """Mount a hugetlbfs of our own.
 

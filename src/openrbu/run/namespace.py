@@ -28,12 +28,12 @@ from pathlib import Path
 
 from openrbu.errors import ObstacleError
 from openrbu.hosts.linux import JOURNAL
+from openrbu.hosts.own_driver import REAL_SYS
 from openrbu.run.overlay import (
     LINKS_TO_SELF,
     OF_MACHINE,
     OF_OWN_DRIVER,
     PROCESSES,
-    REAL_SYS,
     REFUSED,
     Places,
     RealEntry,

@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from openrbu.drivers.sysfs import ROOT, Caller, Change, Stat
 from openrbu.errors import KernelError
+from openrbu.hosts.own_driver import REAL_SYS
 from openrbu.run.shown_files import PROC_FILES, XEN
 
 if TYPE_CHECKING:
@@ -153,10 +154,6 @@ REFUSED = "/refused"
 
 PROCESSES = "/proc/.processes"
 """A directory on which the real `/proc` is bound."""
-
-REAL_SYS = "/sys/.real"
-"""A directory on which the real `/sys` is bound, where names that come later are shown. It is not
-listed."""
 
 KMOD = "/sys/.kmod"
 """A directory for commands that load modules, in the same case. It is not listed either."""
