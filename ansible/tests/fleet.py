@@ -185,6 +185,7 @@ class RollOut:
 
     def __init__(self, fleet: Fleet, drawn: Sequence[Drawn], forks: int) -> None:
         self.fleet, self.forks = fleet, forks
+        self.canary_waves = 1
         self.reports = fleet.directory / "rollout"
         hosts = fleet.directory / "host_vars"
         hosts.mkdir()
@@ -195,12 +196,15 @@ class RollOut:
             (hosts / f"{each.name}.yml").write_text(json.dumps(variables), "utf-8")
 
     def run(self, budget: int, kill_after_s: float | None = None) -> int | None:
-        """Run it; None: the controller was killed after that time."""
+        """Run it; None: the controller was killed after that time. A canary goes ahead in the first
+        run only: who is first in a later one may be a machine that fails, and stop it."""
         settings = {
             "rollout_budget": budget,
+            "rollout_canary_waves": self.canary_waves,
             "rollout_unstaged_allowed": "50%",
             "rollout_directory": str(self.reports),
         }
+        self.canary_waves = 0
         words = ["-f", str(self.forks), "-e", json.dumps(settings)]
         with (self.fleet.directory / "printed").open("ab") as printed:
             process = subprocess.Popen(
