@@ -10,6 +10,7 @@ More sizes, more memory and all steps: `make driver-soak`.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -203,3 +204,45 @@ def test_an_update_with_it_is_done(own: tuple[str, Lab, SharedMachine], story: S
     assert post.mode == mode
     status = story.rbu("status")
     assert (status["last_update"]["succeeded"], status["staged_size_bytes"]) == (True, 0)
+
+
+@pytest.mark.parametrize("own", ["small"], indirect=True)
+def test_rbu_as_the_tool_that_its_own_driver_is_served_to(story: Story) -> None:
+    """`rbu run -- rbu update`: it verifies, arms, and what it says holds after `rbu run`."""
+    new = story.newer()
+    image = story.file("new.hdr", story.image(new))
+    update = json.loads(
+        story.says("rbu", "run", "--", "rbu", "update", image, "--mode", "mono", "--json")
+    )
+    assert (update["driver"], update["is_armed"]) == ("own", True)
+    extents = staged_in(story)
+    assert (
+        regions_of([(int(e["start"], 0), int(e["end"], 0)) for e in update["extents"]]) == extents
+    )
+    assert story.rbu("status")["next_restart"] == "updates"
+    story.until_restart("reboot")
+    assert [each.address for each in story.search().images] == [extents[0].start]
+    post = story.machine.restart()
+    assert (post.completion_code, post.version_after) == (CompletionCode.COMPLETED, new)
+
+
+@pytest.mark.parametrize("own", ["small"], indirect=True)
+def test_with_memory_in_single_pages_it_is_done_or_leaves_nothing(story: Story) -> None:
+    image = story.file("new.hdr", story.image(story.newer()))
+    assert "KiB available" in break_memory(story)
+    plan = {each["name"]: each for each in story.rbu("plan", image, "--mode", "mono")["checks"]}
+    print(plan["own_driver"])
+    assert plan["own_driver"]["verdict"] in ("unknown", "in_the_way")
+    update = story.tries("rbu", "update", image, "--mode", "mono", "--json")
+    print(update)
+    if update.returncode:
+        assert update.returncode in (1, 4)
+        assert "\n" not in json.loads(update.stdout)["error"]["message"]
+    else:
+        story.rbu("cancel")
+    assert story.rbu("status")["is_armed"] is False
+    assert story.rbu("driver", "status")["is_started"] is False
+    assert "HugePages_Total:       0" in story.shell("cat /proc/meminfo")
+    story.until_restart("reboot")
+    assert story.search().images == ()
+    story.machine.restart()

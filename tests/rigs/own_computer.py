@@ -66,7 +66,7 @@ class OwnComputer:
     """Runs commands in the namespaces."""
 
     def __init__(self, pid: int) -> None:
-        self.prefix = ("nsenter", f"--target={pid}", "--mount")
+        self.prefix: tuple[str, ...] = ("nsenter", f"--target={pid}", "--mount")
 
     def line(self, *words: object) -> list[str]:
         """The command line of a command there."""

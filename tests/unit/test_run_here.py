@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import random
@@ -68,8 +69,16 @@ with closing(_this_computer("auto")) as host:
 """
 
 
-def test_rbu_itself_knows_there_that_it_is_its_own(here: OwnComputer, image: Path) -> None:
-    """Its huge pages are in a mount that was made after the program's mounts were its own."""
+@pytest.mark.parametrize("root", ["/", "/run/other"])
+def test_rbu_itself_knows_there_that_it_is_its_own(
+    here: OwnComputer, image: Path, root: str
+) -> None:
+    """Its huge pages are in a mount that was made after the program's mounts were its own; in a
+    chroot the first process does not have it at that path either."""
+    if root != "/":
+        here.do("sh", "-euc", f"mkdir {root}; mount --rbind / {root}")
+        here = copy.copy(here)
+        here.prefix = (*here.prefix, "chroot", root)
     assert OWN_MOUNT not in here.do("cat", "/proc/mounts")
     look = f"{shlex.quote(sys.executable)} -c {shlex.quote(KNOWS)}"
     said = here.shell(f"{TOOL.format(image=image)}\n{look}\n{UNLOAD}\n")

@@ -30,6 +30,7 @@ FILE_SYSTEM_TYPE = "hugetlbfs"
 
 _FIRST_PROCESS = "/proc/1"
 
+_PARENT = re.compile(r"^PPid:\t([1-9][0-9]*)$", re.MULTILINE)
 _ESCAPE = re.compile(r"\\([0-7]{3})")
 _PAGE_SIZE = re.compile(r"pagesize=(?P<number>[0-9]{1,6})(?P<unit>[KMG])")
 _LIMIT = re.compile(r"(^|,)(ro|size=[^,]*|nr_inodes=[^,]*)(,|$)")
@@ -58,11 +59,25 @@ def own_mount(root: Path = Path("/")) -> Mount:
 
 
 def as_seen_here(mount: Mount, root: Path = Path("/")) -> Mount:
-    """A mount that another process has found, by the path at which this process has it, too."""
-    view = _view(root)
-    if not view or mount.directory.startswith(f"{view}/"):
-        return mount
-    return mount._replace(directory=view + mount.directory)
+    """A mount that another process has found, by a path at which this process has it, too: as the
+    first process sees it, as this one does, or as one does that has started it, such as `rbu run`
+    in a chroot. The same where none of them has it."""
+    views = ["" if mount.directory.startswith(f"{_FIRST_PROCESS}/") else _view(root), ""]
+    for view in (*views, *(f"/proc/{pid}/root" for pid in _ancestors(root))):
+        seen = mount._replace(directory=view + mount.directory)
+        with contextlib.suppress(OSError):
+            if (root / seen.directory.lstrip("/")).is_mount():
+                return seen
+    return mount
+
+
+def _ancestors(root: Path) -> Iterator[str]:
+    """The numbers of the processes that have started this one, the nearest first."""
+    pid = "self"
+    with contextlib.suppress(OSError):
+        while pid != "1" and (match := _PARENT.search((root / f"proc/{pid}/status").read_text())):
+            pid = match[1]
+            yield pid
 
 
 def make_mount(mount: Mount, root: Path = Path("/")) -> None:
