@@ -92,15 +92,17 @@ test-nobody: $(FLOORS)/.ready  ## Those that may do something else for another u
 	$(call compiled,$(FLOORS))
 	OPENRBU_MOUNT_SECONDS=5 $(FLOORS)/bin/python -m pytest -m "privilege and not lab" $(TWO) tests/unit tests/contract
 
-test-floors: $(FLOORS)/.ready  ## The other unit tests with the oldest numpy, rich and platformdirs (Debian 12's), but for the longest
+FLOORS_TESTS = $(CAN_DIFFER)
+
+test-floors: $(FLOORS)/.ready  ## The other tests that can differ with the oldest numpy, rich and platformdirs (Debian 12's); all: FLOORS_TESTS=tests/unit
 	$(call compiled,$(FLOORS))
-	$(FLOORS)/bin/python -m pytest -m "not privilege and not lab and not untraced" $(TWO) tests/unit \
+	$(FLOORS)/bin/python -m pytest -m "not privilege and not lab" $(TWO) $(FLOORS_TESTS) \
 	  --deselect tests/unit/test_api.py::test_the_examples_are_right_by_their_types  # needs mypy
 
 $(FLOORS)/.ready: requirements/floors.lock pyproject.toml
 	$(environment)
 
-# What can differ with another Python: the commands and what they print, formats, searches, maps,
+# What can differ with another Python, or other packages: the commands and what they print, formats, searches, maps,
 # and each file that names numpy or rich. Not what needs long: random Xen histories.
 CAN_DIFFER = $(sort $(wildcard tests/unit/test_cli_[eimp]*.py tests/unit/test_cli_status.py tests/unit/test_check_words.py \
   tests/unit/test_hdr.py tests/unit/test_maps.py tests/unit/test_packet.py tests/unit/test_scan.py) \

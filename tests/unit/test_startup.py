@@ -143,6 +143,8 @@ def test_a_plan_for_people_has_no_digest_no_policy_and_no_search_through_memory(
 @pytest.mark.usefixtures("_three_machines")
 def test_an_update_loads_no_masked_arrays() -> None:
     """A large part of numpy, which nothing here needs and some of its functions load."""
+    if outcome("import sys, numpy; print('numpy.ma' in sys.modules)") == "True":
+        leave_out("this numpy loads them by itself")
     assert importers("update", "image.hdr", "--machine", "one", of=("numpy.ma",)) == {}
 
 
