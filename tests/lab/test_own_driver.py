@@ -136,10 +136,14 @@ def test_killed_at_any_step_it_leaves_a_whole_image_that_it_knows_or_nothing(sto
     check_gone(story)
 
 
+def regions_in(extents: list[dict[str, str]]) -> tuple[Region, ...]:
+    """Extents as JSON has them."""
+    return regions_of([(int(each["start"], 0), int(each["end"], 0)) for each in extents])
+
+
 def staged_in(story: Story) -> tuple[Region, ...]:
     """Where the driver says that the image is."""
-    extents = story.rbu("driver", "status")["staged_in"]["extents"]
-    return regions_of([(int(each["start"], 0), int(each["end"], 0)) for each in extents])
+    return regions_in(story.rbu("driver", "status")["staged_in"]["extents"])
 
 
 def moved_page(address: int) -> dict[str, Any]:
@@ -216,9 +220,7 @@ def test_rbu_as_the_tool_that_its_own_driver_is_served_to(story: Story) -> None:
     )
     assert (update["driver"], update["is_armed"]) == ("own", True)
     extents = staged_in(story)
-    assert (
-        regions_of([(int(e["start"], 0), int(e["end"], 0)) for e in update["extents"]]) == extents
-    )
+    assert regions_in(update["extents"]) == extents
     assert story.rbu("status")["next_restart"] == "updates"
     story.until_restart("reboot")
     assert [each.address for each in story.search().images] == [extents[0].start]
