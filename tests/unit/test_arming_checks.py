@@ -1,12 +1,11 @@
-"""Whether the BIOS believes that it is armed: CMOS and its check values, ports that nobody answers,
-an admin password; and what is said of the next restart."""
+"""Whether the BIOS believes that it is armed: CMOS and its check values, ports that nobody answers;
+and what is said of the next restart."""
 
 from __future__ import annotations
 
 import re
 import subprocess
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,30 +14,24 @@ import pytest
 from openrbu.bios.post_report import PostReport
 from openrbu.cmos import read_first_bank, write_first_bank
 from openrbu.errors import ExitCode, ObstacleError, UpdateFailedError
-from openrbu.formats import security
 from openrbu.formats.dell import CompletionCode
-from openrbu.formats.security import PasswordStatus
 from openrbu.formats.version import BiosVersion
 from openrbu.hosts.restart_command import SYSTEMD_RUNS
 from openrbu.hosts.virtual import VirtualHost
 from openrbu.linux.cmos import NVMEM
 from openrbu.linux.reboot import KEXEC_LOADED, NEXT_ROOT
-from openrbu.machine.models import MODELS
 from openrbu.machine.virtual import VirtualMachine
 from openrbu.ports import IoPorts
 from openrbu.sharing.access import open_machine
-from openrbu.update import arming_checks, flow, passwords
+from openrbu.update import arming_checks, flow
 from openrbu.update.arm import NoAnswerError, activation_for, read_armed
 from openrbu.update.cancelling import cancel
 from openrbu.update.checks.check import Question, Verdict
-from openrbu.update.journal import Journal
 from openrbu.update.options import Options
-from openrbu.update.plan import Plan, make_plan
+from openrbu.update.plan import make_plan
 from openrbu.update.report import NextRestart, read_status
 from openrbu.update.restarted import update_failure
 from openrbu.update.target import read_target
-from openrbu.update.tries import Staged, stage_somehow
-from openrbu.update.undo import Undo
 from rigs.cli import RBU, Cli
 from rigs.machines import (
     REBOOT_MODE,
@@ -51,7 +44,6 @@ from rigs.machines import (
     status,
     update,
 )
-from rigs.systems import each, tables_of
 
 RANGE = "the check value over the indexes 0x40 to 0x5b is wrong"
 
@@ -537,103 +529,3 @@ def test_the_document_of_an_update_is_the_only_thing_on_standard_output(demo: Cl
     ended = demo("update", demo.image(), "-m", "m", "--json")
     assert (ended.code, ended.err) == (0, "")
     assert ended.document["is_armed"] is True
-
-
-# -- admin passwords ------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("password", [None, "secret"])
-def test_every_model_says_whether_it_has_an_admin_password(
-    tmp_path: Path, model: str, password: str | None
-) -> None:
-    with VirtualMachine(make(tmp_path, model, admin_password=password)) as machine:
-        status = security.admin_password_status(machine.tables)
-        assert status is (PasswordStatus.ENABLED if password else PasswordStatus.DISABLED)
-
-
-@each(["precisiont7600"])
-def test_our_precision_t7600_has_the_structure_of_the_real_one(tmp_path: Path, name: str) -> None:
-    (real,) = tables_of(name).all(security.HARDWARE_SECURITY)
-    with VirtualMachine(make(tmp_path, "precision-t7600")) as machine:
-        (ours,) = machine.tables.all(security.HARDWARE_SECURITY)
-    assert (ours.formatted[:2], ours.formatted[4:]) == (real.formatted[:2], real.formatted[4:])
-
-
-@pytest.mark.parametrize(
-    ("settings", "status"),
-    [
-        (b"\x00", PasswordStatus.DISABLED),
-        (b"\x66", PasswordStatus.ENABLED),
-        (b"\x82", PasswordStatus.DISABLED),
-        (b"\x08", PasswordStatus.NOT_IMPLEMENTED),
-        (b"\xff", PasswordStatus.UNKNOWN),
-        (b"", PasswordStatus.UNKNOWN),
-    ],
-)
-def test_the_status_of_an_admin_password_is_in_two_bits(
-    settings: bytes, status: PasswordStatus
-) -> None:
-    from openrbu.formats.smbios import make_entry_point, make_structure, make_tables
-    from rigs.made_tables import END
-
-    tables = make_tables(make_entry_point(), [make_structure(24, 0x1800, settings), END])
-    assert security.admin_password_status(tables) is status
-    for is_set, wanted in ((True, PasswordStatus.ENABLED), (False, PasswordStatus.DISABLED)):
-        changed = security.with_admin_password(tables, is_set=is_set)
-        if not settings:
-            assert changed is tables
-            continue
-        assert security.admin_password_status(changed) is wanted
-        (structure,) = changed.all(24)
-        assert structure.formatted[4] & 0xF3 == settings[0] & 0xF3
-
-
-def test_a_password_that_is_set_and_not_given_is_in_the_way_of_packets(tmp_path: Path) -> None:
-    with running(make(tmp_path, admin_password="secret")) as machine:
-        host = VirtualHost(machine)
-        assert kinds(host, mode="packet") == ["password_needed"]
-        assert kinds(host, mode="packet", password="secret") == []
-        assert kinds(host, mode="packet", without_password=True) == []
-        plan = make_plan(host, image(), Options(mode="mono"))
-        assert plan.obstacles == ()
-        assert any("a monolithic image has no place for it" in note for note in plan.notes)
-
-
-def test_a_password_that_is_given_and_not_set_is_told(tmp_path: Path) -> None:
-    with running(make(tmp_path)) as machine:
-        host = VirtualHost(machine)
-        plan = make_plan(host, image(), Options(mode="packet", password="secret"))
-        assert plan.obstacles == ()
-        assert any("SMBIOS says that none is set" in note for note in plan.notes)
-
-
-@pytest.mark.parametrize("status", [PasswordStatus.NOT_IMPLEMENTED, PasswordStatus.UNKNOWN])
-def test_a_password_is_not_told_where_nothing_says_that_none_is_set(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: PasswordStatus
-) -> None:
-    with running(make(tmp_path)) as machine:
-        monkeypatch.setattr(passwords, "admin_password_status", lambda tables: status)
-        plan = make_plan(VirtualHost(machine), image(), Options(mode="packet", password="secret"))
-        assert not any("none is set" in note for note in plan.notes)
-
-
-def test_a_monolithic_image_without_room_is_not_tried_as_packets_without_the_password(
-    tmp_path: Path,
-) -> None:
-    """The plan said monolithic, for which no password is asked; packets would be refused."""
-    with running(make(tmp_path, admin_password="secret", ram_bytes=64 << 20)) as machine:
-        host = VirtualHost(machine)
-        machine.running_kernel().allocator.fragment(keep_free_order=3)
-        planned = replace(make_plan(host, image(), Options()), mode="mono")
-        with pytest.raises(UpdateFailedError, match="no free block of 256 KiB"):
-            staged_somehow(host, planned)
-        for options in (Options(password="secret"), Options(without_password=True)):
-            planned = replace(make_plan(host, image(), options), mode="mono")
-            assert staged_somehow(host, planned).way.name == "packets"
-
-
-def staged_somehow(host: VirtualHost, plan: Plan) -> Staged:
-    """Stage what is planned, for good."""
-    undo = Undo(host, Journal.of(host), "an update")
-    return stage_somehow(host, plan, plan.image.build(), Quiet(), undo)
