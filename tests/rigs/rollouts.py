@@ -9,6 +9,14 @@ from typing import Any
 from rigs.playbooks import Fleet, Played
 
 ROLLOUT = "openrbu.firmware.rollout"
+CHECKED = "Check what is asked for"
+RESTARTED = "Arm, restart, and hear what the BIOS says"
+POLICY = """
+schema = 1
+[systems.0x0121]
+target = "A07"
+steps = [{ from = "..A05", via = "A06" }]
+"""
 
 
 def settings(fleet: Fleet, image: Path, **more: Any) -> list[str]:
@@ -38,3 +46,28 @@ def rows(fleet: Fleet) -> dict[str, Any]:
     """What `rbu report` says of each machine."""
     report = fleet.rbu("report", *sorted((fleet.directory / "rollout/machines").iterdir()))
     return {each["name"]: each for each in report["machines"]}
+
+
+def outcomes(fleet: Fleet) -> dict[str, str]:
+    """What `rbu report` says of each machine, in a word."""
+    return {name: each["outcome"] for name, each in rows(fleet).items()}
+
+
+def status(fleet: Fleet, name: str) -> Any:
+    return fleet.rbu("status", "--machine", name)
+
+
+def changes(played: Played) -> list[str]:
+    return [each["host"] for each in played.results if each["result"].get("changed")]
+
+
+def policy_with(fleet: Fleet, *versions: str, pinned: str = "") -> dict[str, Any]:
+    """The policy as a file, with images of these versions, as settings of a roll-out."""
+    images = fleet.directory / "images"
+    images.mkdir(exist_ok=True)
+    for version in versions:
+        image = fleet.image(version)
+        image.rename(images / image.name)
+    policy = fleet.directory / "policy.toml"
+    policy.write_text(f"{POLICY}[pinned]\n{pinned}\n")
+    return {"image": images, "policy": str(policy)}

@@ -17,9 +17,12 @@ description:
   - Where a policy has more steps for the machine, it stages the next one, asks the ledger again,
     and arms and restarts once more, until the policy's target runs. Waves and budget go on holding.
     The machine counts as restarting meanwhile, and its wave is not over.
-  - The task fails where the new version does not run afterwards, where the machine was not
-    restarted because the roll-out has stopped, where nothing was staged, and where the policy says
-    nothing of the machine's system. It does not fail where the policy has pinned the machine.
+  - The task fails where the new version does not run afterwards, where nothing was staged, and
+    where the policy says nothing of the machine's system. It does not fail where the policy has
+    pinned the machine.
+  - Where the roll-out has stopped, or the policy's window is closed, the task fails on the first
+    machine that is not restarted, and says why. It is skipped on all others that this run leaves as
+    they were.
   - A virtual machine that is reached by P(openrbu.firmware.rbu_run#connection) with its option
     O(openrbu.firmware.rbu_run#connection:in_process) is restarted by openrbu in Ansible's process.
 extends_documentation_fragment:

@@ -160,6 +160,7 @@ def open_ledger(
                 "window": window,
                 "waves": json.dumps(sizes),
                 "stopped": _used_up(failed, allowed) if failed >= allowed else "",
+                "speaker": "",
             }
             _write(database, machines, sizes, rules)
     except sqlite3.DatabaseError as error:
@@ -251,7 +252,7 @@ def take(path: Path, name: str) -> tuple[str, str]:
                 "select state, message, wave from machine where name = ?", (name,)
             ).fetchone()
             if found is None:
-                return STOPPED, "the roll-out does not know this machine"
+                return NOT_STAGED, "the roll-out does not know this machine"
             state, message, wave = found
             if state not in (WAITING, RESTARTING):
                 return state, message
@@ -353,6 +354,14 @@ def pass_over(path: Path, name: str, why: str) -> tuple[str, str]:
         if found[2] < int(_rules(database)["canary_waves"]):
             _stop(database, f"the canary {name} was not restarted")
         return STOPPED, why
+
+
+def speaks_for_all(path: Path, name: str) -> bool:
+    """Whether this machine, which was not restarted because nobody is, is the one that says so: the
+    first that asks here."""
+    with _changing(path) as database:
+        database.execute("update rule set value = ? where name = 'speaker' and value = ''", (name,))
+        return _rules(database)["speaker"] == name
 
 
 def summary(path: Path) -> dict[str, Any]:
