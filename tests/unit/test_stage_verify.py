@@ -6,26 +6,29 @@ import errno
 import os
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from openrbu.bios.post import Board, find_update
-from openrbu.bios.rules import RejectedError
+from openrbu.bios.rules import FoundUpdate, RejectedError
 from openrbu.errors import KernelError, ObstacleError, UpdateFailedError
 from openrbu.formats import packet
 from openrbu.formats.hdr import Image
 from openrbu.hosts.base import read_text
 from openrbu.hosts.virtual import VirtualHost
 from openrbu.machine.virtual import VirtualMachine
-from openrbu.memory.physical import Region
+from openrbu.memory.narrowed import possible_pages
+from openrbu.memory.physical import ReadableMemory, Region
 from openrbu.memory.ram_file import RamFile
 from openrbu.memory.scan import search
 from openrbu.units import KIB, MIB, PAGE_SIZE, PhysAddr
 from openrbu.update import stage
 from openrbu.update.clearing import Clearing
 from openrbu.update.driver import CHUNK_BYTES, DATA, LOADING, RbuDriver, ReadBack
+from openrbu.update.possible_bioses import PossibleBioses
 from openrbu.update.stage import DriverState, OutOfMemoryError, Payload, make_payload
 from openrbu.update.verify import compare, find_staged
 from rigs.machines import (
@@ -449,6 +452,42 @@ def put_packets(machine: VirtualMachine, data: bytes, at: int, size: int = 4096)
     step = -(-size // PAGE_SIZE) * PAGE_SIZE * 2
     for number, start in enumerate(range(0, len(pieces), size)):
         machine.ram.write(PhysAddr(at + number * step), pieces[start : start + size])
+
+
+def test_a_page_that_another_program_takes_while_it_is_looked_at_is_left_out(
+    usual: VirtualMachine,
+) -> None:
+    """Of another update, in free memory. The rest is looked at again; memory is searched once."""
+
+    class Counted(RamFile):
+        searches = 0
+
+        def populated(self, start: PhysAddr, end: PhysAddr) -> Iterator[Region]:
+            self.searches += 1
+            return super().populated(start, end)
+
+    put_packets(usual, IMAGE, HIGH)
+    taken = PhysAddr(HIGH - MIB)
+    usual.ram.write(taken, bytes(payload(data=OTHER).staged[:PAGE_SIZE]))
+    (bios,) = published(Image.parse(IMAGE))
+    refused = []
+
+    def find(seen: ReadableMemory) -> FoundUpdate:
+        try:
+            return bios.find(seen)
+        except RejectedError as error:
+            refused.append(str(error))
+            usual.ram.zero(taken, PAGE_SIZE)
+            raise
+
+    memory = Counted(usual.directory / "ram", usual.ram.regions, writable=False)
+    possible_pages(memory)
+    once = memory.searches
+    bioses = PossibleBioses((replace(bios, find=find),))
+    assert find_staged(memory, Image.parse(IMAGE), bioses, packets=payload().staged)
+    assert len(refused) == 1
+    assert memory.searches == 2 * once
+    memory.close()
 
 
 def test_nothing_in_memory_is_not_found(usual: VirtualMachine) -> None:

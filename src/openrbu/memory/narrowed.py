@@ -7,6 +7,7 @@ is read after the start of such a page, such as the rest of a packet, comes from
 
 from __future__ import annotations
 
+import sys
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -16,7 +17,7 @@ from typing import Any
 from openrbu.formats.hdr import MAGIC_WORD
 from openrbu.formats.packet_header import PACKET_HEADER, PACKET_MAGIC
 from openrbu.lazy import np, npt
-from openrbu.memory.page_search import pages_beginning_with
+from openrbu.memory.page_search import WORD_BYTES, pages_beginning_with
 from openrbu.memory.physical import ReadableMemory, Region, joined
 from openrbu.memory.ram_array import Addresses, RamArray
 from openrbu.units import KIB, PAGE_SIZE, PhysAddr
@@ -62,6 +63,17 @@ class NarrowedMemory:
     def only(self, wanted: npt.NDArray[np.bool_]) -> NarrowedMemory:
         """The same with only those pages for which `wanted` is True; shape (pages,)."""
         return NarrowedMemory(self._memory, list(compress(self._possible, wanted.tolist())))
+
+    def still_there(self) -> NarrowedMemory:
+        """The same without the pages that begin otherwise by now."""
+        return NarrowedMemory(
+            self._memory,
+            [
+                (address, kind)
+                for address, kind in self._possible
+                if self.starts_with(address, _FIRST_WORDS[kind].to_bytes(WORD_BYTES, sys.byteorder))
+            ],
+        )
 
     @cached_property
     def pages(self) -> Addresses:

@@ -39,8 +39,7 @@ from openrbu.update.verify import (
 DROP_CACHES = "/proc/sys/vm/drop_caches"
 
 _MAX_SEARCHES = 3
-"""How many searches of physical memory have to fail before it is an error. (Measured on Debian's
-6.1.192: the first search was disturbed in 9 of 10 packet updates, the second in none.)"""
+"""How many searches of physical memory have to fail before it is an error."""
 
 OVERWRITE_FACTOR = 4
 """How many times the delivered size is overwritten: a kernel does not hand out the pages first that

@@ -12,12 +12,12 @@ image has to be in pages that the kernel uses, as far as the kernel says which o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from openrbu.bios.rules.ruleset import FoundUpdate, RejectedError
 from openrbu.buffers import Buffer, same_bytes
-from openrbu.errors import UpdateFailedError
+from openrbu.errors import DamagedInputError, UpdateFailedError
 from openrbu.formats.hdr import Image
 from openrbu.formats.image_check import MAX_DATA_BYTES
 from openrbu.formats.packet_header import PacketHeader
@@ -198,6 +198,10 @@ def find_staged(
     which of the pages at some addresses are free or will be freed. A copy there does not count as
     staged, but a BIOS may find it.
 
+    The memory of a running machine changes meanwhile. A free page with a packet may be taken for
+    something else, often for this process, between two looks at it. Where that fails, the pages
+    that are still what they were are looked at again; all of memory is searched once.
+
     :raise LeftoverCopyError: when one of them does not take it because of a leftover copy in free
         memory.
     :raise OtherDataError: when one of them does not take it because of other data in memory.
@@ -205,24 +209,53 @@ def find_staged(
     :raise OSError: what the kernel returns.
     """
     seen = NarrowedMemory.of(memory)
-    free = free_pages(seen.pages)
+    while True:
+        try:
+            return _find_among(seen, image, bioses, packets, free_pages(seen.pages))
+        except (NotTakenError, DamagedInputError):
+            left = seen.still_there()
+            if len(left.pages) == len(seen.pages):
+                raise
+            seen = left
+
+
+def _find_among(
+    seen: NarrowedMemory,
+    image: Image,
+    bioses: PossibleBioses,
+    packets: Buffer | None,
+    free: FreePages | None,
+) -> tuple[Finding, ...]:
+    """`find_staged` in the pages that were found."""
     ours = _of_image(seen, image) if packets is None else _of_packets(seen, memoryview(packets))
     freed = (
         np.zeros(len(seen.pages), np.bool_) if free is None else _in_free_memory(seen, free, image)
     )
-    views = _Views(seen, seen.only(ours), seen.only(~freed), seen.only(ours & ~freed))
+    staged = ours & ~freed
+    views = _Views(seen.only(staged), seen.only(ours), tuple(_with_others(seen, staged, freed)))
     return tuple(_take(bios, views, image) for bios in bioses)
 
 
 @dataclass(frozen=True, slots=True)
 class _Views:
-    """The same memory: as it is (`all`); only what is staged (`ours`); only what the kernel keeps
-    in use until the restart (`in_use`); only what is staged and in use."""
+    """The same memory: only what is staged and in use until the restart (`staged`); what is staged,
+    also where it may be overwritten (`ours`); and the views of `_with_others`."""
 
-    all: NarrowedMemory
+    staged: NarrowedMemory
     ours: NarrowedMemory
-    in_use: NarrowedMemory
-    ours_in_use: NarrowedMemory
+    with_others: tuple[tuple[NarrowedMemory, type[OtherDataError]], ...]
+
+
+def _with_others(
+    seen: NarrowedMemory, staged: npt.NDArray[np.bool_], freed: npt.NDArray[np.bool_]
+) -> Iterator[tuple[NarrowedMemory, type[OtherDataError]]]:
+    """Memory with other data in it than what is staged, as far as there is any: what the kernel
+    keeps in use until the restart, and all as it is. With each the error for data that keeps a BIOS
+    from what is staged."""
+    if (staged != ~freed).any():
+        yield seen.only(~freed), OtherDataError
+    if freed.any():
+        yield seen, LeftoverCopyError
 
 
 def _take(bios: PossibleBios, views: _Views, image: Image) -> Finding:
@@ -231,7 +264,7 @@ def _take(bios: PossibleBios, views: _Views, image: Image) -> Finding:
 
     :raise LeftoverCopyError | OtherDataError | NotTakenError: as `find_staged`.
     """
-    found = _search(bios, views.ours_in_use, image)
+    found = _search(bios, views.staged, image)
     if isinstance(found, str):
         among_free = _search(bios, views.ours, image)
         if isinstance(among_free, Finding):
@@ -241,14 +274,13 @@ def _take(bios: PossibleBios, views: _Views, image: Image) -> Finding:
                 f"rest: {found}"
             )
         raise _refusal(bios, among_free, views.ours, image)
-    for view, is_free in ((views.in_use, False), (views.all, True)):
+    for view, error in views.with_others:
         among_others = _search(bios, view, image)
         if isinstance(among_others, str):
-            why = (
+            raise error(
                 f"a BIOS with the {bios.name} rules would not take what is staged, because of "
                 f"other data in memory: {among_others}"
             )
-            raise LeftoverCopyError(why) if is_free else OtherDataError(why)
     return found
 
 
