@@ -187,6 +187,10 @@ class Host(Protocol):
     def module_is_loaded(self, name: str) -> bool:
         """Whether a kernel module is loaded or built in."""
 
+    def clear_free_memory(self, size_bytes: int) -> None:
+        """Take so much memory as a program and give it back, which clears it. Nothing happens where
+        there is not as much, and on a virtual machine, whose memory no program takes."""
+
     def restart(self) -> None:
         """Restart the machine in the way that `/sys/kernel/reboot/mode` says.
 

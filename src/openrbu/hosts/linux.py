@@ -28,6 +28,7 @@ from openrbu.memory.kcore import open_kcore
 from openrbu.memory.physical import ReadableMemory
 from openrbu.system import immutable
 from openrbu.system.flocks import one_for_all
+from openrbu.system.free_memory import take_and_free
 from openrbu.system.lock_holders import flock_holders, process_title
 from openrbu.system.lockfile import acquire_within, try_lock
 
@@ -181,6 +182,9 @@ class LinuxHost:
 
     def module_is_loaded(self, name: str) -> bool:
         return self.exists(f"/sys/module/{name}")
+
+    def clear_free_memory(self, size_bytes: int) -> None:
+        take_and_free(size_bytes)
 
     def restart(self) -> None:
         """Through the init system, and with the BIOS: see `hosts.restart_command`."""

@@ -142,5 +142,8 @@ class VirtualHost:
     def module_is_loaded(self, name: str) -> bool:
         return name in self._machine.modules
 
+    def clear_free_memory(self, size_bytes: int) -> None:
+        pass
+
     def restart(self) -> None:
         self._machine.restart()
