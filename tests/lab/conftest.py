@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import pytest
 
 from lab.story import Story
-from openrbu.units import MIB
 from rigs.lab import Lab, SharedMachine
-
-SMALL_RAM_BYTES = 256 * MIB
-"""Each update reads all of memory: half of the usual is half of that time."""
 
 
 @pytest.fixture(scope="session")
 def restarting(lab: Lab) -> Iterator[SharedMachine]:
-    shared = SharedMachine(partial(lab.machine, ram_bytes=SMALL_RAM_BYTES))
+    shared = SharedMachine(lab.machine)
     yield shared
     shared.close()
 

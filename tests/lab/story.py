@@ -91,7 +91,7 @@ class Story:
     def rbu(self, *words: str, status: int = 0) -> Any:
         """What `rbu … --json` says."""
         done = self.tries("rbu", *words, "--json")
-        assert done.returncode == status, (done.stdout, done.stderr)
+        assert done.returncode == status, done
         check_output([*words, "--json"], done.stdout)
         return json.loads(done.stdout)
 
