@@ -80,11 +80,12 @@ def test_a_failed_canary_stops_whatever_the_budget_is(tmp_path: Path) -> None:
     assert (state, why) == ("stopped", "not restarted: the canary m0 has failed")
 
 
-def test_one_machine_says_for_all_why_none_restarts_in_each_run(tmp_path: Path) -> None:
+def test_one_machine_says_for_all_why_they_do_not_restart_in_each_run(tmp_path: Path) -> None:
     for _run in range(2):
         path = opened(tmp_path, ["waiting"] * 3)
-        asked = [LEDGER.speaks_for_all(path, name) for name in ("m1", "m0", "m1", "m2")]
+        asked = [LEDGER.speaks_for_all(path, name, "late") for name in ("m1", "m0", "m1", "m2")]
         assert asked == [True, False, True, False]
+        assert LEDGER.speaks_for_all(path, "m2", "the budget is used up")
 
 
 def test_a_next_step_is_not_begun_where_the_roll_out_has_stopped(tmp_path: Path) -> None:

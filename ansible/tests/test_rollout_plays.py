@@ -47,7 +47,11 @@ def test_later_tasks_of_a_play_know_how_each_host_has_ended(fleet: Fleet) -> Non
         fleet.machine(name, faults=("erase-fails",) if name == "b" else ())
     later = "    - name: Later\n      ansible.builtin.debug:\n        var: rollout_result.state\n"
     text = own_play().replace("shuffle", "inventory") + f"  tasks:\n{later}"
-    played = fleet.play(text, *settings(fleet, fleet.image("A06"), waves=["1", "1"]), code=2)
+    words = settings(fleet, fleet.image("A06"), waves=["1", "1"])
+    checked = fleet.play(text, *words, "--check")
+    later_said = [each["result"] for each in checked.results if each["task"] == "Later"]
+    assert [each["rollout_result.state"] for each in later_said] == ["planned"] * 4
+    played = fleet.play(text, *words, code=2)
     results = [each for each in played.results if each["task"] == "Later"]
     told = {each["host"]: each["result"]["rollout_result.state"] for each in results}
     assert sorted(told.values()) == ["stopped", "updated"]

@@ -35,7 +35,7 @@ def test_a_policy_is_followed_step_by_step_and_its_window_is_for_restarts(fleet:
     policy.write_text(f"{POLICY}[[windows]]\n{window}")
     played = roll_out(fleet, images, code=2, policy=str(policy))
     assert states(fleet) == {"a": "stopped"}
-    assert "window opens at" in played.of("a", "Arm, restart, and hear what the BIOS says")["msg"]
+    assert "window opens at" in played.of("a", RESTARTED)["msg"]
     assert status(fleet, "a")["state"] == "staged"
     policy.write_text(POLICY)
     roll_out(fleet, images, policy=str(policy))

@@ -188,8 +188,9 @@ class Host(Protocol):
         """Whether a kernel module is loaded or built in."""
 
     def clear_free_memory(self, size_bytes: int) -> None:
-        """Take so much memory as a program and give it back, which clears it. Nothing happens where
-        there is not as much, and on a virtual machine, whose memory no program takes."""
+        """Take so much memory as a program and give it back, which clears it. On a virtual machine,
+        whose memory no program takes, nothing happens. Where there is not as much, the kernel may
+        end programs: ask before how much there is."""
 
     def restart(self) -> None:
         """Restart the machine in the way that `/sys/kernel/reboot/mode` says.

@@ -243,8 +243,7 @@ def _find(
 ) -> tuple[Finding, ...]:
     """What each possible BIOS takes out of memory.
 
-    The memory of a running machine changes while it is searched: a free page with a packet may
-    belong to another program, often to this one, when it is compared. So a search that fails is
+    The memory of a running machine changes while it is searched. So a search that fails is
     repeated.
 
     :raise NotTakenError: when every search fails.
@@ -354,20 +353,22 @@ def _free(host: Host, delivered_bytes: int, *, much: bool = False) -> None:
     pages from among those for programs, too. Measured on 6.1.192: after packets were cancelled, one
     or two of them were there, and an update in one piece was refused because of them.)
 
-    :raise OSError: what the kernel returns to the first; a failure of the second is ignored.
+    :raise OSError: what the kernel returns when it frees; a failure to overwrite is ignored.
     """
     driver = RbuDriver(host)
     kind = driver.image_type
     driver.set_type(kind if kind in ("mono", "packet") else "init")
-    size_bytes, most_bytes = OVERWRITE_FACTOR * delivered_bytes, _most_to_overwrite(host)
+    usual_bytes, most_bytes = OVERWRITE_FACTOR * delivered_bytes, _most_to_overwrite(host)
     if most_bytes is not None:
-        size_bytes = most_bytes if much else min(size_bytes, most_bytes)
+        usual_bytes = min(usual_bytes, most_bytes)
+    size_bytes = most_bytes if much and most_bytes is not None else usual_bytes
     with contextlib.suppress(OSError, ObstacleError):
         if host.own_rbu is None:
             driver.overwrite_freed(size_bytes)
         else:
             driver.abort_entry()
-    host.clear_free_memory(size_bytes)
+    # Of the kernel's driver, a page or two: as much as may be would end programs in a small group.
+    host.clear_free_memory(usual_bytes if host.own_rbu is None else size_bytes)
 
 
 def _most_to_overwrite(host: Host) -> int | None:

@@ -4,10 +4,11 @@ There are two checks, because each alone has been wrong on real machines: what a
 can be right while no BIOS would find the image (pages of a Xen guest are not contiguous in machine
 memory), and can be wrong while the memory is right (kernels since 5.7 skipped a packet).
 
-Each possible BIOS searches physical memory twice. Once as it is: a BIOS may take a leftover copy of
-another update. And once without what may be overwritten before the restart: the buffer of the
-delivery is freed, not cleared; the page cache has the file; this program has the image. So the
-image has to be in pages that the kernel uses, as far as the kernel says which ones those are.
+Each possible BIOS searches physical memory twice, where it has other data, too. Once as it is: a
+BIOS may take a leftover copy of another update. And once without what may be overwritten before the
+restart: the buffer of the delivery is freed, not cleared; the page cache has the file; this program
+has the image. So the image has to be in pages that the kernel uses, as far as the kernel says which
+ones those are.
 """
 
 from __future__ import annotations
@@ -199,13 +200,15 @@ def find_staged(
     staged, but a BIOS may find it.
 
     The memory of a running machine changes meanwhile. A free page with a packet may be taken for
-    something else, often for this process, between two looks at it. Where that fails, the pages
-    that are still what they were are looked at again; all of memory is searched once.
+    something else, often for this process, between two looks at it. So a check that fails is
+    repeated with the pages that still begin as they did, as long as these become fewer; all of
+    memory is searched once.
 
     :raise LeftoverCopyError: when one of them does not take it because of a leftover copy in free
         memory.
     :raise OtherDataError: when one of them does not take it because of other data in memory.
     :raise NotTakenError: when one of them does not take it from where it is.
+    :raise DamagedInputError: when what was found is not what was copied a moment later.
     :raise OSError: what the kernel returns.
     """
     seen = NarrowedMemory.of(memory)

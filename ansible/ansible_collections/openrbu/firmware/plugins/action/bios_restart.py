@@ -115,7 +115,8 @@ class ActionModule(RbuAction):
         staged = asked["staged"]
         if self._task.check_mode:
             would = staged.get("state") in ("planned", "staged", "armed")
-            return {**result, "changed": would, "failed": not is_staged(staged)}
+            state = staged["state"] if is_staged(staged) else ledger.NOT_STAGED
+            return {**result, "changed": would, "failed": not is_staged(staged), "state": state}
         steps = [dict(staged.get("answers") or {})]
         state, message = ledger.take(path, host)
         changed = False
@@ -132,7 +133,11 @@ class ActionModule(RbuAction):
             save_summary(directory, ledger.summary(path))
         end_orphan()
         result.update(changed=changed, state=state, msg=message)
-        if state == ledger.STOPPED and not changed and not ledger.speaks_for_all(path, host):
+        if (
+            state == ledger.STOPPED
+            and not changed
+            and not ledger.speaks_for_all(path, host, message)
+        ):
             # Ansible needs a second for each of thousands that fail, and people look at each.
             return {**result, "skipped": True}
         return {**result, "failed": state not in (ledger.UPDATED, *ledger.AS_WANTED)}

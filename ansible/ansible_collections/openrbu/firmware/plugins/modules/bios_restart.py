@@ -21,8 +21,8 @@ description:
     where the policy says nothing of the machine's system. It does not fail where the policy has
     pinned the machine.
   - Where the roll-out has stopped, or the policy's window is closed, the task fails on the first
-    machine that is not restarted, and says why. It is skipped on all others that this run leaves as
-    they were.
+    machine that is not restarted for this reason, and says it. It is skipped on all others that
+    this run leaves as they were.
   - A virtual machine that is reached by P(openrbu.firmware.rbu_run#connection) with its option
     O(openrbu.firmware.rbu_run#connection:in_process) is restarted by openrbu in Ansible's process.
 extends_documentation_fragment:
@@ -95,6 +95,7 @@ state:
     - V(updated), V(up_to_date), V(pinned) (the policy leaves it alone), V(failed),
       V(failed_before) (in an earlier run), V(stopped) (not restarted, or not for a
       further step), V(not_staged), or V(not_in_policy) (the policy says nothing of its system).
+    - In check mode what M(openrbu.firmware.bios_stage) says, or V(not_staged).
   type: str
   returned: always
   sample: updated

@@ -71,10 +71,12 @@ BUSY_S = 600.0
 _TABLES = (
     "drop table if exists machine",
     "drop table if exists rule",
+    "drop table if exists speaker",
     """create table machine (name text primary key, place integer, wave integer, state text,
        process text, message text, updated_at text, restart text)""",
     "create index by_state on machine (state, wave)",
     "create table rule (name text primary key, value text)",
+    "create table speaker (message text primary key, name text)",
 )
 
 _TIME = r"([01]\d|2[0-3]):([0-5]\d)"
@@ -160,7 +162,6 @@ def open_ledger(
                 "window": window,
                 "waves": json.dumps(sizes),
                 "stopped": _used_up(failed, allowed) if failed >= allowed else "",
-                "speaker": "",
             }
             _write(database, machines, sizes, rules)
     except sqlite3.DatabaseError as error:
@@ -356,12 +357,15 @@ def pass_over(path: Path, name: str, why: str) -> tuple[str, str]:
         return STOPPED, why
 
 
-def speaks_for_all(path: Path, name: str) -> bool:
-    """Whether this machine, which was not restarted because nobody is, is the one that says so: the
-    first that asks here."""
+def speaks_for_all(path: Path, name: str, message: str) -> bool:
+    """Whether this machine, which was not restarted for this reason, is the one that says so: the
+    first that asks here with that reason."""
     with _changing(path) as database:
-        database.execute("update rule set value = ? where name = 'speaker' and value = ''", (name,))
-        return _rules(database)["speaker"] == name
+        database.execute("insert or ignore into speaker values (?, ?)", (message, name))
+        (first,) = database.execute(
+            "select name from speaker where message = ?", (message,)
+        ).fetchone()
+        return bool(first == name)
 
 
 def summary(path: Path) -> dict[str, Any]:
