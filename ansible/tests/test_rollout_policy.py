@@ -24,21 +24,17 @@ from rigs.rollouts import (
 
 def test_a_policy_is_followed_step_by_step_and_its_window_is_for_restarts(fleet: Fleet) -> None:
     fleet.machine("a")
-    images = fleet.directory / "images"
-    images.mkdir()
-    for version in ("A06", "A07"):
-        image = fleet.image(version)
-        image.rename(images / image.name)
+    given = policy_with(fleet, "A06", "A07")
     policy = fleet.directory / "policy.toml"
     days = [f"{dt.datetime.now(dt.UTC) + dt.timedelta(days=each):%a}".lower() for each in (2, 3)]
     window = f'days = {json.dumps(days)}\nstart = "22:00"\nend = "23:00"\nzone = "UTC"\n'
     policy.write_text(f"{POLICY}[[windows]]\n{window}")
-    played = roll_out(fleet, images, code=2, policy=str(policy))
+    played = roll_out(fleet, **given, code=2)
     assert states(fleet) == {"a": "stopped"}
     assert "window opens at" in played.of("a", RESTARTED)["msg"]
     assert status(fleet, "a")["state"] == "staged"
     policy.write_text(POLICY)
-    roll_out(fleet, images, policy=str(policy))
+    roll_out(fleet, **given)
     assert (states(fleet), status(fleet, "a")["bios"]["version"]) == ({"a": "updated"}, "A07")
     events = fleet.rbu("history", "--machine", "a")["updates"]
     assert [(each["to_version"], each["outcome"]) for each in events] == [
@@ -46,7 +42,7 @@ def test_a_policy_is_followed_step_by_step_and_its_window_is_for_restarts(fleet:
         ("A07", "result"),
     ]
     assert outcomes(fleet) == {"a": "updated"}
-    assert changes(roll_out(fleet, images, policy=str(policy))) == []
+    assert changes(roll_out(fleet, **given)) == []
     assert states(fleet) == {"a": "up_to_date"}
 
 

@@ -66,14 +66,9 @@ class NarrowedMemory:
 
     def still_there(self) -> NarrowedMemory:
         """The same without the pages that begin otherwise by now."""
-        return NarrowedMemory(
-            self._memory,
-            [
-                (address, kind)
-                for address, kind in self._possible
-                if self.starts_with(address, _FIRST_WORDS[kind].to_bytes(WORD_BYTES, sys.byteorder))
-            ],
-        )
+        texts = [word.to_bytes(WORD_BYTES, sys.byteorder) for word in _FIRST_WORDS]
+        still = [self.starts_with(address, texts[kind]) for address, kind in self._possible]
+        return self.only(np.array(still, np.bool_))
 
     @cached_property
     def pages(self) -> Addresses:
