@@ -58,7 +58,7 @@ def test_after_the_controller_was_killed_the_same_command_goes_on(fleet: Fleet) 
     names = [f"m{number}" for number in range(6)]
     for name in names:
         fleet.machine(name)
-    words = settings(fleet, fleet.image("A06"))
+    words = settings(fleet, fleet.image("A06"), waves=["1"] * len(names))  # one after the other
     machines = fleet.directory / "rollout/machines"
     process = begun(fleet, *words)
     while not list(machines.glob("m*.json")):  # the first machine is done
