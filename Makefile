@@ -151,7 +151,7 @@ $(DOCS)/.ready: requirements/docs.lock
 ANSIBLE := build/ansible
 
 ansible: setup $(ANSIBLE)/.ready  ## The Ansible collection: its tests with the real ansible-playbook, ansible-lint, ansible-test sanity
-	OPENRBU_ANSIBLE=$(CURDIR)/$(ANSIBLE)/bin $(BIN)/python -m pytest ansible/tests
+	OPENRBU_ANSIBLE=$(CURDIR)/$(ANSIBLE)/bin $(BIN)/python -m pytest $(TWO) ansible/tests
 	scripts/check-ansible $(ANSIBLE)
 
 fleet: setup $(ANSIBLE)/.ready  ## A roll-out to N (1000) virtual machines with accidents, by the real ansible-playbook

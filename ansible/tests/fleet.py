@@ -14,7 +14,6 @@ import os
 import random
 import resource
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -29,9 +28,9 @@ from typing import Any
 from openrbu import api
 from rigs.machines import NEWER
 from rigs.playbooks import Fleet, made_image
+from rigs.rollouts import Begun
 
 PASSWORD = "Zq7-geheim"
-PATIENCE_S = 120.0
 UNTOUCHED, UPDATED, FAILED = "untouched", "updated", "failed"
 
 
@@ -151,35 +150,6 @@ def look(work: tuple[Path, str]) -> dict[str, Any]:
         }
 
 
-def family(pid: int) -> list[int]:
-    """A process and all below it."""
-    parents: dict[int, list[int]] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            parents.setdefault(int(fields[1]), []).append(int(entry.name))
-    found = [pid]
-    for each in found:
-        found += parents.get(each, [])
-    return found
-
-
-def kill_controller(process: subprocess.Popen[bytes]) -> None:
-    """Kill the process group of ansible-playbook, and wait for its workers, which are in groups of
-    their own and end what they have begun, as rbu on a real server would."""
-    workers = family(process.pid)[1:]
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    began = time.monotonic()
-    while left := [worker for worker in workers if Path(f"/proc/{worker}").exists()]:
-        time.sleep(0.05)
-        if time.monotonic() - began > PATIENCE_S:
-            raise TimeoutError(f"workers of a controller that is gone do not end: {left}")
-
-
 class RollOut:
     """The playbook of the collection, on one fleet."""
 
@@ -207,19 +177,11 @@ class RollOut:
         self.canary_waves = 0
         words = ["-f", str(self.forks), "-e", json.dumps(settings)]
         with (self.fleet.directory / "printed").open("ab") as printed:
-            process = subprocess.Popen(
-                self.fleet.command("openrbu.firmware.rollout", *words),
-                stdin=subprocess.DEVNULL,
-                stdout=printed,
-                stderr=printed,
-                cwd=self.fleet.directory,
-                env=self.fleet.environment,
-                start_new_session=True,
-            )
+            begun = Begun(self.fleet, *words, printed=printed)
             try:
-                return process.wait(kill_after_s)
+                return begun.process.wait(kill_after_s)
             except subprocess.TimeoutExpired:
-                kill_controller(process)
+                begun.kill_controller()
                 return None
 
     @property

@@ -2,31 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
 import time
 
 from rigs.playbooks import Fleet
-from rigs.rollouts import ROLLOUT, policy_with, settings, states, status
-
-
-def begun(fleet: Fleet, *words: str) -> subprocess.Popen[bytes]:
-    """A roll-out in a process group of its own."""
-    return subprocess.Popen(
-        fleet.command(ROLLOUT, *words),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        cwd=fleet.directory,
-        env=fleet.environment,
-        start_new_session=True,
-    )
-
-
-def kill(process: subprocess.Popen[bytes]) -> None:
-    """Kill the controller."""
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+from rigs.rollouts import ROLLOUT, Begun, policy_with, settings, states, status
 
 
 def test_a_controller_that_is_killed_between_two_steps_goes_on_with_the_second(
@@ -34,15 +13,12 @@ def test_a_controller_that_is_killed_between_two_steps_goes_on_with_the_second(
 ) -> None:
     directory = fleet.machine("a")
     words = settings(fleet, **policy_with(fleet, "A06", "A07"))
-    process = begun(fleet, *words)
+    begun = Begun(fleet, *words)
     journal = directory / "journal.jsonl"
     while not journal.exists() or '"armed"' not in journal.read_text("utf-8"):
-        assert process.poll() is None
+        assert begun.process.poll() is None
         time.sleep(0.001)
-    kill(process)  # the worker ends the step that it has begun, and makes no other
-    while fleet.rbu("status", "--machine", "a")["bios"]["version"] == "A05":
-        time.sleep(0.1)
-    time.sleep(1)
+    begun.kill_controller()  # the worker ends the step that it has begun, and makes no other
     told = status(fleet, "a")
     assert (told["bios"]["version"], told["is_armed"]) == ("A06", False)
     fleet.play(ROLLOUT, *words)
@@ -60,13 +36,11 @@ def test_after_the_controller_was_killed_the_same_command_goes_on(fleet: Fleet) 
         fleet.machine(name)
     words = settings(fleet, fleet.image("A06"), waves=["1"] * len(names))  # one after the other
     machines = fleet.directory / "rollout/machines"
-    process = begun(fleet, *words)
-    while not list(machines.glob("m*.json")):  # the first machine is done
-        assert process.poll() is None
+    begun = Begun(fleet, *words)
+    while not list(machines.glob("m*.json")):  # restarts begin
+        assert begun.process.poll() is None
         time.sleep(0.01)
-    kill(process)
-    while any(fleet.rbu("status", "--machine", name).get("error") for name in names):
-        time.sleep(0.1)  # a worker ends what it has begun
+    begun.kill_controller()
     assert [status(fleet, name)["bios"]["version"] for name in names].count("A05") >= 2
     fleet.play(ROLLOUT, *words)
     assert {status(fleet, name)["bios"]["version"] for name in names} == {"A06"}

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import select
+import signal
+import subprocess
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from rigs.playbooks import Fleet, Played
 
 ROLLOUT = "openrbu.firmware.rollout"
+PATIENCE_S = 120.0
 CHECKED = "Check what is asked for"
 RESTARTED = "Arm, restart, and hear what the BIOS says"
 POLICY = """
@@ -32,6 +37,34 @@ def settings(fleet: Fleet, image: Path, **more: Any) -> list[str]:
 
 def roll_out(fleet: Fleet, image: Path, *words: str, code: int = 0, **more: Any) -> Played:
     return fleet.play(ROLLOUT, *settings(fleet, image, **more), *words, code=code)
+
+
+class Begun:
+    """A roll-out that goes on in a process group of its own."""
+
+    def __init__(self, fleet: Fleet, *words: str, printed: IO[bytes] | None = None) -> None:
+        self._ended, held = os.pipe()  # each worker inherits the other end
+        output = subprocess.DEVNULL if printed is None else printed
+        self.process = subprocess.Popen(
+            fleet.command(ROLLOUT, *words),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            cwd=fleet.directory,
+            env=fleet.environment,
+            start_new_session=True,
+            pass_fds=[held],
+        )
+        os.close(held)
+
+    def kill_controller(self) -> None:
+        """Kill it, and wait for its workers, which are in groups of their own and end what they
+        have begun, as rbu on a real server would."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        if not select.select([self._ended], [], [], PATIENCE_S)[0]:
+            raise TimeoutError("workers of a controller that is gone do not end")
+        os.close(self._ended)
 
 
 def summary(fleet: Fleet) -> Any:
