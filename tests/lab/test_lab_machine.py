@@ -23,6 +23,7 @@ from openrbu.dumps.opening import open_dump
 from openrbu.errors import ObstacleError, UsageError
 from openrbu.lab.calls import Read, Result, Write
 from openrbu.memory.physical import pc_regions
+from openrbu.system.processes import process_ids
 from openrbu.units import GIB, MIB, PhysAddr
 from rigs.lab import Lab
 from rigs.served import send
@@ -72,11 +73,11 @@ def descriptors() -> list[str]:
 def qemus(temporary: Path) -> list[int]:
     """The QEMUs of machines that have their directories there."""
     found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
+    for pid in process_ids():
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            words = path.read_bytes()
+            words = Path(f"/proc/{pid}/cmdline").read_bytes()
             if b"qemu-system" in words and os.fsencode(temporary) in words:
-                found.append(int(path.parent.name))
+                found.append(pid)
     return found
 
 

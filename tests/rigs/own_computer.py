@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from openrbu.system.processes import process_ids
 from rigs.huge_pages import NUMBER, needs_huge_pages, number_locked
 from rigs.mounted import needs_fuse
 from rigs.needs import program
@@ -122,10 +123,10 @@ class OwnComputer:
 def _end_all(holder: int) -> None:
     """Kill the processes in the mount namespace of a process."""
     theirs = Path(f"/proc/{holder}/ns/mnt").readlink()
-    for each in Path("/proc").glob("[0-9]*/ns/mnt"):
+    for pid in process_ids():
         with contextlib.suppress(OSError):  # it has ended
-            if each.readlink() == theirs:
-                os.kill(int(each.parts[2]), signal.SIGKILL)
+            if Path(f"/proc/{pid}/ns/mnt").readlink() == theirs:
+                os.kill(pid, signal.SIGKILL)
 
 
 @contextlib.contextmanager

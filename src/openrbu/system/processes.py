@@ -33,12 +33,16 @@ def be_told_of_parents_end(signum: signal.Signals, parent: int) -> None:
         signal.raise_signal(signum)
 
 
-def signal_descendants(pid: int, signum: int) -> None:
+def signal_descendants(pid: int, signum: int, told: set[int] | None = None) -> None:
     """Send a signal to all processes below a process, parents first: so none of them sees a child
-    end before it gets the signal itself. Those of other users may not get it."""
+    end before it gets the signal itself. Those of other users may not get it. Those in `told` had
+    it already; who gets it now is added."""
+    told = set() if told is None else told
     for each in descendants(pid):
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(each, signum)
+        if each not in told:
+            told.add(each)
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(each, signum)
 
 
 def end_descendants() -> None:
@@ -51,17 +55,23 @@ def end_descendants() -> None:
             return
 
 
-def descendants(pid: int) -> Iterator[int]:
+def process_ids(proc: Path = Path("/proc")) -> list[int]:
+    """All processes that this one can see."""
+    return [int(name) for name in os.listdir(proc) if name.isdecimal()]  # noqa: PTH208  (names)
+
+
+def descendants(pid: int, proc: Path = Path("/proc")) -> Iterator[int]:
     """The processes that a process has started, and those that they have started; parents first.
 
     From `/proc/PID/stat`, proc(5): the number of the parent is the second word after the name,
-    which is in brackets.
+    which is in brackets. The files are not found by a pattern: where a process ends meanwhile,
+    Linux says ESRCH, which `Path.glob` and `Path.exists` take for an error.
     """
     children = defaultdict(list)
-    for path in Path("/proc").glob("[0-9]*/stat"):
+    for each in process_ids(proc):
         with contextlib.suppress(OSError):  # it has ended
-            words = path.read_bytes().rpartition(b")")[2].split()
-            children[int(words[1])].append(int(path.parent.name))
+            words = (proc / str(each) / "stat").read_bytes().rpartition(b")")[2].split()
+            children[int(words[1])].append(each)
     generation = [pid]
     while generation:
         generation = [child for each in generation for child in children[each]]
