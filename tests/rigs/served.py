@@ -18,6 +18,9 @@ from openrbu.sharing import wire
 from openrbu.sharing.remote import RemoteMachine
 from openrbu.sharing.wire import Message
 
+A_DAY_S = 86400.0
+"""A limit that no test waits for: one that does is ended by its own limit of time."""
+
 GREETING = Message({"result": {"protocol": wire.PROTOCOL, "owner": 4711}})
 
 _SERVER = """

@@ -9,7 +9,6 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -481,8 +480,6 @@ def test_a_machine_with_a_tebibyte_of_ram_costs_nothing(tmp_path: Path) -> None:
         grown_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
         assert grown_kib < 200 * 1024
 
-    started = time.monotonic()
     assert in_child(whole_life) == 0
-    assert time.monotonic() - started < 10
     used = sum(512 * path.stat().st_blocks for path in (tmp_path / "machines" / "box").iterdir())
     assert used < 4 * MIB

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -19,12 +18,11 @@ from openrbu.machine.base import Machine
 from openrbu.memory.scan import search
 from openrbu.sharing import deadline
 from openrbu.sharing.access import open_or_connect
-from openrbu.sharing.deadline import REPLY_WITHIN_S
 from openrbu.sharing.wire import MAX_PAYLOAD_BYTES
 from openrbu.system.interrupts import TerminatedBySignal, signals_raised
 from openrbu.units import MIB, PhysAddr
 from rigs.machines import DEVICE, ENTRY, FailAt, Watched, image, update
-from rigs.served import Server
+from rigs.served import A_DAY_S, Server
 
 
 @pytest.mark.untraced
@@ -76,12 +74,10 @@ def test_ctrl_c_ends_a_call_of_a_stopped_server_and_the_next_one_says_why(
         call = partial(file.write, 0, bytes(MAX_PAYLOAD_BYTES))
     server.signal(signal.SIGSTOP)
     timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
-    began = time.monotonic()
     try:
         timer.start()
         with pytest.raises(KeyboardInterrupt):
             call()
-        assert time.monotonic() - began < REPLY_WITHIN_S / 2
         with pytest.raises(MachineError, match=rf"{server.pid}, .*(does not reply|CONT \d+\))$"):
             machine.status()
     finally:
@@ -103,19 +99,18 @@ def test_a_server_that_does_not_answer_is_told_of_after_a_while(
 
 
 def test_a_server_that_is_stopped_is_told_of_at_once_and_how_it_goes_on(
-    server: Server, machine: Machine, directory: Path
+    server: Server, machine: Machine, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.signal(signal.SIGSTOP)
     advice = (
         rf"process {server.pid}, .* is stopped: let it go on \(fg, or kill -CONT {server.pid}\)"
     )
-    began = time.monotonic()
+    monkeypatch.setattr(deadline, "REPLY_WITHIN_S", A_DAY_S)
     try:
         with pytest.raises(MachineError, match=advice):
             machine.status()
         with pytest.raises(MachineError, match=advice), open_or_connect(directory):
             pass
-        assert time.monotonic() - began < REPLY_WITHIN_S / 2
     finally:
         server.signal(signal.SIGCONT)
     with open_or_connect(directory) as again:

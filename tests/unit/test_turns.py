@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -229,15 +228,17 @@ INTERRUPTED = (
 _TELLING = """
 import sys
 from openrbu.cli.main import entry
+from openrbu.machine import turns
 from openrbu.system.waiting import MonotonicClock
 wait = MonotonicClock.wait
 def told(clock, seconds):
     print("waits", flush=True)
     wait(clock, seconds)
 MonotonicClock.wait = told
+turns.TIMEOUT_S = 86400.0
 sys.exit(entry())
 """
-"""`rbu` that says when it waits."""
+"""`rbu` that says when it waits, which it would do for a day."""
 
 
 @pytest.mark.parametrize("words", INTERRUPTED, ids=" ".join)
@@ -255,10 +256,8 @@ def test_ctrl_c_ends_the_wait_at_once(box: Path, tmp_path: Path, words: tuple[st
         )
         assert command.stdout is not None
         assert command.stdout.readline() == "waits\n"
-        began = time.monotonic()
         command.send_signal(signal.SIGINT)
         _, err = command.communicate(timeout=60)
-        assert time.monotonic() - began < turns.TIMEOUT_S / 2
     assert command.returncode == 128 + signal.SIGINT
     assert "in use" not in err
     assert "Traceback" not in err
