@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -101,6 +102,23 @@ def test_a_handler_that_raises_refuses_the_call_and_is_told() -> None:
         assert said() == "EPERM"
         supervisor.close()
     assert lines == ["reboot: ValueError: a defect"]
+
+
+def test_a_handler_that_looks_for_a_caller_who_was_killed_meanwhile_is_no_defect() -> None:
+    handled = threading.Event()
+
+    def reboot(told_of: Call) -> int:
+        os.kill(told_of.thread, signal.SIGKILL)
+        os.waitid(os.P_PID, told_of.thread, os.WEXITED | os.WNOWAIT)
+        handled.set()
+        raise ProcessLookupError
+
+    supervisor = Supervisor({"reboot": reboot}, pytest.fail)
+    with filtered(lambda: [error_of(REBOOT, 0, 0, 0)]) as (listener, said):
+        supervisor.listen(listener)
+        assert handled.wait(60)
+        supervisor.close()
+        assert said() == ""
 
 
 def test_a_call_that_nobody_answers_any_more_returns_and_is_not_executed() -> None:

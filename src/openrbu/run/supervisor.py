@@ -36,7 +36,8 @@ _HEARS_NOTHING = (
 class Supervisor:
     """Answers notified calls with `handlers`, by the call's name, from `listen` to `close`.
 
-    A handler that raises is a defect: `log` gets a line, and the call is refused (EPERM).
+    A handler that raises is a defect: `log` gets a line, and the call is refused (EPERM). It is
+    none where the caller was killed meanwhile: what it had is not there any more.
     """
 
     def __init__(self, handlers: Mapping[str, Handler], log: Callable[[str], None]) -> None:
@@ -84,6 +85,7 @@ class Supervisor:
         try:
             return self._handlers[call.name](call)
         except Exception as error:  # noqa: BLE001  (whatever it is, the caller waits for an answer)
-            with contextlib.suppress(Exception):
-                self._log(f"{call.name}: {type(error).__name__}: {error}")
+            if call.still_waits():
+                with contextlib.suppress(Exception):
+                    self._log(f"{call.name}: {type(error).__name__}: {error}")
             return errno.EPERM
