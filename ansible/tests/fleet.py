@@ -179,7 +179,7 @@ class RollOut:
         with (self.fleet.directory / "printed").open("ab") as printed:
             begun = Begun(self.fleet, *words, printed=printed)
             try:
-                return begun.process.wait(kill_after_s)
+                return begun.wait(kill_after_s)
             except subprocess.TimeoutExpired:
                 begun.kill_controller()
                 return None

@@ -57,6 +57,15 @@ class Begun:
         )
         os.close(held)
 
+    def wait(self, patience_s: float | None) -> int:
+        """Its exit code.
+
+        :raise subprocess.TimeoutExpired: when it goes on after that time.
+        """
+        code = self.process.wait(patience_s)
+        os.close(self._ended)
+        return code
+
     def kill_controller(self) -> None:
         """Kill it, and wait for its workers, which are in groups of their own and end what they
         have begun, as rbu on a real server would."""
