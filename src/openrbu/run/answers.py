@@ -25,6 +25,10 @@ from openrbu.run import module_commands, power_commands
 from openrbu.run.power import PowerSwitch
 from openrbu.run.said import PowerCommand, Said
 
+_WAITING = 'exec "$(command -p -v sleep)" 2147483647'
+"""For ever. No child waits: one that is just being started when its parent is asked to end is not
+asked, and goes on until it is killed."""
+
 _MAX_REQUEST_BYTES = 4 << 20  # more than Linux lets a command line have, execve(2)
 
 ANSWERS: Mapping[str, Callable[[PowerCommand], Said]] = MappingProxyType(
@@ -125,6 +129,6 @@ def _script(said: Said) -> bytes:
     lines = [f"printf '%s\\n' {shlex.quote(line)}" for line in said.out]
     lines += [f"printf '%s\\n' {shlex.quote(line)} >&2" for line in said.errors]
     if said.waits:
-        lines.append("while :; do command -p sleep 3600; done")
+        lines.append(_WAITING)
     lines.append(f"exit {said.status}")
     return os.fsencode("\n".join(lines) + "\n")

@@ -223,13 +223,11 @@ class _LauncherProcess:
                     self._control.send(b"ended %d" % os.waitstatus_to_exitcode(status))
 
     def _end_all(self, grace_s: float) -> None:
-        deadline, wait_s = time.monotonic() + grace_s, _LOOK_AGAIN_S
-        told: set[int] = set()
+        if grace_s:
+            signal_descendants(os.getpid(), signal.SIGTERM)
+        deadline = time.monotonic() + grace_s
         while self._reap() and (left_s := deadline - time.monotonic()) > 0:
-            # One that was told to end may have started another just before.
-            signal_descendants(os.getpid(), signal.SIGTERM, told)
-            select.select([self._woken], [], [], min(left_s, wait_s))
-            wait_s *= 2
+            select.select([self._woken], [], [], left_s)
         while self._reap():  # one that is killed may have started another
             signal_descendants(os.getpid(), signal.SIGKILL)
             select.select([self._woken], [], [], _LOOK_AGAIN_S)

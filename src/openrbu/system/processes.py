@@ -33,16 +33,12 @@ def be_told_of_parents_end(signum: signal.Signals, parent: int) -> None:
         signal.raise_signal(signum)
 
 
-def signal_descendants(pid: int, signum: int, told: set[int] | None = None) -> None:
+def signal_descendants(pid: int, signum: int) -> None:
     """Send a signal to all processes below a process, parents first: so none of them sees a child
-    end before it gets the signal itself. Those of other users may not get it. Those in `told` had
-    it already; who gets it now is added."""
-    told = set() if told is None else told
+    end before it gets the signal itself. Those of other users may not get it."""
     for each in descendants(pid):
-        if each not in told:
-            told.add(each)
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(each, signum)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(each, signum)
 
 
 def end_descendants() -> None:
