@@ -6,7 +6,6 @@ import json
 import os
 import pty
 import re
-import select
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 from openrbu.bios.firmware import make_firmware
 from openrbu.formats.hdr import SystemId, make_image
 from openrbu.formats.version import BiosVersion
+from openrbu.system.descriptors import readable
 from openrbu.units import MIB
 from rigs.cli import RBU
 from rigs.lab import BIOS_VERSION, Lab
@@ -168,7 +168,7 @@ def _expect(fd: int, pattern: str, limit_s: float = 120.0) -> str:
     """What comes, up to where it matches."""
     text = ""
     while not re.search(pattern, text.replace("\r", ""), re.DOTALL):
-        ready, _, _ = select.select([fd], [], [], limit_s)
+        ready = readable([fd], limit_s)
         assert ready, f"no {pattern!r} came, but {text!r}"
         text += os.read(fd, 4096).decode(errors="replace")
     return text

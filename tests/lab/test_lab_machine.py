@@ -6,7 +6,6 @@ import contextlib
 import gc
 import os
 import re
-import select
 import signal
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from openrbu.dumps.opening import open_dump
 from openrbu.errors import ObstacleError, UsageError
 from openrbu.lab.calls import Read, Result, Write
 from openrbu.memory.physical import pc_regions
+from openrbu.system.descriptors import readable
 from openrbu.system.processes import process_ids
 from openrbu.units import GIB, MIB, PhysAddr
 from rigs.lab import Lab
@@ -351,7 +351,7 @@ def test_qemu_ends_with_an_owner_that_is_killed_and_the_next_one_clears_up(
             wait_for(process, "made")
             process.kill()
             process.wait()
-            assert select.select([qemu], [], [], 60)[0], "QEMU has ended"
+            assert readable([qemu], 60), "QEMU has ended"
         finally:
             os.close(qemu)
     assert len(list(temporary.iterdir())) == 1

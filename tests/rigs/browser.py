@@ -11,7 +11,6 @@ import contextlib
 import fcntl
 import json
 import os
-import select
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from openrbu.system.descriptors import readable
 from rigs.needs import program
 
 _PATIENCE_S = 60
@@ -83,7 +83,7 @@ class Page:
         deadline = time.monotonic() + _PATIENCE_S
         while b"\0" not in self._buffer:
             left = deadline - time.monotonic()
-            ready, _, _ = select.select([self._reader], [], [], max(0, left))
+            ready = readable([self._reader], max(0, left))
             assert ready, "the browser does not answer"
             data = os.read(self._reader, 1 << 20)
             assert data, "the browser has ended"

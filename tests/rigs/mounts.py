@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import select
 import signal
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from openrbu.system.descriptors import readable
 from openrbu.system.fuse_mounts import mounts, unmount
 from rigs.cli import RBU, Cli
 from rigs.machines import NOBODY, make, opened_up, running
@@ -132,7 +132,7 @@ def wait_for_end(pid: int) -> None:
     except ProcessLookupError:
         return
     try:
-        assert select.select([end], [], [], 30)[0]
+        assert readable([end], 30)
     finally:
         os.close(end)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import signal
 import subprocess
 from pathlib import Path
 from typing import IO, Any
 
+from openrbu.system.descriptors import readable
 from rigs.playbooks import Fleet, Played
 
 ROLLOUT = "openrbu.firmware.rollout"
@@ -71,7 +71,7 @@ class Begun:
         have begun, as rbu on a real server would."""
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
-        if not select.select([self._ended], [], [], PATIENCE_S)[0]:
+        if not readable([self._ended], PATIENCE_S):
             raise TimeoutError("workers of a controller that is gone do not end")
         os.close(self._ended)
 

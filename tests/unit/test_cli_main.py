@@ -6,7 +6,6 @@ import json
 import os
 import pty
 import resource
-import select
 import signal
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from openrbu import __version__
 from openrbu.cli import main, show
 from openrbu.cli.show import Facts, Table, bad, good, printable
 from openrbu.errors import DamagedInputError
+from openrbu.system.descriptors import readable
 from openrbu.system.interrupts import TerminatedBySignal
 from rigs.cli import RBU, Cli
 
@@ -225,7 +225,7 @@ def read_until(fd: int, text: bytes, seconds: float = 30.0) -> bytes:
     """What a terminal shows, up to `text` or the end."""
     seen, end = b"", time.monotonic() + seconds
     while text not in seen and time.monotonic() < end:
-        if select.select([fd], [], [], 0.2)[0]:
+        if readable([fd], 0.2):
             try:
                 piece = os.read(fd, 4096)
             except OSError:  # the process has gone

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import shlex
 import shutil
 import signal
@@ -17,6 +16,7 @@ from openrbu.errors import ObstacleError
 from openrbu.lab import packages
 from openrbu.lab.apt import FetchError
 from openrbu.lab.packages import GuestSoftware, get_guest_software
+from openrbu.system.descriptors import readable
 from openrbu.system.lockfile import LockFile
 from rigs.archive import KERNEL, KERNEL_DIRECTORY, RELEASE, Archive, program, put_first
 from rigs.cli import names_in
@@ -256,7 +256,7 @@ def test_a_signal_in_a_download_ends_it_and_all_that_it_started(
         process.send_signal(signum)
         _, err = process.communicate()
         assert f"TerminatedBySignal: interrupted by {signum.name}" in err
-        has_ended, _, _ = select.select([said], [], [], END_LIMIT_S)
+        has_ended = readable([said], END_LIMIT_S)
         assert has_ended
     assert names_in(cache / "packages") == []
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import select
 import signal
 import subprocess
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from openrbu import api
 from openrbu.machine.clock import local_now
 from openrbu.machine.kernel_log import MAX_BYTES, KernelLog, read_log
+from openrbu.system.descriptors import readable
 from rigs.cli import RBU, Cli
 
 TIMEOUT_S = 20.0
@@ -133,7 +133,7 @@ def test_new_lines_are_shown_as_they_come(rbu: Cli, machine: Path) -> None:
 
         def next_line() -> str:
             assert following.stdout is not None
-            assert select.select([following.stdout], [], [], TIMEOUT_S)[0]
+            assert readable([following.stdout], TIMEOUT_S)
             return following.stdout.readline()
 
         assert "the kernel starts" in next_line()

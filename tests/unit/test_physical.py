@@ -1,5 +1,6 @@
 """RAM as a sparse file: what is seen, what it costs, and how it fails."""
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -18,6 +19,7 @@ from openrbu.formats.packet import HEADER_SIZE_BYTES
 from openrbu.memory.physical import Region, pc_regions, unaligned_buffer
 from openrbu.memory.ram_file import RamFile
 from openrbu.units import GIB, KIB, MIB, PAGE_SIZE, PhysAddr
+from rigs.cli import names_in
 
 TIB = 1024 * GIB
 
@@ -358,6 +360,21 @@ def test_closing_twice_closes_no_file_of_anybody_else(ram: RamFile, path: Path) 
     with path.open("rb") as other:
         ram.close()
         assert other.read(1) == b"\0"
+
+
+def test_ram_that_nobody_has_any_more_has_no_file_open(ram: RamFile, path: Path) -> None:
+    def opened() -> int:
+        count = 0
+        for name in names_in(Path("/proc/self/fd")):
+            with contextlib.suppress(OSError):  # that of the list itself
+                count += os.path.samestat(os.fstat(int(name)), path.stat())
+        return count
+
+    before = opened()
+    another = RamFile(path, ram.regions)
+    assert opened() > before
+    del another
+    assert opened() == before
 
 
 def test_closed_ram_answers_nothing(ram: RamFile) -> None:

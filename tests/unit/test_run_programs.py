@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import shlex
 import signal
 import subprocess
@@ -15,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from openrbu.system.descriptors import readable
 from rigs.cli import RBU, Cli, names_in
 from rigs.machines import NEWER, image_bytes
 from rigs.mounted import needs_fuse
@@ -50,7 +50,7 @@ def programs() -> Iterator[list[subprocess.Popen[str]]]:
 def line_of(program: subprocess.Popen[str]) -> str:
     """The next line that it says, which has to come in time. '' at the end of it."""
     assert program.stdout is not None
-    ready, _, _ = select.select([program.stdout], [], [], TIMEOUT_S)
+    ready = readable([program.stdout], TIMEOUT_S)
     assert ready, "nothing was said in time"
     return program.stdout.readline().strip()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import signal
 import subprocess
 import xml.etree.ElementTree as ET
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from openrbu.formats.version import BiosVersion
+from openrbu.system.descriptors import readable
 from openrbu.system.processes import descendants
 from rigs.cli import RBU, Cli
 from rigs.machines import opened_up
@@ -128,7 +128,7 @@ def test_a_signal_ends_all_trials_and_removes_all_they_had(
         _, said = running.communicate()
     for end in ends:  # after SIGKILL, too: the kernel tells the workers
         with os.fdopen(end):
-            assert select.select([end], [], [], 60)[0]
+            assert readable([end], 60)
     killed = signum is signal.SIGKILL
     how = (-signum, "") if killed else (128 + signum, "rbu: interrupted\n")
     assert (running.returncode, said) == how

@@ -216,12 +216,14 @@ class QemuGuest:
         :raise GuestLostError: when the time is over.
         """
         channel, waker = self._connection.fileno(), self._qemu.waker
-        to_read, to_write = ([], [channel]) if to_send else ([channel], [])
+        poller = select.poll()
+        poller.register(channel, select.POLLOUT if to_send else select.POLLIN)
+        poller.register(waker, select.POLLIN)
         for _ in self._deadline.checks(pause_s=0):
-            readable, writable, _ = select.select([*to_read, waker], to_write, [], SIGNAL_CHECK_S)
-            if channel in readable or writable:
+            ready = dict(poller.poll(SIGNAL_CHECK_S * 1000))
+            if channel in ready:
                 return True
-            if readable:
+            if ready:
                 return False
         raise GuestLostError("it does not reply", self.console_text)
 

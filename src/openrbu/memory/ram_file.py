@@ -14,6 +14,7 @@ import contextlib
 import errno
 import mmap
 import os
+import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -74,6 +75,8 @@ class RamFile:
             os.close(self._fd)
             raise
         self._view = None if self._map is None else memoryview(self._map)
+        self._close_file = weakref.finalize(self, os.close, self._fd)  # also where nobody closes it
+        self._close_file.atexit = False
 
     @classmethod
     def create(cls, path: Path, regions: tuple[Region, ...]) -> RamFile:
@@ -216,7 +219,7 @@ class RamFile:
             self._view.release()
             with contextlib.suppress(BufferError):  # a view is still in use
                 self._map.close()
-        os.close(self._fd)
+        self._close_file()
         self._fd = -1  # another file may get the old number: it must not be used again
 
     def _check_open(self) -> None:

@@ -25,7 +25,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import select
 import signal
 import socket
 import sys
@@ -33,6 +32,7 @@ import time
 from collections.abc import Callable
 from typing import NoReturn
 
+from openrbu.system.descriptors import readable
 from openrbu.system.interrupts import ENDING_SIGNALS
 from openrbu.system.processes import (
     adopt_descendants,
@@ -96,7 +96,7 @@ class Launcher:
         wanted: list[int | socket.socket] = [self._control]
         wanted += [] if wake_up is None else [wake_up]
         while self._status is None:
-            ready = select.select(wanted, [], [], SIGNAL_CHECK_S)[0]
+            ready = readable(wanted, SIGNAL_CHECK_S)
             if self._control in ready:
                 self._receive()
             elif ready:
@@ -164,7 +164,7 @@ class _LauncherProcess:
     def run(self) -> None:
         while True:
             control = self._control.fileno()
-            ready = select.select([control, self._woken], [], [])[0]
+            ready = readable([control, self._woken])
             if self._woken in ready:
                 self._reap()
             if control in ready:
@@ -227,8 +227,8 @@ class _LauncherProcess:
             signal_descendants(os.getpid(), signal.SIGTERM)
         deadline = time.monotonic() + grace_s
         while self._reap() and (left_s := deadline - time.monotonic()) > 0:
-            select.select([self._woken], [], [], left_s)
+            readable([self._woken], left_s)
         while self._reap():  # one that is killed may have started another
             signal_descendants(os.getpid(), signal.SIGKILL)
-            select.select([self._woken], [], [], _LOOK_AGAIN_S)
+            readable([self._woken], _LOOK_AGAIN_S)
         self._control.send(b"none left")

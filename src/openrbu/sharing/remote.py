@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import select
 import socket
 import threading
 from collections import deque
@@ -36,6 +35,7 @@ from openrbu.sharing import client, deadline, replies, wire
 from openrbu.sharing.client import Call
 from openrbu.sharing.deadline import DeadlineTransport, PeerStoppedError
 from openrbu.sharing.wire import Message, WireError, fields
+from openrbu.system.descriptors import readable
 from openrbu.system.signals import SIGNAL_CHECK_S, DeferredSignals, signals_deferred
 
 _HAS_ENDED = "has ended, and the machine's power may be lost with it"
@@ -142,7 +142,7 @@ class Connection:
         try:
             if self._problem:
                 raise MachineError(self._problem)
-            if select.select([self._socket], [], [], 0)[0]:  # no reply is due: it has closed it
+            if readable([self._socket], 0):  # no reply is due: it has closed it
                 raise self._broken(_HAS_ENDED)
         finally:
             self._lock.release()

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import select
 import shutil
 import signal
 import subprocess
@@ -22,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from openrbu.errors import ExitCode, ObstacleError, OpenRbuError, UsageError
+from openrbu.system.descriptors import readable
 from openrbu.system.signals import SIGNAL_CHECK_S, signals_deferred
 from openrbu.trials.deadline import GIVE_UP
 from openrbu.trials.records import Failure, Order, Report, TrialResult
@@ -105,7 +105,7 @@ def run_trials(
                 with signals_deferred():  # each worker that was started is in `workers`
                     worker = _Worker(number, trial, directory / _directory_name(number, trial))
                     workers[worker.end] = worker
-            for end in select.select(list(workers), [], [], SIGNAL_CHECK_S)[0]:
+            for end in readable(workers, SIGNAL_CHECK_S):
                 worker = workers.pop(end)
                 results[worker.number] = result = worker.result()
                 if worker.trial.order.removes:

@@ -6,7 +6,6 @@ import contextlib
 import fcntl
 import json
 import os
-import select
 import signal
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from openrbu.machine import store
+from openrbu.system.descriptors import readable
 from rigs.cli import RBU, Cli
 from rigs.mounts import (
     are_mounted,
@@ -161,7 +161,7 @@ def test_a_stop_that_waits_for_other_programs_says_so_and_so_does_the_next_one(
             stack.enter_context(stop)
             stack.callback(stop.kill)
             assert stop.stderr is not None
-            assert select.select([stop.stderr], [], [], 30)[0]
+            assert readable([stop.stderr], 30)
             assert stop.stderr.readline() == b"rbu: waiting for 1 program that uses the machine\n"
             stops.append(stop)
         assert are_mounted(directory) == [str(second)]
@@ -194,7 +194,7 @@ def test_the_server_keeps_nothing_that_its_caller_has_open(
     os.close(lock)
     os.close(writing)
     with os.fdopen(reading, "rb") as pipe, (tmp_path / "lock").open() as again:
-        assert select.select([pipe], [], [], 0)[0], "somebody can still write there"
+        assert readable([pipe], 0), "somebody can still write there"
         fcntl.flock(again, fcntl.LOCK_EX | fcntl.LOCK_NB)
     assert Path(f"/proc/{pid}/cwd").readlink() == Path("/")
     assert (target / TIMEOUT).read_text() == "60\n"
