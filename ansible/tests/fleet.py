@@ -176,10 +176,12 @@ class RollOut:
         }
         self.canary_waves = 0
         words = ["-f", str(self.forks), "-e", json.dumps(settings)]
-        with (self.fleet.directory / "printed").open("ab") as printed:
-            begun = Begun(self.fleet, *words, printed=printed)
+        with (
+            (self.fleet.directory / "printed").open("ab") as printed,
+            Begun(self.fleet, *words, printed=printed) as begun,
+        ):
             try:
-                return begun.wait(kill_after_s)
+                return begun.process.wait(kill_after_s)
             except subprocess.TimeoutExpired:
                 begun.kill_controller()
                 return None

@@ -11,14 +11,14 @@ from rigs.rollouts import ROLLOUT, Begun, policy_with, settings, states, status
 def test_a_controller_that_is_killed_between_two_steps_goes_on_with_the_second(
     fleet: Fleet,
 ) -> None:
-    directory = fleet.machine("a")
+    directory = fleet.machine("a", entry_delay_s=1.5)  # so long it takes to stage
     words = settings(fleet, **policy_with(fleet, "A06", "A07"))
-    begun = Begun(fleet, *words)
     journal = directory / "journal.jsonl"
-    while not journal.exists() or '"armed"' not in journal.read_text("utf-8"):
-        assert begun.process.poll() is None
-        time.sleep(0.001)
-    begun.kill_controller()  # the worker ends the step that it has begun, and makes no other
+    with Begun(fleet, *words) as begun:
+        while not journal.exists() or '"armed"' not in journal.read_text("utf-8"):
+            assert begun.process.poll() is None
+            time.sleep(0.001)
+        begun.kill_controller()  # the worker ends the step that it has begun, and makes no other
     told = status(fleet, "a")
     assert (told["bios"]["version"], told["is_armed"]) == ("A06", False)
     fleet.play(ROLLOUT, *words)
@@ -36,11 +36,11 @@ def test_after_the_controller_was_killed_the_same_command_goes_on(fleet: Fleet) 
         fleet.machine(name)
     words = settings(fleet, fleet.image("A06"), waves=["1"] * len(names))  # one after the other
     machines = fleet.directory / "rollout/machines"
-    begun = Begun(fleet, *words)
-    while not list(machines.glob("m*.json")):  # restarts begin
-        assert begun.process.poll() is None
-        time.sleep(0.01)
-    begun.kill_controller()
+    with Begun(fleet, *words) as begun:
+        while not list(machines.glob("m*.json")):  # all are staged
+            assert begun.process.poll() is None
+            time.sleep(0.01)
+        begun.kill_controller()
     assert [status(fleet, name)["bios"]["version"] for name in names].count("A05") >= 2
     fleet.play(ROLLOUT, *words)
     assert {status(fleet, name)["bios"]["version"] for name in names} == {"A06"}

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
 
 from openrbu.system.descriptors import readable
 from rigs.playbooks import Fleet, Played
@@ -40,7 +40,7 @@ def roll_out(fleet: Fleet, image: Path, *words: str, code: int = 0, **more: Any)
 
 
 class Begun:
-    """A roll-out that goes on in a process group of its own."""
+    """A roll-out that goes on, in a process group of its own, to the end of the block at most."""
 
     def __init__(self, fleet: Fleet, *words: str, printed: IO[bytes] | None = None) -> None:
         self._ended, held = os.pipe()  # each worker inherits the other end
@@ -57,15 +57,6 @@ class Begun:
         )
         os.close(held)
 
-    def wait(self, patience_s: float | None) -> int:
-        """Its exit code.
-
-        :raise subprocess.TimeoutExpired: when it goes on after that time.
-        """
-        code = self.process.wait(patience_s)
-        os.close(self._ended)
-        return code
-
     def kill_controller(self) -> None:
         """Kill it, and wait for its workers, which are in groups of their own and end what they
         have begun, as rbu on a real server would."""
@@ -73,6 +64,13 @@ class Begun:
         self.process.wait()
         if not readable([self._ended], PATIENCE_S):
             raise TimeoutError("workers of a controller that is gone do not end")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.kill_controller()
         os.close(self._ended)
 
 

@@ -19,7 +19,8 @@ from openrbu.sharing.remote import RemoteMachine
 from openrbu.sharing.wire import Message
 
 A_DAY_S = 86400.0
-"""A limit that no test waits for: one that does is ended by its own limit of time."""
+"""A limit so long that no test reaches it. A test that would wait for it is ended by pytest's own
+limit (pyproject.toml)."""
 
 GREETING = Message({"result": {"protocol": wire.PROTOCOL, "owner": 4711}})
 

@@ -345,7 +345,7 @@ class Counted(RamFile):
         return super().read(address, size_bytes)
 
 
-def test_it_reads_not_much_more_than_the_search_that_all_share(
+def test_it_reads_at_most_four_times_what_the_search_that_all_share_does(
     ram: RamFile, tmp_path: Path
 ) -> None:
     for page in range(8 * MIB, 60 * MIB, PAGE_SIZE):
@@ -360,4 +360,4 @@ def test_it_reads_not_much_more_than_the_search_that_all_share(
         with contextlib.closing(memory):
             look(memory)
             read_bytes.append(memory.read_bytes)
-    assert read_bytes[1] < 4 * read_bytes[0]
+    assert read_bytes[1] <= 4 * read_bytes[0]

@@ -85,6 +85,28 @@ def test_a_child_that_is_killed_before_it_goes_on_is_told_by_its_signal(tmp_path
     assert in_child(work) == 0
 
 
+def test_a_launcher_with_a_defect_leaves_no_process(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Its parent takes its end for that of all that the program has started."""
+    pids = tmp_path / "pids"
+
+    def work() -> None:
+        def become(_number: int, _channel: socket.socket, _parent: int) -> NoReturn:
+            os.execvp("sh", ["sh", "-c", f"sleep 1000 & echo $$ $! >{pids}; wait"])
+
+        launcher = Launcher(become)
+        Program(launcher, 0, ["true"])
+        while not pids.exists() or not pids.read_text().endswith("\n"):
+            pass
+        launcher._control.send(b"signal none")
+        launcher.close()
+        assert not [pid for pid in pids.read_text().split() if Path("/proc", pid).exists()]
+
+    assert in_child(work) == 0
+    assert "ValueError: invalid literal for int()" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize("has_read", [False, True])
 def test_a_launcher_that_is_killed_is_an_error_of_the_start(has_read: bool) -> None:
     """Killed before it has the order to begin a program, or with it in its hands."""

@@ -105,7 +105,7 @@ def test_a_handler_that_raises_refuses_the_call_and_is_told() -> None:
 
 
 def test_a_handler_that_looks_for_a_caller_who_was_killed_meanwhile_is_no_defect() -> None:
-    handled = threading.Event()
+    lines, handled = list[str](), threading.Event()
 
     def reboot(told_of: Call) -> int:
         os.kill(told_of.thread, signal.SIGKILL)
@@ -113,12 +113,13 @@ def test_a_handler_that_looks_for_a_caller_who_was_killed_meanwhile_is_no_defect
         handled.set()
         raise ProcessLookupError
 
-    supervisor = Supervisor({"reboot": reboot}, pytest.fail)
+    supervisor = Supervisor({"reboot": reboot}, lines.append)
     with filtered(lambda: [error_of(REBOOT, 0, 0, 0)]) as (listener, said):
         supervisor.listen(listener)
         assert handled.wait(60)
         supervisor.close()
         assert said() == ""
+    assert lines == []
 
 
 def test_a_call_that_nobody_answers_any_more_returns_and_is_not_executed() -> None:

@@ -198,7 +198,10 @@ def test_a_process_that_never_begins_to_serve_is_told_after_a_while(
         pass
 
 
-def test_a_server_that_is_just_starting_is_waited_for(directory: Path) -> None:
+def test_a_server_that_is_just_starting_is_waited_for(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "TIMEOUT_S", A_DAY_S)
     with contextlib.ExitStack() as stack:
         owner = VirtualMachine(directory, serving=True)
         service = Service(owner)
@@ -212,7 +215,10 @@ def test_a_server_that_is_just_starting_is_waited_for(directory: Path) -> None:
             assert machine.is_on is False
 
 
-def test_an_owner_that_has_not_yet_said_who_it_is_is_waited_for(directory: Path) -> None:
+def test_an_owner_that_has_not_yet_said_who_it_is_is_waited_for(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "TIMEOUT_S", A_DAY_S)
     with contextlib.ExitStack() as lock:
         lock.enter_context(locked(directory))
         (directory / "lock").write_bytes(b" " * 32)

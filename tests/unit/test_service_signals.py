@@ -65,7 +65,7 @@ def test_ctrl_c_in_the_middle_of_calls_never_mixes_their_answers_up(machine: Mac
 
 @pytest.mark.parametrize("what", ["asks", "sends more than a socket holds"])
 def test_ctrl_c_ends_a_call_of_a_stopped_server_and_the_next_one_says_why(
-    server: Server, machine: Machine, what: str
+    server: Server, machine: Machine, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine.load_module("dell_rbu", {})
     file = machine.open(f"{ENTRY}/data", writing=True)
@@ -74,10 +74,17 @@ def test_ctrl_c_ends_a_call_of_a_stopped_server_and_the_next_one_says_why(
         call = partial(file.write, 0, bytes(MAX_PAYLOAD_BYTES))
     server.signal(signal.SIGSTOP)
     timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+    # A call that does not end before gets its answer then, and the machine can be used on.
+    answered = threading.Timer(30, server.signal, (signal.SIGCONT,))
     try:
         timer.start()
-        with pytest.raises(KeyboardInterrupt):
-            call()
+        answered.start()
+        with monkeypatch.context() as patched:
+            for name in ("REPLY_WITHIN_S", "STOPPED_S"):
+                patched.setattr(deadline, name, A_DAY_S)
+            with pytest.raises(KeyboardInterrupt):
+                call()
+        answered.cancel()
         with pytest.raises(MachineError, match=rf"{server.pid}, .*(does not reply|CONT \d+\))$"):
             machine.status()
     finally:

@@ -172,12 +172,13 @@ def test_a_machine_outside_of_pytest_is_there_for_a_block(
         machine.unload("dell_rbu")
         assert machine.modules == ()
         os.mkfifo(tmp_path / "fifo")
+        forks = "while :; do (exec sleep 1000) & kill $last; last=$!; done"
         with open(tmp_path / "fifo", opener=_opened_at_once) as lines:
             with pytest.raises(subprocess.TimeoutExpired, match="Command '\\['sh', '-c', 'exec 3"):
-                machine.run("sh", "-c", f"exec 3>{tmp_path}/fifo; sleep 1000; :", timeout=1.5)
+                machine.run("sh", "-c", f"exec 3>{tmp_path}/fifo; {forks}", timeout=3)
             ended = select.poll()
             ended.register(lines, select.POLLHUP)
-            assert ended.poll(30_000), "what it has started has the file open"
+            assert ended.poll(60_000), "what it has started has the file open"
         assert testing.why_nothing_runs(machine) is None
         assert machine.restart(cold=True).post.completion_code is None
     assert os.environ["OPENRBU_HOME"] == str(tmp_path / "mine")

@@ -25,9 +25,9 @@ from openrbu.run import module_commands, power_commands
 from openrbu.run.power import PowerSwitch
 from openrbu.run.said import PowerCommand, Said
 
-_WAITING = 'exec "$(command -p -v sleep)" 2147483647'
-"""For ever. No child waits: one that is just being started when its parent is asked to end is not
-asked, and goes on until it is killed."""
+_WAITING = ("PATH=/usr/bin:/bin:$PATH", "exec sleep 2147483647")
+"""Waits for ever, as this process itself. A child would not do: one that is being started while
+SIGTERM is sent does not get it, and runs until SIGKILL."""
 
 _MAX_REQUEST_BYTES = 4 << 20  # more than Linux lets a command line have, execve(2)
 
@@ -129,6 +129,7 @@ def _script(said: Said) -> bytes:
     lines = [f"printf '%s\\n' {shlex.quote(line)}" for line in said.out]
     lines += [f"printf '%s\\n' {shlex.quote(line)} >&2" for line in said.errors]
     if said.waits:
-        lines.append(_WAITING)
-    lines.append(f"exit {said.status}")
+        lines += _WAITING
+    else:
+        lines.append(f"exit {said.status}")
     return os.fsencode("\n".join(lines) + "\n")

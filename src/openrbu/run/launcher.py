@@ -37,6 +37,7 @@ from openrbu.system.interrupts import ENDING_SIGNALS
 from openrbu.system.processes import (
     adopt_descendants,
     be_told_of_parents_end,
+    end_descendants,
     signal_descendants,
 )
 from openrbu.system.signals import SIGNAL_CHECK_S
@@ -140,6 +141,7 @@ def _launch(control: socket.socket, become: Become, parent: int) -> NoReturn:
         _LauncherProcess(control, become, parent).run()
     except Exception:  # noqa: BLE001  (this process ends here, so a defect must be printed here)
         sys.excepthook(*sys.exc_info())
+        end_descendants()  # the parent takes this end for that of all programs
     finally:
         os._exit(0)
 

@@ -65,8 +65,8 @@ class Program:
         """Whether the program has begun, when the process `pid` makes a call. Until then that is a
         fork of this process, which has the same words. Any thread may ask."""
         if not self._has_begun:
-            with contextlib.suppress(OSError):
-                self._has_begun = _words_of(pid) != _words_of("self")
+            with contextlib.suppress(OSError):  # none: it has ended
+                self._has_begun = _words_of(pid) not in (b"", _words_of("self"))
         return self._has_begun
 
     def result(self, take: Take = take_nothing, wake_up: int | None = None) -> int | None:

@@ -36,8 +36,8 @@ _HEARS_NOTHING = (
 class Supervisor:
     """Answers notified calls with `handlers`, by the call's name, from `listen` to `close`.
 
-    A handler that raises is a defect: `log` gets a line, and the call is refused (EPERM). It is
-    none where the caller was killed meanwhile: what it had is not there any more.
+    A handler that raises is a defect: `log` gets a line, and the call is refused (EPERM). If the
+    caller was killed meanwhile, that is no defect: its files in /proc are gone.
     """
 
     def __init__(self, handlers: Mapping[str, Handler], log: Callable[[str], None]) -> None:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
 from openrbu.system.libc import call
+from openrbu.system.waiting import PAUSE_S
 
 # linux/prctl.h
 _PR_SET_PDEATHSIG = 1
@@ -33,12 +35,23 @@ def be_told_of_parents_end(signum: signal.Signals, parent: int) -> None:
         signal.raise_signal(signum)
 
 
-def signal_descendants(pid: int, signum: int) -> None:
+def signal_descendants(pid: int, signum: int) -> int:
     """Send a signal to all processes below a process, parents first: so none of them sees a child
-    end before it gets the signal itself. Those of other users may not get it."""
+    end before it gets the signal itself. Those of other users may not get it. Returns how many got
+    it."""
+    count = 0
     for each in descendants(pid):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(each, signum)
+            count += 1
+    return count
+
+
+def kill_descendants(pid: int) -> None:
+    """Kill all processes below another one, which has to be a subreaper, until none is left: one
+    that is killed may have started another."""
+    while signal_descendants(pid, signal.SIGKILL):
+        time.sleep(PAUSE_S)
 
 
 def end_descendants() -> None:
@@ -61,11 +74,12 @@ def descendants(pid: int, proc: Path = Path("/proc")) -> Iterator[int]:
 
     From `/proc/PID/stat`, proc(5): the number of the parent is the second word after the name,
     which is in brackets. The files are not found by a pattern: where a process ends meanwhile,
-    Linux says ESRCH, which `Path.glob` and `Path.exists` take for an error.
+    Linux says ESRCH, which `Path.glob` and `Path.exists` raise (in Python 3.11).
     """
     children = defaultdict(list)
     for each in process_ids(proc):
-        with contextlib.suppress(OSError):  # it has ended
+        # It has ended; or it is somebody else's, where /proc shows only one's own (hidepid).
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
             words = (proc / str(each) / "stat").read_bytes().rpartition(b")")[2].split()
             children[int(words[1])].append(each)
     generation = [pid]

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from openrbu import api, errors
-from openrbu.system.processes import signal_descendants
+from openrbu.system.processes import descendants, kill_descendants, signal_descendants
 from openrbu.units import parse_size
 
 RBU = (sys.executable, "-P", "-c", "from openrbu.cli.main import entry; raise SystemExit(entry())")
@@ -349,8 +349,10 @@ def _bytes(name: str, size: int | str) -> int:
 
 def _kill_with_descendants(running: subprocess.Popen[str]) -> None:
     """Kill `rbu run`, and all that its program has started. It is stopped first, so that it does
-    not go on when it sees the program's end."""
+    not go on when it sees the program's end. What it has forked, its launcher, is the last."""
     running.send_signal(signal.SIGSTOP)
+    for launcher in [*descendants(running.pid)][:1]:
+        kill_descendants(launcher)
     signal_descendants(running.pid, signal.SIGKILL)
     running.kill()
 
