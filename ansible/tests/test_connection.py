@@ -70,6 +70,20 @@ def test_the_exit_code_is_the_programs_and_a_machine_that_is_off_is_unreachable(
     assert "is off" in played.of("off")["msg"]
 
 
+def test_a_machine_with_the_name_of_a_group_is_named(fleet: Fleet) -> None:
+    fleet.machine("all")
+    said = subprocess.run(
+        [str(ANSIBLE / "ansible-inventory"), "-i", "fleet.openrbu.yml", "--list"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=fleet.directory,
+        env=fleet.environment | {"COLUMNS": "1000"},
+    ).stderr
+    why = "a machine can't be a host with the name 'all', which is a group's here"
+    assert why in " ".join(said.split())
+
+
 def test_an_inventory_of_no_machine_says_where_it_has_looked(fleet: Fleet) -> None:
     said = subprocess.run(
         [str(ANSIBLE / "ansible-inventory"), "-i", "fleet.openrbu.yml", "--list"],

@@ -205,6 +205,18 @@ def test_a_worker_of_a_killed_controller_is_waited_for_and_counted(tmp_path: Pat
     assert {state for state, _ in found} == {"failed", "stopped"}
 
 
+def test_a_machine_that_an_orphan_leaves_is_taken_by_the_run_that_waits_for_it(
+    tmp_path: Path,
+) -> None:
+    path = ended(tmp_path)
+    reopened(path, {"m2": "not_staged", "m3": "waiting"}, budget=2, inventory=["m2", "m3"])
+    assert LEDGER.was_of_another(path, "m2")
+    LEDGER.leave(path, "m2", "the next step was not made: the controller is gone", "waiting")
+    assert LEDGER.take(path, "m2")[0] == "restarting"
+    assert LEDGER.was_of_another(path, "m2")
+    assert not LEDGER.was_of_another(path, "m3")
+
+
 def test_who_is_left_out_of_a_run_counts(tmp_path: Path) -> None:
     path = ended(tmp_path)
     kill(path, "m2")

@@ -30,6 +30,24 @@ def test_a_controller_that_is_killed_between_two_steps_goes_on_with_the_second(
     ]
 
 
+def test_the_next_run_waits_for_a_worker_that_is_left_and_goes_on_after_it(fleet: Fleet) -> None:
+    """It begins while that worker stages the second step, which it may not arm any more."""
+    directory = fleet.machine("a", entry_delay_s=8)  # so long it takes to stage
+    fleet.machine("b")
+    words = settings(fleet, **policy_with(fleet, "A06", "A07"))
+    journal = directory / "journal.jsonl"
+    with Begun(fleet, *words) as begun:
+        while not journal.exists() or journal.read_text("utf-8").count('"started"') < 2:
+            assert begun.process.poll() is None
+            time.sleep(0.001)
+        begun.process.kill()
+        begun.process.wait()
+        fleet.play(ROLLOUT, *words)
+    assert states(fleet) == {"a": "updated", "b": "updated"}
+    for name in states(fleet):
+        assert status(fleet, name)["bios"]["version"] == "A07"
+
+
 def test_after_the_controller_was_killed_the_same_command_goes_on(fleet: Fleet) -> None:
     names = [f"m{number}" for number in range(6)]
     for name in names:

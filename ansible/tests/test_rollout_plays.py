@@ -26,6 +26,9 @@ def test_a_play_with_serial_is_refused(fleet: Fleet) -> None:
     assert status(fleet, "a")["state"] == "none"
 
 
+A_NUMBER = "it is a number of machines or a share such as 10%"
+
+
 def own_play(*lines: str) -> str:
     """A play of one's own with the role; `lines` go to the role."""
     role = "    - role: openrbu.firmware.rollout\n" + "".join(f"      {line}\n" for line in lines)
@@ -110,10 +113,19 @@ def test_errors_that_are_ignored_begin_nothing(fleet: Fleet) -> None:
         ({"reboot": "now"}, "'rollout_reboot' is of type"),
         ({"mode": "parcels"}, "value of rollout_mode must be one of"),
         ({"mode": "{{ 'par' ~ 'cels' }}"}, "value of rollout_mode must be one of"),
-        ({"budget": "a few"}, "it is a number of machines or a share such as 10%: 'a few'"),
-        ({"waves": ["1", "some"]}, "it is a number of machines or a share such as 10%: 'some'"),
-        ({"unstaged_allowed": "-1"}, "it is a number of machines or a share such as 10%: '-1'"),
-        ({"directory": "/proc/none"}, "the roll-out can't begin"),
+        (
+            {"budget": "a few"},
+            f"begin: budget: {A_NUMBER}: 'a few'",
+        ),
+        (
+            {"waves": ["1", "some"]},
+            f"waves: {A_NUMBER}: 'some'",
+        ),
+        (
+            {"unstaged_allowed": "-1"},
+            f"unstaged_allowed: {A_NUMBER}: '-1'",
+        ),
+        ({"directory": "/proc/none"}, "begin: directory: /proc/none can't be used: No such file"),
         ({"image": None}, "missing required arguments: rollout_image"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, dict) else "",

@@ -63,6 +63,11 @@ def test_a_machine_that_is_closed_says_so_whatever_it_is_asked(name: str, *, ser
             use(machine, plan)
 
 
+def test_an_empty_path_is_not_the_working_directory() -> None:
+    with pytest.raises(errors.UsageError, match="the path is empty"):
+        api.find_images("")
+
+
 def test_memory_that_is_closed_says_so(name: str, tmp_path: Path) -> None:
     dump = tmp_path / "ram.dump"
     dump.write_bytes(bytes(MIB))

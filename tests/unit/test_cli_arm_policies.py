@@ -54,6 +54,13 @@ def refusals(rbu: Cli) -> list[tuple[str, str]]:
     ]
 
 
+def test_who_stages_by_a_policy_is_told_to_arm_by_it(rbu: Cli) -> None:
+    rbu("machine", "new", "demo")
+    how = with_policy(rbu, POLICY)
+    said = rbu("update", rbu.image("A10"), *DEMO, "--no-arm", *how).out
+    assert f"next: rbu arm --machine demo {' '.join(how)}, or rbu cancel" in said
+
+
 def test_what_the_policy_does_not_allow_is_not_armed_and_stays_staged(staged: Cli) -> None:
     for text, says in refusals(staged):
         refused = staged.json("arm", *DEMO, *with_policy(staged, text), code=4)

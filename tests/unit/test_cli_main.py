@@ -45,6 +45,22 @@ def test_a_usage_error_is_one_line_with_a_hint_at_help(
     assert f"; see: {says}\n" in rbu.fails(2, *words)
 
 
+@pytest.mark.parametrize(
+    ("words", "where"),
+    [
+        (("update", ""), "IMAGE"),
+        (("plan", "image.hdr", "--policy", ""), "--policy"),
+        (("report", "one.json", ""), "[FILES]..."),
+        (("mount", ""), "DIR"),
+    ],
+)
+def test_an_empty_path_is_not_the_working_directory(
+    rbu: Cli, words: tuple[str, ...], where: str
+) -> None:
+    """As a shell has it of a variable that is not set."""
+    assert f"Invalid value for '{where}': the path is empty" in rbu.fails(2, *words)
+
+
 def test_a_usage_error_comes_as_json_too(rbu: Cli) -> None:
     error = rbu.json("info", code=2)["error"]
     assert (error["kind"], error["exit_code"]) == ("usage", 2)

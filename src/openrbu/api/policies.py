@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from openrbu.errors import DamagedInputError
+from openrbu.errors import DamagedInputError, UsageError
 
 if TYPE_CHECKING:
     from openrbu.policy.model import Policy
@@ -45,11 +45,13 @@ def find_images(path: StrPath) -> FoundImages:
     """The images in a file, or in all files below a directory, of which `Machine.choose` chooses
     one.
 
-    :raise UsageError: when it can't be read, or a directory has very many files.
+    :raise UsageError: when it can't be read, a directory has very many files, or the path is empty.
     :raise DamagedInputError | NotForRbuError | ObstacleError: as `read_image`, for a file.
     """
     from openrbu.update import choosing
 
+    if path == "":  # `Path` would make the working directory of it
+        raise UsageError("the path is empty")
     return choosing.find_images(Path(path))
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple, cast
 from openrbu import __version__
 from openrbu._vendor import typer
 from openrbu._vendor.typer.core import TyperCommand, TyperGroup
+from openrbu._vendor.typer.models import TyperPath
 from openrbu.cli import letters
 from openrbu.cli.commands import CommandFunction, as_command
 
@@ -153,10 +154,21 @@ _AS_TYPED = "\b\n"
 
 class _Command(TyperCommand):
     """A command whose help has only characters that standard output can write: typer would write
-    help in UTF-8 where that is ASCII."""
+    help in UTF-8 where that is ASCII. It takes no empty path, as a shell has it of a variable that
+    is not set: that would be the working directory, and whatever image is there."""
 
     def get_help(self, ctx: Context) -> str:
         return _writable(super().get_help(ctx))
+
+    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
+        left = super().parse_args(ctx, args)
+        for each in self.params:
+            given = ctx.params.get(each.name or "")
+            paths = given if isinstance(given, (list, tuple)) else [given]
+            is_path = isinstance(each.type, TyperPath) or each.metavar == "DIR"
+            if is_path and "" in paths:
+                raise typer.BadParameter("the path is empty", ctx, each)
+        return left
 
 
 class _Group(TyperGroup):

@@ -176,6 +176,9 @@ class UpdateOptions:
             words += ["--driver", self.driver.value]
         if self.packet_size != _PACKET_SIZE:
             words += ["--packet-size", self.packet_size]
-        if self.policy is not None:
-            words += ["--policy", shlex.quote(str(self.policy))]
-        return "".join(f" {word}" for word in words)
+        return "".join(f" {word}" for word in words) + self.arm_words
+
+    @property
+    def arm_words(self) -> str:
+        """Those that `rbu arm` needs, too: what it takes over from the update is left out."""
+        return "" if self.policy is None else f" --policy {shlex.quote(str(self.policy))}"

@@ -134,7 +134,7 @@ def update(
         document |= {"changed": outcome.changed, **outcome_document(outcome)}
         done = outcome_blocks(outcome)
         if not reboot:
-            step = next_step_text(opened, is_armed=outcome.is_armed)
+            step = next_step_text(opened, is_armed=outcome.is_armed, arm_words=asked.arm_words)
             return Answer(document | {"restarted": False}, [*done, step])
         if not as_json:
             show.emit(done)
@@ -187,11 +187,13 @@ def _nothing_to_do(planned: Plan) -> Block:
     return good(f"nothing to do: {running} (--reinstall installs it once more)")
 
 
-def next_step_text(machine: Machine, *, is_armed: bool = True) -> Block:
-    """What to do next with a machine that is armed, or has an update staged."""
+def next_step_text(machine: Machine, *, is_armed: bool = True, arm_words: str = "") -> Block:
+    """What to do next with a machine that is armed, or has an update staged, which `arm_words` go
+    with."""
     if not is_armed:
         words = machine_words(machine)
-        return f"next: rbu arm{words}, or rbu cancel{words}; a restart before loses the image"
+        arm, cancel = f"rbu arm{words}{arm_words}", f"rbu cancel{words}"
+        return f"next: {arm}, or {cancel}; a restart before loses the image"
     if machine.virtual is not None:
         return f"next: rbu machine reboot {machine.virtual.name}"
     from openrbu.update.restart import safe_command

@@ -117,8 +117,9 @@ class ActionModule(RbuAction):
             would = staged.get("state") in ("planned", "staged", "armed")
             state = staged["state"] if is_staged(staged) else ledger.NOT_STAGED
             return {**result, "changed": would, "failed": not is_staged(staged), "state": state}
-        steps = [dict(staged.get("answers") or {})]
         state, message = ledger.take(path, host)
+        known = not ledger.was_of_another(path, host)
+        steps = [dict(staged.get("answers") or {})] if known else []
         changed = False
         if state == ledger.RESTARTING:
             changed, state, message = self._brought(asked, steps, variables, path)
@@ -128,7 +129,8 @@ class ActionModule(RbuAction):
                 restart, is_updated = restart_of(steps), state == ledger.UPDATED
                 ledger.give(path, host, updated=is_updated, message=message, restart=restart)
             else:
-                ledger.leave(path, host, message, state)
+                is_left = state == ledger.STOPPED and is_orphan()
+                ledger.leave(path, host, message, ledger.WAITING if is_left else state)
         if ledger.is_over(path) or is_orphan() or is_summary_old(directory):
             save_summary(directory, ledger.summary(path))
         end_orphan()
@@ -160,8 +162,12 @@ class ActionModule(RbuAction):
     ) -> tuple[bool, str, str]:
         """Make the step that is staged, and those that the policy has after it: whether anything
         was changed, the state of the machine, and what is to be said of it. Adds the answers of
-        each further step to `steps`."""
+        each further step to `steps`; where that is empty, the first step has to be staged, too."""
         has_changed, runs, state, message = False, "", ledger.RESTARTING, ""
+        if not steps:
+            state, message = self._staged_next(asked, steps, variables, path)
+            if state != ledger.RESTARTING:
+                return False, state, message
         for number in range(steps_left(steps[0]["plan"]) if asked["image"] else 1):
             if number:
                 runs = f"{steps[-1]['plan']['new_version']} runs; "

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -198,13 +199,18 @@ class ActionModule(ActionBase):
 
         :raise AnsibleActionFail: when it can't begin.
         """
-        try:
-            many = allowed_unstaged(asked, len(hosts))
-            ledger.check_window(asked["window"])
-            ledger.share_of(asked["budget"], len(hosts))
-            ledger.wave_sizes(asked["waves"], len(hosts))
-        except (ValueError, OSError) as error:
-            raise AnsibleActionFail(f"the roll-out can't begin: {error}") from error
+        checks: dict[str, Callable[[], object]] = {
+            "unstaged_allowed": lambda: allowed_unstaged(asked, len(hosts)),
+            "window": lambda: ledger.check_window(asked["window"]),
+            "budget": lambda: ledger.share_of(asked["budget"], len(hosts)),
+            "waves": lambda: ledger.wave_sizes(asked["waves"], len(hosts)),
+        }
+        for name, check in checks.items():
+            try:
+                check()
+            except ValueError as error:
+                raise AnsibleActionFail(f"the roll-out can't begin: {name}: {error}") from error
+        many = allowed_unstaged(asked, len(hosts))
         out = [host for host in hosts if host not in set(left)]
         if len(out) > many:
             raise AnsibleActionFail(
@@ -222,8 +228,11 @@ class ActionModule(ActionBase):
         try:
             directory.mkdir(parents=True, exist_ok=True)
             claim(directory)
-        except (ValueError, OSError) as error:
+        except ValueError as error:
             raise AnsibleActionFail(f"the roll-out can't begin: {error}") from error
+        except OSError as error:
+            why = f"directory: {directory} can't be used: {error.strerror}"
+            raise AnsibleActionFail(f"the roll-out can't begin: {why}") from error
 
     @staticmethod
     def _entry(host: str, staged: Any) -> ledger.Entry:

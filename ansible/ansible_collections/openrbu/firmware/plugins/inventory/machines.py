@@ -121,6 +121,11 @@ class InventoryModule(BaseInventoryPlugin, Constructable):
 
     def _add(self, machine: dict[str, Any], home: str | None) -> None:
         name = machine["name"]
+        if name in self.inventory.groups:
+            raise AnsibleParserError(
+                f"a machine can't be a host with the name {name!r}, which is a group's here: make "
+                "one with another name"
+            )
         self.inventory.add_host(name)
         variables = {
             "ansible_connection": "openrbu.firmware.rbu_run",

@@ -7,7 +7,8 @@ limits count failures only when a whole batch is over. So each restart asks here
 transaction, and tells afterwards how it went:
 
     waiting ──take──► restarting ──give──► updated | failed
-       │                 └── leave ──► stopped | not_staged
+       │  ▲              ├── leave ──► stopped | not_staged
+       │  └──────────────┘ (its controller is gone)
        └────take, pass_over──► stopped
 
 A restart may begin when its wave is open (all machines of the waves before have ended) and when
@@ -63,6 +64,7 @@ __all__ = [
     "PINNED",
     "TOLD_APART",
     "UP_TO_DATE",
+    "WAITING",
 ]
 
 LOOK_AGAIN_S = 0.1
@@ -277,6 +279,13 @@ def _why_stopped(database: sqlite3.Connection) -> str:
     return rules["stopped"]
 
 
+def was_of_another(path: Path, name: str) -> bool:
+    """Whether a worker of an earlier run had this machine when this run began. What that has made
+    of it, no staging of this run has seen."""
+    with _changing(path) as database:
+        return bool(_count(database, "name = ? and wave < 0", name))
+
+
 def go_on(path: Path) -> str:
     """Ask for one more restart of a machine that is restarting: for its next step. Returns why it
     must not be; empty: it may."""
@@ -337,7 +346,8 @@ def give(
 
 
 def leave(path: Path, name: str, why: str, state: str = STOPPED) -> None:
-    """Take back that a machine may restart, or restart once more: it is no failure."""
+    """Take back that a machine may restart, or restart once more: it is no failure. `WAITING`: an
+    orphan leaves it to the next run, which may have begun and wait for it."""
     with _changing(path) as database:
         _set(database, name, state, why)
 
