@@ -186,6 +186,22 @@ def test_a_policy_without_a_step_is_told(rbu: Cli) -> None:
     assert machines(rbu, ready)["demo"]["outcome"] == "ready"
 
 
+def test_a_machine_that_has_made_a_step_of_several_is_not_at_its_end(rbu: Cli) -> None:
+    rbu("machine", "new", "demo")
+    for version in ("A06", "A07"):
+        rbu.image(version, name=f"{version}.hdr")
+    text = POLICY.format(target="A07") + 'steps = [{ from = "..A05", via = "A06" }]\n'
+    how = (rbu.directory, "--machine", "demo", "--policy", rbu.write("p.toml", text.encode()))
+    files = []
+    for number, (outcome, wanted) in enumerate((("step_made", "A07"), ("updated", "A07"))):
+        files.append(keep(rbu, f"plan{number}.json", "plan", *how))
+        files.append(keep(rbu, f"update{number}.json", "update", *how, "--reboot"))
+        row = machines(rbu, *files)["demo"]
+        assert (row["outcome"], row["target_version"]) == (outcome, wanted)
+    assert "A07" in rbu("report", *files[:2]).out
+    assert "a step made, and not the last" in rbu("report", *files[:2]).out
+
+
 def test_a_machine_that_the_policy_leaves_alone_is_told_apart(rbu: Cli) -> None:
     rbu("machine", "new", "demo")
     rbu("machine", "new", "other", "--model", "precision-390")

@@ -29,12 +29,14 @@ NEXT_RESTART = {
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is known of a machine. `code` is a completion code; `at` is when the outcome was, where
+    """What is known of a machine. `policy_target`: the version to which a policy brings it in the
+    end; empty: there is no policy. `code` is a completion code; `at` is when the outcome was, where
     that is another time than that of the answer."""
 
     machine: records.Machine | None = None
     bios_version: str | None = None
     target_version: str | None = None
+    policy_target: str | None = None
     code: str | None = None
     outcome: str | None = None
     why: str | None = None
@@ -106,6 +108,7 @@ def _planned(plan: records.Plan) -> Facts:
         machine=plan.machine,
         bios_version=plan.current_version,
         target_version=plan.new_version,
+        policy_target="" if plan.policy is None else plan.policy.target or "",
         code="",
         outcome="ready" if plan.is_needed else "not_needed",
         why="",
@@ -117,6 +120,7 @@ def _of_no_step(no_step: records.NoStep) -> Facts:
         machine=no_step.machine,
         bios_version=no_step.current_version,
         target_version=no_step.policy.target,
+        policy_target=no_step.policy.target or "",
         code="",
         outcome="not_needed",
         why="",

@@ -29,6 +29,7 @@ OUTCOMES = {
     "not_needed": Outcome("not needed: the version runs", Sense.GOOD),
     "pinned": Outcome("left alone: pinned by the policy", Sense.GOOD),
     "not_in_policy": Outcome("not in the policy", Sense.OPEN),
+    "step_made": Outcome("a step made, and not the last", Sense.OPEN),
     "ready": Outcome("ready for the update", Sense.OPEN),
     "under_way": Outcome("under way", Sense.OPEN),
     "staged": Outcome("staged, not armed", Sense.OPEN),

@@ -12,7 +12,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from openrbu.errors import DamagedInputError
 from openrbu.formats.dell import describe_completion
@@ -150,6 +150,8 @@ def _row(told: _Told) -> ReportRow:
         steps.append(_answer_step(answer, facts))
     steps += [_attempt_step(attempt, answer) for attempt, answer in attempts.values()]
     machine = known.machine
+    if known.outcome == "updated" and known.policy_target not in (None, "", known.bios_version):
+        known = replace(known, outcome="step_made", target_version=known.policy_target)
     return ReportRow(
         name=newest.said.machine or newest.said.computer,
         computer=newest.said.computer,
