@@ -113,6 +113,12 @@ for path in ("/sys/class/dmi/id/bios_version", "/sys/firmware/dmi/tables/DMI", "
     assert run_as_root.says(sys.executable, "-ISc", copies).split() == ["True"] * 6
 
 
+def test_a_program_gets_terminals(run_as_root: Runner) -> None:
+    """As script, tmux, expect and sudo want one."""
+    code = "import os; print(os.ttyname(os.openpty()[1]))"
+    assert run_as_root.says(sys.executable, "-c", code).startswith("/dev/pts/")
+
+
 def test_a_machine_that_is_off_is_an_obstacle(rbu: Cli, run_as_root: Runner) -> None:
     rbu.json("machine", "off", run_as_root.name)
     ended = run_as_root("true")

@@ -53,6 +53,7 @@ _AT_FDCWD, _AT_SYMLINK_NOFOLLOW, _AT_RECURSIVE = -100, 0x100, 0x8000
 _OPEN_TREE_CLONE, _F_EMPTY_PATH = 1, 4
 
 HISTORY = Path(JOURNAL).parent
+PTMX = Path("/dev/ptmx")
 
 Where = str | Path
 
@@ -242,6 +243,19 @@ def _placeholders(
             yield path
 
 
+def _make_ptmx() -> None:
+    """Make the device of which programs get terminals, pts(4). No bind mount of it would do: the
+    kernel looks for `pts` beside it. In a user namespace it is a link to the one in there.
+
+    :raise OSError: the kernel's error.
+    """
+    try:
+        os.mknod(PTMX, stat.S_IFCHR, os.makedev(5, 2))
+        PTMX.chmod(0o666)
+    except PermissionError:
+        PTMX.symlink_to(f"pts/{PTMX.name}")
+
+
 def _show_devices(served: Path) -> None:
     """Show the machine's files in `/dev`.
 
@@ -249,7 +263,8 @@ def _show_devices(served: Path) -> None:
     """
     missing = [each for each in DEVICES if not Path(each).exists() and (served / each[1:]).exists()]
     if missing:
-        replace("/dev")
+        replace("/dev", without=(PTMX.name,))
+        _make_ptmx()
     for path in missing:
         Path(path).touch()
     for path in DEVICES:
