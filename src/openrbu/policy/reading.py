@@ -106,7 +106,10 @@ class _Reader:
 
     def wrong(self, path: str, allowed: str, found: object) -> None:
         """Add a problem: something else was found than what is allowed."""
-        self.problems.append(Problem(path, f"{allowed} is allowed, {_shown(found)} was found"))
+        text = f"{allowed} is allowed, {_shown(found)} was found"
+        if found is None:
+            text = f"it is missing: {allowed}"
+        self.problems.append(Problem(path, text))
 
     def table(self, path: str, value: object, keys: tuple[str, ...]) -> Mapping[str, Any]:
         """A table that has no other keys than these."""
@@ -312,8 +315,6 @@ def _join(path: str, key: str) -> str:
 
 
 def _shown(value: object) -> str:
-    if value is None:
-        return "nothing"
     if isinstance(value, dict):
         return "a table"
     if isinstance(value, list):
