@@ -31,7 +31,7 @@ WRONG = [
     (("host", "new", "--ram", "1G", "--dom0-max", "64M"), 2, "not less than what it starts"),
     (("host", "new", "--ram", "lots"), 2, "--ram: 'lots' is not a size"),
     (("host", "new", "--profile", "hurd"), 2, "no balloon profile 'hurd'"),
-    (("host", "new", "--ram-in", ""), 2, "--ram-in takes a directory"),
+    (("host", "new", "--ram-in", ""), 2, "Invalid value for '--ram-in': the path is empty"),
     (("host", "new", "--ram", "64M"), 2, "a Xen host needs 81 MiB of RAM or more"),
     (("host", "new", "--model", ""), 2, "no model"),
     (("host", "new", "--ram-in", "nowhere"), 2, "RAM can't be kept in nowhere"),

@@ -55,9 +55,10 @@ def test_an_empty_name_is_no_directory(rbu: Cli) -> None:
     dump = rbu.write("dump.raw", bytes(memory_with((MIB, IMAGE))))
     image = rbu.write("image.bin", IMAGE)
     before = names_in(rbu.directory)
-    assert "--extract: no directory is named" in rbu.fails(2, "scan", dump, "--extract", "")
-    assert "--output: no directory is named" in rbu.fails(2, "extract", image, "--output", "")
-    assert "--keep: no directory is named" in rbu.fails(2, "try", "--keep", "", image, "--", "true")
+    empty = ": the path is empty"
+    assert f"'--extract'{empty}" in rbu.fails(2, "scan", dump, "--extract", "")
+    assert f"'--output' / '-o'{empty}" in rbu.fails(2, "extract", image, "--output", "")
+    assert f"'--keep'{empty}" in rbu.fails(2, "try", "--keep", "", image, "--", "true")
     assert names_in(rbu.directory) == before
 
 

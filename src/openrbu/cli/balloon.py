@@ -165,8 +165,6 @@ def host(
     from openrbu.drivers.xen_balloon_profiles import DEFAULT_BALLOON_PROFILE
     from openrbu.machine.config import XenConfig
 
-    if ram_in == "":
-        raise UsageError("--ram-in takes a directory")
     ram_bytes = DEFAULT_RAM_BYTES if ram is None else size_of(ram, "--ram")
     dom0_bytes = _pages_of(dom0, "--dom0", default=ram_bytes // 4)
     spec = api.MachineSpec(

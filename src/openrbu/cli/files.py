@@ -60,16 +60,6 @@ def unwritable(path: Path, error: OSError) -> OutputError:
     return OutputError(f"{path} can't be written: {why_refused(error, path)}")
 
 
-def named_directory(text: str, option: str) -> Path:
-    """The directory that the value of an option names.
-
-    :raise UsageError: when it is empty: `Path("")` would be the current directory.
-    """
-    if not text:
-        raise UsageError(f"{option}: no directory is named (the current one is: {option} .)")
-    return Path(text)
-
-
 def check_directory(path: Path) -> None:
     """Check that a directory is there or can be made, before the work for what goes into it.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from openrbu import api
 from openrbu._vendor import typer
-from openrbu.cli.files import make_directory, named_directory, safe_names, save, would_change
+from openrbu.cli.files import make_directory, safe_names, save, would_change
 from openrbu.cli.images import header_document, image_document, image_rows, saved, systems_text
 from openrbu.cli.options import Force, ImageFile
 from openrbu.cli.show import Answer, Block, Cell, Facts, bad, caution
@@ -77,7 +77,7 @@ def extract(
     \b
     Example:  rbu extract PE2650-BIOS-LX-A06.BIN -o images
     """
-    into = named_directory(directory, "--output")
+    into = Path(directory)
     inside = api.read_images(file, up_to_its_end=True)
     found = [each for each in inside.images if each.damage is None]
     left_out = [each for each in inside.images if each.damage is not None]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from openrbu import api
 from openrbu._vendor import typer
-from openrbu.cli.files import check_directory, named_directory
+from openrbu.cli.files import check_directory
 from openrbu.cli.maps import MapAsked, MapFile, map_answer
 from openrbu.cli.options import Force, complete_machines
 from openrbu.cli.scan_memory import Searched, open_memory
@@ -86,7 +86,7 @@ def _directory(extract: str | None) -> Path | None:
     """The directory that --extract names."""
     if extract is None:
         return None
-    directory = named_directory(extract, "--extract")
+    directory = Path(extract)
     check_directory(directory)
     return directory
 

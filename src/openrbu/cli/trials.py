@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from openrbu._vendor import typer
 from openrbu.cli import show
-from openrbu.cli.files import named_directory, unwritable
+from openrbu.cli.files import unwritable
 from openrbu.cli.options import (
     complete_faults,
     complete_models,
@@ -200,7 +200,7 @@ def try_tool(
             jobs=jobs,
             timeout_s=timeout,
             strict=strict,
-            keep=None if keep is None else named_directory(keep, "--keep"),
+            keep=None if keep is None else Path(keep),
             done=lambda result: count(),
         )
     if junit is not None:

@@ -130,6 +130,5 @@ def _script(said: Said) -> bytes:
     lines += [f"printf '%s\\n' {shlex.quote(line)} >&2" for line in said.errors]
     if said.waits:
         lines += _WAITING
-    else:
-        lines.append(f"exit {said.status}")
+    lines.append(f"exit {said.status}")  # a trace reads it, also where nothing comes to it
     return os.fsencode("\n".join(lines) + "\n")
