@@ -59,6 +59,7 @@ rbu update new.hdr --password-file password --drop-caches --reboot >&2
 """
 
 
+@pytest.mark.timeout(850)
 def test_a_machine_with_everything_against_it_is_updated_by_the_manuals_commands(
     lab: Lab, tmp_path: Path
 ) -> None:
@@ -84,8 +85,9 @@ def test_a_machine_with_everything_against_it_is_updated_by_the_manuals_commands
 
 def told_to(command: list[str], directory: Path) -> subprocess.CompletedProcess[str]:
     """Run it; where a copy of the stale set is left in memory that no program can clear, do as the
-    message says: on a machine that was power cycled (here a new one), once more, and again."""
-    for _ in range(3):
+    message says: on a machine that was power cycled (here a new one), once more, and again. How
+    often depends on where the kernel puts what: three times in a row were seen."""
+    for _ in range(6):
         done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
         if "power cycle the machine, which clears its memory, and try again" not in done.stderr:
             break
