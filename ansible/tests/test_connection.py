@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 
-from rigs.playbooks import ANSIBLE, Fleet
+from rigs.playbooks import ANSIBLE, INVENTORY, Fleet
 
 FILES = """
 - hosts: all
@@ -70,42 +70,31 @@ def test_the_exit_code_is_the_programs_and_a_machine_that_is_off_is_unreachable(
     assert "is off" in played.of("off")["msg"]
 
 
-def test_a_machine_with_the_name_of_a_group_is_named(fleet: Fleet) -> None:
-    fleet.machine("all")
-    said = subprocess.run(
-        [str(ANSIBLE / "ansible-inventory"), "-i", "fleet.openrbu.yml", "--list"],
+def listed(fleet: Fleet, *, is_right: bool = True) -> subprocess.CompletedProcess[str]:
+    """What ansible-inventory says of the machines, in lines that are not broken."""
+    return subprocess.run(
+        [str(ANSIBLE / "ansible-inventory"), "-i", INVENTORY, "--list"],
         capture_output=True,
         text=True,
-        check=False,
+        check=is_right,
         cwd=fleet.directory,
         env=fleet.environment | {"COLUMNS": "1000"},
-    ).stderr
+    )
+
+
+def test_a_machine_with_the_name_of_a_group_is_named(fleet: Fleet) -> None:
+    fleet.machine("all")
     why = "a machine can't be a host with the name 'all', which is a group's here"
-    assert why in " ".join(said.split())
+    assert why in " ".join(listed(fleet, is_right=False).stderr.split())
 
 
 def test_an_inventory_of_no_machine_says_where_it_has_looked(fleet: Fleet) -> None:
-    said = subprocess.run(
-        [str(ANSIBLE / "ansible-inventory"), "-i", "fleet.openrbu.yml", "--list"],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=fleet.directory,
-        env=fleet.environment | {"COLUMNS": "1000"},
-    ).stderr
-    assert f"there is no machine in {fleet.home}" in " ".join(said.split())
+    assert f"there is no machine in {fleet.home}" in " ".join(listed(fleet).stderr.split())
 
 
 def test_the_inventory_groups_machines_by_model_and_system(fleet: Fleet) -> None:
     fleet.machine("one")
     fleet.machine("two", "precision-390")
-    listed = subprocess.run(
-        [str(ANSIBLE / "ansible-inventory"), "-i", "fleet.openrbu.yml", "--list"],
-        capture_output=True,
-        check=True,
-        cwd=fleet.directory,
-        env=fleet.environment,
-    )
-    groups = json.loads(listed.stdout)
+    groups = json.loads(listed(fleet).stdout)
     assert groups["model_poweredge_2650"]["hosts"] == groups["system_0x0121"]["hosts"] == ["one"]
     assert groups["model_precision_390"]["hosts"] == groups["system_0x01de"]["hosts"] == ["two"]

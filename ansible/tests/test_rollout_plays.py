@@ -13,6 +13,8 @@ import pytest
 from rigs.playbooks import ANSIBLE, COLLECTIONS, Fleet
 from rigs.rollouts import CHECKED, RESTARTED, ROLLOUT, roll_out, settings, states, status
 
+A_NUMBER = "it is a number of machines or a share such as 10%"
+
 
 def test_a_play_with_serial_is_refused(fleet: Fleet) -> None:
     for name in ("a", "b"):
@@ -24,9 +26,6 @@ def test_a_play_with_serial_is_refused(fleet: Fleet) -> None:
     played = fleet.play(text, *settings(fleet, fleet.image("A06")), code=2)
     assert "serial" in played.of("a", CHECKED)["msg"]
     assert status(fleet, "a")["state"] == "none"
-
-
-A_NUMBER = "it is a number of machines or a share such as 10%"
 
 
 def own_play(*lines: str) -> str:
@@ -113,18 +112,9 @@ def test_errors_that_are_ignored_begin_nothing(fleet: Fleet) -> None:
         ({"reboot": "now"}, "'rollout_reboot' is of type"),
         ({"mode": "parcels"}, "value of rollout_mode must be one of"),
         ({"mode": "{{ 'par' ~ 'cels' }}"}, "value of rollout_mode must be one of"),
-        (
-            {"budget": "a few"},
-            f"begin: budget: {A_NUMBER}: 'a few'",
-        ),
-        (
-            {"waves": ["1", "some"]},
-            f"waves: {A_NUMBER}: 'some'",
-        ),
-        (
-            {"unstaged_allowed": "-1"},
-            f"unstaged_allowed: {A_NUMBER}: '-1'",
-        ),
+        ({"budget": "a few"}, f"begin: budget: {A_NUMBER}: 'a few'"),
+        ({"waves": ["1", "some"]}, f"waves: {A_NUMBER}: 'some'"),
+        ({"unstaged_allowed": "-1"}, f"unstaged_allowed: {A_NUMBER}: '-1'"),
         ({"directory": "/proc/none"}, "begin: directory: /proc/none can't be used: No such file"),
         ({"image": None}, "missing required arguments: rollout_image"),
     ],

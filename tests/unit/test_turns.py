@@ -19,6 +19,7 @@ from openrbu.machine.virtual import VirtualMachine
 from openrbu.sharing import access
 from openrbu.system.waiting import Deadline
 from rigs.cli import RBU, Cli
+from rigs.served import A_DAY_S
 from rigs.xen import Clock
 
 _HOLDER = """
@@ -225,7 +226,7 @@ INTERRUPTED = (
 )
 
 
-_TELLING = """
+_TELLING = f"""
 import sys
 from openrbu.cli.main import entry
 from openrbu.machine import turns
@@ -235,7 +236,7 @@ def told(clock, seconds):
     print("waits", flush=True)
     wait(clock, seconds)
 MonotonicClock.wait = told
-turns.TIMEOUT_S = 86400.0
+turns.TIMEOUT_S = {A_DAY_S}
 sys.exit(entry())
 """
 """`rbu` that says when it waits, which it would do for a day."""

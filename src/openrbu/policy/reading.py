@@ -105,10 +105,11 @@ class _Reader:
     problems: list[Problem] = field(default_factory=list)
 
     def wrong(self, path: str, allowed: str, found: object) -> None:
-        """Add a problem: something else was found than what is allowed."""
-        text = f"{allowed} is allowed, {_shown(found)} was found"
+        """Add a problem: nothing, or something else was found than what is allowed."""
         if found is None:
             text = f"it is missing: {allowed}"
+        else:
+            text = f"{allowed} is allowed, {_shown(found)} was found"
         self.problems.append(Problem(path, text))
 
     def table(self, path: str, value: object, keys: tuple[str, ...]) -> Mapping[str, Any]:

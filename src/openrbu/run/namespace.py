@@ -53,7 +53,7 @@ _AT_FDCWD, _AT_SYMLINK_NOFOLLOW, _AT_RECURSIVE = -100, 0x100, 0x8000
 _OPEN_TREE_CLONE, _F_EMPTY_PATH = 1, 4
 
 HISTORY = Path(JOURNAL).parent
-PTMX = Path("/dev/ptmx")
+_PTMX = Path("/dev/ptmx")
 
 Where = str | Path
 
@@ -250,10 +250,10 @@ def _make_ptmx() -> None:
     :raise OSError: the kernel's error.
     """
     try:
-        os.mknod(PTMX, stat.S_IFCHR, os.makedev(5, 2))
-        PTMX.chmod(0o666)
+        os.mknod(_PTMX, stat.S_IFCHR, os.makedev(5, 2))
+        _PTMX.chmod(0o666)
     except PermissionError:
-        PTMX.symlink_to(f"pts/{PTMX.name}")
+        _PTMX.symlink_to(f"pts/{_PTMX.name}")
 
 
 def _show_devices(served: Path) -> None:
@@ -263,7 +263,7 @@ def _show_devices(served: Path) -> None:
     """
     missing = [each for each in DEVICES if not Path(each).exists() and (served / each[1:]).exists()]
     if missing:
-        replace("/dev", without=(PTMX.name,))
+        replace("/dev", without=(_PTMX.name,))
         _make_ptmx()
     for path in missing:
         Path(path).touch()

@@ -351,7 +351,8 @@ def _kill_with_descendants(running: subprocess.Popen[str]) -> None:
     """Kill `rbu run`, and all that its program has started. It is stopped first, so that it does
     not go on when it sees the program's end. What it has forked, its launcher, is the last."""
     running.send_signal(signal.SIGSTOP)
-    for launcher in [*descendants(running.pid)][:1]:
+    launcher = next(descendants(running.pid), None)
+    if launcher is not None:
         kill_descendants(launcher)
     signal_descendants(running.pid, signal.SIGKILL)
     running.kill()

@@ -118,10 +118,10 @@ class ActionModule(RbuAction):
             state = staged["state"] if is_staged(staged) else ledger.NOT_STAGED
             return {**result, "changed": would, "failed": not is_staged(staged), "state": state}
         state, message = ledger.take(path, host)
-        known = not ledger.was_of_another(path, host)
-        steps = [dict(staged.get("answers") or {})] if known else []
         changed = False
         if state == ledger.RESTARTING:
+            is_known = not ledger.was_of_another(path, host)
+            steps = [dict(staged.get("answers") or {})] if is_known else []
             changed, state, message = self._brought(asked, steps, variables, path)
             # Before the ledger: what it says of a machine is to be found in the answers.
             save_answers(directory, host, steps)

@@ -4,9 +4,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,18 @@ LEDGER = "ledger.db"
 NAMED = 3
 """So many machines that are not staged are named in a message."""
 SPECIFICATION = Path(__file__).parents[2] / "roles/rollout/meta/argument_specs.yml"
+
+
+@contextlib.contextmanager
+def _named(option: str) -> Iterator[None]:
+    """A block that checks this option, whose name is in the error.
+
+    :raise AnsibleActionFail: when it is not valid.
+    """
+    try:
+        yield
+    except ValueError as error:
+        raise AnsibleActionFail(f"the roll-out can't begin: {option}: {error}") from error
 
 
 def allowed_unstaged(asked: dict[str, Any], count: int) -> int:
@@ -199,18 +212,14 @@ class ActionModule(ActionBase):
 
         :raise AnsibleActionFail: when it can't begin.
         """
-        checks: dict[str, Callable[[], object]] = {
-            "unstaged_allowed": lambda: allowed_unstaged(asked, len(hosts)),
-            "window": lambda: ledger.check_window(asked["window"]),
-            "budget": lambda: ledger.share_of(asked["budget"], len(hosts)),
-            "waves": lambda: ledger.wave_sizes(asked["waves"], len(hosts)),
-        }
-        for name, check in checks.items():
-            try:
-                check()
-            except ValueError as error:
-                raise AnsibleActionFail(f"the roll-out can't begin: {name}: {error}") from error
-        many = allowed_unstaged(asked, len(hosts))
+        with _named("unstaged_allowed"):
+            many = allowed_unstaged(asked, len(hosts))
+        with _named("window"):
+            ledger.check_window(asked["window"])
+        with _named("budget"):
+            ledger.share_of(asked["budget"], len(hosts))
+        with _named("waves"):
+            ledger.wave_sizes(asked["waves"], len(hosts))
         out = [host for host in hosts if host not in set(left)]
         if len(out) > many:
             raise AnsibleActionFail(
